@@ -1,0 +1,66 @@
+// Blocks come from mmap: zeroed, page-aligned, and resident only once touched, so that a block's
+// measured size is an upper bound of what it costs.
+#define _GNU_SOURCE
+#include "base/arena.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { ALIGN_BYTES = 64 };
+
+Arena arena_start(const char *name)
+{
+    return (Arena){.name = name};
+}
+
+Status arena_allocate(Arena *arena)
+{
+    CHECK(arena->block == NULL, "arena %s allocated twice", arena->name);
+    int64_t size = arena->peak_bytes > 0 ? arena->peak_bytes : ALIGN_BYTES;
+    void *block =
+        mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (block == MAP_FAILED)
+        return fail(FAILED,
+                    "%s: no memory for %.2f GiB: %s; use more ranks or a smaller micro batch",
+                    arena->name, (double)size / (1 << 30), strerror(errno));
+    madvise(block, (size_t)size, MADV_HUGEPAGE);
+    arena->block = block;
+    arena->size_bytes = size;
+    arena->used_bytes = 0;
+    return OK;
+}
+
+void *arena_place(Arena *arena, int64_t count, size_t size_bytes)
+{
+    CHECK(count >= 0 && (count == 0 || size_bytes <= (size_t)(INT64_MAX / 2) / (size_t)count),
+          "arena %s: %lld objects of %zu bytes", arena->name, (long long)count, size_bytes);
+    int64_t offset = arena->used_bytes;
+    int64_t bytes = count * (int64_t)size_bytes;
+    arena->used_bytes += (bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
+    if (arena->used_bytes > arena->peak_bytes)
+        arena->peak_bytes = arena->used_bytes;
+    if (arena->block == NULL)
+        return NULL;
+    CHECK(arena->used_bytes <= arena->size_bytes, "arena %s: %lld bytes placed, %lld measured",
+          arena->name, (long long)arena->used_bytes, (long long)arena->size_bytes);
+    return arena->block + offset;
+}
+
+float *arena_floats(Arena *arena, int64_t count)
+{
+    return arena_place(arena, count, sizeof(float));
+}
+
+void arena_rewind(Arena *arena, int64_t used_bytes)
+{
+    CHECK(used_bytes <= arena->used_bytes, "arena %s rewound forwards", arena->name);
+    arena->used_bytes = used_bytes;
+}
+
+void arena_release(Arena *arena)
+{
+    if (arena->block != NULL)
+        munmap(arena->block, (size_t)arena->size_bytes);
+    *arena = arena_start(arena->name);
+}

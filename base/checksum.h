@@ -1,0 +1,14 @@
+// SHA-256 of files, as 64 lower-case hexadecimal digits (libcrypto).
+#ifndef MHA2MLA_BASE_CHECKSUM_H
+#define MHA2MLA_BASE_CHECKSUM_H
+
+#include "base/status.h"
+
+#include <stdint.h>
+
+enum { SHA256_HEX_BYTES = 65 }; // with the closing zero
+
+Status checksum_sha256_bytes(char out[SHA256_HEX_BYTES], const void *bytes, int64_t size_bytes);
+Status checksum_sha256_file(char out[SHA256_HEX_BYTES], const char *path);
+
+#endif

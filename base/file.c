@@ -1,0 +1,162 @@
+#define _GNU_SOURCE
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+Status file_map(FileMap *out, const char *path)
+{
+    Status status = OK;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return fail(BAD_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
+    struct stat st;
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+        status = fail(BAD_INPUT, "%s: not a regular file", path);
+        goto close_fd;
+    }
+    FileMap map = {.size_bytes = st.st_size};
+    if (st.st_size > 0) {
+        void *bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (bytes == MAP_FAILED) {
+            status = fail(FAILED, "%s: cannot be mapped: %s", path, strerror(errno));
+            goto close_fd;
+        }
+        map.bytes = bytes;
+    }
+    *out = map;
+close_fd:
+    close(fd);
+    return status;
+}
+
+void file_unmap(FileMap *map)
+{
+    if (map->bytes != NULL)
+        munmap((void *)(uintptr_t)map->bytes, (size_t)map->size_bytes);
+    *map = (FileMap){0};
+}
+
+Status file_join(char out[PATH_BYTES], const char *dir, const char *name)
+{
+    int n = snprintf(out, PATH_BYTES, "%s/%s", dir, name);
+    if (n < 0 || n >= PATH_BYTES)
+        return fail(BAD_INPUT, "%.200s.../%s: path longer than %d bytes", dir, name, PATH_BYTES);
+    return OK;
+}
+
+Status file_begin(AtomicFile *out, const char *path)
+{
+    int n = snprintf(out->path, sizeof out->path, "%s", path);
+    int m = snprintf(out->temporary, sizeof out->temporary, "%s.tmp", path);
+    if (n < 0 || m < 0 || m >= PATH_BYTES)
+        return fail(BAD_INPUT, "%.200s...: path longer than %d bytes", path, PATH_BYTES);
+    out->stream = fopen(out->temporary, "wbe");
+    if (out->stream == NULL)
+        return fail(FAILED, "%s: cannot be written: %s", out->temporary, strerror(errno));
+    return OK;
+}
+
+void file_abandon(AtomicFile *file)
+{
+    if (file->stream != NULL)
+        fclose(file->stream);
+    file->stream = NULL;
+    unlink(file->temporary);
+}
+
+Status file_commit(AtomicFile *file)
+{
+    bool written = fflush(file->stream) == 0 && !ferror(file->stream);
+    int error = errno;
+    if (fclose(file->stream) != 0 && written) {
+        written = false;
+        error = errno;
+    }
+    file->stream = NULL;
+    if (!written) {
+        unlink(file->temporary);
+        return fail(FAILED, "%s: write failed: %s", file->path, strerror(error));
+    }
+    return file_publish(file->temporary, file->path);
+}
+
+static Status sync_path(const char *path, int flags)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | flags);
+    if (fd < 0)
+        return fail(FAILED, "%s: cannot be opened: %s", path, strerror(errno));
+    // Some file systems cannot fsync a directory; the rename is then as durable as they make it.
+    bool synced = fsync(fd) == 0 || (flags == O_DIRECTORY && errno == EINVAL);
+    int error = errno;
+    close(fd);
+    return synced ? OK : fail(FAILED, "%s: fsync failed: %s", path, strerror(error));
+}
+
+Status file_publish(const char *temporary, const char *path)
+{
+    Status status;
+    TRY_GOTO(remove_temporary, sync_path(temporary, 0));
+    if (rename(temporary, path) != 0) {
+        status = fail(FAILED, "%s: cannot be renamed to %s: %s", temporary, path, strerror(errno));
+        goto remove_temporary;
+    }
+    char copy[PATH_BYTES];
+    snprintf(copy, sizeof copy, "%s", path);
+    return sync_path(dirname(copy), O_DIRECTORY);
+remove_temporary:
+    unlink(temporary);
+    return status;
+}
+
+Status file_write(const char *path, const void *bytes, int64_t size_bytes)
+{
+    AtomicFile file;
+    TRY(file_begin(&file, path));
+    if (size_bytes > 0)
+        fwrite(bytes, 1, (size_t)size_bytes, file.stream);
+    return file_commit(&file); // sees the stream's error
+}
+
+Status file_copy(const char *from, const char *to)
+{
+    FileMap map;
+    TRY(file_map(&map, from));
+    Status status = file_write(to, map.bytes, map.size_bytes);
+    file_unmap(&map);
+    return status;
+}
+
+bool file_exists(const char *path)
+{
+    return access(path, F_OK) == 0;
+}
+
+bool file_is_dir(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+Status file_make_dirs(const char *path)
+{
+    char partial[PATH_BYTES];
+    if (snprintf(partial, sizeof partial, "%s", path) >= PATH_BYTES)
+        return fail(BAD_INPUT, "%.200s...: path longer than %d bytes", path, PATH_BYTES);
+    for (char *p = partial + 1;; p++) {
+        if (*p != '/' && *p != '\0')
+            continue;
+        char end = *p;
+        *p = '\0';
+        if (mkdir(partial, 0777) != 0 && !file_is_dir(partial))
+            return fail(FAILED, "%s: directory cannot be made: %s", partial, strerror(errno));
+        *p = end;
+        if (end == '\0')
+            return OK;
+    }
+}

@@ -1,0 +1,51 @@
+// Files: read-only maps, whole small files, directories, and writes that are all or nothing.
+//
+//     AtomicFile f;
+//     TRY(file_begin(&f, "model/config.json"));
+//     fputs(text, f.stream);
+//     TRY(file_commit(&f));      // fsync, rename, fsync of the directory; or file_abandon(&f)
+//
+// Errors name the path and what the system said.
+#ifndef MHA2MLA_BASE_FILE_H
+#define MHA2MLA_BASE_FILE_H
+
+#include "base/status.h"
+
+#include <stdint.h>
+#include <stdio.h>
+
+enum { PATH_BYTES = 4096 };
+
+typedef struct FileMap {
+    const unsigned char *bytes; // owned; NULL for an empty file
+    int64_t size_bytes;
+} FileMap;
+
+// Maps a regular file for reading. BAD_INPUT if it is missing, unreadable or a directory.
+Status file_map(FileMap *out, const char *path);
+void file_unmap(FileMap *map);
+
+typedef struct AtomicFile {
+    FILE *stream; // owned; the temporary file beside `path`
+    char path[PATH_BYTES];
+    char temporary[PATH_BYTES];
+} AtomicFile;
+
+Status file_begin(AtomicFile *out, const char *path);
+Status file_commit(AtomicFile *file); // closes; on failure the old file is untouched
+void file_abandon(AtomicFile *file);  // closes and removes the temporary
+
+// fsyncs a finished temporary file, renames it to `path`, fsyncs the directory. For writers that do
+// not write through a FILE (HDF5).
+Status file_publish(const char *temporary, const char *path);
+
+Status file_write(const char *path, const void *bytes, int64_t size_bytes); // atomic
+Status file_copy(const char *from, const char *to);                         // atomic
+bool file_exists(const char *path);
+bool file_is_dir(const char *path);
+Status file_make_dirs(const char *path); // like mkdir -p
+
+// Joins dir and name; BAD_INPUT if the result is too long.
+Status file_join(char out[PATH_BYTES], const char *dir, const char *name);
+
+#endif

@@ -1,0 +1,99 @@
+#include "base/json.h"
+
+#include "base/file.h"
+
+Status json_parse(json_t **out, const char *bytes, int64_t size_bytes, const char *where)
+{
+    json_error_t error;
+    json_t *root = json_loadb(bytes, (size_t)size_bytes, JSON_REJECT_DUPLICATES, &error);
+    if (root == NULL)
+        return fail(BAD_INPUT, "%s:%d:%d: not valid JSON: %s", where, error.line, error.column,
+                    error.text);
+    *out = root;
+    return OK;
+}
+
+Status json_read(json_t **out, const char *path)
+{
+    FileMap map;
+    TRY(file_map(&map, path));
+    Status status = json_parse(out, (const char *)map.bytes, map.size_bytes, path);
+    file_unmap(&map);
+    return status;
+}
+
+Status json_write(const json_t *root, const char *path)
+{
+    AtomicFile file;
+    TRY(file_begin(&file, path));
+    if (json_dumpf(root, file.stream, JSON_INDENT(2) | JSON_REAL_PRECISION(10)) != 0) {
+        file_abandon(&file);
+        return fail(FAILED, "%s: write failed", path);
+    }
+    fputc('\n', file.stream);
+    return file_commit(&file);
+}
+
+bool json_has(const json_t *object, const char *key)
+{
+    const json_t *value = json_object_get(object, key);
+    return value != NULL && !json_is_null(value);
+}
+
+static Status need(const json_t **out, const json_t *object, const char *where, const char *key)
+{
+    if (!json_has(object, key))
+        return fail(BAD_INPUT, "%s: '%s' is missing", where, key);
+    *out = json_object_get(object, key);
+    return OK;
+}
+
+Status json_get_int(int64_t *out, const json_t *object, const char *where, const char *key,
+                    int64_t least, int64_t most)
+{
+    const json_t *value;
+    TRY(need(&value, object, where, key));
+    if (!json_is_integer(value))
+        return fail(BAD_INPUT, "%s: '%s' is not a whole number", where, key);
+    int64_t number = json_integer_value(value);
+    if (number < least || number > most)
+        return fail(BAD_INPUT, "%s: '%s' is %lld, allowed are %lld to %lld", where, key,
+                    (long long)number, (long long)least, (long long)most);
+    *out = number;
+    return OK;
+}
+
+Status json_get_real(double *out, const json_t *object, const char *where, const char *key,
+                     double least, double most)
+{
+    const json_t *value;
+    TRY(need(&value, object, where, key));
+    if (!json_is_number(value))
+        return fail(BAD_INPUT, "%s: '%s' is not a number", where, key);
+    double number = json_number_value(value);
+    if (!(number >= least && number <= most))
+        return fail(BAD_INPUT, "%s: '%s' is %g, allowed are %g to %g", where, key, number, least,
+                    most);
+    *out = number;
+    return OK;
+}
+
+Status json_get_string(const char **out, const json_t *object, const char *where, const char *key)
+{
+    const json_t *value;
+    TRY(need(&value, object, where, key));
+    if (!json_is_string(value))
+        return fail(BAD_INPUT, "%s: '%s' is not a string", where, key);
+    *out = json_string_value(value);
+    return OK;
+}
+
+Status json_get_bool(bool *out, const json_t *object, const char *where, const char *key)
+{
+    const json_t *value;
+    TRY(need(&value, object, where, key));
+    if (!json_is_boolean(value))
+        return fail(BAD_INPUT, "%s: '%s' is not true or false", where, key);
+    *out = json_is_true(value);
+    return OK;
+}

@@ -1,0 +1,35 @@
+// JSON on jansson: loading with a named place for every error, and typed lookups with bounds.
+//
+//     json_t *root;
+//     TRY(json_read(&root, "model/config.json"));
+//     status = json_get_int(&layers, root, "model/config.json", "num_hidden_layers", 1, 10000);
+//     json_decref(root);
+#ifndef MHA2MLA_BASE_JSON_H
+#define MHA2MLA_BASE_JSON_H
+
+#include "base/status.h"
+
+#include <jansson.h>
+#include <stdint.h>
+
+// Parses a file; the caller owns *out. BAD_INPUT names line and column.
+Status json_read(json_t **out, const char *path);
+
+// Parses bytes; `where` names them in errors.
+Status json_parse(json_t **out, const char *bytes, int64_t size_bytes, const char *where);
+
+// Writes a file atomically, indented by two, keys in insertion order.
+Status json_write(const json_t *root, const char *path);
+
+// Required members of an object; BAD_INPUT if missing, of another type or out of bounds.
+Status json_get_int(int64_t *out, const json_t *object, const char *where, const char *key,
+                    int64_t least, int64_t most);
+Status json_get_real(double *out, const json_t *object, const char *where, const char *key,
+                     double least, double most);
+Status json_get_string(const char **out, const json_t *object, const char *where, const char *key);
+Status json_get_bool(bool *out, const json_t *object, const char *where, const char *key);
+
+// True if the member is there and not null.
+bool json_has(const json_t *object, const char *key);
+
+#endif

@@ -1,0 +1,61 @@
+#include "base/status.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TEXT_BYTES = 2048 };
+
+static _Thread_local char error_text[TEXT_BYTES];
+static int own_rank = 0;
+
+void fail_write(const char *format, ...)
+{
+    // Formatted aside first: an argument may be the current error text itself.
+    char text[TEXT_BYTES];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    memcpy(error_text, text, sizeof text);
+}
+
+void fail_write_prefix(const char *format, ...)
+{
+    char text[TEXT_BYTES];
+    va_list args;
+    va_start(args, format);
+    int used = vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (used > 0 && used < TEXT_BYTES - 2) {
+        memcpy(text + used, ": ", 2);
+        size_t room = sizeof text - (size_t)used - 3;
+        size_t length = strnlen(error_text, room);
+        memcpy(text + used + 2, error_text, length);
+        text[(size_t)used + 2 + length] = '\0';
+    }
+    memcpy(error_text, text, sizeof text);
+}
+
+const char *fail_text(void)
+{
+    return error_text;
+}
+
+void status_set_rank(int rank)
+{
+    own_rank = rank;
+}
+
+void check_failed(const char *file, int line, const char *condition, const char *format, ...)
+{
+    char text[TEXT_BYTES];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    fprintf(stderr, "mha2mla: rank %d: %s:%d: broken invariant (%s): %s; please report this\n",
+            own_rank, file, line, condition, text);
+    abort();
+}

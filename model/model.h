@@ -1,0 +1,40 @@
+// A model in memory: shape, parameters, and for MLA which RoPE pairs each KV head keeps.
+//
+//     Model model;
+//     TRY(hf_load(&model, "SmolLM-135M"));      // or model_create() and random or converted values
+//     ...
+//     model_release(&model);
+#ifndef MHA2MLA_MODEL_MODEL_H
+#define MHA2MLA_MODEL_MODEL_H
+
+#include "base/arena.h"
+#include "model/params.h"
+#include "model/shape.h"
+
+typedef struct Model {
+    ModelShape shape;
+    Arena arena; // owns what follows
+    Params params;
+    int32_t *rope_pairs; // [L, K, P], ascending in each row; pair p rotates by theta^(-2p/E) per
+                         // position. The original attention: 0, 1, ... E/2 - 1.
+} Model;
+
+// Room for a model of this shape, parameters zero, rope_pairs 0..P-1. FAILED if memory is short.
+Status model_create(Model *out, const ModelShape *shape);
+
+// Adds to a measuring arena what model_create() would take.
+void model_measure(Arena *arena, const ModelShape *shape);
+
+// Normal(0, std) for matrices, 1 for norms: the same values for the same seed everywhere.
+void model_init_random(Model *model, double std, uint64_t seed);
+
+// The row of pairs of one KV head, P of them.
+static inline const int32_t *model_pairs(const Model *model, int layer, int kv_head)
+{
+    return model->rope_pairs +
+           ((int64_t)layer * model->shape.n_kv_heads + kv_head) * model->shape.rope_pairs;
+}
+
+void model_release(Model *model);
+
+#endif

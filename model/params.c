@@ -1,0 +1,187 @@
+// The table is the only place that knows which tensors exist. Its order is the order of the flat
+// vector, so it also says which tensors are neighbours and can be multiplied together.
+#include "model/params.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef enum ParamWhen { ALWAYS, ORIGINAL_ONLY, MLA_ONLY, UNTIED_ONLY } ParamWhen;
+typedef enum ParamScope { BEFORE_LAYERS, IN_LAYER, AFTER_LAYERS } ParamScope;
+
+typedef struct ParamDesc {
+    const char *name; // IN_LAYER: without "model.layers.N."
+    ParamScope scope;
+    ParamWhen when;
+    ShapeDim rows, cols; // DIM_ONE as cols: a vector
+    size_t field;        // in LayerParams or Params
+} ParamDesc;
+
+#define OF_LAYER(member) offsetof(LayerParams, member)
+#define OF_MODEL(member) offsetof(Params, member)
+
+static const ParamDesc table[] = {
+    {"model.embed_tokens.weight", BEFORE_LAYERS, ALWAYS, DIM_V, DIM_D, OF_MODEL(embed)},
+    {"input_layernorm.weight", IN_LAYER, ALWAYS, DIM_D, DIM_ONE, OF_LAYER(attn_norm)},
+    {"self_attn.q_proj.weight", IN_LAYER, ALWAYS, DIM_Q, DIM_D, OF_LAYER(q)},
+    {"self_attn.k_proj.weight", IN_LAYER, ORIGINAL_ONLY, DIM_KV, DIM_D, OF_LAYER(k)},
+    {"self_attn.v_proj.weight", IN_LAYER, ORIGINAL_ONLY, DIM_KV, DIM_D, OF_LAYER(v)},
+    {"self_attn.k_r_proj.weight", IN_LAYER, MLA_ONLY, DIM_K_ROPE, DIM_D, OF_LAYER(k_r)},
+    {"self_attn.kv_proj.down_kv.weight", IN_LAYER, MLA_ONLY, DIM_LATENT, DIM_D, OF_LAYER(down_kv)},
+    {"self_attn.kv_proj.up_k.weight", IN_LAYER, MLA_ONLY, DIM_K_NOPE, DIM_LATENT_1, OF_LAYER(up_k)},
+    {"self_attn.kv_proj.up_v.weight", IN_LAYER, MLA_ONLY, DIM_KV, DIM_LATENT_1, OF_LAYER(up_v)},
+    {"self_attn.o_proj.weight", IN_LAYER, ALWAYS, DIM_D, DIM_Q, OF_LAYER(o)},
+    {"post_attention_layernorm.weight", IN_LAYER, ALWAYS, DIM_D, DIM_ONE, OF_LAYER(ffn_norm)},
+    {"mlp.gate_proj.weight", IN_LAYER, ALWAYS, DIM_F, DIM_D, OF_LAYER(gate)},
+    {"mlp.up_proj.weight", IN_LAYER, ALWAYS, DIM_F, DIM_D, OF_LAYER(up)},
+    {"mlp.down_proj.weight", IN_LAYER, ALWAYS, DIM_D, DIM_F, OF_LAYER(down)},
+    {"model.norm.weight", AFTER_LAYERS, ALWAYS, DIM_D, DIM_ONE, OF_MODEL(norm)},
+    {"lm_head.weight", AFTER_LAYERS, UNTIED_ONLY, DIM_V, DIM_D, OF_MODEL(head)},
+};
+
+enum { TABLE_ROWS = sizeof table / sizeof table[0] };
+
+static int64_t n_elements(const ParamDesc *desc, const ModelShape *shape)
+{
+    return (int64_t)shape_dim(shape, desc->rows) * shape_dim(shape, desc->cols);
+}
+
+static bool is_present(const ParamDesc *desc, const ModelShape *shape)
+{
+    if (n_elements(desc, shape) == 0)
+        return false;
+    switch (desc->when) {
+    case ALWAYS:
+        return true;
+    case ORIGINAL_ONLY:
+        return !shape_is_mla(shape);
+    case MLA_ONLY:
+        return shape_is_mla(shape);
+    case UNTIED_ONLY:
+        return !shape->tied_head;
+    }
+    return false;
+}
+
+typedef void (*Visit)(void *context, const ParamDesc *desc, int layer, int64_t offset);
+
+// Calls visit for every tensor in the order of the flat vector; returns the vector's length.
+static int64_t walk(const ModelShape *shape, Visit visit, void *context)
+{
+    int64_t offset = 0;
+    for (int scope = BEFORE_LAYERS; scope <= AFTER_LAYERS; scope++) {
+        int repeats = scope == IN_LAYER ? shape->n_layers : 1;
+        for (int repeat = 0; repeat < repeats; repeat++) {
+            for (int i = 0; i < TABLE_ROWS; i++) {
+                if ((int)table[i].scope != scope || !is_present(&table[i], shape))
+                    continue;
+                visit(context, &table[i], scope == IN_LAYER ? repeat : -1, offset);
+                offset += n_elements(&table[i], shape);
+            }
+        }
+    }
+    return offset;
+}
+
+static void count_tensor(void *context, const ParamDesc *desc, int layer, int64_t offset)
+{
+    (void)desc, (void)layer, (void)offset;
+    ++*(int *)context;
+}
+
+int params_n_tensors(const ModelShape *shape)
+{
+    int n = 0;
+    walk(shape, count_tensor, &n);
+    return n;
+}
+
+int64_t params_count(const ModelShape *shape)
+{
+    int n = 0;
+    return walk(shape, count_tensor, &n);
+}
+
+typedef struct InfoSearch {
+    const ModelShape *shape;
+    int countdown;
+    ParamInfo info;
+} InfoSearch;
+
+static void find_tensor(void *context, const ParamDesc *desc, int layer, int64_t offset)
+{
+    InfoSearch *search = context;
+    if (search->countdown-- != 0)
+        return;
+    ParamInfo info = {
+        .layer = layer,
+        .rows = shape_dim(search->shape, desc->rows),
+        .cols = shape_dim(search->shape, desc->cols),
+        .is_vector = desc->cols == DIM_ONE,
+        .offset = offset,
+    };
+    if (layer < 0)
+        snprintf(info.name, sizeof info.name, "%s", desc->name);
+    else
+        snprintf(info.name, sizeof info.name, "model.layers.%d.%s", layer, desc->name);
+    search->info = info;
+}
+
+ParamInfo params_info(const ModelShape *shape, int index)
+{
+    InfoSearch search = {.shape = shape, .countdown = index};
+    walk(shape, find_tensor, &search);
+    CHECK(search.countdown < 0, "tensor %d of %d", index, params_n_tensors(shape));
+    return search.info;
+}
+
+typedef struct LayerRange {
+    int layer;
+    int64_t first, end;
+    const ModelShape *shape;
+} LayerRange;
+
+static void extend_range(void *context, const ParamDesc *desc, int layer, int64_t offset)
+{
+    LayerRange *range = context;
+    if (layer != range->layer)
+        return;
+    if (range->first < 0)
+        range->first = offset;
+    range->end = offset + n_elements(desc, range->shape);
+}
+
+void params_layer_range(const ModelShape *shape, int layer, int64_t *first, int64_t *count)
+{
+    LayerRange range = {.layer = layer, .first = -1, .shape = shape};
+    walk(shape, extend_range, &range);
+    CHECK(range.first >= 0, "layer %d of %d", layer, shape->n_layers);
+    *first = range.first;
+    *count = range.end - range.first;
+}
+
+static void point_tensor(void *context, const ParamDesc *desc, int layer, int64_t offset)
+{
+    Params *params = context;
+    char *owner = layer < 0 ? (char *)params : (char *)&params->layers[layer];
+    *(float **)(void *)(owner + desc->field) = params->flat + offset;
+}
+
+Status params_place(Params *out, const ModelShape *shape, float *flat)
+{
+    Params params = {.flat = flat};
+    params.layers = calloc((size_t)shape->n_layers, sizeof *params.layers);
+    if (params.layers == NULL)
+        return fail(FAILED, "no memory for %d layers", shape->n_layers);
+    params.count = walk(shape, point_tensor, &params);
+    if (shape->tied_head)
+        params.head = params.embed;
+    *out = params;
+    return OK;
+}
+
+void params_release(Params *params)
+{
+    free(params->layers);
+    *params = (Params){0};
+}

@@ -1,0 +1,49 @@
+// Which RoPE pairs a KV head keeps (partial RoPE; MHA2MLA, arXiv 2502.14837, section 3.1).
+//
+//     high     p < P                    the fastest pairs
+//     low      p >= E/2 - P             the slowest
+//     uniform  floor(k (E/2) / P), k = 0..P-1
+//     2-norm   the P largest of  sum over the query heads of the group  E|q_p| E|k_p|,
+//              |x_p| = sqrt(x_p^2 + x_{p+E/2}^2) before RoPE, averaged over calibration tokens
+#ifndef MHA2MLA_MODEL_ROPE_SELECT_H
+#define MHA2MLA_MODEL_ROPE_SELECT_H
+
+#include "base/status.h"
+#include "model/shape.h"
+
+typedef enum RopeStrategy { ROPE_HIGH, ROPE_LOW, ROPE_UNIFORM, ROPE_2NORM } RopeStrategy;
+
+// Sums over calibration tokens of the pair norms; zeroed by the caller, added up over ranks by the
+// trainer. All doubles lie in one block of rope_scores_count(): one reduction sums them.
+typedef struct RopeScores {
+    double *q_norm;   // [L, H, E/2] sum of |q_p|, in `block`
+    double *k_norm;   // [L, K, E/2] sum of |k_p|, in `block`
+    double *n_tokens; // [1], in `block`
+    double *block;    // owned
+    ModelShape shape;
+} RopeScores;
+
+int64_t rope_scores_count(const ModelShape *shape); // doubles in the block
+Status rope_scores_create(RopeScores *out, const ModelShape *shape);
+void rope_scores_release(RopeScores *scores);
+
+// Adds the pair norms of one layer's queries and keys before RoPE.
+void rope_scores_add(RopeScores *scores, int layer,
+                     const float *qkv, // [N, row]: H heads of queries, then K heads of keys, E wide
+                     int64_t row,      // floats from one token to the next
+                     int64_t n_tokens);
+
+// Writes or reads a file: HDF5 datasets /q_norm, /k_norm, attribute n_tokens and the shape.
+// Reading checks that L, H, K, E are the model's.
+Status rope_scores_write(const RopeScores *scores, const char *path);
+Status rope_scores_read(RopeScores *out, const ModelShape *shape, const char *path);
+
+// Fills pairs [L, K, P], ascending per row. `scores` is needed for 2-norm, else ignored.
+// BAD_INPUT if P is out of 1..E/2, or scores are missing or of no token.
+Status rope_select(int32_t *pairs, const ModelShape *shape, int P, RopeStrategy strategy,
+                   const RopeScores *scores);
+
+Status rope_strategy_parse(RopeStrategy *out, const char *name); // "high" ... "2-norm"
+const char *rope_strategy_name(RopeStrategy strategy);
+
+#endif

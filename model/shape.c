@@ -1,0 +1,114 @@
+#include "model/shape.h"
+
+int shape_dim(const ModelShape *s, ShapeDim dim)
+{
+    switch (dim) {
+    case DIM_ONE:
+        return 1;
+    case DIM_D:
+        return s->d_model;
+    case DIM_F:
+        return s->d_ffn;
+    case DIM_V:
+        return s->vocab_size;
+    case DIM_Q:
+        return s->n_heads * s->head_dim;
+    case DIM_KV:
+        return s->n_kv_heads * s->head_dim;
+    case DIM_K_ROPE:
+        return s->n_kv_heads * 2 * s->rope_pairs;
+    case DIM_K_NOPE:
+        return s->n_kv_heads * (s->head_dim - 2 * s->rope_pairs);
+    case DIM_LATENT:
+        return s->n_kv_heads * s->d_kv;
+    case DIM_LATENT_1:
+        return s->n_kv_heads * s->d_kv / (s->svd == SVD_SPLIT ? 2 : 1);
+    }
+    CHECK(false, "dim %d", (int)dim);
+}
+
+static int least(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+const char *shape_svd_name(SvdKind svd)
+{
+    return svd == SVD_SPLIT ? "split" : "joint";
+}
+
+// A latent wider than the rank of the matrix it factorizes would hold zeros.
+static int largest_d_kv(const ModelShape *s)
+{
+    int rows_k = shape_dim(s, DIM_K_NOPE), rows_v = shape_dim(s, DIM_KV);
+    int rank = s->svd == SVD_JOINT ? least(rows_k + rows_v, s->d_model)
+                                   : 2 * least(least(rows_k, rows_v), s->d_model);
+    return rank / s->n_kv_heads;
+}
+
+static Status check_mla(const ModelShape *s, const char *where)
+{
+    if (s->rope_pairs < 1 || s->rope_pairs > s->head_dim / 2)
+        return fail(BAD_INPUT, "%s: rope_pairs is %d, allowed are 1 to %d (head width %d)", where,
+                    s->rope_pairs, s->head_dim / 2, s->head_dim);
+    int most = largest_d_kv(s);
+    if (most < 1)
+        return fail(BAD_INPUT,
+                    "%s: %s SVD has no keys left to compress with rope_pairs %d; keep "
+                    "fewer pairs or use joint",
+                    where, shape_svd_name(s->svd), s->rope_pairs);
+    if (s->d_kv < 1 || s->d_kv > most)
+        return fail(BAD_INPUT, "%s: d_kv is %d, allowed are 1 to %d with rope_pairs %d and %s SVD",
+                    where, s->d_kv, most, s->rope_pairs, shape_svd_name(s->svd));
+    if (s->svd == SVD_SPLIT && shape_dim(s, DIM_LATENT) % 2 != 0)
+        return fail(BAD_INPUT, "%s: d_kv is %d, split SVD needs an even d_kv x %d KV heads", where,
+                    s->d_kv, s->n_kv_heads);
+    return OK;
+}
+
+Status shape_check(const ModelShape *s, const char *where)
+{
+    if (s->head_dim < 2 || s->head_dim % 2 != 0)
+        return fail(BAD_INPUT, "%s: head width is %d, RoPE needs an even one", where, s->head_dim);
+    if (s->n_heads % s->n_kv_heads != 0)
+        return fail(BAD_INPUT, "%s: %d query heads do not divide among %d KV heads", where,
+                    s->n_heads, s->n_kv_heads);
+    if (shape_is_mla(s))
+        return check_mla(s, where);
+    CHECK(s->rope_pairs == s->head_dim / 2, "original attention with %d pairs", s->rope_pairs);
+    return OK;
+}
+
+Status shape_convert(ModelShape *out, const ModelShape *original, int rope_pairs, int d_kv,
+                     SvdKind svd)
+{
+    if (shape_is_mla(original))
+        return fail(BAD_INPUT, "the model has latent attention already (d_kv %d)", original->d_kv);
+    ModelShape s = *original;
+    s.rope_pairs = rope_pairs;
+    s.d_kv = d_kv;
+    s.svd = svd;
+    TRY(check_mla(&s, "conversion"));
+    *out = s;
+    return OK;
+}
+
+int64_t shape_cache_numbers(const ModelShape *s)
+{
+    int per_head = shape_is_mla(s) ? 2 * s->rope_pairs + s->d_kv : 2 * s->head_dim;
+    return (int64_t)s->n_layers * s->n_kv_heads * per_head;
+}
+
+double shape_train_flops(const ModelShape *s, int T)
+{
+    double D = s->d_model, Q = shape_dim(s, DIM_Q), KV = shape_dim(s, DIM_KV);
+    double attention =
+        shape_is_mla(s) ? D * (shape_dim(s, DIM_K_ROPE) + shape_dim(s, DIM_LATENT)) +
+                              (double)shape_dim(s, DIM_LATENT_1) * (shape_dim(s, DIM_K_NOPE) + KV)
+                        : 2 * D * KV;
+    double weights = s->n_layers * (2 * D * Q + attention + 3 * D * s->d_ffn) + D * s->vocab_size;
+    // Forward is one multiply-add per weight and token, backward two; scores and values touch
+    // (T + 1) / 2 keys per query on average, and their backward is two products for each.
+    double scores = s->n_layers * Q * (T + 1.0);
+    return 6.0 * T * (weights + scores);
+}

@@ -1,0 +1,75 @@
+// The shape of a model: a Llama-family transformer with its original attention (MHA, GQA, MQA) or
+// with multi-head latent attention (MLA), and what follows from the shape alone.
+//
+// Legend of dims, used in every shape comment of this project (row-major, [out, in] for weights):
+//   B sequences   T tokens of a sequence   N = B T        L layers        V vocabulary
+//   D model width H query heads            K key/value heads              G = H / K
+//   E head width  F feed-forward width     P RoPE pairs kept per KV head  R = K d_kv latent width
+//
+// RoPE pair p of a head is its dims (p, p + E/2), as in Hugging Face's rotate_half. The original
+// attention keeps all of them: P = E/2.
+#ifndef MHA2MLA_MODEL_SHAPE_H
+#define MHA2MLA_MODEL_SHAPE_H
+
+#include "base/status.h"
+
+#include <stdint.h>
+
+typedef enum SvdKind { SVD_JOINT, SVD_SPLIT } SvdKind;
+
+typedef struct ModelShape {
+    int n_layers;      // L
+    int d_model;       // D
+    int n_heads;       // H
+    int n_kv_heads;    // K
+    int head_dim;      // E, even
+    int d_ffn;         // F
+    int vocab_size;    // V
+    int max_positions; // longest sequence the model was made for, in tokens
+    int rope_pairs;    // P
+    int d_kv;          // latent width per KV head; 0: original attention
+    SvdKind svd;       // joint: one latent for keys and values; split: half of it for each
+    bool tied_head;    // the head is the embedding
+    double rope_theta;
+    double rms_eps;
+} ModelShape;
+
+// Dims a table can name (model/params.c); every one follows from the shape.
+typedef enum ShapeDim {
+    DIM_ONE,
+    DIM_D,
+    DIM_F,
+    DIM_V,
+    DIM_Q,        // H E
+    DIM_KV,       // K E
+    DIM_K_ROPE,   // K 2P
+    DIM_K_NOPE,   // K (E - 2P)
+    DIM_LATENT,   // R
+    DIM_LATENT_1, // what up_k and up_v each read of the latent: R (joint) or R / 2 (split)
+} ShapeDim;
+
+int shape_dim(const ModelShape *shape, ShapeDim dim);
+
+static inline bool shape_is_mla(const ModelShape *shape)
+{
+    return shape->d_kv > 0;
+}
+
+// The original attention's shape with the attention replaced by MLA.
+// BAD_INPUT names the allowed range if rope_pairs or d_kv does not fit.
+Status shape_convert(ModelShape *out, const ModelShape *original, int rope_pairs, int d_kv,
+                     SvdKind svd);
+
+// BAD_INPUT if the dims do not fit together; `where` names the file or config in the text.
+Status shape_check(const ModelShape *shape, const char *where);
+
+// Numbers a token leaves in the KV cache over all layers: L K 2E, or L K (2P + d_kv).
+int64_t shape_cache_numbers(const ModelShape *shape);
+
+// Floating-point operations of forward and backward of one sequence of T tokens, the causal half of
+// attention counted, nothing counted twice.
+double shape_train_flops(const ModelShape *shape, int T);
+
+const char *shape_svd_name(SvdKind svd); // "joint", "split"
+
+#endif

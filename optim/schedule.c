@@ -1,0 +1,16 @@
+#include "optim/schedule.h"
+
+#include <math.h>
+
+double schedule_lr(const Schedule *schedule, int step)
+{
+    if (step <= schedule->warmup_steps)
+        return schedule->lr * step / schedule->warmup_steps;
+    if (schedule->decay_steps == 0 || step < schedule->decay_start)
+        return schedule->lr;
+    int decayed = step - schedule->decay_start;
+    if (decayed >= schedule->decay_steps)
+        return schedule->min_lr;
+    return schedule->min_lr + (schedule->lr - schedule->min_lr) *
+                                  (1.0 - sqrt((double)decayed / schedule->decay_steps));
+}
