@@ -1,0 +1,47 @@
+// Which tokens are sample i of a run: a mixture of sources, each a list of token shards.
+//
+//     Mixture *mixture;
+//     TRY(mixture_open(&mixture, specs, n_specs, seq_len, seed, tokenizer_sha256));
+//     TRY(mixture_read(mixture, sample, tokens));   // seq_len + 1 tokens
+//     mixture_close(mixture);
+//
+// Sample j of a source is its tokens [j T, j T + T] (T + 1 of them) over its shards one after
+// another, T = seq_len; a sample does not cross from one shard into the next. Its order in an epoch
+// is a keyed permutation of 0..n-1. Which source a global sample index belongs to, and the
+// how-many-th of that source it is, are pure functions of the weights; at every point each source's
+// share is less than one sample off. So sample i is the same for any number of ranks and after any
+// resume.
+#ifndef MHA2MLA_DATA_MIXTURE_H
+#define MHA2MLA_DATA_MIXTURE_H
+
+#include "base/status.h"
+
+#include <stdint.h>
+
+typedef struct SourceSpec {
+    char *name;    // for messages
+    char **shards; // paths or glob patterns, expanded in sorted order
+    int n_shards;
+    double weight; // share of the samples; any positive numbers, normalized
+} SourceSpec;
+
+typedef struct Mixture Mixture;
+
+// Opens every shard. BAD_INPUT if one is missing, damaged, made with another tokenizer
+// (tokenizer_sha256 may be NULL: any, but the same for all), has token ids >= vocab_size, or a
+// source holds no full sample.
+Status mixture_open(Mixture **out, const SourceSpec *specs, int n_specs, int seq_len, uint64_t seed,
+                    const char *tokenizer_sha256, int vocab_size);
+
+// Reads sample `index` >= 0: tokens [seq_len + 1].
+Status mixture_read(Mixture *mixture, int64_t index, int32_t *tokens);
+
+// Number of samples of one epoch of the whole mixture's sources together.
+int64_t mixture_n_samples(const Mixture *mixture);
+
+// Text such as "fineweb-edu-dedup epoch 0 sample 118 (tokens 241664..)" that names sample `index`.
+void mixture_describe(const Mixture *mixture, int64_t index, char *out, int out_bytes);
+
+void mixture_close(Mixture *mixture);
+
+#endif
