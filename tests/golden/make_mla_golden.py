@@ -63,7 +63,7 @@ CASES = (
     Case("mha_2norm_split", "mha_untied", "2-norm", "split", 3, 4),
     Case("mha_uniform_joint", "mha_untied", "uniform", "joint", 3, 7, gradients=True),
     Case("mha_full", "mha_untied", "low", "joint", 5, 10, same_as_base=True),
-    Case("mqa_2norm_joint", "mqa_head_dim", "2-norm", "joint", 3, 9),
+    Case("mqa_2norm_joint", "mqa_head_dim", "2-norm", "joint", 3, 9, gradients=True),
 )
 
 
@@ -127,7 +127,7 @@ def write_case(case: Case, seed: int) -> None:
     logits, loss, gradients = mla.loss_and_gradients(mla_shape, converted, tokens)
     error = float32_error(case, pairs, tokens, logits)
     print(f"{case.name}: loss {float(loss):.4f}, least spectral gap {gap:.3f}, "
-          f"all in float32 differs by {error:.1e}")  # fmt: skip
+          f"all in float32 differs by {error:.1e}")
     assert gap > MIN_SPECTRAL_GAP
     if case.same_as_base:
         check_same_as_base(case, logits, tokens)

@@ -77,7 +77,7 @@ MODELS = (
     TinyModel("mqa_sharded", 32, 2, 1, 36, 96, n_shards=3, tied_head=False),
     TinyModel("gqa_theta", 32, 4, 2, 40, 65, head_dim=16, rope_theta=500000.0, rms_eps=1e-6,
               new_config=True),
-)  # fmt: skip
+)
 
 
 def config_of(model: TinyModel) -> dict:
@@ -211,7 +211,7 @@ def check_against_others(directory: Path, tokens: Tensor, logits: Tensor) -> Non
     error_single = float((single - logits).abs().max() / logits.abs().max())
     error_own = float((own - logits).abs().max() / logits.abs().max())
     print(f"{directory.name}: logits std {float(logits.std()):.2f}, relative to float64: "
-          f"transformers float32 {error_single:.1e}, mla_reference {error_own:.1e}")  # fmt: skip
+          f"transformers float32 {error_single:.1e}, mla_reference {error_own:.1e}")
     assert error_single < 1e-5 and error_own < 1e-12
 
 

@@ -87,8 +87,8 @@ def report(name: str, run: Run, single: Run) -> None:
     norm_error = float((single.grad_norms.double() / run.grad_norms - 1).abs().max())
     difference = {k: (single.final[k].double() - w).abs().max() for k, w in run.final.items()}
     worst = max(difference, key=lambda k: float(difference[k]))
-    print(f"{name}: float32 differs by: loss {loss_error:.1e} and norm {norm_error:.1e} (relative), "
-          f"parameters {float(difference[worst]):.1e} (absolute, {worst})")  # fmt: skip
+    print(f"{name}: float32 differs: loss {loss_error:.1e} and norm {norm_error:.1e} (relative), "
+          f"parameters {float(difference[worst]):.1e} (absolute, {worst})")
 
 
 def write_run(name: str, base: str, seed: int) -> None:

@@ -257,7 +257,8 @@ def pair_norms(shape: Shape, weights: Weights, tokens: Tensor) -> tuple[Tensor, 
     inputs, _ = layer_inputs(shape, weights, tokens)
     q_norms, k_norms = [], []
     for layer, x in enumerate(inputs):
-        for heads, norms in zip(original_queries_keys(x, shape, weights, layer), (q_norms, k_norms)):
+        q, k = original_queries_keys(x, shape, weights, layer)
+        for heads, norms in ((q, q_norms), (k, k_norms)):
             first, second = heads.chunk(2, dim=-1)
             norms.append(torch.hypot(first, second).mean((0, 1)))
     return torch.stack(q_norms), torch.stack(k_norms)
@@ -285,7 +286,7 @@ def select_pairs(
 
 
 def split_rows(weight: Tensor, pairs: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Rows of [heads E, D] by pairs [heads, r]: RoPE rows [heads 2r, D], NoPE rows [the rest, D]."""
+    """Rows of [heads E, D] by pairs [heads, r]: RoPE rows [heads 2r, D], NoPE rows [rest, D]."""
     rope_rows, nope_rows = [], []
     for head, kept in enumerate(pairs.tolist()):
         rope = kept + [p + head_dim // 2 for p in kept]
