@@ -58,6 +58,7 @@ void transformer_place(Workspace *ws, Arena *activations, Arena *scratch, const 
     *ws = (Workspace){
         .B = B,
         .T = T,
+        .placed_B = B,
         .is_training = is_training,
         .attention = {B, T, s->n_heads, s->n_kv_heads, s->head_dim},
     };
@@ -79,6 +80,13 @@ void transformer_place(Workspace *ws, Arena *activations, Arena *scratch, const 
 void transformer_start(Workspace *ws, const Model *model)
 {
     rope_table(ws->cos_table, ws->sin_table, ws->T, model->shape.head_dim, model->shape.rope_theta);
+}
+
+void transformer_set_batch(Workspace *ws, int B)
+{
+    CHECK(B >= 1 && B <= ws->placed_B, "batch of %d, placed for %d", B, ws->placed_B);
+    ws->B = B;
+    ws->attention.B = B;
 }
 
 static MlaContext mla_context(const Workspace *ws, const Model *model, int layer)

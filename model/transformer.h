@@ -33,7 +33,8 @@ typedef struct LayerSaved {
 } LayerSaved;
 
 typedef struct Workspace {
-    int B, T;
+    int B, T;     // of the next calls
+    int placed_B; // the most there is room for
     bool is_training;
     AttentionDims attention;
     LayerSaved *layers; // [L]
@@ -61,6 +62,9 @@ void transformer_place(Workspace *ws, Arena *activations, Arena *scratch, const 
 
 // Fills the RoPE tables. Once after placing.
 void transformer_start(Workspace *ws, const Model *model);
+
+// Lets the next calls run on fewer sequences than were placed: the last, incomplete batch.
+void transformer_set_batch(Workspace *ws, int B);
 
 // Runs the layers. `scores`, if not NULL, collects the pair norms of queries and keys before RoPE
 // (original attention only).
