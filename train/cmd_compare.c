@@ -12,6 +12,7 @@ typedef struct RunRow {
     json_t *run;          // owned
     double original_loss; // validation loss before conversion
     double start_loss;    // right after conversion
+    double last_loss;
     int64_t tokens; // trained on at the last line
     int last_step, n_steps;
 } RunRow;
@@ -64,6 +65,7 @@ static Status read_run(RunRow *out, const char *dir)
     TRY(file_join(metrics, dir, "metrics.jsonl"));
     if (!file_exists(path))
         return fail(BAD_INPUT, "%s: not a run directory, run.json is missing", dir);
+    RunRow row = {.original_loss = NAN, .start_loss = NAN, .last_loss = NAN};
     TRY(json_read(&row.run, path));
     int64_t steps;
     Status status;

@@ -2,6 +2,7 @@
 #include "base/log.h"
 #include "model/convert.h"
 #include "model/hf.h"
+#include "model/rope_select.h"
 #include "train/blas.h"
 #include "train/options.h"
 

@@ -1,4 +1,5 @@
 // mha2mla score: the calibration pass alone; its file serves any number of conversions.
+#include "base/checksum.h"
 #include "data/tokenizer.h"
 #include "model/hf.h"
 #include "train/blas.h"
