@@ -21,7 +21,7 @@ expect_calls() {
 
 make_tree() {
     mkdir -p "$tree/tests" "$tree/configs" "$work/bin"
-    cp "$root/quickstart.sh" "$tree/"
+    cp "$root/quickstart.sh" "$root/test.sh" "$tree/"
     cp "$root/tests/setup.sh" "$tree/tests/"
     cp -r "$root/slurm" "$tree/"
     cp "$root/configs/demo.yaml" "$tree/configs/"
@@ -36,10 +36,18 @@ END
     cat >"$work/bin/cmake" <<'END'
 #!/bin/bash
 [ "$1" = --build ] || exit 0
-mkdir -p build/release && cp "$PROGRAM" build/release/mha2mla
+mkdir -p "build/$3" && cp "$PROGRAM" "build/$3/mha2mla"
+END
+    cat >"$work/bin/ctest" <<'END'
+#!/bin/bash
+{ : <&0; } 2>/dev/null || echo "ctest without stdin" >>"$CALLS"
+echo "ctest $1 $2" >>"$CALLS"
+[ "$2" != "${FAILING:-}" ] || { echo "50% tests passed, 1 tests failed out of 2"; exit 8; }
+echo "100% tests passed, 0 tests failed out of 2"
 END
     cat >"$work/bin/mpirun" <<'END'
 #!/bin/bash
+{ : <&0; } 2>/dev/null || echo "mpirun without stdin" >>"$CALLS"
 echo "threads $OMP_NUM_THREADS, mpirun ${*:1:5}" >>"$CALLS"
 while [ "$1" != build/release/mha2mla ]; do shift; done
 exec "$@"
@@ -117,6 +125,39 @@ test_setup_names_the_packages_where_it_cannot_install() {
         fail "the packages are not named"
 }
 
+# A system where cmake is the one package missing and the user is not root.
+test_setup_installs_only_what_is_missing() {
+    local bin="$work/plain" name
+    mkdir -p "$bin"
+    for name in id dpkg-query sudo apt-get; do printf '#!/bin/bash\n' >"$bin/$name"; done
+    echo 'echo 1000' >>"$bin/id"
+    cat >>"$bin/dpkg-query" <<'END'
+[ "${*: -1}" = cmake ] && echo "un " || echo "ii "
+END
+    cat >>"$bin/sudo" <<'END'
+echo "sudo $*" >>"$CALLS"
+END
+    chmod +x "$bin/"*
+    : >"$calls"
+    (cd "$tree" && PATH="$bin:$PATH" bash -c '. tests/setup.sh && setup_packages') \
+        >"$work/out" 2>&1 || fail "setup_packages failed"
+    grep -q 'apt-get .*install -y --no-install-recommends cmake$' "$calls" ||
+        fail "cmake was not installed through sudo: $(cat "$calls")"
+    grep -q 'needs root): cmake$' "$work/out" || fail "it does not say what it installs"
+}
+
+test_tests_go_on_after_a_failed_preset_and_fail_in_the_end() {
+    local status=0
+    : >"$calls"
+    (cd / && FAILING=ci MHA2MLA_SKIP_INSTALL=1 "$tree/test.sh" <&- >"$work/out" 2>&1) || status=$?
+    [ "$status" -eq 1 ] || fail "test.sh: exit status $status after failed tests, expected 1"
+    expect_calls test.sh <<'END'
+ctest --preset ci
+ctest --preset asan
+END
+    grep -q '^test.sh: tests failed in: ci ' "$work/out" || fail "the failed preset is not named"
+}
+
 # sweep TASK: the words srun is given in that task of the array.
 sweep() {
     : >"$calls"
@@ -156,6 +197,8 @@ test_quickstart_replaces_its_runs
 test_quickstart_oversubscribes_a_single_core
 test_quickstart_stops_at_a_failed_run
 test_setup_names_the_packages_where_it_cannot_install
+test_setup_installs_only_what_is_missing
+test_tests_go_on_after_a_failed_preset_and_fail_in_the_end
 test_sweep_runs_the_baseline_first_and_then_each_d_kv
 test_sweep_refuses_a_task_without_d_kv
 test_train_and_compare_jobs_pass_their_words_on
