@@ -43,7 +43,11 @@ Status hf_load_rope_pairs(int32_t *pairs, const ModelShape *shape, const char *d
 // fit the dtype.
 Status hf_save(const Model *model, const char *base_dir, DType dtype, const char *dir);
 
-// The same with another limit on the bytes of tensors in a file.
+// Copies the tokenizer's files, those that are there, from one directory to another, which is made.
+// For models without a base_dir.
+Status hf_copy_tokenizer(const char *base_dir, const char *dir);
+
+// The same as hf_save() with another limit on the bytes of tensors in a file.
 Status hf_save_sharded(const Model *model, const char *base_dir, DType dtype, const char *dir,
                        int64_t max_shard_bytes);
 

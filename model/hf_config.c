@@ -313,9 +313,7 @@ static int set_mla(json_t *config, const ModelShape *shape)
 // transformers 5 writes "dtype", older ones "torch_dtype"; both read the older name.
 static int set_dtype(json_t *config, DType dtype)
 {
-    const char *name = dtype == DTYPE_F16    ? "float16"
-                       : dtype == DTYPE_BF16 ? "bfloat16"
-                                             : "float32";
+    const char *name = dtype_torch_name(dtype);
     int errors = 0;
     bool has_new = json_object_get(config, "dtype") != NULL;
     if (has_new)

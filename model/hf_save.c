@@ -199,9 +199,10 @@ static Status write_weights(const SavePlan *plan, const char *dir)
     return remove_file(dir, "model.safetensors");
 }
 
-static Status copy_files(const char *base_dir, const char *dir)
+Status hf_copy_tokenizer(const char *base_dir, const char *dir)
 {
     char from[PATH_BYTES], to[PATH_BYTES];
+    TRY(file_make_dirs(dir));
     for (size_t i = 0; i < sizeof copied_files / sizeof copied_files[0]; i++) {
         TRY(file_join(from, base_dir, copied_files[i]));
         TRY(file_join(to, dir, copied_files[i]));
@@ -220,7 +221,7 @@ static Status write_all(const SavePlan *plan, const json_t *config, const char *
     TRY(remove_file(dir, "config.json"));
     TRY(write_weights(plan, dir));
     if (base_dir != NULL)
-        TRY(copy_files(base_dir, dir));
+        TRY(hf_copy_tokenizer(base_dir, dir));
     return json_write(config, path);
 }
 

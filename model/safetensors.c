@@ -46,6 +46,28 @@ const char *dtype_name(DType dtype)
     return dtype >= 0 && dtype < DTYPE_OTHER ? dtypes[dtype].name : "other";
 }
 
+static const char *const torch_names[] = {
+    [DTYPE_F32] = "float32", [DTYPE_F16] = "float16", [DTYPE_BF16] = "bfloat16"};
+
+enum { N_TORCH_NAMES = sizeof torch_names / sizeof torch_names[0] };
+
+const char *dtype_torch_name(DType dtype)
+{
+    CHECK((int)dtype >= 0 && (int)dtype < N_TORCH_NAMES, "dtype %d", (int)dtype);
+    return torch_names[dtype];
+}
+
+Status dtype_parse_torch_name(DType *out, const char *name)
+{
+    for (int i = 0; i < N_TORCH_NAMES; i++) {
+        if (strcmp(name, torch_names[i]) == 0) {
+            *out = (DType)i;
+            return OK;
+        }
+    }
+    return fail(BAD_INPUT, "dtype is '%s', allowed are float32, float16 and bfloat16", name);
+}
+
 static const DTypeDesc *find_dtype(const char *name)
 {
     for (int i = 0; i < N_DTYPES; i++)

@@ -42,7 +42,7 @@ static Status parse_dtype(DType *out, const char *name, const char *dir)
 {
     if (name == NULL)
         return hf_weights_dtype(out, dir);
-    return dtype_parse(out, name);
+    return dtype_parse_torch_name(out, name);
 }
 
 static Status convert(const Request *request, RopeStrategy strategy, SvdKind svd)

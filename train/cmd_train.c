@@ -72,9 +72,9 @@ static Status export_model(const Run *run, const Model *model)
     char dir[PATH_BYTES];
     TRY(file_join(dir, run->dir, "model"));
     const ModelConfig *from = &run->config.model;
-    TRY(hf_save(model, from->base, run->config.run.export_dtype, dir));
     if (from->base == NULL && from->init.tokenizer != NULL)
         TRY(hf_copy_tokenizer(from->init.tokenizer, dir));
+    TRY(hf_save(model, from->base, run->config.run.export_dtype, dir)); // config.json comes last
     log_info("model written to %s", dir);
     return OK;
 }
