@@ -16,26 +16,34 @@ static void *field_of(void *base, size_t offset)
     return (char *)base + offset;
 }
 
-// Nearest key of the same block, else a key of that or a near name anywhere.
+enum { MOST_CANDIDATES = 256 };
+
+// A key of that very name in another block, else the nearest of this block, else the nearest of
+// all.
 static const char *nearest_key(const char *block, const char *name)
 {
-    const char *candidates[256];
-    const Key *keys[256];
-    for (int anywhere = 0; anywhere < 2; anywhere++) {
-        int n = 0;
-        for (int k = 0; k < n_config_keys && n < 256; k++) {
-            const Key *key = &config_keys[k];
-            const char *dot = strrchr(key->path, '.');
-            const char *last = dot != NULL ? dot + 1 : key->path;
-            candidates[n] = anywhere ? last : key_name_in(key, block);
-            keys[n] = key;
-            n += candidates[n] != NULL;
-        }
-        const char *nearest = options_nearest(name, candidates, n);
-        for (int i = 0; nearest != NULL && i < n; i++) {
-            if (candidates[i] == nearest)
-                return keys[i]->path;
-        }
+    const char *siblings[MOST_CANDIDATES] = {NULL}, *all[MOST_CANDIDATES] = {NULL};
+    const Key *sibling_keys[MOST_CANDIDATES] = {NULL};
+    int n_siblings = 0;
+    CHECK(n_config_keys < MOST_CANDIDATES, "%d config keys", n_config_keys);
+    for (int k = 0; k < n_config_keys; k++) {
+        const char *dot = strrchr(config_keys[k].path, '.');
+        all[k] = dot != NULL ? dot + 1 : config_keys[k].path;
+        if (strcmp(all[k], name) == 0)
+            return config_keys[k].path;
+        siblings[n_siblings] = key_name_in(&config_keys[k], block);
+        sibling_keys[n_siblings] = &config_keys[k];
+        n_siblings += siblings[n_siblings] != NULL;
+    }
+    const char *nearest = options_nearest(name, siblings, n_siblings);
+    for (int i = 0; nearest != NULL && i < n_siblings; i++) {
+        if (siblings[i] == nearest)
+            return sibling_keys[i]->path;
+    }
+    nearest = options_nearest(name, all, n_config_keys);
+    for (int k = 0; nearest != NULL && k < n_config_keys; k++) {
+        if (all[k] == nearest)
+            return config_keys[k].path;
     }
     return NULL;
 }
@@ -49,7 +57,10 @@ static void find_unknown(const Node *map, const char *block, ConfigErrors *error
         char path[256];
         snprintf(path, sizeof path, "%s%s%.100s", block, dot, entry->key);
         const char *nearest = nearest_key(block, entry->key);
-        if (nearest != NULL)
+        if (strchr(entry->key, '.') != NULL)
+            errors_add(errors, entry->line, path,
+                       "unknown key %s; dots are for the command line, write nested blocks", path);
+        else if (nearest != NULL)
             errors_add(errors, entry->line, path, "unknown key %s; did you mean %s?", path,
                        nearest);
         else

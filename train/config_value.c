@@ -12,7 +12,7 @@ _Static_assert(sizeof(DType) == sizeof(int) && sizeof(RopeStrategy) == sizeof(in
 
 void value_format_real(char out[REAL_TEXT_BYTES], double value)
 {
-    for (int digits = 1; digits <= 17; digits++) {
+    for (int digits = 6; digits <= 17; digits++) {
         snprintf(out, REAL_TEXT_BYTES, "%.*g", digits, value);
         if (strtod(out, NULL) == value)
             break;

@@ -152,35 +152,54 @@ Status config_write(const Config *config, const char *path)
 
 static void print_bounds(FILE *out, const Key *key)
 {
-    if (key->kind == KEY_NAME) {
-        char names[128];
+    char least[REAL_TEXT_BYTES], most[REAL_TEXT_BYTES], names[128];
+    value_format_real(least, key->least);
+    value_format_real(most, key->most);
+    switch (key->kind) {
+    case KEY_NAME:
         value_format_names(names, sizeof names, key->names);
-        fprintf(out, "; %s", names);
-    } else if (key->kind == KEY_BOOL) {
-        fputs("; true or false", out);
-    } else if (key->kind == KEY_REAL) {
-        char least[REAL_TEXT_BYTES], most[REAL_TEXT_BYTES];
-        value_format_real(least, key->least);
-        value_format_real(most, key->most);
-        fprintf(out, "; %s to %s", least, most);
-    } else if (key->kind == KEY_INT || key->kind == KEY_LONG) {
-        fprintf(out, "; %.0f to %.0f", key->least, key->most);
+        fprintf(out, "one of %s; ", names);
+        return;
+    case KEY_BOOL:
+        fputs("true or false; ", out);
+        return;
+    case KEY_INT:
+    case KEY_LONG:
+        snprintf(least, sizeof least, "%.0f", key->least);
+        snprintf(most, sizeof most, "%.0f", key->most);
+        break;
+    case KEY_REAL:
+        break;
+    default:
+        return;
     }
-    if (key->unit != NULL)
-        fprintf(out, " %s", key->unit);
+    fprintf(out, "%s to %s%s%s; ", least, most, key->unit != NULL ? " " : "",
+            key->unit != NULL ? key->unit : "");
 }
 
+// "# peak learning rate (0 to 10; default 1.0e-4)"
 static void print_comment(FILE *out, const Key *key, const char *margin)
 {
     fprintf(out, "%s# %s", margin, key->help);
-    print_bounds(out, key);
-    if (key->standard != NULL)
-        fprintf(out, "; default %s", key->standard);
-    else if (key->derived != NULL)
-        fprintf(out, "; default: %s", key->derived);
-    else if (key->kind != KEY_SECTION)
-        fputs(key->required ? "; required" : "; optional", out);
+    if (key->kind != KEY_SECTION) {
+        fputs(" (", out);
+        print_bounds(out, key);
+        if (key->standard != NULL)
+            fprintf(out, "default %s)", key->standard);
+        else if (key->derived != NULL)
+            fprintf(out, "default: %s)", key->derived);
+        else
+            fputs(key->required ? "required)" : "optional)", out);
+    }
     fputc('\n', out);
+}
+
+enum { MARGIN_BYTES = 64 };
+
+static void widen(char out[MARGIN_BYTES], const char *margin, const char *more)
+{
+    int n = snprintf(out, MARGIN_BYTES, "%s%s", margin, more);
+    CHECK(n < MARGIN_BYTES, "keys nested %d wide", n);
 }
 
 static void print_block(FILE *out, const char *block, const char *margin);
@@ -189,19 +208,20 @@ static void print_block(FILE *out, const char *block, const char *margin);
 static void print_key(FILE *out, const Key *key, const char *name, const char *margin,
                       const char *dash)
 {
-    char own[64], inner[64];
+    char own[MARGIN_BYTES], inner[MARGIN_BYTES];
     print_comment(out, key, margin);
-    snprintf(own, sizeof own, "%s%s", margin, key->is_off ? "# " : "");
+    widen(own, margin, key->is_off ? "# " : "");
     fprintf(out, "%s%s%s:", own, dash, name);
     if (key->kind == KEY_SECTION || key->kind == KEY_BLOCK) {
         fputc('\n', out);
-        snprintf(inner, sizeof inner, "%s  ", own);
+        widen(inner, own, "  ");
         print_block(out, key->path, inner);
     } else if (key->kind == KEY_ITEMS) {
         fputc('\n', out);
-        snprintf(inner, sizeof inner, "%s[]", key->path);
-        snprintf(own, sizeof own, "%s  ", margin);
-        print_block(out, inner, own);
+        char block[128];
+        snprintf(block, sizeof block, "%s[]", key->path);
+        widen(inner, own, "  ");
+        print_block(out, block, inner);
     } else {
         fprintf(out, " %s\n", key->standard != NULL ? key->standard : key->example);
     }
@@ -210,7 +230,7 @@ static void print_key(FILE *out, const Key *key, const char *name, const char *m
 static void print_block(FILE *out, const char *block, const char *margin)
 {
     bool is_item = strstr(block, "[]") != NULL;
-    char inner[64];
+    char inner[MARGIN_BYTES];
     for (int k = 0; k < n_config_keys; k++) {
         const char *name = key_name_in(&config_keys[k], block);
         if (name == NULL)
@@ -219,7 +239,7 @@ static void print_block(FILE *out, const char *block, const char *margin)
             fputc('\n', out);
         print_key(out, &config_keys[k], name, margin, is_item ? "- " : "");
         if (is_item) { // the keys after the first stand under it, right of the dash
-            snprintf(inner, sizeof inner, "%s  ", margin);
+            widen(inner, margin, "  ");
             margin = inner;
             is_item = false;
         }
