@@ -4,6 +4,7 @@
 #include "model/hf.h"
 #include "model/hf_config.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -159,6 +160,25 @@ static void shard_name(char out[64], int shard, int n_shards)
         snprintf(out, 64, "model-%05d-of-%05d.safetensors", shard + 1, n_shards);
 }
 
+// A reader looks for the single file first, then for the index; shards of an earlier save would
+// only fill the disk.
+static Status remove_leftovers(const char *dir, int n_shards)
+{
+    Status status =
+        remove_file(dir, n_shards == 1 ? "model.safetensors.index.json" : "model.safetensors");
+    DIR *list = opendir(dir);
+    if (list == NULL)
+        return fail(FAILED, "%s: cannot be listed: %s", dir, strerror(errno));
+    for (struct dirent *entry; status == OK && (entry = readdir(list)) != NULL;) {
+        int shard, of = n_shards, end = 0;
+        sscanf(entry->d_name, "model-%5d-of-%5d.safetensors%n", &shard, &of, &end);
+        if (end > 0 && entry->d_name[end] == '\0' && of != n_shards)
+            status = remove_file(dir, entry->d_name);
+    }
+    closedir(list);
+    return status;
+}
+
 static Status write_index(const SavePlan *plan, const char *dir)
 {
     char path[PATH_BYTES], name[64];
@@ -192,11 +212,9 @@ static Status write_weights(const SavePlan *plan, const char *dir)
         TRY(safetensors_write(path, plan->specs + first, end - first));
         first = end;
     }
-    // A reader looks for the single file first, then for the index: leave only what was written.
-    if (plan->n_shards == 1)
-        return remove_file(dir, "model.safetensors.index.json");
-    TRY(write_index(plan, dir));
-    return remove_file(dir, "model.safetensors");
+    if (plan->n_shards > 1)
+        TRY(write_index(plan, dir));
+    return remove_leftovers(dir, plan->n_shards);
 }
 
 Status hf_copy_tokenizer(const char *base_dir, const char *dir)

@@ -145,6 +145,7 @@ static void test_sharded_round_trip_is_exact(void **state)
     // One file again in the same place, then shards again: no leftover may win.
     check_round_trip(&gqa_tied, DTYPE_F32, INT64_MAX, dir, 0, 0);
     assert_false(file_exists(testing_path(dir, "model.safetensors.index.json")));
+    assert_false(file_exists(testing_path(dir, "model-00001-of-00007.safetensors")));
     check_round_trip(&shape, DTYPE_BF16, 6000, dir, 0x1p-8, 0);
     assert_false(file_exists(testing_path(dir, "model.safetensors")));
 }
