@@ -39,8 +39,11 @@ Status mixture_read(Mixture *mixture, int64_t index, int32_t *tokens);
 // Number of samples of one epoch of the whole mixture's sources together.
 int64_t mixture_n_samples(const Mixture *mixture);
 
-// Text such as "fineweb-edu-dedup epoch 0 sample 118 (tokens 241664..)" that names sample `index`.
-void mixture_describe(const Mixture *mixture, int64_t index, char *out, int out_bytes);
+// Text such as "fineweb-edu-dedup epoch 0 sample 118" that names sample `index`.
+void mixture_describe(Mixture *mixture, int64_t index, char *out, int out_bytes);
+
+// Which source, 0..n_specs-1, sample `index` belongs to.
+int mixture_part(Mixture *mixture, int64_t index);
 
 void mixture_close(Mixture *mixture);
 

@@ -25,6 +25,9 @@ Status source_open(Source **out, const char *name, char *const *patterns, int n_
 
 int64_t source_n_samples(const Source *source);
 
+// SHA-256 of the tokenizer its shards were made with; lives as long as the source.
+const char *source_tokenizer_sha256(const Source *source);
+
 // Reads sample `index` in 0..n-1 into tokens [seq_len + 1].
 Status source_read(Source *source, int64_t index, int32_t *tokens);
 
