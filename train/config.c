@@ -16,7 +16,7 @@ static void *field_of(void *base, size_t offset)
     return (char *)base + offset;
 }
 
-enum { MOST_CANDIDATES = 256 };
+enum { MOST_CANDIDATES = 256, MOST_ITEMS = 1000 };
 
 // A key of that very name in another block, else the nearest of this block, else the nearest of
 // all.
@@ -85,6 +85,11 @@ static Status bind_items(void *base, const Key *key, const Node *node, ConfigErr
         errors_add(errors, node->line, key->path,
                    "%s is no list of mappings, or an empty one; give at least one entry",
                    key->path);
+        return OK;
+    }
+    if (node->n_children > MOST_ITEMS) {
+        errors_add(errors, node->line, key->path, "%s has %d entries, allowed are 1 to %d",
+                   key->path, node->n_children, MOST_ITEMS);
         return OK;
     }
     char *items = calloc((size_t)node->n_children, key->item_bytes);
