@@ -115,10 +115,10 @@ static void test_adamw_follows_plain_doubles(void **state)
     (void)state;
     const AdamW plain = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8};
     const AdamW decayed = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.1};
-    assert_true(compare_steps(&plain, 1, 1e-3, 1.0) < 2e-6);    // seen 4e-7
-    assert_true(compare_steps(&plain, 50, 1e-3, 1.0) < 2e-5);   // seen 4e-6
-    assert_true(compare_steps(&decayed, 50, 1e-3, 1.0) < 2e-5); // seen 4e-6
-    assert_true(compare_steps(&plain, 50, 1e3, 1e-6) < 2e-5);   // clipped hard
+    assert_true(compare_steps(&plain, 1, 1e-3, 1.0) < 2e-6);    // seen 7e-7
+    assert_true(compare_steps(&plain, 50, 1e-3, 1.0) < 4e-5);   // seen 8e-6
+    assert_true(compare_steps(&decayed, 50, 1e-3, 1.0) < 4e-5); // seen 1.6e-5
+    assert_true(compare_steps(&plain, 50, 1e3, 1e-6) < 4e-5);   // clipped hard; seen 9e-6
 }
 
 // Gradients as small as eps: the corrected eps is where PyTorch has it, outside of the root.
@@ -126,7 +126,7 @@ static void test_adamw_adds_eps_where_torch_does(void **state)
 {
     (void)state;
     const AdamW rule = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-3};
-    assert_true(compare_steps(&rule, 20, 1e-3, 1.0) < 2e-5);
+    assert_true(compare_steps(&rule, 20, 1e-3, 1.0) < 2e-5); // seen 4e-6
 }
 
 static void test_adamw_first_step_moves_by_the_rate(void **state)
@@ -187,7 +187,7 @@ static void test_sum_of_squares_has_the_same_bits_with_any_number_of_threads(voi
     double three = clip_sum_squares(grads, count);
     omp_set_num_threads(before);
     assert_true(one == three);
-    assert_true(fabs(one / direct - 1) < 1e-12); // seen 1e-14
+    assert_true(fabs(one / direct - 1) < 1e-12); // seen 9e-14
     free(grads);
 }
 
@@ -195,7 +195,7 @@ static void test_sum_of_squares_neither_overflows_nor_hides_nan(void **state)
 {
     (void)state;
     float grads[] = {3e38f, 1e-30f, 4.0f};
-    assert_true(fabs(clip_sum_squares(grads, 3) / 9e76 - 1) < 1e-7); // 3e38f itself
+    assert_true(fabs(clip_sum_squares(grads, 3) / 9e76 - 1) < 1e-7); // seen 4e-9
     assert_true(clip_sum_squares(grads, 0) == 0);
     grads[1] = INFINITY;
     assert_true(isinf(clip_sum_squares(grads, 3)));
