@@ -27,9 +27,9 @@ typedef struct SourceSpec {
 
 typedef struct Mixture Mixture;
 
-// Opens every shard. BAD_INPUT if one is missing, damaged, made with another tokenizer
-// (tokenizer_sha256 may be NULL: any, but the same for all), has token ids >= vocab_size, or a
-// source holds no full sample.
+// Opens every shard; `specs` must outlive the mixture. BAD_INPUT if one is missing, damaged, made
+// with another tokenizer (tokenizer_sha256 may be NULL: any, but the same for all), has token ids
+// >= vocab_size, or a source holds no full sample.
 Status mixture_open(Mixture **out, const SourceSpec *specs, int n_specs, int seq_len, uint64_t seed,
                     const char *tokenizer_sha256, int vocab_size);
 
@@ -40,10 +40,7 @@ Status mixture_read(Mixture *mixture, int64_t index, int32_t *tokens);
 int64_t mixture_n_samples(const Mixture *mixture);
 
 // Text such as "fineweb-edu-dedup epoch 0 sample 118" that names sample `index`.
-void mixture_describe(Mixture *mixture, int64_t index, char *out, int out_bytes);
-
-// Which source, 0..n_specs-1, sample `index` belongs to.
-int mixture_part(Mixture *mixture, int64_t index);
+void mixture_describe(const Mixture *mixture, int64_t index, char *out, int out_bytes);
 
 void mixture_close(Mixture *mixture);
 

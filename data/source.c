@@ -1,8 +1,8 @@
 #include "data/source.h"
 
+#include "data/paths.h"
 #include "data/shard.h"
 
-#include <glob.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,7 +12,7 @@ typedef struct SourceShard {
 } SourceShard;
 
 struct Source {
-    int seq_len;
+    int seq_len, vocab_size;
     int64_t n_samples;
     int n_shards;
     SourceShard *shards; // owned
@@ -24,21 +24,17 @@ static int64_t samples_in(const ShardInfo *info, int seq_len)
     return info->n_tokens > 0 ? (info->n_tokens - 1) / seq_len : 0;
 }
 
-static Status check_shard(const char *path, const ShardInfo *info, const char *sha256,
-                          int vocab_size)
+static Status check_tokenizer(const char *path, const ShardInfo *info, const char *sha256)
 {
-    if (sha256 != NULL && strcmp(info->tokenizer_sha256, sha256) != 0)
-        return fail(BAD_INPUT,
-                    "%s: made with tokenizer %.12s, the model (or the first shard) has %.12s; "
-                    "tokenize it again",
-                    path, info->tokenizer_sha256, sha256);
-    if (info->vocab_size > vocab_size)
-        return fail(BAD_INPUT, "%s: has a vocabulary of %d tokens, the model %d; tokenize it again",
-                    path, info->vocab_size, vocab_size);
-    return OK;
+    if (sha256 == NULL || strcmp(info->tokenizer_sha256, sha256) == 0)
+        return OK;
+    return fail(BAD_INPUT,
+                "%s: made with tokenizer %.12s, the model (or the first shard) has %.12s; "
+                "tokenize it again",
+                path, info->tokenizer_sha256, sha256);
 }
 
-static Status append_shard(Source *source, const char *path, const char *sha256, int vocab_size)
+static Status append_shard(Source *source, const char *path, const char *sha256)
 {
     Shard *shard;
     TRY(shard_open(&shard, path));
@@ -47,7 +43,7 @@ static Status append_shard(Source *source, const char *path, const char *sha256,
     if (sha256 == NULL && source->n_shards > 0)
         sha256 = shard_info(source->shards[0].shard)->tokenizer_sha256;
     Status status;
-    TRY_GOTO(close_shard, check_shard(path, info, sha256, vocab_size));
+    TRY_GOTO(close_shard, check_tokenizer(path, info, sha256));
     SourceShard *shards =
         realloc(source->shards, (size_t)(source->n_shards + 1) * sizeof *source->shards);
     if (shards == NULL) {
@@ -63,22 +59,6 @@ close_shard:
     return status;
 }
 
-static Status append_pattern(Source *source, const char *name, const char *pattern,
-                             const char *sha256, int vocab_size)
-{
-    glob_t found;
-    int error = glob(pattern, 0, NULL, &found);
-    if (error == GLOB_NOMATCH)
-        return fail(BAD_INPUT, "source %s: no file matches '%s'", name, pattern);
-    if (error != 0)
-        return fail(FAILED, "source %s: '%s' cannot be searched for", name, pattern);
-    Status status = OK;
-    for (size_t i = 0; i < found.gl_pathc && status == OK; i++)
-        status = append_shard(source, found.gl_pathv[i], sha256, vocab_size);
-    globfree(&found);
-    return status;
-}
-
 Status source_open(Source **out, const char *name, char *const *patterns, int n_patterns,
                    int seq_len, const char *tokenizer_sha256, int vocab_size)
 {
@@ -86,10 +66,16 @@ Status source_open(Source **out, const char *name, char *const *patterns, int n_
     if (source == NULL)
         return fail(FAILED, "source %s: no memory", name);
     source->seq_len = seq_len;
-    Status status = OK;
-    for (int i = 0; i < n_patterns; i++)
-        TRY_GOTO(close_source,
-                 append_pattern(source, name, patterns[i], tokenizer_sha256, vocab_size));
+    source->vocab_size = vocab_size;
+    Status status;
+    PathList list = {0};
+    status = paths_expand(&list, patterns, n_patterns);
+    if (status != OK) {
+        fail_write_prefix("source %s", name);
+        goto close_source;
+    }
+    for (int i = 0; i < list.count; i++)
+        TRY_GOTO(close_source, append_shard(source, list.paths[i], tokenizer_sha256));
     if (source->n_samples == 0) {
         status = fail(BAD_INPUT,
                       "source %s: no shard of '%s' holds %d tokens, one sample; "
@@ -98,8 +84,9 @@ Status source_open(Source **out, const char *name, char *const *patterns, int n_
         goto close_source;
     }
     *out = source;
-    return OK;
+    source = NULL;
 close_source:
+    paths_release(&list);
     source_close(source);
     return status;
 }
@@ -137,6 +124,13 @@ Status source_read(Source *source, int64_t index, int32_t *tokens)
             high = middle - 1;
     }
     const SourceShard *at = &source->shards[low];
-    return shard_read(at->shard, (index - at->first_sample) * source->seq_len, source->seq_len + 1,
-                      tokens);
+    int64_t first = (index - at->first_sample) * source->seq_len;
+    TRY(shard_read(at->shard, first, source->seq_len + 1, tokens));
+    // A tokenizer may know more tokens than the model embeds; that matters only where they occur.
+    for (int i = 0; i <= source->seq_len; i++)
+        if (tokens[i] >= source->vocab_size)
+            return fail(BAD_INPUT, "%s: token %lld is %d, the model's vocabulary has %d",
+                        shard_path(at->shard), (long long)(first + i), (int)tokens[i],
+                        source->vocab_size);
+    return OK;
 }

@@ -18,8 +18,8 @@ typedef struct Source Source;
 
 // Opens the shards of all patterns (paths or globs, expanded in sorted order); `name` is for
 // messages. BAD_INPUT if a pattern matches nothing, a shard is damaged, was made with another
-// tokenizer than tokenizer_sha256 (NULL: any, but the same for all) or for a vocabulary larger than
-// vocab_size, or all together hold no full sample.
+// tokenizer than tokenizer_sha256 (NULL: any, but the same for all), or all together hold no full
+// sample.
 Status source_open(Source **out, const char *name, char *const *patterns, int n_patterns,
                    int seq_len, const char *tokenizer_sha256, int vocab_size);
 
@@ -28,7 +28,8 @@ int64_t source_n_samples(const Source *source);
 // SHA-256 of the tokenizer its shards were made with; lives as long as the source.
 const char *source_tokenizer_sha256(const Source *source);
 
-// Reads sample `index` in 0..n-1 into tokens [seq_len + 1].
+// Reads sample `index` in 0..n-1 into tokens [seq_len + 1]. BAD_INPUT for a damaged chunk or a
+// token that is not below vocab_size.
 Status source_read(Source *source, int64_t index, int32_t *tokens);
 
 void source_close(Source *source); // NULL is allowed

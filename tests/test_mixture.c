@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "base/random.h"
+#include "data/interleave.h"
 #include "data/mixture.h"
 #include "data/shard.h"
 #include "data/source.h"
@@ -85,25 +86,14 @@ static void test_unfit_shards_are_refused(void **state)
                  "aaaaaaaaaaaa",
                  source_open(&source, "o", other, 1, T, sha_a, V));
     assert_fails(BAD_INPUT, "made with tokenizer", source_open(&source, "o", both, 2, T, NULL, V));
-    assert_fails(BAD_INPUT, "no file matches", source_open(&source, "o", none, 1, T, NULL, V));
+    assert_fails(BAD_INPUT, "matches", source_open(&source, "o", none, 1, T, NULL, V));
     assert_fails(BAD_INPUT, "holds 11 tokens", source_open(&source, "o", too_short, 1, T, NULL, V));
-    assert_fails(BAD_INPUT, "vocabulary of 60000 tokens, the model 500",
-                 source_open(&source, "o", other, 1, T, sha_b, 500));
-}
-
-// Opens a mixture of n sources, all of shard c, with these weights.
-static Mixture *open_weights(const double *weights, int n)
-{
-    SourceSpec specs[24];
-    char names[24][8];
-    char *path = in_dir("c.h5");
-    for (int i = 0; i < n; i++) {
-        snprintf(names[i], sizeof names[i], "s%d", i);
-        specs[i] = (SourceSpec){names[i], &path, 1, weights[i]};
-    }
-    Mixture *mixture;
-    assert_ok(mixture_open(&mixture, specs, n, T, 7, sha_a, V));
-    return mixture;
+    int32_t tokens[T + 1];
+    assert_ok(source_open(&source, "o", other, 1, T, sha_b, 50));
+    assert_ok(source_read(source, 3, tokens));
+    assert_fails(BAD_INPUT, "token 50 is 50, the model's vocabulary has 50",
+                 source_read(source, 4, tokens));
+    source_close(source);
 }
 
 // The largest |count - weight * n| over all sources and all n up to n_samples.
@@ -112,13 +102,17 @@ static double worst_share(const double *weights, int n_sources, int n_samples)
     double sum = 0, worst = 0, counts[24] = {0};
     for (int i = 0; i < n_sources; i++)
         sum += weights[i];
-    Mixture *mixture = open_weights(weights, n_sources);
+    Interleave *turns;
+    assert_ok(interleave_create(&turns, weights, n_sources));
     for (int n = 0; n < n_samples; n++) {
-        counts[mixture_part(mixture, n)]++;
+        int64_t nth;
+        int source = interleave_at(turns, n, &nth);
+        assert_true((double)nth == counts[source]);
+        counts[source]++;
         for (int i = 0; i < n_sources; i++)
             worst = fmax(worst, fabs(counts[i] - weights[i] / sum * (n + 1)));
     }
-    mixture_close(mixture);
+    interleave_destroy(turns);
     return worst;
 }
 
@@ -140,19 +134,18 @@ static void test_shares_are_never_one_sample_off(void **state)
 static void test_sample_is_a_pure_function_of_its_index(void **state)
 {
     (void)state;
-    const double weights[] = {0.70, 0.15, 0.08, 0.06, 0.01};
-    Mixture *ascending = open_weights(weights, 5), *jumping = open_weights(weights, 5);
+    char *c = in_dir("c.h5"), *b = in_dir("b.h5");
+    SourceSpec specs[] = {{(char[]){"c"}, &c, 1, 0.3}, {(char[]){"b"}, &b, 1, 0.7}};
+    Mixture *ascending, *jumping;
+    int32_t expected[400][T + 1], tokens[T + 1];
+    assert_ok(mixture_open(&ascending, specs, 2, T, 7, NULL, V));
+    for (int n = 0; n < 400; n++)
+        assert_ok(mixture_read(ascending, n, expected[n]));
+    assert_ok(mixture_open(&jumping, specs, 2, T, 7, NULL, V));
     for (int n = 0; n < 400; n++) {
-        int64_t index = n * 157 % 400; // a permutation: 157 and 400 have no common divisor
-        int32_t a[T + 1], b[T + 1];
-        assert_ok(mixture_read(jumping, index, a));
-        Mixture *fresh = open_weights(weights, 5);
-        if (n % 50 == 0)
-            assert_ok(mixture_read(fresh, index, b));
-        else
-            memcpy(b, a, sizeof b);
-        assert_memory_equal(a, b, sizeof a);
-        mixture_close(fresh);
+        int index = n * 157 % 400; // a permutation: 157 and 400 have no common divisor
+        assert_ok(mixture_read(jumping, index, tokens));
+        assert_memory_equal(tokens, expected[index], sizeof tokens);
     }
     mixture_close(ascending);
     mixture_close(jumping);
@@ -193,7 +186,7 @@ static void test_bad_weights_are_refused(void **state)
     char *path = in_dir("c.h5");
     SourceSpec specs[] = {{(char[]){"x"}, &path, 1, 1}, {(char[]){"y"}, &path, 1, 0}};
     Mixture *mixture;
-    assert_fails(BAD_INPUT, "source y: weight is 0",
+    assert_fails(BAD_INPUT, "source 1 has weight 0",
                  mixture_open(&mixture, specs, 2, T, 7, NULL, V));
     specs[1].weight = NAN;
     assert_fails(BAD_INPUT, "weight", mixture_open(&mixture, specs, 2, T, 7, NULL, V));
