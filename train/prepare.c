@@ -2,7 +2,7 @@
 
 #include "base/log.h"
 #include "data/mixture.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer_file.h"
 #include "model/convert.h"
 #include "model/hf.h"
 #include "train/calibrate.h"
