@@ -143,6 +143,7 @@ static Status set_gpt2_steps(Tokenizer *tokenizer)
     tokenizer->has_byte_level = tokenizer->has_decoder = true;
     tokenizer->n_splits = tokenizer->n_decoder = 1;
     tokenizer->decoder[0].kind = STEP_BYTE_LEVEL;
+    tokenizer->splits[0].kind = SPLIT_PATTERN;
     TRY(pattern_compile(&tokenizer->splits[0].pattern, PATTERN_GPT2));
     int32_t id = tokenizer_find(tokenizer, "<|endoftext|>");
     if (id < 0)
