@@ -1,0 +1,19 @@
+// HDF5 says what went wrong by printing a stack of its own calls. These keep it quiet and take the
+// innermost reason for our one line.
+//
+//     hdf5_silence();
+//     hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+//     if (file < 0)
+//         return hdf5_fail(BAD_INPUT, path, "not a readable HDF5 file");
+#ifndef MHA2MLA_DATA_HDF5_ERROR_H
+#define MHA2MLA_DATA_HDF5_ERROR_H
+
+#include "base/status.h"
+
+// Turns off HDF5's printing in the calling thread and forgets earlier errors; cheap.
+void hdf5_silence(void);
+
+// Writes "path: what (HDF5: reason)", one line, and returns `kind`.
+Status hdf5_fail(Status kind, const char *path, const char *what);
+
+#endif

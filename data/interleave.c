@@ -1,0 +1,161 @@
+#include "data/interleave.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+// Products of a credit and a share need 2 * 40 bits and a little more.
+__extension__ typedef __int128 Wide;
+
+#define ONE          (INT64_C(1) << 40) // the whole, in units of shares
+#define MARK_SAMPLES (1 << 16)
+
+// Where the walk is, after `index` samples.
+typedef struct Position {
+    int64_t index;
+    int64_t *counts;  // owned [n]: samples of each source so far
+    int64_t *credits; // owned [n]: share * index - ONE * count, so between -ONE and ONE
+} Position;
+
+struct Interleave {
+    int n;
+    int64_t *shares; // owned [n], sum ONE
+    Position now;
+    Position mark; // an earlier one, so that short ways back are short
+};
+
+static void position_copy(Position *to, const Position *from, int n)
+{
+    to->index = from->index;
+    memcpy(to->counts, from->counts, (size_t)n * sizeof *to->counts);
+    memcpy(to->credits, from->credits, (size_t)n * sizeof *to->credits);
+}
+
+static void position_reset(Position *position, int n)
+{
+    position->index = 0;
+    memset(position->counts, 0, (size_t)n * sizeof *position->counts);
+    memset(position->credits, 0, (size_t)n * sizeof *position->credits);
+}
+
+static bool position_allocate(Position *position, int n)
+{
+    position->counts = calloc((size_t)n, sizeof *position->counts);
+    position->credits = calloc((size_t)n, sizeof *position->credits);
+    return position->counts != NULL && position->credits != NULL;
+}
+
+// Rounds the running sums, so that each share is off by at most one unit and they add up.
+static Status set_shares(int64_t *shares, const double *weights, int n)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++) {
+        if (!(weights[i] > 0) || !isfinite(weights[i]))
+            return fail(BAD_INPUT, "source %d has weight %g; weights are positive numbers", i,
+                        weights[i]);
+        sum += weights[i];
+    }
+    double running = 0;
+    int64_t before = 0;
+    for (int i = 0; i < n; i++) {
+        running += weights[i];
+        const int64_t end = i == n - 1 ? ONE : (int64_t)(running / sum * (double)ONE + 0.5);
+        shares[i] = end - before;
+        before = end;
+        if (shares[i] < 1 || !isfinite(sum))
+            return fail(BAD_INPUT, "source %d has weight %g of %g in all: too small a share", i,
+                        weights[i], sum);
+    }
+    return OK;
+}
+
+Status interleave_create(Interleave **out, const double *weights, int n_sources)
+{
+    CHECK(n_sources >= 1, "n_sources = %d", n_sources);
+    Status status;
+    Interleave *interleave = calloc(1, sizeof *interleave);
+    if (interleave == NULL)
+        return fail(FAILED, "out of memory for %d sources", n_sources);
+    interleave->n = n_sources;
+    interleave->shares = calloc((size_t)n_sources, sizeof *interleave->shares);
+    if (interleave->shares == NULL || !position_allocate(&interleave->now, n_sources) ||
+        !position_allocate(&interleave->mark, n_sources)) {
+        status = fail(FAILED, "out of memory for %d sources", n_sources);
+        goto destroy;
+    }
+    TRY_GOTO(destroy, set_shares(interleave->shares, weights, n_sources));
+    *out = interleave;
+    return OK;
+destroy:
+    interleave_destroy(interleave);
+    return status;
+}
+
+// Tijdeman's rule for the next sample. With k sources and e = 1/(2k-2), a source may be chosen once
+// it is owed at least e; of those the one goes first that would soonest be owed 1 - e too much:
+// least (1 - e - owed) / share. All times ONE (2k - 2), in whole numbers.
+static int choose(const Interleave *interleave)
+{
+    const int k = interleave->n;
+    const int64_t *credits = interleave->now.credits, *shares = interleave->shares;
+    if (k == 1)
+        return 0;
+    int best = -1;
+    int64_t best_slack = 0;
+    for (int i = 0; i < k; i++) {
+        const int64_t owed = (2 * (int64_t)k - 2) * (credits[i] + shares[i]);
+        if (owed < ONE)
+            continue;
+        const int64_t slack = (2 * (int64_t)k - 3) * ONE - owed;
+        if (best < 0 || (Wide)slack * shares[best] < (Wide)best_slack * shares[i]) {
+            best = i;
+            best_slack = slack;
+        }
+    }
+    // Owed sums to 1 over k sources, so one is owed 1/k, which is at least 1/(2k-2).
+    CHECK(best >= 0, "nobody's turn at sample %lld", (long long)interleave->now.index);
+    return best;
+}
+
+static int step(Interleave *interleave)
+{
+    Position *now = &interleave->now;
+    const int chosen = choose(interleave);
+    for (int i = 0; i < interleave->n; i++)
+        now->credits[i] += interleave->shares[i];
+    now->credits[chosen] -= ONE;
+    now->counts[chosen]++;
+    now->index++;
+    return chosen;
+}
+
+int interleave_at(Interleave *interleave, int64_t index, int64_t *nth)
+{
+    CHECK(index >= 0, "index = %lld", (long long)index);
+    if (index < interleave->now.index) {
+        if (index >= interleave->mark.index)
+            position_copy(&interleave->now, &interleave->mark, interleave->n);
+        else
+            position_reset(&interleave->now, interleave->n);
+    }
+    while (interleave->now.index < index) {
+        if (interleave->now.index % MARK_SAMPLES == 0)
+            position_copy(&interleave->mark, &interleave->now, interleave->n);
+        step(interleave);
+    }
+    const int source = step(interleave);
+    *nth = interleave->now.counts[source] - 1;
+    return source;
+}
+
+void interleave_destroy(Interleave *interleave)
+{
+    if (interleave == NULL)
+        return;
+    free(interleave->shares);
+    free(interleave->now.counts);
+    free(interleave->now.credits);
+    free(interleave->mark.counts);
+    free(interleave->mark.credits);
+    free(interleave);
+}
