@@ -36,6 +36,14 @@ void log_warn(const char *format, ...)
     va_end(args);
 }
 
+void log_error(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    write_line("error: ", format, args);
+    va_end(args);
+}
+
 double log_seconds(void)
 {
     struct timespec now;

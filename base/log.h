@@ -13,6 +13,10 @@ void log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));
 // One line: "mha2mla: warning: text".
 void log_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+// One line: "mha2mla: error: text". For errors beside the one fail() carries; quiet ranks and tests
+// stay quiet here too.
+void log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 // Monotonic seconds.
 double log_seconds(void);
 

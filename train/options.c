@@ -1,0 +1,225 @@
+// One pass over argv. Words are moved to its front, so that they need no memory of their own.
+#define _GNU_SOURCE
+#include "train/options.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LONGEST_WORD = 64, MOST_OPTIONS = 64 };
+
+static int least_of(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+// Optimal string alignment: insertions, deletions, substitutions and swaps of neighbours.
+static int edit_distance(const char *a, const char *b)
+{
+    int rows[3][LONGEST_WORD + 1];
+    int n = (int)strlen(a), m = (int)strlen(b);
+    int *before = rows[0], *last = rows[1], *row = rows[2];
+    for (int j = 0; j <= m; j++)
+        last[j] = j;
+    for (int i = 1; i <= n; i++) {
+        row[0] = i;
+        for (int j = 1; j <= m; j++) {
+            int replaced = last[j - 1] + (a[i - 1] != b[j - 1]);
+            row[j] = least_of(replaced, 1 + least_of(last[j], row[j - 1]));
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+                row[j] = least_of(row[j], before[j - 2] + 1);
+        }
+        int *spare = before;
+        before = last;
+        last = row;
+        row = spare;
+    }
+    return last[m];
+}
+
+const char *options_nearest(const char *word, const char *const *candidates, int n_candidates)
+{
+    const char *nearest = NULL;
+    int length = (int)strnlen(word, LONGEST_WORD + 1);
+    if (length > LONGEST_WORD)
+        return NULL;
+    int smallest = 1 + (length + 1) / 3; // about a third of the word may be wrong
+    for (int c = 0; c < n_candidates; c++) {
+        const char *candidate = candidates[c];
+        if (strlen(candidate) > LONGEST_WORD)
+            continue;
+        // A word cut short counts as one slip, however long the rest.
+        bool is_start = length >= 3 && strncmp(word, candidate, (size_t)length) == 0;
+        int distance = is_start ? 1 : edit_distance(word, candidate);
+        if (distance < smallest) {
+            smallest = distance;
+            nearest = candidate;
+        }
+    }
+    return nearest;
+}
+
+static void print_bounds_and_default(const Option *option)
+{
+    if (option->required) {
+        printf(" (required)");
+    } else if (option->kind == OPTION_INT) {
+        // A value outside the bounds stands for "not given" and is no default to show.
+        int64_t value = *(const int64_t *)option->value;
+        if (value >= option->least && value <= option->most)
+            printf(" (default %lld)", (long long)value);
+    } else if (option->kind == OPTION_STRING) {
+        const char *value = *(const char *const *)option->value;
+        if (value != NULL)
+            printf(" (default %s)", value);
+    }
+}
+
+static void print_help(const Command *command, const Option *options, int n_options)
+{
+    char left[128];
+    int width = (int)strlen("--help");
+    for (int o = 0; o < n_options; o++) {
+        bool has_argument = options[o].kind != OPTION_FLAG;
+        int length = snprintf(left, sizeof left, "--%s%s%s", options[o].name,
+                              has_argument ? " " : "", has_argument ? options[o].argument : "");
+        if (length > width)
+            width = length;
+    }
+    printf("usage: mha2mla %s %s\n\n%s\n\nOptions:\n", command->name, command->usage,
+           command->summary);
+    for (int o = 0; o < n_options; o++) {
+        bool has_argument = options[o].kind != OPTION_FLAG;
+        snprintf(left, sizeof left, "--%s%s%s", options[o].name, has_argument ? " " : "",
+                 has_argument ? options[o].argument : "");
+        printf("  %-*s  %s", width, left, options[o].help);
+        print_bounds_and_default(&options[o]);
+        putchar('\n');
+    }
+    printf("  %-*s  show this text\n\nExample:\n  %s\n", width, "--help", command->example);
+}
+
+static bool help_wanted(int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            return true;
+    }
+    return false;
+}
+
+static Status unknown_option(const Command *command, const Option *options, int n_options,
+                             const char *word, int name_length)
+{
+    const char *names[MOST_OPTIONS + 1];
+    for (int o = 0; o < n_options; o++)
+        names[o] = options[o].name;
+    names[n_options] = "help";
+    char name[LONGEST_WORD + 2];
+    snprintf(name, sizeof name, "%.*s", name_length, word + strspn(word, "-"));
+    const char *nearest = options_nearest(name, names, n_options + 1);
+    if (nearest != NULL)
+        return fail(BAD_INPUT, "%s: unknown option %.200s; did you mean --%s?", command->name, word,
+                    nearest);
+    return fail(BAD_INPUT, "%s: unknown option %.200s; see mha2mla %s --help", command->name, word,
+                command->name);
+}
+
+static const Option *find_option(const Option *options, int n_options, const char *name,
+                                 int name_length)
+{
+    for (int o = 0; o < n_options; o++) {
+        if ((int)strlen(options[o].name) == name_length &&
+            memcmp(options[o].name, name, (size_t)name_length) == 0)
+            return &options[o];
+    }
+    return NULL;
+}
+
+static Status set_value(const Command *command, const Option *option, char *text)
+{
+    if (option->kind == OPTION_STRING) {
+        if (*text == '\0')
+            return fail(BAD_INPUT, "%s: --%s is empty; give it as --%s %s", command->name,
+                        option->name, option->name, option->argument);
+        *(const char **)option->value = text;
+        return OK;
+    }
+    char *end;
+    errno = 0;
+    long long number = strtoll(text, &end, 10);
+    bool starts_well = (*text >= '0' && *text <= '9') || *text == '-';
+    if (!starts_well || end == text || *end != '\0')
+        return fail(BAD_INPUT, "%s: --%s is '%.200s', which is not a whole number", command->name,
+                    option->name, text);
+    if (errno == ERANGE || number < option->least || number > option->most)
+        return fail(BAD_INPUT, "%s: --%s is %.200s, allowed are %lld to %lld", command->name,
+                    option->name, text, (long long)option->least, (long long)option->most);
+    *(int64_t *)option->value = number;
+    return OK;
+}
+
+// argv[*index] starts with "-": sets its option and steps over a value given as the next word.
+static Status parse_option(bool *given, const Command *command, const Option *options,
+                           int n_options, int argc, char **argv, int *index)
+{
+    char *word = argv[*index];
+    size_t n_dashes = strspn(word, "-");
+    char *name = word + n_dashes;
+    int name_length = (int)strcspn(name, "=");
+    const Option *option =
+        n_dashes == 2 ? find_option(options, n_options, name, name_length) : NULL;
+    if (option == NULL)
+        return unknown_option(command, options, n_options, word, name_length);
+    char *text = name[name_length] == '=' ? name + name_length + 1 : NULL;
+    given[option - options] = true;
+    if (option->kind == OPTION_FLAG) {
+        if (text != NULL)
+            return fail(BAD_INPUT, "%s: --%s takes no value, '%.200s' was given", command->name,
+                        option->name, text);
+        *(bool *)option->value = true;
+        return OK;
+    }
+    if (text == NULL) {
+        // "--out --eos 3" forgot a value more often than it means a file named --eos.
+        if (*index + 1 >= argc || strncmp(argv[*index + 1], "--", 2) == 0)
+            return fail(BAD_INPUT, "%s: --%s needs a value; give it as --%s %s", command->name,
+                        option->name, option->name, option->argument);
+        text = argv[++*index];
+    }
+    return set_value(command, option, text);
+}
+
+Status options_parse(Arguments *out, const Command *command, const Option *options, int n_options,
+                     int argc, char **argv)
+{
+    CHECK(n_options >= 0 && n_options <= MOST_OPTIONS, "%s has %d options", command->name,
+          n_options);
+    for (int o = 0; o < n_options; o++)
+        CHECK(options[o].kind != OPTION_INT || options[o].least < options[o].most,
+              "option --%s has no bounds", options[o].name);
+    if (help_wanted(argc, argv)) {
+        print_help(command, options, n_options);
+        *out = (Arguments){.help_shown = true};
+        return OK;
+    }
+    bool given[MOST_OPTIONS] = {false};
+    int n_words = 0;
+    bool is_option_possible = true;
+    for (int i = 1; i < argc; i++) {
+        if (is_option_possible && strcmp(argv[i], "--") == 0)
+            is_option_possible = false;
+        else if (is_option_possible && argv[i][0] == '-' && argv[i][1] != '\0')
+            TRY(parse_option(given, command, options, n_options, argc, argv, &i));
+        else
+            argv[1 + n_words++] = argv[i];
+    }
+    for (int o = 0; o < n_options; o++) {
+        if (options[o].required && !given[o])
+            return fail(BAD_INPUT, "%s: --%s %s is missing; see mha2mla %s --help", command->name,
+                        options[o].name, options[o].argument, command->name);
+    }
+    *out = (Arguments){.words = argv + (argc > 0), .n_words = n_words};
+    return OK;
+}
