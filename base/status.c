@@ -10,6 +10,14 @@ enum { TEXT_BYTES = 2048 };
 static _Thread_local char error_text[TEXT_BYTES];
 static int own_rank = 0;
 
+// What a damaged file put into a name or a value must not break the line or the terminal.
+static void keep_one_line(char *text)
+{
+    for (; *text != '\0'; text++)
+        if ((unsigned char)*text < ' ' || *text == 0x7f)
+            *text = '?';
+}
+
 void fail_write(const char *format, ...)
 {
     // Formatted aside first: an argument may be the current error text itself.
@@ -18,6 +26,7 @@ void fail_write(const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    keep_one_line(text);
     memcpy(error_text, text, sizeof text);
 }
 
@@ -28,6 +37,7 @@ void fail_write_prefix(const char *format, ...)
     va_start(args, format);
     int used = vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    keep_one_line(text);
     if (used > 0 && used < TEXT_BYTES - 2) {
         memcpy(text + used, ": ", 2);
         size_t room = sizeof text - (size_t)used - 3;

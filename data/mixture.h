@@ -27,20 +27,19 @@ typedef struct SourceSpec {
 
 typedef struct Mixture Mixture;
 
-// Opens every shard (and keeps them open: one file each). BAD_INPUT if one is missing, damaged or
-// made with another tokenizer (tokenizer_sha256 may be NULL: any, but the same for all), if a
-// pattern matches nothing, a weight is not positive, or a source holds no full sample.
+// Opens every shard; `specs` must outlive the mixture. BAD_INPUT if one is missing, damaged, made
+// with another tokenizer (tokenizer_sha256 may be NULL: any, but the same for all), has token ids
+// >= vocab_size, or a source holds no full sample.
 Status mixture_open(Mixture **out, const SourceSpec *specs, int n_specs, int seq_len, uint64_t seed,
                     const char *tokenizer_sha256, int vocab_size);
 
-// Reads sample `index` >= 0: tokens [seq_len + 1]. BAD_INPUT for damage and for ids >= vocab_size.
-// Cheap for indices that rise; going far back costs a walk over the mixture (data/interleave.h).
+// Reads sample `index` >= 0: tokens [seq_len + 1].
 Status mixture_read(Mixture *mixture, int64_t index, int32_t *tokens);
 
 // Number of samples of one epoch of the whole mixture's sources together.
 int64_t mixture_n_samples(const Mixture *mixture);
 
-// Text such as "fineweb-edu-dedup epoch 0 sample 118 (tokens 241664..)" that names sample `index`.
+// Text such as "fineweb-edu-dedup epoch 0 sample 118" that names sample `index`.
 void mixture_describe(const Mixture *mixture, int64_t index, char *out, int out_bytes);
 
 void mixture_close(Mixture *mixture);

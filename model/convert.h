@@ -8,27 +8,32 @@
 //     TRY(shape_convert(&shape, &original.shape, 4, 16, SVD_JOINT));
 //     TRY(model_create(&mla, &shape));
 //     TRY(rope_select(mla.rope_pairs, &shape, shape.rope_pairs, ROPE_2NORM, &scores));
-//     convert_shared(&mla, &original);
+//     TRY(convert_shared(&mla, &original));
 //     for (int l = 0; l < shape.n_layers; l++)
 //         TRY(convert_layer(&mla, &original, l));
 //
-// Layers are independent: ranks may convert different ones and exchange the results.
+// Layers are independent: ranks may convert different ones and exchange the results. Nothing is
+// owned beyond a call: convert_layer() allocates its working memory and frees it.
 #ifndef MHA2MLA_MODEL_CONVERT_H
 #define MHA2MLA_MODEL_CONVERT_H
 
 #include "model/model.h"
 
-// Copies what no layer owns: embedding, final norm, head.
-void convert_shared(Model *mla, const Model *original);
+// Copies what no layer owns: embedding, final norm, head. BAD_INPUT if it is not finite.
+Status convert_shared(Model *mla, const Model *original);
 
-// Fills layer `layer` of `mla` from the original by mla->rope_pairs and mla->shape.svd.
-// FAILED if LAPACK does not converge or memory is short; BAD_INPUT if weights are not finite.
+// Fills layer `layer` of `mla` from the original by mla->rope_pairs (ascending rows) and
+// mla->shape.svd. FAILED if LAPACK does not converge or memory is short; BAD_INPUT names the tensor
+// of the layer whose weights are not finite.
 Status convert_layer(Model *mla, const Model *original, int layer);
 
 // All of it, every layer, on this process.
 Status convert_model(Model *mla, const Model *original);
 
-// Rank-R factors of A [m, n] by SVD: up [m, R] down [R, n] with up = U S^1/2, down = S^1/2 V^T.
+// Rank-R factors of A [m, n], R in 1..min(m, n), by SVD: up [m, R] and down [R, n] with
+// up = U S^1/2, down = S^1/2 V^T, largest singular value first. up down is the rank-R matrix
+// nearest to A; directions A does not have (rank below R) are zero in both factors up to rounding.
+// FAILED as above; BAD_INPUT if A is not finite.
 Status convert_factorize(float *up, float *down, const float *a, int m, int n, int R);
 
 #endif

@@ -24,7 +24,9 @@ double testing_error(const float *a, const float *b, int64_t count, double floor
     double worst = 0, scale = floor;
     for (int64_t i = 0; i < count; i++) {
         double difference = fabs((double)a[i] - (double)b[i]);
-        if (!(difference <= worst)) // also catches NaN
+        if (isnan(difference)) // no later difference may hide it
+            return difference;
+        if (difference > worst)
             worst = difference;
         if (fabs((double)b[i]) > scale)
             scale = fabs((double)b[i]);

@@ -1,6 +1,70 @@
-#include <stdio.h>
+// mha2mla: converts Llama-family models to multi-head latent attention and heals them. This file
+// finds the subcommand; a reader of the main job goes on in train/cmd_train.c.
+#include "base/log.h"
+#include "train/command.h"
+#include "train/options.h"
 
-int main(void)
+#include <hdf5.h>
+#include <stdio.h>
+#include <string.h>
+
+static const Command *const commands[] = {
+    &cmd_tokenize, &cmd_score, &cmd_convert, &cmd_train, &cmd_eval, &cmd_compare, &cmd_inspect,
+};
+
+enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
+
+static void print_help(FILE *out)
 {
-    return 0;
+    fprintf(out, "usage: mha2mla COMMAND [ARGUMENTS]\n\n"
+                 "Converts Llama-family models to multi-head latent attention and heals them.\n\n");
+    for (int i = 0; i < N_COMMANDS; i++)
+        fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
+    fprintf(out, "\nmha2mla COMMAND --help says more.\n");
+}
+
+static Status find_command(const Command **out, const char *name)
+{
+    const char *names[N_COMMANDS];
+    for (int i = 0; i < N_COMMANDS; i++) {
+        names[i] = commands[i]->name;
+        if (strcmp(name, names[i]) == 0) {
+            *out = commands[i];
+            return OK;
+        }
+    }
+    const char *near = options_nearest(name, names, N_COMMANDS);
+    return fail(BAD_INPUT, "unknown command '%s'%s%s%s; see mha2mla --help", name,
+                near != NULL ? ", did you mean '" : "", near != NULL ? near : "",
+                near != NULL ? "'?" : "");
+}
+
+int main(int argc, char **argv)
+{
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL); // our own texts carry HDF5's reason
+    if (argc < 2) {
+        print_help(stderr);
+        return BAD_INPUT;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        print_help(stdout);
+        return OK;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("mha2mla %s\n", MHA2MLA_VERSION);
+        return OK;
+    }
+    const Command *command;
+    Status status = find_command(&command, argv[1]);
+    if (status == OK)
+        status = command->run(argc - 1, argv + 1);
+    // Under MPI all ranks come here with the same text, and all but rank 0 have been told to be
+    // quiet; STOPPED is no error.
+    if (status != OK && status != STOPPED)
+        log_error("%s", fail_text());
+    if (fflush(stdout) != 0 && status == OK) {
+        log_error("standard output: write failed");
+        status = FAILED;
+    }
+    return (int)status;
 }

@@ -1,0 +1,14 @@
+// HOT marks a leaf function with a hot loop: the compiler makes a version for AVX-512, one for AVX2
+// and one for any x86-64, and the loader picks the best the machine has, so that one binary serves
+// every node. Leaf functions only: an OpenMP region's body is outlined and would not be cloned.
+#ifndef MHA2MLA_BASE_SIMD_H
+#define MHA2MLA_BASE_SIMD_H
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) &&                             \
+    !defined(__SANITIZE_ADDRESS__)
+#define HOT __attribute__((noinline, target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define HOT __attribute__((noinline))
+#endif
+
+#endif

@@ -1,0 +1,83 @@
+#include "model/head.h"
+
+#include "base/simd.h"
+#include "model/linear.h"
+#include "model/vexp.h"
+
+#include <math.h>
+#include <stdbool.h>
+
+// Large enough that adding to d_head once per block costs little beside the product, small enough
+// to stay far below the activations.
+enum { MOST_TOKENS = 256, LEAST_TOKENS = 32, MOST_LOGITS = 16 << 20 };
+
+int head_block(int V)
+{
+    int tokens = MOST_LOGITS / V;
+    if (tokens > MOST_TOKENS)
+        return MOST_TOKENS;
+    return tokens < LEAST_TOKENS ? LEAST_TOKENS : tokens;
+}
+
+// Returns log(sum(exp(z))) and leaves exp(z - max) and its sum's inverse for the gradient.
+HOT static float log_sum_exp(float *restrict z, int V, float *restrict inverse_sum)
+{
+    float max = z[0];
+#pragma omp simd reduction(max : max)
+    for (int v = 0; v < V; v++)
+        max = z[v] > max ? z[v] : max;
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int v = 0; v < V; v++) {
+        z[v] = vexp(z[v] - max);
+        sum += z[v];
+    }
+    *inverse_sum = 1.0f / sum;
+    return max + logf(sum);
+}
+
+HOT static void scale_row(float *restrict z, int V, float factor)
+{
+#pragma omp simd
+    for (int v = 0; v < V; v++)
+        z[v] *= factor;
+}
+
+// Losses of a block's tokens; logits become the gradient of scale * loss if wanted.
+static double block_loss(float *logits, const int32_t *targets, int n_tokens, int V, float scale,
+                         bool wants_gradient)
+{
+    double losses[MOST_TOKENS];
+#pragma omp parallel for schedule(static)
+    for (int n = 0; n < n_tokens; n++) {
+        float *z = logits + (int64_t)n * V, inverse_sum;
+        float target_logit = z[targets[n]];
+        losses[n] = (double)log_sum_exp(z, V, &inverse_sum) - (double)target_logit;
+        if (wants_gradient) {
+            scale_row(z, V, inverse_sum * scale);
+            z[targets[n]] -= scale;
+        }
+    }
+    double sum = 0;
+    for (int n = 0; n < n_tokens; n++)
+        sum += losses[n];
+    return sum;
+}
+
+double head_loss(float *d_normed, float *d_head, float *logits, const float *normed,
+                 const float *head, const int32_t *targets, int N, int D, int V, float scale)
+{
+    int block = head_block(V);
+    double sum = 0;
+    for (int first = 0; first < N; first += block) {
+        int n = N - first < block ? N - first : block;
+        const float *x = normed + (int64_t)first * D;
+        linear_forward(logits, V, x, D, head, n, D, V, false);
+        sum += block_loss(logits, targets + first, n, V, scale, d_normed != NULL);
+        if (d_normed == NULL)
+            continue;
+        linear_backward_input(d_normed + (int64_t)first * D, D, logits, V, head, n, D, V, false);
+        linear_backward_weight(d_head, logits, V, x, D, n, D, V);
+    }
+    return sum;
+}

@@ -1,0 +1,263 @@
+// The residual stream x runs through the layers: x_mid = x_in + attention(norm(x_in)), then
+// x_out = x_mid + ffn(norm(x_mid)). Residuals are added by the products themselves (beta = 1).
+// Normed inputs and SwiGLU's output are not kept: backward computes them again, since they cost a
+// pass over memory and keeping them would cost two thirds more of it.
+#include "model/transformer.h"
+
+#include "model/head.h"
+#include "model/linear.h"
+#include "model/mha.h"
+#include "model/mla.h"
+#include "model/rmsnorm.h"
+#include "model/rope.h"
+#include "model/swiglu.h"
+
+#include <string.h>
+
+static LayerSaved place_layer(Arena *arena, const ModelShape *s, int64_t N)
+{
+    int Q = shape_dim(s, DIM_Q), KV = shape_dim(s, DIM_KV);
+    return (LayerSaved){
+        .x_in = arena_floats(arena, N * s->d_model),
+        .attn_inv_rms = arena_floats(arena, N),
+        .latent = arena_floats(arena, N * shape_dim(s, DIM_LATENT)),
+        .qkv = arena_floats(arena, N * (Q + 2 * KV)),
+        .attn_out = arena_floats(arena, N * Q),
+        .lse = arena_floats(arena, N * s->n_heads),
+        .x_mid = arena_floats(arena, N * s->d_model),
+        .ffn_inv_rms = arena_floats(arena, N),
+        .gate_up = arena_floats(arena, N * 2 * s->d_ffn),
+    };
+}
+
+static void place_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
+{
+    int64_t N = (int64_t)ws->B * ws->T;
+    bool is_mla = shape_is_mla(s);
+    ws->normed = arena_floats(arena, N * s->d_model);
+    ws->projected = arena_floats(arena, is_mla ? N * mla_projected_width(s) : 0);
+    ws->expanded = arena_floats(arena, is_mla ? N * mla_expanded_width(s) : 0);
+    ws->act = arena_floats(arena, N * s->d_ffn);
+    ws->logits = arena_floats(arena, (int64_t)head_block(s->vocab_size) * s->vocab_size);
+    ws->attention_scratch =
+        arena_floats(arena, attention_scratch_floats(&ws->attention, n_threads, ws->is_training));
+    if (!ws->is_training)
+        return;
+    ws->dx = arena_floats(arena, N * s->d_model);
+    ws->d_normed = arena_floats(arena, N * s->d_model);
+    ws->d_qkv = arena_floats(arena, N * attention_row(&ws->attention));
+    ws->d_attn_out = arena_floats(arena, N * shape_dim(s, DIM_Q));
+    ws->d_act = arena_floats(arena, N * s->d_ffn);
+    ws->d_gate_up = arena_floats(arena, N * 2 * s->d_ffn);
+}
+
+void transformer_place(Workspace *ws, Arena *activations, Arena *scratch, const ModelShape *s,
+                       int B, int T, int n_threads, bool is_training)
+{
+    int64_t N = (int64_t)B * T;
+    *ws = (Workspace){
+        .B = B,
+        .T = T,
+        .placed_B = B,
+        .is_training = is_training,
+        .attention = {B, T, s->n_heads, s->n_kv_heads, s->head_dim},
+    };
+    ws->cos_table = arena_floats(activations, (int64_t)T * (s->head_dim / 2));
+    ws->sin_table = arena_floats(activations, (int64_t)T * (s->head_dim / 2));
+    ws->hidden = arena_floats(activations, N * s->d_model);
+    ws->inv_rms = arena_floats(activations, N);
+    ws->layers = arena_place(activations, s->n_layers, sizeof *ws->layers);
+    LayerSaved saved = {0};
+    for (int l = 0; l < s->n_layers; l++) {
+        if (l == 0 || is_training)
+            saved = place_layer(activations, s, N);
+        if (ws->layers != NULL)
+            ws->layers[l] = saved;
+    }
+    place_scratch(ws, scratch, s, n_threads);
+}
+
+void transformer_start(Workspace *ws, const Model *model)
+{
+    rope_table(ws->cos_table, ws->sin_table, ws->T, model->shape.head_dim, model->shape.rope_theta);
+}
+
+void transformer_set_batch(Workspace *ws, int B)
+{
+    CHECK(B >= 1 && B <= ws->placed_B, "batch of %d, placed for %d", B, ws->placed_B);
+    ws->B = B;
+    ws->attention.B = B;
+}
+
+static MlaContext mla_context(const Workspace *ws, const Model *model, int layer)
+{
+    return (MlaContext){
+        .weights = &model->params.layers[layer],
+        .shape = &model->shape,
+        .pairs = model_pairs(model, layer, 0),
+        .cos_table = ws->cos_table,
+        .sin_table = ws->sin_table,
+        .B = ws->B,
+        .T = ws->T,
+        .projected = ws->projected,
+        .expanded = ws->expanded,
+    };
+}
+
+static void copy_rows(float *to, const float *from, int64_t count)
+{
+    memcpy(to, from, (size_t)count * sizeof(float));
+}
+
+// x_mid = x_in + o(attention(norm(x_in)))
+static void attention_block_forward(Workspace *ws, const Model *model, int layer,
+                                    RopeScores *scores)
+{
+    const ModelShape *s = &model->shape;
+    const LayerParams *w = &model->params.layers[layer];
+    const LayerSaved *saved = &ws->layers[layer];
+    int N = ws->B * ws->T, D = s->d_model, Q = shape_dim(s, DIM_Q);
+    rmsnorm_forward(ws->normed, saved->attn_inv_rms, saved->x_in, w->attn_norm, N, D,
+                    (float)s->rms_eps);
+    if (shape_is_mla(s)) {
+        MlaContext context = mla_context(ws, model, layer);
+        mla_forward(saved->qkv, saved->latent, ws->normed, &context);
+    } else {
+        mha_project(saved->qkv, ws->normed, w, s, N);
+        if (scores != NULL)
+            rope_scores_add(scores, layer, saved->qkv, attention_row(&ws->attention), N);
+        mha_rotate(saved->qkv, ws->cos_table, ws->sin_table, model_pairs(model, layer, 0), s, ws->B,
+                   ws->T, 1.0f);
+    }
+    attention_forward(saved->attn_out, saved->lse, saved->qkv, ws->attention_scratch,
+                      &ws->attention);
+    copy_rows(saved->x_mid, saved->x_in, (int64_t)N * D);
+    linear_forward(saved->x_mid, D, saved->attn_out, Q, w->o, N, Q, D, true);
+}
+
+// dx: gradient of x_mid on entry, of x_in on return.
+static void attention_block_backward(Workspace *ws, const Model *model, int layer, Params *grads)
+{
+    const ModelShape *s = &model->shape;
+    const LayerParams *w = &model->params.layers[layer];
+    const LayerSaved *saved = &ws->layers[layer];
+    LayerParams *dw = &grads->layers[layer];
+    int N = ws->B * ws->T, D = s->d_model, Q = shape_dim(s, DIM_Q);
+    linear_backward_input(ws->d_attn_out, Q, ws->dx, D, w->o, N, Q, D, false);
+    linear_backward_weight(dw->o, ws->dx, D, saved->attn_out, Q, N, Q, D);
+    attention_backward(ws->d_qkv, ws->d_attn_out, saved->attn_out, saved->lse, saved->qkv,
+                       ws->attention_scratch, &ws->attention);
+    rmsnorm_apply(ws->normed, saved->attn_inv_rms, saved->x_in, w->attn_norm, N, D);
+    if (shape_is_mla(s)) {
+        MlaContext context = mla_context(ws, model, layer);
+        mla_backward(ws->d_normed, dw, ws->d_qkv, saved->latent, ws->normed, &context);
+    } else {
+        mha_rotate(ws->d_qkv, ws->cos_table, ws->sin_table, model_pairs(model, layer, 0), s, ws->B,
+                   ws->T, -1.0f);
+        mha_project_backward(ws->d_normed, dw, ws->d_qkv, ws->normed, w, s, N);
+    }
+    rmsnorm_backward(ws->dx, dw->attn_norm, ws->d_normed, saved->attn_inv_rms, saved->x_in,
+                     w->attn_norm, N, D);
+}
+
+// x_out = x_mid + down(swiglu(norm(x_mid)))
+static void ffn_block_forward(Workspace *ws, const Model *model, int layer, float *x_out)
+{
+    const ModelShape *s = &model->shape;
+    const LayerParams *w = &model->params.layers[layer];
+    const LayerSaved *saved = &ws->layers[layer];
+    int N = ws->B * ws->T, D = s->d_model, F = s->d_ffn;
+    rmsnorm_forward(ws->normed, saved->ffn_inv_rms, saved->x_mid, w->ffn_norm, N, D,
+                    (float)s->rms_eps);
+    linear_forward(saved->gate_up, 2 * F, ws->normed, D, w->gate, N, D, 2 * F, false);
+    swiglu_forward(ws->act, saved->gate_up, N, F);
+    copy_rows(x_out, saved->x_mid, (int64_t)N * D);
+    linear_forward(x_out, D, ws->act, F, w->down, N, F, D, true);
+}
+
+// dx: gradient of x_out on entry, of x_mid on return.
+static void ffn_block_backward(Workspace *ws, const Model *model, int layer, Params *grads)
+{
+    const ModelShape *s = &model->shape;
+    const LayerParams *w = &model->params.layers[layer];
+    const LayerSaved *saved = &ws->layers[layer];
+    LayerParams *dw = &grads->layers[layer];
+    int N = ws->B * ws->T, D = s->d_model, F = s->d_ffn;
+    linear_backward_input(ws->d_act, F, ws->dx, D, w->down, N, F, D, false);
+    swiglu_backward(ws->d_gate_up, ws->act, ws->d_act, saved->gate_up, N, F);
+    linear_backward_weight(dw->down, ws->dx, D, ws->act, F, N, F, D);
+    rmsnorm_apply(ws->normed, saved->ffn_inv_rms, saved->x_mid, w->ffn_norm, N, D);
+    linear_backward_input(ws->d_normed, D, ws->d_gate_up, 2 * F, w->gate, N, D, 2 * F, false);
+    linear_backward_weight(dw->gate, ws->d_gate_up, 2 * F, ws->normed, D, N, D, 2 * F);
+    rmsnorm_backward(ws->dx, dw->ffn_norm, ws->d_normed, saved->ffn_inv_rms, saved->x_mid,
+                     w->ffn_norm, N, D);
+}
+
+void transformer_forward(Workspace *ws, const Model *model, const int32_t *inputs,
+                         RopeScores *scores)
+{
+    const ModelShape *s = &model->shape;
+    int N = ws->B * ws->T, D = s->d_model;
+#pragma omp parallel for schedule(static)
+    for (int n = 0; n < N; n++)
+        copy_rows(ws->layers[0].x_in + (int64_t)n * D, model->params.embed + (int64_t)inputs[n] * D,
+                  D);
+    for (int l = 0; l < s->n_layers; l++) {
+        attention_block_forward(ws, model, l, scores);
+        ffn_block_forward(ws, model, l, l + 1 < s->n_layers ? ws->layers[l + 1].x_in : ws->hidden);
+    }
+}
+
+double transformer_loss(Workspace *ws, const Model *model, const int32_t *targets, float scale,
+                        Params *grads)
+{
+    const ModelShape *s = &model->shape;
+    int N = ws->B * ws->T, D = s->d_model;
+    rmsnorm_forward(ws->normed, ws->inv_rms, ws->hidden, model->params.norm, N, D,
+                    (float)s->rms_eps);
+    bool wants_gradient = grads != NULL;
+    CHECK(!wants_gradient || ws->is_training, "gradients in a workspace without room for them");
+    return head_loss(wants_gradient ? ws->d_normed : NULL, wants_gradient ? grads->head : NULL,
+                     ws->logits, ws->normed, model->params.head, targets, N, D, s->vocab_size,
+                     scale);
+}
+
+// Rows of the embedding's gradient; each thread owns a range of columns, so that a token that
+// occurs twice has one writer.
+static void embed_backward(float *d_embed, const float *dx, const int32_t *inputs, int N, int D)
+{
+    enum { COLUMNS = 64 };
+#pragma omp parallel for schedule(static)
+    for (int first = 0; first < D; first += COLUMNS) {
+        int end = first + COLUMNS < D ? first + COLUMNS : D;
+        for (int n = 0; n < N; n++) {
+            float *row = d_embed + (int64_t)inputs[n] * D;
+            for (int d = first; d < end; d++)
+                row[d] += dx[(int64_t)n * D + d];
+        }
+    }
+}
+
+void transformer_backward(Workspace *ws, const Model *model, const int32_t *inputs, Params *grads)
+{
+    const ModelShape *s = &model->shape;
+    int N = ws->B * ws->T, D = s->d_model;
+    memset(ws->dx, 0, (size_t)N * (size_t)D * sizeof(float));
+    rmsnorm_backward(ws->dx, grads->norm, ws->d_normed, ws->inv_rms, ws->hidden, model->params.norm,
+                     N, D);
+    for (int l = s->n_layers - 1; l >= 0; l--) {
+        ffn_block_backward(ws, model, l, grads);
+        attention_block_backward(ws, model, l, grads);
+    }
+    embed_backward(grads->embed, ws->dx, inputs, N, D);
+}
+
+void transformer_logits(Workspace *ws, const Model *model, int first, int count, float *logits)
+{
+    const ModelShape *s = &model->shape;
+    int D = s->d_model;
+    rmsnorm_forward(ws->normed, ws->inv_rms, ws->hidden + (int64_t)first * D, model->params.norm,
+                    count, D, (float)s->rms_eps);
+    linear_forward(logits, s->vocab_size, ws->normed, D, model->params.head, count, D,
+                   s->vocab_size, false);
+}

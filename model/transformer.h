@@ -1,0 +1,90 @@
+// Forward and backward of the whole model over a micro-batch of B sequences of T tokens.
+//
+//     Workspace ws;
+//     transformer_place(&ws, &activations, &scratch, &shape, B, T, n_threads, true); // measure
+//     ... arena_allocate both ...
+//     transformer_place(&ws, &activations, &scratch, &shape, B, T, n_threads, true); // place
+//     transformer_start(&ws, &model);
+//     transformer_forward(&ws, &model, inputs, NULL);
+//     loss_sum += transformer_loss(&ws, &model, targets, 1.0f / n_targets, &grads);
+//     transformer_backward(&ws, &model, inputs, &grads);
+//
+// Nothing of N x V or T x T exists: head and cross-entropy go by blocks of tokens, attention by
+// tiles. Matrix products are OpenBLAS's, loops OpenMP's. Not collective.
+#ifndef MHA2MLA_MODEL_TRANSFORMER_H
+#define MHA2MLA_MODEL_TRANSFORMER_H
+
+#include "base/arena.h"
+#include "model/attention.h"
+#include "model/model.h"
+#include "model/rope_select.h"
+
+// What a layer keeps from forward for backward. Without training all layers share one.
+typedef struct LayerSaved {
+    float *x_in;         // [N, D] input of the layer
+    float *attn_inv_rms; // [N] of x_in
+    float *latent;       // [N, R], MLA
+    float *qkv;          // [N, Q + 2 KV] after RoPE
+    float *attn_out;     // [N, Q]
+    float *lse;          // [N, H] of the softmax
+    float *x_mid;        // [N, D] after attention
+    float *ffn_inv_rms;  // [N] of x_mid
+    float *gate_up;      // [N, 2F]
+} LayerSaved;
+
+typedef struct Workspace {
+    int B, T;     // of the next calls
+    int placed_B; // the most there is room for
+    bool is_training;
+    AttentionDims attention;
+    LayerSaved *layers; // [L]
+    float *hidden;      // [N, D] output of the last layer
+    float *inv_rms;     // [N] of hidden
+    float *cos_table;   // [T, E/2]
+    float *sin_table;   // [T, E/2]
+    // Scratch that all layers share.
+    float *dx;                // [N, D] gradient of the residual stream, training
+    float *normed, *d_normed; // [N, D]
+    float *projected;         // [N, Q + K 2P + R], MLA
+    float *expanded;          // [N, K (E - 2P) + K E], MLA
+    float *d_qkv;             // [N, Q + 2 KV], training
+    float *d_attn_out;        // [N, Q], training
+    float *act, *d_act;       // [N, F]
+    float *d_gate_up;         // [N, 2F], training
+    float *logits;            // [head_block(V), V]
+    float *attention_scratch; // per thread
+} Workspace;
+
+// Places the activations that wait for backward in one arena and the scratch in the other. Called
+// with measuring arenas it only counts. n_threads is the most OpenMP will use.
+void transformer_place(Workspace *ws, Arena *activations, Arena *scratch, const ModelShape *shape,
+                       int B, int T, int n_threads, bool is_training);
+
+// Fills the RoPE tables. Once after placing.
+void transformer_start(Workspace *ws, const Model *model);
+
+// Lets the next calls run on fewer sequences than were placed: the last, incomplete batch.
+void transformer_set_batch(Workspace *ws, int B);
+
+// Runs the layers. `scores`, if not NULL, collects the pair norms of queries and keys before RoPE
+// (original attention only).
+void transformer_forward(Workspace *ws, const Model *model,
+                         const int32_t *inputs, // [B, T], each < V
+                         RopeScores *scores);
+
+// Sum of the cross-entropy over the targets, in nats; with grads also its gradient times `scale`,
+// for transformer_backward. grads NULL: the loss alone.
+double transformer_loss(Workspace *ws, const Model *model,
+                        const int32_t *targets, // [B, T], each < V
+                        float scale, Params *grads);
+
+// grads += the gradients. After transformer_loss() with grads.
+void transformer_backward(Workspace *ws, const Model *model,
+                          const int32_t *inputs, // [B, T]
+                          Params *grads);
+
+// Logits of the tokens first .. first + count - 1 of the N of the micro-batch.
+void transformer_logits(Workspace *ws, const Model *model, int first, int count,
+                        float *logits); // [count, V]
+
+#endif

@@ -1,0 +1,21 @@
+"""Writes every golden file, in the order they build on each other.
+
+Usage, from the repository's root:
+    python3 tests/golden/make_all.py
+"""
+
+from __future__ import annotations
+
+import make_mla_golden
+import make_models
+import make_training_golden
+
+
+def main() -> None:
+    make_models.main()
+    make_mla_golden.main()
+    make_training_golden.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""Writes tiny random Llama models in Hugging Face format, and what transformers computes on them.
+
+Usage, from the repository's root:
+    python3 tests/golden/make_models.py
+
+Writes tests/golden/models/NAME/ and tests/golden/NAME.safetensors with
+    tokens int32 [B, T + 1], logits [B, T, V], loss [1], grad.<parameter> like the parameter.
+Weights are as in the file (BF16 and F16 upcast); transformers' LlamaForCausalLM runs in float64,
+its norms and angles too, and the results are stored as float32. A tied head's gradient is part
+of grad.model.embed_tokens.weight.
+
+Where the pretrained assets are present, also stories260K.safetensors: tokens int32 [64] and
+logits [64, V] of stories260K.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
+
+import mla_reference
+from golden_io import (
+    GOLDEN_DIR,
+    MODELS_DIR,
+    Tensors,
+    assets_dir,
+    deterministic,
+    float32,
+    int32,
+    random_tokens,
+    save_golden,
+    seeded,
+)
+
+N_SEQUENCES, SEQ_LEN = 2, 19
+STORIES_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """One model: its dims and what is special about its files."""
+
+    name: str
+    d_model: int
+    n_heads: int
+    n_kv_heads: int
+    d_ffn: int
+    vocab_size: int
+    head_dim: int | None = None  # None: left out of config.json, d_model / n_heads
+    n_layers: int = 2
+    tied_head: bool = True
+    dtype: torch.dtype = torch.float32
+    rope_theta: float = 10000.0
+    rms_eps: float = 1e-5
+    n_shards: int = 1
+    new_config: bool = False  # keys as transformers 5 writes them
+
+    @property
+    def width(self) -> int:
+        return self.head_dim or self.d_model // self.n_heads
+
+
+MODELS = (
+    TinyModel("gqa_tied", 32, 4, 2, 44, 64),
+    TinyModel("mha_untied", 40, 4, 4, 36, 51, tied_head=False),
+    TinyModel("mqa_head_dim", 36, 3, 1, 40, 71, head_dim=16),
+    TinyModel("gqa_bf16", 32, 4, 2, 40, 72, n_layers=3, dtype=torch.bfloat16),
+    TinyModel("gqa_f16", 48, 6, 2, 36, 61, dtype=torch.float16, tied_head=False),
+    TinyModel("mqa_sharded", 32, 2, 1, 36, 96, n_shards=3, tied_head=False),
+    TinyModel("gqa_theta", 32, 4, 2, 40, 65, head_dim=16, rope_theta=500000.0, rms_eps=1e-6,
+              new_config=True),
+)
+
+
+def config_of(model: TinyModel) -> dict:
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "hidden_act": "silu",
+        "hidden_size": model.d_model,
+        "initializer_range": 0.02,
+        "intermediate_size": model.d_ffn,
+        "max_position_embeddings": 128,
+        "mlp_bias": False,
+        "num_attention_heads": model.n_heads,
+        "num_hidden_layers": model.n_layers,
+        "num_key_value_heads": model.n_kv_heads,
+        "pretraining_tp": 1,
+        "rms_norm_eps": model.rms_eps,
+        "tie_word_embeddings": model.tied_head,
+        "use_cache": True,
+        "vocab_size": model.vocab_size,
+    }
+    if model.head_dim is not None:
+        config["head_dim"] = model.head_dim
+    dtype_name = str(model.dtype).removeprefix("torch.")
+    if model.new_config:
+        rope = {"rope_theta": model.rope_theta, "rope_type": "default"}
+        return {**config, "dtype": dtype_name, "rope_parameters": rope}
+    rope_keys = {"rope_scaling": None, "rope_theta": model.rope_theta}
+    return {**config, "torch_dtype": dtype_name, **rope_keys}
+
+
+def parameter_shapes(model: TinyModel) -> dict[str, tuple[int, ...]]:
+    d, q, kv = model.d_model, model.n_heads * model.width, model.n_kv_heads * model.width
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (model.vocab_size, d)}
+    for layer in range(model.n_layers):
+        of_layer = {
+            "input_layernorm": (d,),
+            "self_attn.q_proj": (q, d),
+            "self_attn.k_proj": (kv, d),
+            "self_attn.v_proj": (kv, d),
+            "self_attn.o_proj": (d, q),
+            "post_attention_layernorm": (d,),
+            "mlp.gate_proj": (model.d_ffn, d),
+            "mlp.up_proj": (model.d_ffn, d),
+            "mlp.down_proj": (d, model.d_ffn),
+        }
+        shapes |= {f"model.layers.{layer}.{name}.weight": s for name, s in of_layer.items()}
+    shapes["model.norm.weight"] = (d,)
+    if not model.tied_head:
+        shapes["lm_head.weight"] = (model.vocab_size, d)
+    return shapes
+
+
+def random_weights(model: TinyModel, seed: int) -> Tensors:
+    """Matrices N(0, 0.2), embedding and head N(0, 0.4), norms 1 +- 0.2: logits spread widely."""
+    generator = seeded(seed)
+    weights = {}
+    for name, shape in parameter_shapes(model).items():
+        values = torch.randn(shape, generator=generator)
+        if len(shape) == 1:
+            values = 1.0 + 0.2 * values
+        else:
+            values *= 0.4 if "embed" in name or "lm_head" in name else 0.2
+        weights[name] = values.to(model.dtype)
+    return weights
+
+
+def write_shards(directory: Path, weights: Tensors, n_shards: int) -> None:
+    """Cuts the list of tensors into equal runs; layers are cut in the middle, as real files are."""
+    names, weight_map = list(weights), {}
+    for shard in range(n_shards):
+        file_name = f"model-{shard + 1:05d}-of-{n_shards:05d}.safetensors"
+        first, end = (len(names) * s // n_shards for s in (shard, shard + 1))
+        part = {name: weights[name] for name in names[first:end]}
+        save_file(part, directory / file_name, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(part, file_name)
+    size = sum(w.numel() * w.element_size() for w in weights.values())
+    index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
+    text = json.dumps(index, indent=2) + "\n"
+    (directory / "model.safetensors.index.json").write_text(text)
+
+
+def write_model(model: TinyModel, seed: int) -> Path:
+    directory = MODELS_DIR / model.name
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text(json.dumps(config_of(model), indent=2) + "\n")
+    weights = random_weights(model, seed)
+    if model.n_shards > 1:
+        write_shards(directory, weights, model.n_shards)
+    else:
+        save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
+def norm_float64(self: LlamaRMSNorm, x: Tensor) -> Tensor:
+    return self.weight * x * torch.rsqrt((x * x).mean(-1, keepdim=True) + self.variance_epsilon)
+
+
+def rotary_float64(
+    self: LlamaRotaryEmbedding, x: Tensor, position_ids: Tensor
+) -> tuple[Tensor, Tensor]:
+    config = self.config
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    exponent = torch.arange(0, width, 2, dtype=torch.float64) / width
+    frequency = config.rope_parameters["rope_theta"] ** -exponent
+    angle = (position_ids[..., None] * frequency).repeat(1, 1, 2)
+    return angle.cos(), angle.sin()
+
+
+def load_llama(directory: Path, dtype: torch.dtype) -> LlamaForCausalLM:
+    """transformers' model; as float64 its norms and angles, which it keeps in float32, follow."""
+    llama = LlamaForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation="sdpa")
+    if dtype == torch.float64:
+        for module in llama.modules():
+            if isinstance(module, LlamaRMSNorm):
+                module.forward = types.MethodType(norm_float64, module)
+            elif isinstance(module, LlamaRotaryEmbedding):
+                module.forward = types.MethodType(rotary_float64, module)
+    return llama
+
+
+def check_against_others(directory: Path, tokens: Tensor, logits: Tensor) -> None:
+    """Plain transformers in float32 and our own reference must agree with the float64 logits."""
+    with torch.no_grad():
+        single = load_llama(directory, torch.float32)(tokens).logits.double()
+        own = mla_reference.forward(*mla_reference.load_model(directory), tokens)
+    error_single = float((single - logits).abs().max() / logits.abs().max())
+    error_own = float((own - logits).abs().max() / logits.abs().max())
+    print(f"{directory.name}: logits std {float(logits.std()):.2f}, relative to float64: "
+          f"transformers float32 {error_single:.1e}, mla_reference {error_own:.1e}")
+    assert error_single < 1e-5 and error_own < 1e-12
+
+
+def write_golden(directory: Path, vocab_size: int, seed: int) -> None:
+    tokens = random_tokens((N_SEQUENCES, SEQ_LEN + 1), vocab_size, seed)
+    llama = load_llama(directory, torch.float64)
+    logits = llama(tokens[:, :-1]).logits
+    loss = mla_reference.next_token_loss(logits, tokens)
+    loss.backward()
+    check_against_others(directory, tokens[:, :-1], logits.detach())
+    tensors = {"tokens": int32(tokens), "logits": float32(logits), "loss": float32(loss[None])}
+    for name, parameter in llama.named_parameters():
+        assert parameter.grad is not None
+        tensors["grad." + name] = float32(parameter.grad)
+    save_golden(directory.name, tensors, f"base={directory.name}")
+
+
+def write_stories(model_dir: Path, text_file: Path) -> None:
+    from tokenizers import Tokenizer
+
+    text = text_file.read_text()
+    ids = Tokenizer.from_file(str(model_dir / "tokenizer.json")).encode(text).ids
+    tokens = torch.tensor(ids[:STORIES_TOKENS])
+    assert len(tokens) == STORIES_TOKENS
+    with torch.no_grad():
+        logits = load_llama(model_dir, torch.float64)(tokens[None]).logits
+    check_against_others(model_dir, tokens[None], logits)
+    tensors = {"tokens": int32(tokens), "logits": float32(logits[0])}
+    save_golden("stories260K", tensors, "base=stories260K")
+
+
+def main() -> None:
+    deterministic()
+    for number, model in enumerate(MODELS):
+        write_golden(write_model(model, 1000 + number), model.vocab_size, 2000 + number)
+    stories = assets_dir() / "models" / "stories260K"
+    if stories.is_dir():
+        write_stories(stories, assets_dir() / "oracle" / "stories260K-greedy.txt")
+    else:
+        print(f"{GOLDEN_DIR.name}: no stories260K beside the tree, its golden file is left alone")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# The main job through the program: text to shards, a model trained from random weights, converted
+# and healed at 1, 2 and 4 ranks with the same loss curve, exported, and evaluated again.
+set -euo pipefail
+. "$(dirname -- "$0")/checks.sh" "$1"
+
+zcat "$root/configs/demo/train.txt.gz" | head -n 4000 >train.txt
+zcat "$root/configs/demo/valid.txt.gz" | head -n 600 >valid.txt
+for part in train valid; do
+    "$mha2mla" tokenize --tokenizer "$root/configs/demo/model" --separator '<|endoftext|>' \
+        --out "$part.h5" "$part.txt" >/dev/null
+done
+
+cat >config.yaml <<EOF
+run: {name: base, dir: runs}
+model:
+  init: {hidden_size: 48, intermediate_size: 96, num_hidden_layers: 2, num_attention_heads: 6,
+         num_key_value_heads: 2, head_dim: 16, vocab_size: 1024, max_position_embeddings: 128,
+         initializer_range: 0.05, tokenizer: $root/configs/demo/model}
+data:
+  seq_len: 64
+  sources: [{name: stories, shards: [train.h5]}]
+  validation: {shards: [valid.h5], every: 4, sequences: 24}
+optim: {lr: 3.0e-3, warmup_steps: 2, decay_steps: 4}
+train: {steps: 12, global_batch: 8, micro_batch: 2}
+EOF
+
+# From random weights: the loss falls.
+ranks 2 train config.yaml
+first=$(field loss runs/base/metrics.jsonl | head -n 1)
+last=$(field loss runs/base/metrics.jsonl | tail -n 1)
+awk -v a="$first" -v b="$last" 'BEGIN { exit !(b < a - 1) }' || die "loss $first -> $last"
+
+# Converted and healed: the same curve for any number of ranks and any micro-batch, but for rounding.
+heal="train config.yaml --model.init=none --model.base=runs/base/model --model.convert.rope_pairs=2
+      --model.convert.d_kv=6 --model.convert.samples=10"
+ranks 1 $heal --run.name=n1
+ranks 2 $heal --run.name=n2
+ranks 4 $heal --run.name=n4
+ranks 1 $heal --run.name=whole --train.micro_batch=8
+for run in n1 n2 n4 whole; do
+    [ "$(field loss runs/$run/metrics.jsonl | wc -l)" -eq 12 ] || die "$run: not 12 steps"
+    field loss runs/$run/metrics.jsonl >$run.loss
+    field valid_loss runs/$run/metrics.jsonl >$run.valid
+    close $run.loss n1.loss 2e-5   # seen 1e-6
+    close $run.valid n1.valid 2e-5
+done
+
+# The exported model is the healed one: its loss over the validation windows is the run's last.
+"$mha2mla" eval runs/n2/model --perplexity valid.h5 --seq-len 64 --max-tokens $((24 * 64)) >eval.txt
+grep -oE 'loss [0-9.]+' eval.txt | cut -d' ' -f2 >eval.loss
+tail -n 1 n2.valid >run.loss
+close eval.loss run.loss 1e-4
+ranks 2 eval runs/n2/model --perplexity valid.h5 --seq-len 64 --max-tokens $((24 * 64))
+grep -qF "$(cat eval.txt)" out || die "eval differs on 2 ranks: $(cat out) against $(cat eval.txt)"
+
+# The baseline keeps its attention.
+ranks 2 train config.yaml --model.init=none --model.base=runs/base/model --run.name=baseline
+grep -q '"attention": "original"' runs/baseline/run.json || die "baseline: $(cat runs/baseline/run.json)"
+
+# Scores and a conversion by hand are what training starts from.
+ranks 2 score runs/base/model --data train.h5 --out scores.h5 --samples 10 --seq-len 64
+"$mha2mla" convert runs/base/model --out mla --rope-pairs 2 --d-kv 6 --scores scores.h5 >out
+grep -qF -- '-68.75 %' out || die "convert said: $(cat out)"
+"$mha2mla" eval mla --perplexity valid.h5 --seq-len 64 --max-tokens $((24 * 64)) |
+    grep -oE 'loss [0-9.]+' | cut -d' ' -f2 >converted.loss
+head -n 1 n1.valid >start.loss
+close converted.loss start.loss 1e-4
+
+"$mha2mla" compare runs/baseline runs/n1 runs/n2 >table
+[ "$(wc -l <table)" -eq 5 ] || die "compare printed: $(cat table)"
+
+# A dry run says what will be, and does nothing.
+mpirun -n 2 --oversubscribe --bind-to none "$mha2mla" $heal --run.name=dry --dry-run >plan 2>&1
+for words in 'parameters' '-68.75 %' 'activations' 'peak' '512 tokens'; do
+    grep -qF -- "$words" plan || die "--dry-run does not say '$words': $(cat plan)"
+done
+[ ! -e runs/dry ] || die "--dry-run made runs/dry"

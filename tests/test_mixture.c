@@ -1,0 +1,206 @@
+// Sources and mixtures: samples over shards, shares at every point, permutation of epochs, purity.
+#include "tests/testing.h"
+
+#include "base/file.h"
+#include "base/random.h"
+#include "data/interleave.h"
+#include "data/mixture.h"
+#include "data/shard.h"
+#include "data/source.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { V = 60000, T = 10 };
+
+static const char sha_a[] = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+static const char sha_b[] = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+
+// A shard whose tokens are first, first + 1, ...
+static void write_shard(const char *path, int first, int n_tokens, const char *sha256)
+{
+    ShardInfo info = {.vocab_size = V, .eos_id = 0, .source = "test"};
+    snprintf(info.tokenizer_sha256, sizeof info.tokenizer_sha256, "%s", sha256);
+    int32_t *ids = malloc((size_t)n_tokens * sizeof *ids);
+    assert_non_null(ids);
+    for (int i = 0; i < n_tokens; i++)
+        ids[i] = first + i;
+    ShardWriter *writer;
+    assert_ok(shard_create(&writer, path, &info));
+    assert_ok(shard_append(writer, ids, n_tokens));
+    assert_ok(shard_finish(writer));
+    free(ids);
+}
+
+static char dir[PATH_BYTES];
+
+static char *in_dir(const char *name)
+{
+    static char paths[8][PATH_BYTES];
+    static int next = 0;
+    char *path = paths[next++ % 8];
+    assert_ok(file_join(path, dir, name));
+    return path;
+}
+
+static int make_shards(void **state)
+{
+    (void)state;
+    snprintf(dir, sizeof dir, "%s", testing_dir());
+    write_shard(in_dir("a-0.h5"), 0, 31, sha_a);     // 3 samples, the last token a target only
+    write_shard(in_dir("a-1.h5"), 1000, 30, sha_a);  // 2 samples
+    write_shard(in_dir("b.h5"), 20000, 5001, sha_a); // 500 samples
+    write_shard(in_dir("c.h5"), 30000, 1001, sha_a); // 100 samples
+    write_shard(in_dir("other.h5"), 0, 100, sha_b);
+    write_shard(in_dir("short.h5"), 0, T, sha_a);
+    return 0;
+}
+
+static void test_source_reads_samples_in_order(void **state)
+{
+    (void)state;
+    char *patterns[] = {in_dir("a-*.h5")};
+    Source *source;
+    assert_ok(source_open(&source, "a", patterns, 1, T, sha_a, V));
+    assert_int_equal(source_n_samples(source), 5);
+    const int starts[] = {0, 10, 20, 1000, 1010};
+    for (int i = 4; i >= 0; i--) {
+        int32_t tokens[T + 1];
+        assert_ok(source_read(source, i, tokens));
+        for (int t = 0; t <= T; t++)
+            assert_int_equal(tokens[t], starts[i] + t);
+    }
+    source_close(source);
+}
+
+static void test_unfit_shards_are_refused(void **state)
+{
+    (void)state;
+    Source *source;
+    char *other[] = {in_dir("other.h5")}, *none[] = {in_dir("x-*.h5")};
+    char *both[] = {in_dir("a-0.h5"), other[0]}, *too_short[] = {in_dir("short.h5")};
+    assert_fails(BAD_INPUT,
+                 "made with tokenizer bbbbbbbbbbbb, the model (or the first shard) has "
+                 "aaaaaaaaaaaa",
+                 source_open(&source, "o", other, 1, T, sha_a, V));
+    assert_fails(BAD_INPUT, "made with tokenizer", source_open(&source, "o", both, 2, T, NULL, V));
+    assert_fails(BAD_INPUT, "matches", source_open(&source, "o", none, 1, T, NULL, V));
+    assert_fails(BAD_INPUT, "holds 11 tokens", source_open(&source, "o", too_short, 1, T, NULL, V));
+    int32_t tokens[T + 1];
+    assert_ok(source_open(&source, "o", other, 1, T, sha_b, 50));
+    assert_ok(source_read(source, 3, tokens));
+    assert_fails(BAD_INPUT, "token 50 is 50, the model's vocabulary has 50",
+                 source_read(source, 4, tokens));
+    source_close(source);
+}
+
+// The largest |count - weight * n| over all sources and all n up to n_samples.
+static double worst_share(const double *weights, int n_sources, int n_samples)
+{
+    double sum = 0, worst = 0, counts[24] = {0};
+    for (int i = 0; i < n_sources; i++)
+        sum += weights[i];
+    Interleave *turns;
+    assert_ok(interleave_create(&turns, weights, n_sources));
+    for (int n = 0; n < n_samples; n++) {
+        int64_t nth;
+        int source = interleave_at(turns, n, &nth);
+        assert_true((double)nth == counts[source]);
+        counts[source]++;
+        for (int i = 0; i < n_sources; i++)
+            worst = fmax(worst, fabs(counts[i] - weights[i] / sum * (n + 1)));
+    }
+    interleave_destroy(turns);
+    return worst;
+}
+
+static void test_shares_are_never_one_sample_off(void **state)
+{
+    (void)state;
+    const double paper[] = {0.70, 0.15, 0.08, 0.06, 0.01}, equal[] = {1, 1, 1}, one[] = {3};
+    const double extreme[] = {1, 1e-5, 1e5, 7};
+    double many[20];
+    for (int i = 0; i < 20; i++)
+        many[i] = 0.01 + (double)(random_bits(3, (uint64_t)i) % 1000);
+    assert_true(worst_share(paper, 5, 100000) < 1.0); // 0.875 by the theorem for 5 sources
+    assert_true(worst_share(equal, 3, 30000) < 1.0);
+    assert_true(worst_share(one, 1, 1000) == 0.0);
+    assert_true(worst_share(extreme, 4, 100000) < 1.0);
+    assert_true(worst_share(many, 20, 100000) < 1.0);
+}
+
+static void test_sample_is_a_pure_function_of_its_index(void **state)
+{
+    (void)state;
+    char *c = in_dir("c.h5"), *b = in_dir("b.h5");
+    SourceSpec specs[] = {{(char[]){"c"}, &c, 1, 0.3}, {(char[]){"b"}, &b, 1, 0.7}};
+    Mixture *ascending, *jumping;
+    int32_t expected[400][T + 1], tokens[T + 1];
+    assert_ok(mixture_open(&ascending, specs, 2, T, 7, NULL, V));
+    for (int n = 0; n < 400; n++)
+        assert_ok(mixture_read(ascending, n, expected[n]));
+    assert_ok(mixture_open(&jumping, specs, 2, T, 7, NULL, V));
+    for (int n = 0; n < 400; n++) {
+        int index = n * 157 % 400; // a permutation: 157 and 400 have no common divisor
+        assert_ok(mixture_read(jumping, index, tokens));
+        assert_memory_equal(tokens, expected[index], sizeof tokens);
+    }
+    mixture_close(ascending);
+    mixture_close(jumping);
+}
+
+static void test_epochs_are_different_permutations(void **state)
+{
+    (void)state;
+    char *path = in_dir("c.h5");
+    SourceSpec spec = {(char[]){"c"}, &path, 1, 1};
+    Mixture *mixture;
+    assert_ok(mixture_open(&mixture, &spec, 1, T, 7, NULL, V));
+    assert_int_equal(mixture_n_samples(mixture), 100);
+    int first_epoch[100], same = 0, in_place = 0;
+    bool seen[2][100] = {{false}};
+    for (int n = 0; n < 200; n++) {
+        int32_t tokens[T + 1];
+        assert_ok(mixture_read(mixture, n, tokens));
+        int sample = (tokens[0] - 30000) / T, epoch = n / 100;
+        assert_false(seen[epoch][sample]);
+        seen[epoch][sample] = true;
+        if (epoch == 0)
+            first_epoch[n] = sample;
+        else
+            same += first_epoch[n - 100] == sample;
+        in_place += epoch == 0 && sample == n;
+    }
+    assert_true(same < 10 && in_place < 10); // 1 expected of each; seen 1 and 1
+    char text[64];
+    mixture_describe(mixture, 150, text, sizeof text);
+    assert_non_null(strstr(text, "c epoch 1 sample "));
+    mixture_close(mixture);
+}
+
+static void test_bad_weights_are_refused(void **state)
+{
+    (void)state;
+    char *path = in_dir("c.h5");
+    SourceSpec specs[] = {{(char[]){"x"}, &path, 1, 1}, {(char[]){"y"}, &path, 1, 0}};
+    Mixture *mixture;
+    assert_fails(BAD_INPUT, "source 1 has weight 0",
+                 mixture_open(&mixture, specs, 2, T, 7, NULL, V));
+    specs[1].weight = NAN;
+    assert_fails(BAD_INPUT, "weight", mixture_open(&mixture, specs, 2, T, 7, NULL, V));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_source_reads_samples_in_order),
+        cmocka_unit_test(test_unfit_shards_are_refused),
+        cmocka_unit_test(test_shares_are_never_one_sample_off),
+        cmocka_unit_test(test_sample_is_a_pure_function_of_its_index),
+        cmocka_unit_test(test_epochs_are_different_permutations),
+        cmocka_unit_test(test_bad_weights_are_refused),
+    };
+    return cmocka_run_group_tests(tests, make_shards, NULL);
+}

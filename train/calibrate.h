@@ -1,0 +1,19 @@
+// The calibration pass: the original model reads samples, all ranks share them, and every rank ends
+// with the same sums of pair norms.
+#ifndef MHA2MLA_TRAIN_CALIBRATE_H
+#define MHA2MLA_TRAIN_CALIBRATE_H
+
+#include "data/mixture.h"
+#include "model/model.h"
+#include "model/rope_select.h"
+#include "train/comm.h"
+
+// Reads samples 0 .. n_samples - 1 of the mixture, seq_len tokens each. Collective. The caller
+// releases *out.
+Status calibrate_run(RopeScores *out, const Comm *comm, const Model *original, Mixture *mixture,
+                     int n_samples, int seq_len);
+
+// What the pass takes besides the model.
+int64_t calibrate_bytes(const ModelShape *shape, int seq_len);
+
+#endif

@@ -1,0 +1,116 @@
+// mha2mla convert: conversion without training.
+#include "base/log.h"
+#include "model/convert.h"
+#include "model/hf.h"
+#include "model/rope_select.h"
+#include "train/blas.h"
+#include "train/options.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct Request {
+    const char *dir, *out, *rope, *svd, *scores, *dtype;
+    int64_t rope_pairs, d_kv;
+} Request;
+
+static Status parse_svd(SvdKind *out, const char *name)
+{
+    for (SvdKind kind = SVD_JOINT; kind <= SVD_SPLIT; kind++)
+        if (strcmp(name, shape_svd_name(kind)) == 0) {
+            *out = kind;
+            return OK;
+        }
+    return fail(BAD_INPUT, "--svd is '%s', allowed are joint and split", name);
+}
+
+static Status choose_pairs(Model *mla, const Model *original, const Request *request,
+                           RopeStrategy strategy)
+{
+    RopeScores scores = {0};
+    if (strategy == ROPE_2NORM && request->scores == NULL)
+        return fail(BAD_INPUT, "--rope 2-norm needs --scores; make them with mha2mla score");
+    if (strategy == ROPE_2NORM)
+        TRY(rope_scores_read(&scores, &original->shape, request->scores));
+    Status status =
+        rope_select(mla->rope_pairs, &mla->shape, mla->shape.rope_pairs, strategy, &scores);
+    rope_scores_release(&scores);
+    return status;
+}
+
+static Status parse_dtype(DType *out, const char *name, const char *dir)
+{
+    if (name == NULL)
+        return hf_weights_dtype(out, dir);
+    return dtype_parse_torch_name(out, name);
+}
+
+static Status convert(const Request *request, RopeStrategy strategy, SvdKind svd)
+{
+    Model original = {0}, mla = {0};
+    ModelShape shape;
+    DType dtype;
+    TRY(parse_dtype(&dtype, request->dtype, request->dir));
+    Status status;
+    TRY_GOTO(release, hf_load(&original, request->dir));
+    TRY_GOTO(release, shape_convert(&shape, &original.shape, (int)request->rope_pairs,
+                                    (int)request->d_kv, svd));
+    TRY_GOTO(release, model_create(&mla, &shape));
+    TRY_GOTO(release, choose_pairs(&mla, &original, request, strategy));
+    double start_s = log_seconds();
+    TRY_GOTO(release, convert_model(&mla, &original));
+    double seconds = log_seconds() - start_s;
+    TRY_GOTO(release, hf_save(&mla, request->dir, dtype, request->out));
+    int64_t after = shape_cache_numbers(&shape), before = shape_cache_numbers(&original.shape);
+    printf(
+        "%s: %.2f M parameters, KV cache %lld numbers per token (%+.2f %%), %d layers in %.1f s\n",
+        request->out, (double)params_count(&shape) / 1e6, (long long)after,
+        100.0 * ((double)after / (double)before - 1), shape.n_layers, seconds);
+release:
+    model_release(&mla);
+    model_release(&original);
+    return status;
+}
+
+static Status run_convert(int argc, char **argv)
+{
+    Request request = {.rope = "2-norm", .svd = "joint"};
+    const Option options[] = {
+        {"out", OPTION_STRING, &request.out, "DIR", "directory to write", .required = true},
+        {"rope", OPTION_STRING, &request.rope, "STRATEGY", "high, low, uniform or 2-norm (2-norm)"},
+        {"rope-pairs", OPTION_INT, &request.rope_pairs, "R", "RoPE pairs kept per KV head",
+         .least = 1, .most = INT32_MAX, .required = true},
+        {"svd", OPTION_STRING, &request.svd, "KIND", "joint or split (joint)"},
+        {"d-kv", OPTION_INT, &request.d_kv, "N", "latent width per KV head", .least = 1,
+         .most = INT32_MAX, .required = true},
+        {"scores", OPTION_STRING, &request.scores, "SCORES.h5",
+         "file of mha2mla score, for 2-norm"},
+        {"dtype", OPTION_STRING, &request.dtype, "TYPE",
+         "float32, bfloat16 or float16 (the model's own)"},
+    };
+    Arguments rest;
+    TRY(options_parse(&rest, &cmd_convert, options, sizeof options / sizeof options[0], argc,
+                      argv));
+    if (rest.help_shown)
+        return OK;
+    if (rest.n_words != 1)
+        return fail(BAD_INPUT, "convert needs one MODEL, got %d; see mha2mla convert --help",
+                    rest.n_words);
+    request.dir = rest.words[0];
+    RopeStrategy strategy;
+    SvdKind svd;
+    TRY(rope_strategy_parse(&strategy, request.rope));
+    TRY(parse_svd(&svd, request.svd));
+    blas_check();
+    return convert(&request, strategy, svd);
+}
+
+const Command cmd_convert = {
+    .name = "convert",
+    .summary = "turn a model's attention into latent attention, without training",
+    .usage = "MODEL --out DIR --rope-pairs R --d-kv N [--rope STRATEGY] [--svd KIND] "
+             "[--scores SCORES.h5]",
+    .example =
+        "mha2mla convert models/SmolLM-135M --out mla --rope uniform --rope-pairs 4 --d-kv 16",
+    .run = run_convert,
+};

@@ -1,0 +1,124 @@
+// mha2mla eval: loss of a model, original or converted, over the windows of a shard.
+#include "base/checksum.h"
+#include "data/tokenizer.h"
+#include "eval/perplexity.h"
+#include "model/hf.h"
+#include "train/blas.h"
+#include "train/comm.h"
+#include "train/options.h"
+
+#include <math.h>
+#include <omp.h>
+#include <stdio.h>
+
+typedef struct Request {
+    const char *dir;     // of the model
+    char *shards;        // path or glob
+    int64_t seq_len;     // 0: the model's longest, at most DEFAULT_SEQ_LEN
+    int64_t most_tokens; // 0: all
+} Request;
+
+enum { DEFAULT_SEQ_LEN = 2048 };
+
+static void place(Workspace *ws, Batch *batch, Arena *arena, const ModelShape *shape, int T)
+{
+    transformer_place(ws, arena, arena, shape, 1, T, omp_get_max_threads(), false);
+    batch_place(batch, arena, 1, T);
+}
+
+static Status open_windows(Source **out, const Request *request, const Model *model, int T)
+{
+    char sha256[SHA256_HEX_BYTES];
+    TRY(tokenizer_file_sha256(sha256, request->dir));
+    char *shards = request->shards;
+    return source_open(out, "perplexity", &shards, 1, T, sha256[0] != '\0' ? sha256 : NULL,
+                       model->shape.vocab_size);
+}
+
+static void print_loss(const Perplexity *sum, int T)
+{
+    double loss = sum->loss_sum / sum->n_tokens;
+    printf("loss %.4f nats/token  perplexity %.4f  %.0f tokens in %.0f windows of %d\n", loss,
+           exp(loss), sum->n_tokens, sum->n_tokens / T, T);
+}
+
+static Status measure(const Comm *comm, const Request *request)
+{
+    Model model = {0};
+    Source *source = NULL;
+    Arena arena = arena_start("evaluation");
+    Workspace ws;
+    Batch batch;
+    int T = 0;
+    Status status = hf_load(&model, request->dir);
+    if (status == OK) {
+        int longest = model.shape.max_positions;
+        T = request->seq_len > 0 ? (int)request->seq_len
+                                 : (longest < DEFAULT_SEQ_LEN ? longest : DEFAULT_SEQ_LEN);
+        place(&ws, &batch, &arena, &model.shape, T);
+        status = arena_allocate(&arena);
+    }
+    if (status == OK)
+        status = open_windows(&source, request, &model, T);
+    TRY_GOTO(release, comm_agree(comm, status));
+
+    place(&ws, &batch, &arena, &model.shape, T);
+    transformer_start(&ws, &model);
+    int64_t end = source_n_samples(source), wanted = (request->most_tokens + T - 1) / T;
+    if (request->most_tokens > 0 && wanted < end)
+        end = wanted;
+    Perplexity sum = {0};
+    TRY_GOTO(release, comm_agree(comm, perplexity_add(&sum, &ws, &model, source, &batch, comm->rank,
+                                                      end, comm->size)));
+    double both[2] = {sum.loss_sum, sum.n_tokens};
+    comm_sum_doubles(comm, both, 2);
+    if (comm->rank == 0)
+        print_loss(&(Perplexity){both[0], both[1]}, T);
+release:
+    arena_release(&arena);
+    source_close(source);
+    model_release(&model);
+    return status;
+}
+
+static Status parse_and_measure(const Comm *comm, int argc, char **argv)
+{
+    Request request = {0};
+    const char *shards = NULL;
+    const Option options[] = {
+        {"perplexity", OPTION_STRING, &shards, "SHARD.h5", "token shard, or a glob of them",
+         .required = true},
+        {"seq-len", OPTION_INT, &request.seq_len, "T",
+         "tokens of a window (the model's longest, at most 2048)", .least = 1, .most = 1 << 24},
+        {"max-tokens", OPTION_INT, &request.most_tokens, "N", "stop after so many tokens (all)",
+         .least = 1, .most = INT64_MAX / 2},
+    };
+    Arguments rest;
+    TRY(options_parse(&rest, &cmd_eval, options, sizeof options / sizeof options[0], argc, argv));
+    if (rest.help_shown)
+        return OK;
+    if (rest.n_words != 1)
+        return fail(BAD_INPUT, "eval needs one MODEL, got %d; see mha2mla eval --help",
+                    rest.n_words);
+    request.dir = rest.words[0];
+    request.shards = (char *)(uintptr_t)shards;
+    blas_check();
+    return measure(comm, &request);
+}
+
+static Status run_eval(int argc, char **argv)
+{
+    Comm comm;
+    TRY(comm_start(&comm));
+    Status status = parse_and_measure(&comm, argc, argv);
+    comm_stop(&comm);
+    return status;
+}
+
+const Command cmd_eval = {
+    .name = "eval",
+    .summary = "loss of a model over the windows of a token shard",
+    .usage = "MODEL --perplexity SHARD.h5 [--seq-len T] [--max-tokens N]",
+    .example = "mha2mla eval runs/demo-dkv8/model --perplexity runs/demo/shards/valid.h5",
+    .run = run_eval,
+};

@@ -1,0 +1,174 @@
+// mha2mla train: load, calibrate, convert, train, validate, export, in one go.
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "model/hf.h"
+#include "train/blas.h"
+#include "train/command.h"
+#include "train/loop.h"
+#include "train/options.h"
+#include "train/plan.h"
+#include "train/prepare.h"
+
+#include <math.h>
+#include <omp.h>
+
+enum { MOST_OVERRIDES = 128 };
+
+typedef struct Run {
+    Config config;
+    Comm comm;
+    Plan plan;
+    char dir[PATH_BYTES]; // runs/NAME
+    char tokenizer_sha256[SHA256_HEX_BYTES];
+    double original_loss; // validation loss before conversion; NaN: not measured
+} Run;
+
+// A run directory holds one run: an older one is not written over.
+static Status make_run_dir(Run *run)
+{
+    TRY(file_join(run->dir, run->config.run.dir, run->config.run.name));
+    char metrics[PATH_BYTES], config[PATH_BYTES];
+    TRY(file_join(metrics, run->dir, "metrics.jsonl"));
+    if (file_exists(metrics))
+        return fail(BAD_INPUT, "%s: there is a run already; remove it or set --run.name", run->dir);
+    TRY(file_make_dirs(run->dir));
+    TRY(file_join(config, run->dir, "config.yaml"));
+    return config_write(&run->config, config);
+}
+
+// run.json: what `compare` needs to know beside metrics.jsonl.
+static Status write_run_json(const Run *run)
+{
+    const Config *config = &run->config;
+    const ModelShape *shape = &run->plan.shape;
+    bool is_mla = config->model.convert.given;
+    json_t *root = json_pack(
+        "{s:s, s:s, s:s, s:i, s:i, s:i, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:i, s:i}",
+        "format", "mha2mla-run", "name", config->run.name, "attention", is_mla ? "mla" : "original",
+        "d_kv", shape->d_kv, "rope_pairs", shape->rope_pairs, "head_dim", shape->head_dim, "rope",
+        is_mla ? rope_strategy_name(config->model.convert.rope) : "all", "svd",
+        is_mla ? shape_svd_name(shape->svd) : "none", "seq_len", config->data.seq_len, "parameters",
+        (json_int_t)params_count(shape), "cache_numbers_per_token",
+        (json_int_t)shape_cache_numbers(shape), "original_cache_numbers_per_token",
+        (json_int_t)shape_cache_numbers(&run->plan.original), "tokens_per_step",
+        (json_int_t)config->train.global_batch * config->data.seq_len, "steps",
+        (json_int_t)config->train.steps, "ranks", run->plan.n_ranks, "threads",
+        run->plan.n_threads);
+    if (root == NULL)
+        return fail(FAILED, "run.json: no memory, or the run's name is not UTF-8");
+    if (!isnan(run->original_loss))
+        json_object_set_new(root, "original_valid_loss", json_real(run->original_loss));
+    char path[PATH_BYTES];
+    Status status = file_join(path, run->dir, "run.json");
+    if (status == OK)
+        status = json_write(root, path);
+    json_decref(root);
+    return status;
+}
+
+static Status export_model(const Run *run, const Model *model)
+{
+    char dir[PATH_BYTES];
+    TRY(file_join(dir, run->dir, "model"));
+    const ModelConfig *from = &run->config.model;
+    if (from->base == NULL && from->init.tokenizer != NULL)
+        TRY(hf_copy_tokenizer(from->init.tokenizer, dir));
+    TRY(hf_save(model, from->base, run->config.run.export_dtype, dir)); // config.json comes last
+    log_info("model written to %s", dir);
+    return OK;
+}
+
+// Trains `model`, which is as it starts, and exports it.
+static Status train_model(Run *run, Model *model)
+{
+    Metrics metrics = {0};
+    Status status = OK;
+    if (run->comm.rank == 0) {
+        status = write_run_json(run);
+        if (status == OK)
+            status =
+                metrics_open(&metrics, run->dir, run->config.train.steps, run->config.log.every);
+    }
+    TRY(comm_agree(&run->comm, status));
+    Trainer trainer;
+    const char *sha256 = run->tokenizer_sha256[0] != '\0' ? run->tokenizer_sha256 : NULL;
+    TRY_GOTO(close_metrics,
+             loop_start(&trainer, &run->config, &run->comm, model, &metrics, sha256));
+    status = loop_run(&trainer);
+    loop_release(&trainer);
+    if (status == OK)
+        status = comm_agree(&run->comm, run->comm.rank == 0 ? export_model(run, model) : OK);
+close_metrics:
+    metrics_close(&metrics);
+    return status;
+}
+
+static Status run_all(Run *run)
+{
+    Model model = {0};
+    Status status = run->comm.rank == 0 ? make_run_dir(run) : OK;
+    TRY(comm_agree(&run->comm, status));
+    if (run->comm.rank == 0)
+        plan_print(stderr, &run->plan, &run->config);
+    TRY(comm_agree(&run->comm, prepare_tokenizer_sha256(run->tokenizer_sha256, &run->config)));
+    TRY(prepare_original(&model, &run->config, &run->comm));
+    if (run->config.model.convert.given) {
+        const char *sha256 = run->tokenizer_sha256[0] != '\0' ? run->tokenizer_sha256 : NULL;
+        TRY_GOTO(release_model,
+                 validation_measure(&run->original_loss, &run->config, &run->comm, &model, sha256));
+        TRY_GOTO(release_model,
+                 prepare_converted(&model, &run->config, &run->comm, run->tokenizer_sha256));
+    }
+    status = train_model(run, &model);
+    if (status == OK)
+        log_info("peak memory %.1f MiB, planned %.1f MiB",
+                 (double)plan_peak_resident_bytes() / (1 << 20),
+                 (double)plan_peak_bytes(&run->plan) / (1 << 20));
+release_model:
+    model_release(&model);
+    return status;
+}
+
+static Status run_train(int argc, char **argv)
+{
+    char *overrides[MOST_OVERRIDES];
+    int n_overrides = config_take_overrides(overrides, MOST_OVERRIDES, &argc, argv);
+    bool dry_run = false;
+    const Option options[] = {
+        {"dry-run", OPTION_FLAG, &dry_run, NULL, "print model, work and memory; run nothing", 0, 0,
+         false},
+    };
+    Arguments rest;
+    TRY(options_parse(&rest, &cmd_train, options, 1, argc, argv));
+    if (rest.help_shown)
+        return OK;
+    if (rest.n_words != 1)
+        return fail(BAD_INPUT, "train needs one CONFIG, got %d; see mha2mla train --help",
+                    rest.n_words);
+    Run run = {.original_loss = NAN};
+    TRY(comm_start(&run.comm));
+    Status status;
+    TRY_GOTO(stop, comm_agree(&run.comm,
+                              config_load(&run.config, rest.words[0], overrides, n_overrides)));
+    blas_check();
+    TRY_GOTO(release_config, comm_agree(&run.comm, plan_make(&run.plan, &run.config, run.comm.size,
+                                                             omp_get_max_threads())));
+    if (!dry_run)
+        status = run_all(&run);
+    else if (run.comm.rank == 0)
+        plan_print(stdout, &run.plan, &run.config);
+release_config:
+    config_release(&run.config);
+stop:
+    comm_stop(&run.comm);
+    return status;
+}
+
+const Command cmd_train = {
+    .name = "train",
+    .summary = "convert a model and heal it, or train it as it is",
+    .usage = "CONFIG [--section.key=value ...] [--dry-run]",
+    .example = "mpirun -n 2 mha2mla train configs/demo.yaml --model.convert.d_kv=8",
+    .run = run_train,
+};

@@ -1,0 +1,55 @@
+// The ranks of a run: everything this program says over MPI. Nothing else includes mpi.h.
+//
+//     Comm comm;
+//     TRY(comm_start(&comm));                       // collective, once
+//     status = comm_agree(&comm, load(&model));     // every phase that can fail ends like this
+//     comm_sum_doubles(&comm, &loss, 1);
+//     comm_stop(&comm);                             // collective, also after an error
+//
+// Every function but comm_range() is collective over all ranks. An error inside MPI itself (a lost
+// peer) cannot be agreed on: it is printed by the rank that sees it and aborts the job.
+#ifndef MHA2MLA_TRAIN_COMM_H
+#define MHA2MLA_TRAIN_COMM_H
+
+#include "base/status.h"
+
+#include <stdint.h>
+
+typedef struct Comm {
+    int rank, size;
+    char host[64];
+} Comm;
+
+// Starts MPI (alone or under mpirun or srun), names the rank for CHECK, silences all logs but rank
+// 0's.
+Status comm_start(Comm *out);
+void comm_stop(Comm *comm);
+
+// All ranks return the status of the first rank that failed, with its error text, in which the
+// rank and its host are named when there is more than one; OK if none failed.
+Status comm_agree(const Comm *comm, Status own);
+
+// Sums over ranks, in place, on every rank.
+void comm_sum_doubles(const Comm *comm, double *values, int64_t count);
+void comm_max_doubles(const Comm *comm, double *values, int64_t count);
+
+// A copy of rank `root`'s bytes on every rank.
+void comm_broadcast(const Comm *comm, void *bytes, int64_t size_bytes, int root);
+
+// Reduce-scatter of one bucket: afterwards the rank's own share, and only it, holds the sum over
+// ranks. Shares are comm_range() of `count`.
+void comm_reduce_scatter(const Comm *comm, float *bucket, // [count]
+                         int64_t count);
+
+// All-gather of one bucket: every rank's own share to all.
+void comm_all_gather(const Comm *comm, float *bucket, // [count]
+                     int64_t count);
+
+// Largest bucket of the two above, in floats: MPI counts are ints.
+enum { COMM_LARGEST_BUCKET = 1 << 28 };
+
+// The share [first, first + count) of `total` items that belongs to `rank`: the remainder goes one
+// each to the first ranks. Not collective.
+void comm_range(int64_t total, int rank, int n_ranks, int64_t *first, int64_t *count);
+
+#endif

@@ -1,0 +1,49 @@
+#include "train/partition.h"
+
+#include "model/params.h"
+#include "train/comm.h"
+
+#include <stdlib.h>
+
+// Appends [first, end), in pieces MPI can count.
+static void append_range(Partition *partition, int64_t first, int64_t end, int n_ranks, int rank)
+{
+    while (first < end) {
+        int64_t left = end - first;
+        Bucket *bucket = &partition->buckets[partition->n_buckets++];
+        bucket->first = first;
+        bucket->count = left < COMM_LARGEST_BUCKET ? left : COMM_LARGEST_BUCKET;
+        comm_range(bucket->count, rank, n_ranks, &bucket->own_first, &bucket->own_count);
+        bucket->own_first += first;
+        bucket->moments_first = partition->own_count;
+        partition->own_count += bucket->own_count;
+        first += bucket->count;
+    }
+}
+
+Status partition_create(Partition *out, const ModelShape *shape, int n_ranks, int rank)
+{
+    int64_t total = params_count(shape);
+    int64_t most = shape->n_layers + 2 + total / COMM_LARGEST_BUCKET * 2;
+    Partition partition = {.buckets = calloc((size_t)most, sizeof *partition.buckets)};
+    if (partition.buckets == NULL)
+        return fail(FAILED, "no memory for %lld buckets", (long long)most);
+    int64_t end = 0;
+    for (int layer = 0; layer < shape->n_layers; layer++) {
+        int64_t first, count;
+        params_layer_range(shape, layer, &first, &count);
+        append_range(&partition, end, first, n_ranks, rank);
+        append_range(&partition, first, first + count, n_ranks, rank);
+        end = first + count;
+    }
+    append_range(&partition, end, total, n_ranks, rank);
+    CHECK(partition.n_buckets <= most, "%d buckets", partition.n_buckets);
+    *out = partition;
+    return OK;
+}
+
+void partition_release(Partition *partition)
+{
+    free(partition->buckets);
+    *partition = (Partition){0};
+}

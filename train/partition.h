@@ -1,0 +1,33 @@
+// Who updates which parameters: AdamW's moments are sharded over ranks (ZeRO stage 1, Rajbhandari
+// et al., arXiv 1910.02054). The flat vector is cut into buckets - one per layer, one before and
+// one after them - and each rank owns an equal share of every bucket.
+//
+//     Partition partition;
+//     TRY(partition_create(&partition, &shape, comm.size, comm.rank));
+//     for (int i = 0; i < partition.n_buckets; i++)
+//         comm_reduce_scatter(&comm, grads + partition.buckets[i].first,
+//         partition.buckets[i].count);
+#ifndef MHA2MLA_TRAIN_PARTITION_H
+#define MHA2MLA_TRAIN_PARTITION_H
+
+#include "base/status.h"
+#include "model/shape.h"
+
+#include <stdint.h>
+
+typedef struct Bucket {
+    int64_t first, count;         // range in the flat vector
+    int64_t own_first, own_count; // this rank's share, also in the flat vector
+    int64_t moments_first;        // where the share's moments lie in this rank's vectors
+} Bucket;
+
+typedef struct Partition {
+    Bucket *buckets; // owned
+    int n_buckets;
+    int64_t own_count; // length of this rank's moment vectors
+} Partition;
+
+Status partition_create(Partition *out, const ModelShape *shape, int n_ranks, int rank);
+void partition_release(Partition *partition);
+
+#endif

@@ -1,0 +1,36 @@
+// Validation loss: the first windows of the validation shards, shared by all ranks.
+//
+//     Validation validation = {0};
+//     TRY(validation_open(&validation, &config, vocab_size, sha256));  // not collective
+//     TRY(validation_loss(&loss, &validation, &comm, &ws, &batch, &model));
+//     validation_close(&validation);
+#ifndef MHA2MLA_TRAIN_VALIDATION_H
+#define MHA2MLA_TRAIN_VALIDATION_H
+
+#include "data/batch.h"
+#include "data/source.h"
+#include "model/transformer.h"
+#include "train/comm.h"
+#include "train/config.h"
+
+typedef struct Validation {
+    Source *source; // owned; NULL: none configured
+    int64_t n_windows;
+} Validation;
+
+// tokenizer_sha256 may be NULL: any. Errors as source_open().
+Status validation_open(Validation *out, const Config *config, int vocab_size,
+                       const char *tokenizer_sha256);
+
+// Mean loss, nats per token. Collective.
+Status validation_loss(double *out, const Validation *validation, const Comm *comm, Workspace *ws,
+                       Batch *batch, const Model *model);
+
+// The same for a model that is not trained - the original before its conversion - in memory of its
+// own that is given back; NaN if no validation is configured. Collective.
+Status validation_measure(double *out, const Config *config, const Comm *comm, const Model *model,
+                          const char *tokenizer_sha256);
+
+void validation_close(Validation *validation);
+
+#endif
