@@ -1,0 +1,149 @@
+// Inside the tokenizer: its tables and the stages a text passes. For data/tokenizer*.c only.
+//
+//     text -> added tokens -> normalizer -> added tokens -> pre-tokenizer -> words -> merges -> ids
+//
+// tokenizer.c        loading, the public functions, the post-processor
+// tokenizer_json.c   tokenizer.json: the whole, added tokens
+// tokenizer_steps.c  tokenizer.json: normalizer, pre-tokenizer, post-processor, decoder
+// tokenizer_vocab.c  tokens and merges: hash tables, reading
+// tokenizer_added.c  added tokens in a text
+// tokenizer_split.c  normalizer and pre-tokenizer
+// tokenizer_pattern.c the pre-tokenizer's patterns on PCRE2
+// tokenizer_bpe.c    a word into ids: cache, merging
+// tokenizer_decode.c ids into text
+// tokenizer_text.c   growing bytes, UTF-8, the byte-level alphabet
+#ifndef MHA2MLA_DATA_TOKENIZER_PARTS_H
+#define MHA2MLA_DATA_TOKENIZER_PARTS_H
+
+#include "base/checksum.h"
+#include "base/status.h"
+#include "data/tokenizer.h"
+#include "data/tokenizer_pattern.h"
+#include "data/tokenizer_text.h"
+#include "data/tokenizer_vocab.h"
+
+#include <jansson.h>
+
+enum { TOKENIZER_MAX_STEPS = 32, TOKENIZER_MAX_TEMPLATE = 32 };
+
+typedef struct AddedToken {
+    const char *text; // what is searched, borrowed from the vocabulary
+    int32_t size_bytes;
+    int32_t id;
+    bool single_word, lstrip, rstrip;
+} AddedToken;
+
+// The added tokens that are searched in one form of the text, in the order of their bytes.
+typedef struct AddedSet {
+    AddedToken *tokens; // owned
+    int n, capacity;
+    int first[257];        // tokens that start with byte b are [first[b], first[b + 1])
+    Pattern *word_pattern; // owned; one word character; NULL without single_word tokens
+} AddedSet;
+
+typedef enum TextStepKind {
+    STEP_PREPEND,       // normalizer: content
+    STEP_REPLACE,       // normalizer, decoder: pattern by content
+    STEP_BYTE_FALLBACK, // decoder: <0xNN> to bytes
+    STEP_FUSE,          // decoder: all tokens into one
+    STEP_STRIP,         // decoder: up to `start` and `stop` times content from the ends
+    STEP_BYTE_LEVEL,    // decoder: byte-level characters to bytes
+} TextStepKind;
+
+typedef struct TextStep {
+    TextStepKind kind;
+    Bytes pattern, content; // owned
+    int64_t start, stop;
+} TextStep;
+
+typedef struct SplitStep {
+    Pattern *pattern; // owned; its matches and what is between them are pieces; NULL: no split
+    bool add_prefix_space;
+} SplitStep;
+
+struct Tokenizer {
+    Model model;
+    AddedSet added_raw, added_normalized;
+    TextStep normalizer[TOKENIZER_MAX_STEPS];
+    int n_normalizer;
+    SplitStep splits[TOKENIZER_MAX_STEPS];
+    int n_splits;
+    bool has_byte_level;
+    TextStep decoder[TOKENIZER_MAX_STEPS];
+    int n_decoder;
+    bool has_decoder; // without one, tokens are joined by spaces
+    int32_t prefix[TOKENIZER_MAX_TEMPLATE], suffix[TOKENIZER_MAX_TEMPLATE];
+    int n_prefix, n_suffix;
+    int32_t bos_id, eos_id;
+    uint64_t serial; // tells tokenizers apart for the word caches
+    char sha256[SHA256_HEX_BYTES];
+};
+
+typedef struct Symbol {
+    int32_t id; // -1: merged into the symbol on its left
+    int32_t previous, next;
+} Symbol;
+
+typedef struct WordSlot WordSlot;
+
+typedef struct TokenScratch {
+    uint64_t serial; // of the tokenizer whose words are in the cache
+    WordSlot *words; // owned; the word cache
+    Bytes repaired, normalized, normalized_other, prefixed, mapped;
+    Symbol *symbols; // owned
+    int64_t symbols_capacity;
+    uint64_t *heap; // owned; rank << 32 | position
+    int64_t heap_size, heap_capacity;
+    PatternMatch *match; // owned
+} TokenScratch;
+
+// What the stages of one tokenizer_encode() share.
+typedef struct EncodeRun {
+    const Tokenizer *tokenizer;
+    TokenScratch *scratch;
+    TokenBuffer *out;
+} EncodeRun;
+
+// tokenizer.c
+Status token_buffer_reserve(TokenBuffer *buffer, int64_t more);
+
+// tokenizer_json.c: everything but bos, eos and sha256. On errors the caller releases.
+Status tokenizer_json_read(Tokenizer *tokenizer, const char *path);
+// BAD_INPUT unless `object` is an object whose keys are all in `keys`: " one two ".
+Status tokenizer_only_keys(const json_t *object, const char *where, const char *keys);
+
+// tokenizer_steps.c
+Status steps_read_normalizer(Tokenizer *tokenizer, const json_t *object, const char *where);
+Status steps_read_pre_tokenizer(Tokenizer *tokenizer, const json_t *object, const char *where);
+Status steps_read_post_processor(Tokenizer *tokenizer, const json_t *object, const char *where);
+Status steps_read_decoder(Tokenizer *tokenizer, const json_t *object, const char *where);
+void steps_release(Tokenizer *tokenizer);
+
+// tokenizer_added.c
+typedef struct AddedMatch {
+    int64_t gap_start, gap_end; // text before the token
+    int32_t id;                 // -1: the rest of the text, no token
+} AddedMatch;
+
+typedef struct AddedCursor {
+    int64_t search, emitted; // both start at 0
+    bool finished;
+} AddedCursor;
+
+Status added_put(AddedSet *set, const AddedToken *token);
+Status added_finish(AddedSet *set); // sorts; BAD_INPUT if two tokens are written the same
+void added_release(AddedSet *set);
+// The next token of the text, leftmost, then longest; false when all of the text was given.
+Status added_next(const AddedSet *set, TokenScratch *scratch, const char *text, int64_t size_bytes,
+                  AddedCursor *cursor, AddedMatch *out, bool *found);
+
+// tokenizer_split.c
+Status normalizer_apply(const TextStep *steps, int n_steps, Bytes *out, Bytes *other,
+                        const char *text, int64_t size_bytes);
+Status split_text(EncodeRun *run, const char *text, int64_t size_bytes);
+
+// tokenizer_bpe.c
+Status bpe_encode_piece(EncodeRun *run, const char *text, int64_t size_bytes);
+void bpe_scratch_release(TokenScratch *scratch);
+
+#endif

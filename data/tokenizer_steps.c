@@ -1,0 +1,262 @@
+// The steps of tokenizer.json: normalizer, pre-tokenizer, post-processor, decoder. A Sequence is
+// flattened; its depth is bounded by the JSON parser's.
+#include "data/tokenizer_parts.h"
+
+#include "base/json.h"
+
+#include <string.h>
+
+static Status flag_or(bool *out, const json_t *object, const char *where, const char *key,
+                      bool otherwise)
+{
+    *out = otherwise;
+    return json_has(object, key) ? json_get_bool(out, object, where, key) : OK;
+}
+
+static Status copy_string(Bytes *out, const json_t *object, const char *where, const char *key)
+{
+    const char *text;
+    TRY(json_get_string(&text, object, where, key));
+    return bytes_append(out, text, (int64_t)strlen(text));
+}
+
+// The members of a Sequence; BAD_INPUT unless `key` is a list.
+static Status get_list(const json_t **out, const json_t *object, const char *where, const char *key)
+{
+    const json_t *list = json_object_get(object, key);
+    if (!json_is_array(list))
+        return fail(BAD_INPUT, "%s: '%s' is missing or not a list", where, key);
+    *out = list;
+    return OK;
+}
+
+static Status take_step(int *n, const char *where)
+{
+    if (*n == TOKENIZER_MAX_STEPS)
+        return fail(BAD_INPUT, "%s: more than %d steps", where, TOKENIZER_MAX_STEPS);
+    ++*n;
+    return OK;
+}
+
+static Status read_replace(TextStep *step, const json_t *object, const char *where)
+{
+    TRY(tokenizer_only_keys(object, where, " type pattern content "));
+    const json_t *pattern = json_object_get(object, "pattern");
+    TRY(tokenizer_only_keys(pattern, where, " String "));
+    TRY(copy_string(&step->pattern, pattern, where, "String"));
+    if (step->pattern.size == 0)
+        return fail(BAD_INPUT, "%s: Replace has an empty pattern", where);
+    return copy_string(&step->content, object, where, "content");
+}
+
+Status steps_read_normalizer(Tokenizer *t, const json_t *object, const char *where)
+{
+    const char *type;
+    TRY(json_get_string(&type, object, where, "type"));
+    if (strcmp(type, "Sequence") == 0) {
+        const json_t *list;
+        TRY(tokenizer_only_keys(object, where, " type normalizers "));
+        TRY(get_list(&list, object, where, "normalizers"));
+        for (size_t i = 0; i < json_array_size(list); i++)
+            TRY(steps_read_normalizer(t, json_array_get(list, i), where));
+        return OK;
+    }
+    TextStep *step = &t->normalizer[t->n_normalizer];
+    TRY(take_step(&t->n_normalizer, where));
+    if (strcmp(type, "Prepend") == 0) {
+        step->kind = STEP_PREPEND;
+        TRY(tokenizer_only_keys(object, where, " type prepend "));
+        return copy_string(&step->content, object, where, "prepend");
+    }
+    if (strcmp(type, "Replace") == 0) {
+        step->kind = STEP_REPLACE;
+        return read_replace(step, object, where);
+    }
+    return fail(BAD_INPUT, "%s: type '%.100s' is not supported", where, type);
+}
+
+static Status read_byte_level(Tokenizer *t, SplitStep *step, const json_t *object,
+                              const char *where)
+{
+    bool use_regex, trim;
+    TRY(tokenizer_only_keys(object, where, " type add_prefix_space trim_offsets use_regex "));
+    TRY(json_get_bool(&step->add_prefix_space, object, where, "add_prefix_space"));
+    TRY(flag_or(&trim, object, where, "trim_offsets", true));
+    TRY(flag_or(&use_regex, object, where, "use_regex", true));
+    t->has_byte_level = true;
+    return use_regex ? pattern_compile(&step->pattern, PATTERN_GPT2) : OK;
+}
+
+Status steps_read_pre_tokenizer(Tokenizer *t, const json_t *object, const char *where)
+{
+    const char *type;
+    TRY(json_get_string(&type, object, where, "type"));
+    if (strcmp(type, "Sequence") == 0) {
+        const json_t *list;
+        TRY(tokenizer_only_keys(object, where, " type pretokenizers "));
+        TRY(get_list(&list, object, where, "pretokenizers"));
+        for (size_t i = 0; i < json_array_size(list); i++)
+            TRY(steps_read_pre_tokenizer(t, json_array_get(list, i), where));
+        return OK;
+    }
+    // What follows ByteLevel would see its stand-in characters instead of the text.
+    if (t->has_byte_level)
+        return fail(BAD_INPUT, "%s: type '%.100s' after ByteLevel is not supported", where, type);
+    SplitStep *step = &t->splits[t->n_splits];
+    TRY(take_step(&t->n_splits, where));
+    if (strcmp(type, "ByteLevel") == 0)
+        return read_byte_level(t, step, object, where);
+    if (strcmp(type, "Digits") == 0) {
+        bool individual;
+        TRY(tokenizer_only_keys(object, where, " type individual_digits "));
+        TRY(json_get_bool(&individual, object, where, "individual_digits"));
+        return pattern_compile(&step->pattern,
+                               individual ? PATTERN_NUMERIC_CHAR : PATTERN_NUMERIC_RUN);
+    }
+    return fail(BAD_INPUT, "%s: type '%.100s' is not supported", where, type);
+}
+
+static Status read_strip(TextStep *step, const json_t *object, const char *where)
+{
+    TRY(tokenizer_only_keys(object, where, " type content start stop "));
+    TRY(copy_string(&step->content, object, where, "content"));
+    if (step->content.size == 0 ||
+        utf8_length((unsigned char)step->content.data[0]) != step->content.size)
+        return fail(BAD_INPUT, "%s: Strip's 'content' is not one character", where);
+    TRY(json_get_int(&step->start, object, where, "start", 0, INT32_MAX));
+    return json_get_int(&step->stop, object, where, "stop", 0, INT32_MAX);
+}
+
+Status steps_read_decoder(Tokenizer *t, const json_t *object, const char *where)
+{
+    const char *type;
+    TRY(json_get_string(&type, object, where, "type"));
+    if (strcmp(type, "Sequence") == 0) {
+        const json_t *list;
+        TRY(tokenizer_only_keys(object, where, " type decoders "));
+        TRY(get_list(&list, object, where, "decoders"));
+        for (size_t i = 0; i < json_array_size(list); i++)
+            TRY(steps_read_decoder(t, json_array_get(list, i), where));
+        return OK;
+    }
+    TextStep *step = &t->decoder[t->n_decoder];
+    TRY(take_step(&t->n_decoder, where));
+    if (strcmp(type, "Replace") == 0) {
+        step->kind = STEP_REPLACE;
+        return read_replace(step, object, where);
+    }
+    if (strcmp(type, "Strip") == 0) {
+        step->kind = STEP_STRIP;
+        return read_strip(step, object, where);
+    }
+    if (strcmp(type, "ByteLevel") == 0) {
+        step->kind = STEP_BYTE_LEVEL;
+        return tokenizer_only_keys(object, where, " type add_prefix_space trim_offsets use_regex ");
+    }
+    if (strcmp(type, "ByteFallback") == 0 || strcmp(type, "Fuse") == 0) {
+        step->kind = type[0] == 'F' ? STEP_FUSE : STEP_BYTE_FALLBACK;
+        return tokenizer_only_keys(object, where, " type ");
+    }
+    return fail(BAD_INPUT, "%s: type '%.100s' is not supported", where, type);
+}
+
+// Puts ids after the suffix, or before the prefix: a later processor wraps what is there.
+static Status wrap_ids(int32_t *ids, int *n, const int32_t *more, int n_more, bool in_front,
+                       const char *where)
+{
+    if (*n + n_more > TOKENIZER_MAX_TEMPLATE)
+        return fail(BAD_INPUT, "%s: the template adds more than %d tokens", where,
+                    TOKENIZER_MAX_TEMPLATE);
+    if (in_front && *n > 0)
+        memmove(ids + n_more, ids, (size_t)*n * sizeof *ids);
+    if (n_more > 0)
+        memcpy(in_front ? ids : ids + *n, more, (size_t)n_more * sizeof *ids);
+    *n += n_more;
+    return OK;
+}
+
+// Appends the ids that the template's special token `name` stands for.
+static Status read_template_token(const Tokenizer *t, const json_t *object, const char *where,
+                                  const char *name, int32_t *ids, int *n)
+{
+    const json_t *list;
+    const json_t *token = json_object_get(json_object_get(object, "special_tokens"), name);
+    if (token == NULL)
+        return fail(BAD_INPUT, "%s: special token '%.100s' of the template is not defined", where,
+                    name);
+    TRY(get_list(&list, token, where, "ids"));
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *id = json_array_get(list, i);
+        int64_t value = json_is_integer(id) ? json_integer_value(id) : -1;
+        if (value < 0 || value >= t->model.vocab.n_ids || t->model.vocab.tokens[value].text == NULL)
+            return fail(BAD_INPUT, "%s: special token '%.100s' has an id of no token (%lld)", where,
+                        name, (long long)value);
+        if (*n == TOKENIZER_MAX_TEMPLATE)
+            return fail(BAD_INPUT, "%s: the template adds more than %d tokens", where,
+                        TOKENIZER_MAX_TEMPLATE);
+        ids[(*n)++] = (int32_t)value;
+    }
+    return OK;
+}
+
+static Status read_template(Tokenizer *t, const json_t *object, const char *where)
+{
+    int32_t ids[2][TOKENIZER_MAX_TEMPLATE]; // before and after the text
+    int n[2] = {0, 0}, side = 0;
+    const json_t *single;
+    TRY(tokenizer_only_keys(object, where, " type single pair special_tokens "));
+    TRY(get_list(&single, object, where, "single"));
+    for (size_t i = 0; i < json_array_size(single); i++) {
+        const json_t *piece = json_array_get(single, i), *sequence, *token;
+        TRY(tokenizer_only_keys(piece, where, " SpecialToken Sequence "));
+        sequence = json_object_get(piece, "Sequence");
+        token = json_object_get(piece, "SpecialToken");
+        const char *id;
+        TRY(json_get_string(&id, sequence != NULL ? sequence : token, where, "id"));
+        if (sequence != NULL) {
+            if (token != NULL || side != 0 || strcmp(id, "A") != 0)
+                return fail(BAD_INPUT, "%s: 'single' is not one sequence A and special tokens",
+                            where);
+            side = 1;
+        } else {
+            TRY(read_template_token(t, object, where, id, ids[side], &n[side]));
+        }
+    }
+    if (side == 0)
+        return fail(BAD_INPUT, "%s: 'single' is not one sequence A and special tokens", where);
+    TRY(wrap_ids(t->prefix, &t->n_prefix, ids[0], n[0], true, where));
+    return wrap_ids(t->suffix, &t->n_suffix, ids[1], n[1], false, where);
+}
+
+Status steps_read_post_processor(Tokenizer *t, const json_t *object, const char *where)
+{
+    const char *type;
+    TRY(json_get_string(&type, object, where, "type"));
+    if (strcmp(type, "Sequence") == 0) {
+        const json_t *list;
+        TRY(tokenizer_only_keys(object, where, " type processors "));
+        TRY(get_list(&list, object, where, "processors"));
+        for (size_t i = 0; i < json_array_size(list); i++)
+            TRY(steps_read_post_processor(t, json_array_get(list, i), where));
+        return OK;
+    }
+    if (strcmp(type, "ByteLevel") == 0) // changes offsets only
+        return tokenizer_only_keys(object, where, " type add_prefix_space trim_offsets use_regex ");
+    if (strcmp(type, "TemplateProcessing") == 0)
+        return read_template(t, object, where);
+    return fail(BAD_INPUT, "%s: type '%.100s' is not supported", where, type);
+}
+
+void steps_release(Tokenizer *t)
+{
+    for (int i = 0; i < t->n_normalizer; i++) {
+        bytes_release(&t->normalizer[i].pattern);
+        bytes_release(&t->normalizer[i].content);
+    }
+    for (int i = 0; i < t->n_decoder; i++) {
+        bytes_release(&t->decoder[i].pattern);
+        bytes_release(&t->decoder[i].content);
+    }
+    for (int i = 0; i < t->n_splits; i++)
+        pattern_release(t->splits[i].pattern);
+}
