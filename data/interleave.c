@@ -120,6 +120,8 @@ static int choose(const Interleave *interleave)
 static int step(Interleave *interleave)
 {
     Position *now = &interleave->now;
+    if (now->index % MARK_SAMPLES == 0)
+        position_copy(&interleave->mark, now, interleave->n);
     const int chosen = choose(interleave);
     for (int i = 0; i < interleave->n; i++)
         now->credits[i] += interleave->shares[i];
@@ -138,11 +140,8 @@ int interleave_at(Interleave *interleave, int64_t index, int64_t *nth)
         else
             position_reset(&interleave->now, interleave->n);
     }
-    while (interleave->now.index < index) {
-        if (interleave->now.index % MARK_SAMPLES == 0)
-            position_copy(&interleave->mark, &interleave->now, interleave->n);
+    while (interleave->now.index < index)
         step(interleave);
-    }
     const int source = step(interleave);
     *nth = interleave->now.counts[source] - 1;
     return source;

@@ -218,7 +218,7 @@ void tokenizer_release(Tokenizer *tokenizer)
 {
     if (tokenizer == NULL)
         return;
-    model_release(&tokenizer->model);
+    vocab_model_release(&tokenizer->model);
     added_release(&tokenizer->added_raw);
     added_release(&tokenizer->added_normalized);
     steps_release(tokenizer);

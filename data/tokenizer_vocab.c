@@ -332,7 +332,7 @@ void model_finish(Model *model)
     model->words_end_at_space = words_end_at_space(model);
 }
 
-void model_release(Model *model)
+void vocab_model_release(Model *model)
 {
     for (int32_t id = 0; id < model->vocab.n_ids; id++) {
         free(model->vocab.tokens[id].text);

@@ -64,7 +64,7 @@ Status model_read_files(Model *model, const json_t *vocab, const char *vocab_pat
                         const char *merges, int64_t merges_bytes, const char *merges_path);
 // The tables that follow from the others; call it once byte_level is known.
 void model_finish(Model *model);
-void model_release(Model *model);
+void vocab_model_release(Model *model);
 
 // NULL if the two do not merge.
 const Merge *model_merge(const Model *model, int32_t left, int32_t right);
