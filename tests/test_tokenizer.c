@@ -432,6 +432,7 @@ static void test_what_is_not_supported_is_refused_by_name(void **state)
         {"model.vocab.a", "-1", "token 'a' has id -1, allowed are 0 to 4194303"},
         {"model.vocab.a", "4194304", "token 'a' has id 4194304"},
         {"model.vocab.<s>", "2", "both have id 2"},
+        {"model.vocab.x\ny", "2", "tokens '</s>' and 'x?y' both have id 2"},
         {"model.merges", "{}", "'merges' is missing or not a list"},
         {"model.merges.0", "7", "merge 0 is neither \"a b\" nor"},
         {"model.merges.0", "[\"a\"]", "merge 0 is neither \"a b\" nor"},
