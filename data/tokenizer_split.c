@@ -123,7 +123,8 @@ static Status split_normalized(EncodeRun *run, const char *text, int64_t size)
     for (;;) {
         AddedMatch match;
         bool found;
-        TRY(added_next(&tokenizer->added_normalized, scratch, text, size, &cursor, &match, &found));
+        TRY(added_next(&tokenizer->added_normalized, scratch->match, text, size, &cursor, &match,
+                       &found));
         if (!found)
             return OK;
         if (match.gap_end > match.gap_start)
@@ -139,8 +140,8 @@ Status split_text(EncodeRun *run, const char *text, int64_t size_bytes)
     for (;;) {
         AddedMatch match;
         bool found;
-        TRY(added_next(&run->tokenizer->added_raw, run->scratch, text, size_bytes, &cursor, &match,
-                       &found));
+        TRY(added_next(&run->tokenizer->added_raw, run->scratch->match, text, size_bytes, &cursor,
+                       &match, &found));
         if (!found)
             return OK;
         if (match.gap_end > match.gap_start)
