@@ -5,6 +5,7 @@
 #include "data/tokenizer_parts.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -143,6 +144,7 @@ static Status set_gpt2_steps(Tokenizer *tokenizer)
     tokenizer->has_byte_level = tokenizer->has_decoder = true;
     tokenizer->n_splits = tokenizer->n_decoder = 1;
     tokenizer->decoder[0].kind = STEP_BYTE_LEVEL;
+    tokenizer->splits[0].kind = SPLIT_PATTERN;
     TRY(pattern_compile(&tokenizer->splits[0].pattern, PATTERN_GPT2));
     int32_t id = tokenizer_find(tokenizer, "<|endoftext|>");
     if (id < 0)
@@ -197,6 +199,17 @@ static Status read_files(Tokenizer *tokenizer, const char *dir)
     return find_bos_eos(tokenizer, dir);
 }
 
+// Tokens that an error quotes may hold line ends and other control characters.
+static Status fail_in_one_line(Status status)
+{
+    char text[2048];
+    snprintf(text, sizeof text, "%s", fail_text());
+    for (char *p = text; *p != '\0'; p++)
+        if ((unsigned char)*p < ' ' || *p == 0x7F)
+            *p = '?';
+    return fail(status, "%s", text);
+}
+
 Status tokenizer_load(Tokenizer **out, const char *dir)
 {
     static _Atomic uint64_t next_serial = 1;
@@ -207,7 +220,7 @@ Status tokenizer_load(Tokenizer **out, const char *dir)
     Status status = read_files(tokenizer, dir);
     if (status != OK) {
         tokenizer_release(tokenizer);
-        return status;
+        return fail_in_one_line(status);
     }
     *out = tokenizer;
     return OK;

@@ -100,8 +100,11 @@ static Status read_added_token(Tokenizer *t, const json_t *object, const char *w
     added.text = token->text;
     added.size_bytes = token->size_bytes;
     added.id = (int32_t)id;
-    if (normalized)
-        TRY(set_searched_text(t, token, &added));
+    if (normalized) {
+        Status status = set_searched_text(t, token, &added);
+        if (status != OK)
+            return fail_within(status, "%s", where);
+    }
     return added_put(normalized ? &t->added_normalized : &t->added_raw, &added);
 }
 

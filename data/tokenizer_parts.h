@@ -56,8 +56,16 @@ typedef struct TextStep {
     int64_t start, stop;
 } TextStep;
 
+typedef enum SplitKind {
+    SPLIT_NONE,       // the whole piece
+    SPLIT_PATTERN,    // matches of the pattern, and what is between them
+    SPLIT_EACH_DIGIT, // numeric characters, and what is between them
+    SPLIT_DIGIT_RUNS, // runs of them, and what is between them
+} SplitKind;
+
 typedef struct SplitStep {
-    Pattern *pattern; // owned; its matches and what is between them are pieces; NULL: no split
+    SplitKind kind;
+    Pattern *pattern; // owned; for digits: one numeric character; NULL for SPLIT_NONE
     bool add_prefix_space;
 } SplitStep;
 
@@ -73,7 +81,8 @@ struct Tokenizer {
     int n_decoder;
     bool has_decoder; // without one, tokens are joined by spaces
     int32_t prefix[TOKENIZER_MAX_TEMPLATE], suffix[TOKENIZER_MAX_TEMPLATE];
-    int n_prefix, n_suffix;
+    int n_prefix, n_suffix; // what the template puts around a text
+    bool has_template;
     int32_t bos_id, eos_id;
     uint64_t serial; // tells tokenizers apart for the word caches
     char sha256[SHA256_HEX_BYTES];

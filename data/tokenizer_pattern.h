@@ -22,7 +22,6 @@ typedef struct PatternMatch PatternMatch;
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 // Rust's char::is_numeric, which follows a newer Unicode than the library's patterns do.
 #define PATTERN_NUMERIC_CHAR "\\p{numeric}"
-#define PATTERN_NUMERIC_RUN  "\\p{numeric}+"
 // Rust regex's \w.
 #define PATTERN_WORD_CHAR "\\w"
 

@@ -45,6 +45,40 @@ static Status split_by_pattern(EncodeRun *run, int step, const char *text, int64
     return OK;
 }
 
+// Whether a character is numeric; PCRE2 is asked about those beyond ASCII only.
+static Status is_numeric(EncodeRun *run, const SplitStep *split, const char *text, bool *numeric)
+{
+    unsigned char first = (unsigned char)text[0];
+    *numeric = first >= '0' && first <= '9';
+    if (first < 0x80)
+        return OK;
+    int64_t start, end;
+    TRY(pattern_find(split->pattern, run->scratch->match, text, utf8_length(first), 0, &start,
+                     &end));
+    *numeric = start == 0;
+    return OK;
+}
+
+// Cuts at the ends of runs of numeric and of other characters, and between numeric ones if each is
+// a piece of its own.
+static Status split_digits(EncodeRun *run, int step, const char *text, int64_t size)
+{
+    const SplitStep *split = &run->tokenizer->splits[step];
+    int64_t start = 0;
+    bool was_numeric = false;
+    for (int64_t at = 0; at < size; at += utf8_length((unsigned char)text[at])) {
+        bool numeric;
+        TRY(is_numeric(run, split, text + at, &numeric));
+        bool cut = numeric != was_numeric || (numeric && split->kind == SPLIT_EACH_DIGIT);
+        if (cut && at > start) {
+            TRY(split_piece(run, step + 1, text + start, at - start));
+            start = at;
+        }
+        was_numeric = numeric;
+    }
+    return split_piece(run, step + 1, text + start, size - start);
+}
+
 // Text of one piece, not empty, that the steps before `step` have made.
 static Status split_piece(EncodeRun *run, int step, const char *text, int64_t size)
 {
@@ -60,7 +94,9 @@ static Status split_piece(EncodeRun *run, int step, const char *text, int64_t si
         text = prefixed->data;
         size = prefixed->size;
     }
-    if (split->pattern == NULL)
+    if (split->kind == SPLIT_EACH_DIGIT || split->kind == SPLIT_DIGIT_RUNS)
+        return split_digits(run, step, text, size);
+    if (split->kind == SPLIT_NONE)
         return split_piece(run, step + 1, text, size);
     return split_by_pattern(run, step, text, size);
 }

@@ -84,6 +84,7 @@ static Status read_byte_level(Tokenizer *t, SplitStep *step, const json_t *objec
     TRY(flag_or(&trim, object, where, "trim_offsets", true));
     TRY(flag_or(&use_regex, object, where, "use_regex", true));
     t->has_byte_level = true;
+    step->kind = use_regex ? SPLIT_PATTERN : SPLIT_NONE;
     return use_regex ? pattern_compile(&step->pattern, PATTERN_GPT2) : OK;
 }
 
@@ -110,8 +111,8 @@ Status steps_read_pre_tokenizer(Tokenizer *t, const json_t *object, const char *
         bool individual;
         TRY(tokenizer_only_keys(object, where, " type individual_digits "));
         TRY(json_get_bool(&individual, object, where, "individual_digits"));
-        return pattern_compile(&step->pattern,
-                               individual ? PATTERN_NUMERIC_CHAR : PATTERN_NUMERIC_RUN);
+        step->kind = individual ? SPLIT_EACH_DIGIT : SPLIT_DIGIT_RUNS;
+        return pattern_compile(&step->pattern, PATTERN_NUMERIC_CHAR);
     }
     return fail(BAD_INPUT, "%s: type '%.100s' is not supported", where, type);
 }
@@ -160,21 +161,6 @@ Status steps_read_decoder(Tokenizer *t, const json_t *object, const char *where)
     return fail(BAD_INPUT, "%s: type '%.100s' is not supported", where, type);
 }
 
-// Puts ids after the suffix, or before the prefix: a later processor wraps what is there.
-static Status wrap_ids(int32_t *ids, int *n, const int32_t *more, int n_more, bool in_front,
-                       const char *where)
-{
-    if (*n + n_more > TOKENIZER_MAX_TEMPLATE)
-        return fail(BAD_INPUT, "%s: the template adds more than %d tokens", where,
-                    TOKENIZER_MAX_TEMPLATE);
-    if (in_front && *n > 0)
-        memmove(ids + n_more, ids, (size_t)*n * sizeof *ids);
-    if (n_more > 0)
-        memcpy(in_front ? ids : ids + *n, more, (size_t)n_more * sizeof *ids);
-    *n += n_more;
-    return OK;
-}
-
 // Appends the ids that the template's special token `name` stands for.
 static Status read_template_token(const Tokenizer *t, const json_t *object, const char *where,
                                   const char *name, int32_t *ids, int *n)
@@ -201,31 +187,32 @@ static Status read_template_token(const Tokenizer *t, const json_t *object, cons
 
 static Status read_template(Tokenizer *t, const json_t *object, const char *where)
 {
-    int32_t ids[2][TOKENIZER_MAX_TEMPLATE]; // before and after the text
-    int n[2] = {0, 0}, side = 0;
     const json_t *single;
+    bool after_text = false;
     TRY(tokenizer_only_keys(object, where, " type single pair special_tokens "));
     TRY(get_list(&single, object, where, "single"));
+    if (t->has_template)
+        return fail(BAD_INPUT, "%s: a second TemplateProcessing is not supported", where);
     for (size_t i = 0; i < json_array_size(single); i++) {
-        const json_t *piece = json_array_get(single, i), *sequence, *token;
+        const json_t *piece = json_array_get(single, i);
         TRY(tokenizer_only_keys(piece, where, " SpecialToken Sequence "));
-        sequence = json_object_get(piece, "Sequence");
-        token = json_object_get(piece, "SpecialToken");
+        const json_t *sequence = json_object_get(piece, "Sequence");
+        const json_t *token = json_object_get(piece, "SpecialToken");
         const char *id;
         TRY(json_get_string(&id, sequence != NULL ? sequence : token, where, "id"));
-        if (sequence != NULL) {
-            if (token != NULL || side != 0 || strcmp(id, "A") != 0)
-                return fail(BAD_INPUT, "%s: 'single' is not one sequence A and special tokens",
-                            where);
-            side = 1;
+        if (sequence == NULL) {
+            TRY(read_template_token(t, object, where, id, after_text ? t->suffix : t->prefix,
+                                    after_text ? &t->n_suffix : &t->n_prefix));
+        } else if (token == NULL && !after_text && strcmp(id, "A") == 0) {
+            after_text = true;
         } else {
-            TRY(read_template_token(t, object, where, id, ids[side], &n[side]));
+            return fail(BAD_INPUT, "%s: 'single' is not one sequence A and special tokens", where);
         }
     }
-    if (side == 0)
+    if (!after_text)
         return fail(BAD_INPUT, "%s: 'single' is not one sequence A and special tokens", where);
-    TRY(wrap_ids(t->prefix, &t->n_prefix, ids[0], n[0], true, where));
-    return wrap_ids(t->suffix, &t->n_suffix, ids[1], n[1], false, where);
+    t->has_template = true;
+    return OK;
 }
 
 Status steps_read_post_processor(Tokenizer *t, const json_t *object, const char *where)

@@ -1,9 +1,9 @@
-// The singular vectors are those of the Gram matrix of the shorter side, in double: an order of
-// magnitude quicker than a full SVD of a tall matrix, and as exact where it counts. Squaring loses
-// the directions below sqrt(epsilon) ~ 1e-8 of the largest singular value, which float weights
-// cannot hold either; the product up * down stays a projection of A, so that they only cost an
-// error of that size. Singular values are measured on the projected rows, not taken as square roots
-// of eigenvalues, and no small number is divided by more than its own square root.
+// The singular vectors are those of the Gram matrix of the shorter side, in double: about a third
+// of the work of a full SVD, and as exact where it counts. Squaring loses the directions below
+// sqrt(epsilon) ~ 1e-8 of the largest singular value, which float weights cannot hold either; the
+// product up * down stays a projection of A, so that they only cost an error of that size. Singular
+// values are measured on the projected rows, not taken as square roots of eigenvalues, and a row is
+// divided by no more than the root of its own length.
 #include "model/convert.h"
 
 #include <cblas.h>

@@ -9,7 +9,7 @@
 
 // Large enough that adding to d_head once per block costs little beside the product, small enough
 // to stay far below the activations.
-enum { MOST_TOKENS = 256, LEAST_TOKENS = 32, MOST_LOGITS = 16 << 20 };
+enum { MOST_TOKENS = 256, LEAST_TOKENS = 32, MOST_LOGITS = 16 << 20, SUMMED_IN_FLOAT = 2048 };
 
 int head_block(int V)
 {
@@ -19,21 +19,39 @@ int head_block(int V)
     return tokens < LEAST_TOKENS ? LEAST_TOKENS : tokens;
 }
 
-// Returns log(sum(exp(z))) and leaves exp(z - max) and its sum's inverse for the gradient.
-HOT static float log_sum_exp(float *restrict z, int V, float *restrict inverse_sum)
+HOT static float largest(const float *restrict z, int V)
 {
     float max = z[0];
 #pragma omp simd reduction(max : max)
     for (int v = 0; v < V; v++)
         max = z[v] > max ? z[v] : max;
+    return max;
+}
+
+// z -> exp(z - max); returns their sum.
+HOT static float exponentiate(float *restrict z, int count, float max)
+{
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int v = 0; v < V; v++) {
+    for (int v = 0; v < count; v++) {
         z[v] = vexp(z[v] - max);
         sum += z[v];
     }
-    *inverse_sum = 1.0f / sum;
-    return max + logf(sum);
+    return sum;
+}
+
+// One token's loss; leaves exp(z - max) and the inverse of its sum for the gradient.
+static double token_loss(float *z, int V, int32_t target, float *inverse_sum)
+{
+    // A vocabulary's sum in one float would lose two digits: the parts are added in double. So are
+    // max and target, whose difference is what matters, however large they are.
+    float target_logit = z[target], max = largest(z, V);
+    double sum = 0;
+    for (int first = 0; first < V; first += SUMMED_IN_FLOAT)
+        sum += (double)exponentiate(z + first,
+                                    V - first < SUMMED_IN_FLOAT ? V - first : SUMMED_IN_FLOAT, max);
+    *inverse_sum = (float)(1.0 / sum);
+    return (double)max - (double)target_logit + log(sum);
 }
 
 HOT static void scale_row(float *restrict z, int V, float factor)
@@ -51,8 +69,7 @@ static double block_loss(float *logits, const int32_t *targets, int n_tokens, in
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < n_tokens; n++) {
         float *z = logits + (int64_t)n * V, inverse_sum;
-        float target_logit = z[targets[n]];
-        losses[n] = (double)log_sum_exp(z, V, &inverse_sum) - (double)target_logit;
+        losses[n] = token_loss(z, V, targets[n], &inverse_sum);
         if (wants_gradient) {
             scale_row(z, V, inverse_sum * scale);
             z[targets[n]] -= scale;

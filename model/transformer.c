@@ -256,8 +256,9 @@ void transformer_logits(Workspace *ws, const Model *model, int first, int count,
 {
     const ModelShape *s = &model->shape;
     int D = s->d_model;
-    rmsnorm_forward(ws->normed, ws->inv_rms, ws->hidden + (int64_t)first * D, model->params.norm,
-                    count, D, (float)s->rms_eps);
+    // inv_rms at its own place: a backward that follows reads it.
+    rmsnorm_forward(ws->normed, ws->inv_rms + first, ws->hidden + (int64_t)first * D,
+                    model->params.norm, count, D, (float)s->rms_eps);
     linear_forward(logits, s->vocab_size, ws->normed, D, model->params.head, count, D,
                    s->vocab_size, false);
 }

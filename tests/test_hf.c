@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "model/hf.h"
+#include "model/hf_weights.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -557,6 +558,20 @@ static void test_damaged_indexes_are_refused(void **state)
     }
 }
 
+static void test_each_shard_is_mapped_once(void **state)
+{
+    (void)state;
+    HfWeights weights;
+    const SafeTensors *file;
+    assert_ok(hf_weights_open(&weights, GOLDEN_DIR "/models/mqa_sharded"));
+    assert_int_equal(weights.n_files, 3);
+    assert_ok(hf_weights_find(&file, &weights, "lm_head.weight"));
+    assert_non_null(strstr(file->path, "model-00003-of-00003.safetensors"));
+    assert_ok(hf_weights_find(&file, &weights, "no.such"));
+    assert_null(file);
+    hf_weights_close(&weights);
+}
+
 // ---- models others wrote -----------------------------------------------------------------------
 
 static void test_models_of_transformers_load(void **state)
@@ -638,6 +653,7 @@ int main(void)
         cmocka_unit_test(test_rope_pairs_must_ascend_in_range),
         cmocka_unit_test(test_model_without_its_rope_pairs_is_refused),
         cmocka_unit_test(test_damaged_indexes_are_refused),
+        cmocka_unit_test(test_each_shard_is_mapped_once),
         cmocka_unit_test(test_models_of_transformers_load),
         cmocka_unit_test(test_shapes_of_transformers_configs),
         cmocka_unit_test(test_stories260k_loads),

@@ -2,6 +2,7 @@
 #include "tests/testing.h"
 
 #include "base/file.h"
+#include "data/shard.h"
 #include "model/hf.h"
 #include "train/command.h"
 
@@ -129,6 +130,34 @@ static void test_names_of_any_kind_fit_the_table(void **state)
     assert_contains(text, "F32   [1, 1, 1, 1, 1, 1, 1, 1]        4 B\n");
 }
 
+static void write_shard(const char *path, int eos_id)
+{
+    ShardInfo info = {.vocab_size = 49152, .eos_id = eos_id, .source = "web text"};
+    memset(info.tokenizer_sha256, 'a', SHA256_HEX_BYTES - 1);
+    ShardWriter *writer;
+    assert_ok(shard_create(&writer, path, &info));
+    assert_ok(shard_append(writer, (int32_t[]){5, 6, 7, 0}, 4));
+    assert_ok(shard_append(writer, (int32_t[]){8, 9, 0}, 3));
+    assert_ok(shard_finish(writer));
+}
+
+static void test_token_shard(void **state)
+{
+    (void)state;
+    const char *path = testing_path(shared_dir(), "a.h5");
+    write_shard(path, 0);
+    const char *text = output_of(OK, path);
+    assert_contains(text, "a.h5: token shard\n"
+                          "  tokens        7 (0.00 M)\n"
+                          "  documents     2, 3.5 tokens on average\n"
+                          "  vocabulary    49152\n"
+                          "  document end  token 0\n"
+                          "  tokenizer     sha256 aaaaaaaa");
+    assert_contains(text, "aaaa\n  source        web text\n");
+    write_shard(path, -1);
+    assert_contains(output_of(OK, path), "  document end  no token of its own\n");
+}
+
 static void test_what_cannot_be_inspected_is_named(void **state)
 {
     (void)state;
@@ -140,6 +169,10 @@ static void test_what_cannot_be_inspected_is_named(void **state)
     assert_ok(file_write(path, "x", 1));
     output_of(BAD_INPUT, path);
     assert_non_null(strstr(fail_text(), "a.txt: not a "));
+    path = testing_path(shared_dir(), "bad.h5");
+    assert_ok(file_write(path, "x", 1));
+    output_of(BAD_INPUT, path);
+    assert_non_null(strstr(fail_text(), "bad.h5: not "));
     path = testing_path(shared_dir(), "a.safetensors");
     assert_ok(file_write(path, "x", 1));
     output_of(BAD_INPUT, path);
@@ -153,6 +186,7 @@ int main(void)
         cmocka_unit_test(test_original_model_of_transformers),
         cmocka_unit_test(test_safetensors_groups_the_layers),
         cmocka_unit_test(test_names_of_any_kind_fit_the_table),
+        cmocka_unit_test(test_token_shard),
         cmocka_unit_test(test_what_cannot_be_inspected_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

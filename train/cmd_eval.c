@@ -1,6 +1,5 @@
 // mha2mla eval: loss of a model, original or converted, over the windows of a shard.
-#include "base/checksum.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer_file.h"
 #include "eval/perplexity.h"
 #include "model/hf.h"
 #include "train/blas.h"

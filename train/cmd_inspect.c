@@ -1,6 +1,7 @@
 // `mha2mla inspect PATH`: what a model directory, a safetensors file or a token shard holds, on one
 // screen. Nothing but headers is read.
 #include "base/file.h"
+#include "data/shard.h"
 #include "model/hf.h"
 #include "train/command.h"
 #include "train/options.h"
@@ -251,6 +252,36 @@ close_file:
     return status;
 }
 
+// ---- token shards ------------------------------------------------------------------------------
+
+static Status inspect_shard(const char *path)
+{
+    Shard *shard;
+    TRY(shard_open(&shard, path));
+    ShardInfo info = *shard_info(shard);
+    shard_close(shard);
+    printf("%s: token shard\n", path);
+    print_label("tokens");
+    printf("%lld (%.2f M)\n", (long long)info.n_tokens, (double)info.n_tokens / 1e6);
+    print_label("documents");
+    printf("%lld", (long long)info.n_documents);
+    if (info.n_documents > 0)
+        printf(", %.1f tokens on average", (double)info.n_tokens / (double)info.n_documents);
+    printf("\n");
+    print_label("vocabulary");
+    printf("%d\n", info.vocab_size);
+    print_label("document end");
+    if (info.eos_id >= 0)
+        printf("token %d\n", info.eos_id);
+    else
+        printf("no token of its own\n");
+    print_label("tokenizer");
+    printf("sha256 %s\n", info.tokenizer_sha256);
+    print_label("source");
+    printf("%s\n", info.source);
+    return OK;
+}
+
 // ---- the command -------------------------------------------------------------------------------
 
 static bool ends_with(const char *text, const char *end)
@@ -275,12 +306,15 @@ static Status run(int argc, char **argv)
         return fail(BAD_INPUT, "%s: neither a file nor a directory", path);
     if (ends_with(path, ".safetensors"))
         return inspect_safetensors(path);
-    return fail(BAD_INPUT, "%s: not a model directory or a .safetensors file", path);
+    if (ends_with(path, ".h5"))
+        return inspect_shard(path);
+    return fail(BAD_INPUT, "%s: not a model directory, a .safetensors file or a token shard (.h5)",
+                path);
 }
 
 const Command cmd_inspect = {
     .name = "inspect",
-    .summary = "Show what a model directory or a file of weights holds.",
+    .summary = "Show what a model directory, a file of weights or a token shard holds.",
     .usage = "PATH",
     .example = "mha2mla inspect /models/SmolLM-135M",
     .run = run,

@@ -1,6 +1,5 @@
 // mha2mla score: the calibration pass alone; its file serves any number of conversions.
-#include "base/checksum.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer_file.h"
 #include "model/hf.h"
 #include "train/blas.h"
 #include "train/calibrate.h"
@@ -8,13 +7,12 @@
 
 #include <stdio.h>
 
-static Status open_data(Mixture **out, const Model *model, const char *dir, char *pattern,
+static Status open_data(Mixture **out, const SourceSpec *spec, const Model *model, const char *dir,
                         int seq_len, uint64_t seed)
 {
     char sha256[SHA256_HEX_BYTES];
     TRY(tokenizer_file_sha256(sha256, dir));
-    SourceSpec spec = {.name = "calibration", .shards = &pattern, .n_shards = 1, .weight = 1};
-    return mixture_open(out, &spec, 1, seq_len, seed, sha256[0] != '\0' ? sha256 : NULL,
+    return mixture_open(out, spec, 1, seq_len, seed, sha256[0] != '\0' ? sha256 : NULL,
                         model->shape.vocab_size);
 }
 
@@ -24,12 +22,14 @@ static Status score(const Comm *comm, const char *dir, char *pattern, const char
     Model model = {0};
     Mixture *mixture = NULL;
     RopeScores scores = {0};
+    char name[] = "calibration";
+    SourceSpec spec = {.name = name, .shards = &pattern, .n_shards = 1, .weight = 1};
     Status status = hf_load(&model, dir);
     if (status == OK && shape_is_mla(&model.shape))
         status = fail(BAD_INPUT, "%s: has latent attention already; score its original", dir);
     int T = seq_len > 0 ? (int)seq_len : model.shape.max_positions;
     if (status == OK)
-        status = open_data(&mixture, &model, dir, pattern, T, seed);
+        status = open_data(&mixture, &spec, &model, dir, T, seed);
     TRY_GOTO(release, comm_agree(comm, status));
     TRY_GOTO(release, calibrate_run(&scores, comm, &model, mixture, samples, T));
     TRY_GOTO(release,

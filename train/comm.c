@@ -49,8 +49,11 @@ void comm_stop(Comm *comm)
 
 Status comm_agree(const Comm *comm, Status own)
 {
-    int first = own == OK ? INT_MAX : comm->rank;
-    must(MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD), "agreement");
+    // The lowest rank that failed, and whether one did not.
+    int ranks[2] = {own == OK ? INT_MAX : comm->rank, own == OK ? -1 : 0};
+    must(MPI_Allreduce(MPI_IN_PLACE, ranks, 2, MPI_INT, MPI_MIN, MPI_COMM_WORLD), "agreement");
+    const int first = ranks[0];
+    const bool all_failed = ranks[1] == 0;
     if (first == INT_MAX)
         return OK;
     struct {
@@ -58,7 +61,7 @@ Status comm_agree(const Comm *comm, Status own)
         char text[TEXT_BYTES];
     } cause = {.kind = (int)own};
     if (comm->rank == first) {
-        if (comm->size > 1)
+        if (!all_failed) // what all ranks see is not one rank's trouble
             fail_write_prefix("rank %d on %s", comm->rank, comm->host);
         snprintf(cause.text, sizeof cause.text, "%s", fail_text());
     }

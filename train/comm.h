@@ -26,7 +26,7 @@ Status comm_start(Comm *out);
 void comm_stop(Comm *comm);
 
 // All ranks return the status of the first rank that failed, with its error text, in which the
-// rank and its host are named when there is more than one; OK if none failed.
+// rank and its host are named unless all ranks failed; OK if none did.
 Status comm_agree(const Comm *comm, Status own);
 
 // Sums over ranks, in place, on every rank.

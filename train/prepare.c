@@ -2,7 +2,7 @@
 
 #include "base/log.h"
 #include "data/mixture.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer_file.h"
 #include "model/convert.h"
 #include "model/hf.h"
 #include "train/calibrate.h"
@@ -75,8 +75,7 @@ static Status choose_pairs(Model *mla, const Model *original, const Config *conf
 static Status convert_layers(Model *mla, const Model *original, const Comm *comm)
 {
     double start_s = log_seconds();
-    Status status = OK;
-    convert_shared(mla, original);
+    Status status = convert_shared(mla, original);
     for (int l = comm->rank; l < mla->shape.n_layers && status == OK; l += comm->size)
         status = convert_layer(mla, original, l);
     TRY(comm_agree(comm, status));

@@ -1,0 +1,234 @@
+"""Golden ids and texts of the `tokenizers` library (0.23) for tests/test_tokenizer.c.
+
+    python3 tests/golden/make_tokenizer_golden.py ASSETS_DIR
+
+Trains the two tiny tokenizers in tokenizer_tiny_*/ and writes tokenizer_NAME.json for them and for
+the tokenizers found under ASSETS_DIR: {"cases": [{"text", "ids", "special"?, "decoded"?}]}.
+"special": the ids with the post-processor's tokens, if they differ. "decoded": the text of `special`
+(or `ids`) with special tokens left out, if it differs from `text`.
+"""
+import json
+import os
+import random
+import sys
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+MARK = "\u2581"
+SENTENCES = [
+    "Once upon a time there was a little model that learned to read and to write.",
+    "It's 2024, and we've counted 1,234,567 tokens; they'll say it isn't enough.",
+    "The latent vector is small, the cache is smaller, and the heads don't mind.",
+    "def attention(query, key, value):\n    return softmax(query @ key.T) @ value\n",
+    "Low rank, high hopes: keys and values share what they know about the text.",
+    "Gr\u00fc\u00dfe aus K\u00f6ln, d\u00e9j\u00e0 vu, na\u00efve caf\u00e9; \u041f\u0440\u0438\u0432\u0435\u0442, \u043c\u0438\u0440!",
+    "the the the there then they them these those that than this and and and",
+]
+HARD = [
+    "", " ", "  ", "\n", "\t", "\r\n", "a", " a", "a ", "  a  b   c    ", "\n\n\n  \n a \n",
+    "I'm you're he's we've they'll I'd can't 'S 'RE it''s 'tis", "''''", "don\u2019t",
+    "1234567890 12.5 1,000 0x1F 3a4b \u00b2\u00bd \u0663\u0664 \u2167 \u4e09 \U0001d7d8",
+    "tabs\tand\ttabs\t\t\tmore", " " * 40 + "x" + " " * 17, "\u00a0nbsp\u00a0\u3000wide\u2003em\u200bzero\u180emvs\u0085nel\u2028ls",
+    "\u4f60\u597d\uff0c\u4e16\u754c\u3002\u65e5\u672c\u8a9e\u306e\u30c6\u30ad\u30b9\u30c8\ud55c\uad6d\uc5b4 \uc548\ub155",
+    "\U0001f469\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466 \U0001f44d\U0001f3fd \U0001f1e9\U0001f1ea \u2764\ufe0f\U0001f600\U0001f600",
+    "e\u0301 n\u0303o a\u0300\u0301\u0302 Z\u0351\u036b\u0343 \u0915\u094d\u0937\u093f \u0e01\u0e33",
+    "\u05e9\u05dc\u05d5\u05dd \u0627\u0644\u0633\u0644\u0627\u0645 \u0639\u0644\u064a\u0643\u0645 \u202eabc\u202c",
+    "a\x00b\x01\x02\x1b[0m\x7f\x80\x9f\ufeff\ufffd\ufffe\U0010ffff",
+    "for (int i = 0; i < n; i++) {\n\tx[i] += y[i] * 2;  // sum\n}\n",
+    "<|endoftext|>", "a<|endoftext|>b <|endoftext|> c<|endoftext|><|endoftext|>", "<s>", "</s>",
+    "<s> a</s>b <s>\n</s>  <unk> x<unk>y", "<|im_start|>user\nhi<|im_end|>\n", "<|endoftext", "<<s>>",
+    "<0x41><0x0A>", MARK + "a" + MARK + MARK + "b" + MARK, MARK, "a" + MARK + " " + MARK + " b",
+    "supercalifragilisticexpialidocious" * 3, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "http://example.org/a?b=c&d=%20#e user@example.org", "\\frac{1}{2} \\alpha_{i}^{2} $x^2$",
+    "\U00031350\U0001e5d0\U00011de0\U00016ff4\U0001d2c5\u1c89\ua7cb\u0897",  # newer than Unicode 14
+]
+PIECES = [" ", "  ", "\n", "\t", "'s", "'ll", "\u00a0", "\u3000", MARK, "<s>", "</s>", "<|endoftext|>",
+          "12", "\u00bd", "the", " and", "\u200d", "\u0301", "\U0001f600", "\u4e2d"]
+
+
+def random_text(rng):
+    out = []
+    for _ in range(rng.randrange(1, 9)):
+        kind = rng.random()
+        if kind < 0.3:
+            out.append(chr(rng.randrange(32, 127)))
+        elif kind < 0.7:
+            out.append(rng.choice(PIECES))
+        elif kind < 0.85:
+            out.append(chr(rng.randrange(0x80, 0x3000)))
+        else:
+            code = rng.randrange(0x110000)
+            out.append(chr(code) if not 0xD800 <= code < 0xE000 else "?")
+    return "".join(out)
+
+
+def train_bytelevel(path):
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    tokenizer.train_from_iterator(SENTENCES, trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    tokenizer.save(path)
+
+
+def train_spm(path):
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=MARK, prepend_scheme="always")
+    tokens = ["<unk>", "<s>", "</s>"] + ["<0x%02X>" % b for b in range(256)]
+    tokenizer.train_from_iterator(SENTENCES, trainers.BpeTrainer(
+        vocab_size=400, special_tokens=tokens, limit_alphabet=60, show_progress=False))
+    root = json.loads(tokenizer.to_str())
+    root["added_tokens"] = root["added_tokens"][:3]
+    root["model"].update(unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    root["model"]["merges"] = [" ".join(merge) for merge in root["model"]["merges"]]
+    tokenizer = Tokenizer.from_str(json.dumps(root))
+    tokenizer.normalizer = normalizers.Sequence([
+        normalizers.Prepend(MARK), normalizers.Replace(" ", MARK)])
+    tokenizer.pre_tokenizer = None
+    tokenizer.decoder = decoders.Sequence([
+        decoders.Replace(MARK, " "), decoders.ByteFallback(), decoders.Fuse(),
+        decoders.Strip(" ", 1, 0)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A <s>:1 $B:1", special_tokens=[("<s>", 1), ("</s>", 2)])
+    root = json.loads(tokenizer.to_str())
+    root["model"]["merges"] = [" ".join(merge) for merge in root["model"]["merges"]]
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump(root, f, ensure_ascii=False, separators=(",", ":"))
+
+
+def write_variant(name, base, change):
+    with open(os.path.join(HERE, "tokenizer_%s/tokenizer.json" % base), encoding="utf-8") as f:
+        root = json.load(f)
+    change(root)
+    folder = os.path.join(HERE, "tokenizer_" + name)
+    os.makedirs(folder, exist_ok=True)
+    with open(folder + "/tokenizer.json", "w", encoding="utf-8") as f:
+        json.dump(root, f, ensure_ascii=False, separators=(",", ":"))
+
+
+def add_flags(root):
+    """Every flag of added tokens; unknown characters as <unk>, not fused."""
+    root["model"].update(byte_fallback=False, fuse_unk=False)
+    next_id = len(root["model"]["vocab"])
+    for content, flags in (("[L]", ["lstrip"]), ("[R]", ["rstrip"]), ("[LR]", ["lstrip", "rstrip", "special"]),
+                           ("word", ["single_word"]), ("[N]", ["normalized"]), ("a b", ["normalized"]),
+                           ("[L", []), (" [S", ["special"])):
+        token = {"id": next_id, "content": content}
+        token.update({f: f in flags for f in ("single_word", "lstrip", "rstrip", "normalized", "special")})
+        root["added_tokens"].append(token)
+        next_id += 1
+
+
+def add_prefix(root):
+    """A space before every piece, digits in runs, whole words first, a template around it all."""
+    root["pre_tokenizer"]["pretokenizers"][0]["individual_digits"] = False
+    root["pre_tokenizer"]["pretokenizers"][1]["add_prefix_space"] = True
+    root["model"]["ignore_merges"] = True
+    root["model"]["vocab"]["\u0120tokens;"] = len(root["model"]["vocab"])
+    sequence = {"Sequence": {"id": "A", "type_id": 0}}
+    token = lambda name: {"SpecialToken": {"id": name, "type_id": 0}}
+    template = {
+        "type": "TemplateProcessing", "pair": [sequence],
+        "single": [token("<|im_start|>"), token("<|im_end|>"), sequence, token("<|im_end|>")],
+        "special_tokens": {"<|im_start|>": {"id": "<|im_start|>", "ids": [1, 0], "tokens": ["a", "b"]},
+                           "<|im_end|>": {"id": "<|im_end|>", "ids": [2], "tokens": ["c"]}}}
+    root["post_processor"] = {"type": "Sequence", "processors": [root["post_processor"], template]}
+
+
+FLAGGED = ["a  [L]  b", "a  [R]  b", " \u3000[LR]\n\tb", "word", "a word b", "words", "wordword", "(word)",
+           "w\u00f6word", "word\u0301", "word\u200d", "word_", "word1", "[N]", "x [N] y", "a b", "xa b", "a b a b",
+           "[L[L][L", "[R] [S x", "[R]   [L]", "[LR] [LR]", "  [LR]", "word [S [L]", "\U0001f600\U0001f600 \u4e2d"]
+PREFIXED = ["tokens;", "the tokens; 12tokens; 3", "12ab345", "a12 b"]
+
+
+def load_gpt2(folder):
+    tokenizer = Tokenizer(models.BPE.from_file(folder + "/vocab.json", folder + "/merges.txt"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    return tokenizer
+
+
+def load_repaired(path):
+    """Llama-2's file in some copies has spaces for no-break spaces: the library refuses it. The test
+    repairs it in the same way."""
+    with open(path, encoding="utf-8") as f:
+        root = json.load(f)
+    model = root["model"]
+    model["vocab"] = {text.replace(" ", "\u00a0"): i for text, i in model["vocab"].items()}
+
+    def repaired(merge):
+        if merge.count(" ") == 1:
+            return merge
+        cut = len(merge) // 2 if set(merge) == {" "} else 1
+        return merge[:cut].replace(" ", "\u00a0") + " " + merge[cut + 1:].replace(" ", "\u00a0")
+
+    model["merges"] = [repaired(merge) for merge in model["merges"]]
+    return Tokenizer.from_str(json.dumps(root))
+
+
+def excerpts(assets):
+    out = []
+    for name, start, length in (("tinystories-valid.txt", 5000, 2500), ("wikitext2-test.txt", 60000, 2500)):
+        path = os.path.join(assets, "text", name)
+        if os.path.exists(path):
+            with open(path, encoding="utf-8", newline="") as f:
+                out.append(f.read()[start:start + length])
+    return out
+
+
+def write_golden(name, tokenizer, texts):
+    special = {i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special}
+    cases = []
+    for text in texts:
+        case = {"text": text, "ids": tokenizer.encode(text, add_special_tokens=False).ids}
+        ids = tokenizer.encode(text).ids
+        if ids != case["ids"]:
+            case["special"] = ids
+        # The library keeps special tokens with "normalized": true; leaving them out is what we do.
+        decoded = tokenizer.decode([i for i in ids if i not in special], skip_special_tokens=False)
+        if decoded != text:
+            case["decoded"] = decoded
+        cases.append(case)
+    with open(os.path.join(HERE, "tokenizer_%s.json" % name), "w", encoding="utf-8") as f:
+        f.write('{"cases":[\n')
+        f.write(",\n".join(json.dumps(c, ensure_ascii=False, separators=(",", ":")) for c in cases))
+        f.write("\n]}\n")
+
+
+def main():
+    assets = sys.argv[1]
+    for name, train in (("tiny_bytelevel", train_bytelevel), ("tiny_spm", train_spm)):
+        folder = os.path.join(HERE, "tokenizer_" + name)
+        os.makedirs(folder, exist_ok=True)
+        train(folder + "/tokenizer.json")
+    write_variant("tiny_added", "tiny_spm", add_flags)
+    write_variant("tiny_prefix", "tiny_bytelevel", add_prefix)
+    own = lambda name: Tokenizer.from_file(os.path.join(HERE, "tokenizer_%s/tokenizer.json" % name))
+    asset = lambda name: Tokenizer.from_file(os.path.join(assets, name, "tokenizer.json"))
+    makers = {
+        "tiny_bytelevel": lambda: own("tiny_bytelevel"),
+        "tiny_spm": lambda: own("tiny_spm"),
+        "tiny_added": lambda: own("tiny_added"),
+        "tiny_prefix": lambda: own("tiny_prefix"),
+        "smollm": lambda: asset("tokenizers/smollm"),
+        "llama2": lambda: load_repaired(os.path.join(assets, "tokenizers/llama2/tokenizer.json")),
+        "gpt2": lambda: load_gpt2(os.path.join(assets, "tokenizers/gpt2")),
+        "stories260K": lambda: asset("models/stories260K"),
+        "stories3M": lambda: asset("models/stories3M"),
+    }
+    for seed, (name, make) in enumerate(makers.items()):
+        rng = random.Random(seed)
+        texts = HARD + [random_text(rng) for _ in range(300)]
+        texts += FLAGGED if name == "tiny_added" else PREFIXED if name == "tiny_prefix" else []
+        if not name.startswith("tiny"):
+            texts += excerpts(assets)
+        write_golden(name, make(), texts)
+
+
+main()
