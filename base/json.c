@@ -13,6 +13,18 @@ Status json_parse(json_t **out, const char *bytes, int64_t size_bytes, const cha
     return OK;
 }
 
+Status json_parse_line(json_t **out, const char *bytes, int64_t size_bytes, const char *path,
+                       int number)
+{
+    json_error_t error;
+    json_t *root = json_loadb(bytes, (size_t)size_bytes, JSON_REJECT_DUPLICATES, &error);
+    if (root == NULL)
+        return fail(BAD_INPUT, "%s:%d:%d: not valid JSON: %s", path, number, error.column,
+                    error.text);
+    *out = root;
+    return OK;
+}
+
 Status json_read(json_t **out, const char *path)
 {
     FileMap map;

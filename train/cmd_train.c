@@ -79,27 +79,28 @@ static Status export_model(const Run *run, const Model *model)
     return OK;
 }
 
+// From here on the directory counts as a run: only once everything the run reads has been opened,
+// so that a mistake can be corrected and the command given again.
+static Status open_metrics(const Run *run, Metrics *metrics)
+{
+    TRY(write_run_json(run));
+    return metrics_open(metrics, run->dir, run->config.train.steps, run->config.log.every);
+}
+
 // Trains `model`, which is as it starts, and exports it.
 static Status train_model(Run *run, Model *model)
 {
     Metrics metrics = {0};
-    Status status = OK;
-    if (run->comm.rank == 0) {
-        status = write_run_json(run);
-        if (status == OK)
-            status =
-                metrics_open(&metrics, run->dir, run->config.train.steps, run->config.log.every);
-    }
-    TRY(comm_agree(&run->comm, status));
     Trainer trainer;
     const char *sha256 = run->tokenizer_sha256[0] != '\0' ? run->tokenizer_sha256 : NULL;
-    TRY_GOTO(close_metrics,
-             loop_start(&trainer, &run->config, &run->comm, model, &metrics, sha256));
+    TRY(loop_start(&trainer, &run->config, &run->comm, model, &metrics, sha256));
+    Status status = run->comm.rank == 0 ? open_metrics(run, &metrics) : OK;
+    TRY_GOTO(release_trainer, comm_agree(&run->comm, status));
     status = loop_run(&trainer);
+release_trainer:
     loop_release(&trainer);
     if (status == OK)
         status = comm_agree(&run->comm, run->comm.rank == 0 ? export_model(run, model) : OK);
-close_metrics:
     metrics_close(&metrics);
     return status;
 }
@@ -130,7 +131,7 @@ release_model:
     return status;
 }
 
-static Status run_train(int argc, char **argv)
+static Status parse_and_train(Run *run, int argc, char **argv)
 {
     char *overrides[MOST_OVERRIDES];
     int n_overrides = config_take_overrides(overrides, MOST_OVERRIDES, &argc, argv);
@@ -146,21 +147,26 @@ static Status run_train(int argc, char **argv)
     if (rest.n_words != 1)
         return fail(BAD_INPUT, "train needs one CONFIG, got %d; see mha2mla train --help",
                     rest.n_words);
-    Run run = {.original_loss = NAN};
-    TRY(comm_start(&run.comm));
-    Status status;
-    TRY_GOTO(stop, comm_agree(&run.comm,
-                              config_load(&run.config, rest.words[0], overrides, n_overrides)));
+    TRY(comm_agree(&run->comm, config_load(&run->config, rest.words[0], overrides, n_overrides)));
     blas_check();
-    TRY_GOTO(release_config, comm_agree(&run.comm, plan_make(&run.plan, &run.config, run.comm.size,
-                                                             omp_get_max_threads())));
+    Status status;
+    TRY_GOTO(release_config,
+             comm_agree(&run->comm, plan_make(&run->plan, &run->config, run->comm.size,
+                                              omp_get_max_threads())));
     if (!dry_run)
-        status = run_all(&run);
-    else if (run.comm.rank == 0)
-        plan_print(stdout, &run.plan, &run.config);
+        status = run_all(run);
+    else if (run->comm.rank == 0)
+        plan_print(stdout, &run->plan, &run->config);
 release_config:
-    config_release(&run.config);
-stop:
+    config_release(&run->config);
+    return status;
+}
+
+static Status run_train(int argc, char **argv)
+{
+    Run run = {.original_loss = NAN};
+    TRY(comm_start(&run.comm)); // first, so that ranks do not all name the same mistake
+    Status status = parse_and_train(&run, argc, argv);
     comm_stop(&run.comm);
     return status;
 }
@@ -169,6 +175,7 @@ const Command cmd_train = {
     .name = "train",
     .summary = "convert a model and heal it, or train it as it is",
     .usage = "CONFIG [--section.key=value ...] [--dry-run]",
-    .example = "mpirun -n 2 mha2mla train configs/demo.yaml --model.convert.d_kv=8",
+    .example = "mpirun -n 2 mha2mla train configs/demo.yaml --model.convert.d_kv=12 "
+               "--run.name=demo-dkv12",
     .run = run_train,
 };

@@ -35,6 +35,11 @@ Status validation_loss(double *out, const Validation *validation, const Comm *co
                                         validation->n_windows, comm->size)));
     double both[2] = {sum.loss_sum, sum.n_tokens};
     comm_sum_doubles(comm, both, 2);
+    if (!isfinite(both[0]))
+        return fail(FAILED,
+                    "the validation loss is %g: numbers overflow; lower optim.lr, or look at the "
+                    "model this run started from",
+                    both[0] / both[1]);
     *out = both[0] / both[1];
     return OK;
 }
