@@ -73,9 +73,9 @@ static Status measure(const Comm *comm, const Request *request)
     comm_sum_doubles(comm, both, 2); // every rank now decides the same
     if (!isfinite(both[0])) {
         status = fail(FAILED,
-                      "%s: the loss is %g over %.0f tokens: numbers overflow; the weights are "
-                      "damaged or from a run that diverged",
-                      request->dir, both[0] / both[1], both[1]);
+                      "%s: the loss over %.0f tokens is not finite: numbers overflow; the weights "
+                      "are damaged or from a run that diverged",
+                      request->dir, both[1]);
         goto release;
     }
     if (comm->rank == 0)

@@ -37,9 +37,8 @@ Status validation_loss(double *out, const Validation *validation, const Comm *co
     comm_sum_doubles(comm, both, 2);
     if (!isfinite(both[0]))
         return fail(FAILED,
-                    "the validation loss is %g: numbers overflow; lower optim.lr, or look at the "
-                    "model this run started from",
-                    both[0] / both[1]);
+                    "the validation loss is not finite: numbers overflow; lower optim.lr, or look "
+                    "at the model this run started from");
     *out = both[0] / both[1];
     return OK;
 }
