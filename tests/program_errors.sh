@@ -344,6 +344,8 @@ refuses_setting "train.micro_batch is 3, which does not divide train.global_batc
     --train.micro_batch=3
 refuses_setting "data.seq_len is 65, more than model.init.max_position_embeddings 64" \
     --data.seq_len=65
+refuses_setting "data.seq_len is 65, more than max_position_embeddings 64 of $small" \
+    $base --data.seq_len=65
 refuses_setting "run.name is 'a/b', which names no directory in run.dir" --run.name=a/b
 refuses 2 "runs/small: there is a run already; remove it or set --run.name" train config.yaml
 refuses 1 "text.txt: directory cannot be made: a file has this name" \

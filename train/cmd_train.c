@@ -131,6 +131,17 @@ release_model:
     return status;
 }
 
+// As config_check() does for a shape in the config itself.
+static Status check_length(const Run *run)
+{
+    const char *base = run->config.model.base;
+    int longest = run->plan.original.max_positions;
+    if (base == NULL || run->config.data.seq_len <= longest)
+        return OK;
+    return fail(BAD_INPUT, "data.seq_len is %d, more than max_position_embeddings %d of %s",
+                run->config.data.seq_len, longest, base);
+}
+
 static Status parse_and_train(Run *run, int argc, char **argv)
 {
     char *overrides[MOST_OVERRIDES];
@@ -153,6 +164,7 @@ static Status parse_and_train(Run *run, int argc, char **argv)
     TRY_GOTO(release_config,
              comm_agree(&run->comm, plan_make(&run->plan, &run->config, run->comm.size,
                                               omp_get_max_threads())));
+    TRY_GOTO(release_config, check_length(run)); // every rank sees the same
     if (!dry_run)
         status = run_all(run);
     else if (run->comm.rank == 0)
