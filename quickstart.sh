@@ -21,8 +21,8 @@ setup_say "Turning the demo's stories into token shards"
 rm -rf "$SHARDS"
 mkdir -p "$SHARDS"
 for part in train valid; do
-    "$MHA2MLA" tokenize --tokenizer configs/demo/model --out "$SHARDS/$part.h5" \
-        "configs/demo/$part.txt.gz"
+    "$MHA2MLA" tokenize --tokenizer configs/demo/model --separator '<|endoftext|>' \
+        --out "$SHARDS/$part.h5" "configs/demo/$part.txt.gz"
 done
 
 # train_one NAME OVERRIDE: one run of configs/demo.yaml into runs/NAME.

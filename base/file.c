@@ -114,6 +114,16 @@ remove_temporary:
     return status;
 }
 
+Status file_check_target(const char *path)
+{
+    AtomicFile file;
+    if (file_is_dir(path))
+        return fail(BAD_INPUT, "%s: is a directory; name a file to write", path);
+    TRY(file_begin(&file, path));
+    file_abandon(&file);
+    return OK;
+}
+
 Status file_write(const char *path, const void *bytes, int64_t size_bytes)
 {
     AtomicFile file;
@@ -154,7 +164,8 @@ Status file_make_dirs(const char *path)
         char end = *p;
         *p = '\0';
         if (mkdir(partial, 0777) != 0 && !file_is_dir(partial))
-            return fail(FAILED, "%s: directory cannot be made: %s", partial, strerror(errno));
+            return fail(FAILED, "%s: directory cannot be made: %s", partial,
+                        errno == EEXIST ? "a file has this name" : strerror(errno));
         *p = end;
         if (end == '\0')
             return OK;

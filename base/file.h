@@ -39,6 +39,10 @@ void file_abandon(AtomicFile *file);  // closes and removes the temporary
 // not write through a FILE (HDF5).
 Status file_publish(const char *temporary, const char *path);
 
+// Fails now where writing `path` at the end of long work would fail: it is a directory, or no file
+// can be made beside it. Leaves nothing behind.
+Status file_check_target(const char *path);
+
 Status file_write(const char *path, const void *bytes, int64_t size_bytes); // atomic
 Status file_copy(const char *from, const char *to);                         // atomic
 bool file_exists(const char *path);

@@ -5,9 +5,23 @@
 Status json_parse(json_t **out, const char *bytes, int64_t size_bytes, const char *where)
 {
     json_error_t error;
+    if (size_bytes == 0) // jansson would speak of wrong arguments
+        return fail(BAD_INPUT, "%s: empty, not JSON", where);
     json_t *root = json_loadb(bytes, (size_t)size_bytes, JSON_REJECT_DUPLICATES, &error);
     if (root == NULL)
         return fail(BAD_INPUT, "%s:%d:%d: not valid JSON: %s", where, error.line, error.column,
+                    error.text);
+    *out = root;
+    return OK;
+}
+
+Status json_parse_line(json_t **out, const char *bytes, int64_t size_bytes, const char *path,
+                       int number)
+{
+    json_error_t error;
+    json_t *root = json_loadb(bytes, (size_t)size_bytes, JSON_REJECT_DUPLICATES, &error);
+    if (root == NULL)
+        return fail(BAD_INPUT, "%s:%d:%d: not valid JSON: %s", path, number, error.column,
                     error.text);
     *out = root;
     return OK;

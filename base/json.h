@@ -18,6 +18,10 @@ Status json_read(json_t **out, const char *path);
 // Parses bytes; `where` names them in errors.
 Status json_parse(json_t **out, const char *bytes, int64_t size_bytes, const char *where);
 
+// Parses line `number`, from 1, of a .jsonl file.
+Status json_parse_line(json_t **out, const char *bytes, int64_t size_bytes, const char *path,
+                       int number);
+
 // Writes a file atomically, indented by two, keys in insertion order.
 Status json_write(const json_t *root, const char *path);
 

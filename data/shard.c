@@ -103,6 +103,11 @@ static Status read_text(char *out, size_t out_bytes, const Shard *shard, const c
 static Status read_attributes(Shard *shard)
 {
     char format[64];
+    if (H5Aexists(shard->file, "format") <= 0)
+        return fail(BAD_INPUT,
+                    "%s: not a token shard, attribute 'format' is missing; make shards with "
+                    "mha2mla tokenize",
+                    shard->path);
     TRY(read_text(format, sizeof format, shard, "format"));
     if (strcmp(format, SHARD_FORMAT) != 0)
         return fail(BAD_INPUT,

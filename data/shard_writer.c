@@ -113,6 +113,7 @@ static Status create_file(ShardWriter *writer, const ShardInfo *info)
 Status shard_create(ShardWriter **out, const char *path, const ShardInfo *info)
 {
     TRY(check_info(path, info));
+    TRY(file_check_target(path)); // says why in plainer words than HDF5
     hdf5_silence();
     ShardWriter *writer = malloc(sizeof *writer);
     if (writer == NULL)

@@ -129,7 +129,9 @@ Status source_read(Source *source, int64_t index, int32_t *tokens)
     // A tokenizer may know more tokens than the model embeds; that matters only where they occur.
     for (int i = 0; i <= source->seq_len; i++)
         if (tokens[i] >= source->vocab_size)
-            return fail(BAD_INPUT, "%s: token %lld is %d, the model's vocabulary has %d",
+            return fail(BAD_INPUT,
+                        "%s: token %lld is %d, the model's vocabulary has %d; tokenize the text "
+                        "with the model's own tokenizer",
                         shard_path(at->shard), (long long)(first + i), (int)tokens[i],
                         source->vocab_size);
     return OK;

@@ -35,6 +35,9 @@ Status hf_weights_dtype(DType *out, const char *dir);
 // directory's own shape. Original attention: all of them.
 Status hf_load_rope_pairs(int32_t *pairs, const ModelShape *shape, const char *dir);
 
+// Refuses what hf_save() would refuse about the directories, before long work rather than after.
+Status hf_check_target(const char *base_dir, const char *dir);
+
 // Writes config.json, weights in `dtype` (F32, F16 or BF16; sharded with an index above 5 GB) and
 // copies the tokenizer's files from base_dir. config.json is base_dir's, with what changed
 // replaced; base_dir may be NULL (a model from random weights): then a plain Llama config is

@@ -243,6 +243,8 @@ static Status read_config(json_t **out, ModelShape *shape, const char *dir)
     if (!file_is_dir(dir))
         return fail(BAD_INPUT, "%s: not a directory with a Hugging Face model", dir);
     TRY(file_join(path, dir, "config.json"));
+    if (!file_exists(path))
+        return fail(BAD_INPUT, "%s: not a Hugging Face model, config.json is missing", dir);
     TRY(json_read(&config, path));
     Status status = read_shape(shape, config, path);
     if (status == OK)

@@ -108,12 +108,14 @@ static Status plan_create(SavePlan *out, const Model *model, DType dtype, int64_
 
 // ---- what is refused ---------------------------------------------------------------------------
 
-static Status check_not_base(const char *base_dir, const char *dir)
+Status hf_check_target(const char *base_dir, const char *dir)
 {
     struct stat base, own;
     if (base_dir != NULL && stat(base_dir, &base) == 0 && stat(dir, &own) == 0 &&
         base.st_dev == own.st_dev && base.st_ino == own.st_ino)
         return fail(BAD_INPUT, "%s: is the base model's directory; name another to save to", dir);
+    if (file_exists(dir) && !file_is_dir(dir))
+        return fail(BAD_INPUT, "%s: is a file; name a directory to save to", dir);
     return OK;
 }
 
@@ -250,7 +252,7 @@ Status hf_save_sharded(const Model *model, const char *base_dir, DType dtype, co
     SavePlan plan;
     json_t *config;
     CHECK(dtype == DTYPE_F32 || dtype == DTYPE_F16 || dtype == DTYPE_BF16, "dtype %d", (int)dtype);
-    TRY(check_not_base(base_dir, dir));
+    TRY(hf_check_target(base_dir, dir));
     TRY(check_range(model, dtype));
     TRY(hf_config_make(&config, &model->shape, base_dir, dtype));
     TRY_GOTO(release_config, plan_create(&plan, model, dtype, max_shard_bytes));

@@ -58,6 +58,8 @@ static Status open_shards(HfWeights *weights, const char *dir)
 static Status open_files(HfWeights *weights, const char *dir)
 {
     char other[PATH_BYTES];
+    if (!file_is_dir(dir))
+        return fail(BAD_INPUT, "%s: not a directory with a Hugging Face model", dir);
     TRY(file_join(weights->path, dir, "model.safetensors"));
     if (file_exists(weights->path))
         return add_file(weights, weights->path);

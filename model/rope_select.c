@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 
+#include <errno.h>
 #include <hdf5.h>
 #include <math.h>
 #include <stdio.h>
@@ -259,6 +260,7 @@ Status rope_scores_write(const RopeScores *scores, const char *path)
     int n = snprintf(temporary, sizeof temporary, "%s.tmp", path);
     if (n < 0 || n >= PATH_BYTES)
         return fail(BAD_INPUT, "%.200s...: path longer than %d bytes", path, PATH_BYTES);
+    TRY(file_check_target(path)); // says why in plainer words than HDF5
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     // From 1.10 on every structure of the file has a checksum, the chunk index included.
@@ -281,7 +283,7 @@ static Status read_attribute(int64_t *out, hid_t file, const char *path, const c
 {
     hid_t attribute = H5Aopen(file, name, H5P_DEFAULT);
     if (attribute < 0)
-        return fail_hdf5(BAD_INPUT, path, "not a file of RoPE scores");
+        return fail_hdf5(BAD_INPUT, path, "not a file of RoPE scores (mha2mla score makes them)");
     hid_t space = H5Aget_space(attribute), type = H5Aget_type(attribute);
     Status status = OK;
     if (H5Sget_simple_extent_npoints(space) != 1 || H5Tget_class(type) != H5T_INTEGER)
@@ -299,7 +301,7 @@ static Status read_norms(double *out, hid_t file, const char *path, const char *
 {
     hid_t dataset = H5Dopen2(file, name, H5P_DEFAULT);
     if (dataset < 0)
-        return fail_hdf5(BAD_INPUT, path, "not a file of RoPE scores");
+        return fail_hdf5(BAD_INPUT, path, "not a file of RoPE scores (mha2mla score makes them)");
     hid_t space = H5Dget_space(dataset), type = H5Dget_type(dataset);
     hsize_t dims[3] = {0};
     Status status = OK;
@@ -336,6 +338,10 @@ static Status read_content(RopeScores *scores, hid_t file, const char *path)
 Status rope_scores_read(RopeScores *out, const ModelShape *shape, const char *path)
 {
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    if (access(path, R_OK) != 0)
+        return fail(BAD_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
+    if (file_is_dir(path))
+        return fail(BAD_INPUT, "%s: is a directory, not a file of RoPE scores", path);
     hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
     if (file < 0)
         return fail_hdf5(BAD_INPUT, path, "not a readable HDF5 file");

@@ -157,8 +157,11 @@ static Status read_tensor(TensorInfo *out, const char *name, const json_t *entry
         size_bits / 8 != tensor.size_bytes) {
         char dims[DIMS_TEXT_BYTES];
         print_dims(dims, tensor.dims, tensor.n_dims);
-        return fail(BAD_INPUT, "%s: tensor '%.200s' of %s %s has %lld bytes of data", file->path,
-                    name, tensor.dtype_text, dims, (long long)tensor.size_bytes);
+        return fail(
+            BAD_INPUT,
+            "%s: tensor '%.200s' of %s %s has %lld bytes of data, which does not fit; the file "
+            "is damaged",
+            file->path, name, tensor.dtype_text, dims, (long long)tensor.size_bytes);
     }
     *out = tensor;
     return OK;

@@ -83,7 +83,9 @@ Status shape_convert(ModelShape *out, const ModelShape *original, int rope_pairs
                      SvdKind svd)
 {
     if (shape_is_mla(original))
-        return fail(BAD_INPUT, "the model has latent attention already (d_kv %d)", original->d_kv);
+        return fail(BAD_INPUT,
+                    "the model has latent attention already (d_kv %d); convert its original",
+                    original->d_kv);
     ModelShape s = *original;
     s.rope_pairs = rope_pairs;
     s.d_kv = d_kv;

@@ -37,14 +37,40 @@ make_shard() {
         --out "$1.h5" "$1.txt" >/dev/null
 }
 
-# refuses STATUS TEXT ARGUMENTS...: the program must end with this status and say, in one line, TEXT.
+# check_refusal STATUS TEXT GOT WHAT: what `refuses` and its like have in common. $work/err is what
+# the program said, but for the lines of mpirun and of the work before the error.
+check_refusal() {
+    [ "$3" -eq "$1" ] || die "$4: status $3, expected $1: $(cat err)"
+    grep -qF -- "$2" err || die "$4: said '$(cat err)', expected '$2'"
+    [ "$(grep -c '^mha2mla: error: ' err)" -eq 1 ] || die "$4: not one error line: $(cat err)"
+    [ -z "$(find . -name '*.tmp')" ] || die "$4: left $(find . -name '*.tmp')"
+}
+
+# refuses STATUS TEXT ARGUMENTS...: the program must end with this status, soon, and say one line and
+# no other, with TEXT in it.
 refuses() {
     local status=$1 text=$2 got=0
     shift 2
-    "$mha2mla" "$@" >out 2>err </dev/null || got=$?
-    [ "$got" -eq "$status" ] || die "mha2mla $*: status $got, expected $status: $(cat err)"
-    grep -qF -- "$text" err || die "mha2mla $*: said '$(cat err)', expected '$text'"
+    timeout 20 "$mha2mla" "$@" >out 2>err </dev/null || got=$?
+    check_refusal "$status" "$text" "$got" "mha2mla $*"
     [ "$(wc -l <err)" -eq 1 ] || die "mha2mla $*: more than one line: $(cat err)"
+}
+
+# breaks_off STATUS TEXT ARGUMENTS...: the same where the program tells of its work first.
+breaks_off() {
+    local status=$1 text=$2 got=0
+    shift 2
+    timeout 20 "$mha2mla" "$@" >out 2>err </dev/null || got=$?
+    check_refusal "$status" "$text" "$got" "mha2mla $*"
+}
+
+# ranks_refuse N STATUS TEXT ARGUMENTS...: the same under mpirun, which adds lines of its own.
+ranks_refuse() {
+    local n=$1 status=$2 text=$3 got=0
+    shift 3
+    timeout 20 mpirun -n "$n" --oversubscribe --bind-to none "$mha2mla" "$@" >out 2>err \
+        </dev/null || got=$?
+    check_refusal "$status" "$text" "$got" "mpirun -n $n mha2mla $*"
 }
 
 # field NAME FILE: the values of a number in metrics.jsonl, one per line.

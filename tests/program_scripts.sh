@@ -29,7 +29,7 @@ make_tree() {
 #!/bin/bash
 echo "mha2mla $*" >>"$CALLS"
 case $1 in
-tokenize) : >"$5" ;;
+tokenize) : >"$7" ;;
 train) for word in "$@"; do case $word in --run.name=*) mkdir "runs/${word#*=}" ;; esac; done ;;
 esac
 END
@@ -77,8 +77,8 @@ quickstart() {
 test_quickstart_trains_four_models_and_compares_them() {
     quickstart || fail "quickstart.sh failed"
     expect_calls quickstart.sh <<'END'
-mha2mla tokenize --tokenizer configs/demo/model --out runs/demo/shards/train.h5 configs/demo/train.txt.gz
-mha2mla tokenize --tokenizer configs/demo/model --out runs/demo/shards/valid.h5 configs/demo/valid.txt.gz
+mha2mla tokenize --tokenizer configs/demo/model --separator <|endoftext|> --out runs/demo/shards/train.h5 configs/demo/train.txt.gz
+mha2mla tokenize --tokenizer configs/demo/model --separator <|endoftext|> --out runs/demo/shards/valid.h5 configs/demo/valid.txt.gz
 threads 1, mpirun -n 2 --bind-to none build/release/mha2mla
 mha2mla train configs/demo.yaml --run.name=demo-baseline --model.convert=none
 threads 1, mpirun -n 2 --bind-to none build/release/mha2mla

@@ -82,11 +82,31 @@ static void test_missing_file_is_named(void **state)
     assert_fails(BAD_INPUT, "not a regular file", file_map(&map, "/"));
 }
 
+static void test_target_of_long_work_is_checked_before(void **state)
+{
+    (void)state;
+    const char *dir = testing_dir(), *path = testing_path(dir, "a.h5");
+    const char *temporary = testing_path(dir, "a.h5.tmp"), *file = testing_path(dir, "file");
+    assert_ok(file_check_target(path));
+    assert_false(file_exists(path) || file_exists(temporary));
+    assert_ok(file_write(file, "x", 1));
+    assert_ok(file_check_target(file)); // will be replaced, is not yet
+    assert_true(file_exists(file));
+    assert_fails(BAD_INPUT, "is a directory; name a file to write", file_check_target(dir));
+    assert_fails(FAILED, "/nonexistent/a.h5.tmp: cannot be written: No such file",
+                 file_check_target("/nonexistent/a.h5"));
+    assert_fails(FAILED, "file: directory cannot be made: a file has this name",
+                 file_make_dirs(testing_path(dir, "file/below")));
+}
+
 static void test_json_errors_name_the_place(void **state)
 {
     (void)state;
     json_t *root;
     assert_fails(BAD_INPUT, "c.json:2:", json_parse(&root, "{\"a\": 1,\n b}", 12, "c.json"));
+    assert_fails(BAD_INPUT, "c.json: empty, not JSON", json_parse(&root, NULL, 0, "c.json"));
+    assert_fails(BAD_INPUT, "m.jsonl:7:5: not valid JSON",
+                 json_parse_line(&root, "{\"a\"!", 5, "m.jsonl", 7));
     assert_ok(json_parse(&root, "{\"a\": 5, \"s\": \"x\"}", 18, "c.json"));
     int64_t a;
     assert_ok(json_get_int(&a, root, "c.json", "a", 0, 10));
@@ -131,6 +151,7 @@ int main(void)
         cmocka_unit_test(test_atomic_file_appears_whole_or_not_at_all),
         cmocka_unit_test(test_full_disk_is_reported),
         cmocka_unit_test(test_missing_file_is_named),
+        cmocka_unit_test(test_target_of_long_work_is_checked_before),
         cmocka_unit_test(test_json_errors_name_the_place),
         cmocka_unit_test(test_sha256_of_abc),
         cmocka_unit_test(test_random_normal_has_its_moments),

@@ -28,8 +28,6 @@ static Status choose_pairs(Model *mla, const Model *original, const Request *req
                            RopeStrategy strategy)
 {
     RopeScores scores = {0};
-    if (strategy == ROPE_2NORM && request->scores == NULL)
-        return fail(BAD_INPUT, "--rope 2-norm needs --scores; make them with mha2mla score");
     if (strategy == ROPE_2NORM)
         TRY(rope_scores_read(&scores, &original->shape, request->scores));
     Status status =
@@ -38,11 +36,15 @@ static Status choose_pairs(Model *mla, const Model *original, const Request *req
     return status;
 }
 
-static Status parse_dtype(DType *out, const char *name, const char *dir)
+static Status choose_dtype(DType *out, const char *name, const char *dir)
 {
-    if (name == NULL)
-        return hf_weights_dtype(out, dir);
-    return dtype_parse_torch_name(out, name);
+    if (name != NULL)
+        return dtype_parse_torch_name(out, name) == OK ? OK : fail_within(BAD_INPUT, "--dtype");
+    TRY(hf_weights_dtype(out, dir));
+    if (*out != DTYPE_F32 && *out != DTYPE_F16 && *out != DTYPE_BF16)
+        return fail(BAD_INPUT, "%s: the embedding's dtype is %s, supported are F32, F16 and BF16",
+                    dir, dtype_name(*out));
+    return OK;
 }
 
 static Status convert(const Request *request, RopeStrategy strategy, SvdKind svd)
@@ -50,11 +52,16 @@ static Status convert(const Request *request, RopeStrategy strategy, SvdKind svd
     Model original = {0}, mla = {0};
     ModelShape shape;
     DType dtype;
-    TRY(parse_dtype(&dtype, request->dtype, request->dir));
+    TRY(hf_check_target(request->dir, request->out));
+    TRY(choose_dtype(&dtype, request->dtype, request->dir));
     Status status;
     TRY_GOTO(release, hf_load(&original, request->dir));
-    TRY_GOTO(release, shape_convert(&shape, &original.shape, (int)request->rope_pairs,
-                                    (int)request->d_kv, svd));
+    status =
+        shape_convert(&shape, &original.shape, (int)request->rope_pairs, (int)request->d_kv, svd);
+    if (status != OK) {
+        fail_write_prefix("%s", request->dir);
+        goto release;
+    }
     TRY_GOTO(release, model_create(&mla, &shape));
     TRY_GOTO(release, choose_pairs(&mla, &original, request, strategy));
     double start_s = log_seconds();
@@ -77,16 +84,16 @@ static Status run_convert(int argc, char **argv)
     Request request = {.rope = "2-norm", .svd = "joint"};
     const Option options[] = {
         {"out", OPTION_STRING, &request.out, "DIR", "directory to write", .required = true},
-        {"rope", OPTION_STRING, &request.rope, "STRATEGY", "high, low, uniform or 2-norm (2-norm)"},
+        {"rope", OPTION_STRING, &request.rope, "STRATEGY", "high, low, uniform or 2-norm"},
         {"rope-pairs", OPTION_INT, &request.rope_pairs, "R", "RoPE pairs kept per KV head",
          .least = 1, .most = INT32_MAX, .required = true},
-        {"svd", OPTION_STRING, &request.svd, "KIND", "joint or split (joint)"},
+        {"svd", OPTION_STRING, &request.svd, "KIND", "joint or split"},
         {"d-kv", OPTION_INT, &request.d_kv, "N", "latent width per KV head", .least = 1,
          .most = INT32_MAX, .required = true},
         {"scores", OPTION_STRING, &request.scores, "SCORES.h5",
          "file of mha2mla score, for 2-norm"},
         {"dtype", OPTION_STRING, &request.dtype, "TYPE",
-         "float32, bfloat16 or float16 (the model's own)"},
+         "float32, bfloat16 or float16 (default the model's own)"},
     };
     Arguments rest;
     TRY(options_parse(&rest, &cmd_convert, options, sizeof options / sizeof options[0], argc,
@@ -99,9 +106,12 @@ static Status run_convert(int argc, char **argv)
     request.dir = rest.words[0];
     RopeStrategy strategy;
     SvdKind svd;
-    TRY(rope_strategy_parse(&strategy, request.rope));
+    if (rope_strategy_parse(&strategy, request.rope) != OK)
+        return fail_within(BAD_INPUT, "--rope");
     TRY(parse_svd(&svd, request.svd));
     blas_check();
+    if (strategy == ROPE_2NORM && request.scores == NULL)
+        return fail(BAD_INPUT, "--rope 2-norm needs --scores; make them with mha2mla score");
     return convert(&request, strategy, svd);
 }
 
@@ -109,8 +119,9 @@ const Command cmd_convert = {
     .name = "convert",
     .summary = "turn a model's attention into latent attention, without training",
     .usage = "MODEL --out DIR --rope-pairs R --d-kv N [--rope STRATEGY] [--svd KIND] "
-             "[--scores SCORES.h5]",
+             "[--scores SCORES.h5] [--dtype TYPE]",
     .example =
-        "mha2mla convert models/SmolLM-135M --out mla --rope uniform --rope-pairs 4 --d-kv 16",
+        "mha2mla convert configs/demo/model --out runs/demo/mla --rope uniform --rope-pairs 2 "
+        "--d-kv 8",
     .run = run_convert,
 };

@@ -36,7 +36,7 @@ static Status open_windows(Source **out, const Request *request, const Model *mo
 
 static void print_loss(const Perplexity *sum, int T)
 {
-    double loss = sum->loss_sum / sum->n_tokens;
+    const double loss = sum->loss_sum / sum->n_tokens;
     printf("loss %.4f nats/token  perplexity %.4f  %.0f tokens in %.0f windows of %d\n", loss,
            exp(loss), sum->n_tokens, sum->n_tokens / T, T);
 }
@@ -70,7 +70,14 @@ static Status measure(const Comm *comm, const Request *request)
     TRY_GOTO(release, comm_agree(comm, perplexity_add(&sum, &ws, &model, source, &batch, comm->rank,
                                                       end, comm->size)));
     double both[2] = {sum.loss_sum, sum.n_tokens};
-    comm_sum_doubles(comm, both, 2);
+    comm_sum_doubles(comm, both, 2); // every rank now decides the same
+    if (!isfinite(both[0])) {
+        status = fail(FAILED,
+                      "%s: the loss over %.0f tokens is not finite: numbers overflow; the weights "
+                      "are damaged or from a run that diverged",
+                      request->dir, both[1]);
+        goto release;
+    }
     if (comm->rank == 0)
         print_loss(&(Perplexity){both[0], both[1]}, T);
 release:
@@ -88,9 +95,10 @@ static Status parse_and_measure(const Comm *comm, int argc, char **argv)
         {"perplexity", OPTION_STRING, &shards, "SHARD.h5", "token shard, or a glob of them",
          .required = true},
         {"seq-len", OPTION_INT, &request.seq_len, "T",
-         "tokens of a window (the model's longest, at most 2048)", .least = 1, .most = 1 << 24},
-        {"max-tokens", OPTION_INT, &request.most_tokens, "N", "stop after so many tokens (all)",
-         .least = 1, .most = INT64_MAX / 2},
+         "tokens of a window (default the model's longest, at most 2048)", .least = 1,
+         .most = 1 << 24},
+        {"max-tokens", OPTION_INT, &request.most_tokens, "N",
+         "stop after so many tokens (default all)", .least = 1, .most = INT64_MAX / 2},
     };
     Arguments rest;
     TRY(options_parse(&rest, &cmd_eval, options, sizeof options / sizeof options[0], argc, argv));
@@ -116,7 +124,7 @@ static Status run_eval(int argc, char **argv)
 
 const Command cmd_eval = {
     .name = "eval",
-    .summary = "loss of a model over the windows of a token shard",
+    .summary = "measure a model's loss over the windows of a token shard",
     .usage = "MODEL --perplexity SHARD.h5 [--seq-len T] [--max-tokens N]",
     .example = "mha2mla eval runs/demo-dkv8/model --perplexity runs/demo/shards/valid.h5",
     .run = run_eval,

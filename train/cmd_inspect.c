@@ -117,7 +117,7 @@ static void print_pairs(const ModelShape *shape, const int32_t *pairs)
     }
 }
 
-static Status inspect_pairs(const ModelShape *shape, const char *dir)
+static Status read_pairs(int32_t **out, const ModelShape *shape, const char *dir)
 {
     size_t count = (size_t)shape->n_layers * (size_t)(shape->n_kv_heads * shape->rope_pairs);
     int32_t *pairs = malloc(count * sizeof *pairs);
@@ -125,8 +125,9 @@ static Status inspect_pairs(const ModelShape *shape, const char *dir)
         return fail(FAILED, "%s: no memory for %zu RoPE pairs", dir, count);
     Status status = hf_load_rope_pairs(pairs, shape, dir);
     if (status == OK)
-        print_pairs(shape, pairs);
-    free(pairs);
+        *out = pairs;
+    else
+        free(pairs);
     return status;
 }
 
@@ -135,8 +136,11 @@ static Status inspect_model(const char *dir)
     char size[SIZE_TEXT_BYTES];
     ModelShape shape;
     DType dtype;
+    int32_t *pairs = NULL;
     TRY(hf_load_shape(&shape, dir));
     TRY(hf_weights_dtype(&dtype, dir));
+    if (shape_is_mla(&shape))
+        TRY(read_pairs(&pairs, &shape, dir));
     int64_t n_params = params_count(&shape);
     printf("%s: Hugging Face model, %s\n", dir, shape_is_mla(&shape) ? "converted" : "original");
     print_shape(&shape);
@@ -148,7 +152,10 @@ static Status inspect_model(const char *dir)
         printf(", %s", print_size(size, n_params * dtype_size_bytes(dtype)));
     putchar('\n');
     print_cache(&shape);
-    return shape_is_mla(&shape) ? inspect_pairs(&shape, dir) : OK;
+    if (pairs != NULL)
+        print_pairs(&shape, pairs);
+    free(pairs);
+    return OK;
 }
 
 // ---- safetensors files -------------------------------------------------------------------------
@@ -297,7 +304,7 @@ static Status run(int argc, char **argv)
     if (rest.help_shown)
         return OK;
     if (rest.n_words != 1)
-        return fail(BAD_INPUT, "inspect: %d paths given, needs one; see mha2mla inspect --help",
+        return fail(BAD_INPUT, "inspect needs one PATH, got %d; see mha2mla inspect --help",
                     rest.n_words);
     const char *path = rest.words[0];
     if (file_is_dir(path))
@@ -314,8 +321,8 @@ static Status run(int argc, char **argv)
 
 const Command cmd_inspect = {
     .name = "inspect",
-    .summary = "Show what a model directory, a file of weights or a token shard holds.",
+    .summary = "show what a model directory, a file of weights or a token shard holds",
     .usage = "PATH",
-    .example = "mha2mla inspect /models/SmolLM-135M",
+    .example = "mha2mla inspect runs/demo-dkv8/model",
     .run = run,
 };

@@ -1,4 +1,5 @@
 // mha2mla score: the calibration pass alone; its file serves any number of conversions.
+#include "base/file.h"
 #include "data/tokenizer_file.h"
 #include "model/hf.h"
 #include "train/blas.h"
@@ -24,7 +25,9 @@ static Status score(const Comm *comm, const char *dir, char *pattern, const char
     RopeScores scores = {0};
     char name[] = "calibration";
     SourceSpec spec = {.name = name, .shards = &pattern, .n_shards = 1, .weight = 1};
-    Status status = hf_load(&model, dir);
+    Status status = comm->rank == 0 ? file_check_target(out_path) : OK;
+    TRY(comm_agree(comm, status));
+    status = hf_load(&model, dir);
     if (status == OK && shape_is_mla(&model.shape))
         status = fail(BAD_INPUT, "%s: has latent attention already; score its original", dir);
     int T = seq_len > 0 ? (int)seq_len : model.shape.max_positions;
@@ -51,11 +54,10 @@ static Status parse_and_score(const Comm *comm, int argc, char **argv)
         {"data", OPTION_STRING, &data, "SHARD.h5", "token shard, or a glob of them",
          .required = true},
         {"out", OPTION_STRING, &out_path, "SCORES.h5", "file to write", .required = true},
-        {"samples", OPTION_INT, &samples, "N", "sequences to read (1024)", .least = 1,
-         .most = INT32_MAX},
-        {"seq-len", OPTION_INT, &seq_len, "T", "tokens of a sequence (the model's longest)",
+        {"samples", OPTION_INT, &samples, "N", "sequences to read", .least = 1, .most = INT32_MAX},
+        {"seq-len", OPTION_INT, &seq_len, "T", "tokens of a sequence (default the model's longest)",
          .least = 1, .most = 1 << 24},
-        {"seed", OPTION_INT, &seed, "SEED", "which samples (42)", .least = 0, .most = INT64_MAX},
+        {"seed", OPTION_INT, &seed, "SEED", "which samples", .least = 0, .most = INT64_MAX},
     };
     Arguments rest;
     TRY(options_parse(&rest, &cmd_score, options, sizeof options / sizeof options[0], argc, argv));
@@ -81,8 +83,8 @@ static Status run_score(int argc, char **argv)
 const Command cmd_score = {
     .name = "score",
     .summary = "measure which RoPE pairs matter (calibration pass)",
-    .usage = "MODEL --data SHARD.h5 --out SCORES.h5 [--samples N] [--seq-len T]",
-    .example =
-        "mpirun -n 2 mha2mla score models/SmolLM-135M --data shards/valid.h5 --out scores.h5",
+    .usage = "MODEL --data SHARD.h5 --out SCORES.h5 [--samples N] [--seq-len T] [--seed SEED]",
+    .example = "mpirun -n 2 mha2mla score configs/demo/model --data runs/demo/shards/train.h5 "
+               "--out runs/demo/scores.h5",
     .run = run_score,
 };

@@ -95,9 +95,9 @@ static Status run(int argc, char **argv)
 
 const Command cmd_tokenize = {
     .name = "tokenize",
-    .summary = "Turns text files (.jsonl, .txt, also .gz) into a token shard.",
+    .summary = "turn text files (.jsonl, .txt, also .gz) into a token shard",
     .usage = "--tokenizer DIR --out SHARD.h5 [OPTION...] FILE...",
-    .example = "mha2mla tokenize --tokenizer /models/SmolLM-135M --out shards/web.h5 "
-               "'text/web-*.jsonl.gz'",
+    .example = "mha2mla tokenize --tokenizer configs/demo/model --separator '<|endoftext|>' "
+               "--out runs/demo/shards/valid.h5 configs/demo/valid.txt.gz",
     .run = run,
 };

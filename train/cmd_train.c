@@ -79,27 +79,28 @@ static Status export_model(const Run *run, const Model *model)
     return OK;
 }
 
+// From here on the directory counts as a run: only once everything the run reads has been opened,
+// so that a mistake can be corrected and the command given again.
+static Status open_metrics(const Run *run, Metrics *metrics)
+{
+    TRY(write_run_json(run));
+    return metrics_open(metrics, run->dir, run->config.train.steps, run->config.log.every);
+}
+
 // Trains `model`, which is as it starts, and exports it.
 static Status train_model(Run *run, Model *model)
 {
     Metrics metrics = {0};
-    Status status = OK;
-    if (run->comm.rank == 0) {
-        status = write_run_json(run);
-        if (status == OK)
-            status =
-                metrics_open(&metrics, run->dir, run->config.train.steps, run->config.log.every);
-    }
-    TRY(comm_agree(&run->comm, status));
     Trainer trainer;
     const char *sha256 = run->tokenizer_sha256[0] != '\0' ? run->tokenizer_sha256 : NULL;
-    TRY_GOTO(close_metrics,
-             loop_start(&trainer, &run->config, &run->comm, model, &metrics, sha256));
+    TRY(loop_start(&trainer, &run->config, &run->comm, model, &metrics, sha256));
+    Status status = run->comm.rank == 0 ? open_metrics(run, &metrics) : OK;
+    TRY_GOTO(release_trainer, comm_agree(&run->comm, status));
     status = loop_run(&trainer);
+release_trainer:
     loop_release(&trainer);
     if (status == OK)
         status = comm_agree(&run->comm, run->comm.rank == 0 ? export_model(run, model) : OK);
-close_metrics:
     metrics_close(&metrics);
     return status;
 }
@@ -130,13 +131,26 @@ release_model:
     return status;
 }
 
+// As config_check() does for a shape in the config itself.
+static Status check_length(const Run *run)
+{
+    const char *base = run->config.model.base;
+    int longest = run->plan.original.max_positions;
+    if (base == NULL || run->config.data.seq_len <= longest)
+        return OK;
+    return fail(BAD_INPUT, "data.seq_len is %d, more than max_position_embeddings %d of %s",
+                run->config.data.seq_len, longest, base);
+}
+
 static Status load_and_run(Run *run, const char *path, char *const *overrides, int n_overrides,
                            bool dry_run)
 {
     TRY(comm_agree(&run->comm, config_load(&run->config, path, overrides, n_overrides)));
     blas_check();
-    Status status = comm_agree(
-        &run->comm, plan_make(&run->plan, &run->config, run->comm.size, omp_get_max_threads()));
+    Status status = plan_make(&run->plan, &run->config, run->comm.size, omp_get_max_threads());
+    if (status == OK)
+        status = check_length(run);
+    status = comm_agree(&run->comm, status);
     if (status == OK && !dry_run)
         status = run_all(run);
     else if (status == OK && run->comm.rank == 0)
@@ -167,7 +181,7 @@ static Status parse_and_run(Run *run, int argc, char **argv)
 static Status run_train(int argc, char **argv)
 {
     Run run = {.original_loss = NAN};
-    TRY(comm_start(&run.comm)); // before anything is said: only rank 0 speaks
+    TRY(comm_start(&run.comm)); // first, so that ranks do not all name the same mistake
     Status status = parse_and_run(&run, argc, argv);
     comm_stop(&run.comm);
     return status;
@@ -177,6 +191,7 @@ const Command cmd_train = {
     .name = "train",
     .summary = "convert a model and heal it, or train it as it is",
     .usage = "CONFIG [--section.key=value ...] [--dry-run]",
-    .example = "mpirun -n 2 mha2mla train configs/demo.yaml --model.convert.d_kv=8",
+    .example = "mpirun -n 2 mha2mla train configs/demo.yaml --model.convert.d_kv=12 "
+               "--run.name=demo-dkv12",
     .run = run_train,
 };

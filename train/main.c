@@ -14,13 +14,13 @@ static const Command *const commands[] = {
 
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
-static void print_help(FILE *out)
+static void print_help(void)
 {
-    fprintf(out, "usage: mha2mla COMMAND [ARGUMENTS]\n\n"
-                 "Converts Llama-family models to multi-head latent attention and heals them.\n\n");
+    printf("usage: mha2mla COMMAND [ARGUMENTS]\n\n"
+           "Converts Llama-family models to multi-head latent attention and heals them.\n\n");
     for (int i = 0; i < N_COMMANDS; i++)
-        fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
-    fprintf(out, "\nmha2mla COMMAND --help says more.\n");
+        printf("  %-10s %s\n", commands[i]->name, commands[i]->summary);
+    printf("\nmha2mla COMMAND --help says more.\n");
 }
 
 static Status find_command(const Command **out, const char *name)
@@ -39,15 +39,12 @@ static Status find_command(const Command **out, const char *name)
                 near != NULL ? "'?" : "");
 }
 
-int main(int argc, char **argv)
+static Status run(int argc, char **argv)
 {
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL); // our own texts carry HDF5's reason
-    if (argc < 2) {
-        print_help(stderr);
-        return BAD_INPUT;
-    }
+    if (argc < 2)
+        return fail(BAD_INPUT, "no command is given; see mha2mla --help");
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
-        print_help(stdout);
+        print_help();
         return OK;
     }
     if (strcmp(argv[1], "--version") == 0) {
@@ -55,15 +52,21 @@ int main(int argc, char **argv)
         return OK;
     }
     const Command *command;
-    Status status = find_command(&command, argv[1]);
-    if (status == OK)
-        status = command->run(argc - 1, argv + 1);
+    TRY(find_command(&command, argv[1]));
+    return command->run(argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv)
+{
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL); // our own texts carry HDF5's reason
+    Status status = run(argc, argv);
     // Under MPI all ranks come here with the same text, and all but rank 0 have been told to be
     // quiet; STOPPED is no error.
     if (status != OK && status != STOPPED)
         log_error("%s", fail_text());
-    if (fflush(stdout) != 0 && status == OK) {
-        log_error("standard output: write failed");
+    // An earlier flush may have failed: then this one has nothing left to write.
+    if ((fflush(stdout) != 0 || ferror(stdout)) && status == OK) {
+        log_error("standard output cannot be written: the disk is full, or nobody reads it");
         status = FAILED;
     }
     return (int)status;
