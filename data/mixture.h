@@ -28,12 +28,13 @@ typedef struct SourceSpec {
 typedef struct Mixture Mixture;
 
 // Opens every shard; `specs` must outlive the mixture. BAD_INPUT if one is missing, damaged, made
-// with another tokenizer (tokenizer_sha256 may be NULL: any, but the same for all), has token ids
-// >= vocab_size, or a source holds no full sample.
+// with another tokenizer (tokenizer_sha256 may be NULL: any, but the same for all), or a source
+// holds no full sample.
 Status mixture_open(Mixture **out, const SourceSpec *specs, int n_specs, int seq_len, uint64_t seed,
                     const char *tokenizer_sha256, int vocab_size);
 
-// Reads sample `index` >= 0: tokens [seq_len + 1].
+// Reads sample `index` >= 0: tokens [seq_len + 1]. BAD_INPUT for a damaged chunk or a token that is
+// not below vocab_size.
 Status mixture_read(Mixture *mixture, int64_t index, int32_t *tokens);
 
 // Number of samples of one epoch of the whole mixture's sources together.

@@ -37,7 +37,7 @@ static Status append_matches(PathList *list, const char *pattern)
     glob_t matches;
     const int code = glob(pattern, GLOB_NOSORT | GLOB_ERR, NULL, &matches);
     if (code == GLOB_NOMATCH)
-        return fail(BAD_INPUT, "%s: no such file", pattern);
+        return fail(BAD_INPUT, "%s: no such file, and no pattern that matches one", pattern);
     if (code == GLOB_ABORTED)
         return fail(BAD_INPUT, "%s: a directory cannot be read: %s", pattern, strerror(errno));
     if (code != 0)

@@ -3,6 +3,7 @@
 #include "data/hdf5_error.h"
 #include "data/shard_format.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
@@ -52,8 +53,9 @@ Status shard_row_open(ShardRow *out, hid_t file, const char *path, const char *n
     Status status;
     row.dataset = H5Dopen2(file, name, H5P_DEFAULT);
     if (row.dataset < 0) {
-        Status kind = hdf5_fail(BAD_INPUT, path, "cannot be opened");
-        return fail_within(kind, "data set /%s of", name);
+        char what[128];
+        snprintf(what, sizeof what, "data set /%s cannot be opened", name);
+        return hdf5_fail(BAD_INPUT, path, what);
     }
     if (!inspect(&row)) {
         status = fail(BAD_INPUT,
@@ -143,8 +145,10 @@ static Status load_chunk(ShardRow *row, int64_t chunk)
         size > (hsize_t)row->most_bytes)
         return fail_damaged(row, chunk, "it is missing or of an impossible size");
     if (H5Dread_chunk(row->dataset, H5P_DEFAULT, &first, &skipped, row->stored) < 0) {
-        Status kind = hdf5_fail(BAD_INPUT, row->path, "damaged or unreadable");
-        return fail_within(kind, "chunk %lld of /%s", (long long)chunk, row->name);
+        char what[128];
+        snprintf(what, sizeof what, "/%s cannot be read from %llu on", row->name,
+                 (unsigned long long)first);
+        return hdf5_fail(BAD_INPUT, row->path, what);
     }
     TRY(decode(row, chunk, (int64_t)size, skipped));
     row->loaded = chunk;

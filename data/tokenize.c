@@ -4,7 +4,6 @@
 #include "data/shard.h"
 #include "data/text.h"
 #include "data/tokenizer.h"
-#include "data/tokenizer_parts.h" // token_buffer_reserve
 
 #include <stdio.h>
 #include <string.h>
@@ -87,11 +86,7 @@ static Status choose_ends(Job *job)
 
 static Status append_id(TokenBuffer *buffer, int32_t id)
 {
-    if (id < 0)
-        return OK;
-    TRY(token_buffer_reserve(buffer, 1));
-    buffer->ids[buffer->count++] = id;
-    return OK;
+    return id < 0 ? OK : token_buffer_append(buffer, id);
 }
 
 static Status add_document(Job *job, const TextDocument *document)

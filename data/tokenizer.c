@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "data/tokenizer_file.h"
 #include "data/tokenizer_parts.h"
 
 #include <stdatomic.h>
@@ -23,6 +24,13 @@ Status token_buffer_reserve(TokenBuffer *buffer, int64_t more)
         return fail(FAILED, "no memory for %lld tokens", (long long)capacity);
     buffer->ids = ids;
     buffer->capacity = capacity;
+    return OK;
+}
+
+Status token_buffer_append(TokenBuffer *buffer, int32_t id)
+{
+    TRY(token_buffer_reserve(buffer, 1));
+    buffer->ids[buffer->count++] = id;
     return OK;
 }
 
@@ -122,22 +130,6 @@ static Status find_bos_eos(Tokenizer *tokenizer, const char *dir)
     return status;
 }
 
-static Status sha256_of_both(char out[SHA256_HEX_BYTES], const char *vocab_path,
-                             const FileMap *merges)
-{
-    FileMap vocab;
-    TRY(file_map(&vocab, vocab_path));
-    Bytes both = {0};
-    Status status = bytes_append(&both, (const char *)vocab.bytes, vocab.size_bytes);
-    if (status == OK)
-        status = bytes_append(&both, (const char *)merges->bytes, merges->size_bytes);
-    if (status == OK)
-        status = checksum_sha256_bytes(out, both.data, both.size);
-    bytes_release(&both);
-    file_unmap(&vocab);
-    return status;
-}
-
 // What these files leave unsaid: GPT-2's split, and <|endoftext|> as its one special token.
 static Status set_gpt2_steps(Tokenizer *tokenizer)
 {
@@ -165,7 +157,6 @@ static Status read_gpt2_files(Tokenizer *tokenizer, const char *vocab_path, cons
     TRY_GOTO(unmap_merges,
              model_read_files(&tokenizer->model, vocab, vocab_path, (const char *)merges.bytes,
                               merges.size_bytes, merges_path));
-    TRY_GOTO(unmap_merges, sha256_of_both(tokenizer->sha256, vocab_path, &merges));
     status = set_gpt2_steps(tokenizer);
 unmap_merges:
     file_unmap(&merges);
@@ -177,10 +168,10 @@ free_vocab:
 static Status read_files(Tokenizer *tokenizer, const char *dir)
 {
     char path[PATH_BYTES], merges_path[PATH_BYTES];
+    TRY(tokenizer_file_sha256(tokenizer->sha256, dir));
     TRY(file_join(path, dir, "tokenizer.json"));
     if (file_exists(path)) {
         TRY(tokenizer_json_read(tokenizer, path));
-        TRY(checksum_sha256_file(tokenizer->sha256, path));
     } else {
         TRY(file_join(path, dir, "vocab.json"));
         TRY(file_join(merges_path, dir, "merges.txt"));

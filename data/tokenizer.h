@@ -37,6 +37,9 @@ typedef struct TokenBuffer {
 
 void token_buffer_release(TokenBuffer *buffer);
 
+// Appends one id, such as a document's end. FAILED without memory.
+Status token_buffer_append(TokenBuffer *buffer, int32_t id);
+
 // Reads DIR/tokenizer.json or, if there is none, DIR/vocab.json and DIR/merges.txt (byte-level BPE
 // of the GPT-2 kind). The ids of bos and eos come from the first file that names them:
 // tokenizer_config.json, special_tokens_map.json, config.json; if none does, from the added tokens

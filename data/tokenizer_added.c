@@ -2,7 +2,8 @@
 // longest": at each position the longest token that starts there. Here the tokens are sorted by
 // their bytes and the range of candidates is narrowed byte by byte, so thousands of reserved tokens
 // with a common beginning cost a few binary searches where they might start and nothing elsewhere.
-#include "data/tokenizer_parts.h"
+#include "data/tokenizer_added.h"
+#include "data/tokenizer_text.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -93,30 +94,30 @@ static int64_t character_before(const char *text, int64_t end)
     return start;
 }
 
-static Status is_word_char(const AddedSet *set, TokenScratch *scratch, const char *text,
+static Status is_word_char(const AddedSet *set, PatternMatch *match, const char *text,
                            bool *is_word)
 {
     int64_t start, end;
-    TRY(pattern_find(set->word_pattern, scratch->match, text, utf8_length((unsigned char)text[0]),
-                     0, &start, &end));
+    TRY(pattern_find(set->word_pattern, match, text, utf8_length((unsigned char)text[0]), 0, &start,
+                     &end));
     *is_word = start == 0;
     return OK;
 }
 
-static Status stands_alone(const AddedSet *set, TokenScratch *scratch, const char *text,
-                           int64_t size, int64_t start, int64_t stop, bool *alone)
+static Status stands_alone(const AddedSet *set, PatternMatch *match, const char *text, int64_t size,
+                           int64_t start, int64_t stop, bool *alone)
 {
     bool word_before = false, word_after = false;
     if (start > 0)
-        TRY(is_word_char(set, scratch, text + character_before(text, start), &word_before));
+        TRY(is_word_char(set, match, text + character_before(text, start), &word_before));
     if (stop < size)
-        TRY(is_word_char(set, scratch, text + stop, &word_after));
+        TRY(is_word_char(set, match, text + stop, &word_after));
     *alone = !word_before && !word_after;
     return OK;
 }
 
 // Finds the next token that may stand where it does; NULL at the end of the text.
-static Status find_token(const AddedSet *set, TokenScratch *scratch, const char *text, int64_t size,
+static Status find_token(const AddedSet *set, PatternMatch *match, const char *text, int64_t size,
                          int64_t *search, const AddedToken **out)
 {
     for (int64_t i = *search; i < size;) {
@@ -130,7 +131,7 @@ static Status find_token(const AddedSet *set, TokenScratch *scratch, const char 
         int64_t stop = i + token->size_bytes;
         bool fits = true;
         if (token->single_word)
-            TRY(stands_alone(set, scratch, text, size, i, stop, &fits));
+            TRY(stands_alone(set, match, text, size, i, stop, &fits));
         if (fits) {
             *search = stop;
             *out = token;
@@ -143,7 +144,7 @@ static Status find_token(const AddedSet *set, TokenScratch *scratch, const char 
     return OK;
 }
 
-Status added_next(const AddedSet *set, TokenScratch *scratch, const char *text, int64_t size_bytes,
+Status added_next(const AddedSet *set, PatternMatch *match, const char *text, int64_t size_bytes,
                   AddedCursor *cursor, AddedMatch *out, bool *found)
 {
     const AddedToken *token = NULL;
@@ -151,7 +152,7 @@ Status added_next(const AddedSet *set, TokenScratch *scratch, const char *text, 
     if (cursor->finished)
         return OK;
     if (set->n > 0)
-        TRY(find_token(set, scratch, text, size_bytes, &cursor->search, &token));
+        TRY(find_token(set, match, text, size_bytes, &cursor->search, &token));
     if (token == NULL) {
         cursor->finished = true;
         *out = (AddedMatch){cursor->emitted, size_bytes, -1};

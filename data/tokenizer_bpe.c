@@ -201,11 +201,8 @@ static Status merge_word(EncodeRun *run, const char *text, int64_t size)
     if (model->ignore_merges) {
         int32_t id;
         TRY(whole_word_id(model, scratch, text, size, &id));
-        if (id >= 0) {
-            TRY(token_buffer_reserve(out, 1));
-            out->ids[out->count++] = id;
-            return OK;
-        }
+        if (id >= 0)
+            return token_buffer_append(out, id);
     }
     int64_t n;
     TRY(start_symbols(model, scratch, text, size, &n));

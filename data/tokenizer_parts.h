@@ -18,6 +18,7 @@
 #include "base/checksum.h"
 #include "base/status.h"
 #include "data/tokenizer.h"
+#include "data/tokenizer_added.h"
 #include "data/tokenizer_pattern.h"
 #include "data/tokenizer_text.h"
 #include "data/tokenizer_vocab.h"
@@ -25,21 +26,6 @@
 #include <jansson.h>
 
 enum { TOKENIZER_MAX_STEPS = 32, TOKENIZER_MAX_TEMPLATE = 32 };
-
-typedef struct AddedToken {
-    const char *text; // what is searched, borrowed from the vocabulary
-    int32_t size_bytes;
-    int32_t id;
-    bool single_word, lstrip, rstrip;
-} AddedToken;
-
-// The added tokens that are searched in one form of the text, in the order of their bytes.
-typedef struct AddedSet {
-    AddedToken *tokens; // owned
-    int n, capacity;
-    int first[257];        // tokens that start with byte b are [first[b], first[b + 1])
-    Pattern *word_pattern; // owned; one word character; NULL without single_word tokens
-} AddedSet;
 
 typedef enum TextStepKind {
     STEP_PREPEND,       // normalizer: content
@@ -127,24 +113,6 @@ Status steps_read_pre_tokenizer(Tokenizer *tokenizer, const json_t *object, cons
 Status steps_read_post_processor(Tokenizer *tokenizer, const json_t *object, const char *where);
 Status steps_read_decoder(Tokenizer *tokenizer, const json_t *object, const char *where);
 void steps_release(Tokenizer *tokenizer);
-
-// tokenizer_added.c
-typedef struct AddedMatch {
-    int64_t gap_start, gap_end; // text before the token
-    int32_t id;                 // -1: the rest of the text, no token
-} AddedMatch;
-
-typedef struct AddedCursor {
-    int64_t search, emitted; // both start at 0
-    bool finished;
-} AddedCursor;
-
-Status added_put(AddedSet *set, const AddedToken *token);
-Status added_finish(AddedSet *set); // sorts; BAD_INPUT if two tokens are written the same
-void added_release(AddedSet *set);
-// The next token of the text, leftmost, then longest; false when all of the text was given.
-Status added_next(const AddedSet *set, TokenScratch *scratch, const char *text, int64_t size_bytes,
-                  AddedCursor *cursor, AddedMatch *out, bool *found);
 
 // tokenizer_split.c
 Status normalizer_apply(const TextStep *steps, int n_steps, Bytes *out, Bytes *other,

@@ -101,13 +101,6 @@ static Status split_piece(EncodeRun *run, int step, const char *text, int64_t si
     return split_by_pattern(run, step, text, size);
 }
 
-static Status put_added(TokenBuffer *out, int32_t id)
-{
-    TRY(token_buffer_reserve(out, 1));
-    out->ids[out->count++] = id;
-    return OK;
-}
-
 // Text between the added tokens that are searched before normalizing.
 static Status split_normalized(EncodeRun *run, const char *text, int64_t size)
 {
@@ -123,13 +116,14 @@ static Status split_normalized(EncodeRun *run, const char *text, int64_t size)
     for (;;) {
         AddedMatch match;
         bool found;
-        TRY(added_next(&tokenizer->added_normalized, scratch, text, size, &cursor, &match, &found));
+        TRY(added_next(&tokenizer->added_normalized, scratch->match, text, size, &cursor, &match,
+                       &found));
         if (!found)
             return OK;
         if (match.gap_end > match.gap_start)
             TRY(split_piece(run, 0, text + match.gap_start, match.gap_end - match.gap_start));
         if (match.id >= 0)
-            TRY(put_added(run->out, match.id));
+            TRY(token_buffer_append(run->out, match.id));
     }
 }
 
@@ -139,13 +133,13 @@ Status split_text(EncodeRun *run, const char *text, int64_t size_bytes)
     for (;;) {
         AddedMatch match;
         bool found;
-        TRY(added_next(&run->tokenizer->added_raw, run->scratch, text, size_bytes, &cursor, &match,
-                       &found));
+        TRY(added_next(&run->tokenizer->added_raw, run->scratch->match, text, size_bytes, &cursor,
+                       &match, &found));
         if (!found)
             return OK;
         if (match.gap_end > match.gap_start)
             TRY(split_normalized(run, text + match.gap_start, match.gap_end - match.gap_start));
         if (match.id >= 0)
-            TRY(put_added(run->out, match.id));
+            TRY(token_buffer_append(run->out, match.id));
     }
 }
