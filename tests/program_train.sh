@@ -4,12 +4,8 @@
 set -euo pipefail
 . "$(dirname -- "$0")/checks.sh" "$1"
 
-zcat "$root/configs/demo/train.txt.gz" | head -n 4000 >train.txt
-zcat "$root/configs/demo/valid.txt.gz" | head -n 600 >valid.txt
-for part in train valid; do
-    "$mha2mla" tokenize --tokenizer "$root/configs/demo/model" --separator '<|endoftext|>' \
-        --out "$part.h5" "$part.txt" >/dev/null
-done
+make_shard train 4000
+make_shard valid 600
 
 cat >config.yaml <<EOF
 run: {name: base, dir: runs}

@@ -142,7 +142,24 @@ static Status check_length(const Run *run)
                 run->config.data.seq_len, longest, base);
 }
 
-static Status parse_and_train(Run *run, int argc, char **argv)
+static Status load_and_run(Run *run, const char *path, char *const *overrides, int n_overrides,
+                           bool dry_run)
+{
+    TRY(comm_agree(&run->comm, config_load(&run->config, path, overrides, n_overrides)));
+    blas_check();
+    Status status = plan_make(&run->plan, &run->config, run->comm.size, omp_get_max_threads());
+    if (status == OK)
+        status = check_length(run);
+    status = comm_agree(&run->comm, status);
+    if (status == OK && !dry_run)
+        status = run_all(run);
+    else if (status == OK && run->comm.rank == 0)
+        plan_print(stdout, &run->plan, &run->config);
+    config_release(&run->config);
+    return status;
+}
+
+static Status parse_and_run(Run *run, int argc, char **argv)
 {
     char *overrides[MOST_OVERRIDES];
     int n_overrides = config_take_overrides(overrides, MOST_OVERRIDES, &argc, argv);
@@ -158,27 +175,14 @@ static Status parse_and_train(Run *run, int argc, char **argv)
     if (rest.n_words != 1)
         return fail(BAD_INPUT, "train needs one CONFIG, got %d; see mha2mla train --help",
                     rest.n_words);
-    TRY(comm_agree(&run->comm, config_load(&run->config, rest.words[0], overrides, n_overrides)));
-    blas_check();
-    Status status;
-    TRY_GOTO(release_config,
-             comm_agree(&run->comm, plan_make(&run->plan, &run->config, run->comm.size,
-                                              omp_get_max_threads())));
-    TRY_GOTO(release_config, check_length(run)); // every rank sees the same
-    if (!dry_run)
-        status = run_all(run);
-    else if (run->comm.rank == 0)
-        plan_print(stdout, &run->plan, &run->config);
-release_config:
-    config_release(&run->config);
-    return status;
+    return load_and_run(run, rest.words[0], overrides, n_overrides, dry_run);
 }
 
 static Status run_train(int argc, char **argv)
 {
     Run run = {.original_loss = NAN};
     TRY(comm_start(&run.comm)); // first, so that ranks do not all name the same mistake
-    Status status = parse_and_train(&run, argc, argv);
+    Status status = parse_and_run(&run, argc, argv);
     comm_stop(&run.comm);
     return status;
 }
