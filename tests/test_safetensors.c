@@ -335,7 +335,7 @@ static void test_hostile_headers_are_refused(void **state)
     static const struct {
         const char *header, *text;
     } cases[] = {
-        {"", "not valid JSON"},
+        {"", "header: empty, not JSON"},
         {"{", "not valid JSON"},
         {"[1]", "not a JSON object"},
         {"{} x", "not valid JSON"},

@@ -302,7 +302,7 @@ static void test_missing_attributes_are_named(void **state)
         assert_true(H5Adelete(file, names[i]) >= 0);
         H5Fclose(file);
         char text[64];
-        snprintf(text, sizeof text, "a.h5: attribute '%s' is missing", names[i]);
+        snprintf(text, sizeof text, "attribute '%s' is missing", names[i]);
         assert_fails(BAD_INPUT, text, open_and_close(path));
     }
 }
