@@ -374,7 +374,7 @@ for attempt in "$base" "--model.convert=none"; do
     [ ! -e runs/again/model ] || die "a run that broke off left a model"
 done
 "$mha2mla" train config.yaml --run.name=again 2>err || die "the corrected run: $(cat err)"
-breaks_off 1 "the validation loss is not finite" train config.yaml --run.name=huge --model.init=none \
+breaks_off 1 "validation loss is nan over" train config.yaml --run.name=huge --model.init=none \
     --model.base=huge --train.steps=2 "--data.validation={shards: [shard.h5]}"
 [ ! -e runs/huge/model ] || die "a run that diverged left a model"
 
