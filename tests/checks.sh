@@ -64,15 +64,6 @@ breaks_off() {
     check_refusal "$status" "$text" "$got" "mha2mla $*"
 }
 
-# ranks_refuse N STATUS TEXT ARGUMENTS...: the same under mpirun, which adds lines of its own.
-ranks_refuse() {
-    local n=$1 status=$2 text=$3 got=0
-    shift 3
-    timeout 20 mpirun -n "$n" --oversubscribe --bind-to none "$mha2mla" "$@" >out 2>err \
-        </dev/null || got=$?
-    check_refusal "$status" "$text" "$got" "mpirun -n $n mha2mla $*"
-}
-
 # field NAME FILE: the values of a number in metrics.jsonl, one per line.
 field() {
     grep -o "\"$1\":[^,}]*" "$2" | cut -d: -f2

@@ -374,20 +374,20 @@ for attempt in "$base" "--model.convert=none"; do
     [ ! -e runs/again/model ] || die "a run that broke off left a model"
 done
 "$mha2mla" train config.yaml --run.name=again 2>err || die "the corrected run: $(cat err)"
-breaks_off 1 "the validation loss is not finite" train config.yaml --run.name=huge --model.init=none \
+breaks_off 1 "validation loss is nan over 64 windows" train config.yaml --run.name=huge --model.init=none \
     --model.base=huge --train.steps=2 "--data.validation={shards: [shard.h5]}"
 [ ! -e runs/huge/model ] || die "a run that diverged left a model"
 
 # ---- more than one rank: one message -----------------------------------------------------------
 
-ranks_refuse 2 2 "train: unknown option --zzz" train config.yaml --zzz
-ranks_refuse 2 2 "gives 1 micro-batches for 2 ranks; use at most 1 ranks or a smaller micro_batch" \
+ranks_fail 2 2 "train: unknown option --zzz" train config.yaml --zzz
+ranks_fail 2 2 "gives 1 micro-batches for 2 ranks; use at most 1 ranks or a smaller micro_batch" \
     train config.yaml --run.name=new --train.micro_batch=4
-ranks_refuse 2 2 "runs/small: there is a run already" train config.yaml
-ranks_refuse 2 2 "other.h5: made with tokenizer" train config.yaml --run.name=two \
+ranks_fail 2 2 "runs/small: there is a run already" train config.yaml
+ranks_fail 2 2 "other.h5: made with tokenizer" train config.yaml --run.name=two \
     "--data.sources=[{name: ships, shards: [other.h5]}]"
-ranks_refuse 2 2 "none: not a directory with a Hugging Face model" eval none --perplexity shard.h5
-ranks_refuse 2 1 "none/new.h5.tmp: cannot be written" \
+ranks_fail 2 2 "none: not a directory with a Hugging Face model" eval none --perplexity shard.h5
+ranks_fail 2 1 "none/new.h5.tmp: cannot be written" \
     score $small --data shard.h5 --out none/new.h5
 
 # ---- runs --------------------------------------------------------------------------------------
