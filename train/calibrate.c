@@ -1,49 +1,25 @@
 #include "train/calibrate.h"
 
 #include "base/log.h"
-#include "data/batch.h"
-#include "model/transformer.h"
-
-#include <omp.h>
-
-// One sequence at a time: the pass is as fast as with more, and needs the least memory.
-static void place(Workspace *ws, Batch *batch, Arena *arena, const ModelShape *shape, int seq_len)
-{
-    transformer_place(ws, arena, arena, shape, 1, seq_len, omp_get_max_threads(), false);
-    batch_place(batch, arena, 1, seq_len);
-}
-
-int64_t calibrate_bytes(const ModelShape *shape, int seq_len)
-{
-    Arena arena = arena_start("calibration");
-    Workspace ws;
-    Batch batch;
-    place(&ws, &batch, &arena, shape, seq_len);
-    return arena.peak_bytes;
-}
+#include "eval/inference.h"
 
 static Status read_samples(RopeScores *scores, const Comm *comm, const Model *original,
                            Mixture *mixture, int n_samples, int seq_len)
 {
-    Arena arena = arena_start("calibration");
-    Workspace ws;
-    Batch batch;
-    place(&ws, &batch, &arena, &original->shape, seq_len);
-    TRY(arena_allocate(&arena));
-    place(&ws, &batch, &arena, &original->shape, seq_len);
-    transformer_start(&ws, original);
+    Inference inference;
+    TRY(inference_start(&inference, original, seq_len));
     Status status = OK;
     double start_s = log_seconds();
     for (int64_t i = comm->rank; i < n_samples; i += comm->size) {
-        TRY_GOTO(release_arena, mixture_read(mixture, i, batch.sample));
-        batch_set(&batch, 0);
-        transformer_forward(&ws, original, batch.inputs, scores);
+        TRY_GOTO(release, mixture_read(mixture, i, inference.batch.sample));
+        batch_set(&inference.batch, 0);
+        transformer_forward(&inference.ws, original, inference.batch.inputs, scores);
         if ((i / comm->size) % 64 == 63)
             log_info("calibration: %lld of %d samples, %.0f s", (long long)(i + 1), n_samples,
                      log_seconds() - start_s);
     }
-release_arena:
-    arena_release(&arena);
+release:
+    inference_release(&inference);
     return status;
 }
 

@@ -13,7 +13,4 @@
 Status calibrate_run(RopeScores *out, const Comm *comm, const Model *original, Mixture *mixture,
                      int n_samples, int seq_len);
 
-// What the pass takes besides the model.
-int64_t calibrate_bytes(const ModelShape *shape, int seq_len);
-
 #endif

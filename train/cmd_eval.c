@@ -1,5 +1,6 @@
 // mha2mla eval: loss of a model, original or converted, over the windows of a shard.
 #include "data/tokenizer_file.h"
+#include "eval/inference.h"
 #include "eval/perplexity.h"
 #include "model/hf.h"
 #include "train/blas.h"
@@ -7,7 +8,6 @@
 #include "train/options.h"
 
 #include <math.h>
-#include <omp.h>
 #include <stdio.h>
 
 typedef struct Request {
@@ -18,12 +18,6 @@ typedef struct Request {
 } Request;
 
 enum { DEFAULT_SEQ_LEN = 2048 };
-
-static void place(Workspace *ws, Batch *batch, Arena *arena, const ModelShape *shape, int T)
-{
-    transformer_place(ws, arena, arena, shape, 1, T, omp_get_max_threads(), false);
-    batch_place(batch, arena, 1, T);
-}
 
 static Status open_windows(Source **out, const Request *request, const Model *model, int T)
 {
@@ -45,30 +39,26 @@ static Status measure(const Comm *comm, const Request *request)
 {
     Model model = {0};
     Source *source = NULL;
-    Arena arena = arena_start("evaluation");
-    Workspace ws;
-    Batch batch;
+    Inference inference = {0};
     int T = 0;
     Status status = hf_load(&model, request->dir);
     if (status == OK) {
         int longest = model.shape.max_positions;
         T = request->seq_len > 0 ? (int)request->seq_len
                                  : (longest < DEFAULT_SEQ_LEN ? longest : DEFAULT_SEQ_LEN);
-        place(&ws, &batch, &arena, &model.shape, T);
-        status = arena_allocate(&arena);
+        status = inference_start(&inference, &model, T);
     }
     if (status == OK)
         status = open_windows(&source, request, &model, T);
     TRY_GOTO(release, comm_agree(comm, status));
 
-    place(&ws, &batch, &arena, &model.shape, T);
-    transformer_start(&ws, &model);
     int64_t end = source_n_samples(source), wanted = (request->most_tokens + T - 1) / T;
     if (request->most_tokens > 0 && wanted < end)
         end = wanted;
     Perplexity sum = {0};
-    TRY_GOTO(release, comm_agree(comm, perplexity_add(&sum, &ws, &model, source, &batch, comm->rank,
-                                                      end, comm->size)));
+    TRY_GOTO(release,
+             comm_agree(comm, perplexity_add(&sum, &inference.ws, &model, source, &inference.batch,
+                                             comm->rank, end, comm->size)));
     double both[2] = {sum.loss_sum, sum.n_tokens};
     comm_sum_doubles(comm, both, 2); // every rank now decides the same
     if (!isfinite(both[0])) {
@@ -81,7 +71,7 @@ static Status measure(const Comm *comm, const Request *request)
     if (comm->rank == 0)
         print_loss(&(Perplexity){both[0], both[1]}, T);
 release:
-    arena_release(&arena);
+    inference_release(&inference);
     source_close(source);
     model_release(&model);
     return status;

@@ -145,16 +145,18 @@ static Status check_length(const Run *run)
 static Status load_and_run(Run *run, const char *path, char *const *overrides, int n_overrides,
                            bool dry_run)
 {
-    TRY(comm_agree(&run->comm, config_load(&run->config, path, overrides, n_overrides)));
+    Status status = config_load(&run->config, path, overrides, n_overrides);
+    TRY_GOTO(release_config, comm_agree(&run->comm, status));
     blas_check();
-    Status status = plan_make(&run->plan, &run->config, run->comm.size, omp_get_max_threads());
+    status = plan_make(&run->plan, &run->config, run->comm.size, omp_get_max_threads());
     if (status == OK)
         status = check_length(run);
-    status = comm_agree(&run->comm, status);
-    if (status == OK && !dry_run)
+    TRY_GOTO(release_config, comm_agree(&run->comm, status));
+    if (!dry_run)
         status = run_all(run);
-    else if (status == OK && run->comm.rank == 0)
+    else if (run->comm.rank == 0)
         plan_print(stdout, &run->plan, &run->config);
+release_config: // a rank that has read it when others could not, too
     config_release(&run->config);
     return status;
 }

@@ -1,8 +1,8 @@
 #include "train/plan.h"
 
+#include "eval/inference.h"
 #include "model/convert.h"
 #include "model/hf.h"
-#include "train/calibrate.h"
 #include "train/loop.h"
 #include "train/partition.h"
 
@@ -105,7 +105,7 @@ static Status measure_conversion(Plan *plan, const Config *config)
     plan->factorization = arena.peak_bytes;
     plan->original_model = model_bytes(&plan->original);
     if (has_original_pass(config))
-        plan->original_pass = calibrate_bytes(&plan->original, config->data.seq_len);
+        plan->original_pass = inference_bytes(&plan->original, config->data.seq_len);
     return OK;
 }
 

@@ -1,10 +1,10 @@
 #include "train/validation.h"
 
 #include "base/log.h"
+#include "eval/inference.h"
 #include "eval/perplexity.h"
 
 #include <math.h>
-#include <omp.h>
 
 Status validation_open(Validation *out, const Config *config, int vocab_size,
                        const char *tokenizer_sha256)
@@ -45,12 +45,6 @@ Status validation_loss(double *out, const Validation *validation, const Comm *co
     return OK;
 }
 
-static void place(Workspace *ws, Batch *batch, Arena *arena, const ModelShape *shape, int T)
-{
-    transformer_place(ws, arena, arena, shape, 1, T, omp_get_max_threads(), false);
-    batch_place(batch, arena, 1, T);
-}
-
 Status validation_measure(double *out, const Config *config, const Comm *comm, const Model *model,
                           const char *tokenizer_sha256)
 {
@@ -58,24 +52,19 @@ Status validation_measure(double *out, const Config *config, const Comm *comm, c
         *out = NAN;
         return OK;
     }
-    int T = config->data.seq_len;
     Validation validation;
-    Workspace ws;
-    Batch batch;
-    Arena arena = arena_start("validation");
-    place(&ws, &batch, &arena, &model->shape, T);
+    Inference inference = {0};
     Status status = validation_open(&validation, config, model->shape.vocab_size, tokenizer_sha256);
     if (status == OK)
-        status = arena_allocate(&arena);
+        status = inference_start(&inference, model, config->data.seq_len);
     TRY_GOTO(close, comm_agree(comm, status));
-    place(&ws, &batch, &arena, &model->shape, T);
-    transformer_start(&ws, model);
     double loss;
-    TRY_GOTO(close, validation_loss(&loss, &validation, comm, &ws, &batch, model));
+    TRY_GOTO(close,
+             validation_loss(&loss, &validation, comm, &inference.ws, &inference.batch, model));
     log_info("validation loss of the original model: %.4f", loss);
     *out = loss;
 close:
-    arena_release(&arena);
+    inference_release(&inference);
     validation_close(&validation);
     return status;
 }
