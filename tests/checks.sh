@@ -35,8 +35,8 @@ check_refusal() {
     [ -z "$(find . -name '*.tmp')" ] || die "$4: left $(find . -name '*.tmp')"
 }
 
-# refuses STATUS TEXT ARGUMENTS...: the program must end with this status, soon, and say one line and
-# no other, with TEXT in it.
+# refuses STATUS TEXT ARGUMENTS...: the program must end with this status, soon, and say one line
+# and no other, with TEXT in it.
 refuses() {
     local status=$1 text=$2 got=0
     shift 2

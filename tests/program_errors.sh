@@ -277,7 +277,8 @@ refuses_convert() {
 }
 to="--out new --rope-pairs 2 --d-kv 4"
 refuses_convert 2 "--rope 2-norm needs --scores; make them with mha2mla score" $small $to
-refuses_convert 2 "--rope: RoPE strategy is 'lowest', allowed are high, low" $small $to --rope lowest
+refuses_convert 2 "--rope: RoPE strategy is 'lowest', allowed are high, low" \
+    $small $to --rope lowest
 refuses_convert 2 "--svd is 'both', allowed are joint and split" $small $to --svd both
 refuses_convert 2 "--dtype: dtype is 'int8', allowed are float32" $small $to --rope low --dtype int8
 refuses_convert 2 "none.h5: cannot be opened: No such file" $small $to --scores none.h5
@@ -374,8 +375,8 @@ for attempt in "$base" "--model.convert=none"; do
     [ ! -e runs/again/model ] || die "a run that broke off left a model"
 done
 "$mha2mla" train config.yaml --run.name=again 2>err || die "the corrected run: $(cat err)"
-breaks_off 1 "validation loss is nan over" train config.yaml --run.name=huge --model.init=none \
-    --model.base=huge --train.steps=2 "--data.validation={shards: [shard.h5]}"
+breaks_off 1 "validation loss is nan over" train config.yaml --run.name=huge \
+    --model.init=none --model.base=huge --train.steps=2 "--data.validation={shards: [shard.h5]}"
 [ ! -e runs/huge/model ] || die "a run that diverged left a model"
 
 # ---- more than one rank: one message -----------------------------------------------------------
@@ -409,7 +410,8 @@ refuses_run ": its format is 'x', not 'mha2mla-run'" run.json 's/mha2mla-run/x/'
 refuses_run ": 'd_kv' is missing" run.json 's/"d_kv"/"dkv"/'
 refuses_run ": 'name' is not a string" run.json 's/"name": "small"/"name": 3/'
 refuses_run ": control characters in 'name'" run.json 's/"small"/"\\u001b[31m"/'
-refuses_run ": 'attention' is 'none', allowed are mla and original" run.json 's/"original",/"none",/'
+refuses_run ": 'attention' is 'none', allowed are mla and original" run.json \
+    's/"original",/"none",/'
 refuses_run ": 'cache_numbers_per_token' is 0, allowed are 1 to" run.json \
     's/\("cache_numbers_per_token"\): 32/\1: 0/'
 refuses_run ":2:16: not valid JSON" metrics.jsonl '2s/"tokens"/tokens/'
