@@ -107,9 +107,14 @@ static void write_factors(float *up, float *down, const Workspace *w, int m, int
     }
 }
 
+static Workspace start_workspace(int m, int n, int R)
+{
+    return (Workspace){.longer = m >= n ? m : n, .shorter = m >= n ? n : m, .R = R};
+}
+
 Status convert_factorize(float *up, float *down, const float *a, int m, int n, int R)
 {
-    Workspace w = {.longer = m >= n ? m : n, .shorter = m >= n ? n : m, .R = R};
+    Workspace w = start_workspace(m, n, R);
     CHECK(R >= 1 && R <= w.shorter, "rank %d of a %d x %d matrix", R, m, n);
     TRY(check_finite("matrix", a, m, n));
     TRY(query_lapack(&w));
@@ -217,6 +222,27 @@ static Status copy_tensors(Model *mla, const Model *original, int layer)
         }
     }
     return OK;
+}
+
+static Status measure_factorization(Arena *arena, int m, int n, int R)
+{
+    Workspace w = start_workspace(m, n, R);
+    TRY(query_lapack(&w));
+    int64_t mark = arena->used_bytes;
+    place(&w, arena);
+    arena_rewind(arena, mark);
+    return OK;
+}
+
+Status convert_measure(Arena *arena, const ModelShape *s)
+{
+    int D = s->d_model, R1 = shape_dim(s, DIM_LATENT_1);
+    int rows_k = shape_dim(s, DIM_K_NOPE), rows_v = shape_dim(s, DIM_KV);
+    arena_floats(arena, (int64_t)(rows_k + rows_v) * D);
+    if (s->svd == SVD_JOINT)
+        return measure_factorization(arena, rows_k + rows_v, D, R1);
+    TRY(measure_factorization(arena, rows_k, D, R1));
+    return measure_factorization(arena, rows_v, D, R1);
 }
 
 static void check_pair(const Model *mla, const Model *original)

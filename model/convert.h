@@ -30,6 +30,10 @@ Status convert_layer(Model *mla, const Model *original, int layer);
 // All of it, every layer, on this process.
 Status convert_model(Model *mla, const Model *original);
 
+// Adds to a measuring arena what convert_layer() works in for an MLA shape. FAILED if a layer's
+// matrix is too large for LAPACK.
+Status convert_measure(Arena *arena, const ModelShape *shape);
+
 // Rank-R factors of A [m, n], R in 1..min(m, n), by SVD: up [m, R] and down [R, n] with
 // up = U S^1/2, down = S^1/2 V^T, largest singular value first. up down is the rank-R matrix
 // nearest to A; directions A does not have (rank below R) are zero in both factors up to rounding.

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { TEXT_BYTES = 2048, CHUNK_BYTES = 1 << 28 };
+enum { TEXT_BYTES = 2048, MESSAGE_BYTES = 1 << 28 };
 
 // A failed MPI call: peers may be gone, so there is nobody left to agree with.
 static void must(int code, const char *what)
@@ -29,12 +29,15 @@ Status comm_start(Comm *out)
     if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
         return fail(FAILED, "MPI does not start; run under mpirun or srun --mpi=pmix");
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
-    Comm comm;
+    Comm comm = {.message_bytes = MESSAGE_BYTES};
     must(MPI_Comm_rank(MPI_COMM_WORLD, &comm.rank), "MPI_Comm_rank");
     must(MPI_Comm_size(MPI_COMM_WORLD, &comm.size), "MPI_Comm_size");
     if (gethostname(comm.host, sizeof comm.host) != 0)
         strcpy(comm.host, "?");
     comm.host[sizeof comm.host - 1] = '\0';
+    comm.counts = malloc((size_t)comm.size * sizeof(int));
+    comm.offsets = malloc((size_t)comm.size * sizeof(int));
+    CHECK(comm.counts != NULL && comm.offsets != NULL, "no memory for %d ranks", comm.size);
     status_set_rank(comm.rank);
     log_set_quiet(comm.rank != 0);
     *out = comm;
@@ -44,6 +47,8 @@ Status comm_start(Comm *out)
 void comm_stop(Comm *comm)
 {
     MPI_Finalize();
+    free(comm->counts);
+    free(comm->offsets);
     *comm = (Comm){0};
 }
 
@@ -69,11 +74,13 @@ Status comm_agree(const Comm *comm, Status own)
     return fail((Status)cause.kind, "%s", cause.text);
 }
 
-static void reduce_doubles(double *values, int64_t count, MPI_Op op)
+static void reduce_doubles(const Comm *comm, double *values, int64_t count, MPI_Op op)
 {
-    const int64_t chunk = CHUNK_BYTES / (int64_t)sizeof(double);
-    for (int64_t first = 0; first < count; first += chunk) {
-        int n = (int)(count - first < chunk ? count - first : chunk);
+    if (comm->size == 1)
+        return;
+    const int64_t most = comm->message_bytes / (int64_t)sizeof(double);
+    for (int64_t first = 0; first < count; first += most) {
+        int n = (int)(count - first < most ? count - first : most);
         must(MPI_Allreduce(MPI_IN_PLACE, values + first, n, MPI_DOUBLE, op, MPI_COMM_WORLD),
              "all-reduce");
     }
@@ -81,22 +88,21 @@ static void reduce_doubles(double *values, int64_t count, MPI_Op op)
 
 void comm_sum_doubles(const Comm *comm, double *values, int64_t count)
 {
-    if (comm->size > 1)
-        reduce_doubles(values, count, MPI_SUM);
+    reduce_doubles(comm, values, count, MPI_SUM);
 }
 
 void comm_max_doubles(const Comm *comm, double *values, int64_t count)
 {
-    if (comm->size > 1)
-        reduce_doubles(values, count, MPI_MAX);
+    reduce_doubles(comm, values, count, MPI_MAX);
 }
 
 void comm_broadcast(const Comm *comm, void *bytes, int64_t size_bytes, int root)
 {
     if (comm->size == 1)
         return;
-    for (int64_t first = 0; first < size_bytes; first += CHUNK_BYTES) {
-        int n = (int)(size_bytes - first < CHUNK_BYTES ? size_bytes - first : CHUNK_BYTES);
+    const int64_t most = comm->message_bytes;
+    for (int64_t first = 0; first < size_bytes; first += most) {
+        int n = (int)(size_bytes - first < most ? size_bytes - first : most);
         must(MPI_Bcast((char *)bytes + first, n, MPI_BYTE, root, MPI_COMM_WORLD), "broadcast");
     }
 }
@@ -108,53 +114,45 @@ void comm_range(int64_t total, int rank, int n_ranks, int64_t *first, int64_t *c
     *count = each + (rank < rest);
 }
 
-// Counts and displacements of every rank's share of a bucket.
-typedef struct Shares {
-    int *counts, *offsets; // [size], owned
-} Shares;
+int64_t comm_bucket_bytes(int64_t count, int n_ranks)
+{
+    if (n_ranks == 1)
+        return 0;
+    int64_t first, share;
+    comm_range(count, 0, n_ranks, &first, &share);
+    return (count + share * (n_ranks > 2 ? 2 : 1)) * (int64_t)sizeof(float);
+}
 
-static Shares make_shares(const Comm *comm, int64_t count)
+// Counts and displacements of every rank's share of a bucket.
+static void set_shares(const Comm *comm, int64_t count)
 {
     CHECK(count <= COMM_LARGEST_BUCKET, "bucket of %lld floats", (long long)count);
-    Shares shares = {malloc((size_t)comm->size * sizeof(int)),
-                     malloc((size_t)comm->size * sizeof(int))};
-    CHECK(shares.counts != NULL && shares.offsets != NULL, "no memory for %d shares", comm->size);
     for (int rank = 0; rank < comm->size; rank++) {
         int64_t first, own;
         comm_range(count, rank, comm->size, &first, &own);
-        shares.counts[rank] = (int)own;
-        shares.offsets[rank] = (int)first;
+        comm->counts[rank] = (int)own;
+        comm->offsets[rank] = (int)first;
     }
-    return shares;
-}
-
-static void release_shares(Shares *shares)
-{
-    free(shares->counts);
-    free(shares->offsets);
 }
 
 void comm_reduce_scatter(const Comm *comm, float *bucket, int64_t count)
 {
     if (comm->size == 1)
         return;
-    Shares shares = make_shares(comm, count);
-    must(
-        MPI_Reduce_scatter(MPI_IN_PLACE, bucket, shares.counts, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD),
-        "reduce-scatter");
+    set_shares(comm, count);
+    must(MPI_Reduce_scatter(MPI_IN_PLACE, bucket, comm->counts, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD),
+         "reduce-scatter");
     // In place, the sum arrives at the beginning; its place is the rank's share.
-    memmove(bucket + shares.offsets[comm->rank], bucket,
-            (size_t)shares.counts[comm->rank] * sizeof(float));
-    release_shares(&shares);
+    memmove(bucket + comm->offsets[comm->rank], bucket,
+            (size_t)comm->counts[comm->rank] * sizeof(float));
 }
 
 void comm_all_gather(const Comm *comm, float *bucket, int64_t count)
 {
     if (comm->size == 1)
         return;
-    Shares shares = make_shares(comm, count);
-    must(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, bucket, shares.counts, shares.offsets,
+    set_shares(comm, count);
+    must(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, bucket, comm->counts, comm->offsets,
                         MPI_FLOAT, MPI_COMM_WORLD),
          "all-gather");
-    release_shares(&shares);
 }

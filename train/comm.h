@@ -18,6 +18,8 @@
 typedef struct Comm {
     int rank, size;
     char host[64];
+    int64_t message_bytes; // the most handed to MPI at once, whose counts are ints; tests lower it
+    int *counts, *offsets; // owned [size]: the ranks' shares of a bucket
 } Comm;
 
 // Starts MPI (alone or under mpirun or srun), names the rank for CHECK, silences all logs but rank
@@ -45,8 +47,13 @@ void comm_reduce_scatter(const Comm *comm, float *bucket, // [count]
 void comm_all_gather(const Comm *comm, float *bucket, // [count]
                      int64_t count);
 
-// Largest bucket of the two above, in floats: MPI counts are ints.
-enum { COMM_LARGEST_BUCKET = 1 << 28 };
+// Largest bucket of the two above, in floats. MPI sums in memory of its own, as large as a bucket:
+// 16 MiB are enough to keep the network busy and little beside a model.
+enum { COMM_LARGEST_BUCKET = 1 << 22 };
+
+// The memory MPI takes for the reduce-scatter of such a bucket: the sum and, as its ring algorithm
+// goes, up to two shares on their way. Not collective.
+int64_t comm_bucket_bytes(int64_t count, int n_ranks);
 
 // The share [first, first + count) of `total` items that belongs to `rank`: the remainder goes one
 // each to the first ranks. Not collective.

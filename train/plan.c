@@ -1,5 +1,6 @@
 #include "train/plan.h"
 
+#include "model/convert.h"
 #include "model/hf.h"
 #include "train/calibrate.h"
 #include "train/loop.h"
@@ -8,6 +9,8 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
+
+enum { MOST_TOKENS = 1 << 24 }; // of a micro-batch: loops count them, and heads of them, in int
 
 int64_t plan_resident_bytes(void)
 {
@@ -44,6 +47,11 @@ static Status find_shapes(Plan *plan, const Config *config)
 static Status check_batch(const Config *config, int n_ranks)
 {
     const TrainConfig *train = &config->train;
+    if ((int64_t)train->micro_batch * config->data.seq_len > MOST_TOKENS)
+        return fail(BAD_INPUT,
+                    "train.micro_batch %d of data.seq_len %d is more than %d tokens; use a smaller "
+                    "micro_batch",
+                    train->micro_batch, config->data.seq_len, MOST_TOKENS);
     int n_micro_batches = train->global_batch / train->micro_batch;
     if (n_micro_batches < n_ranks)
         return fail(BAD_INPUT,
@@ -54,11 +62,12 @@ static Status check_batch(const Config *config, int n_ranks)
     return OK;
 }
 
-// Does the conversion need a pass over data?
-static bool calibrates(const Config *config)
+// Does the original read data before its conversion?
+static bool has_original_pass(const Config *config)
 {
     const ConvertConfig *convert = &config->model.convert;
-    return convert->given && convert->rope == ROPE_2NORM && convert->scores == NULL;
+    return config->data.validation.given ||
+           (convert->rope == ROPE_2NORM && convert->scores == NULL);
 }
 
 static int64_t model_bytes(const ModelShape *shape)
@@ -68,36 +77,65 @@ static int64_t model_bytes(const ModelShape *shape)
     return arena.peak_bytes;
 }
 
+static Status measure_training(Plan *plan, const Config *config)
+{
+    Partition partition; // rank 0 has the largest shares
+    TRY(partition_create(&partition, &plan->shape, plan->n_ranks, 0));
+    TrainerMemory memory = {0};
+    loop_place(&memory, &plan->shape, partition.own_count, config->train.micro_batch,
+               config->data.seq_len, plan->n_threads);
+    for (int i = 0; i < partition.n_buckets; i++) {
+        int64_t bytes = comm_bucket_bytes(partition.buckets[i].count, plan->n_ranks);
+        if (bytes > plan->communication)
+            plan->communication = bytes;
+    }
+    partition_release(&partition);
+    plan->parameters = model_bytes(&plan->shape);
+    plan->gradients = memory.gradients.peak_bytes;
+    plan->moments = memory.moments.peak_bytes;
+    plan->activations = memory.activations.peak_bytes;
+    plan->scratch = memory.scratch.peak_bytes;
+    return OK;
+}
+
+static Status measure_conversion(Plan *plan, const Config *config)
+{
+    Arena arena = arena_start("factorization");
+    TRY(convert_measure(&arena, &plan->shape));
+    plan->factorization = arena.peak_bytes;
+    plan->original_model = model_bytes(&plan->original);
+    if (has_original_pass(config))
+        plan->original_pass = calibrate_bytes(&plan->original, config->data.seq_len);
+    return OK;
+}
+
 Status plan_make(Plan *out, const Config *config, int n_ranks, int n_threads)
 {
     Plan plan = {.n_ranks = n_ranks, .n_threads = n_threads, .process = plan_resident_bytes()};
     TRY(find_shapes(&plan, config));
     TRY(check_batch(config, n_ranks));
-    Partition partition; // rank 0 has the largest shares
-    TRY(partition_create(&partition, &plan.shape, n_ranks, 0));
-    TrainerMemory memory = {0};
-    loop_place(&memory, &plan.shape, partition.own_count, config->train.micro_batch,
-               config->data.seq_len, n_threads);
-    partition_release(&partition);
-    plan.parameters = model_bytes(&plan.shape);
-    plan.gradients = memory.gradients.peak_bytes;
-    plan.moments = memory.moments.peak_bytes;
-    plan.activations = memory.activations.peak_bytes;
-    plan.scratch = memory.scratch.peak_bytes;
+    TRY(measure_training(&plan, config));
     if (config->model.convert.given)
-        plan.original_model = model_bytes(&plan.original);
-    if (calibrates(config))
-        plan.calibration = calibrate_bytes(&plan.original, config->data.seq_len);
+        TRY(measure_conversion(&plan, config));
     *out = plan;
     return OK;
 }
 
+// Bytes beside the process while converting; 0: nothing is converted.
+static int64_t conversion_bytes(const Plan *plan)
+{
+    if (plan->original_model == 0)
+        return 0;
+    int64_t after_passes = plan->parameters + plan->factorization;
+    return plan->original_model +
+           (plan->original_pass > after_passes ? plan->original_pass : after_passes);
+}
+
 int64_t plan_peak_bytes(const Plan *plan)
 {
-    int64_t training =
-        plan->parameters + plan->gradients + plan->moments + plan->activations + plan->scratch;
-    int64_t during = plan->calibration > plan->parameters ? plan->calibration : plan->parameters;
-    int64_t converting = plan->original_model > 0 ? plan->original_model + during : 0;
+    int64_t training = plan->parameters + plan->gradients + plan->moments + plan->activations +
+                       plan->scratch + plan->communication;
+    int64_t converting = conversion_bytes(plan);
     return plan->process + (training > converting ? training : converting);
 }
 
@@ -148,8 +186,9 @@ void plan_print(FILE *out, const Plan *plan, const Config *config)
         {"AdamW moments", plan->moments},
         {"activations", plan->activations},
         {"scratch", plan->scratch},
+        {"communication", plan->communication},
         {"program, libraries", plan->process},
-        {"while converting", plan->original_model + plan->calibration},
+        {"while converting", conversion_bytes(plan)},
         {"peak", plan_peak_bytes(plan)},
     };
     fprintf(out, "memory per rank, MiB\n");

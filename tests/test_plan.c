@@ -1,0 +1,215 @@
+// The plan of a small run against sums made by hand, and what it refuses.
+#include "tests/testing.h"
+
+#include "base/arena.h"
+#include "model/attention.h"
+#include "train/plan.h"
+
+#include <string.h>
+
+enum { ALIGNED = 64 }; // bytes: every array of an arena is a multiple of it
+
+// 20 x 8 embedding, two layers of 8 + 64 + 32 + 32 + 64 + 8 + 3 * 96 = 496, norm of 8: 1160 floats.
+static const ModelShape small = {.n_layers = 2,
+                                 .d_model = 8,
+                                 .n_heads = 2,
+                                 .n_kv_heads = 1,
+                                 .head_dim = 4,
+                                 .d_ffn = 12,
+                                 .vocab_size = 20,
+                                 .max_positions = 16,
+                                 .rope_pairs = 2,
+                                 .tied_head = true,
+                                 .rope_theta = 10000,
+                                 .rms_eps = 1e-5};
+
+// N = 10 tokens in a micro-batch of 2 sequences of 5; two micro-batches.
+static Config small_config(void)
+{
+    return (Config){
+        .model.init = {.given = true, .shape = small},
+        .data.seq_len = 5,
+        .train = {.steps = 1, .global_batch = 4, .micro_batch = 2},
+    };
+}
+
+// What an array of n floats takes.
+static int64_t floats(int64_t n)
+{
+    return (n * 4 + ALIGNED - 1) / ALIGNED * ALIGNED;
+}
+
+static void test_parameters_gradients_moments(void **state)
+{
+    (void)state;
+    Config config = small_config();
+    Plan plan;
+    assert_ok(plan_make(&plan, &config, 2, 1));
+    assert_int_equal(plan.parameters, 4672 + 64); // 1160 floats, 4 pairs
+    assert_int_equal(plan.gradients, 4672);
+    // Rank 0 owns 80 + 2 * 248 + 4 = 580 of the parameters.
+    assert_int_equal(plan.moments, 2 * 2368);
+    // Sum of the 496 of a layer and a share of 248 on its way.
+    assert_int_equal(plan.communication, (496 + 248) * 4);
+    assert_int_equal(plan.original_model + plan.original_pass + plan.factorization, 0);
+    assert_true(plan.process > 1 << 20 && plan.process < INT64_C(1) << 30);
+}
+
+static void test_activations(void **state)
+{
+    (void)state;
+    Config config = small_config();
+    Plan plan;
+    assert_ok(plan_make(&plan, &config, 1, 1));
+    int64_t N = 10, layer = floats(N * 8) * 3 + floats(N) * 2 + floats(N * 16) + floats(N * 2) +
+                            floats(N * 24); // x_in, x_mid, attn_out; 1/rms; qkv; lse; gate_up
+    int64_t pointers = 192;                 // two layers of nine
+    assert_int_equal(layer, 2816);
+    assert_int_equal(plan.activations,
+                     2 * layer + 2 * floats(5 * 2) + floats(N * 8) + floats(N) + pointers);
+    assert_int_equal(plan.communication, 0); // alone
+}
+
+static void test_scratch(void **state)
+{
+    (void)state;
+    Config config = small_config();
+    Plan plan;
+    assert_ok(plan_make(&plan, &config, 1, 3));
+    AttentionDims dims = {.B = 2, .T = 5, .H = 2, .K = 1, .E = 4};
+    int64_t N = 10, batch = 2 * floats(N) + floats(6), logits = floats(256 * 20);
+    assert_int_equal(plan.scratch, floats(attention_scratch_floats(&dims, 3, true)) + logits +
+                                       floats(N * 8) * 4 + floats(N * 12) * 2 + floats(N * 16) +
+                                       floats(N * 24) + batch);
+}
+
+static Config converted_config(void)
+{
+    Config config = small_config();
+    config.model.convert = (ConvertConfig){
+        .given = true, .rope = ROPE_2NORM, .rope_pairs = 1, .d_kv = 2, .samples = 4};
+    return config;
+}
+
+static void test_conversion(void **state)
+{
+    (void)state;
+    Config config = converted_config();
+    Plan plan;
+    assert_ok(plan_make(&plan, &config, 2, 1));
+    // Layers of 8 + 64 + 16 + 16 + 4 + 8 + 64 + 8 + 288 = 476: 1120 floats, 2 pairs.
+    assert_int_equal(plan.parameters, 4480 + 64);
+    assert_int_equal(plan.original_model, 4672 + 64);
+    // 6 x 8 key and value rows, in double again, 6 x 6 products, 2 x 8 image, eigenvalues; LAPACK
+    // asks for at least 1 + 6 * 6 + 2 * 36 doubles and 33 integers.
+    int64_t least = 192 + 384 + 320 + 128 + 64 + 896 + 192;
+    assert_true(plan.factorization >= least && plan.factorization < least + 4096); // seen + 768
+    assert_true(plan.original_pass > 256 * 20 * 4);
+}
+
+static void test_passes_of_the_original(void **state)
+{
+    (void)state;
+    Config config = converted_config();
+    Plan plan;
+    config.model.convert.rope = ROPE_UNIFORM;
+    assert_ok(plan_make(&plan, &config, 1, 1));
+    assert_int_equal(plan.original_pass, 0);
+    config.data.validation.given = true; // measures the original first
+    assert_ok(plan_make(&plan, &config, 1, 1));
+    assert_true(plan.original_pass > 0);
+    config = converted_config();
+    char scores[] = "scores.h5";
+    config.model.convert.scores = scores;
+    assert_ok(plan_make(&plan, &config, 1, 1));
+    assert_int_equal(plan.original_pass, 0);
+}
+
+static void test_peak_is_the_larger_of_converting_and_training(void **state)
+{
+    (void)state;
+    Plan plan = {.parameters = 100,
+                 .gradients = 100,
+                 .moments = 50,
+                 .activations = 7,
+                 .scratch = 3,
+                 .communication = 2,
+                 .process = 1000};
+    assert_int_equal(plan_peak_bytes(&plan), 1262);
+    plan.factorization = 5000; // of no conversion
+    assert_int_equal(plan_peak_bytes(&plan), 1262);
+    plan.original_model = 120;
+    plan.factorization = 41;
+    plan.original_pass = 30;
+    assert_int_equal(plan_peak_bytes(&plan), 1262); // 120 + 100 + 41 = 261 while converting
+    plan.factorization = 60;
+    assert_int_equal(plan_peak_bytes(&plan), 1280);
+    plan.original_pass = 170;
+    assert_int_equal(plan_peak_bytes(&plan), 1290);
+}
+
+static void test_more_ranks_than_micro_batches_are_refused(void **state)
+{
+    (void)state;
+    Config config = small_config();
+    Plan plan = {.n_ranks = -7};
+    assert_fails(BAD_INPUT, "gives 2 micro-batches for 3 ranks; use at most 2",
+                 plan_make(&plan, &config, 3, 1));
+    assert_int_equal(plan.n_ranks, -7); // set on success only
+    assert_ok(plan_make(&plan, &config, 2, 1));
+}
+
+static void test_micro_batch_beyond_counting_is_refused(void **state)
+{
+    (void)state;
+    Config config = small_config();
+    config.data.seq_len = 1 << 24;
+    config.train.global_batch = config.train.micro_batch = 1 << 20;
+    Plan plan;
+    assert_fails(BAD_INPUT, "train.micro_batch 1048576 of data.seq_len 16777216 is more than",
+                 plan_make(&plan, &config, 1, 1));
+}
+
+static void test_conversion_that_does_not_fit_is_refused(void **state)
+{
+    (void)state;
+    Config config = converted_config();
+    config.model.convert.rope_pairs = 3;
+    Plan plan;
+    assert_fails(BAD_INPUT, "3", plan_make(&plan, &config, 1, 1));
+    char missing[] = "/nonexistent/model";
+    config = converted_config();
+    config.model.init.given = false;
+    config.model.base = missing;
+    assert_fails(BAD_INPUT, "/nonexistent/model: not a directory", plan_make(&plan, &config, 1, 1));
+}
+
+static void test_resident_memory_is_seen(void **state)
+{
+    (void)state;
+    int64_t before = plan_resident_bytes();
+    Arena arena = arena_start("test");
+    arena_place(&arena, 32 << 20, 1);
+    assert_ok(arena_allocate(&arena));
+    memset(arena.block, 1, 32 << 20);
+    assert_true(plan_resident_bytes() - before >= 31 << 20);
+    arena_release(&arena);
+    assert_true(plan_peak_resident_bytes() - before >= 31 << 20);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_parameters_gradients_moments),
+        cmocka_unit_test(test_activations),
+        cmocka_unit_test(test_scratch),
+        cmocka_unit_test(test_conversion),
+        cmocka_unit_test(test_passes_of_the_original),
+        cmocka_unit_test(test_peak_is_the_larger_of_converting_and_training),
+        cmocka_unit_test(test_more_ranks_than_micro_batches_are_refused),
+        cmocka_unit_test(test_micro_batch_beyond_counting_is_refused),
+        cmocka_unit_test(test_conversion_that_does_not_fit_is_refused),
+        cmocka_unit_test(test_resident_memory_is_seen),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
