@@ -69,6 +69,19 @@ for n in 2 3 4; do
     fi
 done
 
+# What inspect says of the shard, whole and damaged.
+"$mha2mla" inspect ranks1.h5 --tokenizer "$tokenizer" --verify >out 2>err ||
+    die "inspect: status $?: $(cat err)"
+grep -qE '^  text          "0<\|endoftext\|>1 once 0' out || die "inspect printed: $(cat out)"
+grep -qE '^  checksums     right in all [0-9]+ chunks$' out || die "inspect printed: $(cat out)"
+size=$(stat -c %s ranks1.h5)
+cp ranks1.h5 flipped.h5
+printf '\125\252\125\252' | dd of=flipped.h5 bs=1 seek=$((size / 2)) conv=notrunc status=none
+refuses 2 "flipped.h5: /tokens is damaged from " inspect --verify flipped.h5
+grep -qE '\(chunk [0-9]+ of 0\.\.[0-9]+\)' err || die "inspect did not name the chunk: $(cat err)"
+head -c "$((size / 2))" ranks1.h5 >half.h5
+refuses 2 "half.h5: not a readable HDF5 file" inspect half.h5
+
 # An error at several ranks: one message, that status, nothing left.
 status=0
 mpirun -n 3 --oversubscribe --bind-to none "$mha2mla" tokenize --tokenizer "$tokenizer" \
