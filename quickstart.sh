@@ -14,7 +14,7 @@ SHARDS=runs/demo/shards
 started=$SECONDS
 
 setup_packages
-setup_build release
+setup_build release mha2mla
 setup_mpi
 
 setup_say "Turning the demo's stories into token shards"

@@ -100,8 +100,9 @@ Status mixture_open(Mixture **out, const SourceSpec *specs, int n_specs, int seq
         const SourceSpec *spec = &specs[mixture->n_sources];
         TRY_GOTO(close, source_open(&mixture->sources[mixture->n_sources], spec->name, spec->shards,
                                     spec->n_shards, seq_len, tokenizer_sha256, vocab_size));
-        if (tokenizer_sha256 == NULL) // then the first shard's holds for all
-            tokenizer_sha256 = source_tokenizer_sha256(mixture->sources[0]);
+        const char *sha256 = source_tokenizer_sha256(mixture->sources[mixture->n_sources]);
+        if (tokenizer_sha256 == NULL && sha256[0] != '\0') // then the first shard's holds for all
+            tokenizer_sha256 = sha256;
     }
     *out = mixture;
     return OK;

@@ -233,6 +233,37 @@ Status shard_read_offsets(Shard *shard, int64_t first, int64_t count, int64_t *o
     return shard_row_read64(&shard->documents, first, count, out);
 }
 
+// /documents was read whole when the shard was opened.
+Status shard_verify(Shard *shard, int64_t *n_chunks)
+{
+    const int64_t length = shard->tokens.chunk_length, n = shard_row_n_chunks(&shard->tokens);
+    char first_text[1024] = "";
+    int64_t n_damaged = 0;
+    Status first = OK;
+    int32_t *ids = malloc((size_t)length * sizeof *ids);
+    if (ids == NULL)
+        return fail(FAILED, "%s: out of memory for a chunk of %lld tokens", shard->path,
+                    (long long)length);
+    for (int64_t c = 0; c < n; c++) {
+        const int64_t rest = shard->info.n_tokens - c * length;
+        const Status status = shard_read(shard, c * length, rest < length ? rest : length, ids);
+        if (status == OK)
+            continue;
+        if (n_damaged++ == 0) {
+            first = status;
+            snprintf(first_text, sizeof first_text, "%s", fail_text());
+        }
+    }
+    free(ids);
+    if (n_damaged > 1)
+        return fail(first, "%s; %lld of %lld chunks are damaged", first_text, (long long)n_damaged,
+                    (long long)n);
+    if (n_damaged == 1)
+        return fail(first, "%s", first_text);
+    *n_chunks = n + shard_row_n_chunks(&shard->documents);
+    return OK;
+}
+
 void shard_close(Shard *shard)
 {
     if (shard == NULL)

@@ -99,12 +99,20 @@ static uint32_t fletcher32(const uint8_t *bytes, int64_t size)
     return sums << 16 | sum;
 }
 
+int64_t shard_row_n_chunks(const ShardRow *row)
+{
+    return (row->length + row->chunk_length - 1) / row->chunk_length;
+}
+
 static Status fail_damaged(const ShardRow *row, int64_t chunk, const char *why)
 {
     const int64_t first = chunk * row->chunk_length, end = first + row->chunk_length;
-    return fail(BAD_INPUT, "%s: /%s is damaged from %lld to %lld: %s; make the shard again",
+    return fail(BAD_INPUT,
+                "%s: /%s is damaged from %lld to %lld: %s (chunk %lld of 0..%lld); make the shard "
+                "again",
                 row->path, row->name, (long long)first,
-                (long long)(end < row->length ? end : row->length) - 1, why);
+                (long long)(end < row->length ? end : row->length) - 1, why, (long long)chunk,
+                (long long)shard_row_n_chunks(row) - 1);
 }
 
 // Checks and undoes `size` stored bytes into the planes.
@@ -146,8 +154,8 @@ static Status load_chunk(ShardRow *row, int64_t chunk)
         return fail_damaged(row, chunk, "it is missing or of an impossible size");
     if (H5Dread_chunk(row->dataset, H5P_DEFAULT, &first, &skipped, row->stored) < 0) {
         char what[128];
-        snprintf(what, sizeof what, "/%s cannot be read from %llu on", row->name,
-                 (unsigned long long)first);
+        snprintf(what, sizeof what, "/%s cannot be read from %llu on (chunk %lld)", row->name,
+                 (unsigned long long)first, (long long)chunk);
         return hdf5_fail(BAD_INPUT, row->path, what);
     }
     TRY(decode(row, chunk, (int64_t)size, skipped));

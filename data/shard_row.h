@@ -41,6 +41,8 @@ Status shard_row_open(ShardRow *out, hid_t file, const char *path, const char *n
 Status shard_row_read32(ShardRow *row, int64_t first, int64_t count, int32_t *out);
 Status shard_row_read64(ShardRow *row, int64_t first, int64_t count, int64_t *out);
 
+int64_t shard_row_n_chunks(const ShardRow *row);
+
 void shard_row_close(ShardRow *row); // a zeroed row is allowed
 
 #endif

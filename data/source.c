@@ -1,49 +1,67 @@
 #include "data/source.h"
 
+#include "base/log.h"
 #include "data/paths.h"
-#include "data/shard.h"
+#include "data/token_file.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 typedef struct SourceShard {
-    Shard *shard;         // owned
+    TokenFile *file;      // owned
     int64_t first_sample; // of the source that lies in this shard
 } SourceShard;
 
 struct Source {
     int seq_len, vocab_size;
+    char tokenizer_sha256[SHA256_HEX_BYTES]; // of the first shard that names one, or ""
     int64_t n_samples;
     int n_shards;
     SourceShard *shards; // owned
 };
 
 // A shard's last token is only a target, so T + 1 tokens hold one sample and 2 T + 1 two.
-static int64_t samples_in(const ShardInfo *info, int seq_len)
+static int64_t samples_in(const TokenFileInfo *info, int seq_len)
 {
     return info->n_tokens > 0 ? (info->n_tokens - 1) / seq_len : 0;
 }
 
-static Status check_tokenizer(const char *path, const ShardInfo *info, const char *sha256)
+// Once per process: a run opens the same files for several purposes.
+static void warn_of_unknown_tokenizer(const char *path)
 {
-    if (sha256 == NULL || strcmp(info->tokenizer_sha256, sha256) == 0)
+    static bool warned = false;
+    if (!warned)
+        log_warn("%s: a Nanoset does not say which tokenizer made it; be sure that it is the "
+                 "model's (only ids beyond the vocabulary are noticed)",
+                 path);
+    warned = true;
+}
+
+static Status check_tokenizer(Source *source, const TokenFileInfo *info, const char *sha256)
+{
+    if (info->tokenizer_sha256[0] == '\0') {
+        warn_of_unknown_tokenizer(info->path);
         return OK;
-    return fail(BAD_INPUT,
-                "%s: made with tokenizer %.12s, the model (or the first shard) has %.12s; "
-                "tokenize it again",
-                path, info->tokenizer_sha256, sha256);
+    }
+    // Without a tokenizer to compare with, the first shard sets it.
+    if (sha256 == NULL && source->tokenizer_sha256[0] != '\0')
+        sha256 = source->tokenizer_sha256;
+    if (sha256 != NULL && strcmp(info->tokenizer_sha256, sha256) != 0)
+        return fail(BAD_INPUT,
+                    "%s: made with tokenizer %.12s, the model (or the first shard) has %.12s; "
+                    "tokenize it again",
+                    info->path, info->tokenizer_sha256, sha256);
+    memcpy(source->tokenizer_sha256, info->tokenizer_sha256, SHA256_HEX_BYTES);
+    return OK;
 }
 
 static Status append_shard(Source *source, const char *path, const char *sha256)
 {
-    Shard *shard;
-    TRY(shard_open(&shard, path));
-    const ShardInfo *info = shard_info(shard);
-    // Without a tokenizer to compare with, the first shard sets it.
-    if (sha256 == NULL && source->n_shards > 0)
-        sha256 = shard_info(source->shards[0].shard)->tokenizer_sha256;
+    TokenFile *file;
+    TRY(token_file_open(&file, path));
+    const TokenFileInfo *info = token_file_info(file);
     Status status;
-    TRY_GOTO(close_shard, check_tokenizer(path, info, sha256));
+    TRY_GOTO(close_shard, check_tokenizer(source, info, sha256));
     SourceShard *shards =
         realloc(source->shards, (size_t)(source->n_shards + 1) * sizeof *source->shards);
     if (shards == NULL) {
@@ -51,11 +69,11 @@ static Status append_shard(Source *source, const char *path, const char *sha256)
         goto close_shard;
     }
     source->shards = shards;
-    shards[source->n_shards++] = (SourceShard){shard, source->n_samples};
+    shards[source->n_shards++] = (SourceShard){file, source->n_samples};
     source->n_samples += samples_in(info, source->seq_len);
     return OK;
 close_shard:
-    shard_close(shard);
+    token_file_close(file);
     return status;
 }
 
@@ -96,7 +114,7 @@ void source_close(Source *source)
     if (source == NULL)
         return;
     for (int i = 0; i < source->n_shards; i++)
-        shard_close(source->shards[i].shard);
+        token_file_close(source->shards[i].file);
     free(source->shards);
     free(source);
 }
@@ -108,7 +126,7 @@ int64_t source_n_samples(const Source *source)
 
 const char *source_tokenizer_sha256(const Source *source)
 {
-    return shard_info(source->shards[0].shard)->tokenizer_sha256;
+    return source->tokenizer_sha256;
 }
 
 Status source_read(Source *source, int64_t index, int32_t *tokens)
@@ -125,14 +143,14 @@ Status source_read(Source *source, int64_t index, int32_t *tokens)
     }
     const SourceShard *at = &source->shards[low];
     int64_t first = (index - at->first_sample) * source->seq_len;
-    TRY(shard_read(at->shard, first, source->seq_len + 1, tokens));
+    TRY(token_file_read(at->file, first, source->seq_len + 1, tokens));
     // A tokenizer may know more tokens than the model embeds; that matters only where they occur.
     for (int i = 0; i <= source->seq_len; i++)
         if (tokens[i] >= source->vocab_size)
             return fail(BAD_INPUT,
                         "%s: token %lld is %d, the model's vocabulary has %d; tokenize the text "
                         "with the model's own tokenizer",
-                        shard_path(at->shard), (long long)(first + i), (int)tokens[i],
+                        token_file_info(at->file)->path, (long long)(first + i), (int)tokens[i],
                         source->vocab_size);
     return OK;
 }

@@ -1,4 +1,4 @@
-// A source of tokens: a list of shards read as one row of samples.
+// A source of tokens: a list of shards (.h5) or Nanosets (.ds) read as one row of samples.
 //
 //     Source *source;
 //     TRY(source_open(&source, "validation", patterns, n_patterns, T, sha256, vocab_size));
@@ -19,13 +19,13 @@ typedef struct Source Source;
 // Opens the shards of all patterns (paths or globs, expanded in sorted order); `name` is for
 // messages. BAD_INPUT if a pattern matches nothing, a shard is damaged, was made with another
 // tokenizer than tokenizer_sha256 (NULL: any, but the same for all), or all together hold no full
-// sample.
+// sample. A Nanoset does not name its tokenizer: it is taken with a warning, once per process.
 Status source_open(Source **out, const char *name, char *const *patterns, int n_patterns,
                    int seq_len, const char *tokenizer_sha256, int vocab_size);
 
 int64_t source_n_samples(const Source *source);
 
-// SHA-256 of the tokenizer its shards were made with; lives as long as the source.
+// SHA-256 of the tokenizer its shards were made with, "" if none says; lives as long as the source.
 const char *source_tokenizer_sha256(const Source *source);
 
 // Reads sample `index` in 0..n-1 into tokens [seq_len + 1]. BAD_INPUT for a damaged chunk or a

@@ -2,22 +2,27 @@
 #include "data/text.h"
 
 #include "base/file.h"
+#include "base/log.h"
 
 #include <errno.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
 
-enum { BLOCK_BYTES = 1 << 17 };
+enum { BLOCK_BYTES = 1 << 17, FAULTS_SHOWN = 10 };
 
 struct TextReader {
     char path[PATH_BYTES];
     bool is_jsonl;
     const char *field;
     const char *separator; // NULL: none
+    TextSkips *skipped;    // borrowed; NULL: faults are errors
+    TextFault fault;       // the last one
     gzFile file;
     bool at_end;     // of the file; the buffer may hold more
+    bool is_damaged; // at_end comes from damage: the last piece in the buffer is not whole
     int64_t n_lines; // of .jsonl, done
     json_t *object;  // owns the last .jsonl document's text
     // The bytes [start, end) of the buffer are read and not yet handed out.
@@ -59,6 +64,7 @@ Status text_open(TextReader **out, const char *path, const TextOptions *options)
     reader->field = options->field != NULL ? options->field : "text";
     if (options->separator != NULL && options->separator[0] != '\0')
         reader->separator = options->separator;
+    reader->skipped = options->skipped;
     errno = 0;
     reader->file = gzopen(path, "rbe");
     if (reader->file == NULL) {
@@ -73,14 +79,33 @@ Status text_open(TextReader **out, const char *path, const TextOptions *options)
 }
 
 // Puts the file, and for .jsonl the line being read, before a reason.
-#define fail_at(reader, ...) (fail_write(__VA_ARGS__), fail_write_place(reader), BAD_INPUT)
+#define fail_at(reader, fault, ...)                                                                \
+    (fail_write(__VA_ARGS__), fail_write_place((reader), (fault)), BAD_INPUT)
 
-static void fail_write_place(const TextReader *reader)
+static void fail_write_place(TextReader *reader, TextFault fault)
 {
+    reader->fault = fault;
     if (reader->is_jsonl)
         fail_write_prefix("%s:%lld", reader->path, (long long)reader->n_lines + 1);
     else
         fail_write_prefix("%s", reader->path);
+}
+
+// OK if `status` is a fault that is skipped: it is counted, and shown if it is among the first.
+static Status skip_fault(TextReader *reader, Status status)
+{
+    if (status != BAD_INPUT || reader->skipped == NULL)
+        return status;
+    int64_t before = 0;
+    for (int f = 0; f < TEXT_N_FAULTS; f++)
+        before += reader->skipped->counts[f];
+    if (before < FAULTS_SHOWN)
+        log_warn("%s: %s", reader->fault == TEXT_DAMAGED ? "rest of a file skipped" : "skipped",
+                 fail_text());
+    if (before + 1 == FAULTS_SHOWN)
+        log_warn("further faults are skipped without a line each");
+    reader->skipped->counts[reader->fault]++;
+    return OK;
 }
 
 // Room for one more block behind `end`: what was handed out makes way first.
@@ -94,7 +119,7 @@ static Status make_room(TextReader *reader)
     if (reader->capacity - reader->end >= BLOCK_BYTES)
         return OK;
     if (reader->end > TEXT_MOST_BYTES)
-        return fail_at(reader, "a document longer than %d bytes%s", TEXT_MOST_BYTES,
+        return fail_at(reader, TEXT_DAMAGED, "a document longer than %d bytes%s", TEXT_MOST_BYTES,
                        reader->is_jsonl ? "" : "; split the file with --separator");
     size_t capacity = reader->capacity + reader->capacity / 2 + 2 * BLOCK_BYTES;
     char *buffer = realloc(reader->buffer, capacity);
@@ -107,17 +132,17 @@ static Status make_room(TextReader *reader)
 }
 
 // Why zlib failed, without the path it puts before its text.
-static Status fail_to_read(const TextReader *reader)
+static Status fail_to_read(TextReader *reader)
 {
     int code = Z_OK;
     const char *text = gzerror(reader->file, &code);
     if (strncmp(text, reader->path, strlen(reader->path)) == 0)
         text += strlen(reader->path) + strspn(text + strlen(reader->path), ": ");
-    return fail_at(reader, "cannot be read: %s%s", text,
+    return fail_at(reader, TEXT_DAMAGED, "cannot be read: %s%s", text,
                    code == Z_BUF_ERROR ? " (truncated gzip; fetch the file again)" : "");
 }
 
-static Status read_block(TextReader *reader)
+static Status read_sound_block(TextReader *reader)
 {
     TRY(make_room(reader));
     const bool is_first = reader->end == 0 && gztell(reader->file) == 0;
@@ -126,12 +151,22 @@ static Status read_block(TextReader *reader)
     // gzread() calls a file that ends within a gzip member a short read, not an error.
     if (n < BLOCK_BYTES && n >= 0)
         gzerror(reader->file, &code);
-    if (n < 0 || code != Z_OK)
-        return fail_to_read(reader);
     if (is_first && n >= 3 && memcmp(reader->buffer, "\xef\xbb\xbf", 3) == 0)
         reader->start = 3; // the byte order mark
-    reader->end += (size_t)n;
+    reader->end += n > 0 ? (size_t)n : 0;
+    if (n < 0 || code != Z_OK)
+        return fail_to_read(reader);
     reader->at_end = n < BLOCK_BYTES && gzeof(reader->file);
+    return OK;
+}
+
+static Status read_block(TextReader *reader)
+{
+    const Status status = read_sound_block(reader);
+    if (status == OK)
+        return OK;
+    TRY(skip_fault(reader, status));
+    reader->at_end = reader->is_damaged = true;
     return OK;
 }
 
@@ -159,7 +194,7 @@ static Status next_piece(TextReader *reader, const char *mark, const char **piec
             searched = held - mark_bytes + 1;
         if (reader->at_end) {
             *piece = from;
-            *size = held > 0 ? (int64_t)held : -1;
+            *size = held > 0 && !reader->is_damaged ? (int64_t)held : -1;
             reader->start = reader->end;
             return OK;
         }
@@ -175,15 +210,17 @@ static Status parse_line(TextReader *reader, const char *line, int64_t size, Tex
     reader->object =
         json_loadb(line, (size_t)size, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &error);
     if (reader->object == NULL)
-        return fail_at(reader, "not valid JSON at column %d: %s", error.column, error.text);
+        return fail_at(reader, TEXT_BROKEN_JSON, "not valid JSON at column %d: %s", error.column,
+                       error.text);
     if (!json_is_object(reader->object))
-        return fail_at(reader, "not a JSON object with a field '%s'", reader->field);
+        return fail_at(reader, TEXT_BROKEN_JSON, "not a JSON object with a field '%s'",
+                       reader->field);
     const json_t *text = json_object_get(reader->object, reader->field);
     if (text == NULL)
-        return fail_at(reader, "no field '%s'; name the one with the text by --text-field",
-                       reader->field);
+        return fail_at(reader, TEXT_NO_FIELD,
+                       "no field '%s'; name the one with the text by --text-field", reader->field);
     if (!json_is_string(text))
-        return fail_at(reader, "field '%s' is not a string", reader->field);
+        return fail_at(reader, TEXT_NOT_STRING, "field '%s' is not a string", reader->field);
     out->bytes = json_string_value(text);
     out->size_bytes = (int64_t)json_string_length(text);
     return OK;
@@ -206,7 +243,7 @@ static Status next_of_jsonl(TextReader *reader, TextDocument *out)
             size--;
         TextDocument document = {NULL, 0};
         if (size > 0)
-            TRY(parse_line(reader, line, size, &document));
+            TRY(skip_fault(reader, parse_line(reader, line, size, &document)));
         reader->n_lines++;
         if (document.size_bytes == 0)
             continue;
@@ -248,6 +285,25 @@ Status text_next(TextReader *reader, TextDocument *out)
 int64_t text_offset_bytes(const TextReader *reader)
 {
     return (int64_t)gzoffset(reader->file);
+}
+
+void text_describe_skips(char out[TEXT_SKIPS_BYTES], const TextSkips *skipped)
+{
+    static const char *const names[TEXT_N_FAULTS][2] = {
+        [TEXT_BROKEN_JSON] = {"line of broken JSON", "lines of broken JSON"},
+        [TEXT_NO_FIELD] = {"line without the field", "lines without the field"},
+        [TEXT_NOT_STRING] = {"line with no string in the field",
+                             "lines with no string in the field"},
+        [TEXT_DAMAGED] = {"damaged file (its rest)", "damaged files (their rest)"},
+    };
+    int used = 0;
+    out[0] = '\0';
+    for (int f = 0; f < TEXT_N_FAULTS; f++) {
+        const int64_t n = skipped->counts[f];
+        if (n > 0)
+            used += snprintf(out + used, (size_t)(TEXT_SKIPS_BYTES - used), "%s%lld %s",
+                             used > 0 ? ", " : "", (long long)n, names[f][n != 1]);
+    }
 }
 
 void text_close(TextReader *reader)

@@ -19,7 +19,8 @@
 // Memory: one buffer, as long as the longest document of the file (for .jsonl its line, twice). A
 // reader belongs to one thread. Errors are BAD_INPUT naming file and line: broken JSON, no such
 // field, a field that is no string, damaged or truncated gzip, a document longer than
-// TEXT_MOST_BYTES.
+// TEXT_MOST_BYTES. With `skipped` these are counted, the first few shown as warnings, and the work
+// goes on behind the line, or behind the file if it is the file that is damaged.
 #ifndef MHA2MLA_DATA_TEXT_H
 #define MHA2MLA_DATA_TEXT_H
 
@@ -29,9 +30,22 @@
 
 enum { TEXT_MOST_BYTES = 1 << 30 };
 
+typedef enum TextFault {
+    TEXT_BROKEN_JSON, // a line
+    TEXT_NO_FIELD,    // a line
+    TEXT_NOT_STRING,  // a line
+    TEXT_DAMAGED,     // a file: the documents before the damage are kept, not the one it is in
+    TEXT_N_FAULTS,
+} TextFault;
+
+typedef struct TextSkips {
+    int64_t counts[TEXT_N_FAULTS];
+} TextSkips;
+
 typedef struct TextOptions {
     const char *field;     // .jsonl: borrowed until text_close(); NULL means "text"
     const char *separator; // .txt: borrowed likewise; NULL or "" means one document per file
+    TextSkips *skipped;    // borrowed likewise; NULL: the first fault is an error
 } TextOptions;
 
 typedef struct TextDocument {
@@ -48,6 +62,10 @@ Status text_next(TextReader *reader, TextDocument *out);
 
 // Bytes of the file (as it is on the disk, so compressed) read so far: for progress.
 int64_t text_offset_bytes(const TextReader *reader);
+
+// What was skipped, "2 lines of broken JSON, 1 damaged file", or "" if nothing was.
+enum { TEXT_SKIPS_BYTES = 256 };
+void text_describe_skips(char out[TEXT_SKIPS_BYTES], const TextSkips *skipped);
 
 void text_close(TextReader *reader); // NULL is allowed
 

@@ -30,7 +30,7 @@ ranks_refuse 3 2 '2 micro-batches for 3 ranks; use at most 2 ranks' train config
 diverging='--optim.lr=10 --optim.weight_decay=10 --optim.clip=0 --data.validation=none'
 ranks_refuse 2 1 'weights are unchanged; lower optim.lr' \
     train config.yaml --run.name=diverging --train.steps=40 $diverging
-step=$(grep -oE 'error: .*step [0-9]+:' out | grep -oE '[0-9]+:$' | tr -d :)
+step=$(grep -oE 'error: .*step [0-9]+:' err | grep -oE '[0-9]+:$' | tr -d :)
 [ "$(field step runs/diverging/metrics.jsonl | wc -l)" -eq $((step - 1)) ] ||
     die "stopped at step $step, wrote $(cat runs/diverging/metrics.jsonl)"
 ! grep -qi nan runs/diverging/metrics.jsonl || die "NaN in metrics.jsonl"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# mha2mla tokenize: its line of output, its messages, and that an interrupted run leaves nothing.
+# mha2mla tokenize: its line of output, its messages, the same shard from any number of ranks, and
+# that an interrupted run leaves nothing.
 set -euo pipefail
 . "$(dirname -- "$0")/checks.sh" "$1"
 tokenizer=$root/configs/demo/model
@@ -34,6 +35,62 @@ head -c 30 b.jsonl.gz >cut.jsonl.gz
 refuses 2 "truncated gzip" tokenize --tokenizer "$tokenizer" --out x.h5 cut.jsonl.gz
 [ ! -e x.h5 ] && [ ! -e x.h5.tmp ] || die "a failed run left $(ls x.h5*)"
 
+# Faults are named by file and line, and end the run or are skipped and counted.
+printf '{"text": "A cat."}\n{"text": "cut\n{"title": "x"}\n{"text": 3}\n{"text": "A dog."}\n' \
+    >faulty.jsonl
+refuses 2 "faulty.jsonl:2: not valid JSON" tokenize --tokenizer "$tokenizer" --out x.h5 faulty.jsonl
+refuses 2 "--on-error is 'never', must be stop or skip" tokenize --tokenizer "$tokenizer" \
+    --out x.h5 --on-error never faulty.jsonl
+"$mha2mla" tokenize --tokenizer "$tokenizer" --out skip.h5 --on-error skip faulty.jsonl \
+    cut.jsonl.gz a.txt >out 2>err || die "--on-error skip: status $?: $(cat err)"
+grep -qE '^3 documents' out || die "--on-error skip printed: $(cat out)"
+for said in 'faulty.jsonl:2: not valid JSON' "faulty.jsonl:3: no field 'text'" \
+    "faulty.jsonl:4: field 'text' is not a string" 'cut.jsonl.gz:1: cannot be read' \
+    'skipped 1 line of broken JSON, 1 line without the field, 1 line with no string in the field, 1 damaged file (its rest)$'; do
+    grep -q -- "$said" err || die "--on-error skip did not say '$said' but: $(cat err)"
+done
+[ "$(wc -l <err)" -eq 5 ] || die "--on-error skip said: $(cat err)"
+
+# The same bytes of /tokens and /documents for any number of ranks.
+values() {
+    h5dump -d /tokens -d /documents "$1" | tail -n +2 | md5sum
+}
+awk 'BEGIN { for (i = 0; i < 4000; i++) { printf "{\"text\": \"%d", i
+    for (w = 0; w < i % 50; w++) printf " once %d", w * i
+    print "\"}" } }' >many.jsonl
+gzip -k1 many.jsonl
+ranks 1 tokenize --tokenizer "$tokenizer" --out ranks1.h5 many.jsonl b.jsonl.gz many.jsonl.gz
+for n in 2 3 4; do
+    ranks "$n" tokenize --tokenizer "$tokenizer" --out "ranks$n.h5" many.jsonl b.jsonl.gz \
+        many.jsonl.gz
+    [ "$(grep -c documents out)" -eq 1 ] || die "$n ranks printed: $(cat out)"
+    if command -v h5dump >/dev/null; then
+        [ "$(values ranks1.h5)" = "$(values "ranks$n.h5")" ] || die "$n ranks wrote another shard"
+    fi
+done
+
+# What inspect says of the shard, whole and damaged.
+"$mha2mla" inspect ranks1.h5 --tokenizer "$tokenizer" --verify >out 2>err ||
+    die "inspect: status $?: $(cat err)"
+grep -qE '^  text          "0<\|endoftext\|>1 once 0' out || die "inspect printed: $(cat out)"
+grep -qE '^  checksums     right in all [0-9]+ chunks$' out || die "inspect printed: $(cat out)"
+size=$(stat -c %s ranks1.h5)
+cp ranks1.h5 flipped.h5
+printf '\125\252\125\252' | dd of=flipped.h5 bs=1 seek=$((size / 2)) conv=notrunc status=none
+refuses 2 "flipped.h5: /tokens is damaged from " inspect --verify flipped.h5
+grep -qE '\(chunk [0-9]+ of 0\.\.[0-9]+\)' err || die "inspect did not name the chunk: $(cat err)"
+head -c "$((size / 2))" ranks1.h5 >half.h5
+refuses 2 "half.h5: not a readable HDF5 file" inspect half.h5
+
+# An error at several ranks: one message, that status, nothing left.
+status=0
+mpirun -n 3 --oversubscribe --bind-to none "$mha2mla" tokenize --tokenizer "$tokenizer" \
+    --out x.h5 many.jsonl faulty.jsonl >out 2>&1 || status=$?
+[ "$status" -eq 2 ] || die "3 ranks with a broken line: status $status: $(cat out)"
+[ "$(grep -c 'mha2mla: error' out)" -eq 1 ] || die "3 ranks with a broken line said: $(cat out)"
+grep -q 'error: faulty.jsonl:2: not valid JSON' out || die "3 ranks said: $(cat out)"
+[ ! -e x.h5 ] && [ ! -e x.h5.tmp ] || die "3 ranks left $(ls x.h5*)"
+
 # Interrupted while it works: status 1, no file. The text is long enough for minutes of work.
 awk 'BEGIN { for (i = 0; i < 30000; i++)
     print "{\"text\": \"Once upon a time there was a little girl who liked the park.\"}" }' |
@@ -56,6 +113,23 @@ for signal in INT TERM; do
     grep -q 'interrupted; long.h5 is not written' err || die "after SIG$signal: $(cat err)"
     [ ! -e long.h5 ] && [ ! -e long.h5.tmp ] || die "after SIG$signal: $(ls long.h5*)"
 done
+
+# Interrupted at several ranks: the signal reaches all of them, and nothing is left.
+mpirun -n 2 --oversubscribe --bind-to none "$mha2mla" tokenize --tokenizer "$tokenizer" \
+    --out long.h5 long.jsonl.gz >out 2>err &
+pid=$!
+for _ in $(seq 200); do
+    [ ! -e long.h5.tmp ] || break
+    sleep 0.05
+done
+[ -e long.h5.tmp ] || die "long.h5.tmp did not appear at 2 ranks"
+kill -s TERM "$pid"
+wait "$pid" && die "after SIGTERM to mpirun: status 0"
+for _ in $(seq 100); do
+    [ -e long.h5.tmp ] || break
+    sleep 0.05
+done
+[ ! -e long.h5 ] && [ ! -e long.h5.tmp ] || die "after SIGTERM to mpirun: $(ls long.h5*)"
 
 # Killed: at most the temporary file stays, and the next run is not disturbed by it.
 "$mha2mla" tokenize --tokenizer "$tokenizer" --out long.h5 long.jsonl.gz >out 2>&1 &

@@ -15,6 +15,7 @@ SETUP_PACKAGES=(
     libopenmpi-dev openmpi-bin
     libopenblas-openmp-dev liblapacke-dev
     libhdf5-dev zlib1g-dev libyaml-dev libjansson-dev libpcre2-dev libssl-dev
+    libutf8proc-dev
     libcmocka-dev
 )
 
@@ -71,8 +72,9 @@ setup_packages() {
             "this again with MHA2MLA_SKIP_INSTALL=1"
 }
 
-# setup_build PRESET: configures and builds into build/PRESET. --fresh, because a cache from before
-# the tree was moved or a package was installed would stop CMake.
+# setup_build PRESET [TARGET]: configures and builds into build/PRESET, all of it or one target.
+# --fresh, because a cache from before the tree was moved or a package was installed would stop
+# CMake.
 setup_build() {
     setup_say "Building the $1 preset in build/$1"
     cmake --fresh --preset "$1" >"${TMPDIR:-/tmp}/mha2mla-configure.$$" 2>&1 || {
@@ -81,7 +83,7 @@ setup_build() {
         setup_fail "configuring failed (see above)"
     }
     rm -f "${TMPDIR:-/tmp}/mha2mla-configure.$$"
-    cmake --build --preset "$1" || setup_fail "the build failed (see above)"
+    cmake --build --preset "$1" ${2:+--target "$2"} || setup_fail "the build failed (see above)"
 }
 
 # Cores that Open MPI counts as slots: real ones, among those this process may use. nproc would

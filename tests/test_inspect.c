@@ -2,12 +2,15 @@
 #include "tests/testing.h"
 
 #include "base/file.h"
+#include "base/random.h"
 #include "data/shard.h"
+#include "data/tokenizer.h"
 #include "model/hf.h"
 #include "train/command.h"
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -19,19 +22,23 @@ static const char *shared_dir(void)
     return dir;
 }
 
-// Runs the command with stdout in a file; its text in static storage.
-static const char *output_of(Status expected, const char *path)
+// Runs the command with up to three more arguments and stdout in a file; its text in static
+// storage.
+static const char *output_with(Status expected, const char *path, const char *const more[3])
 {
     static char text[16384];
     char name[] = "inspect", argument[PATH_BYTES];
-    char *argv[] = {name, argument, NULL};
+    char *argv[6] = {name, argument};
+    int argc = 2;
     snprintf(argument, sizeof argument, "%s", path);
+    for (; argc < 5 && more[argc - 2] != NULL; argc++)
+        argv[argc] = (char *)(uintptr_t)more[argc - 2];
     const char *capture = testing_path(shared_dir(), "stdout");
     fflush(stdout);
     int saved = dup(STDOUT_FILENO);
     int fd = open(capture, O_RDWR | O_CREAT | O_TRUNC, 0600);
     assert_true(saved >= 0 && fd >= 0 && dup2(fd, STDOUT_FILENO) >= 0);
-    Status status = cmd_inspect.run(2, argv);
+    Status status = cmd_inspect.run(argc, argv);
     fflush(stdout);
     dup2(saved, STDOUT_FILENO);
     close(saved);
@@ -42,6 +49,11 @@ static const char *output_of(Status expected, const char *path)
     if (status != expected)
         fail_msg("inspect %s: status %d: %s", path, (int)status, fail_text());
     return text;
+}
+
+static const char *output_of(Status expected, const char *path)
+{
+    return output_with(expected, path, (const char *[3]){NULL});
 }
 
 static void assert_contains(const char *text, const char *part)
@@ -153,9 +165,106 @@ static void test_token_shard(void **state)
                           "  vocabulary    49152\n"
                           "  document end  token 0\n"
                           "  tokenizer     sha256 aaaaaaaa");
-    assert_contains(text, "aaaa\n  source        web text\n");
+    assert_contains(text, "aaaa\n  source        web text\n"
+                          "  first         5 6 7 0 8 9 0\n"
+                          "  checksums     of what is shown here are right; --verify reads");
     write_shard(path, -1);
     assert_contains(output_of(OK, path), "  document end  no token of its own\n");
+}
+
+#define TOKENIZER CONFIGS_DIR "/demo/model"
+static const char *const with_tokenizer[3] = {"--tokenizer", TOKENIZER};
+static const char *const verified[3] = {"--verify"};
+static const char *const verified_with_tokenizer[3] = {"--verify", "--tokenizer", TOKENIZER};
+
+// A shard of 20000 tokens, more than two chunks, that begins with a text.
+static const char *write_text_shard(void)
+{
+    const char *path = testing_path(shared_dir(), "text.h5");
+    static int32_t ids[20000];
+    Tokenizer *tokenizer;
+    TokenBuffer buffer = {0};
+    assert_ok(tokenizer_load(&tokenizer, TOKENIZER));
+    assert_ok(tokenizer_encode(tokenizer, &buffer, "\"Hi\"\nOnce.", 10, false));
+    ShardInfo info = {.vocab_size = tokenizer_vocab_size(tokenizer), .eos_id = 0};
+    snprintf(info.tokenizer_sha256, sizeof info.tokenizer_sha256, "%s",
+             tokenizer_sha256(tokenizer));
+    ShardWriter *writer;
+    assert_ok(shard_create(&writer, path, &info));
+    assert_ok(shard_append(writer, buffer.ids, buffer.count));
+    for (int i = 0; i < 20000; i++)
+        ids[i] = (int32_t)(random_bits(1, (uint64_t)i) % 1024);
+    ids[0] = 0;
+    assert_ok(shard_append(writer, ids, 20000));
+    assert_ok(shard_finish(writer));
+    token_buffer_release(&buffer);
+    tokenizer_release(tokenizer);
+    return path;
+}
+
+static void test_first_tokens_as_text(void **state)
+{
+    (void)state;
+    const char *path = write_text_shard();
+    const char *text = output_with(OK, path, with_tokenizer);
+    assert_contains(text, "  text          \"\\\"Hi\\\"\\nOnce.<|endoftext|>");
+    write_shard(path, 0);
+    output_with(BAD_INPUT, path, with_tokenizer);
+    assert_non_null(strstr(fail_text(), "text.h5: made with tokenizer aaaaaaaaaaaa, the one in "));
+}
+
+static void test_verify_reads_every_chunk(void **state)
+{
+    (void)state;
+    const char *path = write_text_shard();
+    assert_contains(output_with(OK, path, verified), "  checksums     right in all 4 chunks\n");
+    // Where HDF5 has put the third chunk: the last bytes that change nothing else.
+    FileMap map;
+    assert_ok(file_map(&map, path));
+    int n_found = 0;
+    for (int64_t at = map.size_bytes - 2000; at > map.size_bytes - 8000; at -= 3000) {
+        unsigned char *bytes = malloc((size_t)map.size_bytes);
+        assert_non_null(bytes);
+        memcpy(bytes, map.bytes, (size_t)map.size_bytes);
+        bytes[at] ^= 1;
+        const char *bad = testing_path(shared_dir(), "flipped.h5");
+        assert_ok(file_write(bad, bytes, map.size_bytes));
+        free(bytes);
+        output_of(OK, bad);
+        output_with(BAD_INPUT, bad, verified);
+        assert_non_null(strstr(fail_text(), "flipped.h5: /tokens is damaged from "));
+        n_found += strstr(fail_text(), "its checksum differs (chunk ") != NULL;
+    }
+    assert_int_equal(n_found, 2);
+    file_unmap(&map);
+}
+
+static void test_nanoset(void **state)
+{
+    (void)state;
+    const char *path = testing_path(shared_dir(), "a.ds");
+    assert_ok(file_write(path, (uint16_t[]){5, 6, 7, 0, 8}, 10));
+    output_of(BAD_INPUT, path);
+    assert_non_null(strstr(fail_text(), "a.ds.index: missing"));
+    assert_ok(file_write(testing_path(shared_dir(), "a.ds.index"), (uint64_t[]){4, 5}, 16));
+    const char *text = output_of(OK, path);
+    assert_contains(text, "a.ds: Nanoset, ids of 2 bytes\n"
+                          "  tokens        5 (0.00 M)\n"
+                          "  documents     2, 2.5 tokens on average\n"
+                          "  tokenizer     not named in the file, and no checksums\n"
+                          "  first         5 6 7 0 8\n");
+    assert_contains(output_with(OK, path, verified_with_tokenizer),
+                    "all tokens can be read, the highest id is 8\n");
+    assert_ok(file_write(path, (uint16_t[]){5, 6, 7, 0, 1024}, 10));
+    output_with(BAD_INPUT, path, verified_with_tokenizer);
+    assert_non_null(strstr(fail_text(), "a.ds: token 4 is 1024, the vocabulary of "));
+}
+
+static void test_options_for_tokens_are_refused_elsewhere(void **state)
+{
+    (void)state;
+    output_with(BAD_INPUT, GOLDEN_DIR "/models/mqa_sharded", verified);
+    assert_non_null(strstr(fail_text(), "--verify and --tokenizer are for files of tokens"));
 }
 
 static void test_what_cannot_be_inspected_is_named(void **state)
@@ -187,6 +296,10 @@ int main(void)
         cmocka_unit_test(test_safetensors_groups_the_layers),
         cmocka_unit_test(test_names_of_any_kind_fit_the_table),
         cmocka_unit_test(test_token_shard),
+        cmocka_unit_test(test_first_tokens_as_text),
+        cmocka_unit_test(test_verify_reads_every_chunk),
+        cmocka_unit_test(test_nanoset),
+        cmocka_unit_test(test_options_for_tokens_are_refused_elsewhere),
         cmocka_unit_test(test_what_cannot_be_inspected_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -473,6 +473,24 @@ static void test_ids_beyond_the_vocabulary_are_refused_when_read(void **state)
     assert_fails(BAD_INPUT, ", the vocabulary has 200; damaged?", read_all(path, 300, &same));
 }
 
+static void test_verify_names_the_first_chunk_and_counts_the_rest(void **state)
+{
+    (void)state;
+    const int64_t vocab_size = 200;
+    const char *path = make_shard("a.h5", 300);
+    int64_t n_chunks = 0;
+    Shard *shard;
+    assert_ok(shard_open(&shard, path));
+    assert_ok(shard_verify(shard, &n_chunks));
+    assert_int_equal(n_chunks, 4 + 1);
+    shard_close(shard);
+    put_attribute(path, "vocab_size", H5T_NATIVE_INT64, &vocab_size);
+    assert_ok(shard_open(&shard, path));
+    assert_fails(BAD_INPUT, "the vocabulary has 200; damaged?; 4 of 4 chunks are damaged",
+                 shard_verify(shard, &n_chunks));
+    shard_close(shard);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -496,6 +514,7 @@ int main(void)
         cmocka_unit_test(test_empty_data_sets_are_refused),
         cmocka_unit_test(test_missing_chunks_are_refused_when_read),
         cmocka_unit_test(test_ids_beyond_the_vocabulary_are_refused_when_read),
+        cmocka_unit_test(test_verify_names_the_first_chunk_and_counts_the_rest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

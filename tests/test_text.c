@@ -2,6 +2,7 @@
 #include "tests/testing.h"
 
 #include "base/file.h"
+#include "base/log.h"
 #include "data/text.h"
 
 #include <stdio.h>
@@ -246,6 +247,81 @@ static void test_damaged_gzip_is_refused(void **state)
     file_unmap(&map);
 }
 
+// What is left of a file when faults are skipped, and what is said of it.
+static void check_skipped(const char *path, TextOptions options, const char *expected,
+                          const char *said)
+{
+    char got[4000], text[TEXT_SKIPS_BYTES];
+    TextSkips skipped = {{0}};
+    options.skipped = &skipped;
+    log_set_quiet(true);
+    assert_ok(read_all(got, sizeof got, path, &options));
+    log_set_quiet(false);
+    assert_string_equal(got, expected);
+    text_describe_skips(text, &skipped);
+    assert_string_equal(text, said);
+}
+
+static void test_faulty_lines_are_skipped_by_kind(void **state)
+{
+    (void)state;
+    const char content[] = "{\"text\": \"one\"}\n{\"text\": \"t\n[1]\n{\"title\": \"x\"}\n"
+                           "{\"text\": 5}\n{\"text\": null}\n{\"text\": \"two\"}\n{\"te";
+    check_skipped(write_plain("a.jsonl", content, sizeof content - 1), (TextOptions){0}, "one|two|",
+                  "3 lines of broken JSON, 1 line without the field, "
+                  "2 lines with no string in the field");
+    check_skipped(write_plain("b.jsonl", content, 16), (TextOptions){0}, "one|", "");
+}
+
+static void test_documents_before_a_truncation_are_kept(void **state)
+{
+    (void)state;
+    // Stored, not deflated: the bytes before the cut are all there.
+    const char *path = testing_path(testing_dir(), "a.jsonl.gz");
+    const char content[] = "{\"text\": \"one\"}\n{\"text\": \"two\"}\n{\"text\": \"three\"}\n";
+    gzFile file = gzopen(path, "wb0");
+    assert_int_equal(gzwrite(file, content, sizeof content - 1), sizeof content - 1);
+    assert_int_equal(gzclose(file), Z_OK);
+    FileMap map;
+    assert_ok(file_map(&map, path));
+    const char *cut = testing_path(testing_dir(), "cut.jsonl.gz");
+    assert_ok(file_write(cut, map.bytes, map.size_bytes - 8 - 5)); // of trailer and third line
+    check_skipped(cut, (TextOptions){0}, "one|two|", "1 damaged file (its rest)");
+    const char *text = testing_path(testing_dir(), "cut.txt.gz");
+    assert_ok(file_write(text, map.bytes, map.size_bytes - 8 - 5));
+    check_skipped(text, (TextOptions){.separator = "\n"},
+                  "{\"text\": \"one\"}|{\"text\": \"two\"}|", "1 damaged file (its rest)");
+    check_skipped(text, (TextOptions){0}, "", "1 damaged file (its rest)");
+    file_unmap(&map);
+}
+
+static void test_flipped_bits_are_skipped_with_the_rest(void **state)
+{
+    (void)state;
+    char content[200 * 16 + 1], got[4000];
+    for (int i = 0; i < 200; i++)
+        snprintf(content + 16 * i, 17, "{\"text\":\"%04d\"}\n", i * 37);
+    const char *path = write_gzip("a.jsonl.gz", content, sizeof content - 1);
+    FileMap map;
+    assert_ok(file_map(&map, path));
+    unsigned char *bytes = malloc((size_t)map.size_bytes);
+    assert_non_null(bytes);
+    const char *dir = testing_dir();
+    log_set_quiet(true);
+    for (int64_t at = 10; at < map.size_bytes; at++) {
+        memcpy(bytes, map.bytes, (size_t)map.size_bytes);
+        bytes[at] ^= 4;
+        const char *bad = testing_path(dir, "bad.jsonl.gz");
+        assert_ok(file_write(bad, bytes, map.size_bytes));
+        TextSkips skipped = {{0}};
+        assert_ok(read_all(got, sizeof got, bad, &(TextOptions){.skipped = &skipped}));
+        assert_int_equal(skipped.counts[TEXT_DAMAGED], 1);
+    }
+    log_set_quiet(false);
+    free(bytes);
+    file_unmap(&map);
+}
+
 static void test_what_is_no_text_file_is_refused(void **state)
 {
     (void)state;
@@ -281,6 +357,9 @@ int main(void)
         cmocka_unit_test(test_long_documents_and_borders),
         cmocka_unit_test(test_gzip_goes_by_content_and_has_members),
         cmocka_unit_test(test_damaged_gzip_is_refused),
+        cmocka_unit_test(test_faulty_lines_are_skipped_by_kind),
+        cmocka_unit_test(test_documents_before_a_truncation_are_kept),
+        cmocka_unit_test(test_flipped_bits_are_skipped_with_the_rest),
         cmocka_unit_test(test_what_is_no_text_file_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

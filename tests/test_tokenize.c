@@ -2,9 +2,9 @@
 #include "tests/testing.h"
 
 #include "base/file.h"
+#include "base/log.h"
 #include "data/shard.h"
-#include "data/tokenize.h"
-#include "data/tokenizer.h"
+#include "train/tokenize_ranks.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +13,13 @@
 static const char byte_level[] = CONFIGS_DIR "/demo/model"; // no post-processor, eos is id 0
 
 static char out_path[PATH_BYTES];
+
+static Status tokenize_files(TokenizeCounts *out, const TokenizeOptions *options,
+                             char *const *patterns, int n_patterns)
+{
+    const Comm alone = {.size = 1};
+    return tokenize_over_ranks(out, &alone, options, patterns, n_patterns);
+}
 
 static char *write_text(const char *dir, const char *name, const char *content)
 {
@@ -221,6 +228,26 @@ static void test_stopped_run_leaves_nothing(void **state)
     check_nothing_left();
 }
 
+static void test_skipped_faults_are_counted_over_all_files(void **state)
+{
+    (void)state;
+    const char *dir = testing_dir();
+    TokenizeOptions options = options_for(dir);
+    options.skip_faults = true;
+    char *files[] = {write_text(dir, "a.jsonl", "{\"text\": \"one\"}\n{]\n{\"text\": 1}\n"),
+                     write_text(dir, "b.jsonl", "{}\n{]\n{\"text\": \"two\"}\n")};
+    TokenizeCounts counts;
+    char said[TEXT_SKIPS_BYTES];
+    log_set_quiet(true);
+    assert_ok(tokenize_files(&counts, &options, files, 2));
+    log_set_quiet(false);
+    text_describe_skips(said, &counts.skipped);
+    assert_string_equal(said, "2 lines of broken JSON, 1 line without the field, "
+                              "1 line with no string in the field");
+    assert_int_equal(counts.n_documents, 2);
+    check_document(1, "two<|endoftext|>");
+}
+
 static void test_tokenizer_without_eos_asks_for_one(void **state)
 {
     (void)state;
@@ -242,6 +269,7 @@ int main(void)
         cmocka_unit_test(test_files_and_globs_follow_one_another),
         cmocka_unit_test(test_failed_runs_leave_nothing),
         cmocka_unit_test(test_stopped_run_leaves_nothing),
+        cmocka_unit_test(test_skipped_faults_are_counted_over_all_files),
         cmocka_unit_test(test_tokenizer_without_eos_asks_for_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

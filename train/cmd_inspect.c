@@ -1,9 +1,9 @@
-// `mha2mla inspect PATH`: what a model directory, a safetensors file or a token shard holds, on one
-// screen. Nothing but headers is read.
+// `mha2mla inspect PATH`: what a model directory, a safetensors file or a file of tokens holds, on
+// one screen. Nothing but headers is read, unless --verify asks for more.
 #include "base/file.h"
-#include "data/shard.h"
 #include "model/hf.h"
 #include "train/command.h"
+#include "train/inspect_tokens.h"
 #include "train/options.h"
 
 #include <stdio.h>
@@ -259,36 +259,6 @@ close_file:
     return status;
 }
 
-// ---- token shards ------------------------------------------------------------------------------
-
-static Status inspect_shard(const char *path)
-{
-    Shard *shard;
-    TRY(shard_open(&shard, path));
-    ShardInfo info = *shard_info(shard);
-    shard_close(shard);
-    printf("%s: token shard\n", path);
-    print_label("tokens");
-    printf("%lld (%.2f M)\n", (long long)info.n_tokens, (double)info.n_tokens / 1e6);
-    print_label("documents");
-    printf("%lld", (long long)info.n_documents);
-    if (info.n_documents > 0)
-        printf(", %.1f tokens on average", (double)info.n_tokens / (double)info.n_documents);
-    printf("\n");
-    print_label("vocabulary");
-    printf("%d\n", info.vocab_size);
-    print_label("document end");
-    if (info.eos_id >= 0)
-        printf("token %d\n", info.eos_id);
-    else
-        printf("no token of its own\n");
-    print_label("tokenizer");
-    printf("sha256 %s\n", info.tokenizer_sha256);
-    print_label("source");
-    printf("%s\n", info.source);
-    return OK;
-}
-
 // ---- the command -------------------------------------------------------------------------------
 
 static bool ends_with(const char *text, const char *end)
@@ -299,30 +269,45 @@ static bool ends_with(const char *text, const char *end)
 
 static Status run(int argc, char **argv)
 {
+    InspectTokens tokens = {0};
+    const Option options[] = {
+        {"tokenizer", OPTION_STRING, &tokens.tokenizer_dir, "DIR",
+         "of tokens: show the first ones as text of this tokenizer"},
+        {"verify", OPTION_FLAG, &tokens.verify, NULL, "of tokens: read and check all of them"},
+    };
     Arguments rest;
-    TRY(options_parse(&rest, &cmd_inspect, NULL, 0, argc, argv));
+    TRY(options_parse(&rest, &cmd_inspect, options, sizeof options / sizeof options[0], argc,
+                      argv));
     if (rest.help_shown)
         return OK;
     if (rest.n_words != 1)
         return fail(BAD_INPUT, "inspect needs one PATH, got %d; see mha2mla inspect --help",
                     rest.n_words);
     const char *path = rest.words[0];
-    if (file_is_dir(path))
-        return inspect_model(path);
-    if (!file_exists(path))
+    const bool is_dir = file_is_dir(path);
+    if (!is_dir && !file_exists(path))
         return fail(BAD_INPUT, "%s: neither a file nor a directory", path);
+    if (!is_dir && ends_with(path, ".h5"))
+        return inspect_shard(path, &tokens);
+    if (!is_dir && ends_with(path, ".ds"))
+        return inspect_nanoset(path, &tokens);
+    if (tokens.verify || tokens.tokenizer_dir != NULL)
+        return fail(BAD_INPUT, "%s: --verify and --tokenizer are for files of tokens (.h5, .ds)",
+                    path);
+    if (is_dir)
+        return inspect_model(path);
     if (ends_with(path, ".safetensors"))
         return inspect_safetensors(path);
-    if (ends_with(path, ".h5"))
-        return inspect_shard(path);
-    return fail(BAD_INPUT, "%s: not a model directory, a .safetensors file or a token shard (.h5)",
+    return fail(BAD_INPUT,
+                "%s: not a model directory, a .safetensors file, a token shard (.h5) or a Nanoset "
+                "(.ds)",
                 path);
 }
 
 const Command cmd_inspect = {
     .name = "inspect",
-    .summary = "show what a model directory, a file of weights or a token shard holds",
-    .usage = "PATH",
-    .example = "mha2mla inspect runs/demo-dkv8/model",
+    .summary = "show what a model directory, a file of weights or a file of tokens holds",
+    .usage = "PATH [--tokenizer DIR] [--verify]",
+    .example = "mha2mla inspect runs/demo/shards/valid.h5 --tokenizer configs/demo/model --verify",
     .run = run,
 };

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { TEXT_BYTES = 2048, MESSAGE_BYTES = 1 << 28 };
+enum { TEXT_BYTES = 2048, MESSAGE_BYTES = 1 << 28, PIECE_BYTES = 1 << 16 };
 
 // A failed MPI call: peers may be gone, so there is nobody left to agree with.
 static void must(int code, const char *what)
@@ -54,6 +54,8 @@ void comm_stop(Comm *comm)
 
 Status comm_agree(const Comm *comm, Status own)
 {
+    if (comm->size == 1)
+        return own;
     // The lowest rank that failed, and whether one did not.
     int ranks[2] = {own == OK ? INT_MAX : comm->rank, own == OK ? -1 : 0};
     must(MPI_Allreduce(MPI_IN_PLACE, ranks, 2, MPI_INT, MPI_MIN, MPI_COMM_WORLD), "agreement");
@@ -105,6 +107,44 @@ void comm_broadcast(const Comm *comm, void *bytes, int64_t size_bytes, int root)
         int n = (int)(size_bytes - first < most ? size_bytes - first : most);
         must(MPI_Bcast((char *)bytes + first, n, MPI_BYTE, root, MPI_COMM_WORLD), "broadcast");
     }
+}
+
+// Both sides cut alike, so that a receiver can drop what it has no memory for.
+static int piece_of(int64_t size_bytes, int64_t first)
+{
+    return (int)(size_bytes - first < PIECE_BYTES ? size_bytes - first : PIECE_BYTES);
+}
+
+void comm_send(const Comm *comm, const void *bytes, int64_t size_bytes, int to)
+{
+    CHECK(to != comm->rank, "rank %d sends to itself", to);
+    for (int64_t first = 0; first < size_bytes; first += PIECE_BYTES)
+        must(MPI_Send((const char *)bytes + first, piece_of(size_bytes, first), MPI_BYTE, to, 0,
+                      MPI_COMM_WORLD),
+             "send");
+}
+
+void comm_receive(const Comm *comm, void *bytes, int64_t size_bytes, int from)
+{
+    char dropped[PIECE_BYTES];
+    CHECK(from != comm->rank, "rank %d receives from itself", from);
+    for (int64_t first = 0; first < size_bytes; first += PIECE_BYTES)
+        must(MPI_Recv(bytes != NULL ? (char *)bytes + first : dropped, piece_of(size_bytes, first),
+                      MPI_BYTE, from, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE),
+             "receive");
+}
+
+int comm_sender(const Comm *comm, bool wait)
+{
+    MPI_Status found;
+    int is_there = 1;
+    if (comm->size == 1)
+        return -1;
+    if (wait)
+        must(MPI_Probe(MPI_ANY_SOURCE, 0, MPI_COMM_WORLD, &found), "probe");
+    else
+        must(MPI_Iprobe(MPI_ANY_SOURCE, 0, MPI_COMM_WORLD, &is_there, &found), "probe");
+    return is_there ? found.MPI_SOURCE : -1;
 }
 
 void comm_range(int64_t total, int rank, int n_ranks, int64_t *first, int64_t *count)

@@ -6,7 +6,8 @@
 //     comm_sum_doubles(&comm, &loss, 1);
 //     comm_stop(&comm);                             // collective, also after an error
 //
-// Every function but comm_range() is collective over all ranks. An error inside MPI itself (a lost
+// Every function is collective over all ranks but comm_range(), comm_bucket_bytes() and the three
+// that pass bytes from one rank to another. An error inside MPI itself (a lost
 // peer) cannot be agreed on: it is printed by the rank that sees it and aborts the job.
 #ifndef MHA2MLA_TRAIN_COMM_H
 #define MHA2MLA_TRAIN_COMM_H
@@ -37,6 +38,15 @@ void comm_max_doubles(const Comm *comm, double *values, int64_t count);
 
 // A copy of rank `root`'s bytes on every rank.
 void comm_broadcast(const Comm *comm, void *bytes, int64_t size_bytes, int root);
+
+// From one rank to another, in order; the receiver asks for as many bytes as were sent. Sending may
+// wait until the other rank receives. bytes == NULL receives and drops them.
+void comm_send(const Comm *comm, const void *bytes, int64_t size_bytes, int to);
+void comm_receive(const Comm *comm, void *bytes, int64_t size_bytes, int from);
+
+// A rank that has sent something which is not received yet; -1 if there is none and `wait` is not
+// set.
+int comm_sender(const Comm *comm, bool wait);
 
 // Reduce-scatter of one bucket: afterwards the rank's own share, and only it, holds the sum over
 // ranks. Shares are comm_range() of `count`.

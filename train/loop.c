@@ -107,62 +107,72 @@ static Status validate(Trainer *t, int step)
                       metrics_validation(t->metrics, step, step * step_tokens(t), t->valid_loss));
 }
 
-// First sample of micro-batch m of a step, and its rows, in the batch.
-static Status next_batch(Trainer *t, int step, int64_t m)
+// Reads micro-batch m of a step.
+static Status batch(Trainer *t, int step, int64_t m)
 {
-    const TrainConfig *train = &t->config->train;
-    int64_t first = (int64_t)(step - 1) * train->global_batch + m * train->micro_batch;
-    for (int b = 0; b < train->micro_batch; b++) {
-        TRY(mixture_read(t->mixture, first + b, t->memory.batch.sample));
+    int B = t->config->train.micro_batch;
+    t->first_sample = (int64_t)(step - 1) * t->config->train.global_batch + m * B;
+    for (int b = 0; b < B; b++) {
+        TRY(mixture_read(t->mixture, t->first_sample + b, t->memory.batch.sample));
         batch_set(&t->memory.batch, b);
     }
     return OK;
 }
 
-// Runs the rank's micro-batches; adds to its gradients. Names the samples of a loss that is no
-// number.
-static Status accumulate(Trainer *t, int step, double *loss_sum)
+// Adds the micro-batch's losses to the step's; leaves the gradient at the head for backward. Names
+// the samples of a loss that is no number.
+static Status forward(Trainer *t, StepReport *report)
+{
+    TrainerMemory *mem = &t->memory;
+    float scale = 1.0f / (float)step_tokens(t);
+    transformer_forward(&mem->ws, t->model, mem->batch.inputs, NULL);
+    double loss = transformer_loss(&mem->ws, t->model, mem->batch.targets, scale, &t->grads);
+    report->loss += loss;
+    if (isfinite(loss))
+        return OK;
+    char sample[256];
+    mixture_describe(t->mixture, t->first_sample, sample, sizeof sample);
+    return fail(FAILED,
+                "step %d: loss is %g in samples %lld to %lld (first: %s); weights are unchanged; "
+                "lower optim.lr or look at these samples",
+                report->step, fabs(loss), (long long)t->first_sample,
+                (long long)t->first_sample + mem->batch.B - 1, sample);
+}
+
+static void backward(Trainer *t)
+{
+    transformer_backward(&t->memory.ws, t->model, t->memory.batch.inputs, &t->grads);
+}
+
+// Batch, forward and backward of this rank's micro-batches; their gradients add up.
+static Status accumulate(Trainer *t, StepReport *report)
 {
     const TrainConfig *train = &t->config->train;
-    TrainerMemory *mem = &t->memory;
     int64_t first, count;
     comm_range(train->global_batch / train->micro_batch, t->comm->rank, t->comm->size, &first,
                &count);
-    float scale = 1.0f / (float)step_tokens(t);
-    memset(mem->flat_grads, 0, (size_t)t->grads.count * sizeof(float));
+    memset(t->memory.flat_grads, 0, (size_t)t->grads.count * sizeof(float));
     for (int64_t m = first; m < first + count; m++) {
-        TRY(next_batch(t, step, m));
-        transformer_forward(&mem->ws, t->model, mem->batch.inputs, NULL);
-        double loss = transformer_loss(&mem->ws, t->model, mem->batch.targets, scale, &t->grads);
-        if (!isfinite(loss)) {
-            char sample[256];
-            int64_t index = (int64_t)(step - 1) * train->global_batch + m * train->micro_batch;
-            mixture_describe(t->mixture, index, sample, sizeof sample);
-            return fail(FAILED,
-                        "step %d: loss is %g in samples %lld to %lld (first: %s); weights "
-                        "are unchanged; lower optim.lr or look at these samples",
-                        step, fabs(loss), (long long)index,
-                        (long long)index + train->micro_batch - 1, sample);
-        }
-        *loss_sum += loss;
-        transformer_backward(&mem->ws, t->model, mem->batch.inputs, &t->grads);
+        TRY(batch(t, report->step, m));
+        TRY(forward(t, report));
+        backward(t);
     }
     return OK;
 }
 
-// Sums the gradients over ranks: each rank then has its share of every bucket. Returns the global
-// norm; turns loss_sum into the step's mean.
-static double reduce(Trainer *t, double *loss)
+// Sums over ranks: afterwards each has its share of every bucket's gradients, and all have the
+// step's mean loss and global norm.
+static void reduce(Trainer *t, StepReport *report)
 {
-    double sums[2] = {*loss, 0};
+    double sums[2] = {report->loss, 0};
     for (int i = 0; i < t->partition.n_buckets; i++) {
         const Bucket *bucket = &t->partition.buckets[i];
         comm_reduce_scatter(t->comm, t->memory.flat_grads + bucket->first, bucket->count);
         sums[1] += clip_sum_squares(t->memory.flat_grads + bucket->own_first, bucket->own_count);
     }
     comm_sum_doubles(t->comm, sums, 2);
-    *loss = sums[0] / (double)step_tokens(t);
-    return sqrt(sums[1]);
+    report->loss = sums[0] / (double)step_tokens(t);
+    report->grad_norm = sqrt(sums[1]);
 }
 
 // Every rank sees the same norm, so every rank decides the same.
@@ -200,8 +210,8 @@ static Status train_step(Trainer *t, int step)
         .tokens = step * step_tokens(t),
         .lr = schedule_lr(&t->config->optim.schedule, step),
     };
-    TRY(comm_agree(t->comm, accumulate(t, step, &report.loss)));
-    report.grad_norm = reduce(t, &report.loss);
+    TRY(comm_agree(t->comm, accumulate(t, &report)));
+    reduce(t, &report);
     TRY(guard(t, &report));
     update(t, &report);
     report.step_s = log_seconds() - start_s;

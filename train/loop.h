@@ -39,8 +39,9 @@ typedef struct Trainer {
     Params grads;
     Mixture *mixture;
     Validation validation;
-    Metrics *metrics;  // borrowed; its file is rank 0's alone
-    double valid_loss; // the newest; NaN before the first
+    Metrics *metrics;     // borrowed; its file is rank 0's alone
+    int64_t first_sample; // of the micro-batch at hand
+    double valid_loss;    // the newest; NaN before the first
 } Trainer;
 
 // Places everything with measuring arenas, or with allocated ones.

@@ -1,0 +1,36 @@
+// A file of tokens of either kind, behind one interface: token shards (NAME.h5, data/shard.h) and
+// Nanosets (NAME.ds, data/nanoset.h).
+//
+//     TokenFile *file;
+//     TRY(token_file_open(&file, path));
+//     const TokenFileInfo *info = token_file_info(file);
+//     TRY(token_file_read(file, first, count, ids));
+//     token_file_close(file);
+//
+// A path that ends in .ds is a Nanoset, any other a shard. Errors are those of the two.
+#ifndef MHA2MLA_DATA_TOKEN_FILE_H
+#define MHA2MLA_DATA_TOKEN_FILE_H
+
+#include "base/checksum.h"
+#include "base/status.h"
+
+#include <stdint.h>
+
+typedef struct TokenFileInfo {
+    const char *path; // borrowed from the file
+    int64_t n_tokens, n_documents;
+    char tokenizer_sha256[SHA256_HEX_BYTES]; // "" if the file does not say
+} TokenFileInfo;
+
+typedef struct TokenFile TokenFile;
+
+Status token_file_open(TokenFile **out, const char *path);
+
+const TokenFileInfo *token_file_info(const TokenFile *file); // borrowed
+
+// Reads tokens first .. first + count - 1, which must be there, into out [count].
+Status token_file_read(TokenFile *file, int64_t first, int64_t count, int32_t *out);
+
+void token_file_close(TokenFile *file); // NULL is allowed
+
+#endif
