@@ -426,7 +426,7 @@ printf '{"step":1,"tokens":64,"lo' >run/metrics.jsonl # a run that is still writ
 
 # ---- nobody takes the output -------------------------------------------------------------------
 
-refuses 2 "text.txt: not a model directory, a .safetensors file or a token shard (.h5)" \
+refuses 2 "text.txt: not a model directory, a .safetensors file" \
     inspect text.txt
 for words in --help --version "inspect $gqa" "inspect shard.h5" "compare runs/small" \
     "eval $small --perplexity shard.h5" "train config.yaml --run.name=new --dry-run" \
