@@ -46,10 +46,10 @@ static Status measure(const Comm *comm, const Request *request)
         int longest = model.shape.max_positions;
         T = request->seq_len > 0 ? (int)request->seq_len
                                  : (longest < DEFAULT_SEQ_LEN ? longest : DEFAULT_SEQ_LEN);
-        status = inference_start(&inference, &model, T);
+        status = open_windows(&source, request, &model, T); // before memory for windows of T
     }
     if (status == OK)
-        status = open_windows(&source, request, &model, T);
+        status = inference_start(&inference, &model, T);
     TRY_GOTO(release, comm_agree(comm, status));
 
     int64_t end = source_n_samples(source), wanted = (request->most_tokens + T - 1) / T;
