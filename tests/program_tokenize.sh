@@ -131,6 +131,14 @@ for _ in $(seq 100); do
 done
 [ ! -e long.h5 ] && [ ! -e long.h5.tmp ] || die "after SIGTERM to mpirun: $(ls long.h5*)"
 
+# On a terminal a line tells how far it is and how long it will take.
+if command -v script >/dev/null; then
+    timeout -k 5 60 script -qec "timeout -s INT 4 '$mha2mla' tokenize --tokenizer '$tokenizer' \
+        --out long.h5 long.jsonl.gz" terminal </dev/null >/dev/null || true
+    grep -qE '[0-9]+ %  [0-9]+ documents, [0-9]+ tokens, [0-9.]+ MB/s, [0-9]+:[0-9]{2}:[0-9]{2} left' \
+        terminal || die "on a terminal it showed: $(head -c 500 terminal)"
+fi
+
 # Killed: at most the temporary file stays, and the next run is not disturbed by it.
 "$mha2mla" tokenize --tokenizer "$tokenizer" --out long.h5 long.jsonl.gz >out 2>&1 &
 pid=$!

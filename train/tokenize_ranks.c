@@ -28,9 +28,10 @@ typedef struct Dealer {
     TokenizeJob *job;
     Encoder *encoder;
     bool at_end;         // of the texts
-    Documents texts;     // owned: the batch on its way to a rank
+    Documents next;      // owned: read ahead, so that an idle rank need not wait for it
+    int64_t next_batch;  // its number; NOBODY: there is none
     Documents own;       // owned: the batch rank 0 works on
-    int64_t own_slot;    // NOBODY: it has none
+    int64_t own_batch;   // its number; NOBODY: there is none
     int64_t own_done;    // documents of it
     int64_t own_offset;  // and their bytes
     int64_t n_read;      // batches so far: batch b is in slot b % n_slots
@@ -137,50 +138,59 @@ static Status write_finished(Dealer *d)
     return OK;
 }
 
-static bool may_read(const Dealer *d)
+// Reads the next batch and gives it a slot, if there is neither one read already nor the ring full
+// nor the texts at their end.
+static Status read_ahead(Dealer *d)
 {
-    return !d->at_end && d->n_read - d->n_written < d->n_slots;
-}
-
-// Reads the next batch into `texts` and gives it a slot, unless the texts are at their end.
-static Status read_batch(Dealer *d, Documents *texts, int64_t *batch)
-{
+    if (d->next_batch != NOBODY || d->at_end || d->n_read - d->n_written == d->n_slots)
+        return OK;
     Slot *slot = &d->slots[d->n_read % d->n_slots];
-    TRY(tokenize_read(d->job, texts, &slot->fraction));
-    *batch = NOBODY;
-    d->at_end = texts->count == 0;
+    TRY(tokenize_read(d->job, &d->next, &slot->fraction));
+    d->at_end = d->next.count == 0;
     if (d->at_end)
         return OK;
-    slot->text_bytes = texts->size_bytes;
+    slot->text_bytes = d->next.size_bytes;
     slot->ids.count = slot->ids.size_bytes = 0;
-    *batch = d->n_read++;
+    d->next_batch = d->n_read++;
     return OK;
 }
 
 static Status feed_idle_ranks(Dealer *d)
 {
-    for (int rank = 1; rank < d->comm->size && may_read(d); rank++) {
+    for (int rank = 1; rank < d->comm->size; rank++) {
         if (d->batch_of[rank] != NOBODY)
             continue;
-        TRY(read_batch(d, &d->texts, &d->batch_of[rank]));
-        if (d->at_end)
+        TRY(read_ahead(d));
+        if (d->next_batch == NOBODY)
             break;
         // The rank waits for this, so it does not stand still for long.
-        send_documents(d->comm, &d->texts, (Header){d->texts.count, d->texts.size_bytes, OK}, rank);
+        send_documents(d->comm, &d->next, (Header){d->next.count, d->next.size_bytes, OK}, rank);
+        d->batch_of[rank] = d->next_batch;
+        d->next_batch = NOBODY;
         d->n_busy++;
     }
-    return OK;
+    return read_ahead(d);
+}
+
+static void take_own(Dealer *d)
+{
+    const Documents done = d->own;
+    d->own = d->next;
+    d->own_batch = d->next_batch;
+    d->own_done = d->own_offset = 0;
+    d->next = done;
+    d->next_batch = NOBODY;
 }
 
 static Status encode_one_of_own(Dealer *d)
 {
-    Slot *slot = &d->slots[d->own_slot % d->n_slots];
+    Slot *slot = &d->slots[d->own_batch % d->n_slots];
     const int64_t size_bytes = d->own.sizes[d->own_done];
     TRY(encoder_append(d->encoder, &slot->ids, d->own.bytes + d->own_offset, size_bytes));
     d->own_offset += size_bytes;
     if (++d->own_done == d->own.count) {
         slot->is_done = true;
-        d->own_slot = NOBODY;
+        d->own_batch = NOBODY;
     }
     return OK;
 }
@@ -194,11 +204,10 @@ static Status deal(Dealer *d)
             TRY(collect(d, from));
         TRY(write_finished(d));
         TRY(feed_idle_ranks(d));
-        if (d->own_slot != NOBODY) {
+        if (d->own_batch != NOBODY) {
             TRY(encode_one_of_own(d));
-        } else if (may_read(d)) {
-            d->own_done = d->own_offset = 0;
-            TRY(read_batch(d, &d->own, &d->own_slot));
+        } else if (d->next_batch != NOBODY) {
+            take_own(d);
         } else if (d->n_busy > 0) {
             TRY(collect(d, comm_sender(d->comm, true)));
         } else if (d->n_written == d->n_read) {
@@ -225,7 +234,8 @@ static Status start_dealer(Dealer *out, const Comm *comm, const TokenizeOptions 
 {
     Dealer d = {.comm = comm,
                 .options = options,
-                .own_slot = NOBODY,
+                .next_batch = NOBODY,
+                .own_batch = NOBODY,
                 .n_slots = SLOTS_PER_RANK * comm->size};
     d.batch_of = malloc((size_t)comm->size * sizeof *d.batch_of);
     d.slots = calloc((size_t)d.n_slots, sizeof *d.slots);
@@ -241,7 +251,7 @@ static void release_dealer(Dealer *d)
 {
     for (int s = 0; s < d->n_slots && d->slots != NULL; s++)
         documents_release(&d->slots[s].ids);
-    documents_release(&d->texts);
+    documents_release(&d->next);
     documents_release(&d->own);
     free(d->slots);
     free(d->batch_of);
