@@ -15,7 +15,8 @@ HOT static float inverse_rms(const float *restrict x, int D, float eps)
 #pragma omp simd reduction(+ : sum)
     for (int d = 0; d < D; d++)
         sum += x[d] * x[d];
-    return 1.0f / sqrtf(sum / (float)D + eps);
+    // A sum beyond float would make a row of zeros, with which a diverged model looks healthy.
+    return sum < INFINITY ? 1.0f / sqrtf(sum / (float)D + eps) : NAN;
 }
 
 HOT static void scale_row(float *restrict y, const float *restrict x, const float *restrict w,

@@ -19,6 +19,24 @@ ranks() {
         die "mpirun -n $n mha2mla $*: status $?: $(tail -n 3 out)"
 }
 
+# ranks_fail N STATUS TEXT COMMAND...: all ranks end together with this status, within two minutes, and
+# one line of the program's, and only one, is an error: TEXT.
+ranks_fail() {
+    local n=$1 status=$2 text=$3 got=0
+    shift 3
+    timeout 120 mpirun -n "$n" --oversubscribe --bind-to none "$mha2mla" "$@" >out 2>&1 || got=$?
+    [ "$got" -eq "$status" ] || die "$n ranks of $*: status $got, expected $status: $(cat out)"
+    grep 'mha2mla: error: ' out | grep -qF -- "$text" || die "$n ranks of $*: no '$text': $(cat out)"
+    [ "$(grep -c 'mha2mla: error: ' out)" -eq 1 ] || die "$n ranks of $*: more than one: $(cat out)"
+}
+
+# make_shard NAME LINES: NAME.h5 from the first lines of the demo's corpus NAME (train or valid).
+make_shard() {
+    zcat "$root/configs/demo/$1.txt.gz" | sed -n "1,$2p" >"$1.txt" # all is read: no broken pipe
+    "$mha2mla" tokenize --tokenizer "$root/configs/demo/model" --separator '<|endoftext|>' \
+        --out "$1.h5" "$1.txt" >/dev/null
+}
+
 # refuses STATUS TEXT ARGUMENTS...: the program must end with this status and say, in one line, TEXT.
 refuses() {
     local status=$1 text=$2 got=0

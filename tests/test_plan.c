@@ -3,6 +3,7 @@
 
 #include "base/arena.h"
 #include "model/attention.h"
+#include "train/comm.h"
 #include "train/plan.h"
 
 #include <string.h>
@@ -53,6 +54,14 @@ static void test_parameters_gradients_moments(void **state)
     assert_int_equal(plan.communication, (496 + 248) * 4);
     assert_int_equal(plan.original_model + plan.original_pass + plan.factorization, 0);
     assert_true(plan.process > 1 << 20 && plan.process < INT64_C(1) << 30);
+}
+
+static void test_sum_of_a_bucket_takes_it_and_shares_on_their_way(void **state)
+{
+    (void)state;
+    assert_int_equal(comm_bucket_bytes(496, 1), 0);
+    assert_int_equal(comm_bucket_bytes(496, 2), (496 + 248) * 4);
+    assert_int_equal(comm_bucket_bytes(10, 3), (10 + 2 * 4) * 4); // shares of 4, 3, 3
 }
 
 static void test_activations(void **state)
@@ -201,6 +210,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_parameters_gradients_moments),
+        cmocka_unit_test(test_sum_of_a_bucket_takes_it_and_shares_on_their_way),
         cmocka_unit_test(test_activations),
         cmocka_unit_test(test_scratch),
         cmocka_unit_test(test_conversion),

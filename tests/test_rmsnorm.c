@@ -98,6 +98,16 @@ static void test_zero_row_has_zero_output_and_finite_gradient(void **state)
     release_data(&d);
 }
 
+static void test_row_too_large_to_square_is_nan(void **state)
+{
+    (void)state;
+    const float x[6] = {1e20f, 0, 0, 1, 2, 3}, w[3] = {1, 1, 1};
+    float y[6], inv_rms[2];
+    rmsnorm_forward(y, inv_rms, x, w, 2, 3, EPS);
+    assert_true(isnan(inv_rms[0]) && isnan(y[0]) && isnan(y[1]));
+    assert_true(isfinite(y[3]) && isfinite(inv_rms[1]));
+}
+
 static void test_bits_do_not_depend_on_threads(void **state)
 {
     (void)state;
@@ -151,6 +161,7 @@ int main(void)
         cmocka_unit_test(test_many_shapes),
         cmocka_unit_test(test_large_and_small_inputs),
         cmocka_unit_test(test_zero_row_has_zero_output_and_finite_gradient),
+        cmocka_unit_test(test_row_too_large_to_square_is_nan),
         cmocka_unit_test(test_bits_do_not_depend_on_threads),
         cmocka_unit_test(test_oracle_against_central_differences),
     };

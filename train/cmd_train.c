@@ -130,7 +130,25 @@ release_model:
     return status;
 }
 
-static Status run_train(int argc, char **argv)
+static Status load_and_run(Run *run, const char *path, char *const *overrides, int n_overrides,
+                           bool dry_run)
+{
+    Status status = config_load(&run->config, path, overrides, n_overrides);
+    TRY_GOTO(release_config, comm_agree(&run->comm, status));
+    blas_check();
+    TRY_GOTO(release_config,
+             comm_agree(&run->comm, plan_make(&run->plan, &run->config, run->comm.size,
+                                              omp_get_max_threads())));
+    if (!dry_run)
+        status = run_all(run);
+    else if (run->comm.rank == 0)
+        plan_print(stdout, &run->plan, &run->config);
+release_config: // a rank that has read it when others could not, too
+    config_release(&run->config);
+    return status;
+}
+
+static Status parse_and_run(Run *run, int argc, char **argv)
 {
     char *overrides[MOST_OVERRIDES];
     int n_overrides = config_take_overrides(overrides, MOST_OVERRIDES, &argc, argv);
@@ -146,21 +164,14 @@ static Status run_train(int argc, char **argv)
     if (rest.n_words != 1)
         return fail(BAD_INPUT, "train needs one CONFIG, got %d; see mha2mla train --help",
                     rest.n_words);
+    return load_and_run(run, rest.words[0], overrides, n_overrides, dry_run);
+}
+
+static Status run_train(int argc, char **argv)
+{
     Run run = {.original_loss = NAN};
-    TRY(comm_start(&run.comm));
-    Status status;
-    TRY_GOTO(stop, comm_agree(&run.comm,
-                              config_load(&run.config, rest.words[0], overrides, n_overrides)));
-    blas_check();
-    TRY_GOTO(release_config, comm_agree(&run.comm, plan_make(&run.plan, &run.config, run.comm.size,
-                                                             omp_get_max_threads())));
-    if (!dry_run)
-        status = run_all(&run);
-    else if (run.comm.rank == 0)
-        plan_print(stdout, &run.plan, &run.config);
-release_config:
-    config_release(&run.config);
-stop:
+    TRY(comm_start(&run.comm)); // before anything is said: only rank 0 speaks
+    Status status = parse_and_run(&run, argc, argv);
     comm_stop(&run.comm);
     return status;
 }

@@ -141,8 +141,8 @@ static Status accumulate(Trainer *t, int step, double *loss_sum)
             return fail(FAILED,
                         "step %d: loss is %g in samples %lld to %lld (first: %s); weights "
                         "are unchanged; lower optim.lr or look at these samples",
-                        step, loss, (long long)index, (long long)index + train->micro_batch - 1,
-                        sample);
+                        step, fabs(loss), (long long)index,
+                        (long long)index + train->micro_batch - 1, sample);
         }
         *loss_sum += loss;
         transformer_backward(&mem->ws, t->model, mem->batch.inputs, &t->grads);
@@ -174,7 +174,7 @@ static Status guard(const Trainer *t, const StepReport *report)
     return fail(FAILED,
                 "step %d: gradient norm is %g (loss %g) in samples %lld to %lld; weights are "
                 "unchanged; lower optim.lr or look at these samples",
-                report->step, report->grad_norm, report->loss, (long long)first,
+                report->step, fabs(report->grad_norm), report->loss, (long long)first,
                 (long long)first + t->config->train.global_batch - 1);
 }
 

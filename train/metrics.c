@@ -31,10 +31,13 @@ Status metrics_open(Metrics *out, const char *run_dir, int n_steps, int every)
 // Writes one line and hands it to the system at once, so that a killed run keeps it.
 static Status write_line(Metrics *metrics, json_t *object)
 {
-    bool written = object != NULL && json_dumpf(object, metrics->file, JSON_COMPACT) == 0 &&
+    if (object == NULL) // JSON has no NaN
+        return fail(FAILED, "metrics.jsonl: no memory for a line, or a value that is not finite");
+    bool written = json_dumpf(object, metrics->file, JSON_COMPACT) == 0 &&
                    fputc('\n', metrics->file) != EOF && fflush(metrics->file) == 0;
+    int error = errno;
     json_decref(object);
-    return written ? OK : fail(FAILED, "metrics.jsonl: write failed: %s", strerror(errno));
+    return written ? OK : fail(FAILED, "metrics.jsonl: write failed: %s", strerror(error));
 }
 
 static void print_step(Metrics *metrics, const StepReport *report, double valid_loss, double rate)
@@ -49,13 +52,14 @@ static void print_step(Metrics *metrics, const StepReport *report, double valid_
     char valid[32] = "";
     if (!isnan(valid_loss))
         snprintf(valid, sizeof valid, "  valid %.4f", valid_loss);
-    int left_s =
-        (int)((now_s - metrics->start_s) / report->step * (metrics->n_steps - report->step));
+    int64_t left_s =
+        (int64_t)((now_s - metrics->start_s) / report->step * (metrics->n_steps - report->step));
     fprintf(stderr,
-            "%sstep %d/%d  loss %.4f%s  norm %.3f  lr %.2e  %.0f tokens/s  %d:%02d:%02d left%s",
+            "%sstep %d/%d  loss %.4f%s  norm %.3f  lr %.2e  %.0f tokens/s  %lld:%02d:%02d left%s",
             metrics->is_terminal ? "\r\033[K" : "mha2mla: ", report->step, metrics->n_steps,
-            report->loss, valid, report->grad_norm, report->lr, rate, left_s / 3600,
-            left_s / 60 % 60, left_s % 60, metrics->is_terminal && !is_last ? "" : "\n");
+            report->loss, valid, report->grad_norm, report->lr, rate, (long long)left_s / 3600,
+            (int)(left_s / 60 % 60), (int)(left_s % 60),
+            metrics->is_terminal && !is_last ? "" : "\n");
     metrics->line_open = metrics->is_terminal && !is_last;
 }
 
@@ -72,13 +76,18 @@ Status metrics_step(Metrics *metrics, const StepReport *report, double valid_los
                                          report->lr, "tokens_per_s", rate, "elapsed_s", elapsed_s));
 }
 
+static void end_live_line(Metrics *metrics)
+{
+    if (metrics->line_open)
+        fputc('\n', stderr);
+    metrics->line_open = false;
+}
+
 Status metrics_validation(Metrics *metrics, int step, int64_t tokens, double valid_loss)
 {
     if (metrics->file == NULL)
         return OK;
-    if (metrics->line_open)
-        fputc('\n', stderr);
-    metrics->line_open = false;
+    end_live_line(metrics);
     log_info("step %d: validation loss %.4f", step, valid_loss);
     return write_line(metrics, json_pack("{s:i, s:I, s:f}", "step", step, "tokens",
                                          (json_int_t)tokens, "valid_loss", valid_loss));
@@ -86,6 +95,7 @@ Status metrics_validation(Metrics *metrics, int step, int64_t tokens, double val
 
 void metrics_close(Metrics *metrics)
 {
+    end_live_line(metrics);
     if (metrics->file != NULL)
         fclose(metrics->file);
     *metrics = (Metrics){0};

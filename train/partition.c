@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-// Appends [first, end), in pieces MPI can count.
+// Appends [first, end), in pieces of at most COMM_LARGEST_BUCKET.
 static void append_range(Partition *partition, int64_t first, int64_t end, int n_ranks, int rank)
 {
     while (first < end) {

@@ -35,7 +35,13 @@ Status validation_loss(double *out, const Validation *validation, const Comm *co
                                         validation->n_windows, comm->size)));
     double both[2] = {sum.loss_sum, sum.n_tokens};
     comm_sum_doubles(comm, both, 2);
-    *out = both[0] / both[1];
+    double loss = both[0] / both[1];
+    if (!isfinite(loss)) // on all ranks alike
+        return fail(FAILED,
+                    "validation loss is %g over %lld windows; the weights are too large, lower "
+                    "optim.lr or look at the base model",
+                    fabs(loss), (long long)validation->n_windows);
+    *out = loss;
     return OK;
 }
 

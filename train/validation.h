@@ -22,7 +22,7 @@ typedef struct Validation {
 Status validation_open(Validation *out, const Config *config, int vocab_size,
                        const char *tokenizer_sha256);
 
-// Mean loss, nats per token. Collective.
+// Mean loss, nats per token. FAILED if it is not finite. Collective.
 Status validation_loss(double *out, const Validation *validation, const Comm *comm, Workspace *ws,
                        Batch *batch, const Model *model);
 

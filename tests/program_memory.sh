@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# The memory a run takes is what --dry-run says: 28 M parameters, two ranks, as they are and
+# converted.
+set -euo pipefail
+. "$(dirname -- "$0")/checks.sh" "$1"
+if nm "$mha2mla" 2>/dev/null | grep -q __asan_init; then
+    echo "skipped: a sanitizer has memory of its own"
+    exit 77
+fi
+
+make_shard train 400
+cat >config.yaml <<EOC
+run: {name: memory, dir: runs}
+model:
+  init: {hidden_size: 512, intermediate_size: 1408, num_hidden_layers: 8, num_attention_heads: 8,
+         num_key_value_heads: 4, vocab_size: 8192, max_position_embeddings: 256}
+data:
+  seq_len: 64
+  sources: [{name: stories, shards: [train.h5]}]
+train: {steps: 2, global_batch: 2, micro_batch: 1}
+EOC
+
+# A rank that notes its own high-water mark, in KiB as the kernel counts it, in high.RANK.
+cat >watched <<'EOC'
+#!/usr/bin/env bash
+"$@" &
+while high=$(grep VmHWM "/proc/$!/status" 2>/dev/null) && [ -n "$high" ]; do
+    echo "${high//[!0-9]/}" >"high.$OMPI_COMM_WORLD_RANK"
+    sleep 0.02
+done
+wait $!
+EOC
+chmod +x watched
+
+# within A B TOLERANCE WHAT: A is B but for a relative TOLERANCE.
+within() {
+    awk -v a="$1" -v b="$2" -v t="$3" 'BEGIN { e = a / b - 1; exit !(e <= t && e >= -t) }' ||
+        die "$4: $1 MiB, planned $2 MiB"
+}
+
+# check_memory NAME ARGUMENTS...: what the kernel saw of both ranks and what the program says at the
+# end, against the peak that the dry run printed.
+check_memory() {
+    local name=$1 planned rank
+    shift
+    ranks 2 train config.yaml --run.name="$name" --dry-run "$@"
+    planned=$(awk '$1 == "peak" { print $2 }' out)
+    mpirun -n 2 --oversubscribe --bind-to none ./watched "$mha2mla" \
+        train config.yaml --run.name="$name" "$@" >out 2>&1 ||
+        die "$name: status $?: $(tail -n 20 out)"
+    within "$(sed -n 's/.*peak memory \([0-9.]*\) MiB.*/\1/p' out)" "$planned" 0.03 "$name says"
+    for rank in 0 1; do
+        within "$(awk '{ print $1 / 1024 }' high.$rank)" "$planned" 0.03 "$name, rank $rank"
+    done
+}
+
+# Seen: 0.1 % to 0.7 % above the plan.
+check_memory original
+check_memory converted --model.convert.rope_pairs=4 --model.convert.d_kv=16 \
+    --model.convert.samples=4
