@@ -21,10 +21,11 @@ struct TextReader {
     TextSkips *skipped;    // borrowed; NULL: faults are errors
     TextFault fault;       // the last one
     gzFile file;
-    bool at_end;     // of the file; the buffer may hold more
-    bool is_damaged; // at_end comes from damage: the last piece in the buffer is not whole
-    int64_t n_lines; // of .jsonl, done
-    json_t *object;  // owns the last .jsonl document's text
+    bool at_end;      // of the file; the buffer may hold more
+    bool is_damaged;  // at_end comes from damage: the last piece in the buffer is not whole
+    char damage[256]; // what it is, until that is told; pieces before it come first
+    int64_t n_lines;  // of .jsonl, done
+    json_t *object;   // owns the last .jsonl document's text
     // The bytes [start, end) of the buffer are read and not yet handed out.
     char *buffer;
     size_t capacity, start, end;
@@ -131,20 +132,25 @@ static Status make_room(TextReader *reader)
     return OK;
 }
 
-// Why zlib failed, without the path it puts before its text.
-static Status fail_to_read(TextReader *reader)
+// Keeps why zlib failed, without the path it puts before its text.
+static void note_damage(TextReader *reader)
 {
     int code = Z_OK;
     const char *text = gzerror(reader->file, &code);
     if (strncmp(text, reader->path, strlen(reader->path)) == 0)
         text += strlen(reader->path) + strspn(text + strlen(reader->path), ": ");
-    return fail_at(reader, TEXT_DAMAGED, "cannot be read: %s%s", text,
-                   code == Z_BUF_ERROR ? " (truncated gzip; fetch the file again)" : "");
+    snprintf(reader->damage, sizeof reader->damage, "cannot be read: %.180s%s", text,
+             code == Z_BUF_ERROR ? " (truncated gzip; fetch the file again)" : "");
+    reader->at_end = reader->is_damaged = true;
 }
 
-static Status read_sound_block(TextReader *reader)
+static Status read_block(TextReader *reader)
 {
-    TRY(make_room(reader));
+    const Status status = make_room(reader);
+    if (status != OK) {
+        reader->at_end = reader->is_damaged = true;
+        return skip_fault(reader, status);
+    }
     const bool is_first = reader->end == 0 && gztell(reader->file) == 0;
     int n = gzread(reader->file, reader->buffer + reader->end, BLOCK_BYTES);
     int code = Z_OK;
@@ -155,19 +161,20 @@ static Status read_sound_block(TextReader *reader)
         reader->start = 3; // the byte order mark
     reader->end += n > 0 ? (size_t)n : 0;
     if (n < 0 || code != Z_OK)
-        return fail_to_read(reader);
-    reader->at_end = n < BLOCK_BYTES && gzeof(reader->file);
+        note_damage(reader);
+    else
+        reader->at_end = n < BLOCK_BYTES && gzeof(reader->file);
     return OK;
 }
 
-static Status read_block(TextReader *reader)
+// All whole pieces before the damage are handed out: now it is told, once.
+static Status tell_damage(TextReader *reader)
 {
-    const Status status = read_sound_block(reader);
-    if (status == OK)
+    if (reader->damage[0] == '\0')
         return OK;
-    TRY(skip_fault(reader, status));
-    reader->at_end = reader->is_damaged = true;
-    return OK;
+    const Status status = fail_at(reader, TEXT_DAMAGED, "%s", reader->damage);
+    reader->damage[0] = '\0';
+    return skip_fault(reader, status);
 }
 
 // Finds the next piece that ends in `mark` or with the file, and moves past it. *size is -1 when
@@ -196,7 +203,7 @@ static Status next_piece(TextReader *reader, const char *mark, const char **piec
             *piece = from;
             *size = held > 0 && !reader->is_damaged ? (int64_t)held : -1;
             reader->start = reader->end;
-            return OK;
+            return reader->is_damaged ? tell_damage(reader) : OK;
         }
         TRY(read_block(reader));
     }
