@@ -34,7 +34,7 @@ Status token_buffer_append(TokenBuffer *buffer, int32_t id)
     return OK;
 }
 
-static Status scratch_create(TokenScratch **out)
+Status token_scratch_create(TokenScratch **out)
 {
     TokenScratch *scratch = calloc(1, sizeof *scratch);
     if (scratch == NULL)
@@ -48,18 +48,23 @@ static Status scratch_create(TokenScratch **out)
     return OK;
 }
 
+void token_scratch_release(TokenScratch *scratch)
+{
+    if (scratch == NULL)
+        return;
+    Bytes *all[] = {&scratch->repaired, &scratch->normalized, &scratch->normalized_other,
+                    &scratch->prefixed, &scratch->marked,     &scratch->mapped};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        bytes_release(all[i]);
+    normal_scratch_release(&scratch->normal);
+    bpe_scratch_release(scratch);
+    pattern_match_release(scratch->match);
+    free(scratch);
+}
+
 void token_buffer_release(TokenBuffer *buffer)
 {
-    TokenScratch *scratch = buffer->scratch;
-    if (scratch != NULL) {
-        Bytes *all[] = {&scratch->repaired, &scratch->normalized, &scratch->normalized_other,
-                        &scratch->prefixed, &scratch->mapped};
-        for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-            bytes_release(all[i]);
-        bpe_scratch_release(scratch);
-        pattern_match_release(scratch->match);
-        free(scratch);
-    }
+    token_scratch_release(buffer->scratch);
     free(buffer->ids);
     *buffer = (TokenBuffer){0};
 }
@@ -137,7 +142,7 @@ static Status set_gpt2_steps(Tokenizer *tokenizer)
     tokenizer->n_splits = tokenizer->n_decoder = 1;
     tokenizer->decoder[0].kind = STEP_BYTE_LEVEL;
     tokenizer->splits[0].kind = SPLIT_PATTERN;
-    TRY(pattern_compile(&tokenizer->splits[0].pattern, PATTERN_GPT2));
+    TRY(pattern_compile_regex(&tokenizer->splits[0].pattern, PATTERN_GPT2));
     int32_t id = tokenizer_find(tokenizer, "<|endoftext|>");
     if (id < 0)
         return OK;
@@ -263,9 +268,9 @@ Status tokenizer_encode(const Tokenizer *tokenizer, TokenBuffer *out, const char
         return fail(BAD_INPUT, "text of %lld bytes; split it into documents below 2 GiB",
                     (long long)size_bytes);
     if (out->scratch == NULL)
-        TRY(scratch_create(&out->scratch));
+        TRY(token_scratch_create(&out->scratch));
     int64_t before = out->count;
-    EncodeRun run = {tokenizer, out->scratch, out};
+    EncodeRun run = {.tokenizer = tokenizer, .scratch = out->scratch, .out = out};
     Status status = encode(&run, text, size_bytes, add_special_tokens);
     if (status != OK)
         out->count = before;

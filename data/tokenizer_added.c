@@ -46,7 +46,7 @@ Status added_finish(AddedSet *set)
     for (int b = 1; b <= 256; b++)
         if (set->first[b] < set->first[b - 1])
             set->first[b] = set->first[b - 1];
-    return any_single_word ? pattern_compile(&set->word_pattern, PATTERN_WORD_CHAR) : OK;
+    return any_single_word ? pattern_compile_class(&set->word_pattern, CLASS_WORD) : OK;
 }
 
 void added_release(AddedSet *set)

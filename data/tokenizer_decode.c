@@ -41,10 +41,30 @@ static const char *string_at(const Strings *strings, int64_t i, int64_t *size)
 
 static Status replace_step(Strings *out, const Strings *in, const TextStep *step)
 {
+    Status status = OK;
+    PatternMatch *match = NULL;
+    if (step->regex != NULL)
+        TRY(pattern_match_create(&match));
     for (int64_t i = 0; i < in->n; i++) {
         int64_t size;
         const char *text = string_at(in, i, &size);
-        TRY(bytes_append_replaced(&out->bytes, text, size, &step->pattern, &step->content));
+        TRY_GOTO(release, step_append_replaced(&out->bytes, match, step, text, size));
+        TRY_GOTO(release, strings_close(out));
+    }
+release:
+    pattern_match_release(match);
+    return status;
+}
+
+// The first token loses its marks altogether, as in the library.
+static Status metaspace_step(Strings *out, const Strings *in, const TextStep *step)
+{
+    const Bytes space = {.data = (char[]){' '}, .size = 1}, nothing = {0};
+    for (int64_t i = 0; i < in->n; i++) {
+        int64_t size;
+        const char *text = string_at(in, i, &size);
+        TRY(bytes_append_replaced(&out->bytes, text, size, &step->pattern,
+                                  i == 0 && step->first ? &nothing : &space));
         TRY(strings_close(out));
     }
     return OK;
@@ -183,7 +203,10 @@ static Status run_step(Strings *out, const Strings *in, const TextStep *step)
         return strip_step(out, in, step);
     case STEP_BYTE_LEVEL:
         return byte_level_step(out, in);
+    case STEP_METASPACE:
+        return metaspace_step(out, in, step);
     case STEP_PREPEND:
+    case STEP_NORMALIZE:
         break;
     }
     CHECK(false, "decoder step %d", (int)step->kind);

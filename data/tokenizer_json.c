@@ -32,25 +32,25 @@ Status tokenizer_only_keys(const json_t *object, const char *where, const char *
 // What is searched for an added token: its text or, if "normalized", that through the normalizer.
 static Status set_searched_text(const Tokenizer *t, VocabToken *token, AddedToken *added)
 {
-    Status status = OK;
-    Bytes normalized = {0}, other = {0};
-    TRY_GOTO(release, normalizer_apply(t->normalizer, t->n_normalizer, &normalized, &other,
-                                       token->text, token->size_bytes));
+    Status status;
+    TokenScratch *scratch;
+    TRY(token_scratch_create(&scratch));
+    TRY_GOTO(release, normalizer_apply(t, scratch, token->text, token->size_bytes));
+    Bytes normalized = scratch->normalized;
     if (normalized.size == 0) {
         status = fail(BAD_INPUT, "added token '%.100s' is empty after the normalizer", token->text);
         goto release;
     }
     if (normalized.size != token->size_bytes ||
         memcmp(normalized.data, token->text, (size_t)normalized.size) != 0) {
-        TRY_GOTO(release, bytes_append(&normalized, "", 1));
-        token->decoded = normalized.data;
+        TRY_GOTO(release, bytes_append(&scratch->normalized, "", 1));
+        token->decoded = scratch->normalized.data;
         added->text = token->decoded;
-        added->size_bytes = (int32_t)normalized.size - 1;
-        normalized = (Bytes){0};
+        added->size_bytes = (int32_t)normalized.size;
+        scratch->normalized = (Bytes){0};
     }
 release:
-    bytes_release(&normalized);
-    bytes_release(&other);
+    token_scratch_release(scratch);
     return status;
 }
 

@@ -8,7 +8,9 @@
 // tokenizer_vocab.c  tokens and merges: hash tables, reading
 // tokenizer_added.c  added tokens in a text
 // tokenizer_split.c  normalizer and pre-tokenizer
-// tokenizer_pattern.c the pre-tokenizer's patterns on PCRE2
+// tokenizer_normal.c  Unicode normalization forms
+// tokenizer_pattern.c the patterns on PCRE2
+// tokenizer_regex.c   their regular expressions, rewritten for PCRE2
 // tokenizer_bpe.c    a word into ids: cache, merging
 // tokenizer_decode.c ids into text
 // tokenizer_text.c   growing bytes, UTF-8, the byte-level alphabet
@@ -19,6 +21,7 @@
 #include "base/status.h"
 #include "data/tokenizer.h"
 #include "data/tokenizer_added.h"
+#include "data/tokenizer_normal.h"
 #include "data/tokenizer_pattern.h"
 #include "data/tokenizer_text.h"
 #include "data/tokenizer_vocab.h"
@@ -29,16 +32,21 @@ enum { TOKENIZER_MAX_STEPS = 32, TOKENIZER_MAX_TEMPLATE = 32 };
 
 typedef enum TextStepKind {
     STEP_PREPEND,       // normalizer: content
-    STEP_REPLACE,       // normalizer, decoder: pattern by content
+    STEP_REPLACE,       // normalizer, decoder: pattern or regex by content
+    STEP_NORMALIZE,     // normalizer: Unicode normalization `form`
     STEP_BYTE_FALLBACK, // decoder: <0xNN> to bytes
     STEP_FUSE,          // decoder: all tokens into one
     STEP_STRIP,         // decoder: up to `start` and `stop` times content from the ends
     STEP_BYTE_LEVEL,    // decoder: byte-level characters to bytes
+    STEP_METASPACE,     // decoder: pattern to spaces; if `first`, to nothing in the first token
 } TextStepKind;
 
 typedef struct TextStep {
     TextStepKind kind;
     Bytes pattern, content; // owned
+    Pattern *regex;         // owned; NULL: `pattern` is searched
+    NormalForm form;
+    bool first;
     int64_t start, stop;
 } TextStep;
 
@@ -47,12 +55,31 @@ typedef enum SplitKind {
     SPLIT_PATTERN,    // matches of the pattern, and what is between them
     SPLIT_EACH_DIGIT, // numeric characters, and what is between them
     SPLIT_DIGIT_RUNS, // runs of them, and what is between them
+    SPLIT_METASPACE,  // spaces become `mark`; a piece begins at each of them if `cut_at_marks`
 } SplitKind;
+
+// What becomes of the matches and of the gaps between them: pieces of their own (also: without the
+// matches), or joined with a neighbour. The names are tokenizer.json's.
+typedef enum SplitBehavior {
+    BEHAVIOR_ISOLATED,
+    BEHAVIOR_REMOVED,
+    BEHAVIOR_MERGED_WITH_PREVIOUS,
+    BEHAVIOR_MERGED_WITH_NEXT,
+    BEHAVIOR_CONTIGUOUS,
+} SplitBehavior;
+
+// When Metaspace puts a mark before a piece that does not begin with one.
+typedef enum PrependScheme { PREPEND_ALWAYS, PREPEND_FIRST, PREPEND_NEVER } PrependScheme;
 
 typedef struct SplitStep {
     SplitKind kind;
-    Pattern *pattern; // owned; for digits: one numeric character; NULL for SPLIT_NONE
+    Pattern *pattern; // owned; for digits: one numeric character; NULL for other kinds
+    SplitBehavior behavior;
+    bool invert; // gaps are the matches
     bool add_prefix_space;
+    Bytes mark; // owned
+    PrependScheme prepend;
+    bool cut_at_marks;
 } SplitStep;
 
 struct Tokenizer {
@@ -84,7 +111,8 @@ typedef struct WordSlot WordSlot;
 typedef struct TokenScratch {
     uint64_t serial; // of the tokenizer whose words are in the cache
     WordSlot *words; // owned; the word cache
-    Bytes repaired, normalized, normalized_other, prefixed, mapped;
+    Bytes repaired, normalized, normalized_other, prefixed, marked, mapped;
+    NormalScratch normal;
     Symbol *symbols; // owned
     int64_t symbols_capacity;
     uint64_t *heap; // owned; rank << 32 | position
@@ -97,9 +125,12 @@ typedef struct EncodeRun {
     const Tokenizer *tokenizer;
     TokenScratch *scratch;
     TokenBuffer *out;
+    bool at_start; // the piece begins where the text does
 } EncodeRun;
 
 // tokenizer.c
+Status token_scratch_create(TokenScratch **out);
+void token_scratch_release(TokenScratch *scratch); // NULL is fine
 Status token_buffer_reserve(TokenBuffer *buffer, int64_t more);
 
 // tokenizer_json.c: everything but bos, eos and sha256. On errors the caller releases.
@@ -115,8 +146,12 @@ Status steps_read_decoder(Tokenizer *tokenizer, const json_t *object, const char
 void steps_release(Tokenizer *tokenizer);
 
 // tokenizer_split.c
-Status normalizer_apply(const TextStep *steps, int n_steps, Bytes *out, Bytes *other,
-                        const char *text, int64_t size_bytes);
+// The normalizer's text, in scratch->normalized.
+Status normalizer_apply(const Tokenizer *tokenizer, TokenScratch *scratch, const char *text,
+                        int64_t size_bytes);
+// Appends text [size] with every match of a STEP_REPLACE's pattern or regex replaced.
+Status step_append_replaced(Bytes *out, PatternMatch *match, const TextStep *step, const char *text,
+                            int64_t size);
 Status split_text(EncodeRun *run, const char *text, int64_t size_bytes);
 
 // tokenizer_bpe.c

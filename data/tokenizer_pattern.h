@@ -1,9 +1,9 @@
-// The pre-tokenizer's patterns on PCRE2 with JIT, with the character classes of the `tokenizers`
+// The tokenizer's patterns on PCRE2 with JIT, with the character classes of the `tokenizers`
 // library: \s is Unicode's White_Space (PCRE2 adds U+180E), and \p{L}, \p{N} also hold the letters
 // and numbers that came after the Unicode version of PCRE2 10.42 (14).
 //
 //     Pattern *pattern;
-//     TRY(pattern_compile(&pattern, PATTERN_GPT2));
+//     TRY(pattern_compile_regex(&pattern, PATTERN_GPT2));
 //     TRY(pattern_find(pattern, match, text, size, from, &start, &end)); // start = -1: no match
 //
 // A Pattern is read-only and shared; a PatternMatch belongs to one thread.
@@ -20,13 +20,18 @@ typedef struct PatternMatch PatternMatch;
 // GPT-2's split, as the library's ByteLevel writes it.
 #define PATTERN_GPT2                                                                               \
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
-// Rust's char::is_numeric, which follows a newer Unicode than the library's patterns do.
-#define PATTERN_NUMERIC_CHAR "\\p{numeric}"
-// Rust regex's \w.
-#define PATTERN_WORD_CHAR "\\w"
 
-// BAD_INPUT with PCRE2's words if the pattern does not compile.
-Status pattern_compile(Pattern **out, const char *pattern);
+typedef enum CharClass {
+    CLASS_NUMERIC, // Rust's char::is_numeric
+    CLASS_WORD,    // Rust regex's \w
+} CharClass;
+
+// A regular expression of tokenizer.json (data/tokenizer_regex.h says which are supported), a text,
+// one character of a class. A match is never empty: BAD_INPUT for patterns that could match nothing
+// or do not compile.
+Status pattern_compile_regex(Pattern **out, const char *regex);
+Status pattern_compile_text(Pattern **out, const char *text);
+Status pattern_compile_class(Pattern **out, CharClass class);
 void pattern_release(Pattern *pattern); // NULL is fine
 
 Status pattern_match_create(PatternMatch **out);

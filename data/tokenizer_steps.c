@@ -38,15 +38,96 @@ static Status take_step(int *n, const char *where)
     return OK;
 }
 
+// {"String": "..."} or {"Regex": "..."}; *is_regex tells which. The text is not empty.
+static Status read_pattern(const char **out, bool *is_regex, const json_t *object,
+                           const char *where)
+{
+    const json_t *pattern = json_object_get(object, "pattern");
+    TRY(tokenizer_only_keys(pattern, where, " String Regex "));
+    if (json_object_size(pattern) != 1)
+        return fail(BAD_INPUT, "%s: 'pattern' is not one String or Regex", where);
+    *is_regex = json_object_get(pattern, "Regex") != NULL;
+    TRY(json_get_string(out, pattern, where, *is_regex ? "Regex" : "String"));
+    if (**out == '\0')
+        return fail(BAD_INPUT, "%s: has an empty pattern", where);
+    return OK;
+}
+
+static Status compile_pattern(Pattern **out, bool is_regex, const char *text, const char *where)
+{
+    Status status = is_regex ? pattern_compile_regex(out, text) : pattern_compile_text(out, text);
+    return status == OK ? OK : fail_within(status, "%s", where);
+}
+
 static Status read_replace(TextStep *step, const json_t *object, const char *where)
 {
+    const char *text;
+    bool is_regex;
     TRY(tokenizer_only_keys(object, where, " type pattern content "));
-    const json_t *pattern = json_object_get(object, "pattern");
-    TRY(tokenizer_only_keys(pattern, where, " String "));
-    TRY(copy_string(&step->pattern, pattern, where, "String"));
-    if (step->pattern.size == 0)
-        return fail(BAD_INPUT, "%s: Replace has an empty pattern", where);
-    return copy_string(&step->content, object, where, "content");
+    TRY(read_pattern(&text, &is_regex, object, where));
+    TRY(copy_string(&step->content, object, where, "content"));
+    if (is_regex)
+        return compile_pattern(&step->regex, true, text, where);
+    return bytes_append(&step->pattern, text, (int64_t)strlen(text));
+}
+
+// {name, value} lists of what tokenizer.json writes as a string; -1 if there is no such name.
+typedef struct NamedValue {
+    const char *name;
+    int value;
+} NamedValue;
+
+static int value_of(const NamedValue *list, const char *name)
+{
+    while (list->name != NULL && strcmp(list->name, name) != 0)
+        list++;
+    return list->name != NULL ? list->value : -1;
+}
+
+static const NamedValue normal_forms[] = {
+    {"NFC", NORMAL_C}, {"NFD", NORMAL_D}, {"NFKC", NORMAL_KC}, {"NFKD", NORMAL_KD}, {NULL, 0},
+};
+
+static const NamedValue behaviors[] = {
+    {"Isolated", BEHAVIOR_ISOLATED},
+    {"Removed", BEHAVIOR_REMOVED},
+    {"MergedWithPrevious", BEHAVIOR_MERGED_WITH_PREVIOUS},
+    {"MergedWithNext", BEHAVIOR_MERGED_WITH_NEXT},
+    {"Contiguous", BEHAVIOR_CONTIGUOUS},
+    {NULL, 0},
+};
+
+static const NamedValue prepend_schemes[] = {
+    {"always", PREPEND_ALWAYS},
+    {"first", PREPEND_FIRST},
+    {"never", PREPEND_NEVER},
+    {NULL, 0},
+};
+
+// What Metaspace says as pre-tokenizer and as decoder alike. Files from before prepend_scheme have
+// add_prefix_space alone; "str_rep" repeats the replacement.
+static Status read_metaspace(Bytes *mark, PrependScheme *prepend, bool *split, const json_t *object,
+                             const char *where)
+{
+    bool prefix;
+    const char *scheme = NULL;
+    TRY(tokenizer_only_keys(object, where,
+                            " type replacement str_rep add_prefix_space prepend_scheme split "));
+    TRY(copy_string(mark, object, where, "replacement"));
+    if (mark->size == 0 || utf8_length((unsigned char)mark->data[0]) != mark->size)
+        return fail(BAD_INPUT, "%s: Metaspace's 'replacement' is not one character", where);
+    TRY(flag_or(&prefix, object, where, "add_prefix_space", true));
+    TRY(flag_or(split, object, where, "split", true));
+    if (json_has(object, "prepend_scheme"))
+        TRY(json_get_string(&scheme, object, where, "prepend_scheme"));
+    int value = value_of(prepend_schemes, scheme != NULL ? scheme : prefix ? "always" : "never");
+    if (value < 0)
+        return fail(BAD_INPUT, "%s: prepend_scheme '%.100s' is not supported", where, scheme);
+    if (!prefix && value != PREPEND_NEVER)
+        return fail(BAD_INPUT, "%s: 'add_prefix_space' is false, but 'prepend_scheme' is '%s'",
+                    where, scheme);
+    *prepend = (PrependScheme)value;
+    return OK;
 }
 
 Status steps_read_normalizer(Tokenizer *t, const json_t *object, const char *where)
@@ -72,6 +153,12 @@ Status steps_read_normalizer(Tokenizer *t, const json_t *object, const char *whe
         step->kind = STEP_REPLACE;
         return read_replace(step, object, where);
     }
+    int form = value_of(normal_forms, type);
+    if (form >= 0) {
+        step->kind = STEP_NORMALIZE;
+        step->form = (NormalForm)form;
+        return tokenizer_only_keys(object, where, " type ");
+    }
     return fail(BAD_INPUT, "%s: type '%.100s' is not supported", where, type);
 }
 
@@ -85,7 +172,54 @@ static Status read_byte_level(Tokenizer *t, SplitStep *step, const json_t *objec
     TRY(flag_or(&use_regex, object, where, "use_regex", true));
     t->has_byte_level = true;
     step->kind = use_regex ? SPLIT_PATTERN : SPLIT_NONE;
-    return use_regex ? pattern_compile(&step->pattern, PATTERN_GPT2) : OK;
+    return use_regex ? pattern_compile_regex(&step->pattern, PATTERN_GPT2) : OK;
+}
+
+static Status read_split(SplitStep *step, const json_t *object, const char *where)
+{
+    const char *text, *behavior;
+    bool is_regex;
+    TRY(tokenizer_only_keys(object, where, " type pattern behavior invert "));
+    TRY(read_pattern(&text, &is_regex, object, where));
+    TRY(json_get_string(&behavior, object, where, "behavior"));
+    TRY(json_get_bool(&step->invert, object, where, "invert"));
+    int value = value_of(behaviors, behavior);
+    if (value < 0)
+        return fail(BAD_INPUT, "%s: Split's behavior '%.100s' is not supported", where, behavior);
+    step->kind = SPLIT_PATTERN;
+    step->behavior = (SplitBehavior)value;
+    return compile_pattern(&step->pattern, is_regex, text, where);
+}
+
+// "first" asks for where a piece was in the text before the normalizer. That is its place now
+// only if nothing was put before the text's beginning or taken from it.
+static Status check_first(const Tokenizer *t, const char *where)
+{
+    if (t->n_splits > 1)
+        return fail(BAD_INPUT,
+                    "%s: Metaspace with prepend_scheme 'first' after another step is "
+                    "not supported",
+                    where);
+    for (int i = 0; i < t->n_normalizer; i++) {
+        const TextStep *step = &t->normalizer[i];
+        if (step->kind == STEP_PREPEND || (step->kind == STEP_REPLACE && step->content.size == 0))
+            return fail(BAD_INPUT,
+                        "%s: Metaspace with prepend_scheme 'first' after a normalizer "
+                        "that prepends or removes is not supported",
+                        where);
+    }
+    return OK;
+}
+
+static Status read_metaspace_split(Tokenizer *t, SplitStep *step, const json_t *object,
+                                   const char *where)
+{
+    for (int i = 0; i < t->n_splits; i++)
+        if (t->splits[i].kind == SPLIT_METASPACE)
+            return fail(BAD_INPUT, "%s: a second Metaspace is not supported", where);
+    TRY(read_metaspace(&step->mark, &step->prepend, &step->cut_at_marks, object, where));
+    step->kind = SPLIT_METASPACE;
+    return step->prepend == PREPEND_FIRST ? check_first(t, where) : OK;
 }
 
 Status steps_read_pre_tokenizer(Tokenizer *t, const json_t *object, const char *where)
@@ -112,8 +246,12 @@ Status steps_read_pre_tokenizer(Tokenizer *t, const json_t *object, const char *
         TRY(tokenizer_only_keys(object, where, " type individual_digits "));
         TRY(json_get_bool(&individual, object, where, "individual_digits"));
         step->kind = individual ? SPLIT_EACH_DIGIT : SPLIT_DIGIT_RUNS;
-        return pattern_compile(&step->pattern, PATTERN_NUMERIC_CHAR);
+        return pattern_compile_class(&step->pattern, CLASS_NUMERIC);
     }
+    if (strcmp(type, "Split") == 0)
+        return read_split(step, object, where);
+    if (strcmp(type, "Metaspace") == 0)
+        return read_metaspace_split(t, step, object, where);
     return fail(BAD_INPUT, "%s: type '%.100s' is not supported", where, type);
 }
 
@@ -145,6 +283,14 @@ Status steps_read_decoder(Tokenizer *t, const json_t *object, const char *where)
     if (strcmp(type, "Replace") == 0) {
         step->kind = STEP_REPLACE;
         return read_replace(step, object, where);
+    }
+    if (strcmp(type, "Metaspace") == 0) {
+        PrependScheme prepend;
+        bool split; // says nothing about decoding
+        step->kind = STEP_METASPACE;
+        TRY(read_metaspace(&step->pattern, &prepend, &split, object, where));
+        step->first = prepend != PREPEND_NEVER;
+        return OK;
     }
     if (strcmp(type, "Strip") == 0) {
         step->kind = STEP_STRIP;
@@ -234,16 +380,21 @@ Status steps_read_post_processor(Tokenizer *t, const json_t *object, const char 
     return fail(BAD_INPUT, "%s: type '%.100s' is not supported", where, type);
 }
 
+static void step_release(TextStep *step)
+{
+    bytes_release(&step->pattern);
+    bytes_release(&step->content);
+    pattern_release(step->regex);
+}
+
 void steps_release(Tokenizer *t)
 {
-    for (int i = 0; i < t->n_normalizer; i++) {
-        bytes_release(&t->normalizer[i].pattern);
-        bytes_release(&t->normalizer[i].content);
-    }
-    for (int i = 0; i < t->n_decoder; i++) {
-        bytes_release(&t->decoder[i].pattern);
-        bytes_release(&t->decoder[i].content);
-    }
-    for (int i = 0; i < t->n_splits; i++)
+    for (int i = 0; i < t->n_normalizer; i++)
+        step_release(&t->normalizer[i]);
+    for (int i = 0; i < t->n_decoder; i++)
+        step_release(&t->decoder[i]);
+    for (int i = 0; i < t->n_splits; i++) {
         pattern_release(t->splits[i].pattern);
+        bytes_release(&t->splits[i].mark);
+    }
 }

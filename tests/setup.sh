@@ -15,6 +15,7 @@ SETUP_PACKAGES=(
     libopenmpi-dev openmpi-bin
     libopenblas-openmp-dev liblapacke-dev
     libhdf5-dev zlib1g-dev libyaml-dev libjansson-dev libpcre2-dev libssl-dev
+    libutf8proc-dev
     libcmocka-dev
 )
 

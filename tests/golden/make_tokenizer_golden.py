@@ -2,17 +2,19 @@
 
     python3 tests/golden/make_tokenizer_golden.py ASSETS_DIR
 
-Trains the two tiny tokenizers in tokenizer_tiny_*/ and writes tokenizer_NAME.json for them and for
+Trains the tiny tokenizers in tokenizer_tiny_*/ and writes tokenizer_NAME.json for them and for
 the tokenizers found under ASSETS_DIR: {"cases": [{"text", "ids", "special"?, "decoded"?}]}.
 "special": the ids with the post-processor's tokens, if they differ. "decoded": the text of `special`
-(or `ids`) with special tokens left out, if it differs from `text`.
+(or `ids`) with special tokens left out, if it differs from `text`. tokenizer_variants.json has the
+same cases for variants of tiny_spm: {"variants": [{"parts": {...}, "cases": [...]}]}, each with some
+parts of its tokenizer.json replaced.
 """
 import json
 import os
 import random
 import sys
 
-from tokenizers import (Tokenizer, decoders, models, normalizers, pre_tokenizers, processors,
+from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors,
                         trainers)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -148,6 +150,114 @@ FLAGGED = ["a  [L]  b", "a  [R]  b", " \u3000[LR]\n\tb", "word", "a word b", "wo
 PREFIXED = ["tokens;", "the tokens; 12tokens; 3", "12ab345", "a12 b"]
 
 
+# The splits of Llama-3 and of Qwen2, as their files have them.
+LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+          r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+QWEN2 = LLAMA3.replace("{1,3}", "")
+COMBINED = [  # what normalization changes, and characters that one version of Unicode or another has
+    "e\u0301\u0323 \u1e69 s\u0307\u0323 \u0344 \u0958 \u2126 \u212b \ufb01 \uff21\uff11 \u2460 \u00bd\u00aa",
+    "\u1100\u1161\u11a8 \uac00\u11a8 \ud55c\uae00 \u1112\u1161\u11ab", "\uf900\ufa10\U0002f800 \u3300\u337f\ufdfa",
+    "\u0301\u0301a", "a" + "\u0323\u0301\u0327\u0345" * 12, "\U0001d15e\U0001d1bc \u0b94 \u0fb9\u0f73\u0f75",
+    "\U00011935\U00011930 \U00011938 a\u08ca\u0334 \u32ff \ua7f2\U0001e030 \U000105d2\u0307 \u0c15\u0c3c\u0c4d",
+    "it\u2019\u017f it'\u017f IT'S we'LL i'Re 'Ve'M'D x'\u212a '\u00df",
+    "1234567 12 \u0661\u0662\u0663\u0664 1\u00bd2\u2167", "a\r\n\r\nb\n \n  c  \r d!!\n\n??\r\n", " \n\t \n x \t\t y\u3000\n",
+    "\u00a0\u00a0x\u200b\u180e\u0085y \u2028\u2029z", "<|begin_of_text|>a<|eot_id|> b <|end_of_text|>\n",
+    "caf\u00e9! cafe\u0301! cafe!", "_under_score __init__ $x{y}[z] a.b,c;d", " " * 70 + "\n" * 9 + "\t" * 20 + "9" * 40,
+]
+
+
+def train_kind(pattern, normalizer, specials, **model):
+    """Byte-level BPE whose special tokens come after the vocabulary, as in the big models."""
+    tokenizer = Tokenizer(models.BPE(**model))
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(pattern), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    tokenizer.train_from_iterator(SENTENCES, trainers.BpeTrainer(
+        vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    tokenizer.add_special_tokens(specials)
+    return tokenizer
+
+
+def train_llama3(path):
+    tokenizer = train_kind(LLAMA3, None, ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"],
+                           ignore_merges=True)
+    tokenizer.post_processor = processors.Sequence([
+        processors.ByteLevel(trim_offsets=False), processors.TemplateProcessing(
+            single="<|begin_of_text|> $A", pair="<|begin_of_text|> $A <|begin_of_text|>:1 $B:1",
+            special_tokens=[("<|begin_of_text|>", tokenizer.token_to_id("<|begin_of_text|>"))])])
+    tokenizer.save(path)
+
+
+def train_qwen2(path):
+    tokenizer = train_kind(QWEN2, normalizers.NFC(), ["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    tokenizer.add_tokens([AddedToken("cafe\u0301!", normalized=True)])
+    tokenizer.save(path)
+
+
+def train_metaspace(path):
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=MARK, prepend_scheme="first")
+    tokens = ["<unk>", "<s>", "</s>"] + ["<0x%02X>" % b for b in range(256)]
+    tokenizer.train_from_iterator(SENTENCES, trainers.BpeTrainer(
+        vocab_size=400, special_tokens=tokens, show_progress=False))
+    tokenizer.decoder = decoders.Sequence([
+        decoders.ByteFallback(), decoders.Metaspace(replacement=MARK, prepend_scheme="first")])
+    root = json.loads(tokenizer.to_str())
+    root["added_tokens"] = root["added_tokens"][:3]
+    root["model"].update(unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump(root, f, ensure_ascii=False, separators=(",", ":"))
+
+
+def variants():
+    """Parts of tokenizer.json, each kind of step with each of its settings."""
+    out = []
+    for behavior in ("Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous"):
+        for invert in (False, True):
+            for pattern in ({"Regex": r"[aeiou]|\s{1,2}|\p{N}"}, {"String": "a."}, {"String": " "}):
+                out.append({"pre_tokenizer": {"type": "Split", "pattern": pattern, "behavior": behavior,
+                                              "invert": invert}})
+    for scheme in ("always", "first", "never"):
+        for split in (False, True):
+            meta = {"type": "Metaspace", "replacement": MARK, "prepend_scheme": scheme, "split": split}
+            for normalizer in (None, {"type": "NFKC"}):
+                out.append({"normalizer": normalizer, "pre_tokenizer": meta, "decoder": meta})
+    out.append({"pre_tokenizer": {"type": "Metaspace", "replacement": "_", "add_prefix_space": True},
+                "decoder": {"type": "Metaspace", "replacement": "_", "str_rep": "_"}})
+    out.append({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": r"(?<=[a-z])(?=\S)[^a-z]++"}, "behavior": "MergedWithNext",
+         "invert": False},
+        {"type": "Digits", "individual_digits": False},
+        {"type": "Metaspace", "replacement": MARK, "prepend_scheme": "always", "split": True}]}})
+    for form in ("NFC", "NFD", "NFKC", "NFKD"):
+        out.append({"normalizer": {"type": form}})
+    out.append({"normalizer": {"type": "Sequence", "normalizers": [
+        {"type": "NFD"}, {"type": "Replace", "pattern": {"Regex": r"[\x{300}-\u036F]{1,2}|x|\d"}, "content": ""},
+        {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": MARK}]},
+        "decoder": {"type": "Replace", "pattern": {"Regex": MARK + "|e+?"}, "content": " "}})
+    return out
+
+
+def write_variants(base, rng):
+    with open(os.path.join(HERE, "tokenizer_%s/tokenizer.json" % base), encoding="utf-8") as f:
+        root = json.load(f)
+    root["normalizer"] = root["pre_tokenizer"] = None
+    out = []
+    for parts in variants():
+        parts = {"normalizer": None, "pre_tokenizer": None, **parts}
+        tokenizer = Tokenizer.from_str(json.dumps({**root, **parts}))
+        texts = ["", " ", "a", "aa. a.a. b", "  the  they a.  12 ", "<s> the<s>the </s>", "Hello, world."]
+        texts += rng.sample(HARD, 5) + rng.sample(COMBINED, 5) + [random_text(rng) for _ in range(5)]
+        out.append({"parts": parts, "cases": make_cases(tokenizer, texts)})
+    with open(os.path.join(HERE, "tokenizer_variants.json"), "w", encoding="utf-8") as f:
+        f.write('{"variants":[\n')
+        f.write(",\n".join(json.dumps(v, ensure_ascii=False, separators=(",", ":")) for v in out))
+        f.write("\n]}\n")
+
+
 def load_gpt2(folder):
     tokenizer = Tokenizer(models.BPE.from_file(folder + "/vocab.json", folder + "/merges.txt"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -184,7 +294,7 @@ def excerpts(assets):
     return out
 
 
-def write_golden(name, tokenizer, texts):
+def make_cases(tokenizer, texts):
     special = {i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special}
     cases = []
     for text in texts:
@@ -197,6 +307,11 @@ def write_golden(name, tokenizer, texts):
         if decoded != text:
             case["decoded"] = decoded
         cases.append(case)
+    return cases
+
+
+def write_golden(name, tokenizer, texts):
+    cases = make_cases(tokenizer, texts)
     with open(os.path.join(HERE, "tokenizer_%s.json" % name), "w", encoding="utf-8") as f:
         f.write('{"cases":[\n')
         f.write(",\n".join(json.dumps(c, ensure_ascii=False, separators=(",", ":")) for c in cases))
@@ -205,7 +320,9 @@ def write_golden(name, tokenizer, texts):
 
 def main():
     assets = sys.argv[1]
-    for name, train in (("tiny_bytelevel", train_bytelevel), ("tiny_spm", train_spm)):
+    for name, train in (("tiny_bytelevel", train_bytelevel), ("tiny_spm", train_spm),
+                        ("tiny_llama3", train_llama3), ("tiny_qwen2", train_qwen2),
+                        ("tiny_metaspace", train_metaspace)):
         folder = os.path.join(HERE, "tokenizer_" + name)
         os.makedirs(folder, exist_ok=True)
         train(folder + "/tokenizer.json")
@@ -223,11 +340,16 @@ def main():
         "gpt2": lambda: load_gpt2(os.path.join(assets, "tokenizers/gpt2")),
         "stories260K": lambda: asset("models/stories260K"),
         "stories3M": lambda: asset("models/stories3M"),
+        "tiny_llama3": lambda: own("tiny_llama3"),
+        "tiny_qwen2": lambda: own("tiny_qwen2"),
+        "tiny_metaspace": lambda: own("tiny_metaspace"),
     }
+    write_variants("tiny_spm", random.Random(99))
     for seed, (name, make) in enumerate(makers.items()):
         rng = random.Random(seed)
         texts = HARD + [random_text(rng) for _ in range(300)]
         texts += FLAGGED if name == "tiny_added" else PREFIXED if name == "tiny_prefix" else []
+        texts += COMBINED if name in ("tiny_llama3", "tiny_qwen2", "tiny_metaspace") else []
         if not name.startswith("tiny"):
             texts += excerpts(assets)
         write_golden(name, make(), texts)
