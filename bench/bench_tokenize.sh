@@ -16,7 +16,7 @@ peer=$(dirname -- "${BASH_SOURCE[0]}")/tokenize_peer.py
 best_ours=0 best_theirs=0
 
 faster() {
-    awk -v a="$1" -v b="$2" 'BEGIN { print a > b ? a : b }'
+    awk -v a="$1" -v b="$2" 'BEGIN { print (a > b ? a : b) }'
 }
 
 for ((round = 1; round <= rounds; round++)); do

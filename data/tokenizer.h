@@ -10,10 +10,12 @@
 //     token_buffer_release(&buffer);
 //     tokenizer_release(tokenizer);
 //
-// Kinds: SentencePiece-like BPE (normalizers Prepend, Replace of a string, Sequence; byte_fallback)
-// and byte-level BPE (pre-tokenizers ByteLevel, Digits, Sequence); post-processors ByteLevel,
-// TemplateProcessing, Sequence; decoders Replace, ByteFallback, Fuse, Strip, ByteLevel, Sequence.
-// Anything else in tokenizer.json is refused by name and value.
+// Loads what SmolLM, GPT-2, Llama-2, Llama-3, Mistral and Qwen2 have: BPE (also byte_fallback,
+// ignore_merges) with the normalizers Prepend, Replace, NFC, NFD, NFKC, NFKD; the pre-tokenizers
+// ByteLevel, Digits, Split, Metaspace; the post-processors ByteLevel, TemplateProcessing; the
+// decoders Replace, ByteFallback, Fuse, Strip, ByteLevel, Metaspace; and Sequences of each.
+// Anything else in tokenizer.json is refused by name and value (regular expressions:
+// data/tokenizer_regex.h).
 //
 // A Tokenizer is read-only after loading: any number of threads may use it, each with a TokenBuffer
 // of its own. Texts, vocabulary and merges are below 2^31 bytes or entries.
