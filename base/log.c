@@ -1,5 +1,7 @@
 #include "base/log.h"
 
+#include "base/status.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <time.h>
@@ -42,6 +44,14 @@ void log_error(const char *format, ...)
     va_start(args, format);
     write_line("error: ", format, args);
     va_end(args);
+}
+
+void log_failure(void)
+{
+    static bool is_said = false;
+    if (!is_said)
+        log_error("%s", fail_text());
+    is_said = true;
 }
 
 double log_seconds(void)

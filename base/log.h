@@ -17,6 +17,9 @@ void log_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 // stay quiet here too.
 void log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+// The error of fail() as log_error() writes it, once: a second call says nothing.
+void log_failure(void);
+
 // Monotonic seconds.
 double log_seconds(void);
 

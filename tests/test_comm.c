@@ -235,6 +235,6 @@ int main(void)
     testing_quiet_rank(comm.rank);
     double failed = cmocka_run_group_tests(tests, NULL, NULL);
     comm_max_doubles(&comm, &failed, 1);
-    comm_stop(&comm);
+    comm_stop(&comm, OK);
     return failed != 0;
 }

@@ -243,6 +243,6 @@ int main(void)
     comm_broadcast(&comm, dir, sizeof dir, 0);
     double failed = cmocka_run_group_tests(tests, NULL, NULL);
     comm_max_doubles(&comm, &failed, 1);
-    comm_stop(&comm);
+    comm_stop(&comm, OK);
     return failed != 0;
 }

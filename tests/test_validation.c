@@ -158,6 +158,6 @@ int main(void)
     log_set_quiet(true);
     double failed = cmocka_run_group_tests(tests, NULL, NULL);
     comm_max_doubles(&comm, &failed, 1);
-    comm_stop(&comm);
+    comm_stop(&comm, OK);
     return failed != 0;
 }

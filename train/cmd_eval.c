@@ -108,7 +108,7 @@ static Status run_eval(int argc, char **argv)
     Comm comm;
     TRY(comm_start(&comm));
     Status status = parse_and_measure(&comm, argc, argv);
-    comm_stop(&comm);
+    comm_stop(&comm, status);
     return status;
 }
 

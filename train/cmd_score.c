@@ -76,7 +76,7 @@ static Status run_score(int argc, char **argv)
     Comm comm;
     TRY(comm_start(&comm));
     Status status = parse_and_score(&comm, argc, argv);
-    comm_stop(&comm);
+    comm_stop(&comm, status);
     return status;
 }
 

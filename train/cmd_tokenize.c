@@ -135,7 +135,7 @@ static Status run(int argc, char **argv)
     Comm comm;
     TRY(comm_start(&comm));
     const Status status = parse_and_tokenize(&comm, argc, argv);
-    comm_stop(&comm);
+    comm_stop(&comm, status);
     return status;
 }
 

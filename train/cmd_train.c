@@ -185,7 +185,7 @@ static Status run_train(int argc, char **argv)
     Run run = {.original_loss = NAN};
     TRY(comm_start(&run.comm)); // first, so that ranks do not all name the same mistake
     Status status = parse_and_run(&run, argc, argv);
-    comm_stop(&run.comm);
+    comm_stop(&run.comm, status);
     return status;
 }
 

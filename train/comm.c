@@ -44,8 +44,12 @@ Status comm_start(Comm *out)
     return OK;
 }
 
-void comm_stop(Comm *comm)
+void comm_stop(Comm *comm, Status status)
 {
+    // Said before the ranks part: mpirun kills those that are left when one has exited with an
+    // error.
+    if (status != OK && status != STOPPED)
+        log_failure();
     MPI_Finalize();
     free(comm->counts);
     free(comm->offsets);

@@ -4,7 +4,7 @@
 //     TRY(comm_start(&comm));                       // collective, once
 //     status = comm_agree(&comm, load(&model));     // every phase that can fail ends like this
 //     comm_sum_doubles(&comm, &loss, 1);
-//     comm_stop(&comm);                             // collective, also after an error
+//     comm_stop(&comm, status);                     // collective, also after an error
 //
 // Every function is collective over all ranks but comm_range(), comm_bucket_bytes() and the three
 // that pass bytes from one rank to another. An error inside MPI itself (a lost
@@ -26,7 +26,8 @@ typedef struct Comm {
 // Starts MPI (alone or under mpirun or srun), names the rank for CHECK, silences all logs but rank
 // 0's.
 Status comm_start(Comm *out);
-void comm_stop(Comm *comm);
+// Leaves MPI. If `status` is an error, all ranks have its text (comm_agree) and rank 0 says it.
+void comm_stop(Comm *comm, Status status);
 
 // All ranks return the status of the first rank that failed, with its error text, in which the
 // rank and its host are named unless all ranks failed; OK if none did.

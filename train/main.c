@@ -60,10 +60,9 @@ int main(int argc, char **argv)
 {
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL); // our own texts carry HDF5's reason
     Status status = run(argc, argv);
-    // Under MPI all ranks come here with the same text, and all but rank 0 have been told to be
-    // quiet; STOPPED is no error.
+    // Ranks of MPI have said it already, in comm_stop(); STOPPED is no error.
     if (status != OK && status != STOPPED)
-        log_error("%s", fail_text());
+        log_failure();
     // An earlier flush may have failed: then this one has nothing left to write.
     if ((fflush(stdout) != 0 || ferror(stdout)) && status == OK) {
         log_error("standard output cannot be written: the disk is full, or nobody reads it");
