@@ -105,11 +105,7 @@ static Status parse_and_measure(const Comm *comm, int argc, char **argv)
 
 static Status run_eval(int argc, char **argv)
 {
-    Comm comm;
-    TRY(comm_start(&comm));
-    Status status = parse_and_measure(&comm, argc, argv);
-    comm_stop(&comm, status);
-    return status;
+    return comm_run(parse_and_measure, argc, argv);
 }
 
 const Command cmd_eval = {

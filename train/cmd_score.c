@@ -73,11 +73,7 @@ static Status parse_and_score(const Comm *comm, int argc, char **argv)
 
 static Status run_score(int argc, char **argv)
 {
-    Comm comm;
-    TRY(comm_start(&comm));
-    Status status = parse_and_score(&comm, argc, argv);
-    comm_stop(&comm, status);
-    return status;
+    return comm_run(parse_and_score, argc, argv);
 }
 
 const Command cmd_score = {

@@ -132,11 +132,7 @@ static Status parse_and_tokenize(const Comm *comm, int argc, char **argv)
 
 static Status run(int argc, char **argv)
 {
-    Comm comm;
-    TRY(comm_start(&comm));
-    const Status status = parse_and_tokenize(&comm, argc, argv);
-    comm_stop(&comm, status);
-    return status;
+    return comm_run(parse_and_tokenize, argc, argv);
 }
 
 const Command cmd_tokenize = {

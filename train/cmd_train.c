@@ -161,8 +161,9 @@ release_config: // a rank that has read it when others could not, too
     return status;
 }
 
-static Status parse_and_run(Run *run, int argc, char **argv)
+static Status parse_and_run(const Comm *comm, int argc, char **argv)
 {
+    Run run = {.comm = *comm, .original_loss = NAN};
     char *overrides[MOST_OVERRIDES];
     int n_overrides = config_take_overrides(overrides, MOST_OVERRIDES, &argc, argv);
     bool dry_run = false;
@@ -177,16 +178,12 @@ static Status parse_and_run(Run *run, int argc, char **argv)
     if (rest.n_words != 1)
         return fail(BAD_INPUT, "train needs one CONFIG, got %d; see mha2mla train --help",
                     rest.n_words);
-    return load_and_run(run, rest.words[0], overrides, n_overrides, dry_run);
+    return load_and_run(&run, rest.words[0], overrides, n_overrides, dry_run);
 }
 
 static Status run_train(int argc, char **argv)
 {
-    Run run = {.original_loss = NAN};
-    TRY(comm_start(&run.comm)); // first, so that ranks do not all name the same mistake
-    Status status = parse_and_run(&run, argc, argv);
-    comm_stop(&run.comm, status);
-    return status;
+    return comm_run(parse_and_run, argc, argv);
 }
 
 const Command cmd_train = {

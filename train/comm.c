@@ -56,6 +56,15 @@ void comm_stop(Comm *comm, Status status)
     *comm = (Comm){0};
 }
 
+Status comm_run(Status (*body)(const Comm *comm, int argc, char **argv), int argc, char **argv)
+{
+    Comm comm;
+    TRY(comm_start(&comm));
+    Status status = body(&comm, argc, argv);
+    comm_stop(&comm, status);
+    return status;
+}
+
 Status comm_agree(const Comm *comm, Status own)
 {
     if (comm->size == 1)

@@ -7,8 +7,8 @@
 //     comm_stop(&comm, status);                     // collective, also after an error
 //
 // Every function is collective over all ranks but comm_range(), comm_bucket_bytes() and the three
-// that pass bytes from one rank to another. An error inside MPI itself (a lost
-// peer) cannot be agreed on: it is printed by the rank that sees it and aborts the job.
+// that pass bytes from one rank to another. An error inside MPI itself (a lost peer) cannot be
+// agreed on: it is printed by the rank that sees it and aborts the job.
 #ifndef MHA2MLA_TRAIN_COMM_H
 #define MHA2MLA_TRAIN_COMM_H
 
@@ -26,8 +26,13 @@ typedef struct Comm {
 // Starts MPI (alone or under mpirun or srun), names the rank for CHECK, silences all logs but rank
 // 0's.
 Status comm_start(Comm *out);
+
 // Leaves MPI. If `status` is an error, all ranks have its text (comm_agree) and rank 0 says it.
 void comm_stop(Comm *comm, Status status);
+
+// What a subcommand that runs on ranks is: starts MPI before anything can go wrong, so that ranks
+// do not all name the same mistake, runs `body`, and leaves.
+Status comm_run(Status (*body)(const Comm *comm, int argc, char **argv), int argc, char **argv);
 
 // All ranks return the status of the first rank that failed, with its error text, in which the
 // rank and its host are named unless all ranks failed; OK if none did.
