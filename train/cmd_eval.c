@@ -1,11 +1,11 @@
 // mha2mla eval: loss of a model, original or converted, over the windows of a shard.
 #include "data/tokenizer_file.h"
 #include "eval/inference.h"
-#include "eval/perplexity.h"
 #include "model/hf.h"
 #include "train/blas.h"
 #include "train/comm.h"
 #include "train/options.h"
+#include "train/validation.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -55,21 +55,18 @@ static Status measure(const Comm *comm, const Request *request)
     int64_t end = source_n_samples(source), wanted = (request->most_tokens + T - 1) / T;
     if (request->most_tokens > 0 && wanted < end)
         end = wanted;
-    Perplexity sum = {0};
+    Perplexity sum;
     TRY_GOTO(release,
-             comm_agree(comm, perplexity_add(&sum, &inference.ws, &model, source, &inference.batch,
-                                             comm->rank, end, comm->size)));
-    double both[2] = {sum.loss_sum, sum.n_tokens};
-    comm_sum_doubles(comm, both, 2); // every rank now decides the same
-    if (!isfinite(both[0])) {
+             validation_sum(&sum, source, end, comm, &inference.ws, &inference.batch, &model));
+    if (!isfinite(sum.loss_sum)) { // on all ranks alike
         status = fail(FAILED,
                       "%s: the loss over %.0f tokens is not finite: numbers overflow; the weights "
                       "are damaged or from a run that diverged",
-                      request->dir, both[1]);
+                      request->dir, sum.n_tokens);
         goto release;
     }
     if (comm->rank == 0)
-        print_loss(&(Perplexity){both[0], both[1]}, T);
+        print_loss(&sum, T);
 release:
     inference_release(&inference);
     source_close(source);

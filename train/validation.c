@@ -2,7 +2,6 @@
 
 #include "base/log.h"
 #include "eval/inference.h"
-#include "eval/perplexity.h"
 
 #include <math.h>
 
@@ -27,15 +26,24 @@ void validation_close(Validation *validation)
     *validation = (Validation){0};
 }
 
+Status validation_sum(Perplexity *out, Source *source, int64_t n_windows, const Comm *comm,
+                      Workspace *ws, Batch *batch, const Model *model)
+{
+    Perplexity own = {0};
+    TRY(comm_agree(
+        comm, perplexity_add(&own, ws, model, source, batch, comm->rank, n_windows, comm->size)));
+    double both[2] = {own.loss_sum, own.n_tokens};
+    comm_sum_doubles(comm, both, 2);
+    *out = (Perplexity){both[0], both[1]};
+    return OK;
+}
+
 Status validation_loss(double *out, const Validation *validation, const Comm *comm, Workspace *ws,
                        Batch *batch, const Model *model)
 {
-    Perplexity sum = {0};
-    TRY(comm_agree(comm, perplexity_add(&sum, ws, model, validation->source, batch, comm->rank,
-                                        validation->n_windows, comm->size)));
-    double both[2] = {sum.loss_sum, sum.n_tokens};
-    comm_sum_doubles(comm, both, 2);
-    double loss = both[0] / both[1];
+    Perplexity sum;
+    TRY(validation_sum(&sum, validation->source, validation->n_windows, comm, ws, batch, model));
+    double loss = sum.loss_sum / sum.n_tokens;
     if (!isfinite(loss)) // on all ranks alike
         return fail(FAILED,
                     "validation loss is %g over %lld windows; the weights are too large, lower "

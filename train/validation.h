@@ -9,6 +9,7 @@
 
 #include "data/batch.h"
 #include "data/source.h"
+#include "eval/perplexity.h"
 #include "model/transformer.h"
 #include "train/comm.h"
 #include "train/config.h"
@@ -21,6 +22,10 @@ typedef struct Validation {
 // tokenizer_sha256 may be NULL: any. Errors as source_open().
 Status validation_open(Validation *out, const Config *config, int vocab_size,
                        const char *tokenizer_sha256);
+
+// Sums the first n_windows of a source, which the ranks share; all get the sum. Collective.
+Status validation_sum(Perplexity *out, Source *source, int64_t n_windows, const Comm *comm,
+                      Workspace *ws, Batch *batch, const Model *model);
 
 // Mean loss, nats per token. FAILED if it is not finite. Collective.
 Status validation_loss(double *out, const Validation *validation, const Comm *comm, Workspace *ws,
