@@ -104,52 +104,92 @@ static void test_ignored_signal_stays_ignored(void **state)
     sigaction(SIGINT, &usual, NULL);
 }
 
-// A child gets `first`, then after pause_ms `second`; it leaves with 7 if it lives on. The pipe
-// says when its handlers are set.
-static int status_after(int first, int second, int pause_ms)
+// Children that get two signals, all at the same time: one leaves with ALIVE if the second has not
+// ended it.
+enum { ALIVE = 7, N_CHILDREN = 5 };
+
+typedef struct Child {
+    int first, second;
+    int pause_ms; // between them
+    pid_t id;
+    int status;
+} Child;
+
+static Child children[N_CHILDREN] = {
+    {SIGTERM, SIGTERM, 1010}, {SIGTERM, SIGINT, 1010},  {SIGTERM, SIGTERM, 20},
+    {SIGUSR1, SIGUSR1, 1010}, {SIGUSR1, SIGTERM, 1010},
+};
+
+// Says through `ready` that the handlers are set; `done` is closed once both signals are sent.
+static _Noreturn void live_on(const Child *child, const int ready[2], const int done[2])
 {
-    int ready[2];
-    assert_int_equal(pipe(ready), 0);
-    const pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        stop_install();
-        if (write(ready[1], "r", 1) != 1)
-            _exit(8);
-        wait_ms(pause_ms + 400);
-        _exit(stop_cause() == first ? 7 : 9);
-    }
+    char byte = 'r';
+    stop_install();
+    close(done[1]);
+    if (write(ready[1], &byte, 1) != 1 || read(done[0], &byte, 1) != 0)
+        _exit(8);
+    _exit(stop_cause() == child->first ? ALIVE : 9);
+}
+
+static int send_signals(void **state)
+{
+    (void)state;
+    int ready[2], done[2];
     char byte;
-    assert_int_equal(read(ready[0], &byte, 1), 1);
+    if (pipe(ready) != 0 || pipe(done) != 0)
+        return 1;
+    for (Child *c = children; c < children + N_CHILDREN; c++) {
+        c->id = fork();
+        if (c->id == 0)
+            live_on(c, ready, done);
+        if (c->id < 0 || read(ready[0], &byte, 1) != 1)
+            return 1;
+    }
+    for (Child *c = children; c < children + N_CHILDREN; c++)
+        kill(c->id, c->first);
+    int waited_ms = 0;
+    for (int pause_ms = 20; pause_ms <= 1010; pause_ms += 990) {
+        wait_ms(pause_ms - waited_ms);
+        waited_ms = pause_ms;
+        for (Child *c = children; c < children + N_CHILDREN; c++)
+            if (c->pause_ms == pause_ms)
+                kill(c->id, c->second);
+    }
+    close(done[0]);
+    close(done[1]);
+    for (Child *c = children; c < children + N_CHILDREN; c++)
+        if (waitpid(c->id, &c->status, 0) != c->id)
+            return 1;
     close(ready[0]);
     close(ready[1]);
-    kill(child, first);
-    wait_ms(pause_ms);
-    kill(child, second);
-    int status;
-    assert_int_equal(waitpid(child, &status, 0), child);
+    return 0;
+}
+
+static void check_child(int number, int expected)
+{
+    const int status = children[number].status;
     assert_true(WIFEXITED(status)); // never killed by the signal itself
-    return WEXITSTATUS(status);
+    assert_int_equal(WEXITSTATUS(status), expected);
 }
 
 static void test_second_signal_ends_at_once(void **state)
 {
     (void)state;
-    assert_int_equal(status_after(SIGTERM, SIGTERM, 1010), 128 + SIGTERM);
-    assert_int_equal(status_after(SIGTERM, SIGINT, 1010), 128 + SIGINT);
+    check_child(0, 128 + SIGTERM);
+    check_child(1, 128 + SIGINT);
 }
 
 static void test_same_request_forwarded_twice_is_one(void **state)
 {
     (void)state;
-    assert_int_equal(status_after(SIGTERM, SIGTERM, 20), 7);
+    check_child(2, ALIVE);
 }
 
 static void test_usr1_never_ends(void **state)
 {
     (void)state;
-    assert_int_equal(status_after(SIGUSR1, SIGUSR1, 1010), 7);
-    assert_int_equal(status_after(SIGUSR1, SIGTERM, 1010), 7);
+    check_child(3, ALIVE);
+    check_child(4, ALIVE);
 }
 
 int main(void)
@@ -166,5 +206,5 @@ int main(void)
         cmocka_unit_test(test_same_request_forwarded_twice_is_one),
         cmocka_unit_test(test_usr1_never_ends),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, send_signals, NULL);
 }
