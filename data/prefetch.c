@@ -18,7 +18,10 @@ enum { TEXT_BYTES = 2048 };
 struct Prefetch {
     Mixture *mixture;             // borrowed
     const PrefetchMemory *memory; // borrowed
-    PrefetchOrder order;
+    int first_step;
+    int64_t global_batch;
+    int *micro_batches; // owned [n_micro_batches]
+    int n_micro_batches;
     int64_t n_batches; // of all steps
     int64_t n_taken;   // by the caller, and only its
     double wait_s;     // likewise
@@ -40,9 +43,9 @@ void prefetch_place(PrefetchMemory *memory, Arena *arena, int B, int T)
 
 static int64_t first_sample_of(const Prefetch *p, int64_t n)
 {
-    const int64_t step = p->order.first_step + n / p->order.count;
-    const int64_t m = p->order.first + n % p->order.count;
-    return (step - 1) * p->order.global_batch + m * p->memory->batches[0].B;
+    const int64_t step = p->first_step + n / p->n_micro_batches;
+    const int64_t m = p->micro_batches[n % p->n_micro_batches];
+    return (step - 1) * p->global_batch + m * p->memory->batches[0].B;
 }
 
 static bool is_stopping(Prefetch *p)
@@ -110,22 +113,39 @@ static int start_thread(Prefetch *p)
     return error;
 }
 
+static Status copy_order(Prefetch *p, const PrefetchOrder *order)
+{
+    CHECK(order->first_step >= 1 && order->n_micro_batches >= 0, "step %d, %d micro-batches",
+          order->first_step, order->n_micro_batches);
+    const int n = order->n_micro_batches;
+    p->micro_batches = malloc((size_t)(n + 1) * sizeof *p->micro_batches);
+    if (p->micro_batches == NULL)
+        return fail(FAILED, "out of memory for reading %d micro-batches ahead", n);
+    if (n > 0)
+        memcpy(p->micro_batches, order->micro_batches, (size_t)n * sizeof *p->micro_batches);
+    const int64_t n_steps = (int64_t)order->last_step - order->first_step + 1;
+    p->first_step = order->first_step;
+    p->global_batch = order->global_batch;
+    p->n_micro_batches = n;
+    p->n_batches = n_steps > 0 ? n_steps * n : 0;
+    return OK;
+}
+
 Status prefetch_start(Prefetch **out, Mixture *mixture, const PrefetchMemory *memory,
                       const PrefetchOrder *order)
 {
-    CHECK(order->first_step >= 1 && order->first >= 0 && order->count >= 0,
-          "step %d, micro-batches %lld + %lld", order->first_step, (long long)order->first,
-          (long long)order->count);
     Prefetch *p = calloc(1, sizeof *p);
     if (p == NULL)
         return fail(FAILED, "out of memory for reading data ahead");
     p->mixture = mixture;
     p->memory = memory;
-    p->order = *order;
-    const int64_t n_steps = (int64_t)order->last_step - order->first_step + 1;
-    p->n_batches = n_steps > 0 ? n_steps * order->count : 0;
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->changed, NULL);
+    const Status status = copy_order(p, order);
+    if (status != OK) {
+        prefetch_stop(p);
+        return status;
+    }
     hbool_t is_safe = 0;
     if (H5is_library_threadsafe(&is_safe) >= 0 && is_safe && p->n_batches > 0) {
         const int error = start_thread(p);
@@ -188,5 +208,6 @@ void prefetch_stop(Prefetch *p)
         pthread_join(p->thread, NULL);
     pthread_cond_destroy(&p->changed);
     pthread_mutex_destroy(&p->lock);
+    free(p->micro_batches);
     free(p);
 }

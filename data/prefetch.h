@@ -3,7 +3,7 @@
 //     PrefetchMemory memory;
 //     prefetch_place(&memory, &arena, B, T);            // twice: measure, place
 //     const PrefetchOrder order = {.first_step = 1, .last_step = 18000, .global_batch = 64,
-//                                  .first = 0, .count = 16};   // this rank's micro-batches
+//                                  .micro_batches = own, .n_micro_batches = 16};
 //     Prefetch *prefetch;
 //     TRY(prefetch_start(&prefetch, mixture, &memory, &order));
 //     const Batch *batch;
@@ -11,9 +11,10 @@
 //     TRY(prefetch_next(prefetch, &batch, &first_sample));    // until the next call
 //     prefetch_stop(prefetch);
 //
-// The batches come in the order of the steps and in each step of its micro-batches: batch m of step
-// s is samples (s - 1) G + m B and the B - 1 after it. What a read fails with comes with the batch
-// it belongs to, in the thread that asks for that. While it runs the mixture is read by this alone.
+// The batches come in the order of the steps, and in each step in that of the rank's micro-batches:
+// batch m of step s is samples (s - 1) G + m B and the B - 1 after it. What a read fails with comes
+// with the batch it belongs to, in the thread that asks for that. While it runs the mixture is read
+// by this alone.
 //
 // Where HDF5 was built without thread safety the same calls read in the caller.
 #ifndef MHA2MLA_DATA_PREFETCH_H
@@ -32,7 +33,8 @@ typedef struct PrefetchMemory {
 typedef struct PrefetchOrder {
     int first_step, last_step; // from 1; none if last_step is less
     int64_t global_batch;      // G, in samples
-    int64_t first, count;      // the micro-batches of every step that are this rank's
+    const int *micro_batches;  // borrowed [n_micro_batches], for prefetch_start() alone: which of
+    int n_micro_batches;       // every step are this rank's, in the order it wants them
 } PrefetchOrder;
 
 typedef struct Prefetch Prefetch;

@@ -5,7 +5,7 @@
 #include "base/log.h"
 #include "data/prefetch.h"
 #include "data/shard.h"
-#include "train/comm.h"
+#include "train/turns.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -15,6 +15,7 @@
 
 enum { V = 60000, T = 64, B = 2, N_TOKENS = 40 * 1000 };
 
+static const int first_of_step[] = {0, 1};
 static char path[PATH_BYTES], damaged[PATH_BYTES];
 
 static void write_shard(const char *to)
@@ -95,36 +96,54 @@ static void test_batches_come_in_the_order_of_steps(void **state)
     Fixture f;
     start(&f, path, V);
     Prefetch *prefetch;
-    const PrefetchOrder order = {
-        .first_step = 3, .last_step = 50, .global_batch = 12, .first = 1, .count = 3};
+    static const int own[] = {4, 0, 1};
+    const PrefetchOrder order = {3, 50, 12, own, 3};
     assert_ok(prefetch_start(&prefetch, f.mixture, &f.memory, &order));
     for (int step = 3; step <= 50; step++)
-        for (int m = 1; m < 4; m++)
-            check_batch(&f, prefetch, (step - 1) * 12 + m * B);
+        for (int i = 0; i < 3; i++)
+            check_batch(&f, prefetch, (step - 1) * 12 + own[i] * B);
     prefetch_stop(prefetch);
     end(&f);
 }
 
-// What 1, 2, 3 and 4 ranks read of a step together is the same, in the order of micro-batches.
+// The micro-batches of a rank in the order in which train/loop.c takes them.
+static int own_micro_batches(int own[], const Turns *turns, int rank)
+{
+    int n = 0;
+    for (int round = 0; round < turns->n_rounds; round++) {
+        int first, count;
+        turns_group(turns, round, rank, &first, &count);
+        for (int m = first; m < first + count; m++)
+            own[n++] = m;
+    }
+    return n;
+}
+
+// What 1, 2, 3 and 4 ranks read of a step together is the same, each micro-batch once.
 static void test_any_number_of_ranks_reads_the_same(void **state)
 {
     (void)state;
-    enum { G = 10 };
+    enum { G = 14, N = G / B };
     for (int n_ranks = 1; n_ranks <= 4; n_ranks++) {
-        int64_t at = 0; // sample of the step
+        const Turns turns = turns_make(N, 5, n_ranks);
+        int times[N] = {0};
         for (int rank = 0; rank < n_ranks; rank++) {
             Fixture f;
             start(&f, path, V);
-            PrefetchOrder order = {.first_step = 4, .last_step = 4, .global_batch = G};
-            comm_range(G / B, rank, n_ranks, &order.first, &order.count);
+            int own[N];
+            const int n_own = own_micro_batches(own, &turns, rank);
+            const PrefetchOrder order = {4, 4, G, own, n_own};
             Prefetch *prefetch;
             assert_ok(prefetch_start(&prefetch, f.mixture, &f.memory, &order));
-            for (int64_t m = 0; m < order.count; m++, at += B)
-                check_batch(&f, prefetch, 3 * G + at);
+            for (int i = 0; i < n_own; i++) {
+                check_batch(&f, prefetch, 3 * G + own[i] * B);
+                times[own[i]]++;
+            }
             prefetch_stop(prefetch);
             end(&f);
         }
-        assert_int_equal(at, G);
+        for (int m = 0; m < N; m++)
+            assert_int_equal(times[m], 1);
     }
 }
 
@@ -135,7 +154,7 @@ static void test_a_batch_is_the_callers_until_the_next(void **state)
     Fixture f;
     start(&f, path, V);
     Prefetch *prefetch;
-    const PrefetchOrder order = {1, 1000, B, 0, 1};
+    const PrefetchOrder order = {1, 1000, B, first_of_step, 1};
     assert_ok(prefetch_start(&prefetch, f.mixture, &f.memory, &order));
     for (int n = 0; n < 3 * PREFETCH_BATCHES; n++) {
         const Batch *batch;
@@ -165,7 +184,7 @@ static void test_an_error_comes_with_its_batch(void **state)
     char expected[256];
     snprintf(expected, sizeof expected, "%.200s", fail_text());
     Prefetch *prefetch;
-    const PrefetchOrder order = {1, 1000, B, 0, 1};
+    const PrefetchOrder order = {1, 1000, B, first_of_step, 1};
     assert_ok(prefetch_start(&prefetch, f.mixture, &f.memory, &order));
     for (int n = 0; n < first_bad; n++) {
         (void)fail(FAILED, "of the caller's own");
@@ -197,7 +216,7 @@ static void test_a_damaged_chunk_is_told(void **state)
     }
     assert_int_equal(fclose(file), 0);
     Prefetch *prefetch;
-    const PrefetchOrder order = {1, 1000, B, 0, 1};
+    const PrefetchOrder order = {1, 1000, B, first_of_step, 1};
     assert_ok(prefetch_start(&prefetch, f.mixture, &f.memory, &order));
     Status status = OK;
     for (int n = 0; n < 1000 && status == OK; n++) {
@@ -217,7 +236,8 @@ static void test_it_stops_at_any_time(void **state)
     start(&f, path, V);
     for (int n = 0; n < 60; n++) {
         Prefetch *prefetch;
-        const PrefetchOrder order = {1, n % 10, 2 * B, 0, 2}; // with few or no batches too
+        const PrefetchOrder order = {1, n % 10, 2 * B, first_of_step,
+                                     2}; // with few or no batches too
         assert_ok(prefetch_start(&prefetch, f.mixture, &f.memory, &order));
         for (int i = 0; i < n / 10 && i < 2 * (n % 10); i++)
             check_batch(&f, prefetch, i * B);
@@ -235,7 +255,7 @@ static void test_a_rank_without_micro_batches_has_none(void **state)
     Fixture f;
     start(&f, path, V);
     Prefetch *prefetch;
-    const PrefetchOrder order = {1, 10, B, 1, 0};
+    const PrefetchOrder order = {1, 10, B, NULL, 0};
     assert_ok(prefetch_start(&prefetch, f.mixture, &f.memory, &order));
     assert_true(prefetch_wait_s(prefetch) == 0);
     prefetch_stop(prefetch);
@@ -248,7 +268,7 @@ static void test_steps_do_not_wait_for_their_data(void **state)
     Fixture f;
     start(&f, path, V);
     Prefetch *prefetch;
-    const PrefetchOrder order = {1, 100, B, 0, 1};
+    const PrefetchOrder order = {1, 100, B, first_of_step, 1};
     const double start_s = log_seconds();
     assert_ok(prefetch_start(&prefetch, f.mixture, &f.memory, &order));
     for (int n = 0; n < 100; n++) {
@@ -282,7 +302,7 @@ static void test_samples_are_described_meanwhile(void **state)
     Fixture f;
     start(&f, path, V);
     Prefetch *prefetch;
-    const PrefetchOrder order = {1, 300, B, 0, 1};
+    const PrefetchOrder order = {1, 300, B, first_of_step, 1};
     assert_ok(prefetch_start(&prefetch, f.mixture, &f.memory, &order));
     pthread_t thread;
     assert_int_equal(pthread_create(&thread, NULL, describe_on, &f), 0);
