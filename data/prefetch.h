@@ -24,7 +24,7 @@
 #include "data/mixture.h"
 
 // One is worked on, the others are ahead.
-enum { PREFETCH_BATCHES = 4 };
+enum { PREFETCH_BATCHES = 8 };
 
 typedef struct PrefetchMemory {
     Batch batches[PREFETCH_BATCHES];

@@ -174,13 +174,13 @@ static void test_an_error_comes_with_its_batch(void **state)
 {
     (void)state;
     Fixture f;
-    start(&f, path, N_TOKENS - 2000);
+    start(&f, path, N_TOKENS - 600);
     int first_bad = 0;
     int32_t tokens[T + 1];
     while (mixture_read(f.other, first_bad * B, tokens) == OK &&
            mixture_read(f.other, first_bad * B + 1, tokens) == OK)
         first_bad++;
-    assert_in_range(first_bad, 2 * PREFETCH_BATCHES, 100); // seen 12
+    assert_in_range(first_bad, 2 * PREFETCH_BATCHES, 100); // seen 60
     char expected[256];
     snprintf(expected, sizeof expected, "%.200s", fail_text());
     Prefetch *prefetch;

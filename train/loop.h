@@ -14,6 +14,7 @@
 #include "base/arena.h"
 #include "data/batch.h"
 #include "data/mixture.h"
+#include "data/prefetch.h"
 #include "model/transformer.h"
 #include "train/comm.h"
 #include "train/config.h"
@@ -31,7 +32,8 @@ typedef struct TrainerMemory {
     float *received;   // [of the largest bucket]
     double *sums;      // [n_sums], see below
     Workspace ws;
-    Batch batch;
+    Batch batch; // of validation
+    PrefetchMemory ahead;
 } TrainerMemory;
 
 typedef struct Trainer {
@@ -43,6 +45,8 @@ typedef struct Trainer {
     TrainerMemory memory;
     Params grads;
     Mixture *mixture;
+    Prefetch *prefetch; // reads the mixture while loop_run() is at work
+    const Batch *batch; // borrowed from it: the micro-batch at hand
     Validation validation;
     Metrics *metrics;  // borrowed; its file is rank 0's alone
     double valid_loss; // the newest; NaN before the first
