@@ -13,13 +13,14 @@
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 _Static_assert((int)COMM_SHARE_BLOCK == (int)CLIP_BLOCK,
                "shares are cut where blocks of squares are");
 
 // What the ranks sum up once a step: squares of the gradient's blocks, bucket by bucket, then the
-// losses of the micro-batches.
+// losses of the micro-batches, then how long each rank has waited for data.
 static int64_t n_square_sums(const Partition *partition)
 {
     int64_t n = 0;
@@ -51,9 +52,11 @@ void loop_place(TrainerMemory *memory, const ModelShape *shape, const Partition 
     transformer_place(&memory->ws, &memory->activations, &memory->scratch, shape, B, T, n_threads,
                       true);
     batch_place(&memory->batch, &memory->scratch, B, T);
+    prefetch_place(&memory->ahead, &memory->scratch, B, T);
     memory->received = arena_floats(&memory->communication, most_received(partition, turns));
     memory->sums = arena_place(&memory->communication,
-                               n_square_sums(partition) + turns->n_micro_batches, sizeof(double));
+                               n_square_sums(partition) + turns->n_micro_batches + turns->n_ranks,
+                               sizeof(double));
 }
 
 static Status allocate_memory(TrainerMemory *memory, const ModelShape *shape,
@@ -150,6 +153,7 @@ void loop_release(Trainer *t)
 {
     saver_close(&t->saver);
     validation_close(&t->validation);
+    prefetch_stop(t->prefetch);
     mixture_close(t->mixture);
     json_decref(t->data_fingerprint);
     params_release(&t->grads);
@@ -187,7 +191,7 @@ static Status validate(Trainer *t)
 
 static int64_t n_sums(const Trainer *t)
 {
-    return n_square_sums(&t->partition) + t->turns.n_micro_batches;
+    return n_square_sums(&t->partition) + t->turns.n_micro_batches + t->turns.n_ranks;
 }
 
 static int64_t first_sample(const Trainer *t, int step, int micro_batch)
@@ -196,13 +200,32 @@ static int64_t first_sample(const Trainer *t, int step, int micro_batch)
     return (int64_t)(step - 1) * train->global_batch + (int64_t)micro_batch * train->micro_batch;
 }
 
-// Reads micro-batch m of a step.
+// Lets a thread read this rank's micro-batches ahead, from a step on, in the order of accumulate().
+static Status read_ahead(Trainer *t, int first_step)
+{
+    const TrainConfig *train = &t->config->train;
+    int *own = calloc((size_t)t->turns.n_micro_batches, sizeof *own), n_own = 0;
+    if (own == NULL)
+        return fail(FAILED, "no memory for %d micro-batches", t->turns.n_micro_batches);
+    for (int round = 0; round < t->turns.n_rounds; round++) {
+        int first, count;
+        turns_group(&t->turns, round, t->comm->rank, &first, &count);
+        for (int m = first; m < first + count; m++)
+            own[n_own++] = m;
+    }
+    const PrefetchOrder order = {first_step, train->steps, train->global_batch, own, n_own};
+    const Status status = prefetch_start(&t->prefetch, t->mixture, &t->memory.ahead, &order);
+    free(own);
+    return status;
+}
+
+// Takes micro-batch m of a step.
 static Status batch(Trainer *t, int step, int m)
 {
-    for (int b = 0; b < t->memory.batch.B; b++) {
-        TRY(mixture_read(t->mixture, first_sample(t, step, m) + b, t->memory.batch.sample));
-        batch_set(&t->memory.batch, b);
-    }
+    int64_t first;
+    TRY(prefetch_next(t->prefetch, &t->batch, &first));
+    CHECK(first == first_sample(t, step, m), "step %d, micro-batch %d: sample %lld", step, m,
+          (long long)first);
     return OK;
 }
 
@@ -212,8 +235,8 @@ static Status forward(Trainer *t, int step, int m)
 {
     TrainerMemory *mem = &t->memory;
     float scale = 1.0f / (float)step_tokens(t);
-    transformer_forward(&mem->ws, t->model, mem->batch.inputs, NULL);
-    double loss = transformer_loss(&mem->ws, t->model, mem->batch.targets, scale, &t->grads);
+    transformer_forward(&mem->ws, t->model, t->batch->inputs, NULL);
+    double loss = transformer_loss(&mem->ws, t->model, t->batch->targets, scale, &t->grads);
     mem->sums[n_square_sums(&t->partition) + m] = loss;
     if (isfinite(loss))
         return OK;
@@ -223,12 +246,12 @@ static Status forward(Trainer *t, int step, int m)
     return fail(FAILED,
                 "step %d: loss is %g in samples %lld to %lld (first: %s); weights are unchanged; "
                 "lower optim.lr or look at these samples",
-                step, fabs(loss), (long long)first, (long long)first + mem->batch.B - 1, sample);
+                step, fabs(loss), (long long)first, (long long)first + t->batch->B - 1, sample);
 }
 
 static void backward(Trainer *t)
 {
-    transformer_backward(&t->memory.ws, t->model, t->memory.batch.inputs, &t->grads);
+    transformer_backward(&t->memory.ws, t->model, t->batch->inputs, &t->grads);
 }
 
 // Batch, forward and backward of this rank's group; the gradients of its micro-batches add up.
@@ -272,7 +295,8 @@ static double sum_up(const double *values, int64_t count)
     return sum;
 }
 
-// After the last round: the step's mean loss and global norm, on all ranks alike.
+// After the last round: the step's mean loss and global norm and the longest wait for data, on all
+// ranks alike.
 static void measure(Trainer *t, StepReport *report)
 {
     double *squares = t->memory.sums;
@@ -284,7 +308,11 @@ static void measure(Trainer *t, StepReport *report)
         clip_sum_squares(squares + own_block, own_sum(t, bucket), bucket->own_count);
         first_block += clip_n_blocks(bucket->count);
     }
+    double *waits = squares + n_squares + t->turns.n_micro_batches;
+    waits[t->comm->rank] = report->data_wait_s;
     comm_sum_doubles(t->comm, t->memory.sums, n_sums(t));
+    for (int rank = 0; rank < t->comm->size; rank++)
+        report->data_wait_s = fmax(report->data_wait_s, waits[rank]);
     report->grad_norm = sqrt(sum_up(squares, n_squares));
     report->loss = sum_up(squares + n_squares, t->turns.n_micro_batches) / (double)step_tokens(t);
 }
@@ -319,7 +347,7 @@ static void update(Trainer *t, const StepReport *report)
 // STOPPED after a whole step, too, if a stop is asked for.
 static Status train_step(Trainer *t, int step)
 {
-    double start_s = log_seconds();
+    const double start_s = log_seconds(), waited_s = prefetch_wait_s(t->prefetch);
     StepReport report = {
         .step = step,
         .tokens = step * step_tokens(t),
@@ -331,6 +359,7 @@ static Status train_step(Trainer *t, int step)
         reduce(t, round);
         TRY(saver_poll(&t->saver));
     }
+    report.data_wait_s = prefetch_wait_s(t->prefetch) - waited_s;
     measure(t, &report);
     TRY(guard(t, &report));
     TRY(saver_finish(&t->saver)); // of the state that changes now
@@ -396,9 +425,33 @@ static Status finish_after(Trainer *t, Status status)
     return fail(status, "%s", text);
 }
 
+// What the steps read of each source, in one line each; beforehand only of those they read again.
+static Status report_epochs(const Trainer *t, bool is_over)
+{
+    const int n_sources = mixture_n_sources(t->mixture), steps = t->config->train.steps;
+    SourceEpochs *epochs = calloc((size_t)n_sources, sizeof *epochs);
+    if (epochs == NULL)
+        return fail(FAILED, "no memory for %d sources", n_sources);
+    mixture_epochs(t->mixture, (int64_t)steps * t->config->train.global_batch, epochs);
+    for (int i = 0; i < n_sources && steps > 0; i++) {
+        if (is_over)
+            log_info("%s: %lld samples read, %.3g epochs", epochs[i].name,
+                     (long long)epochs[i].n_samples, epochs[i].epochs);
+        else if (epochs[i].epochs > 1)
+            log_warn("%s will be read %.3g times over in this run; more text, a smaller weight or "
+                     "fewer steps avoid it",
+                     epochs[i].name, epochs[i].epochs);
+    }
+    free(epochs);
+    return OK;
+}
+
 Status loop_run(Trainer *t)
 {
-    Status status = comm_agree(t->comm, stop_check());
+    Status status = report_epochs(t, false);
+    if (status == OK)
+        status = read_ahead(t, t->progress.step + 1);
+    status = comm_agree(t->comm, status == OK ? stop_check() : status);
     if (status == OK)
         status = settle(t);
     while (status == OK && t->progress.step < t->config->train.steps) {
@@ -408,5 +461,6 @@ Status loop_run(Trainer *t)
     }
     if (status == STOPPED)
         return save_and_stop(t);
-    return finish_after(t, status);
+    status = finish_after(t, status);
+    return status == OK ? comm_agree(t->comm, report_epochs(t, true)) : status;
 }
