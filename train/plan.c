@@ -3,6 +3,7 @@
 #include "eval/inference.h"
 #include "model/convert.h"
 #include "model/hf.h"
+#include "train/blas.h"
 #include "train/loop.h"
 #include "train/partition.h"
 
@@ -164,11 +165,18 @@ static void print_work(FILE *out, const Plan *plan, const Config *config)
 {
     const TrainConfig *train = &config->train;
     int64_t step_tokens = (int64_t)train->global_batch * config->data.seq_len;
-    fprintf(out, "ranks        %d, %d threads each\n", plan->n_ranks, plan->n_threads);
+    char blas[BLAS_NAME_BYTES];
+    fprintf(out, "ranks        %d, %d threads each, %s\n", plan->n_ranks, plan->n_threads,
+            blas_name(blas));
     fprintf(out, "step         %d sequences of %d tokens = %lld tokens, micro-batches of %d\n",
             train->global_batch, config->data.seq_len, (long long)step_tokens, train->micro_batch);
-    fprintf(out, "run          %d steps = %.4g M tokens, %.3g PFLOP\n", train->steps,
-            (double)step_tokens * train->steps / 1e6,
+    double tokens = (double)step_tokens * train->steps;
+    fprintf(out, "run          %d steps = %.4g M tokens", train->steps, tokens / 1e6);
+    if (config->data.pretraining_tokens > 0)
+        fprintf(out, ", %.3g %% of %.4g M of pretraining",
+                100 * tokens / config->data.pretraining_tokens,
+                config->data.pretraining_tokens / 1e6);
+    fprintf(out, ", %.3g PFLOP\n",
             shape_train_flops(&plan->shape, config->data.seq_len) * train->global_batch *
                 train->steps / 1e15);
 }
