@@ -198,6 +198,26 @@ static void test_budget_and_machine_are_told(void **state)
     assert_null(strstr(printed(&plan, &config), "pretraining"));
 }
 
+static void test_open_files_and_packed_operands_take_memory(void **state)
+{
+    (void)state;
+    Config config = small_config();
+    char one[] = "/nonexistent/*.h5", two[] = CONFIGS_DIR "/paper/smollm-1.7b-dkv*.yaml";
+    char *patterns[] = {one, two};
+    SourceSpec source = {.shards = patterns, .n_shards = 2};
+    Plan plan, without;
+    assert_ok(plan_make(&without, &config, 1, 1));
+    config.data.sources = &source;
+    config.data.n_sources = 1;
+    assert_ok(plan_make(&plan, &config, 1, 1));
+    assert_int_equal(without.shards, 0);
+    assert_int_equal(plan.shards, 4 * 750000); // three that match, one that nothing matches yet
+    // Small enough for all rows at once: no more than the weights of gate and up, 24 x 8.
+    assert_int_equal(plan.products, 24 * 8 * 4);
+    without.process = plan.process;
+    assert_int_equal(plan_peak_bytes(&plan) - plan_peak_bytes(&without), 3000000);
+}
+
 static void test_more_ranks_than_micro_batches_are_refused(void **state)
 {
     (void)state;
@@ -258,6 +278,7 @@ int main(void)
         cmocka_unit_test(test_passes_of_the_original),
         cmocka_unit_test(test_peak_is_the_larger_of_converting_and_training),
         cmocka_unit_test(test_budget_and_machine_are_told),
+        cmocka_unit_test(test_open_files_and_packed_operands_take_memory),
         cmocka_unit_test(test_more_ranks_than_micro_batches_are_refused),
         cmocka_unit_test(test_micro_batch_beyond_counting_is_refused),
         cmocka_unit_test(test_conversion_that_does_not_fit_is_refused),

@@ -28,8 +28,7 @@ static Status print_selection(const RopeScores *scores, const char *path)
     if (pairs == NULL)
         return fail(FAILED, "%s: no memory for %zu RoPE pairs", path, count);
     const Status status = rope_select(pairs, &shape, shape.rope_pairs, ROPE_2NORM, scores);
-    snprintf(what, sizeof what, "Kept by --rope 2-norm --rope-pairs %d",
-             shape.rope_pairs);
+    snprintf(what, sizeof what, "Kept by --rope 2-norm --rope-pairs %d", shape.rope_pairs);
     if (status == OK)
         inspect_pairs(what, &shape, pairs);
     free(pairs);
