@@ -77,12 +77,10 @@ static Status check_batch(const Config *config, int n_ranks)
     return OK;
 }
 
-// Does the original read data before its conversion?
-static bool has_original_pass(const Config *config)
+bool plan_calibrates(const Config *config)
 {
     const ConvertConfig *convert = &config->model.convert;
-    return config->data.validation.given ||
-           (convert->rope == ROPE_2NORM && convert->scores == NULL);
+    return convert->given && convert->rope == ROPE_2NORM && convert->scores == NULL;
 }
 
 static int64_t model_bytes(const ModelShape *shape)
@@ -118,7 +116,7 @@ static Status measure_conversion(Plan *plan, const Config *config)
     TRY(convert_measure(&arena, &plan->shape));
     plan->factorization = arena.peak_bytes;
     plan->original_model = model_bytes(&plan->original);
-    if (has_original_pass(config))
+    if (config->data.validation.given || plan_calibrates(config)) // data are read before it
         plan->original_pass = inference_bytes(&plan->original, config->data.seq_len);
     return OK;
 }

@@ -30,6 +30,9 @@ Status plan_make(Plan *out, const Config *config, int n_ranks, int n_threads);
 // The larger of training and converting: one's memory is given back before the other's is taken.
 int64_t plan_peak_bytes(const Plan *plan);
 
+// Whether the run begins with a calibration pass.
+bool plan_calibrates(const Config *config);
+
 void plan_print(FILE *out, const Plan *plan, const Config *config);
 
 // Resident memory of this process: now, and the most it ever was.
