@@ -146,7 +146,9 @@ start_nodes() {
 run_cluster() {
     local status=0
     export SLURM_CLUSTER=$0 SLURM_CONF=$D/slurm.conf
-    # Nodes times CPUs are more than there is: ranks that wait must not keep the others from running.
+    # Gone with the cluster.
+    export TMPDIR=$D/tmp
+    # Nodes times CPUs are more than there is: ranks that wait must let the others run.
     export OMPI_MCA_mpi_yield_when_idle=1
     start_head
     start_nodes
