@@ -47,7 +47,8 @@ run_dir=runs
 for word in "$@"; do
     case $word in
     --run.name=*) fail "'$word' would give all runs one name: they are named after the config" ;;
-    --run.dir=?*) run_dir=${word#*=} ;;
+    --run.dir=) fail "'$word' names no folder" ;;
+    --run.dir=*) run_dir=${word#*=} ;;
     --*) overrides+=("$word") ;;
     *[!0-9]* | "") fail "'$word' is neither a d_kv nor an override (--section.key=value)" ;;
     *)
