@@ -26,24 +26,24 @@ test_a_wrong_config_is_not_requeued() {
 }
 
 test_the_sweep_ends_in_the_comparison() {
-    local jobs
+    local sweep comparison
     slurm/submit.sh "${small[@]}" config.yaml 6 4 --train.steps=2 >submitted
-    mapfile -t jobs < <(grep -oE '^job [0-9]+' submitted | cut -d' ' -f2)
-    expect "${jobs[0]}" COMPLETED
-    expect "${jobs[1]}" COMPLETED
+    read -r sweep comparison < <(submitted_jobs)
+    expect "$sweep" COMPLETED
+    expect "$comparison" COMPLETED
     for words in 'config-baseline' 'config-dkv6' 'config-dkv4'; do
-        grep -q "$words" "mha2mla-compare-${jobs[1]}.log" || job_failed "${jobs[1]}" "no $words"
+        grep -q "$words" "mha2mla-compare-$comparison.log" || job_failed "$comparison" "no $words"
     done
 }
 
 # d_kv 400 is more than a key and a value have: that task of the array fails, and only that.
 test_a_failed_task_cancels_the_comparison() {
-    local jobs
+    local sweep comparison
     slurm/submit.sh "${small[@]}" config.yaml 400 4 --train.steps=1 --run.dir=failing >submitted
-    mapfile -t jobs < <(grep -oE '^job [0-9]+' submitted | cut -d' ' -f2)
-    expect "${jobs[0]}" COMPLETED FAILED
-    expect "${jobs[1]}" CANCELLED
-    [ -e failing/config-dkv4/model ] || job_failed "${jobs[0]}" 'the task beside did not finish'
+    read -r sweep comparison < <(submitted_jobs)
+    expect "$sweep" COMPLETED FAILED
+    expect "$comparison" CANCELLED
+    [ -e failing/config-dkv4/model ] || job_failed "$sweep" 'the task beside did not finish'
 }
 
 make_project

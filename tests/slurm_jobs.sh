@@ -47,13 +47,24 @@ job_failed() {
     die "job $1: $2"
 }
 
-# expect JOB STATE...: waits until it has ended, which must be so.
-expect() {
-    local job=$1 states deadline=$((SECONDS + 90))
-    shift
-    while states=$(job_states "$job") && [[ $states =~ PENDING|RUNNING|COMPLETING|REQUEUE|CONFIG ]]; do
-        [ $SECONDS -lt $deadline ] || job_failed "$job" "still $states after 90 s, expected $*"
+# submitted_jobs: the ids of the sweep and the comparison that submit.sh told of in `submitted`.
+submitted_jobs() {
+    grep -oE '^job [0-9]+' submitted | cut -d' ' -f2 | xargs
+}
+
+# wait_for_states JOB REGEX: until the job's states match, at most 90 s; they are in $states then.
+wait_for_states() {
+    local deadline=$((SECONDS + 90))
+    until states=$(job_states "$1") && [[ $states =~ ^($2)$ ]]; do
+        [ $SECONDS -lt $deadline ] || job_failed "$1" "still $states after 90 s, expected $2"
         sleep 0.2
     done
+}
+
+# expect JOB STATE...: waits until the job, or all tasks of the array, have ended, which must be so.
+expect() {
+    local job=$1 ended='BOOT_FAIL|CANCELLED|COMPLETED|FAILED|NODE_FAIL|OUT_OF_MEMORY|TIMEOUT'
+    shift
+    wait_for_states "$job" "($ended)( ($ended))*"
     [ "$states" = "$*" ] || job_failed "$job" "$states, expected $*"
 }
