@@ -118,8 +118,10 @@ static Status write_run_json(const Run *run)
         return fail(FAILED, "run.json: no memory, or the run's name is not UTF-8");
     if (!isnan(run->original_loss))
         json_object_set_new(root, "original_valid_loss", json_real(run->original_loss));
-    bool dry_run = false, help_config = false;
-    const char *resume = "auto";
+    if (config->data.pretraining_tokens > 0)
+        json_object_set_new(root, "pretraining_tokens",
+                            json_integer((json_int_t)config->data.pretraining_tokens));
+    recall_run_json(root, run);
     char path[PATH_BYTES];
     Status status = file_join(path, run->dir, "run.json");
     if (status == OK)
@@ -267,7 +269,8 @@ static Status parse_and_run(const Comm *comm, int argc, char **argv)
     Run run = {.comm = *comm, .original_loss = NAN};
     char *overrides[MOST_OVERRIDES];
     int n_overrides = config_take_overrides(overrides, MOST_OVERRIDES, &argc, argv);
-    TRY(options_parse(&rest, &cmd_train, options, sizeof options / sizeof options[0], argc, argv));
+    bool dry_run = false, help_config = false;
+    const char *resume = "auto";
     const Option options[] = {
         {"resume", OPTION_STRING, &resume, "MODE",
          "auto (default): from the newest checkpoint of the run, if there is one; require: from it "
@@ -279,9 +282,9 @@ static Status parse_and_run(const Comm *comm, int argc, char **argv)
          "show every key of CONFIG: meaning, bounds, unit, default", 0, 0, false},
     };
     Arguments rest;
-    .usage = "CONFIG [--section.key=value ...] [--resume auto|require|never] [--dry-run] "
-             "[--help-config]",
-    if (rest.help_shown) return OK;
+    TRY(options_parse(&rest, &cmd_train, options, sizeof options / sizeof options[0], argc, argv));
+    if (rest.help_shown)
+        return OK;
     if (help_config) {
         if (comm->rank == 0)
             config_print_reference(stdout);
@@ -302,5 +305,12 @@ static Status run_train(int argc, char **argv)
     return comm_run(parse_and_run, argc, argv);
 }
 
-const Command cmd_train = {.name = "train",
-                           .summary = "convert a model and heal it, or train it as it is",
+const Command cmd_train = {
+    .name = "train",
+    .summary = "convert a model and heal it, or train it as it is",
+    .usage = "CONFIG [--section.key=value ...] [--resume auto|require|never] [--dry-run] "
+             "[--help-config]",
+    .example = "mpirun -n 2 mha2mla train configs/demo.yaml --model.convert.d_kv=12 "
+               "--run.name=demo-dkv12",
+    .run = run_train,
+};
