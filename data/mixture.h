@@ -16,6 +16,7 @@
 
 #include "base/status.h"
 
+#include <jansson.h>
 #include <stdint.h>
 
 typedef struct SourceSpec {
@@ -42,6 +43,15 @@ int64_t mixture_n_samples(const Mixture *mixture);
 
 // Text such as "fineweb-edu-dedup epoch 0 sample 118" that names sample `index`.
 void mixture_describe(const Mixture *mixture, int64_t index, char *out, int out_bytes);
+
+// Everything that decides which tokens a sample has: {version, seed, seq_len, tokenizer_sha256,
+// sources: [{name, weight, shards: [{file, tokens, content}]}]}. Reads no file: the contents are
+// known by checksums taken when the shards were opened. The caller owns it; NULL without memory.
+json_t *mixture_fingerprint(const Mixture *mixture);
+
+// Compares with a fingerprint saved earlier. BAD_INPUT if any sample would be another one: `where`
+// and the first field that differs, with both values.
+Status mixture_check_fingerprint(const Mixture *mixture, const json_t *saved, const char *where);
 
 void mixture_close(Mixture *mixture);
 

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <zlib.h>
 
 struct Shard {
     char path[PATH_BYTES];
@@ -150,6 +151,9 @@ static Status check_offsets(Shard *shard)
                             (long long)before, (long long)shard->info.n_tokens);
             before = block[i];
         }
+        shard->info.documents_crc32 =
+            (uint32_t)crc32(shard->info.documents_crc32, (const Bytef *)block,
+                            (uInt)((size_t)count * sizeof *block));
     }
     if (before != shard->info.n_tokens)
         return fail(BAD_INPUT, "%s: its documents end at token %lld, but it has %lld", shard->path,

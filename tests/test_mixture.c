@@ -2,6 +2,7 @@
 #include "tests/testing.h"
 
 #include "base/file.h"
+#include "base/json.h"
 #include "base/random.h"
 #include "data/interleave.h"
 #include "data/mixture.h"
@@ -180,6 +181,93 @@ static void test_epochs_are_different_permutations(void **state)
     mixture_close(mixture);
 }
 
+// What the fingerprint tests open: sources c and b, with weights 0.3 and 0.7.
+static Mixture *open_pair(const char *c, const char *b, double weight, uint64_t seed, int seq_len)
+{
+    static char paths[2][PATH_BYTES];
+    static char *shards[2] = {paths[0], paths[1]};
+    static char names[2][2] = {"c", "b"};
+    static SourceSpec specs[2];
+    snprintf(paths[0], PATH_BYTES, "%s", c);
+    snprintf(paths[1], PATH_BYTES, "%s", b);
+    specs[0] = (SourceSpec){names[0], &shards[0], 1, 0.3};
+    specs[1] = (SourceSpec){names[1], &shards[1], 1, weight};
+    Mixture *mixture;
+    assert_ok(mixture_open(&mixture, specs, 2, seq_len, seed, NULL, V));
+    return mixture;
+}
+
+static void test_fingerprint_outlives_a_file_and_a_move(void **state)
+{
+    (void)state;
+    Mixture *mixture = open_pair(in_dir("c.h5"), in_dir("b.h5"), 1.0 / 3, 7, T);
+    json_t *now = mixture_fingerprint(mixture), *saved;
+    assert_ok(json_write(now, in_dir("fingerprint.json")));
+    assert_ok(json_read(&saved, in_dir("fingerprint.json")));
+    mixture_close(mixture);
+    assert_ok(file_make_dirs(in_dir("moved")));
+    assert_ok(file_copy(in_dir("c.h5"), in_dir("moved/c.h5")));
+    mixture = open_pair(in_dir("moved/c.h5"), in_dir("b.h5"), 1.0 / 3, 7, T);
+    assert_ok(mixture_check_fingerprint(mixture, saved, "run"));
+    mixture_close(mixture);
+    json_decref(saved);
+    json_decref(now);
+}
+
+static void check_differs(const char *text, Mixture *mixture, const json_t *saved)
+{
+    assert_fails(BAD_INPUT, text, mixture_check_fingerprint(mixture, saved, "run"));
+    mixture_close(mixture);
+}
+
+static void test_fingerprint_names_what_differs(void **state)
+{
+    (void)state;
+    const char *c = in_dir("c.h5"), *b = in_dir("b.h5"), *other = in_dir("other-c/c.h5");
+    Mixture *mixture = open_pair(c, b, 0.7, 7, T);
+    json_t *saved = mixture_fingerprint(mixture);
+    mixture_close(mixture);
+    check_differs("run: made with data.seed 7, now 8;", open_pair(c, b, 0.7, 8, T), saved);
+    check_differs("data.seq_len 10, now 9;", open_pair(c, b, 0.7, 7, T - 1), saved);
+    check_differs("data.sources[1].weight 0.7, now 0.2;", open_pair(c, b, 0.2, 7, T), saved);
+    check_differs("data.sources[0].shards[0].file \"c.h5\", now \"b.h5\";",
+                  open_pair(b, b, 0.7, 7, T), saved);
+    check_differs("data.sources[0].shards 1 entries, now 2 entries;",
+                  open_pair(in_dir("a-*.h5"), b, 0.7, 7, T), saved);
+    // The same name and number of tokens, other tokens.
+    assert_ok(file_make_dirs(in_dir("other-c")));
+    write_shard(other, 30001, 1001, sha_a);
+    check_differs("data.sources[0].shards[0].content ", open_pair(other, b, 0.7, 7, T), saved);
+    write_shard(other, 30000, 1002, sha_a);
+    check_differs("shards[0].tokens 1001, now 1002;", open_pair(other, b, 0.7, 7, T), saved);
+    json_decref(saved);
+}
+
+static void test_fingerprint_may_be_damaged(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *saved, *text;
+    } cases[] = {
+        {"null", "run: made with data null, now an object;"},
+        {"{}", "data.version nothing, now 1;"},
+        {"{\"version\": [2]}", "data.version 1 entries, now 1;"},
+        {"{\"version\": 1, \"seed\": \"7\"}", "data.seed \"7\", now 7;"},
+        {"{\"version\": 1, \"seed\": 7, \"seq_len\": 10, \"tokenizer_sha256\": \"a\"}",
+         "data.tokenizer_sha256 \"a\", now \"aaa"},
+    };
+    Mixture *mixture = open_pair(in_dir("c.h5"), in_dir("b.h5"), 0.7, 7, T);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        json_t *saved = json_loads(cases[i].saved, JSON_DECODE_ANY, NULL);
+        assert_non_null(saved);
+        assert_fails(BAD_INPUT, cases[i].text, mixture_check_fingerprint(mixture, saved, "run"));
+        json_decref(saved);
+    }
+    assert_fails(BAD_INPUT, "run: made with data nothing, now an object;",
+                 mixture_check_fingerprint(mixture, NULL, "run"));
+    mixture_close(mixture);
+}
+
 static void test_bad_weights_are_refused(void **state)
 {
     (void)state;
@@ -200,6 +288,9 @@ int main(void)
         cmocka_unit_test(test_shares_are_never_one_sample_off),
         cmocka_unit_test(test_sample_is_a_pure_function_of_its_index),
         cmocka_unit_test(test_epochs_are_different_permutations),
+        cmocka_unit_test(test_fingerprint_outlives_a_file_and_a_move),
+        cmocka_unit_test(test_fingerprint_names_what_differs),
+        cmocka_unit_test(test_fingerprint_may_be_damaged),
         cmocka_unit_test(test_bad_weights_are_refused),
     };
     return cmocka_run_group_tests(tests, make_shards, NULL);

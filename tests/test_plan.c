@@ -30,7 +30,7 @@ static Config small_config(void)
     return (Config){
         .model.init = {.given = true, .shape = small},
         .data.seq_len = 5,
-        .train = {.steps = 1, .global_batch = 4, .micro_batch = 2},
+        .train = {.steps = 1, .global_batch = 4, .micro_batch = 2, .sum_groups = 2},
     };
 }
 
@@ -48,20 +48,26 @@ static void test_parameters_gradients_moments(void **state)
     assert_ok(plan_make(&plan, &config, 2, 1));
     assert_int_equal(plan.parameters, 4672 + 64); // 1160 floats, 4 pairs
     assert_int_equal(plan.gradients, 4672);
-    // Rank 0 owns 80 + 2 * 248 + 4 = 580 of the parameters.
-    assert_int_equal(plan.moments, 2 * 2368);
-    // Sum of the 496 of a layer and a share of 248 on its way.
-    assert_int_equal(plan.communication, (496 + 248) * 4);
+    // Shares are blocks of 1024, and no bucket has more: rank 0 owns all parameters.
+    assert_int_equal(plan.moments, 2 * 4672);
+    // Two ranks' shares of the 496 of a layer; squares of 4 buckets and 2 losses.
+    assert_int_equal(plan.communication, floats(2 * 496) + floats(2 * (4 + 2)));
     assert_int_equal(plan.original_model + plan.original_pass + plan.factorization, 0);
     assert_true(plan.process > 1 << 20 && plan.process < INT64_C(1) << 30);
 }
 
-static void test_sum_of_a_bucket_takes_it_and_shares_on_their_way(void **state)
+static void test_a_second_round_takes_a_sum_of_its_own(void **state)
 {
     (void)state;
-    assert_int_equal(comm_bucket_bytes(496, 1), 0);
-    assert_int_equal(comm_bucket_bytes(496, 2), (496 + 248) * 4);
-    assert_int_equal(comm_bucket_bytes(10, 3), (10 + 2 * 4) * 4); // shares of 4, 3, 3
+    Config config = small_config();
+    Plan one, two;
+    assert_ok(plan_make(&two, &config, 1, 1)); // two groups, one rank
+    assert_int_equal(two.gradients, 2 * 4672);
+    config.train.sum_groups = 1;
+    assert_ok(plan_make(&one, &config, 1, 1));
+    assert_int_equal(one.gradients, 4672);
+    assert_fails(BAD_INPUT, "train.sum_groups is 1, fewer than 2 ranks",
+                 plan_make(&two, &config, 2, 1));
 }
 
 static void test_activations(void **state)
@@ -76,7 +82,7 @@ static void test_activations(void **state)
     assert_int_equal(layer, 2816);
     assert_int_equal(plan.activations,
                      2 * layer + 2 * floats(5 * 2) + floats(N * 8) + floats(N) + pointers);
-    assert_int_equal(plan.communication, 0); // alone
+    assert_int_equal(plan.communication, floats(2 * (4 + 2))); // alone: the sums
 }
 
 static void test_scratch(void **state)
@@ -210,7 +216,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_parameters_gradients_moments),
-        cmocka_unit_test(test_sum_of_a_bucket_takes_it_and_shares_on_their_way),
+        cmocka_unit_test(test_a_second_round_takes_a_sum_of_its_own),
         cmocka_unit_test(test_activations),
         cmocka_unit_test(test_scratch),
         cmocka_unit_test(test_conversion),

@@ -35,9 +35,11 @@ Status comm_start(Comm *out)
     if (gethostname(comm.host, sizeof comm.host) != 0)
         strcpy(comm.host, "?");
     comm.host[sizeof comm.host - 1] = '\0';
-    comm.counts = malloc((size_t)comm.size * sizeof(int));
-    comm.offsets = malloc((size_t)comm.size * sizeof(int));
-    CHECK(comm.counts != NULL && comm.offsets != NULL, "no memory for %d ranks", comm.size);
+    comm.counts = malloc((size_t)comm.size * 4 * sizeof(int)); // all four in one block
+    CHECK(comm.counts != NULL, "no memory for %d ranks", comm.size);
+    comm.offsets = comm.counts + comm.size;
+    comm.from_counts = comm.offsets + comm.size;
+    comm.from_offsets = comm.from_counts + comm.size;
     status_set_rank(comm.rank);
     log_set_quiet(comm.rank != 0);
     *out = comm;
@@ -52,7 +54,6 @@ void comm_stop(Comm *comm, Status status)
         log_failure();
     MPI_Finalize();
     free(comm->counts);
-    free(comm->offsets);
     *comm = (Comm){0};
 }
 
@@ -167,13 +168,23 @@ void comm_range(int64_t total, int rank, int n_ranks, int64_t *first, int64_t *c
     *count = each + (rank < rest);
 }
 
-int64_t comm_bucket_bytes(int64_t count, int n_ranks)
+void comm_share(int64_t count, int rank, int n_ranks, int64_t *first, int64_t *own_count)
+{
+    const int64_t blocks = (count + COMM_SHARE_BLOCK - 1) / COMM_SHARE_BLOCK;
+    int64_t first_block, own_blocks;
+    comm_range(blocks, rank, n_ranks, &first_block, &own_blocks);
+    const int64_t end = (first_block + own_blocks) * COMM_SHARE_BLOCK;
+    *first = first_block * COMM_SHARE_BLOCK < count ? first_block * COMM_SHARE_BLOCK : count;
+    *own_count = (end < count ? end : count) - *first;
+}
+
+int64_t comm_received_floats(int64_t count, int n_ranks, int n_senders)
 {
     if (n_ranks == 1)
         return 0;
     int64_t first, share;
-    comm_range(count, 0, n_ranks, &first, &share);
-    return (count + share * (n_ranks > 2 ? 2 : 1)) * (int64_t)sizeof(float);
+    comm_share(count, 0, n_ranks, &first, &share); // the largest
+    return share * n_senders;
 }
 
 // Counts and displacements of every rank's share of a bucket.
@@ -182,22 +193,51 @@ static void set_shares(const Comm *comm, int64_t count)
     CHECK(count <= COMM_LARGEST_BUCKET, "bucket of %lld floats", (long long)count);
     for (int rank = 0; rank < comm->size; rank++) {
         int64_t first, own;
-        comm_range(count, rank, comm->size, &first, &own);
+        comm_share(count, rank, comm->size, &first, &own);
         comm->counts[rank] = (int)own;
         comm->offsets[rank] = (int)first;
     }
 }
 
-void comm_reduce_scatter(const Comm *comm, float *bucket, int64_t count)
+// sum = or += rows [n_rows, count], the first row first.
+static void add_rows(float *sum, const float *rows, int64_t count, int n_rows, bool fresh)
 {
-    if (comm->size == 1)
+    enum { BLOCK = 4096 }; // of the sum stays in the first cache while the rows pass by
+#pragma omp parallel for schedule(static)
+    for (int64_t begin = 0; begin < count; begin += BLOCK) {
+        const int64_t n = count - begin < BLOCK ? count - begin : BLOCK;
+        if (fresh)
+            memset(sum + begin, 0, (size_t)n * sizeof(float));
+        for (int row = 0; row < n_rows; row++) {
+            const float *from = rows + row * count + begin;
+            for (int64_t i = 0; i < n; i++)
+                sum[begin + i] += from[i];
+        }
+    }
+}
+
+// MPI's own reductions choose their order by size and number of ranks. Here every share travels
+// once, as in a reduce-scatter, and is added where it belongs.
+void comm_reduce_scatter(const Comm *comm, float *sum, const float *bucket, int64_t count,
+                         int n_senders, bool fresh, float *received)
+{
+    if (comm->size == 1) {
+        if (sum != bucket)
+            add_rows(sum, bucket, count, 1, fresh);
         return;
+    }
     set_shares(comm, count);
-    must(MPI_Reduce_scatter(MPI_IN_PLACE, bucket, comm->counts, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD),
+    const int own = comm->counts[comm->rank];
+    for (int rank = 0; rank < comm->size; rank++) {
+        comm->from_counts[rank] = rank < n_senders ? own : 0;
+        comm->from_offsets[rank] = rank < n_senders ? rank * own : 0;
+        if (comm->rank >= n_senders)
+            comm->counts[rank] = 0;
+    }
+    must(MPI_Alltoallv(bucket, comm->counts, comm->offsets, MPI_FLOAT, received, comm->from_counts,
+                       comm->from_offsets, MPI_FLOAT, MPI_COMM_WORLD),
          "reduce-scatter");
-    // In place, the sum arrives at the beginning; its place is the rank's share.
-    memmove(bucket + comm->offsets[comm->rank], bucket,
-            (size_t)comm->counts[comm->rank] * sizeof(float));
+    add_rows(sum, received, own, n_senders, fresh);
 }
 
 void comm_all_gather(const Comm *comm, float *bucket, int64_t count)

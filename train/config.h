@@ -29,6 +29,7 @@ typedef struct RunConfig {
     char *dir;
     int64_t seed;
     DType export_dtype;
+    double max_minutes; // from the program's start; 0: no limit
 } RunConfig;
 
 typedef struct InitConfig { // a model from random weights
@@ -79,7 +80,17 @@ typedef struct TrainConfig {
     int steps;
     int global_batch; // sequences of a step over all ranks
     int micro_batch;  // sequences a rank runs at once; divides global_batch
+    int sum_groups;   // of micro-batches (train/turns.h); 0: one for each
 } TrainConfig;
+
+typedef enum SaveFailure { SAVE_FAILURE_CONTINUE, SAVE_FAILURE_STOP } SaveFailure;
+
+typedef struct CheckpointConfig {
+    int every;            // steps; 0: only when the run is stopped, and at its end
+    int keep;             // the newest so many
+    int keep_every;       // steps; those of its multiples are kept for good; 0: none
+    SaveFailure on_error; // what a save that fails does to the run
+} CheckpointConfig;
 
 typedef struct LogConfig {
     int every; // steps
@@ -91,6 +102,7 @@ typedef struct Config { // owns every string and list in it
     DataConfig data;
     OptimConfig optim;
     TrainConfig train;
+    CheckpointConfig checkpoint;
     LogConfig log;
 } Config;
 

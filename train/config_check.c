@@ -139,13 +139,23 @@ static void check_optim(const Checker *checker, Config *config)
                  schedule->warmup_steps, schedule->decay_start);
 }
 
-static void check_train(const Checker *checker, const TrainConfig *train)
+static void check_train(const Checker *checker, TrainConfig *train)
 {
-    if (is_good(checker, "train.global_batch") && is_good(checker, "train.micro_batch") &&
-        train->global_batch % train->micro_batch != 0)
+    if (!is_good(checker, "train.global_batch") || !is_good(checker, "train.micro_batch"))
+        return;
+    if (train->global_batch % train->micro_batch != 0) {
         complain(checker, "train.micro_batch",
                  "train.micro_batch is %d, which does not divide train.global_batch %d",
                  train->micro_batch, train->global_batch);
+        return;
+    }
+    const int n_micro_batches = train->global_batch / train->micro_batch;
+    if (train->sum_groups == 0)
+        train->sum_groups = n_micro_batches;
+    if (train->sum_groups > n_micro_batches)
+        complain(checker, "train.sum_groups",
+                 "train.sum_groups is %d, more than the %d micro-batches of train.global_batch %d",
+                 train->sum_groups, n_micro_batches, train->global_batch);
 }
 
 void config_check(Config *config, const Tree *tree, ConfigErrors *errors)

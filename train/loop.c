@@ -1,7 +1,8 @@
-// Gradients are summed over the micro-batches of a rank in their own vector, then over ranks by
-// bucket (reduce-scatter); each rank updates its share and the shares are gathered. The loss is the
-// sum over all targets of the step divided by their number, so accumulation and ranks change it by
-// rounding alone.
+// A rank sums the gradients of a group of micro-batches in one flat vector; at the end of a round
+// each bucket of it goes, share by share, to the rank that owns the share, which adds the groups in
+// their order (train/turns.h). Losses of micro-batches and squares of blocks of the gradient meet
+// in a vector in which every rank fills its own places, so their sums do not depend on the number
+// of ranks either. Then each rank updates its shares and the shares are gathered.
 #include "train/loop.h"
 
 #include "base/log.h"
@@ -12,19 +13,49 @@
 #include <omp.h>
 #include <string.h>
 
-void loop_place(TrainerMemory *memory, const ModelShape *shape, int64_t own_count, int B, int T,
-                int n_threads)
+_Static_assert((int)COMM_SHARE_BLOCK == (int)CLIP_BLOCK,
+               "shares are cut where blocks of squares are");
+
+// What the ranks sum up once a step: squares of the gradient's blocks, bucket by bucket, then the
+// losses of the micro-batches.
+static int64_t n_square_sums(const Partition *partition)
+{
+    int64_t n = 0;
+    for (int i = 0; i < partition->n_buckets; i++)
+        n += clip_n_blocks(partition->buckets[i].count);
+    return n;
+}
+
+static int64_t most_received(const Partition *partition, const Turns *turns)
+{
+    int64_t most = 0;
+    for (int i = 0; i < partition->n_buckets; i++) {
+        int64_t n = comm_received_floats(partition->buckets[i].count, turns->n_ranks,
+                                         turns_senders(turns, 0));
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+void loop_place(TrainerMemory *memory, const ModelShape *shape, const Partition *partition,
+                const Turns *turns, int B, int T, int n_threads)
 {
     memory->flat_grads = arena_floats(&memory->gradients, params_count(shape));
-    memory->m = arena_floats(&memory->moments, own_count);
-    memory->v = arena_floats(&memory->moments, own_count);
+    memory->own_sums = NULL;
+    if (turns->n_rounds > 1)
+        memory->own_sums = arena_floats(&memory->gradients, partition->own_count);
+    memory->m = arena_floats(&memory->moments, partition->own_count);
+    memory->v = arena_floats(&memory->moments, partition->own_count);
     transformer_place(&memory->ws, &memory->activations, &memory->scratch, shape, B, T, n_threads,
                       true);
     batch_place(&memory->batch, &memory->scratch, B, T);
+    memory->received = arena_floats(&memory->communication, most_received(partition, turns));
+    memory->sums = arena_place(&memory->communication,
+                               n_square_sums(partition) + turns->n_micro_batches, sizeof(double));
 }
 
-static Status allocate_memory(TrainerMemory *memory, const ModelShape *shape, int64_t own_count,
-                              int B, int T)
+static Status allocate_memory(TrainerMemory *memory, const ModelShape *shape,
+                              const Partition *partition, const Turns *turns, int B, int T)
 {
     int n_threads = omp_get_max_threads();
     *memory = (TrainerMemory){
@@ -32,13 +63,15 @@ static Status allocate_memory(TrainerMemory *memory, const ModelShape *shape, in
         .moments = arena_start("moments"),
         .activations = arena_start("activations"),
         .scratch = arena_start("scratch"),
+        .communication = arena_start("communication"),
     };
-    loop_place(memory, shape, own_count, B, T, n_threads);
+    loop_place(memory, shape, partition, turns, B, T, n_threads);
     TRY(arena_allocate(&memory->gradients));
     TRY(arena_allocate(&memory->moments));
     TRY(arena_allocate(&memory->activations));
     TRY(arena_allocate(&memory->scratch));
-    loop_place(memory, shape, own_count, B, T, n_threads);
+    TRY(arena_allocate(&memory->communication));
+    loop_place(memory, shape, partition, turns, B, T, n_threads);
     return OK;
 }
 
@@ -55,7 +88,10 @@ static Status start_own(Trainer *t, const char *tokenizer_sha256)
 {
     const ModelShape *shape = &t->model->shape;
     TRY(partition_create(&t->partition, shape, t->comm->size, t->comm->rank));
-    TRY(allocate_memory(&t->memory, shape, t->partition.own_count, t->config->train.micro_batch,
+    const TrainConfig *train = &t->config->train;
+    t->turns =
+        turns_make(train->global_batch / train->micro_batch, train->sum_groups, t->comm->size);
+    TRY(allocate_memory(&t->memory, shape, &t->partition, &t->turns, train->micro_batch,
                         t->config->data.seq_len));
     TRY(params_place(&t->grads, shape, t->memory.flat_grads));
     return open_data(t, tokenizer_sha256);
@@ -89,6 +125,7 @@ void loop_release(Trainer *t)
     arena_release(&t->memory.moments);
     arena_release(&t->memory.activations);
     arena_release(&t->memory.scratch);
+    arena_release(&t->memory.communication);
     *t = (Trainer){0};
 }
 
@@ -107,36 +144,45 @@ static Status validate(Trainer *t, int step)
                       metrics_validation(t->metrics, step, step * step_tokens(t), t->valid_loss));
 }
 
-// Reads micro-batch m of a step.
-static Status batch(Trainer *t, int step, int64_t m)
+static int64_t n_sums(const Trainer *t)
 {
-    int B = t->config->train.micro_batch;
-    t->first_sample = (int64_t)(step - 1) * t->config->train.global_batch + m * B;
-    for (int b = 0; b < B; b++) {
-        TRY(mixture_read(t->mixture, t->first_sample + b, t->memory.batch.sample));
+    return n_square_sums(&t->partition) + t->turns.n_micro_batches;
+}
+
+static int64_t first_sample(const Trainer *t, int step, int micro_batch)
+{
+    const TrainConfig *train = &t->config->train;
+    return (int64_t)(step - 1) * train->global_batch + (int64_t)micro_batch * train->micro_batch;
+}
+
+// Reads micro-batch m of a step.
+static Status batch(Trainer *t, int step, int m)
+{
+    for (int b = 0; b < t->memory.batch.B; b++) {
+        TRY(mixture_read(t->mixture, first_sample(t, step, m) + b, t->memory.batch.sample));
         batch_set(&t->memory.batch, b);
     }
     return OK;
 }
 
-// Adds the micro-batch's losses to the step's; leaves the gradient at the head for backward. Names
-// the samples of a loss that is no number.
-static Status forward(Trainer *t, StepReport *report)
+// Leaves the loss among the step's sums and the gradient at the head for backward. Names the
+// samples of a loss that is no number.
+static Status forward(Trainer *t, int step, int m)
 {
     TrainerMemory *mem = &t->memory;
     float scale = 1.0f / (float)step_tokens(t);
     transformer_forward(&mem->ws, t->model, mem->batch.inputs, NULL);
     double loss = transformer_loss(&mem->ws, t->model, mem->batch.targets, scale, &t->grads);
-    report->loss += loss;
+    mem->sums[n_square_sums(&t->partition) + m] = loss;
     if (isfinite(loss))
         return OK;
     char sample[256];
-    mixture_describe(t->mixture, t->first_sample, sample, sizeof sample);
+    int64_t first = first_sample(t, step, m);
+    mixture_describe(t->mixture, first, sample, sizeof sample);
     return fail(FAILED,
                 "step %d: loss is %g in samples %lld to %lld (first: %s); weights are unchanged; "
                 "lower optim.lr or look at these samples",
-                report->step, fabs(loss), (long long)t->first_sample,
-                (long long)t->first_sample + mem->batch.B - 1, sample);
+                step, fabs(loss), (long long)first, (long long)first + mem->batch.B - 1, sample);
 }
 
 static void backward(Trainer *t)
@@ -144,35 +190,62 @@ static void backward(Trainer *t)
     transformer_backward(&t->memory.ws, t->model, t->memory.batch.inputs, &t->grads);
 }
 
-// Batch, forward and backward of this rank's micro-batches; their gradients add up.
-static Status accumulate(Trainer *t, StepReport *report)
+// Batch, forward and backward of this rank's group; the gradients of its micro-batches add up.
+static Status accumulate(Trainer *t, int step, int round)
 {
-    const TrainConfig *train = &t->config->train;
-    int64_t first, count;
-    comm_range(train->global_batch / train->micro_batch, t->comm->rank, t->comm->size, &first,
-               &count);
+    int first, count;
+    turns_group(&t->turns, round, t->comm->rank, &first, &count);
     memset(t->memory.flat_grads, 0, (size_t)t->grads.count * sizeof(float));
-    for (int64_t m = first; m < first + count; m++) {
-        TRY(batch(t, report->step, m));
-        TRY(forward(t, report));
+    for (int m = first; m < first + count; m++) {
+        TRY(batch(t, step, m));
+        TRY(forward(t, step, m));
         backward(t);
     }
     return OK;
 }
 
-// Sums over ranks: afterwards each has its share of every bucket's gradients, and all have the
-// step's mean loss and global norm.
-static void reduce(Trainer *t, StepReport *report)
+// This rank's share of the step's gradient in a bucket.
+static float *own_sum(const Trainer *t, const Bucket *bucket)
 {
-    double sums[2] = {report->loss, 0};
+    const TrainerMemory *mem = &t->memory;
+    return mem->own_sums != NULL ? mem->own_sums + bucket->moments_first
+                                 : mem->flat_grads + bucket->own_first;
+}
+
+// Adds the round's groups to the sums, each rank for its shares.
+static void reduce(Trainer *t, int round)
+{
     for (int i = 0; i < t->partition.n_buckets; i++) {
         const Bucket *bucket = &t->partition.buckets[i];
-        comm_reduce_scatter(t->comm, t->memory.flat_grads + bucket->first, bucket->count);
-        sums[1] += clip_sum_squares(t->memory.flat_grads + bucket->own_first, bucket->own_count);
+        comm_reduce_scatter(t->comm, own_sum(t, bucket), t->memory.flat_grads + bucket->first,
+                            bucket->count, turns_senders(&t->turns, round), round == 0,
+                            t->memory.received);
     }
-    comm_sum_doubles(t->comm, sums, 2);
-    report->loss = sums[0] / (double)step_tokens(t);
-    report->grad_norm = sqrt(sums[1]);
+}
+
+static double sum_up(const double *values, int64_t count)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < count; i++)
+        sum += values[i];
+    return sum;
+}
+
+// After the last round: the step's mean loss and global norm, on all ranks alike.
+static void measure(Trainer *t, StepReport *report)
+{
+    double *squares = t->memory.sums;
+    const int64_t n_squares = n_square_sums(&t->partition);
+    int64_t first_block = 0;
+    for (int i = 0; i < t->partition.n_buckets; i++) {
+        const Bucket *bucket = &t->partition.buckets[i];
+        int64_t own_block = first_block + (bucket->own_first - bucket->first) / CLIP_BLOCK;
+        clip_sum_squares(squares + own_block, own_sum(t, bucket), bucket->own_count);
+        first_block += clip_n_blocks(bucket->count);
+    }
+    comm_sum_doubles(t->comm, t->memory.sums, n_sums(t));
+    report->grad_norm = sqrt(sum_up(squares, n_squares));
+    report->loss = sum_up(squares + n_squares, t->turns.n_micro_batches) / (double)step_tokens(t);
 }
 
 // Every rank sees the same norm, so every rank decides the same.
@@ -196,8 +269,8 @@ static void update(Trainer *t, const StepReport *report)
     for (int i = 0; i < t->partition.n_buckets; i++) {
         const Bucket *bucket = &t->partition.buckets[i];
         adamw_update(params + bucket->own_first, t->memory.m + bucket->moments_first,
-                     t->memory.v + bucket->moments_first, t->memory.flat_grads + bucket->own_first,
-                     bucket->own_count, &optim->adamw, report->lr, scale, report->step);
+                     t->memory.v + bucket->moments_first, own_sum(t, bucket), bucket->own_count,
+                     &optim->adamw, report->lr, scale, report->step);
         comm_all_gather(t->comm, params + bucket->first, bucket->count);
     }
 }
@@ -210,8 +283,12 @@ static Status train_step(Trainer *t, int step)
         .tokens = step * step_tokens(t),
         .lr = schedule_lr(&t->config->optim.schedule, step),
     };
-    TRY(comm_agree(t->comm, accumulate(t, &report)));
-    reduce(t, &report);
+    memset(t->memory.sums, 0, (size_t)n_sums(t) * sizeof(double));
+    for (int round = 0; round < t->turns.n_rounds; round++) {
+        TRY(comm_agree(t->comm, accumulate(t, step, round)));
+        reduce(t, round);
+    }
+    measure(t, &report);
     TRY(guard(t, &report));
     update(t, &report);
     report.step_s = log_seconds() - start_s;

@@ -19,13 +19,17 @@
 #include "train/config.h"
 #include "train/metrics.h"
 #include "train/partition.h"
+#include "train/turns.h"
 #include "train/validation.h"
 
 // What a rank holds besides the model, placed twice: to measure and to use.
 typedef struct TrainerMemory {
-    Arena gradients, moments, activations, scratch;
-    float *flat_grads; // [params_count]
+    Arena gradients, moments, activations, scratch, communication;
+    float *flat_grads; // [params_count] of a group of micro-batches
+    float *own_sums;   // [partition.own_count] of the step; NULL: in flat_grads, of one round
     float *m, *v;      // [partition.own_count]
+    float *received;   // [of the largest bucket]
+    double *sums;      // [n_sums], see below
     Workspace ws;
     Batch batch;
 } TrainerMemory;
@@ -35,18 +39,18 @@ typedef struct Trainer {
     const Comm *comm;     // borrowed
     Model *model;         // borrowed; trained in place
     Partition partition;
+    Turns turns;
     TrainerMemory memory;
     Params grads;
     Mixture *mixture;
     Validation validation;
-    Metrics *metrics;     // borrowed; its file is rank 0's alone
-    int64_t first_sample; // of the micro-batch at hand
-    double valid_loss;    // the newest; NaN before the first
+    Metrics *metrics;  // borrowed; its file is rank 0's alone
+    double valid_loss; // the newest; NaN before the first
 } Trainer;
 
 // Places everything with measuring arenas, or with allocated ones.
-void loop_place(TrainerMemory *memory, const ModelShape *shape, int64_t own_count, int B, int T,
-                int n_threads);
+void loop_place(TrainerMemory *memory, const ModelShape *shape, const Partition *partition,
+                const Turns *turns, int B, int T, int n_threads);
 
 Status loop_start(Trainer *out, const Config *config, const Comm *comm, Model *model,
                   Metrics *metrics, const char *tokenizer_sha256);

@@ -13,7 +13,7 @@ static void append_range(Partition *partition, int64_t first, int64_t end, int n
         Bucket *bucket = &partition->buckets[partition->n_buckets++];
         bucket->first = first;
         bucket->count = left < COMM_LARGEST_BUCKET ? left : COMM_LARGEST_BUCKET;
-        comm_range(bucket->count, rank, n_ranks, &bucket->own_first, &bucket->own_count);
+        comm_share(bucket->count, rank, n_ranks, &bucket->own_first, &bucket->own_count);
         bucket->own_first += first;
         bucket->moments_first = partition->own_count;
         partition->own_count += bucket->own_count;

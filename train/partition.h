@@ -5,8 +5,8 @@
 //     Partition partition;
 //     TRY(partition_create(&partition, &shape, comm.size, comm.rank));
 //     for (int i = 0; i < partition.n_buckets; i++)
-//         comm_reduce_scatter(&comm, grads + partition.buckets[i].first,
-//         partition.buckets[i].count);
+//         comm_all_gather(&comm, params + partition.buckets[i].first, partition.buckets[i].count);
+//     partition_release(&partition);
 #ifndef MHA2MLA_TRAIN_PARTITION_H
 #define MHA2MLA_TRAIN_PARTITION_H
 

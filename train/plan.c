@@ -59,6 +59,11 @@ static Status check_batch(const Config *config, int n_ranks)
                     "ranks; use at most %d ranks or a smaller micro_batch",
                     train->global_batch, train->micro_batch, n_micro_batches, n_ranks,
                     n_micro_batches);
+    if (train->sum_groups < n_ranks)
+        return fail(BAD_INPUT,
+                    "train.sum_groups is %d, fewer than %d ranks; make it a multiple of the "
+                    "ranks, up to %d",
+                    train->sum_groups, n_ranks, n_micro_batches);
     return OK;
 }
 
@@ -82,19 +87,18 @@ static Status measure_training(Plan *plan, const Config *config)
     Partition partition; // rank 0 has the largest shares
     TRY(partition_create(&partition, &plan->shape, plan->n_ranks, 0));
     TrainerMemory memory = {0};
-    loop_place(&memory, &plan->shape, partition.own_count, config->train.micro_batch,
-               config->data.seq_len, plan->n_threads);
-    for (int i = 0; i < partition.n_buckets; i++) {
-        int64_t bytes = comm_bucket_bytes(partition.buckets[i].count, plan->n_ranks);
-        if (bytes > plan->communication)
-            plan->communication = bytes;
-    }
+    const TrainConfig *train = &config->train;
+    Turns turns =
+        turns_make(train->global_batch / train->micro_batch, train->sum_groups, plan->n_ranks);
+    loop_place(&memory, &plan->shape, &partition, &turns, train->micro_batch, config->data.seq_len,
+               plan->n_threads);
     partition_release(&partition);
     plan->parameters = model_bytes(&plan->shape);
     plan->gradients = memory.gradients.peak_bytes;
     plan->moments = memory.moments.peak_bytes;
     plan->activations = memory.activations.peak_bytes;
     plan->scratch = memory.scratch.peak_bytes;
+    plan->communication = memory.communication.peak_bytes;
     return OK;
 }
 

@@ -12,7 +12,7 @@ typedef struct Plan {
     int n_ranks, n_threads;
     // Bytes of each arena of the fullest rank while training.
     int64_t parameters, gradients, moments, activations, scratch;
-    int64_t communication; // what MPI takes to sum the largest bucket
+    int64_t communication; // what the ranks exchange: the largest bucket's shares, sums
     // Bytes while converting: the original model, passes over data with it (calibration,
     // validation), and after those, beside the converted model, the factorization of a layer.
     int64_t original_model, original_pass, factorization;
