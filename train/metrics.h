@@ -3,6 +3,7 @@
 //     {"step": 10, "tokens": 20480, "loss": 3.21, "grad_norm": 0.93, "lr": 0.0001,
 //      "tokens_per_s": 5120.0, "elapsed_s": 4.1}
 //     {"step": 10, "tokens": 20480, "valid_loss": 3.05}
+//     {"step": 11, ..., "skipped": true}    a spike of the gradient (train/guard.h): no update
 //
 // tokens: trained on so far. loss: mean over the step's targets, nats per token, before the update.
 // grad_norm: global norm before clipping. valid_loss at step 0 is that of the model as converted.
@@ -22,6 +23,7 @@ typedef struct StepReport {
     int64_t tokens;
     double loss, grad_norm, lr;
     double step_s; // duration of the step
+    bool is_skipped;
 } StepReport;
 
 typedef struct Metrics {

@@ -64,19 +64,24 @@ void stall_phase(const char *phase, int64_t step)
 {
     atomic_store(&own_phase, phase);
     atomic_store(&own_step, step);
+    stall_sign();
+}
+
+void stall_sign(void)
+{
     atomic_fetch_add(&signs_of_life, 1);
 }
 
 void stall_wait_begin(void)
 {
     atomic_store(&own_waits, true);
-    atomic_fetch_add(&signs_of_life, 1);
+    stall_sign();
 }
 
 void stall_wait_end(void)
 {
     atomic_store(&own_waits, false);
-    atomic_fetch_add(&signs_of_life, 1);
+    stall_sign();
 }
 
 static double patience_s(const Watchdog *w)

@@ -46,6 +46,9 @@ Status stall_start(const StallWatch *watch);
 // or after the steps. Costs a few stores, also when nothing is watched; from the main thread only.
 void stall_phase(const char *phase, int64_t step);
 
+// A sign of life from any thread, inside long work.
+void stall_sign(void);
+
 // The rank waits for others from here to there. Do not nest.
 void stall_wait_begin(void);
 void stall_wait_end(void);
