@@ -357,7 +357,7 @@ sed 's/head_dim: 8/head_dim: wide/; s/steps: 0/stepz: 0/' config.yaml >several.y
 status=0
 "$mha2mla" train several.yaml 2>err || status=$?
 [ "$status" -eq 2 ] || die "several mistakes: status $status"
-diff - err <<'END' || die "several mistakes: other lines"
+diff - <(own_lines err) <<'END' || die "several mistakes: other lines"
 mha2mla: error: several.yaml:4: model.init.head_dim is 'wide', which is not a whole number
 mha2mla: error: several.yaml:9: unknown key train.stepz; did you mean train.steps?
 mha2mla: error: several.yaml:9: train.steps is missing; give it, or train.fraction and data.pretraining_tokens

@@ -3,6 +3,7 @@
 #include "tests/testing.h"
 
 #include "base/arena.h"
+#include "data/prefetch.h"
 #include "model/attention.h"
 #include "train/comm.h"
 #include "train/plan.h"
@@ -83,7 +84,7 @@ static void test_activations(void **state)
     assert_int_equal(layer, 2816);
     assert_int_equal(plan.activations,
                      2 * layer + 2 * floats(5 * 2) + floats(N * 8) + floats(N) + pointers);
-    assert_int_equal(plan.communication, floats(2 * (4 + 2))); // alone: the sums
+    assert_int_equal(plan.communication, floats(2 * (4 + 2 + 1))); // alone: the sums
 }
 
 static void test_scratch(void **state)
@@ -96,7 +97,7 @@ static void test_scratch(void **state)
     int64_t N = 10, batch = 2 * floats(N) + floats(6), logits = floats(256 * 20);
     assert_int_equal(plan.scratch, floats(attention_scratch_floats(&dims, 3, true)) + logits +
                                        floats(N * 8) * 4 + floats(N * 12) * 2 + floats(N * 16) +
-                                       floats(N * 24) + batch);
+                                       floats(N * 24) + batch * (1 + PREFETCH_BATCHES));
 }
 
 static Config converted_config(void)
