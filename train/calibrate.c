@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "eval/inference.h"
+#include "train/stop.h"
 
 #include <math.h>
 #include <string.h>
@@ -31,6 +32,7 @@ static void say_progress(double *said_s, double start_s, int64_t done, int n_sam
 static Status read_sample(RopeScores *sum, RopeScores *sample, Inference *inference,
                           const Model *original, Mixture *mixture, int64_t index)
 {
+    TRY(stop_check());
     TRY(mixture_read(mixture, index, inference->batch.sample));
     batch_set(&inference->batch, 0);
     memset(sample->block, 0, (size_t)rope_scores_count(&sum->shape) * sizeof(double));

@@ -70,24 +70,35 @@ Status comm_agree(const Comm *comm, Status own)
 {
     if (comm->size == 1)
         return own;
-    // The lowest rank that failed, and whether one did not.
-    int ranks[2] = {own == OK ? INT_MAX : comm->rank, own == OK ? -1 : 0};
+    // The lowest rank that failed, or else was stopped, and whether one had no trouble.
+    int ranks[2] = {own == OK        ? INT_MAX
+                    : own == STOPPED ? comm->size + comm->rank
+                                     : comm->rank,
+                    own == OK ? -1 : 0};
     must(MPI_Allreduce(MPI_IN_PLACE, ranks, 2, MPI_INT, MPI_MIN, MPI_COMM_WORLD), "agreement");
-    const int first = ranks[0];
-    const bool all_failed = ranks[1] == 0;
-    if (first == INT_MAX)
+    if (ranks[0] == INT_MAX)
         return OK;
+    const int first = ranks[0] % comm->size;
+    const bool all_failed = ranks[1] == 0;
     struct {
         int kind;
         char text[TEXT_BYTES];
     } cause = {.kind = (int)own};
     if (comm->rank == first) {
-        if (!all_failed) // what all ranks see is not one rank's trouble
+        if (!all_failed && own != STOPPED) // what all ranks see is not one rank's trouble
             fail_write_prefix("rank %d on %s", comm->rank, comm->host);
         snprintf(cause.text, sizeof cause.text, "%s", fail_text());
     }
     must(MPI_Bcast(&cause, (int)sizeof cause, MPI_BYTE, first, MPI_COMM_WORLD), "agreement");
     return fail((Status)cause.kind, "%s", cause.text);
+}
+
+bool comm_all(const Comm *comm, bool own)
+{
+    int all = own;
+    if (comm->size > 1)
+        must(MPI_Allreduce(MPI_IN_PLACE, &all, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD), "agreement");
+    return all != 0;
 }
 
 static void reduce_doubles(const Comm *comm, double *values, int64_t count, MPI_Op op)

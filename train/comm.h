@@ -36,8 +36,12 @@ void comm_stop(Comm *comm, Status status);
 Status comm_run(Status (*body)(const Comm *comm, int argc, char **argv), int argc, char **argv);
 
 // All ranks return the status of the first rank that failed, with its error text, in which the
-// rank and its host are named unless all ranks failed; OK if none did.
+// rank and its host are named unless all ranks failed; STOPPED if none failed and one was stopped;
+// else OK.
 Status comm_agree(const Comm *comm, Status own);
+
+// Whether it holds on all ranks.
+bool comm_all(const Comm *comm, bool own);
 
 // Sums over ranks, in place, on every rank.
 void comm_sum_doubles(const Comm *comm, double *values, int64_t count);

@@ -8,10 +8,12 @@
 #include "base/log.h"
 #include "optim/adamw.h"
 #include "optim/clip.h"
+#include "train/feed.h"
+#include "train/stop.h"
 
 #include <math.h>
 #include <omp.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 _Static_assert((int)COMM_SHARE_BLOCK == (int)CLIP_BLOCK,
@@ -78,51 +80,82 @@ static Status allocate_memory(TrainerMemory *memory, const ModelShape *shape,
     return OK;
 }
 
-static Status open_data(Trainer *t, const char *tokenizer_sha256)
+static Status open_data(Trainer *t)
 {
     const DataConfig *data = &t->config->data;
     const int V = t->model->shape.vocab_size;
+    const char *sha256 =
+        t->context.tokenizer_sha256[0] != '\0' ? t->context.tokenizer_sha256 : NULL;
     TRY(mixture_open(&t->mixture, data->sources, data->n_sources, data->seq_len,
-                     (uint64_t)t->config->run.seed, tokenizer_sha256, V));
-    return validation_open(&t->validation, t->config, V, tokenizer_sha256);
+                     (uint64_t)t->config->run.seed, sha256, V));
+    t->data_fingerprint = mixture_fingerprint(t->mixture);
+    if (t->data_fingerprint == NULL)
+        return fail(FAILED, "no memory for the data's fingerprint");
+    return validation_open(&t->validation, t->config, V, sha256);
 }
 
-static Status start_own(Trainer *t, const char *tokenizer_sha256)
+static Status start_own(Trainer *t, const Checkpoint *resumed)
 {
     const ModelShape *shape = &t->model->shape;
-    TRY(partition_create(&t->partition, shape, t->comm->size, t->comm->rank));
     const TrainConfig *train = &t->config->train;
+    TRY(partition_create(&t->partition, shape, t->comm->size, t->comm->rank));
     t->turns =
         turns_make(train->global_batch / train->micro_batch, train->sum_groups, t->comm->size);
     TRY(allocate_memory(&t->memory, shape, &t->partition, &t->turns, train->micro_batch,
                         t->config->data.seq_len));
     TRY(params_place(&t->grads, shape, t->memory.flat_grads));
-    return open_data(t, tokenizer_sha256);
+    TRY(open_data(t));
+    if (resumed == NULL)
+        return OK;
+    TRY(mixture_check_fingerprint(t->mixture, json_object_get(resumed->manifest, "data"),
+                                  resumed->dir));
+    t->progress = resumed->progress;
+    return checkpoint_read(resumed, &t->partition, t->model->params.flat, t->memory.m, t->memory.v);
 }
 
-Status loop_start(Trainer *out, const Config *config, const Comm *comm, Model *model,
-                  Metrics *metrics, const char *tokenizer_sha256)
+static void gather_params(Trainer *t)
+{
+    for (int i = 0; i < t->partition.n_buckets; i++) {
+        const Bucket *bucket = &t->partition.buckets[i];
+        comm_all_gather(t->comm, t->model->params.flat + bucket->first, bucket->count);
+    }
+}
+
+Status loop_start(Trainer *out, const LoopContext *context, Model *model, const Checkpoint *resumed)
 {
     *out = (Trainer){
-        .config = config,
-        .comm = comm,
+        .context = *context,
+        .config = context->config,
+        .comm = context->comm,
         .model = model,
-        .metrics = metrics,
-        .valid_loss = NAN,
+        .progress = {.loss = NAN, .grad_norm = NAN, .valid_loss = NAN, .valid_step = -1},
     };
-    Status status = comm_agree(comm, start_own(out, tokenizer_sha256));
+    Status status = comm_agree(out->comm, start_own(out, resumed));
+    const CheckpointContext saved = {.config = context->config,
+                                     .tokenizer_sha256 = context->tokenizer_sha256,
+                                     .data_fingerprint = out->data_fingerprint};
     if (status == OK)
-        transformer_start(&out->memory.ws, model);
-    else
+        status = saver_open(&out->saver, out->comm, context->run_dir, &saved, &out->partition,
+                            model, out->memory.m, out->memory.v);
+    if (status != OK) {
         loop_release(out);
-    return status;
+        return status;
+    }
+    if (resumed != NULL) {
+        out->saver.saved_step = resumed->progress.step;
+        gather_params(out);
+    }
+    transformer_start(&out->memory.ws, model);
+    return OK;
 }
 
 void loop_release(Trainer *t)
 {
+    saver_close(&t->saver);
     validation_close(&t->validation);
     prefetch_stop(t->prefetch);
     mixture_close(t->mixture);
+    json_decref(t->data_fingerprint);
     params_release(&t->grads);
     partition_release(&t->partition);
     arena_release(&t->memory.gradients);
@@ -138,14 +171,22 @@ static int64_t step_tokens(const Trainer *t)
     return (int64_t)t->config->train.global_batch * t->config->data.seq_len;
 }
 
-static Status validate(Trainer *t, int step)
+static bool validation_is_due(const Trainer *t)
 {
-    if (t->validation.source == NULL)
-        return OK;
-    TRY(validation_loss(&t->valid_loss, &t->validation, t->comm, &t->memory.ws, &t->memory.batch,
-                        t->model));
+    const int step = t->progress.step, every = t->config->data.validation.every;
+    return t->validation.source != NULL && t->progress.valid_step != step &&
+           (step == 0 || step == t->config->train.steps || (every > 0 && step % every == 0));
+}
+
+static Status validate(Trainer *t)
+{
+    const int step = t->progress.step;
+    double loss;
+    TRY(validation_loss(&loss, &t->validation, t->comm, &t->memory.ws, &t->memory.batch, t->model));
+    t->progress.valid_loss = loss;
+    t->progress.valid_step = step;
     return comm_agree(t->comm,
-                      metrics_validation(t->metrics, step, step * step_tokens(t), t->valid_loss));
+                      metrics_validation(t->context.metrics, step, step * step_tokens(t), loss));
 }
 
 static int64_t n_sums(const Trainer *t)
@@ -157,25 +198,6 @@ static int64_t first_sample(const Trainer *t, int step, int micro_batch)
 {
     const TrainConfig *train = &t->config->train;
     return (int64_t)(step - 1) * train->global_batch + (int64_t)micro_batch * train->micro_batch;
-}
-
-// Lets a thread read this rank's micro-batches ahead, from a step on, in the order of accumulate().
-static Status read_ahead(Trainer *t, int first_step)
-{
-    const TrainConfig *train = &t->config->train;
-    int *own = calloc((size_t)t->turns.n_micro_batches, sizeof *own), n_own = 0;
-    if (own == NULL)
-        return fail(FAILED, "no memory for %d micro-batches", t->turns.n_micro_batches);
-    for (int round = 0; round < t->turns.n_rounds; round++) {
-        int first, count;
-        turns_group(&t->turns, round, t->comm->rank, &first, &count);
-        for (int m = first; m < first + count; m++)
-            own[n_own++] = m;
-    }
-    const PrefetchOrder order = {first_step, train->steps, train->global_batch, own, n_own};
-    const Status status = prefetch_start(&t->prefetch, t->mixture, &t->memory.ahead, &order);
-    free(own);
-    return status;
 }
 
 // Takes micro-batch m of a step.
@@ -299,10 +321,11 @@ static void update(Trainer *t, const StepReport *report)
         adamw_update(params + bucket->own_first, t->memory.m + bucket->moments_first,
                      t->memory.v + bucket->moments_first, own_sum(t, bucket), bucket->own_count,
                      &optim->adamw, report->lr, scale, report->step);
-        comm_all_gather(t->comm, params + bucket->first, bucket->count);
     }
+    gather_params(t);
 }
 
+// STOPPED after a whole step, too, if a stop is asked for.
 static Status train_step(Trainer *t, int step)
 {
     const double start_s = log_seconds(), waited_s = prefetch_wait_s(t->prefetch);
@@ -315,48 +338,90 @@ static Status train_step(Trainer *t, int step)
     for (int round = 0; round < t->turns.n_rounds; round++) {
         TRY(comm_agree(t->comm, accumulate(t, step, round)));
         reduce(t, round);
+        TRY(saver_poll(&t->saver));
     }
     report.data_wait_s = prefetch_wait_s(t->prefetch) - waited_s;
     measure(t, &report);
     TRY(guard(t, &report));
+    TRY(saver_finish(&t->saver)); // of the state that changes now
     update(t, &report);
+    t->progress.step = step;
+    t->progress.loss = report.loss;
+    t->progress.grad_norm = report.grad_norm;
     report.step_s = log_seconds() - start_s;
-    return comm_agree(t->comm, metrics_step(t->metrics, &report, t->valid_loss));
+    Status status = metrics_step(t->context.metrics, &report, t->progress.valid_loss);
+    return comm_agree(t->comm, status == OK ? stop_check() : status);
 }
 
-// What the steps read of each source, in one line each; beforehand only of those they read again.
-static Status report_epochs(const Trainer *t, bool is_over)
+static Status save(Trainer *t)
 {
-    const int n_sources = mixture_n_sources(t->mixture), steps = t->config->train.steps;
-    SourceEpochs *epochs = calloc((size_t)n_sources, sizeof *epochs);
-    if (epochs == NULL)
-        return fail(FAILED, "no memory for %d sources", n_sources);
-    mixture_epochs(t->mixture, (int64_t)steps * t->config->train.global_batch, epochs);
-    for (int i = 0; i < n_sources && steps > 0; i++) {
-        if (is_over)
-            log_info("%s: %lld samples read, %.3g epochs", epochs[i].name,
-                     (long long)epochs[i].n_samples, epochs[i].epochs);
-        else if (epochs[i].epochs > 1)
-            log_warn("%s will be read %.3g times over in this run; more text, a smaller weight or "
-                     "fewer steps avoid it",
-                     epochs[i].name, epochs[i].epochs);
+    TRY(saver_finish(&t->saver)); // its text would hide that of the metrics
+    Status ready = comm_agree(t->comm, metrics_sync(t->context.metrics));
+    return saver_begin(&t->saver, &t->progress, ready);
+}
+
+// The state of a run that is stopped, if it is not on the disk already.
+static Status save_and_stop(Trainer *t)
+{
+    char cause[64];
+    snprintf(cause, sizeof cause, "%s", fail_text());
+    TRY(saver_finish(&t->saver));
+    if (t->saver.saved_step != t->progress.step) {
+        TRY(save(t));
+        TRY(saver_finish(&t->saver));
     }
-    free(epochs);
-    return OK;
+    if (t->saver.saved_step != t->progress.step)
+        return fail(FAILED, "stopped by %s at step %d, which could not be saved", cause,
+                    t->progress.step);
+    return fail(STOPPED, "%s", cause);
+}
+
+static bool checkpoint_is_due(const Trainer *t)
+{
+    const int step = t->progress.step, every = t->config->checkpoint.every;
+    if (t->saver.saved_step == step)
+        return false;
+    if (step == 0) // a conversion may have taken long
+        return every > 0 && t->config->model.convert.given && t->config->train.steps > 0;
+    return step == t->config->train.steps || (every > 0 && step % every == 0);
+}
+
+// What follows a step: measuring and saving, where they are due.
+static Status settle(Trainer *t)
+{
+    if (validation_is_due(t))
+        TRY(validate(t));
+    return checkpoint_is_due(t) ? save(t) : OK;
+}
+
+// A save that is under way is of a good state, whatever has ended the run since, on all ranks
+// alike.
+static Status finish_after(Trainer *t, Status status)
+{
+    char text[2048];
+    if (status == OK)
+        return saver_finish(&t->saver);
+    snprintf(text, sizeof text, "%s", fail_text());
+    saver_finish(&t->saver);
+    return fail(status, "%s", text);
 }
 
 Status loop_run(Trainer *t)
 {
-    int steps = t->config->train.steps, every = t->config->data.validation.every;
-    Status status = report_epochs(t, false);
+    TRY(comm_agree(t->comm, feed_start(&t->prefetch, t->mixture, &t->memory.ahead, t->config,
+                                       &t->turns, t->comm->rank, t->progress.step + 1)));
+    feed_warn_epochs(t->mixture, t->config);
+    Status status = comm_agree(t->comm, stop_check());
     if (status == OK)
-        status = read_ahead(t, 1);
-    TRY(comm_agree(t->comm, status));
-    TRY(validate(t, 0));
-    for (int step = 1; step <= steps; step++) {
-        TRY(train_step(t, step));
-        if (step == steps || (every > 0 && step % every == 0))
-            TRY(validate(t, step));
+        status = settle(t);
+    while (status == OK && t->progress.step < t->config->train.steps) {
+        status = train_step(t, t->progress.step + 1);
+        if (status == OK)
+            status = settle(t);
     }
-    return comm_agree(t->comm, report_epochs(t, true));
+    if (status == STOPPED)
+        return save_and_stop(t);
+    if (status == OK)
+        feed_report_epochs(t->mixture, t->config);
+    return finish_after(t, status);
 }

@@ -1,7 +1,7 @@
 // The training loop: owns the state of a run on this rank and takes its steps.
 //
 //     Trainer trainer;
-//     TRY(loop_start(&trainer, &config, &comm, &model));  // places memory, opens data; collective
+//     TRY(loop_start(&trainer, &context, &model, NULL));  // places memory, opens data; collective
 //     status = loop_run(&trainer);                        // validate, step, step, ..., validate
 //     loop_release(&trainer);
 //
@@ -20,6 +20,7 @@
 #include "train/config.h"
 #include "train/metrics.h"
 #include "train/partition.h"
+#include "train/saver.h"
 #include "train/turns.h"
 #include "train/validation.h"
 
@@ -36,9 +37,19 @@ typedef struct TrainerMemory {
     PrefetchMemory ahead;
 } TrainerMemory;
 
+// What the loop borrows from the run.
+typedef struct LoopContext {
+    const Config *config;
+    const Comm *comm;
+    const char *run_dir;
+    const char *tokenizer_sha256; // "": not known
+    Metrics *metrics;             // its file is rank 0's alone
+} LoopContext;
+
 typedef struct Trainer {
-    const Config *config; // borrowed
-    const Comm *comm;     // borrowed
+    LoopContext context;
+    const Config *config; // borrowed, as in the context
+    const Comm *comm;     // borrowed, likewise
     Model *model;         // borrowed; trained in place
     Partition partition;
     Turns turns;
@@ -48,19 +59,24 @@ typedef struct Trainer {
     Prefetch *prefetch; // reads the mixture while loop_run() is at work
     const Batch *batch; // borrowed from it: the micro-batch at hand
     Validation validation;
-    Metrics *metrics;  // borrowed; its file is rank 0's alone
-    double valid_loss; // the newest; NaN before the first
+    json_t *data_fingerprint; // owned
+    Saver saver;
+    Progress progress;
 } Trainer;
 
 // Places everything with measuring arenas, or with allocated ones.
 void loop_place(TrainerMemory *memory, const ModelShape *shape, const Partition *partition,
                 const Turns *turns, int B, int T, int n_threads);
 
-Status loop_start(Trainer *out, const Config *config, const Comm *comm, Model *model,
-                  Metrics *metrics, const char *tokenizer_sha256);
+// Starts at the beginning with `model` as it is, or, with a checkpoint, where that is: then the
+// model's parameters are read here. BAD_INPUT if the checkpoint's data are not the config's.
+Status loop_start(Trainer *out, const LoopContext *context, Model *model,
+                  const Checkpoint *resumed);
 
-// Trains to config->train.steps. FAILED with step, rank and samples named if a loss or gradient is
-// not finite; the weights are then those before the step.
+// Trains to config->train.steps, saving checkpoints as configured and at the end. STOPPED, with the
+// cause as text, if a stop was asked for (train/stop.h) and the state is saved. FAILED with step,
+// rank and samples named if a loss or gradient is not finite; the weights are then those before the
+// step.
 Status loop_run(Trainer *trainer);
 
 void loop_release(Trainer *trainer);

@@ -89,6 +89,12 @@ bool stop_requested(void)
     return stop_cause() != 0;
 }
 
+Status stop_check(void)
+{
+    const int cause = stop_cause();
+    return cause == 0 ? OK : fail(STOPPED, "%s", stop_cause_name(cause));
+}
+
 const char *stop_cause_name(int cause)
 {
     for (int i = 0; i < N_WATCHED; i++)

@@ -19,7 +19,7 @@
 #ifndef MHA2MLA_TRAIN_STOP_H
 #define MHA2MLA_TRAIN_STOP_H
 
-#include <stdbool.h>
+#include "base/status.h"
 
 // Causes are signal numbers, or this: above all of them, so that the ranks' largest cause is the
 // one to name.
@@ -33,6 +33,10 @@ void stop_install(void);
 void stop_after_minutes(double minutes);
 
 bool stop_requested(void);
+
+// STOPPED, with the cause as its text, if this rank is asked to stop: for long work to pass through
+// comm_agree() now and then.
+Status stop_check(void);
 
 // What asked first; 0 if nothing did.
 int stop_cause(void);

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "eval/inference.h"
+#include "train/stop.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -33,6 +34,7 @@ static Status add_batch(double *losses, int64_t b, Source *source, int64_t n_win
 {
     const int most = ws->placed_B;
     const int64_t left = n_windows - b * most;
+    TRY(stop_check());
     if (left <= 0)
         return OK;
     return perplexity_batch(&losses[b], ws, model, source, batch, b * most,
