@@ -317,7 +317,7 @@ refuses 2 "folder.h5: is a directory; name a file to write" \
 
 refuses 2 "none.yaml: cannot be opened: No such file or directory" train none.yaml
 refuses 2 "runs: not a regular file" train runs
-refuses 2 "empty.txt: empty; see configs/reference.yaml" train empty.txt
+refuses 2 "empty.txt: empty; see mha2mla train --help-config" train empty.txt
 refuses 2 "shard.h5: not valid YAML" train shard.h5
 echo 'run: [' >broken.yaml
 refuses 2 "broken.yaml:2:1: not valid YAML" train broken.yaml
@@ -360,7 +360,7 @@ status=0
 diff - <(own_lines err) <<'END' || die "several mistakes: other lines"
 mha2mla: error: several.yaml:4: model.init.head_dim is 'wide', which is not a whole number
 mha2mla: error: several.yaml:9: unknown key train.stepz; did you mean train.steps?
-mha2mla: error: several.yaml:9: train.steps is missing
+mha2mla: error: several.yaml:9: train.steps is missing; give it, or train.fraction and data.pretraining_tokens
 mha2mla: error: several.yaml: 3 errors
 END
 

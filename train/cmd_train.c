@@ -118,6 +118,9 @@ static Status write_run_json(const Run *run)
         return fail(FAILED, "run.json: no memory, or the run's name is not UTF-8");
     if (!isnan(run->original_loss))
         json_object_set_new(root, "original_valid_loss", json_real(run->original_loss));
+    if (config->data.pretraining_tokens > 0)
+        json_object_set_new(root, "pretraining_tokens",
+                            json_integer((json_int_t)config->data.pretraining_tokens));
     recall_run_json(root, run);
     char path[PATH_BYTES];
     Status status = file_join(path, run->dir, "run.json");
@@ -266,7 +269,7 @@ static Status parse_and_run(const Comm *comm, int argc, char **argv)
     Run run = {.comm = *comm, .original_loss = NAN};
     char *overrides[MOST_OVERRIDES];
     int n_overrides = config_take_overrides(overrides, MOST_OVERRIDES, &argc, argv);
-    bool dry_run = false;
+    bool dry_run = false, help_config = false;
     const char *resume = "auto";
     const Option options[] = {
         {"resume", OPTION_STRING, &resume, "MODE",
@@ -275,11 +278,18 @@ static Status parse_and_run(const Comm *comm, int argc, char **argv)
          0, 0, false},
         {"dry-run", OPTION_FLAG, &dry_run, NULL, "print model, work and memory; run nothing", 0, 0,
          false},
+        {"help-config", OPTION_FLAG, &help_config, NULL,
+         "show every key of CONFIG: meaning, bounds, unit, default", 0, 0, false},
     };
     Arguments rest;
-    TRY(options_parse(&rest, &cmd_train, options, 2, argc, argv));
+    TRY(options_parse(&rest, &cmd_train, options, sizeof options / sizeof options[0], argc, argv));
     if (rest.help_shown)
         return OK;
+    if (help_config) {
+        if (comm->rank == 0)
+            config_print_reference(stdout);
+        return OK;
+    }
     if (rest.n_words != 1)
         return fail(BAD_INPUT, "train needs one CONFIG, got %d; see mha2mla train --help",
                     rest.n_words);
@@ -298,7 +308,8 @@ static Status run_train(int argc, char **argv)
 const Command cmd_train = {
     .name = "train",
     .summary = "convert a model and heal it, or train it as it is",
-    .usage = "CONFIG [--section.key=value ...] [--resume auto|require|never] [--dry-run]",
+    .usage = "CONFIG [--section.key=value ...] [--resume auto|require|never] [--dry-run] "
+             "[--help-config]",
     .example = "mpirun -n 2 mha2mla train configs/demo.yaml --model.convert.d_kv=12 "
                "--run.name=demo-dkv12",
     .run = run_train,

@@ -65,6 +65,7 @@ typedef struct ValidationConfig {
 
 typedef struct DataConfig {
     int seq_len;
+    double pretraining_tokens; // of the base model; 0: not known
     SourceSpec *sources;
     int n_sources;
     ValidationConfig validation;
@@ -78,6 +79,7 @@ typedef struct OptimConfig {
 
 typedef struct TrainConfig {
     int steps;
+    double fraction;  // the budget as the file gives it; 0 once `steps` follows from it
     int global_batch; // sequences of a step over all ranks
     int micro_batch;  // sequences a rank runs at once; divides global_batch
     int sum_groups;   // of micro-batches (train/turns.h); 0: one for each

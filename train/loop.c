@@ -408,10 +408,10 @@ static Status finish_after(Trainer *t, Status status)
 
 Status loop_run(Trainer *t)
 {
-    TRY(comm_agree(t->comm, feed_start(&t->prefetch, t->mixture, &t->memory.ahead, t->config,
-                                       &t->turns, t->comm->rank, t->progress.step + 1)));
+    Status status = feed_start(&t->prefetch, t->mixture, &t->memory.ahead, t->config, &t->turns,
+                               t->comm->rank, t->progress.step + 1);
     feed_warn_epochs(t->mixture, t->config);
-    Status status = comm_agree(t->comm, stop_check());
+    status = comm_agree(t->comm, status == OK ? stop_check() : status);
     if (status == OK)
         status = settle(t);
     while (status == OK && t->progress.step < t->config->train.steps) {
@@ -421,7 +421,8 @@ Status loop_run(Trainer *t)
     }
     if (status == STOPPED)
         return save_and_stop(t);
+    status = finish_after(t, status);
     if (status == OK)
         feed_report_epochs(t->mixture, t->config);
-    return finish_after(t, status);
+    return status;
 }
