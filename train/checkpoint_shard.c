@@ -1,6 +1,7 @@
 #include "train/checkpoint_shard.h"
 
 #include "data/hdf5_error.h"
+#include "train/stall.h"
 
 #include <hdf5.h>
 #include <stdio.h>
@@ -100,6 +101,7 @@ static bool write_floats(hid_t file, const CheckpointShard *shard, int which)
                                                     : shard->v + bucket->moments_first;
         written = transfer(dataset, bucket->moments_first, bucket->own_count,
                            (float *)(uintptr_t)from, true);
+        stall_sign();
     }
     if (dataset >= 0 && H5Dclose(dataset) < 0)
         written = false;

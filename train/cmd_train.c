@@ -11,6 +11,7 @@
 #include "train/prepare.h"
 #include "train/resume.h"
 #include "train/run_lock.h"
+#include "train/stall.h"
 #include "train/stop.h"
 
 #include <math.h>
@@ -132,6 +133,7 @@ static Status write_run_json(const Run *run)
 
 static Status export_model(const Run *run, const Model *model)
 {
+    stall_phase("export", 0);
     char dir[PATH_BYTES];
     TRY(file_join(dir, run->dir, "model"));
     const ModelConfig *from = &run->config.model;
@@ -166,6 +168,9 @@ static Status train_model(Run *run, Model *model)
     Status status = run->comm.rank == 0 ? open_metrics(run, &metrics) : OK;
     TRY_GOTO(release_trainer, comm_agree(&run->comm, status));
     status = loop_run(&trainer);
+    if (trainer.progress.spikes.n_skipped > 0)
+        log_info("%lld of %d steps skipped: their gradient was a spike (train.skip_spikes)",
+                 (long long)trainer.progress.spikes.n_skipped, trainer.progress.step);
     if (status == STOPPED)
         log_info("stopped by %s after step %d, which is saved; the same command goes on from there",
                  fail_text(), trainer.progress.step);
@@ -208,15 +213,10 @@ static bool is_finished(const Run *run)
            file_join(path, run->dir, "model/config.json") == OK && file_exists(path);
 }
 
-static Status run_all(Run *run)
+// All of the run's work, from wherever it starts. Collective.
+static Status work(Run *run)
 {
     Model model = {0};
-    TRY(find_start(run));
-    if (!comm_all(&run->comm, !is_finished(run))) {
-        log_info("%s is finished: %d steps; raise train.steps to go on", run->dir,
-                 run->config.train.steps);
-        return OK;
-    }
     if (run->comm.rank == 0)
         plan_print(stderr, &run->plan, &run->config);
     TRY(comm_agree(&run->comm, prepare_tokenizer_sha256(run->tokenizer_sha256, &run->config)));
@@ -227,6 +227,38 @@ static Status run_all(Run *run)
                  (double)plan_peak_resident_bytes() / (1 << 20),
                  (double)plan_peak_bytes(&run->plan) / (1 << 20));
     model_release(&model);
+    return status;
+}
+
+// Watches over the ranks from here on. Collective.
+static Status watch_ranks(const Run *run)
+{
+    const Comm *comm = &run->comm;
+    char(*hosts)[COMM_HOST_BYTES] = calloc((size_t)comm->size, COMM_HOST_BYTES);
+    TRY(comm_agree(comm, hosts != NULL ? OK : fail(FAILED, "no memory for %d hosts", comm->size)));
+    comm_gather_hosts(comm, hosts);
+    const StallWatch watch = {.run_dir = run->dir,
+                              .rank = comm->rank,
+                              .size = comm->size,
+                              .hosts = (const char(*)[COMM_HOST_BYTES])hosts,
+                              .minutes = run->config.run.stall_minutes};
+    const Status status = comm_agree(comm, stall_start(&watch));
+    free(hosts);
+    return status;
+}
+
+static Status run_all(Run *run)
+{
+    TRY(find_start(run));
+    if (!comm_all(&run->comm, !is_finished(run))) {
+        log_info("%s is finished: %d steps; raise train.steps to go on", run->dir,
+                 run->config.train.steps);
+        return OK;
+    }
+    Status status = watch_ranks(run);
+    if (status == OK)
+        status = work(run);
+    stall_stop();
     return status;
 }
 

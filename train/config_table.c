@@ -36,6 +36,8 @@ const Key config_keys[] = {
      .names = dtype_names, .help = "number format of the exported model"},
     {"run.max_minutes", KEY_REAL, IN(run.max_minutes), .standard = "0", RANGE(0, 1e7),
      .unit = "minutes", .help = "then save and exit with 75; 0: no limit"},
+    {"run.stall_minutes", KEY_REAL, IN(run.stall_minutes), .standard = "30", RANGE(0, 1e7),
+     .unit = "minutes", .help = "without a sign of life of a rank, then end the run; 0: wait"},
 
     {"model", KEY_SECTION, .help = "where the model comes from: base or init, one of them"},
     {"model.base", KEY_TEXT, IN(model.base), .example = "models/SmolLM-135M",
@@ -149,6 +151,10 @@ const Key config_keys[] = {
     {"train.sum_groups", KEY_INT, IN(train.sum_groups), .is_off = true,
      .derived = "one for each micro-batch", .example = "32", RANGE(1, 1048576), .unit = "groups",
      .help = "of micro-batches, each reduced at once; as many ranks give the same bits"},
+    {"train.skip_spikes", KEY_REAL, IN(train.skip_spikes), .standard = "0", RANGE(0, 1e9),
+     .help = "no update if the gradient's norm is above so many times its mean; 0: off"},
+    {"train.spike_window", KEY_INT, IN(train.spike_window), .standard = "100", RANGE(1, INT_MAX),
+     .unit = "steps", .help = "that mean is over; none of the first so many is skipped"},
 
     {"checkpoint", KEY_SECTION, .help = "what a run can be resumed from"},
     {"checkpoint.every", KEY_INT, IN(checkpoint.every), .standard = "500", RANGE(0, INT_MAX),

@@ -182,6 +182,13 @@ static void print_step(Metrics *metrics, const StepReport *report, double valid_
     metrics->line_open = metrics->is_terminal && !is_last;
 }
 
+static void end_live_line(Metrics *metrics)
+{
+    if (metrics->line_open)
+        fputc('\n', stderr);
+    metrics->line_open = false;
+}
+
 Status metrics_step(Metrics *metrics, const StepReport *report, double valid_loss)
 {
     if (!metrics->is_open)
@@ -189,18 +196,17 @@ Status metrics_step(Metrics *metrics, const StepReport *report, double valid_los
     double elapsed_s = metrics->earlier_s + log_seconds() - metrics->start_s;
     double rate = (double)report->tokens / report->step / report->step_s;
     print_step(metrics, report, valid_loss, rate);
-    return write_line(metrics,
-                      json_pack("{s:i, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "step", report->step,
-                                "tokens", (json_int_t)report->tokens, "loss", report->loss,
-                                "grad_norm", report->grad_norm, "lr", report->lr, "tokens_per_s",
-                                rate, "data_wait_s", report->data_wait_s, "elapsed_s", elapsed_s));
-}
-
-static void end_live_line(Metrics *metrics)
-{
-    if (metrics->line_open)
-        fputc('\n', stderr);
-    metrics->line_open = false;
+    json_t *line = json_pack("{s:i, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "step", report->step,
+                             "tokens", (json_int_t)report->tokens, "loss", report->loss,
+                             "grad_norm", report->grad_norm, "lr", report->lr, "tokens_per_s", rate,
+                             "data_wait_s", report->data_wait_s, "elapsed_s", elapsed_s);
+    if (report->is_skipped && line != NULL) {
+        end_live_line(metrics);
+        log_warn("step %d: skipped, its gradient norm %.4g is a spike", report->step,
+                 report->grad_norm);
+        json_object_set_new(line, "skipped", json_true());
+    }
+    return write_line(metrics, line);
 }
 
 Status metrics_validation(Metrics *metrics, int step, int64_t tokens, double valid_loss)

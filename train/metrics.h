@@ -3,6 +3,7 @@
 //     {"step": 10, "tokens": 20480, "loss": 3.21, "grad_norm": 0.93, "lr": 0.0001,
 //      "tokens_per_s": 5120.0, "data_wait_s": 0.00001, "elapsed_s": 4.1}
 //     {"step": 10, "tokens": 20480, "valid_loss": 3.05}
+//     {"step": 11, ..., "skipped": true}    a spike of the gradient (train/guard.h): no update
 //
 // tokens: trained on so far. loss: mean over the step's targets, nats per token, before the update.
 // grad_norm: global norm before clipping. data_wait_s: what the step waited for its samples, on the
@@ -24,6 +25,7 @@ typedef struct StepReport {
     double loss, grad_norm, lr;
     double step_s;      // duration of the step
     double data_wait_s; // of it spent on waiting for samples
+    bool is_skipped;    // a spike: no update
 } StepReport;
 
 typedef struct Metrics {
