@@ -203,6 +203,15 @@ static int64_t first_sample(const Trainer *t, int step, int micro_batch)
     return (int64_t)(step - 1) * train->global_batch + (int64_t)micro_batch * train->micro_batch;
 }
 
+// Reads this rank's micro-batches ahead from a step on; what was read ahead before is dropped.
+static Status feed(Trainer *t, int first_step)
+{
+    prefetch_stop(t->prefetch);
+    t->prefetch = NULL;
+    return feed_start(&t->prefetch, t->mixture, &t->memory.ahead, t->config, &t->turns,
+                      t->comm->rank, first_step);
+}
+
 // Takes micro-batch m of a step.
 static Status batch(Trainer *t, int step, int m)
 {
@@ -301,6 +310,7 @@ static Status trace_own(Trainer *t, int step, double *traced)
 {
     const int n = t->turns.n_micro_batches;
     double *squares = t->memory.sums;
+    TRY(feed(t, step));
     for (int round = 0; round < t->turns.n_rounds; round++) {
         int first, count;
         turns_group(&t->turns, round, t->comm->rank, &first, &count);
@@ -477,8 +487,7 @@ static Status finish_after(Trainer *t, Status status)
 
 Status loop_run(Trainer *t)
 {
-    Status status = feed_start(&t->prefetch, t->mixture, &t->memory.ahead, t->config, &t->turns,
-                               t->comm->rank, t->progress.step + 1);
+    Status status = feed(t, t->progress.step + 1);
     feed_warn_epochs(t->mixture, t->config);
     status = comm_agree(t->comm, status == OK ? stop_check() : status);
     if (status == OK)
