@@ -81,11 +81,13 @@ test_a_task_of_the_sweep_is_signalled() {
     grep -q config-dkv6 "mha2mla-compare-$comparison.log" || job_failed "$comparison" 'no table'
 }
 
+# Slurm would notice by itself after half a minute: as a site's monitoring does, the test tells it.
 test_a_node_loses_its_power() {
     local job
     job=$(submit slurm/train.sbatch config.yaml --run.name=crashed "${long[@]}")
     wait_for_step "$job" runs/crashed 40
     "$SLURM_CLUSTER" --crash n2
+    scontrol update nodename=n2 state=down reason=power
     wait_for_states "$job" PENDING
     "$SLURM_CLUSTER" --boot n2
     expect "$job" COMPLETED

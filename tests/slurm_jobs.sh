@@ -28,7 +28,7 @@ train: {steps: 4, global_batch: 4, micro_batch: 2}
 END
     "$mha2mla" train config.yaml --run.name=base --run.dir=. --train.steps=0 \
         --model.base=none --model.convert=none --model.init="{hidden_size: 32,
-        intermediate_size: 64, num_hidden_layers: 2, num_attention_heads: 4,
+        intermediate_size: 64, num_hidden_layers: 1, num_attention_heads: 4,
         num_key_value_heads: 2, head_dim: 8, vocab_size: 1024, max_position_embeddings: 64,
         tokenizer: $root/configs/demo/model}" >out 2>&1 || die "no base model: $(cat out)"
 }
