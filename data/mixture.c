@@ -64,6 +64,23 @@ int64_t mixture_n_samples(const Mixture *mixture)
     return n;
 }
 
+int mixture_n_sources(const Mixture *mixture)
+{
+    return mixture->n_sources;
+}
+
+void mixture_epochs(const Mixture *mixture, int64_t n_samples, SourceEpochs *out)
+{
+    for (int i = 0; i < mixture->n_sources; i++) {
+        const int64_t count = interleave_count(mixture->interleave, n_samples, i);
+        out[i] = (SourceEpochs){
+            .name = mixture->specs[i].name,
+            .n_samples = count,
+            .epochs = (double)count / (double)source_n_samples(mixture->sources[i]),
+        };
+    }
+}
+
 static json_t *fingerprint_sources(const Mixture *mixture)
 {
     json_t *list = json_array();

@@ -11,6 +11,8 @@
 // how-many-th of that source it is, are pure functions of the weights; at every point each source's
 // share is less than one sample off. So sample i is the same for any number of ranks and after any
 // resume.
+//
+// One thread at a time reads; any other may meanwhile ask for everything else.
 #ifndef MHA2MLA_DATA_MIXTURE_H
 #define MHA2MLA_DATA_MIXTURE_H
 
@@ -43,6 +45,18 @@ int64_t mixture_n_samples(const Mixture *mixture);
 
 // Text such as "fineweb-edu-dedup epoch 0 sample 118" that names sample `index`.
 void mixture_describe(const Mixture *mixture, int64_t index, char *out, int out_bytes);
+
+// What a run has read of a source.
+typedef struct SourceEpochs {
+    const char *name; // borrowed from the specs
+    int64_t n_samples;
+    double epochs; // n_samples as a multiple of what the source holds
+} SourceEpochs;
+
+int mixture_n_sources(const Mixture *mixture);
+
+// What the first n_samples >= 0 samples of the run take of each source: out [n_sources].
+void mixture_epochs(const Mixture *mixture, int64_t n_samples, SourceEpochs *out);
 
 // Everything that decides which tokens a sample has: {version, seed, seq_len, tokenizer_sha256,
 // sources: [{name, weight, shards: [{file, tokens, content}]}]}. Reads no file: the contents are

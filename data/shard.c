@@ -212,6 +212,11 @@ const char *shard_path(const Shard *shard)
     return shard->path;
 }
 
+int64_t shard_chunk_tokens(const Shard *shard)
+{
+    return shard->tokens.chunk_length;
+}
+
 Status shard_read(Shard *shard, int64_t first, int64_t count, int32_t *out)
 {
     CHECK(first >= 0 && count >= 0 && first <= shard->info.n_tokens - count,

@@ -69,6 +69,7 @@ Status shard_open(Shard **out, const char *path);
 
 const ShardInfo *shard_info(const Shard *shard); // borrowed, lives as long as the shard
 const char *shard_path(const Shard *shard);      // borrowed, likewise
+int64_t shard_chunk_tokens(const Shard *shard);  // what a read decodes at a time
 
 // Reads tokens first .. first + count - 1 into out [count]. BAD_INPUT for a damaged chunk or an id
 // outside the vocabulary; a range outside the shard is a broken invariant.

@@ -78,6 +78,20 @@ close converted.loss start.loss 1e-4
 "$mha2mla" compare runs/baseline runs/n1 runs/n2 >table
 [ "$(wc -l <table)" -eq 5 ] || die "compare printed: $(cat table)"
 
+# A budget in tokens of pretraining; 0.5 % of 204,800 are two steps of 512.
+"$mha2mla" train config.yaml --train.steps=none --train.fraction=0.5% --optim.decay_steps=0 \
+    --data.pretraining_tokens=204800 --data.validation=none --run.name=share 2>err ||
+    die "train.fraction: status $?: $(cat err)"
+grep -q '2 steps = 0.001024 M tokens, 0.5 % of 0.2048 M of pretraining' err || die "said: $(cat err)"
+[ "$(field steps runs/share/run.json) $(field pretraining_tokens runs/share/run.json)" = \
+    ' 2  204800' ] || die "run.json: $(cat runs/share/run.json)"
+"$mha2mla" train runs/share/config.yaml --run.name=again --dry-run | grep -q 'run  *2 steps' ||
+    die "the resolved config has other steps: $(cat runs/share/config.yaml)"
+
+# Every key is explained without the project at hand.
+"$mha2mla" train --help | grep -q -- --help-config || die "train --help names no --help-config"
+"$mha2mla" train --help-config | cmp - "$CONFIGS_DIR/reference.yaml"
+
 # A dry run says what will be, and does nothing.
 mpirun -n 2 --oversubscribe --bind-to none "$mha2mla" $heal --run.name=dry --dry-run >plan 2>&1
 for words in 'parameters' '-68.75 %' 'activations' 'peak' '512 tokens'; do

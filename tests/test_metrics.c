@@ -12,8 +12,13 @@
 #include <string.h>
 #include <unistd.h>
 
-static const StepReport report = {
-    .step = 10, .tokens = 20480, .loss = 3.25, .grad_norm = 0.5, .lr = 1e-4, .step_s = 0.5};
+static const StepReport report = {.step = 10,
+                                  .tokens = 20480,
+                                  .loss = 3.25,
+                                  .grad_norm = 0.5,
+                                  .lr = 1e-4,
+                                  .step_s = 0.5,
+                                  .data_wait_s = 0.004};
 
 // Calls the function with stderr in a file, and reads what was said.
 static void capture(char *out, size_t out_bytes, void (*say)(void))
@@ -71,6 +76,7 @@ static void test_lines_are_the_documented_objects(void **state)
     assert_true(number(step, "loss") == 3.25 && number(step, "grad_norm") == 0.5);
     assert_true(number(step, "lr") == 1e-4);
     assert_true(number(step, "tokens_per_s") == 4096); // 2048 tokens of one step in half a second
+    assert_true(number(step, "data_wait_s") == 0.004);
     assert_true(number(step, "elapsed_s") >= 0);
     assert_true(number(validation, "step") == 10 && number(validation, "valid_loss") == 2.75);
     json_decref(step);
@@ -101,10 +107,10 @@ static void test_time_left_is_printed_however_long(void **state)
     capture(said, sizeof said, say_step_of_a_century);
     assert_non_null(strstr(said, "step 10/2000000000  loss 3.2500  valid 2.5000  norm 0.500"));
     // An hour for each of 2e9 steps, and 55 hours for every millisecond the test itself takes.
-    const char *rate = strstr(said, "tokens/s  ");
+    const char *rate = strstr(said, "tokens/s  data 0.8 %  ");
     long long hours = 0;
     assert_non_null(rate);
-    assert_int_equal(sscanf(rate, "tokens/s  %lld:", &hours), 1);
+    assert_int_equal(sscanf(rate, "tokens/s  data 0.8 %%  %lld:", &hours), 1);
     assert_true(hours >= 1999999990 && hours < 2001000000); // seen 1999999990
 }
 

@@ -1,7 +1,9 @@
 // The plan of a small run against sums made by hand, and what it refuses.
+#define _GNU_SOURCE
 #include "tests/testing.h"
 
 #include "base/arena.h"
+#include "data/prefetch.h"
 #include "model/attention.h"
 #include "train/comm.h"
 #include "train/plan.h"
@@ -82,7 +84,7 @@ static void test_activations(void **state)
     assert_int_equal(layer, 2816);
     assert_int_equal(plan.activations,
                      2 * layer + 2 * floats(5 * 2) + floats(N * 8) + floats(N) + pointers);
-    assert_int_equal(plan.communication, floats(2 * (4 + 2))); // alone: the sums
+    assert_int_equal(plan.communication, floats(2 * (4 + 2 + 1))); // alone: the sums
 }
 
 static void test_scratch(void **state)
@@ -95,7 +97,7 @@ static void test_scratch(void **state)
     int64_t N = 10, batch = 2 * floats(N) + floats(6), logits = floats(256 * 20);
     assert_int_equal(plan.scratch, floats(attention_scratch_floats(&dims, 3, true)) + logits +
                                        floats(N * 8) * 4 + floats(N * 12) * 2 + floats(N * 16) +
-                                       floats(N * 24) + batch);
+                                       floats(N * 24) + batch * (1 + PREFETCH_BATCHES));
 }
 
 static Config converted_config(void)
@@ -163,6 +165,60 @@ static void test_peak_is_the_larger_of_converting_and_training(void **state)
     assert_int_equal(plan_peak_bytes(&plan), 1290);
 }
 
+// What plan_print() says, in static storage.
+static const char *printed(const Plan *plan, const Config *config)
+{
+    static char text[8192];
+    FILE *out = fmemopen(text, sizeof text, "w");
+    assert_non_null(out);
+    plan_print(out, plan, config);
+    assert_int_equal(fclose(out), 0);
+    return text;
+}
+
+static void assert_says(const char *text, const char *part)
+{
+    if (strstr(text, part) == NULL)
+        fail_msg("'%s' is not in:\n%s", part, text);
+}
+
+static void test_budget_and_machine_are_told(void **state)
+{
+    (void)state;
+    Config config = converted_config();
+    Plan plan;
+    config.train.steps = 50;
+    config.data.pretraining_tokens = 250000;
+    assert_ok(plan_make(&plan, &config, 2, 3));
+    const char *text = printed(&plan, &config);
+    // 2 layers of 2 RoPE dims and d_kv 2, against 2 x 4 for keys and as many for values.
+    assert_says(text, "KV cache     16 bytes per token at 16 bits, original 32: -50.00 %\n");
+    assert_says(text, "ranks        2, 3 threads each, OpenBLAS 0.");
+    assert_says(text, "run          50 steps = 0.001 M tokens, 0.4 % of 0.25 M of pretraining");
+    config.data.pretraining_tokens = 0;
+    assert_null(strstr(printed(&plan, &config), "pretraining"));
+}
+
+static void test_open_files_and_packed_operands_take_memory(void **state)
+{
+    (void)state;
+    Config config = small_config();
+    char one[] = "/nonexistent/*.h5", two[] = CONFIGS_DIR "/paper/smollm-1.7b-dkv*.yaml";
+    char *patterns[] = {one, two};
+    SourceSpec source = {.shards = patterns, .n_shards = 2};
+    Plan plan, without;
+    assert_ok(plan_make(&without, &config, 1, 1));
+    config.data.sources = &source;
+    config.data.n_sources = 1;
+    assert_ok(plan_make(&plan, &config, 1, 1));
+    assert_int_equal(without.shards, 0);
+    assert_int_equal(plan.shards, 4 * 750000); // three that match, one that nothing matches yet
+    // Small enough for all rows at once: no more than the weights of gate and up, 24 x 8.
+    assert_int_equal(plan.products, 24 * 8 * 4);
+    without.process = plan.process;
+    assert_int_equal(plan_peak_bytes(&plan) - plan_peak_bytes(&without), 3000000);
+}
+
 static void test_more_ranks_than_micro_batches_are_refused(void **state)
 {
     (void)state;
@@ -222,6 +278,8 @@ int main(void)
         cmocka_unit_test(test_conversion),
         cmocka_unit_test(test_passes_of_the_original),
         cmocka_unit_test(test_peak_is_the_larger_of_converting_and_training),
+        cmocka_unit_test(test_budget_and_machine_are_told),
+        cmocka_unit_test(test_open_files_and_packed_operands_take_memory),
         cmocka_unit_test(test_more_ranks_than_micro_batches_are_refused),
         cmocka_unit_test(test_micro_batch_beyond_counting_is_refused),
         cmocka_unit_test(test_conversion_that_does_not_fit_is_refused),

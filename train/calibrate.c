@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "eval/inference.h"
+#include "train/stall.h"
 #include "train/stop.h"
 
 #include <math.h>
@@ -53,6 +54,7 @@ static Status read_samples(RopeScores *sum, const Comm *comm, const Model *origi
     TRY_GOTO(release, comm_agree(comm, status));
     double start_s = log_seconds(), said_s = start_s;
     for (int64_t i = 0; i < n_samples; i += comm->size) {
+        stall_phase("calibration", 0);
         if (i + comm->rank < n_samples)
             status = read_sample(sum, &sample, &inference, original, mixture, i + comm->rank);
         TRY_GOTO(release, comm_agree(comm, status));

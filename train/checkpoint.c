@@ -123,6 +123,13 @@ static void set_real(json_t *object, const char *key, double value)
         json_object_set_new(object, key, json_real(value));
 }
 
+static json_t *spikes_to_json(const GuardSpikes *spikes)
+{
+    return json_pack("{s:f, s:I, s:I, s:I}", "mean", spikes->mean, "n_accepted",
+                     (json_int_t)spikes->n_accepted, "n_skipped", (json_int_t)spikes->n_skipped,
+                     "n_skipped_in_row", (json_int_t)spikes->n_skipped_in_row);
+}
+
 static json_t *manifest_to_json(const Progress *progress, const Model *model,
                                 const CheckpointContext *context, const CheckpointFile *files,
                                 int n_files)
@@ -141,6 +148,7 @@ static json_t *manifest_to_json(const Progress *progress, const Model *model,
     set_real(root, "loss", progress->loss);
     set_real(root, "grad_norm", progress->grad_norm);
     set_real(root, "valid_loss", progress->valid_loss);
+    json_object_set_new(root, "spikes", spikes_to_json(&progress->spikes));
     set_text(root, "name", config->run.name);
     set_text(root, "base", config->model.base);
     set_text(root, "tokenizer", config->model.init.tokenizer);
@@ -174,6 +182,15 @@ static double real_or_nan(const json_t *root, const char *key)
     return json_is_number(value) ? json_number_value(value) : NAN;
 }
 
+static Status read_spikes(GuardSpikes *out, const json_t *root, const char *path)
+{
+    const json_t *object = json_object_get(root, "spikes");
+    TRY(json_get_real(&out->mean, object, path, "mean", 0, INFINITY));
+    TRY(json_get_int(&out->n_accepted, object, path, "n_accepted", 0, INT_MAX));
+    TRY(json_get_int(&out->n_skipped, object, path, "n_skipped", 0, INT_MAX));
+    return json_get_int(&out->n_skipped_in_row, object, path, "n_skipped_in_row", 0, INT_MAX);
+}
+
 static Status read_progress(Progress *out, const json_t *root, const char *path)
 {
     int64_t step, valid_step;
@@ -184,7 +201,7 @@ static Status read_progress(Progress *out, const json_t *root, const char *path)
                       .grad_norm = real_or_nan(root, "grad_norm"),
                       .valid_loss = real_or_nan(root, "valid_loss"),
                       .valid_step = (int)valid_step};
-    return OK;
+    return read_spikes(&out->spikes, root, path);
 }
 
 // The file is there and of its size; its CRC-32 is another matter (checkpoint_verify).
@@ -430,4 +447,42 @@ Status checkpoint_list(int **steps, int *n_steps, const char *run_dir)
     if (*n_steps > 1)
         qsort(*steps, (size_t)*n_steps, sizeof **steps, descending);
     return OK;
+}
+
+// ---- all of it ---------------------------------------------------------------------------------
+
+Status checkpoint_load_model(Model *out, const Checkpoint *checkpoint)
+{
+    Partition whole;
+    Model model;
+    TRY(partition_create(&whole, &checkpoint->shape, 1, 0));
+    Status status = checkpoint_create_model(&model, checkpoint);
+    if (status != OK)
+        goto release_partition;
+    status = checkpoint_read(checkpoint, &whole, model.params.flat, NULL, NULL);
+    if (status == OK)
+        *out = model;
+    else
+        model_release(&model);
+release_partition:
+    partition_release(&whole);
+    return status;
+}
+
+Status checkpoint_digest(char out[SHA256_HEX_BYTES], const Checkpoint *checkpoint)
+{
+    Partition whole;
+    TRY(partition_create(&whole, &checkpoint->shape, 1, 0));
+    const int64_t count = whole.own_count;
+    float *state = calloc((size_t)count * 3, sizeof *state);
+    Status status = state != NULL ? OK
+                                  : fail(FAILED, "%s: no memory for %lld floats", checkpoint->dir,
+                                         (long long)count * 3);
+    if (status == OK)
+        status = checkpoint_read(checkpoint, &whole, state, state + count, state + 2 * count);
+    if (status == OK)
+        status = checksum_sha256_bytes(out, state, count * 3 * (int64_t)sizeof *state);
+    free(state);
+    partition_release(&whole);
+    return status;
 }

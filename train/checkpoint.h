@@ -4,11 +4,12 @@
 //         shard-0000.h5 ...   one per rank that wrote it (train/checkpoint_shard.h)
 //         manifest.json       written last, by rename: without it there is no checkpoint
 //
-// manifest.json: format, version, step, next_sample (of the mixture), tokens, updates, loss,
-// grad_norm, valid_loss and its step (where there is one), the shape, rope_pairs [L][K][P],
-// global_batch, micro_batch, sum_groups, base and tokenizer directories, the tokenizer's SHA-256,
-// the data's fingerprint, tensors (name, offset in the flat vector, rows, columns) and files (name,
-// bytes, CRC-32). Doubles are written with 17 digits, which read back as the same bits.
+// manifest.json: format, version, step, next_sample (of the mixture), tokens, loss, grad_norm,
+// valid_loss and its step (where there is one), spikes (train/guard.h), the shape, rope_pairs
+// [L][K][P], global_batch, micro_batch, sum_groups, base and tokenizer directories, the tokenizer's
+// SHA-256, the data's fingerprint, tensors (name, offset in the flat vector, rows, columns) and
+// files (name, bytes, CRC-32). Doubles are written with 17 digits, which read back as the same
+// bits.
 //
 //     Checkpoint checkpoint;
 //     TRY(checkpoint_open(&checkpoint, dir));      // the manifest; files are there, of their size
@@ -26,6 +27,7 @@
 #include "base/json.h"
 #include "model/model.h"
 #include "train/config.h"
+#include "train/guard.h"
 #include "train/partition.h"
 
 // Where a run is, besides its numbers.
@@ -34,6 +36,7 @@ typedef struct Progress {
     double loss, grad_norm; // of that step; NaN before the first
     double valid_loss;      // the newest; NaN before the first
     int valid_step;         // when; -1 before the first
+    GuardSpikes spikes;
 } Progress;
 
 typedef struct CheckpointFile {
@@ -93,6 +96,13 @@ Status checkpoint_create_model(Model *out, const Checkpoint *checkpoint);
 // moments to m and v [own_count] (both NULL: left out).
 Status checkpoint_read(const Checkpoint *checkpoint, const Partition *partition, float *params,
                        float *m, float *v);
+
+// Both with the numbers. The model alone, for export:
+Status checkpoint_load_model(Model *out, const Checkpoint *checkpoint);
+
+// SHA-256 of parameters and both moments as one rank would hold them: equal for two checkpoints if
+// and only if the runs go on alike, whatever the ranks that wrote them.
+Status checkpoint_digest(char out[SHA256_HEX_BYTES], const Checkpoint *checkpoint);
 
 void checkpoint_close(Checkpoint *checkpoint);
 

@@ -11,6 +11,7 @@
 #include "train/prepare.h"
 #include "train/resume.h"
 #include "train/run_lock.h"
+#include "train/stall.h"
 #include "train/stop.h"
 
 #include <math.h>
@@ -118,6 +119,9 @@ static Status write_run_json(const Run *run)
         return fail(FAILED, "run.json: no memory, or the run's name is not UTF-8");
     if (!isnan(run->original_loss))
         json_object_set_new(root, "original_valid_loss", json_real(run->original_loss));
+    if (config->data.pretraining_tokens > 0)
+        json_object_set_new(root, "pretraining_tokens",
+                            json_integer((json_int_t)config->data.pretraining_tokens));
     recall_run_json(root, run);
     char path[PATH_BYTES];
     Status status = file_join(path, run->dir, "run.json");
@@ -129,6 +133,7 @@ static Status write_run_json(const Run *run)
 
 static Status export_model(const Run *run, const Model *model)
 {
+    stall_phase("export", 0);
     char dir[PATH_BYTES];
     TRY(file_join(dir, run->dir, "model"));
     const ModelConfig *from = &run->config.model;
@@ -163,6 +168,9 @@ static Status train_model(Run *run, Model *model)
     Status status = run->comm.rank == 0 ? open_metrics(run, &metrics) : OK;
     TRY_GOTO(release_trainer, comm_agree(&run->comm, status));
     status = loop_run(&trainer);
+    if (trainer.progress.spikes.n_skipped > 0)
+        log_info("%lld of %d steps skipped: their gradient was a spike (train.skip_spikes)",
+                 (long long)trainer.progress.spikes.n_skipped, trainer.progress.step);
     if (status == STOPPED)
         log_info("stopped by %s after step %d, which is saved; the same command goes on from there",
                  fail_text(), trainer.progress.step);
@@ -205,15 +213,10 @@ static bool is_finished(const Run *run)
            file_join(path, run->dir, "model/config.json") == OK && file_exists(path);
 }
 
-static Status run_all(Run *run)
+// All of the run's work, from wherever it starts. Collective.
+static Status work(Run *run)
 {
     Model model = {0};
-    TRY(find_start(run));
-    if (!comm_all(&run->comm, !is_finished(run))) {
-        log_info("%s is finished: %d steps; raise train.steps to go on", run->dir,
-                 run->config.train.steps);
-        return OK;
-    }
     if (run->comm.rank == 0)
         plan_print(stderr, &run->plan, &run->config);
     TRY(comm_agree(&run->comm, prepare_tokenizer_sha256(run->tokenizer_sha256, &run->config)));
@@ -224,6 +227,38 @@ static Status run_all(Run *run)
                  (double)plan_peak_resident_bytes() / (1 << 20),
                  (double)plan_peak_bytes(&run->plan) / (1 << 20));
     model_release(&model);
+    return status;
+}
+
+// Watches over the ranks from here on. Collective.
+static Status watch_ranks(const Run *run)
+{
+    const Comm *comm = &run->comm;
+    char(*hosts)[COMM_HOST_BYTES] = calloc((size_t)comm->size, COMM_HOST_BYTES);
+    TRY(comm_agree(comm, hosts != NULL ? OK : fail(FAILED, "no memory for %d hosts", comm->size)));
+    comm_gather_hosts(comm, hosts);
+    const StallWatch watch = {.run_dir = run->dir,
+                              .rank = comm->rank,
+                              .size = comm->size,
+                              .hosts = (const char(*)[COMM_HOST_BYTES])hosts,
+                              .minutes = run->config.run.stall_minutes};
+    const Status status = comm_agree(comm, stall_start(&watch));
+    free(hosts);
+    return status;
+}
+
+static Status run_all(Run *run)
+{
+    TRY(find_start(run));
+    if (!comm_all(&run->comm, !is_finished(run))) {
+        log_info("%s is finished: %d steps; raise train.steps to go on", run->dir,
+                 run->config.train.steps);
+        return OK;
+    }
+    Status status = watch_ranks(run);
+    if (status == OK)
+        status = work(run);
+    stall_stop();
     return status;
 }
 
@@ -266,7 +301,7 @@ static Status parse_and_run(const Comm *comm, int argc, char **argv)
     Run run = {.comm = *comm, .original_loss = NAN};
     char *overrides[MOST_OVERRIDES];
     int n_overrides = config_take_overrides(overrides, MOST_OVERRIDES, &argc, argv);
-    bool dry_run = false;
+    bool dry_run = false, help_config = false;
     const char *resume = "auto";
     const Option options[] = {
         {"resume", OPTION_STRING, &resume, "MODE",
@@ -275,11 +310,18 @@ static Status parse_and_run(const Comm *comm, int argc, char **argv)
          0, 0, false},
         {"dry-run", OPTION_FLAG, &dry_run, NULL, "print model, work and memory; run nothing", 0, 0,
          false},
+        {"help-config", OPTION_FLAG, &help_config, NULL,
+         "show every key of CONFIG: meaning, bounds, unit, default", 0, 0, false},
     };
     Arguments rest;
-    TRY(options_parse(&rest, &cmd_train, options, 2, argc, argv));
+    TRY(options_parse(&rest, &cmd_train, options, sizeof options / sizeof options[0], argc, argv));
     if (rest.help_shown)
         return OK;
+    if (help_config) {
+        if (comm->rank == 0)
+            config_print_reference(stdout);
+        return OK;
+    }
     if (rest.n_words != 1)
         return fail(BAD_INPUT, "train needs one CONFIG, got %d; see mha2mla train --help",
                     rest.n_words);
@@ -298,7 +340,8 @@ static Status run_train(int argc, char **argv)
 const Command cmd_train = {
     .name = "train",
     .summary = "convert a model and heal it, or train it as it is",
-    .usage = "CONFIG [--section.key=value ...] [--resume auto|require|never] [--dry-run]",
+    .usage = "CONFIG [--section.key=value ...] [--resume auto|require|never] [--dry-run] "
+             "[--help-config]",
     .example = "mpirun -n 2 mha2mla train configs/demo.yaml --model.convert.d_kv=12 "
                "--run.name=demo-dkv12",
     .run = run_train,

@@ -1,6 +1,7 @@
 #include "train/comm.h"
 
 #include "base/log.h"
+#include "train/stall.h"
 
 #include <limits.h>
 #include <mpi.h>
@@ -22,6 +23,15 @@ static void must(int code, const char *what)
     fprintf(stderr, "mha2mla: %s failed: %.*s\n", what, length, reason);
     MPI_Abort(MPI_COMM_WORLD, FAILED);
 }
+
+// A call in which the rank may wait for others, which the watchdog is told.
+#define AWAIT(call, what)                                                                          \
+    do {                                                                                           \
+        stall_wait_begin();                                                                        \
+        const int await_code_ = (call);                                                            \
+        stall_wait_end();                                                                          \
+        must(await_code_, what);                                                                   \
+    } while (0)
 
 Status comm_start(Comm *out)
 {
@@ -75,7 +85,7 @@ Status comm_agree(const Comm *comm, Status own)
                     : own == STOPPED ? comm->size + comm->rank
                                      : comm->rank,
                     own == OK ? -1 : 0};
-    must(MPI_Allreduce(MPI_IN_PLACE, ranks, 2, MPI_INT, MPI_MIN, MPI_COMM_WORLD), "agreement");
+    AWAIT(MPI_Allreduce(MPI_IN_PLACE, ranks, 2, MPI_INT, MPI_MIN, MPI_COMM_WORLD), "agreement");
     if (ranks[0] == INT_MAX)
         return OK;
     const int first = ranks[0] % comm->size;
@@ -89,7 +99,7 @@ Status comm_agree(const Comm *comm, Status own)
             fail_write_prefix("rank %d on %s", comm->rank, comm->host);
         snprintf(cause.text, sizeof cause.text, "%s", fail_text());
     }
-    must(MPI_Bcast(&cause, (int)sizeof cause, MPI_BYTE, first, MPI_COMM_WORLD), "agreement");
+    AWAIT(MPI_Bcast(&cause, (int)sizeof cause, MPI_BYTE, first, MPI_COMM_WORLD), "agreement");
     return fail((Status)cause.kind, "%s", cause.text);
 }
 
@@ -97,8 +107,15 @@ bool comm_all(const Comm *comm, bool own)
 {
     int all = own;
     if (comm->size > 1)
-        must(MPI_Allreduce(MPI_IN_PLACE, &all, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD), "agreement");
+        AWAIT(MPI_Allreduce(MPI_IN_PLACE, &all, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD), "agreement");
     return all != 0;
+}
+
+void comm_gather_hosts(const Comm *comm, char (*hosts)[COMM_HOST_BYTES])
+{
+    AWAIT(MPI_Allgather(comm->host, COMM_HOST_BYTES, MPI_CHAR, hosts, COMM_HOST_BYTES, MPI_CHAR,
+                        MPI_COMM_WORLD),
+          "gathering of hosts");
 }
 
 static void reduce_doubles(const Comm *comm, double *values, int64_t count, MPI_Op op)
@@ -108,8 +125,8 @@ static void reduce_doubles(const Comm *comm, double *values, int64_t count, MPI_
     const int64_t most = comm->message_bytes / (int64_t)sizeof(double);
     for (int64_t first = 0; first < count; first += most) {
         int n = (int)(count - first < most ? count - first : most);
-        must(MPI_Allreduce(MPI_IN_PLACE, values + first, n, MPI_DOUBLE, op, MPI_COMM_WORLD),
-             "all-reduce");
+        AWAIT(MPI_Allreduce(MPI_IN_PLACE, values + first, n, MPI_DOUBLE, op, MPI_COMM_WORLD),
+              "all-reduce");
     }
 }
 
@@ -130,7 +147,7 @@ void comm_broadcast(const Comm *comm, void *bytes, int64_t size_bytes, int root)
     const int64_t most = comm->message_bytes;
     for (int64_t first = 0; first < size_bytes; first += most) {
         int n = (int)(size_bytes - first < most ? size_bytes - first : most);
-        must(MPI_Bcast((char *)bytes + first, n, MPI_BYTE, root, MPI_COMM_WORLD), "broadcast");
+        AWAIT(MPI_Bcast((char *)bytes + first, n, MPI_BYTE, root, MPI_COMM_WORLD), "broadcast");
     }
 }
 
@@ -144,9 +161,9 @@ void comm_send(const Comm *comm, const void *bytes, int64_t size_bytes, int to)
 {
     CHECK(to != comm->rank, "rank %d sends to itself", to);
     for (int64_t first = 0; first < size_bytes; first += PIECE_BYTES)
-        must(MPI_Send((const char *)bytes + first, piece_of(size_bytes, first), MPI_BYTE, to, 0,
-                      MPI_COMM_WORLD),
-             "send");
+        AWAIT(MPI_Send((const char *)bytes + first, piece_of(size_bytes, first), MPI_BYTE, to, 0,
+                       MPI_COMM_WORLD),
+              "send");
 }
 
 void comm_receive(const Comm *comm, void *bytes, int64_t size_bytes, int from)
@@ -154,9 +171,9 @@ void comm_receive(const Comm *comm, void *bytes, int64_t size_bytes, int from)
     char dropped[PIECE_BYTES];
     CHECK(from != comm->rank, "rank %d receives from itself", from);
     for (int64_t first = 0; first < size_bytes; first += PIECE_BYTES)
-        must(MPI_Recv(bytes != NULL ? (char *)bytes + first : dropped, piece_of(size_bytes, first),
-                      MPI_BYTE, from, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE),
-             "receive");
+        AWAIT(MPI_Recv(bytes != NULL ? (char *)bytes + first : dropped, piece_of(size_bytes, first),
+                       MPI_BYTE, from, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE),
+              "receive");
 }
 
 int comm_sender(const Comm *comm, bool wait)
@@ -166,7 +183,7 @@ int comm_sender(const Comm *comm, bool wait)
     if (comm->size == 1)
         return -1;
     if (wait)
-        must(MPI_Probe(MPI_ANY_SOURCE, 0, MPI_COMM_WORLD, &found), "probe");
+        AWAIT(MPI_Probe(MPI_ANY_SOURCE, 0, MPI_COMM_WORLD, &found), "probe");
     else
         must(MPI_Iprobe(MPI_ANY_SOURCE, 0, MPI_COMM_WORLD, &is_there, &found), "probe");
     return is_there ? found.MPI_SOURCE : -1;
@@ -245,9 +262,9 @@ void comm_reduce_scatter(const Comm *comm, float *sum, const float *bucket, int6
         if (comm->rank >= n_senders)
             comm->counts[rank] = 0;
     }
-    must(MPI_Alltoallv(bucket, comm->counts, comm->offsets, MPI_FLOAT, received, comm->from_counts,
-                       comm->from_offsets, MPI_FLOAT, MPI_COMM_WORLD),
-         "reduce-scatter");
+    AWAIT(MPI_Alltoallv(bucket, comm->counts, comm->offsets, MPI_FLOAT, received, comm->from_counts,
+                        comm->from_offsets, MPI_FLOAT, MPI_COMM_WORLD),
+          "reduce-scatter");
     add_rows(sum, received, own, n_senders, fresh);
 }
 
@@ -256,7 +273,7 @@ void comm_all_gather(const Comm *comm, float *bucket, int64_t count)
     if (comm->size == 1)
         return;
     set_shares(comm, count);
-    must(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, bucket, comm->counts, comm->offsets,
-                        MPI_FLOAT, MPI_COMM_WORLD),
-         "all-gather");
+    AWAIT(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, bucket, comm->counts, comm->offsets,
+                         MPI_FLOAT, MPI_COMM_WORLD),
+          "all-gather");
 }

@@ -16,9 +16,11 @@
 
 #include <stdint.h>
 
+enum { COMM_HOST_BYTES = 64 };
+
 typedef struct Comm {
     int rank, size;
-    char host[64];
+    char host[COMM_HOST_BYTES];
     int64_t message_bytes; // the most handed to MPI at once, whose counts are ints; tests lower it
     int *counts, *offsets; // owned [size]: the ranks' shares of a bucket, or what is sent of it
     int *from_counts, *from_offsets; // owned [size]: what arrives
@@ -42,6 +44,9 @@ Status comm_agree(const Comm *comm, Status own);
 
 // Whether it holds on all ranks.
 bool comm_all(const Comm *comm, bool own);
+
+// The hosts of all ranks.
+void comm_gather_hosts(const Comm *comm, char (*hosts)[COMM_HOST_BYTES]); // [size]
 
 // Sums over ranks, in place, on every rank.
 void comm_sum_doubles(const Comm *comm, double *values, int64_t count);

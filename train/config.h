@@ -29,7 +29,8 @@ typedef struct RunConfig {
     char *dir;
     int64_t seed;
     DType export_dtype;
-    double max_minutes; // from the program's start; 0: no limit
+    double max_minutes;   // from the program's start; 0: no limit
+    double stall_minutes; // train/stall.h; 0: off
 } RunConfig;
 
 typedef struct InitConfig { // a model from random weights
@@ -65,6 +66,7 @@ typedef struct ValidationConfig {
 
 typedef struct DataConfig {
     int seq_len;
+    double pretraining_tokens; // of the base model; 0: not known
     SourceSpec *sources;
     int n_sources;
     ValidationConfig validation;
@@ -78,9 +80,12 @@ typedef struct OptimConfig {
 
 typedef struct TrainConfig {
     int steps;
-    int global_batch; // sequences of a step over all ranks
-    int micro_batch;  // sequences a rank runs at once; divides global_batch
-    int sum_groups;   // of micro-batches (train/turns.h); 0: one for each
+    double fraction;    // the budget as the file gives it; 0 once `steps` follows from it
+    int global_batch;   // sequences of a step over all ranks
+    int micro_batch;    // sequences a rank runs at once; divides global_batch
+    int sum_groups;     // of micro-batches (train/turns.h); 0: one for each
+    double skip_spikes; // train/guard.h; 0: off
+    int spike_window;   // steps
 } TrainConfig;
 
 typedef enum SaveFailure { SAVE_FAILURE_CONTINUE, SAVE_FAILURE_STOP } SaveFailure;

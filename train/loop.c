@@ -8,18 +8,21 @@
 #include "base/log.h"
 #include "optim/adamw.h"
 #include "optim/clip.h"
+#include "train/guard.h"
+#include "train/stall.h"
 #include "train/stop.h"
 
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 _Static_assert((int)COMM_SHARE_BLOCK == (int)CLIP_BLOCK,
                "shares are cut where blocks of squares are");
 
 // What the ranks sum up once a step: squares of the gradient's blocks, bucket by bucket, then the
-// losses of the micro-batches.
+// losses of the micro-batches, then how long each rank has waited for data.
 static int64_t n_square_sums(const Partition *partition)
 {
     int64_t n = 0;
@@ -51,9 +54,11 @@ void loop_place(TrainerMemory *memory, const ModelShape *shape, const Partition 
     transformer_place(&memory->ws, &memory->activations, &memory->scratch, shape, B, T, n_threads,
                       true);
     batch_place(&memory->batch, &memory->scratch, B, T);
+    prefetch_place(&memory->ahead, &memory->scratch, B, T);
     memory->received = arena_floats(&memory->communication, most_received(partition, turns));
     memory->sums = arena_place(&memory->communication,
-                               n_square_sums(partition) + turns->n_micro_batches, sizeof(double));
+                               n_square_sums(partition) + turns->n_micro_batches + turns->n_ranks,
+                               sizeof(double));
 }
 
 static Status allocate_memory(TrainerMemory *memory, const ModelShape *shape,
@@ -150,6 +155,7 @@ void loop_release(Trainer *t)
 {
     saver_close(&t->saver);
     validation_close(&t->validation);
+    prefetch_stop(t->prefetch);
     mixture_close(t->mixture);
     json_decref(t->data_fingerprint);
     params_release(&t->grads);
@@ -178,6 +184,7 @@ static Status validate(Trainer *t)
 {
     const int step = t->progress.step;
     double loss;
+    stall_phase("validation", step);
     TRY(validation_loss(&loss, &t->validation, t->comm, &t->memory.ws, &t->memory.batch, t->model));
     t->progress.valid_loss = loss;
     t->progress.valid_step = step;
@@ -187,7 +194,7 @@ static Status validate(Trainer *t)
 
 static int64_t n_sums(const Trainer *t)
 {
-    return n_square_sums(&t->partition) + t->turns.n_micro_batches;
+    return n_square_sums(&t->partition) + t->turns.n_micro_batches + t->turns.n_ranks;
 }
 
 static int64_t first_sample(const Trainer *t, int step, int micro_batch)
@@ -196,39 +203,51 @@ static int64_t first_sample(const Trainer *t, int step, int micro_batch)
     return (int64_t)(step - 1) * train->global_batch + (int64_t)micro_batch * train->micro_batch;
 }
 
-// Reads micro-batch m of a step.
+// Lets a thread read this rank's micro-batches ahead, from a step on, in the order of accumulate().
+static Status read_ahead(Trainer *t, int first_step)
+{
+    const TrainConfig *train = &t->config->train;
+    int *own = calloc((size_t)t->turns.n_micro_batches, sizeof *own), n_own = 0;
+    if (own == NULL)
+        return fail(FAILED, "no memory for %d micro-batches", t->turns.n_micro_batches);
+    for (int round = 0; round < t->turns.n_rounds; round++) {
+        int first, count;
+        turns_group(&t->turns, round, t->comm->rank, &first, &count);
+        for (int m = first; m < first + count; m++)
+            own[n_own++] = m;
+    }
+    const PrefetchOrder order = {first_step, train->steps, train->global_batch, own, n_own};
+    const Status status = prefetch_start(&t->prefetch, t->mixture, &t->memory.ahead, &order);
+    free(own);
+    return status;
+}
+
+// Takes micro-batch m of a step.
 static Status batch(Trainer *t, int step, int m)
 {
-    for (int b = 0; b < t->memory.batch.B; b++) {
-        TRY(mixture_read(t->mixture, first_sample(t, step, m) + b, t->memory.batch.sample));
-        batch_set(&t->memory.batch, b);
-    }
+    stall_phase("batch", step);
+    int64_t first;
+    TRY(prefetch_next(t->prefetch, &t->batch, &first));
+    CHECK(first == first_sample(t, step, m), "step %d, micro-batch %d: sample %lld", step, m,
+          (long long)first);
     return OK;
 }
 
-// Leaves the loss among the step's sums and the gradient at the head for backward. Names the
-// samples of a loss that is no number.
-static Status forward(Trainer *t, int step, int m)
+// Leaves the loss among the step's sums and the gradient at the head for backward.
+static void forward(Trainer *t, int step, int m)
 {
     TrainerMemory *mem = &t->memory;
     float scale = 1.0f / (float)step_tokens(t);
-    transformer_forward(&mem->ws, t->model, mem->batch.inputs, NULL);
-    double loss = transformer_loss(&mem->ws, t->model, mem->batch.targets, scale, &t->grads);
-    mem->sums[n_square_sums(&t->partition) + m] = loss;
-    if (isfinite(loss))
-        return OK;
-    char sample[256];
-    int64_t first = first_sample(t, step, m);
-    mixture_describe(t->mixture, first, sample, sizeof sample);
-    return fail(FAILED,
-                "step %d: loss is %g in samples %lld to %lld (first: %s); weights are unchanged; "
-                "lower optim.lr or look at these samples",
-                step, fabs(loss), (long long)first, (long long)first + mem->batch.B - 1, sample);
+    stall_phase("forward", step);
+    transformer_forward(&mem->ws, t->model, t->batch->inputs, NULL);
+    mem->sums[n_square_sums(&t->partition) + m] =
+        transformer_loss(&mem->ws, t->model, t->batch->targets, scale, &t->grads);
 }
 
-static void backward(Trainer *t)
+static void backward(Trainer *t, int step)
 {
-    transformer_backward(&t->memory.ws, t->model, t->memory.batch.inputs, &t->grads);
+    stall_phase("backward", step);
+    transformer_backward(&t->memory.ws, t->model, t->batch->inputs, &t->grads);
 }
 
 // Batch, forward and backward of this rank's group; the gradients of its micro-batches add up.
@@ -239,8 +258,8 @@ static Status accumulate(Trainer *t, int step, int round)
     memset(t->memory.flat_grads, 0, (size_t)t->grads.count * sizeof(float));
     for (int m = first; m < first + count; m++) {
         TRY(batch(t, step, m));
-        TRY(forward(t, step, m));
-        backward(t);
+        forward(t, step, m);
+        backward(t, step);
     }
     return OK;
 }
@@ -254,8 +273,9 @@ static float *own_sum(const Trainer *t, const Bucket *bucket)
 }
 
 // Adds the round's groups to the sums, each rank for its shares.
-static void reduce(Trainer *t, int round)
+static void reduce(Trainer *t, int step, int round)
 {
+    stall_phase("reduce", step);
     for (int i = 0; i < t->partition.n_buckets; i++) {
         const Bucket *bucket = &t->partition.buckets[i];
         comm_reduce_scatter(t->comm, own_sum(t, bucket), t->memory.flat_grads + bucket->first,
@@ -272,7 +292,8 @@ static double sum_up(const double *values, int64_t count)
     return sum;
 }
 
-// After the last round: the step's mean loss and global norm, on all ranks alike.
+// After the last round: the step's mean loss and global norm and the longest wait for data, on all
+// ranks alike.
 static void measure(Trainer *t, StepReport *report)
 {
     double *squares = t->memory.sums;
@@ -284,22 +305,94 @@ static void measure(Trainer *t, StepReport *report)
         clip_sum_squares(squares + own_block, own_sum(t, bucket), bucket->own_count);
         first_block += clip_n_blocks(bucket->count);
     }
+    double *waits = squares + n_squares + t->turns.n_micro_batches;
+    waits[t->comm->rank] = report->data_wait_s;
     comm_sum_doubles(t->comm, t->memory.sums, n_sums(t));
+    for (int rank = 0; rank < t->comm->size; rank++)
+        report->data_wait_s = fmax(report->data_wait_s, waits[rank]);
     report->grad_norm = sqrt(sum_up(squares, n_squares));
     report->loss = sum_up(squares + n_squares, t->turns.n_micro_batches) / (double)step_tokens(t);
 }
 
-// Every rank sees the same norm, so every rank decides the same.
-static Status guard(const Trainer *t, const StepReport *report)
+// Runs this rank's micro-batches of a step alone: their losses, norms and the rank go to their
+// places in traced [3, micro-batches].
+static Status trace_own(Trainer *t, int step, double *traced)
 {
-    if (isfinite(report->grad_norm))
-        return OK;
-    int64_t first = (int64_t)(report->step - 1) * t->config->train.global_batch;
-    return fail(FAILED,
-                "step %d: gradient norm is %g (loss %g) in samples %lld to %lld; weights are "
-                "unchanged; lower optim.lr or look at these samples",
-                report->step, fabs(report->grad_norm), report->loss, (long long)first,
-                (long long)first + t->config->train.global_batch - 1);
+    const int n = t->turns.n_micro_batches;
+    double *squares = t->memory.sums;
+    for (int round = 0; round < t->turns.n_rounds; round++) {
+        int first, count;
+        turns_group(&t->turns, round, t->comm->rank, &first, &count);
+        for (int m = first; m < first + count; m++) {
+            memset(t->memory.flat_grads, 0, (size_t)t->grads.count * sizeof(float));
+            TRY(batch(t, step, m));
+            forward(t, step, m);
+            backward(t, step);
+            traced[m] = squares[n_square_sums(&t->partition) + m] /
+                        (double)(t->memory.batch.B * t->memory.batch.T);
+            clip_sum_squares(squares, t->memory.flat_grads, t->grads.count);
+            traced[n + m] = sqrt(sum_up(squares, clip_n_blocks(t->grads.count)));
+            traced[2 * n + m] = t->comm->rank;
+        }
+    }
+    return OK;
+}
+
+// What the trace of all ranks says, as an error.
+static Status report_trace(const Trainer *t, const StepReport *report, const double *traced,
+                           GuardMicroBatch *micro_batches)
+{
+    const int n = t->turns.n_micro_batches;
+    for (int m = 0; m < n; m++) {
+        GuardMicroBatch *to = &micro_batches[m];
+        *to = (GuardMicroBatch){.rank = (int)traced[2 * n + m],
+                                .first_sample = first_sample(t, report->step, m),
+                                .n_samples = t->memory.batch.B,
+                                .loss = traced[m],
+                                .grad_norm = traced[n + m]};
+        mixture_describe(t->mixture, to->first_sample, to->source, sizeof to->source);
+    }
+    char name[64], path[PATH_BYTES];
+    snprintf(name, sizeof name, "nonfinite-step-%d.json", report->step);
+    TRY(file_join(path, t->context.run_dir, name));
+    const GuardTrace trace = {.step = report->step,
+                              .loss = report->loss,
+                              .grad_norm = report->grad_norm,
+                              .micro_batches = micro_batches,
+                              .count = n,
+                              .file = path};
+    return guard_report_nonfinite(&trace, t->comm->rank == 0);
+}
+
+// The step is not finite: why. The weights are those before it, the gradients are lost.
+static Status trace_nonfinite(Trainer *t, const StepReport *report)
+{
+    const int n = t->turns.n_micro_batches;
+    double *traced = calloc((size_t)n * 3, sizeof *traced);
+    GuardMicroBatch *micro_batches = calloc((size_t)n, sizeof *micro_batches);
+    Status status = traced != NULL && micro_batches != NULL
+                        ? trace_own(t, report->step, traced)
+                        : fail(FAILED,
+                               "step %d: loss or gradient is not finite, and no memory to "
+                               "trace why",
+                               report->step);
+    TRY_GOTO(release, comm_agree(t->comm, status));
+    comm_sum_doubles(t->comm, traced, (int64_t)n * 3);
+    status = comm_agree(t->comm, report_trace(t, report, traced, micro_batches));
+release:
+    free(micro_batches);
+    free(traced);
+    return status;
+}
+
+// Every rank sees the same norm, so every rank decides the same.
+static Status guard(Trainer *t, StepReport *report)
+{
+    const TrainConfig *train = &t->config->train;
+    if (!isfinite(report->grad_norm) || !isfinite(report->loss))
+        return trace_nonfinite(t, report);
+    return guard_check_spike(&report->is_skipped, &t->progress.spikes, report->step,
+                             report->grad_norm, train->skip_spikes, train->spike_window);
 }
 
 static void update(Trainer *t, const StepReport *report)
@@ -307,11 +400,13 @@ static void update(Trainer *t, const StepReport *report)
     const OptimConfig *optim = &t->config->optim;
     double scale = clip_scale(report->grad_norm, optim->clip);
     float *params = t->model->params.flat;
+    const int n_updates = report->step - (int)t->progress.spikes.n_skipped;
+    stall_phase("update", report->step);
     for (int i = 0; i < t->partition.n_buckets; i++) {
         const Bucket *bucket = &t->partition.buckets[i];
         adamw_update(params + bucket->own_first, t->memory.m + bucket->moments_first,
                      t->memory.v + bucket->moments_first, own_sum(t, bucket), bucket->own_count,
-                     &optim->adamw, report->lr, scale, report->step);
+                     &optim->adamw, report->lr, scale, n_updates);
     }
     gather_params(t);
 }
@@ -319,7 +414,7 @@ static void update(Trainer *t, const StepReport *report)
 // STOPPED after a whole step, too, if a stop is asked for.
 static Status train_step(Trainer *t, int step)
 {
-    double start_s = log_seconds();
+    const double start_s = log_seconds(), waited_s = prefetch_wait_s(t->prefetch);
     StepReport report = {
         .step = step,
         .tokens = step * step_tokens(t),
@@ -328,13 +423,15 @@ static Status train_step(Trainer *t, int step)
     memset(t->memory.sums, 0, (size_t)n_sums(t) * sizeof(double));
     for (int round = 0; round < t->turns.n_rounds; round++) {
         TRY(comm_agree(t->comm, accumulate(t, step, round)));
-        reduce(t, round);
+        reduce(t, step, round);
         TRY(saver_poll(&t->saver));
     }
+    report.data_wait_s = prefetch_wait_s(t->prefetch) - waited_s;
     measure(t, &report);
     TRY(guard(t, &report));
     TRY(saver_finish(&t->saver)); // of the state that changes now
-    update(t, &report);
+    if (!report.is_skipped)
+        update(t, &report);
     t->progress.step = step;
     t->progress.loss = report.loss;
     t->progress.grad_norm = report.grad_norm;
@@ -345,6 +442,7 @@ static Status train_step(Trainer *t, int step)
 
 static Status save(Trainer *t)
 {
+    stall_phase("save", t->progress.step);
     TRY(saver_finish(&t->saver)); // its text would hide that of the metrics
     Status ready = comm_agree(t->comm, metrics_sync(t->context.metrics));
     return saver_begin(&t->saver, &t->progress, ready);
@@ -396,9 +494,33 @@ static Status finish_after(Trainer *t, Status status)
     return fail(status, "%s", text);
 }
 
+// What the steps read of each source, in one line each; beforehand only of those they read again.
+static Status report_epochs(const Trainer *t, bool is_over)
+{
+    const int n_sources = mixture_n_sources(t->mixture), steps = t->config->train.steps;
+    SourceEpochs *epochs = calloc((size_t)n_sources, sizeof *epochs);
+    if (epochs == NULL)
+        return fail(FAILED, "no memory for %d sources", n_sources);
+    mixture_epochs(t->mixture, (int64_t)steps * t->config->train.global_batch, epochs);
+    for (int i = 0; i < n_sources && steps > 0; i++) {
+        if (is_over)
+            log_info("%s: %lld samples read, %.3g epochs", epochs[i].name,
+                     (long long)epochs[i].n_samples, epochs[i].epochs);
+        else if (epochs[i].epochs > 1)
+            log_warn("%s will be read %.3g times over in this run; more text, a smaller weight or "
+                     "fewer steps avoid it",
+                     epochs[i].name, epochs[i].epochs);
+    }
+    free(epochs);
+    return OK;
+}
+
 Status loop_run(Trainer *t)
 {
-    Status status = comm_agree(t->comm, stop_check());
+    Status status = report_epochs(t, false);
+    if (status == OK)
+        status = read_ahead(t, t->progress.step + 1);
+    status = comm_agree(t->comm, status == OK ? stop_check() : status);
     if (status == OK)
         status = settle(t);
     while (status == OK && t->progress.step < t->config->train.steps) {
@@ -408,5 +530,6 @@ Status loop_run(Trainer *t)
     }
     if (status == STOPPED)
         return save_and_stop(t);
-    return finish_after(t, status);
+    status = finish_after(t, status);
+    return status == OK ? comm_agree(t->comm, report_epochs(t, true)) : status;
 }

@@ -14,6 +14,7 @@
 #include "base/arena.h"
 #include "data/batch.h"
 #include "data/mixture.h"
+#include "data/prefetch.h"
 #include "model/transformer.h"
 #include "train/comm.h"
 #include "train/config.h"
@@ -32,7 +33,8 @@ typedef struct TrainerMemory {
     float *received;   // [of the largest bucket]
     double *sums;      // [n_sums], see below
     Workspace ws;
-    Batch batch;
+    Batch batch; // of validation
+    PrefetchMemory ahead;
 } TrainerMemory;
 
 // What the loop borrows from the run.
@@ -54,6 +56,8 @@ typedef struct Trainer {
     TrainerMemory memory;
     Params grads;
     Mixture *mixture;
+    Prefetch *prefetch; // reads the mixture while loop_run() is at work
+    const Batch *batch; // borrowed from it: the micro-batch at hand
     Validation validation;
     json_t *data_fingerprint; // owned
     Saver saver;

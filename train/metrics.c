@@ -172,13 +172,21 @@ static void print_step(Metrics *metrics, const StepReport *report, double valid_
     int64_t left_s =
         (int64_t)((now_s - metrics->start_s) / n_done * (metrics->n_steps - report->step));
     fprintf(stderr,
-            "%sstep %d/%d  loss %.4f%s  norm %.3f  lr %.2e  %.0f tokens/s  %lld:%02d:%02d "
-            "left%s",
+            "%sstep %d/%d  loss %.4f%s  norm %.3f  lr %.2e  %.0f tokens/s  data %.1f %%  "
+            "%lld:%02d:%02d left%s",
             metrics->is_terminal ? "\r\033[K" : "mha2mla: ", report->step, metrics->n_steps,
-            report->loss, valid, report->grad_norm, report->lr, rate, (long long)left_s / 3600,
+            report->loss, valid, report->grad_norm, report->lr, rate,
+            100 * report->data_wait_s / report->step_s, (long long)left_s / 3600,
             (int)(left_s / 60 % 60), (int)(left_s % 60),
             metrics->is_terminal && !is_last ? "" : "\n");
     metrics->line_open = metrics->is_terminal && !is_last;
+}
+
+static void end_live_line(Metrics *metrics)
+{
+    if (metrics->line_open)
+        fputc('\n', stderr);
+    metrics->line_open = false;
 }
 
 Status metrics_step(Metrics *metrics, const StepReport *report, double valid_loss)
@@ -188,17 +196,17 @@ Status metrics_step(Metrics *metrics, const StepReport *report, double valid_los
     double elapsed_s = metrics->earlier_s + log_seconds() - metrics->start_s;
     double rate = (double)report->tokens / report->step / report->step_s;
     print_step(metrics, report, valid_loss, rate);
-    return write_line(metrics, json_pack("{s:i, s:I, s:f, s:f, s:f, s:f, s:f}", "step",
-                                         report->step, "tokens", (json_int_t)report->tokens, "loss",
-                                         report->loss, "grad_norm", report->grad_norm, "lr",
-                                         report->lr, "tokens_per_s", rate, "elapsed_s", elapsed_s));
-}
-
-static void end_live_line(Metrics *metrics)
-{
-    if (metrics->line_open)
-        fputc('\n', stderr);
-    metrics->line_open = false;
+    json_t *line = json_pack("{s:i, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "step", report->step,
+                             "tokens", (json_int_t)report->tokens, "loss", report->loss,
+                             "grad_norm", report->grad_norm, "lr", report->lr, "tokens_per_s", rate,
+                             "data_wait_s", report->data_wait_s, "elapsed_s", elapsed_s);
+    if (report->is_skipped && line != NULL) {
+        end_live_line(metrics);
+        log_warn("step %d: skipped, its gradient norm %.4g is a spike", report->step,
+                 report->grad_norm);
+        json_object_set_new(line, "skipped", json_true());
+    }
+    return write_line(metrics, line);
 }
 
 Status metrics_validation(Metrics *metrics, int step, int64_t tokens, double valid_loss)

@@ -1,11 +1,13 @@
 // What a run says: metrics.jsonl in its directory, one object per line, and progress lines.
 //
 //     {"step": 10, "tokens": 20480, "loss": 3.21, "grad_norm": 0.93, "lr": 0.0001,
-//      "tokens_per_s": 5120.0, "elapsed_s": 4.1}
+//      "tokens_per_s": 5120.0, "data_wait_s": 0.00001, "elapsed_s": 4.1}
 //     {"step": 10, "tokens": 20480, "valid_loss": 3.05}
+//     {"step": 11, ..., "skipped": true}    a spike of the gradient (train/guard.h): no update
 //
 // tokens: trained on so far. loss: mean over the step's targets, nats per token, before the update.
-// grad_norm: global norm before clipping. valid_loss at step 0 is that of the model as converted.
+// grad_norm: global norm before clipping. data_wait_s: what the step waited for its samples, on the
+// rank that waited longest. valid_loss at step 0 is that of the model as converted.
 // elapsed_s: of all the run's lives, but for what was lost. A resumed run's file is cut back to the
 // step it goes on from, so no step appears twice; a line that a full disk refuses is kept and
 // written with the next one.
@@ -21,7 +23,9 @@ typedef struct StepReport {
     int step;
     int64_t tokens;
     double loss, grad_norm, lr;
-    double step_s; // duration of the step
+    double step_s;      // duration of the step
+    double data_wait_s; // of it spent on waiting for samples
+    bool is_skipped;    // a spike: no update
 } StepReport;
 
 typedef struct Metrics {
