@@ -55,6 +55,10 @@ until_it_says ' is not written, the newest is that of step '
 grep ' is not written' goes-on.log | grep -q 'No space left on device' ||
     die "no reason: $(grep ' is not written' goes-on.log)"
 [ -n "$(newest goes-on)" ] || die "the last good checkpoint is gone"
+for pid in $(ranks_of_job | cut -d' ' -f2); do
+    held=$(find "/proc/$pid/fd" -lname '*(deleted)' -lname '*checkpoints*')
+    [ -z "$held" ] || die "a file that was given up is held open: $(ls -l "$held")"
+done
 rm runs/filler*
 ends_with 0
 [ "$(newest goes-on)" = step-00000060 ] || die "no checkpoint at the end: $(ls runs/goes-on/checkpoints)"
