@@ -2,6 +2,7 @@
 #include "model/hf.h"
 #include "train/comm.h"
 #include "train/command.h"
+#include "train/inspect.h"
 #include "train/options.h"
 #include "train/resume.h"
 
@@ -21,6 +22,8 @@ static Status open_checkpoint(Checkpoint *out, const char *path, const Comm *com
     TRY(file_join(checkpoints, path, "checkpoints"));
     if (!file_is_dir(checkpoints)) {
         Checkpoint checkpoint;
+        if (!inspect_is_checkpoint(path))
+            return fail(BAD_INPUT, "%s: neither a checkpoint nor a run with checkpoints", path);
         TRY(checkpoint_open(&checkpoint, path));
         Status status = checkpoint_verify(&checkpoint, 0, 1);
         if (status == OK)

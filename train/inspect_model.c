@@ -20,7 +20,7 @@ static void print_attention(const ModelShape *s)
     putchar('\n');
 }
 
-static void print_shape(const ModelShape *s)
+void inspect_shape(const ModelShape *s)
 {
     inspect_label("layers");
     printf("%d, width %d, feed-forward %d\n", s->n_layers, s->d_model, s->d_ffn);
@@ -81,7 +81,7 @@ Status inspect_model(const char *dir)
         TRY(read_pairs(&pairs, &shape, dir));
     int64_t n_params = params_count(&shape);
     printf("%s: Hugging Face model, %s\n", dir, shape_is_mla(&shape) ? "converted" : "original");
-    print_shape(&shape);
+    inspect_shape(&shape);
     inspect_label("parameters");
     printf("%lld (%.2f M)\n", (long long)n_params, (double)n_params / 1e6);
     inspect_label("weights");

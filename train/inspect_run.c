@@ -2,20 +2,22 @@
 // is not read.
 #include "base/file.h"
 #include "base/json.h"
+#include "train/checkpoint.h"
 #include "train/inspect.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { MOST_STEPS = INT32_MAX };
 
 // The newest of each kind of line in metrics.jsonl.
-typedef struct Progress {
+typedef struct Newest {
     int64_t step, tokens, valid_step, best_step;
     double loss, tokens_per_s, elapsed_s; // of the last step
     double start_loss, best_loss, valid_loss;
-} Progress;
+} Newest;
 
 bool inspect_is_run(const char *dir)
 {
@@ -23,7 +25,7 @@ bool inspect_is_run(const char *dir)
     return file_join(path, dir, "run.json") == OK && file_exists(path);
 }
 
-static Status take_validation(Progress *p, const json_t *line, const char *where, int64_t step)
+static Status take_validation(Newest *p, const json_t *line, const char *where, int64_t step)
 {
     double loss;
     TRY(json_get_real(&loss, line, where, "valid_loss", -INFINITY, INFINITY));
@@ -38,7 +40,7 @@ static Status take_validation(Progress *p, const json_t *line, const char *where
     return OK;
 }
 
-static Status take_line(Progress *p, const json_t *line, const char *where)
+static Status take_line(Newest *p, const json_t *line, const char *where)
 {
     int64_t step;
     TRY(json_get_int(&step, line, where, "step", 0, MOST_STEPS));
@@ -51,9 +53,9 @@ static Status take_line(Progress *p, const json_t *line, const char *where)
     return json_get_real(&p->elapsed_s, line, where, "elapsed_s", 0, INFINITY);
 }
 
-static Status read_metrics(Progress *out, const char *path)
+static Status read_metrics(Newest *out, const char *path)
 {
-    Progress progress = {.loss = NAN, .start_loss = NAN, .best_loss = NAN, .valid_loss = NAN};
+    Newest progress = {.loss = NAN, .start_loss = NAN, .best_loss = NAN, .valid_loss = NAN};
     FileMap map;
     TRY(file_map(&map, path));
     Status status = OK;
@@ -147,7 +149,7 @@ static void print_loss(const char *what, double loss, int64_t step)
     putchar('\n');
 }
 
-static void print_progress(const Progress *p, const json_t *run, int64_t steps)
+static void print_progress(const Newest *p, const json_t *run, int64_t steps)
 {
     const int64_t elapsed_s = (int64_t)fmin(p->elapsed_s, 1e15);
     inspect_label("progress");
@@ -168,6 +170,26 @@ static void print_progress(const Progress *p, const json_t *run, int64_t steps)
         printf("  not measured yet\n");
 }
 
+// The finished ones, oldest first.
+static Status print_checkpoints(const char *dir)
+{
+    int *steps, n_steps, n_shown = 0;
+    TRY(checkpoint_list(&steps, &n_steps, dir));
+    for (int i = n_steps - 1; i >= 0; i--) {
+        char path[PATH_BYTES], manifest[PATH_BYTES];
+        if (checkpoint_path(path, dir, steps[i]) != OK ||
+            file_join(manifest, path, "manifest.json") != OK || !file_exists(manifest))
+            continue;
+        if (n_shown++ == 0)
+            inspect_label("checkpoints");
+        printf("%s%d", n_shown > 1 ? ", " : "of step ", steps[i]);
+    }
+    if (n_shown > 0)
+        putchar('\n');
+    free(steps);
+    return OK;
+}
+
 // Only a model directory that has its config.json is complete.
 static Status print_result(const char *dir)
 {
@@ -184,7 +206,7 @@ static Status print_run(const json_t *run, const char *path, const char *dir)
     const char *format, *name;
     char metrics[PATH_BYTES];
     int64_t steps;
-    Progress progress;
+    Newest progress;
     TRY(json_get_string(&format, run, path, "format"));
     if (strcmp(format, "mha2mla-run") != 0)
         return fail(BAD_INPUT, "%s: its format is '%.64s', not 'mha2mla-run'", path, format);
@@ -198,6 +220,7 @@ static Status print_run(const json_t *run, const char *path, const char *dir)
     TRY(print_model(run, path));
     TRY(print_budget(run, path, steps));
     print_progress(&progress, run, steps);
+    TRY(print_checkpoints(dir));
     return print_result(dir);
 }
 
