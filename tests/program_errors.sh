@@ -64,7 +64,7 @@ put() {
 refuses 2 "no command is given; see mha2mla --help"
 refuses 2 "unknown command 'trian', did you mean 'train'?" trian
 refuses 2 "unknown command 'xyzzy'; see mha2mla --help" xyzzy
-for command in tokenize score convert plan train eval compare inspect; do
+for command in tokenize score convert plan train sweep eval compare inspect; do
     refuses 2 "$command: unknown option --hlep; did you mean --help?" $command --hlep
     refuses 2 "$command: unknown option --zzz=3; see mha2mla $command --help" $command --zzz=3
 done

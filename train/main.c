@@ -9,7 +9,7 @@
 #include <string.h>
 
 static const Command *const commands[] = {
-    &cmd_tokenize, &cmd_score, &cmd_convert, &cmd_plan,
+    &cmd_tokenize, &cmd_score, &cmd_convert, &cmd_plan,    &cmd_sweep,
     &cmd_train,    &cmd_eval,  &cmd_compare, &cmd_inspect,
 };
 
