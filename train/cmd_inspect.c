@@ -18,7 +18,8 @@ static Status run(int argc, char **argv)
     const Option options[] = {
         {"tokenizer", OPTION_STRING, &tokens.tokenizer_dir, "DIR",
          "of tokens: show the first ones as text of this tokenizer"},
-        {"verify", OPTION_FLAG, &tokens.verify, NULL, "of tokens: read and check all of them"},
+        {"verify", OPTION_FLAG, &tokens.verify, NULL,
+         "of tokens and checkpoints: read and check all of them"},
     };
     Arguments rest;
     TRY(options_parse(&rest, &cmd_inspect, options, sizeof options / sizeof options[0], argc,
@@ -37,8 +38,12 @@ static Status run(int argc, char **argv)
         return inspect_shard(path, &tokens);
     if (!is_dir && ends_with(path, ".ds"))
         return inspect_nanoset(path, &tokens);
+    if (is_dir && tokens.tokenizer_dir == NULL && inspect_is_checkpoint(path))
+        return inspect_checkpoint(path, tokens.verify);
     if (tokens.verify || tokens.tokenizer_dir != NULL)
-        return fail(BAD_INPUT, "%s: --verify and --tokenizer are for files of tokens (.h5, .ds)",
+        return fail(BAD_INPUT,
+                    "%s: --verify and --tokenizer are for files of tokens (.h5, .ds), --verify for "
+                    "checkpoints",
                     path);
     if (is_scores)
         return inspect_scores(path);
@@ -47,14 +52,15 @@ static Status run(int argc, char **argv)
     if (ends_with(path, ".safetensors"))
         return inspect_safetensors(path);
     return fail(BAD_INPUT,
-                "%s: not a directory of a model or run, nor a .safetensors file, a token shard or "
+                "%s: not a directory of a model, run or checkpoint, nor a .safetensors file, a "
+                "token shard or "
                 "scores (.h5), a Nanoset (.ds)",
                 path);
 }
 
 const Command cmd_inspect = {
     .name = "inspect",
-    .summary = "show what a model, a run, or a file of weights, tokens or scores holds",
+    .summary = "show what a model, run, checkpoint, or file of weights, tokens or scores holds",
     .usage = "PATH [--tokenizer DIR] [--verify]",
     .example = "mha2mla inspect runs/demo/shards/valid.h5 --tokenizer configs/demo/model --verify",
     .run = run,

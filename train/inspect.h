@@ -7,7 +7,7 @@
 #ifndef MHA2MLA_TRAIN_INSPECT_H
 #define MHA2MLA_TRAIN_INSPECT_H
 
-#include "model/shape.h"
+#include "train/checkpoint.h"
 
 typedef struct InspectTokens {
     const char *tokenizer_dir; // NULL: the first tokens are shown as ids only
@@ -33,6 +33,11 @@ bool inspect_is_scores(const char *path); // does an HDF5 file look like one?
 Status inspect_run(const char *dir);
 bool inspect_is_run(const char *dir);
 
+// A checkpoint: where the run was, the model, and whether the files are whole; with `verify` their
+// checksums, too.
+Status inspect_checkpoint(const char *dir, bool verify);
+bool inspect_is_checkpoint(const char *dir);
+
 // ---- for the functions above -------------------------------------------------------------------
 
 enum { INSPECT_SIZE_BYTES = 32 };
@@ -42,6 +47,11 @@ void inspect_label(const char *label);
 
 // "269.0 MB"; returns `out`.
 const char *inspect_size(char out[INSPECT_SIZE_BYTES], int64_t size_bytes);
+
+// Layers, attention, vocabulary, positions, parameters.
+void inspect_shape(const ModelShape *shape);
+
+int64_t inspect_checkpoint_bytes(const Checkpoint *checkpoint); // of all its files
 
 // The map of kept pairs, headed by `what`: a row per layer, a column per pair.
 void inspect_pairs(const char *what, const ModelShape *shape, const int32_t *pairs); // [L, K, P]

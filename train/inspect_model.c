@@ -20,7 +20,7 @@ static void print_attention(const ModelShape *s)
     putchar('\n');
 }
 
-static void print_shape(const ModelShape *s)
+void inspect_shape(const ModelShape *s)
 {
     inspect_label("layers");
     printf("%d, width %d, feed-forward %d\n", s->n_layers, s->d_model, s->d_ffn);
@@ -29,6 +29,9 @@ static void print_shape(const ModelShape *s)
     printf("%d, head %s\n", s->vocab_size, s->tied_head ? "tied to the embedding" : "of its own");
     inspect_label("positions");
     printf("%d, RoPE theta %g, RMSNorm epsilon %g\n", s->max_positions, s->rope_theta, s->rms_eps);
+    const int64_t n_params = params_count(s);
+    inspect_label("parameters");
+    printf("%lld (%.2f M)\n", (long long)n_params, (double)n_params / 1e6);
 }
 
 static void print_cache_row(const char *label, int64_t numbers)
@@ -81,9 +84,7 @@ Status inspect_model(const char *dir)
         TRY(read_pairs(&pairs, &shape, dir));
     int64_t n_params = params_count(&shape);
     printf("%s: Hugging Face model, %s\n", dir, shape_is_mla(&shape) ? "converted" : "original");
-    print_shape(&shape);
-    inspect_label("parameters");
-    printf("%lld (%.2f M)\n", (long long)n_params, (double)n_params / 1e6);
+    inspect_shape(&shape);
     inspect_label("weights");
     printf("%s", dtype_name(dtype));
     if (dtype != DTYPE_OTHER)
