@@ -69,16 +69,17 @@ int mixture_n_sources(const Mixture *mixture)
     return mixture->n_sources;
 }
 
-void mixture_epochs(const Mixture *mixture, int64_t n_samples, SourceEpochs *out)
+SourceEpochs mixture_epochs(const Mixture *mixture, int source, int64_t n_samples)
 {
-    for (int i = 0; i < mixture->n_sources; i++) {
-        const int64_t count = interleave_count(mixture->interleave, n_samples, i);
-        out[i] = (SourceEpochs){
-            .name = mixture->specs[i].name,
-            .n_samples = count,
-            .epochs = (double)count / (double)source_n_samples(mixture->sources[i]),
-        };
-    }
+    CHECK(source >= 0 && source < mixture->n_sources, "source %d", source);
+    const int64_t n_held = source_n_samples(mixture->sources[source]);
+    const int64_t n_read = interleave_count(mixture->interleave, n_samples, source);
+    return (SourceEpochs){
+        .name = mixture->specs[source].name,
+        .n_held = n_held,
+        .n_read = n_read,
+        .epochs = (double)n_read / (double)n_held,
+    };
 }
 
 static json_t *fingerprint_sources(const Mixture *mixture)

@@ -49,14 +49,15 @@ void mixture_describe(const Mixture *mixture, int64_t index, char *out, int out_
 // What a run has read of a source.
 typedef struct SourceEpochs {
     const char *name; // borrowed from the specs
-    int64_t n_samples;
-    double epochs; // n_samples as a multiple of what the source holds
+    int64_t n_held;   // samples there are
+    int64_t n_read;   // samples read, again and again
+    double epochs;    // n_read / n_held
 } SourceEpochs;
 
 int mixture_n_sources(const Mixture *mixture);
 
-// What the first n_samples >= 0 samples of the run take of each source: out [n_sources].
-void mixture_epochs(const Mixture *mixture, int64_t n_samples, SourceEpochs *out);
+// What the first n_samples >= 0 samples of the run take of a source; exact, a pure function.
+SourceEpochs mixture_epochs(const Mixture *mixture, int source, int64_t n_samples);
 
 // Everything that decides which tokens a sample has: {version, seed, seq_len, tokenizer_sha256,
 // sources: [{name, weight, shards: [{file, tokens, content}]}]}. Reads no file: the contents are

@@ -31,14 +31,14 @@ says() {
 }
 
 says runs/small 'run small' 'd_kv 8 per KV head, 1 RoPE pairs by high' 'progress      done, step 4 of 4' \
-    '4 steps of 64 tokens = 0.000256 M, 2 % of pretraining' 'checkpoints   step 4, ' \
-    '                step 2, ' 'model         runs/small/model' 'not measured yet'
+    '4 steps of 64 tokens = 0.000256 M, 2 % of pretraining' 'checkpoints   step 4' \
+    '                step 2' 'model         runs/small/model' 'not measured yet'
 
 steps=runs/small/checkpoints
 newest=$steps/step-00000004
-says $newest 'checkpoint' 'step          4' 'MLA, 2 query and 1 KV heads of width 8' \
-    'files         2, of as many ranks' '--verify compares CRC-32'
-says "$newest/ --verify" 'right in all files'
+says $newest 'checkpoint' 'step          4, 0.000256 M tokens' 'MLA, 2 query and 1 KV heads of width 8' \
+    'files         2, one of each rank'
+says "$newest/ --verify" 'checksums     hold'
 
 # Damage that keeps the size shows with --verify, the rest at once; the run tells of it, too.
 printf x | dd of=$newest/shard-0001.h5 bs=1 seek=2500 conv=notrunc status=none
@@ -46,7 +46,7 @@ says $newest 'files         2'
 breaks_off 2 'shard-0001.h5: is damaged: CRC-32' inspect $newest --verify
 rm $newest/shard-0000.h5
 refuses 2 "$newest/shard-0000.h5: cannot be read" inspect $newest
-says runs/small 'step 4, not whole: ' 'step 2, '
+says runs/small 'step 4, not whole: ' 'step 2'
 rm $newest/manifest.json
 refuses 2 "$newest/manifest.json: is missing: the checkpoint was not finished" inspect $newest
 refuses 2 "config.json is missing" inspect $steps

@@ -91,6 +91,7 @@ boot() {
     nsenter --net="$D/net/$1" unshare --pid --fork --kill-child --mount-proc --uts --ipc --mount \
         "$0" --init "$1" </dev/null >"$D/log/$1.console.log" 2>&1 &
     echo $! >"$D/$1.pid"
+    disown # its end is nothing to report
 }
 
 # init NODE: the node's first process, which outlives a slurmd that is killed.

@@ -2,7 +2,9 @@
 # $work, as checks.sh makes it.
 # shellcheck shell=bash disable=SC2154 # checks.sh sets mha2mla and root
 . "$(dirname -- "${BASH_SOURCE[0]}")/checks.sh" "$1"
-export MHA2MLA=$mha2mla
+trap 'echo "FAILED: ${BASH_SOURCE[0]}, line $LINENO" >&2' ERR
+set -o errtrace
+export MHA2MLA=$mha2mla OMP_NUM_THREADS=1
 
 # A rank of one thread per node, where the job scripts ask for more than the cluster has.
 small=(--nodes=2 --ntasks-per-node=1 --cpus-per-task=1)
@@ -20,13 +22,13 @@ model:
 data:
   seq_len: 32
   sources: [{name: stories, shards: [train.h5]}]
-  validation: {shards: [valid.h5], every: 4, sequences: 4}
+  validation: {shards: [valid.h5], every: 200, sequences: 4}
 optim: {lr: 1.0e-3, warmup_steps: 1}
 train: {steps: 4, global_batch: 4, micro_batch: 2}
 END
     "$mha2mla" train config.yaml --run.name=base --run.dir=. --train.steps=0 \
         --model.base=none --model.convert=none --model.init="{hidden_size: 32,
-        intermediate_size: 64, num_hidden_layers: 2, num_attention_heads: 4,
+        intermediate_size: 64, num_hidden_layers: 1, num_attention_heads: 4,
         num_key_value_heads: 2, head_dim: 8, vocab_size: 1024, max_position_embeddings: 64,
         tokenizer: $root/configs/demo/model}" >out 2>&1 || die "no base model: $(cat out)"
 }
@@ -43,7 +45,7 @@ job_states() {
 
 job_failed() {
     scontrol show job "$1" >&2
-    tail -v -n 30 ./*"-$1"*.log >&2 || true
+    tail -v -n 100 ./*"-$1"*.log >&2 || true
     die "job $1: $2"
 }
 
@@ -52,12 +54,12 @@ submitted_jobs() {
     grep -oE '^job [0-9]+' submitted | cut -d' ' -f2 | xargs
 }
 
-# wait_for_states JOB REGEX: until the job's states match, at most 90 s; they are in $states then.
+# wait_for_states JOB REGEX: until the job's states match, at most 150 s; they are in $states then.
 wait_for_states() {
-    local deadline=$((SECONDS + 90))
+    local deadline=$((SECONDS + 150))
     until states=$(job_states "$1") && [[ $states =~ ^($2)$ ]]; do
-        [ $SECONDS -lt $deadline ] || job_failed "$1" "still $states after 90 s, expected $2"
-        sleep 0.2
+        [ $SECONDS -lt $deadline ] || job_failed "$1" "still $states after 150 s, expected $2"
+        sleep 0.3
     done
 }
 

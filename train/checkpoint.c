@@ -448,3 +448,41 @@ Status checkpoint_list(int **steps, int *n_steps, const char *run_dir)
         qsort(*steps, (size_t)*n_steps, sizeof **steps, descending);
     return OK;
 }
+
+// ---- all of it ---------------------------------------------------------------------------------
+
+Status checkpoint_load_model(Model *out, const Checkpoint *checkpoint)
+{
+    Partition whole;
+    Model model;
+    TRY(partition_create(&whole, &checkpoint->shape, 1, 0));
+    Status status = checkpoint_create_model(&model, checkpoint);
+    if (status != OK)
+        goto release_partition;
+    status = checkpoint_read(checkpoint, &whole, model.params.flat, NULL, NULL);
+    if (status == OK)
+        *out = model;
+    else
+        model_release(&model);
+release_partition:
+    partition_release(&whole);
+    return status;
+}
+
+Status checkpoint_digest(char out[SHA256_HEX_BYTES], const Checkpoint *checkpoint)
+{
+    Partition whole;
+    TRY(partition_create(&whole, &checkpoint->shape, 1, 0));
+    const int64_t count = whole.own_count;
+    float *state = calloc((size_t)count * 3, sizeof *state);
+    Status status = state != NULL ? OK
+                                  : fail(FAILED, "%s: no memory for %lld floats", checkpoint->dir,
+                                         (long long)count * 3);
+    if (status == OK)
+        status = checkpoint_read(checkpoint, &whole, state, state + count, state + 2 * count);
+    if (status == OK)
+        status = checksum_sha256_bytes(out, state, count * 3 * (int64_t)sizeof *state);
+    free(state);
+    partition_release(&whole);
+    return status;
+}

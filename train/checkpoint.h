@@ -97,6 +97,13 @@ Status checkpoint_create_model(Model *out, const Checkpoint *checkpoint);
 Status checkpoint_read(const Checkpoint *checkpoint, const Partition *partition, float *params,
                        float *m, float *v);
 
+// Both with the numbers. The model alone, for export:
+Status checkpoint_load_model(Model *out, const Checkpoint *checkpoint);
+
+// SHA-256 of parameters and both moments as one rank would hold them: equal for two checkpoints if
+// and only if the runs go on alike, whatever the ranks that wrote them.
+Status checkpoint_digest(char out[SHA256_HEX_BYTES], const Checkpoint *checkpoint);
+
 void checkpoint_close(Checkpoint *checkpoint);
 
 // The steps of RUN/checkpoints/step-*, descending, finished or not. The caller frees *steps.

@@ -81,6 +81,8 @@ static bool transfer(hid_t dataset, int64_t first, int64_t count, float *floats,
     herr_t done = is_write
                       ? H5Dwrite(dataset, H5T_NATIVE_FLOAT, in_memory, in_file, H5P_DEFAULT, floats)
                       : H5Dread(dataset, H5T_NATIVE_FLOAT, in_memory, in_file, H5P_DEFAULT, floats);
+    if (done < 0)
+        hdf5_keep_reason();
     H5Sclose(in_memory);
     H5Sclose(in_file);
     return done >= 0;
@@ -132,6 +134,8 @@ Status checkpoint_shard_write(CheckpointFile *out, const char *dir, const Checkp
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST); // metadata with checksums
     hid_t file = H5Fcreate(temporary, H5F_ACC_TRUNC, H5P_DEFAULT, access);
+    if (file < 0)
+        hdf5_keep_reason();
     H5Pclose(access);
     if (file < 0)
         return hdf5_fail(FAILED, temporary, "cannot be written");

@@ -19,7 +19,7 @@ static Status run(int argc, char **argv)
         {"tokenizer", OPTION_STRING, &tokens.tokenizer_dir, "DIR",
          "of tokens: show the first ones as text of this tokenizer"},
         {"verify", OPTION_FLAG, &tokens.verify, NULL,
-         "of tokens and checkpoints: read and check all of them"},
+         "of tokens and checkpoints: read and check all"},
     };
     Arguments rest;
     TRY(options_parse(&rest, &cmd_inspect, options, sizeof options / sizeof options[0], argc,
@@ -38,12 +38,12 @@ static Status run(int argc, char **argv)
         return inspect_shard(path, &tokens);
     if (!is_dir && ends_with(path, ".ds"))
         return inspect_nanoset(path, &tokens);
-    if (is_dir && tokens.tokenizer_dir == NULL && inspect_is_checkpoint(path))
+    if (is_dir && inspect_is_checkpoint(path) && tokens.tokenizer_dir == NULL)
         return inspect_checkpoint(path, tokens.verify);
     if (tokens.verify || tokens.tokenizer_dir != NULL)
         return fail(BAD_INPUT,
-                    "%s: --verify and --tokenizer are for files of tokens (.h5, .ds), --verify for "
-                    "checkpoints",
+                    "%s: --verify is for files of tokens (.h5, .ds) and checkpoints, --tokenizer "
+                    "for the former",
                     path);
     if (is_scores)
         return inspect_scores(path);

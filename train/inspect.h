@@ -7,7 +7,7 @@
 #ifndef MHA2MLA_TRAIN_INSPECT_H
 #define MHA2MLA_TRAIN_INSPECT_H
 
-#include "train/checkpoint.h"
+#include "model/shape.h"
 
 typedef struct InspectTokens {
     const char *tokenizer_dir; // NULL: the first tokens are shown as ids only
@@ -33,10 +33,10 @@ bool inspect_is_scores(const char *path); // does an HDF5 file look like one?
 Status inspect_run(const char *dir);
 bool inspect_is_run(const char *dir);
 
-// A checkpoint: where the run was, the model, and whether the files are whole; with `verify` their
-// checksums, too.
+// A checkpoint: how far the run was, its model, its files; with verify their checksums hold, and
+// the digest of the whole state is told (train/checkpoint.h).
 Status inspect_checkpoint(const char *dir, bool verify);
-bool inspect_is_checkpoint(const char *dir);
+bool inspect_is_checkpoint(const char *dir); // finished or not
 
 // ---- for the functions above -------------------------------------------------------------------
 
@@ -48,10 +48,8 @@ void inspect_label(const char *label);
 // "269.0 MB"; returns `out`.
 const char *inspect_size(char out[INSPECT_SIZE_BYTES], int64_t size_bytes);
 
-// Layers, attention, vocabulary, positions, parameters.
+// Layers, attention, vocabulary, positions.
 void inspect_shape(const ModelShape *shape);
-
-int64_t inspect_checkpoint_bytes(const Checkpoint *checkpoint); // of all its files
 
 // The map of kept pairs, headed by `what`: a row per layer, a column per pair.
 void inspect_pairs(const char *what, const ModelShape *shape, const int32_t *pairs); // [L, K, P]

@@ -1,77 +1,82 @@
+#include "train/checkpoint_shard.h"
 #include "train/inspect.h"
-
-#include "base/file.h"
-#include "train/checkpoint.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 
-static bool has_file(const char *dir, const char *name)
-{
-    char path[PATH_BYTES];
-    return file_join(path, dir, name) == OK && file_exists(path);
-}
-
-// By its name, too: one without a manifest is not whole, and is to say so.
 bool inspect_is_checkpoint(const char *dir)
 {
-    size_t length = strlen(dir);
-    while (length > 0 && dir[length - 1] == '/')
-        length--;
-    const char *name = dir + length;
-    while (name > dir && name[-1] != '/')
-        name--;
-    return has_file(dir, "manifest.json") ||
-           (strncmp(name, "step-", 5) == 0 && !has_file(dir, "config.json"));
+    char path[PATH_BYTES];
+    return (file_join(path, dir, "manifest.json") == OK && file_exists(path)) ||
+           (checkpoint_shard_path(path, dir, 0) == OK && file_exists(path));
 }
 
-int64_t inspect_checkpoint_bytes(const Checkpoint *checkpoint)
+static int64_t whole_number(const Checkpoint *checkpoint, const char *key)
 {
-    int64_t size_bytes = 0;
-    for (int i = 0; i < checkpoint->n_files; i++)
-        size_bytes += checkpoint->files[i].size_bytes;
-    return size_bytes;
+    return json_integer_value(json_object_get(checkpoint->manifest, key));
 }
 
-static void print_progress(const Progress *progress)
+static void print_progress(const Checkpoint *checkpoint)
 {
+    const Progress *p = &checkpoint->progress;
     inspect_label("step");
-    printf("%d\n", progress->step);
-    if (!isnan(progress->loss)) {
+    printf("%d, %.4g M tokens in global batches of %lld sequences\n", p->step,
+           (double)whole_number(checkpoint, "tokens") / 1e6,
+           (long long)whole_number(checkpoint, "global_batch"));
+    if (!isnan(p->loss)) {
         inspect_label("loss");
-        printf("%.4f nats per token, gradient norm %.3g\n", progress->loss, progress->grad_norm);
+        printf("%.4f nats per token, gradient norm %.4g\n", p->loss, p->grad_norm);
     }
-    if (progress->valid_step >= 0) {
+    if (!isnan(p->valid_loss)) {
         inspect_label("validation");
-        printf("%.4f nats per token at step %d\n", progress->valid_loss, progress->valid_step);
+        printf("%.4f nats per token at step %d\n", p->valid_loss, p->valid_step);
+    }
+    if (p->spikes.n_skipped > 0) {
+        inspect_label("skipped");
+        printf("%lld steps, spikes of the gradient norm\n", (long long)p->spikes.n_skipped);
     }
 }
 
-static void print_checkpoint(const Checkpoint *checkpoint)
+static void print_files(const Checkpoint *checkpoint)
 {
     char size[INSPECT_SIZE_BYTES];
-    printf("%s: checkpoint\n", checkpoint->dir);
-    print_progress(&checkpoint->progress);
-    inspect_shape(&checkpoint->shape);
-    inspect_label("tokenizer");
-    printf("%s%s\n", checkpoint->tokenizer_sha256[0] != '\0' ? "sha256 " : "not known",
-           checkpoint->tokenizer_sha256);
+    int64_t bytes = 0;
+    for (int i = 0; i < checkpoint->n_files; i++)
+        bytes += checkpoint->files[i].size_bytes;
     inspect_label("files");
-    printf("%d, of as many ranks, %s\n", checkpoint->n_files,
-           inspect_size(size, inspect_checkpoint_bytes(checkpoint)));
+    printf("%d, one of each rank that saved it; %s; any number of ranks reads them\n",
+           checkpoint->n_files, inspect_size(size, bytes));
+}
+
+static Status print_checkpoint(const Checkpoint *checkpoint, bool verify)
+{
+    const char *name = json_string_value(json_object_get(checkpoint->manifest, "name"));
+    const char *base = json_string_value(json_object_get(checkpoint->manifest, "base"));
+    char digest[SHA256_HEX_BYTES];
+    printf("%s: checkpoint of run %s\n", checkpoint->dir, name != NULL ? name : "?");
+    print_progress(checkpoint);
+    inspect_label("from");
+    printf("%s\n", base != NULL ? base : "random weights");
+    inspect_shape(&checkpoint->shape);
+    inspect_label("parameters");
+    printf("%lld\n", (long long)params_count(&checkpoint->shape));
+    print_files(checkpoint);
+    if (!verify)
+        return OK;
+    TRY(checkpoint_verify(checkpoint, 0, 1));
+    TRY(checkpoint_digest(digest, checkpoint));
+    inspect_label("checksums");
+    printf("hold\n");
+    inspect_label("state");
+    printf("%s (SHA-256 of parameters and moments)\n", digest);
+    return OK;
 }
 
 Status inspect_checkpoint(const char *dir, bool verify)
 {
     Checkpoint checkpoint;
     TRY(checkpoint_open(&checkpoint, dir));
-    print_checkpoint(&checkpoint);
-    const Status status = verify ? checkpoint_verify(&checkpoint, 0, 1) : OK;
+    Status status = print_checkpoint(&checkpoint, verify);
     checkpoint_close(&checkpoint);
-    TRY(status);
-    inspect_label("checksums");
-    printf("%s\n",
-           verify ? "right in all files" : "the files have their sizes; --verify compares CRC-32");
-    return OK;
+    return status;
 }

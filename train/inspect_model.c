@@ -29,9 +29,6 @@ void inspect_shape(const ModelShape *s)
     printf("%d, head %s\n", s->vocab_size, s->tied_head ? "tied to the embedding" : "of its own");
     inspect_label("positions");
     printf("%d, RoPE theta %g, RMSNorm epsilon %g\n", s->max_positions, s->rope_theta, s->rms_eps);
-    const int64_t n_params = params_count(s);
-    inspect_label("parameters");
-    printf("%lld (%.2f M)\n", (long long)n_params, (double)n_params / 1e6);
 }
 
 static void print_cache_row(const char *label, int64_t numbers)
@@ -85,6 +82,8 @@ Status inspect_model(const char *dir)
     int64_t n_params = params_count(&shape);
     printf("%s: Hugging Face model, %s\n", dir, shape_is_mla(&shape) ? "converted" : "original");
     inspect_shape(&shape);
+    inspect_label("parameters");
+    printf("%lld (%.2f M)\n", (long long)n_params, (double)n_params / 1e6);
     inspect_label("weights");
     printf("%s", dtype_name(dtype));
     if (dtype != DTYPE_OTHER)

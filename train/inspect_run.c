@@ -103,15 +103,14 @@ static Status print_checkpoints(const char *dir)
     int *steps, n_steps;
     TRY(checkpoint_list(&steps, &n_steps, dir));
     for (int i = 0; i < n_steps; i++) {
-        char path[PATH_BYTES], size[INSPECT_SIZE_BYTES];
+        char path[PATH_BYTES];
         Checkpoint checkpoint = {0};
         Status status = checkpoint_path(path, dir, steps[i]);
         if (status == OK)
             status = checkpoint_open(&checkpoint, path);
         inspect_label(i == 0 ? "checkpoints" : "");
         if (status == OK)
-            printf("step %d, %s\n", steps[i],
-                   inspect_size(size, inspect_checkpoint_bytes(&checkpoint)));
+            printf("step %d\n", steps[i]);
         else
             printf("step %d, not whole: %s\n", steps[i], fail_text());
         checkpoint_close(&checkpoint);

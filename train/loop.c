@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "optim/adamw.h"
 #include "optim/clip.h"
+#include "train/feed.h"
 #include "train/guard.h"
 #include "train/stall.h"
 #include "train/stop.h"
@@ -15,7 +16,6 @@
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 _Static_assert((int)COMM_SHARE_BLOCK == (int)CLIP_BLOCK,
@@ -203,23 +203,13 @@ static int64_t first_sample(const Trainer *t, int step, int micro_batch)
     return (int64_t)(step - 1) * train->global_batch + (int64_t)micro_batch * train->micro_batch;
 }
 
-// Lets a thread read this rank's micro-batches ahead, from a step on, in the order of accumulate().
-static Status read_ahead(Trainer *t, int first_step)
+// Reads this rank's micro-batches ahead from a step on; what was read ahead before is dropped.
+static Status feed(Trainer *t, int first_step)
 {
-    const TrainConfig *train = &t->config->train;
-    int *own = calloc((size_t)t->turns.n_micro_batches, sizeof *own), n_own = 0;
-    if (own == NULL)
-        return fail(FAILED, "no memory for %d micro-batches", t->turns.n_micro_batches);
-    for (int round = 0; round < t->turns.n_rounds; round++) {
-        int first, count;
-        turns_group(&t->turns, round, t->comm->rank, &first, &count);
-        for (int m = first; m < first + count; m++)
-            own[n_own++] = m;
-    }
-    const PrefetchOrder order = {first_step, train->steps, train->global_batch, own, n_own};
-    const Status status = prefetch_start(&t->prefetch, t->mixture, &t->memory.ahead, &order);
-    free(own);
-    return status;
+    prefetch_stop(t->prefetch);
+    t->prefetch = NULL;
+    return feed_start(&t->prefetch, t->mixture, &t->memory.ahead, t->config, &t->turns,
+                      t->comm->rank, first_step);
 }
 
 // Takes micro-batch m of a step.
@@ -320,6 +310,7 @@ static Status trace_own(Trainer *t, int step, double *traced)
 {
     const int n = t->turns.n_micro_batches;
     double *squares = t->memory.sums;
+    TRY(feed(t, step));
     for (int round = 0; round < t->turns.n_rounds; round++) {
         int first, count;
         turns_group(&t->turns, round, t->comm->rank, &first, &count);
@@ -494,32 +485,10 @@ static Status finish_after(Trainer *t, Status status)
     return fail(status, "%s", text);
 }
 
-// What the steps read of each source, in one line each; beforehand only of those they read again.
-static Status report_epochs(const Trainer *t, bool is_over)
-{
-    const int n_sources = mixture_n_sources(t->mixture), steps = t->config->train.steps;
-    SourceEpochs *epochs = calloc((size_t)n_sources, sizeof *epochs);
-    if (epochs == NULL)
-        return fail(FAILED, "no memory for %d sources", n_sources);
-    mixture_epochs(t->mixture, (int64_t)steps * t->config->train.global_batch, epochs);
-    for (int i = 0; i < n_sources && steps > 0; i++) {
-        if (is_over)
-            log_info("%s: %lld samples read, %.3g epochs", epochs[i].name,
-                     (long long)epochs[i].n_samples, epochs[i].epochs);
-        else if (epochs[i].epochs > 1)
-            log_warn("%s will be read %.3g times over in this run; more text, a smaller weight or "
-                     "fewer steps avoid it",
-                     epochs[i].name, epochs[i].epochs);
-    }
-    free(epochs);
-    return OK;
-}
-
 Status loop_run(Trainer *t)
 {
-    Status status = report_epochs(t, false);
-    if (status == OK)
-        status = read_ahead(t, t->progress.step + 1);
+    Status status = feed(t, t->progress.step + 1);
+    feed_warn_epochs(t->mixture, t->config);
     status = comm_agree(t->comm, status == OK ? stop_check() : status);
     if (status == OK)
         status = settle(t);
@@ -531,5 +500,7 @@ Status loop_run(Trainer *t)
     if (status == STOPPED)
         return save_and_stop(t);
     status = finish_after(t, status);
-    return status == OK ? comm_agree(t->comm, report_epochs(t, true)) : status;
+    if (status == OK)
+        feed_report_epochs(t->mixture, t->config);
+    return status;
 }

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "train/report_color.h"
 #include "train/report_curves.h"
+#include "train/report_fit.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -113,6 +114,7 @@ Status report_prepare(Report *report, const char *baseline)
         report->window = choose_window(report);
     for (int i = 0; i < report->n_runs; i++)
         TRY(report_curves_smooth(&report->runs[i], report->window));
+    report_fit_choose(report);
     int most = MOST_DRAWN / report->n_runs;
     if (most > MOST_DRAWN_OF_A_RUN)
         most = MOST_DRAWN_OF_A_RUN;

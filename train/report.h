@@ -28,6 +28,7 @@ typedef struct Report {
     ReportRun *runs;   // owned [n_runs], in the order given
     int n_runs;
     int baseline;    // its place in runs; -1: there is none
+    bool skip_start; // losses fall so far at first that axes had better fit what comes after
     bool is_thinned; // not every step is drawn
 } Report;
 

@@ -171,6 +171,7 @@ static bool fill_root(json_t *root, const Report *report)
         json_object_set_new(root, "runs", runs) == 0 && set_text(root, "made", made) &&
         set_real(root, "within", report->within) && set_int(root, "window", report->window) &&
         set_bool(root, "log_x", report->log_x) && set_bool(root, "log_y", report->log_y) &&
+        set_bool(root, "skip_start", report->skip_start) &&
         set_bool(root, "is_thinned", report->is_thinned) && set_tasks(root, report) &&
         (report->baseline >= 0 ? set_int(root, "baseline", report->baseline)
                                : json_object_set_new(root, "baseline", json_null()) == 0);

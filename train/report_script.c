@@ -2,15 +2,25 @@
 // panels below are the same text each time, but for those that would have nothing to draw.
 #include "train/report.h"
 #include "train/report_color.h"
+#include "train/report_fit.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <string.h>
 
-enum { MARK_TYPES = 6 };
+enum {
+    MARK_TYPES = 6,
+    LABEL_COLUMNS = 32, // of a run's name in the key: gnuplot leaves out a key that is too wide
+    STATE_COLUMNS = 40, // of its state there
+    TITLE_COLUMNS = 60,
+    MOST_KEY_ROWS = 12,
+    MANY_VALIDATIONS = 60, // of one run: more of them are drawn small
+};
 
 // What there is to draw in all runs together.
 typedef struct Content {
     bool has_loss, has_valid, has_gap, has_valid_gap, has_lr, has_positive_loss;
+    int n_valid;                       // of the run that has most
     int64_t least_tokens, most_tokens; // least: above 0
 } Content;
 
@@ -19,7 +29,9 @@ static Content find_content(const Report *report)
     Content c = {0};
     for (int i = 0; i < report->n_runs; i++) {
         const ReportRun *run = &report->runs[i];
+        int n_valid = 0;
         for (const RunPoint *p = run->points; p < run->points + run->n_points; p++) {
+            n_valid += p->is_drawn && !isnan(p->valid_loss);
             c.has_loss = c.has_loss || !isnan(p->smoothed);
             c.has_valid = c.has_valid || !isnan(p->valid_loss);
             c.has_gap = c.has_gap || !isnan(p->gap);
@@ -32,19 +44,30 @@ static Content find_content(const Report *report)
             if (p->tokens > c.most_tokens)
                 c.most_tokens = p->tokens;
         }
+        if (n_valid > c.n_valid)
+            c.n_valid = n_valid;
     }
     return c;
 }
 
-static void write_string(FILE *out, const char *text)
+// Up to `most` columns of the text in double quotes. A character that could mean something there
+// is written as octal digits; a long text is cut between two characters of UTF-8. (The two single
+// quotes that stand for one are not read as such at the start of a string.)
+static void write_string(FILE *out, const char *text, int most)
 {
-    fputc('\'', out);
+    int n = 0;
+    fputc('"', out);
     for (; *text != '\0'; text++) {
-        if (*text == '\'')
-            fputc('\'', out);
-        fputc(*text, out);
+        unsigned char byte = (unsigned char)*text;
+        n += byte < 0x80 || (byte >= 0xc0 && byte < 0xe0) ? 1 : byte >= 0xe0 ? 2 : 0;
+        if (n > most)
+            break;
+        if (byte >= 0x80 || isalnum(byte) || strchr(" _-.,:;/()+%=", byte) != NULL)
+            fputc(byte, out);
+        else
+            fprintf(out, "\\%03o", byte);
     }
-    fputc('\'', out);
+    fputs(*text != '\0' ? "...\"" : "\"", out);
 }
 
 static void write_runs(FILE *out, const Report *report)
@@ -60,9 +83,11 @@ static void write_runs(FILE *out, const Report *report)
         report_describe_state(state, report, i);
         fprintf(out, "color[%d] = 0x%s; dash[%d] = %d; mark[%d] = %d; name[%d] = ", i + 1,
                 color + 1, i + 1, report_dash(report, i), i + 1, marks[i % MARK_TYPES], i + 1);
-        write_string(out, run->label);
-        fprintf(out, ".'  %.4g %% KV%s%s'\n", 100 * report_run_share(run),
-                state[0] != '\0' ? ", " : "", state);
+        write_string(out, run->label, LABEL_COLUMNS);
+        fprintf(out, ".'  %.4g %% KV%s'.", 100 * report_run_share(run),
+                state[0] != '\0' ? ", " : "");
+        write_string(out, state, STATE_COLUMNS);
+        fputc('\n', out);
     }
 }
 
@@ -74,8 +99,23 @@ static void write_titles(FILE *out, const Report *report)
     if (report->baseline < 0)
         return;
     fputs("GAP_TITLE = 'Difference to '.", out);
-    write_string(out, report->runs[report->baseline].label);
+    write_string(out, report->runs[report->baseline].label, TITLE_COLUMNS);
     fputs(".' at the same tokens'\n", out);
+}
+
+static void write_fit(FILE *out, const Report *report)
+{
+    ReportFit losses = report_fit_losses(report), gaps = report_fit_gaps(report);
+    if (losses.is_given)
+        fputs("# Fitted to what comes after the first tenth; '*' for a bound shows all.\n", out);
+    if (losses.is_given)
+        fprintf(out, "LOSS_LOW = '%.4g'; LOSS_HIGH = '%.4g'\n", losses.low, losses.high);
+    else
+        fputs("LOSS_LOW = '*'; LOSS_HIGH = '*'\n", out);
+    if (gaps.is_given)
+        fprintf(out, "GAP_LOW = '%.4g'; GAP_HIGH = '%.4g'\n", gaps.low, gaps.high);
+    else
+        fputs("GAP_LOW = '*'; GAP_HIGH = '*'\n", out);
 }
 
 static void write_axes(FILE *out, const Report *report, const Content *content)
@@ -95,6 +135,10 @@ static void write_axes(FILE *out, const Report *report, const Content *content)
         fputs("set logscale x\n", out);
     fprintf(out, "LOG_Y = %d\nWITHIN = %.10g\n", report->log_y && content->has_positive_loss,
             report->within);
+    fprintf(out, "THINNED = %d # the extremes of many steps are drawn\n", report->is_thinned);
+    fprintf(out, "VALID_SIZE = %.1f # of the marks\n",
+            content->n_valid > MANY_VALIDATIONS ? 0.3 : 0.8);
+    write_fit(out, report);
 }
 
 static void write_start(FILE *out)
@@ -113,7 +157,7 @@ static void write_style(FILE *out)
 {
     fputs("\n# A column of curves.csv for run i; nothing for the other runs.\n"
           "x(i) = column('run') == i ? column('tokens') / UNIT : NaN\n"
-          "faint(i) = color[i] + 0xb0000000\n"
+          "faint(i) = color[i] + (THINNED ? 0xd8000000 : 0xb0000000)\n"
           "set border 3 lc rgb '#666666'\n"
           "set tics nomirror textcolor rgb '#333333'\n"
           "set grid lc rgb '#e4e4e4' lt 1 lw 1\n"
@@ -137,8 +181,11 @@ static void start_panel(FILE *out, const Panel *panel)
 static void write_loss_panel(FILE *out, const Panel *panel, const Content *content)
 {
     start_panel(out, panel);
+    fputs("    eval 'set yrange ['.LOSS_LOW.':'.LOSS_HIGH.']'\n", out);
     fputs("    set ylabel 'nats per token'\n    if (LOG_Y) { set logscale y }\n", out);
-    fputs("    set key top right reverse Left samplen 3 width 1\n    plot \\\n", out);
+    fputs("    set key at screen 0.075, screen 0.992 left top reverse Left samplen 3 font ',10'\n  "
+          "  plot \\\n",
+          out);
     if (content->has_loss)
         fputs("        for [i=1:N] 'curves.csv' using (x(i)):'loss' with lines lw 1 \\\n"
               "            lc rgb faint(i) notitle, \\\n"
@@ -147,7 +194,7 @@ static void write_loss_panel(FILE *out, const Panel *panel, const Content *conte
               out);
     if (content->has_valid)
         fputs("        for [i=1:N] 'curves.csv' using (x(i)):'valid_loss' with points \\\n"
-              "            pt mark[i] ps 0.8 lc rgb color[i] notitle, \\\n",
+              "            pt mark[i] ps VALID_SIZE lc rgb color[i] notitle, \\\n",
               out);
     if (!content->has_loss && !content->has_valid)
         fputs("        [][0:1] NaN notitle, \\\n", out);
@@ -160,6 +207,7 @@ static void write_loss_panel(FILE *out, const Panel *panel, const Content *conte
 static void write_gap_panel(FILE *out, const Panel *panel, const Content *content)
 {
     start_panel(out, panel);
+    fputs("    eval 'set yrange ['.GAP_LOW.':'.GAP_HIGH.']'\n", out);
     fputs("    set ylabel 'nats per token'\n    plot \\\n", out);
     if (content->has_gap)
         fputs("        for [i=1:N] 'curves.csv' using (x(i)):'loss_minus_baseline' with lines \\\n"
@@ -167,7 +215,7 @@ static void write_gap_panel(FILE *out, const Panel *panel, const Content *conten
               out);
     if (content->has_valid_gap)
         fputs("        for [i=1:N] 'curves.csv' using (x(i)):'valid_loss_minus_baseline' \\\n"
-              "            with points pt mark[i] ps 0.8 lc rgb color[i], \\\n",
+              "            with points pt mark[i] ps VALID_SIZE lc rgb color[i], \\\n",
               out);
     fputs("        0 with lines lc rgb '#666666' lw 1, \\\n"
           "        WITHIN with lines lc rgb '#666666' lw 1 dt 3\n",
@@ -184,17 +232,18 @@ static void write_lr_panel(FILE *out, const Panel *panel)
           out);
 }
 
-// The lowest panel has the label of the x axis.
-static void write_panels(FILE *out, const Content *content)
+// The key stands above the panels; the lowest one has the label of the x axis.
+static void write_panels(FILE *out, const Content *content, int n_runs)
 {
     static const char label[] = "    set xlabel XLABEL\n";
     bool has_gap = content->has_gap || content->has_valid_gap;
     double lowest = 0.065, lr_top = content->has_lr ? lowest + 0.12 : 0;
     double gap_bottom = content->has_lr ? lr_top + 0.085 : lowest;
     double gap_top = has_gap ? gap_bottom + 0.22 : 0;
+    double loss_top = 0.95 - 0.018 * (n_runs < MOST_KEY_ROWS ? n_runs : MOST_KEY_ROWS);
     double loss_bottom = has_gap ? gap_top + 0.085 : gap_bottom;
     fprintf(out, "    unset xlabel\n%s", !has_gap && !content->has_lr ? label : "");
-    write_loss_panel(out, &(Panel){loss_bottom, 0.96, "LOSS_TITLE"}, content);
+    write_loss_panel(out, &(Panel){loss_bottom, loss_top, "LOSS_TITLE"}, content);
     if (has_gap) {
         fputs(content->has_lr ? "" : label, out);
         write_gap_panel(out, &(Panel){gap_bottom, gap_top, "GAP_TITLE"}, content);
@@ -224,6 +273,6 @@ void report_write_script(FILE *out, const Report *report)
           "    }\n"
           "    set multiplot\n",
           out);
-    write_panels(out, &content);
+    write_panels(out, &content, report->n_runs);
     fputs("    unset multiplot\n    unset output\n}\n", out);
 }

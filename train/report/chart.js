@@ -6,7 +6,7 @@ const view = {
   lit: null,  // the run pointed at in the list
   raw: true,
   dots: true,
-  skipStart: false,
+  skipStart: report.skip_start,
   logX: report.log_x,
   logY: report.log_y,
   cursor: null,  // {run, i, isDot, panel}
@@ -80,7 +80,8 @@ class Panel {
 
   // The range of what is visible between two numbers of tokens, with some air.
   autoRange(from, hi) {
-    const lo = view.skipStart && !this.fromZero ? from + 0.1 * (hi - from) : from;
+    const isCut = view.skipStart && view.x === null && !this.fromZero;
+    const lo = isCut ? from + 0.1 * (hi - from) : from;
     let least = Infinity, most = -Infinity;
     for (const run of shown())
       for (let [i, end] = slice(run, lo, hi); i < end; i++) {
@@ -124,6 +125,8 @@ class Panel {
     this.over = make("g");
     this.svg.replaceChildren(make("defs", {}, clip), this.axes(), this.curves, this.over);
     for (const value of this.rules) this.addRule(value);
+    if (this.faint && view.raw)
+      for (const run of shown()) this.curves.append(this.faintCurve(run));
     for (const run of shown()) this.curves.append(this.curve(run));
     this.svg.classList.toggle("dimmed", view.lit !== null);
     this.drawCursor();
@@ -183,11 +186,17 @@ class Panel {
     return d;
   }
 
+  // The steps' own losses lie below the curves of all runs.
+  faintCurve(run) {
+    const path = make("path", {class: "faint", d: this.path(run, this.faint)});
+    path.classList.toggle("lit", view.lit === run);
+    path.classList.toggle("dense", report.is_thinned);
+    return dress(path, run);
+  }
+
   curve(run) {
     const g = dress(make("g", {"data-run": run.index}), run);
     g.classList.toggle("lit", view.lit === run);
-    if (this.faint && view.raw)
-      g.append(make("path", {class: "faint", d: this.path(run, this.faint)}));
     g.append(make("path", {
       class: "line",
       d: this.path(run, this.line),
@@ -197,35 +206,43 @@ class Panel {
     return g;
   }
 
+  // The validations of a run that are drawn: not closer than their marks are wide.
+  dotsOf(run) {
+    const points = run.points, found = [];
+    if (!this.dots || !view.dots) return found;
+    let last = -Infinity;
+    for (let [i, end] = slice(run, this.x.lo, this.x.hi); i < end; i++) {
+      if (!this.y.holds(points[this.dots][i]) || !this.x.holds(points.tokens[i])) continue;
+      const x = this.x.at(points.tokens[i]);
+      if (x - last < 12) continue;
+      found.push(i);
+      last = x;
+    }
+    return found;
+  }
+
   // Validations, resumes, and the end of a run that is not done.
   addMarks(g, run) {
     const points = run.points;
-    for (let [i, end] = slice(run, this.x.lo, this.x.hi); this.dots && view.dots && i < end; i++)
-      if (this.y.holds(points[this.dots][i]) && this.x.holds(points.tokens[i]))
-        g.append(make("path", {
-          class: "dot",
-          d: shapePath(run.index, this.x.at(points.tokens[i]), this.y.at(points[this.dots][i]), 4)
-        }));
+    for (const i of this.dotsOf(run)) {
+      const [x, y] = this.place(run, i, true);
+      g.append(make("path", {class: "dot", d: shapePath(run.index, x, y, 4)}));
+    }
     for (const step of run.resumed) {
       const i = points.step.findIndex((s, k) => s >= step && isNumber(points[this.line][k]));
       if (i < 0) continue;
       const [x, y] = this.place(run, i, false);
-      g.append(make(
-          "path", {class: "resumed", d: `M${x} ${y - 7}V${y + 7}`},
-          make("title", {}, `resumed at step ${step}`)));
+      const note = make("title", {}, `resumed at step ${step}`);
+      g.append(make("path", {class: "resumed", d: `M${x} ${y - 7}V${y + 7}`}, note));
     }
     const last = points[this.line].findLastIndex(isNumber);
-    if (run.state === "done" || last < 0) return;
-    const [x, y] = this.place(run, last, false);
+    if (run.state === "done" || last < 0 || points.tokens[last] > this.x.hi) return;
+    const [x, y] = this.place(run, last, false), isRight = x > this.width - 180;
     g.append(make("circle", {class: "end", cx: x, cy: y, r: 5}));
-    const isRight = x > this.width * 0.7;
+    if (!this.faint) return;  // told once, at its loss
+    const at = {x: x + (isRight ? -9 : 9), y: y < 30 ? y + 18 : y - 9};
     g.append(make(
-        "text", {
-          class: "mark-text",
-          x: x + (isRight ? -9 : 9),
-          y: y - 9,
-          "text-anchor": isRight ? "end" : "start"
-        },
+        "text", {class: "mark-text", ...at, "text-anchor": isRight ? "end" : "start"},
         `${run.state} at step ${whole(run.last_step)}`));
   }
 
@@ -234,20 +251,21 @@ class Panel {
     return [this.x.at(run.points.tokens[i]), this.y.at(value)];
   }
 
-  // The point nearest to a place in pixels; a validation counts as a little nearer than it is.
+  // The drawn point nearest to a place in pixels; a validation counts as a little nearer.
   nearest(px, py) {
     let best = null, least = Infinity;
-    for (const run of shown())
-      for (let [i, end] = slice(run, this.x.lo, this.x.hi); i < end; i++) {
-        const tokens = run.points.tokens[i];
-        if (tokens < this.x.lo || tokens > this.x.hi) continue;
-        for (const isDot of this.dots && view.dots ? [false, true] : [false]) {
-          if (!this.y.holds(run.points[isDot ? this.dots : this.line][i])) continue;
-          const [x, y] = this.place(run, i, isDot);
-          const distance = Math.hypot(x - px, y - py) - (isDot ? 3 : 0);
-          if (distance < least) [least, best] = [distance, {run, i, isDot, panel: this}];
-        }
-      }
+    const consider = (run, i, isDot) => {
+      const tokens = run.points.tokens[i];
+      if (tokens < this.x.lo || tokens > this.x.hi) return;
+      const [x, y] = this.place(run, i, isDot);
+      const distance = Math.hypot(x - px, y - py) - (isDot ? 3 : 0);
+      if (distance < least) [least, best] = [distance, {run, i, isDot, panel: this}];
+    };
+    for (const run of shown()) {
+      for (let [i, end] = slice(run, this.x.lo, this.x.hi); i < end; i++)
+        if (this.y.holds(run.points[this.line][i])) consider(run, i, false);
+      for (const i of this.dotsOf(run)) consider(run, i, true);
+    }
     return best;
   }
 
