@@ -392,7 +392,7 @@ static void test_options_for_tokens_are_refused_elsewhere(void **state)
 {
     (void)state;
     output_with(BAD_INPUT, GOLDEN_DIR "/models/mqa_sharded", verified);
-    assert_non_null(strstr(fail_text(), "--verify and --tokenizer are for files of tokens"));
+    assert_non_null(strstr(fail_text(), "--verify is for files of tokens"));
 }
 
 static void test_what_cannot_be_inspected_is_named(void **state)
