@@ -70,13 +70,14 @@ def test_pointing(page):
     area = box(page)
     for i in range(24):
         for part in (0.1, 0.45, 0.7, 0.9):
-            page.move(area["x"] + area["width"] * (0.08 + i * 0.038), area["y"] + area["height"] * part)
+            page.move(area["x"] + area["width"] * (0.08 + i * 0.038),
+                      area["y"] + area["height"] * part)
             said = tip(page)
             check(said is not None, "no tip over the chart")
             check_tip(said)
             seen.add((said["run"], said["tokens"]))
     check({run for run, _ in seen} == {"base", "mla", "half"}, f"only {seen} were found")
-    check(len(seen) > 30, f"only {len(seen)} points were found")  # seen 60
+    check(len(seen) > 30, f"only {len(seen)} points were found")  # seen 62
     for panel in ("gap", "lr"):
         area = box(page, panel)
         page.move(area["x"] + area["width"] * 0.5, area["y"] + area["height"] * 0.5)
@@ -113,7 +114,8 @@ def test_zoom(page):
     page.mouse("mouseMoved", area["x"] + area["width"] * 0.8, y + 3, button="left", buttons=1)
     page.mouse("mouseReleased", area["x"] + area["width"] * 0.8, y + 3, button="left", clickCount=1)
     lo, hi = page.js("view.x")
-    check(25000 < lo < 32000 and 45000 < hi < 52000, f"dragging chose {lo} to {hi}")  # seen 27881, 48038
+    # seen 28478 to 48000
+    check(25000 < lo < 32000 and 45000 < hi < 52000, f"dragging chose {lo} to {hi}")
     page.move(x, y)
     check(lo <= shown(tip(page)["tokens"]) <= hi, "a point outside of the view is shown")
     page.js("document.querySelector('[aria-label=\"Show all\"]').click()")
@@ -153,7 +155,8 @@ def test_hiding(page):
 def test_table(page):
     rows = page.js("""[...document.querySelectorAll("#table tbody tr")]
         .map((row) => [...row.children].map((cell) => cell.textContent))""")
-    heads = page.js("[...document.querySelectorAll('#table thead button')].map((b) => b.textContent)")
+    heads = page.js("""[...document.querySelectorAll("#table thead button")]
+        .map((button) => button.textContent)""")
     check(len(rows) == 3 and all(len(row) == len(heads) for row in rows), f"{len(rows)} rows")
     mla = dict(zip(heads, rows[1]))
     last = [p for p in points if p["name"] == "mla"][-1]

@@ -1,7 +1,8 @@
 # Run directories written by hand, for the tests of compare; sourced after checks.sh.
 
 # write_run DIR NAME ATTENTION CACHE STEPS DONE FLOOR [MEMBERS]: a run of STEPS steps that got to
-# DONE, validated every 10; its loss falls to FLOOR, that of an original stays there. MEMBERS go into run.json, in front.
+# DONE, validated every 10; its loss falls to FLOOR, that of an original stays there. MEMBERS go into
+# run.json, in front.
 write_run() {
     mkdir -p "$1"
     cat >"$1/run.json" <<END
@@ -13,7 +14,8 @@ END
         for (s = 0; s <= done; s++) {
             loss = floor + fall * exp(-s / 8)
             if (s > 0)
-                printf "{\"step\":%d,\"tokens\":%d,\"loss\":%.15f,\"lr\":0.001,\"tokens_per_s\":%d,\"elapsed_s\":%.1f}\n",
+                printf "{\"step\":%d,\"tokens\":%d,\"loss\":%.15f,\"lr\":0.001," \
+                       "\"tokens_per_s\":%d,\"elapsed_s\":%.1f}\n",
                        s, s * 1000, loss + 0.01 * sin(7 * s), 500 + s, s * 2
             if (s % 10 == 0)
                 printf "{\"step\":%d,\"tokens\":%d,\"valid_loss\":%.15f}\n", s, s * 1000, loss
