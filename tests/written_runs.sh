@@ -1,7 +1,7 @@
 # Run directories written by hand, for the tests of compare; sourced after checks.sh.
 
 # write_run DIR NAME ATTENTION CACHE STEPS DONE FLOOR [MEMBERS]: a run of STEPS steps that got to
-# DONE, validated every 10; its loss falls to FLOOR, that of an original stays there. MEMBERS go into
+# DONE, validated every 10; its loss falls to FLOOR, an original stays there. MEMBERS go into
 # run.json, in front.
 write_run() {
     mkdir -p "$1"
