@@ -121,7 +121,7 @@ report base going
 has data.json '"state":"stopped"'
 
 # Resumed, as run.json says it or as metrics.jsonl shows it; time adds up over the processes.
-write_run resumed resumed mla 80 60 60 0.7 '"resumed": [20, 40],'
+write_run resumed resumed mla 80 60 60 0.7 '"resumed_steps": [20, 40],'
 report base resumed
 has data.json '"resumed":[20,40]' '"state_text":"resumed at 20, 40"'
 write_run resumed resumed mla 80 60 40 0.7
@@ -129,9 +129,9 @@ sed -n '/"step":3[1-9]/p' resumed/metrics.jsonl | sed 's/"elapsed_s":6/"elapsed_
 cat again >>resumed/metrics.jsonl
 report base resumed
 has data.json '"resumed":[30]' '"last_step":39' '"wall_s":158.0' # 80 s, then 78
-printf '{"resumed_from":35}\n' >>resumed/metrics.jsonl
+sed -i 's/"step":1[78],/&"skipped":true,/' resumed/metrics.jsonl
 report base resumed
-has data.json '"resumed":[30,35]' '"last_step":35'
+has data.json '"state_text":"stopped at step 39 of 60, resumed at 30, 2 steps skipped"'
 
 # Another length than the baseline's; longer than it.
 write_run long long mla 80 120 120 0.61
@@ -206,13 +206,14 @@ damage() {
     refuses 2 "bad/$2$1" compare base bad --out x
     [ ! -e x ] || die "a damaged run left a report"
 }
-damage ": 'resumed' is not a list of steps" run.json 's/"format"/"resumed": [1, "x"], "format"/'
+damage ": 'resumed_steps' is not a list of steps" run.json \
+    's/"format"/"resumed_steps": [1, "x"], "format"/'
 damage ": 'pretraining_tokens' is 0, allowed are 1 to" run.json \
     's/"format"/"pretraining_tokens": 0, "format"/'
 damage ":7: 'tokens' is 2, before it was" metrics.jsonl '7s/"tokens":[0-9]*/"tokens":2/'
 damage ":7: 'loss' is not a number" metrics.jsonl '7s/"loss":[0-9.]*/"loss":"x"/'
 damage ":7:" metrics.jsonl '7s/"loss":[0-9.]*/"loss":NaN/'
-damage ":9: 'resumed_from' is not a whole number" metrics.jsonl '9s/{/{"resumed_from":1.5,/'
+damage ":9: 'step' is not a whole number" metrics.jsonl '9s/"step":[0-9]*/&.5/'
 echo '{"tasks": {"arc": "good"}}' >known/eval.json
 refuses 2 "known/eval.json: the result of task 'arc' is no number" compare known
 echo '{"tasks": ' >known/eval.json
