@@ -5,7 +5,8 @@
 //
 //     OMP_NUM_THREADS=1 build/release/bench/bench_step smollm-135m 2048 mla 5
 //
-// Arguments: shape (smollm-135m, smollm-360m, llama-2-7b-layer), T, attention (mha or mla), rounds.
+// Arguments: shape (smollm-135m, smollm-360m, llama-2-7b-layer), T, attention (mha or mla), rounds,
+// and for a quick look fewer layers than the model has (the head then weighs too much).
 // One thread is timed by the CPU time it got, so that what else the machine runs is left out;
 // several threads are timed by the wall clock.
 #include "base/log.h"
@@ -279,17 +280,20 @@ static Status find_shape(ModelShape *out, const char *name, bool is_mla)
     return shape_convert(out, &shapes[i].shape, shapes[i].rope_pairs, shapes[i].d_kv, SVD_JOINT);
 }
 
-static Status run(const char *name, int T, bool is_mla, int n_rounds)
+static Status run(const char *name, int T, bool is_mla, int n_rounds, int n_layers)
 {
     ModelShape shape;
     TRY(find_shape(&shape, name, is_mla));
+    if (n_layers > 0)
+        shape.n_layers = n_layers;
     Bench bench;
     TRY(start(&bench, &shape, T));
     Round rounds[MOST_ROUNDS];
     for (int i = 0; i < n_rounds; i++)
         run_round(&rounds[i], &bench, T);
-    printf("%s, %s, T %d, %d thread%s, %d rounds\n", name, is_mla ? "mla" : "mha", T,
-           omp_get_max_threads(), omp_get_max_threads() == 1 ? " (CPU time)" : "s", n_rounds);
+    printf("%s, %d layers, %s, T %d, %d thread%s, %d rounds\n", name, shape.n_layers,
+           is_mla ? "mla" : "mha", T, omp_get_max_threads(),
+           omp_get_max_threads() == 1 ? " (CPU time)" : "s", n_rounds);
     print_table(rounds, n_rounds, &shape, T);
     params_release(&bench.grads);
     arena_release(&bench.arena);
@@ -299,14 +303,17 @@ static Status run(const char *name, int T, bool is_mla, int n_rounds)
 
 int main(int argc, char **argv)
 {
-    int T = argc == 5 ? atoi(argv[2]) : 0, n_rounds = argc == 5 ? atoi(argv[4]) : 0;
-    bool is_mla = argc == 5 && strcmp(argv[3], "mla") == 0;
-    if (T < 1 || n_rounds < 1 || n_rounds > MOST_ROUNDS ||
+    bool is_given = argc == 5 || argc == 6;
+    int T = is_given ? atoi(argv[2]) : 0, n_rounds = is_given ? atoi(argv[4]) : 0;
+    int n_layers = argc == 6 ? atoi(argv[5]) : 0; // 0: all
+    bool is_mla = is_given && strcmp(argv[3], "mla") == 0;
+    if (T < 1 || n_rounds < 1 || n_rounds > MOST_ROUNDS || (argc == 6 && n_layers < 1) ||
         (!is_mla && strcmp(argv[3], "mha") != 0)) {
-        fprintf(stderr, "usage: bench_step SHAPE T mha|mla ROUNDS (at most %d)\n", MOST_ROUNDS);
+        fprintf(stderr, "usage: bench_step SHAPE T mha|mla ROUNDS [LAYERS] (at most %d rounds)\n",
+                MOST_ROUNDS);
         return BAD_INPUT;
     }
-    Status status = run(argv[1], T, is_mla, n_rounds);
+    Status status = run(argv[1], T, is_mla, n_rounds, n_layers);
     if (status != OK)
         log_error("%s", fail_text());
     return (int)status;
