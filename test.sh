@@ -22,7 +22,7 @@ test_preset() {
     summary+=("$1: $(grep -E '^[0-9]+% tests passed' "$log" || echo 'ctest did not finish')")
 }
 
-setup_packages
+setup_packages "${SETUP_TEST_PACKAGES[@]}"
 test_preset ci
 test_preset asan
 

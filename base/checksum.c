@@ -2,7 +2,12 @@
 
 #include "base/file.h"
 
+#include <errno.h>
 #include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
 
 Status checksum_sha256_bytes(char out[SHA256_HEX_BYTES], const void *bytes, int64_t size_bytes)
 {
@@ -23,4 +28,32 @@ Status checksum_sha256_file(char out[SHA256_HEX_BYTES], const char *path)
     Status status = checksum_sha256_bytes(out, map.bytes, map.size_bytes);
     file_unmap(&map);
     return status;
+}
+
+Status checksum_crc32_file(uint32_t *out, int64_t *size_bytes, const char *path)
+{
+    enum { PIECE_BYTES = 1 << 18 };
+    FILE *file = fopen(path, "rbe");
+    if (file == NULL)
+        return fail(BAD_INPUT, "%s: cannot be read: %s", path, strerror(errno));
+    unsigned char *piece = malloc(PIECE_BYTES);
+    uLong sum = crc32_z(0, NULL, 0);
+    int64_t total = 0;
+    size_t n = 0;
+    while (piece != NULL && (n = fread(piece, 1, PIECE_BYTES, file)) > 0) {
+        sum = crc32_z(sum, piece, n);
+        total += (int64_t)n;
+    }
+    Status status = OK;
+    if (piece == NULL)
+        status = fail(FAILED, "%s: no memory to read it", path);
+    else if (ferror(file))
+        status = fail(BAD_INPUT, "%s: read failed: %s", path, strerror(errno));
+    free(piece);
+    fclose(file);
+    if (status != OK)
+        return status;
+    *out = (uint32_t)sum;
+    *size_bytes = total;
+    return OK;
 }

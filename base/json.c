@@ -36,16 +36,26 @@ Status json_read(json_t **out, const char *path)
     return status;
 }
 
-Status json_write(const json_t *root, const char *path)
+static Status write_file(const json_t *root, const char *path, size_t digits)
 {
     AtomicFile file;
     TRY(file_begin(&file, path));
-    if (json_dumpf(root, file.stream, JSON_INDENT(2) | JSON_REAL_PRECISION(10)) != 0) {
+    if (json_dumpf(root, file.stream, JSON_INDENT(2) | JSON_REAL_PRECISION(digits)) != 0) {
         file_abandon(&file);
         return fail(FAILED, "%s: write failed", path);
     }
     fputc('\n', file.stream);
     return file_commit(&file);
+}
+
+Status json_write(const json_t *root, const char *path)
+{
+    return write_file(root, path, 10);
+}
+
+Status json_write_exact(const json_t *root, const char *path)
+{
+    return write_file(root, path, 17);
 }
 
 bool json_has(const json_t *object, const char *key)

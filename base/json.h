@@ -22,8 +22,10 @@ Status json_parse(json_t **out, const char *bytes, int64_t size_bytes, const cha
 Status json_parse_line(json_t **out, const char *bytes, int64_t size_bytes, const char *path,
                        int number);
 
-// Writes a file atomically, indented by two, keys in insertion order.
+// Writes a file atomically, indented by two, keys in insertion order. Reals get 10 digits, for
+// people; exact: 17, which read back as the same bits.
 Status json_write(const json_t *root, const char *path);
+Status json_write_exact(const json_t *root, const char *path);
 
 // Required members of an object; BAD_INPUT if missing, of another type or out of bounds.
 Status json_get_int(int64_t *out, const json_t *object, const char *where, const char *key,

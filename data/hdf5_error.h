@@ -13,6 +13,10 @@
 // Turns off HDF5's printing in the calling thread and forgets earlier errors; cheap.
 void hdf5_silence(void);
 
+// Keeps the reason of the call that has just failed for the next hdf5_fail(): every later call of
+// HDF5, to close what is open, forgets it.
+void hdf5_keep_reason(void);
+
 // Writes "path: what (HDF5: reason)", one line, and returns `kind`.
 Status hdf5_fail(Status kind, const char *path, const char *what);
 

@@ -1,6 +1,7 @@
 #include "data/interleave.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,7 +20,8 @@ typedef struct Position {
 
 struct Interleave {
     int n;
-    int64_t *shares; // owned [n], sum ONE
+    int64_t *shares;      // owned [n], sum ONE
+    pthread_mutex_t lock; // of what follows: a reading thread walks while another describes
     Position now;
     Position mark; // an earlier one, so that short ways back are short
 };
@@ -76,6 +78,7 @@ Status interleave_create(Interleave **out, const double *weights, int n_sources)
     Interleave *interleave = calloc(1, sizeof *interleave);
     if (interleave == NULL)
         return fail(FAILED, "out of memory for %d sources", n_sources);
+    pthread_mutex_init(&interleave->lock, NULL);
     interleave->n = n_sources;
     interleave->shares = calloc((size_t)n_sources, sizeof *interleave->shares);
     if (interleave->shares == NULL || !position_allocate(&interleave->now, n_sources) ||
@@ -131,9 +134,8 @@ static int step(Interleave *interleave)
     return chosen;
 }
 
-int interleave_at(Interleave *interleave, int64_t index, int64_t *nth)
+static void walk_to(Interleave *interleave, int64_t index)
 {
-    CHECK(index >= 0, "index = %lld", (long long)index);
     if (index < interleave->now.index) {
         if (index >= interleave->mark.index)
             position_copy(&interleave->now, &interleave->mark, interleave->n);
@@ -142,15 +144,35 @@ int interleave_at(Interleave *interleave, int64_t index, int64_t *nth)
     }
     while (interleave->now.index < index)
         step(interleave);
+}
+
+int interleave_at(Interleave *interleave, int64_t index, int64_t *nth)
+{
+    CHECK(index >= 0, "index = %lld", (long long)index);
+    pthread_mutex_lock(&interleave->lock);
+    walk_to(interleave, index);
     const int source = step(interleave);
     *nth = interleave->now.counts[source] - 1;
+    pthread_mutex_unlock(&interleave->lock);
     return source;
+}
+
+int64_t interleave_count(Interleave *interleave, int64_t n_samples, int source)
+{
+    CHECK(n_samples >= 0 && source >= 0 && source < interleave->n, "%lld samples, source %d",
+          (long long)n_samples, source);
+    pthread_mutex_lock(&interleave->lock);
+    walk_to(interleave, n_samples);
+    const int64_t count = interleave->now.counts[source];
+    pthread_mutex_unlock(&interleave->lock);
+    return count;
 }
 
 void interleave_destroy(Interleave *interleave)
 {
     if (interleave == NULL)
         return;
+    pthread_mutex_destroy(&interleave->lock);
     free(interleave->shares);
     free(interleave->now.counts);
     free(interleave->now.credits);

@@ -11,7 +11,7 @@
 // 1 - 1/(2k-2) for k sources). Shares are rounded to multiples of 2^-40.
 //
 // Asking forward costs one step per index, asking back starts again at a mark or at 0: ten million
-// steps take about half a second. One thread at a time.
+// steps take about half a second. Any thread may ask.
 #ifndef MHA2MLA_DATA_INTERLEAVE_H
 #define MHA2MLA_DATA_INTERLEAVE_H
 
@@ -27,6 +27,9 @@ Status interleave_create(Interleave **out, const double *weights, int n_sources)
 
 // The source of sample `index` >= 0; *nth is how many samples it had before.
 int interleave_at(Interleave *interleave, int64_t index, int64_t *nth);
+
+// How many of the first n_samples >= 0 samples come from `source`.
+int64_t interleave_count(Interleave *interleave, int64_t n_samples, int source);
 
 void interleave_destroy(Interleave *interleave); // NULL is allowed
 

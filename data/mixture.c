@@ -1,6 +1,8 @@
 #include "data/mixture.h"
 
+#include "base/checksum.h"
 #include "base/random.h"
+#include "data/fingerprint.h"
 #include "data/interleave.h"
 #include "data/order.h"
 #include "data/source.h"
@@ -8,12 +10,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+// Of the rules by which a sample follows from its index; a change of these must change it.
+enum { ORDER_VERSION = 1 };
+
 struct Mixture {
     const SourceSpec *specs; // borrowed, for the names
     Source **sources;        // owned [n_sources]
     int n_sources;
+    int seq_len;
     uint64_t seed;
-    Interleave *interleave; // owned
+    char tokenizer_sha256[SHA256_HEX_BYTES]; // "" if unknown
+    Interleave *interleave;                  // owned
 };
 
 // Where a sample of the run lies.
@@ -57,6 +64,56 @@ int64_t mixture_n_samples(const Mixture *mixture)
     return n;
 }
 
+int mixture_n_sources(const Mixture *mixture)
+{
+    return mixture->n_sources;
+}
+
+SourceEpochs mixture_epochs(const Mixture *mixture, int source, int64_t n_samples)
+{
+    CHECK(source >= 0 && source < mixture->n_sources, "source %d", source);
+    const int64_t n_held = source_n_samples(mixture->sources[source]);
+    const int64_t n_read = interleave_count(mixture->interleave, n_samples, source);
+    return (SourceEpochs){
+        .name = mixture->specs[source].name,
+        .n_held = n_held,
+        .n_read = n_read,
+        .epochs = (double)n_read / (double)n_held,
+    };
+}
+
+static json_t *fingerprint_sources(const Mixture *mixture)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < mixture->n_sources && list != NULL; i++) {
+        const SourceSpec *spec = &mixture->specs[i];
+        json_t *entry = json_pack("{s:s, s:f, s:o}", "name", spec->name, "weight", spec->weight,
+                                  "shards", source_fingerprint(mixture->sources[i]));
+        if (entry == NULL || json_array_append_new(list, entry) != 0) {
+            json_decref(list);
+            list = NULL;
+        }
+    }
+    return list;
+}
+
+json_t *mixture_fingerprint(const Mixture *mixture)
+{
+    return json_pack("{s:i, s:I, s:i, s:s, s:o}", "version", ORDER_VERSION, "seed",
+                     (json_int_t)mixture->seed, "seq_len", mixture->seq_len, "tokenizer_sha256",
+                     mixture->tokenizer_sha256, "sources", fingerprint_sources(mixture));
+}
+
+Status mixture_check_fingerprint(const Mixture *mixture, const json_t *saved, const char *where)
+{
+    json_t *now = mixture_fingerprint(mixture);
+    if (now == NULL)
+        return fail(FAILED, "%s: no memory to compare its data", where);
+    const Status status = fingerprint_check(now, saved, where);
+    json_decref(now);
+    return status;
+}
+
 void mixture_close(Mixture *mixture)
 {
     if (mixture == NULL)
@@ -88,6 +145,7 @@ Status mixture_open(Mixture **out, const SourceSpec *specs, int n_specs, int seq
     if (mixture == NULL)
         return fail(FAILED, "no memory for %d sources", n_specs);
     mixture->specs = specs;
+    mixture->seq_len = seq_len;
     mixture->seed = seed;
     Status status;
     mixture->sources = calloc((size_t)n_specs, sizeof *mixture->sources);
@@ -104,6 +162,9 @@ Status mixture_open(Mixture **out, const SourceSpec *specs, int n_specs, int seq
         if (tokenizer_sha256 == NULL && sha256[0] != '\0') // then the first shard's holds for all
             tokenizer_sha256 = sha256;
     }
+    if (tokenizer_sha256 != NULL)
+        snprintf(mixture->tokenizer_sha256, sizeof mixture->tokenizer_sha256, "%s",
+                 tokenizer_sha256);
     *out = mixture;
     return OK;
 close:

@@ -11,11 +11,14 @@
 // how-many-th of that source it is, are pure functions of the weights; at every point each source's
 // share is less than one sample off. So sample i is the same for any number of ranks and after any
 // resume.
+//
+// One thread at a time reads; any other may meanwhile ask for everything else.
 #ifndef MHA2MLA_DATA_MIXTURE_H
 #define MHA2MLA_DATA_MIXTURE_H
 
 #include "base/status.h"
 
+#include <jansson.h>
 #include <stdint.h>
 
 typedef struct SourceSpec {
@@ -42,6 +45,28 @@ int64_t mixture_n_samples(const Mixture *mixture);
 
 // Text such as "fineweb-edu-dedup epoch 0 sample 118" that names sample `index`.
 void mixture_describe(const Mixture *mixture, int64_t index, char *out, int out_bytes);
+
+// What a run has read of a source.
+typedef struct SourceEpochs {
+    const char *name; // borrowed from the specs
+    int64_t n_held;   // samples there are
+    int64_t n_read;   // samples read, again and again
+    double epochs;    // n_read / n_held
+} SourceEpochs;
+
+int mixture_n_sources(const Mixture *mixture);
+
+// What the first n_samples >= 0 samples of the run take of a source; exact, a pure function.
+SourceEpochs mixture_epochs(const Mixture *mixture, int source, int64_t n_samples);
+
+// Everything that decides which tokens a sample has: {version, seed, seq_len, tokenizer_sha256,
+// sources: [{name, weight, shards: [{file, tokens, content}]}]}. Reads no file: the contents are
+// known by checksums taken when the shards were opened. The caller owns it; NULL without memory.
+json_t *mixture_fingerprint(const Mixture *mixture);
+
+// Compares with a fingerprint saved earlier. BAD_INPUT if any sample would be another one: `where`
+// and the first field that differs, with both values.
+Status mixture_check_fingerprint(const Mixture *mixture, const json_t *saved, const char *where);
 
 void mixture_close(Mixture *mixture);
 

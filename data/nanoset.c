@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zlib.h>
 
 enum { BLOCK_VALUES = 4096, OFFSET_BYTES = 8 };
 
@@ -17,6 +18,7 @@ struct Nanoset {
     int file; // -1: none
     int token_bytes;
     int64_t n_tokens, n_documents;
+    uint32_t documents_crc32;
 };
 
 static Status open_file(int *file, int64_t *size_bytes, const char *path)
@@ -61,8 +63,8 @@ static uint64_t value_at(const uint8_t *bytes, int n_bytes)
     return value;
 }
 
-// The ends of the documents never descend; the last one is *n_tokens.
-static Status check_ends(int file, const char *path, int64_t n_documents, int64_t *n_tokens)
+// The ends of the documents never descend; the last one is the number of tokens.
+static Status check_ends(Nanoset *nanoset, int file, const char *path, int64_t n_documents)
 {
     uint8_t block[BLOCK_VALUES * OFFSET_BYTES];
     uint64_t before = 0;
@@ -80,8 +82,10 @@ static Status check_ends(int file, const char *path, int64_t n_documents, int64_
                             (unsigned long long)before);
             before = end;
         }
+        nanoset->documents_crc32 =
+            (uint32_t)crc32(nanoset->documents_crc32, block, (uInt)(count * OFFSET_BYTES));
     }
-    *n_tokens = (int64_t)before;
+    nanoset->n_tokens = (int64_t)before;
     return OK;
 }
 
@@ -101,7 +105,7 @@ static Status read_index(Nanoset *nanoset)
         status = fail(BAD_INPUT, "%s: %lld bytes are not one or more uint64", path,
                       (long long)size_bytes);
     else
-        status = check_ends(file, path, size_bytes / OFFSET_BYTES, &nanoset->n_tokens);
+        status = check_ends(nanoset, file, path, size_bytes / OFFSET_BYTES);
     nanoset->n_documents = size_bytes / OFFSET_BYTES;
     close(file);
     return status;
@@ -157,6 +161,11 @@ int64_t nanoset_n_documents(const Nanoset *nanoset)
 int nanoset_token_bytes(const Nanoset *nanoset)
 {
     return nanoset->token_bytes;
+}
+
+uint32_t nanoset_documents_crc32(const Nanoset *nanoset)
+{
+    return nanoset->documents_crc32;
 }
 
 const char *nanoset_path(const Nanoset *nanoset)

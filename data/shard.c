@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <zlib.h>
 
 struct Shard {
     char path[PATH_BYTES];
@@ -150,6 +151,9 @@ static Status check_offsets(Shard *shard)
                             (long long)before, (long long)shard->info.n_tokens);
             before = block[i];
         }
+        shard->info.documents_crc32 =
+            (uint32_t)crc32(shard->info.documents_crc32, (const Bytef *)block,
+                            (uInt)((size_t)count * sizeof *block));
     }
     if (before != shard->info.n_tokens)
         return fail(BAD_INPUT, "%s: its documents end at token %lld, but it has %lld", shard->path,
@@ -206,6 +210,11 @@ const ShardInfo *shard_info(const Shard *shard)
 const char *shard_path(const Shard *shard)
 {
     return shard->path;
+}
+
+int64_t shard_chunk_tokens(const Shard *shard)
+{
+    return shard->tokens.chunk_length;
 }
 
 Status shard_read(Shard *shard, int64_t first, int64_t count, int32_t *out)

@@ -32,10 +32,11 @@
 enum { SHARD_SOURCE_BYTES = 1024 }; // with the closing zero; longer texts are cut
 
 typedef struct ShardInfo {
-    int64_t n_tokens;    // set by the reader
-    int64_t n_documents; // set by the reader
-    int vocab_size;      // every id is below it
-    int eos_id;          // -1: documents do not end in a token of their own
+    int64_t n_tokens;         // set by the reader
+    int64_t n_documents;      // set by the reader
+    uint32_t documents_crc32; // of the offsets of documents, set by the reader
+    int vocab_size;           // every id is below it
+    int eos_id;               // -1: documents do not end in a token of their own
     char tokenizer_sha256[SHA256_HEX_BYTES];
     char source[SHARD_SOURCE_BYTES]; // where the text came from
 } ShardInfo;
@@ -68,6 +69,7 @@ Status shard_open(Shard **out, const char *path);
 
 const ShardInfo *shard_info(const Shard *shard); // borrowed, lives as long as the shard
 const char *shard_path(const Shard *shard);      // borrowed, likewise
+int64_t shard_chunk_tokens(const Shard *shard);  // what a read decodes at a time
 
 // Reads tokens first .. first + count - 1 into out [count]. BAD_INPUT for a damaged chunk or an id
 // outside the vocabulary; a range outside the shard is a broken invariant.

@@ -64,6 +64,14 @@ Status shard_row_open(ShardRow *out, hid_t file, const char *path, const char *n
                       path, name, 8 * value_bytes, SHARD_CHUNK_MOST);
         goto close;
     }
+    // A length is cheap to claim; nobody shall look for that many chunks.
+    hsize_t file_bytes = 0;
+    if (H5Fget_filesize(file, &file_bytes) < 0 ||
+        shard_row_n_chunks(&row) > (int64_t)(file_bytes / CHECKSUM_BYTES)) {
+        status = fail(BAD_INPUT, "%s: /%s has %lld values, too many for a file of %llu bytes", path,
+                      name, (long long)row.length, (unsigned long long)file_bytes);
+        goto close;
+    }
     const int64_t chunk_bytes = row.chunk_length * value_bytes;
     row.most_bytes = (int64_t)compressBound((uLong)chunk_bytes) + CHECKSUM_BYTES;
     row.stored = malloc((size_t)row.most_bytes);

@@ -4,12 +4,15 @@
 #include "data/paths.h"
 #include "data/token_file.h"
 
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 typedef struct SourceShard {
-    TokenFile *file;      // owned
-    int64_t first_sample; // of the source that lies in this shard
+    TokenFile *file;       // owned
+    int64_t first_sample;  // of the source that lies in this shard
+    uint32_t sample_crc32; // of some of its tokens
 } SourceShard;
 
 struct Source {
@@ -61,7 +64,9 @@ static Status append_shard(Source *source, const char *path, const char *sha256)
     TRY(token_file_open(&file, path));
     const TokenFileInfo *info = token_file_info(file);
     Status status;
+    uint32_t sample_crc32;
     TRY_GOTO(close_shard, check_tokenizer(source, info, sha256));
+    TRY_GOTO(close_shard, token_file_sample_crc32(&sample_crc32, file));
     SourceShard *shards =
         realloc(source->shards, (size_t)(source->n_shards + 1) * sizeof *source->shards);
     if (shards == NULL) {
@@ -69,7 +74,7 @@ static Status append_shard(Source *source, const char *path, const char *sha256)
         goto close_shard;
     }
     source->shards = shards;
-    shards[source->n_shards++] = (SourceShard){file, source->n_samples};
+    shards[source->n_shards++] = (SourceShard){file, source->n_samples, sample_crc32};
     source->n_samples += samples_in(info, source->seq_len);
     return OK;
 close_shard:
@@ -127,6 +132,42 @@ int64_t source_n_samples(const Source *source)
 const char *source_tokenizer_sha256(const Source *source)
 {
     return source->tokenizer_sha256;
+}
+
+// JSON has no names that are not UTF-8; what is not ASCII in one that is not becomes '?'.
+static json_t *file_name(const char *name)
+{
+    json_t *value = json_string(name);
+    if (value != NULL)
+        return value;
+    char ascii[NAME_MAX + 1];
+    snprintf(ascii, sizeof ascii, "%s", name);
+    for (char *c = ascii; *c != '\0'; c++) {
+        if ((unsigned char)*c >= 0x80)
+            *c = '?';
+    }
+    return json_string(ascii);
+}
+
+json_t *source_fingerprint(const Source *source)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < source->n_shards && list != NULL; i++) {
+        const SourceShard *shard = &source->shards[i];
+        const TokenFileInfo *info = token_file_info(shard->file);
+        const char *slash = strrchr(info->path, '/');
+        char content[32];
+        snprintf(content, sizeof content, "%08x-%08x", (unsigned)info->documents_crc32,
+                 (unsigned)shard->sample_crc32);
+        json_t *entry =
+            json_pack("{s:o, s:I, s:s}", "file", file_name(slash == NULL ? info->path : slash + 1),
+                      "tokens", (json_int_t)info->n_tokens, "content", content);
+        if (entry == NULL || json_array_append_new(list, entry) != 0) {
+            json_decref(list);
+            list = NULL;
+        }
+    }
+    return list;
 }
 
 Status source_read(Source *source, int64_t index, int32_t *tokens)

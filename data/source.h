@@ -12,6 +12,7 @@
 
 #include "base/status.h"
 
+#include <jansson.h>
 #include <stdint.h>
 
 typedef struct Source Source;
@@ -27,6 +28,11 @@ int64_t source_n_samples(const Source *source);
 
 // SHA-256 of the tokenizer its shards were made with, "" if none says; lives as long as the source.
 const char *source_tokenizer_sha256(const Source *source);
+
+// A list of what the shards are: file name without its folder, tokens, and a checksum of where the
+// documents lie and of a few hundred tokens, taken when they were opened. The caller owns it; NULL
+// without memory.
+json_t *source_fingerprint(const Source *source);
 
 // Reads sample `index` in 0..n-1 into tokens [seq_len + 1]. BAD_INPUT for a damaged chunk or a
 // token that is not below vocab_size.

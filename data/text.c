@@ -11,7 +11,11 @@
 #include <string.h>
 #include <zlib.h>
 
-enum { BLOCK_BYTES = 1 << 17, FAULTS_SHOWN = 10 };
+#ifndef TEXT_BLOCK_BYTES // the fuzz build sets few: more blocks to a text, less to allocate
+#define TEXT_BLOCK_BYTES (1 << 17)
+#endif
+
+enum { BLOCK_BYTES = TEXT_BLOCK_BYTES, FAULTS_SHOWN = 10 };
 
 struct TextReader {
     char path[PATH_BYTES];

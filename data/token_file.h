@@ -19,6 +19,7 @@
 typedef struct TokenFileInfo {
     const char *path; // borrowed from the file
     int64_t n_tokens, n_documents;
+    uint32_t documents_crc32;                // of where the documents lie
     char tokenizer_sha256[SHA256_HEX_BYTES]; // "" if the file does not say
 } TokenFileInfo;
 
@@ -30,6 +31,11 @@ const TokenFileInfo *token_file_info(const TokenFile *file); // borrowed
 
 // Reads tokens first .. first + count - 1, which must be there, into out [count].
 Status token_file_read(TokenFile *file, int64_t first, int64_t count, int32_t *out);
+
+// A checksum of a few hundred tokens spread over the file: with the number of tokens and
+// documents_crc32 it tells one text from another without reading all of it, the same however the
+// file is compressed. Errors as for token_file_read().
+Status token_file_sample_crc32(uint32_t *out, TokenFile *file);
 
 void token_file_close(TokenFile *file); // NULL is allowed
 

@@ -52,7 +52,8 @@ void tokenizer_release(Tokenizer *tokenizer); // NULL is fine
 // Appends the ids of `text` [size_bytes] to `out`. Special tokens written in the text become their
 // ids, as in the library; add_special_tokens also adds what the post-processor adds (such as <s>).
 // Invalid UTF-8 is read as Python's errors="replace" reads it: each maximal invalid part becomes
-// one U+FFFD. `out` is unchanged on errors: BAD_INPUT for 2 GiB and more, FAILED without memory.
+// one U+FFFD. `out` is unchanged on errors: BAD_INPUT for 2 GiB and more, and where a normalizer
+// multiplies the text without end; FAILED without memory.
 Status tokenizer_encode(const Tokenizer *tokenizer, TokenBuffer *out, const char *text,
                         int64_t size_bytes, bool add_special_tokens);
 

@@ -238,9 +238,11 @@ Status tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, int64_t 
     Status status = OK;
     Strings strings = {0}, next = {0};
     TRY_GOTO(release, collect(&strings, tokenizer, ids, n, skip_special));
+    const int64_t from_bytes = strings.bytes.size;
     for (int i = 0; i < tokenizer->n_decoder; i++) {
         next.n = next.bytes.size = 0;
         TRY_GOTO(release, run_step(&next, &strings, &tokenizer->decoder[i]));
+        TRY_GOTO(release, bytes_check_growth(&next.bytes, from_bytes));
         Strings swap = strings;
         strings = next;
         next = swap;

@@ -43,6 +43,7 @@ Status normalizer_apply(const Tokenizer *tokenizer, TokenScratch *scratch, const
     for (int i = 0; i < tokenizer->n_normalizer && out->size > 0; i++) {
         other->size = 0;
         TRY(normalize_step(scratch, &tokenizer->normalizer[i], other, out->data, out->size));
+        TRY(bytes_check_growth(other, size_bytes));
         Bytes swap = *out;
         *out = *other;
         *other = swap;

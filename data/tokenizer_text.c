@@ -37,6 +37,17 @@ void bytes_release(Bytes *bytes)
     *bytes = (Bytes){0};
 }
 
+Status bytes_check_growth(const Bytes *bytes, int64_t from_bytes)
+{
+    enum { MOST_FACTOR = 64, ALWAYS_BYTES = 1 << 20 }; // NFKD's largest factor is 11
+    if (bytes->size <= ALWAYS_BYTES || bytes->size / MOST_FACTOR <= from_bytes)
+        return OK;
+    return fail(BAD_INPUT,
+                "the tokenizer's steps make %lld bytes of a text of %lld; check the replacements "
+                "in tokenizer.json",
+                (long long)bytes->size, (long long)from_bytes);
+}
+
 // memmem() costs more than the search where matches are dense, as spaces are.
 static const char *find(const char *text, int64_t size, const Bytes *pattern)
 {

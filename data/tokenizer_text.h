@@ -21,6 +21,10 @@ Status bytes_reserve(Bytes *bytes, int64_t more);
 Status bytes_append(Bytes *bytes, const char *data, int64_t size);
 void bytes_release(Bytes *bytes);
 
+// BAD_INPUT if `bytes` came from a text of so many bytes by steps that multiply it: no tokenizer in
+// use does, and a chain of them could fill any memory from one character.
+Status bytes_check_growth(const Bytes *bytes, int64_t from_bytes);
+
 // Appends `text` with every occurrence of `pattern` (not empty) replaced by `content`.
 Status bytes_append_replaced(Bytes *out, const char *text, int64_t size, const Bytes *pattern,
                              const Bytes *content);

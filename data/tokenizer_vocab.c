@@ -168,6 +168,7 @@ static Status add_merge(Model *model, const char *where, const char *left, int64
 {
     Status status = OK;
     Bytes both = {0};
+    TRY_GOTO(release, bytes_reserve(&both, left_bytes + right_bytes + 1)); // no NULL for two ""
     TRY_GOTO(release, bytes_append(&both, left, left_bytes));
     TRY_GOTO(release, bytes_append(&both, right, right_bytes));
     int32_t left_id = vocab_find(&model->vocab, left, left_bytes);

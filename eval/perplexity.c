@@ -1,20 +1,15 @@
 #include "eval/perplexity.h"
 
-Status perplexity_add(Perplexity *sum, Workspace *ws, const Model *model, Source *source,
-                      Batch *batch, int64_t first, int64_t end, int64_t stride)
+Status perplexity_batch(double *loss_sum, Workspace *ws, const Model *model, Source *source,
+                        Batch *batch, int64_t first, int count)
 {
-    int most = ws->placed_B;
-    for (int64_t window = first; window < end;) {
-        int rows = 0;
-        for (; rows < most && window < end; rows++, window += stride) {
-            TRY(source_read(source, window, batch->sample));
-            batch_set(batch, rows);
-        }
-        transformer_set_batch(ws, rows);
-        transformer_forward(ws, model, batch->inputs, NULL);
-        sum->loss_sum += transformer_loss(ws, model, batch->targets, 0, NULL);
-        sum->n_tokens += (double)rows * ws->T;
+    for (int row = 0; row < count; row++) {
+        TRY(source_read(source, first + row, batch->sample));
+        batch_set(batch, row);
     }
-    transformer_set_batch(ws, most);
+    transformer_set_batch(ws, count);
+    transformer_forward(ws, model, batch->inputs, NULL);
+    *loss_sum = transformer_loss(ws, model, batch->targets, 0, NULL);
+    transformer_set_batch(ws, ws->placed_B);
     return OK;
 }

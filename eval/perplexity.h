@@ -1,8 +1,7 @@
 // Loss of a model in nats per token over consecutive windows of a source.
 //
-//     Perplexity sum = {0};
-//     TRY(perplexity_add(&sum, &ws, &model, source, &batch, rank, n_windows, n_ranks));
-//     loss = sum.loss_sum / sum.n_tokens;      // after summing both over ranks
+//     TRY(perplexity_batch(&loss_sum, &ws, &model, source, &batch, first, count));
+//     loss = loss_sum / (count * T);
 #ifndef MHA2MLA_EVAL_PERPLEXITY_H
 #define MHA2MLA_EVAL_PERPLEXITY_H
 
@@ -10,14 +9,9 @@
 #include "data/source.h"
 #include "model/transformer.h"
 
-typedef struct Perplexity {
-    double loss_sum; // nats
-    double n_tokens; // targets; a double so that ranks sum both at once
-} Perplexity;
-
-// Adds windows first, first + stride, ... below `end` of the source, each T + 1 tokens. `ws` and
-// `batch` are placed for the same B and T. Errors are those of reading.
-Status perplexity_add(Perplexity *sum, Workspace *ws, const Model *model, Source *source,
-                      Batch *batch, int64_t first, int64_t end, int64_t stride);
+// The sum over the targets of windows [first, first + count) of the source, each T + 1 tokens, in
+// nats. count is at most what `ws` and `batch` are placed for. Errors are those of reading.
+Status perplexity_batch(double *loss_sum, Workspace *ws, const Model *model, Source *source,
+                        Batch *batch, int64_t first, int count);
 
 #endif

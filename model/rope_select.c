@@ -319,18 +319,43 @@ static Status read_norms(double *out, hid_t file, const char *path, const char *
     return status;
 }
 
+// What a file may say of itself, whatever model it is for.
+static Status check_own_dims(ModelShape *out, const int64_t got[N_ATTRIBUTES], const char *path)
+{
+    static const int64_t most[N_ATTRIBUTES] = {FORMAT_VERSION, 1000, 1024, 1024, 1024, INT64_MAX};
+    for (int i = 0; i < N_TOKENS; i++)
+        if (got[i] < 1 || got[i] > most[i])
+            return fail(BAD_INPUT, "%s: %s is %lld, allowed are 1 to %lld", path,
+                        attribute_names[i], (long long)got[i], (long long)most[i]);
+    *out = (ModelShape){.n_layers = (int)got[1],
+                        .n_heads = (int)got[2],
+                        .n_kv_heads = (int)got[3],
+                        .head_dim = (int)got[4],
+                        .rope_pairs = (int)got[4] / 2};
+    return shape_check(out, path);
+}
+
+static Status read_dims(ModelShape *out, double *n_tokens, const ModelShape *shape, hid_t file,
+                        const char *path)
+{
+    int64_t expected[N_ATTRIBUTES], got[N_ATTRIBUTES];
+    for (int i = 0; i < N_ATTRIBUTES; i++)
+        TRY(read_attribute(&got[i], file, path, attribute_names[i]));
+    *n_tokens = (double)got[N_TOKENS];
+    if (shape == NULL)
+        return check_own_dims(out, got, path);
+    fill_attributes(expected, shape, 0);
+    for (int i = 0; i < N_TOKENS; i++)
+        if (got[i] != expected[i])
+            return fail(BAD_INPUT, "%s: %s is %lld, needed is %lld; make scores of this model",
+                        path, attribute_names[i], (long long)got[i], (long long)expected[i]);
+    *out = *shape;
+    return OK;
+}
+
 static Status read_content(RopeScores *scores, hid_t file, const char *path)
 {
     const ModelShape *s = &scores->shape;
-    int64_t expected[N_ATTRIBUTES], got[N_ATTRIBUTES];
-    fill_attributes(expected, s, 0);
-    for (int i = 0; i < N_ATTRIBUTES; i++) {
-        TRY(read_attribute(&got[i], file, path, attribute_names[i]));
-        if (i != N_TOKENS && got[i] != expected[i])
-            return fail(BAD_INPUT, "%s: %s is %lld, needed is %lld; make scores of this model",
-                        path, attribute_names[i], (long long)got[i], (long long)expected[i]);
-    }
-    *scores->n_tokens = (double)got[N_TOKENS];
     TRY(read_norms(scores->q_norm, file, path, "q_norm", s, s->n_heads));
     return read_norms(scores->k_norm, file, path, "k_norm", s, s->n_kv_heads);
 }
@@ -345,15 +370,19 @@ Status rope_scores_read(RopeScores *out, const ModelShape *shape, const char *pa
     hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
     if (file < 0)
         return fail_hdf5(BAD_INPUT, path, "not a readable HDF5 file");
-    RopeScores scores;
-    Status status = rope_scores_create(&scores, shape);
-    if (status == OK) {
-        status = read_content(&scores, file, path);
-        if (status == OK)
-            *out = scores;
-        else
-            rope_scores_release(&scores);
-    }
+    RopeScores scores = {0};
+    ModelShape dims;
+    double n_tokens;
+    Status status;
+    TRY_GOTO(close_file, read_dims(&dims, &n_tokens, shape, file, path));
+    TRY_GOTO(close_file, rope_scores_create(&scores, &dims));
+    *scores.n_tokens = n_tokens;
+    status = read_content(&scores, file, path);
+    if (status == OK)
+        *out = scores;
+    else
+        rope_scores_release(&scores);
+close_file:
     H5Fclose(file);
     return status;
 }

@@ -47,7 +47,7 @@ void rope_scores_add(RopeScores *scores, int layer,
 // Writes (all or nothing) or reads a file: HDF5 datasets /q_norm, /k_norm with checksums,
 // attributes version, n_layers, n_heads, n_kv_heads, head_dim, n_tokens. Writing: FAILED with
 // HDF5's reason. Reading: the caller releases *out; BAD_INPUT if the file is damaged, not of this
-// kind, or its L, H, K, E are not the model's.
+// kind, or its L, H, K, E are not the model's; shape NULL takes them as they are in the file.
 Status rope_scores_write(const RopeScores *scores, const char *path);
 Status rope_scores_read(RopeScores *out, const ModelShape *shape, const char *path);
 

@@ -1,7 +1,5 @@
 #include "optim/clip.h"
 
-enum { BLOCK = 1 << 16, BLOCKS_PER_ROUND = 256 };
-
 static double block_sum(const float *grads, int64_t count)
 {
     double sum = 0;
@@ -11,22 +9,17 @@ static double block_sum(const float *grads, int64_t count)
     return sum;
 }
 
-double clip_sum_squares(const float *grads, int64_t count)
+int64_t clip_n_blocks(int64_t count)
 {
-    double total = 0;
-    const int64_t round = (int64_t)BLOCK * BLOCKS_PER_ROUND;
-    for (int64_t first = 0; first < count; first += round) {
-        double sums[BLOCKS_PER_ROUND] = {0};
+    return (count + CLIP_BLOCK - 1) / CLIP_BLOCK;
+}
+
+void clip_sum_squares(double *sums, const float *grads, int64_t count)
+{
 #pragma omp parallel for schedule(static)
-        for (int b = 0; b < BLOCKS_PER_ROUND; b++) {
-            int64_t begin = first + (int64_t)b * BLOCK;
-            if (begin < count)
-                sums[b] = block_sum(grads + begin, count - begin < BLOCK ? count - begin : BLOCK);
-        }
-        for (int b = 0; b < BLOCKS_PER_ROUND; b++)
-            total += sums[b];
-    }
-    return total;
+    for (int64_t first = 0; first < count; first += CLIP_BLOCK)
+        sums[first / CLIP_BLOCK] =
+            block_sum(grads + first, count - first < CLIP_BLOCK ? count - first : CLIP_BLOCK);
 }
 
 double clip_scale(double norm, double max_norm)

@@ -64,7 +64,7 @@ put() {
 refuses 2 "no command is given; see mha2mla --help"
 refuses 2 "unknown command 'trian', did you mean 'train'?" trian
 refuses 2 "unknown command 'xyzzy'; see mha2mla --help" xyzzy
-for command in tokenize score convert train eval compare inspect; do
+for command in tokenize score convert plan train eval compare inspect; do
     refuses 2 "$command: unknown option --hlep; did you mean --help?" $command --hlep
     refuses 2 "$command: unknown option --zzz=3; see mha2mla $command --help" $command --zzz=3
 done
@@ -317,7 +317,7 @@ refuses 2 "folder.h5: is a directory; name a file to write" \
 
 refuses 2 "none.yaml: cannot be opened: No such file or directory" train none.yaml
 refuses 2 "runs: not a regular file" train runs
-refuses 2 "empty.txt: empty; see configs/reference.yaml" train empty.txt
+refuses 2 "empty.txt: empty; see mha2mla train --help-config" train empty.txt
 refuses 2 "shard.h5: not valid YAML" train shard.h5
 echo 'run: [' >broken.yaml
 refuses 2 "broken.yaml:2:1: not valid YAML" train broken.yaml
@@ -357,10 +357,10 @@ sed 's/head_dim: 8/head_dim: wide/; s/steps: 0/stepz: 0/' config.yaml >several.y
 status=0
 "$mha2mla" train several.yaml 2>err || status=$?
 [ "$status" -eq 2 ] || die "several mistakes: status $status"
-diff - err <<'END' || die "several mistakes: other lines"
+diff - <(own_lines err) <<'END' || die "several mistakes: other lines"
 mha2mla: error: several.yaml:4: model.init.head_dim is 'wide', which is not a whole number
 mha2mla: error: several.yaml:9: unknown key train.stepz; did you mean train.steps?
-mha2mla: error: several.yaml:9: train.steps is missing
+mha2mla: error: several.yaml:9: train.steps is missing; give it, or train.fraction and data.pretraining_tokens
 mha2mla: error: several.yaml: 3 errors
 END
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The memory a run takes is what --dry-run says: 28 M parameters, two ranks, as they are and
-# converted.
+# The memory a run takes is what --dry-run says, for three shapes on two ranks: 28 M parameters, as
+# they are and converted; small enough that the libraries' own memory counts; a vocabulary so wide
+# that the head does.
 set -euo pipefail
 . "$(dirname -- "$0")/checks.sh" "$1"
 if nm "$mha2mla" 2>/dev/null | grep -q __asan_init; then
@@ -48,13 +49,17 @@ check_memory() {
     mpirun -n 2 --oversubscribe --bind-to none ./watched "$mha2mla" \
         train config.yaml --run.name="$name" "$@" >out 2>&1 ||
         die "$name: status $?: $(tail -n 20 out)"
-    within "$(sed -n 's/.*peak memory \([0-9.]*\) MiB.*/\1/p' out)" "$planned" 0.03 "$name says"
+    within "$(sed -n 's/.*peak memory \([0-9.]*\) MiB.*/\1/p' out)" "$planned" 0.05 "$name says"
     for rank in 0 1; do
-        within "$(awk '{ print $1 / 1024 }' high.$rank)" "$planned" 0.03 "$name, rank $rank"
+        within "$(awk '{ print $1 / 1024 }' high.$rank)" "$planned" 0.05 "$name, rank $rank"
     done
 }
 
-# Seen: 0.1 % to 0.7 % above the plan.
+# Seen: 1.5 % below to 0.5 % above the plan.
 check_memory original
+check_memory small --model.init.hidden_size=64 --model.init.intermediate_size=128 \
+    --model.init.num_hidden_layers=2 --model.init.vocab_size=1024
+check_memory wide --model.init.hidden_size=128 --model.init.num_hidden_layers=1 \
+    --model.init.vocab_size=65536 --data.seq_len=256
 check_memory converted --model.convert.rope_pairs=4 --model.convert.d_kv=16 \
     --model.convert.samples=4

@@ -168,11 +168,11 @@ sweep() {
 test_sweep_runs_the_baseline_first_and_then_each_d_kv() {
     sweep 0 || fail "sweep.sbatch failed for task 0"
     expect_calls "sweep.sbatch, task 0" <<'END'
-srun --mpi=pmix --kill-on-bad-exit=1 build/release/mha2mla train configs/demo.yaml --model.convert=none --run.name=demo-baseline --optim.lr=1e-4
+srun --mpi=pmix --kill-on-bad-exit=0 --wait=60 build/release/mha2mla train configs/demo.yaml --model.convert=none --run.name=demo-baseline --optim.lr=1e-4
 END
     sweep 2 || fail "sweep.sbatch failed for task 2"
     expect_calls "sweep.sbatch, task 2" <<'END'
-srun --mpi=pmix --kill-on-bad-exit=1 build/release/mha2mla train configs/demo.yaml --model.convert.d_kv=8 --run.name=demo-dkv8 --optim.lr=1e-4
+srun --mpi=pmix --kill-on-bad-exit=0 --wait=60 build/release/mha2mla train configs/demo.yaml --model.convert.d_kv=8 --run.name=demo-dkv8 --optim.lr=1e-4
 END
 }
 
@@ -186,7 +186,7 @@ test_train_and_compare_jobs_pass_their_words_on() {
     (cd "$tree" && bash slurm/train.sbatch configs/demo.yaml --run.name="my run" &&
         bash slurm/compare.sbatch runs/demo-dkv16) >"$work/out" 2>&1 || fail "a job script failed"
     expect_calls "train.sbatch and compare.sbatch" <<'END'
-srun --mpi=pmix --kill-on-bad-exit=1 build/release/mha2mla train configs/demo.yaml --run.name=my run
+srun --mpi=pmix --kill-on-bad-exit=0 --wait=60 build/release/mha2mla train configs/demo.yaml --run.name=my run
 srun --mpi=pmix --ntasks=1 build/release/mha2mla compare runs/demo-dkv16
 END
 }

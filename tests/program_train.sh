@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The main job through the program: text to shards, a model trained from random weights, converted
-# and healed at 1, 2 and 4 ranks with the same loss curve, exported, and evaluated again.
+# and healed at 1 to 4 ranks with the same bits, exported, and evaluated again.
 set -euo pipefail
 . "$(dirname -- "$0")/checks.sh" "$1"
 
@@ -28,20 +28,31 @@ last=$(field loss runs/base/metrics.jsonl | tail -n 1)
 awk -v a="$first" -v b="$last" 'BEGIN { exit !(b < a - 0.5) }' || # seen 0.77
     die "loss $first -> $last"
 
-# Converted and healed: the same curve for any number of ranks and any micro-batch, but for rounding.
+# Converted and healed: the same bits for any number of ranks, the same curve but for rounding with
+# another micro-batch.
 heal="train config.yaml --model.init=none --model.base=runs/base/model --model.convert.rope_pairs=2
       --model.convert.d_kv=6 --model.convert.samples=10"
 ranks 1 $heal --run.name=n1
 ranks 2 $heal --run.name=n2
+ranks 3 $heal --run.name=n3
 ranks 4 $heal --run.name=n4
 ranks 1 $heal --run.name=whole --train.micro_batch=8
-for run in n1 n2 n4 whole; do
+for run in n1 n2 n3 n4 whole; do
     [ "$(field loss runs/$run/metrics.jsonl | wc -l)" -eq 12 ] || die "$run: not 12 steps"
     field loss runs/$run/metrics.jsonl >$run.loss
     field valid_loss runs/$run/metrics.jsonl >$run.valid
-    close $run.loss n1.loss 2e-5   # seen 1e-6
-    close $run.valid n1.valid 2e-5
+    field grad_norm runs/$run/metrics.jsonl >$run.norm
 done
+for run in n2 n3 n4; do
+    for what in loss valid norm; do
+        cmp -s n1.$what $run.$what || die "$run: another $what than on one rank: $(diff n1.$what $run.$what)"
+    done
+    cmp runs/n1/model/model.safetensors runs/$run/model/model.safetensors || die "$run: another model"
+done
+close whole.loss n1.loss 2e-5 # seen 1e-6
+close whole.valid n1.valid 2e-5
+ranks_refuse 2 2 'train.sum_groups is 1, fewer than 2 ranks' $heal --run.name=refused \
+    --train.sum_groups=1
 
 # The exported model is the healed one: its loss over the validation windows is the run's last.
 "$mha2mla" eval runs/n2/model --perplexity valid.h5 --seq-len 64 --max-tokens $((24 * 64)) >eval.txt
@@ -66,6 +77,20 @@ close converted.loss start.loss 1e-4
 
 "$mha2mla" compare runs/baseline runs/n1 runs/n2 >table
 [ "$(wc -l <table)" -eq 5 ] || die "compare printed: $(cat table)"
+
+# A budget in tokens of pretraining; 0.5 % of 204,800 are two steps of 512.
+"$mha2mla" train config.yaml --train.steps=none --train.fraction=0.5% --optim.decay_steps=0 \
+    --data.pretraining_tokens=204800 --data.validation=none --run.name=share 2>err ||
+    die "train.fraction: status $?: $(cat err)"
+grep -q '2 steps = 0.001024 M tokens, 0.5 % of 0.2048 M of pretraining' err || die "said: $(cat err)"
+[ "$(field steps runs/share/run.json) $(field pretraining_tokens runs/share/run.json)" = \
+    ' 2  204800' ] || die "run.json: $(cat runs/share/run.json)"
+"$mha2mla" train runs/share/config.yaml --run.name=again --dry-run | grep -q 'run  *2 steps' ||
+    die "the resolved config has other steps: $(cat runs/share/config.yaml)"
+
+# Every key is explained without the project at hand.
+"$mha2mla" train --help | grep -q -- --help-config || die "train --help names no --help-config"
+"$mha2mla" train --help-config | cmp - "$CONFIGS_DIR/reference.yaml"
 
 # A dry run says what will be, and does nothing.
 mpirun -n 2 --oversubscribe --bind-to none "$mha2mla" $heal --run.name=dry --dry-run >plan 2>&1

@@ -18,6 +18,8 @@ SETUP_PACKAGES=(
     libutf8proc-dev
     libcmocka-dev
 )
+# What only test.sh needs: the cluster in tests/slurm_cluster.sh.
+SETUP_TEST_PACKAGES=(slurm-wlm munge iproute2)
 
 setup_say() {
     printf '\n== %s\n' "$*"
@@ -44,9 +46,11 @@ setup_apt() {
         apt-get -o DPkg::Lock::Timeout=600 "$@"
 }
 
-# Installs the packages that are missing; does nothing, and needs no root, if none is.
+# setup_packages [PACKAGE...]: installs what is missing of what the build needs and of these; does
+# nothing, and needs no root, if nothing is.
 setup_packages() {
     local package missing=()
+    SETUP_PACKAGES+=("$@")
     if [ "${MHA2MLA_SKIP_INSTALL:-0}" = 1 ]; then
         return
     fi

@@ -4,6 +4,7 @@
 
 #include "train/comm.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -172,46 +173,98 @@ static void test_ranges_cut_exactly(void **state)
         }
 }
 
-static void check_bucket(int64_t count)
+static void test_shares_are_whole_blocks(void **state)
 {
-    float *bucket = malloc((size_t)(count + 1) * sizeof(float));
-    assert_non_null(bucket);
-    for (int64_t i = 0; i < count; i++)
-        bucket[i] = (float)((i % 1000 + 1) * (comm.rank + 1));
-    bucket[count] = 7;
-    comm_reduce_scatter(&comm, bucket, count);
+    (void)state;
+    const int64_t counts[] = {0, 1, 1024, 1025, 100003, COMM_LARGEST_BUCKET};
+    for (int c = 0; c < 6; c++)
+        for (int n = 1; n <= 9; n++) {
+            int64_t end = 0;
+            for (int rank = 0; rank < n; rank++) {
+                int64_t first, count;
+                comm_share(counts[c], rank, n, &first, &count);
+                assert_int_equal(first, end);
+                assert_true(first % COMM_SHARE_BLOCK == 0 || count == 0);
+                assert_true(count >= 0);
+                end = first + count;
+                assert_true(rank < n - 1 ? end % COMM_SHARE_BLOCK == 0 || end == counts[c]
+                                         : end == counts[c]);
+            }
+        }
+}
+
+// What group g adds to place i: numbers whose sum depends on the order in which they are added.
+static float part(int group, int64_t i)
+{
+    return (float)((double)((i * 7919 + group * 104729) % 1000003 - 500000) *
+                   pow(10, (double)(i % 9 - 4)));
+}
+
+static float sum_in_order(int n_groups, int64_t i)
+{
+    float sum = 0;
+    for (int group = 0; group < n_groups; group++)
+        sum += part(group, i);
+    return sum;
+}
+
+// Sums n_groups buckets in rounds of as many as there are ranks, in place if one round will do.
+static float *sum_groups(float *bucket, float *apart, float *received, int64_t count, int n_groups)
+{
     int64_t first, own;
-    comm_range(count, comm.rank, comm.size, &first, &own);
-    const int ranks = comm.size * (comm.size + 1) / 2;
-    for (int64_t i = first; i < first + own; i++)
-        assert_true(bucket[i] == (float)((i % 1000 + 1) * ranks)); // whole numbers: exact
+    comm_share(count, comm.rank, comm.size, &first, &own);
+    float *sum = n_groups > comm.size ? apart : bucket + first;
+    for (int begin = 0; begin < n_groups; begin += comm.size) {
+        int senders = n_groups - begin < comm.size ? n_groups - begin : comm.size;
+        for (int64_t i = 0; i < count; i++) // a rank without a group has other numbers there
+            bucket[i] = comm.rank < senders ? part(begin + comm.rank, i) : 1e30f;
+        comm_reduce_scatter(&comm, sum, bucket, count, senders, begin == 0, received);
+    }
+    return sum;
+}
+
+static void check_bucket(int64_t count, int n_groups)
+{
+    int64_t most = comm_received_floats(count, comm.size, comm.size), first, own;
+    float *bucket = malloc((size_t)(count + 1) * sizeof(float));
+    float *apart = malloc((size_t)(count + 1) * sizeof(float));
+    float *received = malloc((size_t)(most + 1) * sizeof(float));
+    assert_non_null(bucket);
+    assert_non_null(apart);
+    assert_non_null(received);
+    bucket[count] = received[most] = 7;
+    const float *sum = sum_groups(bucket, apart, received, count, n_groups);
+    comm_share(count, comm.rank, comm.size, &first, &own);
+    for (int64_t i = 0; i < own; i++)
+        assert_true(sum[i] == sum_in_order(n_groups, first + i));
     // An update of the own share, and the gathering of all.
     for (int64_t i = first; i < first + own; i++)
         bucket[i] = (float)(i + comm.rank * 100000);
     comm_all_gather(&comm, bucket, count);
     for (int rank = 0; rank < comm.size; rank++) {
-        comm_range(count, rank, comm.size, &first, &own);
+        comm_share(count, rank, comm.size, &first, &own);
         for (int64_t i = first; i < first + own; i++)
             assert_true(bucket[i] == (float)(i + rank * 100000));
     }
-    assert_true(bucket[count] == 7);
+    assert_true(bucket[count] == 7 && received[most] == 7);
+    free(received);
+    free(apart);
     free(bucket);
 }
 
-static void test_buckets_are_summed_and_gathered_by_shares(void **state)
+static void test_buckets_are_summed_in_one_order_and_gathered_by_shares(void **state)
 {
     (void)state;
-    check_bucket(0);
-    check_bucket(1); // fewer than ranks
-    check_bucket(3);
-    check_bucket(64);
-    check_bucket(100003); // divides by no number of ranks; MPI takes another algorithm
+    const int64_t counts[] = {0, 1, 3, 1024, 5000, 100003};
+    for (int c = 0; c < 6; c++)
+        for (int n_groups = 1; n_groups <= 9; n_groups += 2) // divides by no number of ranks
+            check_bucket(counts[c], n_groups);
 }
 
 static void test_largest_bucket(void **state)
 {
     (void)state;
-    check_bucket(COMM_LARGEST_BUCKET);
+    check_bucket(COMM_LARGEST_BUCKET, 2);
 }
 
 int main(void)
@@ -227,7 +280,8 @@ int main(void)
         cmocka_unit_test(test_broadcast_from_every_root),
         cmocka_unit_test(test_messages_beyond_the_largest),
         cmocka_unit_test(test_ranges_cut_exactly),
-        cmocka_unit_test(test_buckets_are_summed_and_gathered_by_shares),
+        cmocka_unit_test(test_shares_are_whole_blocks),
+        cmocka_unit_test(test_buckets_are_summed_in_one_order_and_gathered_by_shares),
         cmocka_unit_test(test_largest_bucket),
     };
     if (comm_start(&comm) != OK)

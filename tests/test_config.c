@@ -246,6 +246,63 @@ static void test_numbers_are_checked(void **state)
                  load_with(&c, INIT SOURCES TRAIN, "--model.init.tie_word_embeddings=yes"));
 }
 
+static int steps_of(const char *keys)
+{
+    Config c;
+    char text[512];
+    snprintf(text, sizeof text, BASE "data: {seq_len: 100, %s}\n",
+             keys); // 4 x 100 tokens a step
+    assert_ok(load(&c, text, 0, NULL));
+    assert_true(c.train.fraction == 0); // has become steps
+    int steps = c.train.steps;
+    assert_int_equal(c.optim.schedule.decay_start, steps);
+    config_release(&c);
+    return steps;
+}
+
+static void test_a_share_of_the_pretraining_tokens_becomes_steps(void **state)
+{
+    (void)state;
+#define SHARE(tokens, share)                                                                       \
+    "sources: [{name: s, shards: [a.h5]}], pretraining_tokens: " tokens "}\n"                      \
+    "train: {fraction: " share ", global_batch: 4"
+    assert_int_equal(steps_of(SHARE("1.0e+6", "0.4%")), 10);
+    assert_int_equal(steps_of(SHARE("1.0e+6", "0.004")), 10);
+    assert_int_equal(steps_of(SHARE("1.0e+6", "0.41%")), 11); // rounded up
+    assert_int_equal(steps_of(SHARE("600.0e+9", "0.3932%")), 5898000);
+    assert_int_equal(steps_of(SHARE("1", "100%")), 1);
+}
+
+static void test_a_share_without_its_tokens_or_beside_steps_is_refused(void **state)
+{
+    (void)state;
+#define SHARED "train: {fraction: 0.4%, global_batch: 4}\n"
+    const BadCase cases[] = {
+        {BASE SOURCES SHARED, "x.yaml:2: data.pretraining_tokens is missing; train.fraction is"},
+        {BASE SOURCES "train: {steps: 1, fraction: 1%, global_batch: 4}\n",
+         "x.yaml:3: train.steps and train.fraction are both given; keep one"},
+        {BASE SOURCES "train: {fraction: 1 %, global_batch: 4}\n", "'1 %', which is not a share"},
+        {BASE SOURCES "train: {fraction: '%', global_batch: 4}\n", "'%', which is not a share"},
+        {BASE SOURCES "train: {fraction: , global_batch: 4}\n", "'', which is not a share"},
+        {BASE SOURCES "train: {fraction: '1%', global_batch: 4}\n", "which is not a share"},
+        {BASE SOURCES "train: {fraction: [1], global_batch: 4}\n", "needs a single value"},
+        {BASE SOURCES "train: {fraction: 0%, global_batch: 4}\n", "fraction is 0%, allowed are"},
+        {BASE SOURCES "train: {fraction: -1%, global_batch: 4}\n", "fraction is -1%, allowed are"},
+        {BASE SOURCES "train: {fraction: 10001%, global_batch: 4}\n", "1.0e-12 to 100"},
+    };
+    EXPECT_ALL(cases);
+    Config c;
+    assert_fails(BAD_INPUT, "is 4.883e+11 steps, more than 2147483647; make it smaller",
+                 load_with(&c, BASE SOURCES SHARED, "--data.pretraining_tokens=1e18"));
+    assert_fails(BAD_INPUT, "train.fraction and data.pretraining_tokens",
+                 load_with(&c, BASE SOURCES SHARED, "--train.fraction=none"));
+    assert_fails(BAD_INPUT, "decay_steps is 9, more than train.steps 1",
+                 load_with(&c,
+                           BASE SHARED "optim: {decay_steps: 9}\ndata: {pretraining_tokens: 9, "
+                                       "sources: [{name: s, shards: [a.h5]}]}\n",
+                           "--log.every=1"));
+}
+
 static void test_keys_that_do_not_fit_together(void **state)
 {
     (void)state;
@@ -384,8 +441,8 @@ static void test_more_errors_than_kept_are_counted(void **state)
     for (int i = 0; i < 200; i++)
         sprintf(text + strlen(text), "k%d: 1\n", i);
     Config c;
-    // 200 unknown keys; data.sources, train.steps and train.global_batch missing.
-    assert_fails(BAD_INPUT, "203 errors", load(&c, text, 0, NULL));
+    // 200 unknown keys; data.sources and train.global_batch missing.
+    assert_fails(BAD_INPUT, "202 errors", load(&c, text, 0, NULL));
     for (int i = 200; i < 300; i++)
         sprintf(text + strlen(text), "k%d: 1\n", i);
     assert_fails(BAD_INPUT, "more than 256 keys", load(&c, text, 0, NULL));
@@ -444,6 +501,8 @@ static void test_written_config_reads_back_the_same(void **state)
                         "  convert: {rope: high, rope_pairs: 2, svd: split, d_kv: 6}}\n"
                         "data: {sources: [{name: '*a', shards: ['[x].h5', b], weight: 0.1}]}\n"
                         "optim: {lr: 0.00012345678901234567, eps: 1e-12, decay_steps: 3}\n" TRAIN);
+    expect_written_back(BASE "data: {sources: [{name: s, shards: [a.h5]}], pretraining_tokens: "
+                             "6.0e+11}\ntrain: {fraction: 0.3%, global_batch: 4}\n");
 }
 
 static void test_reference_is_the_one_in_configs(void **state)
@@ -509,6 +568,8 @@ int main(void)
         cmocka_unit_test(test_overrides_are_taken_out_of_argv),
         cmocka_unit_test(test_a_single_error_names_line_and_key),
         cmocka_unit_test(test_numbers_are_checked),
+        cmocka_unit_test(test_a_share_of_the_pretraining_tokens_becomes_steps),
+        cmocka_unit_test(test_a_share_without_its_tokens_or_beside_steps_is_refused),
         cmocka_unit_test(test_keys_that_do_not_fit_together),
         cmocka_unit_test(test_what_is_no_yaml_mapping_is_refused),
         cmocka_unit_test(test_malformed_overrides_are_named),

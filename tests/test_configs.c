@@ -14,7 +14,8 @@ static const struct PublishedModel {
     ModelShape shape;
     int d_kv[3]; // at -68.75, -81.25, -87.5 % of the cache
     int steps, global_batch, seq_len, warmup, decay_start;
-    double tokens_1e9; // published, to three digits
+    double tokens_1e9;                  // published, to three digits
+    double pretraining_tokens, percent; // published, and the share of them that heals
 } models[] = {
     {"smollm-135m",
      "models/SmolLM-135M",
@@ -25,7 +26,9 @@ static const struct PublishedModel {
      2048,
      900,
      16200,
-     2.36},
+     2.36,
+     600e9,
+     0.39},
     {"smollm-360m",
      "models/SmolLM-360M",
      {32, 960, 15, 5, 64, 2560, 49152, 2048, 32, 0, SVD_JOINT, true, 1e4, 1e-5},
@@ -35,7 +38,9 @@ static const struct PublishedModel {
      2048,
      900,
      16200,
-     2.36},
+     2.36,
+     600e9,
+     0.39},
     {"smollm-1.7b",
      "models/SmolLM-1.7B",
      {24, 2048, 32, 32, 64, 8192, 49152, 2048, 32, 0, SVD_JOINT, true, 1e4, 1e-5},
@@ -45,7 +50,9 @@ static const struct PublishedModel {
      2048,
      1000,
      10000,
-     6.29},
+     6.29,
+     1e12,
+     0.63},
     {"llama-2-7b",
      "models/Llama-2-7B",
      {32, 4096, 32, 32, 128, 11008, 32000, 4096, 64, 0, SVD_JOINT, false, 1e4, 1e-5},
@@ -55,7 +62,9 @@ static const struct PublishedModel {
      4096,
      1000,
      10000,
-     12.6},
+     12.6,
+     2e12,
+     0.63},
 };
 enum { N_MODELS = sizeof models / sizeof *models };
 
@@ -90,6 +99,9 @@ static void check_recipe(const Config *config, const struct PublishedModel *mode
     assert_true(config->optim.adamw.beta1 == 0.9 && config->optim.adamw.beta2 == 0.95);
     double tokens_1e9 =
         1e-9 * config->train.steps * config->train.global_batch * config->data.seq_len;
+    assert_true(config->data.pretraining_tokens == model->pretraining_tokens);
+    double percent = 1e11 * tokens_1e9 / model->pretraining_tokens;
+    assert_true(fabs(percent - model->percent) < 0.005); // seen 0.393, 0.393, 0.629, 0.629
     // Seen 2.359, 2.359, 6.291, 12.583: rounding to three digits.
     assert_true(fabs(tokens_1e9 / model->tokens_1e9 - 1) < 0.0015);
     double weights = 0;

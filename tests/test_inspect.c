@@ -6,6 +6,7 @@
 #include "data/shard.h"
 #include "data/tokenizer.h"
 #include "model/hf.h"
+#include "model/rope_select.h"
 #include "train/command.h"
 
 #include <fcntl.h>
@@ -111,6 +112,9 @@ static void test_original_model_of_transformers(void **state)
     assert_contains(text, "  parameters    19360 (0.02 M)\n");
     assert_contains(text, "  vocabulary    96, head of its own\n");
     assert_null(strstr(text, "saving"));
+    assert_contains(text, "  tokenizer     none in the directory\n");
+    assert_contains(output_of(OK, CONFIGS_DIR "/demo/model"),
+                    "  tokenizer     sha256 649375ad4601961178557be68280276cb05f3d4ef4cdb22b");
 }
 
 static void test_safetensors_groups_the_layers(void **state)
@@ -260,6 +264,129 @@ static void test_nanoset(void **state)
     assert_non_null(strstr(fail_text(), "a.ds: token 4 is 1024, the vocabulary of "));
 }
 
+// Two layers, 2 query heads and 1 KV head of width 32: pair l + 3 has the largest norm in layer l.
+static void test_scores(void **state)
+{
+    (void)state;
+    const ModelShape shape = {
+        .n_layers = 2, .n_heads = 2, .n_kv_heads = 1, .head_dim = 32, .rope_pairs = 16};
+    const char *path = testing_path(shared_dir(), "scores.h5");
+    RopeScores scores;
+    assert_ok(rope_scores_create(&scores, &shape));
+    *scores.n_tokens = 2000000;
+    for (int l = 0; l < 2; l++) {
+        for (int p = 0; p < 16; p++) {
+            scores.k_norm[l * 16 + p] = 1;
+            scores.q_norm[(2 * l) * 16 + p] = scores.q_norm[(2 * l + 1) * 16 + p] = p + 1;
+        }
+        scores.k_norm[l * 16 + 3 + l] = 100;
+    }
+    assert_ok(rope_scores_write(&scores, path));
+    const char *text = output_of(OK, path);
+    assert_contains(text, "scores.h5: RoPE scores, ");
+    assert_contains(text, "  attention     2 query and 1 KV heads of width 32: 16 RoPE pairs\n"
+                          "  tokens        2000000 (2.00 M)\n"
+                          "Kept by --rope 2-norm --rope-pairs 2, fastest first");
+    assert_contains(text, "    0 ...#...........#    1 ....#..........#\n");
+    *scores.n_tokens = 0;
+    assert_ok(rope_scores_write(&scores, path));
+    output_of(BAD_INPUT, path);
+    assert_non_null(strstr(fail_text(), "scores.h5: "));
+    output_with(BAD_INPUT, path, verified);
+    rope_scores_release(&scores);
+}
+
+static void test_scores_of_no_model_are_refused(void **state)
+{
+    (void)state;
+    const ModelShape shape = {
+        .n_layers = 1, .n_heads = 3, .n_kv_heads = 2, .head_dim = 4, .rope_pairs = 2};
+    const char *path = testing_path(shared_dir(), "odd.h5");
+    RopeScores scores;
+    assert_ok(rope_scores_create(&scores, &shape));
+    assert_ok(rope_scores_write(&scores, path));
+    output_of(BAD_INPUT, path);
+    assert_non_null(strstr(fail_text(), "odd.h5: 3 query heads do not divide among 2 KV"));
+    rope_scores_release(&scores);
+}
+
+#define RUN_JSON                                                                                   \
+    "{\"format\": \"mha2mla-run\", \"name\": \"a\\u0007b\", \"attention\": \"mla\", \"d_kv\": 8,"  \
+    " \"rope_pairs\": 2, \"head_dim\": 32, \"rope\": \"2-norm\", \"svd\": \"joint\", "             \
+    "\"seq_len\": 256,"                                                                            \
+    " \"parameters\": 997120, \"cache_numbers_per_token\": 120,"                                   \
+    " \"original_cache_numbers_per_token\": 640, \"tokens_per_step\": 8192, \"steps\": 60,"        \
+    " \"ranks\": 2, \"threads\": 1, \"original_valid_loss\": 0.6182"
+#define STEP_LINE                                                                                  \
+    "{\"step\": 20, \"tokens\": 163840, \"loss\": 0.9582, \"grad_norm\": 1.0, \"lr\": 0.001,"      \
+    " \"tokens_per_s\": 3522.4, \"elapsed_s\": 3723.9}\n"
+#define VALID_LINE(step, loss) "{\"step\": " step ", \"tokens\": 0, \"valid_loss\": " loss "}\n"
+
+// A run directory with these two files.
+static const char *write_run(const char *run_json, const char *metrics)
+{
+    const char *dir = testing_path(shared_dir(), "run");
+    assert_ok(file_make_dirs(dir));
+    assert_ok(file_write(testing_path(dir, "run.json"), run_json, (int64_t)strlen(run_json)));
+    assert_ok(file_write(testing_path(dir, "metrics.jsonl"), metrics, (int64_t)strlen(metrics)));
+    return dir;
+}
+
+static void test_run_directory(void **state)
+{
+    (void)state;
+    const char *dir = write_run(RUN_JSON ", \"pretraining_tokens\": 6550000}",
+                                VALID_LINE("0", "3.5548") VALID_LINE("10", "0.9387")
+                                    STEP_LINE VALID_LINE("20", "1.0") "{\"step\": 2");
+    const char *text = output_of(OK, dir);
+    assert_contains(text, "run: run a?b\n"
+                          "  attention     MLA: d_kv 8 per KV head, 2 RoPE pairs by 2-norm, joint");
+    assert_contains(text,
+                    "240 bytes per token at 16 bits, original 1280: -81.25 %\n"
+                    "  budget        60 steps of 8192 tokens = 0.4915 M, 7.5 % of pretraining");
+    assert_contains(text,
+                    "  progress      step 20 of 60, 0.1638 M tokens in 1:02:03, 3522 tokens/s\n"
+                    "  loss          0.9582 nats per token at step 20\n"
+                    "validation loss\n"
+                    "  original      0.6182 nats per token\n"
+                    "  at the start  3.5548 nats per token\n"
+                    "  lowest        0.9387 nats per token at step 10\n"
+                    "  newest        1.0000 nats per token at step 20\n");
+    assert_null(strstr(text, "result"));
+    assert_ok(file_make_dirs(testing_path(dir, "model")));
+    assert_ok(file_write(testing_path(testing_path(dir, "model"), "config.json"), "{}", 2));
+    assert_contains(output_of(OK, dir), "\nresult ");
+}
+
+static void test_run_that_has_not_begun(void **state)
+{
+    (void)state;
+    const char *text = output_of(OK, write_run(RUN_JSON "}", ""));
+    assert_contains(text, "  progress      step 0 of 60\nvalidation loss\n");
+    assert_contains(text, "  not measured yet\n");
+    assert_null(strstr(text, "pretraining"));
+}
+
+static void test_damaged_run_is_refused(void **state)
+{
+    (void)state;
+    const struct {
+        const char *run_json, *metrics, *expected;
+    } cases[] = {
+        {"{}", "", "run.json: 'format' is missing"},
+        {"{\"format\": \"other\"}", "", "its format is 'other', not 'mha2mla-run'"},
+        {"{\"format\": \"mha2mla-run\"}", "", "'name' is missing"},
+        {RUN_JSON ", \"pretraining_tokens\": \"many\"}", "", "'pretraining_tokens' is "},
+        {RUN_JSON "}", "{\"step\": 1}\n", "metrics.jsonl:1: 'tokens' is missing"},
+        {RUN_JSON "}", STEP_LINE "nonsense\n", "metrics.jsonl:2"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        output_of(BAD_INPUT, write_run(cases[i].run_json, cases[i].metrics));
+        if (strstr(fail_text(), cases[i].expected) == NULL)
+            fail_msg("case %zu: '%s', expected '%s'", i, fail_text(), cases[i].expected);
+    }
+}
+
 static void test_options_for_tokens_are_refused_elsewhere(void **state)
 {
     (void)state;
@@ -299,6 +426,11 @@ int main(void)
         cmocka_unit_test(test_first_tokens_as_text),
         cmocka_unit_test(test_verify_reads_every_chunk),
         cmocka_unit_test(test_nanoset),
+        cmocka_unit_test(test_scores),
+        cmocka_unit_test(test_scores_of_no_model_are_refused),
+        cmocka_unit_test(test_run_directory),
+        cmocka_unit_test(test_run_that_has_not_begun),
+        cmocka_unit_test(test_damaged_run_is_refused),
         cmocka_unit_test(test_options_for_tokens_are_refused_elsewhere),
         cmocka_unit_test(test_what_cannot_be_inspected_is_named),
     };

@@ -38,7 +38,7 @@ static void test_shares_are_within_one_sample_at_every_point(void **state)
     double many[20];
     for (int i = 0; i < 20; i++)
         many[i] = (double)(random_bits(5, (uint64_t)i) >> 11);
-    const double observed[] = {worst_share_error(paper, 5, 100000),
+    const double observed[] = {worst_share_error(paper, 5, 1000000),
                                worst_share_error(equal, 7, 100000), worst_share_error(one, 1, 1000),
                                worst_share_error(steep, 4, 100000),
                                worst_share_error(many, 20, 100000)};
@@ -83,6 +83,26 @@ static void test_answers_do_not_depend_on_the_order_of_questions(void **state)
     interleave_destroy(turns);
 }
 
+static void test_counts_are_those_of_a_walk(void **state)
+{
+    (void)state;
+    enum { N = 5000 };
+    const double weights[] = {0.70, 0.15, 0.08, 0.06, 0.01};
+    int64_t counts[5] = {0}, nth;
+    Interleave *turns, *walk;
+    assert_ok(interleave_create(&turns, weights, 5));
+    assert_ok(interleave_create(&walk, weights, 5));
+    for (int i = 0; i <= N; i++) {
+        // Every other question is far back, so that the walk starts anew.
+        const int source = i % 5;
+        assert_int_equal(interleave_count(turns, i, source), counts[source]);
+        assert_int_equal(interleave_count(turns, 0, source), 0);
+        counts[interleave_at(walk, i, &nth)]++;
+    }
+    interleave_destroy(turns);
+    interleave_destroy(walk);
+}
+
 static void test_ten_million_samples_are_walked_quickly(void **state)
 {
     (void)state;
@@ -116,6 +136,7 @@ int main(void)
         cmocka_unit_test(test_shares_are_within_one_sample_at_every_point),
         cmocka_unit_test(test_many_random_weight_sets_keep_their_shares),
         cmocka_unit_test(test_answers_do_not_depend_on_the_order_of_questions),
+        cmocka_unit_test(test_counts_are_those_of_a_walk),
         cmocka_unit_test(test_ten_million_samples_are_walked_quickly),
         cmocka_unit_test(test_bad_weights_are_refused),
     };

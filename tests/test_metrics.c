@@ -6,13 +6,19 @@
 #include "base/log.h"
 #include "train/metrics.h"
 
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-static const StepReport report = {
-    .step = 10, .tokens = 20480, .loss = 3.25, .grad_norm = 0.5, .lr = 1e-4, .step_s = 0.5};
+static const StepReport report = {.step = 10,
+                                  .tokens = 20480,
+                                  .loss = 3.25,
+                                  .grad_norm = 0.5,
+                                  .lr = 1e-4,
+                                  .step_s = 0.5,
+                                  .data_wait_s = 0.004};
 
 // Calls the function with stderr in a file, and reads what was said.
 static void capture(char *out, size_t out_bytes, void (*say)(void))
@@ -44,7 +50,7 @@ static char run_dir[PATH_BYTES];
 static void write_two_lines(void)
 {
     Metrics metrics;
-    assert_ok(metrics_open(&metrics, run_dir, 100, 10));
+    assert_ok(metrics_open(&metrics, run_dir, -1, 100, 10));
     assert_ok(metrics_step(&metrics, &report, NAN)); // not validated yet: nothing to print
     assert_ok(metrics_validation(&metrics, 10, 20480, 2.75));
     metrics_close(&metrics);
@@ -70,6 +76,7 @@ static void test_lines_are_the_documented_objects(void **state)
     assert_true(number(step, "loss") == 3.25 && number(step, "grad_norm") == 0.5);
     assert_true(number(step, "lr") == 1e-4);
     assert_true(number(step, "tokens_per_s") == 4096); // 2048 tokens of one step in half a second
+    assert_true(number(step, "data_wait_s") == 0.004);
     assert_true(number(step, "elapsed_s") >= 0);
     assert_true(number(validation, "step") == 10 && number(validation, "valid_loss") == 2.75);
     json_decref(step);
@@ -78,7 +85,9 @@ static void test_lines_are_the_documented_objects(void **state)
 
 static Metrics to_nowhere(double elapsed_s)
 {
-    return (Metrics){.file = fopen("/dev/null", "w"),
+    return (Metrics){.is_open = true,
+                     .file = open("/dev/null", O_WRONLY),
+                     .first_step = 1,
                      .start_s = log_seconds() - elapsed_s,
                      .n_steps = 2000000000,
                      .every = 10};
@@ -98,10 +107,10 @@ static void test_time_left_is_printed_however_long(void **state)
     capture(said, sizeof said, say_step_of_a_century);
     assert_non_null(strstr(said, "step 10/2000000000  loss 3.2500  valid 2.5000  norm 0.500"));
     // An hour for each of 2e9 steps, and 55 hours for every millisecond the test itself takes.
-    const char *rate = strstr(said, "tokens/s  ");
+    const char *rate = strstr(said, "tokens/s  data 0.8 %  ");
     long long hours = 0;
     assert_non_null(rate);
-    assert_int_equal(sscanf(rate, "tokens/s  %lld:", &hours), 1);
+    assert_int_equal(sscanf(rate, "tokens/s  data 0.8 %%  %lld:", &hours), 1);
     assert_true(hours >= 1999999990 && hours < 2001000000); // seen 1999999990
 }
 
@@ -131,22 +140,96 @@ static void test_ranks_without_a_file_are_silent(void **state)
     metrics_close(&metrics);
 }
 
-static void test_full_disk_is_reported(void **state)
+static void write_to_a_full_disk(void)
+{
+    Metrics metrics = {
+        .is_open = true, .file = open("/dev/full", O_WRONLY), .n_steps = 100, .every = 1000};
+    assert_true(metrics.file >= 0);
+    assert_ok(metrics_step(&metrics, &report, NAN));
+    assert_ok(metrics_validation(&metrics, 10, 20480, 2.75));
+    assert_fails(FAILED, "metrics.jsonl: write failed: No space left", metrics_sync(&metrics));
+    // There is room again: both lines are written, in order.
+    char path[PATH_BYTES], text[512] = "";
+    assert_ok(file_join(path, run_dir, "metrics.jsonl"));
+    close(metrics.file);
+    metrics.file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    assert_ok(metrics_sync(&metrics));
+    metrics_close(&metrics);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    text[fread(text, 1, sizeof text - 1, file)] = '\0';
+    fclose(file);
+    assert_ptr_equal(strstr(text, "{\"step\":10,"), text);
+    const char *end = strchr(text, '\n');
+    assert_non_null(end);
+    assert_non_null(strstr(end, "valid_loss"));
+}
+
+static void test_full_disk_costs_no_line(void **state)
 {
     (void)state;
+    char said[1024];
     if (!file_exists("/dev/full"))
         skip();
-    Metrics metrics = {.file = fopen("/dev/full", "w"), .n_steps = 100, .every = 1000};
-    assert_non_null(metrics.file);
-    assert_fails(FAILED, "metrics.jsonl: write failed: No space left",
-                 metrics_step(&metrics, &report, NAN));
+    strcpy(run_dir, testing_dir());
+    capture(said, sizeof said, write_to_a_full_disk);
+    const char *warning = strstr(said, "warning: metrics.jsonl: the disk is full");
+    assert_non_null(warning);
+    assert_null(strstr(warning + 1, "warning:")); // said once
+}
+
+static void write_text(const char *path, const char *text)
+{
+    assert_ok(file_write(path, text, (int64_t)strlen(text)));
+}
+
+static void check_cut(const char *text, int resumed_step, size_t n_kept, double earlier_s)
+{
+    char path[PATH_BYTES], now[1024] = "";
+    Metrics metrics;
+    strcpy(run_dir, testing_dir());
+    assert_ok(file_join(path, run_dir, "metrics.jsonl"));
+    write_text(path, text);
+    assert_ok(metrics_open(&metrics, run_dir, resumed_step, 100, 10));
+    assert_true(metrics.earlier_s == earlier_s);
     metrics_close(&metrics);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    assert_int_equal(fread(now, 1, sizeof now, file), n_kept);
+    assert_memory_equal(now, text, n_kept);
+    fclose(file);
+}
+
+static void test_resuming_cuts_later_lines(void **state)
+{
+    (void)state;
+    const char *text = "{\"step\":0,\"valid_loss\":3}\n"
+                       "{\"step\":1,\"loss\":2,\"elapsed_s\":4.5}\n"
+                       "{\"step\":1,\"valid_loss\":3}\n"
+                       "{\"step\":2,\"loss\":2,\"elapsed_s\":9}\n";
+    const size_t line[] = {26, 36, 26, 34}; // bytes
+    assert_int_equal(strlen(text), line[0] + line[1] + line[2] + line[3]);
+    check_cut(text, -1, 0, 0);
+    check_cut(text, 0, line[0], 0);
+    check_cut(text, 1, line[0] + line[1] + line[2], 4.5);
+    check_cut(text, 2, strlen(text), 9);
+    check_cut(text, 50, strlen(text), 9);
+}
+
+static void test_resuming_drops_what_a_crash_cut_off(void **state)
+{
+    (void)state;
+    check_cut("{\"step\":1,\"loss\":2}\n{\"step\":2,\"lo", 5, 20, 0);
+    check_cut("{\"step\":1,\"loss\":2}\n{\"step\":2,\"loss\":3}", 5, 20, 0);
+    check_cut("{\"step\":1,\"loss\":2}\ngarbage\n{\"step\":2}\n", 5, 20, 0);
+    check_cut("", 5, 0, 0);
 }
 
 static void test_value_that_json_cannot_hold_is_an_error(void **state)
 {
     (void)state;
-    Metrics metrics = {.file = fopen("/dev/null", "w"), .n_steps = 100, .every = 1000};
+    Metrics metrics = {
+        .is_open = true, .file = open("/dev/null", O_WRONLY), .n_steps = 100, .every = 1000};
     StepReport endless = report;
     endless.loss = INFINITY;
     assert_fails(FAILED, "not finite", metrics_step(&metrics, &endless, NAN));
@@ -158,7 +241,7 @@ static void test_missing_directory_is_named(void **state)
     (void)state;
     Metrics metrics;
     assert_fails(FAILED, "/nonexistent/run/metrics.jsonl: cannot be written: No such file",
-                 metrics_open(&metrics, "/nonexistent/run", 1, 1));
+                 metrics_open(&metrics, "/nonexistent/run", -1, 1, 1));
 }
 
 int main(void)
@@ -168,7 +251,9 @@ int main(void)
         cmocka_unit_test(test_time_left_is_printed_however_long),
         cmocka_unit_test(test_an_error_after_a_live_line_has_its_own),
         cmocka_unit_test(test_ranks_without_a_file_are_silent),
-        cmocka_unit_test(test_full_disk_is_reported),
+        cmocka_unit_test(test_full_disk_costs_no_line),
+        cmocka_unit_test(test_resuming_cuts_later_lines),
+        cmocka_unit_test(test_resuming_drops_what_a_crash_cut_off),
         cmocka_unit_test(test_value_that_json_cannot_hold_is_an_error),
         cmocka_unit_test(test_missing_directory_is_named),
     };

@@ -2,8 +2,7 @@
 #include "tests/testing.h"
 
 #include "base/file.h"
-#include "base/random.h"
-#include "data/interleave.h"
+#include "base/json.h"
 #include "data/mixture.h"
 #include "data/shard.h"
 #include "data/source.h"
@@ -96,41 +95,6 @@ static void test_unfit_shards_are_refused(void **state)
     source_close(source);
 }
 
-// The largest |count - weight * n| over all sources and all n up to n_samples.
-static double worst_share(const double *weights, int n_sources, int n_samples)
-{
-    double sum = 0, worst = 0, counts[24] = {0};
-    for (int i = 0; i < n_sources; i++)
-        sum += weights[i];
-    Interleave *turns;
-    assert_ok(interleave_create(&turns, weights, n_sources));
-    for (int n = 0; n < n_samples; n++) {
-        int64_t nth;
-        int source = interleave_at(turns, n, &nth);
-        assert_true((double)nth == counts[source]);
-        counts[source]++;
-        for (int i = 0; i < n_sources; i++)
-            worst = fmax(worst, fabs(counts[i] - weights[i] / sum * (n + 1)));
-    }
-    interleave_destroy(turns);
-    return worst;
-}
-
-static void test_shares_are_never_one_sample_off(void **state)
-{
-    (void)state;
-    const double paper[] = {0.70, 0.15, 0.08, 0.06, 0.01}, equal[] = {1, 1, 1}, one[] = {3};
-    const double extreme[] = {1, 1e-5, 1e5, 7};
-    double many[20];
-    for (int i = 0; i < 20; i++)
-        many[i] = 0.01 + (double)(random_bits(3, (uint64_t)i) % 1000);
-    assert_true(worst_share(paper, 5, 100000) < 1.0); // 0.875 by the theorem for 5 sources
-    assert_true(worst_share(equal, 3, 30000) < 1.0);
-    assert_true(worst_share(one, 1, 1000) == 0.0);
-    assert_true(worst_share(extreme, 4, 100000) < 1.0);
-    assert_true(worst_share(many, 20, 100000) < 1.0);
-}
-
 static void test_sample_is_a_pure_function_of_its_index(void **state)
 {
     (void)state;
@@ -149,6 +113,82 @@ static void test_sample_is_a_pure_function_of_its_index(void **state)
     }
     mixture_close(ascending);
     mixture_close(jumping);
+}
+
+// Sources c and b, with weights 0.3 and `weight`; all that are open share their specs.
+static Mixture *open_pair(const char *c, const char *b, double weight, uint64_t seed, int seq_len)
+{
+    static char paths[2][PATH_BYTES];
+    static char *shards[2] = {paths[0], paths[1]};
+    static char names[2][2] = {"c", "b"};
+    static SourceSpec specs[2];
+    snprintf(paths[0], PATH_BYTES, "%s", c);
+    snprintf(paths[1], PATH_BYTES, "%s", b);
+    specs[0] = (SourceSpec){names[0], &shards[0], 1, 0.3};
+    specs[1] = (SourceSpec){names[1], &shards[1], 1, weight};
+    Mixture *mixture;
+    assert_ok(mixture_open(&mixture, specs, 2, seq_len, seed, NULL, V));
+    return mixture;
+}
+
+// A run that is started again at sample `first` goes on as if it had not stopped.
+static void test_a_new_mixture_goes_on_anywhere(void **state)
+{
+    (void)state;
+    static const int firsts[] = {1, 2, 99, 100, 101, 333, 997};
+    Mixture *whole = open_pair(in_dir("c.h5"), in_dir("b.h5"), 0.7, 7, T);
+    for (size_t i = 0; i < sizeof firsts / sizeof firsts[0]; i++) {
+        Mixture *resumed = open_pair(in_dir("c.h5"), in_dir("b.h5"), 0.7, 7, T);
+        for (int n = firsts[i]; n < firsts[i] + 20; n++) {
+            int32_t expected[T + 1], tokens[T + 1];
+            assert_ok(mixture_read(whole, n, expected));
+            assert_ok(mixture_read(resumed, n, tokens));
+            assert_memory_equal(tokens, expected, sizeof tokens);
+        }
+        mixture_close(resumed);
+    }
+    mixture_close(whole);
+}
+
+// c has 100 samples, b 500; 1,200 samples of the run take 360 of c, so it ends in its epoch 3.
+static void test_a_small_source_goes_on_in_another_order(void **state)
+{
+    (void)state;
+    Mixture *mixture = open_pair(in_dir("c.h5"), in_dir("b.h5"), 0.7, 7, T);
+    int times[100] = {0}, before[100], n_c = 0, same = 0;
+    for (int n = 0; n < 1200; n++) {
+        int32_t tokens[T + 1];
+        assert_ok(mixture_read(mixture, n, tokens));
+        if (tokens[0] < 30000)
+            continue; // of b
+        const int sample = (tokens[0] - 30000) / T, epoch = n_c / 100;
+        assert_int_equal(times[sample]++, epoch);
+        same += epoch > 0 && before[n_c % 100] == sample;
+        before[n_c++ % 100] = sample;
+    }
+    assert_int_equal(n_c, 360);
+    assert_true(same < 12); // 2.6 expected; seen 2
+    assert_int_equal(mixture_n_sources(mixture), 2);
+    const SourceEpochs c = mixture_epochs(mixture, 0, 1200), b = mixture_epochs(mixture, 1, 1200);
+    assert_string_equal(c.name, "c");
+    assert_true(c.n_held == 100 && c.n_read == 360 && c.epochs == 3.6);
+    assert_true(b.n_held == 500 && b.n_read == 840 && b.epochs == 840 / 500.0);
+    mixture_close(mixture);
+}
+
+static void test_epochs_follow_the_weights(void **state)
+{
+    (void)state;
+    static const int64_t counts[] = {0, 10, 1000, 1000000};
+    Mixture *mixture = open_pair(in_dir("c.h5"), in_dir("b.h5"), 0.1, 7, T);
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        const int64_t c = mixture_epochs(mixture, 0, counts[i]).n_read;
+        const int64_t b = mixture_epochs(mixture, 1, counts[i]).n_read;
+        assert_int_equal(c + b, counts[i]);
+        // Two sources: at most half a sample off.
+        assert_true(fabs((double)c - 0.75 * (double)counts[i]) <= 0.5 + 1e-6);
+    }
+    mixture_close(mixture);
 }
 
 static void test_epochs_are_different_permutations(void **state)
@@ -180,6 +220,77 @@ static void test_epochs_are_different_permutations(void **state)
     mixture_close(mixture);
 }
 
+static void test_fingerprint_outlives_a_file_and_a_move(void **state)
+{
+    (void)state;
+    Mixture *mixture = open_pair(in_dir("c.h5"), in_dir("b.h5"), 1.0 / 3, 7, T);
+    json_t *now = mixture_fingerprint(mixture), *saved;
+    assert_ok(json_write(now, in_dir("fingerprint.json")));
+    assert_ok(json_read(&saved, in_dir("fingerprint.json")));
+    mixture_close(mixture);
+    assert_ok(file_make_dirs(in_dir("moved")));
+    assert_ok(file_copy(in_dir("c.h5"), in_dir("moved/c.h5")));
+    mixture = open_pair(in_dir("moved/c.h5"), in_dir("b.h5"), 1.0 / 3, 7, T);
+    assert_ok(mixture_check_fingerprint(mixture, saved, "run"));
+    mixture_close(mixture);
+    json_decref(saved);
+    json_decref(now);
+}
+
+static void check_differs(const char *text, Mixture *mixture, const json_t *saved)
+{
+    assert_fails(BAD_INPUT, text, mixture_check_fingerprint(mixture, saved, "run"));
+    mixture_close(mixture);
+}
+
+static void test_fingerprint_names_what_differs(void **state)
+{
+    (void)state;
+    const char *c = in_dir("c.h5"), *b = in_dir("b.h5"), *other = in_dir("other-c/c.h5");
+    Mixture *mixture = open_pair(c, b, 0.7, 7, T);
+    json_t *saved = mixture_fingerprint(mixture);
+    mixture_close(mixture);
+    check_differs("run: made with data.seed 7, now 8;", open_pair(c, b, 0.7, 8, T), saved);
+    check_differs("data.seq_len 10, now 9;", open_pair(c, b, 0.7, 7, T - 1), saved);
+    check_differs("data.sources[1].weight 0.7, now 0.2;", open_pair(c, b, 0.2, 7, T), saved);
+    check_differs("data.sources[0].shards[0].file \"c.h5\", now \"b.h5\";",
+                  open_pair(b, b, 0.7, 7, T), saved);
+    check_differs("data.sources[0].shards 1 entries, now 2 entries;",
+                  open_pair(in_dir("a-*.h5"), b, 0.7, 7, T), saved);
+    // The same name and number of tokens, other tokens.
+    assert_ok(file_make_dirs(in_dir("other-c")));
+    write_shard(other, 30001, 1001, sha_a);
+    check_differs("data.sources[0].shards[0].content ", open_pair(other, b, 0.7, 7, T), saved);
+    write_shard(other, 30000, 1002, sha_a);
+    check_differs("shards[0].tokens 1001, now 1002;", open_pair(other, b, 0.7, 7, T), saved);
+    json_decref(saved);
+}
+
+static void test_fingerprint_may_be_damaged(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *saved, *text;
+    } cases[] = {
+        {"null", "run: made with data null, now an object;"},
+        {"{}", "data.version nothing, now 1;"},
+        {"{\"version\": [2]}", "data.version 1 entries, now 1;"},
+        {"{\"version\": 1, \"seed\": \"7\"}", "data.seed \"7\", now 7;"},
+        {"{\"version\": 1, \"seed\": 7, \"seq_len\": 10, \"tokenizer_sha256\": \"a\"}",
+         "data.tokenizer_sha256 \"a\", now \"aaa"},
+    };
+    Mixture *mixture = open_pair(in_dir("c.h5"), in_dir("b.h5"), 0.7, 7, T);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        json_t *saved = json_loads(cases[i].saved, JSON_DECODE_ANY, NULL);
+        assert_non_null(saved);
+        assert_fails(BAD_INPUT, cases[i].text, mixture_check_fingerprint(mixture, saved, "run"));
+        json_decref(saved);
+    }
+    assert_fails(BAD_INPUT, "run: made with data nothing, now an object;",
+                 mixture_check_fingerprint(mixture, NULL, "run"));
+    mixture_close(mixture);
+}
+
 static void test_bad_weights_are_refused(void **state)
 {
     (void)state;
@@ -197,9 +308,14 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_source_reads_samples_in_order),
         cmocka_unit_test(test_unfit_shards_are_refused),
-        cmocka_unit_test(test_shares_are_never_one_sample_off),
         cmocka_unit_test(test_sample_is_a_pure_function_of_its_index),
+        cmocka_unit_test(test_a_new_mixture_goes_on_anywhere),
+        cmocka_unit_test(test_a_small_source_goes_on_in_another_order),
+        cmocka_unit_test(test_epochs_follow_the_weights),
         cmocka_unit_test(test_epochs_are_different_permutations),
+        cmocka_unit_test(test_fingerprint_outlives_a_file_and_a_move),
+        cmocka_unit_test(test_fingerprint_names_what_differs),
+        cmocka_unit_test(test_fingerprint_may_be_damaged),
         cmocka_unit_test(test_bad_weights_are_refused),
     };
     return cmocka_run_group_tests(tests, make_shards, NULL);

@@ -170,6 +170,20 @@ static void test_adamw_of_a_range_is_that_of_the_whole(void **state)
     assert_memory_equal(parts, whole, sizeof whole);
 }
 
+static double sum_of_squares(const float *grads, int64_t count)
+{
+    const int64_t n = clip_n_blocks(count);
+    double *sums = malloc((size_t)(n + 1) * sizeof *sums), sum = 0;
+    assert_non_null(sums);
+    sums[n] = 7;
+    clip_sum_squares(sums, grads, count);
+    for (int64_t i = 0; i < n; i++)
+        sum += sums[i];
+    assert_true(sums[n] == 7);
+    free(sums);
+    return sum;
+}
+
 static void test_sum_of_squares_has_the_same_bits_with_any_number_of_threads(void **state)
 {
     (void)state;
@@ -182,25 +196,37 @@ static void test_sum_of_squares_has_the_same_bits_with_any_number_of_threads(voi
         direct += (double)grads[i] * (double)grads[i];
     int before = omp_get_max_threads();
     omp_set_num_threads(1);
-    double one = clip_sum_squares(grads, count);
+    double one = sum_of_squares(grads, count);
     omp_set_num_threads(3);
-    double three = clip_sum_squares(grads, count);
+    double three = sum_of_squares(grads, count);
     omp_set_num_threads(before);
     assert_true(one == three);
     assert_true(fabs(one / direct - 1) < 1e-12); // seen 9e-14
     free(grads);
 }
 
+static void test_sum_of_squares_is_cut_into_blocks(void **state)
+{
+    (void)state;
+    float grads[2 * CLIP_BLOCK + 3];
+    double sums[3];
+    for (int i = 0; i < 2 * CLIP_BLOCK + 3; i++)
+        grads[i] = i < CLIP_BLOCK ? 1.0f : 2.0f;
+    assert_int_equal(clip_n_blocks(2 * CLIP_BLOCK + 3), 3);
+    clip_sum_squares(sums, grads, 2 * CLIP_BLOCK + 3);
+    assert_true(sums[0] == CLIP_BLOCK && sums[1] == 4 * CLIP_BLOCK && sums[2] == 12);
+}
+
 static void test_sum_of_squares_neither_overflows_nor_hides_nan(void **state)
 {
     (void)state;
     float grads[] = {3e38f, 1e-30f, 4.0f};
-    assert_true(fabs(clip_sum_squares(grads, 3) / 9e76 - 1) < 1e-7); // seen 4e-9
-    assert_true(clip_sum_squares(grads, 0) == 0);
+    assert_true(fabs(sum_of_squares(grads, 3) / 9e76 - 1) < 1e-7); // seen 4e-9
+    assert_true(sum_of_squares(grads, 0) == 0);
     grads[1] = INFINITY;
-    assert_true(isinf(clip_sum_squares(grads, 3)));
+    assert_true(isinf(sum_of_squares(grads, 3)));
     grads[1] = NAN;
-    assert_true(isnan(clip_sum_squares(grads, 3)));
+    assert_true(isnan(sum_of_squares(grads, 3)));
 }
 
 static void test_clip_scales_down_to_the_norm_as_torch_does(void **state)
@@ -228,6 +254,7 @@ int main(void)
         cmocka_unit_test(test_adamw_decay_does_not_enter_the_moments),
         cmocka_unit_test(test_adamw_of_a_range_is_that_of_the_whole),
         cmocka_unit_test(test_sum_of_squares_has_the_same_bits_with_any_number_of_threads),
+        cmocka_unit_test(test_sum_of_squares_is_cut_into_blocks),
         cmocka_unit_test(test_sum_of_squares_neither_overflows_nor_hides_nan),
         cmocka_unit_test(test_clip_scales_down_to_the_norm_as_torch_does),
     };

@@ -7,24 +7,30 @@
 #include <math.h>
 #include <stdlib.h>
 
+static void check_bijection(int64_t n)
+{
+    char *seen = calloc((size_t)n, 1);
+    assert_non_null(seen);
+    for (uint64_t key = 0; key < 3; key++) {
+        for (int64_t i = 0; i < n; i++) {
+            int64_t to = order_at(random_key(key, "bijection"), n, i);
+            assert_in_range(to, 0, n - 1);
+            assert_int_equal(seen[to], key);
+            seen[to]++;
+        }
+    }
+    free(seen);
+}
+
 static void test_is_a_bijection(void **state)
 {
     (void)state;
-    static const int64_t sizes[] = {1, 2, 3, 5, 7, 16, 17, 64, 65, 1000, 4097, 65537};
-    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
-        const int64_t n = sizes[s];
-        char *seen = calloc((size_t)n, 1);
-        assert_non_null(seen);
-        for (uint64_t key = 0; key < 3; key++) {
-            for (int64_t i = 0; i < n; i++) {
-                int64_t to = order_at(random_key(key, "bijection"), n, i);
-                assert_in_range(to, 0, n - 1);
-                assert_int_equal(seen[to], key);
-                seen[to]++;
-            }
-        }
-        free(seen);
-    }
+    static const int64_t sizes[] = {1, 1000, 6, 13, 101, 7919, 65521}; // the last ones are primes
+    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++)
+        check_bijection(sizes[s]);
+    for (int k = 1; k <= 16; k++)
+        for (int64_t off = -1; off <= 1; off++)
+            check_bijection((INT64_C(1) << k) + off);
 }
 
 static void test_large_sizes_stay_in_range(void **state)

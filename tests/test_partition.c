@@ -120,7 +120,7 @@ static void test_shares_are_those_of_the_collectives(void **state)
         for (int i = 0; i < partition.n_buckets; i++) {
             const Bucket *bucket = &partition.buckets[i];
             int64_t first, count;
-            comm_range(bucket->count, rank, 4, &first, &count);
+            comm_share(bucket->count, rank, 4, &first, &count);
             assert_int_equal(bucket->own_first - bucket->first, first);
             assert_int_equal(bucket->own_count, count);
         }

@@ -1,7 +1,9 @@
 // The plan of a small run against sums made by hand, and what it refuses.
+#define _GNU_SOURCE
 #include "tests/testing.h"
 
 #include "base/arena.h"
+#include "data/prefetch.h"
 #include "model/attention.h"
 #include "train/comm.h"
 #include "train/plan.h"
@@ -30,7 +32,7 @@ static Config small_config(void)
     return (Config){
         .model.init = {.given = true, .shape = small},
         .data.seq_len = 5,
-        .train = {.steps = 1, .global_batch = 4, .micro_batch = 2},
+        .train = {.steps = 1, .global_batch = 4, .micro_batch = 2, .sum_groups = 2},
     };
 }
 
@@ -48,20 +50,26 @@ static void test_parameters_gradients_moments(void **state)
     assert_ok(plan_make(&plan, &config, 2, 1));
     assert_int_equal(plan.parameters, 4672 + 64); // 1160 floats, 4 pairs
     assert_int_equal(plan.gradients, 4672);
-    // Rank 0 owns 80 + 2 * 248 + 4 = 580 of the parameters.
-    assert_int_equal(plan.moments, 2 * 2368);
-    // Sum of the 496 of a layer and a share of 248 on its way.
-    assert_int_equal(plan.communication, (496 + 248) * 4);
+    // Shares are blocks of 1024, and no bucket has more: rank 0 owns all parameters.
+    assert_int_equal(plan.moments, 2 * 4672);
+    // Two ranks' shares of the 496 of a layer; squares of 4 buckets and 2 losses.
+    assert_int_equal(plan.communication, floats(2 * 496) + floats(2 * (4 + 2)));
     assert_int_equal(plan.original_model + plan.original_pass + plan.factorization, 0);
     assert_true(plan.process > 1 << 20 && plan.process < INT64_C(1) << 30);
 }
 
-static void test_sum_of_a_bucket_takes_it_and_shares_on_their_way(void **state)
+static void test_a_second_round_takes_a_sum_of_its_own(void **state)
 {
     (void)state;
-    assert_int_equal(comm_bucket_bytes(496, 1), 0);
-    assert_int_equal(comm_bucket_bytes(496, 2), (496 + 248) * 4);
-    assert_int_equal(comm_bucket_bytes(10, 3), (10 + 2 * 4) * 4); // shares of 4, 3, 3
+    Config config = small_config();
+    Plan one, two;
+    assert_ok(plan_make(&two, &config, 1, 1)); // two groups, one rank
+    assert_int_equal(two.gradients, 2 * 4672);
+    config.train.sum_groups = 1;
+    assert_ok(plan_make(&one, &config, 1, 1));
+    assert_int_equal(one.gradients, 4672);
+    assert_fails(BAD_INPUT, "train.sum_groups is 1, fewer than 2 ranks",
+                 plan_make(&two, &config, 2, 1));
 }
 
 static void test_activations(void **state)
@@ -76,7 +84,7 @@ static void test_activations(void **state)
     assert_int_equal(layer, 2816);
     assert_int_equal(plan.activations,
                      2 * layer + 2 * floats(5 * 2) + floats(N * 8) + floats(N) + pointers);
-    assert_int_equal(plan.communication, 0); // alone
+    assert_int_equal(plan.communication, floats(2 * (4 + 2 + 1))); // alone: the sums
 }
 
 static void test_scratch(void **state)
@@ -89,7 +97,7 @@ static void test_scratch(void **state)
     int64_t N = 10, batch = 2 * floats(N) + floats(6), logits = floats(256 * 20);
     assert_int_equal(plan.scratch, floats(attention_scratch_floats(&dims, 3, true)) + logits +
                                        floats(N * 8) * 4 + floats(N * 12) * 2 + floats(N * 16) +
-                                       floats(N * 24) + batch);
+                                       floats(N * 24) + batch * (1 + PREFETCH_BATCHES));
 }
 
 static Config converted_config(void)
@@ -157,6 +165,60 @@ static void test_peak_is_the_larger_of_converting_and_training(void **state)
     assert_int_equal(plan_peak_bytes(&plan), 1290);
 }
 
+// What plan_print() says, in static storage.
+static const char *printed(const Plan *plan, const Config *config)
+{
+    static char text[8192];
+    FILE *out = fmemopen(text, sizeof text, "w");
+    assert_non_null(out);
+    plan_print(out, plan, config);
+    assert_int_equal(fclose(out), 0);
+    return text;
+}
+
+static void assert_says(const char *text, const char *part)
+{
+    if (strstr(text, part) == NULL)
+        fail_msg("'%s' is not in:\n%s", part, text);
+}
+
+static void test_budget_and_machine_are_told(void **state)
+{
+    (void)state;
+    Config config = converted_config();
+    Plan plan;
+    config.train.steps = 50;
+    config.data.pretraining_tokens = 250000;
+    assert_ok(plan_make(&plan, &config, 2, 3));
+    const char *text = printed(&plan, &config);
+    // 2 layers of 2 RoPE dims and d_kv 2, against 2 x 4 for keys and as many for values.
+    assert_says(text, "KV cache     16 bytes per token at 16 bits, original 32: -50.00 %\n");
+    assert_says(text, "ranks        2, 3 threads each, OpenBLAS 0.");
+    assert_says(text, "run          50 steps = 0.001 M tokens, 0.4 % of 0.25 M of pretraining");
+    config.data.pretraining_tokens = 0;
+    assert_null(strstr(printed(&plan, &config), "pretraining"));
+}
+
+static void test_open_files_and_packed_operands_take_memory(void **state)
+{
+    (void)state;
+    Config config = small_config();
+    char one[] = "/nonexistent/*.h5", two[] = CONFIGS_DIR "/paper/smollm-1.7b-dkv*.yaml";
+    char *patterns[] = {one, two};
+    SourceSpec source = {.shards = patterns, .n_shards = 2};
+    Plan plan, without;
+    assert_ok(plan_make(&without, &config, 1, 1));
+    config.data.sources = &source;
+    config.data.n_sources = 1;
+    assert_ok(plan_make(&plan, &config, 1, 1));
+    assert_int_equal(without.shards, 0);
+    assert_int_equal(plan.shards, 4 * 750000); // three that match, one that nothing matches yet
+    // Small enough for all rows at once: no more than the weights of gate and up, 24 x 8.
+    assert_int_equal(plan.products, 24 * 8 * 4);
+    without.process = plan.process;
+    assert_int_equal(plan_peak_bytes(&plan) - plan_peak_bytes(&without), 3000000);
+}
+
 static void test_more_ranks_than_micro_batches_are_refused(void **state)
 {
     (void)state;
@@ -210,12 +272,14 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_parameters_gradients_moments),
-        cmocka_unit_test(test_sum_of_a_bucket_takes_it_and_shares_on_their_way),
+        cmocka_unit_test(test_a_second_round_takes_a_sum_of_its_own),
         cmocka_unit_test(test_activations),
         cmocka_unit_test(test_scratch),
         cmocka_unit_test(test_conversion),
         cmocka_unit_test(test_passes_of_the_original),
         cmocka_unit_test(test_peak_is_the_larger_of_converting_and_training),
+        cmocka_unit_test(test_budget_and_machine_are_told),
+        cmocka_unit_test(test_open_files_and_packed_operands_take_memory),
         cmocka_unit_test(test_more_ranks_than_micro_batches_are_refused),
         cmocka_unit_test(test_micro_batch_beyond_counting_is_refused),
         cmocka_unit_test(test_conversion_that_does_not_fit_is_refused),

@@ -463,6 +463,20 @@ static void test_missing_chunks_are_refused_when_read(void **state)
     shard_close(shard);
 }
 
+// To look for each of these chunks would take years.
+static void test_lengths_beyond_the_file_are_refused(void **state)
+{
+    (void)state;
+    const hsize_t length = (hsize_t)1 << 59;
+    const char *path = put_offset(245, length);
+    hid_t file = open_to_change(path), dataset = H5Dopen2(file, "tokens", H5P_DEFAULT);
+    assert_true(H5Dset_extent(dataset, &length) >= 0);
+    H5Dclose(dataset);
+    H5Fclose(file);
+    assert_fails(BAD_INPUT, "/tokens has 576460752303423488 values, too many for a file of",
+                 open_and_close(path));
+}
+
 static void test_ids_beyond_the_vocabulary_are_refused_when_read(void **state)
 {
     (void)state;
@@ -513,6 +527,7 @@ int main(void)
         cmocka_unit_test(test_wrong_offsets_are_refused),
         cmocka_unit_test(test_empty_data_sets_are_refused),
         cmocka_unit_test(test_missing_chunks_are_refused_when_read),
+        cmocka_unit_test(test_lengths_beyond_the_file_are_refused),
         cmocka_unit_test(test_ids_beyond_the_vocabulary_are_refused_when_read),
         cmocka_unit_test(test_verify_names_the_first_chunk_and_counts_the_rest),
     };

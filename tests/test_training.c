@@ -22,6 +22,7 @@ typedef struct Setup {
     Workspace ws;
     Params grads;
     float *m, *v;
+    double *block_squares;
     int32_t *inputs, *targets; // [B, T]
 } Setup;
 
@@ -33,6 +34,7 @@ static void place(Setup *s, float **flat_grads)
     *flat_grads = arena_floats(&s->arena, count);
     s->m = arena_floats(&s->arena, count);
     s->v = arena_floats(&s->arena, count);
+    s->block_squares = arena_place(&s->arena, clip_n_blocks(count), sizeof(double));
     s->inputs = arena_place(&s->arena, B * T, sizeof(int32_t));
     s->targets = arena_place(&s->arena, B * T, sizeof(int32_t));
 }
@@ -69,7 +71,12 @@ static double take_step(Setup *s, const int32_t *samples, int step, double *norm
     transformer_forward(&s->ws, &s->model, s->inputs, NULL);
     double loss = transformer_loss(&s->ws, &s->model, s->targets, 1.0f / (B * T), &s->grads);
     transformer_backward(&s->ws, &s->model, s->inputs, &s->grads);
-    *norm = sqrt(clip_sum_squares(s->grads.flat, s->grads.count));
+    const int64_t n_blocks = clip_n_blocks(s->grads.count);
+    double squares = 0;
+    clip_sum_squares(s->block_squares, s->grads.flat, s->grads.count);
+    for (int64_t i = 0; i < n_blocks; i++)
+        squares += s->block_squares[i];
+    *norm = sqrt(squares);
     *lr = schedule_lr(&schedule, step);
     adamw_update(s->model.params.flat, s->m, s->v, s->grads.flat, s->grads.count, &rule, *lr,
                  clip_scale(*norm, 1.0), step);

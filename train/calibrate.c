@@ -2,29 +2,66 @@
 
 #include "base/log.h"
 #include "eval/inference.h"
+#include "train/stall.h"
+#include "train/stop.h"
+
+#include <math.h>
+#include <string.h>
 
 enum { PROGRESS_S = 10 }; // between lines
 
-static Status read_samples(RopeScores *scores, const Comm *comm, const Model *original,
+// Adds a sample's sums, rounded to 2^-24: sums of such numbers are exact below 2^29, so the same
+// pairs are chosen on any number of ranks. A sample's sum is of the order of its tokens, so that
+// the rounding is far below what float sums before it.
+static void add_exactly(RopeScores *sum, const RopeScores *sample)
+{
+    const int64_t count = rope_scores_count(&sum->shape);
+    for (int64_t i = 0; i < count; i++)
+        sum->block[i] += nearbyint(sample->block[i] * 0x1p24) * 0x1p-24;
+}
+
+static void say_progress(double *said_s, double start_s, int64_t done, int n_samples)
+{
+    double now_s = log_seconds();
+    if (now_s - *said_s < PROGRESS_S)
+        return;
+    *said_s = now_s;
+    log_info("calibration: %lld of %d samples, %.0f s, %.0f s left", (long long)done, n_samples,
+             now_s - start_s, (now_s - start_s) * (double)(n_samples - done) / (double)done);
+}
+
+static Status read_sample(RopeScores *sum, RopeScores *sample, Inference *inference,
+                          const Model *original, Mixture *mixture, int64_t index)
+{
+    TRY(stop_check());
+    TRY(mixture_read(mixture, index, inference->batch.sample));
+    batch_set(&inference->batch, 0);
+    memset(sample->block, 0, (size_t)rope_scores_count(&sum->shape) * sizeof(double));
+    transformer_forward(&inference->ws, original, inference->batch.inputs, sample);
+    add_exactly(sum, sample);
+    return OK;
+}
+
+// The ranks go together, sample by sample, so that all leave when one is asked to stop.
+static Status read_samples(RopeScores *sum, const Comm *comm, const Model *original,
                            Mixture *mixture, int n_samples, int seq_len)
 {
-    Inference inference;
-    TRY(inference_start(&inference, original, seq_len));
-    Status status = OK;
+    Inference inference = {0};
+    RopeScores sample = {0};
+    Status status = rope_scores_create(&sample, &original->shape);
+    if (status == OK)
+        status = inference_start(&inference, original, seq_len);
+    TRY_GOTO(release, comm_agree(comm, status));
     double start_s = log_seconds(), said_s = start_s;
-    for (int64_t i = comm->rank; i < n_samples; i += comm->size) {
-        TRY_GOTO(release, mixture_read(mixture, i, inference.batch.sample));
-        batch_set(&inference.batch, 0);
-        transformer_forward(&inference.ws, original, inference.batch.inputs, scores);
-        double now_s = log_seconds();
-        if (now_s - said_s < PROGRESS_S)
-            continue;
-        said_s = now_s;
-        log_info("calibration: %lld of %d samples, %.0f s, %.0f s left", (long long)(i + 1),
-                 n_samples, now_s - start_s,
-                 (now_s - start_s) * (double)(n_samples - i - 1) / (double)(i + 1));
+    for (int64_t i = 0; i < n_samples; i += comm->size) {
+        stall_phase("calibration", 0);
+        if (i + comm->rank < n_samples)
+            status = read_sample(sum, &sample, &inference, original, mixture, i + comm->rank);
+        TRY_GOTO(release, comm_agree(comm, status));
+        say_progress(&said_s, start_s, i + 1, n_samples);
     }
 release:
+    rope_scores_release(&sample);
     inference_release(&inference);
     return status;
 }
@@ -33,10 +70,10 @@ Status calibrate_run(RopeScores *out, const Comm *comm, const Model *original, M
                      int n_samples, int seq_len)
 {
     RopeScores scores = {0};
-    Status status = rope_scores_create(&scores, &original->shape);
+    Status status = comm_agree(comm, rope_scores_create(&scores, &original->shape));
     if (status == OK)
         status = read_samples(&scores, comm, original, mixture, n_samples, seq_len);
-    TRY_GOTO(release_scores, comm_agree(comm, status));
+    TRY_GOTO(release_scores, status);
     comm_sum_doubles(comm, scores.block, rope_scores_count(&original->shape));
     *out = scores;
     return OK;

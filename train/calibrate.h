@@ -8,7 +8,8 @@
 #include "model/rope_select.h"
 #include "train/comm.h"
 
-// Reads samples 0 .. n_samples - 1 of the mixture, seq_len tokens each. Collective. The caller
+// Reads samples 0 .. n_samples - 1 of the mixture, seq_len tokens each. STOPPED if a
+// stop is requested meanwhile. Collective. The caller
 // releases *out.
 Status calibrate_run(RopeScores *out, const Comm *comm, const Model *original, Mixture *mixture,
                      int n_samples, int seq_len);

@@ -1,125 +1,20 @@
-// mha2mla compare: runs side by side, from the run.json and metrics.jsonl in their directories.
-#include "base/file.h"
-#include "base/json.h"
+// mha2mla compare: runs side by side, from the run.json and metrics.jsonl in their directories: as
+// a table here, as a report with --out, or as an assertion that two runs had the same losses.
+#include "base/log.h"
 #include "train/options.h"
+#include "train/report.h"
+#include "train/report_equal.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct RunRow {
-    json_t *run;                   // owned
-    const char *name, *rope, *svd; // borrowed from it
-    bool is_mla;
-    int64_t d_kv, rope_pairs, cache, original_cache; // numbers per token
-    double original_loss;                            // validation loss before conversion
-    double start_loss;                               // right after conversion
-    double last_loss;
-    int64_t tokens; // trained on at the last line
-    int last_step, n_steps;
-} RunRow;
-
-static Status take_line(RunRow *row, const json_t *line, const char *where)
-{
-    int64_t step, tokens;
-    TRY(json_get_int(&step, line, where, "step", 0, INT32_MAX));
-    TRY(json_get_int(&tokens, line, where, "tokens", 0, INT64_MAX));
-    row->last_step = (int)step;
-    row->tokens = tokens;
-    if (!json_has(line, "valid_loss"))
-        return OK;
-    double loss;
-    TRY(json_get_real(&loss, line, where, "valid_loss", -INFINITY, INFINITY));
-    if (step == 0)
-        row->start_loss = loss;
-    row->last_loss = loss;
-    return OK;
-}
-
-// A run that is still going may be in the middle of its last line: that line is not read.
-static Status read_metrics(RunRow *row, const char *path)
-{
-    FileMap map;
-    TRY(file_map(&map, path));
-    Status status = OK;
-    const char *at = (const char *)map.bytes, *end = at + map.size_bytes;
-    for (int number = 1; at < end && status == OK; number++) {
-        const char *newline = memchr(at, '\n', (size_t)(end - at));
-        if (newline == NULL)
-            break;
-        char where[PATH_BYTES + 32];
-        snprintf(where, sizeof where, "%s:%d", path, number);
-        json_t *line = NULL;
-        status = json_parse_line(&line, at, newline - at, path, number);
-        if (status == OK)
-            status = take_line(row, line, where);
-        json_decref(line);
-        at = newline + 1;
-    }
-    file_unmap(&map);
-    return status;
-}
-
-// What a damaged file says is shown on a terminal.
-static bool is_printable(const char *text)
-{
-    for (; *text != '\0'; text++)
-        if ((unsigned char)*text < ' ' || *text == 0x7f)
-            return false;
-    return true;
-}
-
-static Status take_run(RunRow *row, const char *path)
-{
-    const json_t *run = row->run;
-    const char *format, *attention;
-    int64_t steps;
-    TRY(json_get_string(&format, run, path, "format"));
-    if (strcmp(format, "mha2mla-run") != 0)
-        return fail(BAD_INPUT, "%s: its format is '%.64s', not 'mha2mla-run'", path, format);
-    TRY(json_get_string(&row->name, run, path, "name"));
-    TRY(json_get_string(&attention, run, path, "attention"));
-    TRY(json_get_string(&row->rope, run, path, "rope"));
-    TRY(json_get_string(&row->svd, run, path, "svd"));
-    TRY(json_get_int(&row->d_kv, run, path, "d_kv", 0, INT32_MAX));
-    TRY(json_get_int(&row->rope_pairs, run, path, "rope_pairs", 0, INT32_MAX));
-    TRY(json_get_int(&row->cache, run, path, "cache_numbers_per_token", 1, INT64_MAX / 2));
-    TRY(json_get_int(&row->original_cache, run, path, "original_cache_numbers_per_token", 1,
-                     INT64_MAX / 2));
-    TRY(json_get_int(&steps, run, path, "steps", 0, INT32_MAX));
-    row->n_steps = (int)steps;
-    row->is_mla = strcmp(attention, "mla") == 0;
-    if (!row->is_mla && strcmp(attention, "original") != 0)
-        return fail(BAD_INPUT, "%s: 'attention' is '%.64s', allowed are mla and original", path,
-                    attention);
-    if (!is_printable(row->name) || !is_printable(row->rope) || !is_printable(row->svd))
-        return fail(BAD_INPUT, "%s: control characters in 'name', 'rope' or 'svd'; is it damaged?",
-                    path);
-    if (!json_has(run, "original_valid_loss"))
-        return OK;
-    return json_get_real(&row->original_loss, run, path, "original_valid_loss", -INFINITY,
-                         INFINITY);
-}
-
-static Status read_run(RunRow *out, const char *dir)
-{
-    char path[PATH_BYTES], metrics[PATH_BYTES];
-    TRY(file_join(path, dir, "run.json"));
-    TRY(file_join(metrics, dir, "metrics.jsonl"));
-    if (!file_exists(path))
-        return fail(BAD_INPUT, "%s: not a run directory, run.json is missing", dir);
-    RunRow row = {.original_loss = NAN, .start_loss = NAN, .last_loss = NAN};
-    TRY(json_read(&row.run, path));
-    Status status;
-    TRY_GOTO(release_run, take_run(&row, path));
-    TRY_GOTO(release_run, read_metrics(&row, metrics));
-    *out = row;
-    return OK;
-release_run:
-    json_decref(row.run);
-    return status;
-}
+typedef struct CompareOptions {
+    const char *out, *baseline, *log, *within;
+    int64_t smooth;
+    bool assert_equal, common;
+} CompareOptions;
 
 static void print_loss(double loss)
 {
@@ -129,67 +24,143 @@ static void print_loss(double loss)
         printf("  %9.4f", loss);
 }
 
-static void print_row(const RunRow *row)
+static void print_row(const ReportRun *run)
 {
-    printf("%-24s ", row->name);
-    if (row->is_mla)
-        printf("%5lld %4lld  %-7s  %-5s", (long long)row->d_kv, (long long)row->rope_pairs,
-               row->rope, row->svd);
+    int last_step = report_run_last_step(run);
+    printf("%-24s ", run->label);
+    if (run->is_mla)
+        printf("%5lld %4lld  %-7s  %-5s", (long long)run->d_kv, (long long)run->rope_pairs,
+               run->rope, run->svd);
     else
         printf("%5s %4s  %-7s  %-5s", "-", "all", "-", "-");
-    printf("  %8lld  %+8.2f", (long long)row->cache * 2,
-           100.0 * ((double)row->cache / (double)row->original_cache - 1.0));
-    print_loss(row->is_mla ? row->original_loss : row->start_loss);
-    print_loss(row->is_mla ? row->start_loss : NAN);
-    print_loss(row->last_step > 0 ? row->last_loss : NAN);
-    printf("  %9.3f", (double)row->tokens / 1e6);
-    if (row->last_step < row->n_steps)
-        printf("  (step %d of %d)", row->last_step, row->n_steps);
+    printf("  %8lld  %+8.2f", (long long)run->cache * 2, 100.0 * (report_run_share(run) - 1.0));
+    print_loss(run->is_mla ? run->original_loss : report_run_start_valid(run));
+    print_loss(run->is_mla ? report_run_start_valid(run) : NAN);
+    print_loss(last_step > 0 ? report_run_last_valid(run) : NAN);
+    printf("  %9.3f", (double)report_run_tokens(run) / 1e6);
+    if (last_step < run->n_steps)
+        printf("  (step %d of %d)", last_step, run->n_steps);
     putchar('\n');
 }
 
-static void print_table(const RunRow *rows, int n_rows)
+static void print_table(const Report *report)
 {
     printf("%-24s %5s %4s  %-7s  %-5s  %8s  %8s  %9s  %9s  %9s  %9s\n"
            "%-24s %5s %4s  %-7s  %-5s  %8s  %8s  %9s  %9s  %9s  %9s\n",
            "", "", "RoPE", "", "", "KV bytes", "KV", "loss", "loss", "loss", "tokens", "run",
            "d_kv", "pr", "RoPE", "SVD", "/token", "%", "original", "converted", "trained", "M");
-    for (int i = 0; i < n_rows; i++)
-        print_row(&rows[i]);
+    for (int i = 0; i < report->n_runs; i++)
+        print_row(&report->runs[i]);
 }
 
-static Status compare(char **dirs, int n_dirs)
+static Status assert_equal(const Report *report, bool common)
 {
-    RunRow *rows = calloc((size_t)n_dirs, sizeof *rows);
-    if (rows == NULL)
-        return fail(FAILED, "no memory for %d runs", n_dirs);
+    int n_steps;
+    TRY(report_assert_equal(&n_steps, &report->runs[0], &report->runs[1], common));
+    printf("equal: %d steps of %s and %s\n", n_steps, report->runs[0].dir, report->runs[1].dir);
+    return OK;
+}
+
+static Status write_report(Report *report, const CompareOptions *options)
+{
+    TRY(report_prepare(report, options->baseline));
+    print_table(report);
+    TRY(report_write(report, options->out));
+    log_info("report written to %s/report.html", options->out);
+    return OK;
+}
+
+static Status compare(const CompareOptions *options, Report *report, char **dirs, int n_dirs)
+{
+    TRY(report_read(report, dirs, n_dirs));
     Status status = OK;
-    for (int i = 0; i < n_dirs && status == OK; i++)
-        status = read_run(&rows[i], dirs[i]);
-    if (status == OK)
-        print_table(rows, n_dirs);
-    for (int i = 0; i < n_dirs; i++)
-        json_decref(rows[i].run);
-    free(rows);
+    if (options->assert_equal)
+        status = assert_equal(report, options->common);
+    else if (options->out != NULL)
+        status = write_report(report, options);
+    else
+        print_table(report);
+    report_release(report);
     return status;
+}
+
+static Status set_within(double *out, const char *text)
+{
+    char *end;
+    double within = strtod(text, &end);
+    if (end == text || *end != '\0' || !(within >= 0 && within <= 100))
+        return fail(BAD_INPUT, "compare: --within is '%.200s', allowed are 0 to 100 (nats)", text);
+    *out = within;
+    return OK;
+}
+
+static Status set_log(Report *report, const char *text)
+{
+    report->log_x = strcmp(text, "x") == 0 || strcmp(text, "xy") == 0;
+    report->log_y = strcmp(text, "y") == 0 || strcmp(text, "xy") == 0;
+    if (!report->log_x && !report->log_y)
+        return fail(BAD_INPUT, "compare: --log is '%.200s', allowed are x, y and xy", text);
+    return OK;
+}
+
+static Status check_options(Report *report, const CompareOptions *options, int n_dirs)
+{
+    bool is_drawing = options->baseline != NULL || options->log != NULL ||
+                      options->within != NULL || options->smooth != 0;
+    if (n_dirs == 0)
+        return fail(BAD_INPUT, "compare needs at least one RUN directory; see mha2mla compare "
+                               "--help");
+    if (options->assert_equal && n_dirs != 2)
+        return fail(BAD_INPUT, "compare --assert-equal needs two RUN directories, got %d", n_dirs);
+    if (options->assert_equal && options->out != NULL)
+        return fail(BAD_INPUT, "compare: --assert-equal and --out are both given; keep one");
+    if (options->common && !options->assert_equal)
+        return fail(BAD_INPUT, "compare: --common goes with --assert-equal");
+    if (is_drawing && options->out == NULL)
+        return fail(BAD_INPUT,
+                    "compare: --within, --baseline, --smooth and --log go with --out DIR");
+    if (options->within != NULL)
+        TRY(set_within(&report->within, options->within));
+    if (options->log != NULL)
+        TRY(set_log(report, options->log));
+    report->window = (int)options->smooth;
+    return OK;
 }
 
 static Status run_compare(int argc, char **argv)
 {
+    CompareOptions given = {0};
+    const Option options[] = {
+        {"out", OPTION_STRING, &given.out, "DIR", "write report.html, curves.{svg,png,csv,gp}", 0,
+         0, false},
+        {"within", OPTION_STRING, &given.within, "NATS",
+         "the gap to the baseline that counts as closed (default 0.05)", 0, 0, false},
+        {"baseline", OPTION_STRING, &given.baseline, "RUN",
+         "name or directory (default: the first run with its original attention)", 0, 0, false},
+        {"smooth", OPTION_INT, &given.smooth, "STEPS",
+         "steps in the mean of a smoothed loss (default: 1 % of the run, at least 5)", 1, 1000000,
+         false},
+        {"log", OPTION_STRING, &given.log, "AXES", "logarithmic axes of the loss: x, y or xy", 0, 0,
+         false},
+        {"assert-equal", OPTION_FLAG, &given.assert_equal, NULL,
+         "exit 1 where the losses of two runs differ in any bit", 0, 0, false},
+        {"common", OPTION_FLAG, &given.common, NULL,
+         "with --assert-equal: compare only the steps that both runs have", 0, 0, false},
+    };
     Arguments rest;
-    TRY(options_parse(&rest, &cmd_compare, NULL, 0, argc, argv));
+    Report report = {.within = 0.05};
+    TRY(options_parse(&rest, &cmd_compare, options, sizeof options / sizeof *options, argc, argv));
     if (rest.help_shown)
         return OK;
-    if (rest.n_words == 0)
-        return fail(BAD_INPUT, "compare needs at least one RUN directory; see mha2mla compare "
-                               "--help");
-    return compare(rest.words, rest.n_words);
+    TRY(check_options(&report, &given, rest.n_words));
+    return compare(&given, &report, rest.words, rest.n_words);
 }
 
 const Command cmd_compare = {
     .name = "compare",
-    .summary = "show runs side by side: KV cache, loss before and after",
-    .usage = "RUN...",
-    .example = "mha2mla compare runs/demo-baseline runs/demo-dkv16 runs/demo-dkv8",
+    .summary = "show runs side by side: KV cache, loss before and after, their curves",
+    .usage = "RUN... [--out DIR] | --assert-equal A B",
+    .example = "mha2mla compare runs/demo-baseline runs/demo-dkv16 runs/demo-dkv8 --out "
+               "runs/demo/report",
     .run = run_compare,
 };

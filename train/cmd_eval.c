@@ -28,11 +28,10 @@ static Status open_windows(Source **out, const Request *request, const Model *mo
                        model->shape.vocab_size);
 }
 
-static void print_loss(const Perplexity *sum, int T)
+static void print_loss(double loss, int64_t n_windows, int T)
 {
-    const double loss = sum->loss_sum / sum->n_tokens;
-    printf("loss %.4f nats/token  perplexity %.4f  %.0f tokens in %.0f windows of %d\n", loss,
-           exp(loss), sum->n_tokens, sum->n_tokens / T, T);
+    printf("loss %.4f nats/token  perplexity %.4f  %lld tokens in %lld windows of %d\n", loss,
+           exp(loss), (long long)n_windows * T, (long long)n_windows, T);
 }
 
 static Status measure(const Comm *comm, const Request *request)
@@ -55,18 +54,18 @@ static Status measure(const Comm *comm, const Request *request)
     int64_t end = source_n_samples(source), wanted = (request->most_tokens + T - 1) / T;
     if (request->most_tokens > 0 && wanted < end)
         end = wanted;
-    Perplexity sum;
+    double sum;
     TRY_GOTO(release,
              validation_sum(&sum, source, end, comm, &inference.ws, &inference.batch, &model));
-    if (!isfinite(sum.loss_sum)) { // on all ranks alike
+    if (!isfinite(sum)) { // on all ranks alike
         status = fail(FAILED,
-                      "%s: the loss over %.0f tokens is not finite: numbers overflow; the weights "
+                      "%s: the loss over %lld tokens is not finite: numbers overflow; the weights "
                       "are damaged or from a run that diverged",
-                      request->dir, sum.n_tokens);
+                      request->dir, (long long)end * T);
         goto release;
     }
     if (comm->rank == 0)
-        print_loss(&sum, T);
+        print_loss(sum / ((double)end * T), end, T);
 release:
     inference_release(&inference);
     source_close(source);

@@ -9,6 +9,10 @@
 #include "train/options.h"
 #include "train/plan.h"
 #include "train/prepare.h"
+#include "train/resume.h"
+#include "train/run_lock.h"
+#include "train/stall.h"
+#include "train/stop.h"
 
 #include <math.h>
 #include <omp.h>
@@ -22,19 +26,75 @@ typedef struct Run {
     char dir[PATH_BYTES]; // runs/NAME
     char tokenizer_sha256[SHA256_HEX_BYTES];
     double original_loss; // validation loss before conversion; NaN: not measured
+    ResumeMode resume;
+    RunLock lock;    // rank 0's
+    bool is_resumed; // from the checkpoint
+    Checkpoint checkpoint;
 } Run;
 
-// A run directory holds one run: an older one is not written over.
-static Status make_run_dir(Run *run)
+// The directory is this process's alone from here on; what is in it decides how the run starts.
+static Status take_run_dir(Run *run)
 {
     TRY(file_join(run->dir, run->config.run.dir, run->config.run.name));
-    char metrics[PATH_BYTES], config[PATH_BYTES];
-    TRY(file_join(metrics, run->dir, "metrics.jsonl"));
-    if (file_exists(metrics))
-        return fail(BAD_INPUT, "%s: there is a run already; remove it or set --run.name", run->dir);
     TRY(file_make_dirs(run->dir));
-    TRY(file_join(config, run->dir, "config.yaml"));
-    return config_write(&run->config, config);
+    return run_lock_take(&run->lock, run->dir, run->comm.host);
+}
+
+// With --resume never, a run that is there is not written over.
+static Status check_fresh(const Run *run)
+{
+    char metrics[PATH_BYTES];
+    TRY(file_join(metrics, run->dir, "metrics.jsonl"));
+    if (run->resume == RESUME_REQUIRE)
+        return fail(BAD_INPUT, "%s: has no checkpoint to resume from; start with --resume auto",
+                    run->dir);
+    if (run->resume == RESUME_NEVER && file_exists(metrics))
+        return fail(BAD_INPUT, "%s: there is a run already; remove it or set --run.name", run->dir);
+    return OK;
+}
+
+// Decides from where the run goes on. Collective.
+static Status find_start(Run *run)
+{
+    Status status = run->comm.rank == 0 ? take_run_dir(run) : OK;
+    TRY(comm_agree(&run->comm, status));
+    TRY(file_join(run->dir, run->config.run.dir, run->config.run.name));
+    if (run->resume != RESUME_NEVER)
+        TRY(resume_find(&run->checkpoint, &run->is_resumed, run->dir, &run->comm));
+    if (!run->is_resumed)
+        return comm_agree(&run->comm, run->comm.rank == 0 ? check_fresh(run) : OK);
+    log_info("resuming %s from step %d, saved by %d ranks", run->dir, run->checkpoint.progress.step,
+             run->checkpoint.n_files);
+    return comm_agree(&run->comm, resume_check(&run->checkpoint, &run->config, &run->plan.shape));
+}
+
+static Status write_config(const Run *run)
+{
+    char path[PATH_BYTES];
+    TRY(file_join(path, run->dir, "config.yaml"));
+    return config_write(&run->config, path);
+}
+
+// What an earlier life of the run knew and this one cannot measure, and where this one starts.
+static void recall_run_json(json_t *root, const Run *run)
+{
+    char path[PATH_BYTES];
+    json_t *before = NULL, *resumed = NULL;
+    if (run->is_resumed && file_join(path, run->dir, "run.json") == OK && file_exists(path) &&
+        json_read(&before, path) == OK) {
+        json_t *loss = json_object_get(before, "original_valid_loss");
+        if (json_is_number(loss))
+            json_object_set(root, "original_valid_loss", loss);
+        resumed = json_incref(json_object_get(before, "resumed_steps"));
+    }
+    if (!json_is_array(resumed)) {
+        json_decref(resumed);
+        resumed = json_array();
+    }
+    if (run->is_resumed)
+        json_array_append_new(resumed, json_integer(run->checkpoint.progress.step));
+    json_object_set_new(root, "resumed_steps", resumed);
+    json_decref(before);
 }
 
 // run.json: what `compare` needs to know beside metrics.jsonl.
@@ -59,6 +119,10 @@ static Status write_run_json(const Run *run)
         return fail(FAILED, "run.json: no memory, or the run's name is not UTF-8");
     if (!isnan(run->original_loss))
         json_object_set_new(root, "original_valid_loss", json_real(run->original_loss));
+    if (config->data.pretraining_tokens > 0)
+        json_object_set_new(root, "pretraining_tokens",
+                            json_integer((json_int_t)config->data.pretraining_tokens));
+    recall_run_json(root, run);
     char path[PATH_BYTES];
     Status status = file_join(path, run->dir, "run.json");
     if (status == OK)
@@ -69,6 +133,7 @@ static Status write_run_json(const Run *run)
 
 static Status export_model(const Run *run, const Model *model)
 {
+    stall_phase("export", 0);
     char dir[PATH_BYTES];
     TRY(file_join(dir, run->dir, "model"));
     const ModelConfig *from = &run->config.model;
@@ -83,8 +148,10 @@ static Status export_model(const Run *run, const Model *model)
 // so that a mistake can be corrected and the command given again.
 static Status open_metrics(const Run *run, Metrics *metrics)
 {
+    const int step = run->is_resumed ? run->checkpoint.progress.step : -1;
+    TRY(write_config(run));
     TRY(write_run_json(run));
-    return metrics_open(metrics, run->dir, run->config.train.steps, run->config.log.every);
+    return metrics_open(metrics, run->dir, step, run->config.train.steps, run->config.log.every);
 }
 
 // Trains `model`, which is as it starts, and exports it.
@@ -92,42 +159,106 @@ static Status train_model(Run *run, Model *model)
 {
     Metrics metrics = {0};
     Trainer trainer;
-    const char *sha256 = run->tokenizer_sha256[0] != '\0' ? run->tokenizer_sha256 : NULL;
-    TRY(loop_start(&trainer, &run->config, &run->comm, model, &metrics, sha256));
+    const TrainerContext context = {.config = &run->config,
+                                    .comm = &run->comm,
+                                    .run_dir = run->dir,
+                                    .tokenizer_sha256 = run->tokenizer_sha256,
+                                    .metrics = &metrics};
+    TRY(trainer_start(&trainer, &context, model, run->is_resumed ? &run->checkpoint : NULL));
     Status status = run->comm.rank == 0 ? open_metrics(run, &metrics) : OK;
     TRY_GOTO(release_trainer, comm_agree(&run->comm, status));
     status = loop_run(&trainer);
+    if (trainer.progress.spikes.n_skipped > 0)
+        log_info("%lld of %d steps skipped: their gradient was a spike (train.skip_spikes)",
+                 (long long)trainer.progress.spikes.n_skipped, trainer.progress.step);
+    if (status == STOPPED)
+        log_info("stopped by %s after step %d, which is saved; the same command goes on from there",
+                 fail_text(), trainer.progress.step);
 release_trainer:
-    loop_release(&trainer);
+    metrics_close(&metrics);
+    trainer_release(&trainer);
     if (status == OK)
         status = comm_agree(&run->comm, run->comm.rank == 0 ? export_model(run, model) : OK);
-    metrics_close(&metrics);
+    return status;
+}
+
+// The model before training: from the checkpoint, or prepared. Collective.
+static Status start_model(Run *run, Model *model)
+{
+    const char *sha256 = run->tokenizer_sha256[0] != '\0' ? run->tokenizer_sha256 : NULL;
+    if (run->is_resumed)
+        return comm_agree(&run->comm, checkpoint_create_model(model, &run->checkpoint));
+    TRY(prepare_original(model, &run->config, &run->comm));
+    if (!run->config.model.convert.given)
+        return OK;
+    Status status =
+        validation_measure(&run->original_loss, &run->config, &run->comm, model, sha256);
+    if (status == OK)
+        status = prepare_converted(model, &run->config, &run->comm, run->tokenizer_sha256);
+    if (status == STOPPED)
+        log_info("stopped by %s before training; nothing is saved, the same command starts anew",
+                 fail_text());
+    if (status != OK)
+        model_release(model);
+    return status;
+}
+
+// Whether there is nothing left to do.
+static bool is_finished(const Run *run)
+{
+    char path[PATH_BYTES];
+    return run->is_resumed && run->checkpoint.progress.step == run->config.train.steps &&
+           run->checkpoint.progress.valid_step ==
+               (run->config.data.validation.given ? run->config.train.steps : -1) &&
+           file_join(path, run->dir, "model/config.json") == OK && file_exists(path);
+}
+
+// All of the run's work, from wherever it starts. Collective.
+static Status work(Run *run)
+{
+    Model model = {0};
+    if (run->comm.rank == 0)
+        plan_print(stderr, &run->plan, &run->config);
+    TRY(comm_agree(&run->comm, prepare_tokenizer_sha256(run->tokenizer_sha256, &run->config)));
+    TRY(start_model(run, &model));
+    Status status = train_model(run, &model);
+    if (status == OK)
+        log_info("peak memory %.1f MiB, planned %.1f MiB",
+                 (double)plan_peak_resident_bytes() / (1 << 20),
+                 (double)plan_peak_bytes(&run->plan) / (1 << 20));
+    model_release(&model);
+    return status;
+}
+
+// Watches over the ranks from here on. Collective.
+static Status watch_ranks(const Run *run)
+{
+    const Comm *comm = &run->comm;
+    char(*hosts)[COMM_HOST_BYTES] = calloc((size_t)comm->size, COMM_HOST_BYTES);
+    TRY(comm_agree(comm, hosts != NULL ? OK : fail(FAILED, "no memory for %d hosts", comm->size)));
+    comm_gather_hosts(comm, hosts);
+    const StallWatch watch = {.run_dir = run->dir,
+                              .rank = comm->rank,
+                              .size = comm->size,
+                              .hosts = (const char(*)[COMM_HOST_BYTES])hosts,
+                              .minutes = run->config.run.stall_minutes};
+    const Status status = comm_agree(comm, stall_start(&watch));
+    free(hosts);
     return status;
 }
 
 static Status run_all(Run *run)
 {
-    Model model = {0};
-    Status status = run->comm.rank == 0 ? make_run_dir(run) : OK;
-    TRY(comm_agree(&run->comm, status));
-    if (run->comm.rank == 0)
-        plan_print(stderr, &run->plan, &run->config);
-    TRY(comm_agree(&run->comm, prepare_tokenizer_sha256(run->tokenizer_sha256, &run->config)));
-    TRY(prepare_original(&model, &run->config, &run->comm));
-    if (run->config.model.convert.given) {
-        const char *sha256 = run->tokenizer_sha256[0] != '\0' ? run->tokenizer_sha256 : NULL;
-        TRY_GOTO(release_model,
-                 validation_measure(&run->original_loss, &run->config, &run->comm, &model, sha256));
-        TRY_GOTO(release_model,
-                 prepare_converted(&model, &run->config, &run->comm, run->tokenizer_sha256));
+    TRY(find_start(run));
+    if (!comm_all(&run->comm, !is_finished(run))) {
+        log_info("%s is finished: %d steps; raise train.steps to go on", run->dir,
+                 run->config.train.steps);
+        return OK;
     }
-    status = train_model(run, &model);
+    Status status = watch_ranks(run);
     if (status == OK)
-        log_info("peak memory %.1f MiB, planned %.1f MiB",
-                 (double)plan_peak_resident_bytes() / (1 << 20),
-                 (double)plan_peak_bytes(&run->plan) / (1 << 20));
-release_model:
-    model_release(&model);
+        status = work(run);
+    stall_stop();
     return status;
 }
 
@@ -152,10 +283,14 @@ static Status load_and_run(Run *run, const char *path, char *const *overrides, i
     if (status == OK)
         status = check_length(run);
     TRY_GOTO(release_config, comm_agree(&run->comm, status));
-    if (!dry_run)
+    if (!dry_run) {
+        stop_after_minutes(run->config.run.max_minutes);
         status = run_all(run);
-    else if (run->comm.rank == 0)
+        checkpoint_close(&run->checkpoint);
+        run_lock_release(&run->lock);
+    } else if (run->comm.rank == 0) {
         plan_print(stdout, &run->plan, &run->config);
+    }
 release_config: // a rank that has read it when others could not, too
     config_release(&run->config);
     return status;
@@ -166,19 +301,35 @@ static Status parse_and_run(const Comm *comm, int argc, char **argv)
     Run run = {.comm = *comm, .original_loss = NAN};
     char *overrides[MOST_OVERRIDES];
     int n_overrides = config_take_overrides(overrides, MOST_OVERRIDES, &argc, argv);
-    bool dry_run = false;
+    bool dry_run = false, help_config = false;
+    const char *resume = "auto";
     const Option options[] = {
+        {"resume", OPTION_STRING, &resume, "MODE",
+         "auto (default): from the newest checkpoint of the run, if there is one; require: from it "
+         "or not at all; never: from the beginning",
+         0, 0, false},
         {"dry-run", OPTION_FLAG, &dry_run, NULL, "print model, work and memory; run nothing", 0, 0,
          false},
+        {"help-config", OPTION_FLAG, &help_config, NULL,
+         "show every key of CONFIG: meaning, bounds, unit, default", 0, 0, false},
     };
     Arguments rest;
-    TRY(options_parse(&rest, &cmd_train, options, 1, argc, argv));
+    TRY(options_parse(&rest, &cmd_train, options, sizeof options / sizeof options[0], argc, argv));
     if (rest.help_shown)
         return OK;
+    if (help_config) {
+        if (comm->rank == 0)
+            config_print_reference(stdout);
+        return OK;
+    }
     if (rest.n_words != 1)
         return fail(BAD_INPUT, "train needs one CONFIG, got %d; see mha2mla train --help",
                     rest.n_words);
-    return load_and_run(&run, rest.words[0], overrides, n_overrides, dry_run);
+    TRY(resume_parse(&run.resume, resume));
+    stop_install();
+    Status status = load_and_run(&run, rest.words[0], overrides, n_overrides, dry_run);
+    stop_remove();
+    return status;
 }
 
 static Status run_train(int argc, char **argv)
@@ -189,7 +340,8 @@ static Status run_train(int argc, char **argv)
 const Command cmd_train = {
     .name = "train",
     .summary = "convert a model and heal it, or train it as it is",
-    .usage = "CONFIG [--section.key=value ...] [--dry-run]",
+    .usage = "CONFIG [--section.key=value ...] [--resume auto|require|never] [--dry-run] "
+             "[--help-config]",
     .example = "mpirun -n 2 mha2mla train configs/demo.yaml --model.convert.d_kv=12 "
                "--run.name=demo-dkv12",
     .run = run_train,

@@ -1,6 +1,7 @@
 #include "train/comm.h"
 
 #include "base/log.h"
+#include "train/stall.h"
 
 #include <limits.h>
 #include <mpi.h>
@@ -23,6 +24,15 @@ static void must(int code, const char *what)
     MPI_Abort(MPI_COMM_WORLD, FAILED);
 }
 
+// A call in which the rank may wait for others, which the watchdog is told.
+#define AWAIT(call, what)                                                                          \
+    do {                                                                                           \
+        stall_wait_begin();                                                                        \
+        const int await_code_ = (call);                                                            \
+        stall_wait_end();                                                                          \
+        must(await_code_, what);                                                                   \
+    } while (0)
+
 Status comm_start(Comm *out)
 {
     int provided = 0;
@@ -35,9 +45,11 @@ Status comm_start(Comm *out)
     if (gethostname(comm.host, sizeof comm.host) != 0)
         strcpy(comm.host, "?");
     comm.host[sizeof comm.host - 1] = '\0';
-    comm.counts = malloc((size_t)comm.size * sizeof(int));
-    comm.offsets = malloc((size_t)comm.size * sizeof(int));
-    CHECK(comm.counts != NULL && comm.offsets != NULL, "no memory for %d ranks", comm.size);
+    comm.counts = malloc((size_t)comm.size * 4 * sizeof(int)); // all four in one block
+    CHECK(comm.counts != NULL, "no memory for %d ranks", comm.size);
+    comm.offsets = comm.counts + comm.size;
+    comm.from_counts = comm.offsets + comm.size;
+    comm.from_offsets = comm.from_counts + comm.size;
     status_set_rank(comm.rank);
     log_set_quiet(comm.rank != 0);
     *out = comm;
@@ -52,7 +64,6 @@ void comm_stop(Comm *comm, Status status)
         log_failure();
     MPI_Finalize();
     free(comm->counts);
-    free(comm->offsets);
     *comm = (Comm){0};
 }
 
@@ -69,24 +80,42 @@ Status comm_agree(const Comm *comm, Status own)
 {
     if (comm->size == 1)
         return own;
-    // The lowest rank that failed, and whether one did not.
-    int ranks[2] = {own == OK ? INT_MAX : comm->rank, own == OK ? -1 : 0};
-    must(MPI_Allreduce(MPI_IN_PLACE, ranks, 2, MPI_INT, MPI_MIN, MPI_COMM_WORLD), "agreement");
-    const int first = ranks[0];
-    const bool all_failed = ranks[1] == 0;
-    if (first == INT_MAX)
+    // The lowest rank that failed, or else was stopped, and whether one had no trouble.
+    int ranks[2] = {own == OK        ? INT_MAX
+                    : own == STOPPED ? comm->size + comm->rank
+                                     : comm->rank,
+                    own == OK ? -1 : 0};
+    AWAIT(MPI_Allreduce(MPI_IN_PLACE, ranks, 2, MPI_INT, MPI_MIN, MPI_COMM_WORLD), "agreement");
+    if (ranks[0] == INT_MAX)
         return OK;
+    const int first = ranks[0] % comm->size;
+    const bool all_failed = ranks[1] == 0;
     struct {
         int kind;
         char text[TEXT_BYTES];
     } cause = {.kind = (int)own};
     if (comm->rank == first) {
-        if (!all_failed) // what all ranks see is not one rank's trouble
+        if (!all_failed && own != STOPPED) // what all ranks see is not one rank's trouble
             fail_write_prefix("rank %d on %s", comm->rank, comm->host);
         snprintf(cause.text, sizeof cause.text, "%s", fail_text());
     }
-    must(MPI_Bcast(&cause, (int)sizeof cause, MPI_BYTE, first, MPI_COMM_WORLD), "agreement");
+    AWAIT(MPI_Bcast(&cause, (int)sizeof cause, MPI_BYTE, first, MPI_COMM_WORLD), "agreement");
     return fail((Status)cause.kind, "%s", cause.text);
+}
+
+bool comm_all(const Comm *comm, bool own)
+{
+    int all = own;
+    if (comm->size > 1)
+        AWAIT(MPI_Allreduce(MPI_IN_PLACE, &all, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD), "agreement");
+    return all != 0;
+}
+
+void comm_gather_hosts(const Comm *comm, char (*hosts)[COMM_HOST_BYTES])
+{
+    AWAIT(MPI_Allgather(comm->host, COMM_HOST_BYTES, MPI_CHAR, hosts, COMM_HOST_BYTES, MPI_CHAR,
+                        MPI_COMM_WORLD),
+          "gathering of hosts");
 }
 
 static void reduce_doubles(const Comm *comm, double *values, int64_t count, MPI_Op op)
@@ -96,8 +125,8 @@ static void reduce_doubles(const Comm *comm, double *values, int64_t count, MPI_
     const int64_t most = comm->message_bytes / (int64_t)sizeof(double);
     for (int64_t first = 0; first < count; first += most) {
         int n = (int)(count - first < most ? count - first : most);
-        must(MPI_Allreduce(MPI_IN_PLACE, values + first, n, MPI_DOUBLE, op, MPI_COMM_WORLD),
-             "all-reduce");
+        AWAIT(MPI_Allreduce(MPI_IN_PLACE, values + first, n, MPI_DOUBLE, op, MPI_COMM_WORLD),
+              "all-reduce");
     }
 }
 
@@ -118,7 +147,7 @@ void comm_broadcast(const Comm *comm, void *bytes, int64_t size_bytes, int root)
     const int64_t most = comm->message_bytes;
     for (int64_t first = 0; first < size_bytes; first += most) {
         int n = (int)(size_bytes - first < most ? size_bytes - first : most);
-        must(MPI_Bcast((char *)bytes + first, n, MPI_BYTE, root, MPI_COMM_WORLD), "broadcast");
+        AWAIT(MPI_Bcast((char *)bytes + first, n, MPI_BYTE, root, MPI_COMM_WORLD), "broadcast");
     }
 }
 
@@ -132,9 +161,9 @@ void comm_send(const Comm *comm, const void *bytes, int64_t size_bytes, int to)
 {
     CHECK(to != comm->rank, "rank %d sends to itself", to);
     for (int64_t first = 0; first < size_bytes; first += PIECE_BYTES)
-        must(MPI_Send((const char *)bytes + first, piece_of(size_bytes, first), MPI_BYTE, to, 0,
-                      MPI_COMM_WORLD),
-             "send");
+        AWAIT(MPI_Send((const char *)bytes + first, piece_of(size_bytes, first), MPI_BYTE, to, 0,
+                       MPI_COMM_WORLD),
+              "send");
 }
 
 void comm_receive(const Comm *comm, void *bytes, int64_t size_bytes, int from)
@@ -142,9 +171,9 @@ void comm_receive(const Comm *comm, void *bytes, int64_t size_bytes, int from)
     char dropped[PIECE_BYTES];
     CHECK(from != comm->rank, "rank %d receives from itself", from);
     for (int64_t first = 0; first < size_bytes; first += PIECE_BYTES)
-        must(MPI_Recv(bytes != NULL ? (char *)bytes + first : dropped, piece_of(size_bytes, first),
-                      MPI_BYTE, from, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE),
-             "receive");
+        AWAIT(MPI_Recv(bytes != NULL ? (char *)bytes + first : dropped, piece_of(size_bytes, first),
+                       MPI_BYTE, from, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE),
+              "receive");
 }
 
 int comm_sender(const Comm *comm, bool wait)
@@ -154,7 +183,7 @@ int comm_sender(const Comm *comm, bool wait)
     if (comm->size == 1)
         return -1;
     if (wait)
-        must(MPI_Probe(MPI_ANY_SOURCE, 0, MPI_COMM_WORLD, &found), "probe");
+        AWAIT(MPI_Probe(MPI_ANY_SOURCE, 0, MPI_COMM_WORLD, &found), "probe");
     else
         must(MPI_Iprobe(MPI_ANY_SOURCE, 0, MPI_COMM_WORLD, &is_there, &found), "probe");
     return is_there ? found.MPI_SOURCE : -1;
@@ -167,13 +196,23 @@ void comm_range(int64_t total, int rank, int n_ranks, int64_t *first, int64_t *c
     *count = each + (rank < rest);
 }
 
-int64_t comm_bucket_bytes(int64_t count, int n_ranks)
+void comm_share(int64_t count, int rank, int n_ranks, int64_t *first, int64_t *own_count)
+{
+    const int64_t blocks = (count + COMM_SHARE_BLOCK - 1) / COMM_SHARE_BLOCK;
+    int64_t first_block, own_blocks;
+    comm_range(blocks, rank, n_ranks, &first_block, &own_blocks);
+    const int64_t end = (first_block + own_blocks) * COMM_SHARE_BLOCK;
+    *first = first_block * COMM_SHARE_BLOCK < count ? first_block * COMM_SHARE_BLOCK : count;
+    *own_count = (end < count ? end : count) - *first;
+}
+
+int64_t comm_received_floats(int64_t count, int n_ranks, int n_senders)
 {
     if (n_ranks == 1)
         return 0;
     int64_t first, share;
-    comm_range(count, 0, n_ranks, &first, &share);
-    return (count + share * (n_ranks > 2 ? 2 : 1)) * (int64_t)sizeof(float);
+    comm_share(count, 0, n_ranks, &first, &share); // the largest
+    return share * n_senders;
 }
 
 // Counts and displacements of every rank's share of a bucket.
@@ -182,22 +221,51 @@ static void set_shares(const Comm *comm, int64_t count)
     CHECK(count <= COMM_LARGEST_BUCKET, "bucket of %lld floats", (long long)count);
     for (int rank = 0; rank < comm->size; rank++) {
         int64_t first, own;
-        comm_range(count, rank, comm->size, &first, &own);
+        comm_share(count, rank, comm->size, &first, &own);
         comm->counts[rank] = (int)own;
         comm->offsets[rank] = (int)first;
     }
 }
 
-void comm_reduce_scatter(const Comm *comm, float *bucket, int64_t count)
+// sum = or += rows [n_rows, count], the first row first.
+static void add_rows(float *sum, const float *rows, int64_t count, int n_rows, bool fresh)
 {
-    if (comm->size == 1)
+    enum { BLOCK = 4096 }; // of the sum stays in the first cache while the rows pass by
+#pragma omp parallel for schedule(static)
+    for (int64_t begin = 0; begin < count; begin += BLOCK) {
+        const int64_t n = count - begin < BLOCK ? count - begin : BLOCK;
+        if (fresh)
+            memset(sum + begin, 0, (size_t)n * sizeof(float));
+        for (int row = 0; row < n_rows; row++) {
+            const float *from = rows + row * count + begin;
+            for (int64_t i = 0; i < n; i++)
+                sum[begin + i] += from[i];
+        }
+    }
+}
+
+// MPI's own reductions choose their order by size and number of ranks. Here every share travels
+// once, as in a reduce-scatter, and is added where it belongs.
+void comm_reduce_scatter(const Comm *comm, float *sum, const float *bucket, int64_t count,
+                         int n_senders, bool fresh, float *received)
+{
+    if (comm->size == 1) {
+        if (sum != bucket)
+            add_rows(sum, bucket, count, 1, fresh);
         return;
+    }
     set_shares(comm, count);
-    must(MPI_Reduce_scatter(MPI_IN_PLACE, bucket, comm->counts, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD),
-         "reduce-scatter");
-    // In place, the sum arrives at the beginning; its place is the rank's share.
-    memmove(bucket + comm->offsets[comm->rank], bucket,
-            (size_t)comm->counts[comm->rank] * sizeof(float));
+    const int own = comm->counts[comm->rank];
+    for (int rank = 0; rank < comm->size; rank++) {
+        comm->from_counts[rank] = rank < n_senders ? own : 0;
+        comm->from_offsets[rank] = rank < n_senders ? rank * own : 0;
+        if (comm->rank >= n_senders)
+            comm->counts[rank] = 0;
+    }
+    AWAIT(MPI_Alltoallv(bucket, comm->counts, comm->offsets, MPI_FLOAT, received, comm->from_counts,
+                        comm->from_offsets, MPI_FLOAT, MPI_COMM_WORLD),
+          "reduce-scatter");
+    add_rows(sum, received, own, n_senders, fresh);
 }
 
 void comm_all_gather(const Comm *comm, float *bucket, int64_t count)
@@ -205,7 +273,7 @@ void comm_all_gather(const Comm *comm, float *bucket, int64_t count)
     if (comm->size == 1)
         return;
     set_shares(comm, count);
-    must(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, bucket, comm->counts, comm->offsets,
-                        MPI_FLOAT, MPI_COMM_WORLD),
-         "all-gather");
+    AWAIT(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, bucket, comm->counts, comm->offsets,
+                         MPI_FLOAT, MPI_COMM_WORLD),
+          "all-gather");
 }

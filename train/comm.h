@@ -6,9 +6,9 @@
 //     comm_sum_doubles(&comm, &loss, 1);
 //     comm_stop(&comm, status);                     // collective, also after an error
 //
-// Every function is collective over all ranks but comm_range(), comm_bucket_bytes() and the three
-// that pass bytes from one rank to another. An error inside MPI itself (a lost peer) cannot be
-// agreed on: it is printed by the rank that sees it and aborts the job.
+// Every function is collective over all ranks but those marked so and the three that pass bytes
+// from one rank to another. An error inside MPI itself (a lost peer) cannot be agreed on: it is
+// printed by the rank that sees it and aborts the job.
 #ifndef MHA2MLA_TRAIN_COMM_H
 #define MHA2MLA_TRAIN_COMM_H
 
@@ -16,11 +16,14 @@
 
 #include <stdint.h>
 
+enum { COMM_HOST_BYTES = 64 };
+
 typedef struct Comm {
     int rank, size;
-    char host[64];
+    char host[COMM_HOST_BYTES];
     int64_t message_bytes; // the most handed to MPI at once, whose counts are ints; tests lower it
-    int *counts, *offsets; // owned [size]: the ranks' shares of a bucket
+    int *counts, *offsets; // owned [size]: the ranks' shares of a bucket, or what is sent of it
+    int *from_counts, *from_offsets; // owned [size]: what arrives
 } Comm;
 
 // Starts MPI (alone or under mpirun or srun), names the rank for CHECK, silences all logs but rank
@@ -35,8 +38,15 @@ void comm_stop(Comm *comm, Status status);
 Status comm_run(Status (*body)(const Comm *comm, int argc, char **argv), int argc, char **argv);
 
 // All ranks return the status of the first rank that failed, with its error text, in which the
-// rank and its host are named unless all ranks failed; OK if none did.
+// rank and its host are named unless all ranks failed; STOPPED if none failed and one was stopped;
+// else OK.
 Status comm_agree(const Comm *comm, Status own);
+
+// Whether it holds on all ranks.
+bool comm_all(const Comm *comm, bool own);
+
+// The hosts of all ranks.
+void comm_gather_hosts(const Comm *comm, char (*hosts)[COMM_HOST_BYTES]); // [size]
 
 // Sums over ranks, in place, on every rank.
 void comm_sum_doubles(const Comm *comm, double *values, int64_t count);
@@ -54,22 +64,28 @@ void comm_receive(const Comm *comm, void *bytes, int64_t size_bytes, int from);
 // set.
 int comm_sender(const Comm *comm, bool wait);
 
-// Reduce-scatter of one bucket: afterwards the rank's own share, and only it, holds the sum over
-// ranks. Shares are comm_range() of `count`.
-void comm_reduce_scatter(const Comm *comm, float *bucket, // [count]
-                         int64_t count);
+// Adds the buckets of ranks 0..n_senders-1, in this order, to the rank's own share of the sum:
+// `sum` is that share alone. With `fresh`, sum is set to the buckets' sum instead and may lie in
+// the bucket, at the share's place. Float by float the same additions are done for any number of
+// ranks, so that rounds of fewer senders add up to the same bits. `received` has
+// comm_received_floats().
+void comm_reduce_scatter(const Comm *comm, float *sum, // [own share]
+                         const float *bucket,          // [count]
+                         int64_t count, int n_senders, bool fresh, float *received);
+int64_t comm_received_floats(int64_t count, int n_ranks, int n_senders);
 
 // All-gather of one bucket: every rank's own share to all.
 void comm_all_gather(const Comm *comm, float *bucket, // [count]
                      int64_t count);
 
-// Largest bucket of the two above, in floats. MPI sums in memory of its own, as large as a bucket:
-// 16 MiB are enough to keep the network busy and little beside a model.
+// Largest bucket of the two above, in floats: 16 MiB are enough to keep the network busy and little
+// beside a model.
 enum { COMM_LARGEST_BUCKET = 1 << 22 };
 
-// The memory MPI takes for the reduce-scatter of such a bucket: the sum and, as its ring algorithm
-// goes, up to two shares on their way. Not collective.
-int64_t comm_bucket_bytes(int64_t count, int n_ranks);
+// A rank's share of a bucket, as comm_range() of its blocks of COMM_SHARE_BLOCK floats, the last of
+// which may be shorter. Not collective.
+enum { COMM_SHARE_BLOCK = 1024 };
+void comm_share(int64_t count, int rank, int n_ranks, int64_t *first, int64_t *own_count);
 
 // The share [first, first + count) of `total` items that belongs to `rank`: the remainder goes one
 // each to the first ranks. Not collective.

@@ -65,7 +65,7 @@ static void find_unknown(const Node *map, const char *block, ConfigErrors *error
                        nearest);
         else
             errors_add(errors, entry->line, path,
-                       "unknown key %s; see configs/reference.yaml for the keys", path);
+                       "unknown key %s; see mha2mla train --help-config for the keys", path);
     }
 }
 
@@ -180,6 +180,7 @@ static Status load(Config *config, Tree *tree, const char *path, char *const *ov
     for (int i = 0; i < n_overrides; i++)
         TRY(tree_override(tree, overrides[i], errors));
     config->optim.schedule.decay_start = DECAY_START_NOT_GIVEN;
+    config->train.steps = STEPS_NOT_GIVEN;
     TRY(bind_map(config, tree->root, "", LINE_NONE, errors));
     TRY(name_run(config, path));
     config_check(config, tree, errors);

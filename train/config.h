@@ -29,6 +29,8 @@ typedef struct RunConfig {
     char *dir;
     int64_t seed;
     DType export_dtype;
+    double max_minutes;   // from the program's start; 0: no limit
+    double stall_minutes; // train/stall.h; 0: off
 } RunConfig;
 
 typedef struct InitConfig { // a model from random weights
@@ -64,6 +66,7 @@ typedef struct ValidationConfig {
 
 typedef struct DataConfig {
     int seq_len;
+    double pretraining_tokens; // of the base model; 0: not known
     SourceSpec *sources;
     int n_sources;
     ValidationConfig validation;
@@ -77,9 +80,22 @@ typedef struct OptimConfig {
 
 typedef struct TrainConfig {
     int steps;
-    int global_batch; // sequences of a step over all ranks
-    int micro_batch;  // sequences a rank runs at once; divides global_batch
+    double fraction;    // the budget as the file gives it; 0 once `steps` follows from it
+    int global_batch;   // sequences of a step over all ranks
+    int micro_batch;    // sequences a rank runs at once; divides global_batch
+    int sum_groups;     // of micro-batches (train/turns.h); 0: one for each
+    double skip_spikes; // train/guard.h; 0: off
+    int spike_window;   // steps
 } TrainConfig;
+
+typedef enum SaveFailure { SAVE_FAILURE_CONTINUE, SAVE_FAILURE_STOP } SaveFailure;
+
+typedef struct CheckpointConfig {
+    int every;            // steps; 0: only when the run is stopped, and at its end
+    int keep;             // the newest so many
+    int keep_every;       // steps; those of its multiples are kept for good; 0: none
+    SaveFailure on_error; // what a save that fails does to the run
+} CheckpointConfig;
 
 typedef struct LogConfig {
     int every; // steps
@@ -91,6 +107,7 @@ typedef struct Config { // owns every string and list in it
     DataConfig data;
     OptimConfig optim;
     TrainConfig train;
+    CheckpointConfig checkpoint;
     LogConfig log;
 } Config;
 

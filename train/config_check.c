@@ -1,5 +1,7 @@
 #include "train/config_check.h"
 
+#include <limits.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -111,6 +113,45 @@ static void check_sources(const Checker *checker, const DataConfig *data)
     }
 }
 
+// The steps that read at least this share of the pretraining tokens.
+static void take_fraction(const Checker *checker, Config *config)
+{
+    TrainConfig *train = &config->train;
+    double step_tokens = (double)train->global_batch * config->data.seq_len;
+    double steps = train->fraction * config->data.pretraining_tokens / step_tokens;
+    steps = ceil(steps * (1 - 1e-12)); // a whole number stays one whatever its rounding
+    if (steps > INT_MAX) {
+        complain(checker, "train.fraction",
+                 "train.fraction %g of %g tokens is %.4g steps, more than %d; make it smaller",
+                 train->fraction, config->data.pretraining_tokens, steps, INT_MAX);
+        return;
+    }
+    train->steps = (int)steps;
+    train->fraction = 0;
+}
+
+// Leaves STEPS_NOT_GIVEN after an error.
+static void check_budget(const Checker *checker, Config *config)
+{
+    TrainConfig *train = &config->train;
+    if (!is_good(checker, "train.steps") || !is_good(checker, "train.fraction"))
+        return;
+    if (train->fraction > 0 && train->steps != STEPS_NOT_GIVEN) {
+        complain(checker, "train.fraction",
+                 "train.steps and train.fraction are both given; keep one, set the other to none");
+        train->steps = STEPS_NOT_GIVEN;
+    } else if (train->fraction == 0 && train->steps == STEPS_NOT_GIVEN) {
+        complain(checker, "train.steps",
+                 "train.steps is missing; give it, or train.fraction and data.pretraining_tokens");
+    } else if (train->fraction > 0 && is_good(checker, "data.pretraining_tokens")) {
+        if (config->data.pretraining_tokens == 0)
+            complain(checker, "data.pretraining_tokens",
+                     "data.pretraining_tokens is missing; train.fraction is a share of them");
+        else if (is_good(checker, "train.global_batch") && is_good(checker, "data.seq_len"))
+            take_fraction(checker, config);
+    }
+}
+
 static void check_optim(const Checker *checker, Config *config)
 {
     Schedule *schedule = &config->optim.schedule;
@@ -119,7 +160,7 @@ static void check_optim(const Checker *checker, Config *config)
         complain(checker, "optim.min_lr", "optim.min_lr is %g, more than optim.lr %g",
                  schedule->min_lr, schedule->lr);
     if (!is_good(checker, "optim.decay_start") || !is_good(checker, "optim.decay_steps") ||
-        !is_good(checker, "train.steps"))
+        config->train.steps == STEPS_NOT_GIVEN)
         return;
     if (schedule->decay_start == DECAY_START_NOT_GIVEN) {
         if (schedule->decay_steps > config->train.steps) {
@@ -139,13 +180,23 @@ static void check_optim(const Checker *checker, Config *config)
                  schedule->warmup_steps, schedule->decay_start);
 }
 
-static void check_train(const Checker *checker, const TrainConfig *train)
+static void check_train(const Checker *checker, TrainConfig *train)
 {
-    if (is_good(checker, "train.global_batch") && is_good(checker, "train.micro_batch") &&
-        train->global_batch % train->micro_batch != 0)
+    if (!is_good(checker, "train.global_batch") || !is_good(checker, "train.micro_batch"))
+        return;
+    if (train->global_batch % train->micro_batch != 0) {
         complain(checker, "train.micro_batch",
                  "train.micro_batch is %d, which does not divide train.global_batch %d",
                  train->micro_batch, train->global_batch);
+        return;
+    }
+    const int n_micro_batches = train->global_batch / train->micro_batch;
+    if (train->sum_groups == 0)
+        train->sum_groups = n_micro_batches;
+    if (train->sum_groups > n_micro_batches)
+        complain(checker, "train.sum_groups",
+                 "train.sum_groups is %d, more than the %d micro-batches of train.global_batch %d",
+                 train->sum_groups, n_micro_batches, train->global_batch);
 }
 
 void config_check(Config *config, const Tree *tree, ConfigErrors *errors)
@@ -154,6 +205,7 @@ void config_check(Config *config, const Tree *tree, ConfigErrors *errors)
     check_run(&checker, &config->run);
     check_model(&checker, config);
     check_sources(&checker, &config->data);
+    check_budget(&checker, config);
     check_optim(&checker, config);
     check_train(&checker, &config->train);
 }

@@ -6,7 +6,7 @@
 #include "train/config_errors.h"
 #include "train/config_yaml.h"
 
-enum { DECAY_START_NOT_GIVEN = -1 };
+enum { DECAY_START_NOT_GIVEN = -1, STEPS_NOT_GIVEN = -1 };
 
 // Fills defaults that follow from other keys, then adds what does not fit together to `errors`.
 // Keys that have an error already are not looked at again.

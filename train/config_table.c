@@ -12,6 +12,9 @@ static const char *const rope_names[] = {[ROPE_HIGH] = "high",
                                          NULL};
 static const char *const svd_names[] = {[SVD_JOINT] = "joint", [SVD_SPLIT] = "split", NULL};
 
+static const char *const save_failure_names[] = {
+    [SAVE_FAILURE_CONTINUE] = "continue", [SAVE_FAILURE_STOP] = "stop", NULL};
+
 #define MOST_SEED 9007199254740992.0 // 2^53: what every reader of JSON keeps exactly
 
 #define IN(member)    .offset = offsetof(Config, member)
@@ -31,6 +34,10 @@ const Key config_keys[] = {
      .help = "decides the order of the data and random weights"},
     {"run.export_dtype", KEY_NAME, IN(run.export_dtype), .standard = "float32",
      .names = dtype_names, .help = "number format of the exported model"},
+    {"run.max_minutes", KEY_REAL, IN(run.max_minutes), .standard = "0", RANGE(0, 1e7),
+     .unit = "minutes", .help = "then save and exit with 75; 0: no limit"},
+    {"run.stall_minutes", KEY_REAL, IN(run.stall_minutes), .standard = "30", RANGE(0, 1e7),
+     .unit = "minutes", .help = "without a sign of life of a rank, then end the run; 0: wait"},
 
     {"model", KEY_SECTION, .help = "where the model comes from: base or init, one of them"},
     {"model.base", KEY_TEXT, IN(model.base), .example = "models/SmolLM-135M",
@@ -86,6 +93,9 @@ const Key config_keys[] = {
     {"data", KEY_SECTION, .help = "what the model reads"},
     {"data.seq_len", KEY_INT, IN(data.seq_len), .standard = "2048", RANGE(1, 16777216),
      .unit = "tokens", .help = "length of a sequence"},
+    {"data.pretraining_tokens", KEY_REAL, IN(data.pretraining_tokens), .is_off = true,
+     .example = "600.0e+9", RANGE(1, 1e18), .unit = "tokens",
+     .help = "that the base model was pretrained on"},
     {"data.sources", KEY_ITEMS, IN(data.sources), COUNT(data.n_sources),
      .item_bytes = sizeof(SourceSpec), .required = true, .help = "the mixture, one entry each"},
     {"data.sources[].name", KEY_TEXT, ITEM(name), .required = true, .example = "fineweb-edu-dedup",
@@ -130,12 +140,31 @@ const Key config_keys[] = {
      RANGE(0, INT_MAX), .unit = "steps", .help = "of 1-sqrt decay to min_lr; 0: no decay"},
 
     {"train", KEY_SECTION, .help = "how long, in which portions"},
-    {"train.steps", KEY_INT, IN(train.steps), .required = true, .example = "18000",
+    {"train.steps", KEY_INT, IN(train.steps), .derived = "from train.fraction", .example = "18000",
      RANGE(0, INT_MAX), .unit = "steps", .help = "updates; 0: convert and export only"},
+    {"train.fraction", KEY_SHARE, IN(train.fraction), .is_off = true, .example = "0.4%",
+     RANGE(1e-12, 100), .help = "the budget as a share of data.pretraining_tokens, not in steps"},
     {"train.global_batch", KEY_INT, IN(train.global_batch), .required = true, .example = "64",
      RANGE(1, 1048576), .unit = "sequences", .help = "of a step, over all ranks"},
     {"train.micro_batch", KEY_INT, IN(train.micro_batch), .standard = "1", RANGE(1, 1048576),
      .unit = "sequences", .help = "a rank runs at once; divides global_batch"},
+    {"train.sum_groups", KEY_INT, IN(train.sum_groups), .is_off = true,
+     .derived = "one for each micro-batch", .example = "32", RANGE(1, 1048576), .unit = "groups",
+     .help = "of micro-batches, each reduced at once; as many ranks give the same bits"},
+    {"train.skip_spikes", KEY_REAL, IN(train.skip_spikes), .standard = "0", RANGE(0, 1e9),
+     .help = "no update if the gradient's norm is above so many times its mean; 0: off"},
+    {"train.spike_window", KEY_INT, IN(train.spike_window), .standard = "100", RANGE(1, INT_MAX),
+     .unit = "steps", .help = "that mean is over; none of the first so many is skipped"},
+
+    {"checkpoint", KEY_SECTION, .help = "what a run can be resumed from"},
+    {"checkpoint.every", KEY_INT, IN(checkpoint.every), .standard = "500", RANGE(0, INT_MAX),
+     .unit = "steps", .help = "between checkpoints; 0: only when stopped and at the end"},
+    {"checkpoint.keep", KEY_INT, IN(checkpoint.keep), .standard = "2", RANGE(1, INT_MAX),
+     .unit = "checkpoints", .help = "the newest so many are kept"},
+    {"checkpoint.keep_every", KEY_INT, IN(checkpoint.keep_every), .standard = "0",
+     RANGE(0, INT_MAX), .unit = "steps", .help = "those of its multiples are kept too; 0: none"},
+    {"checkpoint.on_error", KEY_NAME, IN(checkpoint.on_error), .standard = "continue",
+     .names = save_failure_names, .help = "what a checkpoint that cannot be written does"},
 
     {"log", KEY_SECTION, .help = "what the run tells"},
     {"log.every", KEY_INT, IN(log.every), .standard = "10", RANGE(1, INT_MAX), .unit = "steps",

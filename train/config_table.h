@@ -17,6 +17,7 @@ typedef enum KeyKind {
     KEY_INT,     // int
     KEY_LONG,    // int64_t
     KEY_REAL,    // double
+    KEY_SHARE,   // double, written as 0.004 or 0.4%
     KEY_BOOL,    // bool
     KEY_NAME,    // an enum, by `names`
 } KeyKind;

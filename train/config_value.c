@@ -36,7 +36,7 @@ void value_format_names(char *out, size_t out_bytes, const char *const *names)
 static void complain_bounds(const Key *key, const Node *node, ConfigErrors *errors)
 {
     char least[REAL_TEXT_BYTES], most[REAL_TEXT_BYTES];
-    bool is_whole = key->kind != KEY_REAL;
+    bool is_whole = key->kind == KEY_INT || key->kind == KEY_LONG;
     if (is_whole) {
         snprintf(least, sizeof least, "%.0f", key->least);
         snprintf(most, sizeof most, "%.0f", key->most);
@@ -89,6 +89,27 @@ static void set_real(double *field, const Key *key, const Node *node, ConfigErro
         return;
     }
     double value = strtod(node->text, NULL); // infinite on overflow: out of bounds
+    if (value >= key->least && value <= key->most)
+        *field = value;
+    else
+        complain_bounds(key, node, errors);
+}
+
+// A number, or one and a percent sign.
+static void set_share(double *field, const Key *key, const Node *node, ConfigErrors *errors)
+{
+    char text[64];
+    size_t length = strlen(node->text);
+    bool is_percent = length > 0 && node->text[length - 1] == '%';
+    snprintf(text, sizeof text, "%.*s", (int)(length < sizeof text ? length - is_percent : 0),
+             node->text);
+    if (node->is_quoted || !is_number(text)) {
+        errors_add(errors, node->line, key->path,
+                   "%s is '%.100s', which is not a share; write it as 0.004 or 0.4%%", key->path,
+                   node->text);
+        return;
+    }
+    double value = strtod(text, NULL) / (is_percent ? 100 : 1);
     if (value >= key->least && value <= key->most)
         *field = value;
     else
@@ -177,6 +198,9 @@ Status value_set(void *field, int *count, const Key *key, const Node *node, Conf
         return OK;
     case KEY_REAL:
         set_real(field, key, node, errors);
+        return OK;
+    case KEY_SHARE:
+        set_share(field, key, node, errors);
         return OK;
     case KEY_BOOL:
         set_bool(field, key, node, errors);

@@ -79,6 +79,7 @@ static void write_scalar(FILE *out, const void *base, const Key *key)
         fprintf(out, "%lld", (long long)*(const int64_t *)field);
         return;
     case KEY_REAL:
+    case KEY_SHARE:
         value_format_real(real, *(const double *)field);
         fputs(real, out);
         return;
@@ -98,6 +99,8 @@ static bool is_given(const void *base, const Key *key)
     const void *field = field_of(base, key->offset);
     if (key->kind == KEY_BLOCK)
         return *(const bool *)field;
+    if (key_is_optional(key) && (key->kind == KEY_REAL || key->kind == KEY_SHARE))
+        return *(const double *)field >= key->least;
     return key->kind != KEY_TEXT || *(const char *const *)field != NULL;
 }
 
@@ -169,6 +172,7 @@ static void print_bounds(FILE *out, const Key *key)
         snprintf(most, sizeof most, "%.0f", key->most);
         break;
     case KEY_REAL:
+    case KEY_SHARE:
         break;
     default:
         return;

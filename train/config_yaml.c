@@ -250,7 +250,7 @@ Status tree_read(Tree *tree, const char *path, ConfigErrors *errors)
     file_unmap(&map);
     TRY(status);
     if (root == NULL || (root->kind == NODE_SCALAR && root->text[0] == '\0'))
-        return fail(BAD_INPUT, "%s: empty; see configs/reference.yaml for the keys", path);
+        return fail(BAD_INPUT, "%s: empty; see mha2mla train --help-config for the keys", path);
     if (root->kind != NODE_MAP)
         return fail(BAD_INPUT, "%s:%d: not a mapping; a config has sections such as 'model:'", path,
                     root->line);

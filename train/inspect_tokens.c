@@ -1,4 +1,4 @@
-#include "train/inspect_tokens.h"
+#include "train/inspect.h"
 
 #include "data/nanoset.h"
 #include "data/shard.h"
@@ -9,18 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LABEL_WIDTH = 14, FIRST_TOKENS = 24, LINE_TOKENS = 12, VERIFY_TOKENS = 1 << 16 };
-
-static void print_label(const char *label)
-{
-    printf("  %-*s", LABEL_WIDTH, label);
-}
+enum { FIRST_TOKENS = 24, LINE_TOKENS = 12, VERIFY_TOKENS = 1 << 16 };
 
 static void print_counts(int64_t n_tokens, int64_t n_documents)
 {
-    print_label("tokens");
+    inspect_label("tokens");
     printf("%lld (%.2f M)\n", (long long)n_tokens, (double)n_tokens / 1e6);
-    print_label("documents");
+    inspect_label("documents");
     printf("%lld", (long long)n_documents);
     if (n_documents > 0)
         printf(", %.1f tokens on average", (double)n_tokens / (double)n_documents);
@@ -50,7 +45,7 @@ static Status print_text(const Tokenizer *tokenizer, const int32_t *ids, int64_t
     char *text;
     int64_t size_bytes;
     TRY(tokenizer_decode(tokenizer, ids, n, &text, &size_bytes, false));
-    print_label("text");
+    inspect_label("text");
     print_quoted(text, size_bytes);
     printf("\n");
     free(text);
@@ -66,7 +61,7 @@ static Status print_first(TokenFile *file, const Tokenizer *tokenizer)
     TRY(token_file_read(file, 0, n, ids));
     for (int64_t i = 0; i < n; i++) {
         if (i % LINE_TOKENS == 0)
-            print_label(i == 0 ? "first" : "");
+            inspect_label(i == 0 ? "first" : "");
         printf("%d%s", (int)ids[i], i + 1 == n || (i + 1) % LINE_TOKENS == 0 ? "\n" : " ");
     }
     return tokenizer != NULL ? print_text(tokenizer, ids, n) : OK;
@@ -109,7 +104,7 @@ static Status verify_shard(const char *path)
     const Status status = shard_verify(shard, &n_chunks);
     shard_close(shard);
     TRY(status);
-    print_label("checksums");
+    inspect_label("checksums");
     printf("right in all %lld chunks\n", (long long)n_chunks);
     return OK;
 }
@@ -122,16 +117,16 @@ static Status print_shard(const char *path)
     shard_close(shard);
     printf("%s: token shard\n", path);
     print_counts(info.n_tokens, info.n_documents);
-    print_label("vocabulary");
+    inspect_label("vocabulary");
     printf("%d\n", info.vocab_size);
-    print_label("document end");
+    inspect_label("document end");
     if (info.eos_id >= 0)
         printf("token %d\n", info.eos_id);
     else
         printf("no token of its own\n");
-    print_label("tokenizer");
+    inspect_label("tokenizer");
     printf("sha256 %s\n", info.tokenizer_sha256);
-    print_label("source");
+    inspect_label("source");
     printf("%s\n", info.source);
     return OK;
 }
@@ -146,7 +141,7 @@ Status inspect_shard(const char *path, const InspectTokens *options)
     TRY(status);
     if (options->verify)
         return verify_shard(path);
-    print_label("checksums");
+    inspect_label("checksums");
     printf("of what is shown here are right; --verify reads the rest\n");
     return OK;
 }
@@ -175,7 +170,7 @@ static Status verify_nanoset(Nanoset *nanoset, const char *tokenizer_dir)
     tokenizer_release(tokenizer);
     free(ids);
     TRY(status);
-    print_label("checked");
+    inspect_label("checked");
     printf("all tokens can be read, the highest id is %d\n", (int)highest);
     return OK;
 }
@@ -195,7 +190,7 @@ Status inspect_nanoset(const char *path, const InspectTokens *options)
 {
     TokenFile *file;
     TRY(print_nanoset(path, options));
-    print_label("tokenizer");
+    inspect_label("tokenizer");
     printf("not named in the file, and no checksums\n");
     TRY(token_file_open(&file, path));
     const Status status = inspect_first(file, options);

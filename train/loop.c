@@ -1,191 +1,237 @@
-// Gradients are summed over the micro-batches of a rank in their own vector, then over ranks by
-// bucket (reduce-scatter); each rank updates its share and the shares are gathered. The loss is the
-// sum over all targets of the step divided by their number, so accumulation and ranks change it by
-// rounding alone.
+// A rank sums the gradients of a group of micro-batches in one flat vector; at the end of a round
+// each bucket of it goes, share by share, to the rank that owns the share, which adds the groups in
+// their order (train/turns.h). Losses of micro-batches and squares of blocks of the gradient meet
+// in a vector in which every rank fills its own places, so their sums do not depend on the number
+// of ranks either. Then each rank updates its shares and the shares are gathered.
 #include "train/loop.h"
 
 #include "base/log.h"
 #include "optim/adamw.h"
 #include "optim/clip.h"
+#include "train/feed.h"
+#include "train/guard.h"
+#include "train/stall.h"
+#include "train/stop.h"
 
 #include <math.h>
-#include <omp.h>
+#include <stdio.h>
 #include <string.h>
 
-void loop_place(TrainerMemory *memory, const ModelShape *shape, int64_t own_count, int B, int T,
-                int n_threads)
+_Static_assert((int)COMM_SHARE_BLOCK == (int)CLIP_BLOCK,
+               "shares are cut where blocks of squares are");
+
+static bool validation_is_due(const Trainer *t)
 {
-    memory->flat_grads = arena_floats(&memory->gradients, params_count(shape));
-    memory->m = arena_floats(&memory->moments, own_count);
-    memory->v = arena_floats(&memory->moments, own_count);
-    transformer_place(&memory->ws, &memory->activations, &memory->scratch, shape, B, T, n_threads,
-                      true);
-    batch_place(&memory->batch, &memory->scratch, B, T);
+    const int step = t->progress.step, every = t->config->data.validation.every;
+    return t->validation.source != NULL && t->progress.valid_step != step &&
+           (step == 0 || step == t->config->train.steps || (every > 0 && step % every == 0));
 }
 
-static Status allocate_memory(TrainerMemory *memory, const ModelShape *shape, int64_t own_count,
-                              int B, int T)
+static Status validate(Trainer *t)
 {
-    int n_threads = omp_get_max_threads();
-    *memory = (TrainerMemory){
-        .gradients = arena_start("gradients"),
-        .moments = arena_start("moments"),
-        .activations = arena_start("activations"),
-        .scratch = arena_start("scratch"),
-    };
-    loop_place(memory, shape, own_count, B, T, n_threads);
-    TRY(arena_allocate(&memory->gradients));
-    TRY(arena_allocate(&memory->moments));
-    TRY(arena_allocate(&memory->activations));
-    TRY(arena_allocate(&memory->scratch));
-    loop_place(memory, shape, own_count, B, T, n_threads);
+    const int step = t->progress.step;
+    double loss;
+    stall_phase("validation", step);
+    TRY(validation_loss(&loss, &t->validation, t->comm, &t->memory.ws, &t->memory.batch, t->model));
+    t->progress.valid_loss = loss;
+    t->progress.valid_step = step;
+    return comm_agree(
+        t->comm, metrics_validation(t->context.metrics, step, step * trainer_step_tokens(t), loss));
+}
+
+static int64_t n_sums(const Trainer *t)
+{
+    return partition_n_blocks(&t->partition) + t->turns.n_micro_batches + t->turns.n_ranks;
+}
+
+static int64_t first_sample(const Trainer *t, int step, int micro_batch)
+{
+    const TrainConfig *train = &t->config->train;
+    return (int64_t)(step - 1) * train->global_batch + (int64_t)micro_batch * train->micro_batch;
+}
+
+// Reads this rank's micro-batches ahead from a step on; what was read ahead before is dropped.
+static Status feed(Trainer *t, int first_step)
+{
+    prefetch_stop(t->prefetch);
+    t->prefetch = NULL;
+    return feed_start(&t->prefetch, t->mixture, &t->memory.ahead, t->config, &t->turns,
+                      t->comm->rank, first_step);
+}
+
+// Takes micro-batch m of a step.
+static Status batch(Trainer *t, int step, int m)
+{
+    stall_phase("batch", step);
+    int64_t first;
+    TRY(prefetch_next(t->prefetch, &t->batch, &first));
+    CHECK(first == first_sample(t, step, m), "step %d, micro-batch %d: sample %lld", step, m,
+          (long long)first);
     return OK;
 }
 
-static Status open_data(Trainer *t, const char *tokenizer_sha256)
+// Leaves the loss among the step's sums and the gradient at the head for backward.
+static void forward(Trainer *t, int step, int m)
 {
-    const DataConfig *data = &t->config->data;
-    const int V = t->model->shape.vocab_size;
-    TRY(mixture_open(&t->mixture, data->sources, data->n_sources, data->seq_len,
-                     (uint64_t)t->config->run.seed, tokenizer_sha256, V));
-    return validation_open(&t->validation, t->config, V, tokenizer_sha256);
+    TrainerMemory *mem = &t->memory;
+    float scale = 1.0f / (float)trainer_step_tokens(t);
+    stall_phase("forward", step);
+    transformer_forward(&mem->ws, t->model, t->batch->inputs, NULL);
+    mem->sums[partition_n_blocks(&t->partition) + m] =
+        transformer_loss(&mem->ws, t->model, t->batch->targets, scale, &t->grads);
 }
 
-static Status start_own(Trainer *t, const char *tokenizer_sha256)
+static void backward(Trainer *t, int step)
 {
-    const ModelShape *shape = &t->model->shape;
-    TRY(partition_create(&t->partition, shape, t->comm->size, t->comm->rank));
-    TRY(allocate_memory(&t->memory, shape, t->partition.own_count, t->config->train.micro_batch,
-                        t->config->data.seq_len));
-    TRY(params_place(&t->grads, shape, t->memory.flat_grads));
-    return open_data(t, tokenizer_sha256);
+    stall_phase("backward", step);
+    transformer_backward(&t->memory.ws, t->model, t->batch->inputs, &t->grads);
 }
 
-Status loop_start(Trainer *out, const Config *config, const Comm *comm, Model *model,
-                  Metrics *metrics, const char *tokenizer_sha256)
+// Batch, forward and backward of this rank's group; the gradients of its micro-batches add up.
+static Status accumulate(Trainer *t, int step, int round)
 {
-    *out = (Trainer){
-        .config = config,
-        .comm = comm,
-        .model = model,
-        .metrics = metrics,
-        .valid_loss = NAN,
-    };
-    Status status = comm_agree(comm, start_own(out, tokenizer_sha256));
-    if (status == OK)
-        transformer_start(&out->memory.ws, model);
-    else
-        loop_release(out);
+    int first, count;
+    turns_group(&t->turns, round, t->comm->rank, &first, &count);
+    memset(t->memory.flat_grads, 0, (size_t)t->grads.count * sizeof(float));
+    for (int m = first; m < first + count; m++) {
+        TRY(batch(t, step, m));
+        forward(t, step, m);
+        backward(t, step);
+    }
+    return OK;
+}
+
+// This rank's share of the step's gradient in a bucket.
+static float *own_sum(const Trainer *t, const Bucket *bucket)
+{
+    const TrainerMemory *mem = &t->memory;
+    return mem->own_sums != NULL ? mem->own_sums + bucket->moments_first
+                                 : mem->flat_grads + bucket->own_first;
+}
+
+// Adds the round's groups to the sums, each rank for its shares.
+static void reduce(Trainer *t, int step, int round)
+{
+    stall_phase("reduce", step);
+    for (int i = 0; i < t->partition.n_buckets; i++) {
+        const Bucket *bucket = &t->partition.buckets[i];
+        comm_reduce_scatter(t->comm, own_sum(t, bucket), t->memory.flat_grads + bucket->first,
+                            bucket->count, turns_senders(&t->turns, round), round == 0,
+                            t->memory.received);
+    }
+}
+
+static double sum_up(const double *values, int64_t count)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < count; i++)
+        sum += values[i];
+    return sum;
+}
+
+// After the last round: the step's mean loss and global norm and the longest wait for data, on all
+// ranks alike.
+static void measure(Trainer *t, StepReport *report)
+{
+    double *squares = t->memory.sums;
+    const int64_t n_squares = partition_n_blocks(&t->partition);
+    int64_t first_block = 0;
+    for (int i = 0; i < t->partition.n_buckets; i++) {
+        const Bucket *bucket = &t->partition.buckets[i];
+        int64_t own_block = first_block + (bucket->own_first - bucket->first) / CLIP_BLOCK;
+        clip_sum_squares(squares + own_block, own_sum(t, bucket), bucket->own_count);
+        first_block += clip_n_blocks(bucket->count);
+    }
+    double *waits = squares + n_squares + t->turns.n_micro_batches;
+    waits[t->comm->rank] = report->data_wait_s;
+    comm_sum_doubles(t->comm, t->memory.sums, n_sums(t));
+    for (int rank = 0; rank < t->comm->size; rank++)
+        report->data_wait_s = fmax(report->data_wait_s, waits[rank]);
+    report->grad_norm = sqrt(sum_up(squares, n_squares));
+    report->loss =
+        sum_up(squares + n_squares, t->turns.n_micro_batches) / (double)trainer_step_tokens(t);
+}
+
+// Runs this rank's micro-batches of a step alone: their losses, norms and the rank go to their
+// places in traced [3, micro-batches].
+static Status trace_own(Trainer *t, int step, double *traced)
+{
+    const int n = t->turns.n_micro_batches;
+    double *squares = t->memory.sums;
+    TRY(feed(t, step));
+    for (int round = 0; round < t->turns.n_rounds; round++) {
+        int first, count;
+        turns_group(&t->turns, round, t->comm->rank, &first, &count);
+        for (int m = first; m < first + count; m++) {
+            memset(t->memory.flat_grads, 0, (size_t)t->grads.count * sizeof(float));
+            TRY(batch(t, step, m));
+            forward(t, step, m);
+            backward(t, step);
+            traced[m] = squares[partition_n_blocks(&t->partition) + m] /
+                        (double)(t->memory.batch.B * t->memory.batch.T);
+            clip_sum_squares(squares, t->memory.flat_grads, t->grads.count);
+            traced[n + m] = sqrt(sum_up(squares, clip_n_blocks(t->grads.count)));
+            traced[2 * n + m] = t->comm->rank;
+        }
+    }
+    return OK;
+}
+
+// What the trace of all ranks says, as an error.
+static Status report_trace(const Trainer *t, const StepReport *report, const double *traced,
+                           GuardMicroBatch *micro_batches)
+{
+    const int n = t->turns.n_micro_batches;
+    for (int m = 0; m < n; m++) {
+        GuardMicroBatch *to = &micro_batches[m];
+        *to = (GuardMicroBatch){.rank = (int)traced[2 * n + m],
+                                .first_sample = first_sample(t, report->step, m),
+                                .n_samples = t->memory.batch.B,
+                                .loss = traced[m],
+                                .grad_norm = traced[n + m]};
+        mixture_describe(t->mixture, to->first_sample, to->source, sizeof to->source);
+    }
+    char name[64], path[PATH_BYTES];
+    snprintf(name, sizeof name, "nonfinite-step-%d.json", report->step);
+    TRY(file_join(path, t->context.run_dir, name));
+    const GuardTrace trace = {.step = report->step,
+                              .loss = report->loss,
+                              .grad_norm = report->grad_norm,
+                              .micro_batches = micro_batches,
+                              .count = n,
+                              .file = path};
+    return guard_report_nonfinite(&trace, t->comm->rank == 0);
+}
+
+// The step is not finite: why. The weights are those before it, the gradients are lost.
+static Status trace_nonfinite(Trainer *t, const StepReport *report)
+{
+    const int n = t->turns.n_micro_batches;
+    double *traced = calloc((size_t)n * 3, sizeof *traced);
+    GuardMicroBatch *micro_batches = calloc((size_t)n, sizeof *micro_batches);
+    Status status = traced != NULL && micro_batches != NULL
+                        ? trace_own(t, report->step, traced)
+                        : fail(FAILED,
+                               "step %d: loss or gradient is not finite, and no memory to "
+                               "trace why",
+                               report->step);
+    TRY_GOTO(release, comm_agree(t->comm, status));
+    comm_sum_doubles(t->comm, traced, (int64_t)n * 3);
+    status = comm_agree(t->comm, report_trace(t, report, traced, micro_batches));
+release:
+    free(micro_batches);
+    free(traced);
     return status;
 }
 
-void loop_release(Trainer *t)
-{
-    validation_close(&t->validation);
-    mixture_close(t->mixture);
-    params_release(&t->grads);
-    partition_release(&t->partition);
-    arena_release(&t->memory.gradients);
-    arena_release(&t->memory.moments);
-    arena_release(&t->memory.activations);
-    arena_release(&t->memory.scratch);
-    *t = (Trainer){0};
-}
-
-static int64_t step_tokens(const Trainer *t)
-{
-    return (int64_t)t->config->train.global_batch * t->config->data.seq_len;
-}
-
-static Status validate(Trainer *t, int step)
-{
-    if (t->validation.source == NULL)
-        return OK;
-    TRY(validation_loss(&t->valid_loss, &t->validation, t->comm, &t->memory.ws, &t->memory.batch,
-                        t->model));
-    return comm_agree(t->comm,
-                      metrics_validation(t->metrics, step, step * step_tokens(t), t->valid_loss));
-}
-
-// Reads micro-batch m of a step.
-static Status batch(Trainer *t, int step, int64_t m)
-{
-    int B = t->config->train.micro_batch;
-    t->first_sample = (int64_t)(step - 1) * t->config->train.global_batch + m * B;
-    for (int b = 0; b < B; b++) {
-        TRY(mixture_read(t->mixture, t->first_sample + b, t->memory.batch.sample));
-        batch_set(&t->memory.batch, b);
-    }
-    return OK;
-}
-
-// Adds the micro-batch's losses to the step's; leaves the gradient at the head for backward. Names
-// the samples of a loss that is no number.
-static Status forward(Trainer *t, StepReport *report)
-{
-    TrainerMemory *mem = &t->memory;
-    float scale = 1.0f / (float)step_tokens(t);
-    transformer_forward(&mem->ws, t->model, mem->batch.inputs, NULL);
-    double loss = transformer_loss(&mem->ws, t->model, mem->batch.targets, scale, &t->grads);
-    report->loss += loss;
-    if (isfinite(loss))
-        return OK;
-    char sample[256];
-    mixture_describe(t->mixture, t->first_sample, sample, sizeof sample);
-    return fail(FAILED,
-                "step %d: loss is %g in samples %lld to %lld (first: %s); weights are unchanged; "
-                "lower optim.lr or look at these samples",
-                report->step, fabs(loss), (long long)t->first_sample,
-                (long long)t->first_sample + mem->batch.B - 1, sample);
-}
-
-static void backward(Trainer *t)
-{
-    transformer_backward(&t->memory.ws, t->model, t->memory.batch.inputs, &t->grads);
-}
-
-// Batch, forward and backward of this rank's micro-batches; their gradients add up.
-static Status accumulate(Trainer *t, StepReport *report)
+// Every rank sees the same norm, so every rank decides the same.
+static Status guard(Trainer *t, StepReport *report)
 {
     const TrainConfig *train = &t->config->train;
-    int64_t first, count;
-    comm_range(train->global_batch / train->micro_batch, t->comm->rank, t->comm->size, &first,
-               &count);
-    memset(t->memory.flat_grads, 0, (size_t)t->grads.count * sizeof(float));
-    for (int64_t m = first; m < first + count; m++) {
-        TRY(batch(t, report->step, m));
-        TRY(forward(t, report));
-        backward(t);
-    }
-    return OK;
-}
-
-// Sums over ranks: afterwards each has its share of every bucket's gradients, and all have the
-// step's mean loss and global norm.
-static void reduce(Trainer *t, StepReport *report)
-{
-    double sums[2] = {report->loss, 0};
-    for (int i = 0; i < t->partition.n_buckets; i++) {
-        const Bucket *bucket = &t->partition.buckets[i];
-        comm_reduce_scatter(t->comm, t->memory.flat_grads + bucket->first, bucket->count);
-        sums[1] += clip_sum_squares(t->memory.flat_grads + bucket->own_first, bucket->own_count);
-    }
-    comm_sum_doubles(t->comm, sums, 2);
-    report->loss = sums[0] / (double)step_tokens(t);
-    report->grad_norm = sqrt(sums[1]);
-}
-
-// Every rank sees the same norm, so every rank decides the same.
-static Status guard(const Trainer *t, const StepReport *report)
-{
-    if (isfinite(report->grad_norm))
-        return OK;
-    int64_t first = (int64_t)(report->step - 1) * t->config->train.global_batch;
-    return fail(FAILED,
-                "step %d: gradient norm is %g (loss %g) in samples %lld to %lld; weights are "
-                "unchanged; lower optim.lr or look at these samples",
-                report->step, fabs(report->grad_norm), report->loss, (long long)first,
-                (long long)first + t->config->train.global_batch - 1);
+    if (!isfinite(report->grad_norm) || !isfinite(report->loss))
+        return trace_nonfinite(t, report);
+    return guard_check_spike(&report->is_skipped, &t->progress.spikes, report->step,
+                             report->grad_norm, train->skip_spikes, train->spike_window);
 }
 
 static void update(Trainer *t, const StepReport *report)
@@ -193,39 +239,116 @@ static void update(Trainer *t, const StepReport *report)
     const OptimConfig *optim = &t->config->optim;
     double scale = clip_scale(report->grad_norm, optim->clip);
     float *params = t->model->params.flat;
+    const int n_updates = report->step - (int)t->progress.spikes.n_skipped;
+    stall_phase("update", report->step);
     for (int i = 0; i < t->partition.n_buckets; i++) {
         const Bucket *bucket = &t->partition.buckets[i];
         adamw_update(params + bucket->own_first, t->memory.m + bucket->moments_first,
-                     t->memory.v + bucket->moments_first, t->memory.flat_grads + bucket->own_first,
-                     bucket->own_count, &optim->adamw, report->lr, scale, report->step);
-        comm_all_gather(t->comm, params + bucket->first, bucket->count);
+                     t->memory.v + bucket->moments_first, own_sum(t, bucket), bucket->own_count,
+                     &optim->adamw, report->lr, scale, n_updates);
     }
+    partition_gather(&t->partition, t->comm, t->model->params.flat);
 }
 
+// STOPPED after a whole step, too, if a stop is asked for.
 static Status train_step(Trainer *t, int step)
 {
-    double start_s = log_seconds();
+    const double start_s = log_seconds(), waited_s = prefetch_wait_s(t->prefetch);
     StepReport report = {
         .step = step,
-        .tokens = step * step_tokens(t),
+        .tokens = step * trainer_step_tokens(t),
         .lr = schedule_lr(&t->config->optim.schedule, step),
     };
-    TRY(comm_agree(t->comm, accumulate(t, &report)));
-    reduce(t, &report);
+    memset(t->memory.sums, 0, (size_t)n_sums(t) * sizeof(double));
+    for (int round = 0; round < t->turns.n_rounds; round++) {
+        TRY(comm_agree(t->comm, accumulate(t, step, round)));
+        reduce(t, step, round);
+        TRY(saver_poll(&t->saver));
+    }
+    report.data_wait_s = prefetch_wait_s(t->prefetch) - waited_s;
+    measure(t, &report);
     TRY(guard(t, &report));
-    update(t, &report);
+    TRY(saver_finish(&t->saver)); // of the state that changes now
+    if (!report.is_skipped)
+        update(t, &report);
+    t->progress.step = step;
+    t->progress.loss = report.loss;
+    t->progress.grad_norm = report.grad_norm;
     report.step_s = log_seconds() - start_s;
-    return comm_agree(t->comm, metrics_step(t->metrics, &report, t->valid_loss));
+    Status status = metrics_step(t->context.metrics, &report, t->progress.valid_loss);
+    return comm_agree(t->comm, status == OK ? stop_check() : status);
+}
+
+static Status save(Trainer *t)
+{
+    stall_phase("save", t->progress.step);
+    TRY(saver_finish(&t->saver)); // its text would hide that of the metrics
+    Status ready = comm_agree(t->comm, metrics_sync(t->context.metrics));
+    return saver_begin(&t->saver, &t->progress, ready);
+}
+
+// The state of a run that is stopped, if it is not on the disk already.
+static Status save_and_stop(Trainer *t)
+{
+    char cause[64];
+    snprintf(cause, sizeof cause, "%s", fail_text());
+    TRY(saver_finish(&t->saver));
+    if (t->saver.saved_step != t->progress.step) {
+        TRY(save(t));
+        TRY(saver_finish(&t->saver));
+    }
+    if (t->saver.saved_step != t->progress.step)
+        return fail(FAILED, "stopped by %s at step %d, which could not be saved", cause,
+                    t->progress.step);
+    return fail(STOPPED, "%s", cause);
+}
+
+static bool checkpoint_is_due(const Trainer *t)
+{
+    const int step = t->progress.step, every = t->config->checkpoint.every;
+    if (t->saver.saved_step == step)
+        return false;
+    if (step == 0) // a conversion may have taken long
+        return every > 0 && t->config->model.convert.given && t->config->train.steps > 0;
+    return step == t->config->train.steps || (every > 0 && step % every == 0);
+}
+
+// What follows a step: measuring and saving, where they are due.
+static Status settle(Trainer *t)
+{
+    if (validation_is_due(t))
+        TRY(validate(t));
+    return checkpoint_is_due(t) ? save(t) : OK;
+}
+
+// A save that is under way is of a good state, whatever has ended the run since, on all ranks
+// alike.
+static Status finish_after(Trainer *t, Status status)
+{
+    char text[2048];
+    if (status == OK)
+        return saver_finish(&t->saver);
+    snprintf(text, sizeof text, "%s", fail_text());
+    saver_finish(&t->saver);
+    return fail(status, "%s", text);
 }
 
 Status loop_run(Trainer *t)
 {
-    int steps = t->config->train.steps, every = t->config->data.validation.every;
-    TRY(validate(t, 0));
-    for (int step = 1; step <= steps; step++) {
-        TRY(train_step(t, step));
-        if (step == steps || (every > 0 && step % every == 0))
-            TRY(validate(t, step));
+    Status status = feed(t, t->progress.step + 1);
+    feed_warn_epochs(t->mixture, t->config);
+    status = comm_agree(t->comm, status == OK ? stop_check() : status);
+    if (status == OK)
+        status = settle(t);
+    while (status == OK && t->progress.step < t->config->train.steps) {
+        status = train_step(t, t->progress.step + 1);
+        if (status == OK)
+            status = settle(t);
     }
-    return OK;
+    if (status == STOPPED)
+        return save_and_stop(t);
+    status = finish_after(t, status);
+    if (status == OK)
+        feed_report_epochs(t->mixture, t->config);
+    return status;
 }

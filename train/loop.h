@@ -1,9 +1,6 @@
-// The training loop: owns the state of a run on this rank and takes its steps.
+// The training loop: takes the steps of a trainer.
 //
-//     Trainer trainer;
-//     TRY(loop_start(&trainer, &config, &comm, &model));  // places memory, opens data; collective
-//     status = loop_run(&trainer);                        // validate, step, step, ..., validate
-//     loop_release(&trainer);
+//     status = loop_run(&trainer);              // validate, step, step, ..., validate; collective
 //
 // A step, in train/loop.c, reads as seven calls: batch, forward, backward, reduce, guard, update,
 // report. The global batch is G sequences; micro-batch m of step s is samples (s - 1) G + m B .. of
@@ -11,50 +8,12 @@
 #ifndef MHA2MLA_TRAIN_LOOP_H
 #define MHA2MLA_TRAIN_LOOP_H
 
-#include "base/arena.h"
-#include "data/batch.h"
-#include "data/mixture.h"
-#include "model/transformer.h"
-#include "train/comm.h"
-#include "train/config.h"
-#include "train/metrics.h"
-#include "train/partition.h"
-#include "train/validation.h"
+#include "train/trainer.h"
 
-// What a rank holds besides the model, placed twice: to measure and to use.
-typedef struct TrainerMemory {
-    Arena gradients, moments, activations, scratch;
-    float *flat_grads; // [params_count]
-    float *m, *v;      // [partition.own_count]
-    Workspace ws;
-    Batch batch;
-} TrainerMemory;
-
-typedef struct Trainer {
-    const Config *config; // borrowed
-    const Comm *comm;     // borrowed
-    Model *model;         // borrowed; trained in place
-    Partition partition;
-    TrainerMemory memory;
-    Params grads;
-    Mixture *mixture;
-    Validation validation;
-    Metrics *metrics;     // borrowed; its file is rank 0's alone
-    int64_t first_sample; // of the micro-batch at hand
-    double valid_loss;    // the newest; NaN before the first
-} Trainer;
-
-// Places everything with measuring arenas, or with allocated ones.
-void loop_place(TrainerMemory *memory, const ModelShape *shape, int64_t own_count, int B, int T,
-                int n_threads);
-
-Status loop_start(Trainer *out, const Config *config, const Comm *comm, Model *model,
-                  Metrics *metrics, const char *tokenizer_sha256);
-
-// Trains to config->train.steps. FAILED with step, rank and samples named if a loss or gradient is
-// not finite; the weights are then those before the step.
+// Trains to config->train.steps, saving checkpoints as configured and at the end. STOPPED, with the
+// cause as text, if a stop was asked for (train/stop.h) and the state is saved. FAILED with step,
+// rank and samples named if a loss or gradient is not finite; the weights are then those before the
+// step.
 Status loop_run(Trainer *trainer);
-
-void loop_release(Trainer *trainer);
 
 #endif

@@ -9,7 +9,8 @@
 #include <string.h>
 
 static const Command *const commands[] = {
-    &cmd_tokenize, &cmd_score, &cmd_convert, &cmd_train, &cmd_eval, &cmd_compare, &cmd_inspect,
+    &cmd_tokenize, &cmd_score, &cmd_convert, &cmd_plan,    &cmd_train,
+    &cmd_export,   &cmd_eval,  &cmd_compare, &cmd_inspect,
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };

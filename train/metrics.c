@@ -5,22 +5,66 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-Status metrics_open(Metrics *out, const char *run_dir, int n_steps, int every)
+enum { MOST_PENDING_BYTES = 1 << 22 };
+
+// Where the line after `resumed_step` begins, and the elapsed time of the line before it. A line
+// that a crash has cut off ends the file too.
+static Status find_end(int64_t *end, double *elapsed_s, const char *path, int resumed_step)
+{
+    FILE *file = fopen(path, "rbe");
+    if (file == NULL)
+        return errno == ENOENT ? OK : fail(FAILED, "%s: cannot be read: %s", path, strerror(errno));
+    char *line = NULL;
+    size_t capacity = 0;
+    ssize_t length;
+    while ((length = getline(&line, &capacity, file)) > 0 && line[length - 1] == '\n') {
+        json_t *object = json_loadb(line, (size_t)length, 0, NULL);
+        const json_t *step = json_object_get(object, "step");
+        const json_t *elapsed = json_object_get(object, "elapsed_s");
+        const bool is_kept = json_is_integer(step) && json_integer_value(step) <= resumed_step;
+        if (is_kept && json_is_number(elapsed))
+            *elapsed_s = json_number_value(elapsed);
+        json_decref(object);
+        if (!is_kept)
+            break;
+        *end += length;
+    }
+    free(line);
+    fclose(file);
+    return OK;
+}
+
+Status metrics_open(Metrics *out, const char *run_dir, int resumed_step, int n_steps, int every)
 {
     char path[PATH_BYTES];
+    int64_t end = 0;
+    double earlier_s = 0;
     TRY(file_join(path, run_dir, "metrics.jsonl"));
-    FILE *file = fopen(path, "wbe");
-    if (file == NULL)
+    if (resumed_step >= 0)
+        TRY(find_end(&end, &earlier_s, path, resumed_step));
+    int file = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    if (file < 0)
         return fail(FAILED, "%s: cannot be written: %s", path, strerror(errno));
+    if (ftruncate(file, end) != 0) {
+        close(file);
+        return fail(FAILED, "%s: cannot be cut to %lld bytes: %s", path, (long long)end,
+                    strerror(errno));
+    }
     const char *term = getenv("TERM");
     *out = (Metrics){
+        .is_open = true,
         .file = file,
+        .size_bytes = end,
         .start_s = log_seconds(),
+        .earlier_s = earlier_s,
+        .first_step = resumed_step > 0 ? resumed_step + 1 : 1,
         .n_steps = n_steps,
         .every = every,
         .is_terminal = isatty(STDERR_FILENO) && (term == NULL || strcmp(term, "dumb") != 0),
@@ -28,16 +72,88 @@ Status metrics_open(Metrics *out, const char *run_dir, int n_steps, int every)
     return OK;
 }
 
-// Writes one line and hands it to the system at once, so that a killed run keeps it.
+// Whole lines or nothing.
+static bool write_all(Metrics *metrics, const char *text)
+{
+    const size_t length = strlen(text);
+    size_t done = 0;
+    while (done < length) {
+        ssize_t n = write(metrics->file, text + done, length - done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        done += (size_t)n;
+    }
+    if (done < length) {
+        const int error = errno;
+        if (ftruncate(metrics->file, metrics->size_bytes) != 0)
+            metrics->size_bytes += (int64_t)done; // a cut line stays
+        errno = error;
+        return false;
+    }
+    metrics->size_bytes += (int64_t)length;
+    return true;
+}
+
+// Adds a line to those that wait; takes over `line`.
+static Status append_pending(Metrics *metrics, char *line)
+{
+    const size_t before = metrics->pending != NULL ? strlen(metrics->pending) : 0;
+    char *all = realloc(metrics->pending, before + strlen(line) + 2);
+    if (all == NULL) {
+        free(line);
+        return fail(FAILED, "metrics.jsonl: no memory for a line");
+    }
+    strcpy(all + before, line);
+    strcat(all + before, "\n");
+    free(line);
+    metrics->pending = all;
+    return OK;
+}
+
+// Writes what waits; false with errno set if the disk refuses it.
+static bool flush_pending(Metrics *metrics)
+{
+    if (metrics->pending == NULL)
+        return true;
+    if (!write_all(metrics, metrics->pending))
+        return false;
+    free(metrics->pending);
+    metrics->pending = NULL;
+    return true;
+}
+
+// Hands a line to the system at once, so that a killed run keeps it. A disk that is full for the
+// time of a checkpoint costs no line.
 static Status write_line(Metrics *metrics, json_t *object)
 {
     if (object == NULL) // JSON has no NaN
         return fail(FAILED, "metrics.jsonl: no memory for a line, or a value that is not finite");
-    bool written = json_dumpf(object, metrics->file, JSON_COMPACT) == 0 &&
-                   fputc('\n', metrics->file) != EOF && fflush(metrics->file) == 0;
-    int error = errno;
+    char *line = json_dumps(object, JSON_COMPACT);
     json_decref(object);
-    return written ? OK : fail(FAILED, "metrics.jsonl: write failed: %s", strerror(error));
+    if (line == NULL)
+        return fail(FAILED, "metrics.jsonl: no memory for a line");
+    const bool has_waited = metrics->pending != NULL;
+    TRY(append_pending(metrics, line));
+    if (flush_pending(metrics))
+        return OK;
+    if (errno != ENOSPC && errno != EDQUOT)
+        return fail(FAILED, "metrics.jsonl: write failed: %s", strerror(errno));
+    if (strlen(metrics->pending) > MOST_PENDING_BYTES)
+        return fail(FAILED, "metrics.jsonl: the disk stays full; make room and start again");
+    if (!has_waited)
+        log_warn("metrics.jsonl: the disk is full; its lines are kept until there is room");
+    return OK;
+}
+
+Status metrics_sync(Metrics *metrics)
+{
+    if (!metrics->is_open)
+        return OK;
+    if (flush_pending(metrics) && (fsync(metrics->file) == 0 || errno == EINVAL))
+        return OK;
+    return fail(FAILED, "metrics.jsonl: write failed: %s", strerror(errno));
 }
 
 static void print_step(Metrics *metrics, const StepReport *report, double valid_loss, double rate)
@@ -52,28 +168,18 @@ static void print_step(Metrics *metrics, const StepReport *report, double valid_
     char valid[32] = "";
     if (!isnan(valid_loss))
         snprintf(valid, sizeof valid, "  valid %.4f", valid_loss);
+    const int n_done = report->step - metrics->first_step + 1;
     int64_t left_s =
-        (int64_t)((now_s - metrics->start_s) / report->step * (metrics->n_steps - report->step));
+        (int64_t)((now_s - metrics->start_s) / n_done * (metrics->n_steps - report->step));
     fprintf(stderr,
-            "%sstep %d/%d  loss %.4f%s  norm %.3f  lr %.2e  %.0f tokens/s  %lld:%02d:%02d left%s",
+            "%sstep %d/%d  loss %.4f%s  norm %.3f  lr %.2e  %.0f tokens/s  data %.1f %%  "
+            "%lld:%02d:%02d left%s",
             metrics->is_terminal ? "\r\033[K" : "mha2mla: ", report->step, metrics->n_steps,
-            report->loss, valid, report->grad_norm, report->lr, rate, (long long)left_s / 3600,
+            report->loss, valid, report->grad_norm, report->lr, rate,
+            100 * report->data_wait_s / report->step_s, (long long)left_s / 3600,
             (int)(left_s / 60 % 60), (int)(left_s % 60),
             metrics->is_terminal && !is_last ? "" : "\n");
     metrics->line_open = metrics->is_terminal && !is_last;
-}
-
-Status metrics_step(Metrics *metrics, const StepReport *report, double valid_loss)
-{
-    if (metrics->file == NULL)
-        return OK;
-    double elapsed_s = log_seconds() - metrics->start_s;
-    double rate = (double)report->tokens / report->step / report->step_s;
-    print_step(metrics, report, valid_loss, rate);
-    return write_line(metrics, json_pack("{s:i, s:I, s:f, s:f, s:f, s:f, s:f}", "step",
-                                         report->step, "tokens", (json_int_t)report->tokens, "loss",
-                                         report->loss, "grad_norm", report->grad_norm, "lr",
-                                         report->lr, "tokens_per_s", rate, "elapsed_s", elapsed_s));
 }
 
 static void end_live_line(Metrics *metrics)
@@ -83,9 +189,29 @@ static void end_live_line(Metrics *metrics)
     metrics->line_open = false;
 }
 
+Status metrics_step(Metrics *metrics, const StepReport *report, double valid_loss)
+{
+    if (!metrics->is_open)
+        return OK;
+    double elapsed_s = metrics->earlier_s + log_seconds() - metrics->start_s;
+    double rate = (double)report->tokens / report->step / report->step_s;
+    print_step(metrics, report, valid_loss, rate);
+    json_t *line = json_pack("{s:i, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "step", report->step,
+                             "tokens", (json_int_t)report->tokens, "loss", report->loss,
+                             "grad_norm", report->grad_norm, "lr", report->lr, "tokens_per_s", rate,
+                             "data_wait_s", report->data_wait_s, "elapsed_s", elapsed_s);
+    if (report->is_skipped && line != NULL) {
+        end_live_line(metrics);
+        log_warn("step %d: skipped, its gradient norm %.4g is a spike", report->step,
+                 report->grad_norm);
+        json_object_set_new(line, "skipped", json_true());
+    }
+    return write_line(metrics, line);
+}
+
 Status metrics_validation(Metrics *metrics, int step, int64_t tokens, double valid_loss)
 {
-    if (metrics->file == NULL)
+    if (!metrics->is_open)
         return OK;
     end_live_line(metrics);
     log_info("step %d: validation loss %.4f", step, valid_loss);
@@ -96,7 +222,10 @@ Status metrics_validation(Metrics *metrics, int step, int64_t tokens, double val
 void metrics_close(Metrics *metrics)
 {
     end_live_line(metrics);
-    if (metrics->file != NULL)
-        fclose(metrics->file);
+    if (metrics->is_open && !flush_pending(metrics))
+        log_error("metrics.jsonl: its last lines are lost: %s", strerror(errno));
+    if (metrics->is_open)
+        close(metrics->file);
+    free(metrics->pending);
     *metrics = (Metrics){0};
 }

@@ -69,6 +69,10 @@ static void print_bounds_and_default(const Option *option)
         int64_t value = *(const int64_t *)option->value;
         if (value >= option->least && value <= option->most)
             printf(" (default %lld)", (long long)value);
+    } else if (option->kind == OPTION_REAL) {
+        const double value = *(const double *)option->value;
+        if (value > (double)option->least && value <= (double)option->most)
+            printf(" (default %g)", value);
     } else if (option->kind == OPTION_STRING) {
         const char *value = *(const char *const *)option->value;
         if (value != NULL)
@@ -137,6 +141,22 @@ static const Option *find_option(const Option *options, int n_options, const cha
     return NULL;
 }
 
+static Status set_real(const Command *command, const Option *option, const char *text)
+{
+    char *end;
+    const double number = strtod(text, &end);
+    const bool is_decimal = text[strspn(text, "+-.0123456789eE")] == '\0';
+    if (!is_decimal || end == text || *end != '\0')
+        return fail(BAD_INPUT, "%s: --%s is '%.200s', which is not a number", command->name,
+                    option->name, text);
+    if (!(number > (double)option->least && number <= (double)option->most))
+        return fail(BAD_INPUT, "%s: --%s is %.200s, allowed is more than %lld, at most %lld",
+                    command->name, option->name, text, (long long)option->least,
+                    (long long)option->most);
+    *(double *)option->value = number;
+    return OK;
+}
+
 static Status set_value(const Command *command, const Option *option, char *text)
 {
     if (option->kind == OPTION_STRING) {
@@ -146,6 +166,8 @@ static Status set_value(const Command *command, const Option *option, char *text
         *(const char **)option->value = text;
         return OK;
     }
+    if (option->kind == OPTION_REAL)
+        return set_real(command, option, text);
     char *end;
     errno = 0;
     long long number = strtoll(text, &end, 10);
@@ -197,7 +219,8 @@ Status options_parse(Arguments *out, const Command *command, const Option *optio
     CHECK(n_options >= 0 && n_options <= MOST_OPTIONS, "%s has %d options", command->name,
           n_options);
     for (int o = 0; o < n_options; o++)
-        CHECK(options[o].kind != OPTION_INT || options[o].least < options[o].most,
+        CHECK((options[o].kind != OPTION_INT && options[o].kind != OPTION_REAL) ||
+                  options[o].least < options[o].most,
               "option --%s has no bounds", options[o].name);
     if (help_wanted(argc, argv)) {
         print_help(command, options, n_options);

@@ -24,6 +24,7 @@
 typedef enum OptionKind {
     OPTION_STRING, // const char **
     OPTION_INT,    // int64_t *, least..most
+    OPTION_REAL,   // double *, more than `least`, at most `most`
     OPTION_FLAG,   // bool *, takes no value
 } OptionKind;
 
@@ -33,7 +34,7 @@ typedef struct Option {
     void *value;          // set only if the option is given
     const char *argument; // how --help names the value
     const char *help;
-    int64_t least, most; // OPTION_INT
+    int64_t least, most; // OPTION_INT, OPTION_REAL
     bool required;
 } Option;
 

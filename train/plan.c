@@ -1,16 +1,26 @@
 #include "train/plan.h"
 
+#include "base/checksum.h"
+#include "base/log.h"
+#include "data/paths.h"
 #include "eval/inference.h"
 #include "model/convert.h"
+#include "model/head.h"
 #include "model/hf.h"
-#include "train/loop.h"
+#include "train/blas.h"
 #include "train/partition.h"
+#include "train/trainer.h"
 
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { MOST_TOKENS = 1 << 24 }; // of a micro-batch: loops count them, and heads of them, in int
+enum {
+    MOST_TOKENS = 1 << 24, // of a micro-batch: loops count them, and heads of them, in int
+    // HDF5 keeps a hash table of 512 KiB for each open file, its headers, and a chunk. Seen: 0.74
+    // MB each with 100 files of 1.7 M tokens, all of them read.
+    OPEN_FILE_BYTES = 750000,
+};
 
 int64_t plan_resident_bytes(void)
 {
@@ -59,15 +69,18 @@ static Status check_batch(const Config *config, int n_ranks)
                     "ranks; use at most %d ranks or a smaller micro_batch",
                     train->global_batch, train->micro_batch, n_micro_batches, n_ranks,
                     n_micro_batches);
+    if (train->sum_groups < n_ranks)
+        return fail(BAD_INPUT,
+                    "train.sum_groups is %d, fewer than %d ranks; make it a multiple of the "
+                    "ranks, up to %d",
+                    train->sum_groups, n_ranks, n_micro_batches);
     return OK;
 }
 
-// Does the original read data before its conversion?
-static bool has_original_pass(const Config *config)
+bool plan_calibrates(const Config *config)
 {
     const ConvertConfig *convert = &config->model.convert;
-    return config->data.validation.given ||
-           (convert->rope == ROPE_2NORM && convert->scores == NULL);
+    return convert->given && convert->rope == ROPE_2NORM && convert->scores == NULL;
 }
 
 static int64_t model_bytes(const ModelShape *shape)
@@ -82,19 +95,18 @@ static Status measure_training(Plan *plan, const Config *config)
     Partition partition; // rank 0 has the largest shares
     TRY(partition_create(&partition, &plan->shape, plan->n_ranks, 0));
     TrainerMemory memory = {0};
-    loop_place(&memory, &plan->shape, partition.own_count, config->train.micro_batch,
-               config->data.seq_len, plan->n_threads);
-    for (int i = 0; i < partition.n_buckets; i++) {
-        int64_t bytes = comm_bucket_bytes(partition.buckets[i].count, plan->n_ranks);
-        if (bytes > plan->communication)
-            plan->communication = bytes;
-    }
+    const TrainConfig *train = &config->train;
+    Turns turns =
+        turns_make(train->global_batch / train->micro_batch, train->sum_groups, plan->n_ranks);
+    trainer_place(&memory, &plan->shape, &partition, &turns, train->micro_batch,
+                  config->data.seq_len, plan->n_threads);
     partition_release(&partition);
     plan->parameters = model_bytes(&plan->shape);
     plan->gradients = memory.gradients.peak_bytes;
     plan->moments = memory.moments.peak_bytes;
     plan->activations = memory.activations.peak_bytes;
     plan->scratch = memory.scratch.peak_bytes;
+    plan->communication = memory.communication.peak_bytes;
     return OK;
 }
 
@@ -104,17 +116,77 @@ static Status measure_conversion(Plan *plan, const Config *config)
     TRY(convert_measure(&arena, &plan->shape));
     plan->factorization = arena.peak_bytes;
     plan->original_model = model_bytes(&plan->original);
-    if (has_original_pass(config))
+    if (config->data.validation.given || plan_calibrates(config)) // data are read before it
         plan->original_pass = inference_bytes(&plan->original, config->data.seq_len);
     return OK;
 }
 
+// The files that match; a pattern without a match counts as one, since a plan needs no data.
+static int64_t count_files(char *const *patterns, int n_patterns)
+{
+    int64_t n = 0;
+    for (int i = 0; i < n_patterns; i++) {
+        PathList list;
+        const bool found = paths_expand(&list, &patterns[i], 1) == OK;
+        n += found ? list.count : 1;
+        if (found)
+            paths_release(&list);
+    }
+    return n;
+}
+
+static void measure_shards(Plan *plan, const DataConfig *data)
+{
+    int64_t n = count_files(data->validation.shards, data->validation.n_shards);
+    for (int i = 0; i < data->n_sources; i++)
+        n += count_files(data->sources[i].shards, data->sources[i].n_shards);
+    plan->shards = n * OPEN_FILE_BYTES;
+}
+
+// Of the products y = x W^T of `tokens` rows and of their backward ones, the largest.
+static int64_t linear_bytes(int64_t tokens, int n_out, int n_in)
+{
+    const int64_t bytes[] = {
+        blas_buffer_bytes(n_out, tokens, n_in), // rows of OpenBLAS are columns here
+        blas_buffer_bytes(n_in, tokens, n_out),
+        blas_buffer_bytes(n_in, n_out, tokens),
+    };
+    int64_t most = 0;
+    for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i++)
+        most = bytes[i] > most ? bytes[i] : most;
+    return most;
+}
+
+static void measure_products(Plan *plan, const Config *config)
+{
+    const ModelShape *s = &plan->shape;
+    const int64_t tokens = (int64_t)config->train.micro_batch * config->data.seq_len;
+    const int64_t block = head_block(s->vocab_size);
+    const int64_t head = linear_bytes(tokens < block ? tokens : block, s->vocab_size, s->d_model);
+    // Gate and up are one product, wider than those of attention.
+    const int64_t layer = linear_bytes(tokens, 2 * s->d_ffn, s->d_model);
+    plan->products = head > layer ? head : layer;
+}
+
+// Code is paged in when a library is first used: small models notice.
+static void touch_libraries(void)
+{
+    char sha256[SHA256_HEX_BYTES];
+    blas_touch_threads();
+    if (checksum_sha256_bytes(sha256, "", 0) != OK)
+        log_warn("%s", fail_text());
+}
+
 Status plan_make(Plan *out, const Config *config, int n_ranks, int n_threads)
 {
-    Plan plan = {.n_ranks = n_ranks, .n_threads = n_threads, .process = plan_resident_bytes()};
+    Plan plan = {.n_ranks = n_ranks, .n_threads = n_threads};
     TRY(find_shapes(&plan, config));
     TRY(check_batch(config, n_ranks));
     TRY(measure_training(&plan, config));
+    measure_shards(&plan, &config->data);
+    measure_products(&plan, config);
+    touch_libraries();
+    plan.process = plan_resident_bytes();
     if (config->model.convert.given)
         TRY(measure_conversion(&plan, config));
     *out = plan;
@@ -134,9 +206,9 @@ static int64_t conversion_bytes(const Plan *plan)
 int64_t plan_peak_bytes(const Plan *plan)
 {
     int64_t training = plan->parameters + plan->gradients + plan->moments + plan->activations +
-                       plan->scratch + plan->communication;
+                       plan->scratch + plan->communication + plan->products;
     int64_t converting = conversion_bytes(plan);
-    return plan->process + (training > converting ? training : converting);
+    return plan->process + plan->shards + (training > converting ? training : converting);
 }
 
 static void print_model(FILE *out, const Plan *plan, const Config *config)
@@ -164,11 +236,18 @@ static void print_work(FILE *out, const Plan *plan, const Config *config)
 {
     const TrainConfig *train = &config->train;
     int64_t step_tokens = (int64_t)train->global_batch * config->data.seq_len;
-    fprintf(out, "ranks        %d, %d threads each\n", plan->n_ranks, plan->n_threads);
+    char blas[BLAS_NAME_BYTES];
+    fprintf(out, "ranks        %d, %d threads each, %s\n", plan->n_ranks, plan->n_threads,
+            blas_name(blas));
     fprintf(out, "step         %d sequences of %d tokens = %lld tokens, micro-batches of %d\n",
             train->global_batch, config->data.seq_len, (long long)step_tokens, train->micro_batch);
-    fprintf(out, "run          %d steps = %.4g M tokens, %.3g PFLOP\n", train->steps,
-            (double)step_tokens * train->steps / 1e6,
+    double tokens = (double)step_tokens * train->steps;
+    fprintf(out, "run          %d steps = %.4g M tokens", train->steps, tokens / 1e6);
+    if (config->data.pretraining_tokens > 0)
+        fprintf(out, ", %.3g %% of %.4g M of pretraining",
+                100 * tokens / config->data.pretraining_tokens,
+                config->data.pretraining_tokens / 1e6);
+    fprintf(out, ", %.3g PFLOP\n",
             shape_train_flops(&plan->shape, config->data.seq_len) * train->global_batch *
                 train->steps / 1e15);
 }
@@ -181,14 +260,11 @@ void plan_print(FILE *out, const Plan *plan, const Config *config)
         const char *name;
         int64_t bytes;
     } rows[] = {
-        {"parameters", plan->parameters},
-        {"gradients", plan->gradients},
-        {"AdamW moments", plan->moments},
-        {"activations", plan->activations},
-        {"scratch", plan->scratch},
-        {"communication", plan->communication},
-        {"program, libraries", plan->process},
-        {"while converting", conversion_bytes(plan)},
+        {"parameters", plan->parameters},    {"gradients", plan->gradients},
+        {"AdamW moments", plan->moments},    {"activations", plan->activations},
+        {"scratch", plan->scratch},          {"communication", plan->communication},
+        {"packed operands", plan->products}, {"program, libraries", plan->process},
+        {"open token shards", plan->shards}, {"while converting", conversion_bytes(plan)},
         {"peak", plan_peak_bytes(plan)},
     };
     fprintf(out, "memory per rank, MiB\n");

@@ -12,20 +12,26 @@ typedef struct Plan {
     int n_ranks, n_threads;
     // Bytes of each arena of the fullest rank while training.
     int64_t parameters, gradients, moments, activations, scratch;
-    int64_t communication; // what MPI takes to sum the largest bucket
+    int64_t communication; // what the ranks exchange: the largest bucket's shares, sums
     // Bytes while converting: the original model, passes over data with it (calibration,
     // validation), and after those, beside the converted model, the factorization of a layer.
     int64_t original_model, original_pass, factorization;
-    int64_t process; // resident before any arena: program, libraries, MPI
+    int64_t products; // what OpenBLAS packs of the largest operand
+    int64_t shards;   // what HDF5 keeps of the files of tokens that are open
+    int64_t process;  // resident before any arena: program, libraries at work, MPI
 } Plan;
 
-// Measures; nothing is allocated. BAD_INPUT if the base model or the conversion is not valid, or
-// the batch does not fit the ranks or is too large to count; FAILED if a layer is too large for
-// LAPACK.
+// Measures; nothing is kept. The first plan of a process lets the libraries take the memory that
+// they will take anyway, some tens of milliseconds. BAD_INPUT if the base model or the conversion
+// is not valid, or the batch does not fit the ranks or is too large to count; FAILED if a layer is
+// too large for LAPACK.
 Status plan_make(Plan *out, const Config *config, int n_ranks, int n_threads);
 
 // The larger of training and converting: one's memory is given back before the other's is taken.
 int64_t plan_peak_bytes(const Plan *plan);
+
+// Whether the run begins with a calibration pass.
+bool plan_calibrates(const Config *config);
 
 void plan_print(FILE *out, const Plan *plan, const Config *config);
 

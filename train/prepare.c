@@ -6,6 +6,7 @@
 #include "model/convert.h"
 #include "model/hf.h"
 #include "train/calibrate.h"
+#include "train/stall.h"
 
 Status prepare_tokenizer_sha256(char out[SHA256_HEX_BYTES], const Config *config)
 {
@@ -20,6 +21,7 @@ Status prepare_original(Model *out, const Config *config, const Comm *comm)
     const InitConfig *init = &config->model.init;
     Model model = {0};
     Status status;
+    stall_phase("load", 0);
     if (init->given) {
         status = model_create(&model, &init->shape);
         if (status == OK)
@@ -76,8 +78,10 @@ static Status convert_layers(Model *mla, const Model *original, const Comm *comm
 {
     double start_s = log_seconds();
     Status status = convert_shared(mla, original);
-    for (int l = comm->rank; l < mla->shape.n_layers && status == OK; l += comm->size)
+    for (int l = comm->rank; l < mla->shape.n_layers && status == OK; l += comm->size) {
+        stall_phase("convert", 0);
         status = convert_layer(mla, original, l);
+    }
     TRY(comm_agree(comm, status));
     for (int l = 0; l < mla->shape.n_layers; l++) {
         int64_t first, count;

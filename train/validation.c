@@ -2,8 +2,10 @@
 
 #include "base/log.h"
 #include "eval/inference.h"
+#include "train/stop.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 Status validation_open(Validation *out, const Config *config, int vocab_size,
                        const char *tokenizer_sha256)
@@ -26,24 +28,45 @@ void validation_close(Validation *validation)
     *validation = (Validation){0};
 }
 
-Status validation_sum(Perplexity *out, Source *source, int64_t n_windows, const Comm *comm,
+// The loss of batch b of the source, `most` windows but for the last.
+static Status add_batch(double *losses, int64_t b, Source *source, int64_t n_windows, Workspace *ws,
+                        Batch *batch, const Model *model)
+{
+    const int most = ws->placed_B;
+    const int64_t left = n_windows - b * most;
+    TRY(stop_check());
+    if (left <= 0)
+        return OK;
+    return perplexity_batch(&losses[b], ws, model, source, batch, b * most,
+                            left < most ? (int)left : most);
+}
+
+Status validation_sum(double *loss_sum, Source *source, int64_t n_windows, const Comm *comm,
                       Workspace *ws, Batch *batch, const Model *model)
 {
-    Perplexity own = {0};
-    TRY(comm_agree(
-        comm, perplexity_add(&own, ws, model, source, batch, comm->rank, n_windows, comm->size)));
-    double both[2] = {own.loss_sum, own.n_tokens};
-    comm_sum_doubles(comm, both, 2);
-    *out = (Perplexity){both[0], both[1]};
-    return OK;
+    const int64_t n_batches = (n_windows + ws->placed_B - 1) / ws->placed_B;
+    double *losses = calloc((size_t)n_batches, sizeof *losses), sum = 0;
+    Status status =
+        losses != NULL ? OK : fail(FAILED, "no memory for %lld losses", (long long)n_batches);
+    TRY_GOTO(release, comm_agree(comm, status));
+    for (int64_t b = 0; b < n_batches; b += comm->size)
+        TRY_GOTO(release, comm_agree(comm, add_batch(losses, b + comm->rank, source, n_windows, ws,
+                                                     batch, model)));
+    comm_sum_doubles(comm, losses, n_batches); // of each, all ranks but one have 0
+    for (int64_t b = 0; b < n_batches; b++)
+        sum += losses[b];
+    *loss_sum = sum;
+release:
+    free(losses);
+    return status;
 }
 
 Status validation_loss(double *out, const Validation *validation, const Comm *comm, Workspace *ws,
                        Batch *batch, const Model *model)
 {
-    Perplexity sum;
+    double sum;
     TRY(validation_sum(&sum, validation->source, validation->n_windows, comm, ws, batch, model));
-    double loss = sum.loss_sum / sum.n_tokens;
+    double loss = sum / ((double)validation->n_windows * ws->T);
     if (!isfinite(loss)) // on all ranks alike
         return fail(FAILED,
                     "validation loss is %g over %lld windows; the weights are too large, lower "

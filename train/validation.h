@@ -23,8 +23,10 @@ typedef struct Validation {
 Status validation_open(Validation *out, const Config *config, int vocab_size,
                        const char *tokenizer_sha256);
 
-// Sums the first n_windows of a source, which the ranks share; all get the sum. Collective.
-Status validation_sum(Perplexity *out, Source *source, int64_t n_windows, const Comm *comm,
+// Sums the losses of the first n_windows of a source over their targets, in nats. The ranks share
+// them, batch by batch; all get the sum, with the same bits for any number of ranks. STOPPED if a
+// stop is requested meanwhile. Collective.
+Status validation_sum(double *loss_sum, Source *source, int64_t n_windows, const Comm *comm,
                       Workspace *ws, Batch *batch, const Model *model);
 
 // Mean loss, nats per token. FAILED if it is not finite. Collective.

@@ -1,0 +1,66 @@
+#include "data/fingerprint.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { FIELD_BYTES = 256, VALUE_BYTES = 200 };
+
+static void value_text(char out[VALUE_BYTES], const json_t *value)
+{
+    char *text = NULL;
+    if (json_is_array(value))
+        snprintf(out, VALUE_BYTES, "%zu entries", json_array_size(value));
+    else if (value == NULL || json_is_object(value))
+        snprintf(out, VALUE_BYTES, value == NULL ? "nothing" : "an object");
+    else if ((text = json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(10))) != NULL)
+        snprintf(out, VALUE_BYTES, "%s", text);
+    else
+        snprintf(out, VALUE_BYTES, "something unreadable");
+    free(text);
+}
+
+static bool same_value(const json_t *now, const json_t *saved)
+{
+    if (!json_is_real(now) || !json_is_number(saved))
+        return json_equal(now, saved) != 0;
+    const double a = json_number_value(now), b = json_number_value(saved);
+    return fabs(a - b) <= 1e-9 * fabs(a);
+}
+
+static Status compare(json_t *now, const json_t *saved, const char *where, const char *field)
+{
+    char inner[FIELD_BYTES];
+    if (json_is_object(now) && json_is_object(saved)) {
+        const char *key;
+        json_t *value;
+        json_object_foreach(now, key, value)
+        {
+            snprintf(inner, sizeof inner, "%s.%s", field, key);
+            TRY(compare(value, json_object_get(saved, key), where, inner));
+        }
+        return OK;
+    }
+    if (json_is_array(now) && json_array_size(now) == json_array_size(saved) &&
+        json_is_array(saved)) {
+        for (size_t i = 0; i < json_array_size(now); i++) {
+            snprintf(inner, sizeof inner, "%s[%zu]", field, i);
+            TRY(compare(json_array_get(now, i), json_array_get(saved, i), where, inner));
+        }
+        return OK;
+    }
+    if (!json_is_object(now) && !json_is_array(now) && same_value(now, saved))
+        return OK;
+    char before[VALUE_BYTES], after[VALUE_BYTES];
+    value_text(before, saved);
+    value_text(after, now);
+    return fail(BAD_INPUT,
+                "%s: made with %s %s, now %s; samples would be skipped or seen twice: go on with "
+                "the same data, or start a new run",
+                where, field, before, after);
+}
+
+Status fingerprint_check(json_t *now, const json_t *saved, const char *where)
+{
+    return compare(now, saved, where, "data");
+}

@@ -1,0 +1,95 @@
+# What the tests of faults share; sourced after checks.sh. Runs in the background that can be
+# watched, stopped and killed, one rank at a time; every wait has an end.
+N_RANKS=2
+
+# start NAME ARGUMENTS...: a run of config.yaml on N_RANKS ranks, in the background; its output is
+# in NAME.log.
+start() {
+    local name=$1
+    shift
+    run_dir=runs/$name log=$name.log
+    timeout -k 5 60 mpirun -n "$N_RANKS" --oversubscribe --bind-to none "$mha2mla" \
+        train config.yaml --run.name="$name" "$@" >"$log" 2>&1 </dev/null &
+    job=$!
+}
+
+# ends_with STATUS: of the run that was started.
+ends_with() {
+    local got=0
+    wait "$job" || got=$?
+    [ "$got" -eq "$1" ] || die "$run_dir: status $got, expected $1: $(tail -n 5 "$log")"
+}
+
+# finishes NAME ARGUMENTS...: starts a run, which must end well.
+finishes() {
+    start "$@"
+    ends_with 0
+}
+
+# until_true COMMAND...: looks every 10 ms, while the run is there.
+until_true() {
+    while ! "$@" 2>/dev/null; do
+        kill -0 "$job" 2>/dev/null || return 1
+        sleep 0.01
+    done
+}
+
+# Steps are counted in the lines of this life of the run: configs have log.every 1.
+has_steps() {
+    [ "$(grep -cE 'mha2mla: step [0-9]+/' "$log")" -ge "$1" ]
+}
+
+says() {
+    grep -qF -- "$1" "$log"
+}
+
+until_step() {
+    until_true has_steps "$1" || die "$run_dir: not $1 steps: $(tail -n 5 "$log")"
+}
+
+until_it_says() {
+    until_true says "$1" || says "$1" || die "$run_dir: does not say '$1': $(tail -n 5 "$log")"
+}
+
+# ranks_of_job: "RANK PID" of each rank that runs.
+ranks_of_job() {
+    local pid
+    for pid in $(pgrep -P "$(pgrep -P "$job" | head -n 1)" -f "$(basename "$mha2mla")"); do
+        printf '%s %s\n' "$(tr '\0' '\n' <"/proc/$pid/environ" |
+            sed -n 's/^OMPI_COMM_WORLD_RANK=//p')" "$pid"
+    done 2>/dev/null
+}
+
+# signal_rank SIGNAL RANK: to the process of that rank; signal_ranks SIGNAL: to all of them.
+signal_rank() {
+    kill -"$1" "$(ranks_of_job | awk -v r="$2" '$1 == r { print $2 }')" 2>/dev/null
+}
+
+signal_ranks() {
+    kill -"$1" $(ranks_of_job | cut -d' ' -f2) 2>/dev/null
+}
+
+# leaves_nobody: no process of the run that has ended is left.
+leaves_nobody() {
+    local name=${run_dir#runs/} i
+    for i in $(seq 100); do
+        pgrep -f "train config.yaml --run.name=$name " >/dev/null ||
+            pgrep -f "train config.yaml --run.name=$name\$" >/dev/null || return 0
+        sleep 0.1
+    done
+    die "$run_dir: processes are left: $(pgrep -af "run.name=$name")"
+}
+
+# same_run A B: the runs' curves and models have the same bits.
+same_run() {
+    local what
+    for what in step loss grad_norm valid_loss; do
+        field "$what" "runs/$1/metrics.jsonl" >"$1.$what" || true # none: no validation
+        field "$what" "runs/$2/metrics.jsonl" >"$2.$what" || true
+        cmp -s "$1.$what" "$2.$what" ||
+            die "runs/$1 has another $what than runs/$2: $(diff "$1.$what" "$2.$what" | head -n 5)"
+    done
+    [ -s "$2.loss" ] || die "runs/$2 has no steps"
+    cmp "runs/$1/model/model.safetensors" "runs/$2/model/model.safetensors" ||
+        die "runs/$1 has another model than runs/$2"
+}

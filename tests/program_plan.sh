@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# What `plan` says: memory as --dry-run says it, times from rates that are given, what to change
+# where it does not fit, and rates that are measured on the ranks it is started on.
+set -euo pipefail
+. "$(dirname -- "$0")/checks.sh" "$1"
+export OMPI_MCA_ess_singleton_isolated=1
+
+cat >config.yaml <<EOC
+run: {name: planned, dir: runs}
+model:
+  init: {hidden_size: 64, intermediate_size: 128, num_hidden_layers: 4, num_attention_heads: 4,
+         num_key_value_heads: 2, vocab_size: 1024, max_position_embeddings: 256}
+data:
+  seq_len: 256
+  sources: [{name: stories, shards: [train.h5]}]
+  validation: {shards: [valid.h5], every: 5, sequences: 16}
+train: {steps: 20, global_batch: 64, micro_batch: 8}
+EOC
+rates="--gflops 100 --memory-bandwidth 5 --bandwidth 1 --latency 50"
+
+# says WORDS...: each is in the plan.
+says() {
+    local words
+    for words in "$@"; do
+        grep -qF -- "$words" plan || die "plan does not say '$words': $(cat plan)"
+    done
+}
+
+"$mha2mla" plan config.yaml --ranks 4 $rates --efficiency 0.5 --optim.lr=1e-3 >plan
+says 'ranks        4, 1 threads each' 'GFLOP/s, given; the model' 'reach 50 % of it' \
+    'messages        1.00 GB/s and 50 us each, given' 'fit          yes: a rank needs' \
+    'assumed: per rank and step' 'communication takes over at 32 ranks'
+"$mha2mla" train config.yaml --dry-run >dry
+grep 'activations' dry | grep -qFf - plan || die "other activations: $(cat dry plan)"
+[ ! -e runs ] || die "plan made a run directory"
+
+# The table: up to one sequence per rank, with the micro-batches that allows.
+awk '$1 == "ranks" && $2 == "micro" { on = 1; next }
+    on && $1 $2 ~ /^[0-9]+$/ { print $1, $2 }' plan >table
+printf '%s\n' '1 8' '2 8' '4 8' '8 8' '16 4' '32 2' '64 1' | diff - table ||
+    die "other rows: $(cat plan)"
+says '128 ranks and more need a train.global_batch above 64'
+
+# Twice the rate of sgemm halves what products take, and nothing else.
+products() { sed -n 's/.*: products \([0-9.]*\) m\{0,1\}s, memory \([^,]*\), messages.*/\1 \2/p' plan; }
+before=$(products)
+"$mha2mla" plan config.yaml --ranks 4 $rates --gflops 200 --efficiency 0.5 >plan
+printf '%s\n%s\n' "$before" "$(products)" |
+    awk 'NR == 1 { s = $1; m = $2 } NR == 2 { e = s / $1 - 2; exit !(e < 0.02 && e > -0.02 && m == $2) }' ||
+    die "products '$before' became '$(products)'"
+
+# Where it does not fit: what would.
+"$mha2mla" plan config.yaml $rates --memory 0.05 >plan
+says 'fit          no: a rank needs' '(--memory)' '--train.micro_batch=' ': it fits'
+micro=$(sed -n 's/.*--train.micro_batch=\([0-9]*\) needs.*/\1/p' plan)
+"$mha2mla" plan config.yaml $rates --memory 0.05 --train.micro_batch="$micro" >plan
+says 'fit          yes'
+"$mha2mla" plan config.yaml $rates --memory 0.001 >plan
+says 'fit          no' 'take a shorter data.seq_len'
+
+# Measured under mpirun, on as many ranks as it is started on.
+ranks 2 plan config.yaml
+mv out plan
+says 'ranks        2, ' 'GFLOP/s, measured' 'us each, measured' 'measured on 2 ranks at once'
+[ "$(grep -c '^run  ' plan)" -eq 2 ] || die "more than one rank printed: $(cat plan)"
+"$mha2mla" plan config.yaml >plan
+says 'assumed: give --bandwidth and --latency, or start under mpirun'
+
+refuses 2 "plan needs one CONFIG, got 0" plan
+refuses 2 "plan: --gflops is '4x', which is not a number" plan config.yaml --gflops 4x
+refuses 2 "plan: --efficiency is 1.5, allowed is more than 0, at most 1" \
+    plan config.yaml --efficiency 1.5
+refuses 2 "plan: --memory is 0, allowed is more than 0" plan config.yaml --memory 0
+refuses 2 "plan: --gflops is 'nan', which is not a number" plan config.yaml --gflops nan
+refuses 2 "gives 8 micro-batches for 9 ranks" plan config.yaml --ranks 9
+refuses 2 "unknown key train.stepz" plan config.yaml --train.stepz=3

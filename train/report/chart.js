@@ -1,0 +1,331 @@
+// ---- what is shown -----------------------------------------------------------------------------
+
+const view = {
+  x: null,  // [lo, hi] in tokens; null: all
+  hidden: new Set(),
+  lit: null,  // the run pointed at in the list
+  raw: true,
+  dots: true,
+  skipStart: report.skip_start,
+  logX: report.log_x,
+  logY: report.log_y,
+  cursor: null,  // {run, i, isDot, panel}
+};
+const shown = () => runs.filter((run) => !view.hidden.has(run));
+
+function wholeX() {
+  let least = Infinity, most = 0;
+  for (const run of runs)
+    for (const tokens of run.points.tokens) {
+      if (tokens > 0 && tokens < least) least = tokens;
+      if (tokens > most) most = tokens;
+    }
+  if (view.logX && least < most) return [least, most];
+  return [0, most || 1];
+}
+const isLogX = () => view.logX && wholeX()[0] > 0;
+
+// The points of a run in a range of tokens, and one to either side.
+function slice(run, lo, hi) {
+  const tokens = run.points.tokens;
+  const search = (value) => {
+    let a = 0, b = tokens.length;
+    while (a < b) {
+      const m = (a + b) >> 1;
+      if (tokens[m] < value)
+        a = m + 1;
+      else
+        b = m;
+    }
+    return a;
+  };
+  return [Math.max(0, search(lo) - 1), Math.min(tokens.length, search(hi) + 2)];
+}
+
+const panels = [];
+
+class Panel {
+  constructor(id, spec) {
+    Object.assign(
+        this, spec, {id, yRange: null, margin: {left: 56, right: 14, top: 10, bottom: 36}});
+    this.figure = byId(id);
+    this.figure.append(make("figcaption", {}, `${spec.title} `, make("small", {}, spec.unit)));
+    this.plot = make("div", {class: "plot"});
+    this.svg = make("svg", {
+      tabindex: "0",
+      preserveAspectRatio: "xMinYMin",
+      role: "application",
+      "aria-roledescription": "chart",
+      "aria-label":
+          `${spec.title}. Left and right arrows step along a run, up and down change the run, ` +
+          "plus and minus zoom, 0 shows all. The table below has the numbers.",
+    });
+    this.tip = make("div", {class: "tip", hidden: ""});
+    this.plot.append(this.svg, this.tip);
+    this.figure.append(this.plot);
+    listen(this);
+    panels.push(this);
+  }
+
+  get isLogY() {
+    return this.canLog && view.logY;
+  }
+
+  series() {
+    const names = [this.line];
+    if (this.faint && view.raw) names.push(this.faint);
+    if (this.dots && view.dots) names.push(this.dots);
+    return names;
+  }
+
+  // The range of what is visible between two numbers of tokens, with some air.
+  autoRange(from, hi) {
+    const isCut = view.skipStart && view.x === null && !this.fromZero;
+    const lo = isCut ? from + 0.1 * (hi - from) : from;
+    let least = Infinity, most = -Infinity;
+    for (const run of shown())
+      for (let [i, end] = slice(run, lo, hi); i < end; i++) {
+        const tokens = run.points.tokens[i];
+        if (tokens < lo || tokens > hi) continue;
+        for (const name of this.series()) {
+          const value = run.points[name][i];
+          if (!isNumber(value) || (this.isLogY && value <= 0)) continue;
+          least = Math.min(least, value);
+          most = Math.max(most, value);
+        }
+      }
+    for (const value of this.include(most - least)) {
+      least = Math.min(least, value);
+      most = Math.max(most, value);
+    }
+    if (!(least <= most)) return this.isLogY ? [1, 10] : [0, 1];
+    if (this.isLogY)
+      return least === most ? [least / 2, most * 2] :
+                              [least * (least / most) ** 0.04, most * (most / least) ** 0.04];
+    const air = (most - least || Math.abs(most) || 1) * 0.05;
+    return [this.fromZero && least >= 0 ? 0 : least - air, most + air];
+  }
+
+  draw() {
+    const width = Math.max(260, Math.round(this.plot.clientWidth)), margin = this.margin;
+    const height = Math.round(Math.min(this.mostHeight, Math.max(220, width * this.aspect)));
+    const range = view.x ?? wholeX();
+    this.x = makeScale(range[0], range[1], margin.left, width - margin.right, isLogX());
+    const y = this.yRange ?? this.autoRange(range[0], range[1]);
+    this.y = makeScale(y[0], y[1], height - margin.bottom, margin.top, this.isLogY);
+    Object.assign(this, {width, height});
+    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    const clip = make("clipPath", {id: `clip-${this.id}`}, make("rect", {
+                        x: margin.left - 6,
+                        y: margin.top - 6,
+                        width: width - margin.left - margin.right + 12,
+                        height: height - margin.top - margin.bottom + 7
+                      }));
+    this.curves = make("g", {"clip-path": `url(#clip-${this.id})`});
+    this.over = make("g");
+    this.svg.replaceChildren(make("defs", {}, clip), this.axes(), this.curves, this.over);
+    for (const value of this.rules) this.addRule(value);
+    if (this.faint && view.raw)
+      for (const run of shown()) this.curves.append(this.faintCurve(run));
+    for (const run of shown()) this.curves.append(this.curve(run));
+    this.svg.classList.toggle("dimmed", view.lit !== null);
+    this.drawCursor();
+  }
+
+  axes() {
+    const g = make("g"), {left, right, top, bottom} = this.margin, {width, height} = this;
+    const xTicks = ticksOf(this.x, Math.max(2, Math.floor(width / 110))),
+          yTicks = ticksOf(this.y, Math.max(3, Math.floor(height / 55)));
+    for (const value of yTicks) {
+      const at = this.y.at(value).toFixed(1);
+      g.append(
+          make("line", {class: "grid", x1: left, x2: width - right, y1: at, y2: at}),
+          make(
+              "text", {x: left - 8, y: at, dy: "0.33em", "text-anchor": "end"},
+              tickText(value, yTicks, this.isSmall)));
+    }
+    for (const value of xTicks) {
+      const at = this.x.at(value).toFixed(1);
+      g.append(
+          make("line", {class: "grid", x1: at, x2: at, y1: top, y2: height - bottom}),
+          make(
+              "text", {x: at, y: height - bottom + 16, "text-anchor": "middle"},
+              tickText(value, xTicks)));
+    }
+    g.append(
+        make(
+            "line",
+            {class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom}),
+        make("text", {x: width - right, y: height - 4, "text-anchor": "end"}, "tokens trained on"));
+    return g;
+  }
+
+  addRule(value) {
+    if (!this.y.holds(value)) return;
+    const at = this.y.at(value).toFixed(1);
+    this.curves.append(make("line", {
+      class: value === 0 ? "axis" : "rule",
+      x1: this.margin.left,
+      x2: this.width,
+      y1: at,
+      y2: at
+    }));
+  }
+
+  path(run, name) {
+    const points = run.points, [first, end] = slice(run, this.x.lo, this.x.hi);
+    let d = "", isOpen = false;
+    for (let i = first; i < end; i++) {
+      const value = points[name][i];
+      if (!this.x.holds(points.tokens[i])) continue;
+      if (!this.y.holds(value)) continue;  // a validation between two steps does not break the line
+      d += `${isOpen ? "L" : "M"}${this.x.at(points.tokens[i]).toFixed(1)} ${
+          this.y.at(value).toFixed(1)}`;
+      isOpen = true;
+    }
+    return d;
+  }
+
+  // The steps' own losses lie below the curves of all runs.
+  faintCurve(run) {
+    const path = make("path", {class: "faint", d: this.path(run, this.faint)});
+    path.classList.toggle("lit", view.lit === run);
+    path.classList.toggle("dense", report.is_thinned);
+    return dress(path, run);
+  }
+
+  curve(run) {
+    const g = dress(make("g", {"data-run": run.index}), run);
+    g.classList.toggle("lit", view.lit === run);
+    g.append(make("path", {
+      class: "line",
+      d: this.path(run, this.line),
+      "stroke-dasharray": dashes[(run.dash - 1) % 6]
+    }));
+    this.addMarks(g, run);
+    return g;
+  }
+
+  // The validations of a run that are drawn: not closer than their marks are wide.
+  dotsOf(run) {
+    const points = run.points, found = [];
+    if (!this.dots || !view.dots) return found;
+    let last = -Infinity;
+    for (let [i, end] = slice(run, this.x.lo, this.x.hi); i < end; i++) {
+      if (!this.y.holds(points[this.dots][i]) || !this.x.holds(points.tokens[i])) continue;
+      const x = this.x.at(points.tokens[i]);
+      if (x - last < 12) continue;
+      found.push(i);
+      last = x;
+    }
+    return found;
+  }
+
+  // Validations, resumes, and the end of a run that is not done.
+  addMarks(g, run) {
+    const points = run.points;
+    for (const i of this.dotsOf(run)) {
+      const [x, y] = this.place(run, i, true);
+      g.append(make("path", {class: "dot", d: shapePath(run.index, x, y, 4)}));
+    }
+    for (const step of run.resumed) {
+      const i = points.step.findIndex((s, k) => s >= step && isNumber(points[this.line][k]));
+      if (i < 0) continue;
+      const [x, y] = this.place(run, i, false);
+      const note = make("title", {}, `resumed at step ${step}`);
+      g.append(make("path", {class: "resumed", d: `M${x} ${y - 7}V${y + 7}`}, note));
+    }
+    const last = points[this.line].findLastIndex(isNumber);
+    if (run.state === "done" || last < 0 || points.tokens[last] > this.x.hi) return;
+    const [x, y] = this.place(run, last, false), isRight = x > this.width - 180;
+    g.append(make("circle", {class: "end", cx: x, cy: y, r: 5}));
+    if (!this.faint) return;  // told once, at its loss
+    const at = {x: x + (isRight ? -9 : 9), y: y < 30 ? y + 18 : y - 9};
+    g.append(make(
+        "text", {class: "mark-text", ...at, "text-anchor": isRight ? "end" : "start"},
+        `${run.state} at step ${whole(run.last_step)}`));
+  }
+
+  place(run, i, isDot) {
+    const value = run.points[isDot ? this.dots : this.line][i];
+    return [this.x.at(run.points.tokens[i]), this.y.at(value)];
+  }
+
+  // The drawn point nearest to a place in pixels; a validation counts as a little nearer.
+  nearest(px, py) {
+    let best = null, least = Infinity;
+    const consider = (run, i, isDot) => {
+      const tokens = run.points.tokens[i];
+      if (tokens < this.x.lo || tokens > this.x.hi) return;
+      const [x, y] = this.place(run, i, isDot);
+      const distance = Math.hypot(x - px, y - py) - (isDot ? 3 : 0);
+      if (distance < least) [least, best] = [distance, {run, i, isDot, panel: this}];
+    };
+    for (const run of shown()) {
+      for (let [i, end] = slice(run, this.x.lo, this.x.hi); i < end; i++)
+        if (this.y.holds(run.points[this.line][i])) consider(run, i, false);
+      for (const i of this.dotsOf(run)) consider(run, i, true);
+    }
+    return best;
+  }
+
+  drawCursor() {
+    this.over.replaceChildren();
+    this.tip.hidden = true;
+    const cursor = view.cursor;
+    if (!cursor || view.hidden.has(cursor.run)) return;
+    const tokens = cursor.run.points.tokens[cursor.i];
+    if (tokens < this.x.lo || tokens > this.x.hi || !this.x.holds(tokens)) return;
+    const x = this.x.at(tokens);
+    this.over.append(make("line", {
+      class: "cursor",
+      x1: x,
+      x2: x,
+      y1: this.margin.top,
+      y2: this.height - this.margin.bottom
+    }));
+    const isDot = cursor.isDot && this.dots !== undefined;
+    if (!this.y.holds(cursor.run.points[isDot ? this.dots : this.line][cursor.i])) return;
+    const y = this.place(cursor.run, cursor.i, isDot)[1];
+    this.over.append(dress(make("circle", {class: "ring", cx: x, cy: y, r: 7}), cursor.run));
+    if (cursor.panel === this) this.showTip(cursor, x, y);
+  }
+
+  showTip(cursor, x, y) {
+    this.tip.replaceChildren(
+        make("strong", {}, sample(cursor.run), cursor.run.label), list(factsOf(cursor)));
+    this.tip.hidden = false;
+    const scale = this.plot.clientWidth / this.width, w = this.tip.offsetWidth,
+          h = this.tip.offsetHeight;
+    const left = x * scale + 16 + w > this.plot.clientWidth ? x * scale - 16 - w : x * scale + 16;
+    this.tip.style.left = `${Math.max(0, Math.min(left, this.plot.clientWidth - w))}px`;
+    this.tip.style.top =
+        `${Math.max(0, Math.min(y * scale - h / 2, this.plot.clientHeight - h))}px`;
+  }
+}
+
+function factsOf({run, i, isDot, panel}) {
+  const p = run.points, facts = [
+    ["tokens", "tokens", whole(p.tokens[i])],
+    ["step", "step", `${whole(p.step[i])} of ${whole(run.steps)}`]
+  ];
+  const add = (key, name, text) => isNumber(p[key][i]) && facts.push([key, name, text(p[key][i])]);
+  const loss = (value) => fixed(value, 4);
+  add("valid_loss", "validation loss", loss);
+  add("valid_gap", "\u2026 minus baseline's", signed);
+  add("smoothed", "loss, smoothed", loss);
+  add("gap", "\u2026 minus baseline's", signed);
+  add("loss", "loss of the step", loss);
+  add("lr", "learning rate", rate);
+  const here = panel[isDot ? "dots" : "line"];
+  return facts.map(([key, name, text]) => ({key, name, text, isHere: key === here}));
+}
+
+function list(facts) {
+  const dl = make("dl");
+  for (const fact of facts)
+    dl.append(
+        make("dt", fact.isHere ? {class: "here"} : {}, fact.name),
+        make("dd", {"data-key": fact.key, ...(fact.isHere ? {class: "here"} : {})}, fact.text));
+  return dl;
+}

@@ -1,0 +1,269 @@
+// ---- the list of runs and the tools ------------------------------------------------------------
+
+function fillTools() {
+  const toggle = (text, key) => {
+    const button = make("button", {type: "button", "aria-pressed": view[key]}, text);
+    button.addEventListener("click", () => {
+      view[key] = !view[key];
+      button.setAttribute("aria-pressed", view[key]);
+      if (key !== "raw" && key !== "dots")
+        reset();
+      else
+        drawAll();
+    });
+    return button;
+  };
+  const action = (text, label, act) => {
+    const button = make("button", {type: "button", "aria-label": label, title: label}, text);
+    button.addEventListener("click", act);
+    return button;
+  };
+  byId("tools").append(
+      toggle("Each step", "raw"), toggle("Validation", "dots"), toggle("Log tokens", "logX"),
+      toggle("Log loss", "logY"), toggle("Fit after start", "skipStart"),
+      make("span", {class: "gap"}), action("+", "Zoom in", () => zoomTokens(0.6)),
+      action("\u2212", "Zoom out", () => zoomTokens(1.7)),
+      action("Reset", "Show all", reset));
+}
+
+function summaryOf(run) {
+  const {final, gap} = run.summary;
+  const loss = isNumber(final) ? ` \u00b7 loss ${fixed(final, 4)}` : "";
+  return `${percent(run.share)} KV${loss}${isNumber(gap) ? ` (${signed(gap)})` : ""}`;
+}
+
+function fillRuns() {
+  for (const run of runs) {
+    const box = make("input", {type: "checkbox"});
+    box.checked = true;
+    const label = make(
+        "label", {}, box, sample(run), make("span", {class: "name"}, run.label),
+        make("span", {class: "quiet"}, summaryOf(run)));
+    if (run.state_text) label.append(make("span", {class: "quiet"}, run.state_text));
+    box.addEventListener("change", () => {
+      if (box.checked)
+        view.hidden.delete(run);
+      else
+        view.hidden.add(run);
+      drawAll();
+    });
+    const light = (lit) => () => {
+      view.lit = lit;
+      drawAll();
+    };
+    label.addEventListener("pointerenter", light(run));
+    label.addEventListener("pointerleave", light(null));
+    byId("runs").append(make("li", {}, label));
+  }
+  byId("hint").textContent = matchMedia("(pointer: coarse)").matches ?
+      "Touch a curve for its numbers; + and \u2212 zoom, Reset shows all." :
+      "Point at a curve for its numbers. Wheel or drag zooms, a double click shows all; " +
+          "with the keyboard: arrows, + and \u2212, 0.";
+}
+
+// ---- the table ---------------------------------------------------------------------------------
+
+const column = (group, head, value, text, note) =>
+    ({group, head, value, text: text ?? ((v) => fixed(v, 4)), note});
+
+function columnsOf() {
+  const asText = (value) => value ?? "\u2013", s = (name) => (run) => run.summary[name];
+  const all = [
+    column("KV cache", "% of original", (run) => 100 * run.share, (v) => fixed(v, 2)),
+    column("KV cache", "bytes per token", (run) => run.cache_bytes, whole),
+    column("Loss", "gap to baseline", s("gap"), signed),
+    column("Loss", "final", s("final")),
+    column("Loss", "best", s("best")),
+    column("Loss", "at conversion", s("converted")),
+    column("Loss", "original", (run) => run.original_loss),
+    column("Conversion", "d_kv", (run) => (run.is_mla ? run.d_kv : null), whole),
+    column("Conversion", "r", (run) => (run.is_mla ? run.rope_pairs : null), whole),
+    column("Conversion", "RoPE", (run) => (run.is_mla ? run.rope : null), asText),
+    column("Conversion", "SVD", (run) => (run.is_mla ? run.svd : null), asText),
+    column("Healing", "tokens", (run) => run.tokens, short),
+    column(
+        "Healing", "% of pretraining",
+        (run) => (run.pretraining_tokens ? (100 * run.tokens) / run.pretraining_tokens : null),
+        (v) => (isNumber(v) ? String(Number(v.toPrecision(3))) : "\u2013")),
+    column(
+        "Healing", `tokens until within ${report.within}`,
+        (run) => (run === baseline ? null : run.summary.within_tokens),
+        (v) => (v === -1 ? "not yet" : short(v))),
+    column(
+        "Speed", "tokens/s", (run) => run.tokens_per_s,
+        (v) => (isNumber(v) ? whole(Math.round(v)) : "\u2013")),
+    column("Speed", "wall time", (run) => run.wall_s, clock),
+    ...report.tasks.map((task) => column("Evaluation", task, (run) => run.tasks[task] ?? null)),
+  ];
+  return all.filter((c) => runs.some((run) => c.value(run) !== null && c.value(run) !== undefined));
+}
+
+function rowOf(run, columns) {
+  const head = make("th", {scope: "row"}, sample(run), run.label);
+  const state = [run === baseline ? "baseline" : "", run.state_text].filter(Boolean).join(", ");
+  if (state) head.append(make("small", {}, state));
+  const row = make("tr", {}, head);
+  columns.forEach((c, k) => {
+    const value = c.value(run), cell = make("td", {}, c.text(value));
+    if (typeof value === "string") cell.classList.add("text");
+    if (k === 0 || columns[k - 1].group !== c.group) cell.classList.add("first");
+    row.append(cell);
+  });
+  return row;
+}
+
+function fillTable() {
+  const columns = columnsOf(), groups = make("tr", {}, make("td")), heads = make("tr"),
+        body = make("tbody");
+  const rows = runs.map((run) => ({run, row: rowOf(run, columns)}));
+  const sortBy = (cell, value) => {
+    const way = cell.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+    for (const other of heads.children) other.removeAttribute("aria-sort");
+    cell.setAttribute("aria-sort", way > 0 ? "ascending" : "descending");
+    const sorted = [...rows].sort((p, q) => {
+      const a = value(p.run), b = value(q.run);
+      if (typeof a === "string" && typeof b === "string") return way * a.localeCompare(b);
+      return !isNumber(a) || !isNumber(b) ? isNumber(b) - isNumber(a) : way * (a - b);
+    });
+    body.replaceChildren(...sorted.map((entry) => entry.row));
+  };
+  const addHead = (text, value, classes) => {
+    const button = make("button", {type: "button"}, text),
+          cell = make("th", {scope: "col", class: classes}, button);
+    button.addEventListener("click", () => sortBy(cell, value));
+    heads.append(cell);
+  };
+  addHead("run", (run) => run.label, "text");
+  columns.forEach((c, k) => {
+    const isFirst = k === 0 || columns[k - 1].group !== c.group,
+          isText = runs.some((run) => typeof c.value(run) === "string");
+    if (isFirst)
+      groups.append(make(
+          "th", {
+            scope: "colgroup",
+            class: "first",
+            colspan: columns.filter((d) => d.group === c.group).length
+          },
+          c.group));
+    addHead(c.head, c.value, `${isFirst ? "first" : ""} ${isText ? "text" : ""}`.trim());
+  });
+  body.append(...rows.map((entry) => entry.row));
+  byId("table").append(
+      make("caption", {class: "unseen"}, "The runs in numbers"), make("thead", {}, groups, heads),
+      body);
+}
+
+function fillNotes() {
+  const notes = [
+    "Losses are in nats per token: of validation at the last, the best and the first one; " +
+    "the original's before its conversion. KV cache: two bytes per number."
+  ];
+  const withoutValidation =
+      runs.filter((run) => !run.summary.is_validation).map((run) => run.label);
+  if (withoutValidation.length > 0)
+    notes.push(`Never validated after the start, so final and best are smoothed training losses: ${
+        withoutValidation.join(", ")}.`);
+  notes.push(`Smoothed: the mean of ${
+      whole(report.window)} steps around each one, of fewer at the start.`);
+  if (baseline) {
+    notes.push(
+        `Differences are to ${baseline.label} at the same tokens. Tokens until within ${
+            report.within}: from there on the gap stays ` +
+        `at or below ${report.within} nats.`);
+    for (const run of runs)
+      if (isNumber(run.summary.gap) &&
+          (run.summary.gap_tokens < run.tokens || !run.summary.is_gap_of_validation))
+        notes.push(
+            `The gap of ${run.label} is ${
+                run.summary.is_gap_of_validation ? "of validation" :
+                                                   "of smoothed training losses"} at ` +
+            `${whole(run.summary.gap_tokens)} tokens.`);
+  }
+  notes.push(
+      "tokens/s is the median over steps; wall time is that of all steps, over all restarts.");
+  if (report.is_thinned)
+    notes.push(
+        "Not every step is drawn: of equal stretches the smallest and the largest loss. " +
+        "metrics.jsonl of a run has all.");
+  byId("notes").append(...notes.map((text) => make("li", {}, text)));
+}
+
+// ---- the page ----------------------------------------------------------------------------------
+
+function answer() {
+  if (!baseline) return "There is no baseline among them, so differences are left out.";
+  const others = runs.filter((run) => run !== baseline && isNumber(run.summary.gap));
+  const close = others.filter((run) => run.summary.gap <= report.within)
+                    .sort((a, b) => a.share - b.share || a.summary.gap - b.summary.gap);
+  const tell = (run) =>
+      `${run.label}, ${percent(run.share)} of it, ${signed(run.summary.gap)} nats per token`;
+  if (close.length > 0)
+    return `Smallest KV cache within ${report.within} nats of ${baseline.label}: ${
+        tell(close[0])}.`;
+  const nearest = others.sort((a, b) => a.summary.gap - b.summary.gap)[0];
+  if (!nearest) return `The baseline is ${baseline.label}.`;
+  return `No smaller KV cache is within ${report.within} nats of ${baseline.label} yet. Nearest: ${
+      tell(nearest)}.`;
+}
+
+function start() {
+  runs.forEach((run, index) => {
+    run.index = index;
+  });
+  byId("title").textContent = runs.length === 1 ? runs[0].label : `${runs.length} runs compared`;
+  document.title =
+      runs.length === 1 ? `${runs[0].label} - mha2mla` : `${runs.length} runs compared - mha2mla`;
+  byId("answer").textContent = answer();
+  byId("footer").textContent =
+      `Made by mha2mla compare, ${report.made}, from ${runs.map((run) => run.dir).join(", ")}.`;
+  const has = (name) => runs.some((run) => run.points[name].some(isNumber));
+  new Panel("loss", {
+    title: "Loss",
+    unit: "nats per token",
+    line: "smoothed",
+    faint: "loss",
+    dots: "valid_loss",
+    canLog: true,
+    aspect: 0.5,
+    mostHeight: 430,
+    rules: [],
+    include: () => []
+  });
+  if (has("gap") || has("valid_gap"))
+    new Panel("gap", {
+      title: `Difference to ${baseline.label}`,
+      unit: "nats per token",
+      line: "gap",
+      dots: "valid_gap",
+      aspect: 0.55,
+      mostHeight: 280,
+      rules: [0, report.within],
+      include: (span) => (span < 20 * report.within ? [0, report.within] : [0])
+    });
+  else
+    byId("gap").hidden = true;
+  if (has("lr"))
+    new Panel("lr", {
+      title: "Learning rate",
+      unit: "",
+      line: "lr",
+      isSmall: true,
+      fromZero: true,
+      aspect: 0.55,
+      mostHeight: 280,
+      rules: [],
+      include: () => [0]
+    });
+  else
+    byId("lr").hidden = true;
+  fillTools();
+  fillRuns();
+  fillTable();
+  fillNotes();
+  drawAll();
+  new ResizeObserver(
+      () => panels.some((panel) => Math.round(panel.plot.clientWidth) !== panel.width) && drawAll())
+      .observe(document.body);
+}
+
+start();

@@ -1,0 +1,104 @@
+// The handler runs on any thread, between any two instructions: it only touches lock-free atomics
+// and calls what POSIX lists as safe (clock_gettime, _exit).
+#define _GNU_SOURCE // sigaction
+#include "train/stop.h"
+
+#include "base/log.h"
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+#include <unistd.h>
+
+static const struct {
+    int number;
+    const char *name;
+} watched[] = {{SIGTERM, "SIGTERM"}, {SIGINT, "SIGINT"}, {SIGUSR1, "SIGUSR1"}};
+
+enum { N_WATCHED = sizeof watched / sizeof watched[0], SAME_REQUEST_MS = 1000 };
+
+static struct sigaction before[N_WATCHED];
+static bool is_set[N_WATCHED];
+static double started_s, limit_s;
+static atomic_int first_signal;
+static _Atomic int64_t first_end_ms; // of the first signal that ends when repeated; 0: none yet
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void note_request(int number)
+{
+    int none = 0;
+    atomic_compare_exchange_strong(&first_signal, &none, number);
+    if (number == SIGUSR1)
+        return;
+    const int64_t now = now_ms();
+    int64_t first = 0;
+    if (!atomic_compare_exchange_strong(&first_end_ms, &first, now) &&
+        now - first >= SAME_REQUEST_MS)
+        _exit(128 + number);
+}
+
+void stop_install(void)
+{
+    atomic_store(&first_signal, 0);
+    atomic_store(&first_end_ms, 0);
+    started_s = log_seconds();
+    limit_s = 0;
+    struct sigaction action = {.sa_handler = note_request, .sa_flags = SA_RESTART};
+    for (int i = 0; i < N_WATCHED; i++)
+        sigaddset(&action.sa_mask, watched[i].number);
+    for (int i = 0; i < N_WATCHED; i++) {
+        if (is_set[i] || sigaction(watched[i].number, NULL, &before[i]) != 0 ||
+            before[i].sa_handler == SIG_IGN)
+            continue;
+        is_set[i] = sigaction(watched[i].number, &action, NULL) == 0;
+    }
+}
+
+void stop_remove(void)
+{
+    for (int i = 0; i < N_WATCHED; i++) {
+        if (is_set[i])
+            sigaction(watched[i].number, &before[i], NULL);
+        is_set[i] = false;
+    }
+}
+
+void stop_after_minutes(double minutes)
+{
+    limit_s = 60 * minutes;
+}
+
+int stop_cause(void)
+{
+    const int number = atomic_load(&first_signal);
+    if (number != 0)
+        return number;
+    return limit_s > 0 && log_seconds() - started_s >= limit_s ? STOP_MINUTES : 0;
+}
+
+bool stop_requested(void)
+{
+    return stop_cause() != 0;
+}
+
+Status stop_check(void)
+{
+    const int cause = stop_cause();
+    return cause == 0 ? OK : fail(STOPPED, "%s", stop_cause_name(cause));
+}
+
+const char *stop_cause_name(int cause)
+{
+    for (int i = 0; i < N_WATCHED; i++)
+        if (watched[i].number == cause)
+            return watched[i].name;
+    return cause == STOP_MINUTES ? "run.max_minutes" : "nothing";
+}
