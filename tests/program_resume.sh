@@ -74,7 +74,7 @@ ranks_refuse 2 2 'there is a run already' $mla --run.name=g8-n1 --resume=never
 ranks_refuse 2 2 'its model has d_kv 6, the config'"'"'s 8' $mla --run.name=g8-n1 --model.convert.d_kv=8
 ranks_refuse 2 2 'made with train.global_batch 16, the config has 8' $mla --run.name=g8-n1 \
     --train.global_batch=8
-ranks_refuse 2 2 'made with seed 42, now 1' $mla --run.name=g8-n1 --run.seed=1 --train.steps=9
+ranks_refuse 2 2 'made with run.seed 42, now 1' $mla --run.name=g8-n1 --run.seed=1 --train.steps=9
 ranks_refuse 2 2 'is of step 7, train.steps is 5' $mla --run.name=g8-n1 --train.steps=5 --optim.decay_steps=1
 refuses 2 "--resume is 'maybe'" train config.yaml --resume=maybe
 ranks 2 $mla --run.name=g8-n1

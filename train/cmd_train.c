@@ -160,12 +160,12 @@ static Status train_model(Run *run, Model *model)
 {
     Metrics metrics = {0};
     Trainer trainer;
-    const LoopContext context = {.config = &run->config,
-                                 .comm = &run->comm,
-                                 .run_dir = run->dir,
-                                 .tokenizer_sha256 = run->tokenizer_sha256,
-                                 .metrics = &metrics};
-    TRY(loop_start(&trainer, &context, model, run->is_resumed ? &run->checkpoint : NULL));
+    const TrainerContext context = {.config = &run->config,
+                                    .comm = &run->comm,
+                                    .run_dir = run->dir,
+                                    .tokenizer_sha256 = run->tokenizer_sha256,
+                                    .metrics = &metrics};
+    TRY(trainer_start(&trainer, &context, model, run->is_resumed ? &run->checkpoint : NULL));
     Status status = run->comm.rank == 0 ? open_metrics(run, &metrics) : OK;
     TRY_GOTO(release_trainer, comm_agree(&run->comm, status));
     status = loop_run(&trainer);
@@ -177,7 +177,7 @@ static Status train_model(Run *run, Model *model)
                  fail_text(), trainer.progress.step);
 release_trainer:
     metrics_close(&metrics);
-    loop_release(&trainer);
+    trainer_release(&trainer);
     if (status == OK)
         status = comm_agree(&run->comm, run->comm.rank == 0 ? export_model(run, model) : OK);
     return status;

@@ -14,164 +14,11 @@
 #include "train/stop.h"
 
 #include <math.h>
-#include <omp.h>
 #include <stdio.h>
 #include <string.h>
 
 _Static_assert((int)COMM_SHARE_BLOCK == (int)CLIP_BLOCK,
                "shares are cut where blocks of squares are");
-
-// What the ranks sum up once a step: squares of the gradient's blocks, bucket by bucket, then the
-// losses of the micro-batches, then how long each rank has waited for data.
-static int64_t n_square_sums(const Partition *partition)
-{
-    int64_t n = 0;
-    for (int i = 0; i < partition->n_buckets; i++)
-        n += clip_n_blocks(partition->buckets[i].count);
-    return n;
-}
-
-static int64_t most_received(const Partition *partition, const Turns *turns)
-{
-    int64_t most = 0;
-    for (int i = 0; i < partition->n_buckets; i++) {
-        int64_t n = comm_received_floats(partition->buckets[i].count, turns->n_ranks,
-                                         turns_senders(turns, 0));
-        most = n > most ? n : most;
-    }
-    return most;
-}
-
-void loop_place(TrainerMemory *memory, const ModelShape *shape, const Partition *partition,
-                const Turns *turns, int B, int T, int n_threads)
-{
-    memory->flat_grads = arena_floats(&memory->gradients, params_count(shape));
-    memory->own_sums = NULL;
-    if (turns->n_rounds > 1)
-        memory->own_sums = arena_floats(&memory->gradients, partition->own_count);
-    memory->m = arena_floats(&memory->moments, partition->own_count);
-    memory->v = arena_floats(&memory->moments, partition->own_count);
-    transformer_place(&memory->ws, &memory->activations, &memory->scratch, shape, B, T, n_threads,
-                      true);
-    batch_place(&memory->batch, &memory->scratch, B, T);
-    prefetch_place(&memory->ahead, &memory->scratch, B, T);
-    memory->received = arena_floats(&memory->communication, most_received(partition, turns));
-    memory->sums = arena_place(&memory->communication,
-                               n_square_sums(partition) + turns->n_micro_batches + turns->n_ranks,
-                               sizeof(double));
-}
-
-static Status allocate_memory(TrainerMemory *memory, const ModelShape *shape,
-                              const Partition *partition, const Turns *turns, int B, int T)
-{
-    int n_threads = omp_get_max_threads();
-    *memory = (TrainerMemory){
-        .gradients = arena_start("gradients"),
-        .moments = arena_start("moments"),
-        .activations = arena_start("activations"),
-        .scratch = arena_start("scratch"),
-        .communication = arena_start("communication"),
-    };
-    loop_place(memory, shape, partition, turns, B, T, n_threads);
-    TRY(arena_allocate(&memory->gradients));
-    TRY(arena_allocate(&memory->moments));
-    TRY(arena_allocate(&memory->activations));
-    TRY(arena_allocate(&memory->scratch));
-    TRY(arena_allocate(&memory->communication));
-    loop_place(memory, shape, partition, turns, B, T, n_threads);
-    return OK;
-}
-
-static Status open_data(Trainer *t)
-{
-    const DataConfig *data = &t->config->data;
-    const int V = t->model->shape.vocab_size;
-    const char *sha256 =
-        t->context.tokenizer_sha256[0] != '\0' ? t->context.tokenizer_sha256 : NULL;
-    TRY(mixture_open(&t->mixture, data->sources, data->n_sources, data->seq_len,
-                     (uint64_t)t->config->run.seed, sha256, V));
-    t->data_fingerprint = mixture_fingerprint(t->mixture);
-    if (t->data_fingerprint == NULL)
-        return fail(FAILED, "no memory for the data's fingerprint");
-    return validation_open(&t->validation, t->config, V, sha256);
-}
-
-static Status start_own(Trainer *t, const Checkpoint *resumed)
-{
-    const ModelShape *shape = &t->model->shape;
-    const TrainConfig *train = &t->config->train;
-    TRY(partition_create(&t->partition, shape, t->comm->size, t->comm->rank));
-    t->turns =
-        turns_make(train->global_batch / train->micro_batch, train->sum_groups, t->comm->size);
-    TRY(allocate_memory(&t->memory, shape, &t->partition, &t->turns, train->micro_batch,
-                        t->config->data.seq_len));
-    TRY(params_place(&t->grads, shape, t->memory.flat_grads));
-    TRY(open_data(t));
-    if (resumed == NULL)
-        return OK;
-    TRY(mixture_check_fingerprint(t->mixture, json_object_get(resumed->manifest, "data"),
-                                  resumed->dir));
-    t->progress = resumed->progress;
-    return checkpoint_read(resumed, &t->partition, t->model->params.flat, t->memory.m, t->memory.v);
-}
-
-static void gather_params(Trainer *t)
-{
-    for (int i = 0; i < t->partition.n_buckets; i++) {
-        const Bucket *bucket = &t->partition.buckets[i];
-        comm_all_gather(t->comm, t->model->params.flat + bucket->first, bucket->count);
-    }
-}
-
-Status loop_start(Trainer *out, const LoopContext *context, Model *model, const Checkpoint *resumed)
-{
-    *out = (Trainer){
-        .context = *context,
-        .config = context->config,
-        .comm = context->comm,
-        .model = model,
-        .progress = {.loss = NAN, .grad_norm = NAN, .valid_loss = NAN, .valid_step = -1},
-    };
-    Status status = comm_agree(out->comm, start_own(out, resumed));
-    const CheckpointContext saved = {.config = context->config,
-                                     .tokenizer_sha256 = context->tokenizer_sha256,
-                                     .data_fingerprint = out->data_fingerprint};
-    if (status == OK)
-        status = saver_open(&out->saver, out->comm, context->run_dir, &saved, &out->partition,
-                            model, out->memory.m, out->memory.v);
-    if (status != OK) {
-        loop_release(out);
-        return status;
-    }
-    if (resumed != NULL) {
-        out->saver.saved_step = resumed->progress.step;
-        gather_params(out);
-    }
-    transformer_start(&out->memory.ws, model);
-    return OK;
-}
-
-void loop_release(Trainer *t)
-{
-    saver_close(&t->saver);
-    validation_close(&t->validation);
-    prefetch_stop(t->prefetch);
-    mixture_close(t->mixture);
-    json_decref(t->data_fingerprint);
-    params_release(&t->grads);
-    partition_release(&t->partition);
-    arena_release(&t->memory.gradients);
-    arena_release(&t->memory.moments);
-    arena_release(&t->memory.activations);
-    arena_release(&t->memory.scratch);
-    arena_release(&t->memory.communication);
-    *t = (Trainer){0};
-}
-
-static int64_t step_tokens(const Trainer *t)
-{
-    return (int64_t)t->config->train.global_batch * t->config->data.seq_len;
-}
 
 static bool validation_is_due(const Trainer *t)
 {
@@ -188,13 +35,13 @@ static Status validate(Trainer *t)
     TRY(validation_loss(&loss, &t->validation, t->comm, &t->memory.ws, &t->memory.batch, t->model));
     t->progress.valid_loss = loss;
     t->progress.valid_step = step;
-    return comm_agree(t->comm,
-                      metrics_validation(t->context.metrics, step, step * step_tokens(t), loss));
+    return comm_agree(
+        t->comm, metrics_validation(t->context.metrics, step, step * trainer_step_tokens(t), loss));
 }
 
 static int64_t n_sums(const Trainer *t)
 {
-    return n_square_sums(&t->partition) + t->turns.n_micro_batches + t->turns.n_ranks;
+    return partition_n_blocks(&t->partition) + t->turns.n_micro_batches + t->turns.n_ranks;
 }
 
 static int64_t first_sample(const Trainer *t, int step, int micro_batch)
@@ -227,10 +74,10 @@ static Status batch(Trainer *t, int step, int m)
 static void forward(Trainer *t, int step, int m)
 {
     TrainerMemory *mem = &t->memory;
-    float scale = 1.0f / (float)step_tokens(t);
+    float scale = 1.0f / (float)trainer_step_tokens(t);
     stall_phase("forward", step);
     transformer_forward(&mem->ws, t->model, t->batch->inputs, NULL);
-    mem->sums[n_square_sums(&t->partition) + m] =
+    mem->sums[partition_n_blocks(&t->partition) + m] =
         transformer_loss(&mem->ws, t->model, t->batch->targets, scale, &t->grads);
 }
 
@@ -287,7 +134,7 @@ static double sum_up(const double *values, int64_t count)
 static void measure(Trainer *t, StepReport *report)
 {
     double *squares = t->memory.sums;
-    const int64_t n_squares = n_square_sums(&t->partition);
+    const int64_t n_squares = partition_n_blocks(&t->partition);
     int64_t first_block = 0;
     for (int i = 0; i < t->partition.n_buckets; i++) {
         const Bucket *bucket = &t->partition.buckets[i];
@@ -301,7 +148,8 @@ static void measure(Trainer *t, StepReport *report)
     for (int rank = 0; rank < t->comm->size; rank++)
         report->data_wait_s = fmax(report->data_wait_s, waits[rank]);
     report->grad_norm = sqrt(sum_up(squares, n_squares));
-    report->loss = sum_up(squares + n_squares, t->turns.n_micro_batches) / (double)step_tokens(t);
+    report->loss =
+        sum_up(squares + n_squares, t->turns.n_micro_batches) / (double)trainer_step_tokens(t);
 }
 
 // Runs this rank's micro-batches of a step alone: their losses, norms and the rank go to their
@@ -319,7 +167,7 @@ static Status trace_own(Trainer *t, int step, double *traced)
             TRY(batch(t, step, m));
             forward(t, step, m);
             backward(t, step);
-            traced[m] = squares[n_square_sums(&t->partition) + m] /
+            traced[m] = squares[partition_n_blocks(&t->partition) + m] /
                         (double)(t->memory.batch.B * t->memory.batch.T);
             clip_sum_squares(squares, t->memory.flat_grads, t->grads.count);
             traced[n + m] = sqrt(sum_up(squares, clip_n_blocks(t->grads.count)));
@@ -399,7 +247,7 @@ static void update(Trainer *t, const StepReport *report)
                      t->memory.v + bucket->moments_first, own_sum(t, bucket), bucket->own_count,
                      &optim->adamw, report->lr, scale, n_updates);
     }
-    gather_params(t);
+    partition_gather(&t->partition, t->comm, t->model->params.flat);
 }
 
 // STOPPED after a whole step, too, if a stop is asked for.
@@ -408,7 +256,7 @@ static Status train_step(Trainer *t, int step)
     const double start_s = log_seconds(), waited_s = prefetch_wait_s(t->prefetch);
     StepReport report = {
         .step = step,
-        .tokens = step * step_tokens(t),
+        .tokens = step * trainer_step_tokens(t),
         .lr = schedule_lr(&t->config->optim.schedule, step),
     };
     memset(t->memory.sums, 0, (size_t)n_sums(t) * sizeof(double));

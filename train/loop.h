@@ -1,9 +1,6 @@
-// The training loop: owns the state of a run on this rank and takes its steps.
+// The training loop: takes the steps of a trainer.
 //
-//     Trainer trainer;
-//     TRY(loop_start(&trainer, &context, &model, NULL));  // places memory, opens data; collective
-//     status = loop_run(&trainer);                        // validate, step, step, ..., validate
-//     loop_release(&trainer);
+//     status = loop_run(&trainer);              // validate, step, step, ..., validate; collective
 //
 // A step, in train/loop.c, reads as seven calls: batch, forward, backward, reduce, guard, update,
 // report. The global batch is G sequences; micro-batch m of step s is samples (s - 1) G + m B .. of
@@ -11,74 +8,12 @@
 #ifndef MHA2MLA_TRAIN_LOOP_H
 #define MHA2MLA_TRAIN_LOOP_H
 
-#include "base/arena.h"
-#include "data/batch.h"
-#include "data/mixture.h"
-#include "data/prefetch.h"
-#include "model/transformer.h"
-#include "train/comm.h"
-#include "train/config.h"
-#include "train/metrics.h"
-#include "train/partition.h"
-#include "train/saver.h"
-#include "train/turns.h"
-#include "train/validation.h"
-
-// What a rank holds besides the model, placed twice: to measure and to use.
-typedef struct TrainerMemory {
-    Arena gradients, moments, activations, scratch, communication;
-    float *flat_grads; // [params_count] of a group of micro-batches
-    float *own_sums;   // [partition.own_count] of the step; NULL: in flat_grads, of one round
-    float *m, *v;      // [partition.own_count]
-    float *received;   // [of the largest bucket]
-    double *sums;      // [n_sums], see below
-    Workspace ws;
-    Batch batch; // of validation
-    PrefetchMemory ahead;
-} TrainerMemory;
-
-// What the loop borrows from the run.
-typedef struct LoopContext {
-    const Config *config;
-    const Comm *comm;
-    const char *run_dir;
-    const char *tokenizer_sha256; // "": not known
-    Metrics *metrics;             // its file is rank 0's alone
-} LoopContext;
-
-typedef struct Trainer {
-    LoopContext context;
-    const Config *config; // borrowed, as in the context
-    const Comm *comm;     // borrowed, likewise
-    Model *model;         // borrowed; trained in place
-    Partition partition;
-    Turns turns;
-    TrainerMemory memory;
-    Params grads;
-    Mixture *mixture;
-    Prefetch *prefetch; // reads the mixture while loop_run() is at work
-    const Batch *batch; // borrowed from it: the micro-batch at hand
-    Validation validation;
-    json_t *data_fingerprint; // owned
-    Saver saver;
-    Progress progress;
-} Trainer;
-
-// Places everything with measuring arenas, or with allocated ones.
-void loop_place(TrainerMemory *memory, const ModelShape *shape, const Partition *partition,
-                const Turns *turns, int B, int T, int n_threads);
-
-// Starts at the beginning with `model` as it is, or, with a checkpoint, where that is: then the
-// model's parameters are read here. BAD_INPUT if the checkpoint's data are not the config's.
-Status loop_start(Trainer *out, const LoopContext *context, Model *model,
-                  const Checkpoint *resumed);
+#include "train/trainer.h"
 
 // Trains to config->train.steps, saving checkpoints as configured and at the end. STOPPED, with the
 // cause as text, if a stop was asked for (train/stop.h) and the state is saved. FAILED with step,
 // rank and samples named if a loss or gradient is not finite; the weights are then those before the
 // step.
 Status loop_run(Trainer *trainer);
-
-void loop_release(Trainer *trainer);
 
 #endif

@@ -1,7 +1,6 @@
 #include "train/partition.h"
 
 #include "model/params.h"
-#include "train/comm.h"
 
 #include <stdlib.h>
 
@@ -40,6 +39,20 @@ Status partition_create(Partition *out, const ModelShape *shape, int n_ranks, in
     CHECK(partition.n_buckets <= most, "%d buckets", partition.n_buckets);
     *out = partition;
     return OK;
+}
+
+void partition_gather(const Partition *partition, const Comm *comm, float *flat)
+{
+    for (int i = 0; i < partition->n_buckets; i++)
+        comm_all_gather(comm, flat + partition->buckets[i].first, partition->buckets[i].count);
+}
+
+int64_t partition_n_blocks(const Partition *partition)
+{
+    int64_t n = 0;
+    for (int i = 0; i < partition->n_buckets; i++)
+        n += (partition->buckets[i].count + COMM_SHARE_BLOCK - 1) / COMM_SHARE_BLOCK;
+    return n;
 }
 
 void partition_release(Partition *partition)

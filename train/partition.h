@@ -4,14 +4,15 @@
 //
 //     Partition partition;
 //     TRY(partition_create(&partition, &shape, comm.size, comm.rank));
-//     for (int i = 0; i < partition.n_buckets; i++)
-//         comm_all_gather(&comm, params + partition.buckets[i].first, partition.buckets[i].count);
+//     ... update the shares ...
+//     partition_gather(&partition, &comm, params.flat);
 //     partition_release(&partition);
 #ifndef MHA2MLA_TRAIN_PARTITION_H
 #define MHA2MLA_TRAIN_PARTITION_H
 
 #include "base/status.h"
 #include "model/shape.h"
+#include "train/comm.h"
 
 #include <stdint.h>
 
@@ -28,6 +29,12 @@ typedef struct Partition {
 } Partition;
 
 Status partition_create(Partition *out, const ModelShape *shape, int n_ranks, int rank);
+// Every rank's shares of the flat vector to all. Collective.
+void partition_gather(const Partition *partition, const Comm *comm, float *flat);
+
+// Blocks of COMM_SHARE_BLOCK floats, bucket by bucket.
+int64_t partition_n_blocks(const Partition *partition);
+
 void partition_release(Partition *partition);
 
 #endif

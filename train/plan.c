@@ -8,8 +8,8 @@
 #include "model/head.h"
 #include "model/hf.h"
 #include "train/blas.h"
-#include "train/loop.h"
 #include "train/partition.h"
+#include "train/trainer.h"
 
 #include <string.h>
 #include <sys/resource.h>
@@ -98,8 +98,8 @@ static Status measure_training(Plan *plan, const Config *config)
     const TrainConfig *train = &config->train;
     Turns turns =
         turns_make(train->global_batch / train->micro_batch, train->sum_groups, plan->n_ranks);
-    loop_place(&memory, &plan->shape, &partition, &turns, train->micro_batch, config->data.seq_len,
-               plan->n_threads);
+    trainer_place(&memory, &plan->shape, &partition, &turns, train->micro_batch,
+                  config->data.seq_len, plan->n_threads);
     partition_release(&partition);
     plan->parameters = model_bytes(&plan->shape);
     plan->gradients = memory.gradients.peak_bytes;

@@ -4,7 +4,7 @@
 //     if (is_found) {
 //         TRY(resume_check(&checkpoint, &config, &shape));
 //         TRY(checkpoint_create_model(&model, &checkpoint));
-//         ... loop_start() reads the numbers ...
+//         ... trainer_start() reads the numbers ...
 //     }
 //     checkpoint_close(&checkpoint);
 #ifndef MHA2MLA_TRAIN_RESUME_H
