@@ -349,7 +349,8 @@ refuses_setting "data.seq_len is 65, more than model.init.max_position_embedding
 refuses_setting "data.seq_len is 65, more than max_position_embeddings 64 of $small" \
     $base --data.seq_len=65
 refuses_setting "run.name is 'a/b', which names no directory in run.dir" --run.name=a/b
-refuses 2 "runs/small: there is a run already; remove it or set --run.name" train config.yaml --resume=never
+refuses 2 "runs/small: there is a run already; remove it or set --run.name" \
+    train config.yaml --resume never
 refuses 1 "text.txt: directory cannot be made: a file has this name" \
     train config.yaml --run.dir=text.txt
 
@@ -385,7 +386,7 @@ breaks_off 1 "validation loss is nan over" train config.yaml --run.name=huge \
 ranks_refuse 2 2 "train: unknown option --zzz" train config.yaml --zzz
 ranks_refuse 2 2 "gives 1 micro-batches for 2 ranks; use at most 1 ranks or a smaller micro_batch" \
     train config.yaml --run.name=new --train.micro_batch=4
-ranks_refuse 2 2 "runs/small: there is a run already" train config.yaml --resume=never
+ranks_refuse 2 2 "runs/small: there is a run already" train config.yaml --resume never
 ranks_refuse 2 2 "other.h5: made with tokenizer" train config.yaml --run.name=two \
     "--data.sources=[{name: ships, shards: [other.h5]}]"
 ranks_refuse 2 2 "none: not a directory with a Hugging Face model" eval none --perplexity shard.h5
@@ -427,7 +428,7 @@ printf '{"step":1,"tokens":64,"lo' >run/metrics.jsonl # a run that is still writ
 
 # ---- nobody takes the output -------------------------------------------------------------------
 
-refuses 2 "text.txt: not a model directory, a .safetensors file, a token shard (.h5)" \
+refuses 2 "text.txt: not a directory of a model, run or checkpoint, nor a .safetensors file" \
     inspect text.txt
 for words in --help --version "inspect $gqa" "inspect shard.h5" "compare runs/small" \
     "eval $small --perplexity shard.h5" "train config.yaml --run.name=new --dry-run" \
