@@ -1,116 +1,221 @@
 // The query heads of a group share keys and values, so their tiles are stacked: one product of
-// G * QUERIES rows instead of G small ones. Row r of a stacked tile is head r / n of the group at
-// position q0 + r % n, where n is the number of positions in the tile.
+// G * queries rows instead of G small ones. Row r of a stacked tile is head r / n of the group at
+// position q0 + r % n, where n is the number of positions in the tile. Queries are scaled by
+// 1 / sqrt(E) as they are packed.
 //
-// Forward is parallel over (sequence, KV head, query tile). Backward is parallel over (sequence,
-// KV head): the gradients of its keys, values and queries then have one writer, and their sums one
-// order. Products inside a parallel region run on one OpenBLAS thread.
+// Everything a product reads is packed once per call: keys and values into tiles, transposed where
+// a product wants their columns. Both directions then share out small items: forward query tiles;
+// backward every n_parts-th key tile of a KV head, which writes its own keys' and values' gradients
+// and its part of the queries'. The parts are fixed by the shape and added up in their order, so
+// the bits do not depend on the number of threads.
 #include "model/attention.h"
 
 #include "base/simd.h"
+#include "model/tile.h"
 #include "model/vexp.h"
 
-#include <cblas.h>
 #include <math.h>
 #include <omp.h>
 #include <string.h>
 
-enum { KEYS = 128, STACKED_ROWS = 192, LEAST_QUERIES = 16 };
+// Tiles of scores lie in the second cache with what they are made of; backward has two of them.
+enum { KEYS = 96, FORWARD_ROWS = 384, BACKWARD_ROWS = 192, LEAST_QUERIES = 16, LEAST_ITEMS = 8 };
 
 static int min_int(int a, int b)
 {
     return a < b ? a : b;
 }
 
-// Positions of a query tile: about STACKED_ROWS rows with the group's heads stacked.
-static int queries_per_tile(const AttentionDims *dims)
+static int divide_up(int a, int b)
 {
-    int queries = STACKED_ROWS / (dims->H / dims->K) / 16 * 16;
-    return queries < LEAST_QUERIES ? LEAST_QUERIES : min_int(queries, KEYS);
+    return (a + b - 1) / b;
 }
 
-typedef struct Tile {
-    float *scores;   // [G n, KEYS]
-    float *d_scores; // [G n, KEYS], backward
-    float *q;        // [G n, E], forward
-    float *out;      // [G n, E], forward
-    float *row_max;  // [G n], forward
-    float *row_sum;  // [G n], forward
-    // Backward: the whole sequence's stacked tiles, one after another.
-    float *all_q;     // [G T, E]
-    float *all_d_out; // [G T, E]
-    float *all_dq;    // [G T, E]
-    float *lse;       // [G T]
-    float *delta;     // [G T] sum of d_out * out
-} Tile;
+typedef struct Layout {
+    AttentionDims dims;
+    int G, width;      // heads of a group; floats of a packed row: E and padding
+    int queries, rows; // positions of a query tile; its stacked rows
+    int n_query_tiles, n_key_tiles;
+    int n_parts;        // backward
+    int row, out_row;   // floats of a token in qkv and in out
+    int64_t key_tile;   // floats of a packed tile of keys or values
+    int64_t group_rows; // floats of all packed query rows of a KV head
+} Layout;
 
-// Lays a thread's scratch out; returns its length in floats.
-static int64_t place_tile(Tile *tile, float *scratch, const AttentionDims *d, bool is_training)
+static Layout find_layout(const AttentionDims *d, int stacked_rows)
 {
-    int64_t G = d->H / d->K, rows = G * queries_per_tile(d), all = G * d->T;
-    struct {
+    int G = d->H / d->K, queries = stacked_rows / G / 16 * 16;
+    queries = queries < LEAST_QUERIES ? LEAST_QUERIES : queries;
+    queries = min_int(queries, d->T);
+    int width = tile_padded(d->E), n_key_tiles = divide_up(d->T, KEYS);
+    return (Layout){
+        .dims = *d,
+        .G = G,
+        .width = width,
+        .queries = queries,
+        .rows = G * queries,
+        .n_query_tiles = divide_up(d->T, queries),
+        .n_key_tiles = n_key_tiles,
+        .n_parts = min_int(n_key_tiles, divide_up(LEAST_ITEMS, d->K)),
+        .row = attention_row(d),
+        .out_row = d->H * d->E,
+        .key_tile = (int64_t)KEYS * width,
+        .group_rows = (int64_t)G * d->T * width,
+    };
+}
+
+typedef struct Scratch {
+    // All threads: key tiles [B K, n_key_tiles], query rows [B K, G T].
+    float *k_columns, *v_columns; // tiles [E, KEYS]; v_columns: backward
+    float *k_rows, *v_rows;       // tiles [KEYS, width]; k_rows: backward, v_rows: forward
+    float *q, *d_out;             // [width] each row, backward
+    float *d_q;                   // [B K, n_parts, G T, width], backward
+    float *lse, *delta;           // backward; delta: sum of d_out * out
+    // Each thread its own.
+    float *scores, *d_scores; // [rows, KEYS]; d_scores: backward
+    float *tile_q, *tile_out; // [rows, width], forward
+    float *row_max, *row_sum; // [rows], forward
+    float *tile_dk, *tile_dv; // [KEYS, width], backward
+} Scratch;
+
+// Lays the scratch of one direction out as thread `thread` of n_threads sees it; returns its length
+// in floats.
+static int64_t place_scratch(Scratch *s, float *scratch, const Layout *x, int thread, int n_threads,
+                             bool is_backward)
+{
+    int64_t heads = (int64_t)x->dims.B * x->dims.K, keys = heads * x->n_key_tiles * x->key_tile;
+    int64_t all_rows = heads * x->group_rows, all_queries = heads * x->G * x->dims.T;
+    int64_t scores = (int64_t)x->rows * KEYS, tile_rows = (int64_t)x->rows * x->width;
+    const struct {
         float **field;
-        int64_t count;
-        bool training_only;
+        int64_t forward, backward; // floats, 0: not there
+        bool is_shared;
     } parts[] = {
-        {&tile->scores, rows * KEYS, false}, {&tile->q, rows * d->E, false},
-        {&tile->out, rows * d->E, false},    {&tile->row_max, rows, false},
-        {&tile->row_sum, rows, false},       {&tile->d_scores, rows * KEYS, true},
-        {&tile->all_q, all * d->E, true},    {&tile->all_d_out, all * d->E, true},
-        {&tile->all_dq, all * d->E, true},   {&tile->lse, all, true},
-        {&tile->delta, all, true},
+        {&s->k_columns, keys, keys, true},
+        {&s->v_columns, 0, keys, true},
+        {&s->k_rows, 0, keys, true},
+        {&s->v_rows, keys, 0, true},
+        {&s->q, 0, all_rows, true},
+        {&s->d_out, 0, all_rows, true},
+        {&s->lse, 0, all_queries, true},
+        {&s->delta, 0, all_queries, true},
+        {&s->d_q, 0, x->n_parts * all_rows, true},
+        {&s->scores, scores, scores, false},
+        {&s->d_scores, 0, scores, false},
+        {&s->tile_q, tile_rows, 0, false},
+        {&s->tile_out, tile_rows, 0, false},
+        {&s->row_max, x->rows, 0, false},
+        {&s->row_sum, x->rows, 0, false},
+        {&s->tile_dk, 0, x->key_tile, false},
+        {&s->tile_dv, 0, x->key_tile, false},
     };
     int64_t used = 0;
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        int64_t count = is_backward ? parts[i].backward : parts[i].forward;
+        int64_t padded = (count + 15) / 16 * 16; // whole cache lines
         *parts[i].field = NULL;
-        if (parts[i].training_only && !is_training)
-            continue;
-        if (scratch != NULL)
-            *parts[i].field = scratch + used;
-        used += (parts[i].count + 15) / 16 * 16;
+        if (scratch != NULL && count > 0)
+            *parts[i].field = scratch + used + (parts[i].is_shared ? 0 : thread * padded);
+        used += padded * (parts[i].is_shared ? 1 : n_threads);
     }
     return used;
 }
 
 int64_t attention_scratch_floats(const AttentionDims *dims, int n_threads, bool is_training)
 {
-    Tile tile;
-    return n_threads * place_tile(&tile, NULL, dims, is_training);
+    Layout x = find_layout(dims, FORWARD_ROWS);
+    Scratch s;
+    int64_t forward = place_scratch(&s, NULL, &x, 0, n_threads, false);
+    x = find_layout(dims, BACKWARD_ROWS);
+    int64_t backward = is_training ? place_scratch(&s, NULL, &x, 0, n_threads, true) : 0;
+    return forward > backward ? forward : backward;
 }
 
-// Copies the group's rows of one tile: packed [G n, E] <- strided heads of n tokens.
-static void pack_heads(float *packed, const float *strided, int64_t row, int n, int G, int E)
+// Rows of n tokens -> rows of a tile, times `scale`.
+HOT static void pack_rows(float *restrict packed, const float *restrict strided, int64_t row, int n,
+                          const Layout *x, float scale)
 {
-    for (int g = 0; g < G; g++)
+    int E = x->dims.E, width = x->width;
+    for (int i = 0; i < n; i++) {
+        for (int e = 0; e < E; e++)
+            packed[(int64_t)i * width + e] = scale * strided[i * row + e];
+        for (int e = E; e < width; e++)
+            packed[(int64_t)i * width + e] = 0;
+    }
+}
+
+// Rows of n tokens -> columns of a tile [E, KEYS].
+HOT static void pack_columns(float *restrict packed, const float *restrict strided, int64_t row,
+                             int n, const Layout *x)
+{
+    for (int e = 0; e < x->dims.E; e++) {
         for (int i = 0; i < n; i++)
-            memcpy(packed + ((int64_t)g * n + i) * E, strided + i * row + (int64_t)g * E,
-                   (size_t)E * sizeof(float));
+            packed[(int64_t)e * KEYS + i] = strided[i * row + e];
+        for (int i = n; i < KEYS; i++)
+            packed[(int64_t)e * KEYS + i] = 0;
+    }
 }
 
-static void unpack_heads(float *strided, const float *packed, int64_t row, int n, int G, int E)
+// Packs the group's heads of the query tile at q0, head under head.
+static void pack_group(float *packed, const float *heads, int64_t row, int n, const Layout *x,
+                       float scale)
 {
-    for (int g = 0; g < G; g++)
-        for (int i = 0; i < n; i++)
-            memcpy(strided + i * row + (int64_t)g * E, packed + ((int64_t)g * n + i) * E,
-                   (size_t)E * sizeof(float));
+    for (int g = 0; g < x->G; g++)
+        pack_rows(packed + (int64_t)g * n * x->width, heads + (int64_t)g * x->dims.E, row, n, x,
+                  scale);
 }
 
-// scores [rows, keys] = q k^T
-static void multiply_scores(float *scores, const float *q, const float *k, int ldk, int rows,
-                            int keys, int E)
+// What an item works on: a KV head of a sequence.
+typedef struct Head {
+    int64_t index;       // of B K
+    int64_t first_token; // of N
+    int64_t q, k, v;     // its columns in a row of qkv; q: the group's first head
+    int64_t lse;         // the group's first column of lse
+    int64_t out;         // and of out
+} Head;
+
+static Head find_head(const Layout *x, int index)
 {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, keys, E, 1.0f, q, E, k, ldk, 0.0f,
-                scores, KEYS);
+    const AttentionDims *d = &x->dims;
+    int64_t kv_head = index % d->K;
+    return (Head){
+        .index = index,
+        .first_token = (int64_t)(index / d->K) * d->T,
+        .q = kv_head * x->G * d->E,
+        .k = (d->H + kv_head) * d->E,
+        .v = (d->H + d->K + kv_head) * d->E,
+        .lse = kv_head * x->G,
+        .out = kv_head * x->G * d->E,
+    };
+}
+
+static int64_t key_tile_at(const Layout *x, const Head *head, int i)
+{
+    return (head->index * x->n_key_tiles + i) * x->key_tile;
+}
+
+static void pack_key_tile(const Scratch *s, const float *qkv, const Layout *x, const Head *head,
+                          int i, bool is_backward)
+{
+    int n = min_int(KEYS, x->dims.T - i * KEYS);
+    int64_t at = key_tile_at(x, head, i);
+    const float *tokens = qkv + (head->first_token + (int64_t)i * KEYS) * x->row;
+    pack_columns(s->k_columns + at, tokens + head->k, x->row, n, x);
+    if (is_backward) {
+        pack_columns(s->v_columns + at, tokens + head->v, x->row, n, x);
+        pack_rows(s->k_rows + at, tokens + head->k, x->row, n, x, 1.0f);
+    } else {
+        pack_rows(s->v_rows + at, tokens + head->v, x->row, n, x, 1.0f);
+    }
 }
 
 // One row of a score tile -> unnormalized probabilities, masked ones 0; returns their sum.
-static inline float exponentiate_row(float *restrict s, int visible, int keys, float scale,
-                                     float max)
+static inline float exponentiate_row(float *restrict s, int visible, int keys, float max)
 {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int j = 0; j < visible; j++) {
-        s[j] = vexp(s[j] * scale - max);
+        s[j] = vexp(s[j] - max);
         sum += s[j];
     }
     for (int j = visible; j < keys; j++)
@@ -121,8 +226,8 @@ static inline float exponentiate_row(float *restrict s, int visible, int keys, f
 // Online softmax of one tile: turns scores into probabilities relative to the rows' running maxima
 // and rescales what the earlier tiles left in out and row_sum.
 HOT static void softmax_tile(float *restrict scores, float *restrict out, float *restrict row_max,
-                             float *restrict row_sum, int rows, int n, int keys, int E, int q0,
-                             int k0, float scale)
+                             float *restrict row_sum, int rows, int n, int keys, int width, int q0,
+                             int k0)
 {
     for (int r = 0; r < rows; r++) {
         float *s = scores + (int64_t)r * KEYS;
@@ -132,110 +237,113 @@ HOT static void softmax_tile(float *restrict scores, float *restrict out, float 
 #pragma omp simd reduction(max : max)
         for (int j = 0; j < visible; j++)
             max = s[j] > max ? s[j] : max;
-        max *= scale;
         if (max > row_max[r]) {
             float shrink = vexp(row_max[r] - max);
             row_max[r] = max;
             row_sum[r] *= shrink;
 #pragma omp simd
-            for (int e = 0; e < E; e++)
-                out[(int64_t)r * E + e] *= shrink;
+            for (int e = 0; e < width; e++)
+                out[(int64_t)r * width + e] *= shrink;
         }
-        row_sum[r] += exponentiate_row(s, visible > 0 ? visible : 0, keys, scale, row_max[r]);
+        row_sum[r] += exponentiate_row(s, visible > 0 ? visible : 0, keys, row_max[r]);
     }
 }
 
-HOT static void finish_rows(float *restrict out, const float *restrict row_sum, int rows, int E)
+HOT static void finish_tile(float *out, float *lse, const Scratch *s, const Layout *x, int n)
 {
-    for (int r = 0; r < rows; r++) {
-        float inverse = 1.0f / row_sum[r];
-#pragma omp simd
+    int E = x->dims.E;
+    for (int r = 0; r < x->G * n; r++) {
+        float inverse = 1.0f / s->row_sum[r];
+        const float *from = s->tile_out + (int64_t)r * x->width;
+        float *to = out + (int64_t)(r % n) * x->out_row + (int64_t)(r / n) * E;
         for (int e = 0; e < E; e++)
-            out[(int64_t)r * E + e] *= inverse;
+            to[e] = from[e] * inverse;
+        lse[(int64_t)(r % n) * x->dims.H + r / n] = s->row_max[r] + logf(s->row_sum[r]);
     }
 }
 
-// One query tile of one KV head of one sequence. qkv, out and lse point at the sequence.
-static void forward_tile(float *out, float *lse, const float *qkv, const Tile *tile,
-                         const AttentionDims *d, int kv_head, int q0)
+static void forward_tile(float *out, float *lse, const float *qkv, const Scratch *s,
+                         const Layout *x, const Head *head, int q0)
 {
-    int G = d->H / d->K, E = d->E, row = attention_row(d), width = d->H * E;
-    int n = min_int(queries_per_tile(d), d->T - q0), rows = G * n;
-    float scale = 1.0f / sqrtf((float)E);
-    const float *k = qkv + (int64_t)width + (int64_t)kv_head * E, *v = k + (int64_t)d->K * E;
-
-    pack_heads(tile->q, qkv + (int64_t)q0 * row + (int64_t)kv_head * G * E, row, n, G, E);
-    memset(tile->out, 0, (size_t)rows * (size_t)E * sizeof(float));
+    int n = min_int(x->queries, x->dims.T - q0), rows = x->G * n;
+    int64_t token = head->first_token + q0;
+    pack_group(s->tile_q, qkv + token * x->row + head->q, x->row, n, x,
+               1.0f / sqrtf((float)x->dims.E));
+    memset(s->tile_out, 0, (size_t)rows * (size_t)x->width * sizeof(float));
     for (int r = 0; r < rows; r++) {
-        tile->row_max[r] = -INFINITY;
-        tile->row_sum[r] = 0;
+        s->row_max[r] = -INFINITY;
+        s->row_sum[r] = 0;
     }
     for (int k0 = 0; k0 < q0 + n; k0 += KEYS) {
         int keys = min_int(KEYS, q0 + n - k0);
-        multiply_scores(tile->scores, tile->q, k + (int64_t)k0 * row, row, rows, keys, E);
-        softmax_tile(tile->scores, tile->out, tile->row_max, tile->row_sum, rows, n, keys, E, q0,
-                     k0, scale);
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, E, keys, 1.0f, tile->scores,
-                    KEYS, v + (int64_t)k0 * row, row, 1.0f, tile->out, E);
+        int64_t at = key_tile_at(x, head, k0 / KEYS);
+        tile_multiply(s->scores, KEYS, s->tile_q, x->width, s->k_columns + at, KEYS, rows, keys,
+                      x->dims.E, false);
+        softmax_tile(s->scores, s->tile_out, s->row_max, s->row_sum, rows, n, keys, x->width, q0,
+                     k0);
+        tile_multiply(s->tile_out, x->width, s->scores, KEYS, s->v_rows + at, x->width, rows,
+                      x->dims.E, keys, true);
     }
-    finish_rows(tile->out, tile->row_sum, rows, E);
-    unpack_heads(out + (int64_t)q0 * width + (int64_t)kv_head * G * E, tile->out, width, n, G, E);
-    for (int r = 0; r < rows; r++)
-        lse[(int64_t)(q0 + r % n) * d->H + kv_head * G + r / n] =
-            tile->row_max[r] + logf(tile->row_sum[r]);
+    finish_tile(out + token * x->out_row + head->out, lse + token * x->dims.H + head->lse, s, x, n);
 }
 
 void attention_forward(float *out, float *lse, const float *qkv, float *scratch,
-                       const AttentionDims *d)
+                       const AttentionDims *dims)
 {
-    int queries = queries_per_tile(d), n_tiles = (d->T + queries - 1) / queries;
-    int64_t row = attention_row(d);
+    const Layout x = find_layout(dims, FORWARD_ROWS);
+    int n_heads = dims->B * dims->K;
 #pragma omp parallel
     {
-        Tile tile;
-        int64_t size = place_tile(&tile, scratch, d, false);
-        place_tile(&tile, scratch + omp_get_thread_num() * size, d, false);
-#pragma omp for collapse(3) schedule(dynamic)
-        for (int b = 0; b < d->B; b++)
-            for (int kv_head = 0; kv_head < d->K; kv_head++)
-                for (int i = 0; i < n_tiles; i++) {
-                    // The last tiles see the most keys: start with them.
-                    int q0 = (n_tiles - 1 - i) * queries;
-                    int64_t first = (int64_t)b * d->T;
-                    forward_tile(out + first * d->H * d->E, lse + first * d->H, qkv + first * row,
-                                 &tile, d, kv_head, q0);
-                }
+        Scratch s;
+        place_scratch(&s, scratch, &x, omp_get_thread_num(), omp_get_num_threads(), false);
+#pragma omp for collapse(2) schedule(static)
+        for (int h = 0; h < n_heads; h++)
+            for (int i = 0; i < x.n_key_tiles; i++) {
+                Head head = find_head(&x, h);
+                pack_key_tile(&s, qkv, &x, &head, i, false);
+            }
+#pragma omp for collapse(2) schedule(dynamic)
+        for (int h = 0; h < n_heads; h++)
+            for (int i = 0; i < x.n_query_tiles; i++) {
+                Head head = find_head(&x, h);
+                // The last tiles see the most keys: start with them.
+                forward_tile(out, lse, qkv, &s, &x, &head, (x.n_query_tiles - 1 - i) * x.queries);
+            }
     }
 }
 
-// Packs the group's queries and output gradients tile by tile, with lse and delta beside them.
-static void pack_sequence(const Tile *tile, const float *d_out, const float *out, const float *lse,
-                          const float *qkv, const AttentionDims *d, int kv_head)
+HOT static float dot(const float *restrict a, const float *restrict b, int count)
 {
-    int G = d->H / d->K, E = d->E, row = attention_row(d), width = d->H * E;
-    int queries = queries_per_tile(d);
-    for (int q0 = 0; q0 < d->T; q0 += queries) {
-        int n = min_int(queries, d->T - q0);
-        int64_t at = (int64_t)G * q0, heads = (int64_t)kv_head * G * E;
-        pack_heads(tile->all_q + at * E, qkv + (int64_t)q0 * row + heads, row, n, G, E);
-        pack_heads(tile->all_d_out + at * E, d_out + (int64_t)q0 * width + heads, width, n, G, E);
-        for (int r = 0; r < G * n; r++) {
-            int64_t token = q0 + r % n;
-            const float *o = out + token * width + heads + (int64_t)(r / n) * E;
-            const float *g = tile->all_d_out + (at + r) * E;
-            float delta = 0;
-            for (int e = 0; e < E; e++)
-                delta += o[e] * g[e];
-            tile->delta[at + r] = delta;
-            tile->lse[at + r] = lse[token * d->H + kv_head * G + r / n];
-        }
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int i = 0; i < count; i++)
+        sum += a[i] * b[i];
+    return sum;
+}
+
+// Packs the group's queries and output gradients of one query tile, with lse and delta beside them.
+static void pack_query_tile(const Scratch *s, const float *d_out, const float *out,
+                            const float *lse, const float *qkv, const Layout *x, const Head *head,
+                            int q0)
+{
+    int n = min_int(x->queries, x->dims.T - q0), E = x->dims.E, H = x->dims.H;
+    int64_t token = head->first_token + q0, stacked = (int64_t)x->G * q0;
+    int64_t at = head->index * x->group_rows + stacked * x->width;
+    int64_t at_row = head->index * x->G * x->dims.T + stacked;
+    pack_group(s->q + at, qkv + token * x->row + head->q, x->row, n, x, 1.0f / sqrtf((float)E));
+    pack_group(s->d_out + at, d_out + token * x->out_row + head->out, x->out_row, n, x, 1.0f);
+    for (int r = 0; r < x->G * n; r++) {
+        const float *o = out + (token + r % n) * x->out_row + head->out + (int64_t)(r / n) * E;
+        const float *g = s->d_out + at + (int64_t)r * x->width;
+        s->delta[at_row + r] = dot(o, g, E);
+        s->lse[at_row + r] = lse[(token + r % n) * H + head->lse + r / n];
     }
 }
 
-// scores -> probabilities, d_scores -> gradient of the unscaled scores.
+// scores -> probabilities, d_scores -> gradient of the scaled scores.
 HOT static void softmax_backward_tile(float *restrict scores, float *restrict d_scores,
                                       const float *restrict lse, const float *restrict delta,
-                                      int rows, int n, int keys, int q0, int k0, float scale)
+                                      int rows, int n, int keys, int q0, int k0)
 {
     for (int r = 0; r < rows; r++) {
         float *s = scores + (int64_t)r * KEYS, *ds = d_scores + (int64_t)r * KEYS;
@@ -245,70 +353,106 @@ HOT static void softmax_backward_tile(float *restrict scores, float *restrict d_
         float row_lse = lse[r], row_delta = delta[r];
 #pragma omp simd
         for (int j = 0; j < visible; j++) {
-            s[j] = vexp(s[j] * scale - row_lse);
-            ds[j] = s[j] * (ds[j] - row_delta) * scale;
+            s[j] = vexp(s[j] - row_lse);
+            ds[j] = s[j] * (ds[j] - row_delta);
         }
         for (int j = visible; j < keys; j++)
             s[j] = ds[j] = 0;
     }
 }
 
-// One tile of keys against all query tiles that see it.
-static void backward_keys(float *d_qkv, const float *qkv, const Tile *tile, const AttentionDims *d,
-                          int kv_head, int k0)
+static void unpack_rows(float *strided, const float *packed, int64_t row, int n, const Layout *x)
 {
-    int G = d->H / d->K, E = d->E, row = attention_row(d);
-    int queries = queries_per_tile(d), keys = min_int(KEYS, d->T - k0);
-    float scale = 1.0f / sqrtf((float)E);
-    int64_t key_column = (int64_t)(d->H + kv_head) * E, value_column = key_column + d->K * E;
-    const float *k = qkv + k0 * (int64_t)row + key_column;
-    const float *v = qkv + k0 * (int64_t)row + value_column;
-    float *dk = d_qkv + k0 * (int64_t)row + key_column;
-    float *dv = d_qkv + k0 * (int64_t)row + value_column;
+    for (int i = 0; i < n; i++)
+        memcpy(strided + i * row, packed + (int64_t)i * x->width,
+               (size_t)x->dims.E * sizeof(float));
+}
 
-    int first = k0 / queries * queries;
-    for (int q0 = first; q0 < d->T; q0 += queries) {
-        int n = min_int(queries, d->T - q0), rows = G * n;
-        int64_t at = (int64_t)G * q0;
-        const float *q = tile->all_q + at * E, *d_out = tile->all_d_out + at * E;
-        float add = q0 == first ? 0.0f : 1.0f;
-        multiply_scores(tile->scores, q, k, row, rows, keys, E);
-        multiply_scores(tile->d_scores, d_out, v, row, rows, keys, E);
-        softmax_backward_tile(tile->scores, tile->d_scores, tile->lse + at, tile->delta + at, rows,
-                              n, keys, q0, k0, scale);
-        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, keys, E, rows, 1.0f, tile->scores,
-                    KEYS, d_out, E, add, dv, row);
-        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, keys, E, rows, 1.0f, tile->d_scores,
-                    KEYS, q, E, add, dk, row);
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, E, keys, 1.0f, tile->d_scores,
-                    KEYS, k, row, k0 == 0 ? 0.0f : 1.0f, tile->all_dq + at * E, E);
+// One tile of keys against all query tiles that see it.
+static void backward_key_tile(float *d_qkv, const Scratch *s, const Layout *x, const Head *head,
+                              int i)
+{
+    int k0 = i * KEYS, T = x->dims.T, E = x->dims.E, width = x->width;
+    int64_t at = key_tile_at(x, head, i), all = head->index * x->group_rows;
+    float *d_q = s->d_q + all * x->n_parts + i % x->n_parts * x->group_rows;
+    memset(s->tile_dk, 0, (size_t)x->key_tile * sizeof(float));
+    memset(s->tile_dv, 0, (size_t)x->key_tile * sizeof(float));
+    for (int q0 = k0 / x->queries * x->queries; q0 < T; q0 += x->queries) {
+        int n = min_int(x->queries, T - q0), rows = x->G * n, keys = min_int(KEYS, q0 + n - k0);
+        int64_t stacked = (int64_t)x->G * q0, rows_at = head->index * x->G * T + stacked;
+        const float *q = s->q + all + stacked * width, *d_out = s->d_out + all + stacked * width;
+        tile_multiply(s->scores, KEYS, q, width, s->k_columns + at, KEYS, rows, keys, E, false);
+        tile_multiply(s->d_scores, KEYS, d_out, width, s->v_columns + at, KEYS, rows, keys, E,
+                      false);
+        softmax_backward_tile(s->scores, s->d_scores, s->lse + rows_at, s->delta + rows_at, rows, n,
+                              keys, q0, k0);
+        tile_multiply_transposed(s->tile_dv, width, s->scores, KEYS, d_out, width, keys, E, rows,
+                                 true);
+        tile_multiply_transposed(s->tile_dk, width, s->d_scores, KEYS, q, width, keys, E, rows,
+                                 true);
+        tile_multiply(d_q + stacked * width, width, s->d_scores, KEYS, s->k_rows + at, width, rows,
+                      E, keys, i >= x->n_parts);
+    }
+    int n = min_int(KEYS, T - k0);
+    float *tokens = d_qkv + (head->first_token + k0) * x->row;
+    unpack_rows(tokens + head->k, s->tile_dk, x->row, n, x);
+    unpack_rows(tokens + head->v, s->tile_dv, x->row, n, x);
+}
+
+// Adds up the parts of a query tile's gradient. Part p exists if the tile sees key tile p.
+HOT static void finish_query_tile(float *d_qkv, const Scratch *s, const Layout *x, const Head *head,
+                                  int q0)
+{
+    int n = min_int(x->queries, x->dims.T - q0), E = x->dims.E, width = x->width;
+    int n_parts = min_int(x->n_parts, divide_up(q0 + n, KEYS));
+    float scale = 1.0f / sqrtf((float)E);
+    const float *d_q =
+        s->d_q + head->index * x->group_rows * x->n_parts + (int64_t)x->G * q0 * width;
+    for (int r = 0; r < x->G * n; r++) {
+        float *to =
+            d_qkv + (head->first_token + q0 + r % n) * x->row + head->q + (int64_t)(r / n) * E;
+        const float *from = d_q + (int64_t)r * width;
+        for (int e = 0; e < E; e++)
+            to[e] = from[e] * scale;
+        for (int p = 1; p < n_parts; p++)
+            for (int e = 0; e < E; e++)
+                to[e] += from[p * x->group_rows + e] * scale;
     }
 }
 
 void attention_backward(float *d_qkv, const float *d_out, const float *out, const float *lse,
-                        const float *qkv, float *scratch, const AttentionDims *d)
+                        const float *qkv, float *scratch, const AttentionDims *dims)
 {
-    int G = d->H / d->K, E = d->E, queries = queries_per_tile(d);
-    int64_t row = attention_row(d);
+    const Layout x = find_layout(dims, BACKWARD_ROWS);
+    int n_heads = dims->B * dims->K;
 #pragma omp parallel
     {
-        Tile tile;
-        int64_t size = place_tile(&tile, scratch, d, true);
-        place_tile(&tile, scratch + omp_get_thread_num() * size, d, true);
+        Scratch s;
+        place_scratch(&s, scratch, &x, omp_get_thread_num(), omp_get_num_threads(), true);
+#pragma omp for collapse(2) schedule(static) nowait
+        for (int h = 0; h < n_heads; h++)
+            for (int i = 0; i < x.n_key_tiles; i++) {
+                Head head = find_head(&x, h);
+                pack_key_tile(&s, qkv, &x, &head, i, true);
+            }
+#pragma omp for collapse(2) schedule(static)
+        for (int h = 0; h < n_heads; h++)
+            for (int i = 0; i < x.n_query_tiles; i++) {
+                Head head = find_head(&x, h);
+                pack_query_tile(&s, d_out, out, lse, qkv, &x, &head, i * x.queries);
+            }
 #pragma omp for collapse(2) schedule(dynamic)
-        for (int b = 0; b < d->B; b++)
-            for (int kv_head = 0; kv_head < d->K; kv_head++) {
-                int64_t first = (int64_t)b * d->T;
-                const float *seq = qkv + first * row;
-                float *d_seq = d_qkv + first * row;
-                pack_sequence(&tile, d_out + first * d->H * E, out + first * d->H * E,
-                              lse + first * d->H, seq, d, kv_head);
-                for (int k0 = 0; k0 < d->T; k0 += KEYS)
-                    backward_keys(d_seq, seq, &tile, d, kv_head, k0);
-                for (int q0 = 0; q0 < d->T; q0 += queries)
-                    unpack_heads(d_seq + q0 * row + (int64_t)kv_head * G * E,
-                                 tile.all_dq + (int64_t)G * q0 * E, row,
-                                 min_int(queries, d->T - q0), G, E);
+        for (int h = 0; h < n_heads; h++)
+            for (int part = 0; part < x.n_parts; part++) {
+                Head head = find_head(&x, h);
+                for (int i = part; i < x.n_key_tiles; i += x.n_parts)
+                    backward_key_tile(d_qkv, &s, &x, &head, i);
+            }
+#pragma omp for collapse(2) schedule(static)
+        for (int h = 0; h < n_heads; h++)
+            for (int i = 0; i < x.n_query_tiles; i++) {
+                Head head = find_head(&x, h);
+                finish_query_tile(d_qkv, &s, &x, &head, i * x.queries);
             }
     }
 }

@@ -130,6 +130,7 @@ void mla_forward(float *qkv, float *latent, const float *normed, const MlaContex
     int N = x->B * x->T, R = shape_dim(s, DIM_LATENT);
     linear_forward(x->projected, col.projected, normed, s->d_model, x->weights->q, N, s->d_model,
                    col.projected, false);
+    step_times_mark(x->times, STEP_INPUT);
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < N; n++)
         copy(latent + (int64_t)n * R, x->projected + (int64_t)n * col.projected + col.latent, R);
@@ -139,10 +140,12 @@ void mla_forward(float *qkv, float *latent, const float *normed, const MlaContex
     for (int i = 0; i < n_parts; i++)
         linear_forward(x->expanded + parts[i].first, col.expanded, latent + parts[i].column, R,
                        parts[i].weight, N, parts[i].width, parts[i].rows, false);
+    step_times_mark(x->times, STEP_UP);
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < N; n++)
         gather_token(qkv + (int64_t)n * col.qkv, x->projected + (int64_t)n * col.projected,
                      x->expanded + (int64_t)n * col.expanded, &col, x, n % x->T);
+    step_times_mark(x->times, STEP_ROPE);
 }
 
 void mla_backward(float *d_normed, LayerParams *grads, const float *d_qkv, const float *latent,
@@ -156,6 +159,7 @@ void mla_backward(float *d_normed, LayerParams *grads, const float *d_qkv, const
         scatter_token(x->projected + (int64_t)n * col.projected,
                       x->expanded + (int64_t)n * col.expanded, d_qkv + (int64_t)n * col.qkv, &col,
                       x, n % x->T);
+    step_times_mark(x->times, STEP_ROPE);
 
     UpPart parts[2];
     int n_parts = up_parts(parts, x, grads, &col);
@@ -167,7 +171,9 @@ void mla_backward(float *d_normed, LayerParams *grads, const float *d_qkv, const
         linear_backward_weight(parts[i].grad, d_part, col.expanded, latent + parts[i].column, R, N,
                                parts[i].width, parts[i].rows);
     }
+    step_times_mark(x->times, STEP_UP);
     linear_backward_input(d_normed, D, x->projected, col.projected, x->weights->q, N, D,
                           col.projected, false);
     linear_backward_weight(grads->q, x->projected, col.projected, normed, D, N, D, col.projected);
+    step_times_mark(x->times, STEP_INPUT);
 }

@@ -10,6 +10,7 @@
 #define MHA2MLA_MODEL_MLA_H
 
 #include "model/params.h"
+#include "model/step_times.h"
 
 // What forward and backward are given besides the data.
 typedef struct MlaContext {
@@ -21,6 +22,7 @@ typedef struct MlaContext {
     int B, T;
     float *projected; // scratch [N, mla_projected_width()]
     float *expanded;  // scratch [N, mla_expanded_width()]
+    StepTimes *times; // borrowed, or NULL
 } MlaContext;
 
 int mla_projected_width(const ModelShape *shape); // Q + K 2P + R

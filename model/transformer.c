@@ -101,6 +101,7 @@ static MlaContext mla_context(const Workspace *ws, const Model *model, int layer
         .T = ws->T,
         .projected = ws->projected,
         .expanded = ws->expanded,
+        .times = ws->times,
     };
 }
 
@@ -119,20 +120,26 @@ static void attention_block_forward(Workspace *ws, const Model *model, int layer
     int N = ws->B * ws->T, D = s->d_model, Q = shape_dim(s, DIM_Q);
     rmsnorm_forward(ws->normed, saved->attn_inv_rms, saved->x_in, w->attn_norm, N, D,
                     (float)s->rms_eps);
+    step_times_mark(ws->times, STEP_NORM);
     if (shape_is_mla(s)) {
         MlaContext context = mla_context(ws, model, layer);
         mla_forward(saved->qkv, saved->latent, ws->normed, &context);
     } else {
         mha_project(saved->qkv, ws->normed, w, s, N);
+        step_times_mark(ws->times, STEP_INPUT);
         if (scores != NULL)
             rope_scores_add(scores, layer, saved->qkv, attention_row(&ws->attention), N);
         mha_rotate(saved->qkv, ws->cos_table, ws->sin_table, model_pairs(model, layer, 0), s, ws->B,
                    ws->T, 1.0f);
+        step_times_mark(ws->times, STEP_ROPE);
     }
     attention_forward(saved->attn_out, saved->lse, saved->qkv, ws->attention_scratch,
                       &ws->attention);
+    step_times_mark(ws->times, STEP_ATTENTION);
     copy_rows(saved->x_mid, saved->x_in, (int64_t)N * D);
+    step_times_mark(ws->times, STEP_NORM);
     linear_forward(saved->x_mid, D, saved->attn_out, Q, w->o, N, Q, D, true);
+    step_times_mark(ws->times, STEP_OUTPUT);
 }
 
 // dx: gradient of x_mid on entry, of x_in on return.
@@ -145,19 +152,25 @@ static void attention_block_backward(Workspace *ws, const Model *model, int laye
     int N = ws->B * ws->T, D = s->d_model, Q = shape_dim(s, DIM_Q);
     linear_backward_input(ws->d_attn_out, Q, ws->dx, D, w->o, N, Q, D, false);
     linear_backward_weight(dw->o, ws->dx, D, saved->attn_out, Q, N, Q, D);
+    step_times_mark(ws->times, STEP_OUTPUT);
     attention_backward(ws->d_qkv, ws->d_attn_out, saved->attn_out, saved->lse, saved->qkv,
                        ws->attention_scratch, &ws->attention);
+    step_times_mark(ws->times, STEP_ATTENTION);
     rmsnorm_apply(ws->normed, saved->attn_inv_rms, saved->x_in, w->attn_norm, N, D);
+    step_times_mark(ws->times, STEP_NORM);
     if (shape_is_mla(s)) {
         MlaContext context = mla_context(ws, model, layer);
         mla_backward(ws->d_normed, dw, ws->d_qkv, saved->latent, ws->normed, &context);
     } else {
         mha_rotate(ws->d_qkv, ws->cos_table, ws->sin_table, model_pairs(model, layer, 0), s, ws->B,
                    ws->T, -1.0f);
+        step_times_mark(ws->times, STEP_ROPE);
         mha_project_backward(ws->d_normed, dw, ws->d_qkv, ws->normed, w, s, N);
+        step_times_mark(ws->times, STEP_INPUT);
     }
     rmsnorm_backward(ws->dx, dw->attn_norm, ws->d_normed, saved->attn_inv_rms, saved->x_in,
                      w->attn_norm, N, D);
+    step_times_mark(ws->times, STEP_NORM);
 }
 
 // x_out = x_mid + down(swiglu(norm(x_mid)))
@@ -169,10 +182,15 @@ static void ffn_block_forward(Workspace *ws, const Model *model, int layer, floa
     int N = ws->B * ws->T, D = s->d_model, F = s->d_ffn;
     rmsnorm_forward(ws->normed, saved->ffn_inv_rms, saved->x_mid, w->ffn_norm, N, D,
                     (float)s->rms_eps);
+    step_times_mark(ws->times, STEP_NORM);
     linear_forward(saved->gate_up, 2 * F, ws->normed, D, w->gate, N, D, 2 * F, false);
+    step_times_mark(ws->times, STEP_FFN);
     swiglu_forward(ws->act, saved->gate_up, N, F);
+    step_times_mark(ws->times, STEP_SWIGLU);
     copy_rows(x_out, saved->x_mid, (int64_t)N * D);
+    step_times_mark(ws->times, STEP_NORM);
     linear_forward(x_out, D, ws->act, F, w->down, N, F, D, true);
+    step_times_mark(ws->times, STEP_FFN);
 }
 
 // dx: gradient of x_out on entry, of x_mid on return.
@@ -184,13 +202,19 @@ static void ffn_block_backward(Workspace *ws, const Model *model, int layer, Par
     LayerParams *dw = &grads->layers[layer];
     int N = ws->B * ws->T, D = s->d_model, F = s->d_ffn;
     linear_backward_input(ws->d_act, F, ws->dx, D, w->down, N, F, D, false);
+    step_times_mark(ws->times, STEP_FFN);
     swiglu_backward(ws->d_gate_up, ws->act, ws->d_act, saved->gate_up, N, F);
+    step_times_mark(ws->times, STEP_SWIGLU);
     linear_backward_weight(dw->down, ws->dx, D, ws->act, F, N, F, D);
+    step_times_mark(ws->times, STEP_FFN);
     rmsnorm_apply(ws->normed, saved->ffn_inv_rms, saved->x_mid, w->ffn_norm, N, D);
+    step_times_mark(ws->times, STEP_NORM);
     linear_backward_input(ws->d_normed, D, ws->d_gate_up, 2 * F, w->gate, N, D, 2 * F, false);
     linear_backward_weight(dw->gate, ws->d_gate_up, 2 * F, ws->normed, D, N, D, 2 * F);
+    step_times_mark(ws->times, STEP_FFN);
     rmsnorm_backward(ws->dx, dw->ffn_norm, ws->d_normed, saved->ffn_inv_rms, saved->x_mid,
                      w->ffn_norm, N, D);
+    step_times_mark(ws->times, STEP_NORM);
 }
 
 void transformer_forward(Workspace *ws, const Model *model, const int32_t *inputs,
@@ -198,10 +222,12 @@ void transformer_forward(Workspace *ws, const Model *model, const int32_t *input
 {
     const ModelShape *s = &model->shape;
     int N = ws->B * ws->T, D = s->d_model;
+    step_times_start(ws->times, STEP_FORWARD);
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < N; n++)
         copy_rows(ws->layers[0].x_in + (int64_t)n * D, model->params.embed + (int64_t)inputs[n] * D,
                   D);
+    step_times_mark(ws->times, STEP_EMBEDDING);
     for (int l = 0; l < s->n_layers; l++) {
         attention_block_forward(ws, model, l, scores);
         ffn_block_forward(ws, model, l, l + 1 < s->n_layers ? ws->layers[l + 1].x_in : ws->hidden);
@@ -213,13 +239,17 @@ double transformer_loss(Workspace *ws, const Model *model, const int32_t *target
 {
     const ModelShape *s = &model->shape;
     int N = ws->B * ws->T, D = s->d_model;
+    step_times_start(ws->times, STEP_FORWARD);
     rmsnorm_forward(ws->normed, ws->inv_rms, ws->hidden, model->params.norm, N, D,
                     (float)s->rms_eps);
+    step_times_mark(ws->times, STEP_NORM);
     bool wants_gradient = grads != NULL;
     CHECK(!wants_gradient || ws->is_training, "gradients in a workspace without room for them");
-    return head_loss(wants_gradient ? ws->d_normed : NULL, wants_gradient ? grads->head : NULL,
-                     ws->logits, ws->normed, model->params.head, targets, N, D, s->vocab_size,
-                     scale);
+    double sum =
+        head_loss(wants_gradient ? ws->d_normed : NULL, wants_gradient ? grads->head : NULL,
+                  ws->logits, ws->normed, model->params.head, targets, N, D, s->vocab_size, scale);
+    step_times_mark(ws->times, STEP_HEAD);
+    return sum;
 }
 
 // Rows of the embedding's gradient; each thread owns a range of columns, so that a token that
@@ -242,14 +272,17 @@ void transformer_backward(Workspace *ws, const Model *model, const int32_t *inpu
 {
     const ModelShape *s = &model->shape;
     int N = ws->B * ws->T, D = s->d_model;
+    step_times_start(ws->times, STEP_BACKWARD);
     memset(ws->dx, 0, (size_t)N * (size_t)D * sizeof(float));
     rmsnorm_backward(ws->dx, grads->norm, ws->d_normed, ws->inv_rms, ws->hidden, model->params.norm,
                      N, D);
+    step_times_mark(ws->times, STEP_NORM);
     for (int l = s->n_layers - 1; l >= 0; l--) {
         ffn_block_backward(ws, model, l, grads);
         attention_block_backward(ws, model, l, grads);
     }
     embed_backward(grads->embed, ws->dx, inputs, N, D);
+    step_times_mark(ws->times, STEP_EMBEDDING);
 }
 
 void transformer_logits(Workspace *ws, const Model *model, int first, int count, float *logits)

@@ -18,6 +18,7 @@
 #include "model/attention.h"
 #include "model/model.h"
 #include "model/rope_select.h"
+#include "model/step_times.h"
 
 // What a layer keeps from forward for backward. Without training all layers share one.
 typedef struct LayerSaved {
@@ -53,6 +54,7 @@ typedef struct Workspace {
     float *d_gate_up;         // [N, 2F], training
     float *logits;            // [head_block(V), V]
     float *attention_scratch; // per thread
+    StepTimes *times;         // borrowed; NULL: nothing is measured
 } Workspace;
 
 // Places the activations that wait for backward in one arena and the scratch in the other. Called

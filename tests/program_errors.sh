@@ -64,7 +64,7 @@ put() {
 refuses 2 "no command is given; see mha2mla --help"
 refuses 2 "unknown command 'trian', did you mean 'train'?" trian
 refuses 2 "unknown command 'xyzzy'; see mha2mla --help" xyzzy
-for command in tokenize score convert plan train eval compare inspect; do
+for command in tokenize score convert plan train sweep eval compare inspect; do
     refuses 2 "$command: unknown option --hlep; did you mean --help?" $command --hlep
     refuses 2 "$command: unknown option --zzz=3; see mha2mla $command --help" $command --zzz=3
 done
@@ -254,7 +254,7 @@ for length in 0 1 100 2000 $((size / 2)) $((size - 1)); do
     head -c "$length" shard.h5 >cut.h5
     refuses_shard "cut.h5: not a readable HDF5 file" cut.h5
 done
-refuses_shard "scores.h5: not a token shard" scores.h5
+refuses 2 "scores.h5: not a token shard" eval $small --perplexity scores.h5
 refuses 2 "none.h5: no such file" eval $small --perplexity none.h5
 refuses 2 "none-*.h5: no such file" score $small --data 'none-*.h5' --out new.h5
 refuses 2 "folder.h5: is a directory, not a token shard" eval $small --perplexity folder.h5
@@ -291,6 +291,7 @@ for place in 100 $(($(file_size scores.h5) / 2)) $(($(file_size scores.h5) - 20)
     put damaged.h5 "$place" '\251\252\253\254'
 done
 refuses_convert 2 "damaged.h5: " $small $to --scores damaged.h5
+refuses 2 "damaged.h5: " inspect damaged.h5
 head -c 1000 scores.h5 >damaged.h5
 refuses_convert 2 "damaged.h5: not a readable HDF5 file" $small $to --scores damaged.h5
 refuses_convert 2 "has latent attention already (d_kv 8); convert its original" \

@@ -72,8 +72,8 @@ static void compare(int N, int D, int V)
 static void test_block_boundaries(void **state)
 {
     (void)state;
-    assert_int_equal(head_block(50), 256);
-    const int tokens[] = {1, 2, 255, 256, 257, 300, 512, 513};
+    assert_int_equal(head_block(50), 512);
+    const int tokens[] = {1, 2, 300, 511, 512, 513, 1025};
     for (size_t i = 0; i < sizeof tokens / sizeof tokens[0]; i++)
         compare(tokens[i], 12, 50);
 }
@@ -89,7 +89,7 @@ static void test_vocabularies(void **state)
 static void test_large_vocabulary_takes_smaller_blocks(void **state)
 {
     (void)state;
-    enum { V = 600000 };
+    enum { V = 1200000 };
     assert_int_equal(head_block(V), 32);
     assert_int_equal(head_block(1 << 28), 32);
     compare(33, 2, 131072);

@@ -1,0 +1,131 @@
+// model/tile: every version against sums in double, also those this machine would not choose, and
+// what they must not touch. The source is included to reach them.
+#include "tests/testing.h"
+
+#include "model/tile.c"
+#include "tests/ref.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_M = 40, MOST_N = 96, MOST_K = 100, SPARE = 5 };
+
+typedef void (*Version)(const Operands *operands, int m, int n);
+
+typedef struct Case {
+    int m, n, k;
+    bool transposed, add;
+} Case;
+
+// One product by `version` on matrices with longer rows than needed.
+static void check_case(Version version, const Case *x)
+{
+    int lda = (x->transposed ? x->m : x->k) + SPARE, ldb = tile_padded(x->n) + SPARE;
+    int a_rows = x->transposed ? x->k : x->m, padded = tile_padded(x->n);
+    float *a = ref_random((int64_t)a_rows * lda, 1.0, 1), *b = ref_random(x->k * ldb, 1.0, 2);
+    float *c = ref_random((int64_t)x->m * ldb, 1.0, 3), *before = ref_floats((int64_t)x->m * ldb);
+    memcpy(before, c, (size_t)x->m * (size_t)ldb * sizeof(float));
+    Operands operands = {c, a, b, ldb, ldb, x->k, lda, 1, x->add};
+    if (x->transposed)
+        operands.row_step = 1, operands.k_step = lda;
+    version(&operands, x->m, padded);
+    for (int i = 0; i < x->m; i++)
+        for (int j = 0; j < ldb; j++) {
+            double sum = x->add ? (double)before[i * ldb + j] : 0;
+            for (int p = 0; p < x->k && j < padded; p++)
+                sum +=
+                    (double)a[x->transposed ? p * lda + i : i * lda + p] * (double)b[p * ldb + j];
+            double expected = j < padded ? sum : (double)before[i * ldb + j];
+            ref_assert_error("c", fabs((double)c[i * ldb + j] - expected), 3e-5); // seen 1.6e-5
+        }
+    free(a);
+    free(b);
+    free(c);
+    free(before);
+}
+
+static void check_version(Version version)
+{
+    static const int ms[] = {1, 2, 3, 5, 6, 11, 12, 13, 24, MOST_M};
+    static const int ns[] = {1, 31, 32, 33, MOST_N}, ks[] = {1, 2, 64, MOST_K};
+    for (size_t i = 0; i < sizeof ms / sizeof *ms; i++)
+        for (size_t j = 0; j < sizeof ns / sizeof *ns; j++)
+            for (size_t p = 0; p < sizeof ks / sizeof *ks; p++)
+                for (int kind = 0; kind < 4; kind++)
+                    check_case(version,
+                               &(Case){ms[i], ns[j], ks[p], (kind & 1) != 0, (kind & 2) != 0});
+}
+
+static void test_plain(void **state)
+{
+    (void)state;
+    check_version(plain_multiply);
+}
+
+#if defined(__x86_64__)
+static void test_avx2(void **state)
+{
+    (void)state;
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
+        skip();
+    check_version(avx2_multiply);
+}
+
+static void test_avx512(void **state)
+{
+    (void)state;
+    if (!__builtin_cpu_supports("avx512f"))
+        skip();
+    check_version(avx512_multiply);
+}
+#endif
+
+static void test_bits_do_not_depend_on_the_rows_beside(void **state)
+{
+    (void)state;
+    float *a = ref_random(MOST_M * MOST_K, 1.0, 1), *b = ref_random(MOST_K * MOST_N, 1.0, 2);
+    float *all = ref_nans(MOST_M * MOST_N), *row = ref_nans(MOST_N);
+    tile_multiply(all, MOST_N, a, MOST_K, b, MOST_N, MOST_M, MOST_N, MOST_K, false);
+    for (int i = 0; i < MOST_M; i++) {
+        tile_multiply(row, MOST_N, a + i * MOST_K, MOST_K, b, MOST_N, 1, MOST_N, MOST_K, false);
+        assert_memory_equal(row, all + i * MOST_N, MOST_N * sizeof(float));
+    }
+    free(a);
+    free(b);
+    free(all);
+    free(row);
+}
+
+static void test_orders_agree(void **state)
+{
+    (void)state;
+    float *a = ref_random(MOST_M * MOST_K, 1.0, 1), *b = ref_random(MOST_K * MOST_N, 1.0, 2);
+    float *turned = ref_nans(MOST_K * MOST_M);
+    float *c = ref_nans(MOST_M * MOST_N), *d = ref_nans(MOST_M * MOST_N);
+    for (int i = 0; i < MOST_M; i++)
+        for (int p = 0; p < MOST_K; p++)
+            turned[p * MOST_M + i] = a[i * MOST_K + p];
+    tile_multiply(c, MOST_N, a, MOST_K, b, MOST_N, MOST_M, MOST_N, MOST_K, false);
+    tile_multiply_transposed(d, MOST_N, turned, MOST_M, b, MOST_N, MOST_M, MOST_N, MOST_K, false);
+    assert_memory_equal(c, d, MOST_M * MOST_N * sizeof(float));
+    free(a);
+    free(b);
+    free(turned);
+    free(c);
+    free(d);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_plain),
+#if defined(__x86_64__)
+        cmocka_unit_test(test_avx2),
+        cmocka_unit_test(test_avx512),
+#endif
+        cmocka_unit_test(test_bits_do_not_depend_on_the_rows_beside),
+        cmocka_unit_test(test_orders_agree),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
