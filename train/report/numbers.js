@@ -1,6 +1,7 @@
 "use strict";
-// The report's page. Text from runs goes in as text nodes, never as HTML. Names of the data's
-// members are those of train/report_page.c.
+// The report's page: numbers as text, marks and scales here; then chart.js, pointing.js, page.js,
+// which embed.cmake puts one after the other. Text from runs goes in as text nodes, never as HTML.
+// Names of the data's members are those of train/report_page.c.
 
 const report = JSON.parse(document.getElementById("data").textContent);
 const runs = report.runs;

@@ -1,3 +1,5 @@
+// Around the panels: the tools, the list of runs, the table, the notes; and the start.
+
 // ---- the list of runs and the tools ------------------------------------------------------------
 
 function fillTools() {
