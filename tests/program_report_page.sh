@@ -4,6 +4,7 @@
 set -euo pipefail
 . "$(dirname -- "$0")/checks.sh" "$1"
 . "$root/tests/written_runs.sh"
+export PYTHONDONTWRITEBYTECODE=1
 
 chromium=$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)
 for tool in "$chromium" gnuplot python3; do

@@ -1,3 +1,5 @@
+// The panels: what is shown of the runs, drawn as SVG again after each change.
+
 // ---- what is shown -----------------------------------------------------------------------------
 
 const view = {
