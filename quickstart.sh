@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds mha2mla, converts the small demo model to multi-head latent attention at three cache sizes,
-# heals each on two ranks, fine-tunes the unconverted model the same way, and compares the four.
-# Installs missing packages first (Debian, Ubuntu). Can be run again: it replaces its old results.
+# heals each on two ranks, fine-tunes the unconverted model the same way, and compares the four
+# in a report, whose path is the last line. Installs missing packages first (Debian, Ubuntu). Can be
+# run again: it replaces its old results.
 #
 #     ./quickstart.sh
 set -euo pipefail
@@ -11,6 +12,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
 MHA2MLA=build/release/mha2mla
 SHARDS=runs/demo/shards
+REPORT=runs/demo/report
 started=$SECONDS
 
 setup_packages
@@ -40,7 +42,8 @@ for d_kv in 16 8 4; do
 done
 
 setup_say "The four runs compared"
-"$MHA2MLA" compare runs/demo-baseline runs/demo-dkv16 runs/demo-dkv8 runs/demo-dkv4
+"$MHA2MLA" compare runs/demo-baseline runs/demo-dkv16 runs/demo-dkv8 runs/demo-dkv4 \
+    --out "$REPORT" || setup_fail "the comparison failed (see above)"
 
 setup_say "Done in $((SECONDS - started)) s"
 cat <<'EOF'
@@ -54,4 +57,7 @@ To try next:
         --perplexity runs/demo/shards/valid.h5
     more healing: add --train.steps=300 to a train command (configs/demo.yaml shows them)
     a model of your own: README.md, "Convert a model of your own"
+
+The curves and numbers of the four, to open in a browser:
 EOF
+echo "$PWD/$REPORT/report.html"

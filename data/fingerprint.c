@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { FIELD_BYTES = 256, VALUE_BYTES = 200 };
 
@@ -57,7 +58,7 @@ static Status compare(json_t *now, const json_t *saved, const char *where, const
     return fail(BAD_INPUT,
                 "%s: made with %s %s, now %s; samples would be skipped or seen twice: go on with "
                 "the same data, or start a new run",
-                where, field, before, after);
+                where, strcmp(field, "data.seed") == 0 ? "run.seed" : field, before, after);
 }
 
 Status fingerprint_check(json_t *now, const json_t *saved, const char *where)

@@ -12,16 +12,24 @@ static _Thread_local Reason kept;
 
 void hdf5_silence(void)
 {
+    H5dont_atexit(); // its clean-up crashes after a file that could not be closed: a full disk
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     H5Eclear2(H5E_DEFAULT);
     kept.text[0] = '\0';
 }
 
+// Of what a call of the system answered, its own words are enough: "..., errno = 28, error message
+// = 'No space left on device', buf = ...".
 static herr_t keep_innermost(unsigned depth, const H5E_error2_t *error, void *data)
 {
+    static const char before[] = "error message = '";
     Reason *reason = data;
-    if (depth == 0)
-        snprintf(reason->text, sizeof reason->text, "%s", error->desc != NULL ? error->desc : "");
+    if (depth > 0 || error->desc == NULL)
+        return 0;
+    const char *words = strstr(error->desc, before);
+    words = words != NULL ? words + strlen(before) : error->desc;
+    const size_t length = words != error->desc ? strcspn(words, "'") : strlen(words);
+    snprintf(reason->text, sizeof reason->text, "%.*s", (int)length, words);
     return 0;
 }
 

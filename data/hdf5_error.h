@@ -10,7 +10,8 @@
 
 #include "base/status.h"
 
-// Turns off HDF5's printing in the calling thread and forgets earlier errors; cheap.
+// Turns off HDF5's printing in the calling thread and forgets earlier errors; cheap. To be called
+// before anything else of HDF5, whose own clean-up at exit it turns off too.
 void hdf5_silence(void);
 
 // Keeps the reason of the call that has just failed for the next hdf5_fail(): every later call of

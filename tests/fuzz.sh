@@ -38,7 +38,7 @@ failed=()
 for target in "${targets[@]}"; do
     log=build/fuzz/$target.log
     export ASAN_OPTIONS=quarantine_size_mb=16:malloc_context_size=5
-    options=(-runs="$runs" -max_len="${most_bytes[$target]}" -timeout=20 -rss_limit_mb=4000
+    options=(-runs="$runs" -max_len="${most_bytes[$target]}" -timeout=60 -rss_limit_mb=4000
         -print_final_stats=1 -artifact_prefix="build/fuzz/findings/$target-")
     if [ "$target" = shard ]; then # HDF5 asks for what a damaged file says, and copes with a no
         options+=(-malloc_limit_mb=1000000)

@@ -64,7 +64,7 @@ put() {
 refuses 2 "no command is given; see mha2mla --help"
 refuses 2 "unknown command 'trian', did you mean 'train'?" trian
 refuses 2 "unknown command 'xyzzy'; see mha2mla --help" xyzzy
-for command in tokenize score convert plan train eval compare inspect; do
+for command in tokenize score convert plan train sweep eval compare inspect; do
     refuses 2 "$command: unknown option --hlep; did you mean --help?" $command --hlep
     refuses 2 "$command: unknown option --zzz=3; see mha2mla $command --help" $command --zzz=3
 done
@@ -254,7 +254,7 @@ for length in 0 1 100 2000 $((size / 2)) $((size - 1)); do
     head -c "$length" shard.h5 >cut.h5
     refuses_shard "cut.h5: not a readable HDF5 file" cut.h5
 done
-refuses_shard "scores.h5: not a token shard" scores.h5
+refuses 2 "scores.h5: not a token shard" eval $small --perplexity scores.h5
 refuses 2 "none.h5: no such file" eval $small --perplexity none.h5
 refuses 2 "none-*.h5: no such file" score $small --data 'none-*.h5' --out new.h5
 refuses 2 "folder.h5: is a directory, not a token shard" eval $small --perplexity folder.h5
@@ -291,6 +291,7 @@ for place in 100 $(($(file_size scores.h5) / 2)) $(($(file_size scores.h5) - 20)
     put damaged.h5 "$place" '\251\252\253\254'
 done
 refuses_convert 2 "damaged.h5: " $small $to --scores damaged.h5
+refuses 2 "damaged.h5: " inspect damaged.h5
 head -c 1000 scores.h5 >damaged.h5
 refuses_convert 2 "damaged.h5: not a readable HDF5 file" $small $to --scores damaged.h5
 refuses_convert 2 "has latent attention already (d_kv 8); convert its original" \
@@ -348,7 +349,8 @@ refuses_setting "data.seq_len is 65, more than model.init.max_position_embedding
 refuses_setting "data.seq_len is 65, more than max_position_embeddings 64 of $small" \
     $base --data.seq_len=65
 refuses_setting "run.name is 'a/b', which names no directory in run.dir" --run.name=a/b
-refuses 2 "runs/small: there is a run already; remove it or set --run.name" train config.yaml
+refuses 2 "runs/small: there is a run already; remove it or set --run.name" \
+    train config.yaml --resume never
 refuses 1 "text.txt: directory cannot be made: a file has this name" \
     train config.yaml --run.dir=text.txt
 
@@ -384,7 +386,7 @@ breaks_off 1 "validation loss is nan over" train config.yaml --run.name=huge \
 ranks_refuse 2 2 "train: unknown option --zzz" train config.yaml --zzz
 ranks_refuse 2 2 "gives 1 micro-batches for 2 ranks; use at most 1 ranks or a smaller micro_batch" \
     train config.yaml --run.name=new --train.micro_batch=4
-ranks_refuse 2 2 "runs/small: there is a run already" train config.yaml
+ranks_refuse 2 2 "runs/small: there is a run already" train config.yaml --resume never
 ranks_refuse 2 2 "other.h5: made with tokenizer" train config.yaml --run.name=two \
     "--data.sources=[{name: ships, shards: [other.h5]}]"
 ranks_refuse 2 2 "none: not a directory with a Hugging Face model" eval none --perplexity shard.h5
@@ -426,7 +428,7 @@ printf '{"step":1,"tokens":64,"lo' >run/metrics.jsonl # a run that is still writ
 
 # ---- nobody takes the output -------------------------------------------------------------------
 
-refuses 2 "text.txt: not a model directory, a .safetensors file, a token shard (.h5)" \
+refuses 2 "text.txt: not a directory of a model, run or checkpoint, nor a .safetensors file" \
     inspect text.txt
 for words in --help --version "inspect $gqa" "inspect shard.h5" "compare runs/small" \
     "eval $small --perplexity shard.h5" "train config.yaml --run.name=new --dry-run" \

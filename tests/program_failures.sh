@@ -45,7 +45,7 @@ ranks 2 train config.yaml --run.name=no-validation --data.validation=none
 
 # A finished run is not written over.
 cp runs/no-steps/metrics.jsonl before
-ranks_refuse 2 2 'runs/no-steps: there is a run already' train config.yaml --run.name=no-steps
+ranks_refuse 2 2 'runs/no-steps: there is a run already' train config.yaml --run.name=no-steps --resume=never
 cmp -s before runs/no-steps/metrics.jsonl || die "an old run was touched"
 
 # Too short a shard, and a damaged chunk that only some sample lies in.

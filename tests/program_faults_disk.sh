@@ -15,7 +15,8 @@ fi
 
 mkdir runs
 mount -t tmpfs -o size=24m tmpfs runs
-trap 'umount -l "$work/runs"; rm -rf "$work"' EXIT
+filler=
+trap 'kill $filler 2>/dev/null || true; umount -l "$work/runs"; rm -rf "$work"' EXIT
 
 make_shard train 1200
 make_shard valid 100
@@ -36,9 +37,19 @@ log: {every: 1}
 EOC
 finishes whole
 
+# fill_disk: and take what is given back, until free_disk.
 fill_disk() {
-    dd if=/dev/zero of=runs/filler bs=64k status=none 2>/dev/null || true
-    dd if=/dev/zero of=runs/filler.rest bs=1k status=none 2>/dev/null || true
+    while :; do
+        dd if=/dev/zero of=runs/filler bs=16k oflag=append conv=notrunc status=none || true
+        dd if=/dev/zero of=runs/filler bs=1k oflag=append conv=notrunc status=none || true
+    done 2>/dev/null &
+    filler=$!
+}
+
+free_disk() {
+    kill "$filler"
+    wait "$filler" || true
+    rm runs/filler
 }
 
 # newest NAME: the step of the newest checkpoint that has a manifest.
@@ -55,7 +66,11 @@ until_it_says ' is not written, the newest is that of step '
 grep ' is not written' goes-on.log | grep -q 'No space left on device' ||
     die "no reason: $(grep ' is not written' goes-on.log)"
 [ -n "$(newest goes-on)" ] || die "the last good checkpoint is gone"
-rm runs/filler*
+for pid in $(ranks_of_job | cut -d' ' -f2); do
+    held=$(find "/proc/$pid/fd" -lname '*(deleted)' -lname '*checkpoints*')
+    [ -z "$held" ] || die "a file that was given up is held open: $(ls -l "$held")"
+done
+free_disk
 ends_with 0
 [ "$(newest goes-on)" = step-00000060 ] || die "no checkpoint at the end: $(ls runs/goes-on/checkpoints)"
 same_run goes-on whole
@@ -70,7 +85,7 @@ grep '^mha2mla: error: ' stops.log | grep -q 'checkpoint of step .* is not writt
 [ "$(grep -c '^mha2mla: error: ' stops.log)" -eq 1 ] || die "not one error line: $(cat stops.log)"
 saved=$(newest stops)
 [ -z "$(find runs/stops -name '*.tmp')" ] || die "left $(find runs/stops -name '*.tmp')"
-rm runs/filler*
+free_disk
 finishes stops --checkpoint.on_error=stop
 says "resuming runs/stops from step $((10#${saved#step-}))" || die "stops: $(cat stops.log)"
 same_run stops whole
@@ -83,6 +98,6 @@ got=0
 wait "$job" || got=$?
 [ "$got" -eq 1 ] || die "export: status $got: $(tail -n 5 export.log)"
 [ ! -e runs/export/model/config.json ] || die "half a model is shown as a whole one"
-rm runs/filler*
+free_disk
 finishes export
 same_run export whole

@@ -87,8 +87,10 @@ threads 1, mpirun -n 2 --bind-to none build/release/mha2mla
 mha2mla train configs/demo.yaml --run.name=demo-dkv8 --model.convert.d_kv=8
 threads 1, mpirun -n 2 --bind-to none build/release/mha2mla
 mha2mla train configs/demo.yaml --run.name=demo-dkv4 --model.convert.d_kv=4
-mha2mla compare runs/demo-baseline runs/demo-dkv16 runs/demo-dkv8 runs/demo-dkv4
+mha2mla compare runs/demo-baseline runs/demo-dkv16 runs/demo-dkv8 runs/demo-dkv4 --out runs/demo/report
 END
+    [ "$(tail -n 1 "$work/out")" = "$tree/runs/demo/report/report.html" ] ||
+        fail "its last line is not the report: $(tail -n 1 "$work/out")"
 }
 
 test_quickstart_replaces_its_runs() {

@@ -12,7 +12,8 @@ test_a_run_on_two_nodes() {
     local job
     job=$(submit slurm/train.sbatch config.yaml --run.name=single)
     expect "$job" COMPLETED
-    [ "$(field step runs/single/metrics.jsonl | tail -n 1)" -eq 4 ] || job_failed "$job" 'not 4 steps'
+    [ "$(field step runs/single/metrics.jsonl | tail -n 1)" -eq 4 ] ||
+        job_failed "$job" 'not 4 steps'
     grep -q '"ranks": 2' runs/single/run.json || job_failed "$job" 'not 2 ranks'
     grep -q 'NodeList=n\[1-2\]' <(scontrol show job "$job") || job_failed "$job" 'not on both nodes'
 }

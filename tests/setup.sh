@@ -9,13 +9,14 @@
 # MHA2MLA_SKIP_INSTALL=1 leaves installing to you.
 # shellcheck shell=bash
 
-# Everything the build and the tests use, by the names of Debian 12.
+# Everything the build, compare --out (gnuplot) and the tests use, by the names of Debian 12. One
+# test also wants chromium, a large package, and is skipped where it is missing.
 SETUP_PACKAGES=(
     build-essential cmake ninja-build pkg-config
     libopenmpi-dev openmpi-bin
     libopenblas-openmp-dev liblapacke-dev
     libhdf5-dev zlib1g-dev libyaml-dev libjansson-dev libpcre2-dev libssl-dev
-    libutf8proc-dev
+    libutf8proc-dev gnuplot-nox
     libcmocka-dev
 )
 # What only test.sh needs: the cluster in tests/slurm_cluster.sh.

@@ -311,7 +311,7 @@ static void test_scores_of_no_model_are_refused(void **state)
 }
 
 #define RUN_JSON                                                                                   \
-    "{\"format\": \"mha2mla-run\", \"name\": \"a\\u0007b\", \"attention\": \"mla\", \"d_kv\": 8,"  \
+    "{\"format\": \"mha2mla-run\", \"name\": \"ab\", \"attention\": \"mla\", \"d_kv\": 8,"         \
     " \"rope_pairs\": 2, \"head_dim\": 32, \"rope\": \"2-norm\", \"svd\": \"joint\", "             \
     "\"seq_len\": 256,"                                                                            \
     " \"parameters\": 997120, \"cache_numbers_per_token\": 120,"                                   \
@@ -320,7 +320,8 @@ static void test_scores_of_no_model_are_refused(void **state)
 #define STEP_LINE                                                                                  \
     "{\"step\": 20, \"tokens\": 163840, \"loss\": 0.9582, \"grad_norm\": 1.0, \"lr\": 0.001,"      \
     " \"tokens_per_s\": 3522.4, \"elapsed_s\": 3723.9}\n"
-#define VALID_LINE(step, loss) "{\"step\": " step ", \"tokens\": 0, \"valid_loss\": " loss "}\n"
+#define VALID_LINE(step, tokens, loss)                                                             \
+    "{\"step\": " step ", \"tokens\": " tokens ", \"valid_loss\": " loss "}\n"
 
 // A run directory with these two files.
 static const char *write_run(const char *run_json, const char *metrics)
@@ -336,33 +337,33 @@ static void test_run_directory(void **state)
 {
     (void)state;
     const char *dir = write_run(RUN_JSON ", \"pretraining_tokens\": 6550000}",
-                                VALID_LINE("0", "3.5548") VALID_LINE("10", "0.9387")
-                                    STEP_LINE VALID_LINE("20", "1.0") "{\"step\": 2");
+                                VALID_LINE("0", "0", "3.5548") VALID_LINE("10", "81920", "0.9387")
+                                    STEP_LINE VALID_LINE("20", "163840", "1.0") "{\"step\": 2");
     const char *text = output_of(OK, dir);
-    assert_contains(text, "run: run a?b\n"
+    assert_contains(text, "run: run ab\n"
                           "  attention     MLA: d_kv 8 per KV head, 2 RoPE pairs by 2-norm, joint");
     assert_contains(text,
                     "240 bytes per token at 16 bits, original 1280: -81.25 %\n"
                     "  budget        60 steps of 8192 tokens = 0.4915 M, 7.5 % of pretraining");
-    assert_contains(text,
-                    "  progress      step 20 of 60, 0.1638 M tokens in 1:02:03, 3522 tokens/s\n"
-                    "  loss          0.9582 nats per token at step 20\n"
-                    "validation loss\n"
-                    "  original      0.6182 nats per token\n"
-                    "  at the start  3.5548 nats per token\n"
-                    "  lowest        0.9387 nats per token at step 10\n"
-                    "  newest        1.0000 nats per token at step 20\n");
-    assert_null(strstr(text, "result"));
+    assert_contains(
+        text, "  progress      stopped, step 20 of 60, 0.1638 M tokens in 1:02:03, 3522 tokens/s\n"
+              "  loss          0.9582 nats per token at step 20\n"
+              "validation loss\n"
+              "  original      0.6182 nats per token\n"
+              "  at the start  3.5548 nats per token\n"
+              "  lowest        0.9387 nats per token at step 10\n"
+              "  newest        1.0000 nats per token at step 20\n");
+    assert_contains(text, "results\n  model         not exported yet\n");
     assert_ok(file_make_dirs(testing_path(dir, "model")));
     assert_ok(file_write(testing_path(testing_path(dir, "model"), "config.json"), "{}", 2));
-    assert_contains(output_of(OK, dir), "\nresult ");
+    assert_contains(output_of(OK, dir), "/run/model\n");
 }
 
 static void test_run_that_has_not_begun(void **state)
 {
     (void)state;
     const char *text = output_of(OK, write_run(RUN_JSON "}", ""));
-    assert_contains(text, "  progress      step 0 of 60\nvalidation loss\n");
+    assert_contains(text, "  progress      stopped, step 0 of 60\nvalidation loss\n");
     assert_contains(text, "  not measured yet\n");
     assert_null(strstr(text, "pretraining"));
 }
@@ -391,7 +392,7 @@ static void test_options_for_tokens_are_refused_elsewhere(void **state)
 {
     (void)state;
     output_with(BAD_INPUT, GOLDEN_DIR "/models/mqa_sharded", verified);
-    assert_non_null(strstr(fail_text(), "--verify and --tokenizer are for files of tokens"));
+    assert_non_null(strstr(fail_text(), "--verify is for files of tokens"));
 }
 
 static void test_what_cannot_be_inspected_is_named(void **state)

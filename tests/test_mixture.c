@@ -250,7 +250,7 @@ static void test_fingerprint_names_what_differs(void **state)
     Mixture *mixture = open_pair(c, b, 0.7, 7, T);
     json_t *saved = mixture_fingerprint(mixture);
     mixture_close(mixture);
-    check_differs("run: made with data.seed 7, now 8;", open_pair(c, b, 0.7, 8, T), saved);
+    check_differs("run: made with run.seed 7, now 8;", open_pair(c, b, 0.7, 8, T), saved);
     check_differs("data.seq_len 10, now 9;", open_pair(c, b, 0.7, 7, T - 1), saved);
     check_differs("data.sources[1].weight 0.7, now 0.2;", open_pair(c, b, 0.2, 7, T), saved);
     check_differs("data.sources[0].shards[0].file \"c.h5\", now \"b.h5\";",
@@ -275,7 +275,7 @@ static void test_fingerprint_may_be_damaged(void **state)
         {"null", "run: made with data null, now an object;"},
         {"{}", "data.version nothing, now 1;"},
         {"{\"version\": [2]}", "data.version 1 entries, now 1;"},
-        {"{\"version\": 1, \"seed\": \"7\"}", "data.seed \"7\", now 7;"},
+        {"{\"version\": 1, \"seed\": \"7\"}", "run.seed \"7\", now 7;"},
         {"{\"version\": 1, \"seed\": 7, \"seq_len\": 10, \"tokenizer_sha256\": \"a\"}",
          "data.tokenizer_sha256 \"a\", now \"aaa"},
     };

@@ -29,6 +29,8 @@ static bool write_int_attribute(hid_t file, const char *name, int value)
     hid_t space = H5Screate(H5S_SCALAR);
     hid_t attribute = H5Acreate2(file, name, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT);
     bool written = attribute >= 0 && H5Awrite(attribute, H5T_NATIVE_INT, &value) >= 0;
+    if (!written)
+        hdf5_keep_reason();
     if (attribute >= 0)
         H5Aclose(attribute);
     H5Sclose(space);
@@ -41,6 +43,8 @@ static bool write_format_attribute(hid_t file)
     H5Tset_size(type, strlen(format_name));
     hid_t attribute = H5Acreate2(file, "format", type, space, H5P_DEFAULT, H5P_DEFAULT);
     bool written = attribute >= 0 && H5Awrite(attribute, type, format_name) >= 0;
+    if (!written)
+        hdf5_keep_reason();
     if (attribute >= 0)
         H5Aclose(attribute);
     H5Tclose(type);
@@ -63,6 +67,8 @@ static bool write_ranges(hid_t file, const Partition *partition)
         H5Dcreate2(file, "ranges", H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
     bool written = dataset >= 0 &&
                    H5Dwrite(dataset, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, ranges) >= 0;
+    if (!written)
+        hdf5_keep_reason();
     if (dataset >= 0)
         H5Dclose(dataset);
     H5Sclose(space);
@@ -105,8 +111,12 @@ static bool write_floats(hid_t file, const CheckpointShard *shard, int which)
                            (float *)(uintptr_t)from, true);
         stall_sign();
     }
-    if (dataset >= 0 && H5Dclose(dataset) < 0)
+    if (!written)
+        hdf5_keep_reason();
+    if (dataset >= 0 && H5Dclose(dataset) < 0) {
+        hdf5_keep_reason();
         written = false;
+    }
     H5Sclose(space);
     return written;
 }
@@ -137,8 +147,10 @@ Status checkpoint_shard_write(CheckpointFile *out, const char *dir, const Checkp
     if (file < 0)
         hdf5_keep_reason();
     H5Pclose(access);
-    if (file < 0)
+    if (file < 0) {
+        unlink(temporary);
         return hdf5_fail(FAILED, temporary, "cannot be written");
+    }
     Status status = write_content(file, shard) ? OK : hdf5_fail(FAILED, temporary, "write failed");
     if (H5Fclose(file) < 0 && status == OK)
         status = hdf5_fail(FAILED, temporary, "write failed");

@@ -1,4 +1,5 @@
 // mha2mla train: load, calibrate, convert, train, validate, export, in one go.
+#include "train/cmd_train.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -328,6 +329,15 @@ static Status parse_and_run(const Comm *comm, int argc, char **argv)
     TRY(resume_parse(&run.resume, resume));
     stop_install();
     Status status = load_and_run(&run, rest.words[0], overrides, n_overrides, dry_run);
+    stop_remove();
+    return status;
+}
+
+Status cmd_train_run(const Comm *comm, const char *path)
+{
+    Run run = {.comm = *comm, .original_loss = NAN, .resume = RESUME_AUTO};
+    stop_install();
+    Status status = load_and_run(&run, path, NULL, 0, false);
     stop_remove();
     return status;
 }

@@ -21,5 +21,6 @@ extern const Command cmd_eval;
 extern const Command cmd_inspect;
 extern const Command cmd_compare;
 extern const Command cmd_plan;
+extern const Command cmd_sweep;
 
 #endif

@@ -1,16 +1,16 @@
 // mha2mla: converts Llama-family models to multi-head latent attention and heals them. This file
 // finds the subcommand; a reader of the main job goes on in train/cmd_train.c.
 #include "base/log.h"
+#include "data/hdf5_error.h"
 #include "train/command.h"
 #include "train/options.h"
 
-#include <hdf5.h>
 #include <stdio.h>
 #include <string.h>
 
 static const Command *const commands[] = {
-    &cmd_tokenize, &cmd_score, &cmd_convert, &cmd_plan,    &cmd_train,
-    &cmd_export,   &cmd_eval,  &cmd_compare, &cmd_inspect,
+    &cmd_tokenize, &cmd_score,  &cmd_convert, &cmd_plan,    &cmd_train,
+    &cmd_sweep,    &cmd_export, &cmd_eval,    &cmd_compare, &cmd_inspect,
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
@@ -59,7 +59,7 @@ static Status run(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL); // our own texts carry HDF5's reason
+    hdf5_silence(); // our own texts carry HDF5's reason
     Status status = run(argc, argv);
     // Ranks of MPI have said it already, in comm_stop(); STOPPED is no error.
     if (status != OK && status != STOPPED)

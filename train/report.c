@@ -166,6 +166,9 @@ void report_describe_state(char out[STATE_BYTES], const Report *report, int plac
     for (int i = 0; i < run->n_resumed; i++)
         append(out, "%s%s%d", out[0] != '\0' ? ", " : "", i == 0 ? "resumed at " : "",
                run->resumed[i]);
+    if (run->n_skipped > 0)
+        append(out, "%s%d step%s skipped", out[0] != '\0' ? ", " : "", run->n_skipped,
+               run->n_skipped > 1 ? "s" : "");
 }
 
 int report_dash(const Report *report, int place)

@@ -48,8 +48,9 @@ void report_release(Report *report);
 
 enum { STATE_BYTES = 256 };
 
-// "running at step 40 of 60, resumed at 20", "120 steps where the baseline has 60"; "" for a run
-// that is done, was never resumed and is as long as the baseline (without one: as the first run).
+// "running at step 40 of 60, resumed at 20", "120 steps where the baseline has 60", "2 steps
+// skipped"; "" for a run that is done, was never resumed, skipped no step and is as long as the
+// baseline (without one: as the first run).
 void report_describe_state(char out[STATE_BYTES], const Report *report, int place);
 
 // 1 for a solid line, 2 and more for the dashes of further runs with the same colour.

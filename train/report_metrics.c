@@ -1,6 +1,5 @@
-// metrics.jsonl to points: the lines of one step become one point. A resumed run may have cut its
-// file back and gone on, or have gone on below what it had: a step that is not after the last one
-// forgets what came at or after it.
+// metrics.jsonl to points: the lines of one step become one point. A resumed run cuts its file
+// back; where it could not, a step that is not after the last one forgets what came at or after it.
 #include "base/file.h"
 #include "train/report_run.h"
 
@@ -79,7 +78,7 @@ static Status find_point(RunPoint **out, Reader *reader, int step, int64_t token
     return OK;
 }
 
-// Seconds start again with every process.
+// Seconds that start again are those of another process.
 static void take_time(Reader *reader, double elapsed_s)
 {
     if (isnan(elapsed_s))
@@ -91,12 +90,7 @@ static void take_time(Reader *reader, double elapsed_s)
 
 static Status take_line(Reader *reader, const json_t *line, const char *where)
 {
-    int64_t step, tokens, resumed;
-    if (json_has(line, "resumed_from")) {
-        TRY(json_get_int(&resumed, line, where, "resumed_from", 0, INT32_MAX));
-        cut_back(reader->run, (int)resumed + 1);
-        return report_run_note_resumed(reader->run, (int)resumed);
-    }
+    int64_t step, tokens;
     TRY(json_get_int(&step, line, where, "step", 0, INT32_MAX));
     TRY(json_get_int(&tokens, line, where, "tokens", 0, INT64_MAX));
     double loss = NAN, valid_loss = NAN, lr = NAN, tokens_per_s = NAN, elapsed_s = NAN;
@@ -116,6 +110,7 @@ static Status take_line(Reader *reader, const json_t *line, const char *where)
     }
     if (!isnan(valid_loss))
         point->valid_loss = valid_loss;
+    reader->run->n_skipped += json_is_true(json_object_get(line, "skipped"));
     take_time(reader, elapsed_s);
     return OK;
 }

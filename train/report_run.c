@@ -41,16 +41,16 @@ Status report_run_note_resumed(ReportRun *run, int step)
 
 static Status take_resumed(ReportRun *run, const char *path)
 {
-    const json_t *list = json_object_get(run->json, "resumed");
-    if (!json_has(run->json, "resumed"))
+    const json_t *list = json_object_get(run->json, "resumed_steps");
+    if (!json_has(run->json, "resumed_steps"))
         return OK;
     if (!json_is_array(list))
-        return fail(BAD_INPUT, "%s: 'resumed' is not a list of steps", path);
+        return fail(BAD_INPUT, "%s: 'resumed_steps' is not a list of steps", path);
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *step = json_array_get(list, i);
         json_int_t value = json_integer_value(step);
         if (!json_is_integer(step) || value < 0 || value > INT32_MAX)
-            return fail(BAD_INPUT, "%s: 'resumed' is not a list of steps", path);
+            return fail(BAD_INPUT, "%s: 'resumed_steps' is not a list of steps", path);
         TRY(report_run_note_resumed(run, (int)value));
     }
     return OK;

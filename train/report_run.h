@@ -1,6 +1,6 @@
 // A finished, broken off or still going run as `compare` reads it, from its directory:
 //
-//     run.json         what was trained; "resumed", "pretraining_tokens" only where known
+//     run.json         what was trained; "resumed_steps", "pretraining_tokens" where known
 //     metrics.jsonl    a line per step and per validation; a last line without its end is not read
 //     lock             held (flock) by the process that trains, so a held one means: still going
 //     eval*.json       optional: {"tasks": {"hellaswag": 0.41, "arc": {"score": 0.3}}}
@@ -60,6 +60,7 @@ typedef struct ReportRun {
     int n_points;
     int *resumed; // owned [n_resumed]: steps from which the run was taken up again, ascending
     int n_resumed;
+    int n_skipped;       // steps whose gradient was a spike: no update
     double tokens_per_s; // median over steps
     double wall_s;       // over all of its processes
     json_t *tasks;       // owned: object, task -> number; NULL: not evaluated

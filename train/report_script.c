@@ -108,7 +108,7 @@ static void write_fit(FILE *out, const Report *report)
     ReportFit losses = report_fit_losses(report), gaps = report_fit_gaps(report);
     if (losses.is_given)
         fputs("# Fitted to what comes after the first tenth; '*' for a bound shows all.\n", out);
-    if (losses.is_given)
+    if (losses.is_given && !(report->log_y && losses.low <= 0))
         fprintf(out, "LOSS_LOW = '%.4g'; LOSS_HIGH = '%.4g'\n", losses.low, losses.high);
     else
         fputs("LOSS_LOW = '*'; LOSS_HIGH = '*'\n", out);
@@ -182,7 +182,13 @@ static void write_loss_panel(FILE *out, const Panel *panel, const Content *conte
 {
     start_panel(out, panel);
     fputs("    eval 'set yrange ['.LOSS_LOW.':'.LOSS_HIGH.']'\n", out);
-    fputs("    set ylabel 'nats per token'\n    if (LOG_Y) { set logscale y }\n", out);
+    fputs("    set ylabel 'nats per token'\n"
+          "    if (LOG_Y) {\n"
+          "        set logscale y\n"
+          "        set autoscale yfix\n"
+          "        set for [e=-3:3] for [m in '1 1.5 2 2.5 3 4 5 7'] ytics add (m * 10.0**e)\n"
+          "    }\n",
+          out);
     fputs("    set key at screen 0.075, screen 0.992 left top reverse Left samplen 3 font ',10'\n  "
           "  plot \\\n",
           out);
@@ -200,7 +206,7 @@ static void write_loss_panel(FILE *out, const Panel *panel, const Content *conte
         fputs("        [][0:1] NaN notitle, \\\n", out);
     fputs("        for [i=1:N] keyentry with linespoints lw 2 dt dash[i] pt mark[i] ps 0.8 \\\n"
           "            lc rgb color[i] title name[i]\n"
-          "    unset logscale y\n    unset key\n",
+          "    unset logscale y\n    set ytics autofreq\n    set autoscale y\n    unset key\n",
           out);
 }
 

@@ -1,3 +1,5 @@
+// The panels: what is shown of the runs, drawn as SVG again after each change.
+
 // ---- what is shown -----------------------------------------------------------------------------
 
 const view = {
@@ -299,8 +301,9 @@ class Panel {
           h = this.tip.offsetHeight;
     const left = x * scale + 16 + w > this.plot.clientWidth ? x * scale - 16 - w : x * scale + 16;
     this.tip.style.left = `${Math.max(0, Math.min(left, this.plot.clientWidth - w))}px`;
-    this.tip.style.top =
-        `${Math.max(0, Math.min(y * scale - h / 2, this.plot.clientHeight - h))}px`;
+    const above = y * scale - h - 12;  // losses fall: there is more room above a curve
+    const top = above >= 0 ? above : y * scale - h / 2;
+    this.tip.style.top = `${Math.max(0, Math.min(top, this.plot.clientHeight - h))}px`;
   }
 }
 

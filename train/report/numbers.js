@@ -1,6 +1,7 @@
 "use strict";
-// The report's page. Text from runs goes in as text nodes, never as HTML. Names of the data's
-// members are those of train/report_page.c.
+// The report's page: numbers as text, marks and scales here; then chart.js, pointing.js, page.js,
+// which embed.cmake puts one after the other. Text from runs goes in as text nodes, never as HTML.
+// Names of the data's members are those of train/report_page.c.
 
 const report = JSON.parse(document.getElementById("data").textContent);
 const runs = report.runs;
@@ -110,7 +111,11 @@ function makeScale(lo, hi, from, to, isLog) {
 function ticksOf(scale, wanted) {
   const {lo, hi} = scale, found = [];
   if (scale.isLog && hi / lo > 4) {
-    const all = hi / lo > 10 ** wanted ? [1] : hi / lo > 300 ? [1, 3] : [1, 2, 5];
+    const ratio = hi / lo;
+    const all = ratio <= 10 ? [1, 1.5, 2, 3, 4, 5, 7] :
+        ratio <= 300        ? [1, 2, 5] :
+        ratio <= 10 ** wanted ? [1, 3] :
+                                [1];
     for (let e = Math.floor(Math.log10(lo)); e <= Math.log10(hi); e++)
       for (const m of all)
         if (m * 10 ** e >= lo && m * 10 ** e <= hi) found.push(Number(`${m}e${e}`));

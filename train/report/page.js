@@ -1,3 +1,5 @@
+// Around the panels: the tools, the list of runs, the table, the notes; and the start.
+
 // ---- the list of runs and the tools ------------------------------------------------------------
 
 function fillTools() {
@@ -158,8 +160,8 @@ function fillNotes() {
     "Losses are in nats per token: of validation at the last, the best and the first one; " +
     "the original's before its conversion. KV cache: two bytes per number."
   ];
-  const withoutValidation =
-      runs.filter((run) => !run.summary.is_validation).map((run) => run.label);
+  const isOfTraining = ({summary}) => !summary.is_validation && isNumber(summary.final);
+  const withoutValidation = runs.filter(isOfTraining).map((run) => run.label);
   if (withoutValidation.length > 0)
     notes.push(`Never validated after the start, so final and best are smoothed training losses: ${
         withoutValidation.join(", ")}.`);
@@ -191,7 +193,7 @@ function fillNotes() {
 // ---- the page ----------------------------------------------------------------------------------
 
 function answer() {
-  if (!baseline) return "There is no baseline among them, so differences are left out.";
+  if (!baseline) return "Without a baseline among the runs there are no differences to show.";
   const others = runs.filter((run) => run !== baseline && isNumber(run.summary.gap));
   const close = others.filter((run) => run.summary.gap <= report.within)
                     .sort((a, b) => a.share - b.share || a.summary.gap - b.summary.gap);

@@ -1,3 +1,5 @@
+// What mouse, touch and keyboard do to the panels.
+
 // ---- pointing, zooming, keys -------------------------------------------------------------------
 
 function drawAll() {

@@ -1,0 +1,24 @@
+# Run directories written by hand, for the tests of compare; sourced after checks.sh.
+
+# write_run DIR NAME ATTENTION CACHE STEPS DONE FLOOR [MEMBERS]: a run of STEPS steps that got to
+# DONE, validated every 10; its loss falls to FLOOR, an original stays there. MEMBERS go into
+# run.json, in front.
+write_run() {
+    mkdir -p "$1"
+    cat >"$1/run.json" <<END
+{${8:-} "format": "mha2mla-run", "name": "$2", "attention": "$3", "d_kv": 8, "rope_pairs": 2,
+ "rope": "2-norm", "svd": "joint", "cache_numbers_per_token": $4,
+ "original_cache_numbers_per_token": 640, "steps": $5}
+END
+    awk -v done="$6" -v floor="$7" -v fall=$([ "$3" = mla ] && echo 3 || echo 0) 'BEGIN {
+        for (s = 0; s <= done; s++) {
+            loss = floor + fall * exp(-s / 8)
+            if (s > 0)
+                printf "{\"step\":%d,\"tokens\":%d,\"loss\":%.15f,\"lr\":0.001," \
+                       "\"tokens_per_s\":%d,\"elapsed_s\":%.1f}\n",
+                       s, s * 1000, loss + 0.01 * sin(7 * s), 500 + s, s * 2
+            if (s % 10 == 0)
+                printf "{\"step\":%d,\"tokens\":%d,\"valid_loss\":%.15f}\n", s, s * 1000, loss
+        }
+    }' >"$1/metrics.jsonl"
+}
