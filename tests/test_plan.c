@@ -108,6 +108,21 @@ static Config converted_config(void)
     return config;
 }
 
+static void test_recomputing_takes_fewer_activations(void **state)
+{
+    (void)state;
+    Config config = small_config();
+    Plan all, attention, layer;
+    assert_ok(plan_make(&all, &config, 2, 1));
+    config.train.recompute = RECOMPUTE_ATTENTION;
+    assert_ok(plan_make(&attention, &config, 2, 1));
+    config.train.recompute = RECOMPUTE_LAYER;
+    assert_ok(plan_make(&layer, &config, 2, 1));
+    assert_true(attention.activations < all.activations);
+    assert_true(layer.activations < attention.activations);
+    assert_int_equal(layer.scratch, all.scratch);
+}
+
 static void test_conversion(void **state)
 {
     (void)state;
@@ -275,6 +290,7 @@ int main(void)
         cmocka_unit_test(test_a_second_round_takes_a_sum_of_its_own),
         cmocka_unit_test(test_activations),
         cmocka_unit_test(test_scratch),
+        cmocka_unit_test(test_recomputing_takes_fewer_activations),
         cmocka_unit_test(test_conversion),
         cmocka_unit_test(test_passes_of_the_original),
         cmocka_unit_test(test_peak_is_the_larger_of_converting_and_training),
