@@ -178,6 +178,7 @@ test_sweep_refuses_a_task_without_d_kv() {
 }
 
 test_train_and_compare_jobs_pass_their_words_on() {
+    mkdir -p "$tree/runs/demo-dkv16"
     : >"$calls"
     (cd "$tree" && bash slurm/train.sbatch configs/demo.yaml --run.name="my run" &&
         bash slurm/compare.sbatch runs/demo-dkv16) >"$work/out" 2>&1 || fail "a job script failed"
