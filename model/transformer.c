@@ -39,7 +39,8 @@ static void place_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int 
     ws->projected = arena_floats(arena, is_mla ? N * mla_projected_width(s) : 0);
     ws->expanded = arena_floats(arena, is_mla ? N * mla_expanded_width(s) : 0);
     ws->act = arena_floats(arena, N * s->d_ffn);
-    ws->logits = arena_floats(arena, (int64_t)head_block(s->vocab_size) * s->vocab_size);
+    int64_t block = head_block(s->vocab_size); // of tokens, should there be so many
+    ws->logits = arena_floats(arena, (N < block ? N : block) * s->vocab_size);
     ws->attention_scratch = arena_floats(
         arena, attention_scratch_floats(&ws->attention, n_threads, ws->keep != KEEP_NOTHING));
     if (ws->keep == KEEP_NOTHING)

@@ -61,7 +61,7 @@ typedef struct Workspace {
     float *d_attn_out;        // [N, Q], training
     float *act, *d_act;       // [N, F]
     float *d_gate_up;         // [N, 2F], training
-    float *logits;            // [head_block(V), V]
+    float *logits;            // [min(N, head_block(V)), V]
     float *attention_scratch; // per thread
     StepTimes *times;         // borrowed; NULL: nothing is measured
 } Workspace;
