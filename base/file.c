@@ -108,10 +108,15 @@ Status file_publish(const char *temporary, const char *path)
     }
     char copy[PATH_BYTES];
     snprintf(copy, sizeof copy, "%s", path);
-    return sync_path(dirname(copy), O_DIRECTORY);
+    return file_sync_dir(dirname(copy));
 remove_temporary:
     unlink(temporary);
     return status;
+}
+
+Status file_sync_dir(const char *path)
+{
+    return sync_path(path, O_DIRECTORY);
 }
 
 Status file_check_target(const char *path)

@@ -151,6 +151,8 @@ static json_t *manifest_to_json(const Progress *progress, const Model *model,
     json_object_set_new(root, "spikes", spikes_to_json(&progress->spikes));
     set_text(root, "name", config->run.name);
     set_text(root, "base", config->model.base);
+    if (config->model.convert.given)
+        set_text(root, "rope", rope_strategy_name(config->model.convert.rope));
     set_text(root, "tokenizer", config->model.init.tokenizer);
     set_text(root, "tokenizer_sha256", context->tokenizer_sha256);
     json_object_set_new(root, "data", json_deep_copy(context->data_fingerprint));
@@ -392,9 +394,15 @@ void checkpoint_remove(const char *dir)
 
 Status checkpoint_begin(const char *dir)
 {
+    char parent[PATH_BYTES];
     if (file_exists(dir))
         checkpoint_remove(dir);
-    return file_make_dirs(dir);
+    TRY(file_make_dirs(dir));
+    // The directory's own entry: older checkpoints go once the files in it are on the disk.
+    TRY(file_join(parent, dir, ".."));
+    TRY(file_sync_dir(parent));
+    TRY(file_join(parent, dir, "../.."));
+    return file_sync_dir(parent);
 }
 
 static int descending(const void *a, const void *b)
@@ -446,6 +454,21 @@ Status checkpoint_list(int **steps, int *n_steps, const char *run_dir)
     }
     if (*n_steps > 1)
         qsort(*steps, (size_t)*n_steps, sizeof **steps, descending);
+    return OK;
+}
+
+Status checkpoint_has_any(bool *out, const char *run_dir)
+{
+    int *steps, n_steps;
+    bool has_any = false;
+    TRY(checkpoint_list(&steps, &n_steps, run_dir));
+    for (int i = 0; i < n_steps && !has_any; i++) {
+        char dir[PATH_BYTES], manifest[PATH_BYTES];
+        has_any = checkpoint_path(dir, run_dir, steps[i]) == OK &&
+                  file_join(manifest, dir, "manifest.json") == OK && file_exists(manifest);
+    }
+    free(steps);
+    *out = has_any;
     return OK;
 }
 

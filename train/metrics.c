@@ -14,9 +14,16 @@
 
 enum { MOST_PENDING_BYTES = 1 << 22 };
 
-// Where the line after `resumed_step` begins, and the elapsed time of the line before it. A line
-// that a crash has cut off ends the file too.
-static Status find_end(int64_t *end, double *elapsed_s, const char *path, int resumed_step)
+// Whether a line is of what the checkpoint does not know, and will be written again.
+static bool is_later(const json_t *line, const MetricsStart *start)
+{
+    const json_int_t step = json_integer_value(json_object_get(line, "step"));
+    return step > start->step || (json_has(line, "valid_loss") && step > start->valid_step);
+}
+
+// Where the lines begin that are later than the checkpoint, and the elapsed time of those before
+// it. A line that a crash has cut off goes with them; a line in between that is not ours stays.
+static Status find_end(int64_t *end, double *elapsed_s, const char *path, const MetricsStart *start)
 {
     FILE *file = fopen(path, "rbe");
     if (file == NULL)
@@ -24,31 +31,42 @@ static Status find_end(int64_t *end, double *elapsed_s, const char *path, int re
     char *line = NULL;
     size_t capacity = 0;
     ssize_t length;
-    while ((length = getline(&line, &capacity, file)) > 0 && line[length - 1] == '\n') {
+    int64_t offset = 0, last_step = 0;
+    bool goes_on = true;
+    while (goes_on && (length = getline(&line, &capacity, file)) > 0 && line[length - 1] == '\n') {
         json_t *object = json_loadb(line, (size_t)length, 0, NULL);
+        offset += length;
         const json_t *step = json_object_get(object, "step");
         const json_t *elapsed = json_object_get(object, "elapsed_s");
-        const bool is_kept = json_is_integer(step) && json_integer_value(step) <= resumed_step;
-        if (is_kept && json_is_number(elapsed))
-            *elapsed_s = json_number_value(elapsed);
+        goes_on = !json_is_integer(step) || !is_later(object, start);
+        if (json_is_integer(step) && goes_on) {
+            *end = offset;
+            last_step = json_integer_value(step);
+            if (json_is_number(elapsed))
+                *elapsed_s = json_number_value(elapsed);
+        }
         json_decref(object);
-        if (!is_kept)
-            break;
-        *end += length;
     }
+    const bool is_read = !ferror(file);
     free(line);
     fclose(file);
+    if (!is_read)
+        return fail(FAILED, "%s: read failed: %s", path, strerror(errno));
+    if (last_step < start->step)
+        log_warn("%s: has lines up to step %lld only, the run goes on after step %d", path,
+                 (long long)last_step, start->step);
     return OK;
 }
 
-Status metrics_open(Metrics *out, const char *run_dir, int resumed_step, int n_steps, int every)
+Status metrics_open(Metrics *out, const char *run_dir, const MetricsStart *resumed, int n_steps,
+                    int every)
 {
     char path[PATH_BYTES];
     int64_t end = 0;
     double earlier_s = 0;
     TRY(file_join(path, run_dir, "metrics.jsonl"));
-    if (resumed_step >= 0)
-        TRY(find_end(&end, &earlier_s, path, resumed_step));
+    if (resumed != NULL)
+        TRY(find_end(&end, &earlier_s, path, resumed));
     int file = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (file < 0)
         return fail(FAILED, "%s: cannot be written: %s", path, strerror(errno));
@@ -64,7 +82,7 @@ Status metrics_open(Metrics *out, const char *run_dir, int resumed_step, int n_s
         .size_bytes = end,
         .start_s = log_seconds(),
         .earlier_s = earlier_s,
-        .first_step = resumed_step > 0 ? resumed_step + 1 : 1,
+        .first_step = resumed != NULL ? resumed->step + 1 : 1,
         .n_steps = n_steps,
         .every = every,
         .is_terminal = isatty(STDERR_FILENO) && (term == NULL || strcmp(term, "dumb") != 0),

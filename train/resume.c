@@ -88,6 +88,30 @@ static Status check_number(const Checkpoint *checkpoint, const char *key, const 
                 checkpoint->dir, config_key, (long long)saved, (long long)now);
 }
 
+// The pairs are the checkpoint's, so another way of choosing them would only be claimed.
+static Status check_rope(const Checkpoint *checkpoint, const Config *config)
+{
+    const json_t *saved = json_object_get(checkpoint->manifest, "rope");
+    const char *now = rope_strategy_name(config->model.convert.rope);
+    if (!config->model.convert.given || !json_is_string(saved) ||
+        strcmp(json_string_value(saved), now) == 0)
+        return OK;
+    return fail(BAD_INPUT,
+                "%s: made with model.convert.rope %.40s, the config has %s; set it back, or give "
+                "the run another run.name",
+                checkpoint->dir, json_string_value(saved), now);
+}
+
+// A directory may have moved, so this is no error.
+static void note_base(const Checkpoint *checkpoint, const char *now)
+{
+    const char *saved = json_string_value(json_object_get(checkpoint->manifest, "base"));
+    if (saved != NULL && now != NULL && strcmp(saved, now) != 0)
+        log_warn("model.base was %.500s, now %.500s: the weights are those of the checkpoint, only "
+                 "tokenizer and config.json are the new one's",
+                 saved, now);
+}
+
 // A change that moves only rounding is said and allowed.
 static void note_number(const Checkpoint *checkpoint, const char *key, int now)
 {
@@ -103,12 +127,14 @@ Status resume_check(const Checkpoint *checkpoint, const Config *config, const Mo
 {
     const TrainConfig *train = &config->train;
     TRY(checkpoint_check_shape(checkpoint, shape));
+    TRY(check_rope(checkpoint, config));
     TRY(check_number(checkpoint, "global_batch", "train.global_batch", train->global_batch));
     if (checkpoint->progress.step > train->steps)
         return fail(BAD_INPUT,
                     "%s: is of step %d, train.steps is %d; raise it, or give the run another "
                     "run.name",
                     checkpoint->dir, checkpoint->progress.step, train->steps);
+    note_base(checkpoint, config->model.base);
     note_number(checkpoint, "micro_batch", train->micro_batch);
     note_number(checkpoint, "sum_groups", train->sum_groups);
     return OK;
