@@ -168,9 +168,10 @@ Status file_make_dirs(const char *path)
             continue;
         char end = *p;
         *p = '\0';
-        if (mkdir(partial, 0777) != 0 && !file_is_dir(partial))
+        const int error = mkdir(partial, 0777) == 0 ? 0 : errno;
+        if (error != 0 && !file_is_dir(partial))
             return fail(FAILED, "%s: directory cannot be made: %s", partial,
-                        errno == EEXIST ? "a file has this name" : strerror(errno));
+                        error == EEXIST ? "a file has this name" : strerror(error));
         *p = end;
         if (end == '\0')
             return OK;

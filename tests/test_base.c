@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 
 static Status fail_with_place(void)
 {
@@ -97,6 +98,10 @@ static void test_target_of_long_work_is_checked_before(void **state)
                  file_check_target("/nonexistent/a.h5"));
     assert_fails(FAILED, "file: directory cannot be made: a file has this name",
                  file_make_dirs(testing_path(dir, "file/below")));
+    const char *dangling = testing_path(dir, "dangling"); // of mkdir, not of the look that follows
+    assert_int_equal(symlink("nowhere", dangling), 0);
+    assert_fails(FAILED, "dangling: directory cannot be made: a file has this name",
+                 file_make_dirs(dangling));
 }
 
 static void test_json_errors_name_the_place(void **state)

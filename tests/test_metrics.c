@@ -285,6 +285,22 @@ static void test_missing_directory_is_named(void **state)
                  metrics_open(&metrics, "/nonexistent/run", NULL, 1, 1));
 }
 
+static void resume_without_file(void)
+{
+    Metrics metrics;
+    const MetricsStart resumed = {5, -1};
+    assert_ok(metrics_open(&metrics, testing_dir(), &resumed, 100, 10));
+    metrics_close(&metrics);
+}
+
+static void test_missing_file_is_said(void **state)
+{
+    (void)state;
+    char said[512 + PATH_BYTES];
+    capture(said, sizeof said, resume_without_file);
+    assert_non_null(strstr(said, "up to step 0 only, the run goes on after step 5"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -298,6 +314,7 @@ int main(void)
         cmocka_unit_test(test_a_validation_that_comes_again_is_cut),
         cmocka_unit_test(test_lines_after_one_that_is_not_ours_are_kept),
         cmocka_unit_test(test_missing_lines_are_said),
+        cmocka_unit_test(test_missing_file_is_said),
         cmocka_unit_test(test_value_that_json_cannot_hold_is_an_error),
         cmocka_unit_test(test_missing_directory_is_named),
     };

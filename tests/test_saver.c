@@ -5,6 +5,7 @@
 #include "train/saver.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 static const ModelShape shape = {.n_layers = 1,
                                  .d_model = 8,
@@ -105,11 +106,45 @@ static void test_save_that_fails_leaves_the_one_before(void **state)
     stop(&s);
 }
 
+// The disk is full when the manifest is due, after all shards.
+static void test_save_without_a_manifest_leaves_the_one_before(void **state)
+{
+    (void)state;
+    Setup s;
+    char dir[PATH_BYTES];
+    const char *run_dir = testing_dir();
+    const Progress second = {.step = 2, .valid_step = -1};
+    start(&s, run_dir);
+    assert_ok(checkpoint_path(dir, run_dir, 2));
+    assert_ok(saver_begin(&s.saver, &second, OK));
+    assert_int_equal(symlink("/dev/full", testing_path(dir, "manifest.json.tmp")), 0);
+    assert_ok(saver_finish(&s.saver));
+    assert_int_equal(s.saver.saved_step, 1);
+    assert_false(file_exists(dir));
+    assert_is_whole(run_dir, 1);
+    stop(&s);
+}
+
+// A run that is stopped does not go on, whatever checkpoint.on_error says.
+static void test_save_that_is_needed_fails_with_its_reason(void **state)
+{
+    (void)state;
+    Setup s;
+    const Progress second = {.step = 2, .valid_step = -1};
+    start(&s, testing_dir());
+    s.saver.is_needed = true;
+    assert_fails(FAILED, "step 2 is not written, the newest is that of step 1: no room",
+                 saver_begin(&s.saver, &second, fail(FAILED, "no room")));
+    stop(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_save_that_may_not_begin_leaves_the_one_before),
         cmocka_unit_test(test_save_that_fails_leaves_the_one_before),
+        cmocka_unit_test(test_save_without_a_manifest_leaves_the_one_before),
+        cmocka_unit_test(test_save_that_is_needed_fails_with_its_reason),
     };
     log_set_quiet(true); // each failure is said
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -26,13 +26,13 @@ static bool is_later(const json_t *line, const MetricsStart *start)
 static Status find_end(int64_t *end, double *elapsed_s, const char *path, const MetricsStart *start)
 {
     FILE *file = fopen(path, "rbe");
-    if (file == NULL)
-        return errno == ENOENT ? OK : fail(FAILED, "%s: cannot be read: %s", path, strerror(errno));
+    if (file == NULL && errno != ENOENT)
+        return fail(FAILED, "%s: cannot be read: %s", path, strerror(errno));
     char *line = NULL;
     size_t capacity = 0;
     ssize_t length;
     int64_t offset = 0, last_step = 0;
-    bool goes_on = true;
+    bool goes_on = file != NULL;
     while (goes_on && (length = getline(&line, &capacity, file)) > 0 && line[length - 1] == '\n') {
         json_t *object = json_loadb(line, (size_t)length, 0, NULL);
         offset += length;
@@ -47,11 +47,12 @@ static Status find_end(int64_t *end, double *elapsed_s, const char *path, const 
         }
         json_decref(object);
     }
-    const bool is_read = !ferror(file);
+    const int error = file != NULL && ferror(file) ? errno : 0;
     free(line);
-    fclose(file);
-    if (!is_read)
-        return fail(FAILED, "%s: read failed: %s", path, strerror(errno));
+    if (file != NULL)
+        fclose(file);
+    if (error != 0)
+        return fail(FAILED, "%s: read failed: %s", path, strerror(error));
     if (last_step < start->step)
         log_warn("%s: has lines up to step %lld only, the run goes on after step %d", path,
                  (long long)last_step, start->step);

@@ -60,7 +60,7 @@ static Status give_up(Saver *saver, Status status)
         checkpoint_remove(saver->dir);
     if (saver->saved_step >= 0)
         snprintf(last, sizeof last, "the newest is that of step %d", saver->saved_step);
-    if (saver->context.config->checkpoint.on_error == SAVE_FAILURE_STOP)
+    if (saver->is_needed || saver->context.config->checkpoint.on_error == SAVE_FAILURE_STOP)
         return fail_within(status, "checkpoint of step %d is not written, %s", saver->progress.step,
                            last);
     log_error("checkpoint of step %d is not written, %s, the run goes on: %s", saver->progress.step,
