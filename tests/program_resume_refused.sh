@@ -78,3 +78,14 @@ ranks_refuse 2 2 'made with model.convert.rope 2-norm, the config has high' trai
 ranks 2 train config.yaml $mla --model.base=other --train.steps=6
 grep -q 'warning: model.base was runs/base/model, now other: the weights are those of the ch' out ||
     die "another base: $(cat out)"
+
+# A base that has gone is needed for the export alone: training goes on, and is saved.
+mv other gone
+ranks_refuse 2 2 "other: " train config.yaml $mla --model.base=other --train.steps=8
+grep -q 'warning: other: is not there; its shape is taken from the run' err || die "no base: $(cat err)"
+[ -s runs/mla/checkpoints/step-00000008/manifest.json ] || die "no base: $(cat err)"
+refuses 2 'name it with --base' export runs/mla --out exported
+mv gone other
+ranks 2 train config.yaml $mla --model.base=other --train.steps=8
+"$mha2mla" export runs/mla --out exported >/dev/null
+cmp exported/model.safetensors runs/mla/model/model.safetensors

@@ -253,13 +253,24 @@ static bool is_finished(const Run *run)
            is_exported(run);
 }
 
+// Of a model that has gone since: the checkpoint's, which had the same data.
+static Status find_tokenizer(Run *run)
+{
+    const char *base = run->config.model.base;
+    if (!run->is_resumed || base == NULL || file_is_dir(base))
+        return prepare_tokenizer_sha256(run->tokenizer_sha256, &run->config);
+    snprintf(run->tokenizer_sha256, sizeof run->tokenizer_sha256, "%s",
+             run->checkpoint.tokenizer_sha256);
+    return OK;
+}
+
 // All of the run's work, from wherever it starts. Collective.
 static Status work(Run *run)
 {
     Model model = {0};
     if (run->comm.rank == 0)
         plan_print(stderr, &run->plan, &run->config);
-    TRY(comm_agree(&run->comm, prepare_tokenizer_sha256(run->tokenizer_sha256, &run->config)));
+    TRY(comm_agree(&run->comm, find_tokenizer(run)));
     TRY(start_model(run, &model));
     Status status = train_model(run, &model);
     if (status == OK)
@@ -313,16 +324,29 @@ static Status check_length(const Run *run)
                 run->config.data.seq_len, longest, base);
 }
 
+// A base that has gone since is needed again for the export alone: its shape is in the checkpoints.
+static Status make_plan(Run *run)
+{
+    const char *base = run->config.model.base;
+    ModelShape original;
+    const bool is_recalled = base != NULL && !file_is_dir(base) && run->resume != RESUME_NEVER &&
+                             resume_recall_original(&original, &run->config);
+    if (is_recalled)
+        log_warn("%s: is not there; its shape is taken from the run's checkpoint, the export at "
+                 "the end needs it",
+                 base);
+    TRY(plan_make_of(&run->plan, is_recalled ? &original : NULL, &run->config, run->comm.size,
+                     omp_get_max_threads()));
+    return check_length(run);
+}
+
 static Status load_and_run(Run *run, const char *path, char *const *overrides, int n_overrides,
                            bool dry_run)
 {
     Status status = config_load(&run->config, path, overrides, n_overrides);
     TRY_GOTO(release_config, comm_agree(&run->comm, status));
     blas_check();
-    status = plan_make(&run->plan, &run->config, run->comm.size, omp_get_max_threads());
-    if (status == OK)
-        status = check_length(run);
-    TRY_GOTO(release_config, comm_agree(&run->comm, status));
+    TRY_GOTO(release_config, comm_agree(&run->comm, make_plan(run)));
     if (!dry_run) {
         stop_after_minutes(run->config.run.max_minutes);
         status = run_all(run);

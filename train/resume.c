@@ -75,6 +75,32 @@ Status resume_find(Checkpoint *out, bool *is_found, const char *run_dir, const C
     return status;
 }
 
+bool resume_recall_original(ModelShape *out, const Config *config)
+{
+    char run_dir[PATH_BYTES], dir[PATH_BYTES];
+    int *steps, n_steps;
+    bool is_found = false;
+    if (file_join(run_dir, config->run.dir, config->run.name) != OK ||
+        checkpoint_list(&steps, &n_steps, run_dir) != OK)
+        return false;
+    for (int i = 0; i < n_steps && !is_found; i++) {
+        Checkpoint checkpoint;
+        is_found = checkpoint_path(dir, run_dir, steps[i]) == OK &&
+                   checkpoint_open(&checkpoint, dir) == OK;
+        if (!is_found)
+            continue;
+        *out = checkpoint.shape;
+        checkpoint_close(&checkpoint);
+    }
+    free(steps);
+    if (is_found && config->model.convert.given) {
+        out->rope_pairs = out->head_dim / 2;
+        out->d_kv = 0;
+        out->svd = SVD_JOINT;
+    }
+    return is_found;
+}
+
 static Status check_number(const Checkpoint *checkpoint, const char *key, const char *config_key,
                            int64_t now)
 {
