@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <libgen.h>
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>
@@ -399,10 +400,9 @@ Status checkpoint_begin(const char *dir)
         checkpoint_remove(dir);
     TRY(file_make_dirs(dir));
     // The directory's own entry: older checkpoints go once the files in it are on the disk.
-    TRY(file_join(parent, dir, ".."));
-    TRY(file_sync_dir(parent));
-    TRY(file_join(parent, dir, "../.."));
-    return file_sync_dir(parent);
+    snprintf(parent, sizeof parent, "%s", dir);
+    TRY(file_sync_dir(dirname(parent)));
+    return file_sync_dir(dirname(parent));
 }
 
 static int descending(const void *a, const void *b)
@@ -417,7 +417,8 @@ static int step_of(const char *name)
     static const char prefix[] = "step-";
     const char *digits = name + sizeof prefix - 1;
     if (strncmp(name, prefix, sizeof prefix - 1) != 0 || strlen(digits) < 8 ||
-        strlen(digits) > 10 || strspn(digits, "0123456789") != strlen(digits))
+        strlen(digits) > 10 || strspn(digits, "0123456789") != strlen(digits) ||
+        (strlen(digits) > 8 && digits[0] == '0')) // a second name of a step
         return -1;
     const long step = strtol(digits, NULL, 10);
     return step <= INT_MAX ? (int)step : -1;

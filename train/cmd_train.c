@@ -286,14 +286,16 @@ static Status watch_ranks(const Run *run)
 {
     const Comm *comm = &run->comm;
     char(*hosts)[COMM_HOST_BYTES] = calloc((size_t)comm->size, COMM_HOST_BYTES);
-    TRY(comm_agree(comm, hosts != NULL ? OK : fail(FAILED, "no memory for %d hosts", comm->size)));
+    Status status = hosts != NULL ? OK : fail(FAILED, "no memory for %d hosts", comm->size);
+    TRY_GOTO(release_hosts, comm_agree(comm, status));
     comm_gather_hosts(comm, hosts);
     const StallWatch watch = {.run_dir = run->dir,
                               .rank = comm->rank,
                               .size = comm->size,
                               .hosts = (const char(*)[COMM_HOST_BYTES])hosts,
                               .minutes = run->config.run.stall_minutes};
-    const Status status = comm_agree(comm, stall_start(&watch));
+    status = comm_agree(comm, stall_start(&watch));
+release_hosts:
     free(hosts);
     return status;
 }

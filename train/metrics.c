@@ -242,7 +242,7 @@ void metrics_close(Metrics *metrics)
 {
     end_live_line(metrics);
     if (metrics->is_open && !flush_pending(metrics))
-        log_error("metrics.jsonl: its last lines are lost: %s", strerror(errno));
+        log_warn("metrics.jsonl: its last lines are lost: %s", strerror(errno));
     if (metrics->is_open)
         close(metrics->file);
     free(metrics->pending);
