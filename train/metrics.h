@@ -43,9 +43,15 @@ typedef struct Metrics {
     bool line_open; // a live line waits for its newline
 } Metrics;
 
-// Starts runs/NAME/metrics.jsonl, or goes on after `resumed_step`, dropping what is later; -1:
-// anew. FAILED if it cannot be written.
-Status metrics_open(Metrics *out, const char *run_dir, int resumed_step, int n_steps, int every);
+// Where a resumed run goes on: what is in the file and not in the checkpoint will come again.
+typedef struct MetricsStart {
+    int step, valid_step; // the newest step; that of the newest validation, -1: none
+} MetricsStart;
+
+// Starts runs/NAME/metrics.jsonl anew, or goes on after `resumed` (NULL: anew), dropping what is
+// later and warning if lines before it are missing. FAILED if it cannot be read or written.
+Status metrics_open(Metrics *out, const char *run_dir, const MetricsStart *resumed, int n_steps,
+                    int every);
 
 // What was written is on the disk: before a checkpoint counts on its lines. FAILED if it is not.
 Status metrics_sync(Metrics *metrics);
