@@ -106,24 +106,29 @@ static void test_ignored_signal_stays_ignored(void **state)
 
 // Children that get two signals, all at the same time: one leaves with ALIVE if the second has not
 // ended it.
-enum { ALIVE = 7, N_CHILDREN = 5 };
+enum { ALIVE = 7, N_CHILDREN = 6 };
 
 typedef struct Child {
     int first, second;
     int pause_ms; // between them
+    bool is_slurm_job;
     pid_t id;
     int status;
 } Child;
 
 static Child children[N_CHILDREN] = {
     {SIGTERM, SIGTERM, 1010}, {SIGTERM, SIGINT, 1010},  {SIGTERM, SIGTERM, 20},
-    {SIGUSR1, SIGUSR1, 1010}, {SIGUSR1, SIGTERM, 1010},
+    {SIGUSR1, SIGUSR1, 1010}, {SIGUSR1, SIGTERM, 1010}, {SIGTERM, SIGTERM, 1010, true},
 };
 
 // Says through `ready` that the handlers are set; `done` is closed once both signals are sent.
 static _Noreturn void live_on(const Child *child, const int ready[2], const int done[2])
 {
     char byte = 'r';
+    if (child->is_slurm_job)
+        setenv("SLURM_JOB_ID", "1", 1);
+    else
+        unsetenv("SLURM_JOB_ID");
     stop_install();
     close(done[1]);
     if (write(ready[1], &byte, 1) != 1 || read(done[0], &byte, 1) != 0)
@@ -192,6 +197,12 @@ static void test_usr1_never_ends(void **state)
     check_child(4, ALIVE);
 }
 
+static void test_second_signal_does_not_end_a_slurm_job(void **state)
+{
+    (void)state;
+    check_child(5, ALIVE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -205,6 +216,7 @@ int main(void)
         cmocka_unit_test(test_second_signal_ends_at_once),
         cmocka_unit_test(test_same_request_forwarded_twice_is_one),
         cmocka_unit_test(test_usr1_never_ends),
+        cmocka_unit_test(test_second_signal_does_not_end_a_slurm_job),
     };
     return cmocka_run_group_tests(tests, send_signals, NULL);
 }

@@ -4,6 +4,7 @@
 #include "train/cmd_train.h"
 #include "train/options.h"
 #include "train/plan.h"
+#include "train/stop.h"
 
 #include <ctype.h>
 #include <omp.h>
@@ -303,6 +304,7 @@ static Status parse_and_sweep(const Comm *comm, int argc, char **argv)
 
 static Status run_sweep(int argc, char **argv)
 {
+    stop_install();
     return comm_run(parse_and_sweep, argc, argv);
 }
 

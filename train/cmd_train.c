@@ -392,23 +392,20 @@ static Status parse_and_run(const Comm *comm, int argc, char **argv)
         return fail(BAD_INPUT, "train needs one CONFIG, got %d; see mha2mla train --help",
                     rest.n_words);
     TRY(resume_parse(&run.resume, resume));
-    stop_install();
-    Status status = load_and_run(&run, rest.words[0], overrides, n_overrides, dry_run);
-    stop_remove();
-    return status;
+    return load_and_run(&run, rest.words[0], overrides, n_overrides, dry_run);
 }
 
 Status cmd_train_run(const Comm *comm, const char *path)
 {
     Run run = {.comm = *comm, .original_loss = NAN, .resume = RESUME_AUTO};
-    stop_install();
-    Status status = load_and_run(&run, path, NULL, 0, false);
-    stop_remove();
-    return status;
+    return load_and_run(&run, path, NULL, 0, false);
 }
 
+// The handlers are there from before MPI starts until the process is gone: a signal in between is
+// never the end of one rank alone.
 static Status run_train(int argc, char **argv)
 {
+    stop_install();
     return comm_run(parse_and_run, argc, argv);
 }
 

@@ -7,7 +7,8 @@
 
 #include "train/comm.h"
 
-// As `mha2mla train PATH`; STOPPED if a signal or the time limit ended it. Collective.
+// As `mha2mla train PATH`, after stop_install(); STOPPED if a signal or the time limit ended it.
+// Collective.
 Status cmd_train_run(const Comm *comm, const char *path);
 
 #endif

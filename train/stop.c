@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,6 +23,7 @@ enum { N_WATCHED = sizeof watched / sizeof watched[0], SAME_REQUEST_MS = 1000 };
 static struct sigaction before[N_WATCHED];
 static bool is_set[N_WATCHED];
 static double started_s, limit_s;
+static bool is_slurm_job;
 static atomic_int first_signal;
 static _Atomic int64_t first_end_ms; // of the first signal that ends when repeated; 0: none yet
 
@@ -36,7 +38,7 @@ static void note_request(int number)
 {
     int none = 0;
     atomic_compare_exchange_strong(&first_signal, &none, number);
-    if (number == SIGUSR1)
+    if (number == SIGUSR1 || is_slurm_job)
         return;
     const int64_t now = now_ms();
     int64_t first = 0;
@@ -51,6 +53,7 @@ void stop_install(void)
     atomic_store(&first_end_ms, 0);
     started_s = log_seconds();
     limit_s = 0;
+    is_slurm_job = getenv("SLURM_JOB_ID") != NULL;
     struct sigaction action = {.sa_handler = note_request, .sa_flags = SA_RESTART};
     for (int i = 0; i < N_WATCHED; i++)
         sigaddset(&action.sa_mask, watched[i].number);

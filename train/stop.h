@@ -2,18 +2,19 @@
 // training loop asks for once a step; the ranks agree on it (train/comm.h), save, and leave with
 // STOPPED.
 //
-//     stop_install();                    // after MPI_Init, which sets handlers of its own
+//     stop_install();                    // before MPI_Init, so that no rank is without handlers
 //     stop_after_minutes(230);           // run.max_minutes; 0: no limit
 //     for (...)
 //         if (stop_requested())          // this rank's view: agree before leaving a collective
 //             ...  stop_cause_name(stop_cause()) ...
 //     stop_remove();
 //
-// A second SIGTERM or SIGINT ends the process at once with status 128 + signal. One that follows
-// within a second is the same request: launchers forward what the process got already. SIGUSR1
-// never ends it: Slurm sends it as a warning (--signal=USR1@180) and SIGTERM when time is up, and a
-// save that is under way then still has the site's KillWait. Under mpirun use SIGUSR1, which it
-// hands on; SIGTERM and Ctrl-C make it kill its ranks a second later.
+// A second SIGTERM or SIGINT ends the process at once with status 128 + signal; under Slurm it does
+// not: there SIGTERM may come twice, and SIGKILL follows anyway after the site's KillWait. One that
+// follows within a second is the same request: launchers forward what the process got already.
+// SIGUSR1 never ends it: Slurm sends it as a warning (--signal=USR1@180) and SIGTERM when time is
+// up, and a save that is under way then still has the site's KillWait. Under mpirun use SIGUSR1,
+// which it hands on; SIGTERM and Ctrl-C make it kill its ranks a second later.
 //
 // Not collective. The state is the process's own.
 #ifndef MHA2MLA_TRAIN_STOP_H
