@@ -5,8 +5,10 @@
 #include "base/log.h"
 #include "train/phases.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static Comm comm;
 
@@ -97,6 +99,46 @@ static void test_reports_do_not_overlap(void **state)
     assert_true(table.least[PHASE_FORWARD] == 1);
 }
 
+// Says the table of a run of known times to a file and returns it.
+static const char *said_of(Phases *phases, int step)
+{
+    static char text[2048];
+    FILE *file = tmpfile();
+    const int saved = dup(STDERR_FILENO);
+    assert_true(file != NULL && saved >= 0);
+    log_set_quiet(comm.rank != 0);
+    dup2(fileno(file), STDERR_FILENO);
+    phases_report_all(phases, &comm, step);
+    dup2(saved, STDERR_FILENO);
+    log_set_quiet(true);
+    close(saved);
+    rewind(file);
+    text[fread(text, 1, sizeof text - 1, file)] = '\0';
+    fclose(file);
+    return text;
+}
+
+static void test_rank_0_says_the_table_of_all_steps(void **state)
+{
+    (void)state;
+    Phases phases;
+    phases_start(&phases, 4);
+    phases.seconds[PHASE_FORWARD] = 1 + comm.rank;
+    phases.seconds[PHASE_UPDATE] = (comm.size + 1) / 2.0;
+    phases_report(&phases, &comm, 9);
+    const char *text = said_of(&phases, 14);
+    if (comm.rank > 0) {
+        assert_string_equal(text, "");
+        return;
+    }
+    char line[128];
+    assert_non_null(strstr(text, "mha2mla: seconds of a rank in steps 5 to 14, over "));
+    snprintf(line, sizeof line, "mha2mla:      forward      1.000 %10.3f %10.3f  %7d  50.0 %%\n",
+             (comm.size + 1) / 2.0, (double)comm.size, comm.size - 1);
+    assert_non_null(strstr(text, line));
+    assert_null(strstr(text, "save")); // there was none
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -104,12 +146,14 @@ int main(void)
         cmocka_unit_test(test_taking_gives_what_is_new),
         cmocka_unit_test(test_table_over_ranks),
         cmocka_unit_test(test_reports_do_not_overlap),
+        cmocka_unit_test(test_rank_0_says_the_table_of_all_steps),
     };
     if (comm_start(&comm) != OK)
         return 1;
     testing_quiet_rank(comm.rank);
     log_set_quiet(true);
-    const int n_failed = cmocka_run_group_tests(tests, NULL, NULL);
+    double failed = cmocka_run_group_tests(tests, NULL, NULL);
+    comm_max_doubles(&comm, &failed, 1);
     comm_stop(&comm, OK);
-    return n_failed;
+    return failed != 0;
 }

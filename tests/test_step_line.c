@@ -59,7 +59,7 @@ static void test_what_tells_least_goes_first(void **state)
               "71% sgemm  3 skipped  eta 3:08:30"},
         {97, "step 12345/18000  loss 2.3456  valid 2.4567@12000  norm 0.31  65536 tok/s  "
              "3 skipped  eta 3:08:30"},
-        {79, "step 12345/18000  loss 2.3456  valid 2.4567@12000  65536 tok/s  3 skipped  "
+        {86, "step 12345/18000  loss 2.3456  valid 2.4567@12000  65536 tok/s  3 skipped  "
              "eta 3:08:30"},
         {60, "step 12345/18000  loss 2.3456  65536 tok/s  eta 3:08:30"},
         {45, "step 12345/18000  loss 2.3456  eta 3:08:30"},

@@ -94,6 +94,7 @@ static Status accumulate(Trainer *t, int step, int round)
 {
     int first, count;
     turns_group(&t->turns, round, t->comm->rank, &first, &count);
+    enter(t, PHASE_BACKWARD, step); // whose sum begins
     memset(t->memory.flat_grads, 0, (size_t)t->grads.count * sizeof(float));
     for (int m = first; m < first + count; m++) {
         TRY(batch(t, step, m));
@@ -377,10 +378,10 @@ static Status run_steps(Trainer *t)
 
 Status loop_run(Trainer *t)
 {
-    t->phases = (Phases){.reported_step = t->progress.step};
+    phases_start(&t->phases, t->progress.step);
     const Status status = run_steps(t);
     phases_leave(&t->phases);
     if (status == OK || status == STOPPED)
-        phases_report(&t->phases, t->comm, t->progress.step);
+        phases_report_all(&t->phases, t->comm, t->progress.step);
     return status;
 }

@@ -19,6 +19,11 @@ const char *phases_name(Phase phase)
     return names[phase];
 }
 
+void phases_start(Phases *phases, int step)
+{
+    *phases = (Phases){.first_step = step, .reported_step = step};
+}
+
 // Adds what has passed to the phase that is running.
 static void account(Phases *phases, double now_s)
 {
@@ -90,4 +95,11 @@ void phases_report(Phases *phases, const Comm *comm, int step)
                      table.mean[i], table.most[i], table.slowest[i], 100 * table.mean[i] / total_s);
     memcpy(phases->reported, phases->seconds, sizeof phases->reported);
     phases->reported_step = step;
+}
+
+void phases_report_all(Phases *phases, const Comm *comm, int step)
+{
+    memset(phases->reported, 0, sizeof phases->reported);
+    phases->reported_step = phases->first_step;
+    phases_report(phases, comm, step);
 }

@@ -1,10 +1,12 @@
 // Where the time of a rank goes, by phases of the loop: a clock read at each change, nothing else.
 //
-//     Phases phases = {0};
+//     Phases phases;
+//     phases_start(&phases, resumed_step);
 //     phases_enter(&phases, PHASE_FORWARD);   // ends the phase before
 //     ...
 //     phases_leave(&phases);
 //     phases_report(&phases, &comm, step);    // collective: a table over all ranks, on rank 0
+//     phases_report_all(&phases, &comm, step);
 //
 // Waiting for other ranks counts as the phase that waits: a rank that is slow in forward shows as
 // the others' reduce.
@@ -16,10 +18,10 @@
 typedef enum Phase {
     PHASE_DATA,
     PHASE_FORWARD,
-    PHASE_BACKWARD,
-    PHASE_REDUCE, // agreeing, reduce-scatter, global norm and loss
-    PHASE_UPDATE, // AdamW and gathering the parameters
-    PHASE_SAVE,   // what the training waits for checkpoints
+    PHASE_BACKWARD, // and clearing the gradients
+    PHASE_REDUCE,   // agreeing, reduce-scatter, global norm and loss
+    PHASE_UPDATE,   // AdamW, gathering the parameters, reporting the step
+    PHASE_SAVE,     // what the training waits for checkpoints
     PHASE_VALIDATION,
     N_PHASES
 } Phase;
@@ -29,10 +31,13 @@ typedef struct Phases {
     bool is_running;
     Phase now;
     double since_s;
-    double taken[N_PHASES];    // `seconds` at the last phases_take()
-    double reported[N_PHASES]; // and at the last report
-    int reported_step;         // set to the step the loop starts after
+    double taken[N_PHASES];        // `seconds` at the last phases_take()
+    double reported[N_PHASES];     // and at the last report
+    int first_step, reported_step; // the last ones before the first and the next report
 } Phases;
+
+// `step` is the last one before; 0: from the beginning.
+void phases_start(Phases *phases, int step);
 
 // "data", "forward", ...; static text.
 const char *phases_name(Phase phase);
@@ -56,5 +61,8 @@ void phases_gather(PhaseTable *out, const Phases *phases, const Comm *comm);
 // Prints that table through base/log, for the steps since the last report up to `step`; nothing if
 // there was none. Collective.
 void phases_report(Phases *phases, const Comm *comm, int step);
+
+// The same for all steps since the start.
+void phases_report_all(Phases *phases, const Comm *comm, int step);
 
 #endif
