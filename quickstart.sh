@@ -12,7 +12,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
 MHA2MLA=build/release/mha2mla
 SHARDS=runs/demo/shards
-REPORT=runs/demo/report
+SWEEP=runs/demo/sweep # configs, and the report at its end
 started=$SECONDS
 
 setup_packages
@@ -27,23 +27,10 @@ for part in train valid; do
         --out "$SHARDS/$part.h5" "configs/demo/$part.txt.gz"
 done
 
-# train_one NAME OVERRIDE: one run of configs/demo.yaml into runs/NAME.
-train_one() {
-    rm -rf "runs/$1"
-    "${SETUP_MPIRUN[@]}" "$MHA2MLA" train configs/demo.yaml "--run.name=$1" "$2" ||
-        setup_fail "the run $1 failed (see above)"
-}
-
-setup_say "Fine-tuning the unconverted model: the baseline"
-train_one demo-baseline --model.convert=none
-for d_kv in 16 8 4; do
-    setup_say "Converting to latent attention with d_kv $d_kv and healing"
-    train_one "demo-dkv$d_kv" "--model.convert.d_kv=$d_kv"
-done
-
-setup_say "The four runs compared"
-"$MHA2MLA" compare runs/demo-baseline runs/demo-dkv16 runs/demo-dkv8 runs/demo-dkv4 \
-    --out "$REPORT" || setup_fail "the comparison failed (see above)"
+setup_say "Fine-tuning the unconverted model; converting it with d_kv 16, 8 and 4 and healing"
+rm -rf runs/demo-baseline runs/demo-dkv16 runs/demo-dkv8 runs/demo-dkv4 "$SWEEP"
+"${SETUP_MPIRUN[@]}" "$MHA2MLA" sweep configs/demo.yaml --d-kv 16,8,4 --baseline --out "$SWEEP" ||
+    setup_fail "the sweep failed (see above)"
 
 setup_say "Done in $((SECONDS - started)) s"
 cat <<'EOF'
@@ -60,4 +47,4 @@ To try next:
 
 The curves and numbers of the four, to open in a browser:
 EOF
-echo "$PWD/$REPORT/report.html"
+echo "$PWD/$SWEEP/report.html"

@@ -67,7 +67,7 @@ static void place(Bench *bench, int T)
 {
     const ModelShape *shape = &bench->model.shape;
     Arena *arena = &bench->arena;
-    transformer_place(&bench->ws, arena, arena, shape, 1, T, omp_get_max_threads(), true);
+    transformer_place(&bench->ws, arena, arena, shape, 1, T, omp_get_max_threads(), KEEP_ALL);
     int64_t count = params_count(shape), square = (int64_t)SGEMM_SIZE * SGEMM_SIZE;
     bench->flat_grads = arena_floats(arena, count);
     bench->m = arena_floats(arena, count);

@@ -19,7 +19,7 @@
 #include <string.h>
 
 // Tiles of scores lie in the second cache with what they are made of; backward has two of them.
-enum { KEYS = 96, FORWARD_ROWS = 384, BACKWARD_ROWS = 192, LEAST_QUERIES = 16, LEAST_ITEMS = 8 };
+enum { KEYS = 192, STACKED_ROWS = 96, LEAST_QUERIES = 16, LEAST_ITEMS = 8 };
 
 static int min_int(int a, int b)
 {
@@ -42,9 +42,9 @@ typedef struct Layout {
     int64_t group_rows; // floats of all packed query rows of a KV head
 } Layout;
 
-static Layout find_layout(const AttentionDims *d, int stacked_rows)
+static Layout find_layout(const AttentionDims *d)
 {
-    int G = d->H / d->K, queries = stacked_rows / G / 16 * 16;
+    int G = d->H / d->K, queries = STACKED_ROWS / G / 16 * 16;
     queries = queries < LEAST_QUERIES ? LEAST_QUERIES : queries;
     queries = min_int(queries, d->T);
     int width = tile_padded(d->E), n_key_tiles = divide_up(d->T, KEYS);
@@ -123,10 +123,9 @@ static int64_t place_scratch(Scratch *s, float *scratch, const Layout *x, int th
 
 int64_t attention_scratch_floats(const AttentionDims *dims, int n_threads, bool is_training)
 {
-    Layout x = find_layout(dims, FORWARD_ROWS);
+    const Layout x = find_layout(dims);
     Scratch s;
     int64_t forward = place_scratch(&s, NULL, &x, 0, n_threads, false);
-    x = find_layout(dims, BACKWARD_ROWS);
     int64_t backward = is_training ? place_scratch(&s, NULL, &x, 0, n_threads, true) : 0;
     return forward > backward ? forward : backward;
 }
@@ -290,7 +289,7 @@ static void forward_tile(float *out, float *lse, const float *qkv, const Scratch
 void attention_forward(float *out, float *lse, const float *qkv, float *scratch,
                        const AttentionDims *dims)
 {
-    const Layout x = find_layout(dims, FORWARD_ROWS);
+    const Layout x = find_layout(dims);
     int n_heads = dims->B * dims->K;
 #pragma omp parallel
     {
@@ -423,7 +422,7 @@ HOT static void finish_query_tile(float *d_qkv, const Scratch *s, const Layout *
 void attention_backward(float *d_qkv, const float *d_out, const float *out, const float *lse,
                         const float *qkv, float *scratch, const AttentionDims *dims)
 {
-    const Layout x = find_layout(dims, BACKWARD_ROWS);
+    const Layout x = find_layout(dims);
     int n_heads = dims->B * dims->K;
 #pragma omp parallel
     {

@@ -14,20 +14,21 @@
 
 #include <string.h>
 
-static LayerSaved place_layer(Arena *arena, const ModelShape *s, int64_t N)
+static void place_attention(LayerSaved *saved, Arena *arena, const ModelShape *s, int64_t N)
 {
     int Q = shape_dim(s, DIM_Q), KV = shape_dim(s, DIM_KV);
-    return (LayerSaved){
-        .x_in = arena_floats(arena, N * s->d_model),
-        .attn_inv_rms = arena_floats(arena, N),
-        .latent = arena_floats(arena, N * shape_dim(s, DIM_LATENT)),
-        .qkv = arena_floats(arena, N * (Q + 2 * KV)),
-        .attn_out = arena_floats(arena, N * Q),
-        .lse = arena_floats(arena, N * s->n_heads),
-        .x_mid = arena_floats(arena, N * s->d_model),
-        .ffn_inv_rms = arena_floats(arena, N),
-        .gate_up = arena_floats(arena, N * 2 * s->d_ffn),
-    };
+    saved->attn_inv_rms = arena_floats(arena, N);
+    saved->latent = arena_floats(arena, N * shape_dim(s, DIM_LATENT));
+    saved->qkv = arena_floats(arena, N * (Q + 2 * KV));
+    saved->attn_out = arena_floats(arena, N * Q);
+    saved->lse = arena_floats(arena, N * s->n_heads);
+}
+
+static void place_ffn(LayerSaved *saved, Arena *arena, const ModelShape *s, int64_t N)
+{
+    saved->x_mid = arena_floats(arena, N * s->d_model);
+    saved->ffn_inv_rms = arena_floats(arena, N);
+    saved->gate_up = arena_floats(arena, N * 2 * s->d_ffn);
 }
 
 static void place_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
@@ -38,10 +39,11 @@ static void place_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int 
     ws->projected = arena_floats(arena, is_mla ? N * mla_projected_width(s) : 0);
     ws->expanded = arena_floats(arena, is_mla ? N * mla_expanded_width(s) : 0);
     ws->act = arena_floats(arena, N * s->d_ffn);
-    ws->logits = arena_floats(arena, (int64_t)head_block(s->vocab_size) * s->vocab_size);
-    ws->attention_scratch =
-        arena_floats(arena, attention_scratch_floats(&ws->attention, n_threads, ws->is_training));
-    if (!ws->is_training)
+    int64_t block = head_block(s->vocab_size); // of tokens, should there be so many
+    ws->logits = arena_floats(arena, (N < block ? N : block) * s->vocab_size);
+    ws->attention_scratch = arena_floats(
+        arena, attention_scratch_floats(&ws->attention, n_threads, ws->keep != KEEP_NOTHING));
+    if (ws->keep == KEEP_NOTHING)
         return;
     ws->dx = arena_floats(arena, N * s->d_model);
     ws->d_normed = arena_floats(arena, N * s->d_model);
@@ -52,14 +54,14 @@ static void place_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int 
 }
 
 void transformer_place(Workspace *ws, Arena *activations, Arena *scratch, const ModelShape *s,
-                       int B, int T, int n_threads, bool is_training)
+                       int B, int T, int n_threads, Keep keep)
 {
     int64_t N = (int64_t)B * T;
     *ws = (Workspace){
         .B = B,
         .T = T,
         .placed_B = B,
-        .is_training = is_training,
+        .keep = keep,
         .attention = {B, T, s->n_heads, s->n_kv_heads, s->head_dim},
     };
     ws->cos_table = arena_floats(activations, (int64_t)T * (s->head_dim / 2));
@@ -69,8 +71,12 @@ void transformer_place(Workspace *ws, Arena *activations, Arena *scratch, const 
     ws->layers = arena_place(activations, s->n_layers, sizeof *ws->layers);
     LayerSaved saved = {0};
     for (int l = 0; l < s->n_layers; l++) {
-        if (l == 0 || is_training)
-            saved = place_layer(activations, s, N);
+        if (l == 0 || keep != KEEP_NOTHING)
+            saved.x_in = arena_floats(activations, N * s->d_model);
+        if (l == 0 || keep == KEEP_ALL)
+            place_attention(&saved, activations, s, N);
+        if (l == 0 || keep == KEEP_ALL || keep == KEEP_BUT_ATTENTION)
+            place_ffn(&saved, activations, s, N);
         if (ws->layers != NULL)
             ws->layers[l] = saved;
     }
@@ -110,14 +116,14 @@ static void copy_rows(float *to, const float *from, int64_t count)
     memcpy(to, from, (size_t)count * sizeof(float));
 }
 
-// x_mid = x_in + o(attention(norm(x_in)))
-static void attention_block_forward(Workspace *ws, const Model *model, int layer,
-                                    RopeScores *scores)
+// attention(norm(x_in))
+static void attention_forward_from_input(Workspace *ws, const Model *model, int layer,
+                                         RopeScores *scores)
 {
     const ModelShape *s = &model->shape;
     const LayerParams *w = &model->params.layers[layer];
     const LayerSaved *saved = &ws->layers[layer];
-    int N = ws->B * ws->T, D = s->d_model, Q = shape_dim(s, DIM_Q);
+    int N = ws->B * ws->T, D = s->d_model;
     rmsnorm_forward(ws->normed, saved->attn_inv_rms, saved->x_in, w->attn_norm, N, D,
                     (float)s->rms_eps);
     step_times_mark(ws->times, STEP_NORM);
@@ -136,9 +142,20 @@ static void attention_block_forward(Workspace *ws, const Model *model, int layer
     attention_forward(saved->attn_out, saved->lse, saved->qkv, ws->attention_scratch,
                       &ws->attention);
     step_times_mark(ws->times, STEP_ATTENTION);
+}
+
+// x_mid = x_in + o(attention(norm(x_in)))
+static void attention_block_forward(Workspace *ws, const Model *model, int layer,
+                                    RopeScores *scores)
+{
+    const ModelShape *s = &model->shape;
+    const LayerSaved *saved = &ws->layers[layer];
+    int N = ws->B * ws->T, D = s->d_model, Q = shape_dim(s, DIM_Q);
+    attention_forward_from_input(ws, model, layer, scores);
     copy_rows(saved->x_mid, saved->x_in, (int64_t)N * D);
     step_times_mark(ws->times, STEP_NORM);
-    linear_forward(saved->x_mid, D, saved->attn_out, Q, w->o, N, Q, D, true);
+    linear_forward(saved->x_mid, D, saved->attn_out, Q, model->params.layers[layer].o, N, Q, D,
+                   true);
     step_times_mark(ws->times, STEP_OUTPUT);
 }
 
@@ -173,8 +190,8 @@ static void attention_block_backward(Workspace *ws, const Model *model, int laye
     step_times_mark(ws->times, STEP_NORM);
 }
 
-// x_out = x_mid + down(swiglu(norm(x_mid)))
-static void ffn_block_forward(Workspace *ws, const Model *model, int layer, float *x_out)
+// gate | up of norm(x_mid)
+static void ffn_expand(Workspace *ws, const Model *model, int layer)
 {
     const ModelShape *s = &model->shape;
     const LayerParams *w = &model->params.layers[layer];
@@ -185,11 +202,20 @@ static void ffn_block_forward(Workspace *ws, const Model *model, int layer, floa
     step_times_mark(ws->times, STEP_NORM);
     linear_forward(saved->gate_up, 2 * F, ws->normed, D, w->gate, N, D, 2 * F, false);
     step_times_mark(ws->times, STEP_FFN);
+}
+
+// x_out = x_mid + down(swiglu(norm(x_mid)))
+static void ffn_block_forward(Workspace *ws, const Model *model, int layer, float *x_out)
+{
+    const ModelShape *s = &model->shape;
+    const LayerSaved *saved = &ws->layers[layer];
+    int N = ws->B * ws->T, D = s->d_model, F = s->d_ffn;
+    ffn_expand(ws, model, layer);
     swiglu_forward(ws->act, saved->gate_up, N, F);
     step_times_mark(ws->times, STEP_SWIGLU);
     copy_rows(x_out, saved->x_mid, (int64_t)N * D);
     step_times_mark(ws->times, STEP_NORM);
-    linear_forward(x_out, D, ws->act, F, w->down, N, F, D, true);
+    linear_forward(x_out, D, ws->act, F, model->params.layers[layer].down, N, F, D, true);
     step_times_mark(ws->times, STEP_FFN);
 }
 
@@ -244,7 +270,8 @@ double transformer_loss(Workspace *ws, const Model *model, const int32_t *target
                     (float)s->rms_eps);
     step_times_mark(ws->times, STEP_NORM);
     bool wants_gradient = grads != NULL;
-    CHECK(!wants_gradient || ws->is_training, "gradients in a workspace without room for them");
+    CHECK(!wants_gradient || ws->keep != KEEP_NOTHING,
+          "gradients in a workspace without room for them");
     double sum =
         head_loss(wants_gradient ? ws->d_normed : NULL, wants_gradient ? grads->head : NULL,
                   ws->logits, ws->normed, model->params.head, targets, N, D, s->vocab_size, scale);
@@ -278,7 +305,14 @@ void transformer_backward(Workspace *ws, const Model *model, const int32_t *inpu
                      N, D);
     step_times_mark(ws->times, STEP_NORM);
     for (int l = s->n_layers - 1; l >= 0; l--) {
+        bool is_shared = l < s->n_layers - 1; // the last layer's are still there
+        if (is_shared && ws->keep == KEEP_INPUTS) {
+            attention_block_forward(ws, model, l, NULL);
+            ffn_expand(ws, model, l);
+        }
         ffn_block_backward(ws, model, l, grads);
+        if (is_shared && ws->keep == KEEP_BUT_ATTENTION)
+            attention_forward_from_input(ws, model, l, NULL);
         attention_block_backward(ws, model, l, grads);
     }
     embed_backward(grads->embed, ws->dx, inputs, N, D);

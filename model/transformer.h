@@ -1,9 +1,9 @@
 // Forward and backward of the whole model over a micro-batch of B sequences of T tokens.
 //
 //     Workspace ws;
-//     transformer_place(&ws, &activations, &scratch, &shape, B, T, n_threads, true); // measure
+//     transformer_place(&ws, &activations, &scratch, &shape, B, T, n_threads, KEEP_ALL); // measure
 //     ... arena_allocate both ...
-//     transformer_place(&ws, &activations, &scratch, &shape, B, T, n_threads, true); // place
+//     transformer_place(&ws, &activations, &scratch, &shape, B, T, n_threads, KEEP_ALL); // place
 //     transformer_start(&ws, &model);
 //     transformer_forward(&ws, &model, inputs, NULL);
 //     loss_sum += transformer_loss(&ws, &model, targets, 1.0f / n_targets, &grads);
@@ -20,7 +20,16 @@
 #include "model/rope_select.h"
 #include "model/step_times.h"
 
-// What a layer keeps from forward for backward. Without training all layers share one.
+// What the layers keep from forward for backward; the rest they share, and backward computes it
+// again, with the same bits.
+typedef enum Keep {
+    KEEP_NOTHING,       // no backward
+    KEEP_ALL,           // training
+    KEEP_BUT_ATTENTION, // all but what attention_block_backward needs beside x_in
+    KEEP_INPUTS,        // x_in alone
+} Keep;
+
+// What forward leaves for backward, each layer its own or shared.
 typedef struct LayerSaved {
     float *x_in;         // [N, D] input of the layer
     float *attn_inv_rms; // [N] of x_in
@@ -36,7 +45,7 @@ typedef struct LayerSaved {
 typedef struct Workspace {
     int B, T;     // of the next calls
     int placed_B; // the most there is room for
-    bool is_training;
+    Keep keep;
     AttentionDims attention;
     LayerSaved *layers; // [L]
     float *hidden;      // [N, D] output of the last layer
@@ -52,7 +61,7 @@ typedef struct Workspace {
     float *d_attn_out;        // [N, Q], training
     float *act, *d_act;       // [N, F]
     float *d_gate_up;         // [N, 2F], training
-    float *logits;            // [head_block(V), V]
+    float *logits;            // [min(N, head_block(V)), V]
     float *attention_scratch; // per thread
     StepTimes *times;         // borrowed; NULL: nothing is measured
 } Workspace;
@@ -60,7 +69,7 @@ typedef struct Workspace {
 // Places the activations that wait for backward in one arena and the scratch in the other. Called
 // with measuring arenas it only counts. n_threads is the most OpenMP will use.
 void transformer_place(Workspace *ws, Arena *activations, Arena *scratch, const ModelShape *shape,
-                       int B, int T, int n_threads, bool is_training);
+                       int B, int T, int n_threads, Keep keep);
 
 // Fills the RoPE tables. Once after placing.
 void transformer_start(Workspace *ws, const Model *model);

@@ -74,26 +74,20 @@ quickstart() {
     (cd / && MHA2MLA_SKIP_INSTALL=1 "$tree/quickstart.sh" <&- >"$work/out" 2>&1)
 }
 
-test_quickstart_trains_four_models_and_compares_them() {
+test_quickstart_sweeps_and_compares() {
     quickstart || fail "quickstart.sh failed"
     expect_calls quickstart.sh <<'END'
 mha2mla tokenize --tokenizer configs/demo/model --separator <|endoftext|> --out runs/demo/shards/train.h5 configs/demo/train.txt.gz
 mha2mla tokenize --tokenizer configs/demo/model --separator <|endoftext|> --out runs/demo/shards/valid.h5 configs/demo/valid.txt.gz
 threads 1, mpirun -n 2 --bind-to none build/release/mha2mla
-mha2mla train configs/demo.yaml --run.name=demo-baseline --model.convert=none
-threads 1, mpirun -n 2 --bind-to none build/release/mha2mla
-mha2mla train configs/demo.yaml --run.name=demo-dkv16 --model.convert.d_kv=16
-threads 1, mpirun -n 2 --bind-to none build/release/mha2mla
-mha2mla train configs/demo.yaml --run.name=demo-dkv8 --model.convert.d_kv=8
-threads 1, mpirun -n 2 --bind-to none build/release/mha2mla
-mha2mla train configs/demo.yaml --run.name=demo-dkv4 --model.convert.d_kv=4
-mha2mla compare runs/demo-baseline runs/demo-dkv16 runs/demo-dkv8 runs/demo-dkv4 --out runs/demo/report
+mha2mla sweep configs/demo.yaml --d-kv 16,8,4 --baseline --out runs/demo/sweep
 END
-    [ "$(tail -n 1 "$work/out")" = "$tree/runs/demo/report/report.html" ] ||
+    [ "$(tail -n 1 "$work/out")" = "$tree/runs/demo/sweep/report.html" ] ||
         fail "its last line is not the report: $(tail -n 1 "$work/out")"
 }
 
 test_quickstart_replaces_its_runs() {
+    mkdir -p "$tree/runs/demo-dkv8"
     echo old >"$tree/runs/demo-dkv8/old"
     quickstart || fail "the second quickstart.sh failed"
     [ ! -e "$tree/runs/demo-dkv8/old" ] || fail "the old run's files are still there"
@@ -101,7 +95,7 @@ test_quickstart_replaces_its_runs() {
 
 test_quickstart_oversubscribes_a_single_core() {
     CORES=1 quickstart || fail "quickstart.sh failed with one core"
-    [ "$(grep -c 'mpirun -n 2 --bind-to none --oversubscribe' "$calls")" -eq 4 ] ||
+    [ "$(grep -c 'mpirun -n 2 --bind-to none --oversubscribe' "$calls")" -eq 1 ] ||
         fail "mpirun was not told to oversubscribe"
 }
 
@@ -111,7 +105,7 @@ test_quickstart_stops_at_a_failed_run() {
     mv "$work/bin/mpirun" "$work/bin/mpirun.good"
     mv "$work/bin/mpirun.failing" "$work/bin/mpirun"
     if quickstart; then fail "quickstart.sh went on after a failed run"; fi
-    grep -q 'the run demo-baseline failed' "$work/out" || fail "the failed run is not named"
+    grep -q 'the sweep failed' "$work/out" || fail "what failed is not said"
     if grep -q compare "$calls"; then fail "it compared although a run failed"; fi
     mv "$work/bin/mpirun.good" "$work/bin/mpirun"
 }
@@ -184,6 +178,7 @@ test_sweep_refuses_a_task_without_d_kv() {
 }
 
 test_train_and_compare_jobs_pass_their_words_on() {
+    mkdir -p "$tree/runs/demo-dkv16"
     : >"$calls"
     (cd "$tree" && bash slurm/train.sbatch configs/demo.yaml --run.name="my run" &&
         bash slurm/compare.sbatch runs/demo-dkv16) >"$work/out" 2>&1 || fail "a job script failed"
@@ -194,7 +189,7 @@ END
 }
 
 make_tree
-test_quickstart_trains_four_models_and_compares_them
+test_quickstart_sweeps_and_compares
 test_quickstart_replaces_its_runs
 test_quickstart_oversubscribes_a_single_core
 test_quickstart_stops_at_a_failed_run

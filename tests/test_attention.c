@@ -70,11 +70,11 @@ static void compare(int B, int T, int K, int G, int E)
     release_data(&d);
 }
 
-// T around the tiles of 128 keys and of 16 to 128 queries, for groups whose tiles differ.
+// T around the tiles of 192 keys and of 16 to 96 queries, for groups whose tiles differ.
 static void test_lengths_around_the_tiles(void **state)
 {
     (void)state;
-    const int lengths[] = {1, 2, 7, 63, 64, 65, 127, 128, 129, 200, 300};
+    const int lengths[] = {1, 2, 7, 31, 32, 33, 95, 96, 97, 191, 192, 193, 300};
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
         compare(1, lengths[i], 2, 1, 8);
         compare(1, lengths[i], 1, 3, 8);

@@ -37,7 +37,7 @@ typedef struct Run {
     Workspace ws;
 } Run;
 
-static Run start_run(const Model *model, int n_sequences, int n_tokens, bool is_training)
+static Run start_run(const Model *model, int n_sequences, int n_tokens, Keep keep)
 {
     Run run = {.model = model,
                .activations = arena_start("activations"),
@@ -45,7 +45,7 @@ static Run start_run(const Model *model, int n_sequences, int n_tokens, bool is_
     assert_ok(model_create(&run.grads, &model->shape));
     for (int pass = 0; pass < 2; pass++) {
         transformer_place(&run.ws, &run.activations, &run.scratch, &model->shape, n_sequences,
-                          n_tokens, MOST_THREADS, is_training);
+                          n_tokens, MOST_THREADS, keep);
         if (pass == 0) {
             assert_ok(arena_allocate(&run.activations));
             assert_ok(arena_allocate(&run.scratch));
@@ -149,7 +149,7 @@ static void check_logits(const Model *model, const Golden *golden)
     int V = model->shape.vocab_size;
     float *expected = ref_nans(B * T * V), *logits = ref_nans(B * T * V);
     assert_ok(safetensors_read_f32(&golden->file, "logits", (int[]){B, T, V}, 3, expected));
-    Run run = start_run(model, B, T, false);
+    Run run = start_run(model, B, T, KEEP_NOTHING);
     transformer_forward(&run.ws, model, golden->inputs, NULL);
     transformer_logits(&run.ws, model, 0, 5, logits); // not all at once: places must fit
     transformer_logits(&run.ws, model, 5, B * T - 5, logits + 5 * V);
@@ -162,7 +162,7 @@ static void check_logits(const Model *model, const Golden *golden)
 
 static void check_loss_and_gradients(const Model *model, const Golden *golden)
 {
-    Run run = start_run(model, B, T, true);
+    Run run = start_run(model, B, T, KEEP_ALL);
     float expected_loss;
     assert_ok(safetensors_read_f32(&golden->file, "loss", (int[]){1}, 1, &expected_loss));
     double loss = add_gradients(&run, golden->inputs, golden->targets, 1.0f / (B * T)) / (B * T);
@@ -230,7 +230,7 @@ static void test_stories260k_logits(void **state)
     float *expected = ref_nans(TOKENS * V), *logits = ref_nans(TOKENS * V);
     assert_ok(safetensors_read_i32(&file, "tokens", (int[]){TOKENS}, 1, tokens));
     assert_ok(safetensors_read_f32(&file, "logits", (int[]){TOKENS, V}, 2, expected));
-    Run run = start_run(&model, 1, TOKENS, false);
+    Run run = start_run(&model, 1, TOKENS, KEEP_NOTHING);
     transformer_forward(&run.ws, &model, tokens, NULL);
     transformer_logits(&run.ws, &model, 0, TOKENS, logits);
     ref_assert_error("stories260K", largest_difference(logits, expected, TOKENS * V),
@@ -283,7 +283,8 @@ static void test_threads_change_nothing_in_forward_and_rounding_in_gradients(voi
     int threads = omp_get_max_threads();
     for (int is_mla = 0; is_mla < 2; is_mla++) {
         Model model = make_model(is_mla == 1, true);
-        Run one = start_run(&model, B, LONG_T, true), two = start_run(&model, B, LONG_T, true);
+        Run one = start_run(&model, B, LONG_T, KEEP_ALL),
+            two = start_run(&model, B, LONG_T, KEEP_ALL);
         omp_set_num_threads(1);
         double loss_one = add_gradients(&one, tokens, tokens + 1, 0.01f);
         omp_set_num_threads(2);
@@ -307,7 +308,8 @@ static void test_two_micro_batches_add_up_to_one_batch(void **state)
     fill_tokens(tokens, B * LONG_T + 1, 301);
     for (int is_mla = 0; is_mla < 2; is_mla++) {
         Model model = make_model(is_mla == 1, false);
-        Run whole = start_run(&model, 2, LONG_T, true), half = start_run(&model, 1, LONG_T, true);
+        Run whole = start_run(&model, 2, LONG_T, KEEP_ALL),
+            half = start_run(&model, 1, LONG_T, KEEP_ALL);
         double loss = add_gradients(&whole, tokens, tokens + 1, 0.01f);
         double sum = add_gradients(&half, tokens, tokens + 1, 0.01f);
         sum += add_gradients(&half, tokens + LONG_T, tokens + LONG_T + 1, 0.01f);
@@ -331,8 +333,8 @@ static void test_tied_gradient_is_the_sum_of_head_and_embedding(void **state)
     int64_t embed_floats = (int64_t)tied.shape.vocab_size * tied.shape.d_model;
     memcpy(untied.params.flat, tied.params.flat, (size_t)tied.params.count * sizeof(float));
     memcpy(untied.params.head, tied.params.embed, (size_t)embed_floats * sizeof(float));
-    Run run_tied = start_run(&tied, 1, LONG_T, true),
-        run_untied = start_run(&untied, 1, LONG_T, true);
+    Run run_tied = start_run(&tied, 1, LONG_T, KEEP_ALL),
+        run_untied = start_run(&untied, 1, LONG_T, KEEP_ALL);
     assert_true(add_gradients(&run_tied, tokens, tokens + 1, 0.01f) ==
                 add_gradients(&run_untied, tokens, tokens + 1, 0.01f));
     float *sum = run_untied.grads.params.embed;
@@ -352,7 +354,8 @@ static void test_logits_between_loss_and_backward_change_nothing(void **state)
     int32_t tokens[LONG_T + 1];
     fill_tokens(tokens, LONG_T + 1, 301);
     Model model = make_model(true, true);
-    Run plain = start_run(&model, 1, LONG_T, true), asked = start_run(&model, 1, LONG_T, true);
+    Run plain = start_run(&model, 1, LONG_T, KEEP_ALL),
+        asked = start_run(&model, 1, LONG_T, KEEP_ALL);
     add_gradients(&plain, tokens, tokens + 1, 0.01f);
     float *logits = ref_nans(4 * 301);
     transformer_forward(&asked.ws, &model, tokens, NULL);
@@ -373,7 +376,8 @@ static void test_workspace_without_training_gives_the_same_loss(void **state)
     int32_t tokens[LONG_T + 1];
     fill_tokens(tokens, LONG_T + 1, 301);
     Model model = make_model(true, false);
-    Run training = start_run(&model, 1, LONG_T, true), plain = start_run(&model, 1, LONG_T, false);
+    Run training = start_run(&model, 1, LONG_T, KEEP_ALL),
+        plain = start_run(&model, 1, LONG_T, KEEP_NOTHING);
     transformer_forward(&training.ws, &model, tokens, NULL);
     transformer_forward(&plain.ws, &model, tokens, NULL);
     double with = transformer_loss(&training.ws, &model, tokens + 1, 1.0f, &training.grads.params);
@@ -382,6 +386,38 @@ static void test_workspace_without_training_gives_the_same_loss(void **state)
     release_run(&training);
     release_run(&plain);
     model_release(&model);
+}
+
+// ---- Recomputing ----
+
+static void check_recomputing(bool is_mla)
+{
+    int32_t tokens[LONG_T + 1];
+    fill_tokens(tokens, LONG_T + 1, 401);
+    Model model = make_model(is_mla, true);
+    static const Keep keeps[] = {KEEP_ALL, KEEP_BUT_ATTENTION, KEEP_INPUTS};
+    Run runs[3];
+    double losses[3];
+    for (int i = 0; i < 3; i++) {
+        runs[i] = start_run(&model, 1, LONG_T, keeps[i]);
+        losses[i] = add_gradients(&runs[i], tokens, tokens + 1, 1.0f);
+    }
+    size_t bytes = (size_t)model.params.count * sizeof(float);
+    for (int i = 1; i < 3; i++) {
+        assert_true(losses[i] == losses[0]);
+        assert_memory_equal(runs[i].grads.params.flat, runs[0].grads.params.flat, bytes);
+        assert_true(runs[i].activations.size_bytes < runs[i - 1].activations.size_bytes);
+    }
+    for (int i = 0; i < 3; i++)
+        release_run(&runs[i]);
+    model_release(&model);
+}
+
+static void test_recomputing_gives_the_same_bits_in_less_memory(void **state)
+{
+    (void)state;
+    check_recomputing(false);
+    check_recomputing(true);
 }
 
 int main(void)
@@ -396,6 +432,7 @@ int main(void)
         cmocka_unit_test(test_tied_gradient_is_the_sum_of_head_and_embedding),
         cmocka_unit_test(test_logits_between_loss_and_backward_change_nothing),
         cmocka_unit_test(test_workspace_without_training_gives_the_same_loss),
+        cmocka_unit_test(test_recomputing_gives_the_same_bits_in_less_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

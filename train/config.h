@@ -78,14 +78,17 @@ typedef struct OptimConfig {
     double clip;       // global norm; 0: off
 } OptimConfig;
 
+typedef enum Recompute { RECOMPUTE_NONE, RECOMPUTE_ATTENTION, RECOMPUTE_LAYER } Recompute;
+
 typedef struct TrainConfig {
     int steps;
-    double fraction;    // the budget as the file gives it; 0 once `steps` follows from it
-    int global_batch;   // sequences of a step over all ranks
-    int micro_batch;    // sequences a rank runs at once; divides global_batch
-    int sum_groups;     // of micro-batches (train/turns.h); 0: one for each
-    double skip_spikes; // train/guard.h; 0: off
-    int spike_window;   // steps
+    double fraction;     // the budget as the file gives it; 0 once `steps` follows from it
+    int global_batch;    // sequences of a step over all ranks
+    int micro_batch;     // sequences a rank runs at once; divides global_batch
+    int sum_groups;      // of micro-batches (train/turns.h); 0: one for each
+    double skip_spikes;  // train/guard.h; 0: off
+    int spike_window;    // steps
+    Recompute recompute; // in backward, instead of keeping it
 } TrainConfig;
 
 typedef enum SaveFailure { SAVE_FAILURE_CONTINUE, SAVE_FAILURE_STOP } SaveFailure;

@@ -10,6 +10,10 @@ static const char *const rope_names[] = {[ROPE_HIGH] = "high",
                                          [ROPE_UNIFORM] = "uniform",
                                          [ROPE_2NORM] = "2-norm",
                                          NULL};
+static const char *const recompute_names[] = {[RECOMPUTE_NONE] = "none",
+                                              [RECOMPUTE_ATTENTION] = "attention",
+                                              [RECOMPUTE_LAYER] = "layer",
+                                              NULL};
 static const char *const svd_names[] = {[SVD_JOINT] = "joint", [SVD_SPLIT] = "split", NULL};
 
 static const char *const save_failure_names[] = {
@@ -148,6 +152,8 @@ const Key config_keys[] = {
      RANGE(1, 1048576), .unit = "sequences", .help = "of a step, over all ranks"},
     {"train.micro_batch", KEY_INT, IN(train.micro_batch), .standard = "1", RANGE(1, 1048576),
      .unit = "sequences", .help = "a rank runs at once; divides global_batch"},
+    {"train.recompute", KEY_NAME, IN(train.recompute), .standard = "none", .names = recompute_names,
+     .help = "computed again in backward, not kept: less memory, more time, the same bits"},
     {"train.sum_groups", KEY_INT, IN(train.sum_groups), .is_off = true,
      .derived = "one for each micro-batch", .example = "32", RANGE(1, 1048576), .unit = "groups",
      .help = "of micro-batches, each reduced at once; as many ranks give the same bits"},

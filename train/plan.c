@@ -98,8 +98,7 @@ static Status measure_training(Plan *plan, const Config *config)
     const TrainConfig *train = &config->train;
     Turns turns =
         turns_make(train->global_batch / train->micro_batch, train->sum_groups, plan->n_ranks);
-    trainer_place(&memory, &plan->shape, &partition, &turns, train->micro_batch,
-                  config->data.seq_len, plan->n_threads);
+    trainer_place(&memory, &plan->shape, &partition, &turns, config, plan->n_threads);
     partition_release(&partition);
     plan->parameters = model_bytes(&plan->shape);
     plan->gradients = memory.gradients.peak_bytes;

@@ -15,8 +15,12 @@ static int64_t most_received(const Partition *partition, const Turns *turns)
 }
 
 void trainer_place(TrainerMemory *memory, const ModelShape *shape, const Partition *partition,
-                   const Turns *turns, int B, int T, int n_threads)
+                   const Turns *turns, const Config *config, int n_threads)
 {
+    static const Keep keeps[] = {[RECOMPUTE_NONE] = KEEP_ALL,
+                                 [RECOMPUTE_ATTENTION] = KEEP_BUT_ATTENTION,
+                                 [RECOMPUTE_LAYER] = KEEP_INPUTS};
+    const int B = config->train.micro_batch, T = config->data.seq_len;
     memory->flat_grads = arena_floats(&memory->gradients, params_count(shape));
     memory->own_sums = NULL;
     if (turns->n_rounds > 1)
@@ -24,7 +28,7 @@ void trainer_place(TrainerMemory *memory, const ModelShape *shape, const Partiti
     memory->m = arena_floats(&memory->moments, partition->own_count);
     memory->v = arena_floats(&memory->moments, partition->own_count);
     transformer_place(&memory->ws, &memory->activations, &memory->scratch, shape, B, T, n_threads,
-                      true);
+                      keeps[config->train.recompute]);
     batch_place(&memory->batch, &memory->scratch, B, T);
     prefetch_place(&memory->ahead, &memory->scratch, B, T);
     memory->received = arena_floats(&memory->communication, most_received(partition, turns));
@@ -33,7 +37,7 @@ void trainer_place(TrainerMemory *memory, const ModelShape *shape, const Partiti
 }
 
 static Status allocate_memory(TrainerMemory *memory, const ModelShape *shape,
-                              const Partition *partition, const Turns *turns, int B, int T)
+                              const Partition *partition, const Turns *turns, const Config *config)
 {
     int n_threads = omp_get_max_threads();
     *memory = (TrainerMemory){
@@ -43,13 +47,13 @@ static Status allocate_memory(TrainerMemory *memory, const ModelShape *shape,
         .scratch = arena_start("scratch"),
         .communication = arena_start("communication"),
     };
-    trainer_place(memory, shape, partition, turns, B, T, n_threads);
+    trainer_place(memory, shape, partition, turns, config, n_threads);
     TRY(arena_allocate(&memory->gradients));
     TRY(arena_allocate(&memory->moments));
     TRY(arena_allocate(&memory->activations));
     TRY(arena_allocate(&memory->scratch));
     TRY(arena_allocate(&memory->communication));
-    trainer_place(memory, shape, partition, turns, B, T, n_threads);
+    trainer_place(memory, shape, partition, turns, config, n_threads);
     return OK;
 }
 
@@ -74,8 +78,7 @@ static Status start_own(Trainer *t, const Checkpoint *resumed)
     TRY(partition_create(&t->partition, shape, t->comm->size, t->comm->rank));
     t->turns =
         turns_make(train->global_batch / train->micro_batch, train->sum_groups, t->comm->size);
-    TRY(allocate_memory(&t->memory, shape, &t->partition, &t->turns, train->micro_batch,
-                        t->config->data.seq_len));
+    TRY(allocate_memory(&t->memory, shape, &t->partition, &t->turns, t->config));
     TRY(params_place(&t->grads, shape, t->memory.flat_grads));
     TRY(open_data(t));
     if (resumed == NULL)

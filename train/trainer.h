@@ -64,7 +64,7 @@ typedef struct Trainer {
 
 // Places everything with measuring arenas, or with allocated ones.
 void trainer_place(TrainerMemory *memory, const ModelShape *shape, const Partition *partition,
-                   const Turns *turns, int B, int T, int n_threads);
+                   const Turns *turns, const Config *config, int n_threads);
 
 // Starts at the beginning with `model` as it is, or, with a checkpoint, where that is: then the
 // model's parameters are read here. BAD_INPUT if the checkpoint's data are not the config's.
