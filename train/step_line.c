@@ -31,7 +31,7 @@ static void add(Parts *parts, int rank, const char *format, ...)
 static void add_lr(Parts *parts, int rank, double lr)
 {
     char text[32];
-    snprintf(text, sizeof text, "%.1e", lr);
+    snprintf(text, sizeof text, lr > 0 ? "%.1e" : "0", lr);
     char *zero = strstr(text, "e-0");
     if (zero != NULL)
         memmove(zero + 2, zero + 3, strlen(zero + 3) + 1);
