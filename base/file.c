@@ -108,10 +108,15 @@ Status file_publish(const char *temporary, const char *path)
     }
     char copy[PATH_BYTES];
     snprintf(copy, sizeof copy, "%s", path);
-    return sync_path(dirname(copy), O_DIRECTORY);
+    return file_sync_dir(dirname(copy));
 remove_temporary:
     unlink(temporary);
     return status;
+}
+
+Status file_sync_dir(const char *path)
+{
+    return sync_path(path, O_DIRECTORY);
 }
 
 Status file_check_target(const char *path)
@@ -163,9 +168,10 @@ Status file_make_dirs(const char *path)
             continue;
         char end = *p;
         *p = '\0';
-        if (mkdir(partial, 0777) != 0 && !file_is_dir(partial))
+        const int error = mkdir(partial, 0777) == 0 ? 0 : errno;
+        if (error != 0 && !file_is_dir(partial))
             return fail(FAILED, "%s: directory cannot be made: %s", partial,
-                        errno == EEXIST ? "a file has this name" : strerror(errno));
+                        error == EEXIST ? "a file has this name" : strerror(error));
         *p = end;
         if (end == '\0')
             return OK;

@@ -2,6 +2,9 @@
 
 #include "base/file.h"
 
+#include <errno.h>
+#include <string.h>
+
 Status json_parse(json_t **out, const char *bytes, int64_t size_bytes, const char *where)
 {
     json_error_t error;
@@ -40,9 +43,12 @@ static Status write_file(const json_t *root, const char *path, size_t digits)
 {
     AtomicFile file;
     TRY(file_begin(&file, path));
+    errno = 0; // of the stream, or of no memory
     if (json_dumpf(root, file.stream, JSON_INDENT(2) | JSON_REAL_PRECISION(digits)) != 0) {
+        const int error = errno;
         file_abandon(&file);
-        return fail(FAILED, "%s: write failed", path);
+        return fail(FAILED, "%s: write failed: %s", path,
+                    error != 0 ? strerror(error) : "a value that JSON cannot hold");
     }
     fputc('\n', file.stream);
     return file_commit(&file);

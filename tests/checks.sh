@@ -11,6 +11,11 @@ die() {
     exit 1
 }
 
+# The shape of a model that trains in no time, for model.init of a config.
+tiny_model="{hidden_size: 48, intermediate_size: 96, num_hidden_layers: 2, num_attention_heads: 6,
+         num_key_value_heads: 2, head_dim: 16, vocab_size: 1024, max_position_embeddings: 128,
+         initializer_range: 0.05, tokenizer: $root/configs/demo/model}"
+
 # ranks N COMMAND...: under mpirun, with its output in $work/out on failure.
 ranks() {
     local n=$1

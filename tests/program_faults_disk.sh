@@ -23,15 +23,13 @@ make_shard valid 100
 cat >config.yaml <<EOC
 run: {name: whole, dir: runs}
 model:
-  init: {hidden_size: 48, intermediate_size: 96, num_hidden_layers: 2, num_attention_heads: 6,
-         num_key_value_heads: 2, head_dim: 16, vocab_size: 1024, max_position_embeddings: 64,
-         initializer_range: 0.05, tokenizer: $root/configs/demo/model}
+  init: $tiny_model
 data:
   seq_len: 32
   sources: [{name: stories, shards: [train.h5]}]
   validation: {shards: [valid.h5], every: 8, sequences: 8}
 optim: {lr: 3.0e-3, warmup_steps: 2}
-train: {steps: 60, global_batch: 4, micro_batch: 1}
+train: {steps: 200, global_batch: 4, micro_batch: 1}
 checkpoint: {every: 5, keep: 2}
 log: {every: 1}
 EOC
@@ -39,17 +37,18 @@ finishes whole
 
 # fill_disk: and take what is given back, until free_disk.
 fill_disk() {
-    while :; do
+    while [ ! -e has_room ]; do
         dd if=/dev/zero of=runs/filler bs=16k oflag=append conv=notrunc status=none || true
         dd if=/dev/zero of=runs/filler bs=1k oflag=append conv=notrunc status=none || true
     done 2>/dev/null &
     filler=$!
 }
 
+# Killing the loop would leave a dd that fills the disk again.
 free_disk() {
-    kill "$filler"
+    : >has_room
     wait "$filler" || true
-    rm runs/filler
+    rm has_room runs/filler
 }
 
 # newest NAME: the step of the newest checkpoint that has a manifest.
@@ -67,12 +66,12 @@ grep ' is not written' goes-on.log | grep -q 'No space left on device' ||
     die "no reason: $(grep ' is not written' goes-on.log)"
 [ -n "$(newest goes-on)" ] || die "the last good checkpoint is gone"
 for pid in $(ranks_of_job | cut -d' ' -f2); do
-    held=$(find "/proc/$pid/fd" -lname '*(deleted)' -lname '*checkpoints*')
+    held=$(find "/proc/$pid/fd" -lname '*(deleted)' -lname '*checkpoints*' 2>/dev/null) || true # it has ended
     [ -z "$held" ] || die "a file that was given up is held open: $(ls -l "$held")"
 done
 free_disk
 ends_with 0
-[ "$(newest goes-on)" = step-00000060 ] || die "no checkpoint at the end: $(ls runs/goes-on/checkpoints)"
+[ "$(newest goes-on)" = step-00000200 ] || die "no checkpoint at the end: $(ls runs/goes-on/checkpoints)"
 same_run goes-on whole
 
 # Stops: with status 1, and resumes from the last good one when there is room.
@@ -90,9 +89,21 @@ finishes stops --checkpoint.on_error=stop
 says "resuming runs/stops from step $((10#${saved#step-}))" || die "stops: $(cat stops.log)"
 same_run stops whole
 
+# Stopped where it cannot be saved: one error, which says why.
+start full --train.steps=100000 --data.validation=none --checkpoint.every=0
+until_step 11
+fill_disk
+until_it_says 'metrics.jsonl: the disk is full'
+signal_ranks USR1
+ends_with 1
+free_disk
+grep '^mha2mla: error: ' full.log | grep -q 'stopped by SIGUSR1: checkpoint of step .*No space left' ||
+    die "full: $(cat full.log)"
+[ "$(grep -c '^mha2mla: error: ' full.log)" -eq 1 ] || die "not one error line: $(cat full.log)"
+
 # No room for the exported model: nothing that looks like one is left, and the next life writes it.
 start export
-until_step 50
+until_step 190
 fill_disk
 got=0
 wait "$job" || got=$?

@@ -10,9 +10,7 @@ make_shard valid 60
 cat >config.yaml <<EOF
 run: {name: base, dir: runs}
 model:
-  init: {hidden_size: 48, intermediate_size: 96, num_hidden_layers: 2, num_attention_heads: 6,
-         num_key_value_heads: 2, head_dim: 16, vocab_size: 1024, max_position_embeddings: 64,
-         initializer_range: 0.05, tokenizer: $root/configs/demo/model}
+  init: $tiny_model
 data:
   seq_len: 32
   sources: [{name: stories, shards: [train.h5]}]

@@ -10,9 +10,7 @@ make_shard valid 400
 cat >config.yaml <<EOF
 run: {name: whole, dir: runs}
 model:
-  init: {hidden_size: 48, intermediate_size: 96, num_hidden_layers: 2, num_attention_heads: 6,
-         num_key_value_heads: 2, head_dim: 16, vocab_size: 1024, max_position_embeddings: 64,
-         initializer_range: 0.05, tokenizer: $root/configs/demo/model}
+  init: $tiny_model
 data:
   seq_len: 32
   sources: [{name: stories, shards: [train.h5]}]
@@ -108,11 +106,11 @@ one_message 2 'elsewhere.h5' -n 1 "$mha2mla" train config.yaml --run.name=shard 
     -n 1 "$mha2mla" train elsewhere.yaml --run.name=shard
 cat >poor <<EOF
 #!/bin/bash
-ulimit -v 3000000
+ulimit -v 1000000
 exec "\$@"
 EOF
 chmod +x poor
-wide='--run.name=memory --model.init.hidden_size=1536 --model.init.intermediate_size=24576
-      --model.init.head_dim=256'
+wide='--run.name=memory --model.init.hidden_size=768 --model.init.intermediate_size=12288
+      --model.init.head_dim=128'
 one_message 1 'no memory\|cannot be allocated' -n 1 "$mha2mla" train config.yaml $wide : \
     -n 1 ./poor "$mha2mla" train config.yaml $wide

@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 
 static Status fail_with_place(void)
 {
@@ -97,6 +98,26 @@ static void test_target_of_long_work_is_checked_before(void **state)
                  file_check_target("/nonexistent/a.h5"));
     assert_fails(FAILED, "file: directory cannot be made: a file has this name",
                  file_make_dirs(testing_path(dir, "file/below")));
+    const char *dangling = testing_path(dir, "dangling"); // of mkdir, not of the look that follows
+    assert_int_equal(symlink("nowhere", dangling), 0);
+    assert_fails(FAILED, "dangling: directory cannot be made: a file has this name",
+                 file_make_dirs(dangling));
+}
+
+// Small files fail when they are closed, large ones while they are written.
+static void test_json_that_does_not_fit_says_why(void **state)
+{
+    (void)state;
+    const char *dir = testing_dir(), *path = testing_path(dir, "a.json");
+    json_t *root = json_array();
+    for (int n = 1; n <= 4096; n *= 64) {
+        while ((int)json_array_size(root) < n)
+            json_array_append_new(root, json_integer(123456));
+        assert_int_equal(symlink("/dev/full", testing_path(dir, "a.json.tmp")), 0);
+        assert_fails(FAILED, "a.json: write failed: No space left on device",
+                     json_write(root, path));
+    }
+    json_decref(root);
 }
 
 static void test_json_errors_name_the_place(void **state)
@@ -152,6 +173,7 @@ int main(void)
         cmocka_unit_test(test_full_disk_is_reported),
         cmocka_unit_test(test_missing_file_is_named),
         cmocka_unit_test(test_target_of_long_work_is_checked_before),
+        cmocka_unit_test(test_json_that_does_not_fit_says_why),
         cmocka_unit_test(test_json_errors_name_the_place),
         cmocka_unit_test(test_sha256_of_abc),
         cmocka_unit_test(test_random_normal_has_its_moments),

@@ -356,8 +356,8 @@ static void test_list_is_descending_and_of_checkpoints_alone(void **state)
     free(steps);
     const char *const names[] = {"step-00000500",    "step-00001000", "step-123456789",
                                  "step-99999999999", "step-1",        "step-0000x500",
-                                 "latest",           "step-00000000"};
-    for (int i = 0; i < 8; i++)
+                                 "latest",           "step-00000000", "step-0000000500"};
+    for (int i = 0; i < 9; i++)
         make_step(run_dir, names[i]);
     assert_ok(checkpoint_list(&steps, &n_steps, run_dir));
     assert_int_equal(n_steps, 4);

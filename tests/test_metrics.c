@@ -51,8 +51,7 @@ static char run_dir[PATH_BYTES];
 static void write_two_lines(void)
 {
     Metrics metrics;
-    const MetricsOptions options = {
-        .run_dir = run_dir, .resumed_step = -1, .n_steps = 100, .every = 10};
+    const MetricsOptions options = {.run_dir = run_dir, .n_steps = 100, .every = 10};
     StepReport with_phases = report;
     with_phases.phase_s[PHASE_FORWARD] = 0.25;
     assert_ok(metrics_open(&metrics, &options));
@@ -193,15 +192,18 @@ static void write_text(const char *path, const char *text)
     assert_ok(file_write(path, text, (int64_t)strlen(text)));
 }
 
-static void check_cut(const char *text, int resumed_step, size_t n_kept, double earlier_s)
+// valid_step is that of the checkpoint gone on from.
+static void check_cut_after(const char *text, int step, int valid_step, size_t n_kept,
+                            double earlier_s)
 {
+    const MetricsStart resumed = {step, valid_step};
     char path[PATH_BYTES], now[1024] = "";
     Metrics metrics;
     strcpy(run_dir, testing_dir());
     assert_ok(file_join(path, run_dir, "metrics.jsonl"));
     write_text(path, text);
     const MetricsOptions options = {
-        .run_dir = run_dir, .resumed_step = resumed_step, .n_steps = 100, .every = 10};
+        .run_dir = run_dir, .resumed = &resumed, .n_steps = 100, .every = 10};
     assert_ok(metrics_open(&metrics, &options));
     assert_true(metrics.earlier_s == earlier_s);
     metrics_close(&metrics);
@@ -210,6 +212,13 @@ static void check_cut(const char *text, int resumed_step, size_t n_kept, double 
     assert_int_equal(fread(now, 1, sizeof now, file), n_kept);
     assert_memory_equal(now, text, n_kept);
     fclose(file);
+}
+
+static void check_cut(const char *text, int step, size_t n_kept, double earlier_s)
+{
+    log_set_quiet(true); // lines that are missing are said
+    check_cut_after(text, step, step, n_kept, earlier_s);
+    log_set_quiet(false);
 }
 
 static void test_resuming_cuts_later_lines(void **state)
@@ -221,7 +230,6 @@ static void test_resuming_cuts_later_lines(void **state)
                        "{\"step\":2,\"loss\":2,\"elapsed_s\":9}\n";
     const size_t line[] = {26, 36, 26, 34}; // bytes
     assert_int_equal(strlen(text), line[0] + line[1] + line[2] + line[3]);
-    check_cut(text, -1, 0, 0);
     check_cut(text, 0, line[0], 0);
     check_cut(text, 1, line[0] + line[1] + line[2], 4.5);
     check_cut(text, 2, strlen(text), 9);
@@ -233,8 +241,40 @@ static void test_resuming_drops_what_a_crash_cut_off(void **state)
     (void)state;
     check_cut("{\"step\":1,\"loss\":2}\n{\"step\":2,\"lo", 5, 20, 0);
     check_cut("{\"step\":1,\"loss\":2}\n{\"step\":2,\"loss\":3}", 5, 20, 0);
-    check_cut("{\"step\":1,\"loss\":2}\ngarbage\n{\"step\":2}\n", 5, 20, 0);
+    check_cut("{\"step\":1,\"loss\":2}\ngarbage\n", 5, 20, 0);
     check_cut("", 5, 0, 0);
+}
+
+// Stopped after step 4, validated by the next life, which did not come to a checkpoint.
+static void test_a_validation_that_comes_again_is_cut(void **state)
+{
+    (void)state;
+    const char *text = "{\"step\":2,\"valid_loss\":3}\n{\"step\":4,\"loss\":2}\n"
+                       "{\"step\":4,\"valid_loss\":3}\n";
+    check_cut_after(text, 4, 2, 46, 0);
+    check_cut_after(text, 4, 4, strlen(text), 0);
+    check_cut_after("{\"step\":0,\"valid_loss\":3}\n", 0, -1, 0, 0);
+}
+
+static void test_lines_after_one_that_is_not_ours_are_kept(void **state)
+{
+    (void)state;
+    const char *text = "{\"step\":1,\"loss\":2}\n\n# a note\n{\"step\":2,\"loss\":2}\n";
+    check_cut(text, 2, strlen(text), 0);
+    check_cut(text, 1, 20, 0);
+}
+
+static void resume_without_lines(void)
+{
+    check_cut_after("{\"step\":1,\"loss\":2}\n", 5, 5, 20, 0);
+}
+
+static void test_missing_lines_are_said(void **state)
+{
+    (void)state;
+    char said[512 + PATH_BYTES];
+    capture(said, sizeof said, resume_without_lines);
+    assert_non_null(strstr(said, "up to step 1 only, the run goes on after step 5"));
 }
 
 static void test_value_that_json_cannot_hold_is_an_error(void **state)
@@ -252,10 +292,27 @@ static void test_missing_directory_is_named(void **state)
 {
     (void)state;
     Metrics metrics;
-    const MetricsOptions options = {
-        .run_dir = "/nonexistent/run", .resumed_step = -1, .n_steps = 1, .every = 1};
+    const MetricsOptions options = {.run_dir = "/nonexistent/run", .n_steps = 1, .every = 1};
     assert_fails(FAILED, "/nonexistent/run/metrics.jsonl: cannot be written: No such file",
                  metrics_open(&metrics, &options));
+}
+
+static void resume_without_file(void)
+{
+    Metrics metrics;
+    const MetricsStart resumed = {5, -1};
+    const MetricsOptions options = {
+        .run_dir = testing_dir(), .resumed = &resumed, .n_steps = 100, .every = 10};
+    assert_ok(metrics_open(&metrics, &options));
+    metrics_close(&metrics);
+}
+
+static void test_missing_file_is_said(void **state)
+{
+    (void)state;
+    char said[512 + PATH_BYTES];
+    capture(said, sizeof said, resume_without_file);
+    assert_non_null(strstr(said, "up to step 0 only, the run goes on after step 5"));
 }
 
 int main(void)
@@ -268,6 +325,10 @@ int main(void)
         cmocka_unit_test(test_full_disk_costs_no_line),
         cmocka_unit_test(test_resuming_cuts_later_lines),
         cmocka_unit_test(test_resuming_drops_what_a_crash_cut_off),
+        cmocka_unit_test(test_a_validation_that_comes_again_is_cut),
+        cmocka_unit_test(test_lines_after_one_that_is_not_ours_are_kept),
+        cmocka_unit_test(test_missing_lines_are_said),
+        cmocka_unit_test(test_missing_file_is_said),
         cmocka_unit_test(test_value_that_json_cannot_hold_is_an_error),
         cmocka_unit_test(test_missing_directory_is_named),
     };

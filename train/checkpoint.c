@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <libgen.h>
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>
@@ -151,6 +152,8 @@ static json_t *manifest_to_json(const Progress *progress, const Model *model,
     json_object_set_new(root, "spikes", spikes_to_json(&progress->spikes));
     set_text(root, "name", config->run.name);
     set_text(root, "base", config->model.base);
+    if (config->model.convert.given)
+        set_text(root, "rope", rope_strategy_name(config->model.convert.rope));
     set_text(root, "tokenizer", config->model.init.tokenizer);
     set_text(root, "tokenizer_sha256", context->tokenizer_sha256);
     json_object_set_new(root, "data", json_deep_copy(context->data_fingerprint));
@@ -392,9 +395,14 @@ void checkpoint_remove(const char *dir)
 
 Status checkpoint_begin(const char *dir)
 {
+    char parent[PATH_BYTES];
     if (file_exists(dir))
         checkpoint_remove(dir);
-    return file_make_dirs(dir);
+    TRY(file_make_dirs(dir));
+    // The directory's own entry: older checkpoints go once the files in it are on the disk.
+    snprintf(parent, sizeof parent, "%s", dir);
+    TRY(file_sync_dir(dirname(parent)));
+    return file_sync_dir(dirname(parent));
 }
 
 static int descending(const void *a, const void *b)
@@ -409,7 +417,8 @@ static int step_of(const char *name)
     static const char prefix[] = "step-";
     const char *digits = name + sizeof prefix - 1;
     if (strncmp(name, prefix, sizeof prefix - 1) != 0 || strlen(digits) < 8 ||
-        strlen(digits) > 10 || strspn(digits, "0123456789") != strlen(digits))
+        strlen(digits) > 10 || strspn(digits, "0123456789") != strlen(digits) ||
+        (strlen(digits) > 8 && digits[0] == '0')) // a second name of a step
         return -1;
     const long step = strtol(digits, NULL, 10);
     return step <= INT_MAX ? (int)step : -1;
@@ -446,6 +455,21 @@ Status checkpoint_list(int **steps, int *n_steps, const char *run_dir)
     }
     if (*n_steps > 1)
         qsort(*steps, (size_t)*n_steps, sizeof **steps, descending);
+    return OK;
+}
+
+Status checkpoint_has_any(bool *out, const char *run_dir)
+{
+    int *steps, n_steps;
+    bool has_any = false;
+    TRY(checkpoint_list(&steps, &n_steps, run_dir));
+    for (int i = 0; i < n_steps && !has_any; i++) {
+        char dir[PATH_BYTES], manifest[PATH_BYTES];
+        has_any = checkpoint_path(dir, run_dir, steps[i]) == OK &&
+                  file_join(manifest, dir, "manifest.json") == OK && file_exists(manifest);
+    }
+    free(steps);
+    *out = has_any;
     return OK;
 }
 

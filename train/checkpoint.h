@@ -6,10 +6,10 @@
 //
 // manifest.json: format, version, step, next_sample (of the mixture), tokens, loss, grad_norm,
 // valid_loss and its step (where there is one), spikes (train/guard.h), the shape, rope_pairs
-// [L][K][P], global_batch, micro_batch, sum_groups, base and tokenizer directories, the tokenizer's
-// SHA-256, the data's fingerprint, tensors (name, offset in the flat vector, rows, columns) and
-// files (name, bytes, CRC-32). Doubles are written with 17 digits, which read back as the same
-// bits.
+// [L][K][P], how they were chosen, global_batch, micro_batch, sum_groups, base and tokenizer
+// directories, the tokenizer's SHA-256, the data's fingerprint, tensors (name, offset in the flat
+// vector, rows, columns) and files (name, bytes, CRC-32). Doubles are written with 17 digits, which
+// read back as the same bits.
 //
 //     Checkpoint checkpoint;
 //     TRY(checkpoint_open(&checkpoint, dir));      // the manifest; files are there, of their size
@@ -108,5 +108,8 @@ void checkpoint_close(Checkpoint *checkpoint);
 
 // The steps of RUN/checkpoints/step-*, descending, finished or not. The caller frees *steps.
 Status checkpoint_list(int **steps, int *n_steps, const char *run_dir);
+
+// Whether one of them has a manifest, readable or not.
+Status checkpoint_has_any(bool *out, const char *run_dir);
 
 #endif

@@ -47,16 +47,24 @@ static Status take_run_dir(Run *run)
     return run_lock_take(&run->lock, run->dir, run->comm.host);
 }
 
-// With --resume never, a run that is there is not written over.
+// A run that is there is not written over: neither with --resume never nor where none of its
+// checkpoints can be read now, as starting anew would remove them.
 static Status check_fresh(const Run *run)
 {
     char metrics[PATH_BYTES];
+    bool has_checkpoints;
     TRY(file_join(metrics, run->dir, "metrics.jsonl"));
     if (run->resume == RESUME_REQUIRE)
         return fail(BAD_INPUT, "%s: has no checkpoint to resume from; start with --resume auto",
                     run->dir);
-    if (run->resume == RESUME_NEVER && file_exists(metrics))
+    TRY(checkpoint_has_any(&has_checkpoints, run->dir));
+    if (run->resume == RESUME_NEVER && (has_checkpoints || file_exists(metrics)))
         return fail(BAD_INPUT, "%s: there is a run already; remove it or set --run.name", run->dir);
+    if (has_checkpoints)
+        return fail(BAD_INPUT,
+                    "%s: none of its checkpoints can be resumed from; mend them, or remove "
+                    "%s/checkpoints to start from the beginning",
+                    run->dir, run->dir);
     return OK;
 }
 
@@ -93,6 +101,9 @@ static void recall_run_json(json_t *root, const Run *run)
         if (json_is_number(loss))
             json_object_set(root, "original_valid_loss", loss);
         resumed = json_incref(json_object_get(before, "resumed_steps"));
+        json_t *exported = json_object_get(before, "exported_step");
+        if (exported != NULL)
+            json_object_set(root, "exported_step", exported);
     }
     if (!json_is_array(resumed)) {
         json_decref(resumed);
@@ -138,6 +149,19 @@ static Status write_run_json(const Run *run)
     return status;
 }
 
+// RUN/model may be of an earlier end of the run: which step it is of, for is_finished().
+static Status note_export(const Run *run)
+{
+    char path[PATH_BYTES];
+    json_t *root;
+    TRY(file_join(path, run->dir, "run.json"));
+    TRY(json_read(&root, path));
+    json_object_set_new(root, "exported_step", json_integer(run->config.train.steps));
+    Status status = json_write(root, path);
+    json_decref(root);
+    return status;
+}
+
 static Status export_model(const Run *run, const Model *model)
 {
     stall_phase("export", 0);
@@ -148,17 +172,19 @@ static Status export_model(const Run *run, const Model *model)
         TRY(hf_copy_tokenizer(from->init.tokenizer, dir));
     TRY(hf_save(model, from->base, run->config.run.export_dtype, dir)); // config.json comes last
     log_info("model written to %s", dir);
-    return OK;
+    return note_export(run);
 }
 
 // From here on the directory counts as a run: only once everything the run reads has been opened,
 // so that a mistake can be corrected and the command given again.
 static Status open_metrics(const Run *run, Metrics *metrics)
 {
+    const Progress *progress = &run->checkpoint.progress;
+    const MetricsStart resumed = {progress->step, progress->valid_step};
     const MetricsOptions options = {
         .run_dir = run->dir,
         .host = run->comm.host,
-        .resumed_step = run->is_resumed ? run->checkpoint.progress.step : -1,
+        .resumed = run->is_resumed ? &resumed : NULL,
         .n_steps = run->config.train.steps,
         .every = run->config.log.every,
         .tensorboard = run->config.log.tensorboard,
@@ -219,14 +245,38 @@ static Status start_model(Run *run, Model *model)
     return status;
 }
 
+static bool is_exported(const Run *run)
+{
+    char path[PATH_BYTES];
+    json_t *root = NULL;
+    if (file_join(path, run->dir, "model/config.json") != OK || !file_exists(path) ||
+        file_join(path, run->dir, "run.json") != OK || json_read(&root, path) != OK)
+        return false;
+    const json_t *step = json_object_get(root, "exported_step");
+    const bool is_last =
+        json_is_integer(step) && json_integer_value(step) == run->config.train.steps;
+    json_decref(root);
+    return is_last;
+}
+
 // Whether there is nothing left to do.
 static bool is_finished(const Run *run)
 {
-    char path[PATH_BYTES];
     return run->is_resumed && run->checkpoint.progress.step == run->config.train.steps &&
            run->checkpoint.progress.valid_step ==
                (run->config.data.validation.given ? run->config.train.steps : -1) &&
-           file_join(path, run->dir, "model/config.json") == OK && file_exists(path);
+           is_exported(run);
+}
+
+// Of a model that has gone since: the checkpoint's, which had the same data.
+static Status find_tokenizer(Run *run)
+{
+    const char *base = run->config.model.base;
+    if (!run->is_resumed || base == NULL || file_is_dir(base))
+        return prepare_tokenizer_sha256(run->tokenizer_sha256, &run->config);
+    snprintf(run->tokenizer_sha256, sizeof run->tokenizer_sha256, "%s",
+             run->checkpoint.tokenizer_sha256);
+    return OK;
 }
 
 // What the ranks' products could reach together, before the model takes the memory. Collective.
@@ -254,7 +304,7 @@ static Status work(Run *run)
     if (run->comm.rank == 0)
         plan_print(stderr, &run->plan, &run->config);
     TRY(measure_machine(run));
-    TRY(comm_agree(&run->comm, prepare_tokenizer_sha256(run->tokenizer_sha256, &run->config)));
+    TRY(comm_agree(&run->comm, find_tokenizer(run)));
     TRY(start_model(run, &model));
     Status status = train_model(run, &model);
     if (status == OK)
@@ -270,14 +320,16 @@ static Status watch_ranks(const Run *run)
 {
     const Comm *comm = &run->comm;
     char(*hosts)[COMM_HOST_BYTES] = calloc((size_t)comm->size, COMM_HOST_BYTES);
-    TRY(comm_agree(comm, hosts != NULL ? OK : fail(FAILED, "no memory for %d hosts", comm->size)));
+    Status status = hosts != NULL ? OK : fail(FAILED, "no memory for %d hosts", comm->size);
+    TRY_GOTO(release_hosts, comm_agree(comm, status));
     comm_gather_hosts(comm, hosts);
     const StallWatch watch = {.run_dir = run->dir,
                               .rank = comm->rank,
                               .size = comm->size,
                               .hosts = (const char(*)[COMM_HOST_BYTES])hosts,
                               .minutes = run->config.run.stall_minutes};
-    const Status status = comm_agree(comm, stall_start(&watch));
+    status = comm_agree(comm, stall_start(&watch));
+release_hosts:
     free(hosts);
     return status;
 }
@@ -308,16 +360,29 @@ static Status check_length(const Run *run)
                 run->config.data.seq_len, longest, base);
 }
 
+// A base that has gone since is needed again for the export alone: its shape is in the checkpoints.
+static Status make_plan(Run *run)
+{
+    const char *base = run->config.model.base;
+    ModelShape original;
+    const bool is_recalled = base != NULL && !file_is_dir(base) && run->resume != RESUME_NEVER &&
+                             resume_recall_original(&original, &run->config);
+    if (is_recalled)
+        log_warn("%s: is not there; its shape is taken from the run's checkpoint, the export at "
+                 "the end needs it",
+                 base);
+    TRY(plan_make_of(&run->plan, is_recalled ? &original : NULL, &run->config, run->comm.size,
+                     omp_get_max_threads()));
+    return check_length(run);
+}
+
 static Status load_and_run(Run *run, const char *path, char *const *overrides, int n_overrides,
                            bool dry_run)
 {
     Status status = config_load(&run->config, path, overrides, n_overrides);
     TRY_GOTO(release_config, comm_agree(&run->comm, status));
     blas_check();
-    status = plan_make(&run->plan, &run->config, run->comm.size, omp_get_max_threads());
-    if (status == OK)
-        status = check_length(run);
-    TRY_GOTO(release_config, comm_agree(&run->comm, status));
+    TRY_GOTO(release_config, comm_agree(&run->comm, make_plan(run)));
     if (!dry_run) {
         stop_after_minutes(run->config.run.max_minutes);
         status = run_all(run);

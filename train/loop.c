@@ -310,12 +310,13 @@ static Status save_and_stop(Trainer *t)
     enter(t, PHASE_SAVE, t->progress.step);
     TRY(saver_finish(&t->saver));
     if (t->saver.saved_step != t->progress.step) {
-        TRY(save(t));
-        TRY(saver_finish(&t->saver));
+        t->saver.is_needed = true; // the run does not go on
+        Status status = save(t);
+        if (status == OK)
+            status = saver_finish(&t->saver);
+        if (status != OK)
+            return fail_within(status, "stopped by %s", cause);
     }
-    if (t->saver.saved_step != t->progress.step)
-        return fail(FAILED, "stopped by %s at step %d, which could not be saved", cause,
-                    t->progress.step);
     return fail(STOPPED, "%s", cause);
 }
 

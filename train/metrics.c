@@ -17,30 +17,48 @@
 
 enum { MOST_PENDING_BYTES = 1 << 22 };
 
-// Where the line after `resumed_step` begins, and the elapsed time of the line before it. A line
-// that a crash has cut off ends the file too.
-static Status find_end(int64_t *end, double *elapsed_s, const char *path, int resumed_step)
+// Whether a line is of what the checkpoint does not know, and will be written again.
+static bool is_later(const json_t *line, const MetricsStart *start)
+{
+    const json_int_t step = json_integer_value(json_object_get(line, "step"));
+    return step > start->step || (json_has(line, "valid_loss") && step > start->valid_step);
+}
+
+// Where the lines begin that are later than the checkpoint, and the elapsed time of those before
+// it. A line that a crash has cut off goes with them; a line in between that is not ours stays.
+static Status find_end(int64_t *end, double *elapsed_s, const char *path, const MetricsStart *start)
 {
     FILE *file = fopen(path, "rbe");
-    if (file == NULL)
-        return errno == ENOENT ? OK : fail(FAILED, "%s: cannot be read: %s", path, strerror(errno));
+    if (file == NULL && errno != ENOENT)
+        return fail(FAILED, "%s: cannot be read: %s", path, strerror(errno));
     char *line = NULL;
     size_t capacity = 0;
     ssize_t length;
-    while ((length = getline(&line, &capacity, file)) > 0 && line[length - 1] == '\n') {
+    int64_t offset = 0, last_step = 0;
+    bool goes_on = file != NULL;
+    while (goes_on && (length = getline(&line, &capacity, file)) > 0 && line[length - 1] == '\n') {
         json_t *object = json_loadb(line, (size_t)length, 0, NULL);
+        offset += length;
         const json_t *step = json_object_get(object, "step");
         const json_t *elapsed = json_object_get(object, "elapsed_s");
-        const bool is_kept = json_is_integer(step) && json_integer_value(step) <= resumed_step;
-        if (is_kept && json_is_number(elapsed))
-            *elapsed_s = json_number_value(elapsed);
+        goes_on = !json_is_integer(step) || !is_later(object, start);
+        if (json_is_integer(step) && goes_on) {
+            *end = offset;
+            last_step = json_integer_value(step);
+            if (json_is_number(elapsed))
+                *elapsed_s = json_number_value(elapsed);
+        }
         json_decref(object);
-        if (!is_kept)
-            break;
-        *end += length;
     }
+    const int error = file != NULL && ferror(file) ? errno : 0;
     free(line);
-    fclose(file);
+    if (file != NULL)
+        fclose(file);
+    if (error != 0)
+        return fail(FAILED, "%s: read failed: %s", path, strerror(error));
+    if (last_step < start->step)
+        log_warn("%s: has lines up to step %lld only, the run goes on after step %d", path,
+                 (long long)last_step, start->step);
     return OK;
 }
 
@@ -62,11 +80,11 @@ static Status open_file(int *out, const char *path, int64_t size_bytes)
 Status metrics_open(Metrics *out, const MetricsOptions *options)
 {
     char path[PATH_BYTES];
-    const int resumed_step = options->resumed_step;
+    const MetricsStart *resumed = options->resumed;
     Metrics metrics = {
         .is_open = true,
         .start_s = log_seconds(),
-        .first_step = resumed_step > 0 ? resumed_step + 1 : 1,
+        .first_step = resumed != NULL ? resumed->step + 1 : 1,
         .n_steps = options->n_steps,
         .every = options->every,
         .is_terminal = log_is_terminal(),
@@ -74,12 +92,13 @@ Status metrics_open(Metrics *out, const MetricsOptions *options)
         .machine_flops = options->machine_flops,
     };
     TRY(file_join(path, options->run_dir, "metrics.jsonl"));
-    if (resumed_step >= 0)
-        TRY(find_end(&metrics.size_bytes, &metrics.earlier_s, path, resumed_step));
+    if (resumed != NULL)
+        TRY(find_end(&metrics.size_bytes, &metrics.earlier_s, path, resumed));
     TRY(open_file(&metrics.file, path, metrics.size_bytes));
     if (options->tensorboard) {
-        Status status = tensorboard_open(&metrics.board, options->run_dir, options->host,
-                                         (double)time(NULL), resumed_step + 1);
+        Status status =
+            tensorboard_open(&metrics.board, options->run_dir, options->host, (double)time(NULL),
+                             resumed != NULL ? resumed->step + 1 : 0);
         if (status != OK) {
             close(metrics.file);
             return status;
@@ -272,7 +291,7 @@ void metrics_close(Metrics *metrics)
         log_live_end(true);
     tensorboard_close(&metrics->board);
     if (metrics->is_open && !flush_pending(metrics))
-        log_error("metrics.jsonl: its last lines are lost: %s", strerror(errno));
+        log_warn("metrics.jsonl: its last lines are lost: %s", strerror(errno));
     if (metrics->is_open)
         close(metrics->file);
     free(metrics->pending);

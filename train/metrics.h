@@ -43,11 +43,16 @@ typedef struct StepReport {
     int valid_step;
 } StepReport;
 
+// Where a resumed run goes on: what is in the file and not in the checkpoint will come again.
+typedef struct MetricsStart {
+    int step, valid_step; // the newest step; that of the newest validation, -1: none
+} MetricsStart;
+
 typedef struct MetricsOptions {
     const char *run_dir, *host;
-    int resumed_step; // -1: anew
-    int n_steps;      // of the whole run
-    int every;        // steps between plain lines
+    const MetricsStart *resumed; // NULL: anew
+    int n_steps;                 // of the whole run
+    int every;                   // steps between plain lines
     bool tensorboard;
     double step_flops;    // of all ranks
     double machine_flops; // what sgemm does per s on all of them; 0: not known
@@ -69,8 +74,9 @@ typedef struct Metrics {
     TensorBoard board;
 } Metrics;
 
-// Starts runs/NAME/metrics.jsonl, or goes on after `resumed_step`, dropping what is later. FAILED
-// if it, or TensorBoard's file, cannot be written.
+// Starts runs/NAME/metrics.jsonl anew, or goes on after `resumed`, dropping what is later and
+// warning if lines before it are missing. FAILED if it, or TensorBoard's file, cannot be read or
+// written.
 Status metrics_open(Metrics *out, const MetricsOptions *options);
 
 // What was written is on the disk: before a checkpoint counts on its lines. FAILED if it is not.

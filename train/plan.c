@@ -40,9 +40,11 @@ int64_t plan_peak_resident_bytes(void)
     return getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_maxrss * 1024 : 0;
 }
 
-static Status find_shapes(Plan *plan, const Config *config)
+static Status find_shapes(Plan *plan, const ModelShape *original, const Config *config)
 {
-    if (config->model.init.given)
+    if (original != NULL)
+        plan->original = *original;
+    else if (config->model.init.given)
         plan->original = config->model.init.shape;
     else
         TRY(hf_load_shape(&plan->original, config->model.base));
@@ -178,8 +180,14 @@ static void touch_libraries(void)
 
 Status plan_make(Plan *out, const Config *config, int n_ranks, int n_threads)
 {
+    return plan_make_of(out, NULL, config, n_ranks, n_threads);
+}
+
+Status plan_make_of(Plan *out, const ModelShape *original, const Config *config, int n_ranks,
+                    int n_threads)
+{
     Plan plan = {.n_ranks = n_ranks, .n_threads = n_threads};
-    TRY(find_shapes(&plan, config));
+    TRY(find_shapes(&plan, original, config));
     TRY(check_batch(config, n_ranks));
     TRY(measure_training(&plan, config));
     measure_shards(&plan, &config->data);

@@ -27,6 +27,11 @@ typedef struct Plan {
 // too large for LAPACK.
 Status plan_make(Plan *out, const Config *config, int n_ranks, int n_threads);
 
+// The same for a model whose shape before conversion is known (NULL: it is not): model.base is not
+// read.
+Status plan_make_of(Plan *out, const ModelShape *original, const Config *config, int n_ranks,
+                    int n_threads);
+
 // The larger of training and converting: one's memory is given back before the other's is taken.
 int64_t plan_peak_bytes(const Plan *plan);
 

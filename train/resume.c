@@ -75,6 +75,32 @@ Status resume_find(Checkpoint *out, bool *is_found, const char *run_dir, const C
     return status;
 }
 
+bool resume_recall_original(ModelShape *out, const Config *config)
+{
+    char run_dir[PATH_BYTES], dir[PATH_BYTES];
+    int *steps, n_steps;
+    bool is_found = false;
+    if (file_join(run_dir, config->run.dir, config->run.name) != OK ||
+        checkpoint_list(&steps, &n_steps, run_dir) != OK)
+        return false;
+    for (int i = 0; i < n_steps && !is_found; i++) {
+        Checkpoint checkpoint;
+        is_found = checkpoint_path(dir, run_dir, steps[i]) == OK &&
+                   checkpoint_open(&checkpoint, dir) == OK;
+        if (!is_found)
+            continue;
+        *out = checkpoint.shape;
+        checkpoint_close(&checkpoint);
+    }
+    free(steps);
+    if (is_found && config->model.convert.given) {
+        out->rope_pairs = out->head_dim / 2;
+        out->d_kv = 0;
+        out->svd = SVD_JOINT;
+    }
+    return is_found;
+}
+
 static Status check_number(const Checkpoint *checkpoint, const char *key, const char *config_key,
                            int64_t now)
 {
@@ -86,6 +112,30 @@ static Status check_number(const Checkpoint *checkpoint, const char *key, const 
                 "%s: made with %s %lld, the config has %lld; set it back, or give the run another "
                 "run.name",
                 checkpoint->dir, config_key, (long long)saved, (long long)now);
+}
+
+// The pairs are the checkpoint's, so another way of choosing them would only be claimed.
+static Status check_rope(const Checkpoint *checkpoint, const Config *config)
+{
+    const json_t *saved = json_object_get(checkpoint->manifest, "rope");
+    const char *now = rope_strategy_name(config->model.convert.rope);
+    if (!config->model.convert.given || !json_is_string(saved) ||
+        strcmp(json_string_value(saved), now) == 0)
+        return OK;
+    return fail(BAD_INPUT,
+                "%s: made with model.convert.rope %.40s, the config has %s; set it back, or give "
+                "the run another run.name",
+                checkpoint->dir, json_string_value(saved), now);
+}
+
+// A directory may have moved, so this is no error.
+static void note_base(const Checkpoint *checkpoint, const char *now)
+{
+    const char *saved = json_string_value(json_object_get(checkpoint->manifest, "base"));
+    if (saved != NULL && now != NULL && strcmp(saved, now) != 0)
+        log_warn("model.base was %.500s, now %.500s: the weights are those of the checkpoint, only "
+                 "tokenizer and config.json are the new one's",
+                 saved, now);
 }
 
 // A change that moves only rounding is said and allowed.
@@ -103,12 +153,14 @@ Status resume_check(const Checkpoint *checkpoint, const Config *config, const Mo
 {
     const TrainConfig *train = &config->train;
     TRY(checkpoint_check_shape(checkpoint, shape));
+    TRY(check_rope(checkpoint, config));
     TRY(check_number(checkpoint, "global_batch", "train.global_batch", train->global_batch));
     if (checkpoint->progress.step > train->steps)
         return fail(BAD_INPUT,
                     "%s: is of step %d, train.steps is %d; raise it, or give the run another "
                     "run.name",
                     checkpoint->dir, checkpoint->progress.step, train->steps);
+    note_base(checkpoint, config->model.base);
     note_number(checkpoint, "micro_batch", train->micro_batch);
     note_number(checkpoint, "sum_groups", train->sum_groups);
     return OK;

@@ -26,6 +26,10 @@ Status resume_parse(ResumeMode *out, const char *name);
 // the reason. *is_found == false: none, and *out is empty. The ranks share the reading. Collective.
 Status resume_find(Checkpoint *out, bool *is_found, const char *run_dir, const Comm *comm);
 
+// The shape before conversion, from the newest manifest of the run; false: there is none to read.
+// Not collective.
+bool resume_recall_original(ModelShape *out, const Config *config);
+
 // BAD_INPUT names what the config has changed that the checkpoint cannot follow: the model's shape,
 // the batch. The data are checked where they are opened (mixture_check_fingerprint).
 Status resume_check(const Checkpoint *checkpoint, const Config *config, const ModelShape *shape);

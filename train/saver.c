@@ -52,12 +52,6 @@ static void *write_shard(void *argument)
     return NULL;
 }
 
-static Status make_directory(Saver *saver)
-{
-    TRY(checkpoint_path(saver->dir, saver->run_dir, saver->progress.step));
-    return saver->comm->rank == 0 ? checkpoint_begin(saver->dir) : OK;
-}
-
 // A save that failed: nothing of it is left, and the run goes on or not, as configured.
 static Status give_up(Saver *saver, Status status)
 {
@@ -66,7 +60,7 @@ static Status give_up(Saver *saver, Status status)
         checkpoint_remove(saver->dir);
     if (saver->saved_step >= 0)
         snprintf(last, sizeof last, "the newest is that of step %d", saver->saved_step);
-    if (saver->context.config->checkpoint.on_error == SAVE_FAILURE_STOP)
+    if (saver->is_needed || saver->context.config->checkpoint.on_error == SAVE_FAILURE_STOP)
         return fail_within(status, "checkpoint of step %d is not written, %s", saver->progress.step,
                            last);
     log_error("checkpoint of step %d is not written, %s, the run goes on: %s", saver->progress.step,
@@ -81,7 +75,12 @@ Status saver_begin(Saver *saver, const Progress *progress, Status ready)
     saver->progress = *progress;
     saver->shard.step = progress->step;
     saver->started_s = log_seconds();
-    Status status = ready == OK ? comm_agree(saver->comm, make_directory(saver)) : ready;
+    // Whatever fails from here on is this save: what it leaves is removed from its own directory.
+    TRY(checkpoint_path(saver->dir, saver->run_dir, progress->step)); // the same on all ranks
+    Status status = ready;
+    if (status == OK)
+        status =
+            comm_agree(saver->comm, saver->comm->rank == 0 ? checkpoint_begin(saver->dir) : OK);
     if (status != OK)
         return give_up(saver, status);
     hbool_t is_thread_safe = 0;

@@ -28,6 +28,7 @@ typedef struct Saver {
     CheckpointContext context;
     int saved_step;    // of the newest checkpoint that is complete; -1: none
     bool is_active;    // a save is under way, on all ranks alike
+    bool is_needed;    // set before saver_begin(): its failure is an error whatever is configured
     Progress progress; // what is being saved
     CheckpointShard shard;
     char dir[PATH_BYTES];
