@@ -3,10 +3,18 @@
 #include "base/status.h"
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
+#include <unistd.h>
+
+#define ERASE_LINE "\r\033[K"
 
 static bool is_quiet = false;
+static atomic_bool is_live = false; // a live line is on the terminal; lines come from any thread
 
 void log_set_quiet(bool quiet)
 {
@@ -19,7 +27,9 @@ static void write_line(const char *prefix, const char *format, va_list args)
         return;
     char line[2048];
     vsnprintf(line, sizeof line, format, args);
-    fprintf(stderr, "mha2mla: %s%s\n", prefix, line); // one write per line: ranks share stderr
+    const char *erase = atomic_exchange(&is_live, false) ? ERASE_LINE : "";
+    // One write per line: ranks share stderr.
+    fprintf(stderr, "%smha2mla: %s%s\n", erase, prefix, line);
 }
 
 void log_info(const char *format, ...)
@@ -52,6 +62,36 @@ void log_failure(void)
     if (!is_said)
         log_error("%s", fail_text());
     is_said = true;
+}
+
+bool log_is_terminal(void)
+{
+    const char *term = getenv("TERM");
+    return isatty(STDERR_FILENO) == 1 && (term == NULL || strcmp(term, "dumb") != 0);
+}
+
+int log_columns(void)
+{
+    struct winsize size;
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+        return size.ws_col;
+    const char *columns = getenv("COLUMNS");
+    const long n = columns != NULL ? strtol(columns, NULL, 10) : 0;
+    return n > 0 && n <= 10000 ? (int)n : 80;
+}
+
+void log_live(const char *line)
+{
+    if (is_quiet)
+        return;
+    fprintf(stderr, ERASE_LINE "%.*s", log_columns() - 1, line);
+    atomic_store(&is_live, true);
+}
+
+void log_live_end(bool keep)
+{
+    if (atomic_exchange(&is_live, false))
+        fputs(keep ? "\n" : ERASE_LINE, stderr);
 }
 
 double log_seconds(void)

@@ -20,6 +20,19 @@ void log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 // The error of fail() as log_error() writes it, once: a second call says nothing.
 void log_failure(void);
 
+// Whether stderr is a terminal on which a line can be written over.
+bool log_is_terminal(void);
+
+// Columns of that terminal: its own word, else $COLUMNS, else 80.
+int log_columns(void);
+
+// Writes a line over the last one of these, at most log_columns() - 1 long. Other lines take its
+// place. For terminals.
+void log_live(const char *line);
+
+// The live line is no more: it stays as it is above what follows, or goes.
+void log_live_end(bool keep);
+
 // Monotonic seconds.
 double log_seconds(void);
 

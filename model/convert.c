@@ -6,6 +6,8 @@
 // divided by no more than the root of its own length.
 #include "model/convert.h"
 
+#include "base/progress.h"
+
 #include <cblas.h>
 #include <lapacke.h>
 #include <limits.h>
@@ -292,8 +294,12 @@ free_rows:
 
 Status convert_model(Model *mla, const Model *original)
 {
-    TRY(convert_shared(mla, original));
-    for (int layer = 0; layer < mla->shape.n_layers; layer++)
-        TRY(convert_layer(mla, original, layer));
-    return OK;
+    ProgressMeter meter = progress_start("conversion", "layers", mla->shape.n_layers);
+    Status status = convert_shared(mla, original);
+    for (int layer = 0; layer < mla->shape.n_layers && status == OK; layer++) {
+        status = convert_layer(mla, original, layer);
+        progress_show(&meter, layer + 1);
+    }
+    progress_end(&meter);
+    return status;
 }

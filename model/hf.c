@@ -3,6 +3,7 @@
 #include "model/hf.h"
 
 #include "base/log.h"
+#include "base/progress.h"
 #include "model/hf_weights.h"
 
 #include <stdio.h>
@@ -58,7 +59,7 @@ static int64_t first_not_finite(const float *values, int64_t count)
     return first;
 }
 
-static Status read_weights(Model *model, const HfWeights *weights)
+static Status read_weights(Model *model, const HfWeights *weights, ProgressMeter *meter)
 {
     int n_tensors = params_n_tensors(&model->shape);
     for (int t = 0; t < n_tensors; t++) {
@@ -76,6 +77,7 @@ static Status read_weights(Model *model, const HfWeights *weights)
                         "was saved from a run that diverged",
                         file->path, info.name, (double)values[bad], (long long)(bad / info.cols),
                         (long long)(bad % info.cols));
+        progress_show(meter, info.offset + count);
     }
     return OK;
 }
@@ -156,7 +158,10 @@ Status hf_load(Model *out, const char *dir)
     TRY_GOTO(close_weights, check_present(&weights, &shape, dir));
     TRY_GOTO(close_weights, model_create(&model, &shape));
     TRY_GOTO(release_model, read_pairs(model.rope_pairs, &shape, &weights));
-    TRY_GOTO(release_model, read_weights(&model, &weights));
+    ProgressMeter meter = progress_start("reading the weights", "numbers", params_count(&shape));
+    status = read_weights(&model, &weights, &meter);
+    progress_end(&meter);
+    TRY_GOTO(release_model, status);
     warn_unused(&weights, &model, dir);
     hf_weights_close(&weights);
     *out = model;

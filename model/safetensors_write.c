@@ -1,3 +1,4 @@
+#include "base/progress.h"
 #include "model/half.h"
 #include "model/safetensors.h"
 
@@ -77,7 +78,9 @@ static void convert_block(uint16_t *restrict out, const float *restrict values, 
     }
 }
 
-static Status write_tensor(AtomicFile *file, const TensorSpec *spec, uint16_t *buffer)
+// Counts what is written in *n_done, in numbers.
+static Status write_tensor(AtomicFile *file, const TensorSpec *spec, uint16_t *buffer,
+                           ProgressMeter *meter, int64_t *n_done)
 {
     int64_t count = spec_count(spec), size = dtype_size_bytes(spec->dtype);
     for (int64_t first = 0; first < count; first += BUFFER_COUNT) {
@@ -89,6 +92,8 @@ static Status write_tensor(AtomicFile *file, const TensorSpec *spec, uint16_t *b
             bytes = (const char *)spec->values + first * size;
         if (fwrite(bytes, (size_t)size, (size_t)n, file->stream) != (size_t)n)
             return fail(FAILED, "%s: write failed: %s", file->path, strerror(errno));
+        *n_done += n;
+        progress_show(meter, *n_done);
     }
     return OK;
 }
@@ -96,6 +101,10 @@ static Status write_tensor(AtomicFile *file, const TensorSpec *spec, uint16_t *b
 Status safetensors_write(const char *path, const TensorSpec *tensors, int n_tensors)
 {
     AtomicFile file;
+    int64_t n_numbers = 0, n_done = 0;
+    for (int i = 0; i < n_tensors; i++)
+        n_numbers += spec_count(&tensors[i]);
+    ProgressMeter meter = progress_start(path, "numbers", n_numbers);
     uint16_t *buffer = malloc(BUFFER_COUNT * sizeof *buffer);
     if (buffer == NULL)
         return fail(FAILED, "%s: no memory for a buffer", path);
@@ -103,11 +112,13 @@ Status safetensors_write(const char *path, const TensorSpec *tensors, int n_tens
     TRY_GOTO(free_buffer, file_begin(&file, path));
     TRY_GOTO(abandon_file, write_header(&file, tensors, n_tensors));
     for (int i = 0; i < n_tensors; i++)
-        TRY_GOTO(abandon_file, write_tensor(&file, &tensors[i], buffer));
+        TRY_GOTO(abandon_file, write_tensor(&file, &tensors[i], buffer, &meter, &n_done));
+    progress_end(&meter);
     free(buffer);
     return file_commit(&file);
 abandon_file:
     file_abandon(&file);
+    progress_end(&meter);
 free_buffer:
     free(buffer);
     return status;

@@ -30,7 +30,7 @@ state() {
 
 # losses RUN: what metrics.jsonl has of training and validation, without times.
 losses() {
-    sed -E 's/,"(tokens_per_s|data_wait_s|elapsed_s)":[^,}]*//g' "runs/$1/metrics.jsonl"
+    sed -E 's/,"[a-z_]+_s":[^,}]*//g' "runs/$1/metrics.jsonl"
 }
 
 # same_table RUN REFERENCE: all checkpoints and all losses.

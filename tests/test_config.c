@@ -62,6 +62,8 @@ static void test_defaults_are_filled(void **state)
     assert_int_equal(c.optim.schedule.decay_start, 10); // steps - decay_steps
     assert_int_equal(c.train.micro_batch, 1);
     assert_int_equal(c.log.every, 10);
+    assert_int_equal(c.log.phases, 0);
+    assert_false(c.log.tensorboard);
     config_release(&c);
 }
 

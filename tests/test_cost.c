@@ -1,6 +1,7 @@
 // The time model against sums made by hand, for a shape small enough to count.
 #include "tests/testing.h"
 
+#include "base/log.h"
 #include "train/cost.h"
 
 #include <math.h>
@@ -106,6 +107,18 @@ static void test_run_is_steps_validation_and_the_original(void **state)
     assert_near(cost_on(&config, 1).original_s, 3 * forward_s);
 }
 
+static void test_sgemm_is_measured_by_itself(void **state)
+{
+    (void)state;
+    const Comm alone = {.size = 1};
+    double flops = 0;
+    const double start_s = log_seconds();
+    assert_ok(rates_measure_sgemm(&flops, &alone));
+    assert_true(log_seconds() - start_s >= 0.5);
+    // No core is slower than a tenth of a multiplication per cycle, no machine has 10^5 cores.
+    assert_true(flops > 1e8 && flops < 1e16); // seen 2e10
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -113,6 +126,7 @@ int main(void)
         cmocka_unit_test(test_messages_of_rounds_and_the_gather),
         cmocka_unit_test(test_memory_of_rounds_and_the_update),
         cmocka_unit_test(test_run_is_steps_validation_and_the_original),
+        cmocka_unit_test(test_sgemm_is_measured_by_itself),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,14 +1,12 @@
 #include "train/calibrate.h"
 
-#include "base/log.h"
+#include "base/progress.h"
 #include "eval/inference.h"
 #include "train/stall.h"
 #include "train/stop.h"
 
 #include <math.h>
 #include <string.h>
-
-enum { PROGRESS_S = 10 }; // between lines
 
 // Adds a sample's sums, rounded to 2^-24: sums of such numbers are exact below 2^29, so the same
 // pairs are chosen on any number of ranks. A sample's sum is of the order of its tokens, so that
@@ -18,16 +16,6 @@ static void add_exactly(RopeScores *sum, const RopeScores *sample)
     const int64_t count = rope_scores_count(&sum->shape);
     for (int64_t i = 0; i < count; i++)
         sum->block[i] += nearbyint(sample->block[i] * 0x1p24) * 0x1p-24;
-}
-
-static void say_progress(double *said_s, double start_s, int64_t done, int n_samples)
-{
-    double now_s = log_seconds();
-    if (now_s - *said_s < PROGRESS_S)
-        return;
-    *said_s = now_s;
-    log_info("calibration: %lld of %d samples, %.0f s, %.0f s left", (long long)done, n_samples,
-             now_s - start_s, (now_s - start_s) * (double)(n_samples - done) / (double)done);
 }
 
 static Status read_sample(RopeScores *sum, RopeScores *sample, Inference *inference,
@@ -48,19 +36,20 @@ static Status read_samples(RopeScores *sum, const Comm *comm, const Model *origi
 {
     Inference inference = {0};
     RopeScores sample = {0};
+    ProgressMeter meter = progress_start("calibration", "samples", n_samples);
     Status status = rope_scores_create(&sample, &original->shape);
     if (status == OK)
         status = inference_start(&inference, original, seq_len);
     TRY_GOTO(release, comm_agree(comm, status));
-    double start_s = log_seconds(), said_s = start_s;
     for (int64_t i = 0; i < n_samples; i += comm->size) {
         stall_phase("calibration", 0);
         if (i + comm->rank < n_samples)
             status = read_sample(sum, &sample, &inference, original, mixture, i + comm->rank);
         TRY_GOTO(release, comm_agree(comm, status));
-        say_progress(&said_s, start_s, i + 1, n_samples);
+        progress_show(&meter, i + comm->size);
     }
 release:
+    progress_end(&meter);
     rope_scores_release(&sample);
     inference_release(&inference);
     return status;

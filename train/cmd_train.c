@@ -10,6 +10,7 @@
 #include "train/options.h"
 #include "train/plan.h"
 #include "train/prepare.h"
+#include "train/rates.h"
 #include "train/resume.h"
 #include "train/run_lock.h"
 #include "train/stall.h"
@@ -20,6 +21,9 @@
 
 enum { MOST_OVERRIDES = 128 };
 
+// Runs of less work do not pay for measuring the machine: half a minute on a slow core.
+static const double LEAST_FLOPS = 1e12;
+
 typedef struct Run {
     Config config;
     Comm comm;
@@ -27,6 +31,8 @@ typedef struct Run {
     char dir[PATH_BYTES]; // runs/NAME
     char tokenizer_sha256[SHA256_HEX_BYTES];
     double original_loss; // validation loss before conversion; NaN: not measured
+    double step_flops;    // of the model, forward and backward, on all ranks
+    double machine_flops; // what sgemm does per s on all of them; 0: not measured
     ResumeMode resume;
     RunLock lock;    // rank 0's
     bool is_resumed; // from the checkpoint
@@ -175,10 +181,19 @@ static Status open_metrics(const Run *run, Metrics *metrics)
 {
     const Progress *progress = &run->checkpoint.progress;
     const MetricsStart resumed = {progress->step, progress->valid_step};
+    const MetricsOptions options = {
+        .run_dir = run->dir,
+        .host = run->comm.host,
+        .resumed = run->is_resumed ? &resumed : NULL,
+        .n_steps = run->config.train.steps,
+        .every = run->config.log.every,
+        .tensorboard = run->config.log.tensorboard,
+        .step_flops = run->step_flops,
+        .machine_flops = run->machine_flops,
+    };
     TRY(write_config(run));
     TRY(write_run_json(run));
-    return metrics_open(metrics, run->dir, run->is_resumed ? &resumed : NULL,
-                        run->config.train.steps, run->config.log.every);
+    return metrics_open(metrics, &options);
 }
 
 // Trains `model`, which is as it starts, and exports it.
@@ -264,12 +279,31 @@ static Status find_tokenizer(Run *run)
     return OK;
 }
 
+// What the ranks' products could reach together, before the model takes the memory. Collective.
+static Status measure_machine(Run *run)
+{
+    const TrainConfig *train = &run->config.train;
+    const int n_steps = train->steps - (run->is_resumed ? run->checkpoint.progress.step : 0);
+    double flops;
+    run->step_flops =
+        shape_train_flops(&run->plan.shape, run->config.data.seq_len) * train->global_batch;
+    if (run->step_flops * n_steps < LEAST_FLOPS)
+        return OK;
+    stall_phase("measuring sgemm", 0);
+    TRY(rates_measure_sgemm(&flops, &run->comm));
+    run->machine_flops = flops * run->comm.size;
+    log_info("sgemm: %.1f Gflop/s on %d rank%s", run->machine_flops / 1e9, run->comm.size,
+             run->comm.size == 1 ? "" : "s");
+    return OK;
+}
+
 // All of the run's work, from wherever it starts. Collective.
 static Status work(Run *run)
 {
     Model model = {0};
     if (run->comm.rank == 0)
         plan_print(stderr, &run->plan, &run->config);
+    TRY(measure_machine(run));
     TRY(comm_agree(&run->comm, find_tokenizer(run)));
     TRY(start_model(run, &model));
     Status status = train_model(run, &model);

@@ -101,7 +101,9 @@ typedef struct CheckpointConfig {
 } CheckpointConfig;
 
 typedef struct LogConfig {
-    int every; // steps
+    int every;        // steps between plain lines
+    int phases;       // steps between tables of phases; 0: one at the end
+    bool tensorboard; // event files beside metrics.jsonl
 } LogConfig;
 
 typedef struct Config { // owns every string and list in it

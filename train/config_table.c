@@ -175,6 +175,10 @@ const Key config_keys[] = {
     {"log", KEY_SECTION, .help = "what the run tells"},
     {"log.every", KEY_INT, IN(log.every), .standard = "10", RANGE(1, INT_MAX), .unit = "steps",
      .help = "between lines where stderr is not a terminal"},
+    {"log.phases", KEY_INT, IN(log.phases), .standard = "0", RANGE(0, INT_MAX), .unit = "steps",
+     .help = "between tables of where the time went; 0: one at the end"},
+    {"log.tensorboard", KEY_BOOL, IN(log.tensorboard), .standard = "false",
+     .help = "whether TensorBoard's event files are written beside metrics.jsonl"},
 };
 const int n_config_keys = sizeof config_keys / sizeof *config_keys;
 

@@ -20,6 +20,13 @@
 _Static_assert((int)COMM_SHARE_BLOCK == (int)CLIP_BLOCK,
                "shares are cut where blocks of squares are");
 
+// From here on this is what the rank does.
+static void enter(Trainer *t, Phase phase, int step)
+{
+    stall_phase(phases_name(phase), step);
+    phases_enter(&t->phases, phase);
+}
+
 static bool validation_is_due(const Trainer *t)
 {
     const int step = t->progress.step, every = t->config->data.validation.every;
@@ -31,17 +38,12 @@ static Status validate(Trainer *t)
 {
     const int step = t->progress.step;
     double loss;
-    stall_phase("validation", step);
+    enter(t, PHASE_VALIDATION, step);
     TRY(validation_loss(&loss, &t->validation, t->comm, &t->memory.ws, &t->memory.batch, t->model));
     t->progress.valid_loss = loss;
     t->progress.valid_step = step;
     return comm_agree(
         t->comm, metrics_validation(t->context.metrics, step, step * trainer_step_tokens(t), loss));
-}
-
-static int64_t n_sums(const Trainer *t)
-{
-    return partition_n_blocks(&t->partition) + t->turns.n_micro_batches + t->turns.n_ranks;
 }
 
 static int64_t first_sample(const Trainer *t, int step, int micro_batch)
@@ -62,7 +64,7 @@ static Status feed(Trainer *t, int first_step)
 // Takes micro-batch m of a step.
 static Status batch(Trainer *t, int step, int m)
 {
-    stall_phase("batch", step);
+    enter(t, PHASE_DATA, step);
     int64_t first;
     TRY(prefetch_next(t->prefetch, &t->batch, &first));
     CHECK(first == first_sample(t, step, m), "step %d, micro-batch %d: sample %lld", step, m,
@@ -75,7 +77,7 @@ static void forward(Trainer *t, int step, int m)
 {
     TrainerMemory *mem = &t->memory;
     float scale = 1.0f / (float)trainer_step_tokens(t);
-    stall_phase("forward", step);
+    enter(t, PHASE_FORWARD, step);
     transformer_forward(&mem->ws, t->model, t->batch->inputs, NULL);
     mem->sums[partition_n_blocks(&t->partition) + m] =
         transformer_loss(&mem->ws, t->model, t->batch->targets, scale, &t->grads);
@@ -83,7 +85,7 @@ static void forward(Trainer *t, int step, int m)
 
 static void backward(Trainer *t, int step)
 {
-    stall_phase("backward", step);
+    enter(t, PHASE_BACKWARD, step);
     transformer_backward(&t->memory.ws, t->model, t->batch->inputs, &t->grads);
 }
 
@@ -92,6 +94,7 @@ static Status accumulate(Trainer *t, int step, int round)
 {
     int first, count;
     turns_group(&t->turns, round, t->comm->rank, &first, &count);
+    enter(t, PHASE_BACKWARD, step); // whose sum begins
     memset(t->memory.flat_grads, 0, (size_t)t->grads.count * sizeof(float));
     for (int m = first; m < first + count; m++) {
         TRY(batch(t, step, m));
@@ -110,9 +113,8 @@ static float *own_sum(const Trainer *t, const Bucket *bucket)
 }
 
 // Adds the round's groups to the sums, each rank for its shares.
-static void reduce(Trainer *t, int step, int round)
+static void reduce(Trainer *t, int round)
 {
-    stall_phase("reduce", step);
     for (int i = 0; i < t->partition.n_buckets; i++) {
         const Bucket *bucket = &t->partition.buckets[i];
         comm_reduce_scatter(t->comm, own_sum(t, bucket), t->memory.flat_grads + bucket->first,
@@ -129,8 +131,8 @@ static double sum_up(const double *values, int64_t count)
     return sum;
 }
 
-// After the last round: the step's mean loss and global norm and the longest wait for data, on all
-// ranks alike.
+// After the last round: the step's mean loss and global norm, the longest wait for data and the
+// mean time of the phases, on all ranks alike.
 static void measure(Trainer *t, StepReport *report)
 {
     double *squares = t->memory.sums;
@@ -143,10 +145,14 @@ static void measure(Trainer *t, StepReport *report)
         first_block += clip_n_blocks(bucket->count);
     }
     double *waits = squares + n_squares + t->turns.n_micro_batches;
+    double *phases = waits + t->comm->size;
     waits[t->comm->rank] = report->data_wait_s;
-    comm_sum_doubles(t->comm, t->memory.sums, n_sums(t));
+    phases_take(&t->phases, phases);
+    comm_sum_doubles(t->comm, t->memory.sums, trainer_n_sums(&t->partition, &t->turns));
     for (int rank = 0; rank < t->comm->size; rank++)
         report->data_wait_s = fmax(report->data_wait_s, waits[rank]);
+    for (int i = 0; i < N_PHASES; i++)
+        report->phase_s[i] = phases[i] / t->comm->size;
     report->grad_norm = sqrt(sum_up(squares, n_squares));
     report->loss =
         sum_up(squares + n_squares, t->turns.n_micro_batches) / (double)trainer_step_tokens(t);
@@ -240,7 +246,6 @@ static void update(Trainer *t, const StepReport *report)
     double scale = clip_scale(report->grad_norm, optim->clip);
     float *params = t->model->params.flat;
     const int n_updates = report->step - (int)t->progress.spikes.n_skipped;
-    stall_phase("update", report->step);
     for (int i = 0; i < t->partition.n_buckets; i++) {
         const Bucket *bucket = &t->partition.buckets[i];
         adamw_update(params + bucket->own_first, t->memory.m + bucket->moments_first,
@@ -253,35 +258,45 @@ static void update(Trainer *t, const StepReport *report)
 // STOPPED after a whole step, too, if a stop is asked for.
 static Status train_step(Trainer *t, int step)
 {
+    TrainerMemory *mem = &t->memory;
     const double start_s = log_seconds(), waited_s = prefetch_wait_s(t->prefetch);
     StepReport report = {
         .step = step,
         .tokens = step * trainer_step_tokens(t),
         .lr = schedule_lr(&t->config->optim.schedule, step),
     };
-    memset(t->memory.sums, 0, (size_t)n_sums(t) * sizeof(double));
+    memset(mem->sums, 0, (size_t)trainer_n_sums(&t->partition, &t->turns) * sizeof(double));
     for (int round = 0; round < t->turns.n_rounds; round++) {
-        TRY(comm_agree(t->comm, accumulate(t, step, round)));
-        reduce(t, step, round);
+        Status status = accumulate(t, step, round);
+        enter(t, PHASE_REDUCE, step);
+        TRY(comm_agree(t->comm, status));
+        reduce(t, round);
+        enter(t, PHASE_SAVE, step);
         TRY(saver_poll(&t->saver));
     }
+    enter(t, PHASE_REDUCE, step);
     report.data_wait_s = prefetch_wait_s(t->prefetch) - waited_s;
     measure(t, &report);
     TRY(guard(t, &report));
+    enter(t, PHASE_SAVE, step);
     TRY(saver_finish(&t->saver)); // of the state that changes now
+    enter(t, PHASE_UPDATE, step);
     if (!report.is_skipped)
         update(t, &report);
     t->progress.step = step;
     t->progress.loss = report.loss;
     t->progress.grad_norm = report.grad_norm;
+    report.valid_loss = t->progress.valid_loss;
+    report.valid_step = t->progress.valid_step;
+    report.n_skipped = t->progress.spikes.n_skipped;
     report.step_s = log_seconds() - start_s;
-    Status status = metrics_step(t->context.metrics, &report, t->progress.valid_loss);
+    Status status = metrics_step(t->context.metrics, &report);
     return comm_agree(t->comm, status == OK ? stop_check() : status);
 }
 
 static Status save(Trainer *t)
 {
-    stall_phase("save", t->progress.step);
+    enter(t, PHASE_SAVE, t->progress.step);
     TRY(saver_finish(&t->saver)); // its text would hide that of the metrics
     Status ready = comm_agree(t->comm, metrics_sync(t->context.metrics));
     return saver_begin(&t->saver, &t->progress, ready);
@@ -292,6 +307,7 @@ static Status save_and_stop(Trainer *t)
 {
     char cause[64];
     snprintf(cause, sizeof cause, "%s", fail_text());
+    enter(t, PHASE_SAVE, t->progress.step);
     TRY(saver_finish(&t->saver));
     if (t->saver.saved_step != t->progress.step) {
         t->saver.is_needed = true; // the run does not go on
@@ -314,12 +330,17 @@ static bool checkpoint_is_due(const Trainer *t)
     return step == t->config->train.steps || (every > 0 && step % every == 0);
 }
 
-// What follows a step: measuring and saving, where they are due.
+// What follows a step: measuring, saving and telling where the time went, where they are due.
 static Status settle(Trainer *t)
 {
+    const int every = t->config->log.phases;
     if (validation_is_due(t))
         TRY(validate(t));
-    return checkpoint_is_due(t) ? save(t) : OK;
+    if (checkpoint_is_due(t))
+        TRY(save(t));
+    if (every > 0 && t->progress.step % every == 0)
+        phases_report(&t->phases, t->comm, t->progress.step);
+    return OK;
 }
 
 // A save that is under way is of a good state, whatever has ended the run since, on all ranks
@@ -327,6 +348,7 @@ static Status settle(Trainer *t)
 static Status finish_after(Trainer *t, Status status)
 {
     char text[2048];
+    enter(t, PHASE_SAVE, t->progress.step);
     if (status == OK)
         return saver_finish(&t->saver);
     snprintf(text, sizeof text, "%s", fail_text());
@@ -334,7 +356,8 @@ static Status finish_after(Trainer *t, Status status)
     return fail(status, "%s", text);
 }
 
-Status loop_run(Trainer *t)
+// Ends as it should, or with what ended it, on all ranks alike.
+static Status run_steps(Trainer *t)
 {
     Status status = feed(t, t->progress.step + 1);
     feed_warn_epochs(t->mixture, t->config);
@@ -351,5 +374,15 @@ Status loop_run(Trainer *t)
     status = finish_after(t, status);
     if (status == OK)
         feed_report_epochs(t->mixture, t->config);
+    return status;
+}
+
+Status loop_run(Trainer *t)
+{
+    phases_start(&t->phases, t->progress.step);
+    const Status status = run_steps(t);
+    phases_leave(&t->phases);
+    if (status == OK || status == STOPPED)
+        phases_report_all(&t->phases, t->comm, t->progress.step);
     return status;
 }

@@ -3,13 +3,16 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "train/step_line.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { MOST_PENDING_BYTES = 1 << 22 };
@@ -59,35 +62,49 @@ static Status find_end(int64_t *end, double *elapsed_s, const char *path, const 
     return OK;
 }
 
-Status metrics_open(Metrics *out, const char *run_dir, const MetricsStart *resumed, int n_steps,
-                    int every)
+// Opens the file, cut to what stays.
+static Status open_file(int *out, const char *path, int64_t size_bytes)
 {
-    char path[PATH_BYTES];
-    int64_t end = 0;
-    double earlier_s = 0;
-    TRY(file_join(path, run_dir, "metrics.jsonl"));
-    if (resumed != NULL)
-        TRY(find_end(&end, &earlier_s, path, resumed));
     int file = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (file < 0)
         return fail(FAILED, "%s: cannot be written: %s", path, strerror(errno));
-    if (ftruncate(file, end) != 0) {
+    if (ftruncate(file, size_bytes) != 0) {
         close(file);
-        return fail(FAILED, "%s: cannot be cut to %lld bytes: %s", path, (long long)end,
+        return fail(FAILED, "%s: cannot be cut to %lld bytes: %s", path, (long long)size_bytes,
                     strerror(errno));
     }
-    const char *term = getenv("TERM");
-    *out = (Metrics){
+    *out = file;
+    return OK;
+}
+
+Status metrics_open(Metrics *out, const MetricsOptions *options)
+{
+    char path[PATH_BYTES];
+    const MetricsStart *resumed = options->resumed;
+    Metrics metrics = {
         .is_open = true,
-        .file = file,
-        .size_bytes = end,
         .start_s = log_seconds(),
-        .earlier_s = earlier_s,
         .first_step = resumed != NULL ? resumed->step + 1 : 1,
-        .n_steps = n_steps,
-        .every = every,
-        .is_terminal = isatty(STDERR_FILENO) && (term == NULL || strcmp(term, "dumb") != 0),
+        .n_steps = options->n_steps,
+        .every = options->every,
+        .is_terminal = log_is_terminal(),
+        .step_flops = options->step_flops,
+        .machine_flops = options->machine_flops,
     };
+    TRY(file_join(path, options->run_dir, "metrics.jsonl"));
+    if (resumed != NULL)
+        TRY(find_end(&metrics.size_bytes, &metrics.earlier_s, path, resumed));
+    TRY(open_file(&metrics.file, path, metrics.size_bytes));
+    if (options->tensorboard) {
+        Status status =
+            tensorboard_open(&metrics.board, options->run_dir, options->host, (double)time(NULL),
+                             resumed != NULL ? resumed->step + 1 : 0);
+        if (status != OK) {
+            close(metrics.file);
+            return status;
+        }
+    }
+    *out = metrics;
     return OK;
 }
 
@@ -175,72 +192,104 @@ Status metrics_sync(Metrics *metrics)
     return fail(FAILED, "metrics.jsonl: write failed: %s", strerror(errno));
 }
 
-static void print_step(Metrics *metrics, const StepReport *report, double valid_loss, double rate)
+static bool line_is_due(Metrics *metrics, int step)
 {
-    double now_s = log_seconds();
-    bool is_last = report->step == metrics->n_steps;
-    bool is_due = metrics->is_terminal ? now_s - metrics->last_line_s > 0.2
-                                       : report->step % metrics->every == 0;
-    if (!is_due && !is_last)
-        return;
+    const double now_s = log_seconds();
+    const bool is_due =
+        metrics->is_terminal ? now_s - metrics->last_line_s > 0.2 : step % metrics->every == 0;
+    if (!is_due && step != metrics->n_steps)
+        return false;
     metrics->last_line_s = now_s;
-    char valid[32] = "";
-    if (!isnan(valid_loss))
-        snprintf(valid, sizeof valid, "  valid %.4f", valid_loss);
+    return true;
+}
+
+static void print_step(Metrics *metrics, const StepReport *report, double rate)
+{
+    if (!line_is_due(metrics, report->step))
+        return;
+    char line[512];
     const int n_done = report->step - metrics->first_step + 1;
-    int64_t left_s =
-        (int64_t)((now_s - metrics->start_s) / n_done * (metrics->n_steps - report->step));
-    fprintf(stderr,
-            "%sstep %d/%d  loss %.4f%s  norm %.3f  lr %.2e  %.0f tokens/s  data %.1f %%  "
-            "%lld:%02d:%02d left%s",
-            metrics->is_terminal ? "\r\033[K" : "mha2mla: ", report->step, metrics->n_steps,
-            report->loss, valid, report->grad_norm, report->lr, rate,
-            100 * report->data_wait_s / report->step_s, (long long)left_s / 3600,
-            (int)(left_s / 60 % 60), (int)(left_s % 60),
-            metrics->is_terminal && !is_last ? "" : "\n");
-    metrics->line_open = metrics->is_terminal && !is_last;
+    const double each_s = (log_seconds() - metrics->start_s) / n_done;
+    const StepLine shown = {
+        .report = report,
+        .n_steps = metrics->n_steps,
+        .tokens_per_s = rate,
+        .sgemm_share = metrics->machine_flops > 0
+                           ? metrics->step_flops / report->step_s / metrics->machine_flops
+                           : NAN,
+        .left_s = each_s * (metrics->n_steps - report->step),
+    };
+    step_line_write(line, sizeof line, &shown, metrics->is_terminal ? log_columns() - 1 : INT_MAX);
+    if (!metrics->is_terminal) {
+        log_info("%s", line);
+        return;
+    }
+    log_live(line);
+    if (report->step == metrics->n_steps)
+        log_live_end(true);
 }
 
-static void end_live_line(Metrics *metrics)
+static json_t *step_to_json(const Metrics *metrics, const StepReport *report, double rate)
 {
-    if (metrics->line_open)
-        fputc('\n', stderr);
-    metrics->line_open = false;
-}
-
-Status metrics_step(Metrics *metrics, const StepReport *report, double valid_loss)
-{
-    if (!metrics->is_open)
-        return OK;
-    double elapsed_s = metrics->earlier_s + log_seconds() - metrics->start_s;
-    double rate = (double)report->tokens / report->step / report->step_s;
-    print_step(metrics, report, valid_loss, rate);
+    const double elapsed_s = metrics->earlier_s + log_seconds() - metrics->start_s;
     json_t *line = json_pack("{s:i, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "step", report->step,
                              "tokens", (json_int_t)report->tokens, "loss", report->loss,
                              "grad_norm", report->grad_norm, "lr", report->lr, "tokens_per_s", rate,
                              "data_wait_s", report->data_wait_s, "elapsed_s", elapsed_s);
-    if (report->is_skipped && line != NULL) {
-        end_live_line(metrics);
+    if (line == NULL)
+        return NULL;
+    for (int i = 0; i < N_PHASES; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "%s_s", phases_name((Phase)i));
+        if (report->phase_s[i] > 0)
+            json_object_set_new(line, key, json_real(report->phase_s[i]));
+    }
+    if (report->is_skipped)
+        json_object_set_new(line, "skipped", json_true());
+    return line;
+}
+
+static void draw_step(Metrics *metrics, const StepReport *report, double rate)
+{
+    const TensorBoardScalar scalars[] = {
+        {"train/loss", (float)report->loss},
+        {"train/grad_norm", (float)report->grad_norm},
+        {"train/lr", (float)report->lr},
+        {"train/tokens_per_s", (float)rate},
+    };
+    tensorboard_write(&metrics->board, (double)time(NULL), report->step, scalars,
+                      sizeof scalars / sizeof *scalars);
+}
+
+Status metrics_step(Metrics *metrics, const StepReport *report)
+{
+    if (!metrics->is_open)
+        return OK;
+    const double rate = (double)report->tokens / report->step / report->step_s;
+    print_step(metrics, report, rate);
+    if (report->is_skipped)
         log_warn("step %d: skipped, its gradient norm %.4g is a spike", report->step,
                  report->grad_norm);
-        json_object_set_new(line, "skipped", json_true());
-    }
-    return write_line(metrics, line);
+    draw_step(metrics, report, rate);
+    return write_line(metrics, step_to_json(metrics, report, rate));
 }
 
 Status metrics_validation(Metrics *metrics, int step, int64_t tokens, double valid_loss)
 {
     if (!metrics->is_open)
         return OK;
-    end_live_line(metrics);
+    const TensorBoardScalar scalar = {"valid/loss", (float)valid_loss};
     log_info("step %d: validation loss %.4f", step, valid_loss);
+    tensorboard_write(&metrics->board, (double)time(NULL), step, &scalar, 1);
     return write_line(metrics, json_pack("{s:i, s:I, s:f}", "step", step, "tokens",
                                          (json_int_t)tokens, "valid_loss", valid_loss));
 }
 
 void metrics_close(Metrics *metrics)
 {
-    end_live_line(metrics);
+    if (metrics->is_open)
+        log_live_end(true);
+    tensorboard_close(&metrics->board);
     if (metrics->is_open && !flush_pending(metrics))
         log_warn("metrics.jsonl: its last lines are lost: %s", strerror(errno));
     if (metrics->is_open)

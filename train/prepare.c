@@ -1,6 +1,7 @@
 #include "train/prepare.h"
 
 #include "base/log.h"
+#include "base/progress.h"
 #include "data/mixture.h"
 #include "data/tokenizer_file.h"
 #include "model/convert.h"
@@ -77,11 +78,14 @@ static Status choose_pairs(Model *mla, const Model *original, const Config *conf
 static Status convert_layers(Model *mla, const Model *original, const Comm *comm)
 {
     double start_s = log_seconds();
+    ProgressMeter meter = progress_start("conversion", "layers", mla->shape.n_layers);
     Status status = convert_shared(mla, original);
     for (int l = comm->rank; l < mla->shape.n_layers && status == OK; l += comm->size) {
         stall_phase("convert", 0);
         status = convert_layer(mla, original, l);
+        progress_show(&meter, l - comm->rank + comm->size); // the others are about as far
     }
+    progress_end(&meter);
     TRY(comm_agree(comm, status));
     for (int l = 0; l < mla->shape.n_layers; l++) {
         int64_t first, count;

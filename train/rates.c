@@ -12,17 +12,32 @@ enum {
 };
 
 static const double SHARE_S = 0.15; // how long each rate is measured at least
+static const double SGEMM_S = 0.5;  // if it is the only one
 
 typedef struct Probe {
     Arena arena;
-    float *a, *b, *c; // [TRIAD_FLOATS] each
+    int64_t n_floats;
+    float *a, *b, *c; // [n_floats] each
 } Probe;
 
 static void place(Probe *probe)
 {
-    probe->a = arena_floats(&probe->arena, TRIAD_FLOATS);
-    probe->b = arena_floats(&probe->arena, TRIAD_FLOATS);
-    probe->c = arena_floats(&probe->arena, TRIAD_FLOATS);
+    probe->a = arena_floats(&probe->arena, probe->n_floats);
+    probe->b = arena_floats(&probe->arena, probe->n_floats);
+    probe->c = arena_floats(&probe->arena, probe->n_floats);
+}
+
+// Collective.
+static Status start(Probe *out, int64_t n_floats, const Comm *comm)
+{
+    Probe probe = {.arena = arena_start("measurement"), .n_floats = n_floats};
+    place(&probe);
+    TRY(comm_agree(comm, arena_allocate(&probe.arena)));
+    place(&probe);
+    for (int64_t i = 0; i < n_floats; i++) // pages that were never written are all one page
+        probe.a[i] = probe.b[i] = probe.c[i] = (float)(i % 7) - 3.0f;
+    *out = probe;
+    return OK;
 }
 
 static void product(const Probe *probe, const Comm *comm)
@@ -65,7 +80,7 @@ static void ping_pongs(const Probe *probe, const Comm *comm)
 // Seconds of one call on the slowest rank; the first warms caches and connections. All ranks make
 // the same number of calls, whatever their clocks say.
 static double time_call(void (*call)(const Probe *, const Comm *), const Probe *probe,
-                        const Comm *comm)
+                        const Comm *comm, double least_s)
 {
     double seconds[2];
     call(probe, comm);
@@ -76,7 +91,7 @@ static double time_call(void (*call)(const Probe *, const Comm *), const Probe *
         n_calls++;
         seconds[0] = seconds[1] = log_seconds() - start_s;
         comm_max_doubles(comm, seconds, 1);
-    } while (seconds[0] < SHARE_S);
+    } while (seconds[0] < least_s);
     seconds[1] /= n_calls;
     comm_max_doubles(comm, seconds, 2);
     return seconds[1];
@@ -91,27 +106,39 @@ static void measure_network(Rates *rates, const Probe *probe, const Comm *comm)
         return;
     }
     if (rates->latency_s == 0)
-        rates->latency_s = time_call(ping_pongs, probe, comm) / (2 * N_PING_PONGS);
+        rates->latency_s = time_call(ping_pongs, probe, comm, SHARE_S) / (2 * N_PING_PONGS);
     if (rates->network_bytes > 0)
         return;
     const double bytes = (double)COMM_LARGEST_BUCKET * sizeof(float);
-    rates->network_bytes = bytes * (comm->size - 1) / comm->size / time_call(gather, probe, comm);
+    rates->network_bytes =
+        bytes * (comm->size - 1) / comm->size / time_call(gather, probe, comm, SHARE_S);
+}
+
+static double measure_sgemm(const Probe *probe, const Comm *comm, double least_s)
+{
+    const double n = SGEMM_SIZE;
+    return 2 * n * n * n / time_call(product, probe, comm, least_s);
 }
 
 Status rates_measure(Rates *rates, const Comm *comm)
 {
-    Probe probe = {.arena = arena_start("measurement")};
-    place(&probe);
-    TRY(comm_agree(comm, arena_allocate(&probe.arena)));
-    place(&probe);
-    for (int64_t i = 0; i < TRIAD_FLOATS; i++) // pages that were never written are all one page
-        probe.a[i] = probe.b[i] = probe.c[i] = (float)(i % 7) - 3.0f;
-    const double n = SGEMM_SIZE, triad_bytes = 3.0 * TRIAD_FLOATS * sizeof(float);
+    Probe probe;
+    TRY(start(&probe, TRIAD_FLOATS, comm));
+    const double triad_bytes = 3.0 * TRIAD_FLOATS * sizeof(float);
     if (rates->sgemm_flops == 0)
-        rates->sgemm_flops = 2 * n * n * n / time_call(product, &probe, comm);
+        rates->sgemm_flops = measure_sgemm(&probe, comm, SHARE_S);
     if (rates->memory_bytes == 0)
-        rates->memory_bytes = triad_bytes / time_call(triad, &probe, comm);
+        rates->memory_bytes = triad_bytes / time_call(triad, &probe, comm, SHARE_S);
     measure_network(rates, &probe, comm);
+    arena_release(&probe.arena);
+    return OK;
+}
+
+Status rates_measure_sgemm(double *flops, const Comm *comm)
+{
+    Probe probe;
+    TRY(start(&probe, SGEMM_SIZE * SGEMM_SIZE, comm));
+    *flops = measure_sgemm(&probe, comm, SGEMM_S);
     arena_release(&probe.arena);
     return OK;
 }

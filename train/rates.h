@@ -3,6 +3,7 @@
 //
 //     Rates rates = {0};
 //     TRY(rates_measure(&rates, &comm));   // collective
+//     TRY(rates_measure_sgemm(&flops, &comm)); // collective: that of a rank alone, in 12 MiB
 //
 // The slowest rank counts. Rates that are known already are not measured.
 #ifndef MHA2MLA_TRAIN_RATES_H
@@ -21,5 +22,8 @@ typedef struct Rates {
 // Fills what is 0 in *rates; the network's, if there is one rank only, with 100 Gbit/s Ethernet's.
 // FAILED if memory is short.
 Status rates_measure(Rates *rates, const Comm *comm);
+
+// Rates.sgemm_flops by itself, longer, in less memory. FAILED if memory is short.
+Status rates_measure_sgemm(double *flops, const Comm *comm);
 
 #endif

@@ -32,9 +32,8 @@ void trainer_place(TrainerMemory *memory, const ModelShape *shape, const Partiti
     batch_place(&memory->batch, &memory->scratch, B, T);
     prefetch_place(&memory->ahead, &memory->scratch, B, T);
     memory->received = arena_floats(&memory->communication, most_received(partition, turns));
-    memory->sums = arena_place(
-        &memory->communication,
-        partition_n_blocks(partition) + turns->n_micro_batches + turns->n_ranks, sizeof(double));
+    memory->sums =
+        arena_place(&memory->communication, trainer_n_sums(partition, turns), sizeof(double));
 }
 
 static Status allocate_memory(TrainerMemory *memory, const ModelShape *shape,
@@ -134,6 +133,11 @@ void trainer_release(Trainer *t)
     arena_release(&t->memory.scratch);
     arena_release(&t->memory.communication);
     *t = (Trainer){0};
+}
+
+int64_t trainer_n_sums(const Partition *partition, const Turns *turns)
+{
+    return partition_n_blocks(partition) + turns->n_micro_batches + turns->n_ranks + N_PHASES;
 }
 
 int64_t trainer_step_tokens(const Trainer *t)

@@ -16,6 +16,7 @@
 #include "train/config.h"
 #include "train/metrics.h"
 #include "train/partition.h"
+#include "train/phases.h"
 #include "train/saver.h"
 #include "train/turns.h"
 #include "train/validation.h"
@@ -27,7 +28,7 @@ typedef struct TrainerMemory {
     float *own_sums;   // [partition.own_count] of the step; NULL: in flat_grads, of one round
     float *m, *v;      // [partition.own_count]
     float *received;   // [of the largest bucket]
-    double *sums;      // [n_sums], see below
+    double *sums;      // [trainer_n_sums()]
     Workspace ws;
     Batch batch; // of validation
     PrefetchMemory ahead;
@@ -58,6 +59,7 @@ typedef struct Trainer {
     json_t *data_fingerprint; // owned
     Saver saver;
     Progress progress;
+    Phases phases;
 } Trainer;
 
 // Places everything with measuring arenas, or with allocated ones.
@@ -70,6 +72,10 @@ Status trainer_start(Trainer *out, const TrainerContext *context, Model *model,
                      const Checkpoint *resumed);
 
 void trainer_release(Trainer *trainer);
+
+// What a step sums over ranks: squares of the partition's blocks, losses of the micro-batches,
+// waits for data of the ranks, seconds of the phases.
+int64_t trainer_n_sums(const Partition *partition, const Turns *turns);
 
 int64_t trainer_step_tokens(const Trainer *trainer); // of a global batch
 

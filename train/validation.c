@@ -1,6 +1,7 @@
 #include "train/validation.h"
 
 #include "base/log.h"
+#include "base/progress.h"
 #include "eval/inference.h"
 #include "train/stop.h"
 
@@ -46,17 +47,21 @@ Status validation_sum(double *loss_sum, Source *source, int64_t n_windows, const
 {
     const int64_t n_batches = (n_windows + ws->placed_B - 1) / ws->placed_B;
     double *losses = calloc((size_t)n_batches, sizeof *losses), sum = 0;
+    ProgressMeter meter = progress_start("validation", "windows", n_windows);
     Status status =
         losses != NULL ? OK : fail(FAILED, "no memory for %lld losses", (long long)n_batches);
     TRY_GOTO(release, comm_agree(comm, status));
-    for (int64_t b = 0; b < n_batches; b += comm->size)
+    for (int64_t b = 0; b < n_batches; b += comm->size) {
         TRY_GOTO(release, comm_agree(comm, add_batch(losses, b + comm->rank, source, n_windows, ws,
                                                      batch, model)));
+        progress_show(&meter, (b + comm->size) * ws->placed_B);
+    }
     comm_sum_doubles(comm, losses, n_batches); // of each, all ranks but one have 0
     for (int64_t b = 0; b < n_batches; b++)
         sum += losses[b];
     *loss_sum = sum;
 release:
+    progress_end(&meter);
     free(losses);
     return status;
 }
