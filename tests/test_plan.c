@@ -226,8 +226,9 @@ static void test_open_files_and_packed_operands_take_memory(void **state)
     config.data.sources = &source;
     config.data.n_sources = 1;
     assert_ok(plan_make(&plan, &config, 1, 1));
-    assert_int_equal(without.shards, 0);
-    assert_int_equal(plan.shards, 4 * 750000); // three that match, one that nothing matches yet
+    assert_int_equal(without.shards, 750000);
+    assert_int_equal(plan.shards,
+                     5 * 750000); // three that match, one that nothing matches yet, a checkpoint
     // Small enough for all rows at once: no more than the weights of gate and up, 24 x 8.
     assert_int_equal(plan.products, 24 * 8 * 4);
     without.process = plan.process;

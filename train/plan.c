@@ -141,7 +141,7 @@ static void measure_shards(Plan *plan, const DataConfig *data)
     int64_t n = count_files(data->validation.shards, data->validation.n_shards);
     for (int i = 0; i < data->n_sources; i++)
         n += count_files(data->sources[i].shards, data->sources[i].n_shards);
-    plan->shards = n * OPEN_FILE_BYTES;
+    plan->shards = (n + 1) * OPEN_FILE_BYTES; // and the checkpoint that is written
 }
 
 // Of the products y = x W^T of `tokens` rows and of their backward ones, the largest.
@@ -271,7 +271,7 @@ void plan_print(FILE *out, const Plan *plan, const Config *config)
         {"AdamW moments", plan->moments},    {"activations", plan->activations},
         {"scratch", plan->scratch},          {"communication", plan->communication},
         {"packed operands", plan->products}, {"program, libraries", plan->process},
-        {"open token shards", plan->shards}, {"while converting", conversion_bytes(plan)},
+        {"open HDF5 files", plan->shards}, {"while converting", conversion_bytes(plan)},
         {"peak", plan_peak_bytes(plan)},
     };
     fprintf(out, "memory per rank, MiB\n");

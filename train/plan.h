@@ -17,7 +17,7 @@ typedef struct Plan {
     // validation), and after those, beside the converted model, the factorization of a layer.
     int64_t original_model, original_pass, factorization;
     int64_t products; // what OpenBLAS packs of the largest operand
-    int64_t shards;   // what HDF5 keeps of the files of tokens that are open
+    int64_t shards;   // what HDF5 keeps of open files: tokens, the checkpoint that is written
     int64_t process;  // resident before any arena: program, libraries at work, MPI
 } Plan;
 
