@@ -8,6 +8,7 @@ start() {
     local name=$1
     shift
     run_dir=runs/$name log=$name.log
+    : >"$log" # now, not when the shell in the background gets to it: an earlier life has steps, too
     timeout -k 5 60 mpirun -n "$N_RANKS" --oversubscribe --bind-to none "$mha2mla" \
         train config.yaml --run.name="$name" "$@" >"$log" 2>&1 </dev/null &
     job=$!

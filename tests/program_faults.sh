@@ -28,7 +28,7 @@ data:
   sources: [{name: stories, shards: [train.h5]}]
   validation: {shards: [valid.h5], every: 8, sequences: 8}
 optim: {lr: 3.0e-3, warmup_steps: 2, decay_steps: 6}
-train: {steps: 40, global_batch: 4, micro_batch: 1}
+train: {steps: 40, global_batch: 16, micro_batch: 1}
 checkpoint: {every: 6, keep: 2}
 log: {every: 1}
 EOC
@@ -46,9 +46,11 @@ same_run killed whole
 
 # Ranks die at random moments, most of them in a save, as every step ends in one: rank 0, which
 # writes the manifest, the other, or both at once, as when the power fails.
+many='--train.steps=400 --train.global_batch=4 --data.validation.every=100'
+finishes saves-whole $many
 n_resumed=0
 for i in $(seq 9); do
-    start saves --checkpoint.every=1
+    start saves $many --checkpoint.every=1
     until_step 2
     sleep "0.$(printf '%03d' $((RANDOM % 100)))"
     case $((i % 3)) in
@@ -61,8 +63,8 @@ for i in $(seq 9); do
 done
 wait
 [ "$n_resumed" -ge 5 ] || die "only $n_resumed of the lives went on from a checkpoint"
-finishes saves --checkpoint.every=1
-same_run saves whole
+finishes saves $many --checkpoint.every=1
+same_run saves saves-whole
 
 # All ranks die while the model is calibrated and converted, and a little later.
 start early
@@ -140,9 +142,9 @@ ranks_refuse 2 2 'runs/damaged: has no checkpoint to resume from' \
     train config.yaml --run.name=damaged --resume require
 
 # Two runs in one directory: the second is refused, the first does not notice.
-start twice
+start twice --train.steps=1500 --train.global_batch=4 --data.validation=none
 until_step 2
 ranks_refuse 2 2 'runs/twice: another run (pid ' train config.yaml --run.name=twice
 grep -qF 'is writing here; wait for it or set --run.name' err || die "twice: $(cat err)"
 ends_with 0
-same_run twice whole
+[ "$(field loss runs/twice/metrics.jsonl | wc -l)" -eq 1500 ] || die 'twice: other steps than its own'

@@ -16,7 +16,7 @@ data:
   sources: [{name: stories, shards: [train.h5]}]
   validation: {shards: [valid.h5], every: 10, sequences: 8}
 optim: {lr: 3.0e-3, warmup_steps: 2, decay_steps: 6}
-train: {steps: 60, global_batch: 4, micro_batch: 1}
+train: {steps: 60, global_batch: 16, micro_batch: 1}
 checkpoint: {every: 0}
 log: {every: 1}
 EOF
@@ -44,7 +44,7 @@ finishes launcher
 same_run launcher whole
 
 # run.max_minutes, as often as it takes.
-many='--train.steps=600 --data.validation=none'
+many='--train.steps=600 --train.global_batch=4 --data.validation=none'
 finishes minutes-whole $many
 n=0
 while :; do
