@@ -103,8 +103,8 @@ static json_t *files_to_json(const CheckpointFile *files, int n_files)
 {
     json_t *array = json_array();
     for (int i = 0; array != NULL && i < n_files; i++) {
-        char name[32];
-        snprintf(name, sizeof name, "shard-%04d.h5", i);
+        char name[CHECKPOINT_SHARD_NAME_BYTES];
+        checkpoint_shard_name(name, i);
         json_array_append_new(array, json_pack("{s:s, s:I, s:I}", "name", name, "bytes",
                                                (json_int_t)files[i].size_bytes, "crc32",
                                                (json_int_t)files[i].crc32));
@@ -263,9 +263,8 @@ Status checkpoint_open(Checkpoint *out, const char *dir)
     Checkpoint checkpoint = {0};
     char path[PATH_BYTES];
     TRY(file_join(path, dir, "manifest.json"));
-    TRY(file_join(checkpoint.dir, dir, ""));
-    checkpoint.dir[strlen(dir)] = '\0';
-    if (!file_exists(path))
+    snprintf(checkpoint.dir, sizeof checkpoint.dir, "%s", dir); // shorter than the path
+    if (!checkpoint_has_manifest(dir))
         return fail(BAD_INPUT, "%s: is missing: the checkpoint was not finished", path);
     Status status = read_manifest(&checkpoint, path);
     if (status == OK)
@@ -377,6 +376,12 @@ Status checkpoint_path(char out[PATH_BYTES], const char *run_dir, int step)
     return file_join(out, run_dir, name);
 }
 
+bool checkpoint_has_manifest(const char *dir)
+{
+    char path[PATH_BYTES];
+    return file_join(path, dir, "manifest.json") == OK && file_exists(path);
+}
+
 void checkpoint_remove(const char *dir)
 {
     char path[PATH_BYTES];
@@ -464,9 +469,8 @@ Status checkpoint_has_any(bool *out, const char *run_dir)
     bool has_any = false;
     TRY(checkpoint_list(&steps, &n_steps, run_dir));
     for (int i = 0; i < n_steps && !has_any; i++) {
-        char dir[PATH_BYTES], manifest[PATH_BYTES];
-        has_any = checkpoint_path(dir, run_dir, steps[i]) == OK &&
-                  file_join(manifest, dir, "manifest.json") == OK && file_exists(manifest);
+        char dir[PATH_BYTES];
+        has_any = checkpoint_path(dir, run_dir, steps[i]) == OK && checkpoint_has_manifest(dir);
     }
     free(steps);
     *out = has_any;

@@ -106,6 +106,9 @@ Status checkpoint_digest(char out[SHA256_HEX_BYTES], const Checkpoint *checkpoin
 
 void checkpoint_close(Checkpoint *checkpoint);
 
+// Whether the directory's save was finished.
+bool checkpoint_has_manifest(const char *dir);
+
 // The steps of RUN/checkpoints/step-*, descending, finished or not. The caller frees *steps.
 Status checkpoint_list(int **steps, int *n_steps, const char *run_dir);
 

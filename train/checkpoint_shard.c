@@ -15,10 +15,15 @@ enum { FORMAT_VERSION = 1 };
 static const char *const dataset_names[] = {"parameters", "first_moment", "second_moment"};
 enum { PARAMETERS, FIRST_MOMENT, SECOND_MOMENT, N_DATASETS };
 
+void checkpoint_shard_name(char out[CHECKPOINT_SHARD_NAME_BYTES], int rank)
+{
+    snprintf(out, CHECKPOINT_SHARD_NAME_BYTES, "shard-%04d.h5", rank);
+}
+
 Status checkpoint_shard_path(char out[PATH_BYTES], const char *dir, int rank)
 {
-    char name[32];
-    snprintf(name, sizeof name, "shard-%04d.h5", rank);
+    char name[CHECKPOINT_SHARD_NAME_BYTES];
+    checkpoint_shard_name(name, rank);
     return file_join(out, dir, name);
 }
 

@@ -21,7 +21,9 @@ typedef struct CheckpointShard {
     const float *m, *v;         // [own_count]
 } CheckpointShard;
 
-// "shard-0003.h5" in `dir`.
+// "shard-0003.h5", and its path in `dir`.
+enum { CHECKPOINT_SHARD_NAME_BYTES = 32 };
+void checkpoint_shard_name(char out[CHECKPOINT_SHARD_NAME_BYTES], int rank);
 Status checkpoint_shard_path(char out[PATH_BYTES], const char *dir, int rank);
 
 // Writes, fsyncs, and reads the file once more for its CRC-32. In pieces, so that HDF5's lock is

@@ -7,7 +7,7 @@
 bool inspect_is_checkpoint(const char *dir)
 {
     char path[PATH_BYTES];
-    return (file_join(path, dir, "manifest.json") == OK && file_exists(path)) ||
+    return checkpoint_has_manifest(dir) ||
            (checkpoint_shard_path(path, dir, 0) == OK && file_exists(path));
 }
 

@@ -125,11 +125,10 @@ static void prune(const Saver *saver)
     if (checkpoint_list(&steps, &n_steps, saver->run_dir) != OK)
         return;
     for (int i = 0; i < n_steps; i++) {
-        char dir[PATH_BYTES], manifest[PATH_BYTES];
-        if (checkpoint_path(dir, saver->run_dir, steps[i]) != OK ||
-            file_join(manifest, dir, "manifest.json") != OK)
+        char dir[PATH_BYTES];
+        if (checkpoint_path(dir, saver->run_dir, steps[i]) != OK)
             continue;
-        const bool is_one = steps[i] <= saver->progress.step && file_exists(manifest);
+        const bool is_one = steps[i] <= saver->progress.step && checkpoint_has_manifest(dir);
         const bool is_marked = config->keep_every > 0 && steps[i] % config->keep_every == 0;
         if (is_one && n_kept < config->keep)
             n_kept++;
