@@ -158,22 +158,35 @@ static void pack_b(float *to, const Plan *x, int p0, int k, int j0, int n)
     }
 }
 
+// Rows of a transposed a -> k columns of a sliver of `height` rows, zeros beyond m.
+HOT static void pack_sliver(float *restrict to, const float *restrict from, int64_t step, int k,
+                            int m, int height)
+{
+    for (int p = 0; p < k; p++, to += height, from += step) {
+        if (m == 6) // a constant makes two moves
+            memcpy(to, from, 6 * sizeof(float));
+        else
+            memcpy(to, from, (size_t)m * sizeof(float));
+        for (int i = m; i < height; i++)
+            to[i] = 0;
+    }
+}
+
 // Rows [i0, i0 + m) of a transposed a, as slivers of the kernel's height.
 static void pack_a(float *to, const Plan *x, int p0, int k, int i0, int m)
 {
+    enum { DEPTH = 16 }; // rows in the first cache while their slivers are written
     const int height = x->kernel->rows;
-    const float *from = x->a.data + i0 + p0 * x->a.column_step;
-    for (int p = 0; p < k; p++, from += x->a.column_step) {
-        for (int i = 0; i < m; i += 16) // rows lie too far apart for the machine to guess the next
-            __builtin_prefetch(from + 12 * x->a.column_step + i);
-        for (int i = 0; i < m; i += height) {
-            float *sliver = to + (int64_t)i * k + p * height;
-            if (height == 6 && m - i >= 6) // a constant is a pair of moves
-                memcpy(sliver, from + i, 6 * sizeof(float));
-            else
-                for (int r = 0; r < height; r++)
-                    sliver[r] = i + r < m ? from[i + r] : 0;
-        }
+    const int64_t step = x->a.column_step;
+    const float *from = x->a.data + i0 + p0 * step;
+    for (int p = 0; p < k; p += DEPTH, from += DEPTH * step) {
+        const int depth = min_int(DEPTH, k - p);
+        for (int q = 0; q < depth; q++) // too far apart for the machine to guess what comes next
+            for (int i = 0; i < m; i += 16)
+                __builtin_prefetch(from + (DEPTH + q) * step + i);
+        for (int i = 0; i < m; i += height)
+            pack_sliver(to + (int64_t)i * k + p * height, from + i, step, depth,
+                        min_int(height, m - i), height);
     }
 }
 
