@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { N_BUCKETS = 40, MOST_COUNT = 9000 };
+enum { N_BUCKETS = 24, MOST_COUNT = 9000 };
 
 static Comm comm;
 

@@ -136,6 +136,8 @@ int config_take_overrides(char **overrides, int most, int *argc, char **argv);
 // Writes all keys with their values; reading it gives the same config.
 Status config_write(const Config *config, const char *path);
 
+const char *config_reduce_dtype_name(ReduceDtype dtype); // "float32", "bfloat16"; static text
+
 // Prints a config with every key: meaning, unit, default and bounds as comments.
 void config_print_reference(FILE *out);
 

@@ -162,7 +162,7 @@ const Key config_keys[] = {
     {"train.overlap", KEY_BOOL, IN(train.overlap), .standard = "true",
      .help = "whether ranks exchange gradients and parameters while they compute; the same bits"},
     {"train.reduce_dtype", KEY_NAME, IN(train.reduce_dtype), .standard = "float32",
-     .names = reduce_names, .help = "gradients are sent as; bfloat16 halves what is sent"},
+     .names = reduce_names, .help = "numbers that gradients are sent as; sums are float32"},
     {"train.skip_spikes", KEY_REAL, IN(train.skip_spikes), .standard = "0", RANGE(0, 1e9),
      .help = "no update if the gradient's norm is above so many times its mean; 0: off"},
     {"train.spike_window", KEY_INT, IN(train.spike_window), .standard = "100", RANGE(1, INT_MAX),
@@ -187,6 +187,11 @@ const Key config_keys[] = {
      .help = "whether TensorBoard's event files are written beside metrics.jsonl"},
 };
 const int n_config_keys = sizeof config_keys / sizeof *config_keys;
+
+const char *config_reduce_dtype_name(ReduceDtype dtype)
+{
+    return reduce_names[dtype];
+}
 
 const char *key_name_in(const Key *key, const char *block)
 {
