@@ -84,7 +84,8 @@ train() {
         { cat log >&2; exit 1; }
 }
 
-# least NAME RUN...: of the runs' values of a number; step_s: of what passed between two steps' ends.
+# least NAME RUN...: of the runs' values of a number. step_s RUN...: the least time between the ends
+# of two steps, and what of it was spent waiting.
 least() {
     local name=$1 run
     shift
@@ -95,8 +96,14 @@ least() {
 step_s() {
     local run
     for run in "$@"; do
-        sed -nE 's/.*"elapsed_s":([^,}]*).*/\1/p' "runs/$run/metrics.jsonl" |
-            awk 'NR > 2 { print $1 - before } { before = $1 }'
+        awk -F'[:,}]' '{
+            end = exposed = 0
+            for (i = 1; i < NF; i++) {
+                if ($i == "\"elapsed_s\"") end = $(i + 1)
+                if ($i == "\"reduce_s\"" || $i == "\"gather_s\"") exposed += $(i + 1)
+            }
+            if (NR > 2) print end - before, exposed
+            before = end }' "runs/$run/metrics.jsonl"
     done | sort -g | head -n 1
 }
 
@@ -119,10 +126,10 @@ printf '%-10s %9s %9s %9s %9s %9s %9s %9s\n' rate compute transfer best blocking
 for rate in "$@"; do
     on=$(runs_of "$rate-on")
     echo "$rate $compute $parameters $(step_s $(runs_of "$rate-off")) $(step_s $on) \
-        $(least reduce_s $on) $(least gather_s $on) $(step_s $(runs_of "$rate-bf16"))" | awk '{
+        $(step_s $(runs_of "$rate-bf16"))" | awk '{
         unit = $1 ~ /gbit/ ? 1e9 : 1e6
         transfer = $1 == "unlimited" ? 0 : 4 * $3 * 8 / (unit * ($1 + 0))
         best = $2 > transfer ? $2 : transfer
         printf "%-10s %9.3f %9.3f %9.3f %9.3f %9.3f %7.1f %% %9.3f\n", $1, $2, transfer, best, $4,
-            $5, 100 * ($6 + $7) / $5, $8 }'
+            $6, 100 * $7 / $6, $8 }'
 done
