@@ -3,6 +3,7 @@
 #define _GNU_SOURCE // nanosleep
 #include "train/exchange.h"
 
+#include "base/log.h"
 #include "train/stall.h"
 
 #include <omp.h>
@@ -197,6 +198,8 @@ Status exchange_start(Exchange **out, const Comm *comm, void *buffers, int64_t b
         return fail(FAILED, "no memory for exchanges");
     x->comm = comm;
     x->overlaps = overlaps && comm->size > 1 && comm->may_overlap;
+    if (overlaps && comm->size > 1 && !comm->may_overlap)
+        log_warn("this MPI stays with its first thread: nothing is exchanged while ranks compute");
     for (int i = 0; i < exchange_n_buffers(comm->size, overlaps); i++)
         x->buffers[i] = (char *)buffers + i * buffer_bytes;
     const Status status = x->overlaps ? start_overlap(x) : OK;
