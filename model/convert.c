@@ -89,8 +89,8 @@ static void place(Room *room, Arena *arena, const ModelShape *s)
 {
     // There are as many query heads as KV heads or more.
     room->q = arena_floats(arena, (int64_t)shape_dim(s, DIM_Q) * s->d_model);
-    room->kv = arena_floats(
-        arena, (int64_t)(shape_dim(s, DIM_K_NOPE) + shape_dim(s, DIM_KV)) * s->d_model);
+    room->kv = arena_floats(arena, (int64_t)(shape_dim(s, DIM_K_NOPE) + shape_dim(s, DIM_KV)) *
+                                       s->d_model);
     room->rows = arena_place(arena, s->head_dim, sizeof *room->rows);
 }
 

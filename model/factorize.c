@@ -23,7 +23,7 @@
 enum {
     SINGLE_LEAST = 768,  // shorter sides: below, double is about as fast
     SINGLE_MOST = 32000, // vectors: LAPACK counts twice their square in 32 bits
-    BLOCK = 256,        // of the longer side, made double at a time
+    BLOCK = 256,         // of the longer side, made double at a time
 };
 
 // Of the product's error relative to A. Seen: 1e-8 to 1e-6 of random and of decaying spectra.

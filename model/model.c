@@ -46,9 +46,9 @@ static Status read_random(const void *context, const ParamInfo *info, float *val
     const int64_t count = (int64_t)info->rows * info->cols;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < count; i++)
-        values[i] = info->is_vector ? 1.0f
-                                    : (float)(weights->std *
-                                              random_normal(key, (uint64_t)(info->offset + i)));
+        values[i] = info->is_vector
+                        ? 1.0f
+                        : (float)(weights->std * random_normal(key, (uint64_t)(info->offset + i)));
     return OK;
 }
 

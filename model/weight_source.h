@@ -14,8 +14,8 @@
 typedef struct WeightSource {
     const ModelShape *shape; // borrowed
     const void *context;     // borrowed
-    // values [info->rows, info->cols]. BAD_INPUT names the tensor and what is wrong with it; a number
-    // that is not finite is.
+    // values [info->rows, info->cols]. BAD_INPUT names the tensor and what is wrong with it; a
+    // number that is not finite is.
     Status (*read)(const void *context, const ParamInfo *info, float *values);
 } WeightSource;
 

@@ -277,7 +277,7 @@ void plan_print(FILE *out, const Plan *plan, const Config *config)
         {"AdamW moments", plan->moments},    {"activations", plan->activations},
         {"scratch", plan->scratch},          {"communication", plan->communication},
         {"packed operands", plan->products}, {"program, libraries", plan->process},
-        {"open HDF5 files", plan->shards}, {"while converting", conversion_bytes(plan)},
+        {"open HDF5 files", plan->shards},   {"while converting", conversion_bytes(plan)},
         {"peak", plan_peak_bytes(plan)},
     };
     fprintf(out, "memory per rank, MiB\n");

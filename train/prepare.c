@@ -125,8 +125,7 @@ Status prepare_converted(Model *out, const int32_t *pairs, const Config *config,
 {
     const ConvertConfig *convert = &config->model.convert;
     const InitConfig *init = &config->model.init;
-    const RandomWeights random = {init->shape, init->initializer_range,
-                                  (uint64_t)config->run.seed};
+    const RandomWeights random = {init->shape, init->initializer_range, (uint64_t)config->run.seed};
     HfSource *files = NULL;
     ModelShape shape;
     Model mla = {0};
@@ -134,7 +133,8 @@ Status prepare_converted(Model *out, const int32_t *pairs, const Config *config,
     Status status = init->given ? OK : hf_source_open(&files, config->model.base);
     TRY_GOTO(release, comm_agree(comm, status));
     const WeightSource original = init->given ? random_weights(&random) : hf_source_weights(files);
-    status = shape_convert(&shape, original.shape, convert->rope_pairs, convert->d_kv, convert->svd);
+    status =
+        shape_convert(&shape, original.shape, convert->rope_pairs, convert->d_kv, convert->svd);
     if (status == OK)
         status = model_create(&mla, &shape);
     TRY_GOTO(release, comm_agree(comm, status));
