@@ -53,7 +53,7 @@ typedef struct Room {
     double *vectors;     // [R, shorter]
     lapack_int *support; // [2 R]
     // After either.
-    double *block;         // [BLOCK, shorter]
+    double *block;         // [BLOCK or fewer, shorter]
     double *image;         // [longer, k]: A q
     double *images, *dots; // [k, k]: products of columns of the image, of q
     double *ritz;          // [k]
@@ -87,6 +87,11 @@ static void place_work(Room *room, Arena *arena, int64_t n_work, int64_t n_iwork
     room->iwork = arena_place(arena, n_iwork, sizeof(lapack_int));
 }
 
+static int block_rows(const Matrix *x)
+{
+    return x->longer < BLOCK ? x->longer : BLOCK;
+}
+
 static void place_single(Room *room, Arena *arena, const Matrix *x)
 {
     int64_t s = x->shorter;
@@ -102,7 +107,7 @@ static void place_double(Room *room, Arena *arena, const Matrix *x)
     room->eigenvalues = arena_place(arena, s, sizeof(double));
     room->vectors = arena_place(arena, s * room->R, sizeof(double));
     room->support = arena_place(arena, 2 * (int64_t)room->R, sizeof(lapack_int));
-    room->block = arena_place(arena, BLOCK * s, sizeof(double));
+    room->block = arena_place(arena, block_rows(x) * s, sizeof(double));
     double n_work;
     lapack_int n_iwork, found,
         info = LAPACKE_dsyevr_work(LAPACK_COL_MAJOR, 'V', 'I', 'L', x->shorter, NULL, x->shorter, 0,
@@ -115,7 +120,7 @@ static void place_double(Room *room, Arena *arena, const Matrix *x)
 static void place_image(Room *room, Arena *arena, const Matrix *x, bool is_ritz)
 {
     int64_t k = room->k, R = room->R;
-    room->block = arena_place(arena, BLOCK * (int64_t)x->shorter, sizeof(double));
+    room->block = arena_place(arena, block_rows(x) * (int64_t)x->shorter, sizeof(double));
     room->image = arena_place(arena, x->longer * k, sizeof(double));
     if (!is_ritz)
         return;

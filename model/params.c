@@ -156,6 +156,8 @@ bool params_find(ParamInfo *out, const ModelShape *shape, const char *name)
     int length = 0;
     if (sscanf(name, "model.layers.%d.%n", &search.layer, &length) == 1 && length > 0)
         search.name = name + length;
+    if (length > 0 && search.layer < 0)
+        return false;
     walk(shape, compare_name, &search);
     if (search.of.countdown > 0)
         return false;
