@@ -18,7 +18,8 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tensors are copied as
 enum {
     PREFIX_BYTES = 8,                 // the header's length
     HEADER_MAX_BYTES = 100 * 1000000, // the reference implementation's limit
-    PART_COUNT = 1 << 16,             // numbers a thread reads at a time: of the second cache
+    AHEAD_BYTES = 64 << 20,
+    PART_COUNT = 1 << 16, // numbers a thread reads at a time: of the second cache
     DIMS_TEXT_BYTES = 22 * SAFETENSORS_MAX_DIMS + 3,
 };
 
@@ -370,9 +371,10 @@ Status safetensors_read_f32(const SafeTensors *file, const char *name, const int
     const int64_t size = dtype_size_bytes(dtype), count = tensor->size_bytes / size;
     const int64_t start = tensor->bytes - file->map.bytes;
     int error = 0;
-    // The disk goes on reading while parts are converted.
-    if (count > 0)
-        posix_fadvise(file->fd, start, tensor->size_bytes, POSIX_FADV_WILLNEED);
+    // The disk goes on reading while parts are converted, and what follows is often next.
+    posix_fadvise(file->fd, start,
+                  tensor->size_bytes > AHEAD_BYTES ? tensor->size_bytes : AHEAD_BYTES,
+                  POSIX_FADV_WILLNEED);
 #pragma omp parallel for schedule(static) if (count > PART_COUNT)
     for (int64_t first = 0; first < count; first += PART_COUNT) {
         const int64_t left = count - first;
