@@ -162,6 +162,25 @@ static double *random_basis(int m, int n, uint64_t seed)
     return q;
 }
 
+// Singular vectors of all matrices below, column by column.
+static double *long_basis, *short_basis; // [SHORT, LONG], [SHORT, SHORT]
+
+static int make_bases(void **state)
+{
+    (void)state;
+    long_basis = random_basis(LONG, SHORT, 11);
+    short_basis = random_basis(SHORT, SHORT, 12);
+    return 0;
+}
+
+static int release_bases(void **state)
+{
+    (void)state;
+    free(long_basis);
+    free(short_basis);
+    return 0;
+}
+
 // A matrix of known singular values and its best approximation.
 typedef struct Known {
     int m, n;
@@ -184,15 +203,16 @@ static Known make_known(bool is_tall, const double *sigma)
 {
     Known k = {.m = is_tall ? LONG : SHORT, .n = is_tall ? SHORT : LONG};
     const int64_t count = (int64_t)k.m * k.n;
-    double *left = random_basis(k.m, SHORT, 11), *right = random_basis(k.n, SHORT, 12);
-    double *whole = room(count, sizeof *whole);
+    const double *from = is_tall ? long_basis : short_basis;
+    const double *right = is_tall ? short_basis : long_basis;
+    double *left = room((int64_t)k.m * SHORT, sizeof *left), *whole = room(count, sizeof *whole);
     k.a = room(count, sizeof *k.a);
     k.best = room(count, sizeof *k.best);
     k.product = room(count, sizeof *k.product);
     k.up = room((int64_t)k.m * RANK, sizeof *k.up);
     k.down = room((int64_t)k.n * RANK, sizeof *k.down);
     for (int r = 0; r < SHORT; r++) {
-        cblas_dscal(k.m, sigma[r], left + (int64_t)r * k.m, 1);
+        cblas_daxpy(k.m, sigma[r], from + (int64_t)r * k.m, 1, left + (int64_t)r * k.m, 1);
         k.norm += sigma[r] * sigma[r];
         k.tail += r >= RANK ? sigma[r] * sigma[r] : 0;
     }
@@ -206,7 +226,6 @@ static Known make_known(bool is_tall, const double *sigma)
     for (int64_t i = 0; i < count; i++)
         k.a[i] = (float)whole[i];
     free(left);
-    free(right);
     free(whole);
     return k;
 }
@@ -348,5 +367,5 @@ int main(void)
         cmocka_unit_test(test_large_matrix_of_any_scale),
         cmocka_unit_test(test_large_matrix_that_is_not_finite_is_refused),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_bases, release_bases);
 }
