@@ -52,7 +52,7 @@ row() {
 }
 
 echo "$(date '+%-d %B %Y'), $(setup_cores) cores:$(sed -n 's/^model name[^:]*://p' /proc/cpuinfo |
-    head -n 1), ${ROUNDS:-3} rounds, $clock time."
+    head -n 1), rounds: ${ROUNDS:-3}, $clock time."
 echo
 echo "| shape | attention | T | ranks x threads | forward, s | fwd + bwd, s | reduce, s | AdamW, s |" \
     "gather, s | step, s | tokens/s | of sgemm | sgemm, GFLOP/s | peak, GiB |"

@@ -147,30 +147,57 @@ static void print_heading(const StepSetting *setting)
            setting->n_rounds == 1 ? "" : "s", blas_name(blas));
 }
 
-static Status report(const StepSetting *setting, const StepRound *rounds, const char *row_path)
+// The file for rows is opened before anything is measured for it.
+static Status open_rows(FILE **out, const char *path)
+{
+    *out = fopen(path, "ae");
+    if (*out == NULL)
+        return fail(BAD_INPUT, "%s: cannot be opened for rows: %s", path, strerror(errno));
+    return OK;
+}
+
+static Status report(const StepSetting *setting, const StepRound *rounds, FILE *rows)
 {
     print_heading(setting);
     step_table_print(setting, rounds);
-    return row_path != NULL ? step_table_append_row(row_path, setting, rounds) : OK;
+    if (rows == NULL)
+        return OK;
+    step_table_write_row(rows, setting, rounds);
+    return fflush(rows) == 0 ? OK : fail(FAILED, "the row: %s", strerror(errno));
+}
+
+static Status run_words(StepSetting *setting, const Request *request, char **words, int n_words,
+                        const Comm *comm)
+{
+    StepRound rounds[STEP_MOST_ROUNDS];
+    FILE *rows = NULL;
+    TRY(parse_words(setting, words, n_words));
+    TRY(choose_clock(setting, request->clock));
+    blas_check();
+    Status status = OK;
+    if (comm->rank == 0 && request->row_path != NULL)
+        status = open_rows(&rows, request->row_path);
+    status = comm_agree(comm, status);
+    if (status == OK)
+        status = step_run(rounds, setting, comm);
+    if (status == OK)
+        status = comm_agree(comm, comm->rank == 0 ? report(setting, rounds, rows) : OK);
+    if (rows != NULL)
+        fclose(rows);
+    return status;
 }
 
 static Status run(const Comm *comm, int argc, char **argv)
 {
     StepSetting setting = {
         .n_ranks = comm->size, .n_threads = omp_get_max_threads(), .sgemm_size = STEP_SGEMM_SIZE};
-    StepRound rounds[STEP_MOST_ROUNDS];
     Request request;
     TRY(parse_options(&request, argc, argv));
-    if (request.wants_help) {
-        if (comm->rank == 0)
-            puts(usage);
-        return OK;
-    }
-    TRY(parse_words(&setting, argv + optind, argc - optind));
-    TRY(choose_clock(&setting, request.clock));
-    blas_check();
-    TRY(step_run(rounds, &setting, comm));
-    return comm_agree(comm, comm->rank == 0 ? report(&setting, rounds, request.row_path) : OK);
+    if (!request.wants_help)
+        return run_words(&setting, &request, argv + optind, argc - optind, comm);
+    if (comm->rank == 0)
+        puts(usage);
+    return OK;
 }
 
 int main(int argc, char **argv)

@@ -1,6 +1,5 @@
 #include "bench/step_table.h"
 
-#include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -174,7 +173,7 @@ void step_table_print(const StepSetting *setting, const StepRound *rounds)
     putchar('\n');
 }
 
-static void write_row(FILE *file, const StepSetting *setting, const StepRound *rounds)
+void step_table_write_row(FILE *file, const StepSetting *setting, const StepRound *rounds)
 {
     const int n = setting->n_rounds;
     const double flops = shape_train_flops(&setting->shape, setting->T);
@@ -191,16 +190,4 @@ static void write_row(FILE *file, const StepSetting *setting, const StepRound *r
     fprintf(file, " %.1f | %.3f | %.1f | %.2f |\n", setting->n_ranks * setting->T / step_s,
             flops / step_s / rate, setting->n_ranks * rate / 1e9,
             setting->peak_sum_bytes / (1 << 30));
-}
-
-Status step_table_append_row(const char *path, const StepSetting *setting, const StepRound *rounds)
-{
-    FILE *file = fopen(path, "ae");
-    if (file == NULL)
-        return fail(FAILED, "%s: cannot be opened to write the row: %s", path, strerror(errno));
-    write_row(file, setting, rounds);
-    const bool is_written = ferror(file) == 0;
-    if (fclose(file) != 0 || !is_written)
-        return fail(FAILED, "%s: the row cannot be written: %s", path, strerror(errno));
-    return OK;
 }

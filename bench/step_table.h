@@ -3,7 +3,7 @@
 //
 //     StepRound rounds[3];                          // filled by each rank, averaged over ranks
 //     step_table_print(&setting, rounds);
-//     TRY(step_table_append_row("rows.md", &setting, rounds));
+//     step_table_write_row(file, &setting, rounds);
 //
 // FLOP are counted once, with the causal half of attention; recomputing, masked halves of tiles and
 // everything that is no product are time without FLOP.
@@ -12,6 +12,8 @@
 
 #include "model/shape.h"
 #include "model/step_times.h"
+
+#include <stdio.h>
 
 // What a step does beside forward and backward.
 typedef enum StepStage {
@@ -48,8 +50,7 @@ enum { STEP_MOST_ROUNDS = 99 };
 
 void step_table_print(const StepSetting *setting, const StepRound *rounds); // [n_rounds]
 
-// Adds a line to the file. FAILED if it cannot be written.
-Status step_table_append_row(const char *path, const StepSetting *setting,
-                             const StepRound *rounds); // [n_rounds]
+void step_table_write_row(FILE *file, const StepSetting *setting,
+                          const StepRound *rounds); // [n_rounds]
 
 #endif
