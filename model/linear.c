@@ -1,24 +1,21 @@
 #include "model/linear.h"
 
-#include <cblas.h>
+#include "model/gemm.h"
 
 void linear_forward(float *y, int ldy, const float *x, int ldx, const float *w, int N, int n_in,
                     int n_out, bool add)
 {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, N, n_out, n_in, 1.0f, x, ldx, w, n_in,
-                add ? 1.0f : 0.0f, y, ldy);
+    gemm(y, ldy, gemm_matrix(x, ldx), gemm_transposed(w, n_in), N, n_out, n_in, add);
 }
 
 void linear_backward_input(float *dx, int lddx, const float *dy, int lddy, const float *w, int N,
                            int n_in, int n_out, bool add)
 {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, N, n_in, n_out, 1.0f, dy, lddy, w, n_in,
-                add ? 1.0f : 0.0f, dx, lddx);
+    gemm(dx, lddx, gemm_matrix(dy, lddy), gemm_matrix(w, n_in), N, n_in, n_out, add);
 }
 
 void linear_backward_weight(float *dw, const float *dy, int lddy, const float *x, int ldx, int N,
                             int n_in, int n_out)
 {
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n_out, n_in, N, 1.0f, dy, lddy, x, ldx,
-                1.0f, dw, n_in);
+    gemm(dw, n_in, gemm_transposed(dy, lddy), gemm_matrix(x, ldx), n_out, n_in, N, true);
 }

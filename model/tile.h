@@ -1,6 +1,5 @@
-// Products of small matrices that lie in cache: attention's tiles. OpenBLAS packs its operands
-// anew for every product, which at these sizes costs a quarter of the time; here b is read as it
-// lies, so its columns come padded to whole vectors.
+// Products of matrices that lie in cache: attention's tiles, and the blocks that model/gemm cuts
+// large products into. b is read as it lies, so its columns come padded to whole vectors.
 //
 //     tile_multiply(scores, KEYS, q, width, k_columns, KEYS, rows, keys, E, false);
 //
@@ -10,6 +9,7 @@
 #define MHA2MLA_MODEL_TILE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 enum { TILE_WIDTH = 32 }; // floats; n is rounded up to a multiple of it, so b and c have that room
 
@@ -29,5 +29,31 @@ void tile_multiply_transposed(float *c, int ldc,       // [m, n]
                               const float *a, int lda, // [k, m]
                               const float *b, int ldb, // [k, n]
                               int m, int n, int k, bool add);
+
+// Element (i, p) of a lies at a[i * row_step + p * k_step], one of the steps is 1.
+typedef struct TileOperands {
+    float *c;                 // [rows, columns]
+    const float *a, *b;       // b [k, columns]
+    int ldc, ldb, k;          // ld: floats from one row to the next
+    int64_t row_step, k_step; // of a, in floats
+    bool add;
+} TileOperands;
+
+typedef enum TileTarget { TILE_PLAIN, TILE_AVX2, TILE_AVX512, N_TILE_TARGETS } TileTarget;
+
+// What products are made of on one kind of machine.
+typedef struct TileKernel {
+    const char *name;
+    int lanes;         // floats of a vector
+    int rows, columns; // of the block that keeps the registers full
+    // One block: at most `rows` rows, at most `columns` columns in whole vectors.
+    void (*block)(const TileOperands *x, int rows, int columns);
+} TileKernel;
+
+// NULL if this machine cannot run it.
+const TileKernel *tile_kernel(TileTarget target);
+
+// The best this machine can run.
+TileTarget tile_target(void);
 
 #endif

@@ -11,25 +11,23 @@
 
 enum { MOST_M = 40, MOST_N = 96, MOST_K = 100, SPARE = 5 };
 
-typedef void (*Version)(const Operands *operands, int m, int n);
-
 typedef struct Case {
     int m, n, k;
     bool transposed, add;
 } Case;
 
-// One product by `version` on matrices with longer rows than needed.
-static void check_case(Version version, const Case *x)
+// One product by `kernel` on matrices with longer rows than needed.
+static void check_case(const TileKernel *kernel, const Case *x)
 {
     int lda = (x->transposed ? x->m : x->k) + SPARE, ldb = tile_padded(x->n) + SPARE;
     int a_rows = x->transposed ? x->k : x->m, padded = tile_padded(x->n);
     float *a = ref_random((int64_t)a_rows * lda, 1.0, 1), *b = ref_random(x->k * ldb, 1.0, 2);
     float *c = ref_random((int64_t)x->m * ldb, 1.0, 3), *before = ref_floats((int64_t)x->m * ldb);
     memcpy(before, c, (size_t)x->m * (size_t)ldb * sizeof(float));
-    Operands operands = {c, a, b, ldb, ldb, x->k, lda, 1, x->add};
+    TileOperands operands = {c, a, b, ldb, ldb, x->k, lda, 1, x->add};
     if (x->transposed)
         operands.row_step = 1, operands.k_step = lda;
-    version(&operands, x->m, padded);
+    multiply(kernel, &operands, x->m, x->n);
     for (int i = 0; i < x->m; i++)
         for (int j = 0; j < ldb; j++) {
             double sum = x->add ? (double)before[i * ldb + j] : 0;
@@ -45,41 +43,38 @@ static void check_case(Version version, const Case *x)
     free(before);
 }
 
-static void check_version(Version version)
+static void check_target(TileTarget target)
 {
     static const int ms[] = {1, 2, 3, 5, 6, 11, 12, 13, 24, MOST_M};
-    static const int ns[] = {1, 31, 32, 33, MOST_N}, ks[] = {1, 2, 64, MOST_K};
+    static const int ns[] = {1, 31, 32, 33, 64, MOST_N}, ks[] = {1, 2, 64, MOST_K};
+    const TileKernel *kernel = tile_kernel(target);
+    if (kernel == NULL)
+        skip();
     for (size_t i = 0; i < sizeof ms / sizeof *ms; i++)
         for (size_t j = 0; j < sizeof ns / sizeof *ns; j++)
             for (size_t p = 0; p < sizeof ks / sizeof *ks; p++)
                 for (int kind = 0; kind < 4; kind++)
-                    check_case(version,
+                    check_case(kernel,
                                &(Case){ms[i], ns[j], ks[p], (kind & 1) != 0, (kind & 2) != 0});
 }
 
 static void test_plain(void **state)
 {
     (void)state;
-    check_version(plain_multiply);
+    check_target(TILE_PLAIN);
 }
 
-#if defined(__x86_64__)
 static void test_avx2(void **state)
 {
     (void)state;
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
-        skip();
-    check_version(avx2_multiply);
+    check_target(TILE_AVX2);
 }
 
 static void test_avx512(void **state)
 {
     (void)state;
-    if (!__builtin_cpu_supports("avx512f"))
-        skip();
-    check_version(avx512_multiply);
+    check_target(TILE_AVX512);
 }
-#endif
 
 static void test_bits_do_not_depend_on_the_rows_beside(void **state)
 {
@@ -120,10 +115,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plain),
-#if defined(__x86_64__)
         cmocka_unit_test(test_avx2),
         cmocka_unit_test(test_avx512),
-#endif
         cmocka_unit_test(test_bits_do_not_depend_on_the_rows_beside),
         cmocka_unit_test(test_orders_agree),
     };

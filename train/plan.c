@@ -5,6 +5,7 @@
 #include "data/paths.h"
 #include "eval/inference.h"
 #include "model/convert.h"
+#include "model/gemm.h"
 #include "model/head.h"
 #include "model/hf.h"
 #include "train/blas.h"
@@ -163,6 +164,9 @@ static void measure_products(Plan *plan, const Config *config)
     const ModelShape *s = &plan->shape;
     const int64_t tokens = (int64_t)config->train.micro_batch * config->data.seq_len;
     const int64_t block = head_block(s->vocab_size);
+    plan->products = gemm_buffer_bytes(plan->n_threads);
+    if (gemm_kernel_name() != NULL)
+        return;
     const int64_t head = linear_bytes(tokens < block ? tokens : block, s->vocab_size, s->d_model);
     // Gate and up are one product, wider than those of attention.
     const int64_t layer = linear_bytes(tokens, 2 * s->d_ffn, s->d_model);
@@ -271,7 +275,7 @@ void plan_print(FILE *out, const Plan *plan, const Config *config)
         {"AdamW moments", plan->moments},    {"activations", plan->activations},
         {"scratch", plan->scratch},          {"communication", plan->communication},
         {"packed operands", plan->products}, {"program, libraries", plan->process},
-        {"open HDF5 files", plan->shards}, {"while converting", conversion_bytes(plan)},
+        {"open HDF5 files", plan->shards},   {"while converting", conversion_bytes(plan)},
         {"peak", plan_peak_bytes(plan)},
     };
     fprintf(out, "memory per rank, MiB\n");

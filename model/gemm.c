@@ -1,0 +1,316 @@
+// c is cut into items, blocks of columns times chunks of rows, that threads take as they come. An
+// item goes through k in blocks: it packs the block of b, slivers of a register block's width that
+// together fill half of the second cache, and runs rows of a past it, which lie in the first cache
+// meanwhile (Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008, with
+// the roles of a and b exchanged). a is read where it lies if its rows run along k; a transposed a
+// is packed by chunks.
+#include "model/gemm.h"
+
+#include "base/simd.h"
+#include "base/status.h"
+#include "model/tile.h"
+
+#include <cblas.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum {
+    DIRECT_K = 768,         // the most of a block where a is read as it lies
+    PACKED_K = 384,         // and where it is packed: once for more columns
+    MOST_B = 200 << 10,     // floats of a packed block of b
+    CHUNK_ROWS = 96,        // whole cache lines of a transposed a
+    EDGE = 8 * 64,          // floats of a register block
+    BUFFER_BYTES = 1 << 20, // of a thread
+    HUGE_PAGE = 2 << 20,
+};
+
+typedef struct Buffer {
+    _Alignas(64) float b[MOST_B];
+    float a[CHUNK_ROWS * PACKED_K];
+    float edge[EDGE];
+} Buffer;
+
+_Static_assert(sizeof(Buffer) <= BUFFER_BYTES, "a thread's buffer");
+
+// What all items of a product share.
+typedef struct Plan {
+    float *c;
+    int ldc;
+    GemmMatrix a, b;
+    int m, n, k;
+    bool add;
+    const TileKernel *kernel;
+    int k_block, columns, rows; // of an item; k_block: of b at once
+    int n_row_chunks, n_items;
+} Plan;
+
+static int min_int(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+static int divide_up(int a, int b)
+{
+    return (a + b - 1) / b;
+}
+
+static int round_up(int a, int multiple)
+{
+    return divide_up(a, multiple) * multiple;
+}
+
+// A block of b and what streams past it share the second cache.
+static int packed_b_floats(void)
+{
+    const long cache_bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    const long floats = (cache_bytes > 0 ? cache_bytes : 1 << 19) / 3 * 2 / (long)sizeof(float);
+    return (int)(floats < MOST_B ? floats : MOST_B);
+}
+
+// k_block alone decides the sums' order; it must depend on nothing but k.
+static void cut(Plan *x, int n_threads)
+{
+    const int width = x->kernel->columns;
+    const int most_k = x->a.column_step == 1 ? DIRECT_K : PACKED_K;
+    x->k_block = round_up(divide_up(x->k, divide_up(x->k, most_k)), 4);
+    int most = packed_b_floats() / x->k_block / width * width;
+    most = most < width ? width : most;
+    x->columns = round_up(divide_up(x->n, divide_up(x->n, most)), width);
+    const int n_columns = divide_up(x->n, x->columns);
+    const int wanted = n_threads == 1 ? 1 : divide_up(4 * n_threads, n_columns);
+    x->rows = round_up(divide_up(x->m, wanted), CHUNK_ROWS);
+    x->n_row_chunks = divide_up(x->m, x->rows);
+    x->n_items = n_columns * x->n_row_chunks;
+}
+
+typedef float Vector8 __attribute__((vector_size(32), aligned(4), may_alias));
+
+// to[p * width + i] = from[i * step + p] for an 8 x 8 block.
+#define SHUFFLE __builtin_shufflevector
+__attribute__((always_inline)) static inline void transpose8(float *restrict to, int width,
+                                                             const float *restrict from,
+                                                             int64_t step)
+{
+    Vector8 r[8], t[8], u[8];
+    for (int i = 0; i < 8; i++)
+        r[i] = *(const Vector8 *)(from + i * step);
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = SHUFFLE(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        t[i + 1] = SHUFFLE(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int j = 0; j < 2; j++) {
+            u[i + 2 * j] = SHUFFLE(t[i + j], t[i + j + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+            u[i + 2 * j + 1] = SHUFFLE(t[i + j], t[i + j + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+        }
+    for (int i = 0; i < 4; i++) {
+        *(Vector8 *)(to + i * width) = SHUFFLE(u[i], u[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        *(Vector8 *)(to + (i + 4) * width) = SHUFFLE(u[i], u[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+}
+
+// Columns that lie one after the other -> a sliver [k, width], zeros beyond n.
+HOT static void pack_columns(float *restrict to, const float *restrict from, int64_t step, int k,
+                             int n, int width)
+{
+    int i = 0;
+    for (; i + 8 <= n; i += 8) {
+        int p = 0;
+        for (; p + 8 <= k; p += 8)
+            transpose8(to + i + (int64_t)p * width, width, from + i * step + p, step);
+        for (; p < k; p++)
+            for (int q = i; q < i + 8; q++)
+                to[(int64_t)p * width + q] = from[q * step + p];
+    }
+    for (; i < width; i++)
+        for (int p = 0; p < k; p++)
+            to[(int64_t)p * width + i] = i < n ? from[i * step + p] : 0;
+}
+
+// Rows -> a sliver.
+HOT static void pack_rows(float *restrict to, const float *restrict from, int64_t step, int k,
+                          int n, int width)
+{
+    for (int p = 0; p < k; p++, to += width, from += step) {
+        for (int i = 0; i < n; i++)
+            to[i] = from[i];
+        for (int i = n; i < width; i++)
+            to[i] = 0;
+    }
+}
+
+// Rows [p0, p0 + k) and columns [j0, j0 + n) of b, as slivers of the kernel's width; the last one
+// is only as wide as whole vectors need.
+static void pack_b(float *to, const Plan *x, int p0, int k, int j0, int n)
+{
+    const int width = x->kernel->columns;
+    for (int j = 0; j < n; j += width) {
+        const float *from = x->b.data + p0 * x->b.row_step + (j0 + j) * x->b.column_step;
+        const int used = min_int(width, n - j), padded = round_up(used, x->kernel->lanes);
+        if (x->b.column_step == 1)
+            pack_rows(to, from, x->b.row_step, k, used, padded);
+        else
+            pack_columns(to, from, x->b.column_step, k, used, padded);
+        to += (int64_t)padded * k;
+    }
+}
+
+// Rows of a transposed a -> k columns of a sliver of `height` rows, zeros beyond m.
+HOT static void pack_sliver(float *restrict to, const float *restrict from, int64_t step, int k,
+                            int m, int height)
+{
+    for (int p = 0; p < k; p++, to += height, from += step) {
+        if (m == 6) // a constant makes two moves
+            memcpy(to, from, 6 * sizeof(float));
+        else
+            memcpy(to, from, (size_t)m * sizeof(float));
+        for (int i = m; i < height; i++)
+            to[i] = 0;
+    }
+}
+
+// Rows [i0, i0 + m) of a transposed a, as slivers of the kernel's height.
+static void pack_a(float *to, const Plan *x, int p0, int k, int i0, int m)
+{
+    enum { DEPTH = 16 }; // rows in the first cache while their slivers are written
+    const int height = x->kernel->rows;
+    const int64_t step = x->a.column_step;
+    const float *from = x->a.data + i0 + p0 * step;
+    for (int p = 0; p < k; p += DEPTH, from += DEPTH * step) {
+        const int depth = min_int(DEPTH, k - p);
+        for (int q = 0; q < depth; q++) // too far apart for the machine to guess what comes next
+            for (int i = 0; i < m; i += 16)
+                __builtin_prefetch(from + (DEPTH + q) * step + i);
+        for (int i = 0; i < m; i += height)
+            pack_sliver(to + (int64_t)i * k + p * height, from + i, step, depth,
+                        min_int(height, m - i), height);
+    }
+}
+
+// A block whose last vector is not whole goes by way of `edge`.
+static void edge_block(const Plan *x, TileOperands *block, float *edge, int rows, int columns)
+{
+    float *c = block->c;
+    const bool add = block->add;
+    block->c = edge;
+    block->ldc = x->kernel->columns;
+    block->add = false;
+    x->kernel->block(block, rows, round_up(columns, x->kernel->lanes));
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < columns; j++) {
+            float *to = &c[(int64_t)i * x->ldc + j];
+            *to = (add ? *to : 0) + edge[i * x->kernel->columns + j];
+        }
+    block->c = c;
+    block->ldc = x->ldc;
+    block->add = add;
+}
+
+// One sliver of a against the packed block of b.
+static void run_sliver(const Plan *x, TileOperands *block, Buffer *buffer, int rows, int n)
+{
+    const int width = x->kernel->columns;
+    float *c = block->c;
+    for (int j = 0; j < n; j += width) {
+        const int used = min_int(width, n - j);
+        block->c = c + j;
+        block->b = buffer->b + (int64_t)j * block->k;
+        block->ldb = round_up(used, x->kernel->lanes);
+        if (used == block->ldb)
+            x->kernel->block(block, rows, used);
+        else
+            edge_block(x, block, buffer->edge, rows, used);
+    }
+}
+
+// Rows [i0, i0 + m) of an item, for the packed rows [p0, p0 + k) of b.
+static void run_rows(const Plan *x, Buffer *buffer, int p0, int k, int i0, int m, int j0, int n)
+{
+    const int height = x->kernel->rows;
+    const bool is_direct = x->a.column_step == 1;
+    TileOperands block = {.ldc = x->ldc, .k = k, .add = x->add || p0 > 0};
+    if (!is_direct)
+        pack_a(buffer->a, x, p0, k, i0, m);
+    for (int i = 0; i < m; i += height) {
+        block.a =
+            is_direct ? x->a.data + (i0 + i) * x->a.row_step + p0 : buffer->a + (int64_t)i * k;
+        block.row_step = is_direct ? x->a.row_step : 1;
+        block.k_step = is_direct ? 1 : height;
+        block.c = x->c + (int64_t)(i0 + i) * x->ldc + j0;
+        run_sliver(x, &block, buffer, min_int(height, m - i), n);
+    }
+}
+
+static void run_item(const Plan *x, Buffer *buffer, int item)
+{
+    const int j0 = item / x->n_row_chunks * x->columns, n = min_int(x->columns, x->n - j0);
+    const int first = item % x->n_row_chunks * x->rows, end = min_int(first + x->rows, x->m);
+    for (int p0 = 0; p0 < x->k; p0 += x->k_block) {
+        const int k = min_int(x->k_block, x->k - p0);
+        pack_b(buffer->b, x, p0, k, j0, n);
+        for (int i0 = first; i0 < end; i0 += CHUNK_ROWS)
+            run_rows(x, buffer, p0, k, i0, min_int(CHUNK_ROWS, end - i0), j0, n);
+    }
+}
+
+int64_t gemm_buffer_bytes(int n_threads)
+{
+    if (tile_target() == TILE_PLAIN)
+        return 0;
+    const int64_t size_bytes = (int64_t)BUFFER_BYTES * n_threads;
+    return (size_bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+}
+
+// The threads' buffers, BUFFER_BYTES apart.
+static char *find_buffers(int n_threads)
+{
+    static char *buffers;
+    static int n_placed;
+    if (n_threads > n_placed) {
+        const size_t size_bytes = (size_t)gemm_buffer_bytes(n_threads);
+        free(buffers);
+        buffers = aligned_alloc(HUGE_PAGE, size_bytes);
+        CHECK(buffers != NULL, "no memory for products' buffers on %d threads", n_threads);
+        madvise(buffers, size_bytes, MADV_HUGEPAGE);
+        n_placed = n_threads;
+    }
+    return buffers;
+}
+
+static void gemm_openblas(float *c, int ldc, GemmMatrix a, GemmMatrix b, int m, int n, int k,
+                          bool add)
+{
+    const bool a_rows = a.column_step == 1, b_rows = b.column_step == 1;
+    cblas_sgemm(CblasRowMajor, a_rows ? CblasNoTrans : CblasTrans,
+                b_rows ? CblasNoTrans : CblasTrans, m, n, k, 1.0f, a.data,
+                (int)(a_rows ? a.row_step : a.column_step), b.data,
+                (int)(b_rows ? b.row_step : b.column_step), add ? 1.0f : 0.0f, c, ldc);
+}
+
+static void gemm_kernel(const Plan *shared, const TileKernel *kernel)
+{
+    const int n_threads = omp_get_max_threads();
+    Plan x = *shared;
+    x.kernel = kernel;
+    cut(&x, n_threads);
+    char *buffers = find_buffers(n_threads);
+#pragma omp parallel for schedule(dynamic) if (n_threads > 1)
+    for (int item = 0; item < x.n_items; item++)
+        run_item(&x, (Buffer *)(buffers + (int64_t)BUFFER_BYTES * omp_get_thread_num()), item);
+}
+
+void gemm(float *c, int ldc, GemmMatrix a, GemmMatrix b, int m, int n, int k, bool add)
+{
+    if (tile_target() == TILE_PLAIN)
+        gemm_openblas(c, ldc, a, b, m, n, k, add);
+    else
+        gemm_kernel(&(Plan){c, ldc, a, b, m, n, k, add}, tile_kernel(tile_target()));
+}
+
+const char *gemm_kernel_name(void)
+{
+    return tile_target() == TILE_PLAIN ? NULL : tile_kernel(tile_target())->name;
+}

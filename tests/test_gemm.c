@@ -1,0 +1,154 @@
+// model/gemm: every kernel this machine has against sums in double, at sizes around the blocks' and
+// with longer rows than needed; that threads do not change a bit. The source is included to reach
+// kernels this machine would not choose.
+#include "tests/testing.h"
+
+#include "model/gemm.c"
+#include "tests/ref.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { SPARE = 3 };
+
+typedef struct Case {
+    int m, n, k;
+} Case;
+
+// Around a register block, an item and a block of k, packed or not.
+static const Case cases[] = {{1, 1, 1},      {5, 15, 3},    {6, 16, 8},     {7, 17, 9},
+                             {13, 64, 40},   {97, 65, 384}, {100, 63, 385}, {12, 129, 768},
+                             {3, 130, 1537}, {61, 700, 33}, {193, 40, 769}};
+
+enum { N_CASES = sizeof cases / sizeof *cases };
+
+typedef struct Matrices {
+    int lda, ldb, ldc;
+    float *a, *b, *c;
+} Matrices;
+
+static Matrices make(const Case *x, bool a_transposed, bool b_transposed)
+{
+    Matrices s = {(a_transposed ? x->m : x->k) + SPARE,
+                  (b_transposed ? x->k : x->n) + SPARE,
+                  x->n + SPARE,
+                  NULL,
+                  NULL,
+                  NULL};
+    s.a = ref_random((int64_t)(a_transposed ? x->k : x->m) * s.lda, 1.0, 1);
+    s.b = ref_random((int64_t)(b_transposed ? x->n : x->k) * s.ldb, 1.0, 2);
+    s.c = ref_random((int64_t)x->m * s.ldc, 1.0, 3);
+    return s;
+}
+
+static void release(Matrices *s)
+{
+    free(s->a);
+    free(s->b);
+    free(s->c);
+}
+
+static Plan product(const Case *x, const Matrices *s, bool a_transposed, bool b_transposed,
+                    bool add)
+{
+    return (Plan){s->c,
+                  s->ldc,
+                  a_transposed ? gemm_transposed(s->a, s->lda) : gemm_matrix(s->a, s->lda),
+                  b_transposed ? gemm_transposed(s->b, s->ldb) : gemm_matrix(s->b, s->ldb),
+                  x->m,
+                  x->n,
+                  x->k,
+                  add};
+}
+
+// What c [m, ldc] must be after the product, whose c is still as it was before.
+static float *expect(const Plan *p)
+{
+    float *expected = ref_floats((int64_t)p->m * p->ldc);
+    memcpy(expected, p->c, (size_t)p->m * (size_t)p->ldc * sizeof(float));
+    for (int i = 0; i < p->m; i++)
+        for (int j = 0; j < p->n; j++) {
+            double sum = p->add ? (double)p->c[(int64_t)i * p->ldc + j] : 0;
+            for (int k = 0; k < p->k; k++)
+                sum += (double)p->a.data[i * p->a.row_step + k * p->a.column_step] *
+                       (double)p->b.data[k * p->b.row_step + j * p->b.column_step];
+            expected[(int64_t)i * p->ldc + j] = (float)sum;
+        }
+    return expected;
+}
+
+static void check_case(const Case *x, int kind)
+{
+    const bool a_transposed = (kind & 1) != 0, b_transposed = (kind & 2) != 0;
+    float *expected = NULL;
+    for (TileTarget target = 0; target < N_TILE_TARGETS; target++) {
+        Matrices s = make(x, a_transposed, b_transposed);
+        const Plan p = product(x, &s, a_transposed, b_transposed, (kind & 4) != 0);
+        if (expected == NULL)
+            expected = expect(&p);
+        if (tile_kernel(target) != NULL) {
+            gemm_kernel(&p, tile_kernel(target));
+            testing_assert_close(tile_kernel(target)->name, s.c, expected, (int64_t)x->m * s.ldc,
+                                 4e-6); // seen 1.1e-6
+        }
+        release(&s);
+    }
+    free(expected);
+}
+
+static void test_every_kernel(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_CASES; i++)
+        for (int kind = 0; kind < 8; kind++)
+            check_case(&cases[i], kind);
+}
+
+static void test_openblas(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < 8; kind++) {
+        Matrices s = make(&cases[5], (kind & 1) != 0, (kind & 2) != 0);
+        Matrices t = make(&cases[5], (kind & 1) != 0, (kind & 2) != 0);
+        const Plan p = product(&cases[5], &s, (kind & 1) != 0, (kind & 2) != 0, (kind & 4) != 0);
+        gemm(p.c, p.ldc, p.a, p.b, p.m, p.n, p.k, p.add);
+        gemm_openblas(t.c, p.ldc, p.a, p.b, p.m, p.n, p.k, p.add);
+        testing_assert_close("c", t.c, s.c, (int64_t)p.m * p.ldc, 4e-6); // seen 1.1e-6
+        release(&s);
+        release(&t);
+    }
+}
+
+// Threads cut rows and columns, never k.
+static void test_bits_do_not_depend_on_threads(void **state)
+{
+    (void)state;
+    static const Case large = {301, 515, 800};
+    for (int kind = 0; kind < 4; kind++) {
+        const bool a_transposed = (kind & 1) != 0, b_transposed = (kind & 2) != 0;
+        Matrices one = make(&large, a_transposed, b_transposed);
+        omp_set_num_threads(1);
+        Plan p = product(&large, &one, a_transposed, b_transposed, true);
+        gemm(p.c, p.ldc, p.a, p.b, p.m, p.n, p.k, true);
+        for (int n_threads = 2; n_threads < 6; n_threads++) {
+            Matrices many = make(&large, a_transposed, b_transposed);
+            omp_set_num_threads(n_threads);
+            p = product(&large, &many, a_transposed, b_transposed, true);
+            gemm(p.c, p.ldc, p.a, p.b, p.m, p.n, p.k, true);
+            assert_memory_equal(many.c, one.c, (size_t)large.m * (size_t)one.ldc * sizeof(float));
+            release(&many);
+        }
+        release(&one);
+    }
+    omp_set_num_threads(1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_kernel),
+        cmocka_unit_test(test_openblas),
+        cmocka_unit_test(test_bits_do_not_depend_on_threads),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
