@@ -11,11 +11,12 @@
 # left out, with the reason in its row. Columns: forward is forward and loss alone; fwd + bwd,
 # reduce, AdamW, gather and what is too small for a column make the step; tokens/s are those of all
 # ranks; sgemm is the rate of all ranks together, "of sgemm" the step's share of it; peak is that of
-# all ranks. With LAYOUTS=1x1 alone it is timed by CPU time, else by the wall clock.
+# all ranks; ran is the share of the time that the threads had a core: rows in which other programs
+# took part of it say little. With LAYOUTS=1x1 alone it is timed by CPU time, else by the wall clock.
 set -euo pipefail
 
 if [ $# -gt 1 ] || [ "${1:-}" = --help ]; then
-    sed -n '2,15s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,16s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
@@ -55,8 +56,8 @@ echo "$(date '+%-d %B %Y'), $(setup_cores) cores:$(sed -n 's/^model name[^:]*://
     head -n 1), rounds: ${ROUNDS:-3}, $clock time."
 echo
 echo "| shape | attention | T | ranks x threads | forward, s | fwd + bwd, s | reduce, s | AdamW, s |" \
-    "gather, s | step, s | tokens/s | of sgemm | sgemm, GFLOP/s | peak, GiB |"
-echo "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+    "gather, s | step, s | tokens/s | of sgemm | sgemm, GFLOP/s | peak, GiB | ran |"
+echo "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 for shape in "${shapes[@]}"; do
     for attention in "${attentions[@]}"; do
         for length in "${lengths[@]}"; do

@@ -22,10 +22,10 @@
 enum { SGEMMS_PER_ROUND = 3 };
 
 typedef struct Bench {
-    const Comm *comm;           // borrowed
-    const StepSetting *setting; // borrowed
-    double (*clock)(void);      // seconds
-    double mark_s;              // of the clock, where the lap began
+    const Comm *comm;      // borrowed
+    StepSetting *setting;  // borrowed
+    double (*clock)(void); // seconds
+    double mark_s;         // of the clock, where the lap began
     StepTimes times;
     Model model;
     Partition partition;
@@ -314,13 +314,18 @@ static void average_over_ranks(const Comm *comm, StepRound *rounds, int n_rounds
 
 static void run_rounds(Bench *bench, StepRound *rounds)
 {
-    const int n_rounds = bench->setting->n_rounds;
+    StepSetting *setting = bench->setting;
+    const int n_rounds = setting->n_rounds;
     blas_touch_threads();
     time_sgemm(bench); // connections and OpenBLAS's buffers are made on first use
     reduce(bench);
     gather(bench);
+    const double start_s = log_seconds(), start_cpu_s = cpu_s();
     for (int i = 0; i < n_rounds; i++)
         run_round(&rounds[i], bench, i + 1);
+    setting->core_share = (cpu_s() - start_cpu_s) / (log_seconds() - start_s) /
+                          (setting->n_threads * setting->n_ranks);
+    comm_sum_doubles(bench->comm, &setting->core_share, 1);
     average_over_ranks(bench->comm, rounds, n_rounds);
 }
 

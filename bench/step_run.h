@@ -15,9 +15,9 @@
 // Side of the square matrices whose product is the measure: 16 MiB each, beyond a core's caches.
 enum { STEP_SGEMM_SIZE = 2048 };
 
-// Fills the rounds, means over the ranks, and setting's peaks; the rest of `setting` says what to
-// run. Collective. FAILED, before anything is allocated, if the ranks, all on this machine, need
-// more memory than it has to give.
+// Fills the rounds, means over the ranks, and setting's peaks and core_share; the rest of `setting`
+// says what to run. Collective. FAILED, before anything is allocated, if the ranks, all on this
+// machine, need more memory than it has to give.
 Status step_run(StepRound *rounds, // [n_rounds]
                 StepSetting *setting, const Comm *comm);
 

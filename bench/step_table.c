@@ -170,7 +170,7 @@ void step_table_print(const StepSetting *setting, const StepRound *rounds)
            setting->peak_sum_bytes / GiB);
     if (setting->n_ranks > 1)
         printf(" on all ranks, %.2f on the largest", setting->peak_bytes / GiB);
-    putchar('\n');
+    printf(", threads ran %.0f%% of the time\n", 100 * setting->core_share);
 }
 
 void step_table_write_row(FILE *file, const StepSetting *setting, const StepRound *rounds)
@@ -187,7 +187,7 @@ void step_table_write_row(FILE *file, const StepSetting *setting, const StepRoun
             median(rounds, n, offsetof(StepRound, forward_s)),
             median(rounds, n, offsetof(StepRound, passes_s)), stage_s(rounds, n, STAGE_REDUCE),
             stage_s(rounds, n, STAGE_ADAMW), stage_s(rounds, n, STAGE_GATHER), step_s);
-    fprintf(file, " %.1f | %.3f | %.1f | %.2f |\n", setting->n_ranks * setting->T / step_s,
+    fprintf(file, " %.1f | %.3f | %.1f | %.2f | %.2f |\n", setting->n_ranks * setting->T / step_s,
             flops / step_s / rate, setting->n_ranks * rate / 1e9,
-            setting->peak_sum_bytes / (1 << 30));
+            setting->peak_sum_bytes / (1 << 30), setting->core_share);
 }

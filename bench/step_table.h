@@ -44,6 +44,8 @@ typedef struct StepSetting {
     bool is_cpu_time;
     int sgemm_size;
     double peak_bytes, peak_sum_bytes; // resident: of the largest rank, of all
+    double core_share; // CPU time per second and thread; below 1: others had the cores, or threads
+                       // slept in serial parts
 } StepSetting;
 
 enum { STEP_MOST_ROUNDS = 99 };
