@@ -1,12 +1,11 @@
-// Large matrix products in float, on the kernels of model/tile; where the machine has none for its
-// vectors, on OpenBLAS. Threads are OpenMP's.
+// Large matrix products in float: on AVX-512 by the kernels of model/tile, elsewhere by OpenBLAS,
+// shared out to OpenMP's threads here in either case.
 //
 //     gemm(y, n_out, gemm_matrix(x, n_in), gemm_transposed(w, n_in), N, n_out, n_in, false);
 //
-// Every element is a sum over blocks of k in their order, each block a sum in the order of k: the
-// bits depend on k alone, not on m, n or the number of threads (OpenBLAS's may). Packing buffers of
-// gemm_buffer_bytes() per thread are allocated by the first product and kept; one product runs at
-// a time.
+// By our kernels every element is a sum over blocks of k in their order, each block a sum in the
+// order of k: the bits depend on k alone, not on m, n or the number of threads. Packing buffers of
+// gemm_buffer_bytes() are allocated by the first product and kept; one product runs at a time.
 #ifndef MHA2MLA_MODEL_GEMM_H
 #define MHA2MLA_MODEL_GEMM_H
 
@@ -35,7 +34,7 @@ void gemm(float *c, int ldc, // [m, n]
           GemmMatrix b,      // [k, n]
           int m, int n, int k, bool add);
 
-// What products come to hold on n_threads.
+// What our kernels come to hold on n_threads; 0 where products are OpenBLAS's.
 int64_t gemm_buffer_bytes(int n_threads);
 
 // "AVX-512"; NULL if products are OpenBLAS's.

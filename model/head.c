@@ -82,7 +82,8 @@ static double block_loss(float *logits, const int32_t *targets, int n_tokens, in
 }
 
 double head_loss(float *d_normed, float *d_head, float *logits, const float *normed,
-                 const float *head, const int32_t *targets, int N, int D, int V, float scale)
+                 const float *head, const int32_t *targets, int N, int D, int V, float scale,
+                 bool add)
 {
     int block = head_block(V);
     double sum = 0;
@@ -94,7 +95,7 @@ double head_loss(float *d_normed, float *d_head, float *logits, const float *nor
         if (d_normed == NULL)
             continue;
         linear_backward_input(d_normed + (int64_t)first * D, D, logits, V, head, n, D, V, false);
-        linear_backward_weight(d_head, logits, V, x, D, n, D, V);
+        linear_backward_weight(d_head, logits, V, x, D, n, D, V, add || first > 0);
     }
     return sum;
 }

@@ -51,7 +51,7 @@ static void release_data(Data *d)
 static double fast_loss(Data *d, bool wants_gradient)
 {
     return head_loss(wants_gradient ? d->d_normed : NULL, wants_gradient ? d->d_head : NULL,
-                     d->logits, d->normed, d->head, d->targets, d->N, d->D, d->V, d->scale);
+                     d->logits, d->normed, d->head, d->targets, d->N, d->D, d->V, d->scale, true);
 }
 
 static void compare(int N, int D, int V)
