@@ -148,6 +148,7 @@ static Status allocate(Bench *bench)
     place(bench);
     TRY(params_place(&bench->grads, shape, bench->flat_grads));
     transformer_start(&bench->ws, &bench->model);
+    bench->ws.fresh_gradients = true; // a micro-batch per step and rank
     const uint64_t V = (uint64_t)shape->vocab_size, rank = (uint64_t)bench->comm->rank;
     for (int t = 0; t < T; t++) {
         bench->inputs[t] = (int32_t)(random_bits(2 * rank + 1, (uint64_t)t) % V);
@@ -275,8 +276,6 @@ static void update(Bench *bench, StepRound *round, int step)
     round->stages_s[STAGE_ADAMW] = lap(bench);
     gather(bench);
     round->stages_s[STAGE_GATHER] = lap(bench);
-    memset(bench->flat_grads, 0, (size_t)bench->grads.count * sizeof(float));
-    round->stages_s[STAGE_ZERO] = lap(bench);
     round->waits_s += wait_for_ranks(bench);
 }
 

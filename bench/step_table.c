@@ -89,8 +89,10 @@ static const char *const part_names[N_STEP_PARTS][2] = {
 };
 
 static const char *const stage_names[N_STAGES] = {
-    [STAGE_REDUCE] = "reduce", [STAGE_CLIP] = "norm for clipping", [STAGE_ADAMW] = "AdamW",
-    [STAGE_GATHER] = "gather", [STAGE_ZERO] = "zeroing gradients",
+    [STAGE_REDUCE] = "reduce",
+    [STAGE_CLIP] = "norm for clipping",
+    [STAGE_ADAMW] = "AdamW",
+    [STAGE_GATHER] = "gather",
 };
 
 // The row of a part; false if the shape does not have it.

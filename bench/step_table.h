@@ -21,7 +21,6 @@ typedef enum StepStage {
     STAGE_CLIP,   // squares of the shares, their sum over ranks
     STAGE_ADAMW,
     STAGE_GATHER, // updated shares to all ranks
-    STAGE_ZERO,   // gradients cleared for the next step
     N_STAGES
 } StepStage;
 
