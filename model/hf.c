@@ -181,6 +181,12 @@ void hf_source_close(HfSource *source)
     free(source);
 }
 
+static Status read_all(Model *model, const HfSource *source)
+{
+    TRY(read_pairs(model->rope_pairs, &source->shape, &source->weights));
+    return read_weights(model, source);
+}
+
 Status hf_load(Model *out, const char *dir)
 {
     HfSource *source;
@@ -188,14 +194,24 @@ Status hf_load(Model *out, const char *dir)
     Status status;
     TRY(hf_source_open(&source, dir));
     TRY_GOTO(close_source, model_create(&model, &source->shape));
-    TRY_GOTO(release_model, read_pairs(model.rope_pairs, &source->shape, &source->weights));
-    TRY_GOTO(release_model, read_weights(&model, source));
-    hf_source_close(source);
-    *out = model;
-    return OK;
-release_model:
-    model_release(&model);
+    status = read_all(&model, source);
+    if (status == OK)
+        *out = model;
+    else
+        model_release(&model);
 close_source:
+    hf_source_close(source);
+    return status;
+}
+
+Status hf_load_into(Model *model, const char *dir)
+{
+    HfSource *source;
+    TRY(hf_source_open(&source, dir));
+    const Status status =
+        params_count(&source->shape) == model->params.count
+            ? read_all(model, source)
+            : fail(BAD_INPUT, "%s/config.json: has changed while it was read; start again", dir);
     hf_source_close(source);
     return status;
 }

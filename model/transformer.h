@@ -69,10 +69,10 @@ typedef struct Workspace {
     float *act, *d_act;       // [N, F]
     float *d_gate_up;         // [N, 2F], training
     float *attention_scratch; // per thread
-    bool fresh_gradients;     // loss and backward write gradients (=), without reading what is there
-    StepTimes *times;         // borrowed; NULL: nothing is measured
-    LayerHook needs;          // before forward, or the loss, reads the parameters of a layer
-    LayerHook done;           // in backward, after it has made the gradients of a layer final
+    bool fresh_gradients; // loss and backward write gradients (=), without reading what is there
+    StepTimes *times;     // borrowed; NULL: nothing is measured
+    LayerHook needs;      // before forward, or the loss, reads the parameters of a layer
+    LayerHook done;       // in backward, after it has made the gradients of a layer final
 } Workspace;
 
 // Places the activations that wait for backward in one arena and the scratch in the other. Called
