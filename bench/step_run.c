@@ -100,10 +100,10 @@ static Status check_memory(const Bench *bench)
     comm_broadcast(bench->comm, &available, sizeof available, 0);
     if (available > 0 && bytes > available)
         return fail(FAILED,
-                    "%s, T %d needs %.1f GiB on %d ranks, %.1f GiB are available; take fewer ranks "
-                    "or tokens",
+                    "%s, T %d needs %.1f GiB on %d rank%s, %.1f GiB are available; take fewer "
+                    "ranks or tokens",
                     setting->shape_name, setting->T, bytes / (1 << 30), setting->n_ranks,
-                    available / (1 << 30));
+                    setting->n_ranks == 1 ? "" : "s", available / (1 << 30));
     return OK;
 }
 
