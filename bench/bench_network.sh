@@ -6,8 +6,8 @@
 #     sudo bench/bench_network.sh build/release/mha2mla [STEPS [RATE...]]
 #     sudo bench/bench_network.sh build/release/mha2mla 8 100mbit 300mbit 1gbit unlimited
 #
-# Each figure is the least of STEPS steps in each of ROUNDS (3) rounds, the ways in alternation, so that
-# what else the machine does counts little.
+# Each figure is the least of STEPS steps in each of ROUNDS (3) rounds, the ways in alternation, so
+# that what else the machine does counts little.
 #
 #     compute    of a step: forward, backward, update
 #     measured   rate of an all-gather of 16 MiB, in Mbit/s, as `plan` measures it

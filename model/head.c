@@ -9,7 +9,7 @@
 
 // Large enough that packing the head and adding to d_head once per block cost little beside the
 // products, small enough to stay far below the activations.
-enum { MOST_TOKENS = 512, LEAST_TOKENS = 32, MOST_LOGITS = 32 << 20, SUMMED_IN_FLOAT = 2048 };
+enum { MOST_TOKENS = 256, LEAST_TOKENS = 32, MOST_LOGITS = 32 << 20, SUMMED_IN_FLOAT = 2048 };
 
 int head_block(int V)
 {
@@ -82,7 +82,8 @@ static double block_loss(float *logits, const int32_t *targets, int n_tokens, in
 }
 
 double head_loss(float *d_normed, float *d_head, float *logits, const float *normed,
-                 const float *head, const int32_t *targets, int N, int D, int V, float scale)
+                 const float *head, const int32_t *targets, int N, int D, int V, float scale,
+                 bool add)
 {
     int block = head_block(V);
     double sum = 0;
@@ -94,7 +95,7 @@ double head_loss(float *d_normed, float *d_head, float *logits, const float *nor
         if (d_normed == NULL)
             continue;
         linear_backward_input(d_normed + (int64_t)first * D, D, logits, V, head, n, D, V, false);
-        linear_backward_weight(d_head, logits, V, x, D, n, D, V);
+        linear_backward_weight(d_head, logits, V, x, D, n, D, V, add || first > 0);
     }
     return sum;
 }

@@ -15,7 +15,7 @@ void linear_backward_input(float *dx, int lddx, const float *dy, int lddy, const
 }
 
 void linear_backward_weight(float *dw, const float *dy, int lddy, const float *x, int ldx, int N,
-                            int n_in, int n_out)
+                            int n_in, int n_out, bool add)
 {
-    gemm(dw, n_in, gemm_transposed(dy, lddy), gemm_matrix(x, ldx), n_out, n_in, N, true);
+    gemm(dw, n_in, gemm_transposed(dy, lddy), gemm_matrix(x, ldx), n_out, n_in, N, add);
 }

@@ -18,10 +18,10 @@ void linear_backward_input(float *dx, int lddx,       // [N, n_in]
                            const float *w,            // [n_out, n_in]
                            int N, int n_in, int n_out, bool add);
 
-// Gradient of the weight: dw += dy^T x.
+// Gradient of the weight: dw = dy^T x, or dw += dy^T x if `add`.
 void linear_backward_weight(float *dw,                 // [n_out, n_in]
                             const float *dy, int lddy, // [N, n_out]
                             const float *x, int ldx,   // [N, n_in]
-                            int N, int n_in, int n_out);
+                            int N, int n_in, int n_out, bool add);
 
 #endif

@@ -18,11 +18,11 @@ void mha_project(float *qkv, const float *normed, const LayerParams *weights,
 
 void mha_project_backward(float *d_normed, LayerParams *grads, const float *d_qkv,
                           const float *normed, const LayerParams *weights, const ModelShape *shape,
-                          int N)
+                          int N, bool add)
 {
     int width = projected_width(shape), D = shape->d_model;
     linear_backward_input(d_normed, D, d_qkv, width, weights->q, N, D, width, false);
-    linear_backward_weight(grads->q, d_qkv, width, normed, D, N, D, width);
+    linear_backward_weight(grads->q, d_qkv, width, normed, D, N, D, width, add);
 }
 
 void mha_rotate(float *qkv, const float *cos_table, const float *sin_table, const int32_t *pairs,

@@ -17,11 +17,12 @@ void mha_rotate(float *qkv,             // [B T, Q + 2 KV]
                 const int32_t *pairs,   // [K, E/2]
                 const ModelShape *shape, int B, int T, float direction);
 
-// d_normed =, weight gradients +=. d_qkv is that of mha_project's output (after mha_rotate back).
+// d_normed =, weight gradients += if `add`, else =. d_qkv is that of mha_project's output (after
+// mha_rotate back).
 void mha_project_backward(float *d_normed, // [N, D]
                           LayerParams *grads,
                           const float *d_qkv,  // [N, Q + 2 KV]
                           const float *normed, // [N, D]
-                          const LayerParams *weights, const ModelShape *shape, int N);
+                          const LayerParams *weights, const ModelShape *shape, int N, bool add);
 
 #endif

@@ -169,11 +169,12 @@ void mla_backward(float *d_normed, LayerParams *grads, const float *d_qkv, const
                               col.expanded, parts[i].weight, N, parts[i].width, parts[i].rows,
                               false);
         linear_backward_weight(parts[i].grad, d_part, col.expanded, latent + parts[i].column, R, N,
-                               parts[i].width, parts[i].rows);
+                               parts[i].width, parts[i].rows, x->add_gradients);
     }
     step_times_mark(x->times, STEP_UP);
     linear_backward_input(d_normed, D, x->projected, col.projected, x->weights->q, N, D,
                           col.projected, false);
-    linear_backward_weight(grads->q, x->projected, col.projected, normed, D, N, D, col.projected);
+    linear_backward_weight(grads->q, x->projected, col.projected, normed, D, N, D, col.projected,
+                           x->add_gradients);
     step_times_mark(x->times, STEP_INPUT);
 }

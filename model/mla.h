@@ -20,9 +20,10 @@ typedef struct MlaContext {
     const float *cos_table; // [T, E/2]
     const float *sin_table; // [T, E/2]
     int B, T;
-    float *projected; // scratch [N, mla_projected_width()]
-    float *expanded;  // scratch [N, mla_expanded_width()]
-    StepTimes *times; // borrowed, or NULL
+    float *projected;   // scratch [N, mla_projected_width()]
+    float *expanded;    // scratch [N, mla_expanded_width()]
+    bool add_gradients; // of the weights: += instead of =
+    StepTimes *times;   // borrowed, or NULL
 } MlaContext;
 
 int mla_projected_width(const ModelShape *shape); // Q + K 2P + R

@@ -7,7 +7,7 @@
 // product.
 //
 // Convention for every backward of model/: gradients of activations are written (=), gradients of
-// parameters are added to (+=).
+// parameters are added to (+=), unless the first of a sum is asked to write them.
 #ifndef MHA2MLA_MODEL_PARAMS_H
 #define MHA2MLA_MODEL_PARAMS_H
 

@@ -31,26 +31,58 @@ static void place_ffn(LayerSaved *saved, Arena *arena, const ModelShape *s, int6
     saved->gate_up = arena_floats(arena, N * 2 * s->d_ffn);
 }
 
-static void place_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
+static void place_attention_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
 {
     int64_t N = (int64_t)ws->B * ws->T;
-    bool is_mla = shape_is_mla(s);
-    ws->normed = arena_floats(arena, N * s->d_model);
+    bool is_mla = shape_is_mla(s), is_training = ws->keep != KEEP_NOTHING;
     ws->projected = arena_floats(arena, is_mla ? N * mla_projected_width(s) : 0);
     ws->expanded = arena_floats(arena, is_mla ? N * mla_expanded_width(s) : 0);
-    ws->act = arena_floats(arena, N * s->d_ffn);
-    int64_t block = head_block(s->vocab_size); // of tokens, should there be so many
-    ws->logits = arena_floats(arena, (N < block ? N : block) * s->vocab_size);
-    ws->attention_scratch = arena_floats(
-        arena, attention_scratch_floats(&ws->attention, n_threads, ws->keep != KEEP_NOTHING));
-    if (ws->keep == KEEP_NOTHING)
+    ws->attention_scratch =
+        arena_floats(arena, attention_scratch_floats(&ws->attention, n_threads, is_training));
+    if (!is_training)
         return;
-    ws->dx = arena_floats(arena, N * s->d_model);
-    ws->d_normed = arena_floats(arena, N * s->d_model);
     ws->d_qkv = arena_floats(arena, N * attention_row(&ws->attention));
     ws->d_attn_out = arena_floats(arena, N * shape_dim(s, DIM_Q));
+}
+
+static void place_ffn_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
+{
+    int64_t N = (int64_t)ws->B * ws->T;
+    (void)n_threads;
+    ws->act = arena_floats(arena, N * s->d_ffn);
+    if (ws->keep == KEEP_NOTHING)
+        return;
     ws->d_act = arena_floats(arena, N * s->d_ffn);
     ws->d_gate_up = arena_floats(arena, N * 2 * s->d_ffn);
+}
+
+static void place_head_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
+{
+    int64_t N = (int64_t)ws->B * ws->T, block = head_block(s->vocab_size);
+    (void)n_threads;
+    ws->logits = arena_floats(arena, (N < block ? N : block) * s->vocab_size);
+}
+
+// Attention, feed-forward and head are never at work together: theirs begins at the same place.
+static void place_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
+{
+    static void (*const parts[])(Workspace *, Arena *, const ModelShape *, int) = {
+        place_attention_scratch, place_ffn_scratch, place_head_scratch};
+    int64_t N = (int64_t)ws->B * ws->T;
+    ws->normed = arena_floats(arena, N * s->d_model);
+    if (ws->keep != KEEP_NOTHING) {
+        ws->dx = arena_floats(arena, N * s->d_model);
+        ws->d_normed = arena_floats(arena, N * s->d_model);
+    }
+    const int64_t first = arena->used_bytes;
+    int64_t end = first;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        arena_rewind(arena, first);
+        parts[i](ws, arena, s, n_threads);
+        end = arena->used_bytes > end ? arena->used_bytes : end;
+    }
+    arena_rewind(arena, first);
+    arena_place(arena, end - first, 1);
 }
 
 void transformer_place(Workspace *ws, Arena *activations, Arena *scratch, const ModelShape *s,
@@ -107,6 +139,7 @@ static MlaContext mla_context(const Workspace *ws, const Model *model, int layer
         .T = ws->T,
         .projected = ws->projected,
         .expanded = ws->expanded,
+        .add_gradients = !ws->fresh_gradients,
         .times = ws->times,
     };
 }
@@ -114,6 +147,11 @@ static MlaContext mla_context(const Workspace *ws, const Model *model, int layer
 static void copy_rows(float *to, const float *from, int64_t count)
 {
     memcpy(to, from, (size_t)count * sizeof(float));
+}
+
+static void clear(float *values, int64_t count)
+{
+    memset(values, 0, (size_t)count * sizeof(float));
 }
 
 // attention(norm(x_in))
@@ -167,8 +205,9 @@ static void attention_block_backward(Workspace *ws, const Model *model, int laye
     const LayerSaved *saved = &ws->layers[layer];
     LayerParams *dw = &grads->layers[layer];
     int N = ws->B * ws->T, D = s->d_model, Q = shape_dim(s, DIM_Q);
+    const bool adds = !ws->fresh_gradients;
     linear_backward_input(ws->d_attn_out, Q, ws->dx, D, w->o, N, Q, D, false);
-    linear_backward_weight(dw->o, ws->dx, D, saved->attn_out, Q, N, Q, D);
+    linear_backward_weight(dw->o, ws->dx, D, saved->attn_out, Q, N, Q, D, adds);
     step_times_mark(ws->times, STEP_OUTPUT);
     attention_backward(ws->d_qkv, ws->d_attn_out, saved->attn_out, saved->lse, saved->qkv,
                        ws->attention_scratch, &ws->attention);
@@ -182,9 +221,11 @@ static void attention_block_backward(Workspace *ws, const Model *model, int laye
         mha_rotate(ws->d_qkv, ws->cos_table, ws->sin_table, model_pairs(model, layer, 0), s, ws->B,
                    ws->T, -1.0f);
         step_times_mark(ws->times, STEP_ROPE);
-        mha_project_backward(ws->d_normed, dw, ws->d_qkv, ws->normed, w, s, N);
+        mha_project_backward(ws->d_normed, dw, ws->d_qkv, ws->normed, w, s, N, adds);
         step_times_mark(ws->times, STEP_INPUT);
     }
+    if (!adds)
+        clear(dw->attn_norm, D);
     rmsnorm_backward(ws->dx, dw->attn_norm, ws->d_normed, saved->attn_inv_rms, saved->x_in,
                      w->attn_norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
@@ -227,17 +268,20 @@ static void ffn_block_backward(Workspace *ws, const Model *model, int layer, Par
     const LayerSaved *saved = &ws->layers[layer];
     LayerParams *dw = &grads->layers[layer];
     int N = ws->B * ws->T, D = s->d_model, F = s->d_ffn;
+    const bool adds = !ws->fresh_gradients;
     linear_backward_input(ws->d_act, F, ws->dx, D, w->down, N, F, D, false);
     step_times_mark(ws->times, STEP_FFN);
     swiglu_backward(ws->d_gate_up, ws->act, ws->d_act, saved->gate_up, N, F);
     step_times_mark(ws->times, STEP_SWIGLU);
-    linear_backward_weight(dw->down, ws->dx, D, ws->act, F, N, F, D);
+    linear_backward_weight(dw->down, ws->dx, D, ws->act, F, N, F, D, adds);
     step_times_mark(ws->times, STEP_FFN);
     rmsnorm_apply(ws->normed, saved->ffn_inv_rms, saved->x_mid, w->ffn_norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
     linear_backward_input(ws->d_normed, D, ws->d_gate_up, 2 * F, w->gate, N, D, 2 * F, false);
-    linear_backward_weight(dw->gate, ws->d_gate_up, 2 * F, ws->normed, D, N, D, 2 * F);
+    linear_backward_weight(dw->gate, ws->d_gate_up, 2 * F, ws->normed, D, N, D, 2 * F, adds);
     step_times_mark(ws->times, STEP_FFN);
+    if (!adds)
+        clear(dw->ffn_norm, D);
     rmsnorm_backward(ws->dx, dw->ffn_norm, ws->d_normed, saved->ffn_inv_rms, saved->x_mid,
                      w->ffn_norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
@@ -281,9 +325,9 @@ double transformer_loss(Workspace *ws, const Model *model, const int32_t *target
     bool wants_gradient = grads != NULL;
     CHECK(!wants_gradient || ws->keep != KEEP_NOTHING,
           "gradients in a workspace without room for them");
-    double sum =
-        head_loss(wants_gradient ? ws->d_normed : NULL, wants_gradient ? grads->head : NULL,
-                  ws->logits, ws->normed, model->params.head, targets, N, D, s->vocab_size, scale);
+    double sum = head_loss(
+        wants_gradient ? ws->d_normed : NULL, wants_gradient ? grads->head : NULL, ws->logits,
+        ws->normed, model->params.head, targets, N, D, s->vocab_size, scale, !ws->fresh_gradients);
     step_times_mark(ws->times, STEP_HEAD);
     return sum;
 }
@@ -309,7 +353,9 @@ void transformer_backward(Workspace *ws, const Model *model, const int32_t *inpu
     const ModelShape *s = &model->shape;
     int N = ws->B * ws->T, D = s->d_model;
     step_times_start(ws->times, STEP_BACKWARD);
-    memset(ws->dx, 0, (size_t)N * (size_t)D * sizeof(float));
+    clear(ws->dx, (int64_t)N * D);
+    if (ws->fresh_gradients)
+        clear(grads->norm, D);
     rmsnorm_backward(ws->dx, grads->norm, ws->d_normed, ws->inv_rms, ws->hidden, model->params.norm,
                      N, D);
     step_times_mark(ws->times, STEP_NORM);
@@ -326,6 +372,8 @@ void transformer_backward(Workspace *ws, const Model *model, const int32_t *inpu
         attention_block_backward(ws, model, l, grads);
         at_layer(&ws->done, l);
     }
+    if (ws->fresh_gradients && !s->tied_head) // else the head's are there
+        clear(grads->embed, (int64_t)s->vocab_size * D);
     embed_backward(grads->embed, ws->dx, inputs, N, D);
     step_times_mark(ws->times, STEP_EMBEDDING);
     at_layer(&ws->done, -1);

@@ -53,25 +53,26 @@ typedef struct Workspace {
     int placed_B; // the most there is room for
     Keep keep;
     AttentionDims attention;
-    LayerSaved *layers; // [L]
-    float *hidden;      // [N, D] output of the last layer
-    float *inv_rms;     // [N] of hidden
-    float *cos_table;   // [T, E/2]
-    float *sin_table;   // [T, E/2]
-    // Scratch that all layers share.
+    LayerSaved *layers;       // [L]
+    float *hidden;            // [N, D] output of the last layer
+    float *inv_rms;           // [N] of hidden
+    float *cos_table;         // [T, E/2]
+    float *sin_table;         // [T, E/2]
     float *dx;                // [N, D] gradient of the residual stream, training
     float *normed, *d_normed; // [N, D]
+    // Scratch of attention, of feed-forward and of the head, in one place.
     float *projected;         // [N, Q + K 2P + R], MLA
     float *expanded;          // [N, K (E - 2P) + K E], MLA
+    float *attention_scratch; // per thread
     float *d_qkv;             // [N, Q + 2 KV], training
     float *d_attn_out;        // [N, Q], training
-    float *act, *d_act;       // [N, F]
+    float *act, *d_act;       // [N, F]; d_act: training
     float *d_gate_up;         // [N, 2F], training
     float *logits;            // [min(N, head_block(V)), V]
-    float *attention_scratch; // per thread
-    StepTimes *times;         // borrowed; NULL: nothing is measured
-    LayerHook needs;          // before forward, or the loss, reads the parameters of a layer
-    LayerHook done;           // in backward, after it has made the gradients of a layer final
+    bool fresh_gradients; // loss and backward write gradients (=), without reading what is there
+    StepTimes *times;     // borrowed; NULL: nothing is measured
+    LayerHook needs;      // before forward, or the loss, reads the parameters of a layer
+    LayerHook done;       // in backward, after it has made the gradients of a layer final
 } Workspace;
 
 // Places the activations that wait for backward in one arena and the scratch in the other. Called
@@ -97,7 +98,7 @@ double transformer_loss(Workspace *ws, const Model *model,
                         const int32_t *targets, // [B, T], each < V
                         float scale, Params *grads);
 
-// grads += the gradients. After transformer_loss() with grads.
+// grads += the gradients, or = with fresh_gradients. After transformer_loss() with grads.
 void transformer_backward(Workspace *ws, const Model *model,
                           const int32_t *inputs, // [B, T]
                           Params *grads);

@@ -49,7 +49,7 @@ void ref_linear_forward(float *y, int ldy, const float *x, int ldx, const float 
 void ref_linear_backward_input(float *dx, int lddx, const float *dy, int lddy, const float *w,
                                int N, int n_in, int n_out, bool add);
 void ref_linear_backward_weight(float *dw, const float *dy, int lddy, const float *x, int ldx,
-                                int N, int n_in, int n_out);
+                                int N, int n_in, int n_out, bool add);
 
 void exact_rmsnorm_forward(double *y,      // [N, D]
                            const float *x, // [N, D]

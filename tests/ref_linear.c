@@ -25,11 +25,11 @@ void ref_linear_backward_input(float *dx, int lddx, const float *dy, int lddy, c
 }
 
 void ref_linear_backward_weight(float *dw, const float *dy, int lddy, const float *x, int ldx,
-                                int N, int n_in, int n_out)
+                                int N, int n_in, int n_out, bool add)
 {
     for (int o = 0; o < n_out; o++)
         for (int i = 0; i < n_in; i++) {
-            double sum = (double)dw[(int64_t)o * n_in + i];
+            double sum = add ? (double)dw[(int64_t)o * n_in + i] : 0.0;
             for (int n = 0; n < N; n++)
                 sum += (double)dy[(int64_t)n * lddy + o] * (double)x[(int64_t)n * ldx + i];
             dw[(int64_t)o * n_in + i] = (float)sum;

@@ -76,14 +76,15 @@ static void test_backward_input(void **state)
     }
 }
 
-static void test_backward_weight_adds(void **state)
+static void test_backward_weight(void **state)
 {
     (void)state;
-    for (int i = 0; i < N_SHAPES; i++) {
-        Case c = make_case(shapes[i]);
+    for (int i = 0; i < 2 * N_SHAPES; i++) {
+        Case c = make_case(shapes[i / 2]);
         c.expected = copy(c.w, (int64_t)c.n_out * c.n_in);
-        ref_linear_backward_weight(c.expected, c.y, c.ldy, c.x, c.ldx, c.N, c.n_in, c.n_out);
-        linear_backward_weight(c.w, c.y, c.ldy, c.x, c.ldx, c.N, c.n_in, c.n_out);
+        ref_linear_backward_weight(c.expected, c.y, c.ldy, c.x, c.ldx, c.N, c.n_in, c.n_out,
+                                   i % 2 == 1);
+        linear_backward_weight(c.w, c.y, c.ldy, c.x, c.ldx, c.N, c.n_in, c.n_out, i % 2 == 1);
         testing_assert_close("dw", c.w, c.expected, (int64_t)c.n_out * c.n_in, 2e-6); // seen 4.4e-7
         release_case(&c);
     }
@@ -100,6 +101,12 @@ static void test_writing_does_not_read_what_was_there(void **state)
     ref_linear_backward_input(expected, 33, y, 9, w, 5, 33, 9, false);
     linear_backward_input(dx, 33, y, 9, w, 5, 33, 9, false);
     testing_assert_close("dx", dx, expected, 5 * 33, 2e-6); // seen 5.0e-8
+    float *dw = ref_nans(9 * 33), *expected_dw = ref_floats(9 * 33);
+    ref_linear_backward_weight(expected_dw, y, 9, x, 33, 5, 33, 9, false);
+    linear_backward_weight(dw, y, 9, x, 33, 5, 33, 9, false);
+    testing_assert_close("dw", dw, expected_dw, 9 * 33, 2e-6); // seen 1.0e-7
+    free(dw);
+    free(expected_dw);
     free(x);
     free(w);
     free(y);
@@ -112,7 +119,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_forward),
         cmocka_unit_test(test_backward_input),
-        cmocka_unit_test(test_backward_weight_adds),
+        cmocka_unit_test(test_backward_weight),
         cmocka_unit_test(test_writing_does_not_read_what_was_there),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

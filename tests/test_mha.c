@@ -83,7 +83,8 @@ static void compare(int B, int T, int K, int G, int E, int D)
     ref_mha_rotate(d.expected_qkv, d.cos_table, d.sin_table, NULL, s, B, T, -1.0f);
     testing_assert_close("rotated back", d.qkv, d.expected_qkv, d.n_qkv, 4e-7); // seen 1.2e-7
 
-    mha_project_backward(d.d_normed, &d.grads.params.layers[0], d.d_qkv, d.normed, w, s, B * T);
+    mha_project_backward(d.d_normed, &d.grads.params.layers[0], d.d_qkv, d.normed, w, s, B * T,
+                         true);
     ref_mha_project_backward(d.expected_d_normed, &d.expected_grads.params.layers[0], d.d_qkv,
                              d.normed, w, s, B * T);
     testing_assert_close("d_normed", d.d_normed, d.expected_d_normed, d.n_normed,

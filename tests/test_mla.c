@@ -91,6 +91,7 @@ static const MlaContext *context_of(Data *d)
     d->context.weights = &d->model.params.layers[0];
     d->context.shape = &d->model.shape;
     d->context.pairs = d->model.rope_pairs;
+    d->context.add_gradients = true;
     return &d->context;
 }
 

@@ -2,6 +2,7 @@
 // original attention and MLA; and what must not change them: threads, micro-batches, logits.
 #include "tests/testing.h"
 
+#include "model/gemm.h"
 #include "model/hf.h"
 #include "model/safetensors.h"
 #include "model/transformer.h"
@@ -295,6 +296,9 @@ static void test_threads_change_nothing_in_forward_and_rounding_in_gradients(voi
         assert_true(loss_one == loss_two);
         testing_assert_close("gradients", two.grads.params.flat, one.grads.params.flat,
                              model.params.count, 2e-6); // seen 0; with the dims of SmolLM-135M 8e-7
+        if (gemm_kernel_name() != NULL)
+            assert_memory_equal(two.grads.params.flat, one.grads.params.flat,
+                                (size_t)model.params.count * sizeof(float));
         release_run(&one);
         release_run(&two);
         model_release(&model);
@@ -318,6 +322,28 @@ static void test_two_micro_batches_add_up_to_one_batch(void **state)
                              model.params.count, 1e-5); // seen 8.6e-7
         release_run(&whole);
         release_run(&half);
+        model_release(&model);
+    }
+}
+
+static void test_fresh_gradients_are_written_over_whatever_was_there(void **state)
+{
+    (void)state;
+    int32_t tokens[LONG_T + 1];
+    fill_tokens(tokens, LONG_T + 1, 301);
+    for (int kind = 0; kind < 4; kind++) {
+        Model model = make_model((kind & 1) != 0, (kind & 2) != 0);
+        Run added = start_run(&model, 1, LONG_T, KEEP_ALL),
+            fresh = start_run(&model, 1, LONG_T, KEEP_ALL);
+        add_gradients(&added, tokens, tokens + 1, 0.01f);
+        for (int64_t i = 0; i < model.params.count; i++)
+            fresh.grads.params.flat[i] = NAN;
+        fresh.ws.fresh_gradients = true;
+        add_gradients(&fresh, tokens, tokens + 1, 0.01f);
+        for (int64_t i = 0; i < model.params.count; i++) // 0 + g may be a zero of the other sign
+            assert_true(fresh.grads.params.flat[i] == added.grads.params.flat[i]);
+        release_run(&added);
+        release_run(&fresh);
         model_release(&model);
     }
 }
@@ -429,6 +455,7 @@ int main(void)
         cmocka_unit_test(test_stories260k_logits),
         cmocka_unit_test(test_threads_change_nothing_in_forward_and_rounding_in_gradients),
         cmocka_unit_test(test_two_micro_batches_add_up_to_one_batch),
+        cmocka_unit_test(test_fresh_gradients_are_written_over_whatever_was_there),
         cmocka_unit_test(test_tied_gradient_is_the_sum_of_head_and_embedding),
         cmocka_unit_test(test_logits_between_loss_and_backward_change_nothing),
         cmocka_unit_test(test_workspace_without_training_gives_the_same_loss),
