@@ -42,6 +42,12 @@ typedef struct LayerSaved {
     float *gate_up;      // [N, 2F]
 } LayerSaved;
 
+// What is called at a layer: -1 is what comes before the layers, L what comes after them.
+typedef struct LayerHook {
+    void (*call)(void *context, int layer); // NULL: nothing
+    void *context;
+} LayerHook;
+
 typedef struct Workspace {
     int B, T;     // of the next calls
     int placed_B; // the most there is room for
@@ -65,6 +71,8 @@ typedef struct Workspace {
     float *logits;            // [min(N, head_block(V)), V]
     bool fresh_gradients; // loss and backward write gradients (=), without reading what is there
     StepTimes *times;     // borrowed; NULL: nothing is measured
+    LayerHook needs;      // before forward, or the loss, reads the parameters of a layer
+    LayerHook done;       // in backward, after it has made the gradients of a layer final
 } Workspace;
 
 // Places the activations that wait for backward in one arena and the scratch in the other. Called

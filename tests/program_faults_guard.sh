@@ -37,7 +37,7 @@ names_silent() {
     for rank in $ranks; do signal_rank STOP "$rank"; done
     ends_with 1
     [ "$(grep -c '^mha2mla: error: ' silent.log)" -eq 1 ] || die "not one error: $(cat silent.log)"
-    for sentence in 'stalled for 0.04 min in ' ' of step 1' "$@"; do
+    for sentence in 'stalled for 0.04 min in ' ' of step ' "$@"; do
         grep '^mha2mla: error: ' silent.log | grep -qF -- "$sentence" ||
             die "$ranks stopped, no '$sentence': $(grep error: silent.log)"
     done

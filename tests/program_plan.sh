@@ -29,20 +29,40 @@ says() {
 "$mha2mla" plan config.yaml --ranks 4 $rates --efficiency 0.5 --optim.lr=1e-3 >plan
 says 'ranks        4, 1 threads each' 'GFLOP/s, given; the model' 'reach 50 % of it' \
     'messages        1.00 GB/s and 50 us each, given' 'fit          yes: a rank needs' \
-    'assumed: per rank and step' 'communication takes over at 32 ranks'
+    'assumed: per rank and step' 'behind forward and backward' \
+    'strong scaling: 64 sequences per step'
 "$mha2mla" train config.yaml --dry-run >dry
 grep 'activations' dry | grep -qFf - plan || die "other activations: $(cat dry plan)"
 [ ! -e runs ] || die "plan made a run directory"
 
 # The table: up to one sequence per rank, with the micro-batches that allows.
 awk '$1 == "ranks" && $2 == "micro" { on = 1; next }
+    $1 == "weak" { on = 0 }
     on && $1 $2 ~ /^[0-9]+$/ { print $1, $2 }' plan >table
 printf '%s\n' '1 8' '2 8' '4 8' '8 8' '16 4' '32 2' '64 1' | diff - table ||
     die "other rows: $(cat plan)"
 says '128 ranks and more need a train.global_batch above 64'
+sed -n '/^weak scaling: 16 sequences per rank and step$/,/^assumed/p' plan |
+    awk '$1 $2 ~ /^[0-9]+$/ { print $1, $2 }' >table
+for ((n = 1; n <= 1024; n *= 2)); do echo "$n $((16 * n))"; done | diff - table ||
+    die "other rows of weak scaling: $(cat plan)"
+
+# What is exposed: all that is sent, or what is left behind forward and backward.
+exposed() { sed -n 's/.*messages \([^,]*\), exposed \(.*\)$/\1 \2/p' plan; }
+[ "$(exposed | wc -w)" -eq 4 ] || die "no messages in: $(cat plan)"
+[ "$(exposed | awk '{ print $1 == $3 }')" = 0 ] || die "nothing is hidden: $(cat plan)"
+"$mha2mla" plan config.yaml --ranks 4 $rates --efficiency 0.5 --train.overlap=false >plan
+[ "$(exposed | awk '{ print $1 == $3 }')" = 1 ] || die "something is hidden: $(cat plan)"
+says 'communication takes over at 32 ranks' 'overlaps (train.overlap)'
+
+# A measured step stands for what products reach: twice the seconds, half the share.
+"$mha2mla" plan config.yaml --ranks 4 $rates --step-seconds 1 >plan
+says 'of it (--step-seconds)' 'in 1.0 s: products'
+refuses 2 '--step-seconds is 1e-09, but sums' plan config.yaml $rates --step-seconds 1e-9
 
 # Twice the rate of sgemm halves what products take, and nothing else.
 products() { sed -n 's/.*: products \([0-9.]*\) m\{0,1\}s, memory \([^,]*\), messages.*/\1 \2/p' plan; }
+"$mha2mla" plan config.yaml --ranks 4 $rates --efficiency 0.5 >plan
 before=$(products)
 "$mha2mla" plan config.yaml --ranks 4 $rates --gflops 200 --efficiency 0.5 >plan
 printf '%s\n%s\n' "$before" "$(products)" |

@@ -53,6 +53,25 @@ for groups in 8 4; do
         same_table g$groups-n$n g$groups-n1
     done
 done
+
+# The same without overlap. Gradients sent in bfloat16 make a table of their own, also the same for
+# every number of ranks, one included.
+for n in 2 3; do
+    ranks $n $mla --run.name=blocking-n$n --train.overlap=false
+    same_table blocking-n$n g8-n1
+done
+ranks 1 $mla --run.name=bf16-n1 --train.reduce_dtype=bfloat16
+for n in 2 3 4; do
+    ranks $n $mla --run.name=bf16-n$n --train.reduce_dtype=bfloat16 --train.overlap=$([ $n = 3 ] && echo false || echo true)
+    same_table bf16-n$n bf16-n1
+done
+[ "$(state g8-n1 7)" != "$(state bf16-n1 7)" ] || die 'bfloat16 does not show in the bits'
+ranks 2 $mla --run.name=changed --train.steps=4 --optim.decay_start=4
+ranks 2 $mla --run.name=changed --train.reduce_dtype=bfloat16
+grep -q 'train.reduce_dtype was float32, now bfloat16' out || die "a changed dtype: $(cat out)"
+cmp runs/g8-n1/model/model.safetensors runs/blocking-n2/model/model.safetensors ||
+    die 'without overlap: another model'
+
 [ "$(state g8-n1 7)" != "$(state g4-n1 7)" ] || die 'the groups of a sum do not show in its bits'
 
 # Resumed at every step, on another number of ranks each time; what is there of later steps goes.

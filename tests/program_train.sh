@@ -52,6 +52,14 @@ close whole.valid n1.valid 2e-5
 ranks_refuse 2 2 'train.sum_groups is 1, fewer than 2 ranks' $heal --run.name=refused \
     --train.sum_groups=1
 
+# A rank that cannot read its samples is named, while the others exchange gradients with it.
+cp train.h5 damaged.h5
+printf 'damaged' | dd of=damaged.h5 bs=1 seek=$(($(stat -c %s damaged.h5) / 2)) conv=notrunc status=none
+ranks_refuse 3 2 'damaged.h5: /tokens is damaged from ' train config.yaml --run.name=damaged \
+    --data.sources='[{name: stories, shards: [damaged.h5]}]' --train.steps=400 \
+    --optim.decay_steps=0
+grep -q 'error: rank [012] on ' err || die "no rank is named: $(cat err)"
+
 # The exported model is the healed one: its loss over the validation windows is the run's last.
 "$mha2mla" eval runs/n2/model --perplexity valid.h5 --seq-len 64 --max-tokens $((24 * 64)) >eval.txt
 grep -oE 'loss [0-9.]+' eval.txt | cut -d' ' -f2 >eval.loss

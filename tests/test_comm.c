@@ -2,6 +2,7 @@
 // values are computed by each rank alone. Rank 0 prints; a rank that fails makes all of them fail.
 #include "tests/testing.h"
 
+#include "model/half.h"
 #include "train/comm.h"
 
 #include <math.h>
@@ -200,16 +201,19 @@ static float part(int group, int64_t i)
                    pow(10, (double)(i % 9 - 4)));
 }
 
-static float sum_in_order(int n_groups, int64_t i)
+static float sum_in_order(int n_groups, int64_t i, bool as_bf16)
 {
     float sum = 0;
-    for (int group = 0; group < n_groups; group++)
-        sum += part(group, i);
+    for (int group = 0; group < n_groups; group++) {
+        const float own = part(group, i);
+        sum += as_bf16 ? half_bf16_to_f32(half_f32_to_bf16(own)) : own;
+    }
     return sum;
 }
 
 // Sums n_groups buckets in rounds of as many as there are ranks, in place if one round will do.
-static float *sum_groups(float *bucket, float *apart, float *received, int64_t count, int n_groups)
+static float *sum_groups(float *bucket, float *apart, void *buffer, int64_t count, int n_groups,
+                         bool as_bf16)
 {
     int64_t first, own;
     comm_share(count, comm.rank, comm.size, &first, &own);
@@ -218,25 +222,26 @@ static float *sum_groups(float *bucket, float *apart, float *received, int64_t c
         int senders = n_groups - begin < comm.size ? n_groups - begin : comm.size;
         for (int64_t i = 0; i < count; i++) // a rank without a group has other numbers there
             bucket[i] = comm.rank < senders ? part(begin + comm.rank, i) : 1e30f;
-        comm_reduce_scatter(&comm, sum, bucket, count, senders, begin == 0, received);
+        const CommReduce reduce = {sum, bucket, count, senders, begin == 0, as_bf16, buffer};
+        comm_reduce_scatter(&comm, &reduce);
     }
     return sum;
 }
 
-static void check_bucket(int64_t count, int n_groups)
+static void check_bucket(int64_t count, int n_groups, bool as_bf16)
 {
-    int64_t most = comm_received_floats(count, comm.size, comm.size), first, own;
+    int64_t bytes = comm_reduce_bytes(count, comm.size, comm.size, as_bf16), first, own;
     float *bucket = malloc((size_t)(count + 1) * sizeof(float));
     float *apart = malloc((size_t)(count + 1) * sizeof(float));
-    float *received = malloc((size_t)(most + 1) * sizeof(float));
+    unsigned char *buffer = malloc((size_t)bytes + 1);
     assert_non_null(bucket);
     assert_non_null(apart);
-    assert_non_null(received);
-    bucket[count] = received[most] = 7;
-    const float *sum = sum_groups(bucket, apart, received, count, n_groups);
+    assert_non_null(buffer);
+    bucket[count] = buffer[bytes] = 7;
+    const float *sum = sum_groups(bucket, apart, buffer, count, n_groups, as_bf16);
     comm_share(count, comm.rank, comm.size, &first, &own);
     for (int64_t i = 0; i < own; i++)
-        assert_true(sum[i] == sum_in_order(n_groups, first + i));
+        assert_true(sum[i] == sum_in_order(n_groups, first + i, as_bf16));
     // An update of the own share, and the gathering of all.
     for (int64_t i = first; i < first + own; i++)
         bucket[i] = (float)(i + comm.rank * 100000);
@@ -246,8 +251,8 @@ static void check_bucket(int64_t count, int n_groups)
         for (int64_t i = first; i < first + own; i++)
             assert_true(bucket[i] == (float)(i + rank * 100000));
     }
-    assert_true(bucket[count] == 7 && received[most] == 7);
-    free(received);
+    assert_true(bucket[count] == 7 && buffer[bytes] == 7);
+    free(buffer);
     free(apart);
     free(bucket);
 }
@@ -257,14 +262,16 @@ static void test_buckets_are_summed_in_one_order_and_gathered_by_shares(void **s
     (void)state;
     const int64_t counts[] = {0, 1, 3, 1024, 5000, 100003};
     for (int c = 0; c < 6; c++)
-        for (int n_groups = 1; n_groups <= 9; n_groups += 2) // divides by no number of ranks
-            check_bucket(counts[c], n_groups);
+        for (int n_groups = 1; n_groups <= 9; n_groups += 2) { // divides by no number of ranks
+            check_bucket(counts[c], n_groups, false);
+            check_bucket(counts[c], n_groups, true);
+        }
 }
 
 static void test_largest_bucket(void **state)
 {
     (void)state;
-    check_bucket(COMM_LARGEST_BUCKET, 2);
+    check_bucket(COMM_LARGEST_BUCKET, 2, false);
 }
 
 int main(void)

@@ -35,10 +35,14 @@ static void check_cover(const ModelShape *shape)
     for (int i = 0; i < partition.n_buckets; i++) {
         const Bucket *bucket = &partition.buckets[i];
         assert_int_equal(bucket->first, end);
+        const int layer = i == 0 ? -1 : partition.buckets[i - 1].layer;
+        assert_true(bucket->layer == layer || bucket->layer == layer + 1);
         assert_true(bucket->count > 0 && bucket->count <= COMM_LARGEST_BUCKET);
         end += bucket->count;
     }
     assert_int_equal(end, params_count(shape));
+    assert_int_equal(partition.buckets[0].layer, -1);
+    assert_int_equal(partition.buckets[partition.n_buckets - 1].layer, shape->n_layers);
     assert_int_equal(partition.own_count, end); // a rank alone owns everything
     partition_release(&partition);
 }

@@ -53,8 +53,16 @@ static void test_parameters_gradients_moments(void **state)
     assert_int_equal(plan.gradients, 4672);
     // Shares are blocks of 1024, and no bucket has more: rank 0 owns all parameters.
     assert_int_equal(plan.moments, 2 * 4672);
-    // Two ranks' shares of the 496 of a layer; squares of 4 buckets, 2 losses, 2 waits, 7 phases.
-    assert_int_equal(plan.communication, floats(2 * 496) + floats(2 * (4 + 2 + 2 + 7)));
+    // Two ranks' shares of the 496 of a layer; squares of 4 buckets, 2 losses, 2 waits, 8 phases,
+    // who wants to end.
+    const int64_t sums = floats(2 * (4 + 2 + 2 + 8 + 1));
+    assert_int_equal(plan.communication, floats(2 * 496) + sums);
+    config.train.overlap = true; // three at once
+    assert_ok(plan_make(&plan, &config, 2, 1));
+    assert_int_equal(plan.communication, 3 * floats(2 * 496) + sums);
+    config.train.reduce_dtype = REDUCE_BFLOAT16; // what is sent, and what arrives
+    assert_ok(plan_make(&plan, &config, 2, 1));
+    assert_int_equal(plan.communication, 3 * (floats(496 / 2) + floats(2 * 496 / 2)) + sums);
     assert_int_equal(plan.original_model + plan.original_pass + plan.factorization, 0);
     assert_true(plan.process > 1 << 20 && plan.process < INT64_C(1) << 30);
 }
@@ -85,7 +93,7 @@ static void test_activations(void **state)
     assert_int_equal(layer, 2816);
     assert_int_equal(plan.activations,
                      2 * layer + 2 * floats(5 * 2) + floats(N * 8) + floats(N) + pointers);
-    assert_int_equal(plan.communication, floats(2 * (4 + 2 + 1 + 7))); // alone: the sums
+    assert_int_equal(plan.communication, floats(2 * (4 + 2 + 1 + 8 + 1))); // alone: the sums
 }
 
 static void test_scratch(void **state)

@@ -150,6 +150,7 @@ static json_t *manifest_to_json(const Progress *progress, const Model *model,
     set_real(root, "grad_norm", progress->grad_norm);
     set_real(root, "valid_loss", progress->valid_loss);
     json_object_set_new(root, "spikes", spikes_to_json(&progress->spikes));
+    set_text(root, "reduce_dtype", config_reduce_dtype_name(train->reduce_dtype));
     set_text(root, "name", config->run.name);
     set_text(root, "base", config->model.base);
     if (config->model.convert.given)

@@ -18,7 +18,8 @@ typedef struct Question {
     int64_t n_ranks, n_threads;
     double memory_gib; // of a rank; 0: the machine's
     double gflops, memory_gb_s, bandwidth_gb_s, latency_us;
-    double efficiency; // share of sgemm's rate
+    double efficiency;   // share of sgemm's rate
+    double step_seconds; // measured on n_ranks; 0: from sgemm's rate and efficiency
 } Question;
 
 // "1.2 ms", "3.4 s", "0:12:34", "27:01:02"
@@ -125,10 +126,10 @@ static void print_rates(const Rates *rates, const Question *question)
 {
     const char *const measured = "measured", *const given = "given";
     printf("rates of a rank\n");
-    printf("  sgemm      %9.1f GFLOP/s, %s; the model's products reach %.0f %% of it "
-           "(--efficiency)\n",
+    printf("  sgemm      %9.1f GFLOP/s, %s; the model's products reach %.0f %% of it (%s)\n",
            rates->sgemm_flops / 1e9, question->gflops > 0 ? given : measured,
-           100 * question->efficiency);
+           100 * question->efficiency,
+           question->step_seconds > 0 ? "--step-seconds" : "--efficiency");
     printf("  memory     %9.1f GB/s, %s\n", rates->memory_bytes / 1e9,
            question->memory_gb_s > 0 ? given : measured);
     printf("  messages   %9.2f GB/s and %.3g us each, %s\n", rates->network_bytes / 1e9,
@@ -143,12 +144,13 @@ static void print_rates(const Rates *rates, const Question *question)
 
 static void print_times(const Cost *cost, const Config *config)
 {
-    char products[TIME_BYTES], memory[TIME_BYTES], messages[TIME_BYTES], step[TIME_BYTES],
-        steps[TIME_BYTES], validation[TIME_BYTES], original[TIME_BYTES], run[TIME_BYTES];
-    printf("step         %.4g GFLOP in %s: products %s, memory %s, messages %s\n",
+    char products[TIME_BYTES], memory[TIME_BYTES], messages[TIME_BYTES], exposed[TIME_BYTES],
+        step[TIME_BYTES], steps[TIME_BYTES], validation[TIME_BYTES], original[TIME_BYTES],
+        run[TIME_BYTES];
+    printf("step         %.4g GFLOP in %s: products %s, memory %s, messages %s, exposed %s\n",
            cost->step_flops / 1e9, print_time(step, cost->step_s),
            print_time(products, cost->products_s), print_time(memory, cost->memory_s),
-           print_time(messages, cost->messages_s));
+           print_time(messages, cost->messages_s), print_time(exposed, cost->exposed_s));
     printf("run          %s: %d steps %s, validation %s", print_time(run, cost->run_s),
            config->train.steps, print_time(steps, cost->steps_s),
            print_time(validation, cost->validation_s));
@@ -163,7 +165,7 @@ static void print_row(const Plan *plan, const Cost *cost, const Config *config, 
     const double tokens = (double)config->train.global_batch * config->data.seq_len;
     printf("%6d %6d %10s %9.0f %% %9.0f %% %11.4g %8.1fx %12s %10.1f\n", plan->n_ranks,
            config->train.micro_batch, print_time(step, cost->step_s),
-           100 * cost->memory_s / cost->step_s, 100 * cost->messages_s / cost->step_s,
+           100 * cost->memory_s / cost->step_s, 100 * cost->exposed_s / cost->step_s,
            tokens / cost->step_s, first_s / cost->run_s, print_time(run, cost->run_s),
            (double)plan_peak_bytes(plan) / (1 << 20));
 }
@@ -173,8 +175,9 @@ static Status print_table(const Config *config, const Rates *rates, const Questi
 {
     int n_taken_over = 0;
     double first_s = 0;
+    printf("strong scaling: %d sequences per step\n", config->train.global_batch);
     printf("%6s %6s %10s %11s %11s %11s %9s %12s %10s\n", "ranks", "micro", "step", "memory",
-           "messages", "tokens/s", "speed-up", "run", "MiB/rank");
+           "exposed", "tokens/s", "speed-up", "run", "MiB/rank");
     for (int n = 1; n <= MOST_TABLE_RANKS; n *= 2) {
         Plan plan;
         Cost cost;
@@ -189,35 +192,70 @@ static Status print_table(const Config *config, const Rates *rates, const Questi
         TRY(cost_make(&cost, &plan, &own, rates, question->efficiency));
         first_s = n == 1 ? cost.run_s : first_s;
         print_row(&plan, &cost, &own, first_s > 0 ? first_s : 1);
-        if (n_taken_over == 0 && 2 * cost.messages_s > cost.step_s)
+        if (n_taken_over == 0 && 2 * cost.exposed_s > cost.step_s)
             n_taken_over = n;
     }
     if (n_taken_over > 0)
-        printf("communication takes over at %d ranks: more than half of a step is messages\n",
-               n_taken_over);
+        printf(
+            "communication takes over at %d ranks: more than half of a step waits for messages\n",
+            n_taken_over);
     else
         printf("communication stays below half of a step\n");
+    return OK;
+}
+
+// Every rank keeps the work that it has with the ranks asked for.
+static Status print_weak_table(const Config *config, const Rates *rates, const Question *question)
+{
+    const TrainConfig *train = &config->train;
+    const int n_ranks = (int)question->n_ranks;
+    const int micro_batches = train->global_batch / train->micro_batch / n_ranks;
+    const int groups = (train->sum_groups + n_ranks - 1) / n_ranks;
+    double first_rate = 0;
+    printf("weak scaling: %d sequences per rank and step\n", micro_batches * train->micro_batch);
+    printf("%6s %9s %10s %11s %11s %11s %11s\n", "ranks", "batch", "step", "messages", "exposed",
+           "tokens/s", "efficiency");
+    for (int n = 1; n <= MOST_TABLE_RANKS; n *= 2) {
+        Plan plan;
+        Cost cost;
+        char step[TIME_BYTES];
+        Config own = *config;
+        own.train.global_batch = micro_batches * train->micro_batch * n;
+        own.train.sum_groups = (groups < micro_batches ? groups : micro_batches) * n;
+        TRY(plan_make(&plan, &own, n, (int)question->n_threads));
+        TRY(cost_make(&cost, &plan, &own, rates, question->efficiency));
+        const double tokens_per_s =
+            (double)own.train.global_batch * config->data.seq_len / cost.step_s;
+        first_rate = n == 1 ? tokens_per_s : first_rate;
+        printf("%6d %9d %10s %9.0f %% %9.0f %% %11.4g %9.0f %%\n", n, own.train.global_batch,
+               print_time(step, cost.step_s), 100 * cost.messages_s / cost.step_s,
+               100 * cost.exposed_s / cost.step_s, tokens_per_s,
+               100 * tokens_per_s / (n * first_rate));
+    }
     return OK;
 }
 
 static void print_assumptions(const Config *config)
 {
     const TrainConfig *train = &config->train;
-    printf("assumed: per rank and step, a reduce-scatter for each round of micro-batches (%d "
-           "groups, one per\n"
-           "  rank and round; fewer with train.sum_groups) and one all-gather, of all parameters "
-           "in float32,\n"
-           "  (N-1)/N of 4 bytes each; in buckets of a layer of at most 16 MiB, N-1 messages each; "
-           "nothing\n"
-           "  overlaps; every rank has these rates, also where several share a machine. Loading, "
-           "conversion,\n"
-           "  checkpoints and export are not counted.\n",
-           train->sum_groups);
+    printf(
+        "assumed: per rank and step, a reduce-scatter for each round of micro-batches (%d "
+        "groups, one per\n"
+        "  rank and round; fewer with train.sum_groups) in %s and one all-gather of all "
+        "parameters in\n"
+        "  float32, (N-1)/N of them; in buckets of a layer of at most 16 MiB, N-1 messages each; "
+        "%s;\n"
+        "  every rank has these rates, also where several share a machine. Loading, conversion,\n"
+        "  checkpoints and export are not counted.\n",
+        train->sum_groups, train->reduce_dtype == REDUCE_BFLOAT16 ? "bfloat16" : "float32",
+        train->overlap ? "what fits goes\n  behind forward and backward of a micro-batch, but for "
+                         "the embedding's"
+                       : "nothing\n  overlaps (train.overlap)");
 }
 
 // ---- the command -------------------------------------------------------------------------------
 
-static Status answer(const Config *config, const Question *question)
+static Status answer(const Config *config, Question *question)
 {
     Plan plan;
     Cost cost;
@@ -229,17 +267,20 @@ static Status answer(const Config *config, const Question *question)
     TRY(rates_measure(&rates, question->comm));
     if (question->comm->rank != 0)
         return OK;
+    if (question->step_seconds > 0)
+        TRY(cost_efficiency(&question->efficiency, &plan, config, &rates, question->step_seconds));
     TRY(cost_make(&cost, &plan, config, &rates, question->efficiency));
     plan_print(stdout, &plan, config);
     TRY(print_fit(&plan, config, question));
     print_rates(&rates, question);
     print_times(&cost, config);
     TRY(print_table(config, &rates, question, plan.process));
+    TRY(print_weak_table(config, &rates, question));
     print_assumptions(config);
     return OK;
 }
 
-static Status load_and_answer(const Question *question, const char *path, char *const *overrides,
+static Status load_and_answer(Question *question, const char *path, char *const *overrides,
                               int n_overrides)
 {
     Config config;
@@ -265,6 +306,9 @@ static Status parse_and_plan(const Comm *comm, int argc, char **argv)
          .most = 1 << 20},
         {"efficiency", OPTION_REAL, &q.efficiency, "SHARE",
          "of sgemm's rate that the model's products reach", .most = 1},
+        {"step-seconds", OPTION_REAL, &q.step_seconds, "S",
+         "measured for a step without messages, on --ranks (else from sgemm's rate)",
+         .most = 1000000},
         {"gflops", OPTION_REAL, &q.gflops, "RATE", "of a rank's sgemm (else measured)",
          .most = 1000000000},
         {"memory-bandwidth", OPTION_REAL, &q.memory_gb_s, "GB/S", "of a rank (else measured)",

@@ -1,10 +1,12 @@
 #include "train/comm.h"
 
 #include "base/log.h"
+#include "model/half.h"
 #include "train/stall.h"
 
 #include <limits.h>
 #include <mpi.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,9 +26,14 @@ static void must(int code, const char *what)
     MPI_Abort(MPI_COMM_WORLD, FAILED);
 }
 
+// Transfers that were begun and are not done: meanwhile MPI belongs to the thread that asks for
+// them.
+static atomic_int n_under_way;
+
 // A call in which the rank may wait for others, which the watchdog is told.
 #define AWAIT(call, what)                                                                          \
     do {                                                                                           \
+        CHECK(atomic_load(&n_under_way) == 0, "%s: transfers are under way", what);                \
         stall_wait_begin();                                                                        \
         const int await_code_ = (call);                                                            \
         stall_wait_end();                                                                          \
@@ -36,20 +43,18 @@ static void must(int code, const char *what)
 Status comm_start(Comm *out)
 {
     int provided = 0;
-    if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
+    if (MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &provided) != MPI_SUCCESS)
         return fail(FAILED, "MPI does not start; run under mpirun or srun --mpi=pmix");
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
-    Comm comm = {.message_bytes = MESSAGE_BYTES};
+    Comm comm = {.message_bytes = MESSAGE_BYTES, .may_overlap = provided >= MPI_THREAD_SERIALIZED};
     must(MPI_Comm_rank(MPI_COMM_WORLD, &comm.rank), "MPI_Comm_rank");
     must(MPI_Comm_size(MPI_COMM_WORLD, &comm.size), "MPI_Comm_size");
     if (gethostname(comm.host, sizeof comm.host) != 0)
         strcpy(comm.host, "?");
     comm.host[sizeof comm.host - 1] = '\0';
-    comm.counts = malloc((size_t)comm.size * 4 * sizeof(int)); // all four in one block
-    CHECK(comm.counts != NULL, "no memory for %d ranks", comm.size);
-    comm.offsets = comm.counts + comm.size;
-    comm.from_counts = comm.offsets + comm.size;
-    comm.from_offsets = comm.from_counts + comm.size;
+    comm.blocking = malloc(sizeof *comm.blocking);
+    CHECK(comm.blocking != NULL && comm_transfer_create(comm.blocking, &comm) == OK,
+          "no memory for %d ranks", comm.size);
     status_set_rank(comm.rank);
     log_set_quiet(comm.rank != 0);
     *out = comm;
@@ -63,7 +68,8 @@ void comm_stop(Comm *comm, Status status)
     if (status != OK && status != STOPPED)
         log_failure();
     MPI_Finalize();
-    free(comm->counts);
+    comm_transfer_release(comm->blocking);
+    free(comm->blocking);
     *comm = (Comm){0};
 }
 
@@ -206,74 +212,184 @@ void comm_share(int64_t count, int rank, int n_ranks, int64_t *first, int64_t *o
     *own_count = (end < count ? end : count) - *first;
 }
 
-int64_t comm_received_floats(int64_t count, int n_ranks, int n_senders)
+// Of the packed bucket and of what arrives, each.
+static size_t item_bytes(bool as_bf16)
+{
+    return as_bf16 ? sizeof(uint16_t) : sizeof(float);
+}
+
+static int64_t packed_bytes(int64_t count, bool as_bf16)
+{
+    return as_bf16 ? (count * (int64_t)sizeof(uint16_t) + 63) / 64 * 64 : 0;
+}
+
+int64_t comm_reduce_bytes(int64_t count, int n_ranks, int n_senders, bool as_bf16)
 {
     if (n_ranks == 1)
         return 0;
     int64_t first, share;
     comm_share(count, 0, n_ranks, &first, &share); // the largest
-    return share * n_senders;
+    return packed_bytes(count, as_bf16) + share * n_senders * (int64_t)item_bytes(as_bf16);
+}
+
+Status comm_transfer_create(CommTransfer *out, const Comm *comm)
+{
+    const size_t size = (size_t)comm->size;
+    MPI_Request *request = malloc(sizeof *request);
+    int *counts = malloc(size * 4 * sizeof *counts); // all four in one block
+    if (request == NULL || counts == NULL) {
+        free(request);
+        free(counts);
+        return fail(FAILED, "no memory for transfers among %d ranks", comm->size);
+    }
+    *request = MPI_REQUEST_NULL;
+    *out = (CommTransfer){request, counts, counts + size, counts + 2 * size, counts + 3 * size};
+    return OK;
+}
+
+void comm_transfer_release(CommTransfer *transfer)
+{
+    free(transfer->request);
+    free(transfer->counts);
+    *transfer = (CommTransfer){0};
 }
 
 // Counts and displacements of every rank's share of a bucket.
-static void set_shares(const Comm *comm, int64_t count)
+static void set_shares(CommTransfer *transfer, const Comm *comm, int64_t count)
 {
     CHECK(count <= COMM_LARGEST_BUCKET, "bucket of %lld floats", (long long)count);
     for (int rank = 0; rank < comm->size; rank++) {
         int64_t first, own;
         comm_share(count, rank, comm->size, &first, &own);
-        comm->counts[rank] = (int)own;
-        comm->offsets[rank] = (int)first;
+        transfer->counts[rank] = (int)own;
+        transfer->offsets[rank] = (int)first;
     }
 }
 
-// sum = or += rows [n_rows, count], the first row first.
-static void add_rows(float *sum, const float *rows, int64_t count, int n_rows, bool fresh)
+static void wait_for(CommTransfer *transfer, const char *what)
 {
-    enum { BLOCK = 4096 }; // of the sum stays in the first cache while the rows pass by
+    stall_wait_begin();
+    const int code = MPI_Wait(transfer->request, MPI_STATUS_IGNORE);
+    stall_wait_end();
+    must(code, what);
+    atomic_fetch_sub(&n_under_way, 1);
+}
+
+bool comm_transfer_is_done(CommTransfer *transfer)
+{
+    int is_done = 0;
+    must(MPI_Test(transfer->request, &is_done, MPI_STATUS_IGNORE), "transfer");
+    if (is_done)
+        atomic_fetch_sub(&n_under_way, 1);
+    return is_done != 0;
+}
+
+enum { BLOCK = 4096 }; // of a sum stays in the first cache while the rows pass by
+
+static void pack(uint16_t *restrict packed, const float *restrict from, int64_t count)
+{
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < count; i++)
+        packed[i] = half_f32_to_bf16(from[i]);
+}
+
+// sum = or += rows [n_rows, count], the first row first.
+static void add_rows(float *sum, const void *rows, int64_t count, int n_rows, bool fresh,
+                     bool are_bf16)
+{
 #pragma omp parallel for schedule(static)
     for (int64_t begin = 0; begin < count; begin += BLOCK) {
         const int64_t n = count - begin < BLOCK ? count - begin : BLOCK;
         if (fresh)
             memset(sum + begin, 0, (size_t)n * sizeof(float));
         for (int row = 0; row < n_rows; row++) {
-            const float *from = rows + row * count + begin;
-            for (int64_t i = 0; i < n; i++)
-                sum[begin + i] += from[i];
+            const float *floats = (const float *)rows + row * count + begin;
+            const uint16_t *halves = (const uint16_t *)rows + row * count + begin;
+            if (are_bf16)
+                for (int64_t i = 0; i < n; i++)
+                    sum[begin + i] += half_bf16_to_f32(halves[i]);
+            else
+                for (int64_t i = 0; i < n; i++)
+                    sum[begin + i] += floats[i];
         }
     }
 }
 
-// MPI's own reductions choose their order by size and number of ranks. Here every share travels
-// once, as in a reduce-scatter, and is added where it belongs.
-void comm_reduce_scatter(const Comm *comm, float *sum, const float *bucket, int64_t count,
-                         int n_senders, bool fresh, float *received)
+// The one rank's bucket, rounded as if it had travelled. The sum may be the bucket itself.
+static void add_own(const CommReduce *reduce)
 {
-    if (comm->size == 1) {
-        if (sum != bucket)
-            add_rows(sum, bucket, count, 1, fresh);
+    float *sum = reduce->sum;
+    const float *bucket = reduce->bucket;
+    const bool fresh = reduce->fresh;
+    if (sum == bucket && !reduce->as_bf16)
+        return;
+    if (!reduce->as_bf16) {
+        add_rows(sum, bucket, reduce->count, 1, fresh, false);
         return;
     }
-    set_shares(comm, count);
-    const int own = comm->counts[comm->rank];
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < reduce->count; i++)
+        sum[i] = (fresh ? 0.0f : sum[i]) + half_bf16_to_f32(half_f32_to_bf16(bucket[i]));
+}
+
+// MPI's own reductions choose their order by size and number of ranks. Here every share travels
+// once, as in a reduce-scatter, and is added where it belongs.
+void comm_reduce_begin(CommTransfer *transfer, const Comm *comm, const CommReduce *reduce)
+{
+    const bool as_bf16 = reduce->as_bf16;
+    set_shares(transfer, comm, reduce->count);
+    const int own = transfer->counts[comm->rank];
     for (int rank = 0; rank < comm->size; rank++) {
-        comm->from_counts[rank] = rank < n_senders ? own : 0;
-        comm->from_offsets[rank] = rank < n_senders ? rank * own : 0;
-        if (comm->rank >= n_senders)
-            comm->counts[rank] = 0;
+        const bool sends = rank < reduce->n_senders;
+        transfer->from_counts[rank] = sends ? own : 0;
+        transfer->from_offsets[rank] = sends ? rank * own : 0;
+        if (comm->rank >= reduce->n_senders)
+            transfer->counts[rank] = 0;
     }
-    AWAIT(MPI_Alltoallv(bucket, comm->counts, comm->offsets, MPI_FLOAT, received, comm->from_counts,
-                        comm->from_offsets, MPI_FLOAT, MPI_COMM_WORLD),
-          "reduce-scatter");
-    add_rows(sum, received, own, n_senders, fresh);
+    if (as_bf16 && comm->rank < reduce->n_senders)
+        pack(reduce->buffer, reduce->bucket, reduce->count);
+    const void *sent = as_bf16 ? reduce->buffer : (const void *)reduce->bucket;
+    void *received = (char *)reduce->buffer + packed_bytes(reduce->count, as_bf16);
+    const MPI_Datatype type = as_bf16 ? MPI_UINT16_T : MPI_FLOAT;
+    atomic_fetch_add(&n_under_way, 1);
+    must(MPI_Ialltoallv(sent, transfer->counts, transfer->offsets, type, received,
+                        transfer->from_counts, transfer->from_offsets, type, MPI_COMM_WORLD,
+                        transfer->request),
+         "reduce-scatter");
+}
+
+void comm_reduce_end(const Comm *comm, const CommReduce *reduce)
+{
+    int64_t first, own;
+    comm_share(reduce->count, comm->rank, comm->size, &first, &own);
+    const char *received = (char *)reduce->buffer + packed_bytes(reduce->count, reduce->as_bf16);
+    add_rows(reduce->sum, received, own, reduce->n_senders, reduce->fresh, reduce->as_bf16);
+}
+
+void comm_reduce_scatter(const Comm *comm, const CommReduce *reduce)
+{
+    if (comm->size == 1) {
+        add_own(reduce);
+        return;
+    }
+    comm_reduce_begin(comm->blocking, comm, reduce);
+    wait_for(comm->blocking, "reduce-scatter");
+    comm_reduce_end(comm, reduce);
+}
+
+void comm_gather_begin(CommTransfer *transfer, const Comm *comm, float *bucket, int64_t count)
+{
+    set_shares(transfer, comm, count);
+    atomic_fetch_add(&n_under_way, 1);
+    must(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, bucket, transfer->counts,
+                         transfer->offsets, MPI_FLOAT, MPI_COMM_WORLD, transfer->request),
+         "all-gather");
 }
 
 void comm_all_gather(const Comm *comm, float *bucket, int64_t count)
 {
     if (comm->size == 1)
         return;
-    set_shares(comm, count);
-    AWAIT(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, bucket, comm->counts, comm->offsets,
-                         MPI_FLOAT, MPI_COMM_WORLD),
-          "all-gather");
+    comm_gather_begin(comm->blocking, comm, bucket, count);
+    wait_for(comm->blocking, "all-gather");
 }

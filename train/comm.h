@@ -22,8 +22,8 @@ typedef struct Comm {
     int rank, size;
     char host[COMM_HOST_BYTES];
     int64_t message_bytes; // the most handed to MPI at once, whose counts are ints; tests lower it
-    int *counts, *offsets; // owned [size]: the ranks' shares of a bucket, or what is sent of it
-    int *from_counts, *from_offsets; // owned [size]: what arrives
+    bool may_overlap;      // MPI may be called from another thread than the one that started it
+    struct CommTransfer *blocking; // owned: of the calls that wait
 } Comm;
 
 // Starts MPI (alone or under mpirun or srun), names the rank for CHECK, silences all logs but rank
@@ -64,21 +64,47 @@ void comm_receive(const Comm *comm, void *bytes, int64_t size_bytes, int from);
 // set.
 int comm_sender(const Comm *comm, bool wait);
 
-// Adds the buckets of ranks 0..n_senders-1, in this order, to the rank's own share of the sum:
-// `sum` is that share alone. With `fresh`, sum is set to the buckets' sum instead and may lie in
-// the bucket, at the share's place. Float by float the same additions are done for any number of
-// ranks, so that rounds of fewer senders add up to the same bits. `received` has
-// comm_received_floats().
-void comm_reduce_scatter(const Comm *comm, float *sum, // [own share]
-                         const float *bucket,          // [count]
-                         int64_t count, int n_senders, bool fresh, float *received);
-int64_t comm_received_floats(int64_t count, int n_ranks, int n_senders);
+// A bucket whose sum over ranks is wanted, each rank for its own share: those of ranks
+// 0..n_senders-1 are added, in this order. Float by float the same additions are done for any
+// number of ranks, so that rounds of fewer senders add up to the same bits.
+typedef struct CommReduce {
+    float *sum;          // [own share] alone; may lie in the bucket, at the share's place, if fresh
+    const float *bucket; // [count]
+    int64_t count;
+    int n_senders;
+    bool fresh;   // sum is set, not added to
+    bool as_bf16; // every bucket is rounded to bfloat16, also the own one; added up in float32
+    void *buffer; // comm_reduce_bytes(), of nobody else until the end
+} CommReduce;
+
+int64_t comm_reduce_bytes(int64_t count, int n_ranks, int n_senders, bool as_bf16);
+void comm_reduce_scatter(const Comm *comm, const CommReduce *reduce);
 
 // All-gather of one bucket: every rank's own share to all.
 void comm_all_gather(const Comm *comm, float *bucket, // [count]
                      int64_t count);
 
-// Largest bucket of the two above, in floats: 16 MiB are enough to keep the network busy and little
+// The same two without waiting. Several may be under way, begun in the same order on all ranks;
+// until all are done nothing else in this header that is collective may be called.
+typedef struct CommTransfer {
+    void *request;                   // owned: MPI's handle
+    int *counts, *offsets;           // owned [size]: the ranks' shares, or what is sent of them
+    int *from_counts, *from_offsets; // owned [size]: what arrives
+} CommTransfer;
+
+Status comm_transfer_create(CommTransfer *out, const Comm *comm); // not collective
+void comm_transfer_release(CommTransfer *transfer);
+
+void comm_reduce_begin(CommTransfer *transfer, const Comm *comm, const CommReduce *reduce);
+void comm_gather_begin(CommTransfer *transfer, const Comm *comm, float *bucket, int64_t count);
+
+// Whether what was begun is done; asking is what makes it go on.
+bool comm_transfer_is_done(CommTransfer *transfer);
+
+// Adds what has arrived, once that is done. Not collective.
+void comm_reduce_end(const Comm *comm, const CommReduce *reduce);
+
+// Largest bucket of all these, in floats: 16 MiB are enough to keep the network busy and little
 // beside a model.
 enum { COMM_LARGEST_BUCKET = 1 << 22 };
 

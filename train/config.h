@@ -80,6 +80,9 @@ typedef struct OptimConfig {
 
 typedef enum Recompute { RECOMPUTE_NONE, RECOMPUTE_ATTENTION, RECOMPUTE_LAYER } Recompute;
 
+// Of gradients on their way to the rank that adds them up.
+typedef enum ReduceDtype { REDUCE_FLOAT32, REDUCE_BFLOAT16 } ReduceDtype;
+
 typedef struct TrainConfig {
     int steps;
     double fraction;     // the budget as the file gives it; 0 once `steps` follows from it
@@ -89,6 +92,8 @@ typedef struct TrainConfig {
     double skip_spikes;  // train/guard.h; 0: off
     int spike_window;    // steps
     Recompute recompute; // in backward, instead of keeping it
+    bool overlap;        // of exchanges with computing (train/exchange.h)
+    ReduceDtype reduce_dtype;
 } TrainConfig;
 
 typedef enum SaveFailure { SAVE_FAILURE_CONTINUE, SAVE_FAILURE_STOP } SaveFailure;
@@ -130,6 +135,8 @@ int config_take_overrides(char **overrides, int most, int *argc, char **argv);
 
 // Writes all keys with their values; reading it gives the same config.
 Status config_write(const Config *config, const char *path);
+
+const char *config_reduce_dtype_name(ReduceDtype dtype); // "float32", "bfloat16"; static text
 
 // Prints a config with every key: meaning, unit, default and bounds as comments.
 void config_print_reference(FILE *out);

@@ -14,6 +14,8 @@ static const char *const recompute_names[] = {[RECOMPUTE_NONE] = "none",
                                               [RECOMPUTE_ATTENTION] = "attention",
                                               [RECOMPUTE_LAYER] = "layer",
                                               NULL};
+static const char *const reduce_names[] = {
+    [REDUCE_FLOAT32] = "float32", [REDUCE_BFLOAT16] = "bfloat16", NULL};
 static const char *const svd_names[] = {[SVD_JOINT] = "joint", [SVD_SPLIT] = "split", NULL};
 
 static const char *const save_failure_names[] = {
@@ -157,6 +159,10 @@ const Key config_keys[] = {
     {"train.sum_groups", KEY_INT, IN(train.sum_groups), .is_off = true,
      .derived = "one for each micro-batch", .example = "32", RANGE(1, 1048576), .unit = "groups",
      .help = "of micro-batches, each reduced at once; as many ranks give the same bits"},
+    {"train.overlap", KEY_BOOL, IN(train.overlap), .standard = "true",
+     .help = "whether ranks exchange gradients and parameters while they compute; the same bits"},
+    {"train.reduce_dtype", KEY_NAME, IN(train.reduce_dtype), .standard = "float32",
+     .names = reduce_names, .help = "numbers that gradients are sent as; sums are float32"},
     {"train.skip_spikes", KEY_REAL, IN(train.skip_spikes), .standard = "0", RANGE(0, 1e9),
      .help = "no update if the gradient's norm is above so many times its mean; 0: off"},
     {"train.spike_window", KEY_INT, IN(train.spike_window), .standard = "100", RANGE(1, INT_MAX),
@@ -181,6 +187,11 @@ const Key config_keys[] = {
      .help = "whether TensorBoard's event files are written beside metrics.jsonl"},
 };
 const int n_config_keys = sizeof config_keys / sizeof *config_keys;
+
+const char *config_reduce_dtype_name(ReduceDtype dtype)
+{
+    return reduce_names[dtype];
+}
 
 const char *key_name_in(const Key *key, const char *block)
 {

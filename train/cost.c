@@ -1,8 +1,9 @@
 #include "train/cost.h"
 
-#include "model/params.h"
 #include "train/partition.h"
 #include "train/turns.h"
+
+#include <math.h>
 
 // Micro-batches one after another: in each round the largest group counts.
 static int64_t serial_micro_batches(const Turns *turns)
@@ -20,23 +21,50 @@ static int64_t serial_micro_batches(const Turns *turns)
     return n;
 }
 
-static double memory_bytes(const Partition *partition, const Turns *turns, int64_t n_params)
+static double memory_bytes(const Partition *partition, const Turns *turns)
 {
-    enum { CLEAR = 1, ADD = 2, SQUARE = 1, ADAMW = 7 }; // floats read and written for each
-    const double own = (double)partition->own_count, whole = (double)n_params;
+    enum { ADD = 2, SQUARE = 1, ADAMW = 7 }; // floats read and written for each
+    const double own = (double)partition->own_count;
     double floats = own * (SQUARE + ADAMW);
     for (int round = 0; round < turns->n_rounds; round++)
-        floats += whole * CLEAR + own * (ADD + turns_senders(turns, round));
+        floats += own * (ADD + turns_senders(turns, round));
     return floats * sizeof(float);
 }
 
-static double messages_seconds(const Partition *partition, const Turns *turns, int64_t n_params,
-                               const Rates *rates)
+// A collective over some of the buckets.
+static double transfer_seconds(double n_params, int n_buckets, double param_bytes,
+                               const Turns *turns, const Rates *rates)
 {
-    const double N = turns->n_ranks, collectives = turns->n_rounds + 1.0;
-    const double bytes = (N - 1) / N * (double)n_params * sizeof(float);
-    return collectives *
-           (bytes / rates->network_bytes + partition->n_buckets * (N - 1) * rates->latency_s);
+    const double N = turns->n_ranks;
+    return (N - 1) / N * n_params * param_bytes / rates->network_bytes +
+           n_buckets * (N - 1) * rates->latency_s;
+}
+
+// Each rank's messages of a step, and what of them products do not hide.
+static void add_messages(Cost *cost, const Partition *partition, const Turns *turns,
+                         const TrainConfig *train, const Rates *rates, double micro_batch_s)
+{
+    const double forward_s = micro_batch_s / 3, backward_s = micro_batch_s - forward_s;
+    const double sent_bytes = train->reduce_dtype == REDUCE_BFLOAT16 ? 2 : 4;
+    double params[2] = {0}; // of the embedding, of all that follows
+    int buckets[2] = {0};
+    for (int i = 0; i < partition->n_buckets; i++) {
+        const int follows = partition->buckets[i].layer >= 0;
+        params[follows] += (double)partition->buckets[i].count;
+        buckets[follows]++;
+    }
+    double reduce_s[2], gather_s[2];
+    for (int i = 0; i < 2; i++) {
+        reduce_s[i] = transfer_seconds(params[i], buckets[i], sent_bytes, turns, rates);
+        gather_s[i] = transfer_seconds(params[i], buckets[i], sizeof(float), turns, rates);
+    }
+    const double rounds = turns->n_rounds;
+    cost->messages_s = rounds * (reduce_s[0] + reduce_s[1]) + gather_s[0] + gather_s[1];
+    const double left_s = reduce_s[0] + fmax(0, reduce_s[1] - backward_s); // after a round
+    cost->exposed_s = (rounds - 1) * fmax(0, left_s - forward_s) + left_s + gather_s[0] +
+                      fmax(0, gather_s[1] - forward_s);
+    if (!train->overlap)
+        cost->exposed_s = cost->messages_s;
 }
 
 static double validation_passes(const Config *config)
@@ -67,15 +95,15 @@ Status cost_make(Cost *out, const Plan *plan, const Config *config, const Rates 
     TRY(partition_create(&partition, &plan->shape, plan->n_ranks, 0)); // the largest share
     const Turns turns =
         turns_make(train->global_batch / train->micro_batch, train->sum_groups, plan->n_ranks);
-    const int64_t n_params = params_count(&plan->shape);
     Cost cost = {.step_flops = sequence_flops * train->global_batch};
     cost.products_s =
         (double)serial_micro_batches(&turns) * train->micro_batch * sequence_flops / flops_per_s;
-    cost.memory_s = memory_bytes(&partition, &turns, n_params) / rates->memory_bytes;
+    cost.memory_s = memory_bytes(&partition, &turns) / rates->memory_bytes;
     if (plan->n_ranks > 1)
-        cost.messages_s = messages_seconds(&partition, &turns, n_params, rates);
+        add_messages(&cost, &partition, &turns, train, rates,
+                     train->micro_batch * sequence_flops / flops_per_s);
     partition_release(&partition);
-    cost.step_s = cost.products_s + cost.memory_s + cost.messages_s;
+    cost.step_s = cost.products_s + cost.memory_s + cost.exposed_s;
     cost.steps_s = cost.step_s * train->steps;
     cost.validation_s = forward_seconds(&plan->shape, plan, T,
                                         validation_passes(config) * valid_sequences, flops_per_s);
@@ -85,5 +113,19 @@ Status cost_make(Cost *out, const Plan *plan, const Config *config, const Rates 
             valid_sequences + (plan_calibrates(config) ? convert->samples : 0), flops_per_s);
     cost.run_s = cost.steps_s + cost.validation_s + cost.original_s;
     *out = cost;
+    return OK;
+}
+
+Status cost_efficiency(double *out, const Plan *plan, const Config *config, const Rates *rates,
+                       double compute_s)
+{
+    Cost cost;
+    TRY(cost_make(&cost, plan, config, rates, 1));
+    if (compute_s <= cost.memory_s)
+        return fail(BAD_INPUT,
+                    "--step-seconds is %g, but sums and AdamW alone take %.3g s at %.3g "
+                    "GB/s; give --memory-bandwidth, or the seconds of %d ranks",
+                    compute_s, cost.memory_s, rates->memory_bytes / 1e9, plan->n_ranks);
+    *out = cost.products_s / (compute_s - cost.memory_s);
     return OK;
 }

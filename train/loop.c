@@ -1,8 +1,16 @@
-// A rank sums the gradients of a group of micro-batches in one flat vector; at the end of a round
-// each bucket of it goes, share by share, to the rank that owns the share, which adds the groups in
-// their order (train/turns.h). Losses of micro-batches and squares of blocks of the gradient meet
-// in a vector in which every rank fills its own places, so their sums do not depend on the number
-// of ranks either. Then each rank updates its shares and the shares are gathered.
+// A rank sums the gradients of a group of micro-batches in one flat vector; each bucket of it goes,
+// share by share, to the rank that owns the share, which adds the groups in their order
+// (train/turns.h). Losses of micro-batches and squares of blocks of the gradient meet in a vector
+// in which every rank fills its own places, so their sums do not depend on the number of ranks
+// either. Then each rank updates its shares and the shares are gathered.
+//
+// With train.overlap a bucket goes as soon as the last backward of the round has made it final,
+// from the last layer to the first and the embedding, and the round's last ones go behind the first
+// forward of the next round; updated parameters come behind the next step's forward, in the order
+// in which it reads them. What stays exposed is the embedding: if it is the head, too, its gradient
+// is final last, and its parameters are needed first. While anything is on its way this thread does
+// not talk to the other ranks, so they do not agree after each step: who wants to end the run says
+// so in the sums of the next one.
 #include "train/loop.h"
 
 #include "base/log.h"
@@ -72,13 +80,19 @@ static Status batch(Trainer *t, int step, int m)
     return OK;
 }
 
+// Of the layers.
+static void forward(Trainer *t, int step)
+{
+    enter(t, PHASE_FORWARD, step);
+    transformer_forward(&t->memory.ws, t->model, t->batch->inputs, NULL);
+}
+
 // Leaves the loss among the step's sums and the gradient at the head for backward.
-static void forward(Trainer *t, int step, int m)
+static void loss(Trainer *t, int step, int m)
 {
     TrainerMemory *mem = &t->memory;
     float scale = 1.0f / (float)trainer_step_tokens(t);
     enter(t, PHASE_FORWARD, step);
-    transformer_forward(&mem->ws, t->model, t->batch->inputs, NULL);
     mem->sums[partition_n_blocks(&t->partition) + m] =
         transformer_loss(&mem->ws, t->model, t->batch->targets, scale, &t->grads);
 }
@@ -89,21 +103,6 @@ static void backward(Trainer *t, int step)
     transformer_backward(&t->memory.ws, t->model, t->batch->inputs, &t->grads);
 }
 
-// Batch, forward and backward of this rank's group; the gradients of its micro-batches add up.
-static Status accumulate(Trainer *t, int step, int round)
-{
-    int first, count;
-    turns_group(&t->turns, round, t->comm->rank, &first, &count);
-    enter(t, PHASE_BACKWARD, step); // whose sum begins
-    memset(t->memory.flat_grads, 0, (size_t)t->grads.count * sizeof(float));
-    for (int m = first; m < first + count; m++) {
-        TRY(batch(t, step, m));
-        forward(t, step, m);
-        backward(t, step);
-    }
-    return OK;
-}
-
 // This rank's share of the step's gradient in a bucket.
 static float *own_sum(const Trainer *t, const Bucket *bucket)
 {
@@ -112,15 +111,98 @@ static float *own_sum(const Trainer *t, const Bucket *bucket)
                                  : mem->flat_grads + bucket->own_first;
 }
 
-// Adds the round's groups to the sums, each rank for its shares.
-static void reduce(Trainer *t, int round)
+// Asks for the round's sums of the buckets from this layer on that were not asked for yet, from the
+// last one down: the order in which backward makes them final.
+static void reduce_from(void *context, int layer)
 {
-    for (int i = 0; i < t->partition.n_buckets; i++) {
-        const Bucket *bucket = &t->partition.buckets[i];
-        comm_reduce_scatter(t->comm, own_sum(t, bucket), t->memory.flat_grads + bucket->first,
-                            bucket->count, turns_senders(&t->turns, round), round == 0,
-                            t->memory.received);
+    Trainer *t = context;
+    while (t->n_kept > 0 && t->partition.buckets[t->n_kept - 1].layer >= layer) {
+        const Bucket *bucket = &t->partition.buckets[--t->n_kept];
+        const CommReduce reduce = {.sum = own_sum(t, bucket),
+                                   .bucket = t->memory.flat_grads + bucket->first,
+                                   .count = bucket->count,
+                                   .n_senders = turns_senders(&t->turns, t->round),
+                                   .fresh = t->round == 0,
+                                   .as_bf16 = t->config->train.reduce_dtype == REDUCE_BFLOAT16};
+        exchange_reduce(t->exchange, &reduce);
     }
+}
+
+// Waits until the updated parameters of a layer are here.
+static void await_layer(void *context, int layer)
+{
+    Trainer *t = context;
+    int n = 0;
+    while (n < t->partition.n_buckets && t->partition.buckets[n].layer <= layer)
+        n++;
+    const int64_t last = t->first_gather + n - 1;
+    if (t->first_gather < 0 || exchange_is_done(t->exchange, last))
+        return;
+    enter(t, PHASE_GATHER, t->progress.step + 1);
+    exchange_wait(t->exchange, last);
+    enter(t, PHASE_FORWARD, t->progress.step + 1);
+}
+
+// The forward of the group's first micro-batch, which needs no gradients.
+static Status begin_group(Trainer *t, int step)
+{
+    int first, count;
+    turns_group(&t->turns, t->round, t->comm->rank, &first, &count);
+    if (count == 0)
+        return OK;
+    TRY(batch(t, step, first));
+    forward(t, step);
+    return OK;
+}
+
+// The rest of it and of the group: the gradients of its micro-batches add up.
+static Status end_group(Trainer *t, int step)
+{
+    Workspace *ws = &t->memory.ws;
+    int first, count;
+    turns_group(&t->turns, t->round, t->comm->rank, &first, &count);
+    for (int m = first; m < first + count; m++) {
+        if (m > first) {
+            TRY(batch(t, step, m));
+            forward(t, step);
+        }
+        ws->fresh_gradients = m == first; // the sum begins
+        loss(t, step, m);
+        if (m == first + count - 1 && exchange_overlaps(t->exchange))
+            ws->done = (LayerHook){reduce_from, t};
+        backward(t, step);
+        ws->done = (LayerHook){0};
+    }
+    return OK;
+}
+
+// The sums of a round are there, on all ranks or none.
+static Status settle_round(Trainer *t, int step, Status own)
+{
+    enter(t, PHASE_REDUCE, step);
+    exchange_wait_all(t->exchange);
+    TRY(comm_agree(t->comm, own));
+    enter(t, PHASE_SAVE, step);
+    return saver_poll(&t->saver);
+}
+
+// Adds up the gradients of a step. A rank in trouble computes no more, but takes part until all
+// know.
+static Status accumulate(Trainer *t, int step)
+{
+    Status own = OK;
+    for (t->round = 0; t->round < t->turns.n_rounds; t->round++) {
+        if (own == OK)
+            own = begin_group(t, step);
+        if (t->round > 0)
+            TRY(settle_round(t, step, own)); // of the round before
+        t->n_kept = t->partition.n_buckets;
+        if (own == OK)
+            own = end_group(t, step);
+        enter(t, PHASE_REDUCE, step);
+        reduce_from(t, -1);
+    }
+    return settle_round(t, step, own);
 }
 
 static double sum_up(const double *values, int64_t count)
@@ -131,8 +213,8 @@ static double sum_up(const double *values, int64_t count)
     return sum;
 }
 
-// After the last round: the step's mean loss and global norm, the longest wait for data and the
-// mean time of the phases, on all ranks alike.
+// After the last round: the step's mean loss and global norm, the longest wait for data, the mean
+// time of the phases, and whether a rank wants to end the run, on all ranks alike.
 static void measure(Trainer *t, StepReport *report)
 {
     double *squares = t->memory.sums;
@@ -148,11 +230,14 @@ static void measure(Trainer *t, StepReport *report)
     double *phases = waits + t->comm->size;
     waits[t->comm->rank] = report->data_wait_s;
     phases_take(&t->phases, phases);
+    double *enders = phases + N_PHASES;
+    *enders = t->metrics_status != OK || stop_requested();
     comm_sum_doubles(t->comm, t->memory.sums, trainer_n_sums(&t->partition, &t->turns));
     for (int rank = 0; rank < t->comm->size; rank++)
         report->data_wait_s = fmax(report->data_wait_s, waits[rank]);
     for (int i = 0; i < N_PHASES; i++)
         report->phase_s[i] = phases[i] / t->comm->size;
+    t->wants_end = *enders > 0;
     report->grad_norm = sqrt(sum_up(squares, n_squares));
     report->loss =
         sum_up(squares + n_squares, t->turns.n_micro_batches) / (double)trainer_step_tokens(t);
@@ -165,13 +250,14 @@ static Status trace_own(Trainer *t, int step, double *traced)
     const int n = t->turns.n_micro_batches;
     double *squares = t->memory.sums;
     TRY(feed(t, step));
+    t->memory.ws.fresh_gradients = true;
     for (int round = 0; round < t->turns.n_rounds; round++) {
         int first, count;
         turns_group(&t->turns, round, t->comm->rank, &first, &count);
         for (int m = first; m < first + count; m++) {
-            memset(t->memory.flat_grads, 0, (size_t)t->grads.count * sizeof(float));
             TRY(batch(t, step, m));
-            forward(t, step, m);
+            forward(t, step);
+            loss(t, step, m);
             backward(t, step);
             traced[m] = squares[partition_n_blocks(&t->partition) + m] /
                         (double)(t->memory.batch.B * t->memory.batch.T);
@@ -240,6 +326,8 @@ static Status guard(Trainer *t, StepReport *report)
                              report->grad_norm, train->skip_spikes, train->spike_window);
 }
 
+// Updates this rank's shares and asks for those of the others, in the order in which the next
+// forward reads them.
 static void update(Trainer *t, const StepReport *report)
 {
     const OptimConfig *optim = &t->config->optim;
@@ -251,8 +339,48 @@ static void update(Trainer *t, const StepReport *report)
         adamw_update(params + bucket->own_first, t->memory.m + bucket->moments_first,
                      t->memory.v + bucket->moments_first, own_sum(t, bucket), bucket->own_count,
                      &optim->adamw, report->lr, scale, n_updates);
+        if (!exchange_overlaps(t->exchange))
+            continue;
+        const int64_t ticket = exchange_gather(t->exchange, params + bucket->first, bucket->count);
+        t->first_gather = i == 0 ? ticket : t->first_gather;
     }
-    partition_gather(&t->partition, t->comm, t->model->params.flat);
+    if (exchange_overlaps(t->exchange))
+        return;
+    enter(t, PHASE_GATHER, report->step);
+    partition_gather(&t->partition, t->comm, params);
+    enter(t, PHASE_UPDATE, report->step);
+}
+
+static bool checkpoint_is_due(const Trainer *t)
+{
+    const int step = t->progress.step, every = t->config->checkpoint.every;
+    if (t->saver.saved_step == step)
+        return false;
+    if (step == 0) // a conversion may have taken long
+        return every > 0 && t->config->model.convert.given && t->config->train.steps > 0;
+    return step == t->config->train.steps || (every > 0 && step % every == 0);
+}
+
+static bool phases_are_due(const Trainer *t)
+{
+    const int every = t->config->log.phases;
+    return every > 0 && t->progress.step % every == 0;
+}
+
+// After a step the ranks agree whether to go on, unless parameters are still on their way, no rank
+// wants to end and nothing that they have to do together comes next.
+static Status agree_to_go_on(Trainer *t)
+{
+    const int step = t->progress.step;
+    if (exchange_overlaps(t->exchange) && !t->wants_end && !validation_is_due(t) &&
+        !checkpoint_is_due(t) && !phases_are_due(t) && step < t->config->train.steps)
+        return OK;
+    enter(t, PHASE_GATHER, step);
+    exchange_wait_all(t->exchange);
+    enter(t, PHASE_UPDATE, step);
+    return comm_agree(t->comm, t->metrics_status != OK
+                                   ? fail(t->metrics_status, "%s", t->metrics_text)
+                                   : stop_check());
 }
 
 // STOPPED after a whole step, too, if a stop is asked for.
@@ -266,14 +394,7 @@ static Status train_step(Trainer *t, int step)
         .lr = schedule_lr(&t->config->optim.schedule, step),
     };
     memset(mem->sums, 0, (size_t)trainer_n_sums(&t->partition, &t->turns) * sizeof(double));
-    for (int round = 0; round < t->turns.n_rounds; round++) {
-        Status status = accumulate(t, step, round);
-        enter(t, PHASE_REDUCE, step);
-        TRY(comm_agree(t->comm, status));
-        reduce(t, round);
-        enter(t, PHASE_SAVE, step);
-        TRY(saver_poll(&t->saver));
-    }
+    TRY(accumulate(t, step));
     enter(t, PHASE_REDUCE, step);
     report.data_wait_s = prefetch_wait_s(t->prefetch) - waited_s;
     measure(t, &report);
@@ -290,8 +411,12 @@ static Status train_step(Trainer *t, int step)
     report.valid_step = t->progress.valid_step;
     report.n_skipped = t->progress.spikes.n_skipped;
     report.step_s = log_seconds() - start_s;
-    Status status = metrics_step(t->context.metrics, &report);
-    return comm_agree(t->comm, status == OK ? stop_check() : status);
+    const Status status = metrics_step(t->context.metrics, &report);
+    if (status != OK && t->metrics_status == OK) {
+        t->metrics_status = status;
+        snprintf(t->metrics_text, sizeof t->metrics_text, "%s", fail_text());
+    }
+    return agree_to_go_on(t);
 }
 
 static Status save(Trainer *t)
@@ -320,25 +445,14 @@ static Status save_and_stop(Trainer *t)
     return fail(STOPPED, "%s", cause);
 }
 
-static bool checkpoint_is_due(const Trainer *t)
-{
-    const int step = t->progress.step, every = t->config->checkpoint.every;
-    if (t->saver.saved_step == step)
-        return false;
-    if (step == 0) // a conversion may have taken long
-        return every > 0 && t->config->model.convert.given && t->config->train.steps > 0;
-    return step == t->config->train.steps || (every > 0 && step % every == 0);
-}
-
 // What follows a step: measuring, saving and telling where the time went, where they are due.
 static Status settle(Trainer *t)
 {
-    const int every = t->config->log.phases;
     if (validation_is_due(t))
         TRY(validate(t));
     if (checkpoint_is_due(t))
         TRY(save(t));
-    if (every > 0 && t->progress.step % every == 0)
+    if (phases_are_due(t))
         phases_report(&t->phases, t->comm, t->progress.step);
     return OK;
 }
@@ -380,6 +494,8 @@ static Status run_steps(Trainer *t)
 Status loop_run(Trainer *t)
 {
     phases_start(&t->phases, t->progress.step);
+    if (exchange_overlaps(t->exchange))
+        t->memory.ws.needs = (LayerHook){await_layer, t};
     const Status status = run_steps(t);
     phases_leave(&t->phases);
     if (status == OK || status == STOPPED)

@@ -5,11 +5,13 @@
 #include <stdlib.h>
 
 // Appends [first, end), in pieces of at most COMM_LARGEST_BUCKET.
-static void append_range(Partition *partition, int64_t first, int64_t end, int n_ranks, int rank)
+static void append_range(Partition *partition, int layer, int64_t first, int64_t end, int n_ranks,
+                         int rank)
 {
     while (first < end) {
         int64_t left = end - first;
         Bucket *bucket = &partition->buckets[partition->n_buckets++];
+        bucket->layer = layer;
         bucket->first = first;
         bucket->count = left < COMM_LARGEST_BUCKET ? left : COMM_LARGEST_BUCKET;
         comm_share(bucket->count, rank, n_ranks, &bucket->own_first, &bucket->own_count);
@@ -31,11 +33,11 @@ Status partition_create(Partition *out, const ModelShape *shape, int n_ranks, in
     for (int layer = 0; layer < shape->n_layers; layer++) {
         int64_t first, count;
         params_layer_range(shape, layer, &first, &count);
-        append_range(&partition, end, first, n_ranks, rank);
-        append_range(&partition, first, first + count, n_ranks, rank);
+        append_range(&partition, -1, end, first, n_ranks, rank);
+        append_range(&partition, layer, first, first + count, n_ranks, rank);
         end = first + count;
     }
-    append_range(&partition, end, total, n_ranks, rank);
+    append_range(&partition, shape->n_layers, end, total, n_ranks, rank);
     CHECK(partition.n_buckets <= most, "%d buckets", partition.n_buckets);
     *out = partition;
     return OK;

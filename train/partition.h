@@ -20,10 +20,11 @@ typedef struct Bucket {
     int64_t first, count;         // range in the flat vector
     int64_t own_first, own_count; // this rank's share, also in the flat vector
     int64_t moments_first;        // where the share's moments lie in this rank's vectors
+    int layer;                    // -1: before the layers; their number: after them
 } Bucket;
 
 typedef struct Partition {
-    Bucket *buckets; // owned
+    Bucket *buckets; // owned, in the order of the flat vector
     int n_buckets;
     int64_t own_count; // length of this rank's moment vectors
 } Partition;

@@ -5,13 +5,9 @@
 #include <string.h>
 
 static const char *const names[N_PHASES] = {
-    [PHASE_DATA] = "data",
-    [PHASE_FORWARD] = "forward",
-    [PHASE_BACKWARD] = "backward",
-    [PHASE_REDUCE] = "reduce",
-    [PHASE_UPDATE] = "update",
-    [PHASE_SAVE] = "save",
-    [PHASE_VALIDATION] = "validation",
+    [PHASE_DATA] = "data",     [PHASE_FORWARD] = "forward",       [PHASE_BACKWARD] = "backward",
+    [PHASE_REDUCE] = "reduce", [PHASE_UPDATE] = "update",         [PHASE_GATHER] = "gather",
+    [PHASE_SAVE] = "save",     [PHASE_VALIDATION] = "validation",
 };
 
 const char *phases_name(Phase phase)

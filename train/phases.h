@@ -8,6 +8,7 @@
 //     phases_report(&phases, &comm, step);    // collective: a table over all ranks, on rank 0
 //     phases_report_all(&phases, &comm, step);
 //
+// What is exchanged while a rank computes counts as computing; reduce and gather are what is left.
 // Waiting for other ranks counts as the phase that waits: a rank that is slow in forward shows as
 // the others' reduce.
 #ifndef MHA2MLA_TRAIN_PHASES_H
@@ -18,10 +19,11 @@
 typedef enum Phase {
     PHASE_DATA,
     PHASE_FORWARD,
-    PHASE_BACKWARD, // and clearing the gradients
-    PHASE_REDUCE,   // agreeing, reduce-scatter, global norm and loss
-    PHASE_UPDATE,   // AdamW, gathering the parameters, reporting the step
-    PHASE_SAVE,     // what the training waits for checkpoints
+    PHASE_BACKWARD,
+    PHASE_REDUCE, // waiting for the sums over ranks, agreeing, global norm and loss
+    PHASE_UPDATE, // AdamW, reporting the step
+    PHASE_GATHER, // waiting for parameters that other ranks have updated
+    PHASE_SAVE,   // what the training waits for checkpoints
     PHASE_VALIDATION,
     N_PHASES
 } Phase;

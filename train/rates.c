@@ -4,15 +4,18 @@
 #include "base/log.h"
 
 #include <cblas.h>
+#include <stdlib.h>
 
 enum {
     SGEMM_SIZE = 1024,
     TRIAD_FLOATS = 8 << 20, // 32 MiB each: beyond the caches
-    N_PING_PONGS = 300,
+    N_PING_PONGS = 100,
+    N_PIECES = 9,
 };
 
-static const double SHARE_S = 0.15; // how long each rate is measured at least
-static const double SGEMM_S = 0.5;  // if it is the only one
+typedef enum Measured { SGEMM, TRIAD, GATHER, PING_PONG, N_CALLS } Measured;
+
+static const double PIECE_S = 0.05; // of each rate, at least
 
 typedef struct Probe {
     Arena arena;
@@ -77,68 +80,95 @@ static void ping_pongs(const Probe *probe, const Comm *comm)
     }
 }
 
-// Seconds of one call on the slowest rank; the first warms caches and connections. All ranks make
-// the same number of calls, whatever their clocks say.
-static double time_call(void (*call)(const Probe *, const Comm *), const Probe *probe,
-                        const Comm *comm, double least_s)
+// Seconds of one call on the slowest rank. All ranks make the same number of calls, whatever their
+// clocks say.
+typedef void Call(const Probe *probe, const Comm *comm);
+
+static double time_piece(Call *call, const Probe *probe, const Comm *comm)
 {
-    double seconds[2];
-    call(probe, comm);
+    double seconds;
     int n_calls = 0;
     const double start_s = log_seconds();
     do {
         call(probe, comm);
         n_calls++;
-        seconds[0] = seconds[1] = log_seconds() - start_s;
-        comm_max_doubles(comm, seconds, 1);
-    } while (seconds[0] < least_s);
-    seconds[1] /= n_calls;
-    comm_max_doubles(comm, seconds, 2);
-    return seconds[1];
+        seconds = log_seconds() - start_s;
+        comm_max_doubles(comm, &seconds, 1);
+    } while (seconds < PIECE_S);
+    return seconds / n_calls;
 }
 
-static void measure_network(Rates *rates, const Probe *probe, const Comm *comm)
+static int compare(const void *a, const void *b)
 {
-    if (comm->size == 1) {
-        rates->is_network_assumed = rates->network_bytes == 0 || rates->latency_s == 0;
-        rates->network_bytes = rates->network_bytes == 0 ? 12.5e9 : rates->network_bytes;
-        rates->latency_s = rates->latency_s == 0 ? 10e-6 : rates->latency_s;
-        return;
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+// Of each call that is not NULL: the first warms caches and connections.
+static void time_calls(double *seconds, Call *const *calls, int n_calls, const Probe *probe,
+                       const Comm *comm)
+{
+    double pieces[N_CALLS][N_PIECES];
+    for (int piece = -1; piece < N_PIECES; piece++)
+        for (int c = 0; c < n_calls; c++) {
+            if (calls[c] == NULL)
+                continue;
+            if (piece < 0)
+                calls[c](probe, comm);
+            else
+                pieces[c][piece] = time_piece(calls[c], probe, comm);
+        }
+    for (int c = 0; c < n_calls; c++) {
+        if (calls[c] == NULL)
+            continue;
+        qsort(pieces[c], N_PIECES, sizeof pieces[c][0], compare);
+        seconds[c] = pieces[c][N_PIECES / 2];
     }
-    if (rates->latency_s == 0)
-        rates->latency_s = time_call(ping_pongs, probe, comm, SHARE_S) / (2 * N_PING_PONGS);
-    if (rates->network_bytes > 0)
-        return;
-    const double bytes = (double)COMM_LARGEST_BUCKET * sizeof(float);
-    rates->network_bytes =
-        bytes * (comm->size - 1) / comm->size / time_call(gather, probe, comm, SHARE_S);
 }
 
-static double measure_sgemm(const Probe *probe, const Comm *comm, double least_s)
+static double product_flops(void)
 {
-    const double n = SGEMM_SIZE;
-    return 2 * n * n * n / time_call(product, probe, comm, least_s);
+    return 2.0 * SGEMM_SIZE * SGEMM_SIZE * SGEMM_SIZE;
 }
 
 Status rates_measure(Rates *rates, const Comm *comm)
 {
     Probe probe;
+    double seconds[N_CALLS];
+    const bool has_network = comm->size > 1;
+    Call *const calls[N_CALLS] = {
+        [SGEMM] = rates->sgemm_flops == 0 ? product : NULL,
+        [TRIAD] = rates->memory_bytes == 0 ? triad : NULL,
+        [GATHER] = has_network && rates->network_bytes == 0 ? gather : NULL,
+        [PING_PONG] = has_network && rates->latency_s == 0 ? ping_pongs : NULL,
+    };
     TRY(start(&probe, TRIAD_FLOATS, comm));
-    const double triad_bytes = 3.0 * TRIAD_FLOATS * sizeof(float);
-    if (rates->sgemm_flops == 0)
-        rates->sgemm_flops = measure_sgemm(&probe, comm, SHARE_S);
-    if (rates->memory_bytes == 0)
-        rates->memory_bytes = triad_bytes / time_call(triad, &probe, comm, SHARE_S);
-    measure_network(rates, &probe, comm);
+    time_calls(seconds, calls, N_CALLS, &probe, comm);
     arena_release(&probe.arena);
+    if (calls[SGEMM] != NULL)
+        rates->sgemm_flops = product_flops() / seconds[SGEMM];
+    if (calls[TRIAD] != NULL)
+        rates->memory_bytes = 3.0 * TRIAD_FLOATS * sizeof(float) / seconds[TRIAD];
+    if (calls[GATHER] != NULL)
+        rates->network_bytes = (double)COMM_LARGEST_BUCKET * sizeof(float) * (comm->size - 1) /
+                               comm->size / seconds[GATHER];
+    if (calls[PING_PONG] != NULL)
+        rates->latency_s = seconds[PING_PONG] / (2 * N_PING_PONGS);
+    rates->is_network_assumed =
+        !has_network && (rates->network_bytes == 0 || rates->latency_s == 0);
+    rates->network_bytes = rates->network_bytes == 0 ? 12.5e9 : rates->network_bytes;
+    rates->latency_s = rates->latency_s == 0 ? 10e-6 : rates->latency_s;
     return OK;
 }
 
 Status rates_measure_sgemm(double *flops, const Comm *comm)
 {
     Probe probe;
+    double seconds;
+    Call *const calls[] = {product};
     TRY(start(&probe, SGEMM_SIZE * SGEMM_SIZE, comm));
-    *flops = measure_sgemm(&probe, comm, SGEMM_S);
+    time_calls(&seconds, calls, 1, &probe, comm);
     arena_release(&probe.arena);
+    *flops = product_flops() / seconds;
     return OK;
 }

@@ -1,5 +1,6 @@
-// What this machine does per second, measured on all ranks at once in about half a second: what
-// `mha2mla plan` computes times from.
+// What this machine does per second, measured on all ranks at once in about two seconds: what
+// `mha2mla plan` computes times from. Each rate is the median of pieces, all rates in turn, so that
+// neither a burst of other work nor the first second of a fast clock decides.
 //
 //     Rates rates = {0};
 //     TRY(rates_measure(&rates, &comm));   // collective

@@ -149,6 +149,16 @@ static void note_number(const Checkpoint *checkpoint, const char *key, int now)
                  key, (long long)saved, now);
 }
 
+// Checkpoints that do not say it are from before there was a choice.
+static void note_reduce_dtype(const Checkpoint *checkpoint, const char *now)
+{
+    const char *saved = json_string_value(json_object_get(checkpoint->manifest, "reduce_dtype"));
+    if (strcmp(saved != NULL ? saved : config_reduce_dtype_name(REDUCE_FLOAT32), now) != 0)
+        log_warn("train.reduce_dtype was %.20s, now %s: from here on the run differs from an "
+                 "uninterrupted one by rounding",
+                 saved != NULL ? saved : config_reduce_dtype_name(REDUCE_FLOAT32), now);
+}
+
 Status resume_check(const Checkpoint *checkpoint, const Config *config, const ModelShape *shape)
 {
     const TrainConfig *train = &config->train;
@@ -163,5 +173,6 @@ Status resume_check(const Checkpoint *checkpoint, const Config *config, const Mo
     note_base(checkpoint, config->model.base);
     note_number(checkpoint, "micro_batch", train->micro_batch);
     note_number(checkpoint, "sum_groups", train->sum_groups);
+    note_reduce_dtype(checkpoint, config_reduce_dtype_name(train->reduce_dtype));
     return OK;
 }

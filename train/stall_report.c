@@ -81,10 +81,15 @@ Status stall_read(StallRank *out, const char *dir, int rank)
 
 void stall_remove(const char *dir, int rank)
 {
-    char path[PATH_BYTES];
-    for (int asks = 0; asks <= 1; asks++)
-        if (file_of(path, dir, rank, asks != 0) == OK)
-            unlink(path);
+    char path[PATH_BYTES], temporary[PATH_BYTES];
+    for (int asks = 0; asks <= 1; asks++) {
+        if (file_of(path, dir, rank, asks != 0) != OK)
+            continue;
+        unlink(path);
+        // Of a rank that was killed while it wrote.
+        if (snprintf(temporary, sizeof temporary, "%s.tmp", path) < PATH_BYTES)
+            unlink(temporary);
+    }
 }
 
 bool stall_is_asked(const char *dir, int rank)

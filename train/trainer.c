@@ -3,15 +3,16 @@
 #include <math.h>
 #include <omp.h>
 
-static int64_t most_received(const Partition *partition, const Turns *turns)
+// What the largest bucket needs.
+static int64_t most_buffer_bytes(const Partition *partition, const Turns *turns, bool as_bf16)
 {
     int64_t most = 0;
     for (int i = 0; i < partition->n_buckets; i++) {
-        int64_t n = comm_received_floats(partition->buckets[i].count, turns->n_ranks,
-                                         turns_senders(turns, 0));
+        int64_t n = comm_reduce_bytes(partition->buckets[i].count, turns->n_ranks,
+                                      turns_senders(turns, 0), as_bf16);
         most = n > most ? n : most;
     }
-    return most;
+    return (most + 63) / 64 * 64;
 }
 
 void trainer_place(TrainerMemory *memory, const ModelShape *shape, const Partition *partition,
@@ -31,7 +32,11 @@ void trainer_place(TrainerMemory *memory, const ModelShape *shape, const Partiti
                       keeps[config->train.recompute]);
     batch_place(&memory->batch, &memory->scratch, B, T);
     prefetch_place(&memory->ahead, &memory->scratch, B, T);
-    memory->received = arena_floats(&memory->communication, most_received(partition, turns));
+    memory->buffer_bytes =
+        most_buffer_bytes(partition, turns, config->train.reduce_dtype == REDUCE_BFLOAT16);
+    memory->buffers = arena_place(&memory->communication,
+                                  exchange_n_buffers(turns->n_ranks, config->train.overlap),
+                                  (size_t)memory->buffer_bytes);
     memory->sums =
         arena_place(&memory->communication, trainer_n_sums(partition, turns), sizeof(double));
 }
@@ -80,6 +85,8 @@ static Status start_own(Trainer *t, const Checkpoint *resumed)
         turns_make(train->global_batch / train->micro_batch, train->sum_groups, t->comm->size);
     TRY(allocate_memory(&t->memory, shape, &t->partition, &t->turns, t->config));
     TRY(params_place(&t->grads, shape, t->memory.flat_grads));
+    TRY(exchange_start(&t->exchange, t->comm, t->memory.buffers, t->memory.buffer_bytes,
+                       train->overlap));
     TRY(open_data(t));
     if (resumed == NULL)
         return OK;
@@ -97,6 +104,7 @@ Status trainer_start(Trainer *out, const TrainerContext *context, Model *model,
         .config = context->config,
         .comm = context->comm,
         .model = model,
+        .first_gather = -1,
         .progress = {.loss = NAN, .grad_norm = NAN, .valid_loss = NAN, .valid_step = -1},
     };
     Status status = comm_agree(out->comm, start_own(out, resumed));
@@ -120,6 +128,7 @@ Status trainer_start(Trainer *out, const TrainerContext *context, Model *model,
 
 void trainer_release(Trainer *t)
 {
+    exchange_stop(t->exchange);
     saver_close(&t->saver);
     validation_close(&t->validation);
     prefetch_stop(t->prefetch);
@@ -137,7 +146,7 @@ void trainer_release(Trainer *t)
 
 int64_t trainer_n_sums(const Partition *partition, const Turns *turns)
 {
-    return partition_n_blocks(partition) + turns->n_micro_batches + turns->n_ranks + N_PHASES;
+    return partition_n_blocks(partition) + turns->n_micro_batches + turns->n_ranks + N_PHASES + 1;
 }
 
 int64_t trainer_step_tokens(const Trainer *t)

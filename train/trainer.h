@@ -14,6 +14,7 @@
 #include "model/transformer.h"
 #include "train/comm.h"
 #include "train/config.h"
+#include "train/exchange.h"
 #include "train/metrics.h"
 #include "train/partition.h"
 #include "train/phases.h"
@@ -27,8 +28,9 @@ typedef struct TrainerMemory {
     float *flat_grads; // [params_count] of a group of micro-batches
     float *own_sums;   // [partition.own_count] of the step; NULL: in flat_grads, of one round
     float *m, *v;      // [partition.own_count]
-    float *received;   // [of the largest bucket]
-    double *sums;      // [trainer_n_sums()]
+    void *buffers;     // [exchange_n_buffers()][buffer_bytes]
+    int64_t buffer_bytes;
+    double *sums; // [trainer_n_sums()]
     Workspace ws;
     Batch batch; // of validation
     PrefetchMemory ahead;
@@ -60,6 +62,13 @@ typedef struct Trainer {
     Saver saver;
     Progress progress;
     Phases phases;
+    Exchange *exchange;
+    int round;  // of the step at hand
+    int n_kept; // buckets, the first ones, whose sums over this round are not asked for yet
+    int64_t first_gather;  // the exchange's ticket of the first updated bucket; -1: all are here
+    bool wants_end;        // a rank, says this step's sums
+    Status metrics_status; // what ends the run once the ranks agree on it, and its text
+    char metrics_text[1024];
 } Trainer;
 
 // Places everything with measuring arenas, or with allocated ones.
@@ -74,7 +83,7 @@ Status trainer_start(Trainer *out, const TrainerContext *context, Model *model,
 void trainer_release(Trainer *trainer);
 
 // What a step sums over ranks: squares of the partition's blocks, losses of the micro-batches,
-// waits for data of the ranks, seconds of the phases.
+// waits for data of the ranks, seconds of the phases, ranks that want to end the run.
 int64_t trainer_n_sums(const Partition *partition, const Turns *turns);
 
 int64_t trainer_step_tokens(const Trainer *trainer); // of a global batch

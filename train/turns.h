@@ -6,7 +6,7 @@
 //     for (int round = 0; round < turns.n_rounds; round++) {
 //         turns_group(&turns, round, comm.rank, &first, &count);     // micro-batches
 //         ... add up the gradients of these, from 0
-//         comm_reduce_scatter(..., turns_senders(&turns, round), round == 0, ...);
+//         exchange_reduce(...);    // of turns_senders(&turns, round), the first ranks
 //     }
 //
 // The gradient of a step is ((g_0 + g_1) + g_2) + ..., g_i the sum over group i, also in order: one
