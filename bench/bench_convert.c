@@ -156,7 +156,7 @@ static Status read_files(const char *dir, bool forget, char *buffer, int64_t *n_
 
 static Status time_load(const char *dir, bool is_cold, int rounds, char *buffer)
 {
-    double read_s[MOST_ROUNDS], load_s[MOST_ROUNDS];
+    double read_s[MOST_ROUNDS], load_s[MOST_ROUNDS], cpu_s[MOST_ROUNDS];
     int64_t n_bytes = 0, unused;
     for (int i = 0; i < rounds; i++) {
         Model model;
@@ -168,14 +168,16 @@ static Status time_load(const char *dir, bool is_cold, int rounds, char *buffer)
         if (is_cold)
             TRY(read_files(dir, true, buffer, &unused));
         start_s = clock_s(CLOCK_MONOTONIC);
+        double start_cpu_s = clock_s(CLOCK_PROCESS_CPUTIME_ID);
         TRY(hf_load(&model, dir));
         load_s[i] = clock_s(CLOCK_MONOTONIC) - start_s;
+        cpu_s[i] = clock_s(CLOCK_PROCESS_CPUTIME_ID) - start_cpu_s;
         model_release(&model);
     }
     double read = median(read_s, rounds), load = median(load_s, rounds);
-    printf("%s: reading %.0f MB %.3f s (%.2f GB/s), loading %.3f s (%.2f GB/s)\n",
+    printf("%s: reading %.0f MB %.3f s (%.2f GB/s), loading %.3f s (%.2f GB/s), %.3f s of it CPU\n",
            is_cold ? "cold" : "warm", 1e-6 * (double)n_bytes, read, 1e-9 * (double)n_bytes / read,
-           load, 1e-9 * (double)n_bytes / load);
+           load, 1e-9 * (double)n_bytes / load, median(cpu_s, rounds));
     return OK;
 }
 
