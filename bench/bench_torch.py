@@ -1,19 +1,25 @@
-"""The step of bench_step in PyTorch: forward, backward, AdamW of the same shape with random weights.
+"""The step of bench_step in PyTorch: forward, backward, clipping and AdamW of the same shape with
+random weights; under torchrun with gradients averaged over the processes by DistributedDataParallel
+(gloo).
 
-    OMP_NUM_THREADS=1 python3 bench/bench_torch.py smollm-135m 2048 mla 3 [--layers N] [--compile]
+    OMP_NUM_THREADS=1 python3 bench/bench_torch.py smollm-135m 2048 mla 3 --compile
+    OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 bench/bench_torch.py smollm-135m 2048 mla 3
+    OMP_NUM_THREADS=1 python3 bench/bench_torch.py smollm-135m 2048 mla 9 --choose-adamw
 
-fp32, scaled_dot_product_attention (causal, grouped heads), fused AdamW, OMP_NUM_THREADS threads.
-One thread is timed by CPU time, several by the wall clock, as bench_step does. Prints one line with
-the median step; with --compile the model goes through torch.compile first.
+fp32, scaled_dot_product_attention (causal, grouped heads), OMP_NUM_THREADS threads per process,
+each with a sequence of its own. Prints one line with the median step, the tokens/s of all processes
+and the sum of their peaks; with --choose-adamw which of PyTorch's two fast AdamW is the faster here.
 """
 
 import argparse
 import os
 import resource
 import statistics
+import sys
 import time
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
@@ -110,39 +116,95 @@ class Model(nn.Module):
         return F.cross_entropy(self.head(self.norm(x)).flatten(0, 1), targets.flatten())
 
 
+def make_adamw(parameters, kind):
+    return torch.optim.AdamW(
+        parameters, lr=1e-4, betas=(0.9, 0.95), weight_decay=0, fused=kind == "fused", foreach=kind == "foreach"
+    )
+
+
+def choose_adamw(model, rounds):
+    """Seconds of an update by each, in alternation."""
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 1e-3)
+    kinds = {kind: (make_adamw(model.parameters(), kind), []) for kind in ("fused", "foreach")}
+    for _ in range(rounds + 1):
+        for optimizer, seconds in kinds.values():
+            start = time.perf_counter()
+            optimizer.step()
+            seconds.append(time.perf_counter() - start)
+    medians = {kind: statistics.median(seconds[1:]) for kind, (_, seconds) in kinds.items()}
+    print(", ".join(f"{kind} {median:.3f} s" for kind, median in medians.items()), end=": ")
+    print(min(medians, key=medians.get))
+
+
+def check_memory(model, args, processes):
+    """Ends in one line where even parameters, gradients, moments and logits would not fit."""
+    numbers = 4 * sum(p.numel() for p in model.parameters()) + 3 * args.T * SHAPES[args.shape][6]
+    needed = 4 * numbers * processes
+    with open("/proc/meminfo") as file:
+        available = next(int(line.split()[1]) for line in file if line.startswith("MemAvailable:")) << 10
+    if needed > available:
+        sys.exit(
+            f"bench_torch: error: {args.shape} T {args.T} needs more than {needed / 2**30:.1f} GiB in {processes} "
+            f"processes, {available / 2**30:.1f} GiB are available"
+        )
+
+
+def time_steps(model, optimizer, parameters, inputs, targets, rounds, clock):
+    seconds = []
+    for _ in range(rounds + 1):  # the first touches the memory, and compiles
+        start = clock()
+        model(inputs, targets).backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(clock() - start)
+    return statistics.median(seconds[1:])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("T", type=int)
     parser.add_argument("attention", choices=("mha", "mla"))
     parser.add_argument("rounds", type=int)
-    parser.add_argument("--layers", type=int, default=0, help="fewer than the model has")
+    parser.add_argument("--layers", type=int, default=0, help="replaces the model's number")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--adamw", choices=("fused", "foreach"), default="fused")
+    parser.add_argument("--choose-adamw", action="store_true")
+    parser.add_argument("--clock", choices=("cpu", "wall"), default="wall")
     args = parser.parse_args()
     n_threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
+    processes, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     torch.set_num_threads(n_threads)
     torch.manual_seed(1)
-    clock = time.process_time if n_threads == 1 else time.perf_counter
     shape = SHAPES[args.shape]
     model = Model(shape, args.T, args.attention == "mla", args.layers)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0, fused=True
-    )
-    step_model = torch.compile(model) if args.compile else model
+    if args.choose_adamw:
+        choose_adamw(model, args.rounds)
+        return
+    check_memory(model, args, processes)
+    parameters = list(model.parameters())
+    if processes > 1:
+        dist.init_process_group("gloo")
+        model = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+    optimizer = make_adamw(parameters, args.adamw)
+    torch.manual_seed(2 + rank)
     inputs, targets = torch.randint(0, shape[6], (2, 1, args.T))
-    seconds = []
-    for _ in range(args.rounds + 1):  # the first touches the memory, and compiles
-        start = clock()
-        step_model(inputs, targets).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=False)
-        seconds.append(clock() - start)
-    step = statistics.median(seconds[1:])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
-    print(
-        f"torch {torch.__version__} {'compiled' if args.compile else 'eager'}, {n_threads} "
-        f"threads: step {step:.3f} s, {args.T / step:.1f} tokens/s, peak {peak:.2f} GiB"
-    )
+    clock = time.process_time if args.clock == "cpu" else time.perf_counter
+    step_model = torch.compile(model) if args.compile else model
+    step = time_steps(step_model, optimizer, parameters, inputs, targets, args.rounds, clock)
+    figures = torch.tensor([step / processes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)])
+    if processes > 1:
+        dist.all_reduce(figures)
+        dist.destroy_process_group()
+    step, peak = figures.tolist()
+    if rank == 0:
+        print(
+            f"torch {torch.__version__} {'compiled' if args.compile else 'eager'}, {processes} processes x "
+            f"{n_threads} threads, {args.adamw} AdamW: step {step:.3f} s, {processes * args.T / step:.1f} tokens/s, "
+            f"peak {peak:.2f} GiB"
+        )
 
 
 if __name__ == "__main__":

@@ -43,8 +43,8 @@ typedef struct Plan {
     int m, n, k;
     bool add;
     const TileKernel *kernel;
-    int k_block, columns, rows; // of an item; k_block: of b at once
-    int n_row_chunks, n_items;
+    int k_block, columns; // of b at once
+    int item_rows, item_columns, n_row_items, n_items;
 } Plan;
 
 static int min_int(int a, int b)
@@ -79,11 +79,12 @@ static void cut(Plan *x, int n_threads)
     int most = packed_b_floats() / x->k_block / width * width;
     most = most < width ? width : most;
     x->columns = round_up(divide_up(x->n, divide_up(x->n, most)), width);
-    const int n_columns = divide_up(x->n, x->columns);
-    const int wanted = n_threads == 1 ? 1 : divide_up(4 * n_threads, n_columns);
-    x->rows = round_up(divide_up(x->m, wanted), CHUNK_ROWS);
-    x->n_row_chunks = divide_up(x->m, x->rows);
-    x->n_items = n_columns * x->n_row_chunks;
+    x->item_columns = n_threads == 1 ? x->n : x->columns;
+    const int n_column_items = divide_up(x->n, x->item_columns);
+    const int n_wanted = n_threads == 1 ? 1 : divide_up(4 * n_threads, n_column_items);
+    x->item_rows = round_up(divide_up(x->m, n_wanted), CHUNK_ROWS);
+    x->n_row_items = divide_up(x->m, x->item_rows);
+    x->n_items = n_column_items * x->n_row_items;
 }
 
 typedef float Vector8 __attribute__((vector_size(32), aligned(4), may_alias));
@@ -244,16 +245,24 @@ static void run_rows(const Plan *x, Buffer *buffer, int p0, int k, int i0, int m
     }
 }
 
+// All rows of an item past one block of b.
+static void run_block(const Plan *x, Buffer *buffer, int p0, int j0, int n, int row, int end_row)
+{
+    const int k = min_int(x->k_block, x->k - p0);
+    pack_b(buffer->b, x, p0, k, j0, n);
+    for (int i0 = row; i0 < end_row; i0 += CHUNK_ROWS)
+        run_rows(x, buffer, p0, k, i0, min_int(CHUNK_ROWS, end_row - i0), j0, n);
+}
+
 static void run_item(const Plan *x, Buffer *buffer, int item)
 {
-    const int j0 = item / x->n_row_chunks * x->columns, n = min_int(x->columns, x->n - j0);
-    const int first = item % x->n_row_chunks * x->rows, end = min_int(first + x->rows, x->m);
-    for (int p0 = 0; p0 < x->k; p0 += x->k_block) {
-        const int k = min_int(x->k_block, x->k - p0);
-        pack_b(buffer->b, x, p0, k, j0, n);
-        for (int i0 = first; i0 < end; i0 += CHUNK_ROWS)
-            run_rows(x, buffer, p0, k, i0, min_int(CHUNK_ROWS, end - i0), j0, n);
-    }
+    const int row = item % x->n_row_items * x->item_rows,
+              end_row = min_int(row + x->item_rows, x->m);
+    const int column = item / x->n_row_items * x->item_columns,
+              end_column = min_int(column + x->item_columns, x->n);
+    for (int p0 = 0; p0 < x->k; p0 += x->k_block)
+        for (int j0 = column; j0 < end_column; j0 += x->columns)
+            run_block(x, buffer, p0, j0, min_int(x->columns, end_column - j0), row, end_row);
 }
 
 // On AVX2 OpenBLAS is a little faster (0.93 on the same machine, bench_gemm).

@@ -1,0 +1,195 @@
+#include "bench/step_table.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+// Median over the rounds of the double at `offset` in a StepRound.
+static double median(const StepRound *rounds, int n_rounds, size_t offset)
+{
+    double values[STEP_MOST_ROUNDS];
+    for (int i = 0; i < n_rounds; i++)
+        memcpy(&values[i], (const char *)&rounds[i] + offset, sizeof(double));
+    qsort(values, (size_t)n_rounds, sizeof(double), compare_doubles);
+    return n_rounds % 2 == 1 ? values[n_rounds / 2]
+                             : (values[n_rounds / 2 - 1] + values[n_rounds / 2]) / 2;
+}
+
+static double stage_s(const StepRound *rounds, int n_rounds, StepStage stage)
+{
+    return median(rounds, n_rounds, offsetof(StepRound, stages_s) + (size_t)stage * sizeof(double));
+}
+
+static double sgemm_flops(const StepSetting *setting, const StepRound *rounds)
+{
+    const double size = setting->sgemm_size;
+    return 2 * size * size * size / median(rounds, setting->n_rounds, offsetof(StepRound, sgemm_s));
+}
+
+// Forward's FLOP of one part; backward's are twice as many.
+static double forward_flops(const ModelShape *s, int T, StepPart part)
+{
+    double D = s->d_model, Q = shape_dim(s, DIM_Q), KV = shape_dim(s, DIM_KV), L = s->n_layers;
+    double tokens = 2.0 * T;
+    switch (part) {
+    case STEP_INPUT:
+        return tokens * L * D *
+               (Q +
+                (shape_is_mla(s) ? shape_dim(s, DIM_K_ROPE) + shape_dim(s, DIM_LATENT) : 2 * KV));
+    case STEP_UP:
+        return shape_is_mla(s)
+                   ? tokens * L * shape_dim(s, DIM_LATENT_1) * (shape_dim(s, DIM_K_NOPE) + KV)
+                   : 0;
+    case STEP_ATTENTION:
+        return tokens * L * Q * (T + 1.0);
+    case STEP_OUTPUT:
+        return tokens * L * Q * D;
+    case STEP_FFN:
+        return tokens * L * 3 * D * s->d_ffn;
+    case STEP_HEAD:
+        return tokens * D * s->vocab_size;
+    default:
+        return 0;
+    }
+}
+
+typedef struct Row {
+    const char *name;
+    double flops, seconds;
+} Row;
+
+static void print_row(const Row *row, double step_s, double rate)
+{
+    printf("%-24s %9.2f %9.3f %7.1f%%", row->name, row->flops / 1e9, row->seconds,
+           100 * row->seconds / step_s);
+    if (row->flops > 0)
+        printf(" %9.3f\n", row->flops / row->seconds / rate);
+    else
+        printf(" %9s\n", "-");
+}
+
+static const char *const part_names[N_STEP_PARTS][2] = {
+    [STEP_EMBEDDING] = {"embedding", "embedding back"},
+    [STEP_NORM] = {"rmsnorm, residual", "rmsnorm back"},
+    [STEP_INPUT] = {"q | k | v", "q | k | v back"},
+    [STEP_UP] = {"up_k | up_v", "up_k | up_v back"},
+    [STEP_ROPE] = {"rope, sorting", "rope, sorting back"},
+    [STEP_ATTENTION] = {"attention", "attention back"},
+    [STEP_OUTPUT] = {"o", "o back"},
+    [STEP_FFN] = {"gate | up, down", "gate | up, down back"},
+    [STEP_SWIGLU] = {"swiglu", "swiglu back"},
+    [STEP_HEAD] = {"head + loss, both ways", ""},
+};
+
+static const char *const stage_names[N_STAGES] = {
+    [STAGE_REDUCE] = "reduce",
+    [STAGE_CLIP] = "norm for clipping",
+    [STAGE_ADAMW] = "AdamW",
+    [STAGE_GATHER] = "gather",
+};
+
+// The row of a part; false if the shape does not have it.
+static bool part_row(Row *row, const StepSetting *setting, const StepRound *rounds, StepPart part,
+                     StepDirection direction)
+{
+    const ModelShape *shape = &setting->shape;
+    size_t offset = offsetof(StepRound, parts_s) + (size_t)(2 * part + direction) * sizeof(double);
+    double factor = part == STEP_HEAD ? 3 : direction == STEP_BACKWARD ? 2 : 1;
+    *row = (Row){
+        .name = part_names[part][direction],
+        .flops = factor * forward_flops(shape, setting->T, part),
+        .seconds = median(rounds, setting->n_rounds, offset),
+    };
+    if (part == STEP_INPUT && shape_is_mla(shape))
+        row->name = direction == STEP_FORWARD ? "q | k_r | down_kv" : "q | k_r | down_kv back";
+    return row->seconds > 0;
+}
+
+// Returns the FLOP of all parts.
+static double print_parts(const StepSetting *setting, const StepRound *rounds, double step_s,
+                          double rate)
+{
+    double counted = 0;
+    for (int i = 0; i < 2 * N_STEP_PARTS; i++) {
+        Row row;
+        StepDirection direction = i < N_STEP_PARTS ? STEP_FORWARD : STEP_BACKWARD;
+        if (!part_row(&row, setting, rounds, (StepPart)(i % N_STEP_PARTS), direction))
+            continue;
+        counted += row.flops;
+        print_row(&row, step_s, rate);
+    }
+    return counted;
+}
+
+static void print_stages(const StepSetting *setting, const StepRound *rounds, double step_s,
+                         double rate)
+{
+    for (int stage = 0; stage < N_STAGES; stage++) {
+        if (setting->n_ranks == 1 && (stage == STAGE_REDUCE || stage == STAGE_GATHER))
+            continue;
+        Row row = {stage_names[stage], 0, stage_s(rounds, setting->n_rounds, (StepStage)stage)};
+        print_row(&row, step_s, rate);
+    }
+    if (setting->n_ranks == 1)
+        return;
+    Row waits = {"waiting for other ranks", 0,
+                 median(rounds, setting->n_rounds, offsetof(StepRound, waits_s))};
+    print_row(&waits, step_s, rate);
+}
+
+static void print_whole(const StepSetting *setting, const char *name, double flops, double seconds,
+                        double rate)
+{
+    printf("%-24s %9.3f s %9.1f tokens/s %9.1f GFLOP/s %7.3f of sgemm\n", name, seconds,
+           setting->n_ranks * setting->T / seconds, setting->n_ranks * flops / seconds / 1e9,
+           flops / seconds / rate);
+}
+
+void step_table_print(const StepSetting *setting, const StepRound *rounds)
+{
+    const int n = setting->n_rounds;
+    const double rate = sgemm_flops(setting, rounds), GiB = 1 << 30;
+    const double flops = shape_train_flops(&setting->shape, setting->T);
+    const double step_s = median(rounds, n, offsetof(StepRound, step_s));
+    printf("%-24s %9s %9s %8s %9s\n", "part", "GFLOP", "s", "of step", "of sgemm");
+    const double counted = print_parts(setting, rounds, step_s, rate);
+    print_stages(setting, rounds, step_s, rate);
+    CHECK(counted > 0.9999 * flops && counted < 1.0001 * flops, "parts have %g FLOP, the step %g",
+          counted, flops);
+    print_whole(setting, "forward", flops / 3, median(rounds, n, offsetof(StepRound, forward_s)),
+                rate);
+    print_whole(setting, "forward + backward", flops,
+                median(rounds, n, offsetof(StepRound, passes_s)), rate);
+    print_whole(setting, "step", flops, step_s, rate);
+    printf("sgemm %.1f GFLOP/s, peak %.2f GiB", setting->n_ranks * rate / 1e9,
+           setting->peak_sum_bytes / GiB);
+    if (setting->n_ranks > 1)
+        printf(" on all ranks, %.2f on the largest", setting->peak_bytes / GiB);
+    printf(", threads ran %.0f%% of the time\n", 100 * setting->core_share);
+}
+
+void step_table_write_row(FILE *file, const StepSetting *setting, const StepRound *rounds)
+{
+    const int n = setting->n_rounds;
+    const double flops = shape_train_flops(&setting->shape, setting->T);
+    const double step_s = median(rounds, n, offsetof(StepRound, step_s));
+    const double rate = sgemm_flops(setting, rounds);
+    fprintf(file, "| %s, %d layer%s | %s | %d | %dx%d |", setting->shape_name,
+            setting->shape.n_layers, setting->shape.n_layers == 1 ? "" : "s",
+            shape_is_mla(&setting->shape) ? "mla" : "mha", setting->T, setting->n_ranks,
+            setting->n_threads);
+    fprintf(file, " %.3f | %.3f | %.3f | %.3f | %.3f | %.3f |",
+            median(rounds, n, offsetof(StepRound, forward_s)),
+            median(rounds, n, offsetof(StepRound, passes_s)), stage_s(rounds, n, STAGE_REDUCE),
+            stage_s(rounds, n, STAGE_ADAMW), stage_s(rounds, n, STAGE_GATHER), step_s);
+    fprintf(file, " %.1f | %.3f | %.1f | %.2f | %.2f |\n", setting->n_ranks * setting->T / step_s,
+            flops / step_s / rate, setting->n_ranks * rate / 1e9,
+            setting->peak_sum_bytes / (1 << 30), setting->core_share);
+}
