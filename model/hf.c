@@ -135,8 +135,10 @@ static bool ends_with(const char *text, const char *end)
 }
 
 // Weights nobody reads may mean that the model computes something else than its files say.
-static void warn_unused(const HfWeights *weights, const ModelShape *shape, const char *dir)
+void hf_source_warn_unused(const HfSource *source, const char *dir)
 {
+    const ModelShape *shape = &source->shape;
+    const HfWeights *weights = &source->weights;
     int n_read = params_n_tensors(shape), n_present = 0;
     const char *bias = NULL;
     for (int f = 0; f < weights->n_files; f++) {
@@ -164,7 +166,6 @@ Status hf_source_open(HfSource **out, const char *dir)
     TRY_GOTO(free_source, hf_load_shape(&source->shape, dir));
     TRY_GOTO(free_source, hf_weights_open(&source->weights, dir));
     TRY_GOTO(close_source, check_present(&source->weights, &source->shape, dir));
-    warn_unused(&source->weights, &source->shape, dir);
     *out = source;
     return OK;
 close_source:
@@ -190,6 +191,7 @@ Status hf_load(Model *out, const char *dir)
     TRY_GOTO(close_source, model_create(&model, &source->shape));
     TRY_GOTO(release_model, read_pairs(model.rope_pairs, &source->shape, &source->weights));
     TRY_GOTO(release_model, read_weights(&model, source));
+    hf_source_warn_unused(source, dir);
     hf_source_close(source);
     *out = model;
     return OK;

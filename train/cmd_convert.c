@@ -78,6 +78,7 @@ static Status convert(const Comm *comm, const Request *request)
     TRY_GOTO(release, comm_agree(comm, create_converted(&mla, original.shape, request)));
     double start_s = log_seconds();
     TRY_GOTO(release, prepare_layers(&mla, &original, comm));
+    hf_source_warn_unused(files, request->dir);
     double seconds = log_seconds() - start_s;
     if (comm->rank == 0)
         status = hf_save(&mla, request->dir, dtype, request->out);
