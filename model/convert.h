@@ -5,39 +5,33 @@
 //     split  the same for W_kc and W_v apart, R/2 each
 //
 //     Model mla;
-//     TRY(shape_convert(&shape, &original.shape, 4, 16, SVD_JOINT));
+//     TRY(shape_convert(&shape, source.shape, 4, 16, SVD_JOINT));
 //     TRY(model_create(&mla, &shape));
 //     TRY(rope_select(mla.rope_pairs, &shape, shape.rope_pairs, ROPE_2NORM, &scores));
-//     TRY(convert_shared(&mla, &original));
+//     TRY(convert_shared(&mla, &source));
 //     for (int l = 0; l < shape.n_layers; l++)
-//         TRY(convert_layer(&mla, &original, l));
+//         TRY(convert_layer(&mla, &source, l));
 //
-// Layers are independent: ranks may convert different ones and exchange the results. Nothing is
-// owned beyond a call: convert_layer() allocates its working memory and frees it.
+// The original is read tensor by tensor (model/weight_source.h) and need not be in memory: beside
+// the converted model there is one layer's attention. Layers are independent: ranks may convert
+// different ones and exchange the results. Nothing is owned beyond a call: convert_layer()
+// allocates its working memory and frees it.
 #ifndef MHA2MLA_MODEL_CONVERT_H
 #define MHA2MLA_MODEL_CONVERT_H
 
 #include "model/model.h"
 
-// Copies what no layer owns: embedding, final norm, head. BAD_INPUT if it is not finite.
-Status convert_shared(Model *mla, const Model *original);
+// Copies what no layer owns: embedding, final norm, head. Errors are those of the source.
+Status convert_shared(Model *mla, const WeightSource *original);
 
 // Fills layer `layer` of `mla` from the original by mla->rope_pairs (ascending rows) and
-// mla->shape.svd. FAILED if LAPACK does not converge or memory is short; BAD_INPUT names the tensor
-// of the layer whose weights are not finite.
-Status convert_layer(Model *mla, const Model *original, int layer);
+// mla->shape.svd. FAILED if LAPACK does not converge or memory is short; errors of the source.
+Status convert_layer(Model *mla, const WeightSource *original, int layer);
 
 // All of it, every layer, on this process.
-Status convert_model(Model *mla, const Model *original);
+Status convert_model(Model *mla, const WeightSource *original);
 
-// Adds to a measuring arena what convert_layer() works in for an MLA shape. FAILED if a layer's
-// matrix is too large for LAPACK.
-Status convert_measure(Arena *arena, const ModelShape *shape);
-
-// Rank-R factors of A [m, n], R in 1..min(m, n), by SVD: up [m, R] and down [R, n] with
-// up = U S^1/2, down = S^1/2 V^T, largest singular value first. up down is the rank-R matrix
-// nearest to A; directions A does not have (rank below R) are zero in both factors up to rounding.
-// FAILED as above; BAD_INPUT if A is not finite.
-Status convert_factorize(float *up, float *down, const float *a, int m, int n, int R);
+// Adds to a measuring arena what convert_layer() works in for an MLA shape.
+void convert_measure(Arena *arena, const ModelShape *shape);
 
 #endif

@@ -4,9 +4,11 @@
 
 #include "base/log.h"
 #include "base/progress.h"
+#include "model/finite.h"
 #include "model/hf_weights.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { MISSING_SHOWN = 3 };
@@ -45,41 +47,47 @@ static Status check_present(const HfWeights *weights, const ModelShape *shape, c
                     : "");
 }
 
-// Index of the first number that is NaN or infinite, or count.
-static int64_t first_not_finite(const float *values, int64_t count)
+struct HfSource {
+    ModelShape shape;
+    HfWeights weights; // owned
+};
+
+static Status read_tensor(const void *context, const ParamInfo *info, float *values)
 {
-    int64_t first = count;
-#pragma omp parallel for schedule(static) reduction(min : first) if (count > 65536)
-    for (int64_t i = 0; i < count; i++) {
-        uint32_t bits;
-        memcpy(&bits, &values[i], sizeof bits);
-        if ((bits & 0x7f800000u) == 0x7f800000u && i < first)
-            first = i;
-    }
-    return first;
+    const HfSource *source = context;
+    const SafeTensors *file;
+    const int64_t count = (int64_t)info->rows * info->cols;
+    int dims[2], n_dims = dims_of(dims, info);
+    TRY(hf_weights_find(&file, &source->weights, info->name));
+    TRY(safetensors_read_f32(file, info->name, dims, n_dims, values));
+    const int64_t bad = finite_count(values, count);
+    if (bad == count)
+        return OK;
+    return fail(BAD_INPUT,
+                "%s: tensor '%s' has %g at row %lld, column %lld; the file is damaged or was saved "
+                "from a run that diverged",
+                file->path, info->name, (double)values[bad], (long long)(bad / info->cols),
+                (long long)(bad % info->cols));
 }
 
-static Status read_weights(Model *model, const HfWeights *weights, ProgressMeter *meter)
+WeightSource hf_source_weights(const HfSource *source)
 {
-    int n_tensors = params_n_tensors(&model->shape);
-    for (int t = 0; t < n_tensors; t++) {
-        const SafeTensors *file;
-        ParamInfo info = params_info(&model->shape, t);
-        float *values = model->params.flat + info.offset;
-        int64_t count = (int64_t)info.rows * info.cols;
-        int dims[2], n_dims = dims_of(dims, &info);
-        TRY(hf_weights_find(&file, weights, info.name));
-        TRY(safetensors_read_f32(file, info.name, dims, n_dims, values));
-        int64_t bad = first_not_finite(values, count);
-        if (bad < count)
-            return fail(BAD_INPUT,
-                        "%s: tensor '%s' has %g at row %lld, column %lld; the file is damaged or "
-                        "was saved from a run that diverged",
-                        file->path, info.name, (double)values[bad], (long long)(bad / info.cols),
-                        (long long)(bad % info.cols));
-        progress_show(meter, info.offset + count);
+    return (WeightSource){&source->shape, source, read_tensor};
+}
+
+static Status read_weights(Model *model, const HfSource *source)
+{
+    const ModelShape *shape = &model->shape;
+    const int n_tensors = params_n_tensors(shape);
+    ProgressMeter meter = progress_start("reading the weights", "numbers", params_count(shape));
+    Status status = OK;
+    for (int t = 0; t < n_tensors && status == OK; t++) {
+        ParamInfo info = params_info(shape, t);
+        status = read_tensor(source, &info, model->params.flat + info.offset);
+        progress_show(&meter, info.offset + (int64_t)info.rows * info.cols);
     }
-    return OK;
+    progress_end(&meter);
+    return status;
 }
 
 static Status read_layer_pairs(int32_t *pairs, const ModelShape *shape, int layer,
@@ -127,16 +135,18 @@ static bool ends_with(const char *text, const char *end)
 }
 
 // Weights nobody reads may mean that the model computes something else than its files say.
-static void warn_unused(const HfWeights *weights, const Model *model, const char *dir)
+void hf_source_warn_unused(const HfSource *source, const char *dir)
 {
-    int n_read = params_n_tensors(&model->shape), n_present = 0;
+    const ModelShape *shape = &source->shape;
+    const HfWeights *weights = &source->weights;
+    int n_read = params_n_tensors(shape), n_present = 0;
     const char *bias = NULL;
     for (int f = 0; f < weights->n_files; f++) {
         for (int t = 0; t < weights->files[f].n_tensors; t++) {
             const char *name = weights->files[f].tensors[t].name;
             bool is_silent = ends_with(name, ".rotary_emb.inv_freq") ||
                              ends_with(name, ".self_attn.rope_pairs") ||
-                             (model->shape.tied_head && strcmp(name, "lm_head.weight") == 0);
+                             (shape->tied_head && strcmp(name, "lm_head.weight") == 0);
             n_present += !is_silent;
             if (bias == NULL && ends_with(name, ".bias"))
                 bias = name;
@@ -147,29 +157,48 @@ static void warn_unused(const HfWeights *weights, const Model *model, const char
                  n_present - n_read, bias != NULL ? ", e.g. " : "", bias != NULL ? bias : "");
 }
 
+Status hf_source_open(HfSource **out, const char *dir)
+{
+    Status status;
+    HfSource *source = calloc(1, sizeof *source);
+    if (source == NULL)
+        return fail(FAILED, "%s: no memory for its description", dir);
+    TRY_GOTO(free_source, hf_load_shape(&source->shape, dir));
+    TRY_GOTO(free_source, hf_weights_open(&source->weights, dir));
+    TRY_GOTO(close_source, check_present(&source->weights, &source->shape, dir));
+    *out = source;
+    return OK;
+close_source:
+    hf_weights_close(&source->weights);
+free_source:
+    free(source);
+    return status;
+}
+
+void hf_source_close(HfSource *source)
+{
+    if (source != NULL)
+        hf_weights_close(&source->weights);
+    free(source);
+}
+
 Status hf_load(Model *out, const char *dir)
 {
-    ModelShape shape;
-    HfWeights weights;
+    HfSource *source;
     Model model;
     Status status;
-    TRY(hf_load_shape(&shape, dir));
-    TRY(hf_weights_open(&weights, dir));
-    TRY_GOTO(close_weights, check_present(&weights, &shape, dir));
-    TRY_GOTO(close_weights, model_create(&model, &shape));
-    TRY_GOTO(release_model, read_pairs(model.rope_pairs, &shape, &weights));
-    ProgressMeter meter = progress_start("reading the weights", "numbers", params_count(&shape));
-    status = read_weights(&model, &weights, &meter);
-    progress_end(&meter);
-    TRY_GOTO(release_model, status);
-    warn_unused(&weights, &model, dir);
-    hf_weights_close(&weights);
+    TRY(hf_source_open(&source, dir));
+    TRY_GOTO(close_source, model_create(&model, &source->shape));
+    TRY_GOTO(release_model, read_pairs(model.rope_pairs, &source->shape, &source->weights));
+    TRY_GOTO(release_model, read_weights(&model, source));
+    hf_source_warn_unused(source, dir);
+    hf_source_close(source);
     *out = model;
     return OK;
 release_model:
     model_release(&model);
-close_weights:
-    hf_weights_close(&weights);
+close_source:
+    hf_source_close(source);
     return status;
 }
 

@@ -28,6 +28,17 @@ Status hf_load_shape(ModelShape *out, const char *dir);
 // have (the copy of a tied head, rotary tables) are ignored, others with a warning.
 Status hf_load(Model *out, const char *dir);
 
+// A model's files, open, for a reader of one tensor at a time: nothing of the weights is held. The
+// errors of hf_load(), but for those of the weights themselves, which come when they are read.
+typedef struct HfSource HfSource;
+
+Status hf_source_open(HfSource **out, const char *dir);
+WeightSource hf_source_weights(const HfSource *source);
+
+// Warns of tensors that the model does not have, as hf_load() does.
+void hf_source_warn_unused(const HfSource *source, const char *dir);
+void hf_source_close(HfSource *source); // NULL is allowed
+
 // The dtype of the weights in the files, by the embedding's.
 Status hf_weights_dtype(DType *out, const char *dir);
 

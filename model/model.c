@@ -1,6 +1,9 @@
 #include "model/model.h"
 
 #include "base/random.h"
+#include "model/finite.h"
+
+#include <string.h>
 
 static void place(Model *model, Arena *arena, float **flat)
 {
@@ -36,20 +39,52 @@ release_arena:
     return status;
 }
 
+static Status read_random(const void *context, const ParamInfo *info, float *values)
+{
+    const RandomWeights *weights = context;
+    const uint64_t key = random_key(weights->seed, "init");
+    const int64_t count = (int64_t)info->rows * info->cols;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < count; i++)
+        values[i] = info->is_vector
+                        ? 1.0f
+                        : (float)(weights->std * random_normal(key, (uint64_t)(info->offset + i)));
+    return OK;
+}
+
+WeightSource random_weights(const RandomWeights *weights)
+{
+    return (WeightSource){&weights->shape, weights, read_random};
+}
+
 void model_init_random(Model *model, double std, uint64_t seed)
 {
-    uint64_t key = random_key(seed, "init");
+    const RandomWeights weights = {model->shape, std, seed};
     int n_tensors = params_n_tensors(&model->shape);
     for (int t = 0; t < n_tensors; t++) {
         ParamInfo info = params_info(&model->shape, t);
-        int64_t count = (int64_t)info.rows * info.cols;
-        float *values = model->params.flat + info.offset;
-#pragma omp parallel for schedule(static)
-        for (int64_t i = 0; i < count; i++)
-            values[i] = info.is_vector
-                            ? 1.0f
-                            : (float)(std * random_normal(key, (uint64_t)(info.offset + i)));
+        read_random(&weights, &info, model->params.flat + info.offset);
     }
+}
+
+static Status read_own(const void *context, const ParamInfo *info, float *values)
+{
+    const Model *model = context;
+    const float *own = model->params.flat + info->offset;
+    const int64_t count = (int64_t)info->rows * info->cols, bad = finite_count(own, count);
+    if (bad < count)
+        return fail(BAD_INPUT,
+                    "%s: value at row %lld, column %lld is %g; the weights are damaged, fetch or "
+                    "export the model again",
+                    info->name, (long long)(bad / info->cols), (long long)(bad % info->cols),
+                    (double)own[bad]);
+    memcpy(values, own, (size_t)count * sizeof *values);
+    return OK;
+}
+
+WeightSource model_weights(const Model *model)
+{
+    return (WeightSource){&model->shape, model, read_own};
 }
 
 void model_release(Model *model)

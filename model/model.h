@@ -10,6 +10,7 @@
 #include "base/arena.h"
 #include "model/params.h"
 #include "model/shape.h"
+#include "model/weight_source.h"
 
 typedef struct Model {
     ModelShape shape;
@@ -26,7 +27,17 @@ Status model_create(Model *out, const ModelShape *shape);
 void model_measure(Arena *arena, const ModelShape *shape);
 
 // Normal(0, std) for matrices, 1 for norms: the same values for the same seed everywhere.
+typedef struct RandomWeights {
+    ModelShape shape;
+    double std;
+    uint64_t seed;
+} RandomWeights;
+
 void model_init_random(Model *model, double std, uint64_t seed);
+WeightSource random_weights(const RandomWeights *weights);
+
+// The model's own tensors.
+WeightSource model_weights(const Model *model);
 
 // The row of pairs of one KV head, P of them.
 static inline const int32_t *model_pairs(const Model *model, int layer, int kv_head)

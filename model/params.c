@@ -135,6 +135,36 @@ ParamInfo params_info(const ModelShape *shape, int index)
     return search.info;
 }
 
+typedef struct NameSearch {
+    InfoSearch of; // countdown 1: not found yet
+    const char *name;
+    int layer;
+} NameSearch;
+
+static void compare_name(void *context, const ParamDesc *desc, int layer, int64_t offset)
+{
+    NameSearch *search = context;
+    if (layer != search->layer || search->of.countdown < 0 || strcmp(desc->name, search->name) != 0)
+        return;
+    search->of.countdown = 0;
+    find_tensor(&search->of, desc, layer, offset);
+}
+
+bool params_find(ParamInfo *out, const ModelShape *shape, const char *name)
+{
+    NameSearch search = {.of = {.shape = shape, .countdown = 1}, .name = name, .layer = -1};
+    int length = 0;
+    if (sscanf(name, "model.layers.%d.%n", &search.layer, &length) == 1 && length > 0)
+        search.name = name + length;
+    if (length > 0 && search.layer < 0)
+        return false;
+    walk(shape, compare_name, &search);
+    if (search.of.countdown > 0)
+        return false;
+    *out = search.of.info;
+    return true;
+}
+
 typedef struct LayerRange {
     int layer;
     int64_t first, end;

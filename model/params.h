@@ -59,6 +59,9 @@ int64_t params_count(const ModelShape *shape);
 // Describes tensor `index` in 0..params_n_tensors()-1, in the order of the flat vector.
 ParamInfo params_info(const ModelShape *shape, int index);
 
+// Describes the tensor of this name, if the shape has it.
+bool params_find(ParamInfo *out, const ModelShape *shape, const char *name);
+
 // The range of layer l in the flat vector.
 void params_layer_range(const ModelShape *shape, int layer, int64_t *first, int64_t *count);
 

@@ -1,17 +1,25 @@
-// Numbers in the file are little-endian, as are the machines we run on.
+// The header is read through a map, the tensors through read(): into caches and from there to where
+// they stay, so that no page of a large file is resident beside its numbers, and a file that is cut
+// or a disk that fails is an error, where a map would be a signal. Numbers in the file are
+// little-endian, as are the machines we run on.
 #include "model/safetensors.h"
 
+#include "base/simd.h"
 #include "model/half.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tensors are copied as they are");
 
 enum {
     PREFIX_BYTES = 8,                 // the header's length
     HEADER_MAX_BYTES = 100 * 1000000, // the reference implementation's limit
-    BLOCK_COUNT = 1 << 16,            // numbers a thread converts at a time
+    AHEAD_BYTES = 64 << 20,
+    PART_COUNT = 1 << 16, // numbers a thread reads at a time: of the second cache
     DIMS_TEXT_BYTES = 22 * SAFETENSORS_MAX_DIMS + 3,
 };
 
@@ -241,12 +249,17 @@ static Status read_tensors(SafeTensors *file, int64_t data_start)
 
 Status safetensors_open(SafeTensors *out, const char *path)
 {
-    SafeTensors file = {.n_tensors = 0};
+    SafeTensors file = {.fd = -1};
     Status status;
     int64_t data_start;
     if (snprintf(file.path, sizeof file.path, "%s", path) >= PATH_BYTES)
         return fail(BAD_INPUT, "%.200s...: path longer than %d bytes", path, PATH_BYTES);
     TRY(file_map(&file.map, path));
+    file.fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (file.fd < 0) {
+        status = fail(BAD_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
+        goto close_file;
+    }
     TRY_GOTO(close_file, read_header(&file, &data_start));
     TRY_GOTO(close_file, read_tensors(&file, data_start));
     *out = file;
@@ -260,8 +273,10 @@ void safetensors_close(SafeTensors *file)
 {
     free(file->tensors);
     json_decref(file->header);
+    if (file->fd >= 0)
+        close(file->fd);
     file_unmap(&file->map);
-    *file = (SafeTensors){.n_tensors = 0};
+    *file = (SafeTensors){.fd = -1};
 }
 
 const TensorInfo *safetensors_find(const SafeTensors *file, const char *name)
@@ -272,23 +287,52 @@ const TensorInfo *safetensors_find(const SafeTensors *file, const char *name)
     return bsearch(&key, file->tensors, (size_t)file->n_tensors, sizeof key, compare_name);
 }
 
-// Tensors may start at any byte: each number is copied before it is looked at.
-static void read_block(float *out, const unsigned char *bytes, DType dtype, int64_t count)
+HOT static void widen_f16(float *restrict out, const uint16_t *restrict halves, int64_t count)
 {
-    uint16_t half;
-    if (dtype == DTYPE_F32) {
-        memcpy(out, bytes, (size_t)count * sizeof *out);
-    } else if (dtype == DTYPE_F16) {
-        for (int64_t i = 0; i < count; i++) {
-            memcpy(&half, bytes + 2 * i, sizeof half);
-            out[i] = half_f16_to_f32(half);
-        }
-    } else {
-        for (int64_t i = 0; i < count; i++) {
-            memcpy(&half, bytes + 2 * i, sizeof half);
-            out[i] = half_bf16_to_f32(half);
-        }
+    for (int64_t i = 0; i < count; i++)
+        out[i] = half_f16_to_f32(halves[i]);
+}
+
+HOT static void widen_bf16(float *restrict out, const uint16_t *restrict halves, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        out[i] = half_bf16_to_f32(halves[i]);
+}
+
+// size_bytes from `offset` on. 0, or why not: an errno, or -1 if the file ends before.
+static int read_bytes(int fd, void *out, int64_t size_bytes, int64_t offset)
+{
+    for (int64_t done = 0; done < size_bytes;) {
+        ssize_t n = pread(fd, (char *)out + done, (size_t)(size_bytes - done), offset + done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? errno : -1;
+        done += n;
     }
+    return 0;
+}
+
+// `count` numbers from `offset` on, a part of a tensor. Errors as read_bytes().
+static int read_part(const SafeTensors *file, DType dtype, int64_t offset, int64_t count,
+                     float *out)
+{
+    uint16_t halves[PART_COUNT];
+    if (dtype == DTYPE_F32)
+        return read_bytes(file->fd, out, count * (int64_t)sizeof *out, offset);
+    int error = read_bytes(file->fd, halves, count * (int64_t)sizeof *halves, offset);
+    if (error == 0 && dtype == DTYPE_F16)
+        widen_f16(out, halves, count);
+    else if (error == 0)
+        widen_bf16(out, halves, count);
+    return error;
+}
+
+static Status fail_read(const SafeTensors *file, const TensorInfo *tensor, int error)
+{
+    return fail(error < 0 ? BAD_INPUT : FAILED, "%s: tensor '%.200s' cannot be read: %s",
+                file->path, tensor->name,
+                error < 0 ? "the file has become shorter" : strerror(error));
 }
 
 static Status find_of_dims(const TensorInfo **out, const SafeTensors *file, const char *name,
@@ -324,14 +368,23 @@ Status safetensors_read_f32(const SafeTensors *file, const char *name, const int
     if (dtype != DTYPE_F32 && dtype != DTYPE_F16 && dtype != DTYPE_BF16)
         return fail(BAD_INPUT, "%s: tensor '%.200s' has dtype %s, supported are F32, F16 and BF16",
                     file->path, name, tensor->dtype_text);
-    int64_t size = dtype_size_bytes(dtype), count = tensor->size_bytes / size;
-#pragma omp parallel for schedule(static) if (count > BLOCK_COUNT)
-    for (int64_t first = 0; first < count; first += BLOCK_COUNT) {
-        int64_t left = count - first;
-        read_block(out + first, tensor->bytes + first * size, dtype,
-                   left < BLOCK_COUNT ? left : BLOCK_COUNT);
+    const int64_t size = dtype_size_bytes(dtype), count = tensor->size_bytes / size;
+    const int64_t start = tensor->bytes - file->map.bytes;
+    int error = 0;
+    // The disk goes on reading while parts are converted, and what follows is often next.
+    posix_fadvise(file->fd, start,
+                  tensor->size_bytes > AHEAD_BYTES ? tensor->size_bytes : AHEAD_BYTES,
+                  POSIX_FADV_WILLNEED);
+#pragma omp parallel for schedule(static) if (count > PART_COUNT)
+    for (int64_t first = 0; first < count; first += PART_COUNT) {
+        const int64_t left = count - first;
+        const int own = read_part(file, dtype, start + first * size,
+                                  left < PART_COUNT ? left : PART_COUNT, out + first);
+        if (own != 0)
+#pragma omp atomic write
+            error = own;
     }
-    return OK;
+    return error == 0 ? OK : fail_read(file, tensor, error);
 }
 
 Status safetensors_read_i32(const SafeTensors *file, const char *name, const int *dims, int n_dims,
@@ -342,7 +395,7 @@ Status safetensors_read_i32(const SafeTensors *file, const char *name, const int
     if (tensor->dtype != DTYPE_I32)
         return fail(BAD_INPUT, "%s: tensor '%.200s' has dtype %s, expected is I32", file->path,
                     name, tensor->dtype_text);
-    if (tensor->size_bytes > 0)
-        memcpy(out, tensor->bytes, (size_t)tensor->size_bytes);
-    return OK;
+    const int error =
+        read_bytes(file->fd, out, tensor->size_bytes, tensor->bytes - file->map.bytes);
+    return error == 0 ? OK : fail_read(file, tensor, error);
 }

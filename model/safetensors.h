@@ -32,13 +32,15 @@ typedef struct TensorInfo {
     const char *dtype_text; // as in the file; borrowed from the open file
     int n_dims;             // 0: a single number
     int64_t dims[SAFETENSORS_MAX_DIMS];
-    const unsigned char *bytes; // borrowed from the map
+    const unsigned char
+        *bytes; // borrowed from the map: its place, tensors are read by the functions
     int64_t size_bytes;
 } TensorInfo;
 
 typedef struct SafeTensors {
     char path[PATH_BYTES];
     FileMap map;         // owned
+    int fd;              // owned
     json_t *header;      // owned
     TensorInfo *tensors; // owned, sorted by name
     int n_tensors;

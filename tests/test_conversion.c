@@ -158,7 +158,8 @@ static Model convert(const Model *original, int P, int d_kv, SvdKind svd, RopeSt
     assert_ok(shape_convert(&shape, &original->shape, P, d_kv, svd));
     assert_ok(model_create(&mla, &shape));
     assert_ok(rope_select(mla.rope_pairs, &shape, P, strategy, scores));
-    assert_ok(convert_model(&mla, original));
+    const WeightSource source = model_weights(original);
+    assert_ok(convert_model(&mla, &source));
     return mla;
 }
 

@@ -1,12 +1,11 @@
-// model/convert: factorizations against LAPACK's full SVD, converted layers against the rows they
-// come from and against what PyTorch makes of the same models (golden/make_mla_golden.py).
+// model/convert: converted layers against the rows they come from and against what PyTorch makes of
+// the same models (golden/make_mla_golden.py).
 #include "tests/testing.h"
 
 #include "model/convert.h"
 #include "model/rope_select.h"
 #include "model/safetensors.h"
 
-#include <lapacke.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,120 +31,10 @@ static void multiply(float *out, const float *up, const float *down, int m, int 
     }
 }
 
-static double sum_squares(const float *a, int64_t count, int64_t stride)
+static void convert_all(Model *mla, const Model *original)
 {
-    double sum = 0;
-    for (int64_t i = 0; i < count; i++)
-        sum += (double)a[i * stride] * (double)a[i * stride];
-    return sum;
-}
-
-// Singular values of A [m, n], descending.
-static void singular_values(double *sigma, const float *a, int m, int n)
-{
-    double *copy = room((int64_t)m * n, sizeof *copy), unused;
-    for (int i = 0; i < m * n; i++)
-        copy[i] = a[i];
-    // By columns A is A^T: the same singular values.
-    assert_int_equal(
-        LAPACKE_dgesdd(LAPACK_COL_MAJOR, 'N', n, m, copy, n, sigma, &unused, 1, &unused, 1), 0);
-    free(copy);
-}
-
-enum { MOST = 64 };
-static float product[MOST * MOST], up[MOST * MOST], down[MOST * MOST];
-
-// The error of the rank-R factors in the Frobenius norm is the tail of the singular values (Eckart
-// and Young), and every component's weight is shared evenly between the factors.
-static void assert_best_factors(const float *a, int m, int n, int R)
-{
-    double sigma[MOST], tail = 0;
-    singular_values(sigma, a, m, n);
-    for (int r = R; r < m && r < n; r++)
-        tail += sigma[r] * sigma[r];
-    assert_ok(convert_factorize(up, down, a, m, n, R));
-    multiply(product, up, down, m, n, R);
-    for (int i = 0; i < m * n; i++)
-        product[i] -= a[i];
-    double error = sqrt(sum_squares(product, m * n, 1));
-    assert_true(fabs(error - sqrt(tail)) < 3e-7 * sigma[0]); // seen 1.1e-7, float's rounding
-    for (int r = 0; r < R; r++) {
-        assert_true(fabs(sum_squares(up + r, m, R) - sigma[r]) < 2e-7 * sigma[0]); // seen 5.6e-8
-        assert_true(fabs(sum_squares(down + r * n, n, 1) - sigma[r]) < 2e-7 * sigma[0]);
-    }
-}
-
-static void test_factors_are_the_nearest_of_their_rank(void **state)
-{
-    (void)state;
-    float a[60 * 24];
-    testing_fill(a, 60 * 24, 0.02, 1);
-    static const int ranks[] = {1, 10, 24};
-    for (int i = 0; i < 3; i++) {
-        assert_best_factors(a, 60, 24, ranks[i]);
-        assert_best_factors(a, 24, 60, ranks[i]);
-    }
-    assert_best_factors(a, 32, 32, 7);
-    assert_best_factors(a, 1, 60, 1);
-    assert_best_factors(a, 60, 1, 1);
-}
-
-static void test_factors_of_any_scale_are_as_exact(void **state)
-{
-    (void)state;
-    float a[40 * 20];
-    testing_fill(a, 40 * 20, 1e-30, 2);
-    assert_best_factors(a, 40, 20, 8);
-    testing_fill(a, 40 * 20, 1e30, 2);
-    assert_best_factors(a, 20, 40, 8);
-}
-
-// A [m, n] of rank 5 and singular values that fall by `ratio` from one to the next.
-static void fill_rank_5(float *a, int m, int n, double ratio)
-{
-    float left[MOST * 5], right[5 * MOST];
-    testing_fill(left, m * 5, 1.0, 3);
-    testing_fill(right, n * 5, 1.0, 4);
-    for (int r = 1; r < 5; r++)
-        for (int i = 0; i < m; i++)
-            left[i * 5 + r] *= (float)pow(ratio, r);
-    multiply(a, left, right, m, n, 5);
-}
-
-static void test_rank_deficient_matrix_keeps_its_product(void **state)
-{
-    (void)state;
-    float a[40 * 24];
-    static const double ratios[] = {1.0, 1e-2, 1e-3};
-    for (int i = 0; i < 3; i++) {
-        fill_rank_5(a, 40, 24, ratios[i]);
-        assert_best_factors(a, 40, 24, 12);
-        assert_best_factors(a, 40, 24, 24);
-        fill_rank_5(a, 24, 40, ratios[i]);
-        assert_best_factors(a, 24, 40, 12);
-    }
-}
-
-static void test_zero_matrix_has_zero_factors(void **state)
-{
-    (void)state;
-    static const float a[12 * 8], zeros[12 * 8];
-    assert_ok(convert_factorize(up, down, a, 12, 8, 8));
-    assert_memory_equal(up, zeros, 12 * 8 * sizeof *up);
-    assert_memory_equal(down, zeros, 8 * 8 * sizeof *down);
-}
-
-static void test_matrix_that_is_not_finite_is_refused(void **state)
-{
-    (void)state;
-    float a[12 * 8];
-    testing_fill(a, 12 * 8, 1.0, 5);
-    a[5 * 8 + 3] = NAN;
-    assert_fails(BAD_INPUT, "value at row 5, column 3 is nan",
-                 convert_factorize(up, down, a, 12, 8, 4));
-    a[5 * 8 + 3] = -INFINITY;
-    assert_fails(BAD_INPUT, "value at row 5, column 3 is -inf",
-                 convert_factorize(up, down, a, 12, 8, 4));
+    const WeightSource source = model_weights(original);
+    assert_ok(convert_model(mla, &source));
 }
 
 // The shapes of golden/models.
@@ -285,7 +174,7 @@ static void assert_full_rank_keeps_all(const ModelShape *shape, int P, int d_kv,
 {
     Model original, mla;
     make_pair(&original, &mla, shape, P, d_kv, svd);
-    assert_ok(convert_model(&mla, &original));
+    convert_all(&mla, &original);
     for (int layer = 0; layer < shape->n_layers; layer++) {
         assert_queries_reordered(&mla, &original, layer);
         assert_keys_values_kept(&mla, &original, layer);
@@ -315,7 +204,8 @@ static void test_all_pairs_kept_leaves_only_values_to_factorize(void **state)
     Model original, mla;
     make_pair(&original, &mla, &gqa_tied, 4, 8, SVD_JOINT);
     assert_null(mla.params.layers[1].up_k);
-    assert_ok(convert_layer(&mla, &original, 1));
+    const WeightSource source = model_weights(&original);
+    assert_ok(convert_layer(&mla, &source, 1));
     assert_queries_reordered(&mla, &original, 1);
     assert_keys_values_kept(&mla, &original, 1);
     release_pair(&original, &mla);
@@ -326,7 +216,7 @@ static void assert_rest_copied(const ModelShape *shape)
 {
     Model original, mla;
     make_pair(&original, &mla, shape, 2, 4, SVD_JOINT);
-    assert_ok(convert_model(&mla, &original));
+    convert_all(&mla, &original);
     const Params *from = &original.params, *to = &mla.params;
     size_t row = (size_t)shape->d_model * sizeof(float), V = (size_t)shape->vocab_size;
     size_t F = (size_t)shape->d_ffn, Q = (size_t)(shape->n_heads * shape->head_dim);
@@ -358,12 +248,13 @@ static void test_damaged_weight_is_named(void **state)
     Model original, mla;
     make_pair(&original, &mla, &mha_untied, 2, 4, SVD_JOINT);
     original.params.layers[1].v[3 * 40 + 7] = NAN;
-    assert_ok(convert_layer(&mla, &original, 0));
+    const WeightSource source = model_weights(&original);
+    assert_ok(convert_layer(&mla, &source, 0));
     assert_fails(BAD_INPUT, "model.layers.1.self_attn.v_proj.weight: value at row 3, column 7",
-                 convert_layer(&mla, &original, 1));
+                 convert_layer(&mla, &source, 1));
     original.params.head[40] = INFINITY;
     assert_fails(BAD_INPUT, "lm_head.weight: value at row 1, column 0 is inf",
-                 convert_model(&mla, &original));
+                 convert_model(&mla, &source));
     release_pair(&original, &mla);
 }
 
@@ -485,7 +376,7 @@ static void assert_golden_weights(const char *name, const char *base, const Mode
     Model expected;
     golden_open(&g, name, base, shape);
     golden_select(&g);
-    assert_ok(convert_model(&g.mla, &g.original));
+    convert_all(&g.mla, &g.original);
     assert_ok(model_create(&expected, &g.mla.shape));
     read_weights(&expected, &g.file, "weight.");
     for (int l = 0; l < shape->n_layers; l++)
@@ -512,11 +403,6 @@ static void test_golden_weights(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_factors_are_the_nearest_of_their_rank),
-        cmocka_unit_test(test_factors_of_any_scale_are_as_exact),
-        cmocka_unit_test(test_rank_deficient_matrix_keeps_its_product),
-        cmocka_unit_test(test_zero_matrix_has_zero_factors),
-        cmocka_unit_test(test_matrix_that_is_not_finite_is_refused),
         cmocka_unit_test(test_full_rank_keeps_every_row),
         cmocka_unit_test(test_split_at_full_rank_keeps_every_row),
         cmocka_unit_test(test_all_pairs_kept_leaves_only_values_to_factorize),

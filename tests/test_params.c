@@ -230,6 +230,41 @@ static void test_pointers_agree_with_the_table(void **state)
     free(flat);
 }
 
+static void test_tensors_are_found_by_name(void **state)
+{
+    (void)state;
+    const ModelShape shapes[] = {original_shape(false), original_shape(true),
+                                 mla_shape(false, 2, SVD_JOINT)};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        for (int i = 0; i < params_n_tensors(&shapes[s]); i++) {
+            ParamInfo info = params_info(&shapes[s], i), found;
+            assert_true(params_find(&found, &shapes[s], info.name));
+            assert_string_equal(found.name, info.name);
+            assert_int_equal(found.offset, info.offset);
+            assert_int_equal(found.cols, info.cols);
+        }
+}
+
+static void test_other_names_are_not_found(void **state)
+{
+    (void)state;
+    ParamInfo info = {.rows = -7};
+    const ModelShape tied = original_shape(true);
+    static const char *const names[] = {
+        "lm_head.weight", // tied
+        "model.layers.3.mlp.up_proj.weight",
+        "model.layers.-1.model.norm.weight",
+        "model.layers.0.",
+        "model.layers.0.self_attn.k_r_proj.weight",
+        "mlp.up_proj.weight",
+        "",
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (params_find(&info, &tied, names[i]))
+            fail_msg("'%s' is found", names[i]);
+    assert_int_equal(info.rows, -7); // set if found only
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -241,6 +276,8 @@ int main(void)
         cmocka_unit_test(test_layer_ranges_partition_the_vector),
         cmocka_unit_test(test_tied_head_counts_once),
         cmocka_unit_test(test_pointers_agree_with_the_table),
+        cmocka_unit_test(test_tensors_are_found_by_name),
+        cmocka_unit_test(test_other_names_are_not_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -63,7 +63,7 @@ static void test_parameters_gradients_moments(void **state)
     config.train.reduce_dtype = REDUCE_BFLOAT16; // what is sent, and what arrives
     assert_ok(plan_make(&plan, &config, 2, 1));
     assert_int_equal(plan.communication, 3 * (floats(496 / 2) + floats(2 * 496 / 2)) + sums);
-    assert_int_equal(plan.original_model + plan.original_pass + plan.factorization, 0);
+    assert_int_equal(plan.original_model + plan.original_pass + plan.conversion, 0);
     assert_true(plan.process > 1 << 20 && plan.process < INT64_C(1) << 30);
 }
 
@@ -146,10 +146,11 @@ static void test_conversion(void **state)
     // Layers of 8 + 64 + 16 + 16 + 4 + 8 + 64 + 8 + 288 = 476: 1120 floats, 2 pairs.
     assert_int_equal(plan.parameters, 4480 + 64);
     assert_int_equal(plan.original_model, 4672 + 64);
-    // 6 x 8 key and value rows, in double again, 6 x 6 products, 2 x 8 image, eigenvalues; LAPACK
-    // asks for at least 1 + 6 * 6 + 2 * 36 doubles and 33 integers.
-    int64_t least = 192 + 384 + 320 + 128 + 64 + 896 + 192;
-    assert_true(plan.factorization >= least && plan.factorization < least + 4096); // seen + 768
+    // Queries 8 x 8, keys and values 6 x 8; then 6 x 2 vectors and, one after the other, 6 x 6
+    // products, vectors, the rows in double; LAPACK asks for at least 26 x 6 doubles, 10 x 6
+    // integers.
+    int64_t least = 256 + 192 + 96 + 288 + 96 + 384 + 1248 + 240;
+    assert_true(plan.conversion >= least && plan.conversion < least + 2048); // seen + 656
     assert_true(plan.original_pass > 5 * 20 * 4);
 }
 
@@ -160,10 +161,10 @@ static void test_passes_of_the_original(void **state)
     Plan plan;
     config.model.convert.rope = ROPE_UNIFORM;
     assert_ok(plan_make(&plan, &config, 1, 1));
-    assert_int_equal(plan.original_pass, 0);
+    assert_int_equal(plan.original_model + plan.original_pass, 0);
     config.data.validation.given = true; // measures the original first
     assert_ok(plan_make(&plan, &config, 1, 1));
-    assert_true(plan.original_pass > 0);
+    assert_true(plan.original_model > 0 && plan.original_pass > 0);
     config = converted_config();
     char scores[] = "scores.h5";
     config.model.convert.scores = scores;
@@ -182,13 +183,12 @@ static void test_peak_is_the_larger_of_converting_and_training(void **state)
                  .communication = 2,
                  .process = 1000};
     assert_int_equal(plan_peak_bytes(&plan), 1262);
-    plan.factorization = 5000; // of no conversion
-    assert_int_equal(plan_peak_bytes(&plan), 1262);
-    plan.original_model = 120;
-    plan.factorization = 41;
+    plan.conversion = 41;
+    assert_int_equal(plan_peak_bytes(&plan), 1262); // 100 + 41 while converting
+    plan.conversion = 180;
+    assert_int_equal(plan_peak_bytes(&plan), 1280);
+    plan.original_model = 120; // gone by then
     plan.original_pass = 30;
-    assert_int_equal(plan_peak_bytes(&plan), 1262); // 120 + 100 + 41 = 261 while converting
-    plan.factorization = 60;
     assert_int_equal(plan_peak_bytes(&plan), 1280);
     plan.original_pass = 170;
     assert_int_equal(plan_peak_bytes(&plan), 1290);

@@ -417,6 +417,32 @@ static void test_file_cut_at_any_length_is_refused(void **state)
     }
 }
 
+static void test_file_cut_while_it_is_open_is_refused(void **state)
+{
+    (void)state;
+    const char *path = testing_path(shared_dir(), "open.safetensors");
+    float numbers[6] = {1, 2, 3, 4, 5, 6}, out[6];
+    int32_t whole[2] = {7, 8};
+    const TensorSpec specs[] = {{"i", DTYPE_I32, 1, {2}, whole},
+                                {"f", DTYPE_F32, 1, {6}, numbers},
+                                {"h", DTYPE_BF16, 1, {6}, numbers}};
+    assert_ok(safetensors_write(path, specs, 3));
+    SafeTensors file;
+    assert_ok(safetensors_open(&file, path));
+    int64_t size = file.map.size_bytes;
+    assert_int_equal(truncate(path, size - 1), 0);
+    assert_ok(safetensors_read_f32(&file, "f", (int[]){6}, 1, out));
+    assert_fails(BAD_INPUT, "tensor 'h' cannot be read: the file has become shorter",
+                 safetensors_read_f32(&file, "h", (int[]){6}, 1, out));
+    assert_int_equal(truncate(path, size - 13), 0);
+    assert_fails(BAD_INPUT, "tensor 'f' cannot be read: the file has become shorter",
+                 safetensors_read_f32(&file, "f", (int[]){6}, 1, out));
+    assert_int_equal(truncate(path, size - 37), 0);
+    assert_fails(BAD_INPUT, "tensor 'i' cannot be read: the file has become shorter",
+                 safetensors_read_i32(&file, "i", (int[]){2}, 1, whole));
+    safetensors_close(&file);
+}
+
 // Whatever the bytes are, opening and reading end with OK or one line of text (the sanitizers watch
 // the rest).
 static void test_damaged_bytes_never_crash(void **state)
@@ -504,6 +530,7 @@ int main(void)
         cmocka_unit_test(test_hostile_headers_are_refused),
         cmocka_unit_test(test_wrong_header_lengths_are_refused),
         cmocka_unit_test(test_file_cut_at_any_length_is_refused),
+        cmocka_unit_test(test_file_cut_while_it_is_open_is_refused),
         cmocka_unit_test(test_damaged_bytes_never_crash),
         cmocka_unit_test(test_tensors_beyond_4_gb_are_found),
         cmocka_unit_test(test_write_to_a_missing_directory_is_reported),

@@ -1,10 +1,11 @@
-// mha2mla convert: conversion without training.
+// mha2mla convert: conversion without training, from files to files. The original is never in
+// memory as a whole; ranks share the layers.
 #include "base/log.h"
-#include "model/convert.h"
 #include "model/hf.h"
 #include "model/rope_select.h"
 #include "train/blas.h"
 #include "train/options.h"
+#include "train/prepare.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -12,6 +13,8 @@
 typedef struct Request {
     const char *dir, *out, *rope, *svd, *scores, *dtype;
     int64_t rope_pairs, d_kv;
+    RopeStrategy strategy; // of rope
+    SvdKind svd_kind;      // of svd
 } Request;
 
 static Status parse_svd(SvdKind *out, const char *name)
@@ -24,14 +27,13 @@ static Status parse_svd(SvdKind *out, const char *name)
     return fail(BAD_INPUT, "--svd is '%s', allowed are joint and split", name);
 }
 
-static Status choose_pairs(Model *mla, const Model *original, const Request *request,
-                           RopeStrategy strategy)
+static Status choose_pairs(Model *mla, const ModelShape *original, const Request *request)
 {
     RopeScores scores = {0};
-    if (strategy == ROPE_2NORM)
-        TRY(rope_scores_read(&scores, &original->shape, request->scores));
-    Status status =
-        rope_select(mla->rope_pairs, &mla->shape, mla->shape.rope_pairs, strategy, &scores);
+    if (request->strategy == ROPE_2NORM)
+        TRY(rope_scores_read(&scores, original, request->scores));
+    Status status = rope_select(mla->rope_pairs, &mla->shape, mla->shape.rope_pairs,
+                                request->strategy, &scores);
     rope_scores_release(&scores);
     return status;
 }
@@ -47,39 +49,53 @@ static Status choose_dtype(DType *out, const char *name, const char *dir)
     return OK;
 }
 
-static Status convert(const Request *request, RopeStrategy strategy, SvdKind svd)
+// The converted model with its pairs, empty but for them.
+static Status create_converted(Model *mla, const ModelShape *original, const Request *request)
 {
-    Model original = {0}, mla = {0};
     ModelShape shape;
-    DType dtype;
-    TRY(hf_check_target(request->dir, request->out));
-    TRY(choose_dtype(&dtype, request->dtype, request->dir));
-    Status status;
-    TRY_GOTO(release, hf_load(&original, request->dir));
-    status =
-        shape_convert(&shape, &original.shape, (int)request->rope_pairs, (int)request->d_kv, svd);
+    Status status = shape_convert(&shape, original, (int)request->rope_pairs, (int)request->d_kv,
+                                  request->svd_kind);
     if (status != OK) {
         fail_write_prefix("%s", request->dir);
-        goto release;
+        return status;
     }
-    TRY_GOTO(release, model_create(&mla, &shape));
-    TRY_GOTO(release, choose_pairs(&mla, &original, request, strategy));
+    TRY(model_create(mla, &shape));
+    return choose_pairs(mla, original, request);
+}
+
+static Status convert(const Comm *comm, const Request *request)
+{
+    HfSource *files = NULL;
+    Model mla = {0};
+    DType dtype;
+    Status status = comm->rank == 0 ? hf_check_target(request->dir, request->out) : OK;
+    if (status == OK)
+        status = choose_dtype(&dtype, request->dtype, request->dir);
+    if (status == OK)
+        status = hf_source_open(&files, request->dir);
+    TRY_GOTO(release, comm_agree(comm, status));
+    const WeightSource original = hf_source_weights(files);
+    TRY_GOTO(release, comm_agree(comm, create_converted(&mla, original.shape, request)));
     double start_s = log_seconds();
-    TRY_GOTO(release, convert_model(&mla, &original));
+    TRY_GOTO(release, prepare_layers(&mla, &original, comm));
+    hf_source_warn_unused(files, request->dir);
     double seconds = log_seconds() - start_s;
-    TRY_GOTO(release, hf_save(&mla, request->dir, dtype, request->out));
-    int64_t after = shape_cache_numbers(&shape), before = shape_cache_numbers(&original.shape);
-    printf(
-        "%s: %.2f M parameters, KV cache %lld numbers per token (%+.2f %%), %d layers in %.1f s\n",
-        request->out, (double)params_count(&shape) / 1e6, (long long)after,
-        100.0 * ((double)after / (double)before - 1), shape.n_layers, seconds);
+    if (comm->rank == 0)
+        status = hf_save(&mla, request->dir, dtype, request->out);
+    TRY_GOTO(release, comm_agree(comm, status));
+    int64_t after = shape_cache_numbers(&mla.shape), before = shape_cache_numbers(original.shape);
+    if (comm->rank == 0)
+        printf("%s: %.2f M parameters, KV cache %lld numbers per token (%+.2f %%), %d layers in "
+               "%.1f s\n",
+               request->out, (double)params_count(&mla.shape) / 1e6, (long long)after,
+               100.0 * ((double)after / (double)before - 1), mla.shape.n_layers, seconds);
 release:
     model_release(&mla);
-    model_release(&original);
+    hf_source_close(files);
     return status;
 }
 
-static Status run_convert(int argc, char **argv)
+static Status parse_and_convert(const Comm *comm, int argc, char **argv)
 {
     Request request = {.rope = "2-norm", .svd = "joint"};
     const Option options[] = {
@@ -104,15 +120,18 @@ static Status run_convert(int argc, char **argv)
         return fail(BAD_INPUT, "convert needs one MODEL, got %d; see mha2mla convert --help",
                     rest.n_words);
     request.dir = rest.words[0];
-    RopeStrategy strategy;
-    SvdKind svd;
-    if (rope_strategy_parse(&strategy, request.rope) != OK)
+    if (rope_strategy_parse(&request.strategy, request.rope) != OK)
         return fail_within(BAD_INPUT, "--rope");
-    TRY(parse_svd(&svd, request.svd));
+    TRY(parse_svd(&request.svd_kind, request.svd));
     blas_check();
-    if (strategy == ROPE_2NORM && request.scores == NULL)
+    if (request.strategy == ROPE_2NORM && request.scores == NULL)
         return fail(BAD_INPUT, "--rope 2-norm needs --scores; make them with mha2mla score");
-    return convert(&request, strategy, svd);
+    return convert(comm, &request);
+}
+
+static Status run_convert(int argc, char **argv)
+{
+    return comm_run(parse_and_convert, argc, argv);
 }
 
 const Command cmd_convert = {

@@ -224,24 +224,40 @@ release_trainer:
     return status;
 }
 
+// What only the original can tell: its validation loss, and with calibration which RoPE pairs
+// matter. It is in memory for no longer, and not at all if nobody asks. Collective.
+static Status ask_original(Run *run, int32_t **pairs)
+{
+    const Config *config = &run->config;
+    const char *sha256 = run->tokenizer_sha256[0] != '\0' ? run->tokenizer_sha256 : NULL;
+    Model original = {0};
+    Status status = OK;
+    if (plan_reads_original(config))
+        status = prepare_original(&original, config, &run->comm);
+    if (status == OK && config->data.validation.given)
+        status = validation_measure(&run->original_loss, config, &run->comm, &original, sha256);
+    if (status == OK)
+        status = prepare_pairs(pairs, &original, &run->plan.original, config, &run->comm,
+                               run->tokenizer_sha256);
+    model_release(&original);
+    return status;
+}
+
 // The model before training: from the checkpoint, or prepared. Collective.
 static Status start_model(Run *run, Model *model)
 {
-    const char *sha256 = run->tokenizer_sha256[0] != '\0' ? run->tokenizer_sha256 : NULL;
+    int32_t *pairs = NULL;
     if (run->is_resumed)
         return comm_agree(&run->comm, checkpoint_create_model(model, &run->checkpoint));
-    TRY(prepare_original(model, &run->config, &run->comm));
     if (!run->config.model.convert.given)
-        return OK;
-    Status status =
-        validation_measure(&run->original_loss, &run->config, &run->comm, model, sha256);
+        return prepare_original(model, &run->config, &run->comm);
+    Status status = ask_original(run, &pairs);
     if (status == OK)
-        status = prepare_converted(model, &run->config, &run->comm, run->tokenizer_sha256);
+        status = prepare_converted(model, pairs, &run->config, &run->comm);
     if (status == STOPPED)
         log_info("stopped by %s before training; nothing is saved, the same command starts anew",
                  fail_text());
-    if (status != OK)
-        model_release(model);
+    free(pairs);
     return status;
 }
 

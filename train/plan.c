@@ -86,6 +86,12 @@ bool plan_calibrates(const Config *config)
     return convert->given && convert->rope == ROPE_2NORM && convert->scores == NULL;
 }
 
+bool plan_reads_original(const Config *config)
+{
+    return config->model.convert.given &&
+           (config->data.validation.given || plan_calibrates(config));
+}
+
 static int64_t model_bytes(const ModelShape *shape)
 {
     Arena arena = arena_start("model");
@@ -112,15 +118,15 @@ static Status measure_training(Plan *plan, const Config *config)
     return OK;
 }
 
-static Status measure_conversion(Plan *plan, const Config *config)
+static void measure_conversion(Plan *plan, const Config *config)
 {
-    Arena arena = arena_start("factorization");
-    TRY(convert_measure(&arena, &plan->shape));
-    plan->factorization = arena.peak_bytes;
+    Arena arena = arena_start("conversion");
+    convert_measure(&arena, &plan->shape);
+    plan->conversion = arena.peak_bytes;
+    if (!plan_reads_original(config))
+        return;
     plan->original_model = model_bytes(&plan->original);
-    if (config->data.validation.given || plan_calibrates(config)) // data are read before it
-        plan->original_pass = inference_bytes(&plan->original, config->data.seq_len);
-    return OK;
+    plan->original_pass = inference_bytes(&plan->original, config->data.seq_len);
 }
 
 // The files that match; a pattern without a match counts as one, since a plan needs no data.
@@ -199,7 +205,7 @@ Status plan_make_of(Plan *out, const ModelShape *original, const Config *config,
     touch_libraries();
     plan.process = plan_resident_bytes();
     if (config->model.convert.given)
-        TRY(measure_conversion(&plan, config));
+        measure_conversion(&plan, config);
     *out = plan;
     return OK;
 }
@@ -207,11 +213,11 @@ Status plan_make_of(Plan *out, const ModelShape *original, const Config *config,
 // Bytes beside the process while converting; 0: nothing is converted.
 static int64_t conversion_bytes(const Plan *plan)
 {
-    if (plan->original_model == 0)
+    if (plan->conversion == 0)
         return 0;
-    int64_t after_passes = plan->parameters + plan->factorization;
-    return plan->original_model +
-           (plan->original_pass > after_passes ? plan->original_pass : after_passes);
+    const int64_t before = plan->original_model + plan->original_pass;
+    const int64_t after = plan->parameters + plan->conversion;
+    return before > after ? before : after;
 }
 
 int64_t plan_peak_bytes(const Plan *plan)

@@ -13,9 +13,10 @@ typedef struct Plan {
     // Bytes of each arena of the fullest rank while training.
     int64_t parameters, gradients, moments, activations, scratch;
     int64_t communication; // what the ranks exchange: the largest bucket's shares, sums
-    // Bytes while converting: the original model, passes over data with it (calibration,
-    // validation), and after those, beside the converted model, the factorization of a layer.
-    int64_t original_model, original_pass, factorization;
+    // Bytes while converting: if it is asked something, the original model and the passes over data
+    // with it (calibration, validation); after those, beside the converted model, a layer's
+    // conversion.
+    int64_t original_model, original_pass, conversion;
     int64_t products; // what OpenBLAS packs of the largest operand
     int64_t shards;   // what HDF5 keeps of open files: tokens, the checkpoint that is written
     int64_t process;  // resident before any arena: program, libraries at work, MPI
@@ -23,8 +24,7 @@ typedef struct Plan {
 
 // Measures; nothing is kept. The first plan of a process lets the libraries take the memory that
 // they will take anyway, some tens of milliseconds. BAD_INPUT if the base model or the conversion
-// is not valid, or the batch does not fit the ranks or is too large to count; FAILED if a layer is
-// too large for LAPACK.
+// is not valid, or the batch does not fit the ranks or is too large to count.
 Status plan_make(Plan *out, const Config *config, int n_ranks, int n_threads);
 
 // The same for a model whose shape before conversion is known (NULL: it is not): model.base is not
@@ -37,6 +37,9 @@ int64_t plan_peak_bytes(const Plan *plan);
 
 // Whether the run begins with a calibration pass.
 bool plan_calibrates(const Config *config);
+
+// Whether a run that converts reads data with the original first, to calibrate or to validate.
+bool plan_reads_original(const Config *config);
 
 void plan_print(FILE *out, const Plan *plan, const Config *config);
 

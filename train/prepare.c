@@ -7,7 +7,11 @@
 #include "model/convert.h"
 #include "model/hf.h"
 #include "train/calibrate.h"
+#include "train/plan.h"
 #include "train/stall.h"
+
+#include <stdlib.h>
+#include <string.h>
 
 Status prepare_tokenizer_sha256(char out[SHA256_HEX_BYTES], const Config *config)
 {
@@ -57,8 +61,8 @@ close_mixture:
     return status;
 }
 
-static Status choose_pairs(Model *mla, const Model *original, const Config *config,
-                           const Comm *comm, const char *tokenizer_sha256)
+static Status select_pairs(int32_t *pairs, const Model *original, const ModelShape *shape,
+                           const Config *config, const Comm *comm, const char *tokenizer_sha256)
 {
     const ConvertConfig *convert = &config->model.convert;
     RopeScores scores = {0};
@@ -66,18 +70,40 @@ static Status choose_pairs(Model *mla, const Model *original, const Config *conf
     if (convert->rope == ROPE_2NORM && convert->scores == NULL)
         TRY(measure_scores(&scores, original, config, comm, tokenizer_sha256));
     else if (convert->rope == ROPE_2NORM)
-        status = rope_scores_read(&scores, &original->shape, convert->scores);
+        status = rope_scores_read(&scores, shape, convert->scores);
     if (status == OK)
-        status = rope_select(mla->rope_pairs, &mla->shape, mla->shape.rope_pairs, convert->rope,
-                             &scores);
+        status = rope_select(pairs, shape, convert->rope_pairs, convert->rope, &scores);
     rope_scores_release(&scores);
     return comm_agree(comm, status);
 }
 
-// Rank l mod N converts layer l and hands it to the others, so that all have the same bits.
-static Status convert_layers(Model *mla, const Model *original, const Comm *comm)
+Status prepare_pairs(int32_t **out, const Model *original, const ModelShape *original_shape,
+                     const Config *config, const Comm *comm, const char *tokenizer_sha256)
 {
-    double start_s = log_seconds();
+    const ConvertConfig *convert = &config->model.convert;
+    const int64_t n_heads = (int64_t)original_shape->n_layers * original_shape->n_kv_heads;
+    ModelShape shape;
+    int32_t *pairs = NULL;
+    Status status =
+        shape_convert(&shape, original_shape, convert->rope_pairs, convert->d_kv, convert->svd);
+    if (status == OK) {
+        pairs = malloc((size_t)(n_heads * shape.rope_pairs) * sizeof *pairs);
+        if (pairs == NULL)
+            status = fail(FAILED, "no memory for the RoPE pairs of %lld heads", (long long)n_heads);
+    }
+    TRY_GOTO(free_pairs, comm_agree(comm, status));
+    TRY_GOTO(free_pairs,
+             select_pairs(pairs, original, original_shape, config, comm, tokenizer_sha256));
+    *out = pairs;
+    return OK;
+free_pairs:
+    free(pairs);
+    return status;
+}
+
+// Rank l mod N converts layer l and hands it to the others, so that all have the same bits.
+Status prepare_layers(Model *mla, const WeightSource *original, const Comm *comm)
+{
     ProgressMeter meter = progress_start("conversion", "layers", mla->shape.n_layers);
     Status status = convert_shared(mla, original);
     for (int l = comm->rank; l < mla->shape.n_layers && status == OK; l += comm->size) {
@@ -87,33 +113,43 @@ static Status convert_layers(Model *mla, const Model *original, const Comm *comm
     }
     progress_end(&meter);
     TRY(comm_agree(comm, status));
-    for (int l = 0; l < mla->shape.n_layers; l++) {
+    for (int l = 0; l < mla->shape.n_layers && comm->size > 1; l++) {
         int64_t first, count;
         params_layer_range(&mla->shape, l, &first, &count);
         comm_broadcast(comm, mla->params.flat + first, count * (int64_t)sizeof(float),
                        l % comm->size);
     }
-    log_info("converted %d layers: %.1f s", mla->shape.n_layers, log_seconds() - start_s);
     return OK;
 }
 
-Status prepare_converted(Model *model, const Config *config, const Comm *comm,
-                         const char *tokenizer_sha256)
+Status prepare_converted(Model *out, const int32_t *pairs, const Config *config, const Comm *comm)
 {
     const ConvertConfig *convert = &config->model.convert;
+    const InitConfig *init = &config->model.init;
+    const RandomWeights random = {init->shape, init->initializer_range, (uint64_t)config->run.seed};
+    HfSource *files = NULL;
     ModelShape shape;
     Model mla = {0};
-    Status status =
-        shape_convert(&shape, &model->shape, convert->rope_pairs, convert->d_kv, convert->svd);
+    const double start_s = log_seconds();
+    Status status = init->given ? OK : hf_source_open(&files, config->model.base);
+    TRY_GOTO(release, comm_agree(comm, status));
+    const WeightSource original = init->given ? random_weights(&random) : hf_source_weights(files);
+    status =
+        shape_convert(&shape, original.shape, convert->rope_pairs, convert->d_kv, convert->svd);
     if (status == OK)
         status = model_create(&mla, &shape);
-    TRY_GOTO(release_mla, comm_agree(comm, status));
-    TRY_GOTO(release_mla, choose_pairs(&mla, model, config, comm, tokenizer_sha256));
-    TRY_GOTO(release_mla, convert_layers(&mla, model, comm));
-    model_release(model);
-    *model = mla;
+    TRY_GOTO(release, comm_agree(comm, status));
+    memcpy(mla.rope_pairs, pairs,
+           (size_t)shape.n_layers * (size_t)(shape.n_kv_heads * shape.rope_pairs) * sizeof *pairs);
+    TRY_GOTO(release, prepare_layers(&mla, &original, comm));
+    if (files != NULL && !plan_reads_original(config)) // which has warned
+        hf_source_warn_unused(files, config->model.base);
+    log_info("converted %d layers: %.1f s", shape.n_layers, log_seconds() - start_s);
+    hf_source_close(files);
+    *out = mla;
     return OK;
-release_mla:
+release:
+    hf_source_close(files);
     model_release(&mla);
     return status;
 }

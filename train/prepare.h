@@ -13,9 +13,18 @@ Status prepare_tokenizer_sha256(char out[SHA256_HEX_BYTES], const Config *config
 // The model before conversion: hf_load or random weights. Collective.
 Status prepare_original(Model *out, const Config *config, const Comm *comm);
 
-// Chooses RoPE pairs (with a calibration pass if the strategy wants one) and factorizes, layers
-// spread over ranks. Releases *model and puts the converted one in its place. Collective.
-Status prepare_converted(Model *model, const Config *config, const Comm *comm,
-                         const char *tokenizer_sha256);
+// Chooses which RoPE pairs each KV head keeps: [L, K, P], the caller frees them. `original` is
+// read for the calibration pass, and may be NULL if the config asks for none (plan_calibrates()).
+// Collective.
+Status prepare_pairs(int32_t **out, const Model *original, const ModelShape *original_shape,
+                     const Config *config, const Comm *comm, const char *tokenizer_sha256);
+
+// The converted model, of the original's files or seed: that one need not be in memory, and should
+// not, as there would be two. Collective.
+Status prepare_converted(Model *out, const int32_t *pairs, const Config *config, const Comm *comm);
+
+// Fills a converted model from its original, layers spread over ranks; all get the same bits.
+// Collective.
+Status prepare_layers(Model *mla, const WeightSource *original, const Comm *comm);
 
 #endif

@@ -1,0 +1,242 @@
+// What happens before a run's first step, part by part, for one rank:
+//
+//     bench_convert factorize [M N R [ROUNDS]]         the SVD of a layer (default: Llama-2-7B's)
+//     bench_convert calibrate [T [ROUNDS]]             forward with and without RoPE statistics, of
+//                                                      SmolLM-135M's shape and random weights
+//     bench_convert load DIR [ROUNDS]                  loading a model beside reading its files,
+//                                                      warm and cold
+//
+// Medians. One thread is timed by the CPU time it got, so that what else the machine runs is left
+// out; several threads, and loading, by the wall clock. bench_convert.sh sets `factorize` beside
+// PyTorch.
+#define _GNU_SOURCE
+#include "base/random.h"
+#include "eval/inference.h"
+#include "model/factorize.h"
+#include "model/hf.h"
+#include "model/hf_weights.h"
+
+#include <fcntl.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MOST_ROUNDS = 99, BUFFER_BYTES = 1 << 20 };
+
+static const ModelShape smollm_135m = {.n_layers = 30,
+                                       .d_model = 576,
+                                       .n_heads = 9,
+                                       .n_kv_heads = 3,
+                                       .head_dim = 64,
+                                       .d_ffn = 1536,
+                                       .vocab_size = 49152,
+                                       .max_positions = 1 << 20,
+                                       .rope_pairs = 32,
+                                       .tied_head = true,
+                                       .rope_theta = 1e4,
+                                       .rms_eps = 1e-5};
+
+static double clock_s(clockid_t id)
+{
+    struct timespec t;
+    clock_gettime(id, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static double now_s(void)
+{
+    return clock_s(omp_get_max_threads() == 1 ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC);
+}
+
+static int compare_s(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, int n)
+{
+    qsort(values, (size_t)n, sizeof *values, compare_s);
+    return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+static Status bench_factorize(int m, int n, int R, int rounds)
+{
+    double seconds[MOST_ROUNDS];
+    const int64_t count = (int64_t)m * n;
+    const uint64_t key = random_key(1, "bench");
+    float *a = malloc((size_t)count * sizeof *a), *up = malloc((size_t)m * (size_t)R * sizeof *up),
+          *down = malloc((size_t)n * (size_t)R * sizeof *down);
+    Status status = OK;
+    if (a == NULL || up == NULL || down == NULL) {
+        status = fail(FAILED, "no memory for a %d x %d matrix", m, n);
+        goto release;
+    }
+    for (int64_t i = 0; i < count; i++)
+        a[i] = (float)(0.02 * random_normal(key, (uint64_t)i));
+    for (int i = 0; i < rounds; i++) {
+        double start_s = now_s();
+        TRY_GOTO(release, factorize(up, down, a, m, n, R));
+        seconds[i] = now_s() - start_s;
+    }
+    printf("%.2f s, rank %d of %d x %d\n", median(seconds, rounds), R, m, n);
+release:
+    free(a);
+    free(up);
+    free(down);
+    return status;
+}
+
+static Status bench_calibrate(int T, int rounds)
+{
+    double with_s[MOST_ROUNDS], without_s[MOST_ROUNDS], share[MOST_ROUNDS];
+    Model model;
+    RopeScores scores = {0};
+    Inference inference = {0};
+    Status status;
+    TRY(model_create(&model, &smollm_135m));
+    model_init_random(&model, 0.02, 1);
+    TRY_GOTO(release, rope_scores_create(&scores, &model.shape));
+    TRY_GOTO(release, inference_start(&inference, &model, T));
+    for (int t = 0; t < T; t++)
+        inference.batch.inputs[t] =
+            (int32_t)(random_bits(1, (uint64_t)t) % (uint64_t)model.shape.vocab_size);
+    transformer_forward(&inference.ws, &model, inference.batch.inputs, NULL); // pages, threads
+    for (int i = 0; i < rounds; i++) {
+        double start_s = now_s();
+        transformer_forward(&inference.ws, &model, inference.batch.inputs, NULL);
+        double middle_s = now_s();
+        transformer_forward(&inference.ws, &model, inference.batch.inputs, &scores);
+        without_s[i] = middle_s - start_s;
+        with_s[i] = now_s() - middle_s;
+        // The statistics alone, as the difference of two forwards is noise.
+        start_s = now_s();
+        for (int l = 0; l < model.shape.n_layers; l++)
+            rope_scores_add(&scores, l, inference.ws.layers[l].qkv,
+                            attention_row(&inference.ws.attention), T);
+        share[i] = (now_s() - start_s) / without_s[i];
+    }
+    double forward_s = median(without_s, rounds);
+    printf(
+        "forward %.2f s (%.0f tokens/s), with statistics %.2f s; these alone are %.2f %% of it\n",
+        forward_s, T / forward_s, median(with_s, rounds), 100 * median(share, rounds));
+release:
+    inference_release(&inference);
+    rope_scores_release(&scores);
+    model_release(&model);
+    return status;
+}
+
+// Every byte of the files, as cat reads them. forget: they leave the page cache instead.
+static Status read_files(const char *dir, bool forget, char *buffer, int64_t *n_bytes)
+{
+    HfWeights weights;
+    Status status = OK;
+    TRY(hf_weights_open(&weights, dir));
+    *n_bytes = 0;
+    for (int i = 0; i < weights.n_files && status == OK; i++) {
+        int fd = open(weights.files[i].path, O_RDONLY | O_CLOEXEC);
+        ssize_t n = fd < 0 ? -1 : 1;
+        if (fd >= 0 && forget)
+            posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+        while (n > 0 && !forget) {
+            n = read(fd, buffer, BUFFER_BYTES);
+            *n_bytes += n;
+        }
+        if (n < 0)
+            status = fail(FAILED, "%s: cannot be read", weights.files[i].path);
+        if (fd >= 0)
+            close(fd);
+    }
+    hf_weights_close(&weights);
+    return status;
+}
+
+static Status time_load(const char *dir, bool is_cold, int rounds, char *buffer)
+{
+    double read_s[MOST_ROUNDS], load_s[MOST_ROUNDS], cpu_s[MOST_ROUNDS];
+    int64_t n_bytes = 0, unused;
+    for (int i = 0; i < rounds; i++) {
+        Model model;
+        if (is_cold)
+            TRY(read_files(dir, true, buffer, &unused));
+        double start_s = clock_s(CLOCK_MONOTONIC);
+        TRY(read_files(dir, false, buffer, &n_bytes));
+        read_s[i] = clock_s(CLOCK_MONOTONIC) - start_s;
+        if (is_cold)
+            TRY(read_files(dir, true, buffer, &unused));
+        start_s = clock_s(CLOCK_MONOTONIC);
+        double start_cpu_s = clock_s(CLOCK_PROCESS_CPUTIME_ID);
+        TRY(hf_load(&model, dir));
+        load_s[i] = clock_s(CLOCK_MONOTONIC) - start_s;
+        cpu_s[i] = clock_s(CLOCK_PROCESS_CPUTIME_ID) - start_cpu_s;
+        model_release(&model);
+    }
+    double read = median(read_s, rounds), load = median(load_s, rounds);
+    printf("%s: reading %.0f MB %.3f s (%.2f GB/s), loading %.3f s (%.2f GB/s), %.3f s of it CPU\n",
+           is_cold ? "cold" : "warm", 1e-6 * (double)n_bytes, read, 1e-9 * (double)n_bytes / read,
+           load, 1e-9 * (double)n_bytes / load, median(cpu_s, rounds));
+    return OK;
+}
+
+static Status bench_load(const char *dir, int rounds)
+{
+    char *buffer = malloc(BUFFER_BYTES);
+    if (buffer == NULL)
+        return fail(FAILED, "no memory for a buffer");
+    Status status = time_load(dir, true, rounds, buffer);
+    if (status == OK)
+        status = time_load(dir, false, rounds, buffer);
+    free(buffer);
+    return status;
+}
+
+enum { MOST_SIDE = 32768, MOST_TOKENS = 65536 };
+
+// *value = argument i, if there is one.
+static Status read_number(int *value, int argc, char **argv, int i, const char *name, int most)
+{
+    if (i >= argc)
+        return OK;
+    char *end;
+    const long number = strtol(argv[i], &end, 10);
+    if (end == argv[i] || *end != '\0' || number < 1 || number > most)
+        return fail(BAD_INPUT, "%s is '%s', allowed are 1 to %d", name, argv[i], most);
+    *value = (int)number;
+    return OK;
+}
+
+static Status run(int argc, char **argv)
+{
+    const char *part = argc > 1 ? argv[1] : "";
+    int m = 7680, n = 4096, R = 512, T = 2048, rounds = 3;
+    if (strcmp(part, "factorize") == 0 && argc <= 6) {
+        TRY(read_number(&m, argc, argv, 2, "M", MOST_SIDE));
+        TRY(read_number(&n, argc, argv, 3, "N", MOST_SIDE));
+        TRY(read_number(&R, argc, argv, 4, "R", m < n ? m : n));
+        TRY(read_number(&rounds, argc, argv, 5, "ROUNDS", MOST_ROUNDS));
+        return bench_factorize(m, n, R, rounds);
+    }
+    if (strcmp(part, "calibrate") == 0 && argc <= 4) {
+        TRY(read_number(&T, argc, argv, 2, "T", MOST_TOKENS));
+        TRY(read_number(&rounds, argc, argv, 3, "ROUNDS", MOST_ROUNDS));
+        return bench_calibrate(T, rounds);
+    }
+    if (strcmp(part, "load") == 0 && argc >= 3 && argc <= 4) {
+        TRY(read_number(&rounds, argc, argv, 3, "ROUNDS", MOST_ROUNDS));
+        return bench_load(argv[2], rounds);
+    }
+    return fail(BAD_INPUT,
+                "usage: bench_convert factorize [M N R [ROUNDS]] | calibrate [T [ROUNDS]] "
+                "| load DIR [ROUNDS]");
+}
+
+int main(int argc, char **argv)
+{
+    const Status status = run(argc, argv);
+    if (status != OK)
+        fprintf(stderr, "bench_convert: %s\n", fail_text());
+    return (int)status;
+}

@@ -1,0 +1,42 @@
+// Eigenvectors of the largest eigenvalues of a large symmetric matrix, in single precision, at the
+// speed of matrix products.
+//
+//     EigenRoom room;
+//     eigen_place(&room, &arena, n, k);            // measures; then again to place (base/arena.h)
+//     TRY(eigen_largest(vectors, gram, n, k, &room));
+//
+// A direct method, stable whatever the spectrum: the vectors are those of a matrix that differs
+// from the given one by a few float epsilons of its norm. They are orthonormal to the same
+// precision. What needs more takes them as a start (model/factorize.c).
+#ifndef MHA2MLA_MODEL_EIGEN_H
+#define MHA2MLA_MODEL_EIGEN_H
+
+#include "base/arena.h"
+
+#include <lapacke.h>
+
+enum { EIGEN_LEAST = 256 }; // smaller matrices are no work for it
+
+// Working memory, placed in an arena.
+typedef struct EigenRoom {
+    float *band;                       // [n, 2 BAND]: column j from its diagonal down
+    float *panel_tau;                  // [n] of the reflectors that made the band
+    float *chasers;                    // the reflectors that made it tridiagonal
+    float *chaser_tau;                 // one for each of those
+    double *diagonal, *below, *values; // [n], of the tridiagonal matrix
+    double *tridiagonal_vectors;       // [k, n]
+    float *block;                      // a group of reflectors, its triangle
+    float *work;                       // [n_work]
+    double *tridiagonal_work;          // [18 n]
+    lapack_int *iwork;                 // [10 n] and the support of k vectors
+    int64_t n_work;
+} EigenRoom;
+
+void eigen_place(EigenRoom *room, Arena *arena, int n, int k);
+
+// vectors [n, k]: one eigenvector per column, ascending eigenvalues, the last that of the largest.
+// matrix [n, n], symmetric, of which the triangle on and above the diagonal is read; destroyed.
+// n >= EIGEN_LEAST, 1 <= k <= n. FAILED if LAPACK does not converge.
+Status eigen_largest(float *vectors, float *matrix, int n, int k, EigenRoom *room);
+
+#endif
