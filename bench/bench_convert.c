@@ -1,7 +1,7 @@
 // What happens before a run's first step, part by part, for one rank:
 //
-//     bench_convert factorize 7680 4096 512 [ROUNDS]   the SVD of a layer (default: Llama-2-7B's)
-//     bench_convert calibrate T [ROUNDS]               forward with and without RoPE statistics, of
+//     bench_convert factorize [M N R [ROUNDS]]         the SVD of a layer (default: Llama-2-7B's)
+//     bench_convert calibrate [T [ROUNDS]]             forward with and without RoPE statistics, of
 //                                                      SmolLM-135M's shape and random weights
 //     bench_convert load DIR [ROUNDS]                  loading a model beside reading its files,
 //                                                      warm and cold
@@ -156,7 +156,7 @@ static Status read_files(const char *dir, bool forget, char *buffer, int64_t *n_
 
 static Status time_load(const char *dir, bool is_cold, int rounds, char *buffer)
 {
-    double read_s[MOST_ROUNDS], load_s[MOST_ROUNDS];
+    double read_s[MOST_ROUNDS], load_s[MOST_ROUNDS], cpu_s[MOST_ROUNDS];
     int64_t n_bytes = 0, unused;
     for (int i = 0; i < rounds; i++) {
         Model model;
@@ -168,14 +168,16 @@ static Status time_load(const char *dir, bool is_cold, int rounds, char *buffer)
         if (is_cold)
             TRY(read_files(dir, true, buffer, &unused));
         start_s = clock_s(CLOCK_MONOTONIC);
+        double start_cpu_s = clock_s(CLOCK_PROCESS_CPUTIME_ID);
         TRY(hf_load(&model, dir));
         load_s[i] = clock_s(CLOCK_MONOTONIC) - start_s;
+        cpu_s[i] = clock_s(CLOCK_PROCESS_CPUTIME_ID) - start_cpu_s;
         model_release(&model);
     }
     double read = median(read_s, rounds), load = median(load_s, rounds);
-    printf("%s: reading %.0f MB %.3f s (%.2f GB/s), loading %.3f s (%.2f GB/s)\n",
+    printf("%s: reading %.0f MB %.3f s (%.2f GB/s), loading %.3f s (%.2f GB/s), %.3f s of it CPU\n",
            is_cold ? "cold" : "warm", 1e-6 * (double)n_bytes, read, 1e-9 * (double)n_bytes / read,
-           load, 1e-9 * (double)n_bytes / load);
+           load, 1e-9 * (double)n_bytes / load, median(cpu_s, rounds));
     return OK;
 }
 
@@ -191,29 +193,49 @@ static Status bench_load(const char *dir, int rounds)
     return status;
 }
 
-// Argument i as a number of at least 1, or `otherwise` if there is none.
-static int number(int argc, char **argv, int i, int otherwise)
+enum { MOST_SIDE = 32768, MOST_TOKENS = 65536 };
+
+// *value = argument i, if there is one.
+static Status read_number(int *value, int argc, char **argv, int i, const char *name, int most)
 {
-    int value = i < argc ? atoi(argv[i]) : otherwise;
-    return value >= 1 ? value : 1;
+    if (i >= argc)
+        return OK;
+    char *end;
+    const long number = strtol(argv[i], &end, 10);
+    if (end == argv[i] || *end != '\0' || number < 1 || number > most)
+        return fail(BAD_INPUT, "%s is '%s', allowed are 1 to %d", name, argv[i], most);
+    *value = (int)number;
+    return OK;
+}
+
+static Status run(int argc, char **argv)
+{
+    const char *part = argc > 1 ? argv[1] : "";
+    int m = 7680, n = 4096, R = 512, T = 2048, rounds = 3;
+    if (strcmp(part, "factorize") == 0 && argc <= 6) {
+        TRY(read_number(&m, argc, argv, 2, "M", MOST_SIDE));
+        TRY(read_number(&n, argc, argv, 3, "N", MOST_SIDE));
+        TRY(read_number(&R, argc, argv, 4, "R", m < n ? m : n));
+        TRY(read_number(&rounds, argc, argv, 5, "ROUNDS", MOST_ROUNDS));
+        return bench_factorize(m, n, R, rounds);
+    }
+    if (strcmp(part, "calibrate") == 0 && argc <= 4) {
+        TRY(read_number(&T, argc, argv, 2, "T", MOST_TOKENS));
+        TRY(read_number(&rounds, argc, argv, 3, "ROUNDS", MOST_ROUNDS));
+        return bench_calibrate(T, rounds);
+    }
+    if (strcmp(part, "load") == 0 && argc >= 3 && argc <= 4) {
+        TRY(read_number(&rounds, argc, argv, 3, "ROUNDS", MOST_ROUNDS));
+        return bench_load(argv[2], rounds);
+    }
+    return fail(BAD_INPUT,
+                "usage: bench_convert factorize [M N R [ROUNDS]] | calibrate [T [ROUNDS]] "
+                "| load DIR [ROUNDS]");
 }
 
 int main(int argc, char **argv)
 {
-    const char *part = argc > 1 ? argv[1] : "";
-    const int rounds = number(argc, argv, strcmp(part, "factorize") == 0 ? 5 : 3, 3);
-    Status status = BAD_INPUT;
-    if (rounds > MOST_ROUNDS)
-        status = fail(BAD_INPUT, "at most %d rounds", MOST_ROUNDS);
-    else if (strcmp(part, "factorize") == 0)
-        status = bench_factorize(number(argc, argv, 2, 7680), number(argc, argv, 3, 4096),
-                                 number(argc, argv, 4, 512), rounds);
-    else if (strcmp(part, "calibrate") == 0)
-        status = bench_calibrate(number(argc, argv, 2, 2048), rounds);
-    else if (strcmp(part, "load") == 0 && argc > 2)
-        status = bench_load(argv[2], rounds);
-    else
-        status = fail(BAD_INPUT, "usage: bench_convert factorize|calibrate|load ...; see its head");
+    const Status status = run(argc, argv);
     if (status != OK)
         fprintf(stderr, "bench_convert: %s\n", fail_text());
     return (int)status;

@@ -6,12 +6,13 @@
 #     sudo bench/bench_network.sh build/release/mha2mla [STEPS [RATE...]]
 #     sudo bench/bench_network.sh build/release/mha2mla 8 100mbit 300mbit 1gbit unlimited
 #
-# Each figure is the least of STEPS steps in each of three rounds, the ways in alternation, so that
-# what else the machine does counts little.
+# Each figure is the least of STEPS steps in each of ROUNDS (3) rounds, the ways in alternation, so
+# that what else the machine does counts little.
 #
 #     compute    of a step: forward, backward, update
+#     measured   rate of an all-gather of 16 MiB, in Mbit/s, as `plan` measures it
 #     transfer   of a step at that rate: half the gradients and half the parameters each way
-#     best       the larger of the two
+#     best       the larger of compute and transfer
 #     exposed    share of the step with overlap that is spent waiting for the other rank
 set -euo pipefail
 if [ -z "${BENCH_NETWORK_INSIDE:-}" ]; then
@@ -107,10 +108,17 @@ step_s() {
     done | sort -g | head -n 1
 }
 
-rounds='1 2 3'
+# plan_rate: what this network does for messages, in Mbit/s.
+plan_rate() {
+    mpirun -H h1,h2 "$mha2mla" plan config.yaml --gflops 1 --memory-bandwidth 1 --latency 1 2>/dev/null |
+        awk '$1 == "messages" { print 8000 * $2 }'
+}
+
+rounds=$(seq ${ROUNDS:-3})
 runs_of() { printf "$1-%s " $rounds; }
 for rate in "$@"; do
     limit "$rate"
+    plan_rate >"$rate.measured"
     for round in $rounds; do
         train "$rate-off-$round" --train.overlap=false
         train "$rate-on-$round"
@@ -122,14 +130,13 @@ compute=$(echo "$(least forward_s $off) $(least backward_s $off) $(least update_
     awk '{ print $1 + $2 + $3 }')
 parameters=$(sed -nE 's/.*"parameters": ([0-9]+).*/\1/p' "runs/$1-off-1/run.json")
 echo "$parameters parameters, 2048 tokens per step on 2 ranks; seconds"
-printf '%-10s %9s %9s %9s %9s %9s %9s %9s\n' rate compute transfer best blocking overlap exposed bfloat16
+printf '%-10s %9s %9s %9s %9s %9s %9s %9s %9s\n' rate measured compute transfer best blocking overlap exposed bfloat16
 for rate in "$@"; do
     on=$(runs_of "$rate-on")
     echo "$rate $compute $parameters $(step_s $(runs_of "$rate-off")) $(step_s $on) \
-        $(step_s $(runs_of "$rate-bf16"))" | awk '{
-        unit = $1 ~ /gbit/ ? 1e9 : 1e6
-        transfer = $1 == "unlimited" ? 0 : 4 * $3 * 8 / (unit * ($1 + 0))
+        $(step_s $(runs_of "$rate-bf16")) $(cat "$rate.measured")" | awk '{
+        transfer = 4 * $3 * 8 / ($10 * 1e6)
         best = $2 > transfer ? $2 : transfer
-        printf "%-10s %9.3f %9.3f %9.3f %9.3f %9.3f %7.1f %% %9.3f\n", $1, $2, transfer, best, $4,
-            $6, 100 * $7 / $6, $8 }'
+        printf "%-10s %9.0f %9.3f %9.3f %9.3f %9.3f %9.3f %7.1f %% %9.3f\n", $1, $10, $2, transfer,
+            best, $4, $6, 100 * $7 / $6, $8 }'
 done

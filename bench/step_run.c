@@ -34,7 +34,7 @@ typedef struct Bench {
     Params grads;
     float *flat_grads; // [params_count]
     float *m, *v;      // [partition.own_count]
-    float *received;   // [of the largest bucket]
+    void *buffer;      // [most_buffer_bytes()]
     double *squares;   // [partition_n_blocks()]
     int32_t *inputs, *targets;
     float *a, *b, *c; // of sgemm
@@ -42,12 +42,13 @@ typedef struct Bench {
 
 // ------------------------------------------------------------------------------------ memory
 
-static int64_t most_received(const Bench *bench)
+// Of the largest bucket.
+static int64_t most_buffer_bytes(const Bench *bench)
 {
     int64_t most = 0;
     for (int i = 0; i < bench->partition.n_buckets; i++) {
-        const int64_t n = comm_received_floats(bench->partition.buckets[i].count, bench->comm->size,
-                                               bench->comm->size);
+        const int64_t n = comm_reduce_bytes(bench->partition.buckets[i].count, bench->comm->size,
+                                            bench->comm->size, false);
         most = n > most ? n : most;
     }
     return most;
@@ -63,7 +64,7 @@ static void place(Bench *bench)
     bench->flat_grads = arena_floats(arena, params_count(shape));
     bench->m = arena_floats(arena, bench->partition.own_count);
     bench->v = arena_floats(arena, bench->partition.own_count);
-    bench->received = arena_floats(arena, most_received(bench));
+    bench->buffer = arena_place(arena, most_buffer_bytes(bench), 1);
     bench->squares = arena_place(arena, partition_n_blocks(&bench->partition), sizeof(double));
     bench->inputs = arena_place(arena, T, sizeof(int32_t));
     bench->targets = arena_place(arena, T, sizeof(int32_t));
@@ -100,10 +101,10 @@ static Status check_memory(const Bench *bench)
     comm_broadcast(bench->comm, &available, sizeof available, 0);
     if (available > 0 && bytes > available)
         return fail(FAILED,
-                    "%s, T %d needs %.1f GiB on %d ranks, %.1f GiB are available; take fewer ranks "
-                    "or tokens",
+                    "%s, T %d needs %.1f GiB on %d rank%s, %.1f GiB are available; take fewer "
+                    "ranks or tokens",
                     setting->shape_name, setting->T, bytes / (1 << 30), setting->n_ranks,
-                    available / (1 << 30));
+                    setting->n_ranks == 1 ? "" : "s", available / (1 << 30));
     return OK;
 }
 
@@ -162,13 +163,17 @@ static Status allocate(Bench *bench)
 // ------------------------------------------------------------------------------------ exchange
 
 // Each rank's sum of its shares of the gradients, in place.
-static void reduce(Bench *bench)
+static void reduce_scatter(Bench *bench)
 {
     for (int i = 0; i < bench->partition.n_buckets; i++) {
         const Bucket *bucket = &bench->partition.buckets[i];
-        comm_reduce_scatter(bench->comm, bench->flat_grads + bucket->own_first,
-                            bench->flat_grads + bucket->first, bucket->count, bench->comm->size,
-                            true, bench->received);
+        const CommReduce reduce = {.sum = bench->flat_grads + bucket->own_first,
+                                   .bucket = bench->flat_grads + bucket->first,
+                                   .count = bucket->count,
+                                   .n_senders = bench->comm->size,
+                                   .fresh = true,
+                                   .buffer = bench->buffer};
+        comm_reduce_scatter(bench->comm, &reduce);
     }
 }
 
@@ -236,7 +241,7 @@ static void pass_backward_and_reduce(Bench *bench, StepRound *round)
     transformer_backward(&bench->ws, &bench->model, bench->inputs, &bench->grads);
     round->passes_s += lap(bench);
     round->waits_s += wait_for_ranks(bench);
-    reduce(bench);
+    reduce_scatter(bench);
     round->stages_s[STAGE_REDUCE] = lap(bench);
     round->waits_s += wait_for_ranks(bench);
 }
@@ -317,7 +322,7 @@ static void run_rounds(Bench *bench, StepRound *rounds)
     const int n_rounds = setting->n_rounds;
     blas_touch_threads();
     time_sgemm(bench); // connections and OpenBLAS's buffers are made on first use
-    reduce(bench);
+    reduce_scatter(bench);
     gather(bench);
     const double start_s = log_seconds(), start_cpu_s = cpu_s();
     for (int i = 0; i < n_rounds; i++)

@@ -193,11 +193,12 @@ static void compute_image(Room *room, const Matrix *x, int k)
 static Status find_in_double(Room *room, const Matrix *x)
 {
     const int s = x->shorter, R = room->R;
+    memset(room->gram, 0, (size_t)s * (size_t)s * sizeof *room->gram);
     for (int first = 0; first < x->longer; first += BLOCK) {
         int count = x->longer - first < BLOCK ? x->longer - first : BLOCK;
         load_block(room->block, x, first, count);
-        cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, s, count, 1.0, room->block, s,
-                    first > 0 ? 1.0 : 0.0, room->gram, s);
+        cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, s, count, 1.0, room->block, s, 1.0,
+                    room->gram, s);
     }
     // The upper triangle by rows is the lower one by columns.
     lapack_int found = 0;
@@ -231,9 +232,11 @@ static Status find_in_single(Room *room, const Matrix *x)
 static bool take_best(Room *room, const Matrix *x)
 {
     const int k = room->k, R = room->R, s = x->shorter;
-    cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, k, x->longer, 1.0, room->image, k, 0.0,
+    memset(room->images, 0, (size_t)k * (size_t)k * sizeof *room->images);
+    memset(room->dots, 0, (size_t)k * (size_t)k * sizeof *room->dots);
+    cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, k, x->longer, 1.0, room->image, k, 1.0,
                 room->images, k);
-    cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, k, s, 1.0, room->q, k, 0.0, room->dots, k);
+    cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, k, s, 1.0, room->q, k, 1.0, room->dots, k);
     lapack_int info = LAPACKE_dsygvd_work(
         LAPACK_COL_MAJOR, 1, 'V', 'L', k, room->images, k, room->dots, k, room->ritz, room->work,
         (lapack_int)room->n_work, room->iwork, (lapack_int)room->n_iwork);

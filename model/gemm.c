@@ -81,8 +81,10 @@ static void cut(Plan *x, int n_threads)
     x->columns = round_up(divide_up(x->n, divide_up(x->n, most)), width);
     x->item_columns = n_threads == 1 ? x->n : x->columns;
     const int n_column_items = divide_up(x->n, x->item_columns);
-    const int n_wanted = n_threads == 1 ? 1 : divide_up(4 * n_threads, n_column_items);
-    x->item_rows = round_up(divide_up(x->m, n_wanted), CHUNK_ROWS);
+    int n_wanted = 1; // of rows: every one packs b anew, so as few as give all threads the same
+    while (n_column_items * n_wanted % n_threads != 0)
+        n_wanted++;
+    x->item_rows = round_up(divide_up(x->m, n_wanted), x->kernel->rows);
     x->n_row_items = divide_up(x->m, x->item_rows);
     x->n_items = n_column_items * x->n_row_items;
 }

@@ -135,8 +135,10 @@ static bool ends_with(const char *text, const char *end)
 }
 
 // Weights nobody reads may mean that the model computes something else than its files say.
-static void warn_unused(const HfWeights *weights, const ModelShape *shape, const char *dir)
+void hf_source_warn_unused(const HfSource *source, const char *dir)
 {
+    const ModelShape *shape = &source->shape;
+    const HfWeights *weights = &source->weights;
     int n_read = params_n_tensors(shape), n_present = 0;
     const char *bias = NULL;
     for (int f = 0; f < weights->n_files; f++) {
@@ -164,7 +166,6 @@ Status hf_source_open(HfSource **out, const char *dir)
     TRY_GOTO(free_source, hf_load_shape(&source->shape, dir));
     TRY_GOTO(free_source, hf_weights_open(&source->weights, dir));
     TRY_GOTO(close_source, check_present(&source->weights, &source->shape, dir));
-    warn_unused(&source->weights, &source->shape, dir);
     *out = source;
     return OK;
 close_source:
@@ -181,10 +182,12 @@ void hf_source_close(HfSource *source)
     free(source);
 }
 
-static Status read_all(Model *model, const HfSource *source)
+static Status read_all(Model *model, const HfSource *source, const char *dir)
 {
     TRY(read_pairs(model->rope_pairs, &source->shape, &source->weights));
-    return read_weights(model, source);
+    TRY(read_weights(model, source));
+    hf_source_warn_unused(source, dir);
+    return OK;
 }
 
 Status hf_load(Model *out, const char *dir)
@@ -194,7 +197,7 @@ Status hf_load(Model *out, const char *dir)
     Status status;
     TRY(hf_source_open(&source, dir));
     TRY_GOTO(close_source, model_create(&model, &source->shape));
-    status = read_all(&model, source);
+    status = read_all(&model, source, dir);
     if (status == OK)
         *out = model;
     else
@@ -210,7 +213,7 @@ Status hf_load_into(Model *model, const char *dir)
     TRY(hf_source_open(&source, dir));
     const Status status =
         params_count(&source->shape) == model->params.count
-            ? read_all(model, source)
+            ? read_all(model, source, dir)
             : fail(BAD_INPUT, "%s/config.json: has changed while it was read; start again", dir);
     hf_source_close(source);
     return status;

@@ -38,6 +38,9 @@ typedef struct HfSource HfSource;
 
 Status hf_source_open(HfSource **out, const char *dir);
 WeightSource hf_source_weights(const HfSource *source);
+
+// Warns of tensors that the model does not have, as hf_load() does.
+void hf_source_warn_unused(const HfSource *source, const char *dir);
 void hf_source_close(HfSource *source); // NULL is allowed
 
 // The dtype of the weights in the files, by the embedding's.

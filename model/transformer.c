@@ -31,41 +31,58 @@ static void place_ffn(LayerSaved *saved, Arena *arena, const ModelShape *s, int6
     saved->gate_up = arena_floats(arena, N * 2 * s->d_ffn);
 }
 
-// What only layers use.
-static void place_layer_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
+static void place_attention_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
 {
     int64_t N = (int64_t)ws->B * ws->T;
-    bool is_mla = shape_is_mla(s);
+    bool is_mla = shape_is_mla(s), is_training = ws->keep != KEEP_NOTHING;
     ws->projected = arena_floats(arena, is_mla ? N * mla_projected_width(s) : 0);
     ws->expanded = arena_floats(arena, is_mla ? N * mla_expanded_width(s) : 0);
-    ws->act = arena_floats(arena, N * s->d_ffn);
-    ws->attention_scratch = arena_floats(
-        arena, attention_scratch_floats(&ws->attention, n_threads, ws->keep != KEEP_NOTHING));
-    if (ws->keep == KEEP_NOTHING)
+    ws->attention_scratch =
+        arena_floats(arena, attention_scratch_floats(&ws->attention, n_threads, is_training));
+    if (!is_training)
         return;
     ws->d_qkv = arena_floats(arena, N * attention_row(&ws->attention));
     ws->d_attn_out = arena_floats(arena, N * shape_dim(s, DIM_Q));
+}
+
+static void place_ffn_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
+{
+    int64_t N = (int64_t)ws->B * ws->T;
+    (void)n_threads;
+    ws->act = arena_floats(arena, N * s->d_ffn);
+    if (ws->keep == KEEP_NOTHING)
+        return;
     ws->d_act = arena_floats(arena, N * s->d_ffn);
     ws->d_gate_up = arena_floats(arena, N * 2 * s->d_ffn);
 }
 
+static void place_head_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
+{
+    int64_t N = (int64_t)ws->B * ws->T, block = head_block(s->vocab_size);
+    (void)n_threads;
+    ws->logits = arena_floats(arena, (N < block ? N : block) * s->vocab_size);
+}
+
+// Attention, feed-forward and head are never at work together: theirs begins at the same place.
 static void place_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
 {
+    static void (*const parts[])(Workspace *, Arena *, const ModelShape *, int) = {
+        place_attention_scratch, place_ffn_scratch, place_head_scratch};
     int64_t N = (int64_t)ws->B * ws->T;
-    int64_t block = head_block(s->vocab_size); // of tokens, should there be so many
     ws->normed = arena_floats(arena, N * s->d_model);
     if (ws->keep != KEEP_NOTHING) {
         ws->dx = arena_floats(arena, N * s->d_model);
         ws->d_normed = arena_floats(arena, N * s->d_model);
     }
-    // No layer is at work while logits are.
     const int64_t first = arena->used_bytes;
-    place_layer_scratch(ws, arena, s, n_threads);
-    const int64_t end = arena->used_bytes;
+    int64_t end = first;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        arena_rewind(arena, first);
+        parts[i](ws, arena, s, n_threads);
+        end = arena->used_bytes > end ? arena->used_bytes : end;
+    }
     arena_rewind(arena, first);
-    ws->logits = arena_floats(arena, (N < block ? N : block) * s->vocab_size);
-    if (arena->used_bytes < end)
-        arena_place(arena, end - arena->used_bytes, 1);
+    arena_place(arena, end - first, 1);
 }
 
 void transformer_place(Workspace *ws, Arena *activations, Arena *scratch, const ModelShape *s,

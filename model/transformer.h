@@ -60,15 +60,15 @@ typedef struct Workspace {
     float *sin_table;         // [T, E/2]
     float *dx;                // [N, D] gradient of the residual stream, training
     float *normed, *d_normed; // [N, D]
-    float *logits;            // [min(N, head_block(V)), V], where the layers' scratch is
-    // Scratch that all layers share.
+    // Scratch of attention, of feed-forward and of the head, in one place.
     float *projected;         // [N, Q + K 2P + R], MLA
     float *expanded;          // [N, K (E - 2P) + K E], MLA
+    float *attention_scratch; // per thread
     float *d_qkv;             // [N, Q + 2 KV], training
     float *d_attn_out;        // [N, Q], training
-    float *act, *d_act;       // [N, F]
+    float *act, *d_act;       // [N, F]; d_act: training
     float *d_gate_up;         // [N, 2F], training
-    float *attention_scratch; // per thread
+    float *logits;            // [min(N, head_block(V)), V]
     bool fresh_gradients; // loss and backward write gradients (=), without reading what is there
     StepTimes *times;     // borrowed; NULL: nothing is measured
     LayerHook needs;      // before forward, or the loss, reads the parameters of a layer

@@ -71,7 +71,7 @@ echo "$alone $two $(messages)" | awk '{ exit !($1 > $2 && $2 > $3 && $3 > 0) }' 
 # A measured step stands for what products reach: twice the seconds, half the share.
 "$mha2mla" plan config.yaml --ranks 4 $rates --step-seconds 1 >plan
 says 'of it (--step-seconds)' 'in 1.0 s: products'
-refuses 2 '--step-seconds is 1e-09, but clearing' plan config.yaml $rates --step-seconds 1e-9
+refuses 2 '--step-seconds is 1e-09, but sums' plan config.yaml $rates --step-seconds 1e-9
 
 # Twice the rate of sgemm halves what products take, and nothing else.
 products() { sed -n 's/.*: products \([0-9.]*\) m\{0,1\}s, memory \([^,]*\), messages.*/\1 \2/p' plan; }

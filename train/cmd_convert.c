@@ -80,6 +80,7 @@ static Status convert(const Comm *comm, const Request *request)
     TRY_GOTO(release, create_converted(&mla, comm, &group, original.shape, request));
     double start_s = log_seconds();
     TRY_GOTO(release, prepare_layers(&mla, &original));
+    hf_source_warn_unused(files, request->dir);
     double seconds = log_seconds() - start_s;
     if (comm->rank == 0)
         status = hf_save(&mla.model, request->dir, dtype, request->out);

@@ -256,7 +256,8 @@ static void print_assumptions(const Config *config)
         "parameters in\n"
         "  float32, (N-1)/N of them; in buckets of a layer of at most 16 MiB, N-1 messages each; "
         "%s;\n"
-        "  ranks that share the parameters (train.ranks_per_copy) gather them from other copies alone;\n"
+        "  ranks that share the parameters (train.ranks_per_copy) gather them from other copies "
+        "alone;\n"
         "  every rank has these rates, also where several share a machine. Loading, conversion,\n"
         "  checkpoints and export are not counted.\n",
         train->sum_groups, train->reduce_dtype == REDUCE_BFLOAT16 ? "bfloat16" : "float32",

@@ -1,6 +1,5 @@
 #include "train/cost.h"
 
-#include "model/params.h"
 #include "train/partition.h"
 #include "train/turns.h"
 
@@ -22,13 +21,13 @@ static int64_t serial_micro_batches(const Turns *turns)
     return n;
 }
 
-static double memory_bytes(const Partition *partition, const Turns *turns, int64_t n_params)
+static double memory_bytes(const Partition *partition, const Turns *turns)
 {
-    enum { CLEAR = 1, ADD = 2, SQUARE = 1, ADAMW = 7 }; // floats read and written for each
-    const double own = (double)partition->own_count, whole = (double)n_params;
+    enum { ADD = 2, SQUARE = 1, ADAMW = 7 }; // floats read and written for each
+    const double own = (double)partition->own_count;
     double floats = own * (SQUARE + ADAMW);
     for (int round = 0; round < turns->n_rounds; round++)
-        floats += whole * CLEAR + own * (ADD + turns_senders(turns, round));
+        floats += own * (ADD + turns_senders(turns, round));
     return floats * sizeof(float);
 }
 
@@ -99,11 +98,10 @@ Status cost_make(Cost *out, const Plan *plan, const Config *config, const Rates 
     TRY(partition_create(&partition, &plan->shape, plan->n_ranks, 0)); // the largest share
     const Turns turns =
         turns_make(train->global_batch / train->micro_batch, train->sum_groups, plan->n_ranks);
-    const int64_t n_params = params_count(&plan->shape);
     Cost cost = {.step_flops = sequence_flops * train->global_batch};
     cost.products_s =
         (double)serial_micro_batches(&turns) * train->micro_batch * sequence_flops / flops_per_s;
-    cost.memory_s = memory_bytes(&partition, &turns, n_params) / rates->memory_bytes;
+    cost.memory_s = memory_bytes(&partition, &turns) / rates->memory_bytes;
     if (plan->n_ranks > 1)
         add_messages(&cost, &partition, &turns, train, plan->n_ranks / plan->n_sharers, rates,
                      train->micro_batch * sequence_flops / flops_per_s);
@@ -127,11 +125,10 @@ Status cost_efficiency(double *out, const Plan *plan, const Config *config, cons
     Cost cost;
     TRY(cost_make(&cost, plan, config, rates, 1));
     if (compute_s <= cost.memory_s)
-        return fail(
-            BAD_INPUT,
-            "--step-seconds is %g, but clearing, adding and AdamW alone take %.3g s at %.3g "
-            "GB/s; give --memory-bandwidth, or the seconds of %d ranks",
-            compute_s, cost.memory_s, rates->memory_bytes / 1e9, plan->n_ranks);
+        return fail(BAD_INPUT,
+                    "--step-seconds is %g, but sums and AdamW alone take %.3g s at %.3g "
+                    "GB/s; give --memory-bandwidth, or the seconds of %d ranks",
+                    compute_s, cost.memory_s, rates->memory_bytes / 1e9, plan->n_ranks);
     *out = cost.products_s / (compute_s - cost.memory_s);
     return OK;
 }

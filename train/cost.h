@@ -2,8 +2,7 @@
 //
 //   products  the model's FLOP, of the rank with the most micro-batches, at a share (`efficiency`)
 //             of the rate of sgemm; 0.65 to 0.8 is what bench/bench_step sees for SmolLM's shapes
-//   memory    gradients cleared and added up, squares for clipping, AdamW: bytes at the triad's
-//             rate
+//   memory    gradients added up, squares for clipping, AdamW: bytes at the triad's rate
 //   messages  per round of micro-batches a reduce-scatter of all gradients (float32, or bfloat16 if
 //             they are sent so), per step an all-gather of all parameters (float32): (N - 1) / N of
 //             them to and from every rank, in buckets of a layer of at most 16 MiB, N - 1 messages

@@ -162,13 +162,12 @@ static Status end_group(Trainer *t, int step)
     Workspace *ws = &t->memory.ws;
     int first, count;
     turns_group(&t->turns, t->round, t->comm->rank, &first, &count);
-    enter(t, PHASE_BACKWARD, step); // whose sum begins
-    memset(t->memory.flat_grads, 0, (size_t)t->grads.count * sizeof(float));
     for (int m = first; m < first + count; m++) {
         if (m > first) {
             TRY(batch(t, step, m));
             forward(t, step);
         }
+        ws->fresh_gradients = m == first; // the sum begins
         loss(t, step, m);
         if (m == first + count - 1 && exchange_overlaps(t->exchange))
             ws->done = (LayerHook){reduce_from, t};
@@ -252,11 +251,11 @@ static Status trace_own(Trainer *t, int step, double *traced)
     const int n = t->turns.n_micro_batches;
     double *squares = t->memory.sums;
     TRY(feed(t, step));
+    t->memory.ws.fresh_gradients = true;
     for (int round = 0; round < t->turns.n_rounds; round++) {
         int first, count;
         turns_group(&t->turns, round, t->comm->rank, &first, &count);
         for (int m = first; m < first + count; m++) {
-            memset(t->memory.flat_grads, 0, (size_t)t->grads.count * sizeof(float));
             TRY(batch(t, step, m));
             forward(t, step);
             loss(t, step, m);

@@ -19,11 +19,11 @@
 typedef enum Phase {
     PHASE_DATA,
     PHASE_FORWARD,
-    PHASE_BACKWARD, // and clearing the gradients
-    PHASE_REDUCE,   // waiting for the sums over ranks, agreeing, global norm and loss
-    PHASE_UPDATE,   // AdamW, reporting the step
-    PHASE_GATHER,   // waiting for parameters that other ranks have updated
-    PHASE_SAVE,     // what the training waits for checkpoints
+    PHASE_BACKWARD,
+    PHASE_REDUCE, // waiting for the sums over ranks, agreeing, global norm and loss
+    PHASE_UPDATE, // AdamW, reporting the step
+    PHASE_GATHER, // waiting for parameters that other ranks have updated
+    PHASE_SAVE,   // what the training waits for checkpoints
     PHASE_VALIDATION,
     N_PHASES
 } Phase;

@@ -7,6 +7,7 @@
 #include "model/convert.h"
 #include "model/hf.h"
 #include "train/calibrate.h"
+#include "train/plan.h"
 #include "train/stall.h"
 
 #include <stdlib.h>
@@ -164,6 +165,8 @@ Status prepare_converted(Weights *out, const int32_t *pairs, const Config *confi
     memcpy(mla.model.rope_pairs, pairs,
            (size_t)shape.n_layers * (size_t)(shape.n_kv_heads * shape.rope_pairs) * sizeof *pairs);
     TRY_GOTO(release, prepare_layers(&mla, &original));
+    if (files != NULL && !plan_reads_original(config)) // which has warned
+        hf_source_warn_unused(files, config->model.base);
     log_info("converted %d layers: %.1f s", shape.n_layers, log_seconds() - start_s);
     hf_source_close(files);
     *out = mla;
