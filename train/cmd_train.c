@@ -415,7 +415,7 @@ static Status make_plan(Run *run)
                  base);
     TRY(plan_make_of(&run->plan, is_recalled ? &original : NULL, &run->config, run->comm.size,
                      omp_get_max_threads()));
-    run->plan.n_sharers = run->group.size;
+    run->plan.n_sharers = run->group.shares ? run->group.size : 1;
     return check_length(run);
 }
 

@@ -24,6 +24,132 @@ struct CommWindowMpi {
     MPI_Win win;
 };
 
+// ---- windows -----------------------------------------------------------------------------------
+
+// Where Open MPI keeps shared windows, by its own word; other MPIs do so there, too.
+static void find_directory(char out[DIRECTORY_BYTES])
+{
+    int provided, index, length;
+    MPI_T_cvar_handle handle;
+    snprintf(out, DIRECTORY_BYTES, "/dev/shm");
+    if (MPI_T_init_thread(MPI_THREAD_SINGLE, &provided) != MPI_SUCCESS)
+        return;
+    if (MPI_T_cvar_get_index("osc_sm_backing_directory", &index) == MPI_SUCCESS &&
+        MPI_T_cvar_handle_alloc(index, NULL, &handle, &length) == MPI_SUCCESS) {
+        if (length <= DIRECTORY_BYTES)
+            MPI_T_cvar_read(handle, out);
+        MPI_T_cvar_handle_free(&handle);
+    }
+    out[DIRECTORY_BYTES - 1] = '\0';
+    MPI_T_finalize();
+}
+
+// Too little room shows as SIGBUS where the memory is first written, or as ranks that wait forever
+// for the one that makes the window.
+static Status check_room(const CommGroup *group, int64_t size_bytes)
+{
+    enum { SPARE_BYTES = 1 << 20 }; // for MPI's own
+    char directory[DIRECTORY_BYTES];
+    struct statvfs room;
+    find_directory(directory);
+    if (statvfs(directory, &room) != 0)
+        return fail(FAILED, "%s: %s", directory, strerror(errno));
+    const double free_bytes = (double)room.f_bavail * (double)room.f_frsize;
+    const double needed_bytes = (double)(size_bytes + SPARE_BYTES) * group->n_nearby;
+    const bool is_unlimited = room.f_blocks == 0; // so says a tmpfs without a size
+    if (is_unlimited || free_bytes >= needed_bytes)
+        return OK;
+    return fail(FAILED, "%s has %.1f MiB free, shared parameters need %.1f MiB; make it larger",
+                directory, free_bytes / (1 << 20), needed_bytes / (1 << 20));
+}
+
+// Takes this rank's part of the memory now: afterwards there is no running out of it, and it lies
+// with the ranks of all NUMA domains. Kernels before 5.14 cannot tell that they have none.
+static Status take_memory(const CommWindow *window, const CommGroup *group)
+{
+    int64_t first, count;
+    comm_range((window->size_bytes + ALIGN_BYTES - 1) / ALIGN_BYTES, group->rank, group->size,
+               &first, &count);
+    char *begin = (char *)window->bytes + first * ALIGN_BYTES;
+    const size_t size = (size_t)count * ALIGN_BYTES;
+#ifdef MADV_POPULATE_WRITE
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), in_page = (uintptr_t)begin % page;
+    if (size > 0 && madvise(begin - in_page, size + in_page, MADV_POPULATE_WRITE) != 0 &&
+        errno != EINVAL)
+        return fail(FAILED, "shared memory of %.1f MiB cannot be had: %s",
+                    (double)window->size_bytes / (1 << 20), strerror(errno));
+#endif
+    memset(begin, 0, size);
+    return OK;
+}
+
+static void allocate(CommWindow *window, const CommGroup *group)
+{
+    MPI_Win *win = &window->mpi->win;
+    MPI_Aint size;
+    char *base;
+    int unit;
+    const int64_t bytes = group->rank == 0 ? window->size_bytes + 2 * ALIGN_BYTES : 0;
+    AWAIT(MPI_Win_allocate_shared(bytes, 1, MPI_INFO_NULL, group->mpi->members, &base, win),
+          "allocating shared memory (train.ranks_per_copy=1 does without)");
+    comm_must(MPI_Win_set_errhandler(*win, MPI_ERRORS_RETURN), "MPI_Win_set_errhandler");
+    comm_must(MPI_Win_shared_query(*win, 0, &size, &unit, &base), "MPI_Win_shared_query");
+    AWAIT(MPI_Win_lock_all(MPI_MODE_NOCHECK, *win), "MPI_Win_lock_all");
+    // It begins at the same place of a page on all ranks.
+    window->bytes = base + (ALIGN_BYTES - (uintptr_t)base % ALIGN_BYTES) % ALIGN_BYTES;
+}
+
+bool comm_window_open(CommWindow *out, const Comm *comm, CommGroup *group, int64_t size_bytes)
+{
+    CommWindow window = {.size_bytes = size_bytes, .mpi = calloc(1, sizeof *window.mpi)};
+    *out = (CommWindow){0};
+    Status status = window.mpi != NULL ? OK : fail(FAILED, "no memory for a window");
+    if (status == OK && group->rank == 0)
+        status = check_room(group, size_bytes);
+    TRY_GOTO(give_up, comm_agree_of(comm, group->rank == 0, status));
+    allocate(&window, group);
+    status = comm_agree(comm, take_memory(&window, group));
+    if (status == OK) {
+        *out = window;
+        return true;
+    }
+    comm_window_close(&window);
+give_up:
+    log_warn("every rank keeps its own parameters: %s", fail_text());
+    free(window.mpi);
+    group->shares = false;
+    return false;
+}
+
+void comm_window_sync(const CommWindow *window, const CommGroup *group)
+{
+    comm_must(MPI_Win_sync(window->mpi->win), "MPI_Win_sync");
+    AWAIT(MPI_Barrier(group->mpi->members), "barrier");
+    comm_must(MPI_Win_sync(window->mpi->win), "MPI_Win_sync");
+}
+
+void comm_window_close(CommWindow *window)
+{
+    if (window->mpi != NULL) {
+        comm_must(MPI_Win_unlock_all(window->mpi->win), "MPI_Win_unlock_all");
+        AWAIT(MPI_Win_free(&window->mpi->win), "MPI_Win_free");
+    }
+    free(window->mpi);
+    *window = (CommWindow){0};
+}
+
+// MPI's code for windows is paged in now, before anybody measures what the program takes.
+static void touch_windows(const Comm *comm, const CommGroup *group)
+{
+    CommWindow window = {.size_bytes = ALIGN_BYTES, .mpi = calloc(1, sizeof *window.mpi)};
+    const bool has_room = group->rank != 0 || check_room(group, ALIGN_BYTES) == OK;
+    if (comm_all(comm, window.mpi != NULL && has_room)) {
+        allocate(&window, group);
+        comm_window_close(&window);
+    }
+    free(window.mpi);
+}
+
 // ---- groups ------------------------------------------------------------------------------------
 
 // The ranks of this host, then of the part of it that is a group.
@@ -80,6 +206,7 @@ Status comm_group_start(CommGroup *out, const Comm *comm, int most)
     group.n_groups = comm->size / group.size;
     AWAIT(MPI_Allgather(&comm->rank, 1, MPI_INT, group.peers, 1, MPI_INT, group.mpi->across),
           "gathering of ranks");
+    touch_windows(comm, &group);
     *out = group;
     return OK;
 release:
@@ -97,122 +224,6 @@ void comm_group_end(CommGroup *group)
     free(group->mpi);
     free(group->peers);
     *group = (CommGroup){0};
-}
-
-// ---- windows -----------------------------------------------------------------------------------
-
-// Where Open MPI keeps shared windows, by its own word; other MPIs do so there, too.
-static void find_directory(char out[DIRECTORY_BYTES])
-{
-    int provided, index, length;
-    MPI_T_cvar_handle handle;
-    snprintf(out, DIRECTORY_BYTES, "/dev/shm");
-    if (MPI_T_init_thread(MPI_THREAD_SINGLE, &provided) != MPI_SUCCESS)
-        return;
-    if (MPI_T_cvar_get_index("osc_sm_backing_directory", &index) == MPI_SUCCESS &&
-        MPI_T_cvar_handle_alloc(index, NULL, &handle, &length) == MPI_SUCCESS) {
-        if (length <= DIRECTORY_BYTES)
-            MPI_T_cvar_read(handle, out);
-        MPI_T_cvar_handle_free(&handle);
-    }
-    out[DIRECTORY_BYTES - 1] = '\0';
-    MPI_T_finalize();
-}
-
-// Too little room shows as SIGBUS where the memory is first written, or as ranks that wait forever
-// for the one that makes the window.
-static Status check_room(const CommGroup *group, int64_t size_bytes)
-{
-    enum { SPARE_BYTES = 1 << 20 }; // for MPI's own
-    char directory[DIRECTORY_BYTES];
-    struct statvfs room;
-    find_directory(directory);
-    if (statvfs(directory, &room) != 0)
-        return fail(FAILED, "%s: %s", directory, strerror(errno));
-    const double free_bytes = (double)room.f_bavail * (double)room.f_frsize;
-    const double needed_bytes = (double)(size_bytes + SPARE_BYTES) * group->n_nearby;
-    if (free_bytes >= needed_bytes)
-        return OK;
-    return fail(FAILED, "%s has %.1f MiB free, shared parameters need %.1f MiB; make it larger",
-                directory, free_bytes / (1 << 20), needed_bytes / (1 << 20));
-}
-
-// Takes this rank's part of the memory now: afterwards there is no running out of it, and it lies
-// with the ranks of all NUMA domains. Kernels before 5.14 cannot, and take it when it is written.
-static Status take_memory(const CommWindow *window, const CommGroup *group)
-{
-#ifdef MADV_POPULATE_WRITE
-    const int64_t page = sysconf(_SC_PAGESIZE);
-    const uintptr_t start =
-        ((uintptr_t)window->bytes + (uintptr_t)page - 1) / (uintptr_t)page * (uintptr_t)page;
-    const int64_t pages = (window->size_bytes - (int64_t)(start - (uintptr_t)window->bytes)) / page;
-    int64_t first, count;
-    comm_range(pages > 0 ? pages : 0, group->rank, group->size, &first, &count);
-    void *part = (void *)(start + (uintptr_t)(first * page));
-    if (count > 0 && madvise(part, (size_t)(count * page), MADV_POPULATE_WRITE) != 0 &&
-        errno != EINVAL)
-        return fail(FAILED, "shared memory of %.1f MiB cannot be had: %s",
-                    (double)window->size_bytes / (1 << 20), strerror(errno));
-#else
-    (void)window;
-    (void)group;
-#endif
-    return OK;
-}
-
-static void allocate(CommWindow *window, const CommGroup *group)
-{
-    MPI_Win *win = &window->mpi->win;
-    MPI_Aint size;
-    char *base;
-    int unit;
-    const int64_t bytes = group->rank == 0 ? window->size_bytes + ALIGN_BYTES : 0;
-    AWAIT(MPI_Win_allocate_shared(bytes, 1, MPI_INFO_NULL, group->mpi->members, &base, win),
-          "allocating shared memory (train.ranks_per_copy=1 does without)");
-    comm_must(MPI_Win_set_errhandler(*win, MPI_ERRORS_RETURN), "MPI_Win_set_errhandler");
-    comm_must(MPI_Win_shared_query(*win, 0, &size, &unit, &base), "MPI_Win_shared_query");
-    AWAIT(MPI_Win_lock_all(MPI_MODE_NOCHECK, *win), "MPI_Win_lock_all");
-    // It begins at the same place of a page on all ranks.
-    window->bytes = base + (ALIGN_BYTES - (uintptr_t)base % ALIGN_BYTES) % ALIGN_BYTES;
-}
-
-bool comm_window_open(CommWindow *out, const Comm *comm, CommGroup *group, int64_t size_bytes)
-{
-    CommWindow window = {.size_bytes = size_bytes, .mpi = calloc(1, sizeof *window.mpi)};
-    *out = (CommWindow){0};
-    Status status = window.mpi != NULL ? OK : fail(FAILED, "no memory for a window");
-    if (status == OK && group->rank == 0)
-        status = check_room(group, size_bytes);
-    TRY_GOTO(give_up, comm_agree_of(comm, group->rank == 0, status));
-    allocate(&window, group);
-    status = comm_agree(comm, take_memory(&window, group));
-    if (status == OK) {
-        *out = window;
-        return true;
-    }
-    comm_window_close(&window);
-give_up:
-    log_warn("every rank keeps its own parameters: %s", fail_text());
-    free(window.mpi);
-    group->shares = false;
-    return false;
-}
-
-void comm_window_sync(const CommWindow *window, const CommGroup *group)
-{
-    comm_must(MPI_Win_sync(window->mpi->win), "MPI_Win_sync");
-    AWAIT(MPI_Barrier(group->mpi->members), "barrier");
-    comm_must(MPI_Win_sync(window->mpi->win), "MPI_Win_sync");
-}
-
-void comm_window_close(CommWindow *window)
-{
-    if (window->mpi != NULL) {
-        comm_must(MPI_Win_unlock_all(window->mpi->win), "MPI_Win_unlock_all");
-        AWAIT(MPI_Win_free(&window->mpi->win), "MPI_Win_free");
-    }
-    free(window->mpi);
-    *window = (CommWindow){0};
 }
 
 // ---- counters ----------------------------------------------------------------------------------
