@@ -15,6 +15,7 @@
 // left out, unless --clock says otherwise; more are timed by the wall clock. The peak has the
 // 48 MiB of the sgemm's matrices in it.
 #include "bench/step_run.h"
+#include "model/gemm.h"
 #include "train/blas.h"
 
 #include <errno.h>
@@ -139,12 +140,14 @@ static Status parse_words(StepSetting *setting, char **words, int n_words)
 static void print_heading(const StepSetting *setting)
 {
     char blas[BLAS_NAME_BYTES];
-    printf("%s, %d layer%s, %s, T %d, %d rank%s x %d thread%s, %s, %d round%s\n%s\n",
+    printf("%s, %d layer%s, %s, T %d, %d rank%s x %d thread%s, %s, %d round%s\nsgemm: %s; "
+           "products: %s\n",
            setting->shape_name, setting->shape.n_layers, setting->shape.n_layers == 1 ? "" : "s",
            shape_is_mla(&setting->shape) ? "mla" : "mha", setting->T, setting->n_ranks,
            setting->n_ranks == 1 ? "" : "s", setting->n_threads, setting->n_threads == 1 ? "" : "s",
            setting->is_cpu_time ? "CPU time" : "wall clock", setting->n_rounds,
-           setting->n_rounds == 1 ? "" : "s", blas_name(blas));
+           setting->n_rounds == 1 ? "" : "s", blas_name(blas),
+           gemm_kernel_name() != NULL ? gemm_kernel_name() : "the same");
 }
 
 // The file for rows is opened before anything is measured for it.

@@ -248,6 +248,8 @@ static void test_budget_and_machine_are_told(void **state)
     // 2 layers of 2 RoPE dims and d_kv 2, against 2 x 4 for keys and as many for values.
     assert_says(text, "KV cache     16 bytes per token at 16 bits, original 32: -50.00 %\n");
     assert_says(text, "ranks        2, 3 threads each, OpenBLAS 0.");
+    if (gemm_kernel_name() != NULL)
+        assert_says(text, "\nproducts     of the model by kernels for AVX-512 of its own\n");
     assert_says(text, "run          50 steps = 0.001 M tokens, 0.4 % of 0.25 M of pretraining");
     config.data.pretraining_tokens = 0;
     assert_null(strstr(printed(&plan, &config), "pretraining"));

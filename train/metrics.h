@@ -16,8 +16,9 @@
 // grad_norm: global norm before clipping. data_wait_s: what the step waited for its samples, on the
 // rank that waited longest. valid_loss at step 0 is that of the model as converted.
 // data_s, forward_s, ...: seconds of each phase (train/phases.h), mean over ranks, between the sum
-// over ranks in this step and that in the step before; so update_s is that of the step before, and
-// save_s and validation_s come between. Left out where 0.
+// over ranks in this step and that in the step before; so update_s is that of the step before,
+// gather_s what was waited for its parameters, and save_s and validation_s come between. Left out
+// where 0.
 // elapsed_s: of all the run's lives, but for what was lost. A resumed run's file is cut back to the
 // step it goes on from, so no step appears twice; a line that a full disk refuses is kept and
 // written with the next one.

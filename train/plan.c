@@ -264,6 +264,9 @@ static void print_work(FILE *out, const Plan *plan, const Config *config)
     char blas[BLAS_NAME_BYTES];
     fprintf(out, "ranks        %d, %d threads each, %s\n", plan->n_ranks, plan->n_threads,
             blas_name(blas));
+    if (gemm_kernel_name() != NULL)
+        fprintf(out, "products     of the model by kernels for %s of its own\n",
+                gemm_kernel_name());
     fprintf(out, "step         %d sequences of %d tokens = %lld tokens, micro-batches of %d\n",
             train->global_batch, config->data.seq_len, (long long)step_tokens, train->micro_batch);
     double tokens = (double)step_tokens * train->steps;
