@@ -48,19 +48,22 @@ static void find_directory(char out[DIRECTORY_BYTES])
 // for the one that makes the window.
 static Status check_room(const CommGroup *group, int64_t size_bytes)
 {
-    enum { SPARE_BYTES = 1 << 20 }; // for MPI's own
+    enum { SPARE_BYTES = 8 << 20 }; // of a rank: what MPI sends by, which takes 4 MiB, grows there
     char directory[DIRECTORY_BYTES];
     struct statvfs room;
     find_directory(directory);
     if (statvfs(directory, &room) != 0)
         return fail(FAILED, "%s: %s", directory, strerror(errno));
     const double free_bytes = (double)room.f_bavail * (double)room.f_frsize;
-    const double needed_bytes = (double)(size_bytes + SPARE_BYTES) * group->n_nearby;
+    const double needed_bytes =
+        ((double)size_bytes + (double)SPARE_BYTES * group->size) * group->n_nearby;
     const bool is_unlimited = room.f_blocks == 0; // so says a tmpfs without a size
     if (is_unlimited || free_bytes >= needed_bytes)
         return OK;
-    return fail(FAILED, "%s has %.1f MiB free, shared parameters need %.1f MiB; make it larger",
-                directory, free_bytes / (1 << 20), needed_bytes / (1 << 20));
+    return fail(
+        FAILED,
+        "%s has %.1f MiB free, shared parameters and messages need %.1f MiB; make it larger",
+        directory, free_bytes / (1 << 20), needed_bytes / (1 << 20));
 }
 
 // Takes this rank's part of the memory now: afterwards there is no running out of it, and it lies
