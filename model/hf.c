@@ -182,6 +182,14 @@ void hf_source_close(HfSource *source)
     free(source);
 }
 
+static Status read_all(Model *model, const HfSource *source, const char *dir)
+{
+    TRY(read_pairs(model->rope_pairs, &source->shape, &source->weights));
+    TRY(read_weights(model, source));
+    hf_source_warn_unused(source, dir);
+    return OK;
+}
+
 Status hf_load(Model *out, const char *dir)
 {
     HfSource *source;
@@ -189,15 +197,24 @@ Status hf_load(Model *out, const char *dir)
     Status status;
     TRY(hf_source_open(&source, dir));
     TRY_GOTO(close_source, model_create(&model, &source->shape));
-    TRY_GOTO(release_model, read_pairs(model.rope_pairs, &source->shape, &source->weights));
-    TRY_GOTO(release_model, read_weights(&model, source));
-    hf_source_warn_unused(source, dir);
-    hf_source_close(source);
-    *out = model;
-    return OK;
-release_model:
-    model_release(&model);
+    status = read_all(&model, source, dir);
+    if (status == OK)
+        *out = model;
+    else
+        model_release(&model);
 close_source:
+    hf_source_close(source);
+    return status;
+}
+
+Status hf_load_into(Model *model, const char *dir)
+{
+    HfSource *source;
+    TRY(hf_source_open(&source, dir));
+    const Status status =
+        params_count(&source->shape) == model->params.count
+            ? read_all(model, source, dir)
+            : fail(BAD_INPUT, "%s/config.json: has changed while it was read; start again", dir);
     hf_source_close(source);
     return status;
 }

@@ -28,6 +28,10 @@ Status hf_load_shape(ModelShape *out, const char *dir);
 // have (the copy of a tied head, rotary tables) are ignored, others with a warning.
 Status hf_load(Model *out, const char *dir);
 
+// Reads the weights and RoPE pairs of a model that was made in the shape of hf_load_shape(). The
+// errors are the same; what is in the model after one is not specified.
+Status hf_load_into(Model *model, const char *dir);
+
 // A model's files, open, for a reader of one tensor at a time: nothing of the weights is held. The
 // errors of hf_load(), but for those of the weights themselves, which come when they are read.
 typedef struct HfSource HfSource;

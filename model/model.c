@@ -5,10 +5,12 @@
 
 #include <string.h>
 
-static void place(Model *model, Arena *arena, float **flat)
+// Parameters, unless they are somewhere already, and pairs.
+static void place(Model *model, Arena *arena, float **flat, bool is_borrowed)
 {
     const ModelShape *s = &model->shape;
-    *flat = arena_floats(arena, params_count(s));
+    if (!is_borrowed)
+        *flat = arena_floats(arena, params_count(s));
     model->rope_pairs = arena_place(arena, (int64_t)s->n_layers * s->n_kv_heads * s->rope_pairs,
                                     sizeof *model->rope_pairs);
 }
@@ -17,16 +19,21 @@ void model_measure(Arena *arena, const ModelShape *shape)
 {
     Model model = {.shape = *shape};
     float *flat;
-    place(&model, arena, &flat);
+    place(&model, arena, &flat, false);
 }
 
 Status model_create(Model *out, const ModelShape *shape)
 {
+    return model_create_in(out, shape, NULL);
+}
+
+Status model_create_in(Model *out, const ModelShape *shape, float *flat)
+{
     Model model = {.shape = *shape, .arena = arena_start("parameters")};
-    float *flat;
-    place(&model, &model.arena, &flat);
+    const bool is_borrowed = flat != NULL;
+    place(&model, &model.arena, &flat, is_borrowed);
     TRY(arena_allocate(&model.arena));
-    place(&model, &model.arena, &flat);
+    place(&model, &model.arena, &flat, is_borrowed);
     Status status;
     TRY_GOTO(release_arena, params_place(&model.params, shape, flat));
     for (int row = 0; row < shape->n_layers * shape->n_kv_heads; row++)

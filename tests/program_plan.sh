@@ -51,9 +51,22 @@ for ((n = 1; n <= 1024; n *= 2)); do echo "$n $((16 * n))"; done | diff - table 
 exposed() { sed -n 's/.*messages \([^,]*\), exposed \(.*\)$/\1 \2/p' plan; }
 [ "$(exposed | wc -w)" -eq 4 ] || die "no messages in: $(cat plan)"
 [ "$(exposed | awk '{ print $1 == $3 }')" = 0 ] || die "nothing is hidden: $(cat plan)"
-"$mha2mla" plan config.yaml --ranks 4 $rates --efficiency 0.5 --train.overlap=false >plan
+blocking="plan config.yaml --ranks 4 $rates --efficiency 0.5 --train.overlap=false"
+"$mha2mla" $blocking --ranks-per-host 1 >plan
 [ "$(exposed | awk '{ print $1 == $3 }')" = 1 ] || die "something is hidden: $(cat plan)"
 says 'communication takes over at 32 ranks' 'overlaps (train.overlap)'
+! grep -q 'shared by' plan || die "ranks of a host each share: $(cat plan)"
+
+# Ranks of a host share the parameters, all of them unless told: less memory, fewer messages.
+messages() { sed -n 's/.*, messages \([0-9.]*\) ms, exposed.*/\1/p' plan; }
+alone=$(messages)
+"$mha2mla" $blocking --ranks-per-host 2 >plan
+says 'parameters (shared by 2 ranks)' 'communication takes over at 64 ranks'
+two=$(messages)
+"$mha2mla" $blocking >plan
+says 'parameters (shared by 4 ranks)'
+echo "$alone $two $(messages)" | awk '{ exit !($1 > $2 && $2 > $3 && $3 > 0) }' ||
+    die "messages of $alone, $two and $(messages) ms"
 
 # A measured step stands for what products reach: twice the seconds, half the share.
 "$mha2mla" plan config.yaml --ranks 4 $rates --step-seconds 1 >plan

@@ -311,7 +311,9 @@ static void check_manifest(const char *dir, const char *from, const char *to, co
     Status status = checkpoint_open(&checkpoint, dir);
     if (status == OK) {
         Model model;
-        status = checkpoint_create_model(&model, &checkpoint);
+        assert_ok(model_create(&model, &checkpoint.shape));
+        status = checkpoint_read_pairs(&model, &checkpoint);
+        model_release(&model);
         checkpoint_close(&checkpoint);
     }
     assert_fails(BAD_INPUT, error, status);

@@ -71,6 +71,16 @@ static void test_no_rank_is_named_if_all_failed(void **state)
     assert_string_equal(fail_text(), "no such file");
 }
 
+static void test_what_only_some_did_and_all_of_them_failed_names_no_rank(void **state)
+{
+    (void)state;
+    const bool takes_part = comm.rank % 2 == 0;
+    const Status own = takes_part ? fail(BAD_INPUT, "no such file") : OK;
+    assert_int_equal(comm_agree_of(&comm, takes_part, own), BAD_INPUT);
+    assert_string_equal(fail_text(), "no such file");
+    assert_ok(comm_agree_of(&comm, takes_part, OK));
+}
+
 static void test_longest_error_text_arrives(void **state)
 {
     (void)state;
@@ -282,6 +292,7 @@ int main(void)
         cmocka_unit_test(test_host_of_the_rank_is_its_own),
         cmocka_unit_test(test_lowest_of_two_that_failed_wins),
         cmocka_unit_test(test_no_rank_is_named_if_all_failed),
+        cmocka_unit_test(test_what_only_some_did_and_all_of_them_failed_names_no_rank),
         cmocka_unit_test(test_longest_error_text_arrives),
         cmocka_unit_test(test_sums_and_maxima_are_the_same_everywhere),
         cmocka_unit_test(test_broadcast_from_every_root),

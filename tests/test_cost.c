@@ -73,6 +73,23 @@ static void test_messages_of_rounds_and_the_gather(void **state)
     assert_near(cost_on(&config, 6).messages_s, 2 * (4640.0 * 5 / 6 / 1e3 + 4 * 5 * 7));
 }
 
+// Copies of the parameters meet in the gather alone: a sixth each from one other copy, or nothing.
+static void test_ranks_that_share_parameters_send_fewer(void **state)
+{
+    (void)state;
+    const Config config = small_config();
+    Plan plan;
+    Cost cost;
+    assert_ok(plan_make(&plan, &config, 6, 1));
+    plan.n_sharers = 3;
+    assert_ok(cost_make(&cost, &plan, &config, &rates, 0.5));
+    const double reduce_s = 4640.0 * 5 / 6 / 1e3 + 4 * 5 * 7;
+    assert_near(cost.messages_s, reduce_s + 4640.0 / 6 / 1e3 + 4 * 7);
+    plan.n_sharers = 6;
+    assert_ok(cost_make(&cost, &plan, &config, &rates, 0.5));
+    assert_near(cost.messages_s, reduce_s);
+}
+
 // Of two ranks' 1160 parameters 160 are the embedding, in one of the four buckets; the rest are
 // 1000 in three. 320 bytes and 1 message, 2000 bytes and 3 messages, at 1 kB/s and 7 s; half in
 // bfloat16.
@@ -175,6 +192,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_products_of_the_fullest_rank),
         cmocka_unit_test(test_messages_of_rounds_and_the_gather),
+        cmocka_unit_test(test_ranks_that_share_parameters_send_fewer),
         cmocka_unit_test(test_messages_hide_behind_a_micro_batch),
         cmocka_unit_test(test_efficiency_from_a_measured_step),
         cmocka_unit_test(test_memory_of_rounds_and_the_update),

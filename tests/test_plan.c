@@ -57,13 +57,12 @@ static void test_parameters_gradients_moments(void **state)
     // who wants to end.
     const int64_t sums = floats(2 * (4 + 2 + 2 + 8 + 1));
     assert_int_equal(plan.communication, floats(2 * 496) + sums);
-    config.train.overlap = true; // three at once, and 700000 bytes of MPI's
+    config.train.overlap = true; // three at once
     assert_ok(plan_make(&plan, &config, 2, 1));
-    assert_int_equal(plan.communication, 3 * floats(2 * 496) + sums + 700000);
+    assert_int_equal(plan.communication, 3 * floats(2 * 496) + sums);
     config.train.reduce_dtype = REDUCE_BFLOAT16; // what is sent, and what arrives
     assert_ok(plan_make(&plan, &config, 2, 1));
-    assert_int_equal(plan.communication,
-                     3 * (floats(496 / 2) + floats(2 * 496 / 2)) + sums + 700000);
+    assert_int_equal(plan.communication, 3 * (floats(496 / 2) + floats(2 * 496 / 2)) + sums);
     assert_int_equal(plan.original_model + plan.original_pass + plan.conversion, 0);
     assert_true(plan.process > 1 << 20 && plan.process < INT64_C(1) << 30);
 }
@@ -176,7 +175,8 @@ static void test_passes_of_the_original(void **state)
 static void test_peak_is_the_larger_of_converting_and_training(void **state)
 {
     (void)state;
-    Plan plan = {.parameters = 100,
+    Plan plan = {.n_sharers = 1,
+                 .parameters = 100,
                  .gradients = 100,
                  .moments = 50,
                  .activations = 7,
@@ -193,6 +193,30 @@ static void test_peak_is_the_larger_of_converting_and_training(void **state)
     assert_int_equal(plan_peak_bytes(&plan), 1280);
     plan.original_pass = 170;
     assert_int_equal(plan_peak_bytes(&plan), 1290);
+    plan.n_sharers = 4; // 25 in training, 30 + 170 before conversion, 25 + 180 after
+    assert_int_equal(plan_peak_bytes(&plan), 1205);
+    plan.conversion = 41;
+    assert_int_equal(plan_peak_bytes(&plan), 1200);
+    plan.original_pass = 0;
+    assert_int_equal(plan_peak_bytes(&plan), 1187);
+}
+
+static void test_who_shares_parameters(void **state)
+{
+    (void)state;
+    Config config = {0};
+    assert_int_equal(plan_sharers(&config, 1, 1), 1);
+    assert_int_equal(plan_sharers(&config, 8, 8), 8);
+    assert_int_equal(plan_sharers(&config, 8, 64), 8);
+    assert_int_equal(plan_sharers(&config, 64, 8), 8);
+    assert_int_equal(plan_sharers(&config, 12, 8), 1); // hosts of 8 and 4
+    config.train.ranks_per_copy = 1;
+    assert_int_equal(plan_sharers(&config, 64, 8), 1);
+    config.train.ranks_per_copy = 4;
+    assert_int_equal(plan_sharers(&config, 64, 8), 4);
+    assert_int_equal(plan_sharers(&config, 2, 8), 2);
+    config.train.ranks_per_copy = 3;
+    assert_int_equal(plan_sharers(&config, 64, 8), 1);
 }
 
 // What plan_print() says, in static storage.
@@ -229,6 +253,17 @@ static void test_budget_and_machine_are_told(void **state)
     assert_says(text, "run          50 steps = 0.001 M tokens, 0.4 % of 0.25 M of pretraining");
     config.data.pretraining_tokens = 0;
     assert_null(strstr(printed(&plan, &config), "pretraining"));
+}
+
+static void test_shared_parameters_are_told_by_their_part(void **state)
+{
+    (void)state;
+    Config config = converted_config();
+    Plan plan = {.n_ranks = 8, .n_sharers = 4, .parameters = 12 << 20};
+    plan.shape = plan.original = config.model.init.shape;
+    assert_says(printed(&plan, &config), "parameters (shared by 4 ranks)          3.0\n");
+    plan.n_sharers = 1;
+    assert_says(printed(&plan, &config), "parameters                             12.0\n");
 }
 
 static void test_open_files_and_packed_operands_take_memory(void **state)
@@ -313,7 +348,9 @@ int main(void)
         cmocka_unit_test(test_conversion),
         cmocka_unit_test(test_passes_of_the_original),
         cmocka_unit_test(test_peak_is_the_larger_of_converting_and_training),
+        cmocka_unit_test(test_who_shares_parameters),
         cmocka_unit_test(test_budget_and_machine_are_told),
+        cmocka_unit_test(test_shared_parameters_are_told_by_their_part),
         cmocka_unit_test(test_open_files_and_packed_operands_take_memory),
         cmocka_unit_test(test_more_ranks_than_micro_batches_are_refused),
         cmocka_unit_test(test_micro_batch_beyond_counting_is_refused),

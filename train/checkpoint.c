@@ -325,7 +325,7 @@ Status checkpoint_check_shape(const Checkpoint *checkpoint, const ModelShape *sh
     return OK;
 }
 
-Status checkpoint_create_model(Model *out, const Checkpoint *checkpoint)
+Status checkpoint_read_pairs(Model *model, const Checkpoint *checkpoint)
 {
     const ModelShape *shape = &checkpoint->shape;
     const json_t *pairs = json_object_get(checkpoint->manifest, "rope_pairs");
@@ -333,19 +333,14 @@ Status checkpoint_create_model(Model *out, const Checkpoint *checkpoint)
     if ((int64_t)json_array_size(pairs) != count)
         return fail(BAD_INPUT, "%s/manifest.json: rope_pairs has %zu numbers, not %lld",
                     checkpoint->dir, json_array_size(pairs), (long long)count);
-    Model model;
-    TRY(model_create(&model, shape));
     for (int64_t i = 0; i < count; i++) {
         const json_t *pair = json_array_get(pairs, (size_t)i);
         const json_int_t value = json_is_integer(pair) ? json_integer_value(pair) : -1;
-        if (value < 0 || value >= shape->head_dim / 2) {
-            model_release(&model);
+        if (value < 0 || value >= shape->head_dim / 2)
             return fail(BAD_INPUT, "%s/manifest.json: rope_pairs[%lld] is not in 0..%d",
                         checkpoint->dir, (long long)i, shape->head_dim / 2 - 1);
-        }
-        model.rope_pairs[i] = (int32_t)value;
+        model->rope_pairs[i] = (int32_t)value;
     }
-    *out = model;
     return OK;
 }
 
@@ -485,10 +480,12 @@ Status checkpoint_load_model(Model *out, const Checkpoint *checkpoint)
     Partition whole;
     Model model;
     TRY(partition_create(&whole, &checkpoint->shape, 1, 0));
-    Status status = checkpoint_create_model(&model, checkpoint);
+    Status status = model_create(&model, &checkpoint->shape);
     if (status != OK)
         goto release_partition;
-    status = checkpoint_read(checkpoint, &whole, model.params.flat, NULL, NULL);
+    status = checkpoint_read_pairs(&model, checkpoint);
+    if (status == OK)
+        status = checkpoint_read(checkpoint, &whole, model.params.flat, NULL, NULL);
     if (status == OK)
         *out = model;
     else

@@ -14,7 +14,8 @@
 //     Checkpoint checkpoint;
 //     TRY(checkpoint_open(&checkpoint, dir));      // the manifest; files are there, of their size
 //     TRY_GOTO(close, checkpoint_verify(&checkpoint, 0, 1));       // their CRC-32
-//     TRY_GOTO(close, checkpoint_create_model(&model, &checkpoint));
+//     TRY_GOTO(close, model_create(&model, &checkpoint.shape));
+//     TRY_GOTO(close, checkpoint_read_pairs(&model, &checkpoint));
 //     TRY_GOTO(close, checkpoint_read(&checkpoint, &partition, model.params.flat, m, v));
 //     close: checkpoint_close(&checkpoint);
 //
@@ -89,8 +90,8 @@ Status checkpoint_verify(const Checkpoint *checkpoint, int first, int stride);
 // BAD_INPUT names the first field in which the config's model is another one.
 Status checkpoint_check_shape(const Checkpoint *checkpoint, const ModelShape *shape);
 
-// A model of its shape and RoPE pairs; parameters are zero. The caller releases it.
-Status checkpoint_create_model(Model *out, const Checkpoint *checkpoint);
+// The RoPE pairs of a model of its shape.
+Status checkpoint_read_pairs(Model *model, const Checkpoint *checkpoint);
 
 // Reads the partition's shares: of the parameters to their places in the flat vector, of the
 // moments to m and v [own_count] (both NULL: left out).

@@ -50,23 +50,24 @@ static Status choose_dtype(DType *out, const char *name, const char *dir)
 }
 
 // The converted model with its pairs, empty but for them.
-static Status create_converted(Model *mla, const ModelShape *original, const Request *request)
+static Status create_converted(Weights *mla, const Comm *comm, CommGroup *group,
+                               const ModelShape *original, const Request *request)
 {
     ModelShape shape;
     Status status = shape_convert(&shape, original, (int)request->rope_pairs, (int)request->d_kv,
                                   request->svd_kind);
-    if (status != OK) {
+    if (status != OK)
         fail_write_prefix("%s", request->dir);
-        return status;
-    }
-    TRY(model_create(mla, &shape));
-    return choose_pairs(mla, original, request);
+    TRY(comm_agree(comm, status));
+    TRY(weights_create(mla, comm, group, &shape));
+    return comm_agree(comm, choose_pairs(&mla->model, original, request));
 }
 
 static Status convert(const Comm *comm, const Request *request)
 {
     HfSource *files = NULL;
-    Model mla = {0};
+    CommGroup group = {0};
+    Weights mla = {0};
     DType dtype;
     Status status = comm->rank == 0 ? hf_check_target(request->dir, request->out) : OK;
     if (status == OK)
@@ -75,22 +76,25 @@ static Status convert(const Comm *comm, const Request *request)
         status = hf_source_open(&files, request->dir);
     TRY_GOTO(release, comm_agree(comm, status));
     const WeightSource original = hf_source_weights(files);
-    TRY_GOTO(release, comm_agree(comm, create_converted(&mla, original.shape, request)));
+    TRY_GOTO(release, comm_group_start(&group, comm, 0));
+    TRY_GOTO(release, create_converted(&mla, comm, &group, original.shape, request));
     double start_s = log_seconds();
-    TRY_GOTO(release, prepare_layers(&mla, &original, comm));
+    TRY_GOTO(release, prepare_layers(&mla, &original));
     hf_source_warn_unused(files, request->dir);
     double seconds = log_seconds() - start_s;
     if (comm->rank == 0)
-        status = hf_save(&mla, request->dir, dtype, request->out);
+        status = hf_save(&mla.model, request->dir, dtype, request->out);
     TRY_GOTO(release, comm_agree(comm, status));
-    int64_t after = shape_cache_numbers(&mla.shape), before = shape_cache_numbers(original.shape);
+    int64_t after = shape_cache_numbers(&mla.model.shape),
+            before = shape_cache_numbers(original.shape);
     if (comm->rank == 0)
         printf("%s: %.2f M parameters, KV cache %lld numbers per token (%+.2f %%), %d layers in "
                "%.1f s\n",
-               request->out, (double)params_count(&mla.shape) / 1e6, (long long)after,
-               100.0 * ((double)after / (double)before - 1), mla.shape.n_layers, seconds);
+               request->out, (double)params_count(&mla.model.shape) / 1e6, (long long)after,
+               100.0 * ((double)after / (double)before - 1), mla.model.shape.n_layers, seconds);
 release:
-    model_release(&mla);
+    weights_release(&mla);
+    comm_group_end(&group);
     hf_source_close(files);
     return status;
 }

@@ -16,7 +16,8 @@ static const double GIB = 1024.0 * 1024.0 * 1024.0;
 typedef struct Question {
     const Comm *comm;
     int64_t n_ranks, n_threads;
-    double memory_gib; // of a rank; 0: the machine's
+    int64_t ranks_per_host; // 0: all
+    double memory_gib;      // of a rank; 0: the machine's
     double gflops, memory_gb_s, bandwidth_gb_s, latency_us;
     double efficiency;   // share of sgemm's rate
     double step_seconds; // measured on n_ranks; 0: from sgemm's rate and efficiency
@@ -62,6 +63,16 @@ static bool fit_ranks(Config *config, int n_ranks)
     return true;
 }
 
+// A plan in which the ranks of a host share what the config lets them.
+static Status make_plan(Plan *out, const Config *config, int n_ranks, const Question *question)
+{
+    const int64_t host =
+        question->ranks_per_host > 0 ? question->ranks_per_host : question->n_ranks;
+    TRY(plan_make(out, config, n_ranks, (int)question->n_threads));
+    out->n_sharers = plan_sharers(config, n_ranks, (int)host);
+    return OK;
+}
+
 // ---- memory ------------------------------------------------------------------------------------
 
 // The largest smaller micro-batch with which a rank fits; then the fewest more ranks.
@@ -75,7 +86,7 @@ static Status suggest(const Config *config, const Question *question, double mem
         train->micro_batch--;
         if (!fit_ranks(&other, (int)question->n_ranks))
             break;
-        TRY(plan_make(&plan, &other, (int)question->n_ranks, (int)question->n_threads));
+        TRY(make_plan(&plan, &other, (int)question->n_ranks, question));
         least_gib = peak_gib(&plan);
         if (least_gib > memory_gib)
             continue;
@@ -86,7 +97,7 @@ static Status suggest(const Config *config, const Question *question, double mem
     for (int64_t n = 2 * question->n_ranks; n <= MOST_TABLE_RANKS; n *= 2) {
         if (!fit_ranks(&other, (int)n))
             break;
-        TRY(plan_make(&plan, &other, (int)n, (int)question->n_threads));
+        TRY(make_plan(&plan, &other, (int)n, question));
         least_gib = peak_gib(&plan);
         if (least_gib > memory_gib)
             continue;
@@ -187,7 +198,7 @@ static Status print_table(const Config *config, const Rates *rates, const Questi
                    config->train.global_batch);
             break;
         }
-        TRY(plan_make(&plan, &own, n, (int)question->n_threads));
+        TRY(make_plan(&plan, &own, n, question));
         plan.process = process_bytes; // before the measurement of rates
         TRY(cost_make(&cost, &plan, &own, rates, question->efficiency));
         first_s = n == 1 ? cost.run_s : first_s;
@@ -222,7 +233,7 @@ static Status print_weak_table(const Config *config, const Rates *rates, const Q
         Config own = *config;
         own.train.global_batch = micro_batches * train->micro_batch * n;
         own.train.sum_groups = (groups < micro_batches ? groups : micro_batches) * n;
-        TRY(plan_make(&plan, &own, n, (int)question->n_threads));
+        TRY(make_plan(&plan, &own, n, question));
         TRY(cost_make(&cost, &plan, &own, rates, question->efficiency));
         const double tokens_per_s =
             (double)own.train.global_batch * config->data.seq_len / cost.step_s;
@@ -245,6 +256,8 @@ static void print_assumptions(const Config *config)
         "parameters in\n"
         "  float32, (N-1)/N of them; in buckets of a layer of at most 16 MiB, N-1 messages each; "
         "%s;\n"
+        "  ranks that share the parameters (train.ranks_per_copy) gather them from other copies "
+        "alone;\n"
         "  every rank has these rates, also where several share a machine. Loading, conversion,\n"
         "  checkpoints and export are not counted.\n",
         train->sum_groups, train->reduce_dtype == REDUCE_BFLOAT16 ? "bfloat16" : "float32",
@@ -263,7 +276,7 @@ static Status answer(const Config *config, Question *question)
                    .memory_bytes = question->memory_gb_s * 1e9,
                    .network_bytes = question->bandwidth_gb_s * 1e9,
                    .latency_s = question->latency_us * 1e-6};
-    TRY(plan_make(&plan, config, (int)question->n_ranks, (int)question->n_threads));
+    TRY(make_plan(&plan, config, (int)question->n_ranks, question));
     TRY(rates_measure(&rates, question->comm));
     if (question->comm->rank != 0)
         return OK;
@@ -302,6 +315,8 @@ static Status parse_and_plan(const Comm *comm, int argc, char **argv)
     const Option options[] = {
         {"ranks", OPTION_INT, &q.n_ranks, "N", "plan for N ranks", .least = 1, .most = 1 << 20},
         {"threads", OPTION_INT, &q.n_threads, "M", "of each rank", .least = 1, .most = 1024},
+        {"ranks-per-host", OPTION_INT, &q.ranks_per_host, "K",
+         "share a copy of the parameters (default: all of --ranks)", .least = 1, .most = 1 << 20},
         {"memory", OPTION_REAL, &q.memory_gib, "GIB", "a rank may use (else all of this machine's)",
          .most = 1 << 20},
         {"efficiency", OPTION_REAL, &q.efficiency, "SHARE",

@@ -27,12 +27,14 @@ static const double LEAST_FLOPS = 1e12;
 typedef struct Run {
     Config config;
     Comm comm;
+    CommGroup group; // of ranks that share the parameters
     Plan plan;
     char dir[PATH_BYTES]; // runs/NAME
     char tokenizer_sha256[SHA256_HEX_BYTES];
     double original_loss; // validation loss before conversion; NaN: not measured
     double step_flops;    // of the model, forward and backward, on all ranks
     double machine_flops; // what sgemm does per s on all of them; 0: not measured
+    int64_t peak_resident_bytes, peak_bytes; // so far: of the kernel; this rank's part of it
     ResumeMode resume;
     RunLock lock;    // rank 0's
     bool is_resumed; // from the checkpoint
@@ -196,8 +198,8 @@ static Status open_metrics(const Run *run, Metrics *metrics)
     return metrics_open(metrics, &options);
 }
 
-// Trains `model`, which is as it starts, and exports it.
-static Status train_model(Run *run, Model *model)
+// Trains `weights`, which are as they start, and exports them.
+static Status train_model(Run *run, Weights *weights)
 {
     Metrics metrics = {0};
     Trainer trainer;
@@ -206,7 +208,7 @@ static Status train_model(Run *run, Model *model)
                                     .run_dir = run->dir,
                                     .tokenizer_sha256 = run->tokenizer_sha256,
                                     .metrics = &metrics};
-    TRY(trainer_start(&trainer, &context, model, run->is_resumed ? &run->checkpoint : NULL));
+    TRY(trainer_start(&trainer, &context, weights, run->is_resumed ? &run->checkpoint : NULL));
     Status status = run->comm.rank == 0 ? open_metrics(run, &metrics) : OK;
     TRY_GOTO(release_trainer, comm_agree(&run->comm, status));
     status = loop_run(&trainer);
@@ -220,8 +222,21 @@ release_trainer:
     metrics_close(&metrics);
     trainer_release(&trainer);
     if (status == OK)
-        status = comm_agree(&run->comm, run->comm.rank == 0 ? export_model(run, model) : OK);
+        status =
+            comm_agree(&run->comm, run->comm.rank == 0 ? export_model(run, &weights->model) : OK);
     return status;
+}
+
+// Resident memory so far, the parameters that ranks share by this one's part: the kernel has them
+// in each rank's. To be called before they are released.
+static void note_peak(Run *run, const Weights *weights)
+{
+    const int64_t resident = plan_peak_resident_bytes();
+    if (resident <= run->peak_resident_bytes)
+        return;
+    run->peak_resident_bytes = resident;
+    const int64_t own = resident - weights_elsewhere_bytes(weights);
+    run->peak_bytes = own > run->peak_bytes ? own : run->peak_bytes;
 }
 
 // What only the original can tell: its validation loss, and with calibration which RoPE pairs
@@ -230,30 +245,40 @@ static Status ask_original(Run *run, int32_t **pairs)
 {
     const Config *config = &run->config;
     const char *sha256 = run->tokenizer_sha256[0] != '\0' ? run->tokenizer_sha256 : NULL;
-    Model original = {0};
+    Weights original = {0};
     Status status = OK;
     if (plan_reads_original(config))
-        status = prepare_original(&original, config, &run->comm);
+        status = prepare_original(&original, config, &run->comm, &run->group);
     if (status == OK && config->data.validation.given)
-        status = validation_measure(&run->original_loss, config, &run->comm, &original, sha256);
+        status =
+            validation_measure(&run->original_loss, config, &run->comm, &original.model, sha256);
     if (status == OK)
-        status = prepare_pairs(pairs, &original, &run->plan.original, config, &run->comm,
+        status = prepare_pairs(pairs, &original.model, &run->plan.original, config, &run->comm,
                                run->tokenizer_sha256);
-    model_release(&original);
+    note_peak(run, &original);
+    weights_release(&original);
     return status;
 }
 
-// The model before training: from the checkpoint, or prepared. Collective.
-static Status start_model(Run *run, Model *model)
+// A checkpoint's model without its numbers, which the trainer reads. Collective.
+static Status recall_model(Run *run, Weights *weights)
+{
+    TRY(weights_create(weights, &run->comm, &run->group, &run->checkpoint.shape));
+    return comm_agree(&run->comm, checkpoint_read_pairs(&weights->model, &run->checkpoint));
+}
+
+// The model before training: from the checkpoint, or prepared; released by the caller, also after
+// an error. Collective.
+static Status start_model(Run *run, Weights *weights)
 {
     int32_t *pairs = NULL;
     if (run->is_resumed)
-        return comm_agree(&run->comm, checkpoint_create_model(model, &run->checkpoint));
+        return recall_model(run, weights);
     if (!run->config.model.convert.given)
-        return prepare_original(model, &run->config, &run->comm);
+        return prepare_original(weights, &run->config, &run->comm, &run->group);
     Status status = ask_original(run, &pairs);
     if (status == OK)
-        status = prepare_converted(model, pairs, &run->config, &run->comm);
+        status = prepare_converted(weights, pairs, &run->config, &run->comm, &run->group);
     if (status == STOPPED)
         log_info("stopped by %s before training; nothing is saved, the same command starts anew",
                  fail_text());
@@ -316,18 +341,19 @@ static Status measure_machine(Run *run)
 // All of the run's work, from wherever it starts. Collective.
 static Status work(Run *run)
 {
-    Model model = {0};
+    Weights weights = {0};
     if (run->comm.rank == 0)
         plan_print(stderr, &run->plan, &run->config);
     TRY(measure_machine(run));
     TRY(comm_agree(&run->comm, find_tokenizer(run)));
-    TRY(start_model(run, &model));
-    Status status = train_model(run, &model);
+    Status status = start_model(run, &weights);
     if (status == OK)
-        log_info("peak memory %.1f MiB, planned %.1f MiB",
-                 (double)plan_peak_resident_bytes() / (1 << 20),
+        status = train_model(run, &weights);
+    note_peak(run, &weights);
+    if (status == OK)
+        log_info("peak memory %.1f MiB, planned %.1f MiB", (double)run->peak_bytes / (1 << 20),
                  (double)plan_peak_bytes(&run->plan) / (1 << 20));
-    model_release(&model);
+    weights_release(&weights);
     return status;
 }
 
@@ -389,6 +415,7 @@ static Status make_plan(Run *run)
                  base);
     TRY(plan_make_of(&run->plan, is_recalled ? &original : NULL, &run->config, run->comm.size,
                      omp_get_max_threads()));
+    run->plan.n_sharers = run->group.shares ? run->group.size : 1;
     return check_length(run);
 }
 
@@ -398,6 +425,8 @@ static Status load_and_run(Run *run, const char *path, char *const *overrides, i
     Status status = config_load(&run->config, path, overrides, n_overrides);
     TRY_GOTO(release_config, comm_agree(&run->comm, status));
     blas_check();
+    TRY_GOTO(release_config,
+             comm_group_start(&run->group, &run->comm, run->config.train.ranks_per_copy));
     TRY_GOTO(release_config, comm_agree(&run->comm, make_plan(run)));
     if (!dry_run) {
         stop_after_minutes(run->config.run.max_minutes);
@@ -408,6 +437,7 @@ static Status load_and_run(Run *run, const char *path, char *const *overrides, i
         plan_print(stdout, &run->plan, &run->config);
     }
 release_config: // a rank that has read it when others could not, too
+    comm_group_end(&run->group);
     config_release(&run->config);
     return status;
 }

@@ -2,11 +2,9 @@
 
 #include "base/log.h"
 #include "model/half.h"
-#include "train/stall.h"
+#include "train/comm_mpi.h"
 
 #include <limits.h>
-#include <mpi.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,8 +12,9 @@
 
 enum { TEXT_BYTES = 2048, MESSAGE_BYTES = 1 << 28, PIECE_BYTES = 1 << 16 };
 
-// A failed MPI call: peers may be gone, so there is nobody left to agree with.
-static void must(int code, const char *what)
+atomic_int comm_n_under_way;
+
+void comm_must(int code, const char *what)
 {
     if (code == MPI_SUCCESS)
         return;
@@ -26,20 +25,6 @@ static void must(int code, const char *what)
     MPI_Abort(MPI_COMM_WORLD, FAILED);
 }
 
-// Transfers that were begun and are not done: meanwhile MPI belongs to the thread that asks for
-// them.
-static atomic_int n_under_way;
-
-// A call in which the rank may wait for others, which the watchdog is told.
-#define AWAIT(call, what)                                                                          \
-    do {                                                                                           \
-        CHECK(atomic_load(&n_under_way) == 0, "%s: transfers are under way", what);                \
-        stall_wait_begin();                                                                        \
-        const int await_code_ = (call);                                                            \
-        stall_wait_end();                                                                          \
-        must(await_code_, what);                                                                   \
-    } while (0)
-
 Status comm_start(Comm *out)
 {
     int provided = 0;
@@ -47,8 +32,8 @@ Status comm_start(Comm *out)
         return fail(FAILED, "MPI does not start; run under mpirun or srun --mpi=pmix");
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     Comm comm = {.message_bytes = MESSAGE_BYTES, .may_overlap = provided >= MPI_THREAD_SERIALIZED};
-    must(MPI_Comm_rank(MPI_COMM_WORLD, &comm.rank), "MPI_Comm_rank");
-    must(MPI_Comm_size(MPI_COMM_WORLD, &comm.size), "MPI_Comm_size");
+    comm_must(MPI_Comm_rank(MPI_COMM_WORLD, &comm.rank), "MPI_Comm_rank");
+    comm_must(MPI_Comm_size(MPI_COMM_WORLD, &comm.size), "MPI_Comm_size");
     if (gethostname(comm.host, sizeof comm.host) != 0)
         strcpy(comm.host, "?");
     comm.host[sizeof comm.host - 1] = '\0';
@@ -84,13 +69,18 @@ Status comm_run(Status (*body)(const Comm *comm, int argc, char **argv), int arg
 
 Status comm_agree(const Comm *comm, Status own)
 {
+    return comm_agree_of(comm, true, own);
+}
+
+Status comm_agree_of(const Comm *comm, bool takes_part, Status own)
+{
     if (comm->size == 1)
         return own;
     // The lowest rank that failed, or else was stopped, and whether one had no trouble.
     int ranks[2] = {own == OK        ? INT_MAX
                     : own == STOPPED ? comm->size + comm->rank
                                      : comm->rank,
-                    own == OK ? -1 : 0};
+                    own == OK && takes_part ? -1 : 0};
     AWAIT(MPI_Allreduce(MPI_IN_PLACE, ranks, 2, MPI_INT, MPI_MIN, MPI_COMM_WORLD), "agreement");
     if (ranks[0] == INT_MAX)
         return OK;
@@ -191,7 +181,7 @@ int comm_sender(const Comm *comm, bool wait)
     if (wait)
         AWAIT(MPI_Probe(MPI_ANY_SOURCE, 0, MPI_COMM_WORLD, &found), "probe");
     else
-        must(MPI_Iprobe(MPI_ANY_SOURCE, 0, MPI_COMM_WORLD, &is_there, &found), "probe");
+        comm_must(MPI_Iprobe(MPI_ANY_SOURCE, 0, MPI_COMM_WORLD, &is_there, &found), "probe");
     return is_there ? found.MPI_SOURCE : -1;
 }
 
@@ -266,21 +256,21 @@ static void set_shares(CommTransfer *transfer, const Comm *comm, int64_t count)
     }
 }
 
-static void wait_for(CommTransfer *transfer, const char *what)
+void comm_transfer_wait(CommTransfer *transfer, const char *what)
 {
     stall_wait_begin();
     const int code = MPI_Wait(transfer->request, MPI_STATUS_IGNORE);
     stall_wait_end();
-    must(code, what);
-    atomic_fetch_sub(&n_under_way, 1);
+    comm_must(code, what);
+    atomic_fetch_sub(&comm_n_under_way, 1);
 }
 
 bool comm_transfer_is_done(CommTransfer *transfer)
 {
     int is_done = 0;
-    must(MPI_Test(transfer->request, &is_done, MPI_STATUS_IGNORE), "transfer");
+    comm_must(MPI_Test(transfer->request, &is_done, MPI_STATUS_IGNORE), "transfer");
     if (is_done)
-        atomic_fetch_sub(&n_under_way, 1);
+        atomic_fetch_sub(&comm_n_under_way, 1);
     return is_done != 0;
 }
 
@@ -351,11 +341,11 @@ void comm_reduce_begin(CommTransfer *transfer, const Comm *comm, const CommReduc
     const void *sent = as_bf16 ? reduce->buffer : (const void *)reduce->bucket;
     void *received = (char *)reduce->buffer + packed_bytes(reduce->count, as_bf16);
     const MPI_Datatype type = as_bf16 ? MPI_UINT16_T : MPI_FLOAT;
-    atomic_fetch_add(&n_under_way, 1);
-    must(MPI_Ialltoallv(sent, transfer->counts, transfer->offsets, type, received,
-                        transfer->from_counts, transfer->from_offsets, type, MPI_COMM_WORLD,
-                        transfer->request),
-         "reduce-scatter");
+    atomic_fetch_add(&comm_n_under_way, 1);
+    comm_must(MPI_Ialltoallv(sent, transfer->counts, transfer->offsets, type, received,
+                             transfer->from_counts, transfer->from_offsets, type, MPI_COMM_WORLD,
+                             transfer->request),
+              "reduce-scatter");
 }
 
 void comm_reduce_end(const Comm *comm, const CommReduce *reduce)
@@ -373,17 +363,17 @@ void comm_reduce_scatter(const Comm *comm, const CommReduce *reduce)
         return;
     }
     comm_reduce_begin(comm->blocking, comm, reduce);
-    wait_for(comm->blocking, "reduce-scatter");
+    comm_transfer_wait(comm->blocking, "reduce-scatter");
     comm_reduce_end(comm, reduce);
 }
 
 void comm_gather_begin(CommTransfer *transfer, const Comm *comm, float *bucket, int64_t count)
 {
     set_shares(transfer, comm, count);
-    atomic_fetch_add(&n_under_way, 1);
-    must(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, bucket, transfer->counts,
-                         transfer->offsets, MPI_FLOAT, MPI_COMM_WORLD, transfer->request),
-         "all-gather");
+    atomic_fetch_add(&comm_n_under_way, 1);
+    comm_must(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, bucket, transfer->counts,
+                              transfer->offsets, MPI_FLOAT, MPI_COMM_WORLD, transfer->request),
+              "all-gather");
 }
 
 void comm_all_gather(const Comm *comm, float *bucket, int64_t count)
@@ -391,5 +381,5 @@ void comm_all_gather(const Comm *comm, float *bucket, int64_t count)
     if (comm->size == 1)
         return;
     comm_gather_begin(comm->blocking, comm, bucket, count);
-    wait_for(comm->blocking, "all-gather");
+    comm_transfer_wait(comm->blocking, "all-gather");
 }

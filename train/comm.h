@@ -1,4 +1,5 @@
-// The ranks of a run: everything this program says over MPI. Nothing else includes mpi.h.
+// The ranks of a run: what this program says over MPI, with train/comm_shared.h what it shares by
+// it. Nothing but train/comm*.c includes mpi.h.
 //
 //     Comm comm;
 //     TRY(comm_start(&comm));                       // collective, once
@@ -41,6 +42,9 @@ Status comm_run(Status (*body)(const Comm *comm, int argc, char **argv), int arg
 // rank and its host are named unless all ranks failed; STOPPED if none failed and one was stopped;
 // else OK.
 Status comm_agree(const Comm *comm, Status own);
+
+// The same of what some ranks alone did; the others bring OK.
+Status comm_agree_of(const Comm *comm, bool takes_part, Status own);
 
 // Whether it holds on all ranks.
 bool comm_all(const Comm *comm, bool own);

@@ -93,6 +93,7 @@ typedef struct TrainConfig {
     int spike_window;    // steps
     Recompute recompute; // in backward, instead of keeping it
     bool overlap;        // of exchanges with computing (train/exchange.h)
+    int ranks_per_copy;  // of a host, of the parameters (train/weights.h); 0: all, 1: none shares
     ReduceDtype reduce_dtype;
 } TrainConfig;
 

@@ -161,6 +161,8 @@ const Key config_keys[] = {
      .help = "of micro-batches, each reduced at once; as many ranks give the same bits"},
     {"train.overlap", KEY_BOOL, IN(train.overlap), .standard = "true",
      .help = "whether ranks exchange gradients and parameters while they compute; the same bits"},
+    {"train.ranks_per_copy", KEY_INT, IN(train.ranks_per_copy), .standard = "0", RANGE(0, 1048576),
+     .unit = "ranks", .help = "of a host share one copy of the parameters; 0: all, 1: none does"},
     {"train.reduce_dtype", KEY_NAME, IN(train.reduce_dtype), .standard = "float32",
      .names = reduce_names, .help = "numbers that gradients are sent as; sums are float32"},
     {"train.skip_spikes", KEY_REAL, IN(train.skip_spikes), .standard = "0", RANGE(0, 1e9),

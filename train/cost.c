@@ -31,18 +31,19 @@ static double memory_bytes(const Partition *partition, const Turns *turns)
     return floats * sizeof(float);
 }
 
-// A collective over some of the buckets.
-static double transfer_seconds(double n_params, int n_buckets, double param_bytes,
+// A collective over some of the buckets, between `n_peers` of the ranks, a share of each.
+static double transfer_seconds(double n_params, int n_buckets, double param_bytes, int n_peers,
                                const Turns *turns, const Rates *rates)
 {
-    const double N = turns->n_ranks;
-    return (N - 1) / N * n_params * param_bytes / rates->network_bytes +
-           n_buckets * (N - 1) * rates->latency_s;
+    const double others = n_peers - 1;
+    return others / turns->n_ranks * n_params * param_bytes / rates->network_bytes +
+           n_buckets * others * rates->latency_s;
 }
 
 // Each rank's messages of a step, and what of them products do not hide.
 static void add_messages(Cost *cost, const Partition *partition, const Turns *turns,
-                         const TrainConfig *train, const Rates *rates, double micro_batch_s)
+                         const TrainConfig *train, int n_copies, const Rates *rates,
+                         double micro_batch_s)
 {
     const double forward_s = micro_batch_s / 3, backward_s = micro_batch_s - forward_s;
     const double sent_bytes = train->reduce_dtype == REDUCE_BFLOAT16 ? 2 : 4;
@@ -55,8 +56,10 @@ static void add_messages(Cost *cost, const Partition *partition, const Turns *tu
     }
     double reduce_s[2], gather_s[2];
     for (int i = 0; i < 2; i++) {
-        reduce_s[i] = transfer_seconds(params[i], buckets[i], sent_bytes, turns, rates);
-        gather_s[i] = transfer_seconds(params[i], buckets[i], sizeof(float), turns, rates);
+        reduce_s[i] =
+            transfer_seconds(params[i], buckets[i], sent_bytes, turns->n_ranks, turns, rates);
+        gather_s[i] =
+            transfer_seconds(params[i], buckets[i], sizeof(float), n_copies, turns, rates);
     }
     const double rounds = turns->n_rounds;
     cost->messages_s = rounds * (reduce_s[0] + reduce_s[1]) + gather_s[0] + gather_s[1];
@@ -100,7 +103,7 @@ Status cost_make(Cost *out, const Plan *plan, const Config *config, const Rates 
         (double)serial_micro_batches(&turns) * train->micro_batch * sequence_flops / flops_per_s;
     cost.memory_s = memory_bytes(&partition, &turns) / rates->memory_bytes;
     if (plan->n_ranks > 1)
-        add_messages(&cost, &partition, &turns, train, rates,
+        add_messages(&cost, &partition, &turns, train, plan->n_ranks / plan->n_sharers, rates,
                      train->micro_batch * sequence_flops / flops_per_s);
     partition_release(&partition);
     cost.step_s = cost.products_s + cost.memory_s + cost.exposed_s;

@@ -2,12 +2,12 @@
 //
 //   products  the model's FLOP, of the rank with the most micro-batches, at a share (`efficiency`)
 //             of the rate of sgemm; 0.65 to 0.8 is what bench/bench_step sees for SmolLM's shapes
-//   memory    gradients added up, squares for clipping, AdamW: bytes at the triad's
-//   rate messages  per round of micro-batches a reduce-scatter of all gradients (float32, or
-//   bfloat16 if
+//   memory    gradients added up, squares for clipping, AdamW: bytes at the triad's rate
+//   messages  per round of micro-batches a reduce-scatter of all gradients (float32, or bfloat16 if
 //             they are sent so), per step an all-gather of all parameters (float32): (N - 1) / N of
 //             them to and from every rank, in buckets of a layer of at most 16 MiB, N - 1 messages
-//             per bucket
+//             per bucket; where ranks share parameters the all-gather is between the C copies:
+//             (C - 1) / N, and C - 1 messages
 //   exposed   what of the messages is waited for. Without train.overlap all. With it sums go behind
 //             the backward of the round's last micro-batch, but for the embedding's, and all that
 //             is left of a round behind the first forward of the next; parameters go behind a

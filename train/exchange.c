@@ -26,6 +26,8 @@ typedef struct Job {
     CommReduce reduce; // sum == NULL: an all-gather of
     float *gathered;
     int64_t count;
+    const CommGroup *group; // NULL: gathered by every rank for itself
+    CommCounter *arrivals;  // of the group
     bool is_done;
 } Job;
 
@@ -87,6 +89,8 @@ static void begin_job(Exchange *x, Transfer *transfer, void *buffer)
     x->n_busy++;
     if (job->reduce.sum != NULL)
         comm_reduce_begin(&transfer->comm, x->comm, &job->reduce);
+    else if (job->group != NULL)
+        comm_group_gather_begin(&transfer->comm, job->group, x->comm, job->gathered, job->count);
     else
         comm_gather_begin(&transfer->comm, x->comm, job->gathered, job->count);
 }
@@ -95,6 +99,8 @@ static void end_job(Exchange *x, Transfer *transfer)
 {
     if (transfer->job.reduce.sum != NULL)
         comm_reduce_end(x->comm, &transfer->job.reduce);
+    if (transfer->job.arrivals != NULL)
+        comm_counter_add(transfer->job.arrivals);
     stall_sign();
     x->n_busy--;
     pthread_mutex_lock(&x->lock);
@@ -275,6 +281,17 @@ int64_t exchange_gather(Exchange *x, float *bucket, int64_t count)
     if (x->overlaps)
         return give(x, &job);
     comm_all_gather(x->comm, bucket, count);
+    return x->n_given++;
+}
+
+int64_t exchange_gather_shared(Exchange *x, const CommGroup *group, float *bucket, int64_t count,
+                               CommCounter *arrivals)
+{
+    const Job job = {.gathered = bucket, .count = count, .group = group, .arrivals = arrivals};
+    if (x->overlaps)
+        return give(x, &job);
+    comm_group_gather(group, x->comm, bucket, count);
+    comm_counter_add(arrivals);
     return x->n_given++;
 }
 

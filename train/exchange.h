@@ -25,7 +25,7 @@
 #ifndef MHA2MLA_TRAIN_EXCHANGE_H
 #define MHA2MLA_TRAIN_EXCHANGE_H
 
-#include "train/comm.h"
+#include "train/comm_shared.h"
 
 typedef struct Exchange Exchange;
 
@@ -46,6 +46,11 @@ bool exchange_overlaps(const Exchange *exchange);
 // Each gives a job and returns its ticket; tickets count up from 0. reduce->buffer is ignored.
 int64_t exchange_reduce(Exchange *exchange, const CommReduce *reduce);
 int64_t exchange_gather(Exchange *exchange, float *bucket, int64_t count);
+
+// The same of a bucket in a window of the group's, to the other groups; then one is added to
+// *arrivals.
+int64_t exchange_gather_shared(Exchange *exchange, const CommGroup *group, float *bucket,
+                               int64_t count, CommCounter *arrivals);
 
 // Whether that job and all before it are done; waits until they are.
 bool exchange_is_done(Exchange *exchange, int64_t ticket);

@@ -2,7 +2,9 @@
 // share by share, to the rank that owns the share, which adds the groups in their order
 // (train/turns.h). Losses of micro-batches and squares of blocks of the gradient meet in a vector
 // in which every rank fills its own places, so their sums do not depend on the number of ranks
-// either. Then each rank updates its shares and the shares are gathered.
+// either. Then each rank updates its shares and the shares are gathered, or, where ranks share one
+// copy of the parameters (train/weights.h), are there: no rank reads parameters between the step's
+// sums, which need all ranks' gradients, and its update.
 //
 // With train.overlap a bucket goes as soon as the last backward of the round has made it final,
 // from the last layer to the first and the embedding, and the round's last ones go behind the first
@@ -135,11 +137,10 @@ static void await_layer(void *context, int layer)
     int n = 0;
     while (n < t->partition.n_buckets && t->partition.buckets[n].layer <= layer)
         n++;
-    const int64_t last = t->first_gather + n - 1;
-    if (t->first_gather < 0 || exchange_is_done(t->exchange, last))
+    if (weights_are_here(t->weights, t->exchange, n))
         return;
     enter(t, PHASE_GATHER, t->progress.step + 1);
-    exchange_wait(t->exchange, last);
+    weights_await(t->weights, t->exchange, n);
     enter(t, PHASE_FORWARD, t->progress.step + 1);
 }
 
@@ -339,15 +340,13 @@ static void update(Trainer *t, const StepReport *report)
         adamw_update(params + bucket->own_first, t->memory.m + bucket->moments_first,
                      t->memory.v + bucket->moments_first, own_sum(t, bucket), bucket->own_count,
                      &optim->adamw, report->lr, scale, n_updates);
-        if (!exchange_overlaps(t->exchange))
-            continue;
-        const int64_t ticket = exchange_gather(t->exchange, params + bucket->first, bucket->count);
-        t->first_gather = i == 0 ? ticket : t->first_gather;
+        if (exchange_overlaps(t->exchange))
+            weights_send(t->weights, t->exchange, &t->partition, i);
     }
     if (exchange_overlaps(t->exchange))
         return;
     enter(t, PHASE_GATHER, report->step);
-    partition_gather(&t->partition, t->comm, params);
+    weights_gather(t->weights, &t->partition);
     enter(t, PHASE_UPDATE, report->step);
 }
 
@@ -377,6 +376,7 @@ static Status agree_to_go_on(Trainer *t)
         return OK;
     enter(t, PHASE_GATHER, step);
     exchange_wait_all(t->exchange);
+    weights_await(t->weights, t->exchange, t->partition.n_buckets);
     enter(t, PHASE_UPDATE, step);
     return comm_agree(t->comm, t->metrics_status != OK
                                    ? fail(t->metrics_status, "%s", t->metrics_text)

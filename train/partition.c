@@ -22,10 +22,15 @@ static void append_range(Partition *partition, int layer, int64_t first, int64_t
     }
 }
 
+int64_t partition_most_buckets(const ModelShape *shape)
+{
+    return shape->n_layers + 2 + params_count(shape) / COMM_LARGEST_BUCKET * 2;
+}
+
 Status partition_create(Partition *out, const ModelShape *shape, int n_ranks, int rank)
 {
     int64_t total = params_count(shape);
-    int64_t most = shape->n_layers + 2 + total / COMM_LARGEST_BUCKET * 2;
+    int64_t most = partition_most_buckets(shape);
     Partition partition = {.buckets = calloc((size_t)most, sizeof *partition.buckets)};
     if (partition.buckets == NULL)
         return fail(FAILED, "no memory for %lld buckets", (long long)most);

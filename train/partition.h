@@ -30,6 +30,9 @@ typedef struct Partition {
 } Partition;
 
 Status partition_create(Partition *out, const ModelShape *shape, int n_ranks, int rank);
+// What n_buckets is at most. Not collective.
+int64_t partition_most_buckets(const ModelShape *shape);
+
 // Every rank's shares of the flat vector to all. Collective.
 void partition_gather(const Partition *partition, const Comm *comm, float *flat);
 

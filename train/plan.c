@@ -21,9 +21,8 @@ enum {
     // HDF5 keeps a hash table of 512 KiB for each open file, its headers, and a chunk. Seen: 0.74
     // MB each with 100 files of 1.7 M tokens, all of them read.
     OPEN_FILE_BYTES = 750000,
-    // The thread of train.overlap and what Open MPI keeps of transfers that are under way. Seen: 0.1
-    // MB with single copies between processes, 0.6 to 0.8 MB without, for any model.
-    EXCHANGE_BYTES = 700000,
+    // MPI's requests, what they page in, and the thread that asks for them. Seen: 0.9 MB.
+    EXCHANGE_BYTES = 1 << 20,
 };
 
 int64_t plan_resident_bytes(void)
@@ -118,8 +117,6 @@ static Status measure_training(Plan *plan, const Config *config)
     plan->activations = memory.activations.peak_bytes;
     plan->scratch = memory.scratch.peak_bytes;
     plan->communication = memory.communication.peak_bytes;
-    if (plan->n_ranks > 1 && train->overlap)
-        plan->communication += EXCHANGE_BYTES;
     return OK;
 }
 
@@ -201,18 +198,26 @@ Status plan_make(Plan *out, const Config *config, int n_ranks, int n_threads)
 Status plan_make_of(Plan *out, const ModelShape *original, const Config *config, int n_ranks,
                     int n_threads)
 {
-    Plan plan = {.n_ranks = n_ranks, .n_threads = n_threads};
+    Plan plan = {.n_ranks = n_ranks, .n_threads = n_threads, .n_sharers = 1};
     TRY(find_shapes(&plan, original, config));
     TRY(check_batch(config, n_ranks));
     TRY(measure_training(&plan, config));
     measure_shards(&plan, &config->data);
     measure_products(&plan, config);
     touch_libraries();
-    plan.process = plan_resident_bytes();
+    plan.process = plan_resident_bytes() + (n_ranks > 1 ? EXCHANGE_BYTES : 0);
     if (config->model.convert.given)
         measure_conversion(&plan, config);
     *out = plan;
     return OK;
+}
+
+int plan_sharers(const Config *config, int n_ranks, int ranks_per_host)
+{
+    const int most = config->train.ranks_per_copy;
+    const int host = ranks_per_host < n_ranks ? ranks_per_host : n_ranks;
+    const int sharers = most > 0 && most < host ? most : host;
+    return n_ranks % host == 0 && host % sharers == 0 ? sharers : 1;
 }
 
 // Bytes beside the process while converting; 0: nothing is converted.
@@ -220,15 +225,15 @@ static int64_t conversion_bytes(const Plan *plan)
 {
     if (plan->conversion == 0)
         return 0;
-    const int64_t before = plan->original_model + plan->original_pass;
-    const int64_t after = plan->parameters + plan->conversion;
+    const int64_t before = plan->original_model / plan->n_sharers + plan->original_pass;
+    const int64_t after = plan->parameters / plan->n_sharers + plan->conversion;
     return before > after ? before : after;
 }
 
 int64_t plan_peak_bytes(const Plan *plan)
 {
-    int64_t training = plan->parameters + plan->gradients + plan->moments + plan->activations +
-                       plan->scratch + plan->communication + plan->products;
+    int64_t training = plan->parameters / plan->n_sharers + plan->gradients + plan->moments +
+                       plan->activations + plan->scratch + plan->communication + plan->products;
     int64_t converting = conversion_bytes(plan);
     return plan->process + plan->shards + (training > converting ? training : converting);
 }
@@ -281,18 +286,27 @@ void plan_print(FILE *out, const Plan *plan, const Config *config)
 {
     print_model(out, plan, config);
     print_work(out, plan, config);
+    char parameters[64] = "parameters";
+    if (plan->n_sharers > 1)
+        snprintf(parameters, sizeof parameters, "parameters (shared by %d ranks)", plan->n_sharers);
     const struct {
         const char *name;
         int64_t bytes;
     } rows[] = {
-        {"parameters", plan->parameters},    {"gradients", plan->gradients},
-        {"AdamW moments", plan->moments},    {"activations", plan->activations},
-        {"scratch", plan->scratch},          {"communication", plan->communication},
-        {"packed operands", plan->products}, {"program, libraries", plan->process},
-        {"open HDF5 files", plan->shards},   {"while converting", conversion_bytes(plan)},
+        {parameters, plan->parameters / plan->n_sharers},
+        {"gradients", plan->gradients},
+        {"AdamW moments", plan->moments},
+        {"activations", plan->activations},
+        {"scratch", plan->scratch},
+        {"communication", plan->communication},
+        {"packed operands", plan->products},
+        {"program, libraries", plan->process},
+        {"open HDF5 files", plan->shards},
+        {"while converting", conversion_bytes(plan)},
         {"peak", plan_peak_bytes(plan)},
     };
-    fprintf(out, "memory per rank, MiB\n");
+    fprintf(out, "memory per rank, MiB%s\n",
+            plan->n_sharers > 1 ? "; of what ranks share its part" : "");
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        fprintf(out, "  %-20s %10.1f\n", rows[i].name, (double)rows[i].bytes / (1 << 20));
+        fprintf(out, "  %-32s %10.1f\n", rows[i].name, (double)rows[i].bytes / (1 << 20));
 }

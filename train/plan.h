@@ -10,7 +10,9 @@
 typedef struct Plan {
     ModelShape original, shape; // equal for a baseline
     int n_ranks, n_threads;
-    // Bytes of each arena of the fullest rank while training.
+    int n_sharers; // ranks that share the parameters' memory; as made: 1
+    // Bytes of each arena of the fullest rank while training; of the parameters all that share
+    // them.
     int64_t parameters, gradients, moments, activations, scratch;
     int64_t communication; // what the ranks exchange: the largest bucket's shares, sums
     // Bytes while converting: if it is asked something, the original model and the passes over data
@@ -32,7 +34,11 @@ Status plan_make(Plan *out, const Config *config, int n_ranks, int n_threads);
 Status plan_make_of(Plan *out, const ModelShape *original, const Config *config, int n_ranks,
                     int n_threads);
 
+// The ranks that share parameters, of so many on each host, by the config (train/comm_shared.h).
+int plan_sharers(const Config *config, int n_ranks, int ranks_per_host);
+
 // The larger of training and converting: one's memory is given back before the other's is taken.
+// What ranks share counts by this one's part.
 int64_t plan_peak_bytes(const Plan *plan);
 
 // Whether the run begins with a calibration pass.

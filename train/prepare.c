@@ -21,25 +21,46 @@ Status prepare_tokenizer_sha256(char out[SHA256_HEX_BYTES], const Config *config
     return dir == NULL ? OK : tokenizer_file_sha256(out, dir);
 }
 
-Status prepare_original(Model *out, const Config *config, const Comm *comm)
+static Status original_shape(ModelShape *out, const ModelConfig *model)
+{
+    if (!model->init.given)
+        return hf_load_shape(out, model->base);
+    *out = model->init.shape;
+    return OK;
+}
+
+// Values where this rank has to write them, RoPE pairs everywhere.
+static Status fill_original(Weights *weights, const Config *config)
 {
     const InitConfig *init = &config->model.init;
-    Model model = {0};
-    Status status;
+    Model *model = &weights->model;
+    if (!weights_is_writer(weights))
+        return init->given
+                   ? OK
+                   : hf_load_rope_pairs(model->rope_pairs, &model->shape, config->model.base);
+    if (!init->given)
+        return hf_load_into(model, config->model.base);
+    model_init_random(model, init->initializer_range, (uint64_t)config->run.seed);
+    return OK;
+}
+
+Status prepare_original(Weights *out, const Config *config, const Comm *comm, CommGroup *group)
+{
+    ModelShape shape;
+    Weights weights;
     stall_phase("load", 0);
-    if (init->given) {
-        status = model_create(&model, &init->shape);
-        if (status == OK)
-            model_init_random(&model, init->initializer_range, (uint64_t)config->run.seed);
-    } else {
-        status = hf_load(&model, config->model.base);
+    TRY(comm_agree(comm, original_shape(&shape, &config->model)));
+    TRY(weights_create(&weights, comm, group, &shape));
+    Status status = fill_original(&weights, config);
+    // Those who only read along have nothing to say of what the writers all find.
+    status = comm_agree_of(comm, weights_is_writer(&weights) || status != OK, status);
+    if (status != OK) {
+        weights_release(&weights);
+        return status;
     }
-    status = comm_agree(comm, status);
-    if (status == OK)
-        *out = model;
-    else
-        model_release(&model);
-    return status;
+    weights_sync(&weights);
+    *out = weights;
+    return OK;
 }
 
 static Status measure_scores(RopeScores *out, const Model *original, const Config *config,
@@ -102,46 +123,48 @@ free_pairs:
 }
 
 // Rank l mod N converts layer l and hands it to the others, so that all have the same bits.
-Status prepare_layers(Model *mla, const WeightSource *original, const Comm *comm)
+Status prepare_layers(Weights *mla, const WeightSource *original)
 {
-    ProgressMeter meter = progress_start("conversion", "layers", mla->shape.n_layers);
-    Status status = convert_shared(mla, original);
-    for (int l = comm->rank; l < mla->shape.n_layers && status == OK; l += comm->size) {
+    const Comm *comm = mla->comm;
+    const ModelShape *shape = &mla->model.shape;
+    ProgressMeter meter = progress_start("conversion", "layers", shape->n_layers);
+    Status status = weights_is_writer(mla) ? convert_shared(&mla->model, original) : OK;
+    for (int l = comm->rank; l < shape->n_layers && status == OK; l += comm->size) {
         stall_phase("convert", 0);
-        status = convert_layer(mla, original, l);
+        status = convert_layer(&mla->model, original, l);
         progress_show(&meter, l - comm->rank + comm->size); // the others are about as far
     }
     progress_end(&meter);
     TRY(comm_agree(comm, status));
-    for (int l = 0; l < mla->shape.n_layers && comm->size > 1; l++) {
+    for (int l = 0; l < shape->n_layers; l++) {
         int64_t first, count;
-        params_layer_range(&mla->shape, l, &first, &count);
-        comm_broadcast(comm, mla->params.flat + first, count * (int64_t)sizeof(float),
-                       l % comm->size);
+        params_layer_range(shape, l, &first, &count);
+        weights_broadcast(mla, first, count, l % comm->size);
     }
+    weights_sync(mla);
     return OK;
 }
 
-Status prepare_converted(Model *out, const int32_t *pairs, const Config *config, const Comm *comm)
+Status prepare_converted(Weights *out, const int32_t *pairs, const Config *config, const Comm *comm,
+                         CommGroup *group)
 {
     const ConvertConfig *convert = &config->model.convert;
     const InitConfig *init = &config->model.init;
     const RandomWeights random = {init->shape, init->initializer_range, (uint64_t)config->run.seed};
     HfSource *files = NULL;
     ModelShape shape;
-    Model mla = {0};
+    Weights mla = {0};
     const double start_s = log_seconds();
     Status status = init->given ? OK : hf_source_open(&files, config->model.base);
     TRY_GOTO(release, comm_agree(comm, status));
     const WeightSource original = init->given ? random_weights(&random) : hf_source_weights(files);
     status =
         shape_convert(&shape, original.shape, convert->rope_pairs, convert->d_kv, convert->svd);
-    if (status == OK)
-        status = model_create(&mla, &shape);
     TRY_GOTO(release, comm_agree(comm, status));
-    memcpy(mla.rope_pairs, pairs,
+    TRY_GOTO(release, weights_create(&mla, comm, group, &shape));
+    memcpy(mla.model.rope_pairs, pairs,
            (size_t)shape.n_layers * (size_t)(shape.n_kv_heads * shape.rope_pairs) * sizeof *pairs);
-    TRY_GOTO(release, prepare_layers(&mla, &original, comm));
+    TRY_GOTO(release, prepare_layers(&mla, &original));
     if (files != NULL && !plan_reads_original(config)) // which has warned
         hf_source_warn_unused(files, config->model.base);
     log_info("converted %d layers: %.1f s", shape.n_layers, log_seconds() - start_s);
@@ -150,6 +173,6 @@ Status prepare_converted(Model *out, const int32_t *pairs, const Config *config,
     return OK;
 release:
     hf_source_close(files);
-    model_release(&mla);
+    weights_release(&mla);
     return status;
 }

@@ -3,15 +3,14 @@
 #define MHA2MLA_TRAIN_PREPARE_H
 
 #include "base/checksum.h"
-#include "model/model.h"
-#include "train/comm.h"
 #include "train/config.h"
+#include "train/weights.h"
 
 // SHA-256 of the tokenizer in the config's model (or init.tokenizer) directory, "" if it has none.
 Status prepare_tokenizer_sha256(char out[SHA256_HEX_BYTES], const Config *config);
 
-// The model before conversion: hf_load or random weights. Collective.
-Status prepare_original(Model *out, const Config *config, const Comm *comm);
+// The model before conversion: from its files or random. Collective.
+Status prepare_original(Weights *out, const Config *config, const Comm *comm, CommGroup *group);
 
 // Chooses which RoPE pairs each KV head keeps: [L, K, P], the caller frees them. `original` is
 // read for the calibration pass, and may be NULL if the config asks for none (plan_calibrates()).
@@ -21,10 +20,11 @@ Status prepare_pairs(int32_t **out, const Model *original, const ModelShape *ori
 
 // The converted model, of the original's files or seed: that one need not be in memory, and should
 // not, as there would be two. Collective.
-Status prepare_converted(Model *out, const int32_t *pairs, const Config *config, const Comm *comm);
+Status prepare_converted(Weights *out, const int32_t *pairs, const Config *config, const Comm *comm,
+                         CommGroup *group);
 
 // Fills a converted model from its original, layers spread over ranks; all get the same bits.
 // Collective.
-Status prepare_layers(Model *mla, const WeightSource *original, const Comm *comm);
+Status prepare_layers(Weights *mla, const WeightSource *original);
 
 #endif

@@ -3,7 +3,7 @@
 //     TRY(resume_find(&checkpoint, &is_found, run_dir, &comm));
 //     if (is_found) {
 //         TRY(resume_check(&checkpoint, &config, &shape));
-//         TRY(checkpoint_create_model(&model, &checkpoint));
+//         TRY(checkpoint_read_pairs(&model, &checkpoint));
 //         ... trainer_start() reads the numbers ...
 //     }
 //     checkpoint_close(&checkpoint);

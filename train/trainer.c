@@ -96,15 +96,15 @@ static Status start_own(Trainer *t, const Checkpoint *resumed)
     return checkpoint_read(resumed, &t->partition, t->model->params.flat, t->memory.m, t->memory.v);
 }
 
-Status trainer_start(Trainer *out, const TrainerContext *context, Model *model,
+Status trainer_start(Trainer *out, const TrainerContext *context, Weights *weights,
                      const Checkpoint *resumed)
 {
     *out = (Trainer){
         .context = *context,
         .config = context->config,
         .comm = context->comm,
-        .model = model,
-        .first_gather = -1,
+        .weights = weights,
+        .model = &weights->model,
         .progress = {.loss = NAN, .grad_norm = NAN, .valid_loss = NAN, .valid_step = -1},
     };
     Status status = comm_agree(out->comm, start_own(out, resumed));
@@ -113,16 +113,16 @@ Status trainer_start(Trainer *out, const TrainerContext *context, Model *model,
                                      .data_fingerprint = out->data_fingerprint};
     if (status == OK)
         status = saver_open(&out->saver, out->comm, context->run_dir, &saved, &out->partition,
-                            model, out->memory.m, out->memory.v);
+                            out->model, out->memory.m, out->memory.v);
     if (status != OK) {
         trainer_release(out);
         return status;
     }
     if (resumed != NULL) {
         out->saver.saved_step = resumed->progress.step;
-        partition_gather(&out->partition, out->comm, model->params.flat);
+        weights_gather(weights, &out->partition);
     }
-    transformer_start(&out->memory.ws, model);
+    transformer_start(&out->memory.ws, out->model);
     return OK;
 }
 

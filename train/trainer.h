@@ -1,7 +1,7 @@
 // What a rank holds of a run: its share of the work, its memory, data, and where it is.
 //
 //     Trainer trainer;
-//     TRY(trainer_start(&trainer, &context, &model, NULL));  // places memory, opens data
+//     TRY(trainer_start(&trainer, &context, &weights, NULL)); // places memory, opens data
 //     status = loop_run(&trainer);                           // train/loop.h
 //     trainer_release(&trainer);
 #ifndef MHA2MLA_TRAIN_TRAINER_H
@@ -21,6 +21,7 @@
 #include "train/saver.h"
 #include "train/turns.h"
 #include "train/validation.h"
+#include "train/weights.h"
 
 // What a rank holds besides the model, placed twice: to measure and to use.
 typedef struct TrainerMemory {
@@ -49,7 +50,8 @@ typedef struct Trainer {
     TrainerContext context;
     const Config *config; // borrowed, as in the context
     const Comm *comm;     // borrowed, likewise
-    Model *model;         // borrowed; trained in place
+    Weights *weights;     // borrowed; trained in place
+    Model *model;         // theirs
     Partition partition;
     Turns turns;
     TrainerMemory memory;
@@ -63,10 +65,9 @@ typedef struct Trainer {
     Progress progress;
     Phases phases;
     Exchange *exchange;
-    int round;  // of the step at hand
-    int n_kept; // buckets, the first ones, whose sums over this round are not asked for yet
-    int64_t first_gather;  // the exchange's ticket of the first updated bucket; -1: all are here
-    bool wants_end;        // a rank, says this step's sums
+    int round;      // of the step at hand
+    int n_kept;     // buckets, the first ones, whose sums over this round are not asked for yet
+    bool wants_end; // a rank, says this step's sums
     Status metrics_status; // what ends the run once the ranks agree on it, and its text
     char metrics_text[1024];
 } Trainer;
@@ -75,9 +76,9 @@ typedef struct Trainer {
 void trainer_place(TrainerMemory *memory, const ModelShape *shape, const Partition *partition,
                    const Turns *turns, const Config *config, int n_threads);
 
-// Starts at the beginning with `model` as it is, or, with a checkpoint, where that is: then the
-// model's parameters are read here. BAD_INPUT if the checkpoint's data are not the config's.
-Status trainer_start(Trainer *out, const TrainerContext *context, Model *model,
+// Starts at the beginning with `weights` as they are, or, with a checkpoint, where that is: then
+// they are read here. BAD_INPUT if the checkpoint's data are not the config's.
+Status trainer_start(Trainer *out, const TrainerContext *context, Weights *weights,
                      const Checkpoint *resumed);
 
 void trainer_release(Trainer *trainer);
