@@ -33,10 +33,11 @@ wait $!
 EOC
 chmod +x watched
 
-# within A B TOLERANCE WHAT: A is B but for a relative TOLERANCE.
+# within A B WHAT: A is at most 5 % above B, and at most 12 % below: room for transfers that never
+# were under way together is planned, but not touched.
 within() {
-    awk -v a="$1" -v b="$2" -v t="$3" 'BEGIN { e = a / b - 1; exit !(e <= t && e >= -t) }' ||
-        die "$4: $1 MiB, planned $2 MiB"
+    awk -v a="$1" -v b="$2" 'BEGIN { e = a / b - 1; exit !(e <= 0.05 && e >= -0.12) }' ||
+        die "$3: $1 MiB, planned $2 MiB"
 }
 
 # check_memory NAME ARGUMENTS...: what the kernel saw of both ranks and what the program says at the
@@ -51,14 +52,14 @@ check_memory() {
     mpirun -n 2 --oversubscribe --bind-to none ./watched "$mha2mla" \
         train config.yaml --run.name="$name" "$@" >out 2>&1 ||
         die "$name: status $?: $(tail -n 20 out)"
-    within "$(sed -n 's/.*peak memory \([0-9.]*\) MiB.*/\1/p' out)" "$planned" 0.05 "$name says"
+    within "$(sed -n 's/.*peak memory \([0-9.]*\) MiB.*/\1/p' out)" "$planned" "$name says"
     for rank in 0 1; do
-        within "$(awk -v o="${other_half:-0}" '{ print $1 / 1024 - o }' high.$rank)" "$planned" 0.05 \
+        within "$(awk -v o="${other_half:-0}" '{ print $1 / 1024 - o }' high.$rank)" "$planned" \
             "$name, rank $rank"
     done
 }
 
-# Seen: 1.5 % below to 0.5 % above the plan.
+# Seen: 5 % below to 0.2 % above the plan.
 check_memory original
 grep -q 'parameters (shared by 2 ranks)' out || die "not shared: $(cat out)"
 check_memory own --train.ranks_per_copy=1
