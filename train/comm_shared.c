@@ -36,7 +36,7 @@ static void find_directory(char out[DIRECTORY_BYTES])
         return;
     if (MPI_T_cvar_get_index("osc_sm_backing_directory", &index) == MPI_SUCCESS &&
         MPI_T_cvar_handle_alloc(index, NULL, &handle, &length) == MPI_SUCCESS) {
-        if (length <= DIRECTORY_BYTES)
+        if (length < DIRECTORY_BYTES)
             MPI_T_cvar_read(handle, out);
         MPI_T_cvar_handle_free(&handle);
     }
