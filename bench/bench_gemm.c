@@ -20,7 +20,7 @@ typedef struct Product {
     bool a_transposed, b_transposed;
 } Product;
 
-// SmolLM-135M at 2048 tokens, its head by blocks of 256, then a layer of Llama-2-7B.
+// SmolLM-135M at 2048 tokens, its head by blocks of 512, then a layer of Llama-2-7B.
 static const Product products[] = {
     {"square", 2048, 2048, 2048, false, true},
     {"q | k_r | down_kv", 2048, 648, 576, false, true},
@@ -38,9 +38,9 @@ static const Product products[] = {
     {"down", 2048, 576, 1536, false, true},
     {"  input gradient", 2048, 1536, 576, false, false},
     {"  weight gradient", 576, 1536, 2048, true, false},
-    {"head", 256, 49152, 576, false, true},
-    {"  input gradient", 256, 576, 49152, false, false},
-    {"  weight gradient", 49152, 576, 256, true, false},
+    {"head", 512, 49152, 576, false, true},
+    {"  input gradient", 512, 576, 49152, false, false},
+    {"  weight gradient", 49152, 576, 512, true, false},
     {"7B: o", 512, 4096, 4096, false, true},
     {"  input gradient", 512, 4096, 4096, false, false},
     {"  weight gradient", 4096, 4096, 512, true, false},

@@ -9,7 +9,7 @@
 
 // Large enough that packing the head and adding to d_head once per block cost little beside the
 // products, small enough to stay far below the activations.
-enum { MOST_TOKENS = 256, LEAST_TOKENS = 32, MOST_LOGITS = 32 << 20, SUMMED_IN_FLOAT = 2048 };
+enum { MOST_TOKENS = 512, LEAST_TOKENS = 32, MOST_LOGITS = 32 << 20, SUMMED_IN_FLOAT = 2048 };
 
 int head_block(int V)
 {

@@ -72,8 +72,8 @@ static void compare(int N, int D, int V)
 static void test_block_boundaries(void **state)
 {
     (void)state;
-    assert_int_equal(head_block(50), 256);
-    const int tokens[] = {1, 2, 150, 255, 256, 257, 513};
+    assert_int_equal(head_block(50), 512);
+    const int tokens[] = {1, 2, 300, 511, 512, 513, 1025};
     for (size_t i = 0; i < sizeof tokens / sizeof tokens[0]; i++)
         compare(tokens[i], 12, 50);
 }
