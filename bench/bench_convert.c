@@ -11,6 +11,7 @@
 // PyTorch.
 #define _GNU_SOURCE
 #include "base/random.h"
+#include "bench/timing.h"
 #include "eval/inference.h"
 #include "model/factorize.h"
 #include "model/hf.h"
@@ -20,7 +21,6 @@
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { MOST_ROUNDS = 99, BUFFER_BYTES = 1 << 20 };
@@ -38,28 +38,9 @@ static const ModelShape smollm_135m = {.n_layers = 30,
                                        .rope_theta = 1e4,
                                        .rms_eps = 1e-5};
 
-static double clock_s(clockid_t id)
-{
-    struct timespec t;
-    clock_gettime(id, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static double now_s(void)
 {
-    return clock_s(omp_get_max_threads() == 1 ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC);
-}
-
-static int compare_s(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, int n)
-{
-    qsort(values, (size_t)n, sizeof *values, compare_s);
-    return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+    return timing_seconds(omp_get_max_threads() == 1 ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC);
 }
 
 static Status bench_factorize(int m, int n, int R, int rounds)
@@ -81,7 +62,7 @@ static Status bench_factorize(int m, int n, int R, int rounds)
         TRY_GOTO(release, factorize(up, down, a, m, n, R));
         seconds[i] = now_s() - start_s;
     }
-    printf("%.2f s, rank %d of %d x %d\n", median(seconds, rounds), R, m, n);
+    printf("%.2f s, rank %d of %d x %d\n", timing_median(seconds, rounds), R, m, n);
 release:
     free(a);
     free(up);
@@ -118,10 +99,11 @@ static Status bench_calibrate(int T, int rounds)
                             attention_row(&inference.ws.attention), T);
         share[i] = (now_s() - start_s) / without_s[i];
     }
-    double forward_s = median(without_s, rounds);
+    double forward_s = timing_median(without_s, rounds);
     printf(
         "forward %.2f s (%.0f tokens/s), with statistics %.2f s; these alone are %.2f %% of it\n",
-        forward_s, T / forward_s, median(with_s, rounds), 100 * median(share, rounds));
+        forward_s, T / forward_s, timing_median(with_s, rounds),
+        100 * timing_median(share, rounds));
 release:
     inference_release(&inference);
     rope_scores_release(&scores);
@@ -162,22 +144,22 @@ static Status time_load(const char *dir, bool is_cold, int rounds, char *buffer)
         Model model;
         if (is_cold)
             TRY(read_files(dir, true, buffer, &unused));
-        double start_s = clock_s(CLOCK_MONOTONIC);
+        double start_s = timing_seconds(CLOCK_MONOTONIC);
         TRY(read_files(dir, false, buffer, &n_bytes));
-        read_s[i] = clock_s(CLOCK_MONOTONIC) - start_s;
+        read_s[i] = timing_seconds(CLOCK_MONOTONIC) - start_s;
         if (is_cold)
             TRY(read_files(dir, true, buffer, &unused));
-        start_s = clock_s(CLOCK_MONOTONIC);
-        double start_cpu_s = clock_s(CLOCK_PROCESS_CPUTIME_ID);
+        start_s = timing_seconds(CLOCK_MONOTONIC);
+        double start_cpu_s = timing_seconds(CLOCK_PROCESS_CPUTIME_ID);
         TRY(hf_load(&model, dir));
-        load_s[i] = clock_s(CLOCK_MONOTONIC) - start_s;
-        cpu_s[i] = clock_s(CLOCK_PROCESS_CPUTIME_ID) - start_cpu_s;
+        load_s[i] = timing_seconds(CLOCK_MONOTONIC) - start_s;
+        cpu_s[i] = timing_seconds(CLOCK_PROCESS_CPUTIME_ID) - start_cpu_s;
         model_release(&model);
     }
-    double read = median(read_s, rounds), load = median(load_s, rounds);
+    double read = timing_median(read_s, rounds), load = timing_median(load_s, rounds);
     printf("%s: reading %.0f MB %.3f s (%.2f GB/s), loading %.3f s (%.2f GB/s), %.3f s of it CPU\n",
            is_cold ? "cold" : "warm", 1e-6 * (double)n_bytes, read, 1e-9 * (double)n_bytes / read,
-           load, 1e-9 * (double)n_bytes / load, median(cpu_s, rounds));
+           load, 1e-9 * (double)n_bytes / load, timing_median(cpu_s, rounds));
     return OK;
 }
 

@@ -4,13 +4,13 @@
 //
 //     OMP_NUM_THREADS=1 build/release/bench/bench_gemm [ROUNDS]
 #include "base/arena.h"
+#include "bench/timing.h"
 #include "model/gemm.h"
 
 #include <cblas.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 enum { MOST_ROUNDS = 99 };
 
@@ -46,19 +46,6 @@ static const Product products[] = {
     {"  weight gradient", 4096, 4096, 512, true, false},
 };
 
-static double cpu_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static GemmMatrix matrix(const float *data, int rows, int columns, bool transposed)
 {
     return transposed ? gemm_transposed(data, rows) : gemm_matrix(data, columns);
@@ -70,24 +57,24 @@ static void run_product(const Product *p, const float *a, const float *b, float 
     const double flops = 2.0 * p->m * p->n * p->k;
     const int repeats = (int)fmax(1, 5e9 / flops);
     for (int round = 0; round < n_rounds; round++) {
-        double start_s = cpu_seconds();
+        double start_s = timing_seconds(CLOCK_PROCESS_CPUTIME_ID);
         for (int i = 0; i < repeats; i++)
             gemm(c, p->n, matrix(a, p->m, p->k, p->a_transposed),
                  matrix(b, p->k, p->n, p->b_transposed), p->m, p->n, p->k, p->a_transposed);
-        double middle_s = cpu_seconds();
+        double middle_s = timing_seconds(CLOCK_PROCESS_CPUTIME_ID);
         for (int i = 0; i < repeats; i++)
             cblas_sgemm(CblasRowMajor, p->a_transposed ? CblasTrans : CblasNoTrans,
                         p->b_transposed ? CblasTrans : CblasNoTrans, p->m, p->n, p->k, 1.0f, a,
                         p->a_transposed ? p->m : p->k, b, p->b_transposed ? p->k : p->n,
                         p->a_transposed ? 1.0f : 0.0f, c, p->n);
         ours[round] = flops * repeats / (middle_s - start_s) / 1e9;
-        blas[round] = flops * repeats / (cpu_seconds() - middle_s) / 1e9;
+        blas[round] = flops * repeats / (timing_seconds(CLOCK_PROCESS_CPUTIME_ID) - middle_s) / 1e9;
     }
-    qsort(ours, (size_t)n_rounds, sizeof(double), compare_doubles);
-    qsort(blas, (size_t)n_rounds, sizeof(double), compare_doubles);
-    const int last = n_rounds - 1, middle = n_rounds / 2;
+    const double our_median = timing_median(ours, n_rounds), // sorted: the last is the best
+        blas_median = timing_median(blas, n_rounds);
     printf("%-20s %6d %6d %6d %8.1f %8.1f %8.1f %8.1f %7.2f\n", p->name, p->m, p->n, p->k,
-           ours[middle], ours[last], blas[middle], blas[last], ours[middle] / blas[middle]);
+           our_median, ours[n_rounds - 1], blas_median, blas[n_rounds - 1],
+           our_median / blas_median);
 }
 
 static void place(Arena *arena, float **matrices)

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "base/random.h"
+#include "bench/timing.h"
 #include "model/transformer.h"
 #include "optim/adamw.h"
 #include "optim/clip.h"
@@ -17,7 +18,6 @@
 #include <omp.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 enum { SGEMMS_PER_ROUND = 3 };
 
@@ -186,9 +186,7 @@ static void gather(Bench *bench)
 
 static double cpu_s(void)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    return timing_seconds(CLOCK_PROCESS_CPUTIME_ID);
 }
 
 // Seconds since the last call.

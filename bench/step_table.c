@@ -1,15 +1,10 @@
 #include "bench/step_table.h"
 
+#include "bench/timing.h"
+
 #include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 // Median over the rounds of the double at `offset` in a StepRound.
 static double median(const StepRound *rounds, int n_rounds, size_t offset)
@@ -17,9 +12,7 @@ static double median(const StepRound *rounds, int n_rounds, size_t offset)
     double values[STEP_MOST_ROUNDS];
     for (int i = 0; i < n_rounds; i++)
         memcpy(&values[i], (const char *)&rounds[i] + offset, sizeof(double));
-    qsort(values, (size_t)n_rounds, sizeof(double), compare_doubles);
-    return n_rounds % 2 == 1 ? values[n_rounds / 2]
-                             : (values[n_rounds / 2 - 1] + values[n_rounds / 2]) / 2;
+    return timing_median(values, n_rounds);
 }
 
 static double stage_s(const StepRound *rounds, int n_rounds, StepStage stage)
