@@ -51,6 +51,12 @@ void ref_linear_backward_input(float *dx, int lddx, const float *dy, int lddy, c
 void ref_linear_backward_weight(float *dw, const float *dy, int lddy, const float *x, int ldx,
                                 int N, int n_in, int n_out, bool add);
 
+// out = up down, summed in double: the product of a rank-R factorization.
+void ref_multiply(float *out,        // [m, n]
+                  const float *up,   // [m, R]
+                  const float *down, // [R, n]
+                  int m, int n, int R);
+
 void exact_rmsnorm_forward(double *y,      // [N, D]
                            const float *x, // [N, D]
                            const float *w, // [D]

@@ -35,3 +35,8 @@ void ref_linear_backward_weight(float *dw, const float *dy, int lddy, const floa
             dw[(int64_t)o * n_in + i] = (float)sum;
         }
 }
+
+void ref_multiply(float *out, const float *up, const float *down, int m, int n, int R)
+{
+    ref_linear_backward_input(out, n, up, R, down, m, n, R, false);
+}

@@ -5,6 +5,7 @@
 #include "model/convert.h"
 #include "model/rope_select.h"
 #include "model/safetensors.h"
+#include "tests/ref.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -16,19 +17,6 @@ static void *room(int64_t count, size_t size_bytes)
     void *block = calloc((size_t)count, size_bytes);
     assert_non_null(block);
     return block;
-}
-
-// out [m, n] = up [m, R] down [R, n]
-static void multiply(float *out, const float *up, const float *down, int m, int n, int R)
-{
-    for (int i = 0; i < m; i++) {
-        for (int j = 0; j < n; j++) {
-            double sum = 0;
-            for (int r = 0; r < R; r++)
-                sum += (double)up[i * R + r] * (double)down[r * n + j];
-            out[i * n + j] = (float)sum;
-        }
-    }
 }
 
 static void convert_all(Model *mla, const Model *original)
@@ -151,7 +139,7 @@ static void assert_keys_values_kept(const Model *mla, const Model *original, int
     float *w_kc = room((int64_t)s->n_kv_heads * E * D, sizeof *w_kc);
     float *w = room((int64_t)s->n_kv_heads * E * D, sizeof *w);
     if (to->up_k != NULL)
-        multiply(w_kc, to->up_k, to->down_kv, s->n_kv_heads * (E - n_rope), D, R1);
+        ref_multiply(w_kc, to->up_k, to->down_kv, s->n_kv_heads * (E - n_rope), D, R1);
     for (int h = 0; h < s->n_kv_heads; h++) {
         for (int dim = 0; dim < E; dim++) {
             int row = stored_row(mla, layer, h, dim);
@@ -164,7 +152,7 @@ static void assert_keys_values_kept(const Model *mla, const Model *original, int
     }
     testing_assert_close("W_k", w, from->k, (int64_t)s->n_kv_heads * E * D, 2e-7); // seen 6e-8
     const float *down_v = to->down_kv + (s->svd == SVD_SPLIT ? R1 * D : 0);
-    multiply(w, to->up_v, down_v, s->n_kv_heads * E, D, R1);
+    ref_multiply(w, to->up_v, down_v, s->n_kv_heads * E, D, R1);
     testing_assert_close("W_v", w, from->v, (int64_t)s->n_kv_heads * E * D, 2e-7); // seen 6e-8
     free(w_kc);
     free(w);

@@ -3,6 +3,7 @@
 #include "tests/testing.h"
 
 #include "model/factorize.h"
+#include "tests/ref.h"
 
 #include <cblas.h>
 #include <lapacke.h>
@@ -14,19 +15,6 @@ static void *room(int64_t count, size_t size_bytes)
     void *block = calloc((size_t)count, size_bytes);
     assert_non_null(block);
     return block;
-}
-
-// out [m, n] = up [m, R] down [R, n]
-static void multiply(float *out, const float *up, const float *down, int m, int n, int R)
-{
-    for (int i = 0; i < m; i++) {
-        for (int j = 0; j < n; j++) {
-            double sum = 0;
-            for (int r = 0; r < R; r++)
-                sum += (double)up[i * R + r] * (double)down[r * n + j];
-            out[i * n + j] = (float)sum;
-        }
-    }
 }
 
 static double sum_squares(const float *a, int64_t count, int64_t stride)
@@ -61,7 +49,7 @@ static void assert_best_factors(const float *a, int m, int n, int R)
     for (int r = R; r < m && r < n; r++)
         tail += sigma[r] * sigma[r];
     assert_ok(factorize(up, down, a, m, n, R));
-    multiply(product, up, down, m, n, R);
+    ref_multiply(product, up, down, m, n, R);
     for (int i = 0; i < m * n; i++)
         product[i] -= a[i];
     double error = sqrt(sum_squares(product, m * n, 1));
@@ -106,7 +94,7 @@ static void fill_rank_5(float *a, int m, int n, double ratio)
     for (int r = 1; r < 5; r++)
         for (int i = 0; i < m; i++)
             left[i * 5 + r] *= (float)pow(ratio, r);
-    multiply(a, left, right, m, n, 5);
+    ref_multiply(a, left, right, m, n, 5);
 }
 
 static void test_rank_deficient_matrix_keeps_its_product(void **state)
