@@ -11,6 +11,7 @@
 #include "model/attention.h"
 
 #include "base/simd.h"
+#include "base/whole.h"
 #include "model/tile.h"
 #include "model/vexp.h"
 
@@ -20,16 +21,6 @@
 
 // Tiles of scores lie in the second cache with what they are made of; backward has two of them.
 enum { KEYS = 192, STACKED_ROWS = 96, LEAST_QUERIES = 16, LEAST_ITEMS = 8 };
-
-static int min_int(int a, int b)
-{
-    return a < b ? a : b;
-}
-
-static int divide_up(int a, int b)
-{
-    return (a + b - 1) / b;
-}
 
 typedef struct Layout {
     AttentionDims dims;
@@ -46,17 +37,17 @@ static Layout find_layout(const AttentionDims *d)
 {
     int G = d->H / d->K, queries = STACKED_ROWS / G / 16 * 16;
     queries = queries < LEAST_QUERIES ? LEAST_QUERIES : queries;
-    queries = min_int(queries, d->T);
-    int width = tile_padded(d->E), n_key_tiles = divide_up(d->T, KEYS);
+    queries = whole_min(queries, d->T);
+    int width = tile_padded(d->E), n_key_tiles = whole_divide_up(d->T, KEYS);
     return (Layout){
         .dims = *d,
         .G = G,
         .width = width,
         .queries = queries,
         .rows = G * queries,
-        .n_query_tiles = divide_up(d->T, queries),
+        .n_query_tiles = whole_divide_up(d->T, queries),
         .n_key_tiles = n_key_tiles,
-        .n_parts = min_int(n_key_tiles, divide_up(LEAST_ITEMS, d->K)),
+        .n_parts = whole_min(n_key_tiles, whole_divide_up(LEAST_ITEMS, d->K)),
         .row = attention_row(d),
         .out_row = d->H * d->E,
         .key_tile = (int64_t)KEYS * width,
@@ -196,7 +187,7 @@ static int64_t key_tile_at(const Layout *x, const Head *head, int i)
 static void pack_key_tile(const Scratch *s, const float *qkv, const Layout *x, const Head *head,
                           int i, bool is_backward)
 {
-    int n = min_int(KEYS, x->dims.T - i * KEYS);
+    int n = whole_min(KEYS, x->dims.T - i * KEYS);
     int64_t at = key_tile_at(x, head, i);
     const float *tokens = qkv + (head->first_token + (int64_t)i * KEYS) * x->row;
     pack_columns(s->k_columns + at, tokens + head->k, x->row, n, x);
@@ -264,7 +255,7 @@ HOT static void finish_tile(float *out, float *lse, const Scratch *s, const Layo
 static void forward_tile(float *out, float *lse, const float *qkv, const Scratch *s,
                          const Layout *x, const Head *head, int q0)
 {
-    int n = min_int(x->queries, x->dims.T - q0), rows = x->G * n;
+    int n = whole_min(x->queries, x->dims.T - q0), rows = x->G * n;
     int64_t token = head->first_token + q0;
     pack_group(s->tile_q, qkv + token * x->row + head->q, x->row, n, x,
                1.0f / sqrtf((float)x->dims.E));
@@ -274,7 +265,7 @@ static void forward_tile(float *out, float *lse, const float *qkv, const Scratch
         s->row_sum[r] = 0;
     }
     for (int k0 = 0; k0 < q0 + n; k0 += KEYS) {
-        int keys = min_int(KEYS, q0 + n - k0);
+        int keys = whole_min(KEYS, q0 + n - k0);
         int64_t at = key_tile_at(x, head, k0 / KEYS);
         tile_multiply(s->scores, KEYS, s->tile_q, x->width, s->k_columns + at, KEYS, rows, keys,
                       x->dims.E, false);
@@ -325,7 +316,7 @@ static void pack_query_tile(const Scratch *s, const float *d_out, const float *o
                             const float *lse, const float *qkv, const Layout *x, const Head *head,
                             int q0)
 {
-    int n = min_int(x->queries, x->dims.T - q0), E = x->dims.E, H = x->dims.H;
+    int n = whole_min(x->queries, x->dims.T - q0), E = x->dims.E, H = x->dims.H;
     int64_t token = head->first_token + q0, stacked = (int64_t)x->G * q0;
     int64_t at = head->index * x->group_rows + stacked * x->width;
     int64_t at_row = head->index * x->G * x->dims.T + stacked;
@@ -377,7 +368,7 @@ static void backward_key_tile(float *d_qkv, const Scratch *s, const Layout *x, c
     memset(s->tile_dk, 0, (size_t)x->key_tile * sizeof(float));
     memset(s->tile_dv, 0, (size_t)x->key_tile * sizeof(float));
     for (int q0 = k0 / x->queries * x->queries; q0 < T; q0 += x->queries) {
-        int n = min_int(x->queries, T - q0), rows = x->G * n, keys = min_int(KEYS, q0 + n - k0);
+        int n = whole_min(x->queries, T - q0), rows = x->G * n, keys = whole_min(KEYS, q0 + n - k0);
         int64_t stacked = (int64_t)x->G * q0, rows_at = head->index * x->G * T + stacked;
         const float *q = s->q + all + stacked * width, *d_out = s->d_out + all + stacked * width;
         tile_multiply(s->scores, KEYS, q, width, s->k_columns + at, KEYS, rows, keys, E, false);
@@ -392,7 +383,7 @@ static void backward_key_tile(float *d_qkv, const Scratch *s, const Layout *x, c
         tile_multiply(d_q + stacked * width, width, s->d_scores, KEYS, s->k_rows + at, width, rows,
                       E, keys, i >= x->n_parts);
     }
-    int n = min_int(KEYS, T - k0);
+    int n = whole_min(KEYS, T - k0);
     float *tokens = d_qkv + (head->first_token + k0) * x->row;
     unpack_rows(tokens + head->k, s->tile_dk, x->row, n, x);
     unpack_rows(tokens + head->v, s->tile_dv, x->row, n, x);
@@ -402,8 +393,8 @@ static void backward_key_tile(float *d_qkv, const Scratch *s, const Layout *x, c
 HOT static void finish_query_tile(float *d_qkv, const Scratch *s, const Layout *x, const Head *head,
                                   int q0)
 {
-    int n = min_int(x->queries, x->dims.T - q0), E = x->dims.E, width = x->width;
-    int n_parts = min_int(x->n_parts, divide_up(q0 + n, KEYS));
+    int n = whole_min(x->queries, x->dims.T - q0), E = x->dims.E, width = x->width;
+    int n_parts = whole_min(x->n_parts, whole_divide_up(q0 + n, KEYS));
     float scale = 1.0f / sqrtf((float)E);
     const float *d_q =
         s->d_q + head->index * x->group_rows * x->n_parts + (int64_t)x->G * q0 * width;

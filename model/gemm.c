@@ -8,6 +8,7 @@
 
 #include "base/simd.h"
 #include "base/status.h"
+#include "base/whole.h"
 #include "model/tile.h"
 
 #include <cblas.h>
@@ -47,21 +48,6 @@ typedef struct Plan {
     int item_rows, item_columns, n_row_items, n_items;
 } Plan;
 
-static int min_int(int a, int b)
-{
-    return a < b ? a : b;
-}
-
-static int divide_up(int a, int b)
-{
-    return (a + b - 1) / b;
-}
-
-static int round_up(int a, int multiple)
-{
-    return divide_up(a, multiple) * multiple;
-}
-
 // A block of b and what streams past it share the second cache.
 static int packed_b_floats(void)
 {
@@ -75,17 +61,17 @@ static void cut(Plan *x, int n_threads)
 {
     const int width = x->kernel->columns;
     const int most_k = x->a.column_step == 1 ? DIRECT_K : PACKED_K;
-    x->k_block = round_up(divide_up(x->k, divide_up(x->k, most_k)), 4);
+    x->k_block = whole_round_up(whole_divide_up(x->k, whole_divide_up(x->k, most_k)), 4);
     int most = packed_b_floats() / x->k_block / width * width;
     most = most < width ? width : most;
-    x->columns = round_up(divide_up(x->n, divide_up(x->n, most)), width);
+    x->columns = whole_round_up(whole_divide_up(x->n, whole_divide_up(x->n, most)), width);
     x->item_columns = n_threads == 1 ? x->n : x->columns;
-    const int n_column_items = divide_up(x->n, x->item_columns);
+    const int n_column_items = whole_divide_up(x->n, x->item_columns);
     int n_wanted = 1; // of rows: every one packs b anew, so as few as give all threads the same
     while (n_column_items * n_wanted % n_threads != 0)
         n_wanted++;
-    x->item_rows = round_up(divide_up(x->m, n_wanted), x->kernel->rows);
-    x->n_row_items = divide_up(x->m, x->item_rows);
+    x->item_rows = whole_round_up(whole_divide_up(x->m, n_wanted), x->kernel->rows);
+    x->n_row_items = whole_divide_up(x->m, x->item_rows);
     x->n_items = n_column_items * x->n_row_items;
 }
 
@@ -152,7 +138,7 @@ static void pack_b(float *to, const Plan *x, int p0, int k, int j0, int n)
     const int width = x->kernel->columns;
     for (int j = 0; j < n; j += width) {
         const float *from = x->b.data + p0 * x->b.row_step + (j0 + j) * x->b.column_step;
-        const int used = min_int(width, n - j), padded = round_up(used, x->kernel->lanes);
+        const int used = whole_min(width, n - j), padded = whole_round_up(used, x->kernel->lanes);
         if (x->b.column_step == 1)
             pack_rows(to, from, x->b.row_step, k, used, padded);
         else
@@ -183,13 +169,13 @@ static void pack_a(float *to, const Plan *x, int p0, int k, int i0, int m)
     const int64_t step = x->a.column_step;
     const float *from = x->a.data + i0 + p0 * step;
     for (int p = 0; p < k; p += DEPTH, from += DEPTH * step) {
-        const int depth = min_int(DEPTH, k - p);
+        const int depth = whole_min(DEPTH, k - p);
         for (int q = 0; q < depth; q++) // too far apart for the machine to guess what comes next
             for (int i = 0; i < m; i += 16)
                 __builtin_prefetch(from + (DEPTH + q) * step + i);
         for (int i = 0; i < m; i += height)
             pack_sliver(to + (int64_t)i * k + p * height, from + i, step, depth,
-                        min_int(height, m - i), height);
+                        whole_min(height, m - i), height);
     }
 }
 
@@ -201,7 +187,7 @@ static void edge_block(const Plan *x, TileOperands *block, float *edge, int rows
     block->c = edge;
     block->ldc = x->kernel->columns;
     block->add = false;
-    x->kernel->block(block, rows, round_up(columns, x->kernel->lanes));
+    x->kernel->block(block, rows, whole_round_up(columns, x->kernel->lanes));
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < columns; j++) {
             float *to = &c[(int64_t)i * x->ldc + j];
@@ -218,10 +204,10 @@ static void run_sliver(const Plan *x, TileOperands *block, Buffer *buffer, int r
     const int width = x->kernel->columns;
     float *c = block->c;
     for (int j = 0; j < n; j += width) {
-        const int used = min_int(width, n - j);
+        const int used = whole_min(width, n - j);
         block->c = c + j;
         block->b = buffer->b + (int64_t)j * block->k;
-        block->ldb = round_up(used, x->kernel->lanes);
+        block->ldb = whole_round_up(used, x->kernel->lanes);
         if (used == block->ldb)
             x->kernel->block(block, rows, used);
         else
@@ -243,28 +229,28 @@ static void run_rows(const Plan *x, Buffer *buffer, int p0, int k, int i0, int m
         block.row_step = is_direct ? x->a.row_step : 1;
         block.k_step = is_direct ? 1 : height;
         block.c = x->c + (int64_t)(i0 + i) * x->ldc + j0;
-        run_sliver(x, &block, buffer, min_int(height, m - i), n);
+        run_sliver(x, &block, buffer, whole_min(height, m - i), n);
     }
 }
 
 // All rows of an item past one block of b.
 static void run_block(const Plan *x, Buffer *buffer, int p0, int j0, int n, int row, int end_row)
 {
-    const int k = min_int(x->k_block, x->k - p0);
+    const int k = whole_min(x->k_block, x->k - p0);
     pack_b(buffer->b, x, p0, k, j0, n);
     for (int i0 = row; i0 < end_row; i0 += CHUNK_ROWS)
-        run_rows(x, buffer, p0, k, i0, min_int(CHUNK_ROWS, end_row - i0), j0, n);
+        run_rows(x, buffer, p0, k, i0, whole_min(CHUNK_ROWS, end_row - i0), j0, n);
 }
 
 static void run_item(const Plan *x, Buffer *buffer, int item)
 {
     const int row = item % x->n_row_items * x->item_rows,
-              end_row = min_int(row + x->item_rows, x->m);
+              end_row = whole_min(row + x->item_rows, x->m);
     const int column = item / x->n_row_items * x->item_columns,
-              end_column = min_int(column + x->item_columns, x->n);
+              end_column = whole_min(column + x->item_columns, x->n);
     for (int p0 = 0; p0 < x->k; p0 += x->k_block)
         for (int j0 = column; j0 < end_column; j0 += x->columns)
-            run_block(x, buffer, p0, j0, min_int(x->columns, end_column - j0), row, end_row);
+            run_block(x, buffer, p0, j0, whole_min(x->columns, end_column - j0), row, end_row);
 }
 
 // On AVX2 OpenBLAS is a little faster (0.93 on the same machine, bench_gemm).
@@ -313,10 +299,10 @@ static void run_openblas(const Plan *x, int i0, int m, int j0, int n)
 static void gemm_openblas(const Plan *x)
 {
     const int n_threads = omp_get_max_threads(), side = x->m > x->n ? x->m : x->n;
-    const int range = round_up(divide_up(side, n_threads), 16);
+    const int range = whole_round_up(whole_divide_up(side, n_threads), 16);
 #pragma omp parallel for schedule(static) if (n_threads > 1)
     for (int first = 0; first < side; first += range) {
-        const int count = min_int(range, side - first);
+        const int count = whole_min(range, side - first);
         if (x->m > x->n)
             run_openblas(x, first, count, 0, x->n);
         else

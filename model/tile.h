@@ -8,6 +8,8 @@
 #ifndef MHA2MLA_MODEL_TILE_H
 #define MHA2MLA_MODEL_TILE_H
 
+#include "base/whole.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -15,7 +17,7 @@ enum { TILE_WIDTH = 32 }; // floats; n is rounded up to a multiple of it, so b a
 
 static inline int tile_padded(int n)
 {
-    return (n + TILE_WIDTH - 1) / TILE_WIDTH * TILE_WIDTH;
+    return whole_round_up(n, TILE_WIDTH);
 }
 
 // c = a b, or c += a b if `add`.
