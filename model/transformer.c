@@ -50,10 +50,6 @@ static void place_ffn_scratch(Workspace *ws, Arena *arena, const ModelShape *s, 
     int64_t N = (int64_t)ws->B * ws->T;
     (void)n_threads;
     ws->act = arena_floats(arena, N * s->d_ffn);
-    if (ws->keep == KEEP_NOTHING)
-        return;
-    ws->d_act = arena_floats(arena, N * s->d_ffn);
-    ws->d_gate_up = arena_floats(arena, N * 2 * s->d_ffn);
 }
 
 static void place_head_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
@@ -260,7 +256,7 @@ static void ffn_block_forward(Workspace *ws, const Model *model, int layer, floa
     step_times_mark(ws->times, STEP_FFN);
 }
 
-// dx: gradient of x_out on entry, of x_mid on return.
+// dx: gradient of x_out on entry, of x_mid on return. Uses up gate_up.
 static void ffn_block_backward(Workspace *ws, const Model *model, int layer, Params *grads)
 {
     const ModelShape *s = &model->shape;
@@ -269,16 +265,16 @@ static void ffn_block_backward(Workspace *ws, const Model *model, int layer, Par
     LayerParams *dw = &grads->layers[layer];
     int N = ws->B * ws->T, D = s->d_model, F = s->d_ffn;
     const bool adds = !ws->fresh_gradients;
-    linear_backward_input(ws->d_act, F, ws->dx, D, w->down, N, F, D, false);
+    linear_backward_input(ws->act, F, ws->dx, D, w->down, N, F, D, false);
     step_times_mark(ws->times, STEP_FFN);
-    swiglu_backward(ws->d_gate_up, ws->act, ws->d_act, saved->gate_up, N, F);
+    swiglu_backward(saved->gate_up, ws->act, N, F);
     step_times_mark(ws->times, STEP_SWIGLU);
     linear_backward_weight(dw->down, ws->dx, D, ws->act, F, N, F, D, adds);
     step_times_mark(ws->times, STEP_FFN);
     rmsnorm_apply(ws->normed, saved->ffn_inv_rms, saved->x_mid, w->ffn_norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
-    linear_backward_input(ws->d_normed, D, ws->d_gate_up, 2 * F, w->gate, N, D, 2 * F, false);
-    linear_backward_weight(dw->gate, ws->d_gate_up, 2 * F, ws->normed, D, N, D, 2 * F, adds);
+    linear_backward_input(ws->d_normed, D, saved->gate_up, 2 * F, w->gate, N, D, 2 * F, false);
+    linear_backward_weight(dw->gate, saved->gate_up, 2 * F, ws->normed, D, N, D, 2 * F, adds);
     step_times_mark(ws->times, STEP_FFN);
     if (!adds)
         clear(dw->ffn_norm, D);

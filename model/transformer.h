@@ -39,7 +39,7 @@ typedef struct LayerSaved {
     float *lse;          // [N, H] of the softmax
     float *x_mid;        // [N, D] after attention
     float *ffn_inv_rms;  // [N] of x_mid
-    float *gate_up;      // [N, 2F]
+    float *gate_up;      // [N, 2F]; backward leaves its gradient there
 } LayerSaved;
 
 // What is called at a layer: -1 is what comes before the layers, L what comes after them.
@@ -66,8 +66,7 @@ typedef struct Workspace {
     float *attention_scratch; // per thread
     float *d_qkv;             // [N, Q + 2 KV], training
     float *d_attn_out;        // [N, Q], training
-    float *act, *d_act;       // [N, F]; d_act: training
-    float *d_gate_up;         // [N, 2F], training
+    float *act;               // [N, F]; in backward its gradient, too
     float *logits;            // [min(N, head_block(V)), V]
     bool fresh_gradients; // loss and backward write gradients (=), without reading what is there
     StepTimes *times;     // borrowed; NULL: nothing is measured
@@ -98,7 +97,8 @@ double transformer_loss(Workspace *ws, const Model *model,
                         const int32_t *targets, // [B, T], each < V
                         float scale, Params *grads);
 
-// grads += the gradients, or = with fresh_gradients. After transformer_loss() with grads.
+// grads += the gradients, or = with fresh_gradients. Once after transformer_loss() with grads: what
+// forward left is used up.
 void transformer_backward(Workspace *ws, const Model *model,
                           const int32_t *inputs, // [B, T]
                           Params *grads);
