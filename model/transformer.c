@@ -14,21 +14,63 @@
 
 #include <string.h>
 
-static void place_attention(LayerSaved *saved, Arena *arena, const ModelShape *s, int64_t N)
+// Where what a layer leaves for backward goes: over gradients as far as those are lent, then in the
+// arena.
+typedef struct Room {
+    Overlay *overlay;
+    Arena *arena;
+    int layer;
+} Room;
+
+static float *room_floats(const Room *room, int64_t count)
 {
-    int Q = shape_dim(s, DIM_Q), KV = shape_dim(s, DIM_KV);
-    saved->attn_inv_rms = arena_floats(arena, N);
-    saved->latent = arena_floats(arena, N * shape_dim(s, DIM_LATENT));
-    saved->qkv = arena_floats(arena, N * (Q + 2 * KV));
-    saved->attn_out = arena_floats(arena, N * Q);
-    saved->lse = arena_floats(arena, N * s->n_heads);
+    float *values;
+    return overlay_take(&values, room->overlay, room->layer, count)
+               ? values
+               : arena_floats(room->arena, count);
 }
 
-static void place_ffn(LayerSaved *saved, Arena *arena, const ModelShape *s, int64_t N)
+static void place_attention(LayerSaved *saved, const Room *room, const ModelShape *s, int64_t N)
 {
-    saved->x_mid = arena_floats(arena, N * s->d_model);
-    saved->ffn_inv_rms = arena_floats(arena, N);
-    saved->gate_up = arena_floats(arena, N * 2 * s->d_ffn);
+    int Q = shape_dim(s, DIM_Q), KV = shape_dim(s, DIM_KV);
+    saved->attn_inv_rms = room_floats(room, N);
+    saved->latent = room_floats(room, N * shape_dim(s, DIM_LATENT));
+    saved->qkv = room_floats(room, N * (Q + 2 * KV));
+    saved->attn_out = room_floats(room, N * Q);
+    saved->lse = room_floats(room, N * s->n_heads);
+}
+
+static void place_ffn(LayerSaved *saved, const Room *room, const ModelShape *s, int64_t N)
+{
+    saved->x_mid = room_floats(room, N * s->d_model);
+    saved->ffn_inv_rms = room_floats(room, N);
+    saved->gate_up = room_floats(room, N * 2 * s->d_ffn);
+}
+
+// What each layer has for itself or, with is_own false, what they share.
+static void place_layer(LayerSaved *saved, const Room *room, const ModelShape *s, int64_t N,
+                        Keep keep, bool is_own)
+{
+    if ((keep != KEEP_NOTHING) == is_own)
+        saved->x_in = room_floats(room, N * s->d_model);
+    if ((keep == KEEP_ALL) == is_own)
+        place_attention(saved, room, s, N);
+    if ((keep == KEEP_ALL || keep == KEEP_BUT_ATTENTION) == is_own)
+        place_ffn(saved, room, s, N);
+}
+
+// From the last layer down, as gradients are lent.
+static void place_layers(Workspace *ws, Arena *arena, const ModelShape *s)
+{
+    const int64_t N = (int64_t)ws->B * ws->T;
+    Overlay nothing = {0};
+    LayerSaved saved = {0};
+    place_layer(&saved, &(Room){&nothing, arena, 0}, s, N, ws->keep, false);
+    for (int l = s->n_layers - 1; l >= 0; l--) {
+        place_layer(&saved, &(Room){&ws->overlay, arena, l}, s, N, ws->keep, true);
+        if (ws->layers != NULL)
+            ws->layers[l] = saved;
+    }
 }
 
 static void place_attention_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
@@ -52,37 +94,40 @@ static void place_ffn_scratch(Workspace *ws, Arena *arena, const ModelShape *s, 
     ws->act = arena_floats(arena, N * s->d_ffn);
 }
 
-static void place_head_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
+static void place_head_scratch(Workspace *ws, Arena *arena, const ModelShape *s)
 {
     int64_t N = (int64_t)ws->B * ws->T, block = head_block(s->vocab_size);
-    (void)n_threads;
     ws->logits = arena_floats(arena, (N < block ? N : block) * s->vocab_size);
 }
 
-// Attention, feed-forward and head are never at work together: theirs begins at the same place.
+// Attention, feed-forward and head are never at work together: theirs begins at the same place; the
+// head's before dx, which begins after it.
 static void place_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
 {
-    static void (*const parts[])(Workspace *, Arena *, const ModelShape *, int) = {
-        place_attention_scratch, place_ffn_scratch, place_head_scratch};
+    static void (*const parts[])(Workspace *, Arena *, const ModelShape *,
+                                 int) = {place_attention_scratch, place_ffn_scratch};
     int64_t N = (int64_t)ws->B * ws->T;
+    const bool is_training = ws->keep != KEEP_NOTHING;
     ws->normed = arena_floats(arena, N * s->d_model);
-    if (ws->keep != KEEP_NOTHING) {
-        ws->dx = arena_floats(arena, N * s->d_model);
-        ws->d_normed = arena_floats(arena, N * s->d_model);
-    }
+    ws->d_normed = is_training ? arena_floats(arena, N * s->d_model) : NULL;
+    const int64_t head_first = arena->used_bytes;
+    place_head_scratch(ws, arena, s);
+    int64_t end = arena->used_bytes;
+    arena_rewind(arena, head_first);
+    ws->dx = is_training ? arena_floats(arena, N * s->d_model) : NULL;
     const int64_t first = arena->used_bytes;
-    int64_t end = first;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         arena_rewind(arena, first);
         parts[i](ws, arena, s, n_threads);
         end = arena->used_bytes > end ? arena->used_bytes : end;
     }
-    arena_rewind(arena, first);
-    arena_place(arena, end - first, 1);
+    arena_rewind(arena, head_first);
+    arena_place(arena, end - head_first, 1);
 }
 
-void transformer_place(Workspace *ws, Arena *activations, Arena *scratch, const ModelShape *s,
-                       int B, int T, int n_threads, Keep keep)
+void transformer_place_over(Workspace *ws, const Overlay *overlay, Arena *activations,
+                            Arena *scratch, const ModelShape *s, int B, int T, int n_threads,
+                            Keep keep)
 {
     int64_t N = (int64_t)B * T;
     *ws = (Workspace){
@@ -90,25 +135,24 @@ void transformer_place(Workspace *ws, Arena *activations, Arena *scratch, const 
         .T = T,
         .placed_B = B,
         .keep = keep,
+        .overlay = *overlay,
         .attention = {B, T, s->n_heads, s->n_kv_heads, s->head_dim},
     };
     ws->cos_table = arena_floats(activations, (int64_t)T * (s->head_dim / 2));
     ws->sin_table = arena_floats(activations, (int64_t)T * (s->head_dim / 2));
-    ws->hidden = arena_floats(activations, N * s->d_model);
-    ws->inv_rms = arena_floats(activations, N);
-    ws->layers = arena_place(activations, s->n_layers, sizeof *ws->layers);
-    LayerSaved saved = {0};
-    for (int l = 0; l < s->n_layers; l++) {
-        if (l == 0 || keep != KEEP_NOTHING)
-            saved.x_in = arena_floats(activations, N * s->d_model);
-        if (l == 0 || keep == KEEP_ALL)
-            place_attention(&saved, activations, s, N);
-        if (l == 0 || keep == KEEP_ALL || keep == KEEP_BUT_ATTENTION)
-            place_ffn(&saved, activations, s, N);
-        if (ws->layers != NULL)
-            ws->layers[l] = saved;
-    }
     place_scratch(ws, scratch, s, n_threads);
+    const Room room = {&ws->overlay, activations, s->n_layers};
+    ws->hidden = room_floats(&room, N * s->d_model);
+    ws->inv_rms = room_floats(&room, N);
+    ws->layers = arena_place(activations, s->n_layers, sizeof *ws->layers);
+    place_layers(ws, activations, s);
+}
+
+void transformer_place(Workspace *ws, Arena *activations, Arena *scratch, const ModelShape *s,
+                       int B, int T, int n_threads, Keep keep)
+{
+    const Overlay nothing = {0};
+    transformer_place_over(ws, &nothing, activations, scratch, s, B, T, n_threads, keep);
 }
 
 void transformer_start(Workspace *ws, const Model *model)
@@ -321,6 +365,8 @@ double transformer_loss(Workspace *ws, const Model *model, const int32_t *target
     bool wants_gradient = grads != NULL;
     CHECK(!wants_gradient || ws->keep != KEEP_NOTHING,
           "gradients in a workspace without room for them");
+    CHECK(!wants_gradient || ws->fresh_gradients || !overlay_is_used(&ws->overlay),
+          "gradients added to, where activations lie");
     double sum = head_loss(
         wants_gradient ? ws->d_normed : NULL, wants_gradient ? grads->head : NULL, ws->logits,
         ws->normed, model->params.head, targets, N, D, s->vocab_size, scale, !ws->fresh_gradients);

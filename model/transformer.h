@@ -17,6 +17,7 @@
 #include "base/arena.h"
 #include "model/attention.h"
 #include "model/model.h"
+#include "model/overlay.h"
 #include "model/rope_select.h"
 #include "model/step_times.h"
 
@@ -52,15 +53,16 @@ typedef struct Workspace {
     int B, T;     // of the next calls
     int placed_B; // the most there is room for
     Keep keep;
+    Overlay overlay; // what of the following lies over gradients
     AttentionDims attention;
     LayerSaved *layers;       // [L]
     float *hidden;            // [N, D] output of the last layer
     float *inv_rms;           // [N] of hidden
     float *cos_table;         // [T, E/2]
     float *sin_table;         // [T, E/2]
-    float *dx;                // [N, D] gradient of the residual stream, training
-    float *normed, *d_normed; // [N, D]
-    // Scratch of attention, of feed-forward and of the head, in one place.
+    float *normed, *d_normed; // [N, D]; d_normed: training
+    float *dx;                // [N, D] gradient of the residual stream, backward
+    // Scratch of attention, of feed-forward and, over dx, too, of the head, in one place.
     float *projected;         // [N, Q + K 2P + R], MLA
     float *expanded;          // [N, K (E - 2P) + K E], MLA
     float *attention_scratch; // per thread
@@ -78,6 +80,12 @@ typedef struct Workspace {
 // with measuring arenas it only counts. n_threads is the most OpenMP will use.
 void transformer_place(Workspace *ws, Arena *activations, Arena *scratch, const ModelShape *shape,
                        int B, int T, int n_threads, Keep keep);
+
+// The same, with as much as fits over the gradients that are lent (copied), which then hold nothing
+// from forward until backward has written them: each backward is to have fresh_gradients.
+void transformer_place_over(Workspace *ws, const Overlay *overlay, Arena *activations,
+                            Arena *scratch, const ModelShape *shape, int B, int T, int n_threads,
+                            Keep keep);
 
 // Fills the RoPE tables. Once after placing.
 void transformer_start(Workspace *ws, const Model *model);
