@@ -114,10 +114,10 @@ static void unpack_keys(const void *form, const TileHead *head, const float *d_k
                         int first, int n)
 {
     const Expanded *x = form;
-    const int E = x->dims.E, width = tile_padded(E), row = attention_row(&x->dims);
+    const int E = x->dims.E, row = attention_row(&x->dims);
     float *tokens = x->d_qkv + (head->first_token + first) * row;
-    tiles_unpack_rows(tokens + key_column(x, head), row, d_k, width, n, E, 1.0f);
-    tiles_unpack_rows(tokens + value_column(x, head), row, d_v, width, n, E, 1.0f);
+    tiles_unpack_columns(tokens + key_column(x, head), row, d_k, n, E);
+    tiles_unpack_columns(tokens + value_column(x, head), row, d_v, n, E);
 }
 
 static void unpack_queries(const void *form, const TileHead *head, const QueryTile *tile)

@@ -205,17 +205,18 @@ static void pack_queries(const void *form, const TileHead *head, const QueryTile
     }
 }
 
-// out = values U_v^T for the n tokens of a head.
+// out = values U_v^T for the n tokens of a head; by way of a tile if whole vectors are wider.
 static void expand_values(const Latent *x, const TileHead *head, int h, int64_t token, int n,
                           const float *values, int ld)
 {
-    const int E = x->dims.E;
-    float *rows = own_tile(x);
-    tile_multiply(rows, x->head_ld, values, ld,
+    const int H = x->dims.H, E = x->dims.E;
+    const bool is_whole = E == x->head_ld;
+    float *out = x->arrays.out + (token * H + h) * E, *rows = is_whole ? out : own_tile(x);
+    tile_multiply(rows, is_whole ? H * E : x->head_ld, values, ld,
                   x->up_v_t + (int64_t)head->kv_head * x->dims.value_latent * x->head_ld,
                   x->head_ld, n, E, x->dims.value_latent, false);
-    tiles_unpack_rows(x->arrays.out + (token * x->dims.H + h) * E, (int64_t)x->dims.H * E, rows,
-                      x->head_ld, n, E, 1.0f);
+    if (!is_whole)
+        tiles_unpack_rows(out, (int64_t)H * E, rows, x->head_ld, n, E, 1.0f);
 }
 
 static void unpack_output(const void *form, const TileHead *head, const QueryTile *tile)
@@ -270,12 +271,13 @@ static void pack_backward(const void *form, const TileHead *head, const QueryTil
         pack_head_backward(x, head, tile, g);
 }
 
-HOT static void add_rows(float *restrict to, int row, const float *restrict from, int ld, int n,
-                         int width)
+// Columns of a tile [width, TILE_KEYS] added to those of rows.
+HOT static void add_columns(float *restrict rows, int row, const float *restrict packed, int n,
+                            int width)
 {
     for (int i = 0; i < n; i++)
         for (int e = 0; e < width; e++)
-            to[(int64_t)i * row + e] += from[(int64_t)i * ld + e];
+            rows[(int64_t)i * row + e] += packed[(int64_t)e * TILE_KEYS + i];
 }
 
 static void unpack_keys(const void *form, const TileHead *head, const float *d_k, const float *d_v,
@@ -283,14 +285,14 @@ static void unpack_keys(const void *form, const TileHead *head, const float *d_k
 {
     const Latent *x = form;
     const LatentDims *d = &x->dims;
-    const int row = x->column.row, ld = x->layout.key_ld, R = latent_width(x);
-    tiles_unpack_rows(x->arrays.d_qkv + (head->first_token + first) * row + x->column.k_rope +
-                          (int64_t)head->kv_head * d->rope,
-                      row, d_k + d->key_latent, ld, n, d->rope, 1.0f);
+    const int row = x->column.row, R = latent_width(x);
+    tiles_unpack_columns(x->arrays.d_qkv + (head->first_token + first) * row + x->column.k_rope +
+                             (int64_t)head->kv_head * d->rope,
+                         row, d_k + (int64_t)d->key_latent * TILE_KEYS, n, d->rope);
     float *latent = x->d_latent + (head->index * d->T + first) * R;
     memset(latent, 0, (size_t)n * (size_t)R * sizeof(float));
-    add_rows(latent, R, d_k, ld, n, d->key_latent);
-    add_rows(latent + d->value_column, R, d_v, x->value_ld, n, d->value_latent);
+    add_columns(latent, R, d_k, n, d->key_latent);
+    add_columns(latent + d->value_column, R, d_v, n, d->value_latent);
 }
 
 static void unpack_queries(const void *form, const TileHead *head, const QueryTile *tile)
@@ -349,7 +351,8 @@ static void sum_latent(const Latent *x, int64_t token)
     float *to = x->arrays.d_qkv + token * row + x->column.latent;
     memcpy(to, from, (size_t)R * sizeof(float));
     for (int j = 1; j < d->K; j++)
-        add_rows(to, row, from + (int64_t)j * d->T * R, R, 1, R);
+        for (int r = 0; r < R; r++)
+            to[r] += from[(int64_t)j * d->T * R + r];
 }
 
 void attention_latent_backward(const LatentArrays *arrays, float *scratch, const LatentDims *d)

@@ -18,7 +18,14 @@
 #include <string.h>
 
 // Tiles of scores lie in the second cache with what they are made of; backward has two of them.
-enum { KEYS = TILE_KEYS, STACKED_ROWS = 96, LEAST_QUERIES = 16, LEAST_ITEMS = 8, QUERY_PARTS = 16 };
+enum {
+    KEYS = TILE_KEYS,
+    STACKED_ROWS = 96,
+    LEAST_QUERIES = 16,
+    LEAST_ITEMS = 8,
+    QUERY_PARTS = 16,
+    LANES = 16
+}; // LANES: of rows' sums, and columns of scores come in so many
 
 TileLayout tiles_layout(int B, int T, int K, int G, int key_width, int value_width)
 {
@@ -53,8 +60,9 @@ typedef struct Scratch {
     // Each thread its own.
     float *scores, *d_scores;   // [rows, KEYS]; d_scores: backward
     float *tile_q, *tile_out;   // [rows, ld], forward
-    float *row_max, *row_sum;   // [rows], forward
-    float *tile_d_k, *tile_d_v; // [KEYS, ld], backward
+    float *row_max;             // [rows], forward
+    float *row_sums;            // [rows, LANES], forward: parts of the denominator
+    float *tile_d_k, *tile_d_v; // [width, KEYS], backward
 } Scratch;
 
 // Lays the scratch of one direction out as thread `thread` of n_threads sees it; returns its length
@@ -83,9 +91,9 @@ static int64_t place_scratch(Scratch *s, float *scratch, const TileLayout *x, in
         {&s->tile_q, (int64_t)x->rows * x->key_ld, 0, false},
         {&s->tile_out, (int64_t)x->rows * x->value_ld, 0, false},
         {&s->row_max, x->rows, 0, false},
-        {&s->row_sum, x->rows, 0, false},
-        {&s->tile_d_k, 0, (int64_t)KEYS * x->key_ld, false},
-        {&s->tile_d_v, 0, (int64_t)KEYS * x->value_ld, false},
+        {&s->row_sums, (int64_t)x->rows * LANES, 0, false},
+        {&s->tile_d_k, 0, (int64_t)KEYS * x->key_width, false},
+        {&s->tile_d_v, 0, (int64_t)KEYS * x->value_width, false},
     };
     int64_t used = 0;
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
@@ -137,6 +145,14 @@ HOT void tiles_unpack_rows(float *restrict strided, int64_t row, const float *re
             strided[i * row + e] = scale * packed[(int64_t)i * ld + e];
 }
 
+HOT void tiles_unpack_columns(float *restrict strided, int64_t row, const float *restrict packed,
+                              int n, int width)
+{
+    for (int i = 0; i < n; i++)
+        for (int e = 0; e < width; e++)
+            strided[i * row + e] = packed[(int64_t)e * KEYS + i];
+}
+
 HOT float tiles_dot(const float *restrict a, const float *restrict b, int count)
 {
     float sum = 0;
@@ -173,43 +189,59 @@ static KeyTile key_tile(const Scratch *s, const TileLayout *x, const TileHead *h
     };
 }
 
-// One row of a score tile -> unnormalized probabilities, masked ones 0; returns their sum.
-static inline float exponentiate_row(float *restrict s, int visible, int keys, float max)
+// Keys that row r of a stacked tile sees of a tile of keys.
+static inline int visible_keys(int r, int n, int keys, int q0, int k0)
 {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int j = 0; j < visible; j++) {
-        s[j] = vexp(s[j] - max);
-        sum += s[j];
-    }
-    for (int j = visible; j < keys; j++)
-        s[j] = 0;
-    return sum;
+    const int visible = whole_min(q0 + r % n - k0 + 1, keys);
+    return visible > 0 ? visible : 0;
 }
 
-// Online softmax of one tile: turns scores into probabilities relative to the rows' running maxima
-// and rescales what the earlier tiles left in out and row_sum.
+static inline void fill(float *values, int first, int end, float value)
+{
+    for (int j = first; j < end; j++)
+        values[j] = value;
+}
+
+// Scores of whole vectors -> unnormalized probabilities, added to `sums` lane by lane.
+static inline void exponentiate(float *restrict s, float *restrict sums, int count, float max)
+{
+    float lanes[LANES] = {0};
+    for (int j = 0; j < count; j += LANES)
+#pragma omp simd
+        for (int l = 0; l < LANES; l++) {
+            s[j + l] = vexp_to_88(s[j + l] - max);
+            lanes[l] += s[j + l];
+        }
+    for (int l = 0; l < LANES; l++)
+        sums[l] += lanes[l];
+}
+
+// Online softmax of one tile: turns scores into probabilities relative to the rows' running maxima,
+// masked ones 0, and rescales what the earlier tiles left in out and row_sums.
 HOT static void softmax_tile(float *restrict scores, float *restrict out, float *restrict row_max,
-                             float *restrict row_sum, int rows, int n, int keys, int width, int q0,
+                             float *restrict row_sums, int rows, int n, int keys, int width, int q0,
                              int k0)
 {
     for (int r = 0; r < rows; r++) {
-        float *s = scores + (int64_t)r * KEYS;
-        int visible = q0 + r % n - k0 + 1;
-        visible = visible < keys ? visible : keys;
+        float *s = scores + (int64_t)r * KEYS, *sums = row_sums + (int64_t)r * LANES;
+        const int visible = visible_keys(r, n, keys, q0, k0);
+        const int whole = whole_round_up(visible, LANES);
+        fill(s, visible, whole, -INFINITY);
         float max = -INFINITY;
 #pragma omp simd reduction(max : max)
-        for (int j = 0; j < visible; j++)
+        for (int j = 0; j < whole; j++)
             max = s[j] > max ? s[j] : max;
         if (max > row_max[r]) {
-            float shrink = vexp(row_max[r] - max);
+            const float shrink = vexp(row_max[r] - max);
             row_max[r] = max;
-            row_sum[r] *= shrink;
+            for (int l = 0; l < LANES; l++)
+                sums[l] *= shrink;
 #pragma omp simd
             for (int e = 0; e < width; e++)
                 out[(int64_t)r * width + e] *= shrink;
         }
-        row_sum[r] += exponentiate_row(s, visible > 0 ? visible : 0, keys, row_max[r]);
+        exponentiate(s, sums, whole, row_max[r]);
+        fill(s, whole, keys, 0);
     }
 }
 
@@ -217,10 +249,14 @@ HOT static void softmax_tile(float *restrict scores, float *restrict out, float 
 HOT static void normalize_tile(const Scratch *s, int rows, int ld)
 {
     for (int r = 0; r < rows; r++) {
-        float inverse = 1.0f / s->row_sum[r], *out = s->tile_out + (int64_t)r * ld;
+        const float *sums = s->row_sums + (int64_t)r * LANES;
+        float sum = 0, *out = s->tile_out + (int64_t)r * ld;
+        for (int l = 0; l < LANES; l++)
+            sum += sums[l];
+        const float inverse = 1.0f / sum;
         for (int e = 0; e < ld; e++)
             out[e] *= inverse;
-        s->row_max[r] += logf(s->row_sum[r]);
+        s->row_max[r] += logf(sum);
     }
 }
 
@@ -232,17 +268,15 @@ static void forward_tile(const TileForm *calls, const void *form, const Scratch 
         .q = s->tile_q, .out = s->tile_out, .lse = s->row_max, .first = q0, .n = n};
     calls->pack_queries(form, head, &tile);
     memset(s->tile_out, 0, (size_t)rows * (size_t)x->value_ld * sizeof(float));
-    for (int r = 0; r < rows; r++) {
-        s->row_max[r] = -INFINITY;
-        s->row_sum[r] = 0;
-    }
+    memset(s->row_sums, 0, (size_t)rows * LANES * sizeof(float));
+    fill(s->row_max, 0, rows, -INFINITY);
     for (int k0 = 0; k0 < q0 + n; k0 += KEYS) {
         const int keys = whole_min(KEYS, q0 + n - k0);
         const KeyTile key = key_tile(s, x, head, k0 / KEYS);
         tile_multiply(s->scores, KEYS, s->tile_q, x->key_ld, key.k_columns, KEYS, rows, keys,
                       x->key_width, false);
-        softmax_tile(s->scores, s->tile_out, s->row_max, s->row_sum, rows, n, keys, x->value_ld, q0,
-                     k0);
+        softmax_tile(s->scores, s->tile_out, s->row_max, s->row_sums, rows, n, keys, x->value_ld,
+                     q0, k0);
         tile_multiply(s->tile_out, x->value_ld, s->scores, KEYS, key.v_rows, x->value_ld, rows,
                       x->value_width, keys, true);
     }
@@ -281,17 +315,16 @@ HOT static void softmax_backward_tile(float *restrict scores, float *restrict d_
 {
     for (int r = 0; r < rows; r++) {
         float *s = scores + (int64_t)r * KEYS, *ds = d_scores + (int64_t)r * KEYS;
-        int visible = q0 + r % n - k0 + 1;
-        visible = visible < keys ? visible : keys;
-        visible = visible > 0 ? visible : 0;
-        float row_lse = lse[r], row_delta = delta[r];
+        const int visible = visible_keys(r, n, keys, q0, k0);
+        const int whole = whole_round_up(visible, LANES);
+        const float row_lse = lse[r], row_delta = delta[r];
 #pragma omp simd
-        for (int j = 0; j < visible; j++) {
-            s[j] = vexp(s[j] - row_lse);
+        for (int j = 0; j < whole; j++) {
+            s[j] = vexp_to_88(s[j] - row_lse);
             ds[j] = s[j] * (ds[j] - row_delta);
         }
-        for (int j = visible; j < keys; j++)
-            s[j] = ds[j] = 0;
+        fill(s, visible, keys, 0);
+        fill(ds, visible, keys, 0);
     }
 }
 
@@ -318,8 +351,8 @@ static void backward_key_tile(const TileForm *calls, const void *form, const Scr
 {
     const int key_ld = x->key_ld, value_ld = x->value_ld, part = i % x->n_key_parts;
     const KeyTile key = key_tile(s, x, head, i);
-    memset(s->tile_d_k, 0, (size_t)KEYS * (size_t)key_ld * sizeof(float));
-    memset(s->tile_d_v, 0, (size_t)KEYS * (size_t)value_ld * sizeof(float));
+    memset(s->tile_d_k, 0, (size_t)KEYS * (size_t)x->key_width * sizeof(float));
+    memset(s->tile_d_v, 0, (size_t)KEYS * (size_t)x->value_width * sizeof(float));
     for (int q0 = key.first / x->queries * x->queries; q0 < x->T; q0 += x->queries) {
         const QueryTile tile = query_tile(s, x, head, q0, false);
         float *d_q = query_tile(s, x, head, q0, true).q + part * (int64_t)x->G * x->T * key_ld;
@@ -330,10 +363,10 @@ static void backward_key_tile(const TileForm *calls, const void *form, const Scr
                       x->value_width, false);
         softmax_backward_tile(s->scores, s->d_scores, tile.lse, tile.delta, rows, tile.n, keys, q0,
                               key.first);
-        tile_multiply_transposed(s->tile_d_v, value_ld, s->scores, KEYS, tile.out, value_ld, keys,
-                                 x->value_width, rows, true);
-        tile_multiply_transposed(s->tile_d_k, key_ld, s->d_scores, KEYS, tile.q, key_ld, keys,
-                                 x->key_width, rows, true);
+        tile_multiply_transposed(s->tile_d_v, KEYS, tile.out, value_ld, s->scores, KEYS,
+                                 x->value_width, keys, rows, true);
+        tile_multiply_transposed(s->tile_d_k, KEYS, tile.q, key_ld, s->d_scores, KEYS, x->key_width,
+                                 keys, rows, true);
         tile_multiply(d_q, key_ld, s->d_scores, KEYS, key.k_rows, key_ld, rows, x->key_width, keys,
                       i >= x->n_key_parts);
     }

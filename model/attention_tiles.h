@@ -58,8 +58,9 @@ typedef struct TileForm {
     // Backward: queries, gradient of the output, lse and delta in; gradients out. Tiles of a part
     // come in their order, from one thread.
     void (*pack_backward)(const void *form, const TileHead *head, const QueryTile *tile);
-    void (*unpack_keys)(const void *form, const TileHead *head, const float *d_k, // [n, key_ld]
-                        const float *d_v,                                         // [n, value_ld]
+    void (*unpack_keys)(const void *form, const TileHead *head,
+                        const float *d_k, // [key_width, TILE_KEYS]
+                        const float *d_v, // [value_width, TILE_KEYS]
                         int first, int n);
     void (*unpack_queries)(const void *form, const TileHead *head, const QueryTile *tile);
 } TileForm;
@@ -83,6 +84,9 @@ void tiles_pack_columns(float *packed, const float *strided, int64_t row, int n,
 // Rows of a tile -> columns [0, width) of n rows that lie `row` apart, times `scale`.
 void tiles_unpack_rows(float *strided, int64_t row, const float *packed, int ld, int n, int width,
                        float scale);
+
+// Columns [0, n) of a tile [width, TILE_KEYS] -> columns [0, width) of n rows, =.
+void tiles_unpack_columns(float *strided, int64_t row, const float *packed, int n, int width);
 
 float tiles_dot(const float *a, const float *b, int count);
 
