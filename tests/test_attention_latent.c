@@ -75,7 +75,7 @@ static void release_data(Data *d)
 static void run_fast(Data *d)
 {
     attention_latent_forward(&d->got, d->scratch, &d->dims);
-    testing_assert_close("out", d->got.out, d->expected.out, d->n_out, 3e-6); // seen 6.2e-7
+    testing_assert_close("out", d->got.out, d->expected.out, d->n_out, 3e-6); // seen 7.4e-7
     for (int64_t i = 0; i < d->n_out; i++)
         d->got.out[i] = 0;
     attention_latent_backward(&d->got, d->scratch, &d->dims);
@@ -88,11 +88,11 @@ static void compare(LatentDims dims, bool add)
     ref_attention_latent_backward(&d.expected, &dims);
     run_fast(&d);
     const LatentArrays *got = &d.got, *expected = &d.expected;
-    testing_assert_close("out again", got->out, expected->out, d.n_out, 3e-6);
-    testing_assert_close("lse", got->lse, expected->lse, d.n_lse, 3e-6);
-    testing_assert_close("d_qkv", got->d_qkv, expected->d_qkv, d.n_rows, 1e-5);
-    testing_assert_close("d_up_k", got->d_up_k, expected->d_up_k, d.n_up_k, 1e-5);
-    testing_assert_close("d_up_v", got->d_up_v, expected->d_up_v, d.n_up_v, 1e-5);
+    testing_assert_close("out again", got->out, expected->out, d.n_out, 3e-6);     // seen 7.4e-7
+    testing_assert_close("lse", got->lse, expected->lse, d.n_lse, 3e-6);           // seen 2.2e-7
+    testing_assert_close("d_qkv", got->d_qkv, expected->d_qkv, d.n_rows, 1e-5);    // seen 8.2e-7
+    testing_assert_close("d_up_k", got->d_up_k, expected->d_up_k, d.n_up_k, 1e-5); // seen 6.7e-7
+    testing_assert_close("d_up_v", got->d_up_v, expected->d_up_v, d.n_up_v, 1e-5); // seen 3.8e-7
     release_data(&d);
 }
 
@@ -189,7 +189,7 @@ static void test_oracle_against_central_differences(void **state)
             // Keys and values are rounded to float: that limits the difference of two losses.
             double error = ref_gradient_error(weighted_output, &d, all[j].values, all[j].gradient,
                                               all[j].count, 0x1p-7f);
-            ref_assert_error("error", error, 1e-4);
+            ref_assert_error("error", error, 2e-4); // seen 7.5e-5
         }
         release_data(&d);
     }
