@@ -30,13 +30,22 @@ static float *room_floats(const Room *room, int64_t count)
                : arena_floats(room->arena, count);
 }
 
-static void place_attention(LayerSaved *saved, const Room *room, const ModelShape *s, int64_t N)
+// Floats of a token in qkv.
+static int64_t qkv_width(const Workspace *ws)
 {
-    int Q = shape_dim(s, DIM_Q), KV = shape_dim(s, DIM_KV);
+    return ws->is_latent ? latent_columns(&ws->latent).row : attention_row(&ws->attention);
+}
+
+static void place_attention(LayerSaved *saved, const Room *room, const Workspace *ws,
+                            const ModelShape *s)
+{
+    int64_t N = (int64_t)ws->B * ws->T;
     saved->attn_inv_rms = room_floats(room, N);
-    saved->latent = room_floats(room, N * shape_dim(s, DIM_LATENT));
-    saved->qkv = room_floats(room, N * (Q + 2 * KV));
-    saved->attn_out = room_floats(room, N * Q);
+    saved->latent = room_floats(room, ws->is_latent ? 0 : N * shape_dim(s, DIM_LATENT));
+    saved->qkv = room_floats(room, N * qkv_width(ws));
+    if (ws->is_latent)
+        saved->values = room_floats(room, N * s->n_heads * ws->latent.value_latent);
+    saved->attn_out = ws->is_latent ? ws->attn_out : room_floats(room, N * shape_dim(s, DIM_Q));
     saved->lse = room_floats(room, N * s->n_heads);
 }
 
@@ -48,26 +57,27 @@ static void place_ffn(LayerSaved *saved, const Room *room, const ModelShape *s, 
 }
 
 // What each layer has for itself or, with is_own false, what they share.
-static void place_layer(LayerSaved *saved, const Room *room, const ModelShape *s, int64_t N,
-                        Keep keep, bool is_own)
+static void place_layer(LayerSaved *saved, const Room *room, const Workspace *ws,
+                        const ModelShape *s, bool is_own)
 {
+    const int64_t N = (int64_t)ws->B * ws->T;
+    const Keep keep = ws->keep;
     if ((keep != KEEP_NOTHING) == is_own)
         saved->x_in = room_floats(room, N * s->d_model);
     if ((keep == KEEP_ALL) == is_own)
-        place_attention(saved, room, s, N);
+        place_attention(saved, room, ws, s);
     if ((keep == KEEP_ALL || keep == KEEP_BUT_ATTENTION) == is_own)
         place_ffn(saved, room, s, N);
 }
 
-// From the last layer down, as gradients are lent.
+// From the last layer down, as gradients are lent. After the scratch, where some of it may lie.
 static void place_layers(Workspace *ws, Arena *arena, const ModelShape *s)
 {
-    const int64_t N = (int64_t)ws->B * ws->T;
     Overlay nothing = {0};
     LayerSaved saved = {0};
-    place_layer(&saved, &(Room){&nothing, arena, 0}, s, N, ws->keep, false);
+    place_layer(&saved, &(Room){&nothing, arena, 0}, ws, s, false);
     for (int l = s->n_layers - 1; l >= 0; l--) {
-        place_layer(&saved, &(Room){&ws->overlay, arena, l}, s, N, ws->keep, true);
+        place_layer(&saved, &(Room){&ws->overlay, arena, l}, ws, s, true);
         if (ws->layers != NULL)
             ws->layers[l] = saved;
     }
@@ -76,14 +86,16 @@ static void place_layers(Workspace *ws, Arena *arena, const ModelShape *s)
 static void place_attention_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
 {
     int64_t N = (int64_t)ws->B * ws->T;
-    bool is_mla = shape_is_mla(s), is_training = ws->keep != KEEP_NOTHING;
-    ws->projected = arena_floats(arena, is_mla ? N * mla_projected_width(s) : 0);
-    ws->expanded = arena_floats(arena, is_mla ? N * mla_expanded_width(s) : 0);
-    ws->attention_scratch =
-        arena_floats(arena, attention_scratch_floats(&ws->attention, n_threads, is_training));
+    bool expands = shape_is_mla(s) && !ws->is_latent, is_training = ws->keep != KEEP_NOTHING;
+    ws->projected = arena_floats(arena, expands ? N * mla_projected_width(s) : 0);
+    ws->expanded = arena_floats(arena, expands ? N * mla_expanded_width(s) : 0);
+    ws->attn_out = arena_floats(arena, ws->is_latent ? N * shape_dim(s, DIM_Q) : 0);
+    ws->attention_scratch = arena_floats(
+        arena, ws->is_latent ? attention_latent_scratch_floats(&ws->latent, n_threads, is_training)
+                             : attention_scratch_floats(&ws->attention, n_threads, is_training));
     if (!is_training)
         return;
-    ws->d_qkv = arena_floats(arena, N * attention_row(&ws->attention));
+    ws->d_qkv = arena_floats(arena, N * qkv_width(ws));
     ws->d_attn_out = arena_floats(arena, N * shape_dim(s, DIM_Q));
 }
 
@@ -138,6 +150,10 @@ void transformer_place_over(Workspace *ws, const Overlay *overlay, Arena *activa
         .overlay = *overlay,
         .attention = {B, T, s->n_heads, s->n_kv_heads, s->head_dim},
     };
+    if (shape_is_mla(s)) {
+        ws->latent = mla_latent_dims(s, B, T);
+        ws->is_latent = latent_attention_pays(&ws->latent);
+    }
     ws->cos_table = arena_floats(activations, (int64_t)T * (s->head_dim / 2));
     ws->sin_table = arena_floats(activations, (int64_t)T * (s->head_dim / 2));
     place_scratch(ws, scratch, s, n_threads);
@@ -165,6 +181,7 @@ void transformer_set_batch(Workspace *ws, int B)
     CHECK(B >= 1 && B <= ws->placed_B, "batch of %d, placed for %d", B, ws->placed_B);
     ws->B = B;
     ws->attention.B = B;
+    ws->latent.B = B;
 }
 
 static MlaContext mla_context(const Workspace *ws, const Model *model, int layer)
@@ -194,6 +211,18 @@ static void clear(float *values, int64_t count)
     memset(values, 0, (size_t)count * sizeof(float));
 }
 
+static LatentArrays latent_arrays(const LayerSaved *saved, const LayerParams *weights)
+{
+    return (LatentArrays){
+        .qkv = saved->qkv,
+        .up_k = weights->up_k,
+        .up_v = weights->up_v,
+        .out = saved->attn_out,
+        .values = saved->values,
+        .lse = saved->lse,
+    };
+}
+
 // attention(norm(x_in))
 static void attention_forward_from_input(Workspace *ws, const Model *model, int layer,
                                          RopeScores *scores)
@@ -205,6 +234,14 @@ static void attention_forward_from_input(Workspace *ws, const Model *model, int 
     rmsnorm_forward(ws->normed, saved->attn_inv_rms, saved->x_in, w->attn_norm, N, D,
                     (float)s->rms_eps);
     step_times_mark(ws->times, STEP_NORM);
+    if (ws->is_latent) {
+        MlaContext context = mla_context(ws, model, layer);
+        mla_project(saved->qkv, ws->normed, &context);
+        const LatentArrays arrays = latent_arrays(saved, w);
+        attention_latent_forward(&arrays, ws->attention_scratch, &ws->latent);
+        step_times_mark(ws->times, STEP_ATTENTION);
+        return;
+    }
     if (shape_is_mla(s)) {
         MlaContext context = mla_context(ws, model, layer);
         mla_forward(saved->qkv, saved->latent, ws->normed, &context);
@@ -237,6 +274,38 @@ static void attention_block_forward(Workspace *ws, const Model *model, int layer
     step_times_mark(ws->times, STEP_OUTPUT);
 }
 
+static void attention_latent_backward_layer(Workspace *ws, const LayerSaved *saved,
+                                            const LayerParams *weights, LayerParams *grads)
+{
+    LatentArrays arrays = latent_arrays(saved, weights);
+    arrays.d_out = ws->d_attn_out;
+    arrays.d_qkv = ws->d_qkv;
+    arrays.d_up_k = grads->up_k;
+    arrays.d_up_v = grads->up_v;
+    arrays.add_gradients = !ws->fresh_gradients;
+    attention_latent_backward(&arrays, ws->attention_scratch, &ws->latent);
+}
+
+// From d_qkv to d_normed.
+static void project_backward(Workspace *ws, const Model *model, int layer, LayerParams *grads)
+{
+    const ModelShape *s = &model->shape;
+    const LayerSaved *saved = &ws->layers[layer];
+    const MlaContext context = mla_context(ws, model, layer);
+    if (ws->is_latent) {
+        mla_project_backward(ws->d_normed, grads, ws->d_qkv, ws->normed, &context);
+    } else if (shape_is_mla(s)) {
+        mla_backward(ws->d_normed, grads, ws->d_qkv, saved->latent, ws->normed, &context);
+    } else {
+        mha_rotate(ws->d_qkv, ws->cos_table, ws->sin_table, model_pairs(model, layer, 0), s, ws->B,
+                   ws->T, -1.0f);
+        step_times_mark(ws->times, STEP_ROPE);
+        mha_project_backward(ws->d_normed, grads, ws->d_qkv, ws->normed, context.weights, s,
+                             ws->B * ws->T, !ws->fresh_gradients);
+        step_times_mark(ws->times, STEP_INPUT);
+    }
+}
+
 // dx: gradient of x_mid on entry, of x_in on return.
 static void attention_block_backward(Workspace *ws, const Model *model, int layer, Params *grads)
 {
@@ -247,23 +316,18 @@ static void attention_block_backward(Workspace *ws, const Model *model, int laye
     int N = ws->B * ws->T, D = s->d_model, Q = shape_dim(s, DIM_Q);
     const bool adds = !ws->fresh_gradients;
     linear_backward_input(ws->d_attn_out, Q, ws->dx, D, w->o, N, Q, D, false);
+    step_times_mark(ws->times, STEP_OUTPUT);
+    if (ws->is_latent)
+        attention_latent_backward_layer(ws, saved, w, dw);
+    else
+        attention_backward(ws->d_qkv, ws->d_attn_out, saved->attn_out, saved->lse, saved->qkv,
+                           ws->attention_scratch, &ws->attention);
+    step_times_mark(ws->times, STEP_ATTENTION);
     linear_backward_weight(dw->o, ws->dx, D, saved->attn_out, Q, N, Q, D, adds);
     step_times_mark(ws->times, STEP_OUTPUT);
-    attention_backward(ws->d_qkv, ws->d_attn_out, saved->attn_out, saved->lse, saved->qkv,
-                       ws->attention_scratch, &ws->attention);
-    step_times_mark(ws->times, STEP_ATTENTION);
     rmsnorm_apply(ws->normed, saved->attn_inv_rms, saved->x_in, w->attn_norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
-    if (shape_is_mla(s)) {
-        MlaContext context = mla_context(ws, model, layer);
-        mla_backward(ws->d_normed, dw, ws->d_qkv, saved->latent, ws->normed, &context);
-    } else {
-        mha_rotate(ws->d_qkv, ws->cos_table, ws->sin_table, model_pairs(model, layer, 0), s, ws->B,
-                   ws->T, -1.0f);
-        step_times_mark(ws->times, STEP_ROPE);
-        mha_project_backward(ws->d_normed, dw, ws->d_qkv, ws->normed, w, s, N, adds);
-        step_times_mark(ws->times, STEP_INPUT);
-    }
+    project_backward(ws, model, layer, dw);
     if (!adds)
         clear(dw->attn_norm, D);
     rmsnorm_backward(ws->dx, dw->attn_norm, ws->d_normed, saved->attn_inv_rms, saved->x_in,
