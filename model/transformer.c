@@ -112,20 +112,33 @@ static void place_head_scratch(Workspace *ws, Arena *arena, const ModelShape *s)
     ws->logits = arena_floats(arena, (N < block ? N : block) * s->vocab_size);
 }
 
-// Attention, feed-forward and head are never at work together: theirs begins at the same place; the
-// head's before dx, which begins after it.
+// What goes into the head and its gradient, over gradients: then nothing of the layers' scratch is
+// in use while the head is at work.
+static bool take_head_input(Workspace *ws, const ModelShape *s)
+{
+    const int64_t count = (int64_t)ws->B * ws->T * s->d_model;
+    return overlay_take(&ws->head_in, &ws->overlay, s->n_layers, count) &&
+           overlay_take(&ws->d_head_in, &ws->overlay, s->n_layers, count);
+}
+
+// Attention, feed-forward and head are never at work together: theirs begins at the same place.
 static void place_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
 {
     static void (*const parts[])(Workspace *, Arena *, const ModelShape *,
                                  int) = {place_attention_scratch, place_ffn_scratch};
     int64_t N = (int64_t)ws->B * ws->T;
     const bool is_training = ws->keep != KEEP_NOTHING;
-    ws->normed = arena_floats(arena, N * s->d_model);
-    ws->d_normed = is_training ? arena_floats(arena, N * s->d_model) : NULL;
+    const bool is_apart = take_head_input(ws, s);
+    if (!is_apart) {
+        ws->head_in = arena_floats(arena, N * s->d_model);
+        ws->d_head_in = is_training ? arena_floats(arena, N * s->d_model) : NULL;
+    }
     const int64_t head_first = arena->used_bytes;
     place_head_scratch(ws, arena, s);
     int64_t end = arena->used_bytes;
     arena_rewind(arena, head_first);
+    ws->normed = is_apart ? arena_floats(arena, N * s->d_model) : ws->head_in;
+    ws->d_normed = is_apart ? arena_floats(arena, N * s->d_model) : ws->d_head_in;
     ws->dx = is_training ? arena_floats(arena, N * s->d_model) : NULL;
     const int64_t first = arena->used_bytes;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
@@ -423,7 +436,7 @@ double transformer_loss(Workspace *ws, const Model *model, const int32_t *target
     int N = ws->B * ws->T, D = s->d_model;
     step_times_start(ws->times, STEP_FORWARD);
     at_layer(&ws->needs, s->n_layers);
-    rmsnorm_forward(ws->normed, ws->inv_rms, ws->hidden, model->params.norm, N, D,
+    rmsnorm_forward(ws->head_in, ws->inv_rms, ws->hidden, model->params.norm, N, D,
                     (float)s->rms_eps);
     step_times_mark(ws->times, STEP_NORM);
     bool wants_gradient = grads != NULL;
@@ -432,8 +445,8 @@ double transformer_loss(Workspace *ws, const Model *model, const int32_t *target
     CHECK(!wants_gradient || ws->fresh_gradients || !overlay_is_used(&ws->overlay),
           "gradients added to, where activations lie");
     double sum = head_loss(
-        wants_gradient ? ws->d_normed : NULL, wants_gradient ? grads->head : NULL, ws->logits,
-        ws->normed, model->params.head, targets, N, D, s->vocab_size, scale, !ws->fresh_gradients);
+        wants_gradient ? ws->d_head_in : NULL, wants_gradient ? grads->head : NULL, ws->logits,
+        ws->head_in, model->params.head, targets, N, D, s->vocab_size, scale, !ws->fresh_gradients);
     step_times_mark(ws->times, STEP_HEAD);
     return sum;
 }
@@ -462,8 +475,8 @@ void transformer_backward(Workspace *ws, const Model *model, const int32_t *inpu
     clear(ws->dx, (int64_t)N * D);
     if (ws->fresh_gradients)
         clear(grads->norm, D);
-    rmsnorm_backward(ws->dx, grads->norm, ws->d_normed, ws->inv_rms, ws->hidden, model->params.norm,
-                     N, D);
+    rmsnorm_backward(ws->dx, grads->norm, ws->d_head_in, ws->inv_rms, ws->hidden,
+                     model->params.norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
     at_layer(&ws->done, s->n_layers);
     for (int l = s->n_layers - 1; l >= 0; l--) {

@@ -59,14 +59,16 @@ typedef struct Workspace {
     bool is_latent;          // attention in the latent space (model/attention_latent.h)
     AttentionDims attention; // of keys and values expanded, elsewhere
     LatentDims latent;
-    LayerSaved *layers;       // [L]
-    float *hidden;            // [N, D] output of the last layer
-    float *inv_rms;           // [N] of hidden
-    float *cos_table;         // [T, E/2]
-    float *sin_table;         // [T, E/2]
-    float *normed, *d_normed; // [N, D]; d_normed: training
+    LayerSaved *layers; // [L]
+    float *hidden;      // [N, D] output of the last layer
+    float *inv_rms;     // [N] of hidden
+    float *cos_table;   // [T, E/2]
+    float *sin_table;   // [T, E/2]
+    float *head_in;     // [N, D] the last norm of hidden
+    float *d_head_in;   // [N, D], from the loss to backward
+    // Scratch of the layers and of the head, in one place.
+    float *normed, *d_normed; // [N, D]; d_normed: training; head_in and d_head_in, if not apart
     float *dx;                // [N, D] gradient of the residual stream, backward
-    // Scratch of attention, of feed-forward and, over dx, too, of the head, in one place.
     float *projected;         // [N, Q + K 2P + R], MLA that expands
     float *expanded;          // [N, K (E - 2P) + K E], likewise
     float *attention_scratch; // per thread

@@ -101,8 +101,8 @@ static void test_activations(void **state)
     assert_int_equal(plan.communication, floats(2 * (4 + 2 + 1 + 8 + 1))); // alone: the sums
 }
 
-// Of the two layers' gradients, 1984 bytes each, the last one's has room for what comes after the
-// layers, the first one's for all of the last layer's activations but gate_up.
+// Of the two layers' gradients, 1984 bytes each, the last one's has room for all that comes after
+// the layers, the first one's for all of the last layer's activations but gate_up.
 static void test_activations_over_gradients(void **state)
 {
     (void)state;
@@ -144,13 +144,15 @@ static void test_scratch(void **state)
     int64_t N = 10, batch = 2 * floats(N) + floats(6);
     int64_t attention =
         floats(attention_scratch_floats(&dims, 3, true)) + floats(N * 8) + floats(N * 16);
-    int64_t normed = floats(N * 8) * 2, dx = floats(N * 8),
-            batches = batch * (1 + PREFETCH_BATCHES);
-    assert_int_equal(plan.scratch, attention + dx + normed + batches);
-    config.model.init.shape.vocab_size = 100000; // logits share the room of attention and dx
+    int64_t stream = floats(N * 8) * 3, batches = batch * (1 + PREFETCH_BATCHES);
+    assert_int_equal(plan.scratch, attention + stream + batches);
+    config.model.init.shape.vocab_size = 100000; // logits share the room of all that
     assert_ok(plan_make(&plan, &config, 1, 3));
-    assert_true(floats(N * 100000) > attention + dx);
-    assert_int_equal(plan.scratch, floats(N * 100000) + normed + batches);
+    assert_true(floats(N * 100000) > attention + stream);
+    assert_int_equal(plan.scratch, floats(N * 100000) + batches);
+    config.train.sum_groups = 1; // nothing over gradients: the head's input and its gradient
+    assert_ok(plan_make(&plan, &config, 1, 3));
+    assert_int_equal(plan.scratch, floats(N * 100000) + 2 * floats(N * 8) + batches);
 }
 
 static Config converted_config(void)
