@@ -61,7 +61,7 @@ static void cut(Plan *x, int n_threads)
 {
     const int lanes = x->kernel->lanes;
     x->width = whole_min(whole_round_up(x->n, lanes), x->kernel->columns);
-    if (x->a.column_step != 1 && x->n > x->kernel->columns && x->kernel->heights[3] == 8)
+    if (x->a.column_step != 1 && x->n > x->kernel->columns && x->kernel->heights[3] > 0)
         x->width = 3 * lanes; // 8 rows are packed faster than 6
     x->height = x->kernel->heights[x->width / lanes];
     const int width = x->width;
@@ -124,15 +124,25 @@ HOT static void pack_columns(float *restrict to, const float *restrict from, int
             to[(int64_t)p * width + i] = i < n ? from[i * step + p] : 0;
 }
 
-// Rows -> a sliver.
-HOT static void pack_rows(float *restrict to, const float *restrict from, int64_t step, int k,
-                          int n, int width)
+enum { AHEAD = 8 }; // rows of what is packed, too far apart for the machine to guess the next one
+
+// Rows -> slivers of `width` that are to_step apart, a row after the other as they lie in memory;
+// zeros beyond n, as far as `padded`.
+HOT static void pack_rows(float *restrict to, int64_t to_step, const float *restrict from,
+                          int64_t step, int k, int n, int padded, int width)
 {
-    for (int p = 0; p < k; p++, to += width, from += step) {
-        for (int i = 0; i < n; i++)
-            to[i] = from[i];
-        for (int i = n; i < width; i++)
-            to[i] = 0;
+    for (int p = 0; p < k; p++, from += step) {
+        float *row = to + (int64_t)p * width;
+        int j = 0;
+        for (int i = 0; i < n; i += 16)
+            __builtin_prefetch(from + AHEAD * step + i);
+        for (; j + width <= n; j += width, row += to_step)
+            memcpy(row, from + j, (size_t)width * sizeof(float));
+        if (j == n)
+            continue;
+        row -= (int64_t)p * (width - (padded - j)); // the last sliver is narrower
+        memcpy(row, from + j, (size_t)(n - j) * sizeof(float));
+        memset(row + n - j, 0, (size_t)(padded - n) * sizeof(float));
     }
 }
 
@@ -140,16 +150,15 @@ HOT static void pack_rows(float *restrict to, const float *restrict from, int64_
 // is only as wide as whole vectors need.
 static void pack_b(float *to, const Plan *x, int p0, int k, int j0, int n)
 {
-    const int width = x->width;
-    for (int j = 0; j < n; j += width) {
-        const float *from = x->b.data + p0 * x->b.row_step + (j0 + j) * x->b.column_step;
-        const int used = whole_min(width, n - j), padded = whole_round_up(used, x->kernel->lanes);
-        if (x->b.column_step == 1)
-            pack_rows(to, from, x->b.row_step, k, used, padded);
-        else
-            pack_columns(to, from, x->b.column_step, k, used, padded);
-        to += (int64_t)padded * k;
+    const int width = x->width, padded = whole_round_up(n, x->kernel->lanes);
+    const float *from = x->b.data + p0 * x->b.row_step + j0 * x->b.column_step;
+    if (x->b.column_step == 1) {
+        pack_rows(to, (int64_t)width * k, from, x->b.row_step, k, n, padded, width);
+        return;
     }
+    for (int j = 0; j < n; j += width)
+        pack_columns(to + (int64_t)j * k, from + j * x->b.column_step, x->b.column_step, k,
+                     whole_min(width, n - j), whole_min(width, padded - j));
 }
 
 // m floats of a row of a transposed a -> one row of each sliver.
@@ -173,7 +182,6 @@ static int64_t sliver_step(const Plan *x, int k)
 // Rows [p0, p0 + k) of a transposed a and m of their columns, from i0, as slivers.
 HOT static void pack_a(float *restrict to, const Plan *x, int p0, int k, int i0, int m)
 {
-    enum { AHEAD = 8 }; // rows: too far apart for the machine to guess what comes next
     const int64_t step = x->a.column_step, to_step = sliver_step(x, k);
     const float *from = x->a.data + i0 + p0 * step;
     for (int p = 0; p < k; p++, from += step, to += x->height) {
