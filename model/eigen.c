@@ -11,8 +11,11 @@
 #include "model/eigen.h"
 
 #include "base/simd.h"
+#include "base/whole.h"
+#include "model/gemm.h"
+#include "model/tile.h"
 
-#include <cblas.h>
+#include <omp.h>
 #include <string.h>
 
 enum {
@@ -69,13 +72,11 @@ void eigen_place(EigenRoom *room, Arena *arena, int n, int k)
     room->diagonal = arena_place(arena, n, sizeof(double));
     room->below = arena_place(arena, n, sizeof(double));
     room->values = arena_place(arena, n, sizeof(double));
-    room->tridiagonal_vectors = arena_place(arena, (int64_t)n * k, sizeof(double));
-    room->tridiagonal_work = arena_place(arena, 18 * (int64_t)n, sizeof(double));
-    room->block = arena_floats(arena, SLAB * GROUP + BAND * BAND);
+    tridiagonal_place(&room->tridiagonal, arena, n, k);
+    room->block = arena_floats(arena, 2 * SLAB * GROUP + BAND * BAND);
     EigenRoom query = {0};
-    room->n_work = most(to_band(NULL, n, &query, -1), (int64_t)k * BAND);
+    room->n_work = most(to_band(NULL, n, &query, -1), (int64_t)2 * BAND * tile_padded(k));
     room->work = arena_floats(arena, room->n_work);
-    room->iwork = arena_place(arena, 10 * (int64_t)n + 2 * (int64_t)k, sizeof(lapack_int));
 }
 
 // ---- band to tridiagonal -----------------------------------------------------------------------
@@ -224,78 +225,84 @@ static void to_tridiagonal(EigenRoom *room, int n)
 
 // ---- back --------------------------------------------------------------------------------------
 
-// rows [n_rows, k] = H_1 H_2 ... H_count rows: v of reflector i starts with zeros and a one at row
-// i. By columns these are the transposes, and reflectors come from the right.
-static void apply_group(float *rows, int k, const float *v, int ld, const float *tau, int n_rows,
-                        int count, EigenRoom *room)
+// The triangle T of H_1 H_2 ... H_count = I - V T V^T, negative, zero below its diagonal. v of
+// reflector i starts with zeros and a one at row i.
+static void make_triangle(float *triangle, const float *v, int ld, const float *tau, int n_rows,
+                          int count)
 {
-    float *triangle = room->block + SLAB * GROUP;
-    LAPACKE_slarft_work(LAPACK_COL_MAJOR, 'F', 'C', n_rows, count, v, ld, tau, triangle, BAND);
-    LAPACKE_slarfb_work(LAPACK_COL_MAJOR, 'R', 'T', 'F', 'C', k, n_rows, count, v, ld, triangle,
-                        BAND, rows, k, room->work, k);
+    // By columns, so that by rows it is the transpose.
+    LAPACKE_slarft_work(LAPACK_COL_MAJOR, 'F', 'C', n_rows, count, v, ld, tau, triangle, count);
+    for (int i = 0; i < count; i++)
+        for (int j = 0; j < count; j++)
+            triangle[i * count + j] = i >= j ? -triangle[i * count + j] : 0;
+}
+
+// rows [n_rows, k] = H_1 H_2 ... H_count rows for a group of sweeps: v [GROUP, SLAB] and
+// -(V T)^T likewise. A range of columns for each thread.
+static void apply_sweeps(float *rows, int ld, const float *v, const float *vt, int n_rows,
+                         int count, EigenRoom *room)
+{
+    const int range = whole_round_up(whole_divide_up(ld, room->tridiagonal.n_threads), TILE_WIDTH);
+#pragma omp parallel for schedule(static) num_threads(room->tridiagonal.n_threads)
+    for (int first = 0; first < ld; first += range) {
+        const int width = whole_min(range, ld - first);
+        float *products = room->work + (int64_t)first * GROUP;
+        tile_multiply(products, width, v, SLAB, rows + first, ld, count, width, n_rows, false);
+        tile_multiply_transposed(rows + first, ld, vt, SLAB, products, width, n_rows, width, count,
+                                 true);
+    }
 }
 
 // Q2: a sweep's reflectors overlap with those of the sweep before at the same hop and the next, so
 // that groups of sweeps go from the last to the first, hops upwards within.
-static void from_tridiagonal(float *vectors, int n, int k, EigenRoom *room)
+static void from_tridiagonal(float *vectors, int n, int ld, EigenRoom *room)
 {
+    float *v = room->block, *vt = v + SLAB * GROUP, *triangle = vt + SLAB * GROUP;
     for (int start = (n - 2) / GROUP * GROUP; start >= 0; start -= GROUP) {
         for (int hop = 0; start + 1 + hop * BAND < n; hop++) {
             const int first = start + 1 + hop * BAND;
-            const int n_rows = n - first < SLAB - 1 ? n - first : SLAB - 1;
-            const int count = n_rows < GROUP ? n_rows : GROUP;
+            const int n_rows = whole_min(n - first, SLAB - 1), count = whole_min(n_rows, GROUP);
             float *tau, *group_tau;
             chaser(room, n, start, hop, &group_tau);
-            memset(room->block, 0, SLAB * GROUP * sizeof(float));
+            memset(v, 0, SLAB * GROUP * sizeof *v);
             for (int i = 0; i < count; i++) {
-                const int length = n_rows - i < BAND ? n_rows - i : BAND;
-                memcpy(room->block + (int64_t)i * SLAB + i, chaser(room, n, start + i, hop, &tau),
-                       (size_t)length * sizeof(float));
+                const int length = whole_min(n_rows - i, BAND);
+                memcpy(v + (int64_t)i * SLAB + i, chaser(room, n, start + i, hop, &tau),
+                       (size_t)length * sizeof *v);
             }
-            apply_group(vectors + (int64_t)first * k, k, room->block, SLAB, group_tau, n_rows,
-                        count, room);
+            make_triangle(triangle, v, SLAB, group_tau, n_rows, count);
+            tile_multiply(vt, SLAB, triangle, count, v, SLAB, count, n_rows, count, false);
+            apply_sweeps(vectors + (int64_t)first * ld, ld, v, vt, n_rows, count, room);
         }
     }
 }
 
 // Q1: panels of BAND columns, whose reflectors lie below the band.
-static void from_band(float *vectors, const float *matrix, int n, int k, EigenRoom *room)
+static void from_band(float *vectors, const float *matrix, int n, int ld, EigenRoom *room)
 {
+    float *triangle = room->block, *products = room->work, *scaled = products + (int64_t)BAND * ld;
     for (int j = (n - BAND - 1) / BAND * BAND; j >= 0; j -= BAND) {
-        const int first = j + BAND, n_rows = n - first, count = n_rows < BAND ? n_rows : BAND;
-        apply_group(vectors + (int64_t)first * k, k, matrix + first + (int64_t)j * n, n,
-                    room->panel_tau + j, n_rows, count, room);
+        const int first = j + BAND, n_rows = n - first, count = whole_min(n_rows, BAND);
+        const float *v = matrix + first + (int64_t)j * n;
+        float *rows = vectors + (int64_t)first * ld;
+        make_triangle(triangle, v, n, room->panel_tau + j, n_rows, count);
+        gemm(products, ld, gemm_matrix(v, n), gemm_matrix(rows, ld), count, ld, n_rows, false);
+        gemm(scaled, ld, gemm_transposed(triangle, count), gemm_matrix(products, ld), count, ld,
+             count, false);
+        gemm(rows, ld, gemm_transposed(v, n), gemm_matrix(scaled, ld), n_rows, ld, count, true);
     }
-}
-
-// vectors [n, k] = those of the tridiagonal matrix, in double: in single precision LAPACK's are off
-// by n epsilons.
-static Status solve_tridiagonal(float *vectors, int n, int k, EigenRoom *room)
-{
-    lapack_int found = 0, *support = room->iwork + 10 * (int64_t)n;
-    lapack_logical is_tried = 1;
-    double *z = room->tridiagonal_vectors;
-    lapack_int info =
-        LAPACKE_dstemr_work(LAPACK_COL_MAJOR, 'V', 'I', n, room->diagonal, room->below, 0, 0,
-                            n - k + 1, n, &found, room->values, z, n, k, support, &is_tried,
-                            room->tridiagonal_work, 18 * n, room->iwork, 10 * n);
-    CHECK(info >= 0, "dstemr: argument %d", -(int)info);
-    if (info > 0 || found != k)
-        return fail(FAILED, "the eigenvectors of a %d x %d matrix did not converge (dstemr: %d)", n,
-                    n, (int)info);
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t j = 0; j < k; j++)
-            vectors[i * k + j] = (float)z[j * n + i];
-    return OK;
 }
 
 Status eigen_largest(float *vectors, float *matrix, int n, int k, EigenRoom *room)
 {
+    const int ld = tile_padded(k);
     CHECK(n >= EIGEN_LEAST && k >= 1 && k <= n, "%d of %d eigenvectors", k, n);
     to_band(matrix, n, room, (lapack_int)room->n_work);
     to_tridiagonal(room, n);
-    TRY(solve_tridiagonal(vectors, n, k, room));
-    from_tridiagonal(vectors, n, k, room);
-    from_band(vectors, matrix, n, k, room);
+    // In double: in single precision LAPACK's vectors are off by n epsilons.
+    TRY(tridiagonal_largest(vectors, ld, room->values, room->diagonal, room->below, n, k,
+                            &room->tridiagonal));
+    from_tridiagonal(vectors, n, ld, room);
+    from_band(vectors, matrix, n, ld, room);
     return OK;
 }

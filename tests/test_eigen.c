@@ -3,6 +3,7 @@
 #include "tests/testing.h"
 
 #include "model/eigen.h"
+#include "model/tile.h"
 
 #include <lapacke.h>
 #include <math.h>
@@ -16,7 +17,7 @@ static void *room(int64_t count, size_t size_bytes)
     return block;
 }
 
-// vectors [n, k] and values [k] of a copy of `matrix`.
+// vectors [n, tile_padded(k)] and values [k] of a copy of `matrix`.
 static void solve(float *vectors, double *values, const float *matrix, int n, int k)
 {
     EigenRoom eigen;
@@ -44,24 +45,24 @@ static double *lapack_values(const float *matrix, int n)
     return values;
 }
 
-static double column_dot(const float *vectors, int n, int k, int a, int b)
+static double column_dot(const float *vectors, int n, int ld, int a, int b)
 {
     double dot = 0;
     for (int i = 0; i < n; i++)
-        dot += (double)vectors[i * k + a] * (double)vectors[i * k + b];
+        dot += (double)vectors[i * ld + a] * (double)vectors[i * ld + b];
     return dot;
 }
 
 // |A v - lambda v| of a column.
-static double residual(const float *matrix, const float *vectors, int n, int k, int column,
+static double residual(const float *matrix, const float *vectors, int n, int ld, int column,
                        double value)
 {
     double sum = 0;
     for (int i = 0; i < n; i++) {
         double product = 0;
         for (int j = 0; j < n; j++)
-            product += (double)matrix[i * n + j] * (double)vectors[j * k + column];
-        product -= value * (double)vectors[i * k + column];
+            product += (double)matrix[i * n + j] * (double)vectors[j * ld + column];
+        product -= value * (double)vectors[i * ld + column];
         sum += product * product;
     }
     return sqrt(sum);
@@ -69,7 +70,8 @@ static double residual(const float *matrix, const float *vectors, int n, int k, 
 
 static void assert_solved(const float *matrix, int n, int k)
 {
-    float *vectors = room((int64_t)n * k, sizeof *vectors);
+    const int ld = tile_padded(k);
+    float *vectors = room((int64_t)n * ld, sizeof *vectors);
     double *values = room(k, sizeof *values), *expected = lapack_values(matrix, n);
     double norm = fmax(fabs(expected[0]), fabs(expected[n - 1]));
     solve(vectors, values, matrix, n, k);
@@ -77,11 +79,11 @@ static void assert_solved(const float *matrix, int n, int k)
         double value = expected[n - k + c];
         if (!(fabs(values[c] - value) < 2e-5 * norm)) // seen 1.4e-7; 5e-6 of the rank 1
             fail_msg("%d of %d: value %d is %g, expected %g", k, n, c, values[c], value);
-        double error = residual(matrix, vectors, n, k, c, value);
+        double error = residual(matrix, vectors, n, ld, c, value);
         if (!(error < 1e-5 * norm)) // seen 9.5e-7; 2.6e-6 of the rank 1
             fail_msg("%d of %d: residual %d is %g", k, n, c, error / norm);
         for (int b = 0; b <= c; b++) {
-            double dot = column_dot(vectors, n, k, b, c);
+            double dot = column_dot(vectors, n, ld, b, c);
             if (!(fabs(dot - (b == c)) < 1e-5)) // seen 7.4e-7; 1.6e-6 of the rank 1
                 fail_msg("%d of %d: vectors %d, %d have dot %g", k, n, b, c, dot);
         }
