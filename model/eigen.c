@@ -73,7 +73,7 @@ void eigen_place(EigenRoom *room, Arena *arena, int n, int k)
     room->below = arena_place(arena, n, sizeof(double));
     room->values = arena_place(arena, n, sizeof(double));
     tridiagonal_place(&room->tridiagonal, arena, n, k);
-    room->block = arena_floats(arena, 2 * SLAB * GROUP + BAND * BAND);
+    room->block = arena_floats(arena, hops * (int64_t)2 * GROUP * SLAB);
     EigenRoom query = {0};
     room->n_work = most(to_band(NULL, n, &query, -1), (int64_t)2 * BAND * tile_padded(k));
     room->work = arena_floats(arena, room->n_work);
@@ -94,10 +94,28 @@ static float reflect(float *restrict v, float *restrict x, int n)
     return tau;
 }
 
-// D = H D H for the symmetric block whose lower triangle starts at d, columns LD - 1 apart.
-HOT static void reflect_diagonal(float *restrict d, const float *restrict v, float tau, int n)
+// Nearly all blocks are BAND wide: their columns stay in registers, in PARTS vectors.
+typedef float Vector __attribute__((vector_size(64), aligned(4), may_alias));
+typedef float Half __attribute__((vector_size(32)));
+typedef float Quarter __attribute__((vector_size(16)));
+typedef int32_t Mask __attribute__((vector_size(64)));
+enum { LANES = 16, PARTS = BAND / LANES };
+#define INLINE         __attribute__((always_inline)) static inline
+#define UNROLLED(loop) _Pragma("GCC unroll 4") loop
+
+INLINE float total(const Vector *x)
 {
-    float p[BAND] = {0}, dot = 0;
+    const Half half = __builtin_shufflevector(*x, *x, 0, 1, 2, 3, 4, 5, 6, 7) +
+                      __builtin_shufflevector(*x, *x, 8, 9, 10, 11, 12, 13, 14, 15);
+    const Quarter quarter = __builtin_shufflevector(half, half, 0, 1, 2, 3) +
+                            __builtin_shufflevector(half, half, 4, 5, 6, 7);
+    return (quarter[0] + quarter[2]) + (quarter[1] + quarter[3]);
+}
+
+// p += D v for a symmetric block of n rows whose lower triangle starts at d, columns LD - 1 apart.
+INLINE void multiply_narrow_diagonal(float *restrict p, const float *restrict d,
+                                     const float *restrict v, int n)
+{
     for (int c = 0; c < n; c++) {
         const float *column = d + (int64_t)c * (LD - 1);
         const float vc = v[c];
@@ -109,11 +127,12 @@ HOT static void reflect_diagonal(float *restrict d, const float *restrict v, flo
         }
         p[c] += column[c] * vc + sum;
     }
-#pragma omp simd reduction(+ : dot)
-    for (int i = 0; i < n; i++)
-        dot += p[i] * v[i];
-    for (int i = 0; i < n; i++)
-        p[i] = tau * (p[i] - 0.5f * tau * dot * v[i]);
+}
+
+// D -= v p^T + p v^T.
+INLINE void update_narrow_diagonal(float *restrict d, const float *restrict v,
+                                   const float *restrict p, int n)
+{
     for (int c = 0; c < n; c++) {
         float *column = d + (int64_t)c * (LD - 1);
         const float vc = v[c], pc = p[c];
@@ -121,6 +140,72 @@ HOT static void reflect_diagonal(float *restrict d, const float *restrict v, flo
         for (int i = c; i < n; i++)
             column[i] -= v[i] * pc + p[i] * vc;
     }
+}
+
+// p = D v for a block of BAND rows. Above the diagonal of a column lies the end of another,
+// which is masked.
+INLINE void multiply_diagonal(float *p, const float *d, const float *v)
+{
+    const Mask lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    Vector sums[PARTS] = {{0}}, right[PARTS];
+    float dots[BAND];
+    memcpy(right, v, sizeof right);
+    UNROLLED(for (int part = 0; part < PARTS; part++))
+    for (int l = 0; l < LANES; l++) {
+        const int c = part * LANES + l;
+        const float *column = d + (int64_t)c * (LD - 1), vc = v[c];
+        Vector x = *(const Vector *)(column + part * LANES);
+        sums[part] += (Vector)((Mask)x & (lane >= l)) * vc;
+        Vector dot = (Vector)((Mask)x & (lane > l)) * right[part];
+        UNROLLED(for (int h = part + 1; h < PARTS; h++))
+        {
+            x = *(const Vector *)(column + h * LANES);
+            sums[h] += x * vc;
+            dot += x * right[h];
+        }
+        dots[c] = total(&dot);
+    }
+    memcpy(p, sums, sizeof sums);
+    for (int i = 0; i < BAND; i++)
+        p[i] += dots[i];
+}
+
+INLINE void update_diagonal(float *d, const float *v, const float *p)
+{
+    const Mask lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    Vector vs[PARTS], ps[PARTS];
+    memcpy(vs, v, sizeof vs);
+    memcpy(ps, p, sizeof ps);
+    UNROLLED(for (int part = 0; part < PARTS; part++))
+    for (int l = 0; l < LANES; l++) {
+        const int c = part * LANES + l;
+        float *column = d + (int64_t)c * (LD - 1);
+        const float vc = v[c], pc = p[c];
+        Vector *x = (Vector *)(column + part * LANES);
+        const Vector change = vs[part] * pc + ps[part] * vc;
+        *x -= (Vector)((Mask)change & (lane >= l));
+        UNROLLED(for (int h = part + 1; h < PARTS; h++))
+        *(Vector *)(column + h * LANES) -= vs[h] * pc + ps[h] * vc;
+    }
+}
+
+// D = H D H for a symmetric block of n rows.
+HOT static void reflect_diagonal(float *d, const float *v, float tau, int n)
+{
+    float p[BAND] = {0}, dot = 0;
+    if (n == BAND)
+        multiply_diagonal(p, d, v);
+    else
+        multiply_narrow_diagonal(p, d, v, n);
+#pragma omp simd reduction(+ : dot)
+    for (int i = 0; i < n; i++)
+        dot += p[i] * v[i];
+    for (int i = 0; i < n; i++)
+        p[i] = tau * (p[i] - 0.5f * tau * dot * v[i]);
+    if (n == BAND)
+        update_diagonal(d, v, p);
+    else
+        update_narrow_diagonal(d, v, p, n);
 }
 
 // w = E v for the block of n_rows x n below a diagonal one.
@@ -138,10 +223,9 @@ HOT static void multiply_block(float *restrict w, const float *restrict e, const
     }
 }
 
-// Columns 1 .. n - 1 of E = H_next (E - tau w v^T).
-HOT static void reflect_block(float *restrict e, const float *restrict w, const float *restrict v,
-                              float tau, const float *restrict next, float next_tau, int n_rows,
-                              int n)
+INLINE void reflect_narrow_block(float *restrict e, const float *restrict w,
+                                 const float *restrict v, float tau, const float *restrict next,
+                                 float next_tau, int n_rows, int n)
 {
     for (int c = 1; c < n; c++) {
         float *column = e + (int64_t)c * (LD - 1);
@@ -156,6 +240,31 @@ HOT static void reflect_block(float *restrict e, const float *restrict w, const 
 #pragma omp simd
         for (int i = 0; i < n_rows; i++)
             column[i] -= sum * next[i];
+    }
+}
+
+// Columns 1 .. n - 1 of E = H_next (E - tau w v^T).
+HOT static void reflect_block(float *e, const float *w, const float *v, float tau,
+                              const float *next, float next_tau, int n_rows, int n)
+{
+    if (n_rows < BAND) {
+        reflect_narrow_block(e, w, v, tau, next, next_tau, n_rows, n);
+        return;
+    }
+    Vector ws[PARTS], nexts[PARTS];
+    memcpy(ws, w, sizeof ws);
+    memcpy(nexts, next, sizeof nexts);
+    for (int c = 1; c < n; c++) {
+        Vector *column = (Vector *)(e + (int64_t)c * (LD - 1)), x[PARTS], dot = {0};
+        const float vc = tau * v[c];
+        UNROLLED(for (int h = 0; h < PARTS; h++))
+        {
+            x[h] = column[h] - ws[h] * vc;
+            dot += x[h] * nexts[h];
+        }
+        const float scale = next_tau * total(&dot);
+        UNROLLED(for (int h = 0; h < PARTS; h++))
+        column[h] = x[h] - nexts[h] * scale;
     }
 }
 
@@ -237,43 +346,60 @@ static void make_triangle(float *triangle, const float *v, int ld, const float *
             triangle[i * count + j] = i >= j ? -triangle[i * count + j] : 0;
 }
 
-// rows [n_rows, k] = H_1 H_2 ... H_count rows for a group of sweeps: v [GROUP, SLAB] and
-// -(V T)^T likewise. A range of columns for each thread.
-static void apply_sweeps(float *rows, int ld, const float *v, const float *vt, int n_rows,
-                         int count, EigenRoom *room)
+// A group of sweeps at a hop: V^T, then -(V T)^T, each [GROUP, SLAB].
+static float *slab(const EigenRoom *room, int hop)
 {
-    const int range = whole_round_up(whole_divide_up(ld, room->tridiagonal.n_threads), TILE_WIDTH);
-#pragma omp parallel for schedule(static) num_threads(room->tridiagonal.n_threads)
-    for (int first = 0; first < ld; first += range) {
-        const int width = whole_min(range, ld - first);
-        float *products = room->work + (int64_t)first * GROUP;
-        tile_multiply(products, width, v, SLAB, rows + first, ld, count, width, n_rows, false);
-        tile_multiply_transposed(rows + first, ld, vt, SLAB, products, width, n_rows, width, count,
-                                 true);
+    return room->block + (int64_t)hop * 2 * GROUP * SLAB;
+}
+
+static int slab_rows(int n, int start, int hop)
+{
+    return whole_min(n - (start + 1 + hop * BAND), SLAB - 1);
+}
+
+static void make_slab(const EigenRoom *room, int n, int start, int hop)
+{
+    float *v = slab(room, hop), *tau, *group_tau, triangle[GROUP * GROUP];
+    const int n_rows = slab_rows(n, start, hop), count = whole_min(n_rows, GROUP);
+    chaser(room, n, start, hop, &group_tau);
+    memset(v, 0, GROUP * SLAB * sizeof *v);
+    for (int i = 0; i < count; i++)
+        memcpy(v + (int64_t)i * SLAB + i, chaser(room, n, start + i, hop, &tau),
+               (size_t)whole_min(n_rows - i, BAND) * sizeof *v);
+    make_triangle(triangle, v, SLAB, group_tau, n_rows, count);
+    tile_multiply(v + GROUP * SLAB, SLAB, triangle, count, v, SLAB, count, n_rows, count, false);
+}
+
+// Columns [first, first + width) of the vectors, for a group of sweeps.
+static void apply_slabs(float *vectors, int ld, int first, int width, int n, int start,
+                        const EigenRoom *room)
+{
+    float *products = room->work + (int64_t)first * GROUP;
+    for (int hop = 0; start + 1 + hop * BAND < n; hop++) {
+        const float *v = slab(room, hop);
+        const int n_rows = slab_rows(n, start, hop), count = whole_min(n_rows, GROUP);
+        float *rows = vectors + (int64_t)(start + 1 + hop * BAND) * ld + first;
+        tile_multiply(products, width, v, SLAB, rows, ld, count, width, n_rows, false);
+        tile_multiply_transposed(rows, ld, v + GROUP * SLAB, SLAB, products, width, n_rows, width,
+                                 count, true);
     }
 }
 
 // Q2: a sweep's reflectors overlap with those of the sweep before at the same hop and the next, so
-// that groups of sweeps go from the last to the first, hops upwards within.
+// that groups of sweeps go from the last to the first, hops upwards within. A range of columns for
+// each thread.
 static void from_tridiagonal(float *vectors, int n, int ld, EigenRoom *room)
 {
-    float *v = room->block, *vt = v + SLAB * GROUP, *triangle = vt + SLAB * GROUP;
+    const int n_threads = room->tridiagonal.n_threads;
+    const int range = whole_round_up(whole_divide_up(ld, n_threads), TILE_WIDTH);
+#pragma omp parallel num_threads(n_threads)
     for (int start = (n - 2) / GROUP * GROUP; start >= 0; start -= GROUP) {
-        for (int hop = 0; start + 1 + hop * BAND < n; hop++) {
-            const int first = start + 1 + hop * BAND;
-            const int n_rows = whole_min(n - first, SLAB - 1), count = whole_min(n_rows, GROUP);
-            float *tau, *group_tau;
-            chaser(room, n, start, hop, &group_tau);
-            memset(v, 0, SLAB * GROUP * sizeof *v);
-            for (int i = 0; i < count; i++) {
-                const int length = whole_min(n_rows - i, BAND);
-                memcpy(v + (int64_t)i * SLAB + i, chaser(room, n, start + i, hop, &tau),
-                       (size_t)length * sizeof *v);
-            }
-            make_triangle(triangle, v, SLAB, group_tau, n_rows, count);
-            tile_multiply(vt, SLAB, triangle, count, v, SLAB, count, n_rows, count, false);
-            apply_sweeps(vectors + (int64_t)first * ld, ld, v, vt, n_rows, count, room);
-        }
+#pragma omp for schedule(dynamic)
+        for (int hop = 0; hop < whole_divide_up(n - 1 - start, BAND); hop++)
+            make_slab(room, n, start, hop);
+#pragma omp for schedule(static)
+        for (int first = 0; first < ld; first += range)
+            apply_slabs(vectors, ld, first, whole_min(range, ld - first), n, start, room);
     }
 }
 

@@ -26,7 +26,7 @@ typedef struct EigenRoom {
     float *chaser_tau;                 // one for each of those
     double *diagonal, *below, *values; // [n], of the tridiagonal matrix
     TridiagonalRoom tridiagonal;
-    float *block; // a group of reflectors, its triangle
+    float *block; // groups of reflectors
     float *work;  // [n_work]
     int64_t n_work;
 } EigenRoom;
