@@ -12,6 +12,7 @@
 #define MHA2MLA_MODEL_EIGEN_H
 
 #include "base/arena.h"
+#include "model/chase.h"
 #include "model/tridiagonal.h"
 
 #include <lapacke.h>
@@ -20,10 +21,8 @@ enum { EIGEN_LEAST = 256 }; // smaller matrices are no work for it
 
 // Working memory, placed in an arena.
 typedef struct EigenRoom {
-    float *band;                       // [n, 2 BAND]: column j from its diagonal down
+    Chase chase;
     float *panel_tau;                  // [n] of the reflectors that made the band
-    float *chasers;                    // the reflectors that made it tridiagonal
-    float *chaser_tau;                 // one for each of those
     double *diagonal, *below, *values; // [n], of the tridiagonal matrix
     TridiagonalRoom tridiagonal;
     float *block; // groups of reflectors

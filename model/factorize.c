@@ -27,7 +27,6 @@ enum {
     SINGLE_LEAST = 768,  // shorter sides: below, double is about as fast
     SINGLE_MOST = 32000, // vectors: LAPACK counts twice their square in 32 bits
     BLOCK = 256,         // rows made double at a time
-    GRAM_LEAST = 512,    // rows of a block of the Gram matrix that is computed whole
 };
 
 // Of the product's error relative to A. Seen: 1e-8 to 1e-6 of random and of decaying spectra.
@@ -234,38 +233,12 @@ static void map_in_double(Room *room, const Matrix *x)
 
 // ---- in single precision, corrected ------------------------------------------------------------
 
-// A seen as tall, and its transpose.
-static GemmMatrix tall(const Matrix *x, int column)
-{
-    return x->is_tall ? gemm_matrix(x->a + column, x->n)
-                      : gemm_transposed(x->a + (int64_t)column * x->n, x->n);
-}
-
-static GemmMatrix wide(const Matrix *x, int row)
-{
-    return x->is_tall ? gemm_transposed(x->a + row, x->n)
-                      : gemm_matrix(x->a + (int64_t)row * x->n, x->n);
-}
-
-// Rows [first, first + count) of the Gram matrix, of which the block on the diagonal is made.
-static void compute_gram(float *gram, const Matrix *x, int first, int count)
-{
-    const int half = count > GRAM_LEAST ? whole_round_up(count / 2, TILE_WIDTH) : count;
-    float *block = gram + (int64_t)first * x->shorter + first;
-    if (count <= GRAM_LEAST) {
-        gemm(block, x->shorter, wide(x, first), tall(x, first), count, count, x->longer, false);
-        return;
-    }
-    compute_gram(gram, x, first, half);
-    compute_gram(gram, x, first + half, count - half);
-    gemm(block + half, x->shorter, wide(x, first), tall(x, first + half), half, count - half,
-         x->longer, false);
-}
-
 static Status find_in_single(Room *room, const Matrix *x)
 {
-    compute_gram(room->gram_f, x, 0, x->shorter);
-    return eigen_largest(room->q_f, room->gram_f, x->shorter, room->k, &room->eigen);
+    const int s = x->shorter;
+    cblas_ssyrk(CblasRowMajor, CblasUpper, x->is_tall ? CblasTrans : CblasNoTrans, s, x->longer,
+                1.0f, x->a, x->n, 0.0f, room->gram_f, s);
+    return eigen_largest(room->q_f, room->gram_f, s, room->k, &room->eigen);
 }
 
 static void load_rows(double *restrict to, const float *restrict from, int64_t count)
@@ -303,7 +276,8 @@ static void combine(double *to, const float *rows, const double *combinations, i
 static bool take_best(Room *room, const Matrix *x)
 {
     const int k = room->k, R = room->R, s = x->shorter;
-    gemm(room->image_f, k, tall(x, 0), gemm_matrix(room->q_f, k), x->longer, k, s, false);
+    gemm(room->image_f, k, x->is_tall ? gemm_matrix(x->a, x->n) : gemm_transposed(x->a, x->n),
+         gemm_matrix(room->q_f, k), x->longer, k, s, false);
     multiply_columns(room->images, room->image_f, x->longer, k, room->block);
     multiply_columns(room->dots, room->q_f, s, k, room->block);
     lapack_int info = LAPACKE_dsygvd_work(
@@ -328,7 +302,8 @@ static double bound_error(Room *room, const Matrix *x, double norm)
     double *squares = room->work; // [R]
     for (int64_t i = 0; i < (int64_t)x->longer * R; i++)
         room->best_f[i] = (float)room->image[i];
-    gemm(room->back_f, R, wide(x, 0), gemm_matrix(room->best_f, R), s, R, x->longer, false);
+    gemm(room->back_f, R, x->is_tall ? gemm_transposed(x->a, x->n) : gemm_matrix(x->a, x->n),
+         gemm_matrix(room->best_f, R), s, R, x->longer, false);
     memset(squares, 0, (size_t)R * sizeof *squares);
     for (int64_t j = 0; j < s; j++)
         for (int r = 0; r < R; r++) {
