@@ -18,31 +18,12 @@ enum {
     BAND = CHASE_BAND,
     GROUP = 32,          // sweeps applied together
     SLAB = BAND + GROUP, // rows they touch
+    STRIP = 256,         // rows of the triangle that are one product
 };
-
-// LAPACK 3.7 and later, not in LAPACKE: dense to band.
-void LAPACK_GLOBAL(ssytrd_sy2sb, SSYTRD_SY2SB)(const char *uplo, const lapack_int *n,
-                                               const lapack_int *kd, float *a,
-                                               const lapack_int *lda, float *ab,
-                                               const lapack_int *ldab, float *tau, float *work,
-                                               const lapack_int *lwork, lapack_int *info);
 
 static int64_t most(int64_t a, int64_t b)
 {
     return a > b ? a : b;
-}
-
-// The upper triangle by rows is LAPACK's lower one by columns. n_work < 0: returns what it must be.
-static int64_t to_band(float *matrix, int n, EigenRoom *room, lapack_int n_work)
-{
-    const lapack_int size = n, width = BAND, ld = BAND + 1;
-    lapack_int info;
-    float wanted = 0;
-    LAPACK_GLOBAL(ssytrd_sy2sb, SSYTRD_SY2SB)
-    ("L", &size, &width, matrix, &size, room->chase.band, &ld, room->panel_tau,
-     n_work < 0 ? &wanted : room->work, &n_work, &info);
-    CHECK(info == 0, "ssytrd_sy2sb: argument %d", -(int)info);
-    return (int64_t)wanted;
 }
 
 void eigen_place(EigenRoom *room, Arena *arena, int n, int k)
@@ -53,13 +34,11 @@ void eigen_place(EigenRoom *room, Arena *arena, int n, int k)
     room->below = arena_place(arena, n, sizeof(double));
     room->values = arena_place(arena, n, sizeof(double));
     tridiagonal_place(&room->tridiagonal, arena, n, k);
-    room->block = arena_floats(arena, (int64_t)whole_divide_up(n, BAND) * 2 * GROUP * SLAB);
-    EigenRoom query = {0};
-    room->n_work = most(to_band(NULL, n, &query, -1), (int64_t)2 * BAND * tile_padded(k));
+    room->block = arena_floats(arena, most(whole_divide_up(n, BAND) * (int64_t)2 * GROUP * SLAB,
+                                           STRIP * STRIP + 3 * BAND * BAND));
+    room->n_work = most((int64_t)4 * BAND * n, (int64_t)2 * BAND * tile_padded(k));
     room->work = arena_floats(arena, room->n_work);
 }
-
-// ---- back --------------------------------------------------------------------------------------
 
 // The triangle T of H_1 H_2 ... H_count = I - V T V^T, negative, zero below its diagonal. v of
 // reflector i starts with zeros and a one at row i.
@@ -72,6 +51,94 @@ static void make_triangle(float *triangle, const float *v, int ld, const float *
         for (int j = 0; j < count; j++)
             triangle[i * count + j] = i >= j ? -triangle[i * count + j] : 0;
 }
+
+// ---- dense to band -----------------------------------------------------------------------------
+
+// y [count, m] = v A for the symmetric A [m, m] whose upper triangle starts at a. Each strip of it
+// stands for its mirror image too.
+static void multiply_symmetric(float *y, const float *v, const float *a, int n, int count, int m,
+                               float *square)
+{
+    memset(y, 0, (size_t)count * (size_t)m * sizeof *y);
+    for (int first = 0; first < m; first += STRIP) {
+        const int width = whole_min(STRIP, m - first), after = first + width, rest = m - after;
+        const float *diagonal = a + (int64_t)first * n + first, *strip = diagonal + width;
+        for (int i = 0; i < width; i++)
+            for (int j = i; j < width; j++)
+                square[i * width + j] = square[j * width + i] = diagonal[(int64_t)i * n + j];
+        gemm(y + first, m, gemm_matrix(v + first, n), gemm_matrix(square, width), count, width,
+             width, true);
+        if (rest == 0)
+            return;
+        gemm(y + after, m, gemm_matrix(v + first, n), gemm_matrix(strip, n), count, rest, width,
+             true);
+        gemm(y + first, m, gemm_matrix(v + after, n), gemm_transposed(strip, n), count, width, rest,
+             true);
+    }
+}
+
+// A := H^T A H for H = I - V T V^T: with X = A V T and W = X - V T^T V^T X / 2 it is
+// A - V W^T - W V^T (Dongarra, Sorensen, Hammarling, 1989). v = V^T [count, m], a as above.
+static void reflect_symmetric(float *a, const float *v, const float *tau, int n, int count, int m,
+                              EigenRoom *room)
+{
+    float *left = room->work, *w = left + (int64_t)count * m;        // [2 count, m]: V^T, W^T
+    float *right = w + (int64_t)count * m, *y = right;               // [2 count, m]: -W^T, -V^T
+    float *square = room->block, *triangle = square + STRIP * STRIP; // [count, count]: -T^T
+    float *small = triangle + BAND * BAND, *middle = small + BAND * BAND;
+    make_triangle(triangle, v, n, tau, m, count);
+    multiply_symmetric(y, v, a, n, count, m, square);
+    gemm(w, m, gemm_matrix(triangle, count), gemm_matrix(y, m), count, m, count, false); // -X^T
+    gemm(small, count, gemm_matrix(v, n), gemm_transposed(w, m), count, count, m, false);
+    gemm(middle, count, gemm_matrix(triangle, count), gemm_matrix(small, count), count, count,
+         count, false); // T^T V^T X with two minus signs, symmetric
+    for (int i = 0; i < count * count; i++)
+        middle[i] *= -0.5f;
+    for (int64_t i = 0; i < (int64_t)count * m; i++)
+        w[i] = -w[i];
+    gemm(w, m, gemm_matrix(middle, count), gemm_matrix(v, n), count, m, count, true);
+    for (int i = 0; i < count; i++)
+        for (int64_t j = 0; j < m; j++) {
+            left[i * (int64_t)m + j] = v[(int64_t)i * n + j];
+            right[i * (int64_t)m + j] = -w[i * (int64_t)m + j];
+            right[(count + i) * (int64_t)m + j] = -v[(int64_t)i * n + j];
+        }
+    for (int first = 0; first < m; first += STRIP)
+        gemm(a + (int64_t)first * n + first, n, gemm_transposed(left + first, m),
+             gemm_matrix(right + first, m), whole_min(STRIP, m - first), m - first, 2 * count,
+             true);
+}
+
+// Row j of the upper triangle is column j of the lower one.
+static void keep_band(float *band, const float *matrix, int n, int first, int count)
+{
+    for (int j = first; j < first + count; j++)
+        memcpy(band + (int64_t)j * (BAND + 1), matrix + (int64_t)j * n + j,
+               (size_t)whole_min(BAND + 1, n - j) * sizeof *band);
+}
+
+// Panels of BAND rows; what lies beyond the band in them becomes the reflectors V^T.
+static void to_band(float *matrix, int n, EigenRoom *room)
+{
+    int j = 0;
+    for (; j + BAND < n; j += BAND) {
+        const int first = j + BAND, m = n - first, count = whole_min(m, BAND);
+        float *v = matrix + (int64_t)j * n + first, *tau = room->panel_tau + j;
+        // By columns the panel is [m, BAND].
+        const lapack_int info = LAPACKE_sgeqrf_work(LAPACK_COL_MAJOR, m, BAND, v, n, tau,
+                                                    room->work, (lapack_int)room->n_work);
+        CHECK(info == 0, "sgeqrf: argument %d", -(int)info);
+        keep_band(room->chase.band, matrix, n, j, BAND);
+        for (int i = 0; i < count; i++) {
+            memset(v + (int64_t)i * n, 0, (size_t)i * sizeof *v);
+            v[(int64_t)i * n + i] = 1;
+        }
+        reflect_symmetric(matrix + (int64_t)first * n + first, v, tau, n, count, m, room);
+    }
+    keep_band(room->chase.band, matrix, n, j, n - j);
+}
+
+// ---- back --------------------------------------------------------------------------------------
 
 // A group of sweeps at a hop: V^T, then -(V T)^T, each [GROUP, SLAB].
 static float *slab(const EigenRoom *room, int hop)
@@ -150,7 +217,7 @@ Status eigen_largest(float *vectors, float *matrix, int n, int k, EigenRoom *roo
 {
     const int ld = tile_padded(k);
     CHECK(n >= EIGEN_LEAST && k >= 1 && k <= n, "%d of %d eigenvectors", k, n);
-    to_band(matrix, n, room, (lapack_int)room->n_work);
+    to_band(matrix, n, room);
     chase_band(&room->chase, room->diagonal, room->below);
     // In double: in single precision LAPACK's vectors are off by n epsilons.
     TRY(tridiagonal_largest(vectors, ld, room->values, room->diagonal, room->below, n, k,
