@@ -32,6 +32,11 @@ static const double LEAST_SQUARE = 1e-290; // that no pivot makes 0 / 0 of
 typedef double Vector __attribute__((vector_size(LANES * sizeof(double))));
 typedef int64_t Mask __attribute__((vector_size(LANES * sizeof(int64_t))));
 
+static float rounded(double value)
+{
+    return fabs(value) < NEGLIGIBLE ? 0 : (float)value;
+}
+
 static int64_t most(int64_t a, int64_t b)
 {
     return a > b ? a : b;
@@ -183,10 +188,8 @@ static bool find_vectors(float *vectors, const double *values, const Tridiagonal
         if (!(gammas[l] <= MOST_RESIDUAL * lengths[l]) || isinf(lengths[l]))
             return false;
     for (int64_t i = 0; i < t->n; i++)
-        for (int l = 0; l < count; l++) {
-            const double value = z[i * WIDTH + l] / lengths[l];
-            vectors[i * ld + l] = fabs(value) < NEGLIGIBLE ? 0 : (float)value;
-        }
+        for (int l = 0; l < count; l++)
+            vectors[i * ld + l] = rounded(z[i * WIDTH + l] / lengths[l]);
     return true;
 }
 
@@ -254,7 +257,7 @@ static Status find_by_lapack(float *vectors, int ld, double *values, double *dia
                     n, (int)info);
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < k; j++)
-            vectors[i * ld + j] = (float)z[j * n + i];
+            vectors[i * ld + j] = rounded(z[j * n + i]);
     return OK;
 }
 
