@@ -1,6 +1,7 @@
 #include "bench/step_table.h"
 
 #include "bench/timing.h"
+#include "model/mla.h"
 
 #include <stddef.h>
 #include <stdio.h>
@@ -102,6 +103,12 @@ static bool part_row(Row *row, const StepSetting *setting, const StepRound *roun
     };
     if (part == STEP_INPUT && shape_is_mla(shape))
         row->name = direction == STEP_FORWARD ? "q | k_r | down_kv" : "q | k_r | down_kv back";
+    const LatentDims latent = mla_latent_dims(shape, 1, setting->T);
+    if (part == STEP_ATTENTION && shape_is_mla(shape) && latent_attention_pays(&latent)) {
+        // The up-projections are done within, and their FLOP counted as those of expanded keys.
+        row->name = direction == STEP_FORWARD ? "up, attention" : "up, attention back";
+        row->flops += factor * forward_flops(shape, setting->T, STEP_UP);
+    }
     return row->seconds > 0;
 }
 

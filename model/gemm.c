@@ -23,7 +23,6 @@ enum {
     PACKED_K = 384,         // and where it is packed: once for more columns
     MOST_B = 200 << 10,     // floats of a packed block of b
     CHUNK_ROWS = 96,        // whole cache lines of a transposed a
-    EDGE = 8 * 64,          // floats of a register block
     BUFFER_BYTES = 1 << 20, // of a thread
     HUGE_PAGE = 2 << 20,
 };
@@ -31,7 +30,7 @@ enum {
 typedef struct Buffer {
     _Alignas(64) float b[MOST_B];
     float a[CHUNK_ROWS * PACKED_K];
-    float edge[EDGE];
+    float edge[CHUNK_ROWS * 64]; // columns that are no whole vectors
 } Buffer;
 
 _Static_assert(sizeof(Buffer) <= BUFFER_BYTES, "a thread's buffer");
@@ -44,6 +43,7 @@ typedef struct Plan {
     int m, n, k;
     bool add;
     const TileKernel *kernel;
+    int height;           // rows of a sliver of a
     int k_block, columns; // of b at once
     int item_rows, item_columns, n_row_items, n_items;
 } Plan;
@@ -59,7 +59,8 @@ static int packed_b_floats(void)
 // k_block alone decides the sums' order; it must depend on nothing but k.
 static void cut(Plan *x, int n_threads)
 {
-    const int width = x->kernel->columns;
+    const int width = x->kernel->columns, lanes = x->kernel->lanes;
+    x->height = x->kernel->heights[whole_divide_up(whole_min(x->n, width), lanes)];
     const int most_k = x->a.column_step == 1 ? DIRECT_K : PACKED_K;
     x->k_block = whole_round_up(whole_divide_up(x->k, whole_divide_up(x->k, most_k)), 4);
     int most = packed_b_floats() / x->k_block / width * width;
@@ -70,7 +71,7 @@ static void cut(Plan *x, int n_threads)
     int n_wanted = 1; // of rows: every one packs b anew, so as few as give all threads the same
     while (n_column_items * n_wanted % n_threads != 0)
         n_wanted++;
-    x->item_rows = whole_round_up(whole_divide_up(x->m, n_wanted), x->kernel->rows);
+    x->item_rows = whole_round_up(whole_divide_up(x->m, n_wanted), x->height);
     x->n_row_items = whole_divide_up(x->m, x->item_rows);
     x->n_items = n_column_items * x->n_row_items;
 }
@@ -165,7 +166,7 @@ HOT static void pack_sliver(float *restrict to, const float *restrict from, int6
 static void pack_a(float *to, const Plan *x, int p0, int k, int i0, int m)
 {
     enum { DEPTH = 16 }; // rows in the first cache while their slivers are written
-    const int height = x->kernel->rows;
+    const int height = x->height;
     const int64_t step = x->a.column_step;
     const float *from = x->a.data + i0 + p0 * step;
     for (int p = 0; p < k; p += DEPTH, from += DEPTH * step) {
@@ -198,13 +199,13 @@ static void edge_block(const Plan *x, TileOperands *block, float *edge, int rows
     block->add = add;
 }
 
-// One sliver of a against the packed block of b.
-static void run_sliver(const Plan *x, TileOperands *block, Buffer *buffer, int rows, int n)
+// Rows of a against columns [j, end) of the packed block of b.
+static void run_sliver(const Plan *x, TileOperands *block, Buffer *buffer, int rows, int j, int end)
 {
     const int width = x->kernel->columns;
     float *c = block->c;
-    for (int j = 0; j < n; j += width) {
-        const int used = whole_min(width, n - j);
+    for (; j < end; j += width) {
+        const int used = whole_min(width, end - j);
         block->c = c + j;
         block->b = buffer->b + (int64_t)j * block->k;
         block->ldb = whole_round_up(used, x->kernel->lanes);
@@ -213,23 +214,31 @@ static void run_sliver(const Plan *x, TileOperands *block, Buffer *buffer, int r
         else
             edge_block(x, block, buffer->edge, rows, used);
     }
+    block->c = c;
 }
 
-// Rows [i0, i0 + m) of an item, for the packed rows [p0, p0 + k) of b.
+// Rows [i0, i0 + m) of an item, for the packed rows [p0, p0 + k) of b. Where a is direct, columns
+// narrower than a sliver take all rows at once, by blocks that are higher.
 static void run_rows(const Plan *x, Buffer *buffer, int p0, int k, int i0, int m, int j0, int n)
 {
-    const int height = x->kernel->rows;
     const bool is_direct = x->a.column_step == 1;
+    const int height = x->height,
+              wide = is_direct ? n / x->kernel->columns * x->kernel->columns : n;
     TileOperands block = {.ldc = x->ldc, .k = k, .add = x->add || p0 > 0};
+    block.row_step = is_direct ? x->a.row_step : 1;
+    block.k_step = is_direct ? 1 : height;
     if (!is_direct)
         pack_a(buffer->a, x, p0, k, i0, m);
-    for (int i = 0; i < m; i += height) {
+    for (int i = 0; i < m && wide > 0; i += height) {
         block.a =
             is_direct ? x->a.data + (i0 + i) * x->a.row_step + p0 : buffer->a + (int64_t)i * k;
-        block.row_step = is_direct ? x->a.row_step : 1;
-        block.k_step = is_direct ? 1 : height;
         block.c = x->c + (int64_t)(i0 + i) * x->ldc + j0;
-        run_sliver(x, &block, buffer, whole_min(height, m - i), n);
+        run_sliver(x, &block, buffer, whole_min(height, m - i), 0, wide);
+    }
+    if (wide < n) {
+        block.a = x->a.data + i0 * x->a.row_step + p0;
+        block.c = x->c + (int64_t)i0 * x->ldc + j0;
+        run_sliver(x, &block, buffer, m, wide, n);
     }
 }
 

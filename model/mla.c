@@ -7,6 +7,22 @@
 
 #include <string.h>
 
+LatentDims mla_latent_dims(const ModelShape *s, int B, int T)
+{
+    const int width = shape_dim(s, DIM_LATENT_1), rope = 2 * s->rope_pairs;
+    return (LatentDims){
+        .B = B,
+        .T = T,
+        .H = s->n_heads,
+        .K = s->n_kv_heads,
+        .E = s->head_dim,
+        .rope = rope,
+        .key_latent = rope < s->head_dim ? width : 0,
+        .value_latent = width,
+        .value_column = s->svd == SVD_JOINT ? 0 : width,
+    };
+}
+
 int mla_projected_width(const ModelShape *s)
 {
     return shape_dim(s, DIM_Q) + shape_dim(s, DIM_K_ROPE) + shape_dim(s, DIM_LATENT);
@@ -123,14 +139,29 @@ static int up_parts(UpPart parts[2], const MlaContext *x, const LayerParams *gra
     return 2;
 }
 
+// The product that all begins with, and its way back.
+static void project(float *rows, const float *normed, const MlaContext *x)
+{
+    const int width = mla_projected_width(x->shape), D = x->shape->d_model;
+    linear_forward(rows, width, normed, D, x->weights->q, x->B * x->T, D, width, false);
+    step_times_mark(x->times, STEP_INPUT);
+}
+
+static void project_backward(float *d_normed, LayerParams *grads, const float *d_rows,
+                             const float *normed, const MlaContext *x)
+{
+    const int width = mla_projected_width(x->shape), D = x->shape->d_model, N = x->B * x->T;
+    linear_backward_input(d_normed, D, d_rows, width, x->weights->q, N, D, width, false);
+    linear_backward_weight(grads->q, d_rows, width, normed, D, N, D, width, x->add_gradients);
+    step_times_mark(x->times, STEP_INPUT);
+}
+
 void mla_forward(float *qkv, float *latent, const float *normed, const MlaContext *x)
 {
     const ModelShape *s = x->shape;
     Columns col = find_columns(s);
     int N = x->B * x->T, R = shape_dim(s, DIM_LATENT);
-    linear_forward(x->projected, col.projected, normed, s->d_model, x->weights->q, N, s->d_model,
-                   col.projected, false);
-    step_times_mark(x->times, STEP_INPUT);
+    project(x->projected, normed, x);
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < N; n++)
         copy(latent + (int64_t)n * R, x->projected + (int64_t)n * col.projected + col.latent, R);
@@ -153,7 +184,7 @@ void mla_backward(float *d_normed, LayerParams *grads, const float *d_qkv, const
 {
     const ModelShape *s = x->shape;
     Columns col = find_columns(s);
-    int N = x->B * x->T, R = shape_dim(s, DIM_LATENT), D = s->d_model;
+    int N = x->B * x->T, R = shape_dim(s, DIM_LATENT);
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < N; n++)
         scatter_token(x->projected + (int64_t)n * col.projected,
@@ -172,9 +203,44 @@ void mla_backward(float *d_normed, LayerParams *grads, const float *d_qkv, const
                                parts[i].width, parts[i].rows, x->add_gradients);
     }
     step_times_mark(x->times, STEP_UP);
-    linear_backward_input(d_normed, D, x->projected, col.projected, x->weights->q, N, D,
-                          col.projected, false);
-    linear_backward_weight(grads->q, x->projected, col.projected, normed, D, N, D, col.projected,
-                           x->add_gradients);
-    step_times_mark(x->times, STEP_INPUT);
+    project_backward(d_normed, grads, x->projected, normed, x);
+}
+
+// RoPE in place on rotated dims of a projected row.
+static void rotate_token(float *row, const LatentColumns *col, const MlaContext *x, int t,
+                         float direction)
+{
+    const ModelShape *s = x->shape;
+    const int P = s->rope_pairs, G = s->n_heads / s->n_kv_heads;
+    const float *cos_row = x->cos_table + (int64_t)t * (s->head_dim / 2);
+    const float *sin_row = x->sin_table + (int64_t)t * (s->head_dim / 2);
+    for (int head = 0; head < s->n_heads + s->n_kv_heads; head++) {
+        const int j = head < s->n_heads ? head / G : head - s->n_heads;
+        float *dims =
+            row + (head < s->n_heads ? col->q_rope + head * 2 * P : col->k_rope + j * 2 * P);
+        rope_rotate(dims, dims, cos_row, sin_row, x->pairs + j * P, P, direction);
+    }
+}
+
+static void rotate_rows(float *rows, const MlaContext *x, float direction)
+{
+    const LatentDims dims = mla_latent_dims(x->shape, x->B, x->T);
+    const LatentColumns col = latent_columns(&dims);
+#pragma omp parallel for schedule(static)
+    for (int n = 0; n < x->B * x->T; n++)
+        rotate_token(rows + (int64_t)n * col.row, &col, x, n % x->T, direction);
+    step_times_mark(x->times, STEP_ROPE);
+}
+
+void mla_project(float *rows, const float *normed, const MlaContext *x)
+{
+    project(rows, normed, x);
+    rotate_rows(rows, x, 1.0f);
+}
+
+void mla_project_backward(float *d_normed, LayerParams *grads, float *d_rows, const float *normed,
+                          const MlaContext *x)
+{
+    rotate_rows(d_rows, x, -1.0f);
+    project_backward(d_normed, grads, d_rows, normed, x);
 }

@@ -5,10 +5,13 @@
 //     [k_c | v]     = c W_up^T        joint: one product; split: one for each half of c
 //     q_h = (RoPE(q_r,h), q_c,h)   k_j = (RoPE(k_r,j), k_c,j)   v_j
 //
-// so that the attention proper is that of model/attention.h with the same row layout as MHA's.
+// so that the attention proper is that of model/attention.h with the same row layout as MHA's. For
+// attention in the latent space (model/attention_latent.h) the first product is all there is before
+// it: mla_project() and its way back.
 #ifndef MHA2MLA_MODEL_MLA_H
 #define MHA2MLA_MODEL_MLA_H
 
+#include "model/attention_latent.h"
 #include "model/params.h"
 #include "model/step_times.h"
 
@@ -26,6 +29,9 @@ typedef struct MlaContext {
     StepTimes *times;   // borrowed, or NULL
 } MlaContext;
 
+// Attention in the latent space on B sequences of T tokens.
+LatentDims mla_latent_dims(const ModelShape *shape, int B, int T);
+
 int mla_projected_width(const ModelShape *shape); // Q + K 2P + R
 int mla_expanded_width(const ModelShape *shape);  // K (E - 2P) + K E
 
@@ -40,5 +46,16 @@ void mla_backward(float *d_normed, // [N, D]
                   const float *latent, // [N, R] saved
                   const float *normed, // [N, D]
                   const MlaContext *context);
+
+// [q_r of all heads | q_c | k_r | c], rotated: the rows of attention_latent_forward().
+void mla_project(float *rows,         // [N, mla_projected_width()]
+                 const float *normed, // [N, D]
+                 const MlaContext *context);
+
+void mla_project_backward(float *d_normed, // [N, D]
+                          LayerParams *grads,
+                          float *d_rows,       // [N, mla_projected_width()]; turned back in place
+                          const float *normed, // [N, D]
+                          const MlaContext *context);
 
 #endif

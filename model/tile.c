@@ -11,27 +11,28 @@ typedef float Vector8 __attribute__((vector_size(32), aligned(4), may_alias));
 typedef float Vector4 __attribute__((vector_size(16), aligned(4), may_alias));
 
 #define ALWAYS_INLINE  __attribute__((always_inline)) static inline
-#define UNROLLED(loop) _Pragma("GCC unroll 8") loop
+#define UNROLLED(loop) _Pragma("GCC unroll 32") loop
 
 #define FMA_X86(sum, x, y)     __asm__("vfmadd231ps %1, %2, %0" : "+v"(sum) : "v"(x), "v"(y))
 #define SPREAD_X86(to, from)   __asm__("vbroadcastss %1, %0" : "=v"(to) : "m"(from))
 #define FMA_PLAIN(sum, x, y)   ((sum) += (x) * (y))
 #define SPREAD_PLAIN(to, from) ((to) = (Vector4){from, from, from, from})
 
-// NAME_sums: a block whose size is a constant. NAME_strip: any rows, the vectors a constant.
-// NAME_block: the block of TileKernel.
-#define DEFINE_TILE(NAME, TARGET, VECTOR, ROWS, VECTORS, FMA, SPREAD)                              \
+// NAME_sums: a block whose size is a constant. NAME_strip: any rows, the vectors a constant, the
+// blocks `height` high. NAME_strips: HEIGHT_n is the height where there are n vectors. NAME_block:
+// the block of TileKernel.
+#define DEFINE_TILE(NAME, TARGET, VECTOR, HEIGHT_1, HEIGHT_2, HEIGHT_3, HEIGHT_4, FMA, SPREAD)     \
     enum { NAME##_LANES = sizeof(VECTOR) / sizeof(float) };                                        \
-    TARGET ALWAYS_INLINE void NAME##_sums(const TileOperands *x, int i, int j, const int rows,     \
+    TARGET ALWAYS_INLINE void NAME##_sums(const TileOperands *x, int i, const int rows,            \
                                           const int vectors)                                       \
     {                                                                                              \
-        const float *b = x->b + j, *a[(ROWS + 2) / 3];                                             \
+        const float *b = x->b, *a[(HEIGHT_1 + 2) / 3];                                             \
         const int64_t row_step = x->row_step, k_step = x->k_step, ldb = x->ldb;                    \
         UNROLLED(for (int r = 0; r < rows; r += 3)) a[r / 3] = x->a + (i + r) * row_step;          \
-        VECTOR sum[ROWS][VECTORS];                                                                 \
+        VECTOR sum[HEIGHT_1][4];                                                                   \
         UNROLLED(for (int r = 0; r < rows; r++))                                                   \
         {                                                                                          \
-            const float *c = x->c + (int64_t)(i + r) * x->ldc + j;                                 \
+            const float *c = x->c + (int64_t)(i + r) * x->ldc;                                     \
             UNROLLED(for (int v = 0; v < vectors; v++))                                            \
             {                                                                                      \
                 sum[r][v] = (VECTOR){0};                                                           \
@@ -40,7 +41,7 @@ typedef float Vector4 __attribute__((vector_size(16), aligned(4), may_alias));
         }                                                                                          \
         _Pragma("GCC unroll 4") for (int p = 0; p < x->k; p++)                                     \
         {                                                                                          \
-            VECTOR right[VECTORS];                                                                 \
+            VECTOR right[4];                                                                       \
             UNROLLED(for (int v = 0; v < vectors; v++))                                            \
             right[v] = *(const VECTOR *)(b + v * NAME##_LANES);                                    \
             UNROLLED(for (int r = 0; r < rows; r++))                                               \
@@ -54,7 +55,7 @@ typedef float Vector4 __attribute__((vector_size(16), aligned(4), may_alias));
         }                                                                                          \
         UNROLLED(for (int r = 0; r < rows; r++))                                                   \
         {                                                                                          \
-            float *c = x->c + (int64_t)(i + r) * x->ldc + j;                                       \
+            float *c = x->c + (int64_t)(i + r) * x->ldc;                                           \
             UNROLLED(for (int v = 0; v < vectors; v++))                                            \
             {                                                                                      \
                 VECTOR *to = (VECTOR *)(c + v * NAME##_LANES);                                     \
@@ -64,28 +65,33 @@ typedef float Vector4 __attribute__((vector_size(16), aligned(4), may_alias));
             }                                                                                      \
         }                                                                                          \
     }                                                                                              \
-    TARGET ALWAYS_INLINE void NAME##_strip(const TileOperands *x, int rows, int j,                 \
-                                           const int vectors)                                      \
+    TARGET ALWAYS_INLINE void NAME##_strip(const TileOperands *x, int rows, const int vectors,     \
+                                           const int height)                                       \
     {                                                                                              \
         int i = 0;                                                                                 \
-        if (rows == ROWS) {                                                                        \
-            NAME##_sums(x, 0, j, ROWS, vectors);                                                   \
-            return;                                                                                \
-        }                                                                                          \
+        for (; i + height <= rows; i += height)                                                    \
+            NAME##_sums(x, i, height, vectors);                                                    \
+        if (height > 6) /* a sliver of model/gemm */                                               \
+            for (; i + 6 <= rows; i += 6)                                                          \
+                NAME##_sums(x, i, 6, vectors);                                                     \
+        if (height > 4)                                                                            \
+            for (; i + 4 <= rows; i += 4)                                                          \
+                NAME##_sums(x, i, 4, vectors);                                                     \
         for (; i + 2 <= rows; i += 2)                                                              \
-            NAME##_sums(x, i, j, 2, vectors);                                                      \
+            NAME##_sums(x, i, 2, vectors);                                                         \
         for (; i < rows; i++)                                                                      \
-            NAME##_sums(x, i, j, 1, vectors);                                                      \
+            NAME##_sums(x, i, 1, vectors);                                                         \
     }                                                                                              \
     TARGET ALWAYS_INLINE void NAME##_strips(const TileOperands *x, int rows, int columns)          \
     {                                                                                              \
-        int j = 0;                                                                                 \
-        for (; j + VECTORS * NAME##_LANES <= columns; j += VECTORS * NAME##_LANES)                 \
-            NAME##_strip(x, rows, j, VECTORS);                                                     \
-        for (; j + 2 * NAME##_LANES <= columns; j += 2 * NAME##_LANES)                             \
-            NAME##_strip(x, rows, j, 2);                                                           \
-        for (; j < columns; j += NAME##_LANES)                                                     \
-            NAME##_strip(x, rows, j, 1);                                                           \
+        if (columns == NAME##_LANES)                                                               \
+            NAME##_strip(x, rows, 1, HEIGHT_1);                                                    \
+        else if (columns == 2 * NAME##_LANES)                                                      \
+            NAME##_strip(x, rows, 2, HEIGHT_2);                                                    \
+        else if (HEIGHT_3 > 0 && columns == 3 * NAME##_LANES)                                      \
+            NAME##_strip(x, rows, 3, HEIGHT_3);                                                    \
+        else if (HEIGHT_4 > 0)                                                                     \
+            NAME##_strip(x, rows, 4, HEIGHT_4);                                                    \
     }                                                                                              \
     TARGET static void NAME##_block(const TileOperands *operands, int rows, int columns)           \
     {                                                                                              \
@@ -100,16 +106,16 @@ typedef float Vector4 __attribute__((vector_size(16), aligned(4), may_alias));
     }
 
 #if defined(__x86_64__)
-DEFINE_TILE(avx512, __attribute__((target("avx512f"))), Vector16, 6, 4, FMA_X86, SPREAD_X86)
-DEFINE_TILE(avx2, __attribute__((target("avx2,fma"))), Vector8, 6, 2, FMA_X86, SPREAD_X86)
+DEFINE_TILE(avx512, __attribute__((target("avx512f"))), Vector16, 16, 12, 8, 6, FMA_X86, SPREAD_X86)
+DEFINE_TILE(avx2, __attribute__((target("avx2,fma"))), Vector8, 12, 6, 0, 0, FMA_X86, SPREAD_X86)
 #endif
-DEFINE_TILE(plain, , Vector4, 3, 2, FMA_PLAIN, SPREAD_PLAIN)
+DEFINE_TILE(plain, , Vector4, 6, 3, 0, 0, FMA_PLAIN, SPREAD_PLAIN)
 
 static const TileKernel kernels[N_TILE_TARGETS] = {
-    [TILE_PLAIN] = {"plain", 4, 3, 8, plain_block},
+    [TILE_PLAIN] = {"plain", 4, 8, {0, 6, 3}, plain_block},
 #if defined(__x86_64__)
-    [TILE_AVX2] = {"AVX2", 8, 6, 16, avx2_block},
-    [TILE_AVX512] = {"AVX-512", 16, 6, 64, avx512_block},
+    [TILE_AVX2] = {"AVX2", 8, 16, {0, 12, 6}, avx2_block},
+    [TILE_AVX512] = {"AVX-512", 16, 64, {0, 16, 12, 8, 6}, avx512_block},
 #endif
 };
 
@@ -143,13 +149,9 @@ static void multiply(const TileKernel *kernel, const TileOperands *operands, int
     const int padded = tile_padded(n);
     TileOperands x = *operands;
     for (int j = 0; j < padded; j += kernel->columns) {
-        const int columns = padded - j < kernel->columns ? padded - j : kernel->columns;
         x.b = operands->b + j;
-        for (int i = 0; i < m; i += kernel->rows) {
-            x.a = operands->a + i * x.row_step;
-            x.c = operands->c + (int64_t)i * x.ldc + j;
-            kernel->block(&x, m - i < kernel->rows ? m - i : kernel->rows, columns);
-        }
+        x.c = operands->c + j;
+        kernel->block(&x, m, whole_min(kernel->columns, padded - j));
     }
 }
 

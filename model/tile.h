@@ -13,7 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { TILE_WIDTH = 32 }; // floats; n is rounded up to a multiple of it, so b and c have that room
+enum { TILE_WIDTH = 16 }; // floats; n is rounded up to a multiple of it, so b and c have that room
 
 static inline int tile_padded(int n)
 {
@@ -46,9 +46,10 @@ typedef enum TileTarget { TILE_PLAIN, TILE_AVX2, TILE_AVX512, N_TILE_TARGETS } T
 // What products are made of on one kind of machine.
 typedef struct TileKernel {
     const char *name;
-    int lanes;         // floats of a vector
-    int rows, columns; // of the block that keeps the registers full
-    // One block: at most `rows` rows, at most `columns` columns in whole vectors.
+    int lanes;      // floats of a vector
+    int columns;    // the most of a block
+    int heights[5]; // rows that keep the registers full, by the vectors of a block's columns
+    // One block: any rows, at most `columns` columns in whole vectors.
     void (*block)(const TileOperands *x, int rows, int columns);
 } TileKernel;
 

@@ -14,13 +14,23 @@
 
 #include <string.h>
 
-static void place_attention(LayerSaved *saved, Arena *arena, const ModelShape *s, int64_t N)
+// Floats of a token in qkv.
+static int64_t qkv_width(const Workspace *ws)
 {
-    int Q = shape_dim(s, DIM_Q), KV = shape_dim(s, DIM_KV);
+    return ws->is_latent ? latent_columns(&ws->latent).row : attention_row(&ws->attention);
+}
+
+static void place_attention(LayerSaved *saved, const Workspace *ws, Arena *arena,
+                            const ModelShape *s)
+{
+    int64_t N = (int64_t)ws->B * ws->T;
     saved->attn_inv_rms = arena_floats(arena, N);
-    saved->latent = arena_floats(arena, N * shape_dim(s, DIM_LATENT));
-    saved->qkv = arena_floats(arena, N * (Q + 2 * KV));
-    saved->attn_out = arena_floats(arena, N * Q);
+    saved->latent = arena_floats(arena, ws->is_latent ? 0 : N * shape_dim(s, DIM_LATENT));
+    saved->qkv = arena_floats(arena, N * qkv_width(ws));
+    if (ws->is_latent)
+        saved->values = arena_floats(arena, N * s->n_heads * ws->latent.value_latent);
+    else
+        saved->attn_out = arena_floats(arena, N * shape_dim(s, DIM_Q));
     saved->lse = arena_floats(arena, N * s->n_heads);
 }
 
@@ -34,14 +44,16 @@ static void place_ffn(LayerSaved *saved, Arena *arena, const ModelShape *s, int6
 static void place_attention_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
 {
     int64_t N = (int64_t)ws->B * ws->T;
-    bool is_mla = shape_is_mla(s), is_training = ws->keep != KEEP_NOTHING;
-    ws->projected = arena_floats(arena, is_mla ? N * mla_projected_width(s) : 0);
-    ws->expanded = arena_floats(arena, is_mla ? N * mla_expanded_width(s) : 0);
-    ws->attention_scratch =
-        arena_floats(arena, attention_scratch_floats(&ws->attention, n_threads, is_training));
+    bool expands = shape_is_mla(s) && !ws->is_latent, is_training = ws->keep != KEEP_NOTHING;
+    ws->projected = arena_floats(arena, expands ? N * mla_projected_width(s) : 0);
+    ws->expanded = arena_floats(arena, expands ? N * mla_expanded_width(s) : 0);
+    ws->attn_out = arena_floats(arena, ws->is_latent ? N * shape_dim(s, DIM_Q) : 0);
+    ws->attention_scratch = arena_floats(
+        arena, ws->is_latent ? attention_latent_scratch_floats(&ws->latent, n_threads, is_training)
+                             : attention_scratch_floats(&ws->attention, n_threads, is_training));
     if (!is_training)
         return;
-    ws->d_qkv = arena_floats(arena, N * attention_row(&ws->attention));
+    ws->d_qkv = arena_floats(arena, N * qkv_width(ws));
     ws->d_attn_out = arena_floats(arena, N * shape_dim(s, DIM_Q));
 }
 
@@ -96,6 +108,10 @@ void transformer_place(Workspace *ws, Arena *activations, Arena *scratch, const 
         .keep = keep,
         .attention = {B, T, s->n_heads, s->n_kv_heads, s->head_dim},
     };
+    if (shape_is_mla(s)) {
+        ws->latent = mla_latent_dims(s, B, T);
+        ws->is_latent = latent_attention_pays(&ws->latent);
+    }
     ws->cos_table = arena_floats(activations, (int64_t)T * (s->head_dim / 2));
     ws->sin_table = arena_floats(activations, (int64_t)T * (s->head_dim / 2));
     ws->hidden = arena_floats(activations, N * s->d_model);
@@ -106,13 +122,15 @@ void transformer_place(Workspace *ws, Arena *activations, Arena *scratch, const 
         if (l == 0 || keep != KEEP_NOTHING)
             saved.x_in = arena_floats(activations, N * s->d_model);
         if (l == 0 || keep == KEEP_ALL)
-            place_attention(&saved, activations, s, N);
+            place_attention(&saved, ws, activations, s);
         if (l == 0 || keep == KEEP_ALL || keep == KEEP_BUT_ATTENTION)
             place_ffn(&saved, activations, s, N);
         if (ws->layers != NULL)
             ws->layers[l] = saved;
     }
     place_scratch(ws, scratch, s, n_threads);
+    for (int l = 0; l < s->n_layers && ws->is_latent && ws->layers != NULL; l++)
+        ws->layers[l].attn_out = ws->attn_out;
 }
 
 void transformer_start(Workspace *ws, const Model *model)
@@ -125,6 +143,7 @@ void transformer_set_batch(Workspace *ws, int B)
     CHECK(B >= 1 && B <= ws->placed_B, "batch of %d, placed for %d", B, ws->placed_B);
     ws->B = B;
     ws->attention.B = B;
+    ws->latent.B = B;
 }
 
 static MlaContext mla_context(const Workspace *ws, const Model *model, int layer)
@@ -154,6 +173,18 @@ static void clear(float *values, int64_t count)
     memset(values, 0, (size_t)count * sizeof(float));
 }
 
+static LatentArrays latent_arrays(const LayerSaved *saved, const LayerParams *weights)
+{
+    return (LatentArrays){
+        .qkv = saved->qkv,
+        .up_k = weights->up_k,
+        .up_v = weights->up_v,
+        .out = saved->attn_out,
+        .values = saved->values,
+        .lse = saved->lse,
+    };
+}
+
 // attention(norm(x_in))
 static void attention_forward_from_input(Workspace *ws, const Model *model, int layer,
                                          RopeScores *scores)
@@ -165,6 +196,14 @@ static void attention_forward_from_input(Workspace *ws, const Model *model, int 
     rmsnorm_forward(ws->normed, saved->attn_inv_rms, saved->x_in, w->attn_norm, N, D,
                     (float)s->rms_eps);
     step_times_mark(ws->times, STEP_NORM);
+    if (ws->is_latent) {
+        MlaContext context = mla_context(ws, model, layer);
+        mla_project(saved->qkv, ws->normed, &context);
+        const LatentArrays arrays = latent_arrays(saved, w);
+        attention_latent_forward(&arrays, ws->attention_scratch, &ws->latent);
+        step_times_mark(ws->times, STEP_ATTENTION);
+        return;
+    }
     if (shape_is_mla(s)) {
         MlaContext context = mla_context(ws, model, layer);
         mla_forward(saved->qkv, saved->latent, ws->normed, &context);
@@ -197,6 +236,38 @@ static void attention_block_forward(Workspace *ws, const Model *model, int layer
     step_times_mark(ws->times, STEP_OUTPUT);
 }
 
+static void attention_latent_backward_layer(Workspace *ws, const LayerSaved *saved,
+                                            const LayerParams *weights, LayerParams *grads)
+{
+    LatentArrays arrays = latent_arrays(saved, weights);
+    arrays.d_out = ws->d_attn_out;
+    arrays.d_qkv = ws->d_qkv;
+    arrays.d_up_k = grads->up_k;
+    arrays.d_up_v = grads->up_v;
+    arrays.add_gradients = !ws->fresh_gradients;
+    attention_latent_backward(&arrays, ws->attention_scratch, &ws->latent);
+}
+
+// From d_qkv to d_normed.
+static void project_backward(Workspace *ws, const Model *model, int layer, LayerParams *grads)
+{
+    const ModelShape *s = &model->shape;
+    const LayerSaved *saved = &ws->layers[layer];
+    const MlaContext context = mla_context(ws, model, layer);
+    if (ws->is_latent) {
+        mla_project_backward(ws->d_normed, grads, ws->d_qkv, ws->normed, &context);
+    } else if (shape_is_mla(s)) {
+        mla_backward(ws->d_normed, grads, ws->d_qkv, saved->latent, ws->normed, &context);
+    } else {
+        mha_rotate(ws->d_qkv, ws->cos_table, ws->sin_table, model_pairs(model, layer, 0), s, ws->B,
+                   ws->T, -1.0f);
+        step_times_mark(ws->times, STEP_ROPE);
+        mha_project_backward(ws->d_normed, grads, ws->d_qkv, ws->normed, context.weights, s,
+                             ws->B * ws->T, !ws->fresh_gradients);
+        step_times_mark(ws->times, STEP_INPUT);
+    }
+}
+
 // dx: gradient of x_mid on entry, of x_in on return.
 static void attention_block_backward(Workspace *ws, const Model *model, int layer, Params *grads)
 {
@@ -207,23 +278,18 @@ static void attention_block_backward(Workspace *ws, const Model *model, int laye
     int N = ws->B * ws->T, D = s->d_model, Q = shape_dim(s, DIM_Q);
     const bool adds = !ws->fresh_gradients;
     linear_backward_input(ws->d_attn_out, Q, ws->dx, D, w->o, N, Q, D, false);
+    step_times_mark(ws->times, STEP_OUTPUT);
+    if (ws->is_latent)
+        attention_latent_backward_layer(ws, saved, w, dw);
+    else
+        attention_backward(ws->d_qkv, ws->d_attn_out, saved->attn_out, saved->lse, saved->qkv,
+                           ws->attention_scratch, &ws->attention);
+    step_times_mark(ws->times, STEP_ATTENTION);
     linear_backward_weight(dw->o, ws->dx, D, saved->attn_out, Q, N, Q, D, adds);
     step_times_mark(ws->times, STEP_OUTPUT);
-    attention_backward(ws->d_qkv, ws->d_attn_out, saved->attn_out, saved->lse, saved->qkv,
-                       ws->attention_scratch, &ws->attention);
-    step_times_mark(ws->times, STEP_ATTENTION);
     rmsnorm_apply(ws->normed, saved->attn_inv_rms, saved->x_in, w->attn_norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
-    if (shape_is_mla(s)) {
-        MlaContext context = mla_context(ws, model, layer);
-        mla_backward(ws->d_normed, dw, ws->d_qkv, saved->latent, ws->normed, &context);
-    } else {
-        mha_rotate(ws->d_qkv, ws->cos_table, ws->sin_table, model_pairs(model, layer, 0), s, ws->B,
-                   ws->T, -1.0f);
-        step_times_mark(ws->times, STEP_ROPE);
-        mha_project_backward(ws->d_normed, dw, ws->d_qkv, ws->normed, w, s, N, adds);
-        step_times_mark(ws->times, STEP_INPUT);
-    }
+    project_backward(ws, model, layer, dw);
     if (!adds)
         clear(dw->attn_norm, D);
     rmsnorm_backward(ws->dx, dw->attn_norm, ws->d_normed, saved->attn_inv_rms, saved->x_in,

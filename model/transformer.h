@@ -16,6 +16,7 @@
 
 #include "base/arena.h"
 #include "model/attention.h"
+#include "model/attention_latent.h"
 #include "model/model.h"
 #include "model/rope_select.h"
 #include "model/step_times.h"
@@ -33,9 +34,10 @@ typedef enum Keep {
 typedef struct LayerSaved {
     float *x_in;         // [N, D] input of the layer
     float *attn_inv_rms; // [N] of x_in
-    float *latent;       // [N, R], MLA
-    float *qkv;          // [N, Q + 2 KV] after RoPE
-    float *attn_out;     // [N, Q]
+    float *latent;       // [N, R], MLA that expands keys and values
+    float *qkv;          // [N, qkv_width()] after RoPE
+    float *attn_out;     // [N, Q]; shared by all layers with attention in the latent space
+    float *values;       // [N, H W] there: what the heads took of the latent's W columns
     float *lse;          // [N, H] of the softmax
     float *x_mid;        // [N, D] after attention
     float *ffn_inv_rms;  // [N] of x_mid
@@ -52,7 +54,9 @@ typedef struct Workspace {
     int B, T;     // of the next calls
     int placed_B; // the most there is room for
     Keep keep;
-    AttentionDims attention;
+    bool is_latent;          // attention in the latent space (model/attention_latent.h)
+    AttentionDims attention; // of keys and values expanded, elsewhere
+    LatentDims latent;
     LayerSaved *layers;       // [L]
     float *hidden;            // [N, D] output of the last layer
     float *inv_rms;           // [N] of hidden
@@ -61,10 +65,11 @@ typedef struct Workspace {
     float *dx;                // [N, D] gradient of the residual stream, training
     float *normed, *d_normed; // [N, D]
     // Scratch of attention, of feed-forward and of the head, in one place.
-    float *projected;         // [N, Q + K 2P + R], MLA
-    float *expanded;          // [N, K (E - 2P) + K E], MLA
+    float *projected;         // [N, Q + K 2P + R], MLA that expands
+    float *expanded;          // [N, K (E - 2P) + K E], likewise
     float *attention_scratch; // per thread
-    float *d_qkv;             // [N, Q + 2 KV], training
+    float *attn_out;          // [N, Q], attention in the latent space
+    float *d_qkv;             // [N, qkv_width()], training
     float *d_attn_out;        // [N, Q], training
     float *act, *d_act;       // [N, F]; d_act: training
     float *d_gate_up;         // [N, 2F], training

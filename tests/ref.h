@@ -15,6 +15,7 @@
 #define MHA2MLA_TESTS_REF_H
 
 #include "model/attention.h"
+#include "model/attention_latent.h"
 #include "model/mla.h"
 #include "model/params.h"
 
@@ -81,6 +82,11 @@ void ref_attention_forward(float *out, float *lse, const float *qkv, float *scra
                            const AttentionDims *dims);
 void ref_attention_backward(float *d_qkv, const float *d_out, const float *out, const float *lse,
                             const float *qkv, float *scratch, const AttentionDims *dims);
+
+// `values` is not computed. ref_latent_expand(): the rows of ordinary attention, [N, (H + 2 K) E].
+float *ref_latent_expand(const LatentArrays *arrays, const LatentDims *dims);
+void ref_attention_latent_forward(const LatentArrays *arrays, const LatentDims *dims);
+void ref_attention_latent_backward(const LatentArrays *arrays, const LatentDims *dims);
 
 // Original attention: weights q, k and v are read one by one, not as one matrix.
 void exact_mha_project(double *qkv,         // [N, Q + 2 KV]

@@ -18,7 +18,8 @@ typedef struct Case {
 // Around a register block, an item and a block of k, packed or not.
 static const Case cases[] = {{1, 1, 1},      {5, 15, 3},    {6, 16, 8},     {7, 17, 9},
                              {13, 64, 40},   {97, 65, 384}, {100, 63, 385}, {12, 129, 768},
-                             {3, 130, 1537}, {61, 700, 33}, {193, 40, 769}};
+                             {3, 130, 1537}, {61, 700, 33}, {193, 40, 769}, {110, 100, 20},
+                             {61, 48, 400}};
 
 enum { N_CASES = sizeof cases / sizeof *cases };
 

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_M = 40, MOST_N = 96, MOST_K = 100, SPARE = 5 };
+enum { MOST_M = 40, MOST_N = 112, MOST_K = 100, SPARE = 5 };
 
 typedef struct Case {
     int m, n, k;
@@ -45,8 +45,8 @@ static void check_case(const TileKernel *kernel, const Case *x)
 
 static void check_target(TileTarget target)
 {
-    static const int ms[] = {1, 2, 3, 5, 6, 11, 12, 13, 24, MOST_M};
-    static const int ns[] = {1, 31, 32, 33, 64, MOST_N}, ks[] = {1, 2, 64, MOST_K};
+    static const int ms[] = {1, 2, 3, 5, 6, 7, 8, 11, 12, 17, 30, MOST_M};
+    static const int ns[] = {1, 16, 17, 32, 33, 48, 64, 65, MOST_N}, ks[] = {1, 2, 64, MOST_K};
     const TileKernel *kernel = tile_kernel(target);
     if (kernel == NULL)
         skip();

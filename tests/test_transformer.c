@@ -245,23 +245,27 @@ static void test_stories260k_logits(void **state)
 
 // ---- What must not change anything ----
 
+// The three ways of attention: MLA expands keys and values unless its latent is narrow.
+typedef enum Form { ORIGINAL, MLA, NARROW_MLA, N_FORMS } Form;
+
 // Large enough that OpenBLAS uses its threads and attention more than one tile.
-static Model make_model(bool is_mla, bool tied_head)
+static Model make_model(Form form, bool tied_head)
 {
+    const int head_dim = form == NARROW_MLA ? 32 : 16;
     ModelShape shape = {.n_layers = 2,
                         .d_model = 96,
                         .n_heads = 6,
                         .n_kv_heads = 2,
-                        .head_dim = 16,
+                        .head_dim = head_dim,
                         .d_ffn = 200,
                         .vocab_size = 301,
                         .max_positions = 512,
-                        .rope_pairs = 8,
+                        .rope_pairs = head_dim / 2,
                         .tied_head = tied_head,
                         .rope_theta = 1e4,
                         .rms_eps = 1e-5};
-    if (is_mla)
-        assert_ok(shape_convert(&shape, &shape, 3, 10, SVD_JOINT));
+    if (form != ORIGINAL)
+        assert_ok(shape_convert(&shape, &shape, 3, form == MLA ? 10 : 2, SVD_JOINT));
     Model model;
     assert_ok(model_create(&model, &shape));
     model_init_random(&model, 0.08, 1);
@@ -282,8 +286,8 @@ static void test_threads_change_nothing_in_forward_and_rounding_in_gradients(voi
     int32_t tokens[B * LONG_T + 1];
     fill_tokens(tokens, B * LONG_T + 1, 301);
     int threads = omp_get_max_threads();
-    for (int is_mla = 0; is_mla < 2; is_mla++) {
-        Model model = make_model(is_mla == 1, true);
+    for (Form form = ORIGINAL; form < N_FORMS; form++) {
+        Model model = make_model(form, true);
         Run one = start_run(&model, B, LONG_T, KEEP_ALL),
             two = start_run(&model, B, LONG_T, KEEP_ALL);
         omp_set_num_threads(1);
@@ -310,8 +314,8 @@ static void test_two_micro_batches_add_up_to_one_batch(void **state)
     (void)state;
     int32_t tokens[B * LONG_T + 1];
     fill_tokens(tokens, B * LONG_T + 1, 301);
-    for (int is_mla = 0; is_mla < 2; is_mla++) {
-        Model model = make_model(is_mla == 1, false);
+    for (Form form = ORIGINAL; form < N_FORMS; form++) {
+        Model model = make_model(form, false);
         Run whole = start_run(&model, 2, LONG_T, KEEP_ALL),
             half = start_run(&model, 1, LONG_T, KEEP_ALL);
         double loss = add_gradients(&whole, tokens, tokens + 1, 0.01f);
@@ -326,13 +330,68 @@ static void test_two_micro_batches_add_up_to_one_batch(void **state)
     }
 }
 
+// Rows of `narrow` columns -> the first of `wide` columns.
+static void pad(float *to, int wide, const float *from, int narrow, int rows)
+{
+    for (int i = 0; i < rows; i++)
+        memcpy(to + i * wide, from + i * narrow, (size_t)narrow * sizeof(float));
+}
+
+// The narrow model with zeros added to its latent: the same function, too wide for the latent
+// space.
+static Model widen(const Model *narrow)
+{
+    ModelShape shape = narrow->shape;
+    shape.d_kv = 14;
+    Model wide;
+    assert_ok(model_create(&wide, &shape));
+    memcpy(wide.rope_pairs, narrow->rope_pairs,
+           (size_t)(shape.n_layers * shape.n_kv_heads * shape.rope_pairs) * sizeof(int32_t));
+    for (int i = 0; i < params_n_tensors(&shape); i++) {
+        const ParamInfo to = params_info(&shape, i), from = params_info(&narrow->shape, i);
+        pad(wide.params.flat + to.offset, to.cols, narrow->params.flat + from.offset, from.cols,
+            from.rows);
+    }
+    return wide;
+}
+
+static void test_attention_in_the_latent_space_is_the_same_function(void **state)
+{
+    (void)state;
+    int32_t tokens[B * LONG_T + 1];
+    fill_tokens(tokens, B * LONG_T + 1, 301);
+    Model narrow = make_model(NARROW_MLA, true), wide = widen(&narrow);
+    Run latent = start_run(&narrow, B, LONG_T, KEEP_ALL),
+        expanded = start_run(&wide, B, LONG_T, KEEP_ALL);
+    assert_true(latent.ws.is_latent && !expanded.ws.is_latent);
+    const double loss = add_gradients(&latent, tokens, tokens + 1, 0.01f);
+    ref_assert_error("loss", fabs(add_gradients(&expanded, tokens, tokens + 1, 0.01f) / loss - 1.0),
+                     1e-7); // seen 1e-10
+    for (int i = 0; i < params_n_tensors(&narrow.shape); i++) {
+        const ParamInfo got = params_info(&narrow.shape, i), with = params_info(&wide.shape, i);
+        const int64_t count = (int64_t)got.rows * got.cols;
+        float *expected = ref_nans(count);
+        for (int row = 0; row < got.rows; row++)
+            memcpy(expected + (int64_t)row * got.cols,
+                   expanded.grads.params.flat + with.offset + (int64_t)row * with.cols,
+                   (size_t)got.cols * sizeof(float));
+        testing_assert_close(got.name, latent.grads.params.flat + got.offset, expected, count,
+                             1e-5); // seen 1.4e-6
+        free(expected);
+    }
+    release_run(&latent);
+    release_run(&expanded);
+    model_release(&narrow);
+    model_release(&wide);
+}
+
 static void test_fresh_gradients_are_written_over_whatever_was_there(void **state)
 {
     (void)state;
     int32_t tokens[LONG_T + 1];
     fill_tokens(tokens, LONG_T + 1, 301);
-    for (int kind = 0; kind < 4; kind++) {
-        Model model = make_model((kind & 1) != 0, (kind & 2) != 0);
+    for (int kind = 0; kind < 2 * N_FORMS; kind++) {
+        Model model = make_model((Form)(kind / 2), kind % 2 == 1);
         Run added = start_run(&model, 1, LONG_T, KEEP_ALL),
             fresh = start_run(&model, 1, LONG_T, KEEP_ALL);
         add_gradients(&added, tokens, tokens + 1, 0.01f);
@@ -355,7 +414,7 @@ static void test_tied_gradient_is_the_sum_of_head_and_embedding(void **state)
     (void)state;
     int32_t tokens[LONG_T + 1];
     fill_tokens(tokens, LONG_T + 1, 40); // tokens occur several times
-    Model tied = make_model(false, true), untied = make_model(false, false);
+    Model tied = make_model(ORIGINAL, true), untied = make_model(ORIGINAL, false);
     int64_t embed_floats = (int64_t)tied.shape.vocab_size * tied.shape.d_model;
     memcpy(untied.params.flat, tied.params.flat, (size_t)tied.params.count * sizeof(float));
     memcpy(untied.params.head, tied.params.embed, (size_t)embed_floats * sizeof(float));
@@ -379,7 +438,7 @@ static void test_logits_between_loss_and_backward_change_nothing(void **state)
     (void)state;
     int32_t tokens[LONG_T + 1];
     fill_tokens(tokens, LONG_T + 1, 301);
-    Model model = make_model(true, true);
+    Model model = make_model(MLA, true);
     Run plain = start_run(&model, 1, LONG_T, KEEP_ALL),
         asked = start_run(&model, 1, LONG_T, KEEP_ALL);
     add_gradients(&plain, tokens, tokens + 1, 0.01f);
@@ -401,7 +460,7 @@ static void test_workspace_without_training_gives_the_same_loss(void **state)
     (void)state;
     int32_t tokens[LONG_T + 1];
     fill_tokens(tokens, LONG_T + 1, 301);
-    Model model = make_model(true, false);
+    Model model = make_model(MLA, false);
     Run training = start_run(&model, 1, LONG_T, KEEP_ALL),
         plain = start_run(&model, 1, LONG_T, KEEP_NOTHING);
     transformer_forward(&training.ws, &model, tokens, NULL);
@@ -416,11 +475,11 @@ static void test_workspace_without_training_gives_the_same_loss(void **state)
 
 // ---- Recomputing ----
 
-static void check_recomputing(bool is_mla)
+static void check_recomputing(Form form)
 {
     int32_t tokens[LONG_T + 1];
     fill_tokens(tokens, LONG_T + 1, 401);
-    Model model = make_model(is_mla, true);
+    Model model = make_model(form, true);
     static const Keep keeps[] = {KEEP_ALL, KEEP_BUT_ATTENTION, KEEP_INPUTS};
     Run runs[3];
     double losses[3];
@@ -442,8 +501,8 @@ static void check_recomputing(bool is_mla)
 static void test_recomputing_gives_the_same_bits_in_less_memory(void **state)
 {
     (void)state;
-    check_recomputing(false);
-    check_recomputing(true);
+    for (Form form = ORIGINAL; form < N_FORMS; form++)
+        check_recomputing(form);
 }
 
 int main(void)
@@ -455,6 +514,7 @@ int main(void)
         cmocka_unit_test(test_stories260k_logits),
         cmocka_unit_test(test_threads_change_nothing_in_forward_and_rounding_in_gradients),
         cmocka_unit_test(test_two_micro_batches_add_up_to_one_batch),
+        cmocka_unit_test(test_attention_in_the_latent_space_is_the_same_function),
         cmocka_unit_test(test_fresh_gradients_are_written_over_whatever_was_there),
         cmocka_unit_test(test_tied_gradient_is_the_sum_of_head_and_embedding),
         cmocka_unit_test(test_logits_between_loss_and_backward_change_nothing),
