@@ -11,7 +11,6 @@
 #include "model/gemm.h"
 #include "model/tile.h"
 
-#include <omp.h>
 #include <string.h>
 
 enum {
