@@ -12,8 +12,8 @@
 // number of layers (with few of them the head weighs too much). --row adds the figures as one line
 // to a file, in the columns of bench_all.sh.
 // One rank with one thread is timed by the CPU time it got, so that what else the machine runs is
-// left out, unless --clock says otherwise; more are timed by the wall clock. The peak has the
-// 48 MiB of the sgemm's matrices in it.
+// left out, unless --clock says otherwise; more are timed by the wall clock. The peak is the
+// step's: the sgemm's matrices lie where logits do.
 #include "bench/step_run.h"
 #include "model/gemm.h"
 #include "train/blas.h"

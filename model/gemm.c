@@ -29,7 +29,7 @@ enum {
 
 typedef struct Buffer {
     _Alignas(64) float b[MOST_B];
-    float a[CHUNK_ROWS * PACKED_K];
+    float a[CHUNK_ROWS * (PACKED_K + 8)];
     float edge[CHUNK_ROWS * 64]; // columns that are no whole vectors
 } Buffer;
 
@@ -43,7 +43,7 @@ typedef struct Plan {
     int m, n, k;
     bool add;
     const TileKernel *kernel;
-    int height;           // rows of a sliver of a
+    int width, height;    // of the blocks: columns of a sliver of b, rows of a sliver of a
     int k_block, columns; // of b at once
     int item_rows, item_columns, n_row_items, n_items;
 } Plan;
@@ -59,8 +59,12 @@ static int packed_b_floats(void)
 // k_block alone decides the sums' order; it must depend on nothing but k.
 static void cut(Plan *x, int n_threads)
 {
-    const int width = x->kernel->columns, lanes = x->kernel->lanes;
-    x->height = x->kernel->heights[whole_divide_up(whole_min(x->n, width), lanes)];
+    const int lanes = x->kernel->lanes;
+    x->width = whole_min(whole_round_up(x->n, lanes), x->kernel->columns);
+    if (x->a.column_step != 1 && x->n > x->kernel->columns && x->kernel->heights[3] > 0)
+        x->width = 3 * lanes; // 8 rows are packed faster than 6
+    x->height = x->kernel->heights[x->width / lanes];
+    const int width = x->width;
     const int most_k = x->a.column_step == 1 ? DIRECT_K : PACKED_K;
     x->k_block = whole_round_up(whole_divide_up(x->k, whole_divide_up(x->k, most_k)), 4);
     int most = packed_b_floats() / x->k_block / width * width;
@@ -120,15 +124,25 @@ HOT static void pack_columns(float *restrict to, const float *restrict from, int
             to[(int64_t)p * width + i] = i < n ? from[i * step + p] : 0;
 }
 
-// Rows -> a sliver.
-HOT static void pack_rows(float *restrict to, const float *restrict from, int64_t step, int k,
-                          int n, int width)
+enum { AHEAD = 8 }; // rows of what is packed, too far apart for the machine to guess the next one
+
+// Rows -> slivers of `width` that are to_step apart, a row after the other as they lie in memory;
+// zeros beyond n, as far as `padded`.
+HOT static void pack_rows(float *restrict to, int64_t to_step, const float *restrict from,
+                          int64_t step, int k, int n, int padded, int width)
 {
-    for (int p = 0; p < k; p++, to += width, from += step) {
-        for (int i = 0; i < n; i++)
-            to[i] = from[i];
-        for (int i = n; i < width; i++)
-            to[i] = 0;
+    for (int p = 0; p < k; p++, from += step) {
+        float *row = to + (int64_t)p * width;
+        int j = 0;
+        for (int i = 0; i < n; i += 16)
+            __builtin_prefetch(from + AHEAD * step + i);
+        for (; j + width <= n; j += width, row += to_step)
+            memcpy(row, from + j, (size_t)width * sizeof(float));
+        if (j == n)
+            continue;
+        row -= (int64_t)p * (width - (padded - j)); // the last sliver is narrower
+        memcpy(row, from + j, (size_t)(n - j) * sizeof(float));
+        memset(row + n - j, 0, (size_t)(padded - n) * sizeof(float));
     }
 }
 
@@ -136,47 +150,49 @@ HOT static void pack_rows(float *restrict to, const float *restrict from, int64_
 // is only as wide as whole vectors need.
 static void pack_b(float *to, const Plan *x, int p0, int k, int j0, int n)
 {
-    const int width = x->kernel->columns;
-    for (int j = 0; j < n; j += width) {
-        const float *from = x->b.data + p0 * x->b.row_step + (j0 + j) * x->b.column_step;
-        const int used = whole_min(width, n - j), padded = whole_round_up(used, x->kernel->lanes);
-        if (x->b.column_step == 1)
-            pack_rows(to, from, x->b.row_step, k, used, padded);
-        else
-            pack_columns(to, from, x->b.column_step, k, used, padded);
-        to += (int64_t)padded * k;
+    const int width = x->width, padded = whole_round_up(n, x->kernel->lanes);
+    const float *from = x->b.data + p0 * x->b.row_step + j0 * x->b.column_step;
+    if (x->b.column_step == 1) {
+        pack_rows(to, (int64_t)width * k, from, x->b.row_step, k, n, padded, width);
+        return;
     }
+    for (int j = 0; j < n; j += width)
+        pack_columns(to + (int64_t)j * k, from + j * x->b.column_step, x->b.column_step, k,
+                     whole_min(width, n - j), whole_min(width, padded - j));
 }
 
-// Rows of a transposed a -> k columns of a sliver of `height` rows, zeros beyond m.
-HOT static void pack_sliver(float *restrict to, const float *restrict from, int64_t step, int k,
-                            int m, int height)
+// m floats of a row of a transposed a -> one row of each sliver.
+__attribute__((always_inline)) static inline void pack_row(float *restrict to, int64_t step,
+                                                           const float *restrict from, int m,
+                                                           const int height)
 {
-    for (int p = 0; p < k; p++, to += height, from += step) {
-        if (m == 6) // a constant makes two moves
-            memcpy(to, from, 6 * sizeof(float));
-        else
-            memcpy(to, from, (size_t)m * sizeof(float));
-        for (int i = m; i < height; i++)
-            to[i] = 0;
-    }
+    int i = 0;
+    for (; i + height <= m; i += height, to += step)
+        memcpy(to, from + i, (size_t)height * sizeof(float));
+    for (int r = 0; i + r < m; r++)
+        to[r] = from[i + r];
 }
 
-// Rows [i0, i0 + m) of a transposed a, as slivers of the kernel's height.
-static void pack_a(float *to, const Plan *x, int p0, int k, int i0, int m)
+// Floats from one sliver of k rows to the next: not the same lines of the first cache.
+static int64_t sliver_step(const Plan *x, int k)
 {
-    enum { DEPTH = 16 }; // rows in the first cache while their slivers are written
-    const int height = x->height;
-    const int64_t step = x->a.column_step;
+    return (int64_t)k * x->height + 16;
+}
+
+// Rows [p0, p0 + k) of a transposed a and m of their columns, from i0, as slivers.
+HOT static void pack_a(float *restrict to, const Plan *x, int p0, int k, int i0, int m)
+{
+    const int64_t step = x->a.column_step, to_step = sliver_step(x, k);
     const float *from = x->a.data + i0 + p0 * step;
-    for (int p = 0; p < k; p += DEPTH, from += DEPTH * step) {
-        const int depth = whole_min(DEPTH, k - p);
-        for (int q = 0; q < depth; q++) // too far apart for the machine to guess what comes next
-            for (int i = 0; i < m; i += 16)
-                __builtin_prefetch(from + (DEPTH + q) * step + i);
-        for (int i = 0; i < m; i += height)
-            pack_sliver(to + (int64_t)i * k + p * height, from + i, step, depth,
-                        whole_min(height, m - i), height);
+    for (int p = 0; p < k; p++, from += step, to += x->height) {
+        for (int i = 0; i < m; i += 16)
+            __builtin_prefetch(from + AHEAD * step + i);
+        if (x->height == 8) // a constant makes one move
+            pack_row(to, to_step, from, m, 8);
+        else if (x->height == 6)
+            pack_row(to, to_step, from, m, 6);
+        else
+            pack_row(to, to_step, from, m, x->height);
     }
 }
 
@@ -186,13 +202,13 @@ static void edge_block(const Plan *x, TileOperands *block, float *edge, int rows
     float *c = block->c;
     const bool add = block->add;
     block->c = edge;
-    block->ldc = x->kernel->columns;
+    block->ldc = x->width;
     block->add = false;
     x->kernel->block(block, rows, whole_round_up(columns, x->kernel->lanes));
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < columns; j++) {
             float *to = &c[(int64_t)i * x->ldc + j];
-            *to = (add ? *to : 0) + edge[i * x->kernel->columns + j];
+            *to = (add ? *to : 0) + edge[i * x->width + j];
         }
     block->c = c;
     block->ldc = x->ldc;
@@ -202,7 +218,7 @@ static void edge_block(const Plan *x, TileOperands *block, float *edge, int rows
 // Rows of a against columns [j, end) of the packed block of b.
 static void run_sliver(const Plan *x, TileOperands *block, Buffer *buffer, int rows, int j, int end)
 {
-    const int width = x->kernel->columns;
+    const int width = x->width;
     float *c = block->c;
     for (; j < end; j += width) {
         const int used = whole_min(width, end - j);
@@ -222,16 +238,15 @@ static void run_sliver(const Plan *x, TileOperands *block, Buffer *buffer, int r
 static void run_rows(const Plan *x, Buffer *buffer, int p0, int k, int i0, int m, int j0, int n)
 {
     const bool is_direct = x->a.column_step == 1;
-    const int height = x->height,
-              wide = is_direct ? n / x->kernel->columns * x->kernel->columns : n;
+    const int height = x->height, wide = is_direct ? n / x->width * x->width : n;
     TileOperands block = {.ldc = x->ldc, .k = k, .add = x->add || p0 > 0};
     block.row_step = is_direct ? x->a.row_step : 1;
     block.k_step = is_direct ? 1 : height;
     if (!is_direct)
         pack_a(buffer->a, x, p0, k, i0, m);
     for (int i = 0; i < m && wide > 0; i += height) {
-        block.a =
-            is_direct ? x->a.data + (i0 + i) * x->a.row_step + p0 : buffer->a + (int64_t)i * k;
+        block.a = is_direct ? x->a.data + (i0 + i) * x->a.row_step + p0
+                            : buffer->a + i / height * sliver_step(x, k);
         block.c = x->c + (int64_t)(i0 + i) * x->ldc + j0;
         run_sliver(x, &block, buffer, whole_min(height, m - i), 0, wide);
     }

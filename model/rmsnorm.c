@@ -1,13 +1,14 @@
-// Rows are independent but for dw, which sums over them: there each thread owns a range of columns,
-// so that the sum's order does not depend on the number of threads.
+// Rows are independent but for dw, which sums over them: by blocks of rows while they are in cache,
+// then over the blocks, so that the sum's order does not depend on the number of threads.
 #include "model/rmsnorm.h"
 
 #include "base/simd.h"
+#include "base/whole.h"
 
 #include <math.h>
 #include <stdint.h>
 
-enum { COLUMN_BLOCK = 64 };
+enum { ROW_BLOCK = 32 };
 
 HOT static float inverse_rms(const float *restrict x, int D, float eps)
 {
@@ -45,7 +46,8 @@ void rmsnorm_apply(float *restrict y, const float *restrict inv_rms, const float
         scale_row(y + (int64_t)n * D, x + (int64_t)n * D, w, inv_rms[n], D);
 }
 
-HOT static void backward_row(float *restrict dx, const float *restrict dy, const float *restrict x,
+// One token's dx, and its term of dw instead of dy.
+HOT static void backward_row(float *restrict dx, float *restrict dy, const float *restrict x,
                              const float *restrict w, float inv_rms, int D)
 {
     float dot = 0;
@@ -54,38 +56,31 @@ HOT static void backward_row(float *restrict dx, const float *restrict dy, const
         dot += dy[d] * w[d] * x[d];
     float pull = dot * inv_rms * inv_rms * inv_rms / (float)D;
 #pragma omp simd
-    for (int d = 0; d < D; d++)
+    for (int d = 0; d < D; d++) {
         dx[d] += dy[d] * w[d] * inv_rms - x[d] * pull;
-}
-
-HOT static void backward_columns(float *restrict dw, const float *restrict dy,
-                                 const float *restrict x, const float *restrict inv_rms, int N,
-                                 int D, int columns)
-{
-    float sums[COLUMN_BLOCK] = {0};
-    for (int n = 0; n < N; n++) {
-        const float *dy_row = dy + (int64_t)n * D, *x_row = x + (int64_t)n * D;
-#pragma omp simd
-        for (int d = 0; d < columns; d++)
-            sums[d] += dy_row[d] * (x_row[d] * inv_rms[n]);
+        dy[d] *= x[d] * inv_rms;
     }
-    for (int d = 0; d < columns; d++)
-        dw[d] += sums[d];
 }
 
-void rmsnorm_backward(float *restrict dx, float *restrict dw, const float *restrict dy,
+HOT static void add_row(float *restrict to, const float *restrict from, int D)
+{
+#pragma omp simd
+    for (int d = 0; d < D; d++)
+        to[d] += from[d];
+}
+
+void rmsnorm_backward(float *restrict dx, float *restrict dw, float *restrict dy,
                       const float *restrict inv_rms, const float *restrict x,
                       const float *restrict w, int N, int D)
 {
-#pragma omp parallel
-    {
-#pragma omp for schedule(static) nowait
-        for (int n = 0; n < N; n++)
-            backward_row(dx + (int64_t)n * D, dy + (int64_t)n * D, x + (int64_t)n * D, w,
-                         inv_rms[n], D);
-#pragma omp for schedule(static)
-        for (int d = 0; d < D; d += COLUMN_BLOCK)
-            backward_columns(dw + d, dy + d, x + d, inv_rms, N, D,
-                             D - d < COLUMN_BLOCK ? D - d : COLUMN_BLOCK);
-    }
+#pragma omp parallel for schedule(static)
+    for (int first = 0; first < N; first += ROW_BLOCK)
+        for (int n = first; n < whole_min(first + ROW_BLOCK, N); n++) {
+            const int64_t at = (int64_t)n * D;
+            backward_row(dx + at, dy + at, x + at, w, inv_rms[n], D);
+            if (n > first)
+                add_row(dy + (int64_t)first * D, dy + at, D);
+        }
+    for (int first = 0; first < N; first += ROW_BLOCK)
+        add_row(dw, dy + (int64_t)first * D, D);
 }

@@ -16,10 +16,10 @@ void rmsnorm_apply(float *restrict y,             // [N, D]
                    int N, int D);
 
 // The norm sits beside a residual connection, so its input's gradient is added to what the
-// residual brought: dx += (not =). dw +=.
+// residual brought: dx += (not =). dw +=. dy is left with what dw was summed from.
 void rmsnorm_backward(float *restrict dx,            // [N, D]
                       float *restrict dw,            // [D]
-                      const float *restrict dy,      // [N, D]
+                      float *restrict dy,            // [N, D] overwritten
                       const float *restrict inv_rms, // [N] saved
                       const float *restrict x,       // [N, D]
                       const float *restrict w,       // [D]

@@ -6,11 +6,10 @@ void swiglu_forward(float *restrict act,           // [N, F]
                     const float *restrict gate_up, // [N, 2F]: gate, then up
                     int N, int F);
 
-// act is computed again beside the gradient: the caller needs it for the next weight's gradient.
-void swiglu_backward(float *restrict d_gate_up,     // [N, 2F]
-                     float *restrict act,           // [N, F]
-                     const float *restrict d_act,   // [N, F]
-                     const float *restrict gate_up, // [N, 2F]
+// In place, where nobody reads the values again: half the memory that is passed over, and none for
+// the gradients. act is computed again: the caller needs it for the next weight's gradient.
+void swiglu_backward(float *restrict gate_up, // [N, 2F]: gate and up; on return their gradients
+                     float *restrict act,     // [N, F]: gradient of act; on return act
                      int N, int F);
 
 #endif

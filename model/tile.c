@@ -71,7 +71,10 @@ typedef float Vector4 __attribute__((vector_size(16), aligned(4), may_alias));
         int i = 0;                                                                                 \
         for (; i + height <= rows; i += height)                                                    \
             NAME##_sums(x, i, height, vectors);                                                    \
-        if (height > 6) /* a sliver of model/gemm */                                               \
+        if (height > 8) /* of 8 and 6: slivers of model/gemm */                                    \
+            for (; i + 8 <= rows; i += 8)                                                          \
+                NAME##_sums(x, i, 8, vectors);                                                     \
+        if (height > 6)                                                                            \
             for (; i + 6 <= rows; i += 6)                                                          \
                 NAME##_sums(x, i, 6, vectors);                                                     \
         if (height > 4)                                                                            \

@@ -14,31 +14,73 @@
 
 #include <string.h>
 
+// Where what a layer leaves for backward goes: over gradients as far as those are lent, then in the
+// arena.
+typedef struct Room {
+    Overlay *overlay;
+    Arena *arena;
+    int layer;
+} Room;
+
+static float *room_floats(const Room *room, int64_t count)
+{
+    float *values;
+    return overlay_take(&values, room->overlay, room->layer, count)
+               ? values
+               : arena_floats(room->arena, count);
+}
+
 // Floats of a token in qkv.
 static int64_t qkv_width(const Workspace *ws)
 {
     return ws->is_latent ? latent_columns(&ws->latent).row : attention_row(&ws->attention);
 }
 
-static void place_attention(LayerSaved *saved, const Workspace *ws, Arena *arena,
+static void place_attention(LayerSaved *saved, const Room *room, const Workspace *ws,
                             const ModelShape *s)
 {
     int64_t N = (int64_t)ws->B * ws->T;
-    saved->attn_inv_rms = arena_floats(arena, N);
-    saved->latent = arena_floats(arena, ws->is_latent ? 0 : N * shape_dim(s, DIM_LATENT));
-    saved->qkv = arena_floats(arena, N * qkv_width(ws));
+    saved->attn_inv_rms = room_floats(room, N);
+    saved->latent = room_floats(room, ws->is_latent ? 0 : N * shape_dim(s, DIM_LATENT));
+    saved->qkv = room_floats(room, N * qkv_width(ws));
     if (ws->is_latent)
-        saved->values = arena_floats(arena, N * s->n_heads * ws->latent.value_latent);
-    else
-        saved->attn_out = arena_floats(arena, N * shape_dim(s, DIM_Q));
-    saved->lse = arena_floats(arena, N * s->n_heads);
+        saved->values = room_floats(room, N * s->n_heads * ws->latent.value_latent);
+    saved->attn_out = ws->is_latent ? ws->attn_out : room_floats(room, N * shape_dim(s, DIM_Q));
+    saved->lse = room_floats(room, N * s->n_heads);
 }
 
-static void place_ffn(LayerSaved *saved, Arena *arena, const ModelShape *s, int64_t N)
+static void place_ffn(LayerSaved *saved, const Room *room, const ModelShape *s, int64_t N)
 {
-    saved->x_mid = arena_floats(arena, N * s->d_model);
-    saved->ffn_inv_rms = arena_floats(arena, N);
-    saved->gate_up = arena_floats(arena, N * 2 * s->d_ffn);
+    saved->x_mid = room_floats(room, N * s->d_model);
+    saved->ffn_inv_rms = room_floats(room, N);
+    saved->gate_up = room_floats(room, N * 2 * s->d_ffn);
+}
+
+// What each layer has for itself or, with is_own false, what they share.
+static void place_layer(LayerSaved *saved, const Room *room, const Workspace *ws,
+                        const ModelShape *s, bool is_own)
+{
+    const int64_t N = (int64_t)ws->B * ws->T;
+    const Keep keep = ws->keep;
+    if ((keep != KEEP_NOTHING) == is_own)
+        saved->x_in = room_floats(room, N * s->d_model);
+    if ((keep == KEEP_ALL) == is_own)
+        place_attention(saved, room, ws, s);
+    if ((keep == KEEP_ALL || keep == KEEP_BUT_ATTENTION) == is_own)
+        place_ffn(saved, room, s, N);
+}
+
+// From the last layer down, as gradients are lent. After the scratch, where some of it may lie.
+static void place_layers(Workspace *ws, Arena *arena, const ModelShape *s)
+{
+    Overlay nothing = {0};
+    LayerSaved saved = {0};
+    place_layer(&saved, &(Room){&nothing, arena, 0}, ws, s, false);
+    for (int l = s->n_layers - 1; l >= 0; l--) {
+        place_layer(&saved, &(Room){&ws->overlay, arena, l}, ws, s, true);
+        if (ws->layers != NULL)
+            ws->layers[l] = saved;
+    }
 }
 
 static void place_attention_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
@@ -62,43 +104,55 @@ static void place_ffn_scratch(Workspace *ws, Arena *arena, const ModelShape *s, 
     int64_t N = (int64_t)ws->B * ws->T;
     (void)n_threads;
     ws->act = arena_floats(arena, N * s->d_ffn);
-    if (ws->keep == KEEP_NOTHING)
-        return;
-    ws->d_act = arena_floats(arena, N * s->d_ffn);
-    ws->d_gate_up = arena_floats(arena, N * 2 * s->d_ffn);
 }
 
-static void place_head_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
+static void place_head_scratch(Workspace *ws, Arena *arena, const ModelShape *s)
 {
     int64_t N = (int64_t)ws->B * ws->T, block = head_block(s->vocab_size);
-    (void)n_threads;
     ws->logits = arena_floats(arena, (N < block ? N : block) * s->vocab_size);
+}
+
+// What goes into the head and its gradient, over gradients: then nothing of the layers' scratch is
+// in use while the head is at work.
+static bool take_head_input(Workspace *ws, const ModelShape *s)
+{
+    const int64_t count = (int64_t)ws->B * ws->T * s->d_model;
+    return overlay_take(&ws->head_in, &ws->overlay, s->n_layers, count) &&
+           overlay_take(&ws->d_head_in, &ws->overlay, s->n_layers, count);
 }
 
 // Attention, feed-forward and head are never at work together: theirs begins at the same place.
 static void place_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
 {
-    static void (*const parts[])(Workspace *, Arena *, const ModelShape *, int) = {
-        place_attention_scratch, place_ffn_scratch, place_head_scratch};
+    static void (*const parts[])(Workspace *, Arena *, const ModelShape *,
+                                 int) = {place_attention_scratch, place_ffn_scratch};
     int64_t N = (int64_t)ws->B * ws->T;
-    ws->normed = arena_floats(arena, N * s->d_model);
-    if (ws->keep != KEEP_NOTHING) {
-        ws->dx = arena_floats(arena, N * s->d_model);
-        ws->d_normed = arena_floats(arena, N * s->d_model);
+    const bool is_training = ws->keep != KEEP_NOTHING;
+    const bool is_apart = take_head_input(ws, s);
+    if (!is_apart) {
+        ws->head_in = arena_floats(arena, N * s->d_model);
+        ws->d_head_in = is_training ? arena_floats(arena, N * s->d_model) : NULL;
     }
+    const int64_t head_first = arena->used_bytes;
+    place_head_scratch(ws, arena, s);
+    int64_t end = arena->used_bytes;
+    arena_rewind(arena, head_first);
+    ws->normed = is_apart ? arena_floats(arena, N * s->d_model) : ws->head_in;
+    ws->d_normed = is_apart ? arena_floats(arena, N * s->d_model) : ws->d_head_in;
+    ws->dx = is_training ? arena_floats(arena, N * s->d_model) : NULL;
     const int64_t first = arena->used_bytes;
-    int64_t end = first;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         arena_rewind(arena, first);
         parts[i](ws, arena, s, n_threads);
         end = arena->used_bytes > end ? arena->used_bytes : end;
     }
-    arena_rewind(arena, first);
-    arena_place(arena, end - first, 1);
+    arena_rewind(arena, head_first);
+    arena_place(arena, end - head_first, 1);
 }
 
-void transformer_place(Workspace *ws, Arena *activations, Arena *scratch, const ModelShape *s,
-                       int B, int T, int n_threads, Keep keep)
+void transformer_place_over(Workspace *ws, const Overlay *overlay, Arena *activations,
+                            Arena *scratch, const ModelShape *s, int B, int T, int n_threads,
+                            Keep keep)
 {
     int64_t N = (int64_t)B * T;
     *ws = (Workspace){
@@ -106,6 +160,7 @@ void transformer_place(Workspace *ws, Arena *activations, Arena *scratch, const 
         .T = T,
         .placed_B = B,
         .keep = keep,
+        .overlay = *overlay,
         .attention = {B, T, s->n_heads, s->n_kv_heads, s->head_dim},
     };
     if (shape_is_mla(s)) {
@@ -114,23 +169,19 @@ void transformer_place(Workspace *ws, Arena *activations, Arena *scratch, const 
     }
     ws->cos_table = arena_floats(activations, (int64_t)T * (s->head_dim / 2));
     ws->sin_table = arena_floats(activations, (int64_t)T * (s->head_dim / 2));
-    ws->hidden = arena_floats(activations, N * s->d_model);
-    ws->inv_rms = arena_floats(activations, N);
-    ws->layers = arena_place(activations, s->n_layers, sizeof *ws->layers);
-    LayerSaved saved = {0};
-    for (int l = 0; l < s->n_layers; l++) {
-        if (l == 0 || keep != KEEP_NOTHING)
-            saved.x_in = arena_floats(activations, N * s->d_model);
-        if (l == 0 || keep == KEEP_ALL)
-            place_attention(&saved, ws, activations, s);
-        if (l == 0 || keep == KEEP_ALL || keep == KEEP_BUT_ATTENTION)
-            place_ffn(&saved, activations, s, N);
-        if (ws->layers != NULL)
-            ws->layers[l] = saved;
-    }
     place_scratch(ws, scratch, s, n_threads);
-    for (int l = 0; l < s->n_layers && ws->is_latent && ws->layers != NULL; l++)
-        ws->layers[l].attn_out = ws->attn_out;
+    const Room room = {&ws->overlay, activations, s->n_layers};
+    ws->hidden = room_floats(&room, N * s->d_model);
+    ws->inv_rms = room_floats(&room, N);
+    ws->layers = arena_place(activations, s->n_layers, sizeof *ws->layers);
+    place_layers(ws, activations, s);
+}
+
+void transformer_place(Workspace *ws, Arena *activations, Arena *scratch, const ModelShape *s,
+                       int B, int T, int n_threads, Keep keep)
+{
+    const Overlay nothing = {0};
+    transformer_place_over(ws, &nothing, activations, scratch, s, B, T, n_threads, keep);
 }
 
 void transformer_start(Workspace *ws, const Model *model)
@@ -326,7 +377,7 @@ static void ffn_block_forward(Workspace *ws, const Model *model, int layer, floa
     step_times_mark(ws->times, STEP_FFN);
 }
 
-// dx: gradient of x_out on entry, of x_mid on return.
+// dx: gradient of x_out on entry, of x_mid on return. Uses up gate_up.
 static void ffn_block_backward(Workspace *ws, const Model *model, int layer, Params *grads)
 {
     const ModelShape *s = &model->shape;
@@ -335,16 +386,16 @@ static void ffn_block_backward(Workspace *ws, const Model *model, int layer, Par
     LayerParams *dw = &grads->layers[layer];
     int N = ws->B * ws->T, D = s->d_model, F = s->d_ffn;
     const bool adds = !ws->fresh_gradients;
-    linear_backward_input(ws->d_act, F, ws->dx, D, w->down, N, F, D, false);
+    linear_backward_input(ws->act, F, ws->dx, D, w->down, N, F, D, false);
     step_times_mark(ws->times, STEP_FFN);
-    swiglu_backward(ws->d_gate_up, ws->act, ws->d_act, saved->gate_up, N, F);
+    swiglu_backward(saved->gate_up, ws->act, N, F);
     step_times_mark(ws->times, STEP_SWIGLU);
     linear_backward_weight(dw->down, ws->dx, D, ws->act, F, N, F, D, adds);
     step_times_mark(ws->times, STEP_FFN);
     rmsnorm_apply(ws->normed, saved->ffn_inv_rms, saved->x_mid, w->ffn_norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
-    linear_backward_input(ws->d_normed, D, ws->d_gate_up, 2 * F, w->gate, N, D, 2 * F, false);
-    linear_backward_weight(dw->gate, ws->d_gate_up, 2 * F, ws->normed, D, N, D, 2 * F, adds);
+    linear_backward_input(ws->d_normed, D, saved->gate_up, 2 * F, w->gate, N, D, 2 * F, false);
+    linear_backward_weight(dw->gate, saved->gate_up, 2 * F, ws->normed, D, N, D, 2 * F, adds);
     step_times_mark(ws->times, STEP_FFN);
     if (!adds)
         clear(dw->ffn_norm, D);
@@ -385,15 +436,17 @@ double transformer_loss(Workspace *ws, const Model *model, const int32_t *target
     int N = ws->B * ws->T, D = s->d_model;
     step_times_start(ws->times, STEP_FORWARD);
     at_layer(&ws->needs, s->n_layers);
-    rmsnorm_forward(ws->normed, ws->inv_rms, ws->hidden, model->params.norm, N, D,
+    rmsnorm_forward(ws->head_in, ws->inv_rms, ws->hidden, model->params.norm, N, D,
                     (float)s->rms_eps);
     step_times_mark(ws->times, STEP_NORM);
     bool wants_gradient = grads != NULL;
     CHECK(!wants_gradient || ws->keep != KEEP_NOTHING,
           "gradients in a workspace without room for them");
+    CHECK(!wants_gradient || ws->fresh_gradients || !overlay_is_used(&ws->overlay),
+          "gradients added to, where activations lie");
     double sum = head_loss(
-        wants_gradient ? ws->d_normed : NULL, wants_gradient ? grads->head : NULL, ws->logits,
-        ws->normed, model->params.head, targets, N, D, s->vocab_size, scale, !ws->fresh_gradients);
+        wants_gradient ? ws->d_head_in : NULL, wants_gradient ? grads->head : NULL, ws->logits,
+        ws->head_in, model->params.head, targets, N, D, s->vocab_size, scale, !ws->fresh_gradients);
     step_times_mark(ws->times, STEP_HEAD);
     return sum;
 }
@@ -422,8 +475,8 @@ void transformer_backward(Workspace *ws, const Model *model, const int32_t *inpu
     clear(ws->dx, (int64_t)N * D);
     if (ws->fresh_gradients)
         clear(grads->norm, D);
-    rmsnorm_backward(ws->dx, grads->norm, ws->d_normed, ws->inv_rms, ws->hidden, model->params.norm,
-                     N, D);
+    rmsnorm_backward(ws->dx, grads->norm, ws->d_head_in, ws->inv_rms, ws->hidden,
+                     model->params.norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
     at_layer(&ws->done, s->n_layers);
     for (int l = s->n_layers - 1; l >= 0; l--) {

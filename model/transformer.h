@@ -18,6 +18,7 @@
 #include "model/attention.h"
 #include "model/attention_latent.h"
 #include "model/model.h"
+#include "model/overlay.h"
 #include "model/rope_select.h"
 #include "model/step_times.h"
 
@@ -41,7 +42,7 @@ typedef struct LayerSaved {
     float *lse;          // [N, H] of the softmax
     float *x_mid;        // [N, D] after attention
     float *ffn_inv_rms;  // [N] of x_mid
-    float *gate_up;      // [N, 2F]
+    float *gate_up;      // [N, 2F]; backward leaves its gradient there
 } LayerSaved;
 
 // What is called at a layer: -1 is what comes before the layers, L what comes after them.
@@ -54,25 +55,27 @@ typedef struct Workspace {
     int B, T;     // of the next calls
     int placed_B; // the most there is room for
     Keep keep;
+    Overlay overlay;         // what of the following lies over gradients
     bool is_latent;          // attention in the latent space (model/attention_latent.h)
     AttentionDims attention; // of keys and values expanded, elsewhere
     LatentDims latent;
-    LayerSaved *layers;       // [L]
-    float *hidden;            // [N, D] output of the last layer
-    float *inv_rms;           // [N] of hidden
-    float *cos_table;         // [T, E/2]
-    float *sin_table;         // [T, E/2]
-    float *dx;                // [N, D] gradient of the residual stream, training
-    float *normed, *d_normed; // [N, D]
-    // Scratch of attention, of feed-forward and of the head, in one place.
+    LayerSaved *layers; // [L]
+    float *hidden;      // [N, D] output of the last layer
+    float *inv_rms;     // [N] of hidden
+    float *cos_table;   // [T, E/2]
+    float *sin_table;   // [T, E/2]
+    float *head_in;     // [N, D] the last norm of hidden
+    float *d_head_in;   // [N, D], from the loss to backward
+    // Scratch of the layers and of the head, in one place.
+    float *normed, *d_normed; // [N, D]; d_normed: training; head_in and d_head_in, if not apart
+    float *dx;                // [N, D] gradient of the residual stream, backward
     float *projected;         // [N, Q + K 2P + R], MLA that expands
     float *expanded;          // [N, K (E - 2P) + K E], likewise
     float *attention_scratch; // per thread
     float *attn_out;          // [N, Q], attention in the latent space
     float *d_qkv;             // [N, qkv_width()], training
     float *d_attn_out;        // [N, Q], training
-    float *act, *d_act;       // [N, F]; d_act: training
-    float *d_gate_up;         // [N, 2F], training
+    float *act;               // [N, F]; in backward its gradient, too
     float *logits;            // [min(N, head_block(V)), V]
     bool fresh_gradients; // loss and backward write gradients (=), without reading what is there
     StepTimes *times;     // borrowed; NULL: nothing is measured
@@ -84,6 +87,12 @@ typedef struct Workspace {
 // with measuring arenas it only counts. n_threads is the most OpenMP will use.
 void transformer_place(Workspace *ws, Arena *activations, Arena *scratch, const ModelShape *shape,
                        int B, int T, int n_threads, Keep keep);
+
+// The same, with as much as fits over the gradients that are lent (copied), which then hold nothing
+// from forward until backward has written them: each backward is to have fresh_gradients.
+void transformer_place_over(Workspace *ws, const Overlay *overlay, Arena *activations,
+                            Arena *scratch, const ModelShape *shape, int B, int T, int n_threads,
+                            Keep keep);
 
 // Fills the RoPE tables. Once after placing.
 void transformer_start(Workspace *ws, const Model *model);
@@ -103,7 +112,8 @@ double transformer_loss(Workspace *ws, const Model *model,
                         const int32_t *targets, // [B, T], each < V
                         float scale, Params *grads);
 
-// grads += the gradients, or = with fresh_gradients. After transformer_loss() with grads.
+// grads += the gradients, or = with fresh_gradients. Once after transformer_loss() with grads: what
+// forward left is used up.
 void transformer_backward(Workspace *ws, const Model *model,
                           const int32_t *inputs, // [B, T]
                           Params *grads);

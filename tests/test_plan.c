@@ -81,19 +81,57 @@ static void test_a_second_round_takes_a_sum_of_its_own(void **state)
                  plan_make(&two, &config, 2, 1));
 }
 
+// x_in, x_mid, attn_out; 1/rms; qkv; lse; gate_up
+static int64_t layer_bytes(int64_t N)
+{
+    return floats(N * 8) * 3 + floats(N) * 2 + floats(N * 16) + floats(N * 2) + floats(N * 24);
+}
+
 static void test_activations(void **state)
+{
+    (void)state;
+    Config config = small_config();
+    config.train.sum_groups = 1; // gradients add up while activations wait
+    Plan plan;
+    assert_ok(plan_make(&plan, &config, 1, 1));
+    const int64_t N = 10, tables = 2 * floats(5 * 2), pointers = 192; // two layers of nine
+    assert_int_equal(layer_bytes(N), 2816);
+    assert_int_equal(plan.activations,
+                     2 * layer_bytes(N) + tables + floats(N * 8) + floats(N) + pointers);
+    assert_int_equal(plan.communication, floats(2 * (4 + 2 + 1 + 8 + 1))); // alone: the sums
+}
+
+// Of the two layers' gradients, 1984 bytes each, the last one's has room for all that comes after
+// the layers, the first one's for all of the last layer's activations but gate_up.
+static void test_activations_over_gradients(void **state)
 {
     (void)state;
     Config config = small_config();
     Plan plan;
     assert_ok(plan_make(&plan, &config, 1, 1));
-    int64_t N = 10, layer = floats(N * 8) * 3 + floats(N) * 2 + floats(N * 16) + floats(N * 2) +
-                            floats(N * 24); // x_in, x_mid, attn_out; 1/rms; qkv; lse; gate_up
-    int64_t pointers = 192;                 // two layers of nine
-    assert_int_equal(layer, 2816);
-    assert_int_equal(plan.activations,
-                     2 * layer + 2 * floats(5 * 2) + floats(N * 8) + floats(N) + pointers);
-    assert_int_equal(plan.communication, floats(2 * (4 + 2 + 1 + 8 + 1))); // alone: the sums
+    const int64_t N = 10, tables = 2 * floats(5 * 2), pointers = 192;
+    assert_int_equal(plan.activations, layer_bytes(N) + floats(N * 24) + tables + pointers);
+    assert_int_equal(plan.gradients, 2 * 4672);
+}
+
+// Forward comes to the upper half of the layers before it waits for them.
+static void test_gradients_that_are_still_sent_are_lent_to_upper_layers(void **state)
+{
+    (void)state;
+    Config config = small_config();
+    config.model.init.shape.n_layers = 4;
+    config.data.seq_len = 1; // few tokens: each layer's gradients have room for a layer's
+    config.train.global_batch = 8;
+    config.train.sum_groups = 4; // two rounds on two ranks
+    Plan now, later;
+    assert_ok(plan_make(&now, &config, 2, 1));
+    config.train.overlap = true;
+    assert_ok(plan_make(&later, &config, 2, 1));
+    assert_int_equal(later.activations, now.activations + layer_bytes(2));
+    config.train.global_batch = 4;
+    config.train.sum_groups = 2; // one round: sent before the next forward
+    assert_ok(plan_make(&later, &config, 2, 1));
+    assert_int_equal(later.activations, now.activations);
 }
 
 static void test_scratch(void **state)
@@ -108,10 +146,13 @@ static void test_scratch(void **state)
         floats(attention_scratch_floats(&dims, 3, true)) + floats(N * 8) + floats(N * 16);
     int64_t stream = floats(N * 8) * 3, batches = batch * (1 + PREFETCH_BATCHES);
     assert_int_equal(plan.scratch, attention + stream + batches);
-    config.model.init.shape.vocab_size = 100000; // logits and attention share their room
+    config.model.init.shape.vocab_size = 100000; // logits share the room of all that
     assert_ok(plan_make(&plan, &config, 1, 3));
-    assert_true(floats(N * 100000) > attention);
-    assert_int_equal(plan.scratch, floats(N * 100000) + stream + batches);
+    assert_true(floats(N * 100000) > attention + stream);
+    assert_int_equal(plan.scratch, floats(N * 100000) + batches);
+    config.train.sum_groups = 1; // nothing over gradients: the head's input and its gradient
+    assert_ok(plan_make(&plan, &config, 1, 3));
+    assert_int_equal(plan.scratch, floats(N * 100000) + 2 * floats(N * 8) + batches);
 }
 
 static Config converted_config(void)
@@ -126,6 +167,8 @@ static void test_recomputing_takes_fewer_activations(void **state)
 {
     (void)state;
     Config config = small_config();
+    config.model.init.shape.n_layers = 8; // more than gradients have room for
+    config.data.seq_len = 16;
     Plan all, attention, layer;
     assert_ok(plan_make(&all, &config, 2, 1));
     config.train.recompute = RECOMPUTE_ATTENTION;
@@ -343,6 +386,8 @@ int main(void)
         cmocka_unit_test(test_parameters_gradients_moments),
         cmocka_unit_test(test_a_second_round_takes_a_sum_of_its_own),
         cmocka_unit_test(test_activations),
+        cmocka_unit_test(test_activations_over_gradients),
+        cmocka_unit_test(test_gradients_that_are_still_sent_are_lent_to_upper_layers),
         cmocka_unit_test(test_scratch),
         cmocka_unit_test(test_recomputing_takes_fewer_activations),
         cmocka_unit_test(test_conversion),

@@ -50,7 +50,10 @@ static void run_both(Data *d)
     swiglu_forward(d->act, d->gate_up, d->N, d->F);
     ref_swiglu_backward(d->expected_d_gate_up, d->expected_act_again, d->d_act, d->gate_up, d->N,
                         d->F);
-    swiglu_backward(d->d_gate_up, d->act_again, d->d_act, d->gate_up, d->N, d->F);
+    const size_t narrow_bytes = (size_t)d->N * (size_t)d->F * sizeof(float);
+    memcpy(d->d_gate_up, d->gate_up, 2 * narrow_bytes);
+    memcpy(d->act_again, d->d_act, narrow_bytes);
+    swiglu_backward(d->d_gate_up, d->act_again, d->N, d->F); // in place
 }
 
 static void compare(int N, int F, double scale)

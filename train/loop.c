@@ -126,14 +126,29 @@ static void reduce_from(void *context, int layer)
                                    .n_senders = turns_senders(&t->turns, t->round),
                                    .fresh = t->round == 0,
                                    .as_bf16 = t->config->train.reduce_dtype == REDUCE_BFLOAT16};
-        exchange_reduce(t->exchange, &reduce);
+        const int64_t ticket = exchange_reduce(t->exchange, &reduce);
+        if (bucket->first + bucket->count > t->memory.ws.overlay.used)
+            t->lent_ticket = ticket; // and all before
     }
 }
 
-// Waits until the updated parameters of a layer are here.
+// Waits until the gradients are sent where this layer or its output, the next one's input, lies.
+static void await_lent(Trainer *t, int layer)
+{
+    const Overlay *overlay = &t->memory.ws.overlay;
+    if (!overlay_is_used(overlay) || layer + 1 < overlay->lowest_layer ||
+        exchange_is_done(t->exchange, t->lent_ticket))
+        return;
+    enter(t, PHASE_REDUCE, t->progress.step + 1);
+    exchange_wait(t->exchange, t->lent_ticket);
+    enter(t, PHASE_FORWARD, t->progress.step + 1);
+}
+
+// Waits until forward may go on to a layer: its updated parameters are here, and so is its room.
 static void await_layer(void *context, int layer)
 {
     Trainer *t = context;
+    await_lent(t, layer);
     int n = 0;
     while (n < t->partition.n_buckets && t->partition.buckets[n].layer <= layer)
         n++;

@@ -15,6 +15,24 @@ static int64_t most_buffer_bytes(const Partition *partition, const Turns *turns,
     return (most + 63) / 64 * 64;
 }
 
+// What of the gradients' memory activations may lie in (model/overlay.h). Once a group's backward
+// is over, its gradients are read
+// - by the exchange, which still sends those of a round when the forward of the next one begins:
+//   loop.c waits for them before that comes to the first layer which lies there. So that most of
+//   the forward goes on meanwhile, that is none of the lower half. The sums over rounds lie apart;
+// - in a step of one round, whose sums are in their place, by the norm and by AdamW, which are done
+//   before the next forward, whether that trains, validates or looks for what is not finite;
+// - by the next micro-batch of the group, which adds to them: then nothing is lent.
+// Checkpoints have none of them.
+static Overlay lend_gradients(float *flat, const ModelShape *shape, const Turns *turns,
+                              const TrainConfig *train)
+{
+    const bool is_sent_later = turns->n_ranks > 1 && turns->n_rounds > 1 && train->overlap;
+    if (turns->n_groups < turns->n_micro_batches)
+        return (Overlay){0};
+    return overlay_start(flat, shape, is_sent_later ? (shape->n_layers + 1) / 2 : 0);
+}
+
 void trainer_place(TrainerMemory *memory, const ModelShape *shape, const Partition *partition,
                    const Turns *turns, const Config *config, int n_threads)
 {
@@ -28,8 +46,9 @@ void trainer_place(TrainerMemory *memory, const ModelShape *shape, const Partiti
         memory->own_sums = arena_floats(&memory->gradients, partition->own_count);
     memory->m = arena_floats(&memory->moments, partition->own_count);
     memory->v = arena_floats(&memory->moments, partition->own_count);
-    transformer_place(&memory->ws, &memory->activations, &memory->scratch, shape, B, T, n_threads,
-                      keeps[config->train.recompute]);
+    const Overlay lent = lend_gradients(memory->flat_grads, shape, turns, &config->train);
+    transformer_place_over(&memory->ws, &lent, &memory->activations, &memory->scratch, shape, B, T,
+                           n_threads, keeps[config->train.recompute]);
     batch_place(&memory->batch, &memory->scratch, B, T);
     prefetch_place(&memory->ahead, &memory->scratch, B, T);
     memory->buffer_bytes =
@@ -106,6 +125,7 @@ Status trainer_start(Trainer *out, const TrainerContext *context, Weights *weigh
         .weights = weights,
         .model = &weights->model,
         .progress = {.loss = NAN, .grad_norm = NAN, .valid_loss = NAN, .valid_step = -1},
+        .lent_ticket = -1,
     };
     Status status = comm_agree(out->comm, start_own(out, resumed));
     const CheckpointContext saved = {.config = context->config,

@@ -26,7 +26,7 @@
 // What a rank holds besides the model, placed twice: to measure and to use.
 typedef struct TrainerMemory {
     Arena gradients, moments, activations, scratch, communication;
-    float *flat_grads; // [params_count] of a group of micro-batches
+    float *flat_grads; // [params_count] of a group of micro-batches; ws.overlay says what else
     float *own_sums;   // [partition.own_count] of the step; NULL: in flat_grads, of one round
     float *m, *v;      // [partition.own_count]
     void *buffers;     // [exchange_n_buffers()][buffer_bytes]
@@ -65,9 +65,10 @@ typedef struct Trainer {
     Progress progress;
     Phases phases;
     Exchange *exchange;
-    int round;      // of the step at hand
-    int n_kept;     // buckets, the first ones, whose sums over this round are not asked for yet
-    bool wants_end; // a rank, says this step's sums
+    int round;  // of the step at hand
+    int n_kept; // buckets, the first ones, whose sums over this round are not asked for yet
+    int64_t lent_ticket; // of the last job that reads gradients where activations lie; -1: none yet
+    bool wants_end;      // a rank, says this step's sums
     Status metrics_status; // what ends the run once the ranks agree on it, and its text
     char metrics_text[1024];
 } Trainer;
