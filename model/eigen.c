@@ -5,297 +5,223 @@
 // neighbouring sweeps are applied together (Bischof, Lang, Sun: SBR, ACM TOMS 26, 2000).
 //
 //     A = Q1 B Q1^T,  B = Q2 T Q2^T,  T z = lambda z,  vector = Q1 Q2 z
-//
-// Sweep s makes column s of the band tridiagonal by a reflector on rows s + 1 .. s + BAND and
-// chases the bulge down with further ones, each BAND rows below the last: `hop` counts them.
 #include "model/eigen.h"
 
-#include "base/simd.h"
+#include "base/whole.h"
+#include "model/gemm.h"
+#include "model/tile.h"
 
-#include <cblas.h>
 #include <string.h>
 
 enum {
-    BAND = 64,           // 128 is no faster to reach and twice the work to chase
-    LD = 2 * BAND,       // of the band's columns: the band and the bulge below it
+    BAND = CHASE_BAND,
     GROUP = 32,          // sweeps applied together
     SLAB = BAND + GROUP, // rows they touch
+    STRIP = 256,         // rows of the triangle that are one product
 };
-
-// LAPACK 3.7 and later, not in LAPACKE: dense to band.
-void LAPACK_GLOBAL(ssytrd_sy2sb, SSYTRD_SY2SB)(const char *uplo, const lapack_int *n,
-                                               const lapack_int *kd, float *a,
-                                               const lapack_int *lda, float *ab,
-                                               const lapack_int *ldab, float *tau, float *work,
-                                               const lapack_int *lwork, lapack_int *info);
-
-static int n_hops(int n)
-{
-    return (n + BAND - 1) / BAND;
-}
-
-// Reflectors of hops before `hop`: hop h has one for each sweep that gets there.
-static int64_t first_chaser(int n, int hop)
-{
-    return (int64_t)hop * n - (int64_t)BAND * hop * (hop - 1) / 2;
-}
 
 static int64_t most(int64_t a, int64_t b)
 {
     return a > b ? a : b;
 }
 
-// The upper triangle by rows is LAPACK's lower one by columns. n_work < 0: returns what it must be.
-static int64_t to_band(float *matrix, int n, EigenRoom *room, lapack_int n_work)
-{
-    const lapack_int size = n, width = BAND, ld = BAND + 1;
-    lapack_int info;
-    float wanted = 0;
-    LAPACK_GLOBAL(ssytrd_sy2sb, SSYTRD_SY2SB)
-    ("L", &size, &width, matrix, &size, room->band, &ld, room->panel_tau,
-     n_work < 0 ? &wanted : room->work, &n_work, &info);
-    CHECK(info == 0, "ssytrd_sy2sb: argument %d", -(int)info);
-    return (int64_t)wanted;
-}
-
 void eigen_place(EigenRoom *room, Arena *arena, int n, int k)
 {
-    const int hops = n_hops(n);
-    const int64_t n_chasers = first_chaser(n, hops);
-    room->band = arena_floats(arena, (int64_t)n * LD);
+    chase_place(&room->chase, arena, n);
     room->panel_tau = arena_floats(arena, n);
-    room->chasers = arena_floats(arena, n_chasers * BAND);
-    room->chaser_tau = arena_floats(arena, n_chasers);
     room->diagonal = arena_place(arena, n, sizeof(double));
     room->below = arena_place(arena, n, sizeof(double));
     room->values = arena_place(arena, n, sizeof(double));
-    room->tridiagonal_vectors = arena_place(arena, (int64_t)n * k, sizeof(double));
-    room->tridiagonal_work = arena_place(arena, 18 * (int64_t)n, sizeof(double));
-    room->block = arena_floats(arena, SLAB * GROUP + BAND * BAND);
-    EigenRoom query = {0};
-    room->n_work = most(to_band(NULL, n, &query, -1), (int64_t)k * BAND);
+    tridiagonal_place(&room->tridiagonal, arena, n, k);
+    room->block = arena_floats(arena, most(whole_divide_up(n, BAND) * (int64_t)2 * GROUP * SLAB,
+                                           STRIP * STRIP + 3 * BAND * BAND));
+    room->n_work = most((int64_t)4 * BAND * n, (int64_t)2 * BAND * tile_padded(k));
     room->work = arena_floats(arena, room->n_work);
-    room->iwork = arena_place(arena, 10 * (int64_t)n + 2 * (int64_t)k, sizeof(lapack_int));
 }
 
-// ---- band to tridiagonal -----------------------------------------------------------------------
-
-// The reflector I - tau v v^T, v[0] = 1, that leaves x[0] = beta alone of x. The others are zeroed.
-static float reflect(float *restrict v, float *restrict x, int n)
+// The triangle T of H_1 H_2 ... H_count = I - V T V^T, negative, zero below its diagonal. v of
+// reflector i starts with zeros and a one at row i.
+static void make_triangle(float *triangle, const float *v, int ld, const float *tau, int n_rows,
+                          int count)
 {
-    float tau;
-    LAPACKE_slarfg_work(n, x, x + 1, 1, &tau);
-    v[0] = 1;
-    for (int i = 1; i < n; i++) {
-        v[i] = x[i];
-        x[i] = 0;
-    }
-    return tau;
+    // By columns, so that by rows it is the transpose.
+    LAPACKE_slarft_work(LAPACK_COL_MAJOR, 'F', 'C', n_rows, count, v, ld, tau, triangle, count);
+    for (int i = 0; i < count; i++)
+        for (int j = 0; j < count; j++)
+            triangle[i * count + j] = i >= j ? -triangle[i * count + j] : 0;
 }
 
-// D = H D H for the symmetric block whose lower triangle starts at d, columns LD - 1 apart.
-HOT static void reflect_diagonal(float *restrict d, const float *restrict v, float tau, int n)
-{
-    float p[BAND] = {0}, dot = 0;
-    for (int c = 0; c < n; c++) {
-        const float *column = d + (int64_t)c * (LD - 1);
-        const float vc = v[c];
-        float sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int i = c + 1; i < n; i++) {
-            p[i] += column[i] * vc;
-            sum += column[i] * v[i];
-        }
-        p[c] += column[c] * vc + sum;
-    }
-#pragma omp simd reduction(+ : dot)
-    for (int i = 0; i < n; i++)
-        dot += p[i] * v[i];
-    for (int i = 0; i < n; i++)
-        p[i] = tau * (p[i] - 0.5f * tau * dot * v[i]);
-    for (int c = 0; c < n; c++) {
-        float *column = d + (int64_t)c * (LD - 1);
-        const float vc = v[c], pc = p[c];
-#pragma omp simd
-        for (int i = c; i < n; i++)
-            column[i] -= v[i] * pc + p[i] * vc;
-    }
-}
+// ---- dense to band -----------------------------------------------------------------------------
 
-// w = E v for the block of n_rows x n below a diagonal one.
-HOT static void multiply_block(float *restrict w, const float *restrict e, const float *restrict v,
-                               int n_rows, int n)
+// y [count, m] = v A for the symmetric A [m, m] whose upper triangle starts at a. Each strip of it
+// stands for its mirror image too.
+static void multiply_symmetric(float *y, const float *v, const float *a, int n, int count, int m,
+                               float *square)
 {
-    for (int i = 0; i < n_rows; i++)
-        w[i] = 0;
-    for (int c = 0; c < n; c++) {
-        const float *column = e + (int64_t)c * (LD - 1);
-        const float vc = v[c];
-#pragma omp simd
-        for (int i = 0; i < n_rows; i++)
-            w[i] += column[i] * vc;
-    }
-}
-
-// Columns 1 .. n - 1 of E = H_next (E - tau w v^T).
-HOT static void reflect_block(float *restrict e, const float *restrict w, const float *restrict v,
-                              float tau, const float *restrict next, float next_tau, int n_rows,
-                              int n)
-{
-    for (int c = 1; c < n; c++) {
-        float *column = e + (int64_t)c * (LD - 1);
-        const float vc = tau * v[c];
-        float sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int i = 0; i < n_rows; i++) {
-            column[i] -= vc * w[i];
-            sum += column[i] * next[i];
-        }
-        sum *= next_tau;
-#pragma omp simd
-        for (int i = 0; i < n_rows; i++)
-            column[i] -= sum * next[i];
-    }
-}
-
-// The reflector of a sweep at a hop, and its tau.
-static float *chaser(const EigenRoom *room, int n, int sweep, int hop, float **tau)
-{
-    const int64_t index = first_chaser(n, hop) + sweep;
-    *tau = room->chaser_tau + index;
-    return room->chasers + index * BAND;
-}
-
-// Element (row, column) of the lower triangle; rows go on from there, columns LD - 1 apart.
-static float *element(const EigenRoom *room, int row, int column)
-{
-    return room->band + (int64_t)column * LD + (row - column);
-}
-
-static void sweep_column(EigenRoom *room, int n, int sweep)
-{
-    float *tau, w[BAND];
-    int first = sweep + 1, length = n - first < BAND ? n - first : BAND;
-    float *v = chaser(room, n, sweep, 0, &tau);
-    *tau = reflect(v, element(room, first, sweep), length);
-    for (int hop = 1;; hop++) {
-        reflect_diagonal(element(room, first, first), v, *tau, length);
-        const int below = first + length, n_rows = n - below < BAND ? n - below : BAND;
-        if (n_rows == 0)
+    memset(y, 0, (size_t)count * (size_t)m * sizeof *y);
+    for (int first = 0; first < m; first += STRIP) {
+        const int width = whole_min(STRIP, m - first), after = first + width, rest = m - after;
+        const float *diagonal = a + (int64_t)first * n + first, *strip = diagonal + width;
+        for (int i = 0; i < width; i++)
+            for (int j = i; j < width; j++)
+                square[i * width + j] = square[j * width + i] = diagonal[(int64_t)i * n + j];
+        gemm(y + first, m, gemm_matrix(v + first, n), gemm_matrix(square, width), count, width,
+             width, true);
+        if (rest == 0)
             return;
-        float *e = element(room, below, first), *next_tau;
-        float *next = chaser(room, n, sweep, hop, &next_tau);
-        multiply_block(w, e, v, n_rows, length);
-        for (int i = 0; i < n_rows; i++)
-            e[i] -= *tau * w[i];
-        *next_tau = reflect(next, e, n_rows);
-        reflect_block(e, w, v, *tau, next, *next_tau, n_rows, length);
-        v = next;
-        tau = next_tau;
-        first = below;
-        length = n_rows;
+        gemm(y + after, m, gemm_matrix(v + first, n), gemm_matrix(strip, n), count, rest, width,
+             true);
+        gemm(y + first, m, gemm_matrix(v + after, n), gemm_transposed(strip, n), count, width, rest,
+             true);
     }
 }
 
-// From LAPACK's storage, columns BAND + 1 apart, to ours with zeros for the bulge: backwards, as
-// columns move up.
-static void widen_band(float *band, int n)
+// A := H^T A H for H = I - V T V^T: with X = A V T and W = X - V T^T V^T X / 2 it is
+// A - V W^T - W V^T (Dongarra, Sorensen, Hammarling, 1989). v = V^T [count, m], a as above.
+static void reflect_symmetric(float *a, const float *v, const float *tau, int n, int count, int m,
+                              EigenRoom *room)
 {
-    for (int j = n - 1; j >= 0; j--) {
-        float *to = band + (int64_t)j * LD;
-        const int rows = n - j < BAND + 1 ? n - j : BAND + 1; // below the matrix is no number
-        memmove(to, band + (int64_t)j * (BAND + 1), (size_t)rows * sizeof *band);
-        memset(to + rows, 0, (size_t)(LD - rows) * sizeof *band);
-    }
+    float *left = room->work, *w = left + (int64_t)count * m;        // [2 count, m]: V^T, W^T
+    float *right = w + (int64_t)count * m, *y = right;               // [2 count, m]: -W^T, -V^T
+    float *square = room->block, *triangle = square + STRIP * STRIP; // [count, count]: -T^T
+    float *small = triangle + BAND * BAND, *middle = small + BAND * BAND;
+    make_triangle(triangle, v, n, tau, m, count);
+    multiply_symmetric(y, v, a, n, count, m, square);
+    gemm(w, m, gemm_matrix(triangle, count), gemm_matrix(y, m), count, m, count, false); // -X^T
+    gemm(small, count, gemm_matrix(v, n), gemm_transposed(w, m), count, count, m, false);
+    gemm(middle, count, gemm_matrix(triangle, count), gemm_matrix(small, count), count, count,
+         count, false); // T^T V^T X with two minus signs, symmetric
+    for (int i = 0; i < count * count; i++)
+        middle[i] *= -0.5f;
+    for (int64_t i = 0; i < (int64_t)count * m; i++)
+        w[i] = -w[i];
+    gemm(w, m, gemm_matrix(middle, count), gemm_matrix(v, n), count, m, count, true);
+    for (int i = 0; i < count; i++)
+        for (int64_t j = 0; j < m; j++) {
+            left[i * (int64_t)m + j] = v[(int64_t)i * n + j];
+            right[i * (int64_t)m + j] = -w[i * (int64_t)m + j];
+            right[(count + i) * (int64_t)m + j] = -v[(int64_t)i * n + j];
+        }
+    for (int first = 0; first < m; first += STRIP)
+        gemm(a + (int64_t)first * n + first, n, gemm_transposed(left + first, m),
+             gemm_matrix(right + first, m), whole_min(STRIP, m - first), m - first, 2 * count,
+             true);
 }
 
-static void to_tridiagonal(EigenRoom *room, int n)
+// Row j of the upper triangle is column j of the lower one.
+static void keep_band(float *band, const float *matrix, int n, int first, int count)
 {
-    widen_band(room->band, n);
-    memset(room->chasers, 0, (size_t)first_chaser(n, n_hops(n)) * BAND * sizeof(float));
-    memset(room->chaser_tau, 0, (size_t)first_chaser(n, n_hops(n)) * sizeof(float));
-    for (int sweep = 0; sweep < n - 1; sweep++)
-        sweep_column(room, n, sweep);
-    for (int j = 0; j < n; j++) {
-        room->diagonal[j] = room->band[(int64_t)j * LD];
-        room->below[j] = room->band[(int64_t)j * LD + 1];
+    for (int j = first; j < first + count; j++)
+        memcpy(band + (int64_t)j * (BAND + 1), matrix + (int64_t)j * n + j,
+               (size_t)whole_min(BAND + 1, n - j) * sizeof *band);
+}
+
+// Panels of BAND rows; what lies beyond the band in them becomes the reflectors V^T.
+static void to_band(float *matrix, int n, EigenRoom *room)
+{
+    int j = 0;
+    for (; j + BAND < n; j += BAND) {
+        const int first = j + BAND, m = n - first, count = whole_min(m, BAND);
+        float *v = matrix + (int64_t)j * n + first, *tau = room->panel_tau + j;
+        // By columns the panel is [m, BAND].
+        const lapack_int info = LAPACKE_sgeqrf_work(LAPACK_COL_MAJOR, m, BAND, v, n, tau,
+                                                    room->work, (lapack_int)room->n_work);
+        CHECK(info == 0, "sgeqrf: argument %d", -(int)info);
+        keep_band(room->chase.band, matrix, n, j, BAND);
+        for (int i = 0; i < count; i++) {
+            memset(v + (int64_t)i * n, 0, (size_t)i * sizeof *v);
+            v[(int64_t)i * n + i] = 1;
+        }
+        reflect_symmetric(matrix + (int64_t)first * n + first, v, tau, n, count, m, room);
     }
+    keep_band(room->chase.band, matrix, n, j, n - j);
 }
 
 // ---- back --------------------------------------------------------------------------------------
 
-// rows [n_rows, k] = H_1 H_2 ... H_count rows: v of reflector i starts with zeros and a one at row
-// i. By columns these are the transposes, and reflectors come from the right.
-static void apply_group(float *rows, int k, const float *v, int ld, const float *tau, int n_rows,
-                        int count, EigenRoom *room)
+// A group of sweeps at a hop: V^T, then -(V T)^T, each [GROUP, SLAB].
+static float *slab(const EigenRoom *room, int hop)
 {
-    float *triangle = room->block + SLAB * GROUP;
-    LAPACKE_slarft_work(LAPACK_COL_MAJOR, 'F', 'C', n_rows, count, v, ld, tau, triangle, BAND);
-    LAPACKE_slarfb_work(LAPACK_COL_MAJOR, 'R', 'T', 'F', 'C', k, n_rows, count, v, ld, triangle,
-                        BAND, rows, k, room->work, k);
+    return room->block + (int64_t)hop * 2 * GROUP * SLAB;
+}
+
+static int slab_rows(int n, int start, int hop)
+{
+    return whole_min(n - (start + 1 + hop * BAND), SLAB - 1);
+}
+
+static void make_slab(const EigenRoom *room, int n, int start, int hop)
+{
+    float *v = slab(room, hop), *tau, *group_tau, triangle[GROUP * GROUP];
+    const int n_rows = slab_rows(n, start, hop), count = whole_min(n_rows, GROUP);
+    chase_reflector(&room->chase, start, hop, &group_tau);
+    memset(v, 0, GROUP * SLAB * sizeof *v);
+    for (int i = 0; i < count; i++)
+        memcpy(v + (int64_t)i * SLAB + i, chase_reflector(&room->chase, start + i, hop, &tau),
+               (size_t)whole_min(n_rows - i, BAND) * sizeof *v);
+    make_triangle(triangle, v, SLAB, group_tau, n_rows, count);
+    tile_multiply(v + GROUP * SLAB, SLAB, triangle, count, v, SLAB, count, n_rows, count, false);
+}
+
+// Columns [first, first + width) of the vectors, for a group of sweeps.
+static void apply_slabs(float *vectors, int ld, int first, int width, int n, int start,
+                        const EigenRoom *room)
+{
+    float *products = room->work + (int64_t)first * GROUP;
+    for (int hop = 0; start + 1 + hop * BAND < n; hop++) {
+        const float *v = slab(room, hop);
+        const int n_rows = slab_rows(n, start, hop), count = whole_min(n_rows, GROUP);
+        float *rows = vectors + (int64_t)(start + 1 + hop * BAND) * ld + first;
+        tile_multiply(products, width, v, SLAB, rows, ld, count, width, n_rows, false);
+        tile_multiply_transposed(rows, ld, v + GROUP * SLAB, SLAB, products, width, n_rows, width,
+                                 count, true);
+    }
 }
 
 // Q2: a sweep's reflectors overlap with those of the sweep before at the same hop and the next, so
-// that groups of sweeps go from the last to the first, hops upwards within.
-static void from_tridiagonal(float *vectors, int n, int k, EigenRoom *room)
+// that groups of sweeps go from the last to the first, hops upwards within. A range of columns for
+// each thread.
+static void from_tridiagonal(float *vectors, int n, int ld, EigenRoom *room)
 {
+    const int n_threads = room->tridiagonal.n_threads;
+    const int range = whole_round_up(whole_divide_up(ld, n_threads), TILE_WIDTH);
+#pragma omp parallel num_threads(n_threads)
     for (int start = (n - 2) / GROUP * GROUP; start >= 0; start -= GROUP) {
-        for (int hop = 0; start + 1 + hop * BAND < n; hop++) {
-            const int first = start + 1 + hop * BAND;
-            const int n_rows = n - first < SLAB - 1 ? n - first : SLAB - 1;
-            const int count = n_rows < GROUP ? n_rows : GROUP;
-            float *tau, *group_tau;
-            chaser(room, n, start, hop, &group_tau);
-            memset(room->block, 0, SLAB * GROUP * sizeof(float));
-            for (int i = 0; i < count; i++) {
-                const int length = n_rows - i < BAND ? n_rows - i : BAND;
-                memcpy(room->block + (int64_t)i * SLAB + i, chaser(room, n, start + i, hop, &tau),
-                       (size_t)length * sizeof(float));
-            }
-            apply_group(vectors + (int64_t)first * k, k, room->block, SLAB, group_tau, n_rows,
-                        count, room);
-        }
+#pragma omp for schedule(dynamic)
+        for (int hop = 0; hop < whole_divide_up(n - 1 - start, BAND); hop++)
+            make_slab(room, n, start, hop);
+#pragma omp for schedule(static)
+        for (int first = 0; first < ld; first += range)
+            apply_slabs(vectors, ld, first, whole_min(range, ld - first), n, start, room);
     }
 }
 
 // Q1: panels of BAND columns, whose reflectors lie below the band.
-static void from_band(float *vectors, const float *matrix, int n, int k, EigenRoom *room)
+static void from_band(float *vectors, const float *matrix, int n, int ld, EigenRoom *room)
 {
+    float *triangle = room->block, *products = room->work, *scaled = products + (int64_t)BAND * ld;
     for (int j = (n - BAND - 1) / BAND * BAND; j >= 0; j -= BAND) {
-        const int first = j + BAND, n_rows = n - first, count = n_rows < BAND ? n_rows : BAND;
-        apply_group(vectors + (int64_t)first * k, k, matrix + first + (int64_t)j * n, n,
-                    room->panel_tau + j, n_rows, count, room);
+        const int first = j + BAND, n_rows = n - first, count = whole_min(n_rows, BAND);
+        const float *v = matrix + first + (int64_t)j * n;
+        float *rows = vectors + (int64_t)first * ld;
+        make_triangle(triangle, v, n, room->panel_tau + j, n_rows, count);
+        gemm(products, ld, gemm_matrix(v, n), gemm_matrix(rows, ld), count, ld, n_rows, false);
+        gemm(scaled, ld, gemm_transposed(triangle, count), gemm_matrix(products, ld), count, ld,
+             count, false);
+        gemm(rows, ld, gemm_transposed(v, n), gemm_matrix(scaled, ld), n_rows, ld, count, true);
     }
-}
-
-// vectors [n, k] = those of the tridiagonal matrix, in double: in single precision LAPACK's are off
-// by n epsilons.
-static Status solve_tridiagonal(float *vectors, int n, int k, EigenRoom *room)
-{
-    lapack_int found = 0, *support = room->iwork + 10 * (int64_t)n;
-    lapack_logical is_tried = 1;
-    double *z = room->tridiagonal_vectors;
-    lapack_int info =
-        LAPACKE_dstemr_work(LAPACK_COL_MAJOR, 'V', 'I', n, room->diagonal, room->below, 0, 0,
-                            n - k + 1, n, &found, room->values, z, n, k, support, &is_tried,
-                            room->tridiagonal_work, 18 * n, room->iwork, 10 * n);
-    CHECK(info >= 0, "dstemr: argument %d", -(int)info);
-    if (info > 0 || found != k)
-        return fail(FAILED, "the eigenvectors of a %d x %d matrix did not converge (dstemr: %d)", n,
-                    n, (int)info);
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t j = 0; j < k; j++)
-            vectors[i * k + j] = (float)z[j * n + i];
-    return OK;
 }
 
 Status eigen_largest(float *vectors, float *matrix, int n, int k, EigenRoom *room)
 {
+    const int ld = tile_padded(k);
     CHECK(n >= EIGEN_LEAST && k >= 1 && k <= n, "%d of %d eigenvectors", k, n);
-    to_band(matrix, n, room, (lapack_int)room->n_work);
-    to_tridiagonal(room, n);
-    TRY(solve_tridiagonal(vectors, n, k, room));
-    from_tridiagonal(vectors, n, k, room);
-    from_band(vectors, matrix, n, k, room);
+    to_band(matrix, n, room);
+    chase_band(&room->chase, room->diagonal, room->below);
+    // In double: in single precision LAPACK's vectors are off by n epsilons.
+    TRY(tridiagonal_largest(vectors, ld, room->values, room->diagonal, room->below, n, k,
+                            &room->tridiagonal));
+    from_tridiagonal(vectors, n, ld, room);
+    from_band(vectors, matrix, n, ld, room);
     return OK;
 }

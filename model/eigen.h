@@ -12,6 +12,8 @@
 #define MHA2MLA_MODEL_EIGEN_H
 
 #include "base/arena.h"
+#include "model/chase.h"
+#include "model/tridiagonal.h"
 
 #include <lapacke.h>
 
@@ -19,22 +21,19 @@ enum { EIGEN_LEAST = 256 }; // smaller matrices are no work for it
 
 // Working memory, placed in an arena.
 typedef struct EigenRoom {
-    float *band;                       // [n, 2 BAND]: column j from its diagonal down
+    Chase chase;
     float *panel_tau;                  // [n] of the reflectors that made the band
-    float *chasers;                    // the reflectors that made it tridiagonal
-    float *chaser_tau;                 // one for each of those
     double *diagonal, *below, *values; // [n], of the tridiagonal matrix
-    double *tridiagonal_vectors;       // [k, n]
-    float *block;                      // a group of reflectors, its triangle
-    float *work;                       // [n_work]
-    double *tridiagonal_work;          // [18 n]
-    lapack_int *iwork;                 // [10 n] and the support of k vectors
+    TridiagonalRoom tridiagonal;
+    float *block; // groups of reflectors
+    float *work;  // [n_work]
     int64_t n_work;
 } EigenRoom;
 
 void eigen_place(EigenRoom *room, Arena *arena, int n, int k);
 
-// vectors [n, k]: one eigenvector per column, ascending eigenvalues, the last that of the largest.
+// vectors [n, tile_padded(k)]: one eigenvector per column, ascending eigenvalues, the last of the k
+// that of the largest; zeros beyond.
 // matrix [n, n], symmetric, of which the triangle on and above the diagonal is read; destroyed.
 // n >= EIGEN_LEAST, 1 <= k <= n. FAILED if LAPACK does not converge.
 Status eigen_largest(float *vectors, float *matrix, int n, int k, EigenRoom *room);
