@@ -69,7 +69,9 @@ static void cut(Plan *x, int n_threads)
     x->k_block = whole_round_up(whole_divide_up(x->k, whole_divide_up(x->k, most_k)), 4);
     int most = packed_b_floats() / x->k_block / width * width;
     most = most < width ? width : most;
-    x->columns = whole_round_up(whole_divide_up(x->n, whole_divide_up(x->n, most)), width);
+    // Several threads: items of the same size, rather than of whole slivers.
+    const int grain = n_threads > 1 && x->a.column_step == 1 ? lanes : width;
+    x->columns = whole_round_up(whole_divide_up(x->n, whole_divide_up(x->n, most)), grain);
     x->item_columns = n_threads == 1 ? x->n : x->columns;
     const int n_column_items = whole_divide_up(x->n, x->item_columns);
     int n_wanted = 1; // of rows: every one packs b anew, so as few as give all threads the same
