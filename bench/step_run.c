@@ -67,8 +67,8 @@ static void place(Bench *bench)
     bench->flat_grads = arena_floats(arena, params_count(shape));
     const Overlay lent =
         overlay_start(bench->flat_grads, shape, 0); // as train/trainer.c lends them
-    transformer_place_over(&bench->ws, &lent, arena, arena, shape, 1, T, omp_get_max_threads(),
-                           KEEP_ALL);
+    workspace_place_over(&bench->ws, &lent, arena, arena, shape, 1, T, omp_get_max_threads(),
+                         KEEP_ALL);
     bench->m = arena_floats(arena, bench->partition.own_count);
     bench->v = arena_floats(arena, bench->partition.own_count);
     bench->buffer = arena_place(arena, most_buffer_bytes(bench), 1);

@@ -5,8 +5,7 @@
 static void place(Inference *inference, const ModelShape *shape, int T)
 {
     Arena *arena = &inference->arena;
-    transformer_place(&inference->ws, arena, arena, shape, 1, T, omp_get_max_threads(),
-                      KEEP_NOTHING);
+    workspace_place(&inference->ws, arena, arena, shape, 1, T, omp_get_max_threads(), KEEP_NOTHING);
     batch_place(&inference->batch, arena, 1, T);
 }
 

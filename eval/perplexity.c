@@ -7,9 +7,9 @@ Status perplexity_batch(double *loss_sum, Workspace *ws, const Model *model, Sou
         TRY(source_read(source, first + row, batch->sample));
         batch_set(batch, row);
     }
-    transformer_set_batch(ws, count);
+    workspace_set_batch(ws, count);
     transformer_forward(ws, model, batch->inputs, NULL);
     *loss_sum = transformer_loss(ws, model, batch->targets, 0, NULL);
-    transformer_set_batch(ws, ws->placed_B);
+    workspace_set_batch(ws, ws->placed_B);
     return OK;
 }

@@ -1,4 +1,4 @@
-// Products with weight matrices, on OpenBLAS. Weights are [n_out, n_in] as Hugging Face stores
+// Products with weight matrices, by model/gemm.h. Weights are [n_out, n_in] as Hugging Face stores
 // them; rows of activations may be wider than what is multiplied (ld: floats from one row to the
 // next).
 #ifndef MHA2MLA_MODEL_LINEAR_H

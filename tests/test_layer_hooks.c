@@ -76,7 +76,7 @@ static void start(Step *s, const ModelShape *shape, Keep keep)
     assert_ok(model_create(&s->grads, shape));
     testing_fill(s->model.params.flat, count, 0.2, 7);
     for (int pass = 0; pass < 2; pass++) {
-        transformer_place(&s->ws, &s->arena, &s->arena, shape, B, T, omp_get_max_threads(), keep);
+        workspace_place(&s->ws, &s->arena, &s->arena, shape, B, T, omp_get_max_threads(), keep);
         s->late = arena_floats(&s->arena, count);
         s->early = arena_floats(&s->arena, count);
         if (pass == 0)

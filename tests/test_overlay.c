@@ -123,8 +123,8 @@ static void start(Step *s, const ModelShape *shape, int B, int T, Keep keep, con
         const Overlay lent = from_layer != NULL
                                  ? overlay_start(pass == 0 ? NULL : flat, shape, *from_layer)
                                  : (Overlay){0};
-        transformer_place_over(&s->ws, &lent, &s->arena, &s->arena, shape, B, T,
-                               omp_get_max_threads(), keep);
+        workspace_place_over(&s->ws, &lent, &s->arena, &s->arena, shape, B, T,
+                             omp_get_max_threads(), keep);
         s->before = arena_floats(&s->arena, s->grads.params.count);
         if (pass == 0)
             assert_ok(arena_allocate(&s->arena));

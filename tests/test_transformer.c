@@ -45,8 +45,8 @@ static Run start_run(const Model *model, int n_sequences, int n_tokens, Keep kee
                .scratch = arena_start("scratch")};
     assert_ok(model_create(&run.grads, &model->shape));
     for (int pass = 0; pass < 2; pass++) {
-        transformer_place(&run.ws, &run.activations, &run.scratch, &model->shape, n_sequences,
-                          n_tokens, MOST_THREADS, keep);
+        workspace_place(&run.ws, &run.activations, &run.scratch, &model->shape, n_sequences,
+                        n_tokens, MOST_THREADS, keep);
         if (pass == 0) {
             assert_ok(arena_allocate(&run.activations));
             assert_ok(arena_allocate(&run.scratch));

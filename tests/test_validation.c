@@ -68,9 +68,9 @@ static double loss_alone(const Setup *s, int n)
             inputs[t] = at * at % VOCAB;
             targets[t] = (at + 1) * (at + 1) % VOCAB;
         }
-        transformer_place(&ws, &arena, &arena, &shape, 1, T, omp_get_max_threads(), KEEP_NOTHING);
+        workspace_place(&ws, &arena, &arena, &shape, 1, T, omp_get_max_threads(), KEEP_NOTHING);
         assert_ok(arena_allocate(&arena));
-        transformer_place(&ws, &arena, &arena, &shape, 1, T, omp_get_max_threads(), KEEP_NOTHING);
+        workspace_place(&ws, &arena, &arena, &shape, 1, T, omp_get_max_threads(), KEEP_NOTHING);
         transformer_start(&ws, &s->model);
         transformer_forward(&ws, &s->model, inputs, NULL);
         sum += transformer_loss(&ws, &s->model, targets, 0, NULL);

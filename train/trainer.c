@@ -47,8 +47,8 @@ void trainer_place(TrainerMemory *memory, const ModelShape *shape, const Partiti
     memory->m = arena_floats(&memory->moments, partition->own_count);
     memory->v = arena_floats(&memory->moments, partition->own_count);
     const Overlay lent = lend_gradients(memory->flat_grads, shape, turns, &config->train);
-    transformer_place_over(&memory->ws, &lent, &memory->activations, &memory->scratch, shape, B, T,
-                           n_threads, keeps[config->train.recompute]);
+    workspace_place_over(&memory->ws, &lent, &memory->activations, &memory->scratch, shape, B, T,
+                         n_threads, keeps[config->train.recompute]);
     batch_place(&memory->batch, &memory->scratch, B, T);
     prefetch_place(&memory->ahead, &memory->scratch, B, T);
     memory->buffer_bytes =
