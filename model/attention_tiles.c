@@ -189,6 +189,19 @@ static KeyTile key_tile(const Scratch *s, const TileLayout *x, const TileHead *h
     };
 }
 
+// All of them, shared out to the threads of a parallel region, which do not wait for each other.
+static void pack_keys(const TileForm *calls, const void *form, const Scratch *s,
+                      const TileLayout *x)
+{
+#pragma omp for collapse(2) schedule(static) nowait
+    for (int h = 0; h < x->B * x->K; h++)
+        for (int i = 0; i < x->n_key_tiles; i++) {
+            const TileHead head = find_head(x, h);
+            const KeyTile tile = key_tile(s, x, &head, i);
+            calls->pack_keys(form, &head, &tile);
+        }
+}
+
 // Keys that row r of a stacked tile sees of a tile of keys.
 static inline int visible_keys(int r, int n, int keys, int q0, int k0)
 {
@@ -291,13 +304,8 @@ void tiles_forward(const TileForm *calls, const void *form, float *scratch, cons
     {
         Scratch s;
         place_scratch(&s, scratch, x, omp_get_thread_num(), omp_get_num_threads(), false);
-#pragma omp for collapse(2) schedule(static)
-        for (int h = 0; h < n_heads; h++)
-            for (int i = 0; i < x->n_key_tiles; i++) {
-                const TileHead head = find_head(x, h);
-                const KeyTile tile = key_tile(&s, x, &head, i);
-                calls->pack_keys(form, &head, &tile);
-            }
+        pack_keys(calls, form, &s, x);
+#pragma omp barrier
 #pragma omp for collapse(2) schedule(dynamic)
         for (int h = 0; h < n_heads; h++)
             for (int i = 0; i < x->n_query_tiles; i++) {
@@ -413,13 +421,7 @@ void tiles_backward(const TileForm *calls, const void *form, float *scratch, con
     {
         Scratch s;
         place_scratch(&s, scratch, x, omp_get_thread_num(), omp_get_num_threads(), true);
-#pragma omp for collapse(2) schedule(static) nowait
-        for (int h = 0; h < n_heads; h++)
-            for (int i = 0; i < x->n_key_tiles; i++) {
-                const TileHead head = find_head(x, h);
-                const KeyTile tile = key_tile(&s, x, &head, i);
-                calls->pack_keys(form, &head, &tile);
-            }
+        pack_keys(calls, form, &s, x);
 #pragma omp for collapse(2) schedule(static)
         for (int h = 0; h < n_heads; h++)
             for (int part = 0; part < x->n_query_parts; part++)
