@@ -2,9 +2,16 @@
 #ifndef MHA2MLA_BASE_WHOLE_H
 #define MHA2MLA_BASE_WHOLE_H
 
+#include <stdint.h>
+
 static inline int whole_min(int a, int b)
 {
     return a < b ? a : b;
+}
+
+static inline int64_t whole_max(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
 }
 
 // a / b rounded up; a >= 0, b > 0.

@@ -32,6 +32,7 @@ typedef struct Latent {
     float *d_latent;      // [B K, T, latent's width], backward
     // Each thread its own.
     float *tiles; // [n_threads, tile_floats()]: rows of one head of a query tile
+    float *rest;  // of all scratch, for model/attention_tiles
 } Latent;
 
 LatentColumns latent_columns(const LatentDims *d)
@@ -110,18 +111,12 @@ static Latent find_latent(const LatentDims *d)
     };
 }
 
-static int64_t scratch_floats(const LatentDims *d, int n_threads, bool is_backward)
+int64_t attention_latent_scratch_floats(const LatentDims *d, int n_threads, bool is_training)
 {
     Latent x = find_latent(d);
     Arena arena = arena_start("attention");
-    place_scratch(&x, &arena, n_threads, is_backward);
-    return arena.used_bytes / (int64_t)sizeof(float);
-}
-
-int64_t attention_latent_scratch_floats(const LatentDims *d, int n_threads, bool is_training)
-{
-    const Latent x = find_latent(d);
-    return scratch_floats(d, n_threads, is_training) +
+    place_scratch(&x, &arena, n_threads, is_training);
+    return arena.used_bytes / (int64_t)sizeof(float) +
            tiles_scratch_floats(&x.layout, n_threads, is_training);
 }
 
@@ -142,6 +137,7 @@ static Latent start(const LatentArrays *arrays, float *scratch, const LatentDims
     x.arrays = *arrays;
     Arena arena = {.name = "attention", .block = (char *)scratch, .size_bytes = INT64_MAX};
     place_scratch(&x, &arena, omp_get_max_threads(), is_backward);
+    x.rest = scratch + arena.used_bytes / (int64_t)sizeof(float);
     for (int j = 0; j < d->K; j++) {
         const int64_t k_rows = (int64_t)j * x.nope, v_rows = (int64_t)j * d->E;
         pack_weight(x.up_k + k_rows * x.key_ld, x.key_ld,
@@ -325,7 +321,7 @@ static const TileForm calls = {pack_keys,     pack_queries, unpack_output,
 void attention_latent_forward(const LatentArrays *arrays, float *scratch, const LatentDims *d)
 {
     const Latent x = start(arrays, scratch, d, false);
-    tiles_forward(&calls, &x, scratch + scratch_floats(d, omp_get_max_threads(), false), &x.layout);
+    tiles_forward(&calls, &x, x.rest, &x.layout);
 }
 
 // One row of a weight of KV head j: the sum over sequences and parts.
@@ -359,7 +355,7 @@ void attention_latent_backward(const LatentArrays *arrays, float *scratch, const
 {
     const Latent x = start(arrays, scratch, d, true);
     const int Rk = d->key_latent, Rv = d->value_latent;
-    tiles_backward(&calls, &x, scratch + scratch_floats(d, omp_get_max_threads(), true), &x.layout);
+    tiles_backward(&calls, &x, x.rest, &x.layout);
 #pragma omp parallel
     {
 #pragma omp for schedule(static) nowait

@@ -112,7 +112,7 @@ int64_t tiles_scratch_floats(const TileLayout *x, int n_threads, bool is_trainin
     Scratch s;
     int64_t forward = place_scratch(&s, NULL, x, 0, n_threads, false);
     int64_t backward = is_training ? place_scratch(&s, NULL, x, 0, n_threads, true) : 0;
-    return forward > backward ? forward : backward;
+    return whole_max(forward, backward);
 }
 
 HOT void tiles_pack_rows(float *restrict packed, int ld, const float *restrict strided, int64_t row,

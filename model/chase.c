@@ -13,11 +13,6 @@ enum {
     LD = 2 * BAND, // of the band's columns: the band and the bulge below it
 };
 
-static int n_hops(int n)
-{
-    return (n + BAND - 1) / BAND;
-}
-
 // Reflectors of hops before `hop`: hop h has one for each sweep that gets there.
 static int64_t first_reflector(int n, int hop)
 {
@@ -26,7 +21,7 @@ static int64_t first_reflector(int n, int hop)
 
 void chase_place(Chase *x, Arena *arena, int n)
 {
-    const int64_t n_reflectors = first_reflector(n, n_hops(n));
+    const int64_t n_reflectors = first_reflector(n, whole_divide_up(n, BAND));
     x->n = n;
     x->band = arena_floats(arena, (int64_t)n * LD);
     x->reflectors = arena_floats(arena, n_reflectors * BAND);
@@ -274,7 +269,7 @@ static void widen_band(float *band, int n)
 void chase_band(Chase *x, double *diagonal, double *below)
 {
     const int n = x->n;
-    const size_t n_reflectors = (size_t)first_reflector(n, n_hops(n));
+    const size_t n_reflectors = (size_t)first_reflector(n, whole_divide_up(n, BAND));
     widen_band(x->band, n);
     memset(x->reflectors, 0, n_reflectors * BAND * sizeof *x->reflectors);
     memset(x->taus, 0, n_reflectors * sizeof *x->taus);

@@ -20,11 +20,6 @@ enum {
     STRIP = 256,         // rows of the triangle that are one product
 };
 
-static int64_t most(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
 void eigen_place(EigenRoom *room, Arena *arena, int n, int k)
 {
     chase_place(&room->chase, arena, n);
@@ -33,9 +28,10 @@ void eigen_place(EigenRoom *room, Arena *arena, int n, int k)
     room->below = arena_place(arena, n, sizeof(double));
     room->values = arena_place(arena, n, sizeof(double));
     tridiagonal_place(&room->tridiagonal, arena, n, k);
-    room->block = arena_floats(arena, most(whole_divide_up(n, BAND) * (int64_t)2 * GROUP * SLAB,
-                                           STRIP * STRIP + 3 * BAND * BAND));
-    room->n_work = most((int64_t)4 * BAND * n, (int64_t)2 * BAND * tile_padded(k));
+    room->block =
+        arena_floats(arena, whole_max(whole_divide_up(n, BAND) * (int64_t)2 * GROUP * SLAB,
+                                      STRIP * STRIP + 3 * BAND * BAND));
+    room->n_work = whole_max((int64_t)4 * BAND * n, (int64_t)2 * BAND * tile_padded(k));
     room->work = arena_floats(arena, room->n_work);
 }
 

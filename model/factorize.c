@@ -182,13 +182,18 @@ void factorize_measure(Arena *arena, int m, int n, int R)
     measure_room(&room, arena, &x);
 }
 
+static void load_rows(double *restrict to, const float *restrict from, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        to[i] = from[i];
+}
+
 // block [count, shorter] = rows of A seen as tall.
 static void load_block(double *block, const Matrix *x, int first, int count)
 {
     const int64_t n = x->n;
     if (x->is_tall) {
-        for (int64_t i = 0; i < count * n; i++)
-            block[i] = x->a[first * n + i];
+        load_rows(block, x->a + first * n, count * n);
         return;
     }
     for (int64_t j = 0; j < x->shorter; j++)
@@ -241,12 +246,6 @@ static Status find_in_single(Room *room, const Matrix *x)
     cblas_ssyrk(CblasRowMajor, CblasUpper, x->is_tall ? CblasTrans : CblasNoTrans, s, x->longer,
                 1.0f, x->a, x->n, 0.0f, room->gram_f, s);
     return eigen_largest(room->q_f, room->gram_f, s, room->k, &room->eigen);
-}
-
-static void load_rows(double *restrict to, const float *restrict from, int64_t count)
-{
-    for (int64_t i = 0; i < count; i++)
-        to[i] = from[i];
 }
 
 // products [k, k] = rows^T rows on and above the diagonal.

@@ -37,17 +37,12 @@ static float rounded(double value)
     return fabs(value) < NEGLIGIBLE ? 0 : (float)value;
 }
 
-static int64_t most(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
 void tridiagonal_place(TridiagonalRoom *room, Arena *arena, int n, int k)
 {
     room->n_threads = omp_get_max_threads();
     room->squares = arena_place(arena, n, sizeof(double));
-    room->scratch = arena_place(arena, n * most(k, (int64_t)N_ARRAYS * WIDTH * room->n_threads),
-                                sizeof(double));
+    room->scratch = arena_place(
+        arena, n * whole_max(k, (int64_t)N_ARRAYS * WIDTH * room->n_threads), sizeof(double));
     room->work = arena_place(arena, 18 * (int64_t)n, sizeof(double));
     room->iwork = arena_place(arena, 10 * (int64_t)n + 2 * (int64_t)k, sizeof(lapack_int));
 }

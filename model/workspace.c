@@ -2,6 +2,7 @@
 // reads until it has run: what lies where follows from that.
 #include "model/workspace.h"
 
+#include "base/whole.h"
 #include "model/head.h"
 #include "model/mla.h"
 
@@ -90,13 +91,6 @@ static void place_attention_scratch(Workspace *ws, Arena *arena, const ModelShap
     ws->d_attn_out = arena_floats(arena, N * shape_dim(s, DIM_Q));
 }
 
-static void place_ffn_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
-{
-    int64_t N = (int64_t)ws->B * ws->T;
-    (void)n_threads;
-    ws->act = arena_floats(arena, N * s->d_ffn);
-}
-
 static void place_head_scratch(Workspace *ws, Arena *arena, const ModelShape *s)
 {
     int64_t N = (int64_t)ws->B * ws->T, block = head_block(s->vocab_size);
@@ -115,8 +109,6 @@ static bool take_head_input(Workspace *ws, const ModelShape *s)
 // Attention, feed-forward and head are never at work together: theirs begins at the same place.
 static void place_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
 {
-    static void (*const parts[])(Workspace *, Arena *, const ModelShape *,
-                                 int) = {place_attention_scratch, place_ffn_scratch};
     int64_t N = (int64_t)ws->B * ws->T;
     const bool is_training = ws->keep != KEEP_NOTHING;
     const bool is_apart = take_head_input(ws, s);
@@ -132,11 +124,11 @@ static void place_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int 
     ws->d_normed = is_apart ? arena_floats(arena, N * s->d_model) : ws->d_head_in;
     ws->dx = is_training ? arena_floats(arena, N * s->d_model) : NULL;
     const int64_t first = arena->used_bytes;
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        arena_rewind(arena, first);
-        parts[i](ws, arena, s, n_threads);
-        end = arena->used_bytes > end ? arena->used_bytes : end;
-    }
+    place_attention_scratch(ws, arena, s, n_threads);
+    end = whole_max(end, arena->used_bytes);
+    arena_rewind(arena, first);
+    ws->act = arena_floats(arena, N * s->d_ffn);
+    end = whole_max(end, arena->used_bytes);
     arena_rewind(arena, head_first);
     arena_place(arena, end - head_first, 1);
 }
