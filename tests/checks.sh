@@ -31,6 +31,29 @@ make_shard() {
         --out "$1.h5" "$1.txt" >/dev/null
 }
 
+# start_small_runs [LINE]: shards, config.yaml of a run of seven steps, with LINE, a model runs/start
+# of a short one, and in $mla the arguments that train it converted.
+start_small_runs() {
+    make_shard train 1500
+    make_shard valid 60
+    cat >config.yaml <<EOC
+run: {name: base, dir: runs}
+model:
+  init: $tiny_model
+data:
+  seq_len: 32
+  sources: [{name: stories, shards: [train.h5]}]
+  validation: {shards: [valid.h5], every: 3, sequences: 9}
+optim: {lr: 3.0e-3, warmup_steps: 2, decay_steps: 3}
+train: {steps: 7, global_batch: 16, micro_batch: 2}
+checkpoint: {every: 2, keep: 10}
+${1-}
+EOC
+    ranks 1 train config.yaml --train.steps=3 --optim.decay_steps=0 --run.name=start
+    mla="train config.yaml --model.init=none --model.base=runs/start/model
+         --model.convert.rope_pairs=2 --model.convert.d_kv=6 --model.convert.samples=20"
+}
+
 # own_lines FILE: without what libraries say of the machine (hwloc: of a missing /sys).
 own_lines() {
     grep -v '^\[hwloc' "$1" || true

@@ -5,23 +5,7 @@
 set -euo pipefail
 . "$(dirname -- "$0")/checks.sh" "$1"
 
-make_shard train 1500
-make_shard valid 60
-cat >config.yaml <<EOF
-run: {name: base, dir: runs}
-model:
-  init: $tiny_model
-data:
-  seq_len: 32
-  sources: [{name: stories, shards: [train.h5]}]
-  validation: {shards: [valid.h5], every: 3, sequences: 9}
-optim: {lr: 3.0e-3, warmup_steps: 2, decay_steps: 3}
-train: {steps: 7, global_batch: 16, micro_batch: 2}
-checkpoint: {every: 2, keep: 10}
-EOF
-ranks 1 train config.yaml --train.steps=3 --optim.decay_steps=0 --run.name=start
-mla="train config.yaml --model.init=none --model.base=runs/start/model --model.convert.rope_pairs=2
-     --model.convert.d_kv=6 --model.convert.samples=20"
+start_small_runs
 
 # state RUN STEP: the digest of a checkpoint.
 state() {

@@ -1,6 +1,7 @@
 // What the ranks say to each other, at every number of ranks CTest starts this with: expected
 // values are computed by each rank alone. Rank 0 prints; a rank that fails makes all of them fail.
 #include "tests/testing.h"
+#include "tests/testing_ranks.h"
 
 #include "model/half.h"
 #include "train/comm.h"
@@ -302,11 +303,7 @@ int main(void)
         cmocka_unit_test(test_buckets_are_summed_in_one_order_and_gathered_by_shares),
         cmocka_unit_test(test_largest_bucket),
     };
-    if (comm_start(&comm) != OK)
+    if (!testing_start_ranks(&comm))
         return 1;
-    testing_quiet_rank(comm.rank);
-    double failed = cmocka_run_group_tests(tests, NULL, NULL);
-    comm_max_doubles(&comm, &failed, 1);
-    comm_stop(&comm, OK);
-    return failed != 0;
+    return testing_stop_ranks(&comm, cmocka_run_group_tests(tests, NULL, NULL));
 }

@@ -2,6 +2,7 @@
 // with: the same bits, however many buckets are under way. Ranks give and wait at different times.
 #define _GNU_SOURCE // nanosleep
 #include "tests/testing.h"
+#include "tests/testing_ranks.h"
 
 #include "train/exchange.h"
 
@@ -181,11 +182,7 @@ int main(void)
         cmocka_unit_test(test_more_jobs_than_the_queue_holds),
         cmocka_unit_test(test_ranks_talk_between_exchanges),
     };
-    if (comm_start(&comm) != OK)
+    if (!testing_start_ranks(&comm))
         return 1;
-    testing_quiet_rank(comm.rank);
-    double failed = cmocka_run_group_tests(tests, NULL, NULL);
-    comm_max_doubles(&comm, &failed, 1);
-    comm_stop(&comm, OK);
-    return failed != 0;
+    return testing_stop_ranks(&comm, cmocka_run_group_tests(tests, NULL, NULL));
 }

@@ -1,6 +1,7 @@
 // Seconds of phases on this rank and over all of them, at every number of ranks CTest starts this
 // with. Ranks make their times by hand, so that expected tables are sums of known numbers.
 #include "tests/testing.h"
+#include "tests/testing_ranks.h"
 
 #include "base/log.h"
 #include "train/phases.h"
@@ -148,12 +149,8 @@ int main(void)
         cmocka_unit_test(test_reports_do_not_overlap),
         cmocka_unit_test(test_rank_0_says_the_table_of_all_steps),
     };
-    if (comm_start(&comm) != OK)
+    if (!testing_start_ranks(&comm))
         return 1;
-    testing_quiet_rank(comm.rank);
     log_set_quiet(true);
-    double failed = cmocka_run_group_tests(tests, NULL, NULL);
-    comm_max_doubles(&comm, &failed, 1);
-    comm_stop(&comm, OK);
-    return failed != 0;
+    return testing_stop_ranks(&comm, cmocka_run_group_tests(tests, NULL, NULL));
 }

@@ -1,6 +1,7 @@
 // Tokenization at every number of ranks CTest starts this with: the shard is the one that a rank
 // alone writes, and a failure of any rank ends all of them with one text and no file.
 #include "tests/testing.h"
+#include "tests/testing_ranks.h"
 
 #include "base/file.h"
 #include "base/random.h"
@@ -235,14 +236,10 @@ int main(void)
         cmocka_unit_test(test_rank_without_the_tokenizer_is_named),
         cmocka_unit_test(test_rank_without_memory_is_named),
     };
-    if (comm_start(&comm) != OK)
+    if (!testing_start_ranks(&comm))
         return 1;
-    testing_quiet_rank(comm.rank);
     if (comm.rank == 0)
         snprintf(dir, sizeof dir, "%s", testing_dir());
     comm_broadcast(&comm, dir, sizeof dir, 0);
-    double failed = cmocka_run_group_tests(tests, NULL, NULL);
-    comm_max_doubles(&comm, &failed, 1);
-    comm_stop(&comm, OK);
-    return failed != 0;
+    return testing_stop_ranks(&comm, cmocka_run_group_tests(tests, NULL, NULL));
 }

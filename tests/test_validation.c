@@ -1,6 +1,7 @@
 // Validation loss over ranks: the same for any number of them, and never a number that is none.
 // Every rank makes the shard and the model for itself.
 #include "tests/testing.h"
+#include "tests/testing_ranks.h"
 
 #include "base/log.h"
 #include "data/shard.h"
@@ -152,12 +153,8 @@ int main(void)
         cmocka_unit_test(test_loss_that_is_no_number_is_an_error),
         cmocka_unit_test(test_missing_shard_fails_on_all_ranks),
     };
-    if (comm_start(&comm) != OK)
+    if (!testing_start_ranks(&comm))
         return 1;
-    testing_quiet_rank(comm.rank);
     log_set_quiet(true);
-    double failed = cmocka_run_group_tests(tests, NULL, NULL);
-    comm_max_doubles(&comm, &failed, 1);
-    comm_stop(&comm, OK);
-    return failed != 0;
+    return testing_stop_ranks(&comm, cmocka_run_group_tests(tests, NULL, NULL));
 }

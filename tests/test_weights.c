@@ -3,6 +3,7 @@
 // all ranks, one for two (as on several hosts), and one for each. Ranks are early and late in turn.
 #define _GNU_SOURCE // nanosleep
 #include "tests/testing.h"
+#include "tests/testing_ranks.h"
 
 #include "base/log.h"
 #include "model/params.h"
@@ -352,11 +353,7 @@ int main(void)
         cmocka_unit_test(test_layers_of_any_rank_get_everywhere),
         cmocka_unit_test(test_only_pairs_are_the_ranks_own),
     };
-    if (comm_start(&comm) != OK)
+    if (!testing_start_ranks(&comm))
         return 1;
-    testing_quiet_rank(comm.rank);
-    double failed = cmocka_run_group_tests(tests, NULL, NULL);
-    comm_max_doubles(&comm, &failed, 1);
-    comm_stop(&comm, OK);
-    return failed != 0;
+    return testing_stop_ranks(&comm, cmocka_run_group_tests(tests, NULL, NULL));
 }

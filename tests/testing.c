@@ -91,10 +91,3 @@ void testing_fill(float *out, int64_t count, double scale, uint64_t seed)
     for (int64_t i = 0; i < count; i++)
         out[i] = (float)(scale * random_normal(seed, (uint64_t)i));
 }
-
-void testing_quiet_rank(int rank)
-{
-    // cmocka writes failures to stderr.
-    if (rank > 0)
-        CHECK(freopen("/dev/null", "w", stdout) != NULL, "no /dev/null");
-}

@@ -49,7 +49,4 @@ const char *testing_asset(const char *name);
 // Deterministic standard-normal floats times `scale`.
 void testing_fill(float *out, int64_t count, double scale, uint64_t seed);
 
-// For tests under mpirun, after comm_start(): ranks above 0 are silent unless a test fails there.
-void testing_quiet_rank(int rank);
-
 #endif
