@@ -13,9 +13,9 @@
 #include "base/random.h"
 #include "bench/timing.h"
 #include "eval/inference.h"
-#include "model/factorize.h"
-#include "model/hf.h"
-#include "model/hf_weights.h"
+#include "model/convert/factorize.h"
+#include "model/hf/hf.h"
+#include "model/hf/hf_weights.h"
 
 #include <fcntl.h>
 #include <omp.h>
@@ -114,12 +114,12 @@ release:
 // Every byte of the files, as cat reads them. forget: they leave the page cache instead.
 static Status read_files(const char *dir, bool forget, char *buffer, int64_t *n_bytes)
 {
-    HfWeights weights;
+    HfWeights replica;
     Status status = OK;
-    TRY(hf_weights_open(&weights, dir));
+    TRY(hf_weights_open(&replica, dir));
     *n_bytes = 0;
-    for (int i = 0; i < weights.n_files && status == OK; i++) {
-        int fd = open(weights.files[i].path, O_RDONLY | O_CLOEXEC);
+    for (int i = 0; i < replica.n_files && status == OK; i++) {
+        int fd = open(replica.files[i].path, O_RDONLY | O_CLOEXEC);
         ssize_t n = fd < 0 ? -1 : 1;
         if (fd >= 0 && forget)
             posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
@@ -128,11 +128,11 @@ static Status read_files(const char *dir, bool forget, char *buffer, int64_t *n_
             *n_bytes += n;
         }
         if (n < 0)
-            status = fail(FAILED, "%s: cannot be read", weights.files[i].path);
+            status = fail(FAILED, "%s: cannot be read", replica.files[i].path);
         if (fd >= 0)
             close(fd);
     }
-    hf_weights_close(&weights);
+    hf_weights_close(&replica);
     return status;
 }
 

@@ -5,7 +5,7 @@
 //     OMP_NUM_THREADS=1 build/release/bench/bench_gemm [ROUNDS]
 #include "base/arena.h"
 #include "bench/timing.h"
-#include "model/gemm.h"
+#include "model/kernels/gemm.h"
 
 #include <cblas.h>
 #include <math.h>

@@ -7,7 +7,7 @@
 // tokens/s as a multiple of what SmolLM-135M's training takes on one core (TRAINING_TOKENS_S).
 // Reading has to be at least 20 times as fast, so that it is lost beside the step.
 #include "data/mixture.h"
-#include "data/shard.h"
+#include "data/shards/shard.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -15,8 +15,8 @@
 // left out, unless --clock says otherwise; more are timed by the wall clock. The peak is the
 // step's: the sgemm's matrices lie where logits do.
 #include "bench/step_run.h"
-#include "model/gemm.h"
-#include "train/blas.h"
+#include "model/kernels/gemm.h"
+#include "train/plan/blas.h"
 
 #include <errno.h>
 #include <getopt.h>

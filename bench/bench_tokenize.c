@@ -5,7 +5,7 @@
 // bench_tokenize.sh sets it beside the `tokenizers` library.
 #define _GNU_SOURCE
 #include "base/file.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 
 #include <stdio.h>
 #include <stdlib.h>

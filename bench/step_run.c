@@ -6,13 +6,13 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "bench/timing.h"
-#include "model/head.h"
-#include "model/transformer.h"
+#include "model/kernels/head.h"
+#include "model/transformer/transformer.h"
 #include "optim/adamw.h"
 #include "optim/clip.h"
-#include "train/blas.h"
-#include "train/partition.h"
-#include "train/plan.h"
+#include "train/parallel/partition.h"
+#include "train/plan/blas.h"
+#include "train/plan/plan.h"
 
 #include <cblas.h>
 #include <math.h>

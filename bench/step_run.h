@@ -10,7 +10,7 @@
 #define MHA2MLA_BENCH_STEP_RUN_H
 
 #include "bench/step_table.h"
-#include "train/comm.h"
+#include "train/parallel/comm.h"
 
 // Side of the square matrices whose product is the measure: 16 MiB each, beyond a core's caches.
 enum { STEP_SGEMM_SIZE = 2048 };

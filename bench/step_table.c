@@ -1,7 +1,7 @@
 #include "bench/step_table.h"
 
 #include "bench/timing.h"
-#include "model/mla.h"
+#include "model/attention/mla.h"
 
 #include <stddef.h>
 #include <stdio.h>

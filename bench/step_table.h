@@ -10,8 +10,8 @@
 #ifndef MHA2MLA_BENCH_STEP_TABLE_H
 #define MHA2MLA_BENCH_STEP_TABLE_H
 
+#include "model/kernels/step_times.h"
 #include "model/shape.h"
-#include "model/step_times.h"
 
 #include <stdio.h>
 

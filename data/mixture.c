@@ -5,7 +5,7 @@
 #include "data/fingerprint.h"
 #include "data/interleave.h"
 #include "data/order.h"
-#include "data/source.h"
+#include "data/shards/source.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -9,7 +9,7 @@
 #define MHA2MLA_EVAL_INFERENCE_H
 
 #include "data/batch.h"
-#include "model/transformer.h"
+#include "model/transformer/transformer.h"
 
 typedef struct Inference {
     Arena arena; // owns what the others point to

@@ -6,8 +6,8 @@
 #define MHA2MLA_EVAL_PERPLEXITY_H
 
 #include "data/batch.h"
-#include "data/source.h"
-#include "model/transformer.h"
+#include "data/shards/source.h"
+#include "model/transformer/transformer.h"
 
 // The sum over the targets of windows [first, first + count) of the source, each T + 1 tokens, in
 // nats. count is at most what `ws` and `batch` are placed for. Errors are those of reading.

@@ -1,7 +1,7 @@
 #include "model/model.h"
 
 #include "base/random.h"
-#include "model/finite.h"
+#include "model/kernels/finite.h"
 
 #include <string.h>
 

@@ -19,7 +19,7 @@ SETUP_PACKAGES=(
     libutf8proc-dev gnuplot-nox
     libcmocka-dev
 )
-# What only test.sh needs: the cluster in tests/slurm_cluster.sh.
+# What only test.sh needs: the cluster in tests/support/slurm_cluster.sh.
 SETUP_TEST_PACKAGES=(slurm-wlm munge iproute2)
 
 setup_say() {

@@ -2,7 +2,7 @@
 
 #include "base/progress.h"
 #include "eval/inference.h"
-#include "train/stall.h"
+#include "train/parallel/watchdog.h"
 #include "train/stop.h"
 
 #include <math.h>
@@ -42,7 +42,7 @@ static Status read_samples(RopeScores *sum, const Comm *comm, const Model *origi
         status = inference_start(&inference, original, seq_len);
     TRY_GOTO(release, comm_agree(comm, status));
     for (int64_t i = 0; i < n_samples; i += comm->size) {
-        stall_phase("calibration", 0);
+        watchdog_phase("calibration", 0);
         if (i + comm->rank < n_samples)
             status = read_sample(sum, &sample, &inference, original, mixture, i + comm->rank);
         TRY_GOTO(release, comm_agree(comm, status));

@@ -4,9 +4,9 @@
 #define MHA2MLA_TRAIN_CALIBRATE_H
 
 #include "data/mixture.h"
+#include "model/convert/rope_select.h"
 #include "model/model.h"
-#include "model/rope_select.h"
-#include "train/comm.h"
+#include "train/parallel/comm.h"
 
 // Reads samples 0 .. n_samples - 1 of the mixture, seq_len tokens each. STOPPED if a
 // stop is requested meanwhile. Collective. The caller

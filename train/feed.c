@@ -5,14 +5,14 @@
 #include <stdlib.h>
 
 Status feed_start(Prefetch **out, Mixture *mixture, const PrefetchMemory *memory,
-                  const Config *config, const Turns *turns, int rank, int first_step)
+                  const Config *config, const BatchSchedule *schedule, int rank, int first_step)
 {
-    int *own = calloc((size_t)turns->n_micro_batches, sizeof *own), n_own = 0;
+    int *own = calloc((size_t)schedule->n_micro_batches, sizeof *own), n_own = 0;
     if (own == NULL)
-        return fail(FAILED, "no memory for %d micro-batches", turns->n_micro_batches);
-    for (int round = 0; round < turns->n_rounds; round++) {
+        return fail(FAILED, "no memory for %d micro-batches", schedule->n_micro_batches);
+    for (int round = 0; round < schedule->n_rounds; round++) {
         int first, count;
-        turns_group(turns, round, rank, &first, &count);
+        batch_schedule_group(schedule, round, rank, &first, &count);
         for (int m = first; m < first + count; m++)
             own[n_own++] = m;
     }

@@ -1,7 +1,7 @@
 // What goes from the mixture to the training loop: a rank's micro-batches, read ahead, and the
 // user's word on how often each source is read.
 //
-//     TRY(feed_start(&prefetch, mixture, &memory, &config, &turns, comm.rank, step + 1));
+//     TRY(feed_start(&prefetch, mixture, &memory, &config, &schedule, comm.rank, step + 1));
 //     feed_warn_epochs(mixture, &config);       // before the first step
 //     ... prefetch_next(prefetch, ...)          // data/prefetch.h
 //     feed_report_epochs(mixture, &config);     // after the last
@@ -9,13 +9,13 @@
 #define MHA2MLA_TRAIN_FEED_H
 
 #include "data/prefetch.h"
-#include "train/config.h"
-#include "train/turns.h"
+#include "train/config/config.h"
+#include "train/parallel/batch_schedule.h"
 
 // Starts to read the micro-batches of `rank` from a step to the run's last, round by round as the
 // turns give them. Errors are those of prefetch_start(); the caller stops it.
 Status feed_start(Prefetch **out, Mixture *mixture, const PrefetchMemory *memory,
-                  const Config *config, const Turns *turns, int rank, int first_step);
+                  const Config *config, const BatchSchedule *schedule, int rank, int first_step);
 
 // One warning for each source that the run reads more than once.
 void feed_warn_epochs(const Mixture *mixture, const Config *config);

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdio.h>
 
-Status guard_check_spike(bool *skips, GuardSpikes *spikes, int step, double grad_norm,
+Status guard_check_spike(bool *skips, SpikeHistory *spikes, int step, double grad_norm,
                          double factor, int window)
 {
     CHECK(isfinite(grad_norm), "norm %g of step %d", grad_norm, step);

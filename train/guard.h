@@ -1,7 +1,7 @@
 // What stands between a step's gradient and the update: spikes of its norm that are skipped, and a
 // loss or gradient that is no number, which ends the run before the weights are touched.
 //
-//     GuardSpikes spikes = {0};                       // stored in checkpoints
+//     SpikeHistory spikes = {0};                       // stored in checkpoints
 //     TRY(guard_check_spike(&skips, &spikes, step, grad_norm, 8, 100));
 //     if (!skips)
 //         update(...);
@@ -17,6 +17,7 @@
 #define MHA2MLA_TRAIN_GUARD_H
 
 #include "base/status.h"
+#include "train/checkpoint/run_state.h"
 
 #include <stdint.h>
 
@@ -24,18 +25,11 @@
 // its steps would go on without learning.
 enum { GUARD_MOST_SKIPS_IN_ROW = 10 };
 
-// Needs all bits kept to decide alike after a resume. All zero at the start of a run.
-typedef struct GuardSpikes {
-    double mean; // of the norms of accepted steps: plain for the first `window`, then exponential
-    int64_t n_accepted, n_skipped;
-    int64_t n_skipped_in_row; // until now
-} GuardSpikes;
-
 // Whether the step is to be skipped: its norm is above `factor` times the mean. The first `window`
 // accepted steps are never skipped - at the start norms fall by orders of magnitude - and their
 // mean is plain; later each accepted step enters it with weight 1 / window. Skipped steps do not
 // enter it. factor 0: never skips. FAILED after GUARD_MOST_SKIPS_IN_ROW.
-Status guard_check_spike(bool *skips, GuardSpikes *spikes, int step, double grad_norm,
+Status guard_check_spike(bool *skips, SpikeHistory *spikes, int step, double grad_norm,
                          double factor, int window);
 
 // A micro-batch run alone.

@@ -1,10 +1,10 @@
 // A rank sums the gradients of a group of micro-batches in one flat vector; each bucket of it goes,
 // share by share, to the rank that owns the share, which adds the groups in their order
-// (train/turns.h). Losses of micro-batches and squares of blocks of the gradient meet in a vector
-// in which every rank fills its own places, so their sums do not depend on the number of ranks
-// either. Then each rank updates its shares and the shares are gathered, or, where ranks share one
-// copy of the parameters (train/weights.h), are there: no rank reads parameters between the step's
-// sums, which need all ranks' gradients, and its update.
+// (train/parallel/batch_schedule.h). Losses of micro-batches and squares of blocks of the gradient
+// meet in a vector in which every rank fills its own places, so their sums do not depend on the
+// number of ranks either. Then each rank updates its shares and the shares are gathered, or, where
+// ranks share one copy of the parameters (train/replica.h), are there: no rank reads parameters
+// between the step's sums, which need all ranks' gradients, and its update.
 //
 // With train.overlap a bucket goes as soon as the last backward of the round has made it final,
 // from the last layer to the first and the embedding, and the round's last ones go behind the first
@@ -20,7 +20,7 @@
 #include "optim/clip.h"
 #include "train/feed.h"
 #include "train/guard.h"
-#include "train/stall.h"
+#include "train/parallel/watchdog.h"
 #include "train/stop.h"
 
 #include <math.h>
@@ -33,7 +33,7 @@ _Static_assert((int)COMM_SHARE_BLOCK == (int)CLIP_BLOCK,
 // From here on this is what the rank does.
 static void enter(Trainer *t, Phase phase, int step)
 {
-    stall_phase(phases_name(phase), step);
+    watchdog_phase(phases_name(phase), step);
     phases_enter(&t->phases, phase);
 }
 
@@ -67,7 +67,7 @@ static Status feed(Trainer *t, int first_step)
 {
     prefetch_stop(t->prefetch);
     t->prefetch = NULL;
-    return feed_start(&t->prefetch, t->mixture, &t->memory.ahead, t->config, &t->turns,
+    return feed_start(&t->prefetch, t->mixture, &t->memory.ahead, t->config, &t->schedule,
                       t->comm->rank, first_step);
 }
 
@@ -123,7 +123,7 @@ static void reduce_from(void *context, int layer)
         const CommReduce reduce = {.sum = own_sum(t, bucket),
                                    .bucket = t->memory.flat_grads + bucket->first,
                                    .count = bucket->count,
-                                   .n_senders = turns_senders(&t->turns, t->round),
+                                   .n_senders = batch_schedule_senders(&t->schedule, t->round),
                                    .fresh = t->round == 0,
                                    .as_bf16 = t->config->train.reduce_dtype == REDUCE_BFLOAT16};
         const int64_t ticket = exchange_reduce(t->exchange, &reduce);
@@ -152,10 +152,10 @@ static void await_layer(void *context, int layer)
     int n = 0;
     while (n < t->partition.n_buckets && t->partition.buckets[n].layer <= layer)
         n++;
-    if (weights_are_here(t->weights, t->exchange, n))
+    if (replica_are_here(t->replica, t->exchange, n))
         return;
     enter(t, PHASE_GATHER, t->progress.step + 1);
-    weights_await(t->weights, t->exchange, n);
+    replica_await(t->replica, t->exchange, n);
     enter(t, PHASE_FORWARD, t->progress.step + 1);
 }
 
@@ -163,7 +163,7 @@ static void await_layer(void *context, int layer)
 static Status begin_group(Trainer *t, int step)
 {
     int first, count;
-    turns_group(&t->turns, t->round, t->comm->rank, &first, &count);
+    batch_schedule_group(&t->schedule, t->round, t->comm->rank, &first, &count);
     if (count == 0)
         return OK;
     TRY(batch(t, step, first));
@@ -176,7 +176,7 @@ static Status end_group(Trainer *t, int step)
 {
     Workspace *ws = &t->memory.ws;
     int first, count;
-    turns_group(&t->turns, t->round, t->comm->rank, &first, &count);
+    batch_schedule_group(&t->schedule, t->round, t->comm->rank, &first, &count);
     for (int m = first; m < first + count; m++) {
         if (m > first) {
             TRY(batch(t, step, m));
@@ -207,7 +207,7 @@ static Status settle_round(Trainer *t, int step, Status own)
 static Status accumulate(Trainer *t, int step)
 {
     Status own = OK;
-    for (t->round = 0; t->round < t->turns.n_rounds; t->round++) {
+    for (t->round = 0; t->round < t->schedule.n_rounds; t->round++) {
         if (own == OK)
             own = begin_group(t, step);
         if (t->round > 0)
@@ -242,13 +242,13 @@ static void measure(Trainer *t, StepReport *report)
         clip_sum_squares(squares + own_block, own_sum(t, bucket), bucket->own_count);
         first_block += clip_n_blocks(bucket->count);
     }
-    double *waits = squares + n_squares + t->turns.n_micro_batches;
+    double *waits = squares + n_squares + t->schedule.n_micro_batches;
     double *phases = waits + t->comm->size;
     waits[t->comm->rank] = report->data_wait_s;
     phases_take(&t->phases, phases);
     double *enders = phases + N_PHASES;
     *enders = t->metrics_status != OK || stop_requested();
-    comm_sum_doubles(t->comm, t->memory.sums, trainer_n_sums(&t->partition, &t->turns));
+    comm_sum_doubles(t->comm, t->memory.sums, memory_n_sums(&t->partition, &t->schedule));
     for (int rank = 0; rank < t->comm->size; rank++)
         report->data_wait_s = fmax(report->data_wait_s, waits[rank]);
     for (int i = 0; i < N_PHASES; i++)
@@ -256,20 +256,20 @@ static void measure(Trainer *t, StepReport *report)
     t->wants_end = *enders > 0;
     report->grad_norm = sqrt(sum_up(squares, n_squares));
     report->loss =
-        sum_up(squares + n_squares, t->turns.n_micro_batches) / (double)trainer_step_tokens(t);
+        sum_up(squares + n_squares, t->schedule.n_micro_batches) / (double)trainer_step_tokens(t);
 }
 
 // Runs this rank's micro-batches of a step alone: their losses, norms and the rank go to their
 // places in traced [3, micro-batches].
 static Status trace_own(Trainer *t, int step, double *traced)
 {
-    const int n = t->turns.n_micro_batches;
+    const int n = t->schedule.n_micro_batches;
     double *squares = t->memory.sums;
     TRY(feed(t, step));
     t->memory.ws.fresh_gradients = true;
-    for (int round = 0; round < t->turns.n_rounds; round++) {
+    for (int round = 0; round < t->schedule.n_rounds; round++) {
         int first, count;
-        turns_group(&t->turns, round, t->comm->rank, &first, &count);
+        batch_schedule_group(&t->schedule, round, t->comm->rank, &first, &count);
         for (int m = first; m < first + count; m++) {
             TRY(batch(t, step, m));
             forward(t, step);
@@ -289,7 +289,7 @@ static Status trace_own(Trainer *t, int step, double *traced)
 static Status report_trace(const Trainer *t, const StepReport *report, const double *traced,
                            GuardMicroBatch *micro_batches)
 {
-    const int n = t->turns.n_micro_batches;
+    const int n = t->schedule.n_micro_batches;
     for (int m = 0; m < n; m++) {
         GuardMicroBatch *to = &micro_batches[m];
         *to = (GuardMicroBatch){.rank = (int)traced[2 * n + m],
@@ -314,7 +314,7 @@ static Status report_trace(const Trainer *t, const StepReport *report, const dou
 // The step is not finite: why. The weights are those before it, the gradients are lost.
 static Status trace_nonfinite(Trainer *t, const StepReport *report)
 {
-    const int n = t->turns.n_micro_batches;
+    const int n = t->schedule.n_micro_batches;
     double *traced = calloc((size_t)n * 3, sizeof *traced);
     GuardMicroBatch *micro_batches = calloc((size_t)n, sizeof *micro_batches);
     Status status = traced != NULL && micro_batches != NULL
@@ -356,12 +356,12 @@ static void update(Trainer *t, const StepReport *report)
                      t->memory.v + bucket->moments_first, own_sum(t, bucket), bucket->own_count,
                      &optim->adamw, report->lr, scale, n_updates);
         if (exchange_overlaps(t->exchange))
-            weights_send(t->weights, t->exchange, &t->partition, i);
+            replica_send(t->replica, t->exchange, &t->partition, i);
     }
     if (exchange_overlaps(t->exchange))
         return;
     enter(t, PHASE_GATHER, report->step);
-    weights_gather(t->weights, &t->partition);
+    replica_gather(t->replica, &t->partition);
     enter(t, PHASE_UPDATE, report->step);
 }
 
@@ -391,7 +391,7 @@ static Status agree_to_go_on(Trainer *t)
         return OK;
     enter(t, PHASE_GATHER, step);
     exchange_wait_all(t->exchange);
-    weights_await(t->weights, t->exchange, t->partition.n_buckets);
+    replica_await(t->replica, t->exchange, t->partition.n_buckets);
     enter(t, PHASE_UPDATE, step);
     return comm_agree(t->comm, t->metrics_status != OK
                                    ? fail(t->metrics_status, "%s", t->metrics_text)
@@ -408,7 +408,7 @@ static Status train_step(Trainer *t, int step)
         .tokens = step * trainer_step_tokens(t),
         .lr = schedule_lr(&t->config->optim.schedule, step),
     };
-    memset(mem->sums, 0, (size_t)trainer_n_sums(&t->partition, &t->turns) * sizeof(double));
+    memset(mem->sums, 0, (size_t)memory_n_sums(&t->partition, &t->schedule) * sizeof(double));
     TRY(accumulate(t, step));
     enter(t, PHASE_REDUCE, step);
     report.data_wait_s = prefetch_wait_s(t->prefetch) - waited_s;

@@ -3,12 +3,11 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "data/mixture.h"
-#include "data/tokenizer_file.h"
-#include "model/convert.h"
-#include "model/hf.h"
+#include "data/tokenizer/tokenizer_file.h"
+#include "model/convert/convert.h"
+#include "model/hf/hf.h"
 #include "train/calibrate.h"
-#include "train/plan.h"
-#include "train/stall.h"
+#include "train/parallel/watchdog.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -30,11 +29,11 @@ static Status original_shape(ModelShape *out, const ModelConfig *model)
 }
 
 // Values where this rank has to write them, RoPE pairs everywhere.
-static Status fill_original(Weights *weights, const Config *config)
+static Status fill_original(Replica *replica, const Config *config)
 {
     const InitConfig *init = &config->model.init;
-    Model *model = &weights->model;
-    if (!weights_is_writer(weights))
+    Model *model = &replica->model;
+    if (!replica_is_writer(replica))
         return init->given
                    ? OK
                    : hf_load_rope_pairs(model->rope_pairs, &model->shape, config->model.base);
@@ -44,22 +43,22 @@ static Status fill_original(Weights *weights, const Config *config)
     return OK;
 }
 
-Status prepare_original(Weights *out, const Config *config, const Comm *comm, CommGroup *group)
+Status prepare_original(Replica *out, const Config *config, const Comm *comm, CommGroup *group)
 {
     ModelShape shape;
-    Weights weights;
-    stall_phase("load", 0);
+    Replica replica;
+    watchdog_phase("load", 0);
     TRY(comm_agree(comm, original_shape(&shape, &config->model)));
-    TRY(weights_create(&weights, comm, group, &shape));
-    Status status = fill_original(&weights, config);
+    TRY(replica_create(&replica, comm, group, &shape));
+    Status status = fill_original(&replica, config);
     // Those who only read along have nothing to say of what the writers all find.
-    status = comm_agree_of(comm, weights_is_writer(&weights) || status != OK, status);
+    status = comm_agree_of(comm, replica_is_writer(&replica) || status != OK, status);
     if (status != OK) {
-        weights_release(&weights);
+        replica_release(&replica);
         return status;
     }
-    weights_sync(&weights);
-    *out = weights;
+    replica_sync(&replica);
+    *out = replica;
     return OK;
 }
 
@@ -123,14 +122,14 @@ free_pairs:
 }
 
 // Rank l mod N converts layer l and hands it to the others, so that all have the same bits.
-Status prepare_layers(Weights *mla, const WeightSource *original)
+Status prepare_layers(Replica *mla, const WeightSource *original)
 {
     const Comm *comm = mla->comm;
     const ModelShape *shape = &mla->model.shape;
     ProgressMeter meter = progress_start("conversion", "layers", shape->n_layers);
-    Status status = weights_is_writer(mla) ? convert_shared(&mla->model, original) : OK;
+    Status status = replica_is_writer(mla) ? convert_shared(&mla->model, original) : OK;
     for (int l = comm->rank; l < shape->n_layers && status == OK; l += comm->size) {
-        stall_phase("convert", 0);
+        watchdog_phase("convert", 0);
         status = convert_layer(&mla->model, original, l);
         progress_show(&meter, l - comm->rank + comm->size); // the others are about as far
     }
@@ -139,13 +138,13 @@ Status prepare_layers(Weights *mla, const WeightSource *original)
     for (int l = 0; l < shape->n_layers; l++) {
         int64_t first, count;
         params_layer_range(shape, l, &first, &count);
-        weights_broadcast(mla, first, count, l % comm->size);
+        replica_broadcast(mla, first, count, l % comm->size);
     }
-    weights_sync(mla);
+    replica_sync(mla);
     return OK;
 }
 
-Status prepare_converted(Weights *out, const int32_t *pairs, const Config *config, const Comm *comm,
+Status prepare_converted(Replica *out, const int32_t *pairs, const Config *config, const Comm *comm,
                          CommGroup *group)
 {
     const ConvertConfig *convert = &config->model.convert;
@@ -153,7 +152,7 @@ Status prepare_converted(Weights *out, const int32_t *pairs, const Config *confi
     const RandomWeights random = {init->shape, init->initializer_range, (uint64_t)config->run.seed};
     HfSource *files = NULL;
     ModelShape shape;
-    Weights mla = {0};
+    Replica mla = {0};
     const double start_s = log_seconds();
     Status status = init->given ? OK : hf_source_open(&files, config->model.base);
     TRY_GOTO(release, comm_agree(comm, status));
@@ -161,11 +160,11 @@ Status prepare_converted(Weights *out, const int32_t *pairs, const Config *confi
     status =
         shape_convert(&shape, original.shape, convert->rope_pairs, convert->d_kv, convert->svd);
     TRY_GOTO(release, comm_agree(comm, status));
-    TRY_GOTO(release, weights_create(&mla, comm, group, &shape));
+    TRY_GOTO(release, replica_create(&mla, comm, group, &shape));
     memcpy(mla.model.rope_pairs, pairs,
            (size_t)shape.n_layers * (size_t)(shape.n_kv_heads * shape.rope_pairs) * sizeof *pairs);
     TRY_GOTO(release, prepare_layers(&mla, &original));
-    if (files != NULL && !plan_reads_original(config)) // which has warned
+    if (files != NULL && !config_reads_original(config)) // which has warned
         hf_source_warn_unused(files, config->model.base);
     log_info("converted %d layers: %.1f s", shape.n_layers, log_seconds() - start_s);
     hf_source_close(files);
@@ -173,6 +172,6 @@ Status prepare_converted(Weights *out, const int32_t *pairs, const Config *confi
     return OK;
 release:
     hf_source_close(files);
-    weights_release(&mla);
+    replica_release(&mla);
     return status;
 }

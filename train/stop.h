@@ -1,6 +1,6 @@
 // Requests to stop a run: SIGTERM, SIGINT, SIGUSR1, or a limit of minutes. They set a flag that the
-// training loop asks for once a step; the ranks agree on it (train/comm.h), save, and leave with
-// STOPPED.
+// training loop asks for once a step; the ranks agree on it (train/parallel/comm.h), save, and
+// leave with STOPPED.
 //
 //     stop_install();                    // before MPI_Init, so that no rank is without handlers
 //     stop_after_minutes(230);           // run.max_minutes; 0: no limit

@@ -8,11 +8,11 @@
 #define MHA2MLA_TRAIN_VALIDATION_H
 
 #include "data/batch.h"
-#include "data/source.h"
+#include "data/shards/source.h"
 #include "eval/perplexity.h"
-#include "model/transformer.h"
-#include "train/comm.h"
-#include "train/config.h"
+#include "model/transformer/transformer.h"
+#include "train/config/config.h"
+#include "train/parallel/comm.h"
 
 typedef struct Validation {
     Source *source; // owned; NULL: none configured

@@ -1,5 +1,5 @@
 """tensorboard.events: an event file as the tensorboard package's own writer makes it, for
-tests/test_tensorboard.c to compare with byte by byte. tensorboard 2.21."""
+tests/train/metrics/test_tensorboard.c to compare with byte by byte. tensorboard 2.21."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""Golden ids and texts of the `tokenizers` library (0.23) for tests/test_tokenizer.c.
+"""Golden ids and texts of the `tokenizers` library (0.23) for tests/data/tokenizer/test_tokenizer.c.
 
     python3 tests/golden/make_tokenizer_golden.py ASSETS_DIR
 

@@ -1,0 +1,73 @@
+#include "base/paths.h"
+
+#include "base/file.h"
+
+#include <errno.h>
+#include <glob.h>
+#include <stdlib.h>
+#include <string.h>
+
+static Status append(PathList *list, const char *path)
+{
+    // Grows to 8, 16, 32 ...: whenever the count is a power of two from 8 on, the room is used up.
+    if (list->count == 0 || (list->count >= 8 && (list->count & (list->count - 1)) == 0)) {
+        size_t room = list->count == 0 ? 8 : 2 * (size_t)list->count;
+        char **paths = realloc(list->paths, room * sizeof *paths);
+        if (paths == NULL)
+            return fail(FAILED, "out of memory for %zu paths", room);
+        list->paths = paths;
+    }
+    char *copy = strdup(path);
+    if (copy == NULL)
+        return fail(FAILED, "out of memory for the path %.200s", path);
+    list->paths[list->count++] = copy;
+    return OK;
+}
+
+// glob() would sort by the locale.
+static int compare_bytes(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static Status append_matches(PathList *list, const char *pattern)
+{
+    if (file_exists(pattern))
+        return append(list, pattern);
+    glob_t matches;
+    const int code = glob(pattern, GLOB_NOSORT | GLOB_ERR, NULL, &matches);
+    if (code == GLOB_NOMATCH)
+        return fail(BAD_INPUT, "%s: no such file, and no pattern that matches one", pattern);
+    if (code == GLOB_ABORTED)
+        return fail(BAD_INPUT, "%s: a directory cannot be read: %s", pattern, strerror(errno));
+    if (code != 0)
+        return fail(FAILED, "%s: out of memory for its matches", pattern);
+    qsort(matches.gl_pathv, matches.gl_pathc, sizeof *matches.gl_pathv, compare_bytes);
+    Status status = OK;
+    for (size_t i = 0; i < matches.gl_pathc && status == OK; i++)
+        status = append(list, matches.gl_pathv[i]);
+    globfree(&matches);
+    return status;
+}
+
+Status paths_expand(PathList *out, char *const *patterns, int n_patterns)
+{
+    PathList list = {0};
+    for (int i = 0; i < n_patterns; i++) {
+        Status status = append_matches(&list, patterns[i]);
+        if (status != OK) {
+            paths_release(&list);
+            return status;
+        }
+    }
+    *out = list;
+    return OK;
+}
+
+void paths_release(PathList *list)
+{
+    for (int i = 0; i < list->count; i++)
+        free(list->paths[i]);
+    free(list->paths);
+    *list = (PathList){0};
+}

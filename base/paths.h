@@ -1,0 +1,24 @@
+// Paths and glob patterns into a list of files, the same on every machine.
+//
+//     PathList list;
+//     TRY(paths_expand(&list, patterns, n_patterns));
+//     for (int i = 0; i < list.count; i++)
+//         use(list.paths[i]);
+//     paths_release(&list);
+#ifndef MHA2MLA_BASE_PATHS_H
+#define MHA2MLA_BASE_PATHS_H
+
+#include "base/status.h"
+
+typedef struct PathList {
+    char **paths; // owned, each of them too
+    int count;
+} PathList;
+
+// The patterns one after another, the matches of each in byte order. A name that exists as it is
+// written is taken literally. BAD_INPUT naming a pattern that matches nothing.
+Status paths_expand(PathList *out, char *const *patterns, int n_patterns);
+
+void paths_release(PathList *list); // a zeroed list is allowed
+
+#endif

@@ -1,0 +1,53 @@
+#define _GNU_SOURCE
+#include "base/suggest.h"
+
+#include "base/intmath.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+// Optimal string alignment: insertions, deletions, substitutions and swaps of neighbours.
+static int edit_distance(const char *a, const char *b)
+{
+    int rows[3][SUGGEST_LONGEST_WORD + 1];
+    int n = (int)strlen(a), m = (int)strlen(b);
+    int *before = rows[0], *last = rows[1], *row = rows[2];
+    for (int j = 0; j <= m; j++)
+        last[j] = j;
+    for (int i = 1; i <= n; i++) {
+        row[0] = i;
+        for (int j = 1; j <= m; j++) {
+            int replaced = last[j - 1] + (a[i - 1] != b[j - 1]);
+            row[j] = min_int(replaced, 1 + min_int(last[j], row[j - 1]));
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+                row[j] = min_int(row[j], before[j - 2] + 1);
+        }
+        int *spare = before;
+        before = last;
+        last = row;
+        row = spare;
+    }
+    return last[m];
+}
+
+const char *suggest_nearest(const char *word, const char *const *candidates, int n_candidates)
+{
+    const char *nearest = NULL;
+    int length = (int)strnlen(word, SUGGEST_LONGEST_WORD + 1);
+    if (length > SUGGEST_LONGEST_WORD)
+        return NULL;
+    int smallest = 1 + (length + 1) / 3; // about a third of the word may be wrong
+    for (int c = 0; c < n_candidates; c++) {
+        const char *candidate = candidates[c];
+        if (strlen(candidate) > SUGGEST_LONGEST_WORD)
+            continue;
+        // A word cut short counts as one slip, however long the rest.
+        bool is_start = length >= 3 && strncmp(word, candidate, (size_t)length) == 0;
+        int distance = is_start ? 1 : edit_distance(word, candidate);
+        if (distance < smallest) {
+            smallest = distance;
+            nearest = candidate;
+        }
+    }
+    return nearest;
+}

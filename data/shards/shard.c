@@ -1,0 +1,286 @@
+#include "data/shards/shard.h"
+
+#include "base/file.h"
+#include "base/hdf5_error.h"
+#include "data/shards/shard_format.h"
+#include "data/shards/shard_row.h"
+
+#include <errno.h>
+#include <hdf5.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <zlib.h>
+
+struct Shard {
+    char path[PATH_BYTES];
+    hid_t file;
+    ShardRow tokens, documents;
+    ShardInfo info;
+};
+
+// Reads a scalar attribute of the root as int64.
+static Status read_int(int64_t *out, const Shard *shard, const char *name, int64_t least,
+                       int64_t most)
+{
+    char what[128];
+    snprintf(what, sizeof what, "attribute '%s' is missing", name);
+    if (H5Aexists(shard->file, name) <= 0)
+        return hdf5_fail(BAD_INPUT, shard->path, what);
+    hid_t attribute = H5Aopen(shard->file, name, H5P_DEFAULT);
+    hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute);
+    int64_t value = 0;
+    snprintf(what, sizeof what, "attribute '%s' is not one whole number", name);
+    Status status = OK;
+    if (H5Tget_class(type) != H5T_INTEGER || H5Sget_simple_extent_npoints(space) != 1 ||
+        H5Aread(attribute, H5T_NATIVE_INT64, &value) < 0)
+        status = hdf5_fail(BAD_INPUT, shard->path, what);
+    else if (value < least || value > most)
+        status = fail(BAD_INPUT, "%s: attribute '%s' is %lld, allowed are %lld to %lld",
+                      shard->path, name, (long long)value, (long long)least, (long long)most);
+    else
+        *out = value;
+    H5Sclose(space);
+    H5Tclose(type);
+    H5Aclose(attribute);
+    return status;
+}
+
+// h5py writes variable-length text, we write fixed-length text: a new string with either, or NULL.
+static char *read_any_text(hid_t attribute, hid_t type)
+{
+    if (H5Tis_variable_str(type) > 0) {
+        char *text = NULL, *copy = NULL;
+        hid_t memory_type = H5Tcopy(H5T_C_S1);
+        H5Tset_size(memory_type, H5T_VARIABLE);
+        H5Tset_cset(memory_type, H5Tget_cset(type));
+        if (H5Aread(attribute, memory_type, &text) >= 0 && text != NULL)
+            copy = strdup(text);
+        H5free_memory(text);
+        H5Tclose(memory_type);
+        return copy;
+    }
+    size_t size = H5Tget_size(type);
+    if (size == 0 || size > 1 << 20)
+        return NULL;
+    char *text = calloc(size + 1, 1); // the file's text need not end in a zero
+    if (text != NULL && H5Aread(attribute, type, text) < 0) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}
+
+// Reads a text attribute of the root, cut to out_bytes - 1 bytes.
+static Status read_text(char *out, size_t out_bytes, const Shard *shard, const char *name)
+{
+    char what[128];
+    snprintf(what, sizeof what, "attribute '%s' is missing", name);
+    if (H5Aexists(shard->file, name) <= 0)
+        return hdf5_fail(BAD_INPUT, shard->path, what);
+    hid_t attribute = H5Aopen(shard->file, name, H5P_DEFAULT);
+    hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute);
+    char *text = NULL;
+    if (H5Tget_class(type) == H5T_STRING && H5Sget_simple_extent_npoints(space) == 1)
+        text = read_any_text(attribute, type);
+    Status status = OK;
+    snprintf(what, sizeof what, "attribute '%s' is not one text", name);
+    if (text == NULL)
+        status = hdf5_fail(BAD_INPUT, shard->path, what);
+    else
+        snprintf(out, out_bytes, "%s", text);
+    for (char *c = out; text != NULL && *c != '\0'; c++) {
+        if ((unsigned char)*c < ' ') // it may be shown in a one-line message
+            *c = ' ';
+    }
+    free(text);
+    H5Sclose(space);
+    H5Tclose(type);
+    H5Aclose(attribute);
+    return status;
+}
+
+static Status read_attributes(Shard *shard)
+{
+    char format[64];
+    if (H5Aexists(shard->file, "format") <= 0)
+        return fail(BAD_INPUT,
+                    "%s: not a token shard, attribute 'format' is missing; make shards with "
+                    "mha2mla tokenize",
+                    shard->path);
+    TRY(read_text(format, sizeof format, shard, "format"));
+    if (strcmp(format, SHARD_FORMAT) != 0)
+        return fail(BAD_INPUT,
+                    "%s: its format is '%s', not '%s'; make shards with mha2mla tokenize",
+                    shard->path, format, SHARD_FORMAT);
+    int64_t version, vocab_size, eos_id;
+    TRY(read_int(&version, shard, "version", SHARD_VERSION, SHARD_VERSION));
+    TRY(read_int(&vocab_size, shard, "vocab_size", 1, INT32_MAX));
+    TRY(read_int(&eos_id, shard, "eos_id", -1, vocab_size - 1));
+    char sha256[SHA256_HEX_BYTES + 1]; // one more, so that a longer text shows
+    TRY(read_text(sha256, sizeof sha256, shard, "tokenizer_sha256"));
+    if (strlen(sha256) != SHA256_HEX_BYTES - 1 ||
+        strspn(sha256, "0123456789abcdef") != SHA256_HEX_BYTES - 1)
+        return fail(BAD_INPUT,
+                    "%s: attribute 'tokenizer_sha256' is '%s', not 64 hexadecimal digits",
+                    shard->path, sha256);
+    TRY(read_text(shard->info.source, sizeof shard->info.source, shard, "source"));
+    memcpy(shard->info.tokenizer_sha256, sha256, SHA256_HEX_BYTES);
+    shard->info.vocab_size = (int)vocab_size;
+    shard->info.eos_id = (int)eos_id;
+    return OK;
+}
+
+// The offsets start at 0, never descend and end at the number of tokens.
+static Status check_offsets(Shard *shard)
+{
+    enum { BLOCK = 4096 };
+    int64_t block[BLOCK], before = 0;
+    const int64_t n = shard->info.n_documents + 1;
+    for (int64_t first = 0; first < n; first += BLOCK) {
+        const int64_t count = n - first < BLOCK ? n - first : BLOCK;
+        TRY(shard_row_read64(&shard->documents, first, count, block));
+        for (int64_t i = 0; i < count; i++) {
+            const bool starts_wrong = first + i == 0 && block[i] != 0;
+            if (starts_wrong || block[i] < before || block[i] > shard->info.n_tokens)
+                return fail(BAD_INPUT,
+                            "%s: /documents[%lld] is %lld after %lld, of %lld tokens; offsets "
+                            "start at 0 and do not descend",
+                            shard->path, (long long)(first + i), (long long)block[i],
+                            (long long)before, (long long)shard->info.n_tokens);
+            before = block[i];
+        }
+        shard->info.documents_crc32 =
+            (uint32_t)crc32(shard->info.documents_crc32, (const Bytef *)block,
+                            (uInt)((size_t)count * sizeof *block));
+    }
+    if (before != shard->info.n_tokens)
+        return fail(BAD_INPUT, "%s: its documents end at token %lld, but it has %lld", shard->path,
+                    (long long)before, (long long)shard->info.n_tokens);
+    return OK;
+}
+
+static Status read_header(Shard *shard)
+{
+    shard->file = H5Fopen(shard->path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    if (shard->file < 0)
+        return hdf5_fail(BAD_INPUT, shard->path, "not a readable HDF5 file");
+    TRY(read_attributes(shard));
+    const int token_bytes = shard->info.vocab_size > SHARD_SMALL_VOCAB ? 4 : 2;
+    TRY(shard_row_open(&shard->tokens, shard->file, shard->path, "tokens", token_bytes));
+    TRY(shard_row_open(&shard->documents, shard->file, shard->path, "documents", 8));
+    shard->info.n_tokens = shard->tokens.length;
+    shard->info.n_documents = shard->documents.length - 1;
+    if (shard->info.n_tokens < 1 || shard->info.n_documents < 1)
+        return fail(BAD_INPUT, "%s: empty: %lld tokens, %lld document offsets", shard->path,
+                    (long long)shard->tokens.length, (long long)shard->documents.length);
+    return check_offsets(shard);
+}
+
+Status shard_open(Shard **out, const char *path)
+{
+    hdf5_silence();
+    if (access(path, R_OK) != 0)
+        return fail(BAD_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
+    if (file_is_dir(path))
+        return fail(BAD_INPUT, "%s: is a directory, not a token shard", path);
+    Shard *shard = calloc(1, sizeof *shard);
+    if (shard == NULL)
+        return fail(FAILED, "%s: out of memory", path);
+    shard->file = H5I_INVALID_HID;
+    Status status;
+    if (snprintf(shard->path, PATH_BYTES, "%s", path) >= PATH_BYTES) {
+        status = fail(BAD_INPUT, "%.200s...: path longer than %d bytes", path, PATH_BYTES);
+        goto close;
+    }
+    TRY_GOTO(close, read_header(shard));
+    *out = shard;
+    return OK;
+close:
+    shard_close(shard);
+    return status;
+}
+
+const ShardInfo *shard_info(const Shard *shard)
+{
+    return &shard->info;
+}
+
+const char *shard_path(const Shard *shard)
+{
+    return shard->path;
+}
+
+int64_t shard_chunk_tokens(const Shard *shard)
+{
+    return shard->tokens.chunk_length;
+}
+
+Status shard_read(Shard *shard, int64_t first, int64_t count, int32_t *out)
+{
+    CHECK(first >= 0 && count >= 0 && first <= shard->info.n_tokens - count,
+          "%s: tokens %lld + %lld of %lld", shard->path, (long long)first, (long long)count,
+          (long long)shard->info.n_tokens);
+    hdf5_silence();
+    TRY(shard_row_read32(&shard->tokens, first, count, out));
+    for (int64_t i = 0; i < count; i++) {
+        // A stored id above INT32_MAX arrives as INT32_MAX, which no vocabulary has either.
+        if (out[i] < 0 || out[i] >= shard->info.vocab_size)
+            return fail(BAD_INPUT, "%s: token %lld is %d, the vocabulary has %d; damaged?",
+                        shard->path, (long long)(first + i), (int)out[i], shard->info.vocab_size);
+    }
+    return OK;
+}
+
+Status shard_read_offsets(Shard *shard, int64_t first, int64_t count, int64_t *out)
+{
+    CHECK(first >= 0 && count >= 0 && first <= shard->info.n_documents + 1 - count,
+          "%s: offsets %lld + %lld of %lld", shard->path, (long long)first, (long long)count,
+          (long long)shard->info.n_documents + 1);
+    hdf5_silence();
+    return shard_row_read64(&shard->documents, first, count, out);
+}
+
+// /documents was read whole when the shard was opened.
+Status shard_verify(Shard *shard, int64_t *n_chunks)
+{
+    const int64_t length = shard->tokens.chunk_length, n = shard_row_n_chunks(&shard->tokens);
+    char first_text[1024] = "";
+    int64_t n_damaged = 0;
+    Status first = OK;
+    int32_t *ids = malloc((size_t)length * sizeof *ids);
+    if (ids == NULL)
+        return fail(FAILED, "%s: out of memory for a chunk of %lld tokens", shard->path,
+                    (long long)length);
+    for (int64_t c = 0; c < n; c++) {
+        const int64_t rest = shard->info.n_tokens - c * length;
+        const Status status = shard_read(shard, c * length, rest < length ? rest : length, ids);
+        if (status == OK)
+            continue;
+        if (n_damaged++ == 0) {
+            first = status;
+            snprintf(first_text, sizeof first_text, "%s", fail_text());
+        }
+    }
+    free(ids);
+    if (n_damaged > 1)
+        return fail(first, "%s; %lld of %lld chunks are damaged", first_text, (long long)n_damaged,
+                    (long long)n);
+    if (n_damaged == 1)
+        return fail(first, "%s", first_text);
+    *n_chunks = n + shard_row_n_chunks(&shard->documents);
+    return OK;
+}
+
+void shard_close(Shard *shard)
+{
+    if (shard == NULL)
+        return;
+    hdf5_silence();
+    shard_row_close(&shard->tokens);
+    shard_row_close(&shard->documents);
+    if (shard->file >= 0)
+        H5Fclose(shard->file);
+    free(shard);
+}

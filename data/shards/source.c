@@ -1,0 +1,197 @@
+#include "data/shards/source.h"
+
+#include "base/log.h"
+#include "base/paths.h"
+#include "data/shards/token_file.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct SourceShard {
+    TokenFile *file;       // owned
+    int64_t first_sample;  // of the source that lies in this shard
+    uint32_t sample_crc32; // of some of its tokens
+} SourceShard;
+
+struct Source {
+    int seq_len, vocab_size;
+    char tokenizer_sha256[SHA256_HEX_BYTES]; // of the first shard that names one, or ""
+    int64_t n_samples;
+    int n_shards;
+    SourceShard *shards; // owned
+};
+
+// A shard's last token is only a target, so T + 1 tokens hold one sample and 2 T + 1 two.
+static int64_t samples_in(const TokenFileInfo *info, int seq_len)
+{
+    return info->n_tokens > 0 ? (info->n_tokens - 1) / seq_len : 0;
+}
+
+// Once per process: a run opens the same files for several purposes.
+static void warn_of_unknown_tokenizer(const char *path)
+{
+    static bool warned = false;
+    if (!warned)
+        log_warn("%s: a Nanoset does not say which tokenizer made it; be sure that it is the "
+                 "model's (only ids beyond the vocabulary are noticed)",
+                 path);
+    warned = true;
+}
+
+static Status check_tokenizer(Source *source, const TokenFileInfo *info, const char *sha256)
+{
+    if (info->tokenizer_sha256[0] == '\0') {
+        warn_of_unknown_tokenizer(info->path);
+        return OK;
+    }
+    // Without a tokenizer to compare with, the first shard sets it.
+    if (sha256 == NULL && source->tokenizer_sha256[0] != '\0')
+        sha256 = source->tokenizer_sha256;
+    if (sha256 != NULL && strcmp(info->tokenizer_sha256, sha256) != 0)
+        return fail(BAD_INPUT,
+                    "%s: made with tokenizer %.12s, the model (or the first shard) has %.12s; "
+                    "tokenize it again",
+                    info->path, info->tokenizer_sha256, sha256);
+    memcpy(source->tokenizer_sha256, info->tokenizer_sha256, SHA256_HEX_BYTES);
+    return OK;
+}
+
+static Status append_shard(Source *source, const char *path, const char *sha256)
+{
+    TokenFile *file;
+    TRY(token_file_open(&file, path));
+    const TokenFileInfo *info = token_file_info(file);
+    Status status;
+    uint32_t sample_crc32;
+    TRY_GOTO(close_shard, check_tokenizer(source, info, sha256));
+    TRY_GOTO(close_shard, token_file_sample_crc32(&sample_crc32, file));
+    SourceShard *shards =
+        realloc(source->shards, (size_t)(source->n_shards + 1) * sizeof *source->shards);
+    if (shards == NULL) {
+        status = fail(FAILED, "%s: no memory for one more shard", path);
+        goto close_shard;
+    }
+    source->shards = shards;
+    shards[source->n_shards++] = (SourceShard){file, source->n_samples, sample_crc32};
+    source->n_samples += samples_in(info, source->seq_len);
+    return OK;
+close_shard:
+    token_file_close(file);
+    return status;
+}
+
+Status source_open(Source **out, const char *name, char *const *patterns, int n_patterns,
+                   int seq_len, const char *tokenizer_sha256, int vocab_size)
+{
+    Source *source = calloc(1, sizeof *source);
+    if (source == NULL)
+        return fail(FAILED, "source %s: no memory", name);
+    source->seq_len = seq_len;
+    source->vocab_size = vocab_size;
+    Status status;
+    PathList list = {0};
+    status = paths_expand(&list, patterns, n_patterns);
+    if (status != OK) {
+        fail_write_prefix("source %s", name);
+        goto close_source;
+    }
+    for (int i = 0; i < list.count; i++)
+        TRY_GOTO(close_source, append_shard(source, list.paths[i], tokenizer_sha256));
+    if (source->n_samples == 0) {
+        status = fail(BAD_INPUT,
+                      "source %s: no shard of '%s' holds %d tokens, one sample; "
+                      "use longer texts or a smaller seq_len",
+                      name, n_patterns > 0 ? patterns[0] : "", seq_len + 1);
+        goto close_source;
+    }
+    *out = source;
+    source = NULL;
+close_source:
+    paths_release(&list);
+    source_close(source);
+    return status;
+}
+
+void source_close(Source *source)
+{
+    if (source == NULL)
+        return;
+    for (int i = 0; i < source->n_shards; i++)
+        token_file_close(source->shards[i].file);
+    free(source->shards);
+    free(source);
+}
+
+int64_t source_n_samples(const Source *source)
+{
+    return source->n_samples;
+}
+
+const char *source_tokenizer_sha256(const Source *source)
+{
+    return source->tokenizer_sha256;
+}
+
+// JSON has no names that are not UTF-8; what is not ASCII in one that is not becomes '?'.
+static json_t *file_name(const char *name)
+{
+    json_t *value = json_string(name);
+    if (value != NULL)
+        return value;
+    char ascii[NAME_MAX + 1];
+    snprintf(ascii, sizeof ascii, "%s", name);
+    for (char *c = ascii; *c != '\0'; c++) {
+        if ((unsigned char)*c >= 0x80)
+            *c = '?';
+    }
+    return json_string(ascii);
+}
+
+json_t *source_fingerprint(const Source *source)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < source->n_shards && list != NULL; i++) {
+        const SourceShard *shard = &source->shards[i];
+        const TokenFileInfo *info = token_file_info(shard->file);
+        const char *slash = strrchr(info->path, '/');
+        char content[32];
+        snprintf(content, sizeof content, "%08x-%08x", (unsigned)info->documents_crc32,
+                 (unsigned)shard->sample_crc32);
+        json_t *entry =
+            json_pack("{s:o, s:I, s:s}", "file", file_name(slash == NULL ? info->path : slash + 1),
+                      "tokens", (json_int_t)info->n_tokens, "content", content);
+        if (entry == NULL || json_array_append_new(list, entry) != 0) {
+            json_decref(list);
+            list = NULL;
+        }
+    }
+    return list;
+}
+
+Status source_read(Source *source, int64_t index, int32_t *tokens)
+{
+    CHECK(index >= 0 && index < source->n_samples, "sample %lld of %lld", (long long)index,
+          (long long)source->n_samples);
+    int low = 0, high = source->n_shards - 1; // the last shard that starts at or before `index`
+    while (low < high) {
+        int middle = (low + high + 1) / 2;
+        if (source->shards[middle].first_sample <= index)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    const SourceShard *at = &source->shards[low];
+    int64_t first = (index - at->first_sample) * source->seq_len;
+    TRY(token_file_read(at->file, first, source->seq_len + 1, tokens));
+    // A tokenizer may know more tokens than the model embeds; that matters only where they occur.
+    for (int i = 0; i <= source->seq_len; i++)
+        if (tokens[i] >= source->vocab_size)
+            return fail(BAD_INPUT,
+                        "%s: token %lld is %d, the model's vocabulary has %d; tokenize the text "
+                        "with the model's own tokenizer",
+                        token_file_info(at->file)->path, (long long)(first + i), (int)tokens[i],
+                        source->vocab_size);
+    return OK;
+}

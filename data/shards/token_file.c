@@ -1,0 +1,92 @@
+#include "data/shards/token_file.h"
+
+#include "data/shards/nanoset.h"
+#include "data/shards/shard.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
+
+struct TokenFile {
+    Shard *shard;     // owned; NULL for a Nanoset
+    Nanoset *nanoset; // owned; NULL for a shard
+    TokenFileInfo info;
+};
+
+static bool is_nanoset(const char *path)
+{
+    const size_t length = strlen(path);
+    return length >= 3 && strcmp(path + length - 3, ".ds") == 0;
+}
+
+static Status open_nanoset(TokenFile *file, const char *path)
+{
+    TRY(nanoset_open(&file->nanoset, path));
+    file->info.path = nanoset_path(file->nanoset);
+    file->info.n_tokens = nanoset_n_tokens(file->nanoset);
+    file->info.n_documents = nanoset_n_documents(file->nanoset);
+    file->info.documents_crc32 = nanoset_documents_crc32(file->nanoset);
+    return OK;
+}
+
+static Status open_shard(TokenFile *file, const char *path)
+{
+    TRY(shard_open(&file->shard, path));
+    const ShardInfo *info = shard_info(file->shard);
+    file->info.path = shard_path(file->shard);
+    file->info.n_tokens = info->n_tokens;
+    file->info.n_documents = info->n_documents;
+    file->info.documents_crc32 = info->documents_crc32;
+    memcpy(file->info.tokenizer_sha256, info->tokenizer_sha256, SHA256_HEX_BYTES);
+    return OK;
+}
+
+Status token_file_open(TokenFile **out, const char *path)
+{
+    TokenFile *file = calloc(1, sizeof *file);
+    if (file == NULL)
+        return fail(FAILED, "%s: out of memory", path);
+    const Status status = is_nanoset(path) ? open_nanoset(file, path) : open_shard(file, path);
+    if (status == OK)
+        *out = file;
+    else
+        free(file);
+    return status;
+}
+
+const TokenFileInfo *token_file_info(const TokenFile *file)
+{
+    return &file->info;
+}
+
+Status token_file_read(TokenFile *file, int64_t first, int64_t count, int32_t *out)
+{
+    return file->nanoset != NULL ? nanoset_read(file->nanoset, first, count, out)
+                                 : shard_read(file->shard, first, count, out);
+}
+
+Status token_file_sample_crc32(uint32_t *out, TokenFile *file)
+{
+    enum { N_PLACES = 8, PLACE_TOKENS = 64 };
+    const int64_t n = file->info.n_tokens;
+    const int64_t count = n < PLACE_TOKENS ? n : PLACE_TOKENS;
+    uLong crc = crc32(0, NULL, 0);
+    for (int64_t place = 0; place < N_PLACES; place++) {
+        int32_t tokens[PLACE_TOKENS];
+        const int64_t step = (n - count) / (N_PLACES - 1);
+        const int64_t first = place == N_PLACES - 1 ? n - count : place * step; // the last: the end
+        TRY(token_file_read(file, first, count, tokens));
+        crc = crc32(crc, (const Bytef *)tokens, (uInt)((size_t)count * sizeof *tokens));
+    }
+    *out = (uint32_t)crc;
+    return OK;
+}
+
+void token_file_close(TokenFile *file)
+{
+    if (file == NULL)
+        return;
+    shard_close(file->shard);
+    nanoset_close(file->nanoset);
+    free(file);
+}

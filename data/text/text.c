@@ -1,0 +1,329 @@
+#define _GNU_SOURCE // memmem
+#include "data/text/text.h"
+
+#include "base/file.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
+
+#ifndef TEXT_BLOCK_BYTES // the fuzz build sets few: more blocks to a text, less to allocate
+#define TEXT_BLOCK_BYTES (1 << 17)
+#endif
+
+enum { BLOCK_BYTES = TEXT_BLOCK_BYTES, FAULTS_SHOWN = 10 };
+
+struct TextReader {
+    char path[PATH_BYTES];
+    bool is_jsonl;
+    const char *field;
+    const char *separator; // NULL: none
+    TextSkips *skipped;    // borrowed; NULL: faults are errors
+    TextFault fault;       // the last one
+    gzFile file;
+    bool at_end;      // of the file; the buffer may hold more
+    bool is_damaged;  // at_end comes from damage: the last piece in the buffer is not whole
+    char damage[256]; // what it is, until that is told; pieces before it come first
+    int64_t n_lines;  // of .jsonl, done
+    json_t *object;   // owns the last .jsonl document's text
+    // The bytes [start, end) of the buffer are read and not yet handed out.
+    char *buffer;
+    size_t capacity, start, end;
+};
+
+static bool ends_with(const char *name, size_t length, const char *ending)
+{
+    size_t n = strlen(ending);
+    return length >= n && memcmp(name + length - n, ending, n) == 0;
+}
+
+// The kind of file by its ending; false if it is none of ours.
+static bool find_kind(const char *path, bool *is_jsonl)
+{
+    size_t length = strlen(path);
+    if (ends_with(path, length, ".gz"))
+        length -= 3;
+    *is_jsonl = ends_with(path, length, ".jsonl");
+    return *is_jsonl || ends_with(path, length, ".txt");
+}
+
+Status text_open(TextReader **out, const char *path, const TextOptions *options)
+{
+    bool is_jsonl;
+    if (!find_kind(path, &is_jsonl))
+        return fail(BAD_INPUT,
+                    "%s: the name of a text file ends in .jsonl, .jsonl.gz, .txt or .txt.gz", path);
+    if (file_is_dir(path))
+        return fail(BAD_INPUT, "%s: is a directory, not a text file", path);
+    if (strlen(path) >= PATH_BYTES)
+        return fail(BAD_INPUT, "%.200s...: path longer than %d bytes", path, PATH_BYTES);
+    TextReader *reader = calloc(1, sizeof *reader);
+    if (reader == NULL)
+        return fail(FAILED, "%s: out of memory", path);
+    strcpy(reader->path, path);
+    reader->is_jsonl = is_jsonl;
+    reader->field = options->field != NULL ? options->field : "text";
+    if (options->separator != NULL && options->separator[0] != '\0')
+        reader->separator = options->separator;
+    reader->skipped = options->skipped;
+    errno = 0;
+    reader->file = gzopen(path, "rbe");
+    if (reader->file == NULL) {
+        Status status = fail(BAD_INPUT, "%s: cannot be opened: %s", path,
+                             errno != 0 ? strerror(errno) : "out of memory");
+        text_close(reader);
+        return status;
+    }
+    gzbuffer(reader->file, BLOCK_BYTES);
+    *out = reader;
+    return OK;
+}
+
+// Puts the file, and for .jsonl the line being read, before a reason.
+#define fail_at(reader, fault, ...)                                                                \
+    (fail_write(__VA_ARGS__), fail_write_place((reader), (fault)), BAD_INPUT)
+
+static void fail_write_place(TextReader *reader, TextFault fault)
+{
+    reader->fault = fault;
+    if (reader->is_jsonl)
+        fail_write_prefix("%s:%lld", reader->path, (long long)reader->n_lines + 1);
+    else
+        fail_write_prefix("%s", reader->path);
+}
+
+// OK if `status` is a fault that is skipped: it is counted, and shown if it is among the first.
+static Status skip_fault(TextReader *reader, Status status)
+{
+    if (status != BAD_INPUT || reader->skipped == NULL)
+        return status;
+    int64_t before = 0;
+    for (int f = 0; f < TEXT_N_FAULTS; f++)
+        before += reader->skipped->counts[f];
+    if (before < FAULTS_SHOWN)
+        log_warn("%s: %s", reader->fault == TEXT_DAMAGED ? "rest of a file skipped" : "skipped",
+                 fail_text());
+    if (before + 1 == FAULTS_SHOWN)
+        log_warn("further faults are skipped without a line each");
+    reader->skipped->counts[reader->fault]++;
+    return OK;
+}
+
+// Room for one more block behind `end`: what was handed out makes way first.
+static Status make_room(TextReader *reader)
+{
+    if (reader->start > 0) {
+        memmove(reader->buffer, reader->buffer + reader->start, reader->end - reader->start);
+        reader->end -= reader->start;
+        reader->start = 0;
+    }
+    if (reader->capacity - reader->end >= BLOCK_BYTES)
+        return OK;
+    if (reader->end > TEXT_MOST_BYTES)
+        return fail_at(reader, TEXT_DAMAGED, "a document longer than %d bytes%s", TEXT_MOST_BYTES,
+                       reader->is_jsonl ? "" : "; split the file with --separator");
+    size_t capacity = reader->capacity + reader->capacity / 2 + 2 * BLOCK_BYTES;
+    char *buffer = realloc(reader->buffer, capacity);
+    if (buffer == NULL)
+        return fail(FAILED, "%s: out of memory for a document of more than %zu bytes", reader->path,
+                    reader->end);
+    reader->buffer = buffer;
+    reader->capacity = capacity;
+    return OK;
+}
+
+// Keeps why zlib failed, without the path it puts before its text.
+static void note_damage(TextReader *reader)
+{
+    int code = Z_OK;
+    const char *text = gzerror(reader->file, &code);
+    if (strncmp(text, reader->path, strlen(reader->path)) == 0)
+        text += strlen(reader->path) + strspn(text + strlen(reader->path), ": ");
+    snprintf(reader->damage, sizeof reader->damage, "cannot be read: %.180s%s", text,
+             code == Z_BUF_ERROR ? " (truncated gzip; fetch the file again)" : "");
+    reader->at_end = reader->is_damaged = true;
+}
+
+static Status read_block(TextReader *reader)
+{
+    const Status status = make_room(reader);
+    if (status != OK) {
+        reader->at_end = reader->is_damaged = true;
+        return skip_fault(reader, status);
+    }
+    const bool is_first = reader->end == 0 && gztell(reader->file) == 0;
+    int n = gzread(reader->file, reader->buffer + reader->end, BLOCK_BYTES);
+    int code = Z_OK;
+    // gzread() calls a file that ends within a gzip member a short read, not an error.
+    if (n < BLOCK_BYTES && n >= 0)
+        gzerror(reader->file, &code);
+    if (is_first && n >= 3 && memcmp(reader->buffer, "\xef\xbb\xbf", 3) == 0)
+        reader->start = 3; // the byte order mark
+    reader->end += n > 0 ? (size_t)n : 0;
+    if (n < 0 || code != Z_OK)
+        note_damage(reader);
+    else
+        reader->at_end = n < BLOCK_BYTES && gzeof(reader->file);
+    return OK;
+}
+
+// All whole pieces before the damage are handed out: now it is told, once.
+static Status tell_damage(TextReader *reader)
+{
+    if (reader->damage[0] == '\0')
+        return OK;
+    const Status status = fail_at(reader, TEXT_DAMAGED, "%s", reader->damage);
+    reader->damage[0] = '\0';
+    return skip_fault(reader, status);
+}
+
+// Finds the next piece that ends in `mark` or with the file, and moves past it. *size is -1 when
+// there is none left; *piece points into the buffer.
+static Status next_piece(TextReader *reader, const char *mark, const char **piece, int64_t *size)
+{
+    const size_t mark_bytes = mark != NULL ? strlen(mark) : 0;
+    size_t searched = 0; // bytes behind start where no mark begins
+    if (reader->buffer == NULL)
+        TRY(read_block(reader));
+    for (;;) {
+        const char *from = reader->buffer + reader->start;
+        const size_t held = reader->end - reader->start;
+        const char *found = NULL;
+        if (mark_bytes > 0 && held >= searched + mark_bytes)
+            found = memmem(from + searched, held - searched, mark, mark_bytes);
+        if (found != NULL) {
+            *piece = from;
+            *size = found - from;
+            reader->start += (size_t)*size + mark_bytes;
+            return OK;
+        }
+        if (mark_bytes > 0 && held >= mark_bytes)
+            searched = held - mark_bytes + 1;
+        if (reader->at_end) {
+            *piece = from;
+            *size = held > 0 && !reader->is_damaged ? (int64_t)held : -1;
+            reader->start = reader->end;
+            return reader->is_damaged ? tell_damage(reader) : OK;
+        }
+        TRY(read_block(reader));
+    }
+}
+
+static Status parse_line(TextReader *reader, const char *line, int64_t size, TextDocument *out)
+{
+    json_error_t error;
+    json_decref(reader->object);
+    // Numbers beside the text do not matter: as reals none of them is too large.
+    reader->object =
+        json_loadb(line, (size_t)size, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &error);
+    if (reader->object == NULL)
+        return fail_at(reader, TEXT_BROKEN_JSON, "not valid JSON at column %d: %s", error.column,
+                       error.text);
+    if (!json_is_object(reader->object))
+        return fail_at(reader, TEXT_BROKEN_JSON, "not a JSON object with a field '%s'",
+                       reader->field);
+    const json_t *text = json_object_get(reader->object, reader->field);
+    if (text == NULL)
+        return fail_at(reader, TEXT_NO_FIELD,
+                       "no field '%s'; name the one with the text by --text-field", reader->field);
+    if (!json_is_string(text))
+        return fail_at(reader, TEXT_NOT_STRING, "field '%s' is not a string", reader->field);
+    out->bytes = json_string_value(text);
+    out->size_bytes = (int64_t)json_string_length(text);
+    return OK;
+}
+
+static bool is_json_space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r';
+}
+
+static Status next_of_jsonl(TextReader *reader, TextDocument *out)
+{
+    for (;;) {
+        const char *line;
+        int64_t size;
+        TRY(next_piece(reader, "\n", &line, &size));
+        if (size < 0)
+            return OK;
+        while (size > 0 && is_json_space(line[size - 1]))
+            size--;
+        TextDocument document = {NULL, 0};
+        if (size > 0)
+            TRY(skip_fault(reader, parse_line(reader, line, size, &document)));
+        reader->n_lines++;
+        if (document.size_bytes == 0)
+            continue;
+        *out = document;
+        return OK;
+    }
+}
+
+static bool is_line_break(char c)
+{
+    return c == '\n' || c == '\r';
+}
+
+static Status next_of_txt(TextReader *reader, TextDocument *out)
+{
+    for (;;) {
+        const char *piece;
+        int64_t size;
+        TRY(next_piece(reader, reader->separator, &piece, &size));
+        if (size < 0)
+            return OK;
+        while (reader->separator != NULL && size > 0 && is_line_break(piece[size - 1]))
+            size--;
+        for (; reader->separator != NULL && size > 0 && is_line_break(piece[0]); size--)
+            piece++;
+        if (size == 0)
+            continue;
+        *out = (TextDocument){piece, size};
+        return OK;
+    }
+}
+
+Status text_next(TextReader *reader, TextDocument *out)
+{
+    *out = (TextDocument){NULL, 0};
+    return reader->is_jsonl ? next_of_jsonl(reader, out) : next_of_txt(reader, out);
+}
+
+int64_t text_offset_bytes(const TextReader *reader)
+{
+    return (int64_t)gzoffset(reader->file);
+}
+
+void text_describe_skips(char out[TEXT_SKIPS_BYTES], const TextSkips *skipped)
+{
+    static const char *const names[TEXT_N_FAULTS][2] = {
+        [TEXT_BROKEN_JSON] = {"line of broken JSON", "lines of broken JSON"},
+        [TEXT_NO_FIELD] = {"line without the field", "lines without the field"},
+        [TEXT_NOT_STRING] = {"line with no string in the field",
+                             "lines with no string in the field"},
+        [TEXT_DAMAGED] = {"damaged file (its rest)", "damaged files (their rest)"},
+    };
+    int used = 0;
+    out[0] = '\0';
+    for (int f = 0; f < TEXT_N_FAULTS; f++) {
+        const int64_t n = skipped->counts[f];
+        if (n > 0)
+            used += snprintf(out + used, (size_t)(TEXT_SKIPS_BYTES - used), "%s%lld %s",
+                             used > 0 ? ", " : "", (long long)n, names[f][n != 1]);
+    }
+}
+
+void text_close(TextReader *reader)
+{
+    if (reader == NULL)
+        return;
+    if (reader->file != NULL)
+        gzclose(reader->file);
+    json_decref(reader->object);
+    free(reader->buffer);
+    free(reader);
+}

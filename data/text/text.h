@@ -1,0 +1,72 @@
+// Documents out of text files: .jsonl and .txt, plain or gzip.
+//
+//     TextReader *reader;
+//     TRY(text_open(&reader, "fineweb.jsonl.gz", &(TextOptions){.field = "text"}));
+//     TextDocument document;
+//     while ((status = text_next(reader, &document)) == OK && document.bytes != NULL)
+//         use(document.bytes, document.size_bytes);
+//     text_close(reader);
+//
+// What a file holds goes by its ending, whether it is gzip by its content (several members one
+// after another are one text).
+//   .jsonl: one JSON object per line, the document is the string in `field`; blank lines are
+//           skipped.
+//   .txt:   the whole file is one document, byte for byte; with a separator it is split there, and
+//           line breaks at both ends of each piece are dropped.
+// Empty documents are skipped, and so is a UTF-8 byte order mark at the start of a file. Text is
+// handed on as it is: not checked for UTF-8 in .txt.
+//
+// Memory: one buffer, as long as the longest document of the file (for .jsonl its line, twice). A
+// reader belongs to one thread. Errors are BAD_INPUT naming file and line: broken JSON, no such
+// field, a field that is no string, damaged or truncated gzip, a document longer than
+// TEXT_MOST_BYTES. With `skipped` these are counted, the first few shown as warnings, and the work
+// goes on behind the line, or behind the file if it is the file that is damaged.
+#ifndef MHA2MLA_DATA_TEXT_TEXT_H
+#define MHA2MLA_DATA_TEXT_TEXT_H
+
+#include "base/status.h"
+
+#include <stdint.h>
+
+enum { TEXT_MOST_BYTES = 1 << 30 };
+
+typedef enum TextFault {
+    TEXT_BROKEN_JSON, // a line
+    TEXT_NO_FIELD,    // a line
+    TEXT_NOT_STRING,  // a line
+    TEXT_DAMAGED,     // a file: the documents before the damage are kept, not the one it is in
+    TEXT_N_FAULTS,
+} TextFault;
+
+typedef struct TextSkips {
+    int64_t counts[TEXT_N_FAULTS];
+} TextSkips;
+
+typedef struct TextOptions {
+    const char *field;     // .jsonl: borrowed until text_close(); NULL means "text"
+    const char *separator; // .txt: borrowed likewise; NULL or "" means one document per file
+    TextSkips *skipped;    // borrowed likewise; NULL: the first fault is an error
+} TextOptions;
+
+typedef struct TextDocument {
+    const char *bytes; // borrowed until the next call; NULL after the last document
+    int64_t size_bytes;
+} TextDocument;
+
+typedef struct TextReader TextReader;
+
+// BAD_INPUT if the file cannot be read or its ending is none of .jsonl .jsonl.gz .txt .txt.gz.
+Status text_open(TextReader **out, const char *path, const TextOptions *options);
+
+Status text_next(TextReader *reader, TextDocument *out);
+
+// Bytes of the file (as it is on the disk, so compressed) read so far: for progress.
+int64_t text_offset_bytes(const TextReader *reader);
+
+// What was skipped, "2 lines of broken JSON, 1 damaged file", or "" if nothing was.
+enum { TEXT_SKIPS_BYTES = 256 };
+void text_describe_skips(char out[TEXT_SKIPS_BYTES], const TextSkips *skipped);
+
+void text_close(TextReader *reader); // NULL is allowed
+
+#endif

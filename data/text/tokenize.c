@@ -1,0 +1,170 @@
+// The half of tokenization that one rank does: it reads the texts and writes the shard.
+#include "data/text/tokenize.h"
+
+#include "base/paths.h"
+#include "data/shards/shard.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+struct TokenizeJob {
+    const TokenizeOptions *options; // borrowed
+    TextOptions text;
+    TextSkips skipped;
+    PathList files;
+    int at_file;        // the one that is read, or the next
+    TextReader *reader; // NULL between two files
+    char source[SHARD_SOURCE_BYTES];
+    ShardWriter *writer;
+    int64_t total_bytes, done_bytes; // of the files as they are on the disk
+};
+
+static int64_t size_on_disk(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 ? (int64_t)st.st_size : 0;
+}
+
+// A name that is no text file, or one that cannot be read, shows now and not after hours.
+static Status check_files(TokenizeJob *job)
+{
+    for (int i = 0; i < job->files.count; i++) {
+        TextReader *reader;
+        TRY(text_open(&reader, job->files.paths[i], &job->text));
+        text_close(reader);
+        job->total_bytes += size_on_disk(job->files.paths[i]);
+    }
+    return OK;
+}
+
+static Status check_name(const char *out)
+{
+    const size_t length = strlen(out);
+    if (length < 4 || strcmp(out + length - 3, ".h5") != 0)
+        return fail(BAD_INPUT, "%s: the name of a shard ends in .h5", out);
+    return OK;
+}
+
+// The patterns as they were given, as many as fit.
+static void describe_source(char out[SHARD_SOURCE_BYTES], char *const *patterns, int n_patterns)
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (int i = 0; i < n_patterns; i++) {
+        const size_t length = strlen(patterns[i]);
+        if (used + length + sizeof " ..." + 1 > SHARD_SOURCE_BYTES) {
+            strcpy(out + used, " ...");
+            return;
+        }
+        used += (size_t)snprintf(out + used, SHARD_SOURCE_BYTES - used, "%s%s", i > 0 ? " " : "",
+                                 patterns[i]);
+    }
+}
+
+Status tokenize_open(TokenizeJob **out, const TokenizeOptions *options, char *const *patterns,
+                     int n_patterns)
+{
+    if (n_patterns < 1)
+        return fail(BAD_INPUT, "no text files are named");
+    TRY(check_name(options->out));
+    TokenizeJob *job = calloc(1, sizeof *job);
+    if (job == NULL)
+        return fail(FAILED, "%s: out of memory", options->out);
+    job->options = options;
+    job->text = (TextOptions){.field = options->text_field,
+                              .separator = options->separator,
+                              .skipped = options->skip_faults ? &job->skipped : NULL};
+    describe_source(job->source, patterns, n_patterns);
+    Status status;
+    TRY_GOTO(abandon, paths_expand(&job->files, patterns, n_patterns));
+    TRY_GOTO(abandon, check_files(job));
+    *out = job;
+    return OK;
+abandon:
+    tokenize_abandon(job);
+    return status;
+}
+
+Status tokenize_create(TokenizeJob *job, const Encoder *encoder)
+{
+    ShardInfo info = {.vocab_size = tokenizer_vocab_size(encoder->tokenizer),
+                      .eos_id = encoder->eos_id};
+    snprintf(info.tokenizer_sha256, sizeof info.tokenizer_sha256, "%s",
+             tokenizer_sha256(encoder->tokenizer));
+    memcpy(info.source, job->source, sizeof info.source);
+    return shard_create(&job->writer, job->options->out, &info);
+}
+
+// The next document of all files, its bytes NULL after the last.
+static Status next_document(TokenizeJob *job, TextDocument *out)
+{
+    *out = (TextDocument){NULL, 0};
+    while (job->at_file < job->files.count) {
+        const char *path = job->files.paths[job->at_file];
+        if (job->reader == NULL)
+            TRY(text_open(&job->reader, path, &job->text));
+        TRY(text_next(job->reader, out));
+        if (out->bytes != NULL)
+            return OK;
+        text_close(job->reader);
+        job->reader = NULL;
+        job->done_bytes += size_on_disk(path);
+        job->at_file++;
+    }
+    return OK;
+}
+
+Status tokenize_read(TokenizeJob *job, Documents *texts, double *fraction)
+{
+    const int64_t wanted = job->options->batch_bytes;
+    texts->count = texts->size_bytes = 0;
+    while (texts->size_bytes < (wanted > 0 ? wanted : TOKENIZE_BATCH_BYTES)) {
+        TextDocument document;
+        TRY(next_document(job, &document));
+        if (document.bytes == NULL)
+            break;
+        TRY(documents_append(texts, document.bytes, document.size_bytes));
+    }
+    const int64_t read_bytes =
+        job->done_bytes + (job->reader != NULL ? text_offset_bytes(job->reader) : 0);
+    *fraction = job->total_bytes > 0 ? (double)read_bytes / (double)job->total_bytes : 1;
+    return OK;
+}
+
+Status tokenize_write(TokenizeJob *job, const Documents *ids)
+{
+    const int32_t *next = (const int32_t *)(const void *)ids->bytes; // from malloc: aligned
+    for (int64_t d = 0; d < ids->count; d++) {
+        const int64_t n_ids = ids->sizes[d] / (int64_t)sizeof *next;
+        TRY(shard_append(job->writer, next, n_ids));
+        next += n_ids;
+    }
+    return OK;
+}
+
+void tokenize_count(const TokenizeJob *job, TokenizeCounts *counts)
+{
+    counts->n_documents = shard_writer_n_documents(job->writer);
+    counts->n_tokens = shard_writer_n_tokens(job->writer);
+    counts->skipped = job->skipped;
+}
+
+Status tokenize_finish(TokenizeJob *job)
+{
+    const Status status = shard_finish(job->writer);
+    job->writer = NULL;
+    tokenize_abandon(job);
+    return status;
+}
+
+void tokenize_abandon(TokenizeJob *job)
+{
+    if (job == NULL)
+        return;
+    shard_abandon(job->writer);
+    text_close(job->reader);
+    paths_release(&job->files);
+    free(job);
+}

@@ -1,0 +1,60 @@
+// Causal softmax attention in the latent space: the up-projections move to the queries and to the
+// output, and every head attends to the latent itself.
+//
+//     q_h . k_j  =  RoPE(q_r,h) . RoPE(k_r,j) + (q_c,h U_k) . c_k        instead of k_c = U_k c_k
+//     out_h      =  U_v (p_h c_v)                                        instead of v   = U_v c_v
+//
+// The same function of the same parameters as model/attention/attention.h on expanded keys and
+// values, at a cost per query and key that grows with the latent's width instead of the head's. So
+// it pays for narrow latents and long sequences: latent_attention_pays(). It also keeps less for
+// backward.
+//
+//     LatentArrays a = {.qkv = rows, .up_k = w->up_k, .up_v = w->up_v, ...};
+//     attention_latent_forward(&a, scratch, &dims);
+//     attention_latent_backward(&a, &grads, scratch, &dims);
+#ifndef MHA2MLA_MODEL_ATTENTION_ATTENTION_LATENT_H
+#define MHA2MLA_MODEL_ATTENTION_ATTENTION_LATENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct LatentDims {
+    int B, T, H, K, E;
+    int rope;         // 2P: dims of a head that carry a position
+    int key_latent;   // columns of the latent that keys' other E - 2P dims are made of; 0: no such
+                      // dims
+    int value_latent; // columns that values are made of
+    int value_column; // where those begin: 0 or more
+} LatentDims;
+
+// A token's row: queries' rotated dims of all heads, their other dims, keys' rotated dims, latent.
+typedef struct LatentColumns {
+    int q_rope, q_nope, k_rope, latent;
+    int row; // floats from one token to the next: H E + K 2P + value_column + value_latent
+} LatentColumns;
+
+LatentColumns latent_columns(const LatentDims *dims);
+
+// Fewer multiplications than on expanded keys and values?
+bool latent_attention_pays(const LatentDims *dims);
+
+typedef struct LatentArrays {
+    const float *qkv;       // [B T, row] after RoPE
+    const float *up_k;      // [K (E - 2P), key_latent]
+    const float *up_v;      // [K E, value_latent]
+    float *out;             // [B T, H E] written by forward, and again by backward
+    float *values;          // [B T, H value_latent] p c_v, saved
+    float *lse;             // [B T, H] log of the softmax's denominator, saved
+    const float *d_out;     // [B T, H E], backward
+    float *d_qkv;           // [B T, row], backward
+    float *d_up_k, *d_up_v; // backward: += if add_gradients, else =
+    bool add_gradients;
+} LatentArrays;
+
+// Scratch for n_threads, with or without backward.
+int64_t attention_latent_scratch_floats(const LatentDims *dims, int n_threads, bool is_training);
+
+void attention_latent_forward(const LatentArrays *arrays, float *scratch, const LatentDims *dims);
+void attention_latent_backward(const LatentArrays *arrays, float *scratch, const LatentDims *dims);
+
+#endif

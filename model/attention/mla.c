@@ -1,0 +1,246 @@
+// Neighbouring weights make few and large products; what they give is not in the order attention
+// wants (RoPE rows of all heads first), so rotating and sorting into heads is one pass over memory.
+#include "model/attention/mla.h"
+
+#include "model/kernels/linear.h"
+#include "model/kernels/rope.h"
+
+#include <string.h>
+
+LatentDims mla_latent_dims(const ModelShape *s, int B, int T)
+{
+    const int width = shape_dim(s, DIM_LATENT_1), rope = 2 * s->rope_pairs;
+    return (LatentDims){
+        .B = B,
+        .T = T,
+        .H = s->n_heads,
+        .K = s->n_kv_heads,
+        .E = s->head_dim,
+        .rope = rope,
+        .key_latent = rope < s->head_dim ? width : 0,
+        .value_latent = width,
+        .value_column = s->svd == SVD_JOINT ? 0 : width,
+    };
+}
+
+int mla_projected_width(const ModelShape *s)
+{
+    return shape_dim(s, DIM_Q) + shape_dim(s, DIM_K_ROPE) + shape_dim(s, DIM_LATENT);
+}
+
+int mla_expanded_width(const ModelShape *s)
+{
+    return shape_dim(s, DIM_K_NOPE) + shape_dim(s, DIM_KV);
+}
+
+// Where the parts of one token's rows lie.
+typedef struct Columns {
+    int head_rope;              // 2P
+    int head_nope;              // E - 2P
+    int q_nope, k_rope, latent; // in a projected row; q_rope is at 0
+    int value;                  // in an expanded row; k_nope is at 0
+    int projected, expanded, qkv;
+} Columns;
+
+static Columns find_columns(const ModelShape *s)
+{
+    int Q = shape_dim(s, DIM_Q);
+    return (Columns){
+        .head_rope = 2 * s->rope_pairs,
+        .head_nope = s->head_dim - 2 * s->rope_pairs,
+        .q_nope = s->n_heads * 2 * s->rope_pairs,
+        .k_rope = Q,
+        .latent = Q + shape_dim(s, DIM_K_ROPE),
+        .value = shape_dim(s, DIM_K_NOPE),
+        .projected = mla_projected_width(s),
+        .expanded = mla_expanded_width(s),
+        .qkv = Q + 2 * shape_dim(s, DIM_KV),
+    };
+}
+
+static void copy(float *to, const float *from, int count)
+{
+    memcpy(to, from, (size_t)count * sizeof(float));
+}
+
+// One token: rows of projected and expanded -> heads of queries, keys and values.
+static void gather_token(float *qkv, const float *projected, const float *expanded,
+                         const Columns *col, const MlaContext *x, int t)
+{
+    const ModelShape *s = x->shape;
+    int H = s->n_heads, K = s->n_kv_heads, E = s->head_dim, P = s->rope_pairs;
+    const float *cos_row = x->cos_table + (int64_t)t * (E / 2);
+    const float *sin_row = x->sin_table + (int64_t)t * (E / 2);
+    for (int h = 0; h < H; h++) {
+        float *q = qkv + h * E;
+        rope_rotate(q, projected + h * col->head_rope, cos_row, sin_row, x->pairs + h / (H / K) * P,
+                    P, 1.0f);
+        copy(q + col->head_rope, projected + col->q_nope + h * col->head_nope, col->head_nope);
+    }
+    for (int j = 0; j < K; j++) {
+        float *k = qkv + (H + j) * E;
+        rope_rotate(k, projected + col->k_rope + j * col->head_rope, cos_row, sin_row,
+                    x->pairs + j * P, P, 1.0f);
+        copy(k + col->head_rope, expanded + j * col->head_nope, col->head_nope);
+    }
+    copy(qkv + (H + K) * E, expanded + col->value, K * E);
+}
+
+// The way back, with the rotation reversed.
+static void scatter_token(float *d_projected, float *d_expanded, const float *d_qkv,
+                          const Columns *col, const MlaContext *x, int t)
+{
+    const ModelShape *s = x->shape;
+    int H = s->n_heads, K = s->n_kv_heads, E = s->head_dim, P = s->rope_pairs;
+    const float *cos_row = x->cos_table + (int64_t)t * (E / 2);
+    const float *sin_row = x->sin_table + (int64_t)t * (E / 2);
+    for (int h = 0; h < H; h++) {
+        const float *dq = d_qkv + h * E;
+        rope_rotate(d_projected + h * col->head_rope, dq, cos_row, sin_row,
+                    x->pairs + h / (H / K) * P, P, -1.0f);
+        copy(d_projected + col->q_nope + h * col->head_nope, dq + col->head_rope, col->head_nope);
+    }
+    for (int j = 0; j < K; j++) {
+        const float *dk = d_qkv + (H + j) * E;
+        rope_rotate(d_projected + col->k_rope + j * col->head_rope, dk, cos_row, sin_row,
+                    x->pairs + j * P, P, -1.0f);
+        copy(d_expanded + j * col->head_nope, dk + col->head_rope, col->head_nope);
+    }
+    copy(d_expanded + col->value, d_qkv + (H + K) * E, K * E);
+}
+
+// A product of the up-projection: weight rows [first, first + rows) of the stacked [up_k; up_v]
+// read the latent's columns [column, column + width).
+typedef struct UpPart {
+    const float *weight;
+    float *grad;
+    int first, rows, column, width;
+} UpPart;
+
+static int up_parts(UpPart parts[2], const MlaContext *x, const LayerParams *grads,
+                    const Columns *col)
+{
+    const ModelShape *s = x->shape;
+    int width = shape_dim(s, DIM_LATENT_1), rows_k = shape_dim(s, DIM_K_NOPE);
+    int rows_v = shape_dim(s, DIM_KV);
+    const LayerParams *w = x->weights;
+    if (s->svd == SVD_JOINT) {
+        bool has_k = rows_k > 0;
+        parts[0] = (UpPart){has_k ? w->up_k : w->up_v,
+                            grads == NULL ? NULL : (has_k ? grads->up_k : grads->up_v),
+                            0,
+                            col->expanded,
+                            0,
+                            width};
+        return 1;
+    }
+    parts[0] = (UpPart){w->up_k, grads == NULL ? NULL : grads->up_k, 0, rows_k, 0, width};
+    parts[1] = (UpPart){w->up_v, grads == NULL ? NULL : grads->up_v, rows_k, rows_v, width, width};
+    return 2;
+}
+
+// The product that all begins with, and its way back.
+static void project(float *rows, const float *normed, const MlaContext *x)
+{
+    const int width = mla_projected_width(x->shape), D = x->shape->d_model;
+    linear_forward(rows, width, normed, D, x->weights->q, x->B * x->T, D, width, false);
+    step_times_mark(x->times, STEP_INPUT);
+}
+
+static void project_backward(float *d_normed, LayerParams *grads, const float *d_rows,
+                             const float *normed, const MlaContext *x)
+{
+    const int width = mla_projected_width(x->shape), D = x->shape->d_model, N = x->B * x->T;
+    linear_backward_input(d_normed, D, d_rows, width, x->weights->q, N, D, width, false);
+    linear_backward_weight(grads->q, d_rows, width, normed, D, N, D, width, x->add_gradients);
+    step_times_mark(x->times, STEP_INPUT);
+}
+
+void mla_forward(float *qkv, float *latent, const float *normed, const MlaContext *x)
+{
+    const ModelShape *s = x->shape;
+    Columns col = find_columns(s);
+    int N = x->B * x->T, R = shape_dim(s, DIM_LATENT);
+    project(x->projected, normed, x);
+#pragma omp parallel for schedule(static)
+    for (int n = 0; n < N; n++)
+        copy(latent + (int64_t)n * R, x->projected + (int64_t)n * col.projected + col.latent, R);
+
+    UpPart parts[2];
+    int n_parts = up_parts(parts, x, NULL, &col);
+    for (int i = 0; i < n_parts; i++)
+        linear_forward(x->expanded + parts[i].first, col.expanded, latent + parts[i].column, R,
+                       parts[i].weight, N, parts[i].width, parts[i].rows, false);
+    step_times_mark(x->times, STEP_UP);
+#pragma omp parallel for schedule(static)
+    for (int n = 0; n < N; n++)
+        gather_token(qkv + (int64_t)n * col.qkv, x->projected + (int64_t)n * col.projected,
+                     x->expanded + (int64_t)n * col.expanded, &col, x, n % x->T);
+    step_times_mark(x->times, STEP_ROPE);
+}
+
+void mla_backward(float *d_normed, LayerParams *grads, const float *d_qkv, const float *latent,
+                  const float *normed, const MlaContext *x)
+{
+    const ModelShape *s = x->shape;
+    Columns col = find_columns(s);
+    int N = x->B * x->T, R = shape_dim(s, DIM_LATENT);
+#pragma omp parallel for schedule(static)
+    for (int n = 0; n < N; n++)
+        scatter_token(x->projected + (int64_t)n * col.projected,
+                      x->expanded + (int64_t)n * col.expanded, d_qkv + (int64_t)n * col.qkv, &col,
+                      x, n % x->T);
+    step_times_mark(x->times, STEP_ROPE);
+
+    UpPart parts[2];
+    int n_parts = up_parts(parts, x, grads, &col);
+    for (int i = 0; i < n_parts; i++) {
+        const float *d_part = x->expanded + parts[i].first;
+        linear_backward_input(x->projected + col.latent + parts[i].column, col.projected, d_part,
+                              col.expanded, parts[i].weight, N, parts[i].width, parts[i].rows,
+                              false);
+        linear_backward_weight(parts[i].grad, d_part, col.expanded, latent + parts[i].column, R, N,
+                               parts[i].width, parts[i].rows, x->add_gradients);
+    }
+    step_times_mark(x->times, STEP_UP);
+    project_backward(d_normed, grads, x->projected, normed, x);
+}
+
+// RoPE in place on rotated dims of a projected row.
+static void rotate_token(float *row, const LatentColumns *col, const MlaContext *x, int t,
+                         float direction)
+{
+    const ModelShape *s = x->shape;
+    const int P = s->rope_pairs, G = s->n_heads / s->n_kv_heads;
+    const float *cos_row = x->cos_table + (int64_t)t * (s->head_dim / 2);
+    const float *sin_row = x->sin_table + (int64_t)t * (s->head_dim / 2);
+    for (int head = 0; head < s->n_heads + s->n_kv_heads; head++) {
+        const int j = head < s->n_heads ? head / G : head - s->n_heads;
+        float *dims =
+            row + (head < s->n_heads ? col->q_rope + head * 2 * P : col->k_rope + j * 2 * P);
+        rope_rotate(dims, dims, cos_row, sin_row, x->pairs + j * P, P, direction);
+    }
+}
+
+static void rotate_rows(float *rows, const MlaContext *x, float direction)
+{
+    const LatentDims dims = mla_latent_dims(x->shape, x->B, x->T);
+    const LatentColumns col = latent_columns(&dims);
+#pragma omp parallel for schedule(static)
+    for (int n = 0; n < x->B * x->T; n++)
+        rotate_token(rows + (int64_t)n * col.row, &col, x, n % x->T, direction);
+    step_times_mark(x->times, STEP_ROPE);
+}
+
+void mla_project(float *rows, const float *normed, const MlaContext *x)
+{
+    project(rows, normed, x);
+    rotate_rows(rows, x, 1.0f);
+}
+
+void mla_project_backward(float *d_normed, LayerParams *grads, float *d_rows, const float *normed,
+                          const MlaContext *x)
+{
+    rotate_rows(d_rows, x, -1.0f);
+    project_backward(d_normed, grads, d_rows, normed, x);
+}

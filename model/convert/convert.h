@@ -1,0 +1,37 @@
+// Conversion of original attention to MLA: rows of W_q and W_k are sorted by kept RoPE pairs, and
+// the remaining key rows and the value rows are factorized (MHA2MLA, section 3.2).
+//
+//     joint  [W_kc; W_v] = U S V^T cut to R:  W_dkv = S^1/2 V^T [R, D],  [W_uk; W_uv] = U S^1/2
+//     split  the same for W_kc and W_v apart, R/2 each
+//
+//     Model mla;
+//     TRY(shape_convert(&shape, source.shape, 4, 16, SVD_JOINT));
+//     TRY(model_create(&mla, &shape));
+//     TRY(rope_select(mla.rope_pairs, &shape, shape.rope_pairs, ROPE_2NORM, &scores));
+//     TRY(convert_shared(&mla, &source));
+//     for (int l = 0; l < shape.n_layers; l++)
+//         TRY(convert_layer(&mla, &source, l));
+//
+// The original is read tensor by tensor (model/weight_source.h) and need not be in memory: beside
+// the converted model there is one layer's attention. Layers are independent: ranks may convert
+// different ones and exchange the results. Nothing is owned beyond a call: convert_layer()
+// allocates its working memory and frees it.
+#ifndef MHA2MLA_MODEL_CONVERT_CONVERT_H
+#define MHA2MLA_MODEL_CONVERT_CONVERT_H
+
+#include "model/model.h"
+
+// Copies what no layer owns: embedding, final norm, head. Errors are those of the source.
+Status convert_shared(Model *mla, const WeightSource *original);
+
+// Fills layer `layer` of `mla` from the original by mla->rope_pairs (ascending rows) and
+// mla->shape.svd. FAILED if LAPACK does not converge or memory is short; errors of the source.
+Status convert_layer(Model *mla, const WeightSource *original, int layer);
+
+// All of it, every layer, on this process.
+Status convert_model(Model *mla, const WeightSource *original);
+
+// Adds to a measuring arena what convert_layer() works in for an MLA shape.
+void convert_measure(Arena *arena, const ModelShape *shape);
+
+#endif

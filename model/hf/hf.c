@@ -1,0 +1,246 @@
+// Loading. The files' headers are checked against the whole parameter table before room is made for
+// the weights, so that a config which does not belong to them costs no memory.
+#include "model/hf/hf.h"
+
+#include "base/log.h"
+#include "base/progress.h"
+#include "model/hf/hf_weights.h"
+#include "model/kernels/finite.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MISSING_SHOWN = 3 };
+
+// dims of a table row as the files have them.
+static int dims_of(int dims[2], const ParamInfo *info)
+{
+    dims[0] = info->rows;
+    dims[1] = info->cols;
+    return info->is_vector ? 1 : 2;
+}
+
+static Status check_present(const HfWeights *weights, const ModelShape *shape, const char *dir)
+{
+    char names[MISSING_SHOWN * (PARAM_NAME_BYTES + 2)] = "";
+    int n_tensors = params_n_tensors(shape), n_missing = 0;
+    bool lacks_head = false;
+    for (int t = 0; t < n_tensors && n_missing <= MISSING_SHOWN; t++) {
+        const SafeTensors *file;
+        ParamInfo info = params_info(shape, t);
+        TRY(hf_weights_find(&file, weights, info.name));
+        if (file != NULL)
+            continue;
+        lacks_head = strcmp(info.name, "lm_head.weight") == 0;
+        if (n_missing++ < MISSING_SHOWN) {
+            size_t used = strlen(names);
+            snprintf(names + used, sizeof names - used, "%s%s", used > 0 ? ", " : "", info.name);
+        }
+    }
+    if (n_missing == 0)
+        return OK;
+    return fail(BAD_INPUT, "%s: missing in the weights: %s%s%s", dir, names,
+                n_missing > MISSING_SHOWN ? " and more" : "",
+                lacks_head && n_missing == 1
+                    ? "; if the head is the embedding, config.json must say tie_word_embeddings"
+                    : "");
+}
+
+struct HfSource {
+    ModelShape shape;
+    HfWeights weights; // owned
+};
+
+static Status read_tensor(const void *context, const ParamInfo *info, float *values)
+{
+    const HfSource *source = context;
+    const SafeTensors *file;
+    const int64_t count = (int64_t)info->rows * info->cols;
+    int dims[2], n_dims = dims_of(dims, info);
+    TRY(hf_weights_find(&file, &source->weights, info->name));
+    TRY(safetensors_read_f32(file, info->name, dims, n_dims, values));
+    const int64_t bad = finite_count(values, count);
+    if (bad == count)
+        return OK;
+    return fail(BAD_INPUT,
+                "%s: tensor '%s' has %g at row %lld, column %lld; the file is damaged or was saved "
+                "from a run that diverged",
+                file->path, info->name, (double)values[bad], (long long)(bad / info->cols),
+                (long long)(bad % info->cols));
+}
+
+WeightSource hf_source_weights(const HfSource *source)
+{
+    return (WeightSource){&source->shape, source, read_tensor};
+}
+
+static Status read_weights(Model *model, const HfSource *source)
+{
+    const ModelShape *shape = &model->shape;
+    const int n_tensors = params_n_tensors(shape);
+    ProgressMeter meter = progress_start("reading the weights", "numbers", params_count(shape));
+    Status status = OK;
+    for (int t = 0; t < n_tensors && status == OK; t++) {
+        ParamInfo info = params_info(shape, t);
+        status = read_tensor(source, &info, model->params.flat + info.offset);
+        progress_show(&meter, info.offset + (int64_t)info.rows * info.cols);
+    }
+    progress_end(&meter);
+    return status;
+}
+
+static Status read_layer_pairs(int32_t *pairs, const ModelShape *shape, int layer,
+                               const HfWeights *weights)
+{
+    char name[PARAM_NAME_BYTES];
+    const SafeTensors *file;
+    int K = shape->n_kv_heads, P = shape->rope_pairs;
+    snprintf(name, sizeof name, "model.layers.%d.self_attn.rope_pairs", layer);
+    TRY(hf_weights_find(&file, weights, name));
+    if (file == NULL)
+        return fail(BAD_INPUT,
+                    "%s: tensor '%s' is missing: the files do not say which RoPE pairs were kept; "
+                    "convert the original model with mha2mla convert",
+                    weights->path, name);
+    TRY(safetensors_read_i32(file, name, (int[]){K, P}, 2, pairs));
+    for (int i = 0; i < K * P; i++) {
+        int least = i % P == 0 ? 0 : pairs[i - 1] + 1; // no overflow: pairs[i - 1] was in range
+        if (pairs[i] < least || pairs[i] >= shape->head_dim / 2)
+            return fail(BAD_INPUT,
+                        "%s: tensor '%s' has %d at KV head %d, pair %d: pairs ascend from 0 to %d",
+                        file->path, name, (int)pairs[i], i / P, i % P, shape->head_dim / 2 - 1);
+    }
+    return OK;
+}
+
+static Status read_pairs(int32_t *pairs, const ModelShape *shape, const HfWeights *weights)
+{
+    int64_t per_layer = (int64_t)shape->n_kv_heads * shape->rope_pairs;
+    for (int l = 0; l < shape->n_layers; l++) {
+        int32_t *of_layer = pairs + l * per_layer;
+        if (shape_is_mla(shape))
+            TRY(read_layer_pairs(of_layer, shape, l, weights));
+        else
+            for (int64_t i = 0; i < per_layer; i++)
+                of_layer[i] = (int32_t)(i % shape->rope_pairs);
+    }
+    return OK;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t length = strlen(text), end_length = strlen(end);
+    return length >= end_length && strcmp(text + length - end_length, end) == 0;
+}
+
+// Weights nobody reads may mean that the model computes something else than its files say.
+void hf_source_warn_unused(const HfSource *source, const char *dir)
+{
+    const ModelShape *shape = &source->shape;
+    const HfWeights *weights = &source->weights;
+    int n_read = params_n_tensors(shape), n_present = 0;
+    const char *bias = NULL;
+    for (int f = 0; f < weights->n_files; f++) {
+        for (int t = 0; t < weights->files[f].n_tensors; t++) {
+            const char *name = weights->files[f].tensors[t].name;
+            bool is_silent = ends_with(name, ".rotary_emb.inv_freq") ||
+                             ends_with(name, ".self_attn.rope_pairs") ||
+                             (shape->tied_head && strcmp(name, "lm_head.weight") == 0);
+            n_present += !is_silent;
+            if (bias == NULL && ends_with(name, ".bias"))
+                bias = name;
+        }
+    }
+    if (n_present > n_read)
+        log_warn("%s: %d tensors are not part of a Llama model and are ignored%s%s", dir,
+                 n_present - n_read, bias != NULL ? ", e.g. " : "", bias != NULL ? bias : "");
+}
+
+Status hf_source_open(HfSource **out, const char *dir)
+{
+    Status status;
+    HfSource *source = calloc(1, sizeof *source);
+    if (source == NULL)
+        return fail(FAILED, "%s: no memory for its description", dir);
+    TRY_GOTO(free_source, hf_load_shape(&source->shape, dir));
+    TRY_GOTO(free_source, hf_weights_open(&source->weights, dir));
+    TRY_GOTO(close_source, check_present(&source->weights, &source->shape, dir));
+    *out = source;
+    return OK;
+close_source:
+    hf_weights_close(&source->weights);
+free_source:
+    free(source);
+    return status;
+}
+
+void hf_source_close(HfSource *source)
+{
+    if (source != NULL)
+        hf_weights_close(&source->weights);
+    free(source);
+}
+
+static Status read_all(Model *model, const HfSource *source, const char *dir)
+{
+    TRY(read_pairs(model->rope_pairs, &source->shape, &source->weights));
+    TRY(read_weights(model, source));
+    hf_source_warn_unused(source, dir);
+    return OK;
+}
+
+Status hf_load(Model *out, const char *dir)
+{
+    HfSource *source;
+    Model model;
+    Status status;
+    TRY(hf_source_open(&source, dir));
+    TRY_GOTO(close_source, model_create(&model, &source->shape));
+    status = read_all(&model, source, dir);
+    if (status == OK)
+        *out = model;
+    else
+        model_release(&model);
+close_source:
+    hf_source_close(source);
+    return status;
+}
+
+Status hf_load_into(Model *model, const char *dir)
+{
+    HfSource *source;
+    TRY(hf_source_open(&source, dir));
+    const Status status =
+        params_count(&source->shape) == model->params.count
+            ? read_all(model, source, dir)
+            : fail(BAD_INPUT, "%s/config.json: has changed while it was read; start again", dir);
+    hf_source_close(source);
+    return status;
+}
+
+Status hf_weights_dtype(DType *out, const char *dir)
+{
+    static const char name[] = "model.embed_tokens.weight";
+    HfWeights weights;
+    const SafeTensors *file;
+    Status status;
+    TRY(hf_weights_open(&weights, dir));
+    TRY_GOTO(close_weights, hf_weights_find(&file, &weights, name));
+    if (file == NULL)
+        status = fail(BAD_INPUT, "%s: tensor '%s' is missing", weights.path, name);
+    else
+        *out = safetensors_find(file, name)->dtype;
+close_weights:
+    hf_weights_close(&weights);
+    return status;
+}
+
+Status hf_load_rope_pairs(int32_t *pairs, const ModelShape *shape, const char *dir)
+{
+    HfWeights weights;
+    TRY(hf_weights_open(&weights, dir));
+    Status status = read_pairs(pairs, shape, &weights);
+    hf_weights_close(&weights);
+    return status;
+}

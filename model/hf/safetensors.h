@@ -1,0 +1,84 @@
+// Files in the safetensors format: 8 bytes of header length, a JSON header, then the tensors' bytes
+// (https://github.com/huggingface/safetensors, "Format").
+//
+//     SafeTensors file;
+//     TRY(safetensors_open(&file, "model.safetensors"));
+//     status = safetensors_read_f32(&file, "model.norm.weight", (int[]){576}, 1, values);
+//     safetensors_close(&file);
+//
+// Every header is checked before use: length, JSON, dtypes, shapes, offsets inside the file that
+// agree with the shape, no overlaps. BAD_INPUT names the file, the tensor and the value. Tensors
+// may lie unaligned; those of the format's other dtypes (I64, U8, F64, BOOL ...) are listed, and
+// refused by name when they are read.
+#ifndef MHA2MLA_MODEL_HF_SAFETENSORS_H
+#define MHA2MLA_MODEL_HF_SAFETENSORS_H
+
+#include "base/file.h"
+#include "base/json.h"
+
+typedef enum DType {
+    DTYPE_F32,
+    DTYPE_F16,
+    DTYPE_BF16,
+    DTYPE_I32,
+    DTYPE_OTHER, // of the format, but not read or written here: TensorInfo.dtype_text says which
+} DType;
+
+enum { SAFETENSORS_MAX_DIMS = 8 };
+
+typedef struct TensorInfo {
+    const char *name; // borrowed from the open file
+    DType dtype;
+    const char *dtype_text; // as in the file; borrowed from the open file
+    int n_dims;             // 0: a single number
+    int64_t dims[SAFETENSORS_MAX_DIMS];
+    const unsigned char
+        *bytes; // borrowed from the map: its place, tensors are read by the functions
+    int64_t size_bytes;
+} TensorInfo;
+
+typedef struct SafeTensors {
+    char path[PATH_BYTES];
+    FileMap map;         // owned
+    int fd;              // owned
+    json_t *header;      // owned
+    TensorInfo *tensors; // owned, sorted by name
+    int n_tensors;
+} SafeTensors;
+
+Status safetensors_open(SafeTensors *out, const char *path);
+void safetensors_close(SafeTensors *file);
+
+// NULL if the file has no such tensor.
+const TensorInfo *safetensors_find(const SafeTensors *file, const char *name);
+
+// Reads a tensor of exactly these dims as float32 (from F32, F16 or BF16, exactly) or int32 (from
+// I32). BAD_INPUT if missing, of other dims or another kind.
+Status safetensors_read_f32(const SafeTensors *file, const char *name, const int *dims, int n_dims,
+                            float *out);
+Status safetensors_read_i32(const SafeTensors *file, const char *name, const int *dims, int n_dims,
+                            int32_t *out);
+
+// Writing: one tensor after another, in the order of the list, converted to `dtype` (round to
+// nearest even, NaN stays NaN) while it is written. The file appears whole or not at all. Names
+// must differ. List the wider dtypes first to keep every tensor aligned.
+typedef struct TensorSpec {
+    const char *name;
+    DType dtype;
+    int n_dims;
+    int64_t dims[SAFETENSORS_MAX_DIMS];
+    const void *values; // borrowed: float for float dtypes, int32_t for DTYPE_I32
+} TensorSpec;
+
+// FAILED if the disk is full or memory is short.
+Status safetensors_write(const char *path, const TensorSpec *tensors, int n_tensors);
+
+int64_t dtype_size_bytes(DType dtype); // of one number; not for DTYPE_OTHER
+const char *dtype_name(DType dtype);   // "F32", ..., "other"
+
+// The names config.json and torch use: "float32", "float16", "bfloat16". Parsing another is
+// BAD_INPUT.
+const char *dtype_torch_name(DType dtype);
+Status dtype_parse_torch_name(DType *out, const char *name);
+
+#endif

@@ -1,0 +1,125 @@
+#include "base/progress.h"
+#include "model/hf/safetensors.h"
+#include "model/kernels/half.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    BUFFER_COUNT = 1 << 19, // numbers converted before they are written
+    PARALLEL_COUNT = 1 << 16,
+};
+
+static int64_t spec_count(const TensorSpec *spec)
+{
+    int64_t count = 1;
+    CHECK(spec->n_dims >= 0 && spec->n_dims <= SAFETENSORS_MAX_DIMS, "%d dims", spec->n_dims);
+    for (int i = 0; i < spec->n_dims; i++)
+        CHECK(spec->dims[i] >= 0 && !__builtin_mul_overflow(count, spec->dims[i], &count),
+              "tensor %s: dim %d is %lld", spec->name, i, (long long)spec->dims[i]);
+    return count;
+}
+
+static json_t *describe(const TensorSpec *spec, int64_t begin, int64_t end)
+{
+    json_t *dims = json_array();
+    for (int i = 0; i < spec->n_dims; i++)
+        json_array_append_new(dims, json_integer(spec->dims[i]));
+    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype_name(spec->dtype), "shape", dims,
+                     "data_offsets", (json_int_t)begin, (json_int_t)end);
+}
+
+// The header as text; NULL if memory is short.
+static char *make_header(const TensorSpec *tensors, int n_tensors)
+{
+    json_t *header = json_pack("{s:{s:s}}", "__metadata__", "format", "pt");
+    int64_t begin = 0;
+    for (int i = 0; i < n_tensors; i++) {
+        const TensorSpec *spec = &tensors[i];
+        int64_t end = begin + spec_count(spec) * dtype_size_bytes(spec->dtype);
+        CHECK(json_object_get(header, spec->name) == NULL, "two tensors are named %s", spec->name);
+        if (json_object_set_new(header, spec->name, describe(spec, begin, end)) != 0) {
+            json_decref(header);
+            return NULL;
+        }
+        begin = end;
+    }
+    char *text = json_dumps(header, JSON_COMPACT);
+    json_decref(header);
+    return text;
+}
+
+// Prefix and header, padded with spaces so that the data start at a multiple of 8.
+static Status write_header(AtomicFile *file, const TensorSpec *tensors, int n_tensors)
+{
+    char *text = make_header(tensors, n_tensors);
+    if (text == NULL)
+        return fail(FAILED, "%s: no memory for a header of %d tensors", file->path, n_tensors);
+    size_t length = strlen(text);
+    uint64_t padded = (length + 7) / 8 * 8;
+    fwrite(&padded, sizeof padded, 1, file->stream);
+    fprintf(file->stream, "%s%*s", text, (int)(padded - length), "");
+    free(text);
+    return OK; // write_tensor() and file_commit() see the stream's error
+}
+
+static void convert_block(uint16_t *restrict out, const float *restrict values, DType dtype,
+                          int64_t count)
+{
+    if (dtype == DTYPE_F16) {
+#pragma omp parallel for schedule(static) if (count > PARALLEL_COUNT)
+        for (int64_t i = 0; i < count; i++)
+            out[i] = half_f32_to_f16(values[i]);
+    } else {
+#pragma omp parallel for schedule(static) if (count > PARALLEL_COUNT)
+        for (int64_t i = 0; i < count; i++)
+            out[i] = half_f32_to_bf16(values[i]);
+    }
+}
+
+// Counts what is written in *n_done, in numbers.
+static Status write_tensor(AtomicFile *file, const TensorSpec *spec, uint16_t *buffer,
+                           ProgressMeter *meter, int64_t *n_done)
+{
+    int64_t count = spec_count(spec), size = dtype_size_bytes(spec->dtype);
+    for (int64_t first = 0; first < count; first += BUFFER_COUNT) {
+        int64_t n = count - first < BUFFER_COUNT ? count - first : BUFFER_COUNT;
+        const void *bytes = buffer;
+        if (size == 2)
+            convert_block(buffer, (const float *)spec->values + first, spec->dtype, n);
+        else
+            bytes = (const char *)spec->values + first * size;
+        if (fwrite(bytes, (size_t)size, (size_t)n, file->stream) != (size_t)n)
+            return fail(FAILED, "%s: write failed: %s", file->path, strerror(errno));
+        *n_done += n;
+        progress_show(meter, *n_done);
+    }
+    return OK;
+}
+
+Status safetensors_write(const char *path, const TensorSpec *tensors, int n_tensors)
+{
+    AtomicFile file;
+    int64_t n_numbers = 0, n_done = 0;
+    for (int i = 0; i < n_tensors; i++)
+        n_numbers += spec_count(&tensors[i]);
+    ProgressMeter meter = progress_start(path, "numbers", n_numbers);
+    uint16_t *buffer = malloc(BUFFER_COUNT * sizeof *buffer);
+    if (buffer == NULL)
+        return fail(FAILED, "%s: no memory for a buffer", path);
+    Status status;
+    TRY_GOTO(free_buffer, file_begin(&file, path));
+    TRY_GOTO(abandon_file, write_header(&file, tensors, n_tensors));
+    for (int i = 0; i < n_tensors; i++)
+        TRY_GOTO(abandon_file, write_tensor(&file, &tensors[i], buffer, &meter, &n_done));
+    progress_end(&meter);
+    free(buffer);
+    return file_commit(&file);
+abandon_file:
+    file_abandon(&file);
+    progress_end(&meter);
+free_buffer:
+    free(buffer);
+    return status;
+}

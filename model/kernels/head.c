@@ -1,0 +1,101 @@
+#include "model/kernels/head.h"
+
+#include "base/simd.h"
+#include "model/kernels/linear.h"
+#include "model/kernels/vexp.h"
+
+#include <math.h>
+#include <stdbool.h>
+
+// Large enough that packing the head and adding to d_head once per block cost little beside the
+// products, small enough to stay far below the activations.
+enum { MOST_TOKENS = 512, LEAST_TOKENS = 32, MOST_LOGITS = 32 << 20, SUMMED_IN_FLOAT = 2048 };
+
+int head_block(int V)
+{
+    int tokens = MOST_LOGITS / V;
+    if (tokens > MOST_TOKENS)
+        return MOST_TOKENS;
+    return tokens < LEAST_TOKENS ? LEAST_TOKENS : tokens;
+}
+
+HOT static float largest(const float *restrict z, int V)
+{
+    float max = z[0];
+#pragma omp simd reduction(max : max)
+    for (int v = 0; v < V; v++)
+        max = z[v] > max ? z[v] : max;
+    return max;
+}
+
+// z -> exp(z - max); returns their sum.
+HOT static float exponentiate(float *restrict z, int count, float max)
+{
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int v = 0; v < count; v++) {
+        z[v] = vexp(z[v] - max);
+        sum += z[v];
+    }
+    return sum;
+}
+
+// One token's loss; leaves exp(z - max) and the inverse of its sum for the gradient.
+static double token_loss(float *z, int V, int32_t target, float *inverse_sum)
+{
+    // A vocabulary's sum in one float would lose two digits: the parts are added in double. So are
+    // max and target, whose difference is what matters, however large they are.
+    float target_logit = z[target], max = largest(z, V);
+    double sum = 0;
+    for (int first = 0; first < V; first += SUMMED_IN_FLOAT)
+        sum += (double)exponentiate(z + first,
+                                    V - first < SUMMED_IN_FLOAT ? V - first : SUMMED_IN_FLOAT, max);
+    *inverse_sum = (float)(1.0 / sum);
+    return (double)max - (double)target_logit + log(sum);
+}
+
+HOT static void scale_row(float *restrict z, int V, float factor)
+{
+#pragma omp simd
+    for (int v = 0; v < V; v++)
+        z[v] *= factor;
+}
+
+// Losses of a block's tokens; logits become the gradient of scale * loss if wanted.
+static double block_loss(float *logits, const int32_t *targets, int n_tokens, int V, float scale,
+                         bool wants_gradient)
+{
+    double losses[MOST_TOKENS];
+#pragma omp parallel for schedule(static)
+    for (int n = 0; n < n_tokens; n++) {
+        float *z = logits + (int64_t)n * V, inverse_sum;
+        losses[n] = token_loss(z, V, targets[n], &inverse_sum);
+        if (wants_gradient) {
+            scale_row(z, V, inverse_sum * scale);
+            z[targets[n]] -= scale;
+        }
+    }
+    double sum = 0;
+    for (int n = 0; n < n_tokens; n++)
+        sum += losses[n];
+    return sum;
+}
+
+double head_loss(float *d_normed, float *d_head, float *logits, const float *normed,
+                 const float *head, const int32_t *targets, int N, int D, int V, float scale,
+                 bool add)
+{
+    int block = head_block(V);
+    double sum = 0;
+    for (int first = 0; first < N; first += block) {
+        int n = N - first < block ? N - first : block;
+        const float *x = normed + (int64_t)first * D;
+        linear_forward(logits, V, x, D, head, n, D, V, false);
+        sum += block_loss(logits, targets + first, n, V, scale, d_normed != NULL);
+        if (d_normed == NULL)
+            continue;
+        linear_backward_input(d_normed + (int64_t)first * D, D, logits, V, head, n, D, V, false);
+        linear_backward_weight(d_head, logits, V, x, D, n, D, V, add || first > 0);
+    }
+    return sum;
+}

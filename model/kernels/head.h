@@ -1,0 +1,23 @@
+// The language model's head and its cross-entropy, by blocks of tokens: the logits of a block are
+// the only ones that exist, and their gradient overwrites them.
+#ifndef MHA2MLA_MODEL_KERNELS_HEAD_H
+#define MHA2MLA_MODEL_KERNELS_HEAD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+// Tokens of a block; the scratch is head_block(V) * V floats.
+int head_block(int V);
+
+// Sum over the N tokens of -log softmax(normed head^T)[target], in double. With d_normed also the
+// gradients of that sum times `scale`: d_normed =, d_head += if `add`, else =. NULL for both: the
+// loss alone.
+double head_loss(float *d_normed,        // [N, D] or NULL
+                 float *d_head,          // [V, D] or NULL
+                 float *logits,          // scratch [head_block(V), V]
+                 const float *normed,    // [N, D]
+                 const float *head,      // [V, D]
+                 const int32_t *targets, // [N]
+                 int N, int D, int V, float scale, bool add);
+
+#endif

@@ -1,0 +1,86 @@
+// Rows are independent but for dw, which sums over them: by blocks of rows while they are in cache,
+// then over the blocks, so that the sum's order does not depend on the number of threads.
+#include "model/kernels/rmsnorm.h"
+
+#include "base/intmath.h"
+#include "base/simd.h"
+
+#include <math.h>
+#include <stdint.h>
+
+enum { ROW_BLOCK = 32 };
+
+HOT static float inverse_rms(const float *restrict x, int D, float eps)
+{
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int d = 0; d < D; d++)
+        sum += x[d] * x[d];
+    // A sum beyond float would make a row of zeros, with which a diverged model looks healthy.
+    return sum < INFINITY ? 1.0f / sqrtf(sum / (float)D + eps) : NAN;
+}
+
+HOT static void scale_row(float *restrict y, const float *restrict x, const float *restrict w,
+                          float inv_rms, int D)
+{
+#pragma omp simd
+    for (int d = 0; d < D; d++)
+        y[d] = w[d] * (x[d] * inv_rms);
+}
+
+void rmsnorm_forward(float *restrict y, float *restrict inv_rms, const float *restrict x,
+                     const float *restrict w, int N, int D, float eps)
+{
+#pragma omp parallel for schedule(static)
+    for (int n = 0; n < N; n++) {
+        inv_rms[n] = inverse_rms(x + (int64_t)n * D, D, eps);
+        scale_row(y + (int64_t)n * D, x + (int64_t)n * D, w, inv_rms[n], D);
+    }
+}
+
+void rmsnorm_apply(float *restrict y, const float *restrict inv_rms, const float *restrict x,
+                   const float *restrict w, int N, int D)
+{
+#pragma omp parallel for schedule(static)
+    for (int n = 0; n < N; n++)
+        scale_row(y + (int64_t)n * D, x + (int64_t)n * D, w, inv_rms[n], D);
+}
+
+// One token's dx, and its term of dw instead of dy.
+HOT static void backward_row(float *restrict dx, float *restrict dy, const float *restrict x,
+                             const float *restrict w, float inv_rms, int D)
+{
+    float dot = 0;
+#pragma omp simd reduction(+ : dot)
+    for (int d = 0; d < D; d++)
+        dot += dy[d] * w[d] * x[d];
+    float pull = dot * inv_rms * inv_rms * inv_rms / (float)D;
+#pragma omp simd
+    for (int d = 0; d < D; d++) {
+        dx[d] += dy[d] * w[d] * inv_rms - x[d] * pull;
+        dy[d] *= x[d] * inv_rms;
+    }
+}
+
+HOT static void add_row(float *restrict to, const float *restrict from, int D)
+{
+#pragma omp simd
+    for (int d = 0; d < D; d++)
+        to[d] += from[d];
+}
+
+void rmsnorm_backward(float *restrict dx, float *restrict dw, float *restrict dy,
+                      const float *restrict inv_rms, const float *restrict x,
+                      const float *restrict w, int N, int D)
+{
+#pragma omp parallel for schedule(static)
+    for (int first = 0; first < N; first += ROW_BLOCK)
+        for (int n = first; n < min_int(first + ROW_BLOCK, N); n++) {
+            const int64_t at = (int64_t)n * D;
+            backward_row(dx + at, dy + at, x + at, w, inv_rms[n], D);
+            if (n > first)
+                add_row(dy + (int64_t)first * D, dy + at, D);
+        }
+    for (int first = 0; first < N; first += ROW_BLOCK)
+        add_row(dw, dy + (int64_t)first * D, D);
+}

@@ -1,0 +1,32 @@
+// Rotary position embedding (Su et al., arXiv 2104.09864) on the kept pairs of each head.
+//
+// In the layout of every head here the P kept pairs come first: P first halves, P second halves,
+// then E - 2P dims that stay as they are. The original attention is the case P = E/2, which is
+// Hugging Face's rotate_half. Pair p turns by position * theta^(-2p/E).
+#ifndef MHA2MLA_MODEL_KERNELS_ROPE_H
+#define MHA2MLA_MODEL_KERNELS_ROPE_H
+
+#include <stdint.h>
+
+// cos and sin of every position and pair.
+void rope_table(float *cos_table, // [T, E/2]
+                float *sin_table, // [T, E/2]
+                int T, int E, double theta);
+
+// Rotates one head of one token, in place or not (out may be in).
+static inline void rope_rotate(float *out,             // [2P]
+                               const float *in,        // [2P]
+                               const float *cos_row,   // [E/2] of the token's position
+                               const float *sin_row,   // [E/2]
+                               const int32_t *pairs,   // [P]
+                               int P, float direction) // +1: forward, -1: backward
+{
+    for (int i = 0; i < P; i++) {
+        float c = cos_row[pairs[i]], s = direction * sin_row[pairs[i]];
+        float a = in[i], b = in[P + i];
+        out[i] = a * c - b * s;
+        out[P + i] = b * c + a * s;
+    }
+}
+
+#endif

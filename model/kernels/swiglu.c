@@ -1,0 +1,43 @@
+#include "model/kernels/swiglu.h"
+
+#include "base/simd.h"
+#include "model/kernels/vexp.h"
+
+HOT static void forward_row(float *restrict act, const float *restrict gate,
+                            const float *restrict up, int F)
+{
+#pragma omp simd
+    for (int f = 0; f < F; f++)
+        act[f] = gate[f] / (1.0f + vexp(-gate[f])) * up[f];
+}
+
+void swiglu_forward(float *restrict act, const float *restrict gate_up, int N, int F)
+{
+#pragma omp parallel for schedule(static)
+    for (int n = 0; n < N; n++) {
+        const float *row = gate_up + (int64_t)n * 2 * F;
+        forward_row(act + (int64_t)n * F, row, row + F, F);
+    }
+}
+
+// Loads before it stores, so that gradients take the place of values.
+HOT static void backward_row(float *restrict gate, float *restrict up, float *restrict act, int F)
+{
+#pragma omp simd
+    for (int f = 0; f < F; f++) {
+        const float sigmoid = 1.0f / (1.0f + vexp(-gate[f]));
+        const float silu = gate[f] * sigmoid, d_act = act[f];
+        act[f] = silu * up[f];
+        gate[f] = d_act * up[f] * (sigmoid + silu * (1.0f - sigmoid));
+        up[f] = d_act * silu;
+    }
+}
+
+void swiglu_backward(float *restrict gate_up, float *restrict act, int N, int F)
+{
+#pragma omp parallel for schedule(static)
+    for (int n = 0; n < N; n++) {
+        float *row = gate_up + (int64_t)n * 2 * F;
+        backward_row(row, row + F, act + (int64_t)n * F, F);
+    }
+}

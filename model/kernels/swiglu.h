@@ -1,0 +1,15 @@
+// SwiGLU (Shazeer, arXiv 2002.05202): act = silu(gate) up, silu(x) = x / (1 + e^-x).
+#ifndef MHA2MLA_MODEL_KERNELS_SWIGLU_H
+#define MHA2MLA_MODEL_KERNELS_SWIGLU_H
+
+void swiglu_forward(float *restrict act,           // [N, F]
+                    const float *restrict gate_up, // [N, 2F]: gate, then up
+                    int N, int F);
+
+// In place, where nobody reads the values again: half the memory that is passed over, and none for
+// the gradients. act is computed again: the caller needs it for the next weight's gradient.
+void swiglu_backward(float *restrict gate_up, // [N, 2F]: gate and up; on return their gradients
+                     float *restrict act,     // [N, F]: gradient of act; on return act
+                     int N, int F);
+
+#endif

@@ -1,0 +1,332 @@
+// The residual stream x runs through the layers: x_mid = x_in + attention(norm(x_in)), then
+// x_out = x_mid + ffn(norm(x_mid)). Residuals are added by the products themselves (beta = 1).
+// Normed inputs and SwiGLU's output are not kept: backward computes them again, since they cost a
+// pass over memory and keeping them would cost two thirds more of it.
+#include "model/transformer/transformer.h"
+
+#include "model/attention/mha.h"
+#include "model/attention/mla.h"
+#include "model/kernels/head.h"
+#include "model/kernels/linear.h"
+#include "model/kernels/rmsnorm.h"
+#include "model/kernels/rope.h"
+#include "model/kernels/swiglu.h"
+
+#include <string.h>
+
+void transformer_start(Workspace *ws, const Model *model)
+{
+    rope_table(ws->cos_table, ws->sin_table, ws->T, model->shape.head_dim, model->shape.rope_theta);
+}
+
+static MlaContext mla_context(const Workspace *ws, const Model *model, int layer)
+{
+    return (MlaContext){
+        .weights = &model->params.layers[layer],
+        .shape = &model->shape,
+        .pairs = model_pairs(model, layer, 0),
+        .cos_table = ws->cos_table,
+        .sin_table = ws->sin_table,
+        .B = ws->B,
+        .T = ws->T,
+        .projected = ws->projected,
+        .expanded = ws->expanded,
+        .add_gradients = !ws->fresh_gradients,
+        .times = ws->times,
+    };
+}
+
+static void copy_rows(float *to, const float *from, int64_t count)
+{
+    memcpy(to, from, (size_t)count * sizeof(float));
+}
+
+static void clear(float *values, int64_t count)
+{
+    memset(values, 0, (size_t)count * sizeof(float));
+}
+
+static LatentArrays latent_arrays(const LayerSaved *saved, const LayerParams *weights)
+{
+    return (LatentArrays){
+        .qkv = saved->qkv,
+        .up_k = weights->up_k,
+        .up_v = weights->up_v,
+        .out = saved->attn_out,
+        .values = saved->values,
+        .lse = saved->lse,
+    };
+}
+
+// attention(norm(x_in))
+static void attention_forward_from_input(Workspace *ws, const Model *model, int layer,
+                                         RopeScores *scores)
+{
+    const ModelShape *s = &model->shape;
+    const LayerParams *w = &model->params.layers[layer];
+    const LayerSaved *saved = &ws->layers[layer];
+    int N = ws->B * ws->T, D = s->d_model;
+    rmsnorm_forward(ws->normed, saved->attn_inv_rms, saved->x_in, w->attn_norm, N, D,
+                    (float)s->rms_eps);
+    step_times_mark(ws->times, STEP_NORM);
+    if (ws->is_latent) {
+        MlaContext context = mla_context(ws, model, layer);
+        mla_project(saved->qkv, ws->normed, &context);
+        const LatentArrays arrays = latent_arrays(saved, w);
+        attention_latent_forward(&arrays, ws->attention_scratch, &ws->latent);
+        step_times_mark(ws->times, STEP_ATTENTION);
+        return;
+    }
+    if (shape_is_mla(s)) {
+        MlaContext context = mla_context(ws, model, layer);
+        mla_forward(saved->qkv, saved->latent, ws->normed, &context);
+    } else {
+        mha_project(saved->qkv, ws->normed, w, s, N);
+        step_times_mark(ws->times, STEP_INPUT);
+        if (scores != NULL)
+            rope_scores_add(scores, layer, saved->qkv, attention_row(&ws->attention), N);
+        mha_rotate(saved->qkv, ws->cos_table, ws->sin_table, model_pairs(model, layer, 0), s, ws->B,
+                   ws->T, 1.0f);
+        step_times_mark(ws->times, STEP_ROPE);
+    }
+    attention_forward(saved->attn_out, saved->lse, saved->qkv, ws->attention_scratch,
+                      &ws->attention);
+    step_times_mark(ws->times, STEP_ATTENTION);
+}
+
+// x_mid = x_in + o(attention(norm(x_in)))
+static void attention_block_forward(Workspace *ws, const Model *model, int layer,
+                                    RopeScores *scores)
+{
+    const ModelShape *s = &model->shape;
+    const LayerSaved *saved = &ws->layers[layer];
+    int N = ws->B * ws->T, D = s->d_model, Q = shape_dim(s, DIM_Q);
+    attention_forward_from_input(ws, model, layer, scores);
+    copy_rows(saved->x_mid, saved->x_in, (int64_t)N * D);
+    step_times_mark(ws->times, STEP_NORM);
+    linear_forward(saved->x_mid, D, saved->attn_out, Q, model->params.layers[layer].o, N, Q, D,
+                   true);
+    step_times_mark(ws->times, STEP_OUTPUT);
+}
+
+static void attention_latent_backward_layer(Workspace *ws, const LayerSaved *saved,
+                                            const LayerParams *weights, LayerParams *grads)
+{
+    LatentArrays arrays = latent_arrays(saved, weights);
+    arrays.d_out = ws->d_attn_out;
+    arrays.d_qkv = ws->d_qkv;
+    arrays.d_up_k = grads->up_k;
+    arrays.d_up_v = grads->up_v;
+    arrays.add_gradients = !ws->fresh_gradients;
+    attention_latent_backward(&arrays, ws->attention_scratch, &ws->latent);
+}
+
+// From d_qkv to d_normed.
+static void project_backward(Workspace *ws, const Model *model, int layer, LayerParams *grads)
+{
+    const ModelShape *s = &model->shape;
+    const LayerSaved *saved = &ws->layers[layer];
+    const MlaContext context = mla_context(ws, model, layer);
+    if (ws->is_latent) {
+        mla_project_backward(ws->d_normed, grads, ws->d_qkv, ws->normed, &context);
+    } else if (shape_is_mla(s)) {
+        mla_backward(ws->d_normed, grads, ws->d_qkv, saved->latent, ws->normed, &context);
+    } else {
+        mha_rotate(ws->d_qkv, ws->cos_table, ws->sin_table, model_pairs(model, layer, 0), s, ws->B,
+                   ws->T, -1.0f);
+        step_times_mark(ws->times, STEP_ROPE);
+        mha_project_backward(ws->d_normed, grads, ws->d_qkv, ws->normed, context.weights, s,
+                             ws->B * ws->T, !ws->fresh_gradients);
+        step_times_mark(ws->times, STEP_INPUT);
+    }
+}
+
+// dx: gradient of x_mid on entry, of x_in on return.
+static void attention_block_backward(Workspace *ws, const Model *model, int layer, Params *grads)
+{
+    const ModelShape *s = &model->shape;
+    const LayerParams *w = &model->params.layers[layer];
+    const LayerSaved *saved = &ws->layers[layer];
+    LayerParams *dw = &grads->layers[layer];
+    int N = ws->B * ws->T, D = s->d_model, Q = shape_dim(s, DIM_Q);
+    const bool adds = !ws->fresh_gradients;
+    linear_backward_input(ws->d_attn_out, Q, ws->dx, D, w->o, N, Q, D, false);
+    step_times_mark(ws->times, STEP_OUTPUT);
+    if (ws->is_latent)
+        attention_latent_backward_layer(ws, saved, w, dw);
+    else
+        attention_backward(ws->d_qkv, ws->d_attn_out, saved->attn_out, saved->lse, saved->qkv,
+                           ws->attention_scratch, &ws->attention);
+    step_times_mark(ws->times, STEP_ATTENTION);
+    linear_backward_weight(dw->o, ws->dx, D, saved->attn_out, Q, N, Q, D, adds);
+    step_times_mark(ws->times, STEP_OUTPUT);
+    rmsnorm_apply(ws->normed, saved->attn_inv_rms, saved->x_in, w->attn_norm, N, D);
+    step_times_mark(ws->times, STEP_NORM);
+    project_backward(ws, model, layer, dw);
+    if (!adds)
+        clear(dw->attn_norm, D);
+    rmsnorm_backward(ws->dx, dw->attn_norm, ws->d_normed, saved->attn_inv_rms, saved->x_in,
+                     w->attn_norm, N, D);
+    step_times_mark(ws->times, STEP_NORM);
+}
+
+// gate | up of norm(x_mid)
+static void ffn_expand(Workspace *ws, const Model *model, int layer)
+{
+    const ModelShape *s = &model->shape;
+    const LayerParams *w = &model->params.layers[layer];
+    const LayerSaved *saved = &ws->layers[layer];
+    int N = ws->B * ws->T, D = s->d_model, F = s->d_ffn;
+    rmsnorm_forward(ws->normed, saved->ffn_inv_rms, saved->x_mid, w->ffn_norm, N, D,
+                    (float)s->rms_eps);
+    step_times_mark(ws->times, STEP_NORM);
+    linear_forward(saved->gate_up, 2 * F, ws->normed, D, w->gate, N, D, 2 * F, false);
+    step_times_mark(ws->times, STEP_FFN);
+}
+
+// x_out = x_mid + down(swiglu(norm(x_mid)))
+static void ffn_block_forward(Workspace *ws, const Model *model, int layer, float *x_out)
+{
+    const ModelShape *s = &model->shape;
+    const LayerSaved *saved = &ws->layers[layer];
+    int N = ws->B * ws->T, D = s->d_model, F = s->d_ffn;
+    ffn_expand(ws, model, layer);
+    swiglu_forward(ws->act, saved->gate_up, N, F);
+    step_times_mark(ws->times, STEP_SWIGLU);
+    copy_rows(x_out, saved->x_mid, (int64_t)N * D);
+    step_times_mark(ws->times, STEP_NORM);
+    linear_forward(x_out, D, ws->act, F, model->params.layers[layer].down, N, F, D, true);
+    step_times_mark(ws->times, STEP_FFN);
+}
+
+// dx: gradient of x_out on entry, of x_mid on return. Uses up gate_up.
+static void ffn_block_backward(Workspace *ws, const Model *model, int layer, Params *grads)
+{
+    const ModelShape *s = &model->shape;
+    const LayerParams *w = &model->params.layers[layer];
+    const LayerSaved *saved = &ws->layers[layer];
+    LayerParams *dw = &grads->layers[layer];
+    int N = ws->B * ws->T, D = s->d_model, F = s->d_ffn;
+    const bool adds = !ws->fresh_gradients;
+    linear_backward_input(ws->act, F, ws->dx, D, w->down, N, F, D, false);
+    step_times_mark(ws->times, STEP_FFN);
+    swiglu_backward(saved->gate_up, ws->act, N, F);
+    step_times_mark(ws->times, STEP_SWIGLU);
+    linear_backward_weight(dw->down, ws->dx, D, ws->act, F, N, F, D, adds);
+    step_times_mark(ws->times, STEP_FFN);
+    rmsnorm_apply(ws->normed, saved->ffn_inv_rms, saved->x_mid, w->ffn_norm, N, D);
+    step_times_mark(ws->times, STEP_NORM);
+    linear_backward_input(ws->d_normed, D, saved->gate_up, 2 * F, w->gate, N, D, 2 * F, false);
+    linear_backward_weight(dw->gate, saved->gate_up, 2 * F, ws->normed, D, N, D, 2 * F, adds);
+    step_times_mark(ws->times, STEP_FFN);
+    if (!adds)
+        clear(dw->ffn_norm, D);
+    rmsnorm_backward(ws->dx, dw->ffn_norm, ws->d_normed, saved->ffn_inv_rms, saved->x_mid,
+                     w->ffn_norm, N, D);
+    step_times_mark(ws->times, STEP_NORM);
+}
+
+static void at_layer(const LayerHook *hook, int layer)
+{
+    if (hook->call != NULL)
+        hook->call(hook->context, layer);
+}
+
+void transformer_forward(Workspace *ws, const Model *model, const int32_t *inputs,
+                         RopeScores *scores)
+{
+    const ModelShape *s = &model->shape;
+    int N = ws->B * ws->T, D = s->d_model;
+    step_times_start(ws->times, STEP_FORWARD);
+    at_layer(&ws->needs, -1);
+#pragma omp parallel for schedule(static)
+    for (int n = 0; n < N; n++)
+        copy_rows(ws->layers[0].x_in + (int64_t)n * D, model->params.embed + (int64_t)inputs[n] * D,
+                  D);
+    step_times_mark(ws->times, STEP_EMBEDDING);
+    for (int l = 0; l < s->n_layers; l++) {
+        at_layer(&ws->needs, l);
+        attention_block_forward(ws, model, l, scores);
+        ffn_block_forward(ws, model, l, l + 1 < s->n_layers ? ws->layers[l + 1].x_in : ws->hidden);
+    }
+}
+
+double transformer_loss(Workspace *ws, const Model *model, const int32_t *targets, float scale,
+                        Params *grads)
+{
+    const ModelShape *s = &model->shape;
+    int N = ws->B * ws->T, D = s->d_model;
+    step_times_start(ws->times, STEP_FORWARD);
+    at_layer(&ws->needs, s->n_layers);
+    rmsnorm_forward(ws->head_in, ws->inv_rms, ws->hidden, model->params.norm, N, D,
+                    (float)s->rms_eps);
+    step_times_mark(ws->times, STEP_NORM);
+    bool wants_gradient = grads != NULL;
+    CHECK(!wants_gradient || ws->keep != KEEP_NOTHING,
+          "gradients in a workspace without room for them");
+    CHECK(!wants_gradient || ws->fresh_gradients || !overlay_is_used(&ws->overlay),
+          "gradients added to, where activations lie");
+    double sum = head_loss(
+        wants_gradient ? ws->d_head_in : NULL, wants_gradient ? grads->head : NULL, ws->logits,
+        ws->head_in, model->params.head, targets, N, D, s->vocab_size, scale, !ws->fresh_gradients);
+    step_times_mark(ws->times, STEP_HEAD);
+    return sum;
+}
+
+// Rows of the embedding's gradient; each thread owns a range of columns, so that a token that
+// occurs twice has one writer.
+static void embed_backward(float *d_embed, const float *dx, const int32_t *inputs, int N, int D)
+{
+    enum { COLUMNS = 64 };
+#pragma omp parallel for schedule(static)
+    for (int first = 0; first < D; first += COLUMNS) {
+        int end = first + COLUMNS < D ? first + COLUMNS : D;
+        for (int n = 0; n < N; n++) {
+            float *row = d_embed + (int64_t)inputs[n] * D;
+            for (int d = first; d < end; d++)
+                row[d] += dx[(int64_t)n * D + d];
+        }
+    }
+}
+
+void transformer_backward(Workspace *ws, const Model *model, const int32_t *inputs, Params *grads)
+{
+    const ModelShape *s = &model->shape;
+    int N = ws->B * ws->T, D = s->d_model;
+    step_times_start(ws->times, STEP_BACKWARD);
+    clear(ws->dx, (int64_t)N * D);
+    if (ws->fresh_gradients)
+        clear(grads->norm, D);
+    rmsnorm_backward(ws->dx, grads->norm, ws->d_head_in, ws->inv_rms, ws->hidden,
+                     model->params.norm, N, D);
+    step_times_mark(ws->times, STEP_NORM);
+    at_layer(&ws->done, s->n_layers);
+    for (int l = s->n_layers - 1; l >= 0; l--) {
+        bool is_shared = l < s->n_layers - 1; // the last layer's are still there
+        if (is_shared && ws->keep == KEEP_INPUTS) {
+            attention_block_forward(ws, model, l, NULL);
+            ffn_expand(ws, model, l);
+        }
+        ffn_block_backward(ws, model, l, grads);
+        if (is_shared && ws->keep == KEEP_BUT_ATTENTION)
+            attention_forward_from_input(ws, model, l, NULL);
+        attention_block_backward(ws, model, l, grads);
+        at_layer(&ws->done, l);
+    }
+    if (ws->fresh_gradients && !s->tied_head) // else the head's are there
+        clear(grads->embed, (int64_t)s->vocab_size * D);
+    embed_backward(grads->embed, ws->dx, inputs, N, D);
+    step_times_mark(ws->times, STEP_EMBEDDING);
+    at_layer(&ws->done, -1);
+}
+
+void transformer_logits(Workspace *ws, const Model *model, int first, int count, float *logits)
+{
+    const ModelShape *s = &model->shape;
+    int D = s->d_model;
+    // inv_rms at its own place: a backward that follows reads it.
+    rmsnorm_forward(ws->normed, ws->inv_rms + first, ws->hidden + (int64_t)first * D,
+                    model->params.norm, count, D, (float)s->rms_eps);
+    linear_forward(logits, s->vocab_size, ws->normed, D, model->params.head, count, D,
+                   s->vocab_size, false);
+}

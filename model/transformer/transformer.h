@@ -1,0 +1,46 @@
+// Forward and backward of the whole model over a micro-batch of B sequences of T tokens.
+//
+//     Workspace ws;
+//     workspace_place(&ws, &activations, &scratch, &shape, B, T, n_threads, KEEP_ALL); // measure
+//     ... arena_allocate both ...
+//     workspace_place(&ws, &activations, &scratch, &shape, B, T, n_threads, KEEP_ALL); // place
+//     transformer_start(&ws, &model);
+//     transformer_forward(&ws, &model, inputs, NULL);
+//     loss_sum += transformer_loss(&ws, &model, targets, 1.0f / n_targets, &grads);
+//     transformer_backward(&ws, &model, inputs, &grads);
+//
+// Nothing of N x V or T x T exists: head and cross-entropy go by blocks of tokens, attention by
+// tiles. Matrix products are those of model/kernels/gemm.h, loops OpenMP's. Not collective.
+#ifndef MHA2MLA_MODEL_TRANSFORMER_TRANSFORMER_H
+#define MHA2MLA_MODEL_TRANSFORMER_TRANSFORMER_H
+
+#include "model/convert/rope_select.h"
+#include "model/model.h"
+#include "model/transformer/workspace.h"
+
+// Fills the RoPE tables. Once after placing.
+void transformer_start(Workspace *ws, const Model *model);
+
+// Runs the layers. `scores`, if not NULL, collects the pair norms of queries and keys before RoPE
+// (original attention only).
+void transformer_forward(Workspace *ws, const Model *model,
+                         const int32_t *inputs, // [B, T], each < V
+                         RopeScores *scores);
+
+// Sum of the cross-entropy over the targets, in nats; with grads also its gradient times `scale`,
+// for transformer_backward. grads NULL: the loss alone.
+double transformer_loss(Workspace *ws, const Model *model,
+                        const int32_t *targets, // [B, T], each < V
+                        float scale, Params *grads);
+
+// grads += the gradients, or = with fresh_gradients. Once after transformer_loss() with grads: what
+// forward left is used up.
+void transformer_backward(Workspace *ws, const Model *model,
+                          const int32_t *inputs, // [B, T]
+                          Params *grads);
+
+// Logits of the tokens first .. first + count - 1 of the N of the micro-batch.
+void transformer_logits(Workspace *ws, const Model *model, int first, int count,
+                        float *logits); // [count, V]
+
+#endif

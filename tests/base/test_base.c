@@ -1,0 +1,182 @@
+// base/: error texts, arenas, atomic files, random numbers, checksums.
+#include "tests/support/testing.h"
+
+#include "base/arena.h"
+#include "base/checksum.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/random.h"
+
+#include <math.h>
+#include <string.h>
+#include <unistd.h>
+
+static Status fail_with_place(void)
+{
+    Status kind = fail(BAD_INPUT, "'x' is %d", 7);
+    return fail_within(kind, "file %s:%d", "a.yaml", 3);
+}
+
+static void test_fail_within_keeps_the_cause(void **state)
+{
+    (void)state;
+    assert_int_equal(fail_with_place(), BAD_INPUT);
+    assert_string_equal(fail_text(), "file a.yaml:3: 'x' is 7");
+}
+
+static void test_arena_places_what_it_measured(void **state)
+{
+    (void)state;
+    Arena arena = arena_start("test");
+    assert_null(arena_floats(&arena, 100));
+    int64_t mark = arena.used_bytes;
+    arena_floats(&arena, 1000);
+    arena_rewind(&arena, mark);
+    arena_floats(&arena, 500);
+    assert_ok(arena_allocate(&arena));
+    assert_int_equal(arena.size_bytes, 448 + 4032);
+    float *a = arena_floats(&arena, 100), *b = arena_floats(&arena, 1000);
+    assert_ptr_equal((char *)b, (char *)a + 448);
+    assert_int_equal((uintptr_t)a % 64, 0);
+    assert_true(b[999] == 0.0f);
+    arena_release(&arena);
+}
+
+static void test_atomic_file_appears_whole_or_not_at_all(void **state)
+{
+    (void)state;
+    char path[PATH_BYTES];
+    assert_ok(file_join(path, testing_dir(), "a.txt"));
+    AtomicFile file;
+    assert_ok(file_begin(&file, path));
+    fputs("half", file.stream);
+    file_abandon(&file);
+    assert_false(file_exists(path));
+    assert_ok(file_write(path, "whole", 5));
+    FileMap map;
+    assert_ok(file_map(&map, path));
+    assert_int_equal(map.size_bytes, 5);
+    assert_memory_equal(map.bytes, "whole", 5);
+    file_unmap(&map);
+    assert_false(file_exists(file.temporary));
+}
+
+static void test_full_disk_is_reported(void **state)
+{
+    (void)state;
+    if (!file_exists("/dev/full"))
+        skip();
+    AtomicFile file = {.stream = fopen("/dev/full", "wb")};
+    strcpy(file.path, "model.safetensors");
+    strcpy(file.temporary, "/nonexistent/model.safetensors.tmp");
+    assert_non_null(file.stream);
+    fputs("x", file.stream);
+    assert_fails(FAILED, "No space left", file_commit(&file));
+}
+
+static void test_missing_file_is_named(void **state)
+{
+    (void)state;
+    FileMap map;
+    assert_fails(BAD_INPUT, "/nonexistent/x: cannot be opened: No such file",
+                 file_map(&map, "/nonexistent/x"));
+    assert_fails(BAD_INPUT, "not a regular file", file_map(&map, "/"));
+}
+
+static void test_target_of_long_work_is_checked_before(void **state)
+{
+    (void)state;
+    const char *dir = testing_dir(), *path = testing_path(dir, "a.h5");
+    const char *temporary = testing_path(dir, "a.h5.tmp"), *file = testing_path(dir, "file");
+    assert_ok(file_check_target(path));
+    assert_false(file_exists(path) || file_exists(temporary));
+    assert_ok(file_write(file, "x", 1));
+    assert_ok(file_check_target(file)); // will be replaced, is not yet
+    assert_true(file_exists(file));
+    assert_fails(BAD_INPUT, "is a directory; name a file to write", file_check_target(dir));
+    assert_fails(FAILED, "/nonexistent/a.h5.tmp: cannot be written: No such file",
+                 file_check_target("/nonexistent/a.h5"));
+    assert_fails(FAILED, "file: directory cannot be made: a file has this name",
+                 file_make_dirs(testing_path(dir, "file/below")));
+    const char *dangling = testing_path(dir, "dangling"); // of mkdir, not of the look that follows
+    assert_int_equal(symlink("nowhere", dangling), 0);
+    assert_fails(FAILED, "dangling: directory cannot be made: a file has this name",
+                 file_make_dirs(dangling));
+}
+
+// Small files fail when they are closed, large ones while they are written.
+static void test_json_that_does_not_fit_says_why(void **state)
+{
+    (void)state;
+    const char *dir = testing_dir(), *path = testing_path(dir, "a.json");
+    json_t *root = json_array();
+    for (int n = 1; n <= 4096; n *= 64) {
+        while ((int)json_array_size(root) < n)
+            json_array_append_new(root, json_integer(123456));
+        assert_int_equal(symlink("/dev/full", testing_path(dir, "a.json.tmp")), 0);
+        assert_fails(FAILED, "a.json: write failed: No space left on device",
+                     json_write(root, path));
+    }
+    json_decref(root);
+}
+
+static void test_json_errors_name_the_place(void **state)
+{
+    (void)state;
+    json_t *root;
+    assert_fails(BAD_INPUT, "c.json:2:", json_parse(&root, "{\"a\": 1,\n b}", 12, "c.json"));
+    assert_fails(BAD_INPUT, "c.json: empty, not JSON", json_parse(&root, NULL, 0, "c.json"));
+    assert_fails(BAD_INPUT, "m.jsonl:7:5: not valid JSON",
+                 json_parse_line(&root, "{\"a\"!", 5, "m.jsonl", 7));
+    assert_ok(json_parse(&root, "{\"a\": 5, \"s\": \"x\"}", 18, "c.json"));
+    int64_t a;
+    assert_ok(json_get_int(&a, root, "c.json", "a", 0, 10));
+    assert_int_equal(a, 5);
+    assert_fails(BAD_INPUT, "'a' is 5, allowed are 6 to 9",
+                 json_get_int(&a, root, "c.json", "a", 6, 9));
+    assert_fails(BAD_INPUT, "'b' is missing", json_get_int(&a, root, "c.json", "b", 0, 1));
+    assert_fails(BAD_INPUT, "'s' is not a whole number",
+                 json_get_int(&a, root, "c.json", "s", 0, 1));
+    json_decref(root);
+}
+
+static void test_sha256_of_abc(void **state)
+{
+    (void)state;
+    char hex[SHA256_HEX_BYTES];
+    assert_ok(checksum_sha256_bytes(hex, "abc", 3)); // FIPS 180-4, appendix
+    assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+static void test_random_normal_has_its_moments(void **state)
+{
+    (void)state;
+    uint64_t key = random_key(42, "test");
+    assert_true(key != random_key(42, "init") && key != random_key(43, "test"));
+    double sum = 0, squares = 0;
+    const int n = 100000;
+    for (int i = 0; i < n; i++) {
+        double x = random_normal(key, (uint64_t)i);
+        sum += x;
+        squares += x * x;
+    }
+    assert_true(fabs(sum / n) < 0.01);            // 3 standard errors; seen 0.0007
+    assert_true(fabs(squares / n - 1.0) < 0.015); // seen 0.002
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_fail_within_keeps_the_cause),
+        cmocka_unit_test(test_arena_places_what_it_measured),
+        cmocka_unit_test(test_atomic_file_appears_whole_or_not_at_all),
+        cmocka_unit_test(test_full_disk_is_reported),
+        cmocka_unit_test(test_missing_file_is_named),
+        cmocka_unit_test(test_target_of_long_work_is_checked_before),
+        cmocka_unit_test(test_json_that_does_not_fit_says_why),
+        cmocka_unit_test(test_json_errors_name_the_place),
+        cmocka_unit_test(test_sha256_of_abc),
+        cmocka_unit_test(test_random_normal_has_its_moments),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

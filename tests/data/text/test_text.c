@@ -1,0 +1,369 @@
+// data/text: documents out of .jsonl and .txt, plain and gzip, whole and broken.
+#include "tests/support/testing.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "data/text/text.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <zlib.h>
+
+static const char *write_plain(const char *name, const char *bytes, size_t size)
+{
+    const char *path = testing_path(testing_dir(), name);
+    assert_ok(file_write(path, bytes, (int64_t)size));
+    return path;
+}
+
+// Appends a gzip member.
+static void append_gzip(const char *path, const char *bytes, size_t size)
+{
+    gzFile file = gzopen(path, "ab");
+    assert_non_null(file);
+    assert_int_equal(gzwrite(file, bytes, (unsigned)size), size);
+    assert_int_equal(gzclose(file), Z_OK);
+}
+
+static const char *write_gzip(const char *name, const char *bytes, size_t size)
+{
+    const char *path = testing_path(testing_dir(), name);
+    append_gzip(path, bytes, size);
+    return path;
+}
+
+// Reads all documents and joins them with '|' behind each.
+static Status read_all(char *out, size_t out_bytes, const char *path, const TextOptions *options)
+{
+    TextReader *reader;
+    TextDocument document;
+    size_t used = 0;
+    TRY(text_open(&reader, path, options));
+    Status status;
+    while ((status = text_next(reader, &document)) == OK && document.bytes != NULL) {
+        assert_true(used + (size_t)document.size_bytes + 2 <= out_bytes);
+        memcpy(out + used, document.bytes, (size_t)document.size_bytes);
+        used += (size_t)document.size_bytes;
+        out[used++] = '|';
+    }
+    out[used] = '\0';
+    text_close(reader);
+    return status;
+}
+
+static void check_with(const char *name, const char *content, TextOptions options,
+                       const char *expected)
+{
+    char got[1000];
+    assert_ok(read_all(got, sizeof got, write_plain(name, content, strlen(content)), &options));
+    assert_string_equal(got, expected);
+    char gz[64];
+    snprintf(gz, sizeof gz, "%s.gz", name);
+    assert_ok(read_all(got, sizeof got, write_gzip(gz, content, strlen(content)), &options));
+    assert_string_equal(got, expected);
+}
+
+static void check(const char *name, const char *content, const char *expected)
+{
+    check_with(name, content, (TextOptions){0}, expected);
+}
+
+static void check_refused(const char *content, const char *text)
+{
+    char got[1000];
+    const TextOptions options = {0};
+    const char *path = write_plain("bad.jsonl", content, strlen(content));
+    assert_fails(BAD_INPUT, text, read_all(got, sizeof got, path, &options));
+}
+
+static void test_jsonl_lines_are_documents(void **state)
+{
+    (void)state;
+    check("a.jsonl", "{\"text\": \"one\"}\n{\"id\": 7, \"text\": \"t\\nw\\u00f6\"}\n",
+          "one|t\nw\xc3\xb6|");
+}
+
+static void test_jsonl_needs_no_last_line_break(void **state)
+{
+    (void)state;
+    check("a.jsonl", "{\"text\": \"one\"}\n{\"text\": \"two\"}", "one|two|");
+}
+
+static void test_jsonl_takes_crlf_blank_lines_and_bom(void **state)
+{
+    (void)state;
+    check("a.jsonl", "\xef\xbb\xbf{\"text\": \"one\"}\r\n\r\n  \t\n\n{\"text\": \"two\"}\r\n",
+          "one|two|");
+}
+
+static void test_jsonl_skips_empty_documents(void **state)
+{
+    (void)state;
+    check("a.jsonl", "{\"text\": \"\"}\n{\"text\": \"two\"}\n{\"text\": \"\"}\n", "two|");
+}
+
+static void test_jsonl_field_is_named(void **state)
+{
+    (void)state;
+    check_with("a.jsonl", "{\"text\": \"no\", \"content\": \"yes\"}\n",
+               (TextOptions){.field = "content"}, "yes|");
+}
+
+static void test_jsonl_ignores_what_numbers_are(void **state)
+{
+    (void)state;
+    check("a.jsonl", "{\"id\": 18446744073709551615123, \"text\": \"x\"}\n", "x|");
+}
+
+static void test_jsonl_text_may_hold_zero_bytes(void **state)
+{
+    (void)state;
+    const char *content = "{\"text\": \"a\\u0000b\"}\n";
+    const TextOptions options = {0};
+    char got[10];
+    assert_ok(
+        read_all(got, sizeof got, write_plain("a.jsonl", content, strlen(content)), &options));
+    assert_memory_equal(got, "a\0b|", 5);
+}
+
+static void test_jsonl_errors_name_the_line(void **state)
+{
+    (void)state;
+    check_refused("{\"text\": \"x\"}\n\n{\"text\": \n", "bad.jsonl:3: not valid JSON at column 8");
+    check_refused("{\"text\": \"x\"}\n{\"title\": \"x\"}\n",
+                  "bad.jsonl:2: no field 'text'; name the one with the text by --text-field");
+    check_refused("{\"text\": 5}", "bad.jsonl:1: field 'text' is not a string");
+    check_refused("{\"text\": null}", "bad.jsonl:1: field 'text' is not a string");
+    check_refused("[\"text\"]", "bad.jsonl:1: not a JSON object");
+    check_refused("{\"text\": \"x\"} {\"text\": \"y\"}\n", "bad.jsonl:1: not valid JSON");
+    check_refused("{\"text\": \"\xff\xfe\"}\n", "bad.jsonl:1: not valid JSON");
+}
+
+static void test_jsonl_of_deep_nesting_is_refused(void **state)
+{
+    (void)state;
+    char content[20000];
+    memset(content, '[', sizeof content - 1);
+    content[sizeof content - 1] = '\0';
+    check_refused(content, "bad.jsonl:1: not valid JSON");
+}
+
+static void test_txt_is_one_document_byte_for_byte(void **state)
+{
+    (void)state;
+    check("a.txt", "one\r\ntwo\n\n", "one\r\ntwo\n\n|");
+}
+
+static void test_txt_is_split_at_the_separator(void **state)
+{
+    (void)state;
+    check_with("a.txt",
+               "one\ntwo\r\n<|endoftext|>\n\n three \n<|endoftext|>\n<|endoftext|><|endof\n",
+               (TextOptions){.separator = "<|endoftext|>"}, "one\ntwo| three |<|endof|");
+}
+
+static void test_separator_may_be_line_breaks(void **state)
+{
+    (void)state;
+    check_with("a.txt", "\none\ntwo\n\n\nthree\n", (TextOptions){.separator = "\n\n"},
+               "one\ntwo|three|");
+}
+
+static void test_empty_files_have_no_documents(void **state)
+{
+    (void)state;
+    check("a.txt", "", "");
+    check("a.jsonl", "", "");
+    check("a.jsonl", "\n\n", "");
+    check("a.txt", "\xef\xbb\xbf", "");
+}
+
+// Longer than several blocks of the reader, with marks on and around the blocks' borders.
+static void test_long_documents_and_borders(void **state)
+{
+    (void)state;
+    enum { LONG = 1 << 19 };
+    char *content = malloc(LONG + 100), *got = malloc(LONG + 100);
+    assert_true(content != NULL && got != NULL);
+    for (int shift = -4; shift <= 4; shift++) {
+        memset(content, 'x', LONG);
+        memcpy(content + (1 << 17) + shift, "<sep>", 5);
+        memcpy(content + (3 << 17) + shift, "<sep>", 5);
+        const TextOptions options = {.separator = "<sep>"};
+        assert_ok(read_all(got, LONG + 100, write_gzip("a.txt.gz", content, LONG), &options));
+        assert_int_equal(strchr(got, '|') - got, (1 << 17) + shift);
+        assert_int_equal(strlen(got), LONG - 10 + 3);
+    }
+    memset(content, 'y', LONG);
+    memcpy(content, "{\"text\": \"", 10);
+    memcpy(content + LONG - 18, "\"}\n{\"text\": \"z\"}\n", 18);
+    const TextOptions options = {0};
+    assert_ok(read_all(got, LONG + 100, write_plain("a.jsonl", content, LONG - 1), &options));
+    assert_int_equal(strlen(got), LONG - 28 + 3);
+    assert_string_equal(got + LONG - 30, "yy|z|");
+    free(content);
+    free(got);
+}
+
+static void test_gzip_goes_by_content_and_has_members(void **state)
+{
+    (void)state;
+    char got[100];
+    const TextOptions options = {0};
+    const char *path = write_gzip("a.jsonl", "{\"text\": \"one\"}\n", 16); // no .gz
+    append_gzip(path, "{\"text\": \"two\"}\n", 16);
+    assert_ok(read_all(got, sizeof got, path, &options));
+    assert_string_equal(got, "one|two|");
+    assert_ok(read_all(got, sizeof got, write_plain("plain.txt.gz", "abc", 3), &options));
+    assert_string_equal(got, "abc|");
+}
+
+static void test_damaged_gzip_is_refused(void **state)
+{
+    (void)state;
+    char content[200 * 16 + 1], got[4000];
+    for (int i = 0; i < 200; i++)
+        snprintf(content + 16 * i, 17, "{\"text\":\"%04d\"}\n", i * 37);
+    const char *path = write_gzip("a.jsonl.gz", content, sizeof content - 1);
+    const TextOptions options = {0};
+    FileMap map;
+    assert_ok(file_map(&map, path));
+    unsigned char *bytes = malloc((size_t)map.size_bytes);
+    assert_non_null(bytes);
+    const char *cut = testing_path(testing_dir(), "cut.jsonl.gz");
+    for (int64_t size = 2; size < map.size_bytes; size++) {
+        assert_ok(file_write(cut, map.bytes, size));
+        assert_fails(BAD_INPUT, ": cannot be read: unexpected end of file (truncated",
+                     read_all(got, sizeof got, cut, &options));
+    }
+    memcpy(bytes, map.bytes, (size_t)map.size_bytes);
+    bytes[map.size_bytes / 2] ^= 1;
+    assert_ok(file_write(cut, bytes, map.size_bytes));
+    assert_fails(BAD_INPUT, ": cannot be read: ", read_all(got, sizeof got, cut, &options));
+    free(bytes);
+    file_unmap(&map);
+}
+
+// What is left of a file when faults are skipped, and what is said of it.
+static void check_skipped(const char *path, TextOptions options, const char *expected,
+                          const char *said)
+{
+    char got[4000], text[TEXT_SKIPS_BYTES];
+    TextSkips skipped = {{0}};
+    options.skipped = &skipped;
+    log_set_quiet(true);
+    assert_ok(read_all(got, sizeof got, path, &options));
+    log_set_quiet(false);
+    assert_string_equal(got, expected);
+    text_describe_skips(text, &skipped);
+    assert_string_equal(text, said);
+}
+
+static void test_faulty_lines_are_skipped_by_kind(void **state)
+{
+    (void)state;
+    const char content[] = "{\"text\": \"one\"}\n{\"text\": \"t\n[1]\n{\"title\": \"x\"}\n"
+                           "{\"text\": 5}\n{\"text\": null}\n{\"text\": \"two\"}\n{\"te";
+    check_skipped(write_plain("a.jsonl", content, sizeof content - 1), (TextOptions){0}, "one|two|",
+                  "3 lines of broken JSON, 1 line without the field, "
+                  "2 lines with no string in the field");
+    check_skipped(write_plain("b.jsonl", content, 16), (TextOptions){0}, "one|", "");
+}
+
+static void test_documents_before_a_truncation_are_kept(void **state)
+{
+    (void)state;
+    // Stored, not deflated: the bytes before the cut are all there.
+    const char *path = testing_path(testing_dir(), "a.jsonl.gz");
+    const char content[] = "{\"text\": \"one\"}\n{\"text\": \"two\"}\n{\"text\": \"three\"}\n";
+    gzFile file = gzopen(path, "wb0");
+    assert_int_equal(gzwrite(file, content, sizeof content - 1), sizeof content - 1);
+    assert_int_equal(gzclose(file), Z_OK);
+    FileMap map;
+    assert_ok(file_map(&map, path));
+    const char *cut = testing_path(testing_dir(), "cut.jsonl.gz");
+    assert_ok(file_write(cut, map.bytes, map.size_bytes - 8 - 5)); // of trailer and third line
+    check_skipped(cut, (TextOptions){0}, "one|two|", "1 damaged file (its rest)");
+    char got[100];
+    assert_fails(BAD_INPUT,
+                 "cut.jsonl.gz:3: cannot be read: unexpected end of file (truncated gzip",
+                 read_all(got, sizeof got, cut, &(TextOptions){0}));
+    const char *text = testing_path(testing_dir(), "cut.txt.gz");
+    assert_ok(file_write(text, map.bytes, map.size_bytes - 8 - 5));
+    check_skipped(text, (TextOptions){.separator = "\n"},
+                  "{\"text\": \"one\"}|{\"text\": \"two\"}|", "1 damaged file (its rest)");
+    check_skipped(text, (TextOptions){0}, "", "1 damaged file (its rest)");
+    file_unmap(&map);
+}
+
+static void test_flipped_bits_are_skipped_with_the_rest(void **state)
+{
+    (void)state;
+    char content[200 * 16 + 1], got[4000];
+    for (int i = 0; i < 200; i++)
+        snprintf(content + 16 * i, 17, "{\"text\":\"%04d\"}\n", i * 37);
+    const char *path = write_gzip("a.jsonl.gz", content, sizeof content - 1);
+    FileMap map;
+    assert_ok(file_map(&map, path));
+    unsigned char *bytes = malloc((size_t)map.size_bytes);
+    assert_non_null(bytes);
+    const char *dir = testing_dir();
+    log_set_quiet(true);
+    for (int64_t at = 10; at < map.size_bytes; at++) {
+        memcpy(bytes, map.bytes, (size_t)map.size_bytes);
+        bytes[at] ^= 4;
+        const char *bad = testing_path(dir, "bad.jsonl.gz");
+        assert_ok(file_write(bad, bytes, map.size_bytes));
+        TextSkips skipped = {{0}};
+        assert_ok(read_all(got, sizeof got, bad, &(TextOptions){.skipped = &skipped}));
+        assert_int_equal(skipped.counts[TEXT_DAMAGED], 1);
+    }
+    log_set_quiet(false);
+    free(bytes);
+    file_unmap(&map);
+}
+
+static void test_what_is_no_text_file_is_refused(void **state)
+{
+    (void)state;
+    TextReader *reader;
+    const TextOptions options = {0};
+    assert_fails(BAD_INPUT, "/nonexistent/a.txt: cannot be opened: No such file",
+                 text_open(&reader, "/nonexistent/a.txt", &options));
+    assert_fails(BAD_INPUT, "a.parquet: the name of a text file ends in",
+                 text_open(&reader, "a.parquet", &options));
+    assert_fails(BAD_INPUT, "gz: the name of a text file ends in",
+                 text_open(&reader, "gz", &options));
+    const char *dir = testing_path(testing_dir(), "d.txt");
+    assert_ok(file_make_dirs(dir));
+    assert_fails(BAD_INPUT, "d.txt: is a directory", text_open(&reader, dir, &options));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_jsonl_lines_are_documents),
+        cmocka_unit_test(test_jsonl_needs_no_last_line_break),
+        cmocka_unit_test(test_jsonl_takes_crlf_blank_lines_and_bom),
+        cmocka_unit_test(test_jsonl_skips_empty_documents),
+        cmocka_unit_test(test_jsonl_field_is_named),
+        cmocka_unit_test(test_jsonl_ignores_what_numbers_are),
+        cmocka_unit_test(test_jsonl_text_may_hold_zero_bytes),
+        cmocka_unit_test(test_jsonl_errors_name_the_line),
+        cmocka_unit_test(test_jsonl_of_deep_nesting_is_refused),
+        cmocka_unit_test(test_txt_is_one_document_byte_for_byte),
+        cmocka_unit_test(test_txt_is_split_at_the_separator),
+        cmocka_unit_test(test_separator_may_be_line_breaks),
+        cmocka_unit_test(test_empty_files_have_no_documents),
+        cmocka_unit_test(test_long_documents_and_borders),
+        cmocka_unit_test(test_gzip_goes_by_content_and_has_members),
+        cmocka_unit_test(test_damaged_gzip_is_refused),
+        cmocka_unit_test(test_faulty_lines_are_skipped_by_kind),
+        cmocka_unit_test(test_documents_before_a_truncation_are_kept),
+        cmocka_unit_test(test_flipped_bits_are_skipped_with_the_rest),
+        cmocka_unit_test(test_what_is_no_text_file_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

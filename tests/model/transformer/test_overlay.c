@@ -1,0 +1,210 @@
+// Gradients' memory lent to activations: what is taken ends before the gradients that are written
+// while it is read, and a step in it computes the same bits.
+#include "tests/support/testing.h"
+
+#include "model/params.h"
+#include "model/transformer/transformer.h"
+
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const ModelShape original = {.n_layers = 5,
+                                    .d_model = 24,
+                                    .n_heads = 4,
+                                    .n_kv_heads = 2,
+                                    .head_dim = 6,
+                                    .d_ffn = 20,
+                                    .vocab_size = 31,
+                                    .max_positions = 64,
+                                    .rope_pairs = 3,
+                                    .rope_theta = 10000,
+                                    .rms_eps = 1e-5};
+
+static ModelShape shape_of(bool is_mla, bool is_tied)
+{
+    ModelShape shape = original, mla;
+    shape.tied_head = is_tied;
+    assert_ok(shape_convert(&mla, &shape, 1, 4, SVD_JOINT));
+    return is_mla ? mla : shape;
+}
+
+// ---- What is taken ----
+
+static int64_t layers_end(const ModelShape *shape)
+{
+    int64_t first, count;
+    params_layer_range(shape, shape->n_layers - 1, &first, &count);
+    return first + count;
+}
+
+// Takes pieces of this many floats, three a layer; returns how many there was room for.
+static int take_all(float *flat, const ModelShape *shape, int from_layer, int64_t count)
+{
+    Overlay overlay = overlay_start(flat, shape, from_layer);
+    Overlay measured = overlay_start(NULL, shape, from_layer);
+    int64_t layer_0, ignored, before = layers_end(shape);
+    int n = 0;
+    params_layer_range(shape, 0, &layer_0, &ignored);
+    for (int i = 3 * shape->n_layers + 2; i >= 0; i--) {
+        const int layer = i / 3;
+        float *piece = NULL, *none = flat;
+        const bool is_taken = overlay_take(&piece, &overlay, layer, count);
+        assert_true(overlay_take(&none, &measured, layer, count) == is_taken);
+        if (!is_taken)
+            continue;
+        int64_t limit = layers_end(shape);
+        if (layer < shape->n_layers)
+            params_layer_range(shape, layer, &limit, &ignored);
+        assert_null(none);
+        assert_int_equal((uintptr_t)piece % 64, 0);
+        assert_true(piece - flat + count <= limit && piece - flat + count <= before);
+        assert_true(piece - flat >= (shape->tied_head ? layer_0 : 0));
+        assert_true(layer >= from_layer);
+        assert_int_equal(overlay.lowest_layer, layer);
+        assert_true(overlay.used == piece - flat && measured.used == overlay.used);
+        before = piece - flat;
+        n++;
+    }
+    assert_true(overlay_is_used(&overlay) == (n > 0));
+    return n;
+}
+
+static void test_pieces_end_before_gradients_written_meanwhile(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < 4; kind++) {
+        const ModelShape shape = shape_of((kind & 1) != 0, (kind & 2) != 0);
+        const int L = shape.n_layers, all = 3 * (L + 1);
+        Arena arena = arena_start("gradients");
+        arena_floats(&arena, params_count(&shape));
+        assert_ok(arena_allocate(&arena));
+        float *flat = arena_floats(&arena, params_count(&shape));
+        // The embedding's gradient has room for layer 0, unless the loss writes it.
+        assert_int_equal(take_all(flat, &shape, 0, 1), shape.tied_head ? all - 3 : all);
+        assert_int_equal(take_all(flat, &shape, 3, 1), all - 3 * 3);
+        assert_int_equal(take_all(flat, &shape, L + 1, 1), 0);
+        assert_int_equal(take_all(flat, &shape, 0, 0), 0);
+        assert_int_equal(take_all(flat, &shape, 0, params_count(&shape)), 0);
+        for (int64_t count = 7; count < params_count(&shape); count = count * 3 / 2)
+            assert_true(take_all(flat, &shape, 0, count) <= all);
+        arena_release(&arena);
+    }
+}
+
+static void test_nothing_is_taken_where_nothing_is_lent(void **state)
+{
+    (void)state;
+    Overlay nothing = {0};
+    float *piece;
+    assert_false(overlay_take(&piece, &nothing, 0, 1));
+    assert_false(overlay_is_used(&nothing));
+}
+
+// ---- A step ----
+
+typedef struct Step {
+    Model model, grads;
+    Arena arena;
+    Workspace ws;
+    float *before; // [count]: the gradients when forward begins
+    double loss;
+} Step;
+
+static void start(Step *s, const ModelShape *shape, int B, int T, Keep keep, const int *from_layer)
+{
+    *s = (Step){.arena = arena_start("test")};
+    assert_ok(model_create(&s->model, shape));
+    assert_ok(model_create(&s->grads, shape));
+    testing_fill(s->model.params.flat, s->model.params.count, 0.2, 7);
+    float *flat = s->grads.params.flat;
+    for (int pass = 0; pass < 2; pass++) {
+        const Overlay lent = from_layer != NULL
+                                 ? overlay_start(pass == 0 ? NULL : flat, shape, *from_layer)
+                                 : (Overlay){0};
+        workspace_place_over(&s->ws, &lent, &s->arena, &s->arena, shape, B, T,
+                             omp_get_max_threads(), keep);
+        s->before = arena_floats(&s->arena, s->grads.params.count);
+        if (pass == 0)
+            assert_ok(arena_allocate(&s->arena));
+    }
+    s->ws.fresh_gradients = true;
+    transformer_start(&s->ws, &s->model);
+    for (int64_t i = 0; i < s->grads.params.count; i++)
+        flat[i] = s->before[i] = NAN;
+}
+
+// Who still reads the gradients before forward comes to the lowest layer that lies there may.
+static void check_untouched(void *context, int layer)
+{
+    Step *s = context;
+    if (layer < s->ws.overlay.lowest_layer)
+        assert_memory_equal(s->grads.params.flat, s->before,
+                            (size_t)s->grads.params.count * sizeof(float));
+}
+
+static void run(Step *s, int first_token)
+{
+    enum { MOST_TOKENS = 128 };
+    int32_t tokens[MOST_TOKENS + 1];
+    const int N = s->ws.B * s->ws.T, V = s->model.shape.vocab_size;
+    assert_true(N <= MOST_TOKENS);
+    for (int i = 0; i <= N; i++)
+        tokens[i] = (first_token + 7 * i) % V;
+    const size_t bytes = (size_t)s->grads.params.count * sizeof(float);
+    memcpy(s->before, s->grads.params.flat, bytes);
+    transformer_forward(&s->ws, &s->model, tokens, NULL);
+    s->loss = transformer_loss(&s->ws, &s->model, tokens + 1, 1.0f / (float)N, &s->grads.params);
+    transformer_backward(&s->ws, &s->model, tokens, &s->grads.params);
+}
+
+static void release(Step *s)
+{
+    model_release(&s->model);
+    model_release(&s->grads);
+    arena_release(&s->arena);
+}
+
+static void check_step(const ModelShape *shape, int B, int T, Keep keep, int from_layer)
+{
+    Step apart, over;
+    start(&apart, shape, B, T, keep, NULL);
+    start(&over, shape, B, T, keep, &from_layer);
+    assert_true(overlay_is_used(&over.ws.overlay));
+    assert_true(over.arena.size_bytes < apart.arena.size_bytes);
+    over.ws.needs = (LayerHook){check_untouched, &over};
+    for (int i = 0; i < 2; i++) { // the second forward writes over the first one's gradients
+        run(&apart, i);
+        run(&over, i);
+        assert_true(over.loss == apart.loss);
+        assert_memory_equal(over.grads.params.flat, apart.grads.params.flat,
+                            (size_t)apart.grads.params.count * sizeof(float));
+    }
+    release(&apart);
+    release(&over);
+}
+
+// Few tokens: the gradients have room for all layers; many: for a part of one.
+static void test_same_bits_in_less_memory(void **state)
+{
+    (void)state;
+    static const int sizes[][2] = {{1, 5}, {2, 11}, {2, 64}}; // B, T
+    for (int kind = 0; kind < 4; kind++) {
+        const ModelShape shape = shape_of((kind & 1) != 0, (kind & 2) != 0);
+        for (int keep = KEEP_ALL; keep <= KEEP_INPUTS; keep++)
+            for (int i = 0; i < 3; i++)
+                for (int from_layer = 0; from_layer < shape.n_layers; from_layer += 3)
+                    check_step(&shape, sizes[i][0], sizes[i][1], (Keep)keep, from_layer);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_pieces_end_before_gradients_written_meanwhile),
+        cmocka_unit_test(test_nothing_is_taken_where_nothing_is_lent),
+        cmocka_unit_test(test_same_bits_in_less_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,525 @@
+// The whole model against the golden files: logits, loss and the gradient of every parameter, for
+// original attention and MLA; and what must not change them: threads, micro-batches, logits.
+#include "tests/support/testing.h"
+
+#include "model/hf/hf.h"
+#include "model/hf/safetensors.h"
+#include "model/kernels/gemm.h"
+#include "model/transformer/transformer.h"
+#include "tests/reference/ref.h"
+
+#include <math.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_THREADS = 2, B = 2, T = 19 }; // B and T of the golden files
+
+static const char *const models[] = {"gqa_tied", "mha_untied",  "mqa_head_dim", "gqa_bf16",
+                                     "gqa_f16",  "mqa_sharded", "gqa_theta"};
+
+// The conversions that bring their weights, and the model whose shape was converted.
+static const char *const conversions[][2] = {{"mla_gqa_2norm_joint", "gqa_tied"},
+                                             {"mla_gqa_uniform_split", "gqa_tied"},
+                                             {"mla_mha_uniform_joint", "mha_untied"},
+                                             {"mla_mqa_2norm_joint", "mqa_head_dim"}};
+
+enum {
+    N_MODELS = sizeof models / sizeof models[0],
+    N_CONVERSIONS = sizeof conversions / sizeof conversions[0]
+};
+
+// A model with a workspace and gradients; the model is borrowed.
+typedef struct Run {
+    const Model *model;
+    Model grads; // a gradient has the parameters' layout
+    Arena activations, scratch;
+    Workspace ws;
+} Run;
+
+static Run start_run(const Model *model, int n_sequences, int n_tokens, Keep keep)
+{
+    Run run = {.model = model,
+               .activations = arena_start("activations"),
+               .scratch = arena_start("scratch")};
+    assert_ok(model_create(&run.grads, &model->shape));
+    for (int pass = 0; pass < 2; pass++) {
+        workspace_place(&run.ws, &run.activations, &run.scratch, &model->shape, n_sequences,
+                        n_tokens, MOST_THREADS, keep);
+        if (pass == 0) {
+            assert_ok(arena_allocate(&run.activations));
+            assert_ok(arena_allocate(&run.scratch));
+        }
+    }
+    transformer_start(&run.ws, model);
+    return run;
+}
+
+static void release_run(Run *run)
+{
+    model_release(&run->grads);
+    arena_release(&run->activations);
+    arena_release(&run->scratch);
+}
+
+// Adds to the run's gradients; returns the loss's sum.
+static double add_gradients(Run *run, const int32_t *inputs, const int32_t *targets, float scale)
+{
+    transformer_forward(&run->ws, run->model, inputs, NULL);
+    double sum = transformer_loss(&run->ws, run->model, targets, scale, &run->grads.params);
+    transformer_backward(&run->ws, run->model, inputs, &run->grads.params);
+    return sum;
+}
+
+// ---- Golden files ----
+
+typedef struct Golden {
+    const char *name;
+    SafeTensors file;
+    int32_t inputs[B * T], targets[B * T];
+} Golden;
+
+static void open_golden(Golden *golden, const char *name)
+{
+    char file_name[128];
+    snprintf(file_name, sizeof file_name, "%s.safetensors", name);
+    golden->name = name;
+    assert_ok(safetensors_open(&golden->file, testing_path(GOLDEN_DIR, file_name)));
+    int32_t tokens[B * (T + 1)];
+    assert_ok(safetensors_read_i32(&golden->file, "tokens", (int[]){B, T + 1}, 2, tokens));
+    for (int b = 0; b < B; b++)
+        for (int t = 0; t < T; t++) {
+            golden->inputs[b * T + t] = tokens[b * (T + 1) + t];
+            golden->targets[b * T + t] = tokens[b * (T + 1) + t + 1];
+        }
+}
+
+static Model load_model(const char *name)
+{
+    char directory[128];
+    snprintf(directory, sizeof directory, "models/%s", name);
+    Model model;
+    assert_ok(hf_load(&model, testing_path(GOLDEN_DIR, directory)));
+    return model;
+}
+
+// Reads the tensor "kind.<parameter>" (kind: weight or grad) of every parameter.
+static void read_parameters(float *flat, const ModelShape *shape, const SafeTensors *file,
+                            const char *kind)
+{
+    for (int i = 0; i < params_n_tensors(shape); i++) {
+        ParamInfo info = params_info(shape, i);
+        char name[PARAM_NAME_BYTES + 16];
+        snprintf(name, sizeof name, "%s.%s", kind, info.name);
+        assert_ok(safetensors_read_f32(file, name, (int[]){info.rows, info.cols},
+                                       info.is_vector ? 1 : 2, flat + info.offset));
+    }
+}
+
+static Model load_conversion(const Golden *golden, const char *base)
+{
+    Model original = load_model(base), model;
+    const ModelShape *s = &original.shape;
+    int32_t how[4]; // strategy, SVD, pairs, d_kv
+    assert_ok(safetensors_read_i32(&golden->file, "case", (int[]){4}, 1, how));
+    ModelShape shape;
+    assert_ok(shape_convert(&shape, s, how[2], how[3], how[1] == 1 ? SVD_SPLIT : SVD_JOINT));
+    assert_ok(model_create(&model, &shape));
+    assert_ok(safetensors_read_i32(
+        &golden->file, "pairs", (int[]){s->n_layers, s->n_kv_heads, how[2]}, 3, model.rope_pairs));
+    read_parameters(model.params.flat, &shape, &golden->file, "weight");
+    model_release(&original);
+    return model;
+}
+
+static double largest_difference(const float *a, const float *b, int64_t count)
+{
+    double worst = 0;
+    for (int64_t i = 0; i < count; i++) {
+        double difference = fabs((double)a[i] - (double)b[i]);
+        if (isnan(difference))
+            return difference;
+        worst = fmax(worst, difference);
+    }
+    return worst;
+}
+
+static void check_logits(const Model *model, const Golden *golden)
+{
+    int V = model->shape.vocab_size;
+    float *expected = ref_nans(B * T * V), *logits = ref_nans(B * T * V);
+    assert_ok(safetensors_read_f32(&golden->file, "logits", (int[]){B, T, V}, 3, expected));
+    Run run = start_run(model, B, T, KEEP_NOTHING);
+    transformer_forward(&run.ws, model, golden->inputs, NULL);
+    transformer_logits(&run.ws, model, 0, 5, logits); // not all at once: places must fit
+    transformer_logits(&run.ws, model, 5, B * T - 5, logits + 5 * V);
+    // Logits are up to 10. Seen 1.4e-5 for the models, 1.9e-5 for the conversions.
+    ref_assert_error(golden->name, largest_difference(logits, expected, B * T * V), 1e-4);
+    release_run(&run);
+    free(expected);
+    free(logits);
+}
+
+static void check_loss_and_gradients(const Model *model, const Golden *golden)
+{
+    Run run = start_run(model, B, T, KEEP_ALL);
+    float expected_loss;
+    assert_ok(safetensors_read_f32(&golden->file, "loss", (int[]){1}, 1, &expected_loss));
+    double loss = add_gradients(&run, golden->inputs, golden->targets, 1.0f / (B * T)) / (B * T);
+    ref_assert_error("loss", fabs(loss / (double)expected_loss - 1.0), 1e-6); // seen 9.1e-8
+
+    float *expected = ref_nans(model->params.count);
+    read_parameters(expected, &model->shape, &golden->file, "grad");
+    for (int i = 0; i < params_n_tensors(&model->shape); i++) {
+        ParamInfo info = params_info(&model->shape, i);
+        testing_assert_close(info.name, run.grads.params.flat + info.offset, expected + info.offset,
+                             (int64_t)info.rows * info.cols, 2e-5); // seen 3.7e-6
+    }
+    free(expected);
+    release_run(&run);
+}
+
+static void test_original_models_against_transformers(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_MODELS; i++) {
+        Golden golden;
+        open_golden(&golden, models[i]);
+        Model model = load_model(models[i]);
+        check_logits(&model, &golden);
+        check_loss_and_gradients(&model, &golden);
+        model_release(&model);
+        safetensors_close(&golden.file);
+    }
+}
+
+static void test_conversions_against_pytorch(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_CONVERSIONS; i++) {
+        Golden golden;
+        open_golden(&golden, conversions[i][0]);
+        Model model = load_conversion(&golden, conversions[i][1]);
+        check_logits(&model, &golden);
+        check_loss_and_gradients(&model, &golden);
+        model_release(&model);
+        safetensors_close(&golden.file);
+    }
+}
+
+static void test_mla_directory_gives_the_same_logits(void **state)
+{
+    (void)state;
+    Golden golden;
+    open_golden(&golden, "mla_gqa_2norm_joint");
+    Model model = load_model("mla_gqa_2norm_joint");
+    check_logits(&model, &golden);
+    model_release(&model);
+    safetensors_close(&golden.file);
+}
+
+static void test_stories260k_logits(void **state)
+{
+    (void)state;
+    enum { TOKENS = 64, V = 512 };
+    Model model;
+    assert_ok(hf_load(&model, testing_asset("models/stories260K")));
+    SafeTensors file;
+    assert_ok(safetensors_open(&file, testing_path(GOLDEN_DIR, "stories260K.safetensors")));
+    int32_t tokens[TOKENS];
+    float *expected = ref_nans(TOKENS * V), *logits = ref_nans(TOKENS * V);
+    assert_ok(safetensors_read_i32(&file, "tokens", (int[]){TOKENS}, 1, tokens));
+    assert_ok(safetensors_read_f32(&file, "logits", (int[]){TOKENS, V}, 2, expected));
+    Run run = start_run(&model, 1, TOKENS, KEEP_NOTHING);
+    transformer_forward(&run.ws, &model, tokens, NULL);
+    transformer_logits(&run.ws, &model, 0, TOKENS, logits);
+    ref_assert_error("stories260K", largest_difference(logits, expected, TOKENS * V),
+                     1e-4); // seen 1.8e-5, logits are up to 20
+    release_run(&run);
+    free(expected);
+    free(logits);
+    safetensors_close(&file);
+    model_release(&model);
+}
+
+// ---- What must not change anything ----
+
+// The three ways of attention: MLA expands keys and values unless its latent is narrow.
+typedef enum Form { ORIGINAL, MLA, NARROW_MLA, N_FORMS } Form;
+
+// Large enough that OpenBLAS uses its threads and attention more than one tile.
+static Model make_model(Form form, bool tied_head)
+{
+    const int head_dim = form == NARROW_MLA ? 32 : 16;
+    ModelShape shape = {.n_layers = 2,
+                        .d_model = 96,
+                        .n_heads = 6,
+                        .n_kv_heads = 2,
+                        .head_dim = head_dim,
+                        .d_ffn = 200,
+                        .vocab_size = 301,
+                        .max_positions = 512,
+                        .rope_pairs = head_dim / 2,
+                        .tied_head = tied_head,
+                        .rope_theta = 1e4,
+                        .rms_eps = 1e-5};
+    if (form != ORIGINAL)
+        assert_ok(shape_convert(&shape, &shape, 3, form == MLA ? 10 : 2, SVD_JOINT));
+    Model model;
+    assert_ok(model_create(&model, &shape));
+    model_init_random(&model, 0.08, 1);
+    return model;
+}
+
+enum { LONG_T = 150 };
+
+static void fill_tokens(int32_t *tokens, int count, int vocab_size)
+{
+    for (int i = 0; i < count; i++)
+        tokens[i] = (int32_t)((i * 7919LL + i / 3 * 31LL) % vocab_size);
+}
+
+static void test_threads_change_nothing_in_forward_and_rounding_in_gradients(void **state)
+{
+    (void)state;
+    int32_t tokens[B * LONG_T + 1];
+    fill_tokens(tokens, B * LONG_T + 1, 301);
+    int threads = omp_get_max_threads();
+    for (Form form = ORIGINAL; form < N_FORMS; form++) {
+        Model model = make_model(form, true);
+        Run one = start_run(&model, B, LONG_T, KEEP_ALL),
+            two = start_run(&model, B, LONG_T, KEEP_ALL);
+        omp_set_num_threads(1);
+        double loss_one = add_gradients(&one, tokens, tokens + 1, 0.01f);
+        omp_set_num_threads(2);
+        double loss_two = add_gradients(&two, tokens, tokens + 1, 0.01f);
+        omp_set_num_threads(threads);
+        size_t bytes = (size_t)B * LONG_T * (size_t)model.shape.d_model * sizeof(float);
+        assert_memory_equal(one.ws.hidden, two.ws.hidden, bytes);
+        assert_true(loss_one == loss_two);
+        testing_assert_close("gradients", two.grads.params.flat, one.grads.params.flat,
+                             model.params.count, 2e-6); // seen 0; with the dims of SmolLM-135M 8e-7
+        if (gemm_kernel_name() != NULL)
+            assert_memory_equal(two.grads.params.flat, one.grads.params.flat,
+                                (size_t)model.params.count * sizeof(float));
+        release_run(&one);
+        release_run(&two);
+        model_release(&model);
+    }
+}
+
+static void test_two_micro_batches_add_up_to_one_batch(void **state)
+{
+    (void)state;
+    int32_t tokens[B * LONG_T + 1];
+    fill_tokens(tokens, B * LONG_T + 1, 301);
+    for (Form form = ORIGINAL; form < N_FORMS; form++) {
+        Model model = make_model(form, false);
+        Run whole = start_run(&model, 2, LONG_T, KEEP_ALL),
+            half = start_run(&model, 1, LONG_T, KEEP_ALL);
+        double loss = add_gradients(&whole, tokens, tokens + 1, 0.01f);
+        double sum = add_gradients(&half, tokens, tokens + 1, 0.01f);
+        sum += add_gradients(&half, tokens + LONG_T, tokens + LONG_T + 1, 0.01f);
+        ref_assert_error("loss", fabs(sum / loss - 1.0), 1e-7); // seen 4e-16
+        testing_assert_close("gradients", half.grads.params.flat, whole.grads.params.flat,
+                             model.params.count, 1e-5); // seen 8.6e-7
+        release_run(&whole);
+        release_run(&half);
+        model_release(&model);
+    }
+}
+
+// Rows of `narrow` columns -> the first of `wide` columns.
+static void pad(float *to, int wide, const float *from, int narrow, int rows)
+{
+    for (int i = 0; i < rows; i++)
+        memcpy(to + i * wide, from + i * narrow, (size_t)narrow * sizeof(float));
+}
+
+// The narrow model with zeros added to its latent: the same function, too wide for the latent
+// space.
+static Model widen(const Model *narrow)
+{
+    ModelShape shape = narrow->shape;
+    shape.d_kv = 14;
+    Model wide;
+    assert_ok(model_create(&wide, &shape));
+    memcpy(wide.rope_pairs, narrow->rope_pairs,
+           (size_t)(shape.n_layers * shape.n_kv_heads * shape.rope_pairs) * sizeof(int32_t));
+    for (int i = 0; i < params_n_tensors(&shape); i++) {
+        const ParamInfo to = params_info(&shape, i), from = params_info(&narrow->shape, i);
+        pad(wide.params.flat + to.offset, to.cols, narrow->params.flat + from.offset, from.cols,
+            from.rows);
+    }
+    return wide;
+}
+
+static void test_attention_in_the_latent_space_is_the_same_function(void **state)
+{
+    (void)state;
+    int32_t tokens[B * LONG_T + 1];
+    fill_tokens(tokens, B * LONG_T + 1, 301);
+    Model narrow = make_model(NARROW_MLA, true), wide = widen(&narrow);
+    Run latent = start_run(&narrow, B, LONG_T, KEEP_ALL),
+        expanded = start_run(&wide, B, LONG_T, KEEP_ALL);
+    assert_true(latent.ws.is_latent && !expanded.ws.is_latent);
+    const double loss = add_gradients(&latent, tokens, tokens + 1, 0.01f);
+    ref_assert_error("loss", fabs(add_gradients(&expanded, tokens, tokens + 1, 0.01f) / loss - 1.0),
+                     1e-7); // seen 1e-10
+    for (int i = 0; i < params_n_tensors(&narrow.shape); i++) {
+        const ParamInfo got = params_info(&narrow.shape, i), with = params_info(&wide.shape, i);
+        const int64_t count = (int64_t)got.rows * got.cols;
+        float *expected = ref_nans(count);
+        for (int row = 0; row < got.rows; row++)
+            memcpy(expected + (int64_t)row * got.cols,
+                   expanded.grads.params.flat + with.offset + (int64_t)row * with.cols,
+                   (size_t)got.cols * sizeof(float));
+        testing_assert_close(got.name, latent.grads.params.flat + got.offset, expected, count,
+                             1e-5); // seen 1.4e-6
+        free(expected);
+    }
+    release_run(&latent);
+    release_run(&expanded);
+    model_release(&narrow);
+    model_release(&wide);
+}
+
+static void test_fresh_gradients_are_written_over_whatever_was_there(void **state)
+{
+    (void)state;
+    int32_t tokens[LONG_T + 1];
+    fill_tokens(tokens, LONG_T + 1, 301);
+    for (int kind = 0; kind < 2 * N_FORMS; kind++) {
+        Model model = make_model((Form)(kind / 2), kind % 2 == 1);
+        Run added = start_run(&model, 1, LONG_T, KEEP_ALL),
+            fresh = start_run(&model, 1, LONG_T, KEEP_ALL);
+        add_gradients(&added, tokens, tokens + 1, 0.01f);
+        for (int64_t i = 0; i < model.params.count; i++)
+            fresh.grads.params.flat[i] = NAN;
+        fresh.ws.fresh_gradients = true;
+        add_gradients(&fresh, tokens, tokens + 1, 0.01f);
+        for (int64_t i = 0; i < model.params.count; i++) // 0 + g may be a zero of the other sign
+            assert_true(fresh.grads.params.flat[i] == added.grads.params.flat[i]);
+        release_run(&added);
+        release_run(&fresh);
+        model_release(&model);
+    }
+}
+
+// A model whose own head holds the embedding's numbers computes the same, and the two gradients
+// together are the tied one's.
+static void test_tied_gradient_is_the_sum_of_head_and_embedding(void **state)
+{
+    (void)state;
+    int32_t tokens[LONG_T + 1];
+    fill_tokens(tokens, LONG_T + 1, 40); // tokens occur several times
+    Model tied = make_model(ORIGINAL, true), untied = make_model(ORIGINAL, false);
+    int64_t embed_floats = (int64_t)tied.shape.vocab_size * tied.shape.d_model;
+    memcpy(untied.params.flat, tied.params.flat, (size_t)tied.params.count * sizeof(float));
+    memcpy(untied.params.head, tied.params.embed, (size_t)embed_floats * sizeof(float));
+    Run run_tied = start_run(&tied, 1, LONG_T, KEEP_ALL),
+        run_untied = start_run(&untied, 1, LONG_T, KEEP_ALL);
+    assert_true(add_gradients(&run_tied, tokens, tokens + 1, 0.01f) ==
+                add_gradients(&run_untied, tokens, tokens + 1, 0.01f));
+    float *sum = run_untied.grads.params.embed;
+    for (int64_t i = 0; i < embed_floats; i++)
+        sum[i] += run_untied.grads.params.head[i];
+    testing_assert_close("embedding", run_tied.grads.params.embed, sum, embed_floats,
+                         1e-6); // seen 1.2e-7
+    release_run(&run_tied);
+    release_run(&run_untied);
+    model_release(&tied);
+    model_release(&untied);
+}
+
+static void test_logits_between_loss_and_backward_change_nothing(void **state)
+{
+    (void)state;
+    int32_t tokens[LONG_T + 1];
+    fill_tokens(tokens, LONG_T + 1, 301);
+    Model model = make_model(MLA, true);
+    Run plain = start_run(&model, 1, LONG_T, KEEP_ALL),
+        asked = start_run(&model, 1, LONG_T, KEEP_ALL);
+    add_gradients(&plain, tokens, tokens + 1, 0.01f);
+    float *logits = ref_nans(4 * 301);
+    transformer_forward(&asked.ws, &model, tokens, NULL);
+    transformer_loss(&asked.ws, &model, tokens + 1, 0.01f, &asked.grads.params);
+    transformer_logits(&asked.ws, &model, LONG_T - 4, 4, logits);
+    transformer_backward(&asked.ws, &model, tokens, &asked.grads.params);
+    assert_memory_equal(asked.grads.params.flat, plain.grads.params.flat,
+                        (size_t)model.params.count * sizeof(float));
+    free(logits);
+    release_run(&plain);
+    release_run(&asked);
+    model_release(&model);
+}
+
+static void test_workspace_without_training_gives_the_same_loss(void **state)
+{
+    (void)state;
+    int32_t tokens[LONG_T + 1];
+    fill_tokens(tokens, LONG_T + 1, 301);
+    Model model = make_model(MLA, false);
+    Run training = start_run(&model, 1, LONG_T, KEEP_ALL),
+        plain = start_run(&model, 1, LONG_T, KEEP_NOTHING);
+    transformer_forward(&training.ws, &model, tokens, NULL);
+    transformer_forward(&plain.ws, &model, tokens, NULL);
+    double with = transformer_loss(&training.ws, &model, tokens + 1, 1.0f, &training.grads.params);
+    assert_true(transformer_loss(&plain.ws, &model, tokens + 1, 1.0f, NULL) == with);
+    assert_true(plain.activations.size_bytes < training.activations.size_bytes);
+    release_run(&training);
+    release_run(&plain);
+    model_release(&model);
+}
+
+// ---- Recomputing ----
+
+static void check_recomputing(Form form)
+{
+    int32_t tokens[LONG_T + 1];
+    fill_tokens(tokens, LONG_T + 1, 401);
+    Model model = make_model(form, true);
+    static const Keep keeps[] = {KEEP_ALL, KEEP_BUT_ATTENTION, KEEP_INPUTS};
+    Run runs[3];
+    double losses[3];
+    for (int i = 0; i < 3; i++) {
+        runs[i] = start_run(&model, 1, LONG_T, keeps[i]);
+        losses[i] = add_gradients(&runs[i], tokens, tokens + 1, 1.0f);
+    }
+    size_t bytes = (size_t)model.params.count * sizeof(float);
+    for (int i = 1; i < 3; i++) {
+        assert_true(losses[i] == losses[0]);
+        assert_memory_equal(runs[i].grads.params.flat, runs[0].grads.params.flat, bytes);
+        assert_true(runs[i].activations.size_bytes < runs[i - 1].activations.size_bytes);
+    }
+    for (int i = 0; i < 3; i++)
+        release_run(&runs[i]);
+    model_release(&model);
+}
+
+static void test_recomputing_gives_the_same_bits_in_less_memory(void **state)
+{
+    (void)state;
+    for (Form form = ORIGINAL; form < N_FORMS; form++)
+        check_recomputing(form);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_original_models_against_transformers),
+        cmocka_unit_test(test_conversions_against_pytorch),
+        cmocka_unit_test(test_mla_directory_gives_the_same_logits),
+        cmocka_unit_test(test_stories260k_logits),
+        cmocka_unit_test(test_threads_change_nothing_in_forward_and_rounding_in_gradients),
+        cmocka_unit_test(test_two_micro_batches_add_up_to_one_batch),
+        cmocka_unit_test(test_attention_in_the_latent_space_is_the_same_function),
+        cmocka_unit_test(test_fresh_gradients_are_written_over_whatever_was_there),
+        cmocka_unit_test(test_tied_gradient_is_the_sum_of_head_and_embedding),
+        cmocka_unit_test(test_logits_between_loss_and_backward_change_nothing),
+        cmocka_unit_test(test_workspace_without_training_gives_the_same_loss),
+        cmocka_unit_test(test_recomputing_gives_the_same_bits_in_less_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

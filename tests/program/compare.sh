@@ -1,0 +1,220 @@
+#!/usr/bin/env bash
+# compare through the program: the report's files, odd runs, wrong input, and two runs bit by bit.
+set -euo pipefail
+. "$(dirname -- "$0")/../support/checks.sh" "$1"
+. "$root/tests/written_runs.sh"
+export LC_ALL=C.UTF-8
+
+# data FILE: the JSON in a report.
+data() {
+    grep -o '<script type="application/json" id="data">.*</script>' "$1" |
+        sed 's/^<[^>]*>//; s/<.*$//'
+}
+
+# has FILE TEXT...: the texts are in the file.
+has() {
+    local file=$1 text
+    shift
+    for text in "$@"; do
+        grep -qF -- "$text" "$file" || die "$file has no '$text'"
+    done
+}
+
+write_run base base original 640 60 60 0.6
+write_run mla mla mla 80 60 60 0.64
+"$mha2mla" compare base mla >table || die "compare failed"
+[ "$(wc -l <table)" -eq 4 ] || die "compare printed: $(cat table)"
+
+# ---- equal or not ------------------------------------------------------------------------------
+
+cp -r mla twin
+"$mha2mla" compare --assert-equal mla twin >out || die "a copy is not equal"
+has out "equal: 61 steps of mla and twin" # 60 of training, and the start
+sed -i '40s/"loss":\(0\.[0-9]*\)[0-9]/"loss":\17/' twin/metrics.jsonl
+cmp -s mla/metrics.jsonl twin/metrics.jsonl && die "the digit was a 7 already"
+step=$(sed -n '40s/.*"step":\([0-9]*\).*/\1/p' twin/metrics.jsonl)
+refuses 1 "step $step: training loss 0." compare --assert-equal mla twin
+refuses 1 "in mla, 0." compare --assert-equal mla twin
+cp mla/metrics.jsonl twin/metrics.jsonl
+sed -i '$s/"valid_loss":\(0\.[0-9]*\)[0-9]/"valid_loss":\17/' twin/metrics.jsonl
+refuses 1 "step 60: validation loss 0." compare --assert-equal mla twin
+head -n 50 mla/metrics.jsonl >twin/metrics.jsonl
+refuses 1 "has a training loss, twin has none (last step 45)" compare --assert-equal mla twin
+refuses 1 "has a training loss, twin has none (last step 45)" compare --assert-equal twin mla
+"$mha2mla" compare --assert-equal --common mla twin >out || die "the common steps are not equal"
+has out "equal: 46 steps"
+: >twin/metrics.jsonl
+refuses 1 "mla and twin have no step in common" compare --assert-equal --common mla twin
+
+# ---- the report --------------------------------------------------------------------------------
+
+command -v gnuplot >/dev/null || {
+    refuses 1 "gnuplot: not found" compare base mla --out report
+    echo "skipped: gnuplot is missing"
+    exit 77
+}
+"$mha2mla" compare base mla --out new/report >table 2>err || die "compare --out: $(cat err)"
+has err "report written to new/report/report.html"
+[ "$(ls new/report | tr '\n' ' ')" = "curves.csv curves.gp curves.png curves.svg report.html " ] ||
+    die "the report has $(ls new/report)"
+[ "$(head -c 8 new/report/curves.png | od -An -c | tr -d ' ')" = '211PNG\r\n032\n' ] ||
+    die "curves.png is no PNG"
+has new/report/curves.svg "</svg>" "mla  12.5 % KV" "Difference to base"
+[ "$(wc -l <new/report/curves.csv)" -eq 123 ] || die "curves.csv has not 122 points"
+grep -q '^2,60,60000,0.6[0-9]*,0.6[0-9]*,0.04[0-9]*,0.6[0-9]*,0.04[0-9]*,0.001,560,"mla"$' \
+    new/report/curves.csv || die "curves.csv ends with: $(tail -n 1 new/report/curves.csv)"
+data new/report/report.html >data.json
+has data.json '"baseline":0' '"within_tokens":50000' '"state":"done"' '"color":"#1b1044"'
+if grep -oE '(src|href)="[^"]*"' new/report/report.html | grep -v 'href="data:,"'; then
+    die "the page asks for another file"
+fi
+
+# It is written over, and what was changed by hand in the directory stays.
+touch new/report/notes.txt
+(cd new/report && gnuplot -e "SVG = 'own.svg'" curves.gp) || die "curves.gp does not run by itself"
+"$mha2mla" compare mla --out new/report >/dev/null 2>&1 || die "the second report failed"
+[ -e new/report/notes.txt ] || die "a file that is not the report's is gone"
+has <(data new/report/report.html) '"baseline":null'
+if grep -q Difference new/report/curves.svg; then die "a difference to no baseline"; fi
+
+# Logarithmic axes, another baseline, another threshold, another mean.
+"$mha2mla" compare base mla --out other --log xy --baseline mla --within 0.5 --smooth 9 >/dev/null \
+    2>&1 || die "compare with options failed"
+data other/report.html >data.json
+has data.json '"baseline":1' '"within":0.5' '"window":9' '"log_x":true' '"log_y":true'
+has other/curves.gp "set logscale x" "LOG_Y = 1"
+
+# ---- odd runs ----------------------------------------------------------------------------------
+
+# report RUN...: in the directory odd; gnuplot has something to draw, or an empty frame.
+report() {
+    rm -rf odd
+    "$mha2mla" compare "$@" --out odd >table 2>err || die "compare $*: $(cat err)"
+    [ "$(wc -l <err)" -eq 1 ] || die "compare $*: $(cat err)"
+    [ -s odd/curves.svg ] && [ -s odd/curves.png ] || die "compare $* drew nothing"
+    data odd/report.html >data.json
+}
+
+: >twin/metrics.jsonl
+report twin
+report twin --log xy
+report base twin
+write_run start start mla 80 60 0 0.6 # only the first validation
+report start --log xy
+report base start
+sed -i '/valid_loss/d' start/metrics.jsonl
+write_run plain plain mla 80 60 30 0.7
+sed -i '/valid_loss/d' plain/metrics.jsonl
+report base plain
+has data.json '"is_validation":false' '"is_gap_of_validation":false' '"state":"stopped"' \
+    '"state_text":"stopped at step 30 of 60"' '"gap_tokens":30000'
+
+# Still going: the lock is held, and its last line has no end yet.
+write_run going going mla 80 60 33 0.7
+printf '{"step":34,"tokens":34000,"lo' >>going/metrics.jsonl
+exec 9>going/lock
+flock 9
+report base going
+has data.json '"state":"running"' '"state_text":"running at step 33 of 60"' '"last_step":33'
+exec 9>&-
+report base going
+has data.json '"state":"stopped"'
+
+# Resumed, as run.json says it or as metrics.jsonl shows it; time adds up over the processes.
+write_run resumed resumed mla 80 60 60 0.7 '"resumed_steps": [20, 40],'
+report base resumed
+has data.json '"resumed":[20,40]' '"state_text":"resumed at 20, 40"'
+write_run resumed resumed mla 80 60 40 0.7
+sed -n '/"step":3[1-9]/p' resumed/metrics.jsonl | sed 's/"elapsed_s":6/"elapsed_s":/' >again
+cat again >>resumed/metrics.jsonl
+report base resumed
+has data.json '"resumed":[30]' '"last_step":39' '"wall_s":158.0' # 80 s, then 78
+sed -i 's/"step":1[78],/&"skipped":true,/' resumed/metrics.jsonl
+report base resumed
+has data.json '"state_text":"stopped at step 39 of 60, resumed at 30, 2 steps skipped"'
+
+# Another length than the baseline's; longer than it.
+write_run long long mla 80 120 120 0.61
+report base long
+has data.json '"state_text":"120 steps where the baseline has 60"' '"gap_tokens":60000'
+
+# Names that could mean something to JSON, HTML, CSV, gnuplot or the shell; two of one name.
+write_run odd1 "<\/script><b>&\\\" '' 'x \`touch made\` @a {b} \$(touch made) %s, \\\\n 模型" \
+    mla 80 60 60 0.7
+report base odd1
+has data.json '\u003c/script>'
+has odd/curves.csv "\"</script><b>&\"\" '' 'x \`touch made\` @a {b} \$(touch made) %s, \\n 模型\""
+has odd/curves.svg '&lt;/script'
+[ ! -e odd/made ] && [ ! -e made ] || die "a run's name was run"
+cp -r mla "$(printf 'm\xff [*]')"
+report mla "$(printf 'm\xff [*]')" mla mla
+has data.json '"label":"mla (mla)"' '"label":"mla (m? [*])"' '"label":"mla (mla) #2"' \
+    '"label":"mla (mla) #3"'
+
+# Evaluations, and the share of pretraining where it is known.
+write_run known known mla 80 60 60 0.7 '"pretraining_tokens": 6000000,'
+echo '{"tasks": {"hellaswag": 0.41, "arc": {"score": 0.3, "n": 5}}}' >known/eval.json
+echo '{"tasks": {"piqa": 0.7}}' >known/eval-more.json
+report base known
+has data.json '"tasks":["piqa","hellaswag","arc"]' '"arc":0.3' '"pretraining_tokens":6000000'
+
+# Many steps: thinned, the largest and the smallest loss kept, the page small.
+write_run many many mla 80 100000 20000 0.7
+sed -i '7777s/"loss":[0-9.]*/"loss":55.5/; 9999s/"loss":[0-9.]*/"loss":0.125/' many/metrics.jsonl
+report base many
+grep -c '^2,' odd/curves.csv >n
+[ "$(cat n)" -le 3002 ] || die "$(cat n) points are drawn" # seen 2796
+grep -q '^2,[0-9]*,[0-9]*,55.5,' odd/curves.csv || die "the largest loss is gone"
+grep -q '^2,[0-9]*,[0-9]*,0.125,' odd/curves.csv || die "the smallest loss is gone"
+[ "$(stat -c %s odd/report.html)" -lt 600000 ] || die "the page has $(stat -c %s odd/report.html)"
+
+# ---- wrong input -------------------------------------------------------------------------------
+
+refuses 2 "compare --assert-equal needs two RUN directories, got 1" compare --assert-equal mla
+refuses 2 "--assert-equal and --out are both given" compare --assert-equal mla base --out x
+refuses 2 "--common goes with --assert-equal" compare --common mla base
+refuses 2 "--within, --baseline, --smooth and --log go with --out" compare mla --within 1
+refuses 2 "--within is 'much', allowed are 0 to 100" compare mla --out x --within much
+refuses 2 "--within is '-1', allowed are 0 to 100" compare mla --out x --within -1
+refuses 2 "--within is 'nan', allowed are 0 to 100" compare mla --out x --within nan
+refuses 2 "--log is 'z', allowed are x, y and xy" compare mla --out x --log z
+refuses 2 "--smooth is 0, allowed are 1 to 1000000" compare mla --out x --smooth 0
+refuses 2 "--baseline is 'nobody', which is no name or directory of the runs" \
+    compare mla --out x --baseline nobody
+[ ! -e x ] || die "a refused compare made its directory"
+echo >file
+refuses 1 "file: directory cannot be made: a file has this name" compare mla --out file
+mkdir -p taken/report.html
+refuses 2 "taken/report.html: is a directory; name another with --out" compare mla --out taken
+(
+    mkdir -p few
+    for tool in timeout cat grep find wc; do ln -sf "$(command -v $tool)" few/$tool; done
+    PATH=$work/few
+    refuses 1 "gnuplot: not found, so bare has no curves.svg" compare mla --out bare
+    printf '#!/bin/sh\necho it broke >&2\nexit 3\n' >few/gnuplot
+    chmod +x few/gnuplot 2>/dev/null || /bin/chmod +x few/gnuplot
+    refuses 1 "bare/curves.gp: gnuplot failed: it broke" compare mla --out bare
+)
+[ -e bare/report.html ] || die "without gnuplot there is no page"
+
+# damage TEXT FILE SED: a damaged run is refused by one line and no report is begun.
+damage() {
+    rm -rf bad
+    cp -r mla bad
+    sed -i "$3" "bad/$2"
+    ! cmp -s "mla/$2" "bad/$2" || die "'$3' changes nothing"
+    refuses 2 "bad/$2$1" compare base bad --out x
+    [ ! -e x ] || die "a damaged run left a report"
+}
+damage ": 'resumed_steps' is not a list of steps" run.json \
+    's/"format"/"resumed_steps": [1, "x"], "format"/'
+damage ": 'pretraining_tokens' is 0, allowed are 1 to" run.json \
+    's/"format"/"pretraining_tokens": 0, "format"/'
+damage ":7: 'tokens' is 2, before it was" metrics.jsonl '7s/"tokens":[0-9]*/"tokens":2/'
+damage ":7: 'loss' is not a number" metrics.jsonl '7s/"loss":[0-9.]*/"loss":"x"/'
+damage ":7:" metrics.jsonl '7s/"loss":[0-9.]*/"loss":NaN/'
+damage ":9: 'step' is not a whole number" metrics.jsonl '9s/"step":[0-9]*/&.5/'
+echo '{"tasks": {"arc": "good"}}' >known/eval.json
+refuses 2 "known/eval.json: the result of task 'arc' is no number" compare known
+echo '{"tasks": ' >known/eval.json
+refuses 2 "known/eval.json:2:0: not valid JSON" compare known

@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# A sweep over cache sizes: its configs, runs under one mpirun, the comparison; what is done is not
+# done again; a run that fails or is stopped ends it; the same as jobs of Slurm.
+set -euo pipefail
+. "$(dirname -- "$0")/../support/checks.sh" "$1"
+export OMPI_MCA_ess_singleton_isolated=1
+
+make_shard train 200
+make_shard valid 60
+cat >tiny.yaml <<EOC
+run: {name: tiny-dkv8}
+model:
+  init: {hidden_size: 16, intermediate_size: 24, num_hidden_layers: 2, num_attention_heads: 2,
+         num_key_value_heads: 1, head_dim: 8, vocab_size: 1024, max_position_embeddings: 64}
+  convert: {rope_pairs: 1, d_kv: 8, samples: 4}
+data:
+  seq_len: 16
+  sources: [{name: stories, shards: [train.h5]}]
+  validation: {shards: [valid.h5], sequences: 4}
+train: {steps: 2, global_batch: 4, micro_batch: 2}
+EOC
+
+# What is wrong with any of the runs is said before the first.
+refuses 2 "d_kv is 99, allowed are 1 to" sweep tiny.yaml --d-kv 4,99
+refuses 2 "--d-kv is '4,,2'; give whole numbers" sweep tiny.yaml --d-kv 4,,2
+refuses 2 "--d-kv is '4,'; give whole numbers" sweep tiny.yaml --d-kv 4,
+refuses 2 "--d-kv is '4x'; give whole numbers" sweep tiny.yaml --d-kv 4x
+refuses 2 "--d-kv is '0'; give whole numbers" sweep tiny.yaml --d-kv 0
+refuses 2 "--d-kv has 4 twice" sweep tiny.yaml --d-kv 4,2,4
+refuses 2 "--d-kv N,N,... is missing" sweep tiny.yaml
+refuses 2 "sweep needs one CONFIG, got 0" sweep --d-kv 4
+refuses 2 "has no model.convert to sweep over" sweep tiny.yaml --d-kv 4 --model.convert=none
+refuses 2 "--submit goes with --slurm" sweep tiny.yaml --d-kv 4 --submit
+refuses 2 "unknown key train.stepz" sweep tiny.yaml --d-kv 4 --train.stepz=1
+[ -z "$(ls runs/*/metrics.jsonl 2>/dev/null)" ] || die "a sweep that was refused has begun"
+
+# Runs named after the base, in the order given, and a table of them.
+ranks 2 sweep tiny.yaml --d-kv 6,2 --baseline
+for run in baseline dkv6 dkv2; do
+    [ -e runs/tiny-$run/model/config.json ] || die "no model of tiny-$run: $(cat out)"
+    cmp runs/sweep-tiny/tiny-$run.yaml runs/tiny-$run/config.yaml
+done
+grep '^ *d_kv:' runs/sweep-tiny/tiny-dkv6.yaml | grep -q 6 || die "$(cat runs/sweep-tiny/*.yaml)"
+! grep -q '^ *d_kv:' runs/sweep-tiny/tiny-baseline.yaml || die "the baseline is converted"
+grep -qF 'runs/sweep-tiny/report.html' out || die "no report: $(cat out)"
+for run in baseline dkv6 dkv2; do
+    awk -v run="tiny-$run" '$1 == run { n++ } END { exit n != 1 }' out || die "table: $(cat out)"
+done
+
+# Given again, only what is new is run.
+cp runs/tiny-dkv6/metrics.jsonl before
+ranks 2 sweep tiny.yaml --d-kv 6,4 --out other
+cmp before runs/tiny-dkv6/metrics.jsonl || die "a finished run has been run again"
+[ -e runs/tiny-dkv4/model/config.json ] && [ -e other/tiny-dkv4.yaml ] && [ -e other/report.html ] ||
+    die "$(cat out)"
+
+# One that fails ends it, named, with its exit status.
+rm -rf runs
+mkdir -p runs/tiny-dkv4
+: >runs/tiny-dkv4/checkpoints
+ranks_refuse 2 2 "sweep: run tiny-dkv4: " sweep tiny.yaml --d-kv 6,4,2
+[ -e runs/tiny-dkv6/model/config.json ] && [ ! -e runs/tiny-dkv2 ] || die "went on: $(ls runs)"
+
+# One that is stopped, too; then the same command goes on.
+rm -rf runs
+status=0
+mpirun -n 2 --oversubscribe --bind-to none "$mha2mla" sweep tiny.yaml --d-kv 6,4 \
+    --train.steps=100000 --run.max_minutes=0.02 >out 2>&1 || status=$?
+[ "$status" -eq 75 ] || die "stopped: status $status: $(cat out)"
+grep -qF 'the sweep stops in run tiny-dkv6; the same command goes on' out || die "$(cat out)"
+[ ! -e runs/tiny-dkv4 ] || die "went on after a stop"
+
+# As jobs: what is printed is what --submit runs.
+mkdir -p bin "a dir"
+cp tiny.yaml "a dir/it's.yaml"
+cat >bin/sbatch <<'EOC'
+#!/usr/bin/env bash
+printf '%s\n' "$@" >>"$CALLS"
+[[ " $* " != *" --parsable "* ]] || echo '17;cluster'
+EOC
+chmod +x bin/sbatch
+export CALLS=$work/calls
+PATH=$work/bin:$PATH "$mha2mla" sweep "a dir/it's.yaml" --d-kv 6,4 --slurm --submit \
+    --data.sources='[{name: s, shards: ["t*.h5"]}]' --out 'the report' >printed
+printf '%s\n' --parsable --array=1-2 slurm/sweep.sbatch "a dir/it's.yaml" 6 4 \
+    '--data.sources=[{name: s, shards: ["t*.h5"]}]' --dependency=afterok:17 \
+    --kill-on-invalid-dep=yes slurm/compare.sbatch "runs/it's-dkv6" "runs/it's-dkv4" --out \
+    'the report' | diff - calls || die "other jobs"
+cp calls first
+: >calls
+PATH=$work/bin:$PATH sh -eu printed
+diff first calls || die "what is printed does something else"
+"$mha2mla" sweep tiny.yaml --d-kv 6 --baseline --slurm >printed
+grep -qF -- '--array=0-1 ' printed && grep -qF ' runs/tiny-baseline runs/tiny-dkv6 ' printed ||
+    die "with a baseline: $(cat printed)"
+refuses 2 "runs are named after the config file" sweep tiny.yaml --d-kv 4 --slurm --run.name=a

@@ -1,0 +1,125 @@
+// Attention in the latent space as what it stands for: keys and values expanded in double, the
+// oracle of ordinary attention on them, and its gradient brought back.
+#include "tests/reference/ref.h"
+
+#include <stdlib.h>
+
+typedef struct Rows {
+    const LatentDims *d;
+    LatentColumns col;
+    AttentionDims expanded;
+    int nope, row;
+} Rows;
+
+static Rows find_rows(const LatentDims *d)
+{
+    return (Rows){
+        .d = d,
+        .col = latent_columns(d),
+        .expanded = {d->B, d->T, d->H, d->K, d->E},
+        .nope = d->E - d->rope,
+        .row = latent_columns(d).row,
+    };
+}
+
+// Row i of a weight [.., width] times a token's latent from `column` on.
+static double expand(const float *weight, int64_t i, const float *latent, int width)
+{
+    double sum = 0;
+    for (int r = 0; r < width; r++)
+        sum += (double)weight[i * width + r] * (double)latent[r];
+    return sum;
+}
+
+static void expand_token(float *qkv, const float *row, const LatentArrays *a, const Rows *x)
+{
+    const LatentDims *d = x->d;
+    const float *latent = row + x->col.latent;
+    const int E = d->E;
+    for (int e = 0; e < d->H * E; e++) {
+        const int h = e / E, i = e % E;
+        qkv[e] = i < d->rope ? row[x->col.q_rope + h * d->rope + i]
+                             : row[x->col.q_nope + h * x->nope + i - d->rope];
+    }
+    for (int e = 0; e < d->K * E; e++) {
+        const int j = e / E, i = e % E;
+        qkv[d->H * E + e] =
+            i < d->rope ? row[x->col.k_rope + j * d->rope + i]
+                        : (float)expand(a->up_k, j * x->nope + i - d->rope, latent, d->key_latent);
+        qkv[(d->H + d->K) * E + e] =
+            (float)expand(a->up_v, e, latent + d->value_column, d->value_latent);
+    }
+}
+
+float *ref_latent_expand(const LatentArrays *a, const LatentDims *d)
+{
+    const Rows x = find_rows(d);
+    const int width = attention_row(&x.expanded);
+    float *qkv = ref_floats((int64_t)d->B * d->T * width);
+    for (int64_t n = 0; n < (int64_t)d->B * d->T; n++)
+        expand_token(qkv + n * width, a->qkv + n * x.row, a, &x);
+    return qkv;
+}
+
+void ref_attention_latent_forward(const LatentArrays *a, const LatentDims *d)
+{
+    const Rows x = find_rows(d);
+    float *qkv = ref_latent_expand(a, d);
+    ref_attention_forward(a->out, a->lse, qkv, NULL, &x.expanded);
+    free(qkv);
+}
+
+// d_row += through y = weight row i . latent: the latent's and the weight's gradient.
+static void reduce(double *d_latent, double *d_weight, double gradient, const float *weight,
+                   int64_t i, const float *latent, int width)
+{
+    for (int r = 0; r < width; r++) {
+        d_latent[r] += gradient * (double)weight[i * width + r];
+        d_weight[i * width + r] += gradient * (double)latent[r];
+    }
+}
+
+static void reduce_token(double *d_row, double *d_up_k, double *d_up_v, const float *d_qkv,
+                         const float *row, const LatentArrays *a, const Rows *x)
+{
+    const LatentDims *d = x->d;
+    const float *latent = row + x->col.latent;
+    const int E = d->E;
+    for (int e = 0; e < d->H * E; e++) {
+        const int h = e / E, i = e % E;
+        d_row[i < d->rope ? x->col.q_rope + h * d->rope + i
+                          : x->col.q_nope + h * x->nope + i - d->rope] += (double)d_qkv[e];
+    }
+    for (int e = 0; e < d->K * E; e++) {
+        const int j = e / E, i = e % E;
+        const double d_k = (double)d_qkv[d->H * E + e], d_v = (double)d_qkv[(d->H + d->K) * E + e];
+        if (i < d->rope)
+            d_row[x->col.k_rope + j * d->rope + i] += d_k;
+        else
+            reduce(d_row + x->col.latent, d_up_k, d_k, a->up_k, j * x->nope + i - d->rope, latent,
+                   d->key_latent);
+        reduce(d_row + x->col.latent + d->value_column, d_up_v, d_v, a->up_v, e,
+               latent + d->value_column, d->value_latent);
+    }
+}
+
+void ref_attention_latent_backward(const LatentArrays *a, const LatentDims *d)
+{
+    const Rows x = find_rows(d);
+    const int width = attention_row(&x.expanded);
+    const int64_t N = (int64_t)d->B * d->T, n_up_k = (int64_t)d->K * x.nope * d->key_latent,
+                  n_up_v = (int64_t)d->K * d->E * d->value_latent;
+    float *qkv = ref_latent_expand(a, d), *d_qkv = ref_floats(N * width);
+    double *rows = ref_doubles(N * x.row), *up_k = ref_doubles(n_up_k), *up_v = ref_doubles(n_up_v);
+    ref_attention_backward(d_qkv, a->d_out, NULL, NULL, qkv, NULL, &x.expanded);
+    for (int64_t n = 0; n < N; n++)
+        reduce_token(rows + n * x.row, up_k, up_v, d_qkv + n * width, a->qkv + n * x.row, a, &x);
+    ref_narrow(a->d_qkv, rows, N * x.row);
+    (a->add_gradients ? ref_narrow_add : ref_narrow)(a->d_up_k, up_k, n_up_k);
+    (a->add_gradients ? ref_narrow_add : ref_narrow)(a->d_up_v, up_v, n_up_v);
+    free(qkv);
+    free(d_qkv);
+    free(rows);
+    free(up_k);
+    free(up_v);
+}

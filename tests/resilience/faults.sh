@@ -1,0 +1,150 @@
+#!/usr/bin/env bash
+# What a run survives: ranks that are killed wherever it hurts, damaged checkpoints, a second run in
+# the same directory. Each time the run that goes on has the bits of one that was never disturbed.
+set -euo pipefail
+. "$(dirname -- "$0")/../support/checks.sh" "$1"
+. "$root/tests/support/background_runs.sh"
+
+make_shard train 1200
+make_shard valid 100
+cat >base.yaml <<EOC
+run: {name: base, dir: runs}
+model:
+  init: $tiny_model
+data:
+  seq_len: 32
+  sources: [{name: stories, shards: [train.h5]}]
+optim: {lr: 3.0e-3, warmup_steps: 2}
+train: {steps: 4, global_batch: 4, micro_batch: 1}
+EOC
+ranks 1 train base.yaml
+cat >config.yaml <<EOC
+run: {name: whole, dir: runs}
+model:
+  base: runs/base/model
+  convert: {rope_pairs: 2, d_kv: 6, samples: 40}
+data:
+  seq_len: 32
+  sources: [{name: stories, shards: [train.h5]}]
+  validation: {shards: [valid.h5], every: 8, sequences: 8}
+optim: {lr: 3.0e-3, warmup_steps: 2, decay_steps: 6}
+train: {steps: 40, global_batch: 16, micro_batch: 1}
+checkpoint: {every: 6, keep: 2}
+log: {every: 1}
+EOC
+finishes whole
+
+# One rank dies in the middle of a step.
+start killed
+until_step 15
+signal_rank KILL 1
+ends_with 137
+leaves_nobody
+finishes killed
+grep -qE 'resuming runs/killed from step (12|18|24|30),' killed.log || die "killed: $(cat killed.log)"
+same_run killed whole
+
+# Ranks die at random moments, most of them in a save, as every step ends in one: rank 0, which
+# writes the manifest, the other, or both at once, as when the power fails.
+many='--train.steps=400 --train.global_batch=4 --data.validation.every=100'
+finishes saves-whole $many
+n_resumed=0
+for i in $(seq 9); do
+    start saves $many --checkpoint.every=1
+    until_step 2
+    sleep "0.$(printf '%03d' $((RANDOM % 100)))"
+    case $((i % 3)) in
+    0) signal_ranks KILL || break ;;
+    *) signal_rank KILL $((i % 3 - 1)) || break ;;
+    esac
+    ends_with 137
+    says 'resuming runs/saves from step' && n_resumed=$((n_resumed + 1)) || true
+    leaves_nobody
+done
+wait
+[ "$n_resumed" -ge 5 ] || die "only $n_resumed of the lives went on from a checkpoint"
+finishes saves $many --checkpoint.every=1
+same_run saves saves-whole
+
+# All ranks die while the model is calibrated and converted, and a little later.
+start early
+until_true test -e runs/early/lock || die "early: $(cat early.log)"
+for i in 1 2 3; do
+    sleep "0.$(printf '%03d' $((RANDOM % 400)))"
+    signal_ranks KILL || true
+    wait "$job" || true
+    start early
+    until_true says 'mha2mla: ' || die "early: $(cat early.log)"
+done
+ends_with 0
+same_run early whole
+
+# While the model is exported: the directory is whole or has no config.json, and the next life
+# writes it.
+for delay in 0 0.02; do
+    rm -rf runs/export
+    start export
+    until_true test -e runs/export/model || die "export: $(tail -n 5 export.log)"
+    sleep $delay
+    signal_ranks KILL || true
+    wait "$job" || true
+    [ ! -e runs/export/model/config.json ] ||
+        "$mha2mla" inspect runs/export/model >/dev/null || die "half a model is shown as a whole one"
+    finishes export
+    same_run export whole
+done
+
+# Stopped by a signal: saved at the step it was in, and gone on from there.
+start stopped
+until_step 9
+signal_ranks USR1
+ends_with 75
+says 'stopped by SIGUSR1 after step' || die "stopped: $(cat stopped.log)"
+last=$(basename "$(ls -d runs/stopped/checkpoints/step-* | tail -n 1)")
+[ -s "runs/stopped/checkpoints/$last/manifest.json" ] || die "stopped without a checkpoint"
+before=$(basename "$(ls -d runs/stopped/checkpoints/step-* | tail -n 2 | head -n 1)")
+[ "$before" != "$last" ] || die "one checkpoint only: $last"
+cp -r runs/stopped template
+
+# damaged TEXT COMMAND...: goes on from the checkpoint before the newest, in whose directory COMMAND
+# is run, after a line with TEXT.
+damaged() {
+    local text=$1
+    shift
+    rm -rf runs/damaged
+    cp -r template runs/damaged
+    (cd "runs/damaged/checkpoints/$last" && "$@")
+    finishes damaged
+    says "checkpoint of step $((10#${last#step-})) is skipped: " &&
+        grep 'is skipped: ' damaged.log | grep -qF -- "$text" ||
+        die "$*: no line with '$text': $(cat damaged.log)"
+    says "resuming runs/damaged from step $((10#${before#step-}))," || die "$*: $(cat damaged.log)"
+    same_run damaged whole
+}
+flip_bit() {
+    local at=$(($(stat -c %s "$1") / 2)) byte
+    byte=$(od -An -tu1 -j "$at" -N 1 "$1")
+    printf "\\x$(printf %x $((byte ^ 16)))" | dd of="$1" bs=1 seek="$at" conv=notrunc status=none
+}
+damaged manifest.json rm manifest.json
+damaged manifest.json truncate -s 200 manifest.json
+damaged manifest.json truncate -s 0 manifest.json
+damaged shard-0001.h5 rm shard-0001.h5
+damaged shard-0001.h5 truncate -s -1 shard-0001.h5
+damaged shard-0000.h5 truncate -s 0 shard-0000.h5
+damaged shard-0000.h5 flip_bit shard-0000.h5
+
+# Nothing whole is left: not resumed where it is required.
+rm -rf runs/damaged
+cp -r template runs/damaged
+truncate -s 10 runs/damaged/checkpoints/*/shard-0000.h5
+ranks_refuse 2 2 'runs/damaged: has no checkpoint to resume from' \
+    train config.yaml --run.name=damaged --resume require
+
+# Two runs in one directory: the second is refused, the first does not notice.
+start twice --train.steps=1500 --train.global_batch=4 --data.validation=none
+until_step 2
+ranks_refuse 2 2 'runs/twice: another run (pid ' train config.yaml --run.name=twice
+grep -qF 'is writing here; wait for it or set --run.name' err || die "twice: $(cat err)"
+ends_with 0
+[ "$(field loss runs/twice/metrics.jsonl | wc -l)" -eq 1500 ] || die 'twice: other steps than its own'

@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# A disk that is full when a checkpoint is due: said, the last good checkpoint stays, the run goes
+# on or stops as configured, and what goes on has the bits of a run that was never disturbed. The
+# disk is a small tmpfs in a mount namespace of the test's own, which ends with it.
+set -euo pipefail
+if [ -z "${FAULTS_NAMESPACE:-}" ]; then
+    unshare -m true 2>/dev/null || {
+        echo "skipped: mounting a small disk needs root"
+        exit 77
+    }
+    FAULTS_NAMESPACE=1 exec unshare -m bash "$0" "$@"
+fi
+. "$(dirname -- "$0")/../support/checks.sh" "$1"
+. "$root/tests/support/background_runs.sh"
+
+mkdir runs
+mount -t tmpfs -o size=24m tmpfs runs
+filler=
+trap 'kill $filler 2>/dev/null || true; umount -l "$work/runs"; rm -rf "$work"' EXIT
+
+make_shard train 1200
+make_shard valid 100
+cat >config.yaml <<EOC
+run: {name: whole, dir: runs}
+model:
+  init: $tiny_model
+data:
+  seq_len: 32
+  sources: [{name: stories, shards: [train.h5]}]
+  validation: {shards: [valid.h5], every: 8, sequences: 8}
+optim: {lr: 3.0e-3, warmup_steps: 2}
+train: {steps: 200, global_batch: 4, micro_batch: 1}
+checkpoint: {every: 5, keep: 2}
+log: {every: 1}
+EOC
+finishes whole
+
+# fill_disk: and take what is given back, until free_disk.
+fill_disk() {
+    while [ ! -e has_room ]; do
+        dd if=/dev/zero of=runs/filler bs=16k oflag=append conv=notrunc status=none || true
+        dd if=/dev/zero of=runs/filler bs=1k oflag=append conv=notrunc status=none || true
+    done 2>/dev/null &
+    filler=$!
+}
+
+# Killing the loop would leave a dd that fills the disk again.
+free_disk() {
+    : >has_room
+    wait "$filler" || true
+    rm has_room runs/filler
+}
+
+# newest NAME: the step of the newest checkpoint that has a manifest.
+newest() {
+    ls -d "runs/$1"/checkpoints/step-*/manifest.json | tail -n 1 | grep -oE 'step-[0-9]+'
+}
+
+# Goes on: the error is said once for each checkpoint that is due, and once there is room again the
+# run saves, and ends as if nothing had been.
+start goes-on
+until_step 11
+fill_disk
+until_it_says ' is not written, the newest is that of step '
+grep ' is not written' goes-on.log | grep -q 'No space left on device' ||
+    die "no reason: $(grep ' is not written' goes-on.log)"
+[ -n "$(newest goes-on)" ] || die "the last good checkpoint is gone"
+for pid in $(ranks_of_job | cut -d' ' -f2); do
+    held=$(find "/proc/$pid/fd" -lname '*(deleted)' -lname '*checkpoints*' 2>/dev/null) || true # it has ended
+    [ -z "$held" ] || die "a file that was given up is held open: $(ls -l "$held")"
+done
+free_disk
+ends_with 0
+[ "$(newest goes-on)" = step-00000200 ] || die "no checkpoint at the end: $(ls runs/goes-on/checkpoints)"
+same_run goes-on whole
+
+# Stops: with status 1, and resumes from the last good one when there is room.
+start stops --checkpoint.on_error=stop
+until_step 11
+fill_disk
+ends_with 1
+grep '^mha2mla: error: ' stops.log | grep -q 'checkpoint of step .* is not written' ||
+    die "stops: $(cat stops.log)"
+[ "$(grep -c '^mha2mla: error: ' stops.log)" -eq 1 ] || die "not one error line: $(cat stops.log)"
+saved=$(newest stops)
+[ -z "$(find runs/stops -name '*.tmp')" ] || die "left $(find runs/stops -name '*.tmp')"
+free_disk
+finishes stops --checkpoint.on_error=stop
+says "resuming runs/stops from step $((10#${saved#step-}))" || die "stops: $(cat stops.log)"
+same_run stops whole
+
+# Stopped where it cannot be saved: one error, which says why.
+start full --train.steps=100000 --data.validation=none --checkpoint.every=0
+until_step 11
+fill_disk
+until_it_says 'metrics.jsonl: the disk is full'
+signal_ranks USR1
+ends_with 1
+free_disk
+grep '^mha2mla: error: ' full.log | grep -q 'stopped by SIGUSR1: checkpoint of step .*No space left' ||
+    die "full: $(cat full.log)"
+[ "$(grep -c '^mha2mla: error: ' full.log)" -eq 1 ] || die "not one error line: $(cat full.log)"
+
+# No room for the exported model: nothing that looks like one is left, and the next life writes it.
+start export
+until_step 190
+fill_disk
+got=0
+wait "$job" || got=$?
+[ "$got" -eq 1 ] || die "export: status $got: $(tail -n 5 export.log)"
+[ ! -e runs/export/model/config.json ] || die "half a model is shown as a whole one"
+free_disk
+finishes export
+same_run export whole

@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# The table (config, step) -> state: parameters and both moments have the same bits on 1, 2, 4 and 8
+# ranks, and on 3 and 5, with and without accumulation, uninterrupted or resumed at any step, also
+# on another number of ranks.
+set -euo pipefail
+. "$(dirname -- "$0")/../support/checks.sh" "$1"
+
+start_small_runs
+
+# state RUN STEP: the digest of a checkpoint.
+state() {
+    "$mha2mla" inspect --verify "runs/$1/checkpoints/step-0000000$2" | awk '$1 == "state" { print $2 }'
+}
+
+# losses RUN: what metrics.jsonl has of training and validation, without times.
+losses() {
+    sed -E 's/,"[a-z_]+_s":[^,}]*//g' "runs/$1/metrics.jsonl"
+}
+
+# same_table RUN REFERENCE: all checkpoints and all losses.
+same_table() {
+    local step
+    for step in 2 4 6 7; do
+        [ -n "$(state "$2" $step)" ] || die "$2: no state at step $step"
+        [ "$(state "$1" $step)" = "$(state "$2" $step)" ] || die "$1: another state than $2 at step $step"
+    done
+    diff <(losses "$1") <(losses "$2") >difference || die "$1: other losses than $2: $(cat difference)"
+}
+
+# A group for each micro-batch, then two micro-batches to a group: another table, as the sums are
+# others, and the same again for every number of ranks.
+for groups in 8 4; do
+    ranks 1 $mla --run.name=g$groups-n1 --train.sum_groups=$groups
+    for n in 2 3 4 5 8; do
+        [ $n -le $groups ] || continue
+        ranks $n $mla --run.name=g$groups-n$n --train.sum_groups=$groups
+        same_table g$groups-n$n g$groups-n1
+    done
+done
+
+# The same without overlap. Gradients sent in bfloat16 make a table of their own, also the same for
+# every number of ranks, one included.
+for n in 2 3; do
+    ranks $n $mla --run.name=blocking-n$n --train.overlap=false
+    same_table blocking-n$n g8-n1
+done
+ranks 1 $mla --run.name=bf16-n1 --train.reduce_dtype=bfloat16
+for n in 2 3 4; do
+    ranks $n $mla --run.name=bf16-n$n --train.reduce_dtype=bfloat16 --train.overlap=$([ $n = 3 ] && echo false || echo true)
+    same_table bf16-n$n bf16-n1
+done
+[ "$(state g8-n1 7)" != "$(state bf16-n1 7)" ] || die 'bfloat16 does not show in the bits'
+ranks 2 $mla --run.name=changed --train.steps=4 --optim.decay_start=4
+ranks 2 $mla --run.name=changed --train.reduce_dtype=bfloat16
+grep -q 'train.reduce_dtype was float32, now bfloat16' out || die "a changed dtype: $(cat out)"
+cmp runs/g8-n1/model/model.safetensors runs/blocking-n2/model/model.safetensors ||
+    die 'without overlap: another model'
+
+[ "$(state g8-n1 7)" != "$(state g4-n1 7)" ] || die 'the groups of a sum do not show in its bits'
+
+# Resumed at every step, on another number of ranks each time; what is there of later steps goes.
+for step in 1 2 3 4 5 6; do
+    n=$((step % 4 + 1))
+    ranks $n $mla --run.name=resumed-$step --train.steps=$step --optim.decay_start=4
+    ranks $((5 - n)) $mla --run.name=resumed-$step --resume=require
+    grep -q "resuming runs/resumed-$step from step $step," out || die "resumed-$step: $(cat out)"
+    [ "$(state resumed-$step 7)" = "$(state g8-n1 7)" ] || die "resumed at step $step: another state"
+    diff <(losses resumed-$step | grep -v valid) <(losses g8-n1 | grep -v valid) >difference ||
+        die "resumed at step $step: other losses: $(cat difference)"
+done
+
+# What resuming says and refuses.
+ranks_refuse 2 2 'has no checkpoint to resume from' $mla --run.name=new --resume=require
+ranks_refuse 2 2 'there is a run already' $mla --run.name=g8-n1 --resume=never
+ranks_refuse 2 2 'its model has d_kv 6, the config'"'"'s 8' $mla --run.name=g8-n1 --model.convert.d_kv=8
+ranks_refuse 2 2 'made with train.global_batch 16, the config has 8' $mla --run.name=g8-n1 \
+    --train.global_batch=8
+ranks_refuse 2 2 'made with run.seed 42, now 1' $mla --run.name=g8-n1 --run.seed=1 --train.steps=9
+ranks_refuse 2 2 'is of step 7, train.steps is 5' $mla --run.name=g8-n1 --train.steps=5 --optim.decay_steps=1
+refuses 2 "--resume is 'maybe'" train config.yaml --resume=maybe
+ranks 2 $mla --run.name=g8-n1
+grep -q 'is finished: 7 steps' out || die "a finished run said: $(cat out)"
+
+# Any checkpoint is a model.
+"$mha2mla" export runs/g8-n1 --out newest >/dev/null
+cmp newest/model.safetensors runs/g8-n1/model/model.safetensors || die 'export differs from the run'
+"$mha2mla" export runs/g8-n1/checkpoints/step-00000004 --out step-4 --dtype bfloat16 >/dev/null
+"$mha2mla" eval step-4 --perplexity valid.h5 --seq-len 32 --max-tokens 64 >/dev/null
+refuses 2 'neither a checkpoint nor a run' export runs --out nowhere

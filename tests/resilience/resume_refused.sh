@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# What a run that is there must not lose: checkpoints that cannot be read now, a model that is not of
+# its last step, lines of its metrics; and changes of the config that a checkpoint cannot follow.
+set -euo pipefail
+. "$(dirname -- "$0")/../support/checks.sh" "$1"
+
+make_shard train 600
+make_shard valid 60
+cat >config.yaml <<EOC
+run: {name: base, dir: runs}
+model:
+  init: $tiny_model
+data:
+  seq_len: 32
+  sources: [{name: stories, shards: [train.h5]}]
+  validation: {shards: [valid.h5], every: 2, sequences: 4}
+optim: {lr: 3.0e-3}
+train: {steps: 4, global_batch: 4, micro_batch: 1}
+checkpoint: {every: 2, keep: 2}
+EOC
+ranks 2 train config.yaml
+original=runs/base/checkpoints/step-00000004
+
+# copy NAME: a finished run of that name.
+copy() {
+    rm -rf "runs/$1"
+    cp -r runs/base "runs/$1"
+}
+
+# kept NAME: nothing of the run has changed.
+kept() {
+    [ "$(ls "runs/$1/checkpoints")" = "$(ls runs/base/checkpoints)" ] || die "$1: lost checkpoints"
+    cmp "runs/$1/metrics.jsonl" runs/base/metrics.jsonl || die "$1: lost metrics"
+}
+
+# All checkpoints are there and none can be read: made by a newer program, on a disk with errors.
+copy newer
+sed -i 's/"version": 1,/"version": 2,/' runs/newer/checkpoints/*/manifest.json
+ranks_refuse 2 2 'runs/newer: none of its checkpoints can be resumed from; mend them, or remove' \
+    train config.yaml --run.name=newer
+kept newer
+rm -r runs/newer/checkpoints # as it says
+ranks 2 train config.yaml --run.name=newer
+cmp runs/newer/model/model.safetensors runs/base/model/model.safetensors
+
+# A first save that was cut off is nothing to keep.
+copy cut
+rm runs/cut/checkpoints/*/manifest.json
+ranks 2 train config.yaml --run.name=cut
+cmp runs/cut/model/model.safetensors runs/base/model/model.safetensors
+
+# Without its metrics it is still a run.
+copy never
+rm runs/never/metrics.jsonl
+ranks_refuse 2 2 'there is a run already' train config.yaml --run.name=never --resume=never
+[ -s "runs/never/${original#runs/base/}/manifest.json" ] || die 'never: lost a checkpoint'
+
+# Killed after its last checkpoint and before the export, with the model of an earlier end there.
+copy longer
+ranks 2 train config.yaml --run.name=longer --train.steps=6
+cp -r runs/longer/model expected
+cp -r runs/base/model runs/base/run.json runs/longer
+ranks 2 train config.yaml --run.name=longer --train.steps=6
+cmp runs/longer/model/model.safetensors expected/model.safetensors ||
+    die "the model is of an earlier end: $(cat out)"
+ranks 2 train config.yaml --run.name=longer --train.steps=6
+grep -q 'is finished: 6 steps' out || die "a finished run said: $(cat out)"
+
+# A conversion of another kind, and another base, in one directory.
+mla='--model.init=none --model.convert.rope_pairs=2 --model.convert.d_kv=6
+     --model.convert.samples=20 --run.name=mla'
+cp -r runs/base/model other
+ranks 2 train config.yaml $mla --model.base=runs/base/model
+ranks_refuse 2 2 'made with model.convert.rope 2-norm, the config has high' train config.yaml $mla \
+    --model.base=runs/base/model --model.convert.rope=high --train.steps=6
+ranks 2 train config.yaml $mla --model.base=other --train.steps=6
+grep -q 'warning: model.base was runs/base/model, now other: the weights are those of the ch' out ||
+    die "another base: $(cat out)"
+
+# A base that has gone is needed for the export alone: training goes on, and is saved.
+mv other gone
+ranks_refuse 2 2 "other: " train config.yaml $mla --model.base=other --train.steps=8
+grep -q 'warning: other: is not there; its shape is taken from the run' err || die "no base: $(cat err)"
+[ -s runs/mla/checkpoints/step-00000008/manifest.json ] || die "no base: $(cat err)"
+refuses 2 'name it with --base' export runs/mla --out exported
+mv gone other
+ranks 2 train config.yaml $mla --model.base=other --train.steps=8
+"$mha2mla" export runs/mla --out exported >/dev/null
+cmp exported/model.safetensors runs/mla/model/model.safetensors

@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# Stopping on request: a signal to any rank, at any time, or run.max_minutes, ends the run with 75
+# after saving; the same command goes on with the same bits. And one rank's trouble is one message.
+set -euo pipefail
+. "$(dirname -- "$0")/../support/checks.sh" "$1"
+. "$root/tests/support/background_runs.sh"
+
+make_shard train 1200
+make_shard valid 400
+cat >config.yaml <<EOF
+run: {name: whole, dir: runs}
+model:
+  init: $tiny_model
+data:
+  seq_len: 32
+  sources: [{name: stories, shards: [train.h5]}]
+  validation: {shards: [valid.h5], every: 10, sequences: 8}
+optim: {lr: 3.0e-3, warmup_steps: 2, decay_steps: 6}
+train: {steps: 60, global_batch: 16, micro_batch: 1}
+checkpoint: {every: 0}
+log: {every: 1}
+EOF
+finishes whole
+
+# Each signal, to one rank alone, which the others learn of.
+for case in USR1:1 TERM:0 INT:1; do
+    signal=${case%:*} name=stopped-${case%:*}
+    start "$name"
+    until_step 5
+    signal_rank "$signal" "${case#*:}"
+    ends_with 75
+    says "stopped by SIG$signal after step" || die "$name: $(tail -n 3 "$log")"
+    leaves_nobody
+    N_RANKS=3 finishes "$name"
+    same_run "$name" whole
+done
+
+# To mpirun, as Slurm and people send it.
+start launcher
+until_step 5
+pkill -USR1 -P "$job" -x mpirun
+ends_with 75
+finishes launcher
+same_run launcher whole
+
+# run.max_minutes, as often as it takes.
+many='--train.steps=600 --train.global_batch=4 --data.validation=none'
+finishes minutes-whole $many
+n=0
+while :; do
+    got=0
+    start minutes $many --run.max_minutes=0.02
+    wait "$job" || got=$?
+    [ $got -eq 75 ] || break
+    says 'stopped by run.max_minutes after step' || die "minutes: $(tail -n 3 "$log")"
+    n=$((n + 1))
+    [ $n -lt 60 ] || die 'minutes: does not come on'
+done
+[ $got -eq 0 ] || die "minutes: status $got: $(tail -n 3 "$log")"
+[ $n -ge 1 ] || die 'minutes: never stopped'
+same_run minutes minutes-whole
+
+# In the middle of a long validation: it is given up, the step before it is saved, and the run that
+# goes on begins with it.
+long='--data.validation.sequences=1000000 --train.steps=12'
+finishes long-whole $long
+start long $long
+until_step 10
+sleep 0.02
+signal_rank USR1 1
+ends_with 75
+finishes long $long
+same_run long long-whole
+
+# In the calibration there is nothing to save yet; it must not take its whole time.
+start calibration --model.init=none --model.base=runs/whole/model --model.convert.rope_pairs=2 \
+    --model.convert.d_kv=6 --model.convert.samples=100000000
+until_true says 'validation loss of the original model' || die "calibration: $(cat "$log")"
+sleep 0.2
+signal_rank TERM 1
+ends_with 75
+says 'before training; nothing is saved' || die "calibration: $(tail -n 3 "$log")"
+
+# Who asks twice for an end does not want to wait: 128 + 15, as a rank that dies of the signal.
+start twice --train.steps=1000000 --data.validation.sequences=1000000
+until_step 1
+signal_rank TERM 0
+sleep 1.2
+signal_rank TERM 0 || true
+got=0
+wait "$job" || got=$?
+[ $got -eq 75 ] || [ $got -eq 143 ] || die "twice: status $got: $(tail -n 3 "$log")"
+leaves_nobody
+
+# One cause, one message: a shard that one node does not have, memory that one node has not.
+sed "s/train.h5/elsewhere.h5/" config.yaml >elsewhere.yaml
+one_message() {
+    local status=$1 text=$2 got=0
+    shift 2
+    timeout -k 5 60 mpirun --oversubscribe --bind-to none "$@" >out 2>err </dev/null || got=$?
+    [ "$got" -eq "$status" ] || die "$*: status $got, expected $status: $(cat err)"
+    [ "$(grep -c 'mha2mla: error:' err)" -eq 1 ] || die "$*: not one message: $(cat err)"
+    grep -q "mha2mla: error: rank 1 on $(hostname): .*$text" err || die "$*: said $(cat err)"
+}
+one_message 2 'elsewhere.h5' -n 1 "$mha2mla" train config.yaml --run.name=shard : \
+    -n 1 "$mha2mla" train elsewhere.yaml --run.name=shard
+cat >poor <<EOF
+#!/bin/bash
+ulimit -v 1000000
+exec "\$@"
+EOF
+chmod +x poor
+wide='--run.name=memory --model.init.hidden_size=768 --model.init.intermediate_size=12288
+      --model.init.head_dim=128'
+one_message 1 'no memory\|cannot be allocated' -n 1 "$mha2mla" train config.yaml $wide : \
+    -n 1 ./poor "$mha2mla" train config.yaml $wide

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# The job scripts on a Slurm cluster of two nodes (tests/support/slurm_cluster.sh): one run, the sweep and
+# its comparison.
+set -euo pipefail
+tests=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+if [ -z "${SLURM_CLUSTER:-}" ]; then
+    exec "$tests/support/slurm_cluster.sh" bash "$tests/slurm/slurm_run.sh" "$1"
+fi
+. "$tests/support/slurm_jobs.sh" "$1"
+
+test_a_run_on_two_nodes() {
+    local job
+    job=$(submit slurm/train.sbatch config.yaml --run.name=single)
+    expect "$job" COMPLETED
+    [ "$(field step runs/single/metrics.jsonl | tail -n 1)" -eq 4 ] ||
+        job_failed "$job" 'not 4 steps'
+    grep -q '"ranks": 2' runs/single/run.json || job_failed "$job" 'not 2 ranks'
+    grep -q 'NodeList=n\[1-2\]' <(scontrol show job "$job") || job_failed "$job" 'not on both nodes'
+}
+
+test_a_wrong_config_is_not_requeued() {
+    local job
+    job=$(submit slurm/train.sbatch config.yaml --run.name=wrong --train.stops=4)
+    expect "$job" FAILED
+    grep -q 'ExitCode=2:0' <(scontrol show job "$job") || job_failed "$job" 'another exit status'
+    grep -q 'Restarts=0' <(scontrol show job "$job") || job_failed "$job" 'it was requeued'
+}
+
+test_the_sweep_ends_in_the_comparison() {
+    local sweep comparison
+    slurm/submit.sh "${small[@]}" config.yaml 6 4 --train.steps=2 >submitted
+    read -r sweep comparison < <(submitted_jobs)
+    expect "$sweep" COMPLETED
+    expect "$comparison" COMPLETED
+    for words in 'config-baseline' 'config-dkv6' 'config-dkv4'; do
+        grep -q "$words" "mha2mla-compare-$comparison.log" || job_failed "$comparison" "no $words"
+    done
+}
+
+# d_kv 400 is more than a key and a value have: that task of the array fails, and only that.
+test_a_failed_task_cancels_the_comparison() {
+    local sweep comparison
+    slurm/submit.sh "${small[@]}" config.yaml 400 4 --train.steps=1 --run.dir=failing >submitted
+    read -r sweep comparison < <(submitted_jobs)
+    expect "$sweep" COMPLETED FAILED
+    expect "$comparison" CANCELLED
+    [ -e failing/config-dkv4/model ] || job_failed "$sweep" 'the task beside did not finish'
+}
+
+make_project
+test_a_run_on_two_nodes
+test_a_wrong_config_is_not_requeued
+test_the_sweep_ends_in_the_comparison
+test_a_failed_task_cancels_the_comparison

@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# What the job scripts ask of Slurm, in stand-ins for its commands that note how they are called:
+# in a folder with a space in its name, and where no cluster can be made (tests/slurm/slurm_run.sh).
+# shellcheck disable=SC2016 # the stand-ins expand what is quoted here
+set -euo pipefail
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+tree="$work/a tree"
+
+fail() {
+    echo "slurm_scripts: $*" >&2
+    cat "$work/out" >&2
+    exit 1
+}
+
+# stand_in NAME: a command that notes its words; the lines of stdin follow.
+stand_in() {
+    {
+        printf '#!/bin/bash\necho "%s $*" >>"$CALLS"\n' "$1"
+        cat
+    } >"$work/bin/$1"
+    chmod +x "$work/bin/$1"
+}
+
+make_tree() {
+    mkdir -p "$tree/build/release" "$tree/configs" "$work/bin"
+    cp -r "$root/slurm" "$tree/"
+    : >"$tree/configs/demo.yaml"
+    export CALLS="$work/calls" PATH="$work/bin:$PATH"
+    stand_in mha2mla </dev/null
+    mv "$work/bin/mha2mla" "$tree/build/release/"
+    stand_in sbatch <<<'[[ $* != *"${FAILING:-none}"* ]] && wc -l <"$CALLS"'
+    stand_in srun <<<'exit "${STATUS:-0}"'
+    stand_in squeue <<<'echo "${STATE:-RUNNING}"'
+    stand_in scontrol <<<'exit "${SCONTROL_STATUS:-0}"'
+}
+
+# expect_calls NAME: what was called is, line by line, what stdin says.
+expect_calls() {
+    diff -u - "$work/calls" >&2 || fail "$1: called something else (expected -, seen +)"
+}
+
+# run STATUS SCRIPT WORDS...: in the tree; the script must end with this status.
+run() {
+    local status=0 expected=$1
+    shift
+    : >"$work/calls"
+    (cd "$tree" && bash "$@" >"$work/out" 2>&1) || status=$?
+    [ "$status" -eq "$expected" ] || fail "$*: status $status, expected $expected"
+}
+
+# refuses TEXT SCRIPT WORDS...: status 2 and one line with TEXT in it, and nothing is submitted.
+refuses() {
+    local text=$1
+    shift
+    run 2 "$@"
+    grep -qF -- "$text" "$work/out" || fail "$*: does not say '$text'"
+    [ "$(wc -l <"$work/out")" -eq 1 ] || fail "$*: more than one line"
+    [ ! -s "$work/calls" ] || fail "$*: called $(cat "$work/calls")"
+}
+
+test_a_sweep_is_submitted_with_its_comparison() {
+    run 0 slurm/submit.sh --partition=cpu --nodes=4 --at-once=2 configs/demo.yaml 16 \
+        --optim.lr=1e-4 8 '--run.dir=my runs'
+    expect_calls submit.sh <<'END'
+sbatch --parsable --partition=cpu --nodes=4 --array=0-2%2 slurm/sweep.sbatch configs/demo.yaml 16 8 --optim.lr=1e-4 --run.dir=my runs
+sbatch --parsable --partition=cpu --dependency=afterok:1 --kill-on-invalid-dep=yes slurm/compare.sbatch my runs/demo-baseline my runs/demo-dkv16 my runs/demo-dkv8
+END
+    grep -q 'job 2: .*mha2mla-compare-2.log' "$work/out" || fail 'it does not say where the table is'
+}
+
+test_submit_refuses_what_it_cannot_do() {
+    refuses 'give a config that exists' slurm/submit.sh
+    refuses 'give a config that exists' slurm/submit.sh configs/missing.yaml 16
+    refuses 'give a config that exists' slurm/submit.sh configs/demo.yaml
+    refuses 'at least one d_kv' slurm/submit.sh configs/demo.yaml --optim.lr=1e-4
+    refuses "'16x' is neither" slurm/submit.sh configs/demo.yaml 16x
+    refuses "'--run.dir=' names" slurm/submit.sh configs/demo.yaml 16 --run.dir=
+    refuses 'give all runs one name' slurm/submit.sh configs/demo.yaml 16 --run.name=x
+    refuses '--at-once=N limits it' slurm/submit.sh --array=0-1 configs/demo.yaml 16
+    refuses 'give a number' slurm/submit.sh --at-once=two configs/demo.yaml 16
+    refuses '--option=value' slurm/submit.sh -N 4 configs/demo.yaml 16
+    MHA2MLA=missing refuses 'no program missing' slurm/submit.sh configs/demo.yaml 16
+}
+
+test_submit_says_which_part_was_not_submitted() {
+    FAILING=sweep.sbatch run 2 slurm/submit.sh configs/demo.yaml 16
+    grep -q 'the sweep is not submitted' "$work/out" || fail 'the failed sweep is not named'
+    FAILING=compare.sbatch run 2 slurm/submit.sh configs/demo.yaml 16
+    grep -q 'the sweep is job 1, but' "$work/out" || fail 'the submitted sweep is not named'
+}
+
+test_a_saved_run_is_requeued() {
+    SLURM_JOB_ID=7 STATUS=75 run 75 slurm/train.sbatch configs/demo.yaml
+    tail -n 1 "$work/calls" | grep -qx 'scontrol requeue 7' || fail 'it is not requeued'
+    for status in 1 2 137; do
+        SLURM_JOB_ID=7 STATUS=$status run $status slurm/train.sbatch configs/demo.yaml
+        [ "$(wc -l <"$work/calls")" -eq 1 ] || fail "requeued after status $status"
+    done
+}
+
+# The array's last task has the array's own job id, by which scontrol would requeue all of it.
+test_only_the_task_itself_is_requeued() {
+    SLURM_JOB_ID=7 SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=1 STATUS=75 \
+        run 75 slurm/sweep.sbatch configs/demo.yaml 16
+    tail -n 1 "$work/calls" | grep -qx 'scontrol requeue 7_1' || fail 'it requeues something else'
+}
+
+test_a_cancelled_run_is_not_requeued() {
+    SLURM_JOB_ID=7 STATUS=75 STATE=COMPLETING run 75 slurm/train.sbatch configs/demo.yaml
+    if grep -q scontrol "$work/calls"; then fail 'it is requeued'; fi
+    grep -q 'not requeued, it is COMPLETING' "$work/out" || fail 'it does not say why'
+}
+
+test_where_requeueing_is_forbidden_the_cure_is_named() {
+    SLURM_JOB_ID=7 STATUS=75 SCONTROL_STATUS=1 run 75 slurm/train.sbatch configs/demo.yaml
+    grep -q 'give the same sbatch command again' "$work/out" || fail 'the cure is not named'
+}
+
+test_jobs_refuse_wrong_words() {
+    refuses 'give a config' slurm/train.sbatch
+    refuses 'give a config' slurm/train.sbatch configs/missing.yaml
+    MHA2MLA=missing refuses 'no program missing' slurm/train.sbatch configs/demo.yaml
+    refuses 'give all runs one name' slurm/sweep.sbatch configs/demo.yaml 16 --run.name=x
+    refuses 'give the run directories' slurm/compare.sbatch
+    refuses 'no run directory runs/missing' slurm/compare.sbatch runs/missing --out table
+}
+
+make_tree
+test_a_sweep_is_submitted_with_its_comparison
+test_submit_refuses_what_it_cannot_do
+test_submit_says_which_part_was_not_submitted
+test_a_saved_run_is_requeued
+test_only_the_task_itself_is_requeued
+test_a_cancelled_run_is_not_requeued
+test_where_requeueing_is_forbidden_the_cure_is_named
+test_jobs_refuse_wrong_words

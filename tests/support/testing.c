@@ -1,0 +1,93 @@
+#define _GNU_SOURCE
+#include "tests/support/testing.h"
+
+#include "base/file.h"
+#include "base/random.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void testing_assert_fails(Status kind, const char *part, Status got, const char *call)
+{
+    if (got != kind)
+        fail_msg("%s: status %d, expected %d", call, (int)got, (int)kind);
+    if (strstr(fail_text(), part) == NULL)
+        fail_msg("%s: error text is '%s', expected '%s' in it", call, fail_text(), part);
+    if (strchr(fail_text(), '\n') != NULL)
+        fail_msg("%s: error text has more than one line: '%s'", call, fail_text());
+}
+
+double testing_error(const float *a, const float *b, int64_t count, double floor)
+{
+    double worst = 0, scale = floor;
+    for (int64_t i = 0; i < count; i++) {
+        double difference = fabs((double)a[i] - (double)b[i]);
+        if (isnan(difference)) // no later difference may hide it
+            return difference;
+        if (difference > worst)
+            worst = difference;
+        if (fabs((double)b[i]) > scale)
+            scale = fabs((double)b[i]);
+    }
+    return worst / scale;
+}
+
+void testing_assert_close(const char *what, const float *a, const float *b, int64_t count,
+                          double tolerance)
+{
+    double error = testing_error(a, b, count, 1e-6);
+    if (!(error <= tolerance))
+        fail_msg("%s: relative error %.3g, allowed %.3g", what, error, tolerance);
+}
+
+static char made_dirs[64][PATH_BYTES];
+static int n_made = 0;
+
+static void remove_dirs(void)
+{
+    for (int i = 0; i < n_made; i++) {
+        char command[PATH_BYTES + 16];
+        snprintf(command, sizeof command, "rm -rf '%.4000s'", made_dirs[i]);
+        if (system(command) != 0)
+            fprintf(stderr, "%s: not removed\n", made_dirs[i]);
+    }
+}
+
+const char *testing_dir(void)
+{
+    const char *root = getenv("TMPDIR");
+    CHECK(n_made < 64, "too many temporary directories");
+    char *path = made_dirs[n_made];
+    snprintf(path, PATH_BYTES, "%s/mha2mla-test-XXXXXX", root != NULL ? root : "/tmp");
+    CHECK(mkdtemp(path) != NULL, "no temporary directory %s", path);
+    if (n_made++ == 0)
+        atexit(remove_dirs);
+    return path;
+}
+
+const char *testing_path(const char *dir, const char *name)
+{
+    static char ring[8][PATH_BYTES];
+    static int next = 0;
+    char *path = ring[next++ % 8];
+    CHECK(file_join(path, dir, name) == OK, "%s", fail_text());
+    return path;
+}
+
+const char *testing_asset(const char *name)
+{
+    const char *path = testing_path(ASSETS_DIR, name);
+    if (!file_exists(path)) {
+        print_message("skipped: %s is missing\n", path);
+        skip();
+    }
+    return path;
+}
+
+void testing_fill(float *out, int64_t count, double scale, uint64_t seed)
+{
+    for (int64_t i = 0; i < count; i++)
+        out[i] = (float)(scale * random_normal(seed, (uint64_t)i));
+}

@@ -1,0 +1,52 @@
+// What the cmocka tests share: includes in the order cmocka wants, temporary directories, and
+// comparisons of float vectors that say where they differ.
+#ifndef MHA2MLA_TESTS_SUPPORT_TESTING_H
+#define MHA2MLA_TESTS_SUPPORT_TESTING_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+// cmocka's fail() macro would hide base/status.h's function.
+#undef fail
+#undef fail_msg
+#define fail_msg(...)                                                                              \
+    (print_error("ERROR: " __VA_ARGS__), print_error("\n"), _fail(__FILE__, __LINE__))
+
+#include "base/status.h"
+
+// Fails the test with the error text unless the call returns OK.
+#define assert_ok(call)                                                                            \
+    do {                                                                                           \
+        Status assert_status_ = (call);                                                            \
+        if (assert_status_ != OK)                                                                  \
+            fail_msg("%s: status %d: %s", #call, (int)assert_status_, fail_text());                \
+    } while (0)
+
+// Fails the test unless the call returns `kind` with a text that contains `part`.
+#define assert_fails(kind, part, call) testing_assert_fails((kind), (part), (call), #call)
+void testing_assert_fails(Status kind, const char *part, Status got, const char *call);
+
+// max |a - b| / max(floor, max |b|): the error relative to the largest expected value.
+double testing_error(const float *a, const float *b, int64_t count, double floor);
+
+// Fails unless testing_error(a, b, count, 1e-6) <= tolerance; names `what` and the error.
+void testing_assert_close(const char *what, const float *a, const float *b, int64_t count,
+                          double tolerance);
+
+// A new directory under TMPDIR, removed with its content at exit. Static storage per call site's
+// lifetime: the caller copies if it needs more than one.
+const char *testing_dir(void);
+
+// "DIR/name" in static storage (a ring of eight).
+const char *testing_path(const char *dir, const char *name);
+
+// ASSETS_DIR/name, or skips the test (cmocka) where the assets are missing.
+const char *testing_asset(const char *name);
+
+// Deterministic standard-normal floats times `scale`.
+void testing_fill(float *out, int64_t count, double scale, uint64_t seed);
+
+#endif

@@ -1,0 +1,151 @@
+// Saves that fail leave the checkpoints before them.
+#include "tests/support/testing.h"
+
+#include "base/log.h"
+#include "train/checkpoint/saver.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+static const ModelShape shape = {.n_layers = 1,
+                                 .d_model = 8,
+                                 .n_heads = 2,
+                                 .n_kv_heads = 1,
+                                 .head_dim = 4,
+                                 .d_ffn = 12,
+                                 .vocab_size = 17,
+                                 .max_positions = 16,
+                                 .rope_pairs = 2,
+                                 .tied_head = true,
+                                 .rope_theta = 10000,
+                                 .rms_eps = 1e-5};
+
+static const Comm alone = {.size = 1};
+
+typedef struct Setup {
+    Config config;
+    json_t *data;
+    Model model;
+    Partition partition;
+    float *moments;
+    Saver saver;
+} Setup;
+
+// A saver of one rank that has saved step 1 of RUN.
+static void start(Setup *s, const char *run_dir)
+{
+    *s = (Setup){.config = {.run.name = (char *)(uintptr_t) "run",
+                            .data.seq_len = 16,
+                            .train = {.global_batch = 4, .micro_batch = 2, .sum_groups = 2},
+                            .checkpoint = {.keep = 1}},
+                 .data = json_pack("{s:i}", "seed", 42)};
+    assert_ok(model_create(&s->model, &shape));
+    assert_ok(partition_create(&s->partition, &shape, 1, 0));
+    s->moments = calloc((size_t)s->partition.own_count, sizeof *s->moments);
+    assert_non_null(s->moments);
+    const CheckpointContext context = {
+        .config = &s->config, .tokenizer_sha256 = "", .data_fingerprint = s->data};
+    assert_ok(saver_open(&s->saver, &alone, run_dir, &context, &s->partition, &s->model, s->moments,
+                         s->moments));
+    const RunState first = {.step = 1, .valid_step = -1};
+    assert_ok(saver_begin(&s->saver, &first, OK));
+    assert_ok(saver_finish(&s->saver));
+    assert_int_equal(s->saver.saved_step, 1);
+}
+
+static void stop(Setup *s)
+{
+    saver_close(&s->saver);
+    free(s->moments);
+    partition_release(&s->partition);
+    model_release(&s->model);
+    json_decref(s->data);
+}
+
+static void assert_is_whole(const char *run_dir, int step)
+{
+    char dir[PATH_BYTES];
+    Checkpoint checkpoint;
+    assert_ok(checkpoint_path(dir, run_dir, step));
+    assert_ok(checkpoint_open(&checkpoint, dir));
+    assert_ok(checkpoint_verify(&checkpoint, 0, 1));
+    checkpoint_close(&checkpoint);
+}
+
+// The metrics could not be brought to the disk.
+static void test_save_that_may_not_begin_leaves_the_one_before(void **state)
+{
+    (void)state;
+    Setup s;
+    const char *run_dir = testing_dir();
+    const RunState second = {.step = 2, .valid_step = -1};
+    start(&s, run_dir);
+    assert_ok(saver_begin(&s.saver, &second, fail(FAILED, "no room")));
+    assert_is_whole(run_dir, 1);
+    s.config.checkpoint.on_error = SAVE_FAILURE_STOP;
+    assert_fails(FAILED, "step 2 is not written, the newest is that of step 1: no room",
+                 saver_begin(&s.saver, &second, fail(FAILED, "no room")));
+    assert_is_whole(run_dir, 1);
+    stop(&s);
+}
+
+// A file has the name of the directory to write in.
+static void test_save_that_fails_leaves_the_one_before(void **state)
+{
+    (void)state;
+    Setup s;
+    char dir[PATH_BYTES];
+    const char *run_dir = testing_dir();
+    const RunState second = {.step = 2, .valid_step = -1};
+    start(&s, run_dir);
+    assert_ok(checkpoint_path(dir, run_dir, 2));
+    assert_ok(file_write(dir, "x", 1));
+    assert_ok(saver_begin(&s.saver, &second, OK));
+    assert_int_equal(s.saver.saved_step, 1);
+    assert_is_whole(run_dir, 1);
+    stop(&s);
+}
+
+// The disk is full when the manifest is due, after all shards.
+static void test_save_without_a_manifest_leaves_the_one_before(void **state)
+{
+    (void)state;
+    Setup s;
+    char dir[PATH_BYTES];
+    const char *run_dir = testing_dir();
+    const RunState second = {.step = 2, .valid_step = -1};
+    start(&s, run_dir);
+    assert_ok(checkpoint_path(dir, run_dir, 2));
+    assert_ok(saver_begin(&s.saver, &second, OK));
+    assert_int_equal(symlink("/dev/full", testing_path(dir, "manifest.json.tmp")), 0);
+    assert_ok(saver_finish(&s.saver));
+    assert_int_equal(s.saver.saved_step, 1);
+    assert_false(file_exists(dir));
+    assert_is_whole(run_dir, 1);
+    stop(&s);
+}
+
+// A run that is stopped does not go on, whatever checkpoint.on_error says.
+static void test_save_that_is_needed_fails_with_its_reason(void **state)
+{
+    (void)state;
+    Setup s;
+    const RunState second = {.step = 2, .valid_step = -1};
+    start(&s, testing_dir());
+    s.saver.is_needed = true;
+    assert_fails(FAILED, "step 2 is not written, the newest is that of step 1: no room",
+                 saver_begin(&s.saver, &second, fail(FAILED, "no room")));
+    stop(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_save_that_may_not_begin_leaves_the_one_before),
+        cmocka_unit_test(test_save_that_fails_leaves_the_one_before),
+        cmocka_unit_test(test_save_without_a_manifest_leaves_the_one_before),
+        cmocka_unit_test(test_save_that_is_needed_fails_with_its_reason),
+    };
+    log_set_quiet(true); // each failure is said
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

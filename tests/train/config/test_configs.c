@@ -1,0 +1,223 @@
+// configs/: every file loads; the paper's experiments are the published ones.
+#define _GNU_SOURCE
+#include "tests/support/testing.h"
+
+#include "train/config/config.h"
+
+#include <glob.h>
+#include <math.h>
+#include <string.h>
+
+// The four models of MHA2MLA's Table 1, as their config.json have them.
+static const struct PublishedModel {
+    const char *file, *base;
+    ModelShape shape;
+    int d_kv[3]; // at -68.75, -81.25, -87.5 % of the cache
+    int steps, global_batch, seq_len, warmup, decay_start;
+    double tokens_1e9;                  // published, to three digits
+    double pretraining_tokens, percent; // published, and the share of them that heals
+} models[] = {
+    {"smollm-135m",
+     "models/SmolLM-135M",
+     {30, 576, 9, 3, 64, 1536, 49152, 2048, 32, 0, SVD_JOINT, true, 1e4, 1e-5},
+     {32, 16, 8},
+     18000,
+     64,
+     2048,
+     900,
+     16200,
+     2.36,
+     600e9,
+     0.39},
+    {"smollm-360m",
+     "models/SmolLM-360M",
+     {32, 960, 15, 5, 64, 2560, 49152, 2048, 32, 0, SVD_JOINT, true, 1e4, 1e-5},
+     {32, 16, 8},
+     18000,
+     64,
+     2048,
+     900,
+     16200,
+     2.36,
+     600e9,
+     0.39},
+    {"smollm-1.7b",
+     "models/SmolLM-1.7B",
+     {24, 2048, 32, 32, 64, 8192, 49152, 2048, 32, 0, SVD_JOINT, true, 1e4, 1e-5},
+     {32, 16, 8},
+     12000,
+     256,
+     2048,
+     1000,
+     10000,
+     6.29,
+     1e12,
+     0.63},
+    {"llama-2-7b",
+     "models/Llama-2-7B",
+     {32, 4096, 32, 32, 128, 11008, 32000, 4096, 64, 0, SVD_JOINT, false, 1e4, 1e-5},
+     {64, 32, 16},
+     12000,
+     256,
+     4096,
+     1000,
+     10000,
+     12.6,
+     2e12,
+     0.63},
+};
+enum { N_MODELS = sizeof models / sizeof *models };
+
+static void load(Config *config, const char *folder, const struct PublishedModel *model,
+                 const char *variant)
+{
+    char path[512];
+    snprintf(path, sizeof path, CONFIGS_DIR "/%s/%s-%s.yaml", folder, model->file, variant);
+    assert_ok(config_load(config, path, NULL, 0));
+    assert_string_equal(config->model.base, model->base);
+}
+
+static double cache_saved_percent(const ModelShape *original, const ConvertConfig *convert)
+{
+    ModelShape converted;
+    assert_ok(
+        shape_convert(&converted, original, convert->rope_pairs, convert->d_kv, convert->svd));
+    return 100.0 *
+           (1.0 - (double)shape_cache_numbers(&converted) / (double)shape_cache_numbers(original));
+}
+
+static void check_recipe(const Config *config, const struct PublishedModel *model)
+{
+    const Schedule *schedule = &config->optim.schedule;
+    assert_int_equal(config->train.steps, model->steps);
+    assert_int_equal(config->train.global_batch, model->global_batch);
+    assert_int_equal(config->data.seq_len, model->seq_len);
+    assert_int_equal(schedule->warmup_steps, model->warmup);
+    assert_int_equal(schedule->decay_start, model->decay_start);
+    assert_int_equal(schedule->decay_start + schedule->decay_steps, model->steps);
+    assert_true(schedule->lr == 1e-4 && schedule->min_lr == 0 && config->optim.clip == 1.0);
+    assert_true(config->optim.adamw.beta1 == 0.9 && config->optim.adamw.beta2 == 0.95);
+    double tokens_1e9 =
+        1e-9 * config->train.steps * config->train.global_batch * config->data.seq_len;
+    assert_true(config->data.pretraining_tokens == model->pretraining_tokens);
+    double percent = 1e11 * tokens_1e9 / model->pretraining_tokens;
+    assert_true(fabs(percent - model->percent) < 0.005); // seen 0.393, 0.393, 0.629, 0.629
+    // Seen 2.359, 2.359, 6.291, 12.583: rounding to three digits.
+    assert_true(fabs(tokens_1e9 / model->tokens_1e9 - 1) < 0.0015);
+    double weights = 0;
+    for (int i = 0; i < config->data.n_sources; i++)
+        weights += config->data.sources[i].weight;
+    assert_true(fabs(weights - 1) < 1e-12);
+    assert_int_equal(config->data.n_sources, 5);
+    assert_true(config->data.sources[0].weight == 0.70);
+}
+
+static void test_every_config_loads(void **state)
+{
+    (void)state;
+    const char *const patterns[] = {CONFIGS_DIR "/*.yaml", CONFIGS_DIR "/*/*.yaml"};
+    size_t n_loaded = 0;
+    for (int p = 0; p < 2; p++) {
+        glob_t found;
+        assert_int_equal(glob(patterns[p], 0, NULL, &found), 0);
+        for (size_t i = 0; i < found.gl_pathc; i++) {
+            Config config;
+            assert_ok(config_load(&config, found.gl_pathv[i], NULL, 0));
+            config_release(&config);
+            n_loaded++;
+        }
+        globfree(&found);
+    }
+    assert_true(n_loaded >= 31); // reference, 16 of the paper, 14 ablations
+}
+
+static void test_baselines_keep_their_attention(void **state)
+{
+    (void)state;
+    for (int m = 0; m < N_MODELS; m++) {
+        Config config;
+        load(&config, "paper", &models[m], "baseline");
+        assert_false(config.model.convert.given);
+        check_recipe(&config, &models[m]);
+        config_release(&config);
+    }
+}
+
+static void test_paper_conversions_save_the_published_cache(void **state)
+{
+    (void)state;
+    const double saved_percent[3] = {68.75, 81.25, 87.5};
+    for (int m = 0; m < N_MODELS; m++) {
+        for (int i = 0; i < 3; i++) {
+            Config config;
+            char variant[32];
+            snprintf(variant, sizeof variant, "dkv%d", models[m].d_kv[i]);
+            load(&config, "paper", &models[m], variant);
+            const ConvertConfig *convert = &config.model.convert;
+            assert_int_equal(convert->rope, ROPE_2NORM);
+            assert_int_equal(convert->svd, SVD_JOINT);
+            assert_int_equal(convert->rope_pairs, models[m].shape.head_dim / 16);
+            assert_true(fabs(cache_saved_percent(&models[m].shape, convert) - saved_percent[i]) <
+                        1e-9); // seen 0
+            check_recipe(&config, &models[m]);
+            config_release(&config);
+        }
+    }
+}
+
+static void test_rope_ablations_keep_full_rank(void **state)
+{
+    (void)state;
+    const char *const variants[] = {"rope-high", "rope-low", "rope-uniform", "rope-2-norm"};
+    for (int m = 0; m < N_MODELS; m += 2) { // 135M and 1.7B
+        for (int v = 0; v < 4; v++) {
+            Config config;
+            load(&config, "ablation", &models[m], variants[v]);
+            const ConvertConfig *convert = &config.model.convert;
+            assert_int_equal(convert->rope, ROPE_HIGH + v);
+            assert_int_equal(convert->rope_pairs, 4);
+            ModelShape converted;
+            assert_ok(shape_convert(&converted, &models[m].shape, 4, convert->d_kv, convert->svd));
+            assert_fails(
+                BAD_INPUT, "allowed are 1 to",
+                shape_convert(&converted, &models[m].shape, 4, convert->d_kv + 1, convert->svd));
+            check_recipe(&config, &models[m]);
+            config_release(&config);
+        }
+    }
+}
+
+static void test_split_ablations_differ_in_the_svd_alone(void **state)
+{
+    (void)state;
+    for (int m = 0; m < N_MODELS; m += 2) {
+        for (int i = 0; i < 3; i++) {
+            Config split, joint;
+            char variant[32];
+            snprintf(variant, sizeof variant, "split-dkv%d", models[m].d_kv[i]);
+            load(&split, "ablation", &models[m], variant);
+            load(&joint, "paper", &models[m], variant + strlen("split-"));
+            assert_int_equal(split.model.convert.svd, SVD_SPLIT);
+            assert_int_equal(split.model.convert.d_kv, joint.model.convert.d_kv);
+            assert_int_equal(split.model.convert.rope, joint.model.convert.rope);
+            assert_true(cache_saved_percent(&models[m].shape, &split.model.convert) ==
+                        cache_saved_percent(&models[m].shape, &joint.model.convert));
+            assert_memory_equal(&split.optim, &joint.optim, sizeof split.optim);
+            assert_memory_equal(&split.train, &joint.train, sizeof split.train);
+            config_release(&split);
+            config_release(&joint);
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_config_loads),
+        cmocka_unit_test(test_baselines_keep_their_attention),
+        cmocka_unit_test(test_paper_conversions_save_the_published_cache),
+        cmocka_unit_test(test_rope_ablations_keep_full_rank),
+        cmocka_unit_test(test_split_ablations_differ_in_the_svd_alone),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,295 @@
+// Jobs of four processes, each with the watchdog of a rank, that end up waiting in different ways;
+// all jobs run at the same time, before the tests look at how they ended. What mpirun does is done
+// here: when one rank has left with an error, the others are killed.
+#define _GNU_SOURCE // kill, nanosleep, dup2
+#include "tests/support/testing.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "train/parallel/watchdog.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { N_RANKS = 4, RUNS = -1, KILLED = -2 };
+
+// Seconds. An idle job is to be ended after LIMIT_S; a look is taken every LIMIT_S / 16.
+static const double LIMIT_S = 3.2, STOPS_S = 1.0, GOES_ON_S = 3.7, GOOD_END_S = 4.5, TOO_LATE_S = 9;
+
+typedef enum Role {
+    WAITS, // in a collective
+    BUSY,  // no sign of life
+    LIVES, // busy, with signs of life
+    WALKS, // a rank of a healthy job: now waits, now works
+} Role;
+
+typedef struct Job {
+    const char *name;
+    Role roles[N_RANKS];
+    bool stops[N_RANKS]; // gets SIGSTOP at STOPS_S
+    bool goes_on;        // and SIGCONT at GOES_ON_S
+    bool ends_well;      // at GOOD_END_S
+    const char *dir;     // a testing_dir()
+    pid_t ids[N_RANKS];
+    int statuses[N_RANKS]; // exit status, RUNS or KILLED
+    bool has_written;      // RUN/ranks was seen
+    char text[N_RANKS][1024];
+} Job;
+
+static Job jobs[] = {
+    {"one silent", .stops = {[3] = true}},
+    {"two silent", .stops = {[0] = true, [2] = true}},
+    {"one busy", .roles = {[1] = BUSY}},
+    {"all wait"},
+    {"one lives", .roles = {LIVES}, .ends_well = true},
+    {"healthy", .roles = {WALKS, WALKS, WALKS, WALKS}, .ends_well = true},
+    {"suspended", .roles = {BUSY}, .stops = {true, true, true, true}, .goes_on = true,
+     .ends_well = true},
+};
+
+enum { N_JOBS = sizeof jobs / sizeof jobs[0] };
+
+static void wait_ms(int ms)
+{
+    struct timespec time = {ms / 1000, ms % 1000 * 1000000L};
+    nanosleep(&time, NULL);
+}
+
+static Status start_watchdog(const char *dir, int rank)
+{
+    static const char hosts[N_RANKS][WATCHDOG_HOST_BYTES] = {"node0", "node1", "node2", "node3"};
+    const WatchdogSettings watch = {
+        .run_dir = dir, .rank = rank, .size = N_RANKS, .hosts = hosts, .minutes = LIMIT_S / 60};
+    return watchdog_start(&watch);
+}
+
+static const char *stderr_of(const Job *job, int rank)
+{
+    char name[32];
+    snprintf(name, sizeof name, "stderr.%d", rank);
+    return testing_path(job->dir, name);
+}
+
+static _Noreturn void be_rank(const Job *job, int rank, double start_s)
+{
+    const int file = open(stderr_of(job, rank), O_WRONLY | O_CREAT, 0666);
+    if (file < 0 || dup2(file, STDERR_FILENO) < 0 || start_watchdog(job->dir, rank) != OK)
+        _exit(9);
+    const Role role = job->roles[rank];
+    watchdog_phase(role == BUSY || role == LIVES ? "save" : "reduce", 412);
+    if (role == WAITS)
+        watchdog_wait_begin();
+    const double end_s = job->ends_well ? GOOD_END_S : TOO_LATE_S;
+    for (int i = 0; log_seconds() - start_s < end_s; i++) {
+        wait_ms(20);
+        if (role == LIVES || (role == WALKS && i % 3 == 0))
+            watchdog_phase("backward", i + 1);
+        if (role == WALKS && i % 3 > 0)
+            (i % 3 == 1 ? watchdog_wait_begin : watchdog_wait_end)();
+    }
+    watchdog_stop();
+    _exit(0);
+}
+
+static void send_to_stopping(const Job *job, int signal)
+{
+    for (int r = 0; r < N_RANKS; r++)
+        if (job->stops[r])
+            kill(job->ids[r], signal);
+}
+
+// Looks at a job's ranks; true while one runs.
+static bool follow(Job *job)
+{
+    job->has_written |= file_is_dir(testing_path(job->dir, "ranks"));
+    bool runs = false, has_failed = false;
+    for (int r = 0; r < N_RANKS; r++) {
+        int status;
+        if (job->statuses[r] == RUNS && waitpid(job->ids[r], &status, WNOHANG) == job->ids[r])
+            job->statuses[r] = WIFEXITED(status) ? WEXITSTATUS(status) : KILLED;
+        has_failed |= job->statuses[r] > 0;
+        runs |= job->statuses[r] == RUNS;
+    }
+    for (int r = 0; r < N_RANKS && has_failed; r++)
+        if (job->statuses[r] == RUNS)
+            kill(job->ids[r], SIGKILL);
+    return runs;
+}
+
+static void read_texts(Job *job)
+{
+    for (int r = 0; r < N_RANKS; r++) {
+        FileMap map;
+        if (file_map(&map, stderr_of(job, r)) != OK)
+            continue;
+        snprintf(job->text[r], sizeof job->text[r], "%.*s", (int)map.size_bytes, map.bytes);
+        file_unmap(&map);
+    }
+}
+
+static int run_jobs(void **state)
+{
+    (void)state;
+    const double start_s = log_seconds();
+    for (Job *job = jobs; job < jobs + N_JOBS; job++) {
+        job->dir = testing_dir();
+        for (int r = 0; r < N_RANKS; r++) {
+            job->statuses[r] = RUNS;
+            job->ids[r] = fork();
+            if (job->ids[r] < 0)
+                return 1;
+            if (job->ids[r] == 0)
+                be_rank(job, r, start_s);
+        }
+    }
+    int n_signals = 0;
+    for (int n_running = N_JOBS; n_running > 0; wait_ms(20)) {
+        const double now_s = log_seconds() - start_s;
+        if (n_signals < 2 && now_s > (n_signals == 0 ? STOPS_S : GOES_ON_S)) {
+            for (Job *job = jobs; job < jobs + N_JOBS; job++)
+                if (n_signals == 0 || job->goes_on)
+                    send_to_stopping(job, n_signals == 0 ? SIGSTOP : SIGCONT);
+            n_signals++;
+        }
+        n_running = 0;
+        for (Job *job = jobs; job < jobs + N_JOBS; job++) {
+            for (int r = 0; r < N_RANKS && now_s > TOO_LATE_S + 1; r++)
+                if (job->statuses[r] == RUNS)
+                    kill(job->ids[r], SIGKILL);
+            n_running += follow(job);
+        }
+    }
+    for (Job *job = jobs; job < jobs + N_JOBS; job++)
+        read_texts(job);
+    return 0;
+}
+
+static const Job *job_named(const char *name)
+{
+    for (int i = 0; i < N_JOBS; i++)
+        if (strcmp(jobs[i].name, name) == 0)
+            return &jobs[i];
+    fail_msg("no job %s", name);
+    return NULL;
+}
+
+// `reporter` alone has written a line, which has all the parts, and has left.
+static void check_report(const char *name, int reporter, const char *const *parts)
+{
+    const Job *job = job_named(name);
+    for (int r = 0; r < N_RANKS; r++) {
+        if (r != reporter && job->statuses[r] == KILLED && job->text[r][0] == '\0')
+            continue;
+        if (r != reporter)
+            fail_msg("%s: rank %d left with %d: %s", name, r, job->statuses[r], job->text[r]);
+        assert_int_equal(job->statuses[r], FAILED);
+        assert_ptr_equal(strchr(job->text[r], '\n'), job->text[r] + strlen(job->text[r]) - 1);
+        for (; *parts != NULL; parts++)
+            if (strstr(job->text[r], *parts) == NULL)
+                fail_msg("%s: no '%s' in: %s", name, *parts, job->text[r]);
+    }
+}
+
+static void check_good_end(const char *name, bool may_write)
+{
+    const Job *job = job_named(name);
+    for (int r = 0; r < N_RANKS; r++)
+        if (job->statuses[r] != 0 || job->text[r][0] != '\0')
+            fail_msg("%s: rank %d left with %d: %s", name, r, job->statuses[r], job->text[r]);
+    assert_int_equal(job->has_written, may_write);
+    assert_false(file_exists(testing_path(job->dir, "ranks")));
+}
+
+static void test_silent_rank_is_named(void **state)
+{
+    (void)state;
+    check_report("one silent", 0,
+                 (const char *[]){"mha2mla: error: stalled for 0.0533 min in reduce of step 412: ",
+                                  ": rank 3 on node3 is silent since 20", "Z; ranks 0-2 wait; ",
+                                  NULL});
+}
+
+static void test_rank_0_may_be_a_silent_one(void **state)
+{
+    (void)state;
+    check_report("two silent", 1,
+                 (const char *[]){"rank 0 on node0 is silent since 20",
+                                  "; rank 2 on node2 is silent since 20", "Z; ranks 1, 3 wait; ",
+                                  NULL});
+}
+
+static void test_rank_that_is_busy_too_long_is_named(void **state)
+{
+    (void)state;
+    check_report("one busy", 0,
+                 (const char *[]){"rank 1 on node1 is busy in save of step 412 since 20",
+                                  "Z; ranks 0, 2-3 wait; ", NULL});
+}
+
+static void test_all_that_wait_for_each_other_are_told(void **state)
+{
+    (void)state;
+    check_report("all wait", 0,
+                 (const char *[]){"all 4 ranks wait for each other; look at the network", NULL});
+}
+
+static void test_rank_with_signs_of_life_is_waited_for(void **state)
+{
+    (void)state;
+    check_good_end("one lives", true);
+}
+
+static void test_nothing_is_written_in_a_healthy_run(void **state)
+{
+    (void)state;
+    check_good_end("healthy", false);
+}
+
+static void test_suspended_time_does_not_count(void **state)
+{
+    (void)state;
+    check_good_end("suspended", true);
+}
+
+static void test_old_files_are_removed(void **state)
+{
+    (void)state;
+    const char *dir = testing_dir(), *ranks = testing_path(dir, "ranks");
+    assert_ok(file_make_dirs(ranks));
+    assert_ok(file_write(testing_path(ranks, "rank-0003-waits.json"), "{}", 2));
+    assert_ok(start_watchdog(dir, 0));
+    assert_false(file_exists(ranks));
+    watchdog_stop();
+}
+
+static void test_zero_minutes_watch_nothing(void **state)
+{
+    (void)state;
+    const WatchdogSettings watch = {.run_dir = testing_dir(), .size = N_RANKS};
+    assert_ok(watchdog_start(&watch));
+    watchdog_phase("forward", 1);
+    watchdog_stop();
+    watchdog_stop(); // nothing to stop
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_silent_rank_is_named),
+        cmocka_unit_test(test_rank_0_may_be_a_silent_one),
+        cmocka_unit_test(test_rank_that_is_busy_too_long_is_named),
+        cmocka_unit_test(test_all_that_wait_for_each_other_are_told),
+        cmocka_unit_test(test_rank_with_signs_of_life_is_waited_for),
+        cmocka_unit_test(test_nothing_is_written_in_a_healthy_run),
+        cmocka_unit_test(test_suspended_time_does_not_count),
+        cmocka_unit_test(test_old_files_are_removed),
+        cmocka_unit_test(test_zero_minutes_watch_nothing),
+    };
+    return cmocka_run_group_tests(tests, run_jobs, NULL);
+}

@@ -1,0 +1,203 @@
+// The time model against sums made by hand, for a shape small enough to count.
+#include "tests/support/testing.h"
+
+#include "base/log.h"
+#include "train/plan/cost.h"
+
+#include <math.h>
+
+// 1160 parameters in four buckets (tests/train/plan/test_plan.c counts them); shares are blocks of
+// 1024, so that rank 0 owns all.
+static const ModelShape small = {.n_layers = 2,
+                                 .d_model = 8,
+                                 .n_heads = 2,
+                                 .n_kv_heads = 1,
+                                 .head_dim = 4,
+                                 .d_ffn = 12,
+                                 .vocab_size = 20,
+                                 .max_positions = 16,
+                                 .rope_pairs = 2,
+                                 .tied_head = true,
+                                 .rope_theta = 10000,
+                                 .rms_eps = 1e-5};
+// Powers of ten that do not hide each other.
+static const Rates rates = {
+    .sgemm_flops = 1e9, .memory_bytes = 1e6, .network_bytes = 1e3, .latency_s = 7};
+
+static Config small_config(void)
+{
+    return (Config){
+        .model.init = {.given = true, .shape = small},
+        .data.seq_len = 5,
+        .train = {.steps = 10, .global_batch = 12, .micro_batch = 2, .sum_groups = 6},
+    };
+}
+
+static Cost cost_on(const Config *config, int n_ranks)
+{
+    Plan plan;
+    Cost cost;
+    assert_ok(plan_make(&plan, config, n_ranks, 1));
+    assert_ok(cost_make(&cost, &plan, config, &rates, 0.5));
+    return cost;
+}
+
+static void assert_near(double value, double expected)
+{
+    if (!(fabs(value - expected) <= 1e-9 * fabs(expected))) // seen 2e-16
+        fail_msg("%.17g, expected %.17g", value, expected);
+}
+
+static void test_products_of_the_fullest_rank(void **state)
+{
+    (void)state;
+    const Config config = small_config();
+    const double sequence = shape_train_flops(&small, 5);
+    assert_near(cost_on(&config, 1).step_flops, 12 * sequence);
+    assert_near(cost_on(&config, 1).products_s, 12 * sequence / 0.5e9);
+    assert_near(cost_on(&config, 3).products_s, 4 * sequence / 0.5e9); // two rounds of one group
+    assert_near(cost_on(&config, 4).products_s, 4 * sequence / 0.5e9); // the second of two ranks
+    assert_near(cost_on(&config, 6).products_s, 2 * sequence / 0.5e9);
+}
+
+static void test_messages_of_rounds_and_the_gather(void **state)
+{
+    (void)state;
+    Config config = small_config();
+    assert_true(cost_on(&config, 1).messages_s == 0);
+    // Three rounds and the gather; half of 4640 bytes and one message per bucket each.
+    assert_near(cost_on(&config, 2).messages_s, 4 * (2320 / 1e3 + 4 * 7));
+    config.train.sum_groups = 2;
+    assert_near(cost_on(&config, 2).messages_s, 2 * (2320 / 1e3 + 4 * 7));
+    config.train.sum_groups = 6;
+    assert_near(cost_on(&config, 6).messages_s, 2 * (4640.0 * 5 / 6 / 1e3 + 4 * 5 * 7));
+}
+
+// Copies of the parameters meet in the gather alone: a sixth each from one other copy, or nothing.
+static void test_ranks_that_share_parameters_send_fewer(void **state)
+{
+    (void)state;
+    const Config config = small_config();
+    Plan plan;
+    Cost cost;
+    assert_ok(plan_make(&plan, &config, 6, 1));
+    plan.n_sharers = 3;
+    assert_ok(cost_make(&cost, &plan, &config, &rates, 0.5));
+    const double reduce_s = 4640.0 * 5 / 6 / 1e3 + 4 * 5 * 7;
+    assert_near(cost.messages_s, reduce_s + 4640.0 / 6 / 1e3 + 4 * 7);
+    plan.n_sharers = 6;
+    assert_ok(cost_make(&cost, &plan, &config, &rates, 0.5));
+    assert_near(cost.messages_s, reduce_s);
+}
+
+// Of two ranks' 1160 parameters 160 are the embedding, in one of the four buckets; the rest are
+// 1000 in three. 320 bytes and 1 message, 2000 bytes and 3 messages, at 1 kB/s and 7 s; half in
+// bfloat16.
+static void test_messages_hide_behind_a_micro_batch(void **state)
+{
+    (void)state;
+    Config config = small_config();
+    config.train.overlap = true;
+    const double embed_s = 0.32 + 7, rest_s = 2 + 21;
+    Rates fast = rates; // so that a micro-batch of two takes 3 s, 1 forward and 2 backward
+    fast.sgemm_flops = 2 * shape_train_flops(&small, 5) / 0.5 / 3;
+    Plan plan;
+    Cost cost;
+    assert_ok(plan_make(&plan, &config, 2, 1));
+    assert_ok(cost_make(&cost, &plan, &config, &fast, 0.5));
+    assert_near(cost.products_s, 3 * 3.0);
+    assert_near(cost.messages_s, 4 * (embed_s + rest_s));
+    // Two rounds behind a backward and a forward, one behind a backward, and the gather.
+    const double left_s = embed_s + rest_s - 2;
+    assert_near(cost.exposed_s, 2 * (left_s - 1) + left_s + embed_s + rest_s - 1);
+    assert_near(cost.step_s, cost.products_s + cost.memory_s + cost.exposed_s);
+
+    config.train.reduce_dtype = REDUCE_BFLOAT16;
+    assert_ok(cost_make(&cost, &plan, &config, &fast, 0.5));
+    assert_near(cost.messages_s, 3 * (0.16 + 7 + 1 + 21) + embed_s + rest_s);
+
+    // A micro-batch of 90 s: only the embedding is waited for, once each way.
+    config.train.reduce_dtype = REDUCE_FLOAT32;
+    fast.sgemm_flops /= 30;
+    assert_ok(cost_make(&cost, &plan, &config, &fast, 0.5));
+    assert_near(cost.exposed_s, 2 * embed_s);
+    config.train.overlap = false;
+    assert_ok(cost_make(&cost, &plan, &config, &fast, 0.5));
+    assert_near(cost.exposed_s, cost.messages_s);
+}
+
+static void test_efficiency_from_a_measured_step(void **state)
+{
+    (void)state;
+    const Config config = small_config();
+    Plan plan;
+    Cost cost;
+    double efficiency;
+    assert_ok(plan_make(&plan, &config, 2, 1));
+    assert_ok(cost_efficiency(&efficiency, &plan, &config, &rates, 5));
+    assert_ok(cost_make(&cost, &plan, &config, &rates, efficiency));
+    assert_near(cost.products_s + cost.memory_s, 5);
+    assert_fails(BAD_INPUT, "--step-seconds is 0.01, but sums",
+                 cost_efficiency(&efficiency, &plan, &config, &rates, 0.01));
+}
+
+static void test_memory_of_rounds_and_the_update(void **state)
+{
+    (void)state;
+    Config config = small_config();
+    config.train.sum_groups = 1;
+    // Added (read, sum read and written), squared, and seven of AdamW.
+    assert_near(cost_on(&config, 1).memory_s, (3 + 1 + 7) * 4640 / 1e6);
+    config.train.sum_groups = 2;
+    assert_near(cost_on(&config, 1).memory_s, (2 * 3 + 1 + 7) * 4640 / 1e6);
+    assert_near(cost_on(&config, 2).memory_s, (4 + 1 + 7) * 4640 / 1e6); // from two ranks
+}
+
+static void test_run_is_steps_validation_and_the_original(void **state)
+{
+    (void)state;
+    Config config = small_config();
+    const double forward_s = shape_train_flops(&small, 5) / 3 / 0.5e9;
+    Cost cost = cost_on(&config, 1);
+    assert_near(cost.run_s, 10 * cost.step_s);
+    config.data.validation = (ValidationConfig){.given = true, .every = 4, .sequences = 3};
+    cost = cost_on(&config, 1);
+    assert_near(cost.validation_s, 4 * 3 * forward_s); // at steps 0, 4, 8, 10
+    config.data.validation.every = 0;
+    assert_near(cost_on(&config, 1).validation_s, 2 * 3 * forward_s);
+    assert_near(cost_on(&config, 3).validation_s, 2 * 3 * forward_s / 3);
+    config.model.convert = (ConvertConfig){
+        .given = true, .rope = ROPE_2NORM, .rope_pairs = 1, .d_kv = 2, .samples = 7};
+    cost = cost_on(&config, 1);
+    assert_near(cost.original_s, (3 + 7) * forward_s);
+    assert_near(cost.run_s, cost.steps_s + cost.validation_s + cost.original_s);
+    config.model.convert.rope = ROPE_HIGH;
+    assert_near(cost_on(&config, 1).original_s, 3 * forward_s);
+}
+
+static void test_sgemm_is_measured_by_itself(void **state)
+{
+    (void)state;
+    const Comm alone = {.size = 1};
+    double flops = 0;
+    const double start_s = log_seconds();
+    assert_ok(rates_measure_sgemm(&flops, &alone));
+    assert_true(log_seconds() - start_s >= 9 * 0.05);
+    // No core is slower than a tenth of a multiplication per cycle, no machine has 10^5 cores.
+    assert_true(flops > 1e8 && flops < 1e16); // seen 2e10
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_products_of_the_fullest_rank),
+        cmocka_unit_test(test_messages_of_rounds_and_the_gather),
+        cmocka_unit_test(test_ranks_that_share_parameters_send_fewer),
+        cmocka_unit_test(test_messages_hide_behind_a_micro_batch),
+        cmocka_unit_test(test_efficiency_from_a_measured_step),
+        cmocka_unit_test(test_memory_of_rounds_and_the_update),
+        cmocka_unit_test(test_run_is_steps_validation_and_the_original),
+        cmocka_unit_test(test_sgemm_is_measured_by_itself),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

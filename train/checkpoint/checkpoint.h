@@ -1,0 +1,110 @@
+// Checkpoints: everything a run needs to go on, with the same bits, on any number of ranks.
+//
+//     runs/NAME/checkpoints/step-00000500/
+//         shard-0000.h5 ...   one per rank that wrote it (train/checkpoint/checkpoint_shard.h)
+//         manifest.json       written last, by rename: without it there is no checkpoint
+//
+// manifest.json: format, version, step, next_sample (of the mixture), tokens, loss, grad_norm,
+// valid_loss and its step (where there is one), spikes (train/guard.h), the shape, rope_pairs
+// [L][K][P], how they were chosen, global_batch, micro_batch, sum_groups, base and tokenizer
+// directories, the tokenizer's SHA-256, the data's fingerprint, tensors (name, offset in the flat
+// vector, rows, columns) and files (name, bytes, CRC-32). Doubles are written with 17 digits, which
+// read back as the same bits.
+//
+//     Checkpoint checkpoint;
+//     TRY(checkpoint_open(&checkpoint, dir));      // the manifest; files are there, of their size
+//     TRY_GOTO(close, checkpoint_verify(&checkpoint, 0, 1));       // their CRC-32
+//     TRY_GOTO(close, model_create(&model, &checkpoint.shape));
+//     TRY_GOTO(close, checkpoint_read_pairs(&model, &checkpoint));
+//     TRY_GOTO(close, checkpoint_read(&checkpoint, &partition, model.params.flat, m, v));
+//     close: checkpoint_close(&checkpoint);
+//
+// Nothing here is collective.
+#ifndef MHA2MLA_TRAIN_CHECKPOINT_CHECKPOINT_H
+#define MHA2MLA_TRAIN_CHECKPOINT_CHECKPOINT_H
+
+#include "base/checksum.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "model/model.h"
+#include "train/checkpoint/run_state.h"
+#include "train/config/config.h"
+#include "train/parallel/partition.h"
+
+typedef struct CheckpointFile {
+    int64_t size_bytes;
+    uint32_t crc32;
+} CheckpointFile;
+
+typedef struct Checkpoint {
+    char dir[PATH_BYTES];
+    json_t *manifest; // owned
+    ModelShape shape;
+    RunState progress;
+    int n_files;                  // ranks that wrote it
+    CheckpointFile *files;        // owned [n_files]
+    const char *tokenizer_sha256; // in the manifest
+} Checkpoint;
+
+// ---- writing ----
+
+// What the manifest says beside what the model and the files are.
+typedef struct CheckpointContext {
+    const Config *config;
+    const char *tokenizer_sha256;
+    const json_t *data_fingerprint;
+} CheckpointContext;
+
+// RUN/checkpoints/step-SSSSSSSS.
+Status checkpoint_path(char out[PATH_BYTES], const char *run_dir, int step);
+
+// Makes an empty directory, removing what an earlier attempt left there.
+Status checkpoint_begin(const char *dir);
+
+// Writes the manifest: from now on it is a checkpoint.
+Status checkpoint_commit(const char *dir, const RunState *progress, const Model *model,
+                         const CheckpointContext *context, const CheckpointFile *files,
+                         int n_files);
+
+// Takes the manifest away first, so that half a removal leaves no half checkpoint.
+void checkpoint_remove(const char *dir);
+
+// ---- reading ----
+
+// BAD_INPUT, with the reason, if the manifest is missing or not one, or a file is missing or of
+// another size.
+Status checkpoint_open(Checkpoint *out, const char *dir);
+
+// Reads files first, first + stride, ... and compares their CRC-32. BAD_INPUT names the file.
+Status checkpoint_verify(const Checkpoint *checkpoint, int first, int stride);
+
+// BAD_INPUT names the first field in which the config's model is another one.
+Status checkpoint_check_shape(const Checkpoint *checkpoint, const ModelShape *shape);
+
+// The RoPE pairs of a model of its shape.
+Status checkpoint_read_pairs(Model *model, const Checkpoint *checkpoint);
+
+// Reads the partition's shares: of the parameters to their places in the flat vector, of the
+// moments to m and v [own_count] (both NULL: left out).
+Status checkpoint_read(const Checkpoint *checkpoint, const Partition *partition, float *params,
+                       float *m, float *v);
+
+// Both with the numbers. The model alone, for export:
+Status checkpoint_load_model(Model *out, const Checkpoint *checkpoint);
+
+// SHA-256 of parameters and both moments as one rank would hold them: equal for two checkpoints if
+// and only if the runs go on alike, whatever the ranks that wrote them.
+Status checkpoint_digest(char out[SHA256_HEX_BYTES], const Checkpoint *checkpoint);
+
+void checkpoint_close(Checkpoint *checkpoint);
+
+// Whether the directory's save was finished.
+bool checkpoint_has_manifest(const char *dir);
+
+// The steps of RUN/checkpoints/step-*, descending, finished or not. The caller frees *steps.
+Status checkpoint_list(int **steps, int *n_steps, const char *run_dir);
+
+// Whether one of them has a manifest, readable or not.
+Status checkpoint_has_any(bool *out, const char *run_dir);
+
+#endif

@@ -1,0 +1,311 @@
+#include "train/checkpoint/checkpoint_shard.h"
+
+#include "base/hdf5_error.h"
+#include "train/parallel/watchdog.h"
+
+#include <hdf5.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *const format_name = "mha2mla-checkpoint-shard";
+enum { FORMAT_VERSION = 1 };
+
+static const char *const dataset_names[] = {"parameters", "first_moment", "second_moment"};
+enum { PARAMETERS, FIRST_MOMENT, SECOND_MOMENT, N_DATASETS };
+
+void checkpoint_shard_name(char out[CHECKPOINT_SHARD_NAME_BYTES], int rank)
+{
+    snprintf(out, CHECKPOINT_SHARD_NAME_BYTES, "shard-%04d.h5", rank);
+}
+
+Status checkpoint_shard_path(char out[PATH_BYTES], const char *dir, int rank)
+{
+    char name[CHECKPOINT_SHARD_NAME_BYTES];
+    checkpoint_shard_name(name, rank);
+    return file_join(out, dir, name);
+}
+
+// ---- writing -----------------------------------------------------------------------------------
+
+static bool write_int_attribute(hid_t file, const char *name, int value)
+{
+    hid_t space = H5Screate(H5S_SCALAR);
+    hid_t attribute = H5Acreate2(file, name, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT);
+    bool written = attribute >= 0 && H5Awrite(attribute, H5T_NATIVE_INT, &value) >= 0;
+    if (!written)
+        hdf5_keep_reason();
+    if (attribute >= 0)
+        H5Aclose(attribute);
+    H5Sclose(space);
+    return written;
+}
+
+static bool write_format_attribute(hid_t file)
+{
+    hid_t space = H5Screate(H5S_SCALAR), type = H5Tcopy(H5T_C_S1);
+    H5Tset_size(type, strlen(format_name));
+    hid_t attribute = H5Acreate2(file, "format", type, space, H5P_DEFAULT, H5P_DEFAULT);
+    bool written = attribute >= 0 && H5Awrite(attribute, type, format_name) >= 0;
+    if (!written)
+        hdf5_keep_reason();
+    if (attribute >= 0)
+        H5Aclose(attribute);
+    H5Tclose(type);
+    H5Sclose(space);
+    return written;
+}
+
+static bool write_ranges(hid_t file, const Partition *partition)
+{
+    const hsize_t dims[2] = {(hsize_t)partition->n_buckets, 2};
+    int64_t *ranges = malloc((size_t)partition->n_buckets * 2 * sizeof *ranges);
+    if (ranges == NULL)
+        return false;
+    for (int i = 0; i < partition->n_buckets; i++) {
+        ranges[2 * i] = partition->buckets[i].own_first;
+        ranges[2 * i + 1] = partition->buckets[i].own_count;
+    }
+    hid_t space = H5Screate_simple(2, dims, NULL);
+    hid_t dataset =
+        H5Dcreate2(file, "ranges", H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    bool written = dataset >= 0 &&
+                   H5Dwrite(dataset, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, ranges) >= 0;
+    if (!written)
+        hdf5_keep_reason();
+    if (dataset >= 0)
+        H5Dclose(dataset);
+    H5Sclose(space);
+    free(ranges);
+    return written;
+}
+
+// Moves `count` floats between memory and the places first .. of a dataset.
+static bool transfer(hid_t dataset, int64_t first, int64_t count, float *floats, bool is_write)
+{
+    const hsize_t start = (hsize_t)first, length = (hsize_t)count;
+    if (count == 0)
+        return true;
+    hid_t in_file = H5Dget_space(dataset), in_memory = H5Screate_simple(1, &length, NULL);
+    H5Sselect_hyperslab(in_file, H5S_SELECT_SET, &start, NULL, &length, NULL);
+    herr_t done = is_write
+                      ? H5Dwrite(dataset, H5T_NATIVE_FLOAT, in_memory, in_file, H5P_DEFAULT, floats)
+                      : H5Dread(dataset, H5T_NATIVE_FLOAT, in_memory, in_file, H5P_DEFAULT, floats);
+    if (done < 0)
+        hdf5_keep_reason();
+    H5Sclose(in_memory);
+    H5Sclose(in_file);
+    return done >= 0;
+}
+
+static bool write_floats(hid_t file, const CheckpointShard *shard, int which)
+{
+    const Partition *partition = shard->partition;
+    const hsize_t length = (hsize_t)partition->own_count;
+    hid_t space = H5Screate_simple(1, &length, NULL);
+    hid_t dataset = H5Dcreate2(file, dataset_names[which], H5T_IEEE_F32LE, space, H5P_DEFAULT,
+                               H5P_DEFAULT, H5P_DEFAULT);
+    bool written = dataset >= 0;
+    for (int i = 0; written && i < partition->n_buckets; i++) {
+        const Bucket *bucket = &partition->buckets[i];
+        const float *from = which == PARAMETERS     ? shard->params + bucket->own_first
+                            : which == FIRST_MOMENT ? shard->m + bucket->moments_first
+                                                    : shard->v + bucket->moments_first;
+        written = transfer(dataset, bucket->moments_first, bucket->own_count,
+                           (float *)(uintptr_t)from, true);
+        watchdog_heartbeat();
+    }
+    if (!written)
+        hdf5_keep_reason();
+    if (dataset >= 0 && H5Dclose(dataset) < 0) {
+        hdf5_keep_reason();
+        written = false;
+    }
+    H5Sclose(space);
+    return written;
+}
+
+static bool write_content(hid_t file, const CheckpointShard *shard)
+{
+    bool written = write_format_attribute(file) &&
+                   write_int_attribute(file, "version", FORMAT_VERSION) &&
+                   write_int_attribute(file, "step", shard->step) &&
+                   write_int_attribute(file, "rank", shard->rank) &&
+                   write_int_attribute(file, "n_ranks", shard->n_ranks) &&
+                   write_ranges(file, shard->partition);
+    for (int which = 0; written && which < N_DATASETS; which++)
+        written = write_floats(file, shard, which);
+    return written;
+}
+
+Status checkpoint_shard_write(CheckpointFile *out, const char *dir, const CheckpointShard *shard)
+{
+    char path[PATH_BYTES], temporary[PATH_BYTES];
+    TRY(checkpoint_shard_path(path, dir, shard->rank));
+    if (snprintf(temporary, sizeof temporary, "%s.tmp", path) >= PATH_BYTES)
+        return fail(BAD_INPUT, "%.200s...: path longer than %d bytes", path, PATH_BYTES);
+    hdf5_silence();
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+    H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST); // metadata with checksums
+    hid_t file = H5Fcreate(temporary, H5F_ACC_TRUNC, H5P_DEFAULT, access);
+    if (file < 0)
+        hdf5_keep_reason();
+    H5Pclose(access);
+    if (file < 0) {
+        unlink(temporary);
+        return hdf5_fail(FAILED, temporary, "cannot be written");
+    }
+    Status status = write_content(file, shard) ? OK : hdf5_fail(FAILED, temporary, "write failed");
+    if (H5Fclose(file) < 0 && status == OK)
+        status = hdf5_fail(FAILED, temporary, "write failed");
+    if (status != OK) {
+        unlink(temporary);
+        return status;
+    }
+    TRY(file_publish(temporary, path));
+    return checksum_crc32_file(&out->crc32, &out->size_bytes, path);
+}
+
+// ---- reading -----------------------------------------------------------------------------------
+
+static Status expect_int_attribute(hid_t file, const char *path, const char *name, int expected)
+{
+    int64_t value = 0;
+    hid_t attribute = H5Aopen(file, name, H5P_DEFAULT);
+    bool is_read = attribute >= 0 && H5Aread(attribute, H5T_NATIVE_INT64, &value) >= 0;
+    if (attribute >= 0)
+        H5Aclose(attribute);
+    if (!is_read)
+        return hdf5_fail(BAD_INPUT, path, "not a shard of a checkpoint");
+    if (value != expected)
+        return fail(BAD_INPUT, "%s: %s is %lld, the manifest says %d", path, name, (long long)value,
+                    expected);
+    return OK;
+}
+
+// The ranges of the file; the caller frees them.
+static Status read_ranges(int64_t **out, int *n_ranges, hid_t file, const char *path)
+{
+    Status status = OK;
+    hsize_t dims[2] = {0};
+    int64_t *ranges = NULL;
+    hid_t dataset = H5Dopen2(file, "ranges", H5P_DEFAULT);
+    if (dataset < 0)
+        return hdf5_fail(BAD_INPUT, path, "not a shard of a checkpoint");
+    hid_t space = H5Dget_space(dataset);
+    if (H5Sget_simple_extent_ndims(space) != 2 ||
+        H5Sget_simple_extent_dims(space, dims, NULL) != 2 || dims[1] != 2 || dims[0] > INT32_MAX)
+        status = fail(BAD_INPUT, "%s: /ranges is not a table of two columns", path);
+    else if ((ranges = malloc((dims[0] + 1) * 2 * sizeof *ranges)) == NULL)
+        status = fail(FAILED, "%s: no memory for %llu ranges", path, (unsigned long long)dims[0]);
+    else if (H5Dread(dataset, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, ranges) < 0)
+        status = hdf5_fail(BAD_INPUT, path, "/ranges");
+    H5Sclose(space);
+    H5Dclose(dataset);
+    if (status != OK) {
+        free(ranges);
+        return status;
+    }
+    *out = ranges;
+    *n_ranges = (int)dims[0];
+    return OK;
+}
+
+typedef struct Reading {
+    hid_t datasets[N_DATASETS]; // < 0: not wanted
+    const char *path;
+    float *params, *m, *v;
+    int64_t n_read;
+} Reading;
+
+// What [first, first + count) of the flat vector, `place` in the file, has of the bucket's share.
+static Status read_overlap(Reading *reading, const Bucket *bucket, int64_t first, int64_t count,
+                           int64_t place)
+{
+    const int64_t own_end = bucket->own_first + bucket->own_count;
+    const int64_t begin = first > bucket->own_first ? first : bucket->own_first;
+    const int64_t end = first + count < own_end ? first + count : own_end;
+    if (begin >= end)
+        return OK;
+    const int64_t moments = bucket->moments_first + begin - bucket->own_first;
+    float *to[N_DATASETS] = {reading->params + begin, NULL, NULL};
+    if (reading->m != NULL) {
+        to[FIRST_MOMENT] = reading->m + moments;
+        to[SECOND_MOMENT] = reading->v + moments;
+    }
+    for (int which = 0; which < N_DATASETS; which++)
+        if (to[which] != NULL && !transfer(reading->datasets[which], place + begin - first,
+                                           end - begin, to[which], false))
+            return hdf5_fail(BAD_INPUT, reading->path, dataset_names[which]);
+    reading->n_read += end - begin;
+    return OK;
+}
+
+// Both the ranges of a file and the buckets of a partition ascend.
+static Status read_shares(Reading *reading, const Partition *partition, const int64_t *ranges,
+                          int n_ranges)
+{
+    const Bucket *last = &partition->buckets[partition->n_buckets - 1];
+    const int64_t total = last->first + last->count;
+    int64_t place = 0;
+    int i = 0;
+    for (int r = 0; r < n_ranges; r++) {
+        const int64_t first = ranges[2 * r], count = ranges[2 * r + 1];
+        if (first < 0 || first > total || count < 0 || count > total - first)
+            return fail(BAD_INPUT, "%s: range %d of /ranges is not one of %lld parameters",
+                        reading->path, r, (long long)total);
+        while (i < partition->n_buckets &&
+               partition->buckets[i].first + partition->buckets[i].count <= first)
+            i++;
+        for (int b = i; b < partition->n_buckets && partition->buckets[b].first < first + count;
+             b++)
+            TRY(read_overlap(reading, &partition->buckets[b], first, count, place));
+        place += count;
+    }
+    return OK;
+}
+
+static Status open_datasets(Reading *reading, hid_t file)
+{
+    for (int which = 0; which < N_DATASETS; which++)
+        reading->datasets[which] = -1;
+    for (int which = 0; which < (reading->m != NULL ? N_DATASETS : 1); which++) {
+        reading->datasets[which] = H5Dopen2(file, dataset_names[which], H5P_DEFAULT);
+        if (reading->datasets[which] < 0)
+            return hdf5_fail(BAD_INPUT, reading->path, dataset_names[which]);
+    }
+    return OK;
+}
+
+Status checkpoint_shard_read(int64_t *n_read, const char *path, const CheckpointShard *expected,
+                             float *params, float *m, float *v)
+{
+    Reading reading = {.path = path, .params = params, .m = m, .v = v};
+    int64_t *ranges = NULL;
+    int n_ranges = 0;
+    hdf5_silence();
+    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    if (file < 0)
+        return hdf5_fail(BAD_INPUT, path, "not a readable HDF5 file");
+    Status status = open_datasets(&reading, file);
+    if (status == OK)
+        status = expect_int_attribute(file, path, "version", FORMAT_VERSION);
+    if (status == OK)
+        status = expect_int_attribute(file, path, "step", expected->step);
+    if (status == OK)
+        status = expect_int_attribute(file, path, "rank", expected->rank);
+    if (status == OK)
+        status = expect_int_attribute(file, path, "n_ranks", expected->n_ranks);
+    if (status == OK)
+        status = read_ranges(&ranges, &n_ranges, file, path);
+    if (status == OK)
+        status = read_shares(&reading, expected->partition, ranges, n_ranges);
+    free(ranges);
+    for (int which = 0; which < N_DATASETS; which++)
+        if (reading.datasets[which] >= 0)
+            H5Dclose(reading.datasets[which]);
+    H5Fclose(file);
+    *n_read += reading.n_read;
+    return status;
+}

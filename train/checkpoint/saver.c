@@ -1,0 +1,195 @@
+#include "train/checkpoint/saver.h"
+
+#include "base/log.h"
+
+#include <hdf5.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+Status saver_open(Saver *out, const Comm *comm, const char *run_dir,
+                  const CheckpointContext *context, const Partition *partition, const Model *model,
+                  const float *m, const float *v)
+{
+    Saver saver = {
+        .comm = comm,
+        .run_dir = run_dir,
+        .model = model,
+        .context = *context,
+        .saved_step = -1,
+        .shard = {.rank = comm->rank,
+                  .n_ranks = comm->size,
+                  .partition = partition,
+                  .params = model->params.flat,
+                  .m = m,
+                  .v = v},
+        .files = calloc((size_t)comm->size, sizeof *saver.files),
+        .exchanged = calloc((size_t)comm->size * 2, sizeof *saver.exchanged),
+    };
+    Status status = saver.files != NULL && saver.exchanged != NULL
+                        ? OK
+                        : fail(FAILED, "no memory for %d ranks", comm->size);
+    status = comm_agree(comm, status);
+    if (status != OK) {
+        free(saver.files);
+        free(saver.exchanged);
+        return status;
+    }
+    *out = saver;
+    return OK;
+}
+
+static void *write_shard(void *argument)
+{
+    Saver *saver = argument;
+    saver->status =
+        checkpoint_shard_write(&saver->files[saver->comm->rank], saver->dir, &saver->shard);
+    // The text belongs to this thread.
+    snprintf(saver->text, sizeof saver->text, "%s", saver->status == OK ? "" : fail_text());
+    saver->written_s = log_seconds();
+    atomic_store(&saver->is_written, true);
+    return NULL;
+}
+
+// A save that failed: nothing of it is left, and the run goes on or not, as configured.
+static Status give_up(Saver *saver, Status status)
+{
+    char last[64] = "there is none to resume from yet";
+    if (saver->comm->rank == 0)
+        checkpoint_remove(saver->dir);
+    if (saver->saved_step >= 0)
+        snprintf(last, sizeof last, "the newest is that of step %d", saver->saved_step);
+    if (saver->is_needed || saver->context.config->checkpoint.on_error == SAVE_FAILURE_STOP)
+        return fail_within(status, "checkpoint of step %d is not written, %s", saver->progress.step,
+                           last);
+    log_error("checkpoint of step %d is not written, %s, the run goes on: %s", saver->progress.step,
+              last, fail_text());
+    return OK;
+}
+
+Status saver_begin(Saver *saver, const RunState *progress, Status ready)
+{
+    if (saver->is_active)
+        TRY(saver_finish(saver));
+    saver->progress = *progress;
+    saver->shard.step = progress->step;
+    saver->started_s = log_seconds();
+    // Whatever fails from here on is this save: what it leaves is removed from its own directory.
+    TRY(checkpoint_path(saver->dir, saver->run_dir, progress->step)); // the same on all ranks
+    Status status = ready;
+    if (status == OK)
+        status =
+            comm_agree(saver->comm, saver->comm->rank == 0 ? checkpoint_begin(saver->dir) : OK);
+    if (status != OK)
+        return give_up(saver, status);
+    hbool_t is_thread_safe = 0;
+    H5is_library_threadsafe(&is_thread_safe);
+    atomic_store(&saver->is_written, false);
+    saver->is_active = true;
+    saver->has_thread =
+        is_thread_safe && pthread_create(&saver->thread, NULL, write_shard, saver) == 0;
+    if (!saver->has_thread)
+        write_shard(saver);
+    saver->waited_s = log_seconds() - saver->started_s;
+    return OK;
+}
+
+static void join(Saver *saver)
+{
+    if (saver->has_thread)
+        pthread_join(saver->thread, NULL);
+    saver->has_thread = false;
+    saver->is_active = false;
+}
+
+// Sizes and checksums of all files, on all ranks. Both are whole numbers that doubles hold.
+static void exchange_files(Saver *saver)
+{
+    const int n = saver->comm->size, rank = saver->comm->rank;
+    memset(saver->exchanged, 0, (size_t)n * 2 * sizeof *saver->exchanged);
+    saver->exchanged[2 * rank] = (double)saver->files[rank].size_bytes;
+    saver->exchanged[2 * rank + 1] = (double)saver->files[rank].crc32;
+    comm_sum_doubles(saver->comm, saver->exchanged, 2 * n);
+    for (int i = 0; i < n; i++)
+        saver->files[i] = (CheckpointFile){(int64_t)saver->exchanged[2 * i],
+                                           (uint32_t)saver->exchanged[2 * i + 1]};
+}
+
+// Keeps the newest and those of keep_every. Later steps than the one just saved are of a life that
+// was given up: resuming found them damaged.
+static void prune(const Saver *saver)
+{
+    const CheckpointConfig *config = &saver->context.config->checkpoint;
+    int *steps, n_steps, n_kept = 0;
+    if (checkpoint_list(&steps, &n_steps, saver->run_dir) != OK)
+        return;
+    for (int i = 0; i < n_steps; i++) {
+        char dir[PATH_BYTES];
+        if (checkpoint_path(dir, saver->run_dir, steps[i]) != OK)
+            continue;
+        const bool is_one = steps[i] <= saver->progress.step && checkpoint_has_manifest(dir);
+        const bool is_marked = config->keep_every > 0 && steps[i] % config->keep_every == 0;
+        if (is_one && n_kept < config->keep)
+            n_kept++;
+        else if (!is_one || !is_marked)
+            checkpoint_remove(dir);
+    }
+    free(steps);
+}
+
+static Status publish(Saver *saver)
+{
+    if (saver->comm->rank != 0)
+        return OK;
+    TRY(checkpoint_commit(saver->dir, &saver->progress, saver->model, &saver->context, saver->files,
+                          saver->comm->size));
+    prune(saver);
+    return OK;
+}
+
+static void say_saved(const Saver *saver)
+{
+    double bytes = 0;
+    for (int i = 0; i < saver->comm->size; i++)
+        bytes += (double)saver->files[i].size_bytes;
+    log_info("checkpoint of step %d: %.1f MB in %.2f s, the training waited %.2f s",
+             saver->progress.step, bytes / 1e6, saver->written_s - saver->started_s,
+             saver->waited_s);
+}
+
+Status saver_finish(Saver *saver)
+{
+    if (!saver->is_active)
+        return OK;
+    const double start_s = log_seconds();
+    join(saver);
+    Status status = saver->status == OK ? OK : fail(saver->status, "%s", saver->text);
+    status = comm_agree(saver->comm, status);
+    if (status == OK) {
+        exchange_files(saver);
+        status = comm_agree(saver->comm, publish(saver));
+    }
+    saver->waited_s += log_seconds() - start_s;
+    if (status != OK)
+        return give_up(saver, status);
+    saver->saved_step = saver->progress.step;
+    say_saved(saver);
+    return OK;
+}
+
+Status saver_poll(Saver *saver)
+{
+    if (!saver->is_active || !comm_all(saver->comm, atomic_load(&saver->is_written)))
+        return OK;
+    return saver_finish(saver);
+}
+
+void saver_close(Saver *saver)
+{
+    if (saver->is_active)
+        join(saver);
+    free(saver->files);
+    free(saver->exchanged);
+    *saver = (Saver){0};
+}

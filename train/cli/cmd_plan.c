@@ -1,0 +1,358 @@
+// mha2mla plan: what a run will need and take, on any number of ranks, before it is started.
+#include "base/log.h"
+#include "train/cli/options.h"
+#include "train/plan/blas.h"
+#include "train/plan/cost.h"
+
+#include <omp.h>
+#include <stdio.h>
+#include <unistd.h>
+
+enum { MOST_OVERRIDES = 128, MOST_TABLE_RANKS = 1024, TIME_BYTES = 32 };
+
+static const double GIB = 1024.0 * 1024.0 * 1024.0;
+
+// What is asked for: rates that are 0 are measured.
+typedef struct Question {
+    const Comm *comm;
+    int64_t n_ranks, n_threads;
+    int64_t ranks_per_host; // 0: all
+    double memory_gib;      // of a rank; 0: the machine's
+    double gflops, memory_gb_s, bandwidth_gb_s, latency_us;
+    double efficiency;   // share of sgemm's rate
+    double step_seconds; // measured on n_ranks; 0: from sgemm's rate and efficiency
+} Question;
+
+// "1.2 ms", "3.4 s", "0:12:34", "27:01:02"
+static const char *print_time(char out[TIME_BYTES], double seconds)
+{
+    const long long whole = seconds < 1e15 ? (long long)(seconds + 0.5) : (long long)1e15;
+    if (seconds < 1)
+        snprintf(out, TIME_BYTES, "%.3g ms", seconds * 1e3);
+    else if (seconds < 60)
+        snprintf(out, TIME_BYTES, "%.1f s", seconds);
+    else
+        snprintf(out, TIME_BYTES, "%lld:%02d:%02d", whole / 3600, (int)(whole / 60 % 60),
+                 (int)(whole % 60));
+    return out;
+}
+
+static double machine_gib(void)
+{
+    return (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) / GIB;
+}
+
+static double peak_gib(const Plan *plan)
+{
+    return (double)plan_peak_bytes(plan) / GIB;
+}
+
+// Makes config one for n_ranks, if there is a way: with the largest micro-batch, up to its own, of
+// which every rank gets one.
+static bool fit_ranks(Config *config, int n_ranks)
+{
+    TrainConfig *train = &config->train;
+    const bool is_whole = train->sum_groups == train->global_batch / train->micro_batch;
+    if (n_ranks > train->global_batch)
+        return false;
+    while (train->global_batch % train->micro_batch != 0 ||
+           train->global_batch / train->micro_batch < n_ranks)
+        train->micro_batch--;
+    if (is_whole || train->sum_groups < n_ranks)
+        train->sum_groups = train->global_batch / train->micro_batch;
+    return true;
+}
+
+// A plan in which the ranks of a host share what the config lets them.
+static Status make_plan(Plan *out, const Config *config, int n_ranks, const Question *question)
+{
+    const int64_t host =
+        question->ranks_per_host > 0 ? question->ranks_per_host : question->n_ranks;
+    TRY(plan_make(out, config, n_ranks, (int)question->n_threads));
+    out->n_sharers = plan_sharers(config, n_ranks, (int)host);
+    return OK;
+}
+
+// ---- memory ------------------------------------------------------------------------------------
+
+// The largest smaller micro-batch with which a rank fits; then the fewest more ranks.
+static Status suggest(const Config *config, const Question *question, double memory_gib)
+{
+    Plan plan;
+    Config other = *config;
+    TrainConfig *train = &other.train;
+    double least_gib = 0;
+    while (train->micro_batch > 1) {
+        train->micro_batch--;
+        if (!fit_ranks(&other, (int)question->n_ranks))
+            break;
+        TRY(make_plan(&plan, &other, (int)question->n_ranks, question));
+        least_gib = peak_gib(&plan);
+        if (least_gib > memory_gib)
+            continue;
+        printf("             --train.micro_batch=%d needs %.3g GiB: it fits\n", train->micro_batch,
+               least_gib);
+        return OK;
+    }
+    for (int64_t n = 2 * question->n_ranks; n <= MOST_TABLE_RANKS; n *= 2) {
+        if (!fit_ranks(&other, (int)n))
+            break;
+        TRY(make_plan(&plan, &other, (int)n, question));
+        least_gib = peak_gib(&plan);
+        if (least_gib > memory_gib)
+            continue;
+        printf("             %lld ranks with --train.micro_batch=%d need %.3g GiB each: they fit\n",
+               (long long)n, train->micro_batch, least_gib);
+        return OK;
+    }
+    printf(
+        "             smaller micro-batches and more ranks need %.3g GiB at least; take a shorter "
+        "data.seq_len, fewer threads per rank, or more memory\n",
+        least_gib > 0 ? least_gib : memory_gib);
+    return OK;
+}
+
+static Status print_fit(const Plan *plan, const Config *config, const Question *question)
+{
+    const bool is_given = question->memory_gib > 0;
+    const double memory_gib = is_given ? question->memory_gib : machine_gib();
+    const double needed_gib = peak_gib(plan);
+    const char *whose = is_given ? "--memory" : "this machine's";
+    if (needed_gib > memory_gib) {
+        printf("fit          no: a rank needs %.3g GiB of %.3g GiB (%s)\n", needed_gib, memory_gib,
+               whose);
+        return suggest(config, question, memory_gib);
+    }
+    printf("fit          yes: a rank needs %.3g GiB of %.3g GiB (%s)", needed_gib, memory_gib,
+           whose);
+    if (!is_given)
+        printf(", which has room for %d such ranks", (int)(memory_gib / needed_gib));
+    putchar('\n');
+    return OK;
+}
+
+// ---- time --------------------------------------------------------------------------------------
+
+static void print_rates(const Rates *rates, const Question *question)
+{
+    const char *const measured = "measured", *const given = "given";
+    printf("rates of a rank\n");
+    printf("  sgemm      %9.1f GFLOP/s, %s; the model's products reach %.0f %% of it (%s)\n",
+           rates->sgemm_flops / 1e9, question->gflops > 0 ? given : measured,
+           100 * question->efficiency,
+           question->step_seconds > 0 ? "--step-seconds" : "--efficiency");
+    printf("  memory     %9.1f GB/s, %s\n", rates->memory_bytes / 1e9,
+           question->memory_gb_s > 0 ? given : measured);
+    printf("  messages   %9.2f GB/s and %.3g us each, %s\n", rates->network_bytes / 1e9,
+           rates->latency_s * 1e6,
+           rates->is_network_assumed
+               ? "assumed: give --bandwidth and --latency, or start under mpirun"
+           : question->bandwidth_gb_s > 0 ? given
+                                          : measured);
+    if (question->comm->size > 1)
+        printf("  measured on %d ranks at once, the slowest counts\n", question->comm->size);
+}
+
+static void print_times(const Cost *cost, const Config *config)
+{
+    char products[TIME_BYTES], memory[TIME_BYTES], messages[TIME_BYTES], exposed[TIME_BYTES],
+        step[TIME_BYTES], steps[TIME_BYTES], validation[TIME_BYTES], original[TIME_BYTES],
+        run[TIME_BYTES];
+    printf("step         %.4g GFLOP in %s: products %s, memory %s, messages %s, exposed %s\n",
+           cost->step_flops / 1e9, print_time(step, cost->step_s),
+           print_time(products, cost->products_s), print_time(memory, cost->memory_s),
+           print_time(messages, cost->messages_s), print_time(exposed, cost->exposed_s));
+    printf("run          %s: %d steps %s, validation %s", print_time(run, cost->run_s),
+           config->train.steps, print_time(steps, cost->steps_s),
+           print_time(validation, cost->validation_s));
+    if (config->model.convert.given)
+        printf(", original model before its conversion %s", print_time(original, cost->original_s));
+    putchar('\n');
+}
+
+static void print_row(const Plan *plan, const Cost *cost, const Config *config, double first_s)
+{
+    char step[TIME_BYTES], run[TIME_BYTES];
+    const double tokens = (double)config->train.global_batch * config->data.seq_len;
+    printf("%6d %6d %10s %9.0f %% %9.0f %% %11.4g %8.1fx %12s %10.1f\n", plan->n_ranks,
+           config->train.micro_batch, print_time(step, cost->step_s),
+           100 * cost->memory_s / cost->step_s, 100 * cost->exposed_s / cost->step_s,
+           tokens / cost->step_s, first_s / cost->run_s, print_time(run, cost->run_s),
+           (double)plan_peak_bytes(plan) / (1 << 20));
+}
+
+static Status print_table(const Config *config, const Rates *rates, const Question *question,
+                          int64_t process_bytes)
+{
+    int n_taken_over = 0;
+    double first_s = 0;
+    printf("strong scaling: %d sequences per step\n", config->train.global_batch);
+    printf("%6s %6s %10s %11s %11s %11s %9s %12s %10s\n", "ranks", "micro", "step", "memory",
+           "exposed", "tokens/s", "speed-up", "run", "MiB/rank");
+    for (int n = 1; n <= MOST_TABLE_RANKS; n *= 2) {
+        Plan plan;
+        Cost cost;
+        Config own = *config;
+        if (!fit_ranks(&own, n)) {
+            printf("%6d ranks and more need a train.global_batch above %d\n", n,
+                   config->train.global_batch);
+            break;
+        }
+        TRY(make_plan(&plan, &own, n, question));
+        plan.process = process_bytes; // before the measurement of rates
+        TRY(cost_make(&cost, &plan, &own, rates, question->efficiency));
+        first_s = n == 1 ? cost.run_s : first_s;
+        print_row(&plan, &cost, &own, first_s > 0 ? first_s : 1);
+        if (n_taken_over == 0 && 2 * cost.exposed_s > cost.step_s)
+            n_taken_over = n;
+    }
+    if (n_taken_over > 0)
+        printf(
+            "communication takes over at %d ranks: more than half of a step waits for messages\n",
+            n_taken_over);
+    else
+        printf("communication stays below half of a step\n");
+    return OK;
+}
+
+// Every rank keeps the work that it has with the ranks asked for.
+static Status print_weak_table(const Config *config, const Rates *rates, const Question *question)
+{
+    const TrainConfig *train = &config->train;
+    const int n_ranks = (int)question->n_ranks;
+    const int micro_batches = train->global_batch / train->micro_batch / n_ranks;
+    const int groups = (train->sum_groups + n_ranks - 1) / n_ranks;
+    double first_rate = 0;
+    printf("weak scaling: %d sequences per rank and step\n", micro_batches * train->micro_batch);
+    printf("%6s %9s %10s %11s %11s %11s %11s\n", "ranks", "batch", "step", "messages", "exposed",
+           "tokens/s", "efficiency");
+    for (int n = 1; n <= MOST_TABLE_RANKS; n *= 2) {
+        Plan plan;
+        Cost cost;
+        char step[TIME_BYTES];
+        Config own = *config;
+        own.train.global_batch = micro_batches * train->micro_batch * n;
+        own.train.sum_groups = (groups < micro_batches ? groups : micro_batches) * n;
+        TRY(make_plan(&plan, &own, n, question));
+        TRY(cost_make(&cost, &plan, &own, rates, question->efficiency));
+        const double tokens_per_s =
+            (double)own.train.global_batch * config->data.seq_len / cost.step_s;
+        first_rate = n == 1 ? tokens_per_s : first_rate;
+        printf("%6d %9d %10s %9.0f %% %9.0f %% %11.4g %9.0f %%\n", n, own.train.global_batch,
+               print_time(step, cost.step_s), 100 * cost.messages_s / cost.step_s,
+               100 * cost.exposed_s / cost.step_s, tokens_per_s,
+               100 * tokens_per_s / (n * first_rate));
+    }
+    return OK;
+}
+
+static void print_assumptions(const Config *config)
+{
+    const TrainConfig *train = &config->train;
+    printf(
+        "assumed: per rank and step, a reduce-scatter for each round of micro-batches (%d "
+        "groups, one per\n"
+        "  rank and round; fewer with train.sum_groups) in %s and one all-gather of all "
+        "parameters in\n"
+        "  float32, (N-1)/N of them; in buckets of a layer of at most 16 MiB, N-1 messages each; "
+        "%s;\n"
+        "  ranks that share the parameters (train.ranks_per_copy) gather them from other copies "
+        "alone;\n"
+        "  every rank has these rates, also where several share a machine. Loading, conversion,\n"
+        "  checkpoints and export are not counted.\n",
+        train->sum_groups, train->reduce_dtype == REDUCE_BFLOAT16 ? "bfloat16" : "float32",
+        train->overlap ? "what fits goes\n  behind forward and backward of a micro-batch, but for "
+                         "the embedding's"
+                       : "nothing\n  overlaps (train.overlap)");
+}
+
+// ---- the command -------------------------------------------------------------------------------
+
+static Status answer(const Config *config, Question *question)
+{
+    Plan plan;
+    Cost cost;
+    Rates rates = {.sgemm_flops = question->gflops * 1e9,
+                   .memory_bytes = question->memory_gb_s * 1e9,
+                   .network_bytes = question->bandwidth_gb_s * 1e9,
+                   .latency_s = question->latency_us * 1e-6};
+    TRY(make_plan(&plan, config, (int)question->n_ranks, question));
+    TRY(rates_measure(&rates, question->comm));
+    if (question->comm->rank != 0)
+        return OK;
+    if (question->step_seconds > 0)
+        TRY(cost_efficiency(&question->efficiency, &plan, config, &rates, question->step_seconds));
+    TRY(cost_make(&cost, &plan, config, &rates, question->efficiency));
+    plan_print(stdout, &plan, config);
+    TRY(print_fit(&plan, config, question));
+    print_rates(&rates, question);
+    print_times(&cost, config);
+    TRY(print_table(config, &rates, question, plan.process));
+    TRY(print_weak_table(config, &rates, question));
+    print_assumptions(config);
+    return OK;
+}
+
+static Status load_and_answer(Question *question, const char *path, char *const *overrides,
+                              int n_overrides)
+{
+    Config config;
+    Status status = config_load(&config, path, overrides, n_overrides);
+    TRY(comm_agree(question->comm, status));
+    blas_check();
+    omp_set_num_threads((int)question->n_threads);
+    status = comm_agree(question->comm, answer(&config, question));
+    config_release(&config);
+    return status;
+}
+
+static Status parse_and_plan(const Comm *comm, int argc, char **argv)
+{
+    Question q = {
+        .comm = comm, .n_ranks = comm->size, .n_threads = omp_get_max_threads(), .efficiency = 0.7};
+    char *overrides[MOST_OVERRIDES];
+    int n_overrides = config_take_overrides(overrides, MOST_OVERRIDES, &argc, argv);
+    const Option options[] = {
+        {"ranks", OPTION_INT, &q.n_ranks, "N", "plan for N ranks", .least = 1, .most = 1 << 20},
+        {"threads", OPTION_INT, &q.n_threads, "M", "of each rank", .least = 1, .most = 1024},
+        {"ranks-per-host", OPTION_INT, &q.ranks_per_host, "K",
+         "share a copy of the parameters (default: all of --ranks)", .least = 1, .most = 1 << 20},
+        {"memory", OPTION_REAL, &q.memory_gib, "GIB", "a rank may use (else all of this machine's)",
+         .most = 1 << 20},
+        {"efficiency", OPTION_REAL, &q.efficiency, "SHARE",
+         "of sgemm's rate that the model's products reach", .most = 1},
+        {"step-seconds", OPTION_REAL, &q.step_seconds, "S",
+         "measured for a step without messages, on --ranks (else from sgemm's rate)",
+         .most = 1000000},
+        {"gflops", OPTION_REAL, &q.gflops, "RATE", "of a rank's sgemm (else measured)",
+         .most = 1000000000},
+        {"memory-bandwidth", OPTION_REAL, &q.memory_gb_s, "GB/S", "of a rank (else measured)",
+         .most = 1000000},
+        {"bandwidth", OPTION_REAL, &q.bandwidth_gb_s, "GB/S",
+         "of a rank's messages (else measured, under mpirun)", .most = 1000000},
+        {"latency", OPTION_REAL, &q.latency_us, "US", "of a message (else measured, under mpirun)",
+         .most = 1000000},
+    };
+    Arguments rest;
+    TRY(options_parse(&rest, &cmd_plan, options, sizeof options / sizeof *options, argc, argv));
+    if (rest.help_shown)
+        return OK;
+    if (rest.n_words != 1)
+        return fail(BAD_INPUT, "plan needs one CONFIG, got %d; see mha2mla plan --help",
+                    rest.n_words);
+    return load_and_answer(&q, rest.words[0], overrides, n_overrides);
+}
+
+static Status run_plan(int argc, char **argv)
+{
+    return comm_run(parse_and_plan, argc, argv);
+}
+
+const Command cmd_plan = {
+    .name = "plan",
+    .summary = "say what a run needs and how long it takes, on any number of ranks",
+    .usage = "CONFIG [--section.key=value ...] [--ranks N] [--threads M] [--memory GIB] ...",
+    .example = "mha2mla plan configs/demo.yaml --ranks 64 --memory 4 --gflops 80 --bandwidth 12.5 "
+               "--latency 2",
+    .run = run_plan,
+};

@@ -1,0 +1,318 @@
+// mha2mla sweep: the same model at several cache sizes, one run after another, then compared.
+#include "base/file.h"
+#include "base/log.h"
+#include "train/cli/cmd_train.h"
+#include "train/cli/options.h"
+#include "train/plan/plan.h"
+#include "train/stop.h"
+
+#include <ctype.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_OVERRIDES = 128, MOST_RUNS = 64, BASELINE = 0 };
+
+typedef struct SweepRun {
+    int d_kv; // or BASELINE
+    char name[256];
+    char dir[PATH_BYTES];
+    char config[PATH_BYTES]; // resolved, in the sweep's directory
+} SweepRun;
+
+typedef struct Sweep {
+    const Comm *comm;
+    const char *path; // of the config
+    char *overrides[MOST_OVERRIDES + 2];
+    int n_overrides;
+    bool has_baseline;
+    char base_name[128], run_dir[PATH_BYTES], out[PATH_BYTES];
+    SweepRun runs[MOST_RUNS];
+    int n_runs;
+} Sweep;
+
+// ---- which runs --------------------------------------------------------------------------------
+
+// "16,8,4"
+static Status parse_d_kvs(Sweep *sweep, const char *list)
+{
+    const char *at = list;
+    for (;;) {
+        const size_t length = strcspn(at, ",");
+        char *end;
+        const long d_kv = strtol(at, &end, 10);
+        if (!isdigit((unsigned char)*at) || end != at + length || d_kv < 1 || d_kv > 131072)
+            return fail(BAD_INPUT, "--d-kv is '%.100s'; give whole numbers, such as 16,8,4", list);
+        for (int i = 0; i < sweep->n_runs; i++)
+            if (sweep->runs[i].d_kv == d_kv)
+                return fail(BAD_INPUT, "--d-kv has %ld twice", d_kv);
+        if (sweep->n_runs == MOST_RUNS)
+            return fail(BAD_INPUT, "--d-kv has more than %d values", MOST_RUNS - 1);
+        sweep->runs[sweep->n_runs++].d_kv = (int)d_kv;
+        if (at[length] == '\0')
+            return OK;
+        at += length + 1;
+    }
+}
+
+// "demo-dkv8" is one of the sweep's own names: the sweep is that of "demo".
+static void cut_d_kv(char *name)
+{
+    char *dash = strrchr(name, '-');
+    if (dash == NULL || dash == name)
+        return;
+    const char *digits = dash + 4;
+    const bool is_d_kv = strncmp(dash, "-dkv", 4) == 0 && *digits != '\0' &&
+                         digits[strspn(digits, "0123456789")] == '\0';
+    if (is_d_kv || strcmp(dash, "-baseline") == 0)
+        *dash = '\0';
+}
+
+static Status take_text(char *out, size_t out_bytes, const char *text, const char *what)
+{
+    const int n = snprintf(out, out_bytes, "%s", text);
+    if (n < 0 || (size_t)n >= out_bytes)
+        return fail(BAD_INPUT, "sweep: %s '%.100s...' is longer than %zu bytes", what, text,
+                    out_bytes - 1);
+    return OK;
+}
+
+// Names and directories of the sweep from the base config.
+static Status take_base(Sweep *sweep, const Config *config, const char *out)
+{
+    char name[256];
+    if (!config->model.convert.given)
+        return fail(BAD_INPUT,
+                    "%s: has no model.convert to sweep over; --baseline adds the run without it",
+                    sweep->path);
+    TRY(take_text(sweep->base_name, sizeof sweep->base_name, config->run.name, "run.name"));
+    TRY(take_text(sweep->run_dir, sizeof sweep->run_dir, config->run.dir, "run.dir"));
+    cut_d_kv(sweep->base_name);
+    if (out != NULL)
+        return take_text(sweep->out, sizeof sweep->out, out, "--out");
+    snprintf(name, sizeof name, "sweep-%s", sweep->base_name);
+    return file_join(sweep->out, config->run.dir, name);
+}
+
+static Status name_run(const Sweep *sweep, SweepRun *run)
+{
+    char file[300];
+    if (run->d_kv == BASELINE)
+        snprintf(run->name, sizeof run->name, "%s-baseline", sweep->base_name);
+    else
+        snprintf(run->name, sizeof run->name, "%s-dkv%d", sweep->base_name, run->d_kv);
+    snprintf(file, sizeof file, "%s.yaml", run->name);
+    TRY(file_join(run->dir, sweep->run_dir, run->name));
+    return file_join(run->config, sweep->out, file);
+}
+
+// Loads a run's config and finds what is wrong with it, before any run is started.
+static Status load_run(Config *config, Sweep *sweep, SweepRun *run)
+{
+    char variant[64], name[300];
+    if (run->d_kv == BASELINE)
+        snprintf(variant, sizeof variant, "--model.convert=none");
+    else
+        snprintf(variant, sizeof variant, "--model.convert.d_kv=%d", run->d_kv);
+    TRY(name_run(sweep, run));
+    snprintf(name, sizeof name, "--run.name=%s", run->name);
+    sweep->overrides[sweep->n_overrides] = variant;
+    sweep->overrides[sweep->n_overrides + 1] = name;
+    TRY(config_load(config, sweep->path, sweep->overrides, sweep->n_overrides + 2));
+    Plan plan;
+    const Status status = plan_make(&plan, config, sweep->comm->size, omp_get_max_threads());
+    if (status != OK)
+        config_release(config);
+    return status;
+}
+
+static Status prepare(Sweep *sweep, bool writes)
+{
+    const bool is_writer = writes && sweep->comm->rank == 0;
+    if (is_writer)
+        TRY(file_make_dirs(sweep->out));
+    for (int i = 0; i < sweep->n_runs; i++) {
+        Config config;
+        TRY(load_run(&config, sweep, &sweep->runs[i]));
+        const Status status = is_writer ? config_write(&config, sweep->runs[i].config) : OK;
+        config_release(&config);
+        TRY(status);
+    }
+    return OK;
+}
+
+// ---- here, one after another -------------------------------------------------------------------
+
+static Status compare(Sweep *sweep)
+{
+    char command[] = "compare", option[] = "--out";
+    char *argv[MOST_RUNS + 4] = {command};
+    int argc = 1;
+    for (int i = 0; i < sweep->n_runs; i++)
+        argv[argc++] = sweep->runs[i].dir;
+    argv[argc++] = option;
+    argv[argc++] = sweep->out;
+    return cmd_compare.run(argc, argv);
+}
+
+static Status run_here(Sweep *sweep)
+{
+    for (int i = 0; i < sweep->n_runs; i++) {
+        const SweepRun *run = &sweep->runs[i];
+        log_info("sweep: run %d of %d, %s", i + 1, sweep->n_runs, run->name);
+        const Status status = cmd_train_run(sweep->comm, run->config);
+        if (status == STOPPED)
+            log_info("the sweep stops in run %s; the same command goes on from there", run->name);
+        if (status != OK)
+            return status == STOPPED ? status : fail_within(status, "sweep: run %s", run->name);
+    }
+    return comm_agree(sweep->comm, sweep->comm->rank == 0 ? compare(sweep) : OK);
+}
+
+// ---- as jobs of Slurm --------------------------------------------------------------------------
+
+// A word as a shell reads it back.
+static void write_word(FILE *out, const char *word)
+{
+    fputc(' ', out);
+    if (word[0] != '\0' && word[strcspn(word, " \t\n'\"\\$`!*?[](){}<>|&;~#")] == '\0') {
+        fputs(word, out);
+        return;
+    }
+    fputc('\'', out);
+    for (; *word != '\0'; word++) {
+        if (*word == '\'')
+            fputs("'\\''", out);
+        else
+            fputc(*word, out);
+    }
+    fputc('\'', out);
+}
+
+// What sweep.sbatch's header explains: task 0 of the array is the baseline.
+static void write_jobs(FILE *out, const Sweep *sweep)
+{
+    const int n_d_kvs = sweep->n_runs - sweep->has_baseline;
+    fprintf(out, "sweep=$(sbatch --parsable --array=%d-%d slurm/sweep.sbatch",
+            sweep->has_baseline ? 0 : 1, n_d_kvs);
+    write_word(out, sweep->path);
+    for (int i = 0; i < sweep->n_runs; i++)
+        if (sweep->runs[i].d_kv != BASELINE)
+            fprintf(out, " %d", sweep->runs[i].d_kv);
+    for (int i = 0; i < sweep->n_overrides; i++)
+        write_word(out, sweep->overrides[i]);
+    fputs(")\nsbatch --dependency=afterok:${sweep%%;*} --kill-on-invalid-dep=yes "
+          "slurm/compare.sbatch",
+          out);
+    for (int i = 0; i < sweep->n_runs; i++)
+        write_word(out, sweep->runs[i].dir);
+    fputs(" --out", out);
+    write_word(out, sweep->out);
+    fputc('\n', out);
+}
+
+static Status submit(const Sweep *sweep)
+{
+    fflush(stdout);
+    FILE *shell = popen("/bin/sh -eu", "w");
+    if (shell == NULL)
+        return fail(FAILED, "sweep: no shell to submit with");
+    write_jobs(shell, sweep);
+    if (pclose(shell) != 0)
+        return fail(FAILED, "sweep: the commands above failed; submit from the project's root, on "
+                            "a machine with Slurm");
+    return OK;
+}
+
+// The job script names runs after the config file.
+static Status run_as_jobs(Sweep *sweep, bool submits)
+{
+    const char *slash = strrchr(sweep->path, '/');
+    const char *file = slash != NULL ? slash + 1 : sweep->path;
+    for (int i = 0; i < sweep->n_overrides; i++)
+        if (strncmp(sweep->overrides[i], "--run.name", 10) == 0)
+            return fail(BAD_INPUT, "%.100s: with --slurm, runs are named after the config file",
+                        sweep->overrides[i]);
+    TRY(take_text(sweep->base_name, sizeof sweep->base_name, file, "the config's name"));
+    char *dot = strrchr(sweep->base_name, '.');
+    if (dot != NULL && dot != sweep->base_name)
+        *dot = '\0';
+    TRY(prepare(sweep, false));
+    if (sweep->comm->rank != 0)
+        return OK;
+    write_jobs(stdout, sweep);
+    return submits ? submit(sweep) : OK;
+}
+
+// ---- the command -------------------------------------------------------------------------------
+
+static Status start(Sweep *sweep, const char *out, bool as_jobs, bool submits)
+{
+    Config config;
+    TRY(comm_agree(sweep->comm,
+                   config_load(&config, sweep->path, sweep->overrides, sweep->n_overrides)));
+    Status status = take_base(sweep, &config, out);
+    config_release(&config);
+    if (status == OK && !as_jobs)
+        status = prepare(sweep, true);
+    else if (status == OK)
+        status = run_as_jobs(sweep, submits);
+    TRY(comm_agree(sweep->comm, status));
+    return as_jobs ? OK : run_here(sweep);
+}
+
+static Status parse_and_start(Sweep *sweep, int argc, char **argv)
+{
+    const char *d_kvs = NULL, *out = NULL;
+    bool as_jobs = false, submits = false;
+    sweep->n_overrides = config_take_overrides(sweep->overrides, MOST_OVERRIDES, &argc, argv);
+    const Option options[] = {
+        {"d-kv", OPTION_STRING, &d_kvs, "N,N,...", "values of model.convert.d_kv, a run each",
+         .required = true},
+        {"baseline", OPTION_FLAG, &sweep->has_baseline, NULL, "a run without conversion, too"},
+        {"out", OPTION_STRING, &out, "DIR",
+         "for the runs' configs and the report (else sweep-NAME in run.dir)"},
+        {"slurm", OPTION_FLAG, &as_jobs, NULL, "print the commands that submit the runs as jobs"},
+        {"submit", OPTION_FLAG, &submits, NULL, "with --slurm: and run these commands"},
+    };
+    Arguments rest;
+    TRY(options_parse(&rest, &cmd_sweep, options, sizeof options / sizeof *options, argc, argv));
+    if (rest.help_shown)
+        return OK;
+    if (rest.n_words != 1)
+        return fail(BAD_INPUT, "sweep needs one CONFIG, got %d; see mha2mla sweep --help",
+                    rest.n_words);
+    if (submits && !as_jobs)
+        return fail(BAD_INPUT, "sweep: --submit goes with --slurm");
+    sweep->path = rest.words[0];
+    if (sweep->has_baseline)
+        sweep->runs[sweep->n_runs++].d_kv = BASELINE;
+    TRY(parse_d_kvs(sweep, d_kvs));
+    return start(sweep, out, as_jobs, submits);
+}
+
+static Status parse_and_sweep(const Comm *comm, int argc, char **argv)
+{
+    Sweep *sweep = calloc(1, sizeof *sweep);
+    if (sweep == NULL)
+        return fail(FAILED, "sweep: out of memory");
+    sweep->comm = comm;
+    const Status status = parse_and_start(sweep, argc, argv);
+    free(sweep);
+    return status;
+}
+
+static Status run_sweep(int argc, char **argv)
+{
+    stop_install();
+    return comm_run(parse_and_sweep, argc, argv);
+}
+
+const Command cmd_sweep = {
+    .name = "sweep",
+    .summary = "train at several cache sizes, one after another or as jobs, and compare",
+    .usage = "CONFIG --d-kv N,N,... [--baseline] [--section.key=value ...] [--out DIR] "
+             "[--slurm [--submit]]",
+    .example = "mpirun -n 2 mha2mla sweep configs/demo.yaml --d-kv 16,8,4 --baseline",
+    .run = run_sweep,
+};

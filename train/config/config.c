@@ -1,0 +1,284 @@
+// Three passes: YAML and overrides into one tree, the tree through the table into the struct, then
+// what keys say about each other. Errors are collected over all three.
+#include "train/config/config.h"
+
+#include "base/suggest.h"
+#include "train/config/config_check.h"
+#include "train/config/config_table.h"
+#include "train/config/config_value.h"
+#include "train/config/config_yaml.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void *field_of(void *base, size_t offset)
+{
+    return (char *)base + offset;
+}
+
+enum { MOST_CANDIDATES = 256, MOST_ITEMS = 1000 };
+
+// A key of that very name in another block, else the nearest of this block, else the nearest of
+// all.
+static const char *nearest_key(const char *block, const char *name)
+{
+    const char *siblings[MOST_CANDIDATES] = {NULL}, *all[MOST_CANDIDATES] = {NULL};
+    const Key *sibling_keys[MOST_CANDIDATES] = {NULL};
+    int n_siblings = 0;
+    CHECK(n_config_keys < MOST_CANDIDATES, "%d config keys", n_config_keys);
+    for (int k = 0; k < n_config_keys; k++) {
+        const char *dot = strrchr(config_keys[k].path, '.');
+        all[k] = dot != NULL ? dot + 1 : config_keys[k].path;
+        if (strcmp(all[k], name) == 0)
+            return config_keys[k].path;
+        siblings[n_siblings] = key_name_in(&config_keys[k], block);
+        sibling_keys[n_siblings] = &config_keys[k];
+        n_siblings += siblings[n_siblings] != NULL;
+    }
+    const char *nearest = suggest_nearest(name, siblings, n_siblings);
+    for (int i = 0; nearest != NULL && i < n_siblings; i++) {
+        if (siblings[i] == nearest)
+            return sibling_keys[i]->path;
+    }
+    nearest = suggest_nearest(name, all, n_config_keys);
+    for (int k = 0; nearest != NULL && k < n_config_keys; k++) {
+        if (all[k] == nearest)
+            return config_keys[k].path;
+    }
+    return NULL;
+}
+
+static void find_unknown(const Node *map, const char *block, ConfigErrors *errors)
+{
+    const char *dot = block[0] != '\0' ? "." : "";
+    for (const Node *entry = map->first; entry != NULL; entry = entry->next) {
+        if (key_find(block, entry->key) != NULL)
+            continue;
+        char path[256];
+        snprintf(path, sizeof path, "%s%s%.100s", block, dot, entry->key);
+        const char *nearest = nearest_key(block, entry->key);
+        if (strchr(entry->key, '.') != NULL)
+            errors_add(errors, entry->line, path,
+                       "unknown key %s; dots are for the command line, write nested blocks", path);
+        else if (nearest != NULL)
+            errors_add(errors, entry->line, path, "unknown key %s; did you mean %s?", path,
+                       nearest);
+        else
+            errors_add(errors, entry->line, path,
+                       "unknown key %s; see mha2mla train --help-config for the keys", path);
+    }
+}
+
+static bool is_none(const Node *node)
+{
+    return node->kind == NODE_SCALAR && !node->is_quoted &&
+           (strcmp(node->text, "none") == 0 || strcmp(node->text, "null") == 0 ||
+            strcmp(node->text, "~") == 0);
+}
+
+static Status bind_map(void *base, const Node *node, const char *block, int line,
+                       ConfigErrors *errors);
+
+static Status bind_items(void *base, const Key *key, const Node *node, ConfigErrors *errors)
+{
+    if (node->kind != NODE_LIST || node->n_children == 0) {
+        errors_add(errors, node->line, key->path,
+                   "%s is no list of mappings, or an empty one; give at least one entry",
+                   key->path);
+        return OK;
+    }
+    if (node->n_children > MOST_ITEMS) {
+        errors_add(errors, node->line, key->path, "%s has %d entries, allowed are 1 to %d",
+                   key->path, node->n_children, MOST_ITEMS);
+        return OK;
+    }
+    char *items = calloc((size_t)node->n_children, key->item_bytes);
+    if (items == NULL)
+        return fail(FAILED, "%s: no memory to read it", key->path);
+    *(void **)field_of(base, key->offset) = items;
+    *(int *)field_of(base, key->count_offset) = node->n_children;
+    char block[128];
+    snprintf(block, sizeof block, "%s[]", key->path);
+    for (const Node *item = node->first; item != NULL; item = item->next) {
+        TRY(bind_map(items, item, block, item->line, errors));
+        items += key->item_bytes;
+    }
+    return OK;
+}
+
+static Status bind_absent(void *base, const Key *key, int line, ConfigErrors *errors)
+{
+    if (key->kind == KEY_SECTION)
+        return bind_map(base, NULL, key->path, line, errors);
+    if (key->required)
+        errors_add(errors, line, key->path, "%s is missing", key->path);
+    else if (key->standard != NULL)
+        return value_set_standard(field_of(base, key->offset), key, errors);
+    return OK;
+}
+
+static Status bind_key(void *base, const Key *key, const Node *node, ConfigErrors *errors)
+{
+    switch (key->kind) {
+    case KEY_BLOCK:
+        *(bool *)field_of(base, key->offset) = true;
+        return bind_map(base, node, key->path, node->line, errors);
+    case KEY_SECTION:
+        return bind_map(base, node, key->path, node->line, errors);
+    case KEY_ITEMS:
+        return bind_items(base, key, node, errors);
+    default:
+        return value_set(field_of(base, key->offset), field_of(base, key->count_offset), key, node,
+                         errors);
+    }
+}
+
+// `node` may be NULL: a section that is left out, all defaults. `line` is where a missing key would
+// be.
+static Status bind_map(void *base, const Node *node, const char *block, int line,
+                       ConfigErrors *errors)
+{
+    bool is_empty = node != NULL && node->kind == NODE_SCALAR && node->text[0] == '\0';
+    if (node != NULL && node->kind != NODE_MAP && !is_empty) {
+        errors_add(errors, line, block, "%s is a %s where it needs keys of its own", block,
+                   node->kind == NODE_LIST ? "list" : "single value");
+        return OK;
+    }
+    if (node != NULL && !is_empty)
+        find_unknown(node, block, errors);
+    for (int k = 0; k < n_config_keys; k++) {
+        const Key *key = &config_keys[k];
+        const char *name = key_name_in(key, block);
+        if (name == NULL)
+            continue;
+        const Node *value = node_find(node, name, strlen(name));
+        if (value == NULL || (key_is_optional(key) && is_none(value)))
+            TRY(bind_absent(base, key, line, errors));
+        else
+            TRY(bind_key(base, key, value, errors));
+    }
+    return OK;
+}
+
+// The run is named after its config unless that says otherwise.
+static Status name_run(Config *config, const char *path)
+{
+    if (config->run.name != NULL)
+        return OK;
+    const char *slash = strrchr(path, '/');
+    const char *stem = slash != NULL ? slash + 1 : path;
+    const char *dot = strrchr(stem, '.');
+    size_t length = dot != NULL && dot != stem ? (size_t)(dot - stem) : strlen(stem);
+    config->run.name = strndup(stem, length);
+    return config->run.name != NULL ? OK : fail(FAILED, "%s: no memory to read it", path);
+}
+
+static Status load(Config *config, Tree *tree, const char *path, char *const *overrides,
+                   int n_overrides, ConfigErrors *errors)
+{
+    TRY(tree_read(tree, path, errors));
+    for (int i = 0; i < n_overrides; i++)
+        TRY(tree_override(tree, overrides[i], errors));
+    config->optim.schedule.decay_start = DECAY_START_NOT_GIVEN;
+    config->train.steps = STEPS_NOT_GIVEN;
+    TRY(bind_map(config, tree->root, "", LINE_NONE, errors));
+    TRY(name_run(config, path));
+    config_check(config, tree, errors);
+    return errors_report(errors);
+}
+
+Status config_load(Config *out, const char *path, char *const *overrides, int n_overrides)
+{
+    ConfigErrors *errors = calloc(1, sizeof *errors);
+    if (errors == NULL)
+        return fail(FAILED, "%s: no memory to read it", path);
+    errors->file = path;
+    Tree tree = {0};
+    Config config = {0};
+    Status status = load(&config, &tree, path, overrides, n_overrides, errors);
+    if (status == OK)
+        *out = config;
+    else
+        config_release(&config);
+    tree_release(&tree);
+    free(errors);
+    return status;
+}
+
+static void release_block(void *base, const char *block);
+
+static void release_key(void *base, const Key *key)
+{
+    void *field = field_of(base, key->offset);
+    if (key->kind == KEY_TEXT)
+        free(*(char **)field);
+    if (key->kind != KEY_TEXTS && key->kind != KEY_ITEMS)
+        return;
+    int count = *(int *)field_of(base, key->count_offset);
+    char *list = *(void **)field;
+    for (int i = 0; i < count; i++) {
+        if (key->kind == KEY_TEXTS) {
+            free(((char **)(void *)list)[i]);
+            continue;
+        }
+        char block[128];
+        snprintf(block, sizeof block, "%s[]", key->path);
+        release_block(list + (size_t)i * key->item_bytes, block);
+    }
+    free(list);
+}
+
+static void release_block(void *base, const char *block)
+{
+    for (int k = 0; k < n_config_keys; k++) {
+        const Key *key = &config_keys[k];
+        if (key_name_in(key, block) == NULL)
+            continue;
+        if (key->kind == KEY_SECTION || key->kind == KEY_BLOCK)
+            release_block(base, key->path);
+        else
+            release_key(base, key);
+    }
+}
+
+void config_release(Config *config)
+{
+    release_block(config, "");
+    *config = (Config){0};
+}
+
+// "--word.": options of the program itself have no dots in their names.
+static bool is_override(const char *word)
+{
+    if (strncmp(word, "--", 2) != 0)
+        return false;
+    size_t length = strcspn(word, "=");
+    return memchr(word, '.', length) != NULL;
+}
+
+int config_take_overrides(char **overrides, int most, int *argc, char **argv)
+{
+    int n_taken = 0, n_kept = 0;
+    bool has_ended = false;
+    for (int i = 0; i < *argc; i++) {
+        has_ended = has_ended || (i > 0 && strcmp(argv[i], "--") == 0);
+        if (i > 0 && !has_ended && n_taken < most && is_override(argv[i]))
+            overrides[n_taken++] = argv[i];
+        else
+            argv[n_kept++] = argv[i];
+    }
+    *argc = n_kept;
+    return n_taken;
+}
+
+bool config_calibrates(const Config *config)
+{
+    const ConvertConfig *convert = &config->model.convert;
+    return convert->given && convert->rope == ROPE_2NORM && convert->scores == NULL;
+}
+
+bool config_reads_original(const Config *config)
+{
+    return config->model.convert.given &&
+           (config->data.validation.given || config_calibrates(config));
+}

@@ -1,0 +1,151 @@
+// A training run's config: YAML, read through one table of keys (train/config/config_table.c) that
+// knows every key's kind, default, bounds, unit and meaning.
+//
+//     char *overrides[64];
+//     int n_overrides = config_take_overrides(overrides, 64, &argc, argv);
+//     Config config;
+//     TRY(config_load(&config, "configs/demo.yaml", overrides, n_overrides));
+//     ...
+//     config_release(&config);
+//
+// Errors: everything wrong with a file and its overrides is found in one go. One error is the text
+// of fail() itself, "x.yaml:12: optim.lr is '4x', which is not a number"; several are printed by
+// log_error(), one line each, and fail() says how many. Paths stay as written, relative to the
+// working directory.
+#ifndef MHA2MLA_TRAIN_CONFIG_CONFIG_H
+#define MHA2MLA_TRAIN_CONFIG_CONFIG_H
+
+#include "data/mixture.h"
+#include "model/convert/rope_select.h"
+#include "model/hf/safetensors.h"
+#include "model/shape.h"
+#include "optim/adamw.h"
+#include "optim/schedule.h"
+
+#include <stdio.h>
+
+typedef struct RunConfig {
+    char *name; // of the run directory in `dir`
+    char *dir;
+    int64_t seed;
+    DType export_dtype;
+    double max_minutes;   // from the program's start; 0: no limit
+    double stall_minutes; // train/parallel/watchdog.h; 0: off
+} RunConfig;
+
+typedef struct InitConfig { // a model from random weights
+    bool given;
+    ModelShape shape; // with its original attention, checked
+    double initializer_range;
+    char *tokenizer; // directory, or NULL
+} InitConfig;
+
+typedef struct ConvertConfig {
+    bool given; // false: the baseline
+    RopeStrategy rope;
+    int rope_pairs;
+    SvdKind svd;
+    int d_kv;
+    int samples;  // calibration sequences of seq_len tokens
+    char *scores; // file of `mha2mla score`, or NULL: measured at the start
+} ConvertConfig;
+
+typedef struct ModelConfig {
+    char *base; // HF directory, or NULL: init is given
+    InitConfig init;
+    ConvertConfig convert;
+} ModelConfig;
+
+typedef struct ValidationConfig {
+    bool given;
+    char **shards;
+    int n_shards;
+    int every; // steps; 0: only at start and end
+    int sequences;
+} ValidationConfig;
+
+typedef struct DataConfig {
+    int seq_len;
+    double pretraining_tokens; // of the base model; 0: not known
+    SourceSpec *sources;
+    int n_sources;
+    ValidationConfig validation;
+} DataConfig;
+
+typedef struct OptimConfig {
+    AdamW adamw;
+    Schedule schedule; // decay_start is resolved
+    double clip;       // global norm; 0: off
+} OptimConfig;
+
+typedef enum Recompute { RECOMPUTE_NONE, RECOMPUTE_ATTENTION, RECOMPUTE_LAYER } Recompute;
+
+// Of gradients on their way to the rank that adds them up.
+typedef enum ReduceDtype { REDUCE_FLOAT32, REDUCE_BFLOAT16 } ReduceDtype;
+
+typedef struct TrainConfig {
+    int steps;
+    double fraction;     // the budget as the file gives it; 0 once `steps` follows from it
+    int global_batch;    // sequences of a step over all ranks
+    int micro_batch;     // sequences a rank runs at once; divides global_batch
+    int sum_groups;      // of micro-batches (train/parallel/batch_schedule.h); 0: one for each
+    double skip_spikes;  // train/guard.h; 0: off
+    int spike_window;    // steps
+    Recompute recompute; // in backward, instead of keeping it
+    bool overlap;        // of exchanges with computing (train/parallel/exchange.h)
+    int ranks_per_copy;  // of a host, of the parameters (train/replica.h); 0: all, 1: none shares
+    ReduceDtype reduce_dtype;
+} TrainConfig;
+
+typedef enum SaveFailure { SAVE_FAILURE_CONTINUE, SAVE_FAILURE_STOP } SaveFailure;
+
+typedef struct CheckpointConfig {
+    int every;            // steps; 0: only when the run is stopped, and at its end
+    int keep;             // the newest so many
+    int keep_every;       // steps; those of its multiples are kept for good; 0: none
+    SaveFailure on_error; // what a save that fails does to the run
+} CheckpointConfig;
+
+typedef struct LogConfig {
+    int every;        // steps between plain lines
+    int phases;       // steps between tables of phases; 0: one at the end
+    bool tensorboard; // event files beside metrics.jsonl
+} LogConfig;
+
+typedef struct Config { // owns every string and list in it
+    RunConfig run;
+    ModelConfig model;
+    DataConfig data;
+    OptimConfig optim;
+    TrainConfig train;
+    CheckpointConfig checkpoint;
+    LogConfig log;
+} Config;
+
+// Reads `path`, then applies the overrides in order, fills defaults, checks. An override is
+// "--section.key=value" or the same without dashes; the value is YAML text, so "[a, b]" is a list;
+// "none" takes out an optional key or block: --model.convert=none is a conversion's baseline.
+// BAD_INPUT: see above. FAILED: memory is short.
+Status config_load(Config *out, const char *path, char *const *overrides, int n_overrides);
+
+void config_release(Config *config);
+
+// Whether the run begins with a calibration pass.
+bool config_calibrates(const Config *config);
+
+// Whether a run that converts reads data with the original first, to calibrate or to validate.
+bool config_reads_original(const Config *config);
+
+// Moves the words of argv that set config keys (--section.key...) to `overrides` and returns their
+// number; stops at "--" and at `most`. argv[0] is left alone, *argc shrinks.
+int config_take_overrides(char **overrides, int most, int *argc, char **argv);
+
+// Writes all keys with their values; reading it gives the same config.
+Status config_write(const Config *config, const char *path);
+
+const char *config_reduce_dtype_name(ReduceDtype dtype); // "float32", "bfloat16"; static text
+
+// Prints a config with every key: meaning, unit, default and bounds as comments.
+void config_print_reference(FILE *out);
+
+#endif

@@ -1,0 +1,218 @@
+#include "train/config/config_table.h"
+
+#include <limits.h>
+#include <string.h>
+
+static const char *const dtype_names[] = {
+    [DTYPE_F32] = "float32", [DTYPE_F16] = "float16", [DTYPE_BF16] = "bfloat16", NULL};
+static const char *const rope_names[] = {[ROPE_HIGH] = "high",
+                                         [ROPE_LOW] = "low",
+                                         [ROPE_UNIFORM] = "uniform",
+                                         [ROPE_2NORM] = "2-norm",
+                                         NULL};
+static const char *const recompute_names[] = {[RECOMPUTE_NONE] = "none",
+                                              [RECOMPUTE_ATTENTION] = "attention",
+                                              [RECOMPUTE_LAYER] = "layer",
+                                              NULL};
+static const char *const reduce_names[] = {
+    [REDUCE_FLOAT32] = "float32", [REDUCE_BFLOAT16] = "bfloat16", NULL};
+static const char *const svd_names[] = {[SVD_JOINT] = "joint", [SVD_SPLIT] = "split", NULL};
+
+static const char *const save_failure_names[] = {
+    [SAVE_FAILURE_CONTINUE] = "continue", [SAVE_FAILURE_STOP] = "stop", NULL};
+
+#define MOST_SEED 9007199254740992.0 // 2^53: what every reader of JSON keeps exactly
+
+#define IN(member)    .offset = offsetof(Config, member)
+#define COUNT(member) .count_offset = offsetof(Config, member)
+#define ITEM(member)  .offset = offsetof(SourceSpec, member)
+
+#define RANGE(a, b) .least = (a), .most = (b)
+
+const Key config_keys[] = {
+    {"run", KEY_SECTION, .help = "the run and its directory"},
+    {"run.name", KEY_TEXT, IN(run.name), .is_off = true,
+     .derived = "the config file's name without .yaml", .example = "smollm-135m-dkv16",
+     .help = "name of the run directory"},
+    {"run.dir", KEY_TEXT, IN(run.dir), .standard = "runs",
+     .help = "directory that run directories are made in"},
+    {"run.seed", KEY_LONG, IN(run.seed), .standard = "42", RANGE(0, MOST_SEED),
+     .help = "decides the order of the data and random weights"},
+    {"run.export_dtype", KEY_NAME, IN(run.export_dtype), .standard = "float32",
+     .names = dtype_names, .help = "number format of the exported model"},
+    {"run.max_minutes", KEY_REAL, IN(run.max_minutes), .standard = "0", RANGE(0, 1e7),
+     .unit = "minutes", .help = "then save and exit with 75; 0: no limit"},
+    {"run.stall_minutes", KEY_REAL, IN(run.stall_minutes), .standard = "30", RANGE(0, 1e7),
+     .unit = "minutes", .help = "without a sign of life of a rank, then end the run; 0: wait"},
+
+    {"model", KEY_SECTION, .help = "where the model comes from: base or init, one of them"},
+    {"model.base", KEY_TEXT, IN(model.base), .example = "models/SmolLM-135M",
+     .help = "Hugging Face directory of the pretrained model"},
+    {"model.init", KEY_BLOCK, IN(model.init.given), .is_off = true,
+     .help = "shape of a model that starts from random weights"},
+    {"model.init.hidden_size", KEY_INT, IN(model.init.shape.d_model), .required = true,
+     .example = "576", RANGE(1, 131072), .unit = "numbers", .help = "width of the model"},
+    {"model.init.intermediate_size", KEY_INT, IN(model.init.shape.d_ffn), .required = true,
+     .example = "1536", RANGE(1, 1048576), .unit = "numbers",
+     .help = "width of the feed-forward layers"},
+    {"model.init.num_hidden_layers", KEY_INT, IN(model.init.shape.n_layers), .required = true,
+     .example = "30", RANGE(1, 1000), .help = "transformer layers"},
+    {"model.init.num_attention_heads", KEY_INT, IN(model.init.shape.n_heads), .required = true,
+     .example = "9", RANGE(1, 1024), .help = "query heads"},
+    {"model.init.num_key_value_heads", KEY_INT, IN(model.init.shape.n_kv_heads),
+     .derived = "num_attention_heads", .example = "3", RANGE(1, 1024), .help = "key/value heads"},
+    {"model.init.head_dim", KEY_INT, IN(model.init.shape.head_dim),
+     .derived = "hidden_size / num_attention_heads", .example = "64", RANGE(2, 1024),
+     .unit = "numbers", .help = "width of a head, even"},
+    {"model.init.vocab_size", KEY_INT, IN(model.init.shape.vocab_size), .required = true,
+     .example = "49152", RANGE(1, 16777216), .unit = "tokens", .help = "size of the vocabulary"},
+    {"model.init.max_position_embeddings", KEY_INT, IN(model.init.shape.max_positions),
+     .standard = "2048", RANGE(1, 16777216), .unit = "tokens",
+     .help = "longest sequence the model is made for"},
+    {"model.init.rms_norm_eps", KEY_REAL, IN(model.init.shape.rms_eps), .standard = "1.0e-5",
+     RANGE(1e-12, 1), .help = "added to the mean square in RMSNorm"},
+    {"model.init.rope_theta", KEY_REAL, IN(model.init.shape.rope_theta), .standard = "10000",
+     RANGE(1, 1e12), .help = "base of the RoPE angles"},
+    {"model.init.tie_word_embeddings", KEY_BOOL, IN(model.init.shape.tied_head), .standard = "true",
+     .help = "whether the head is the embedding"},
+    {"model.init.initializer_range", KEY_REAL, IN(model.init.initializer_range), .standard = "0.02",
+     RANGE(0, 10), .help = "standard deviation of random weights"},
+    {"model.init.tokenizer", KEY_TEXT, IN(model.init.tokenizer), .example = "models/SmolLM-135M",
+     .help = "directory with tokenizer.json; the shards are checked against it"},
+
+    {"model.convert", KEY_BLOCK, IN(model.convert.given),
+     .help = "conversion to latent attention; leave it out (or none) for the baseline"},
+    {"model.convert.rope", KEY_NAME, IN(model.convert.rope), .standard = "2-norm",
+     .names = rope_names, .help = "which RoPE pairs a KV head keeps"},
+    {"model.convert.rope_pairs", KEY_INT, IN(model.convert.rope_pairs), .required = true,
+     .example = "4", RANGE(1, 512), .unit = "pairs",
+     .help = "kept per KV head, at most half the head width"},
+    {"model.convert.svd", KEY_NAME, IN(model.convert.svd), .standard = "joint", .names = svd_names,
+     .help = "one factorization for keys and values, or one for each"},
+    {"model.convert.d_kv", KEY_INT, IN(model.convert.d_kv), .required = true, .example = "16",
+     RANGE(1, 131072), .unit = "numbers", .help = "width of the latent per KV head and token"},
+    {"model.convert.samples", KEY_INT, IN(model.convert.samples), .standard = "1024",
+     RANGE(1, INT_MAX), .unit = "sequences", .help = "of the training data, to calibrate with"},
+    {"model.convert.scores", KEY_TEXT, IN(model.convert.scores), .is_off = true,
+     .example = "scores.h5", .derived = "measured at the start", .help = "file of mha2mla score"},
+
+    {"data", KEY_SECTION, .help = "what the model reads"},
+    {"data.seq_len", KEY_INT, IN(data.seq_len), .standard = "2048", RANGE(1, 16777216),
+     .unit = "tokens", .help = "length of a sequence"},
+    {"data.pretraining_tokens", KEY_REAL, IN(data.pretraining_tokens), .is_off = true,
+     .example = "600.0e+9", RANGE(1, 1e18), .unit = "tokens",
+     .help = "that the base model was pretrained on"},
+    {"data.sources", KEY_ITEMS, IN(data.sources), COUNT(data.n_sources),
+     .item_bytes = sizeof(SourceSpec), .required = true, .help = "the mixture, one entry each"},
+    {"data.sources[].name", KEY_TEXT, ITEM(name), .required = true, .example = "fineweb-edu-dedup",
+     .help = "for messages and metrics, each its own"},
+    {"data.sources[].shards", KEY_TEXTS, ITEM(shards),
+     .count_offset = offsetof(SourceSpec, n_shards), .required = true,
+     .example = "[shards/fineweb-edu-dedup-*.h5]",
+     .help = "files of mha2mla tokenize, or patterns; one or a list"},
+    {"data.sources[].weight", KEY_REAL, ITEM(weight), .standard = "1.0", RANGE(1e-9, 1e9),
+     .help = "share of the samples, relative to the other sources"},
+    {"data.validation", KEY_BLOCK, IN(data.validation.given),
+     .help = "held-out text to measure the loss on"},
+    {"data.validation.shards", KEY_TEXTS, IN(data.validation.shards),
+     COUNT(data.validation.n_shards), .required = true, .example = "[shards/valid.h5]",
+     .help = "as in sources"},
+    {"data.validation.every", KEY_INT, IN(data.validation.every), .standard = "0",
+     RANGE(0, INT_MAX), .unit = "steps", .help = "between measurements; 0: only at start and end"},
+    {"data.validation.sequences", KEY_INT, IN(data.validation.sequences), .standard = "64",
+     RANGE(1, INT_MAX), .unit = "sequences", .help = "read for one measurement"},
+
+    {"optim", KEY_SECTION, .help = "AdamW and its learning rate"},
+    {"optim.lr", KEY_REAL, IN(optim.schedule.lr), .standard = "1.0e-4", RANGE(0, 10),
+     .help = "peak learning rate"},
+    {"optim.min_lr", KEY_REAL, IN(optim.schedule.min_lr), .standard = "0", RANGE(0, 10),
+     .help = "learning rate after the decay"},
+    {"optim.beta1", KEY_REAL, IN(optim.adamw.beta1), .standard = "0.9", RANGE(0, 0.999999),
+     .help = "memory of the first moment"},
+    {"optim.beta2", KEY_REAL, IN(optim.adamw.beta2), .standard = "0.95", RANGE(0, 0.999999),
+     .help = "memory of the second moment"},
+    {"optim.eps", KEY_REAL, IN(optim.adamw.eps), .standard = "1.0e-8", RANGE(1e-20, 1),
+     .help = "added to the root of the second moment"},
+    {"optim.weight_decay", KEY_REAL, IN(optim.adamw.weight_decay), .standard = "0", RANGE(0, 10),
+     .help = "decoupled, times the learning rate"},
+    {"optim.clip", KEY_REAL, IN(optim.clip), .standard = "1.0", RANGE(0, 1e9),
+     .help = "largest global norm of the gradient; 0: off"},
+    {"optim.warmup_steps", KEY_INT, IN(optim.schedule.warmup_steps), .standard = "0",
+     RANGE(0, INT_MAX), .unit = "steps", .help = "of linear warm-up from 0"},
+    {"optim.decay_start", KEY_INT, IN(optim.schedule.decay_start), .is_off = true,
+     .derived = "train.steps - decay_steps", .example = "16200", RANGE(0, INT_MAX), .unit = "steps",
+     .help = "before the decay begins"},
+    {"optim.decay_steps", KEY_INT, IN(optim.schedule.decay_steps), .standard = "0",
+     RANGE(0, INT_MAX), .unit = "steps", .help = "of 1-sqrt decay to min_lr; 0: no decay"},
+
+    {"train", KEY_SECTION, .help = "how long, in which portions"},
+    {"train.steps", KEY_INT, IN(train.steps), .derived = "from train.fraction", .example = "18000",
+     RANGE(0, INT_MAX), .unit = "steps", .help = "updates; 0: convert and export only"},
+    {"train.fraction", KEY_SHARE, IN(train.fraction), .is_off = true, .example = "0.4%",
+     RANGE(1e-12, 100), .help = "the budget as a share of data.pretraining_tokens, not in steps"},
+    {"train.global_batch", KEY_INT, IN(train.global_batch), .required = true, .example = "64",
+     RANGE(1, 1048576), .unit = "sequences", .help = "of a step, over all ranks"},
+    {"train.micro_batch", KEY_INT, IN(train.micro_batch), .standard = "1", RANGE(1, 1048576),
+     .unit = "sequences", .help = "a rank runs at once; divides global_batch"},
+    {"train.recompute", KEY_NAME, IN(train.recompute), .standard = "none", .names = recompute_names,
+     .help = "computed again in backward, not kept: less memory, more time, the same bits"},
+    {"train.sum_groups", KEY_INT, IN(train.sum_groups), .is_off = true,
+     .derived = "one for each micro-batch", .example = "32", RANGE(1, 1048576), .unit = "groups",
+     .help = "of micro-batches, each reduced at once; as many ranks give the same bits"},
+    {"train.overlap", KEY_BOOL, IN(train.overlap), .standard = "true",
+     .help = "whether ranks exchange gradients and parameters while they compute; the same bits"},
+    {"train.ranks_per_copy", KEY_INT, IN(train.ranks_per_copy), .standard = "0", RANGE(0, 1048576),
+     .unit = "ranks", .help = "of a host share one copy of the parameters; 0: all, 1: none does"},
+    {"train.reduce_dtype", KEY_NAME, IN(train.reduce_dtype), .standard = "float32",
+     .names = reduce_names, .help = "numbers that gradients are sent as; sums are float32"},
+    {"train.skip_spikes", KEY_REAL, IN(train.skip_spikes), .standard = "0", RANGE(0, 1e9),
+     .help = "no update if the gradient's norm is above so many times its mean; 0: off"},
+    {"train.spike_window", KEY_INT, IN(train.spike_window), .standard = "100", RANGE(1, INT_MAX),
+     .unit = "steps", .help = "that mean is over; none of the first so many is skipped"},
+
+    {"checkpoint", KEY_SECTION, .help = "what a run can be resumed from"},
+    {"checkpoint.every", KEY_INT, IN(checkpoint.every), .standard = "500", RANGE(0, INT_MAX),
+     .unit = "steps", .help = "between checkpoints; 0: only when stopped and at the end"},
+    {"checkpoint.keep", KEY_INT, IN(checkpoint.keep), .standard = "2", RANGE(1, INT_MAX),
+     .unit = "checkpoints", .help = "the newest so many are kept"},
+    {"checkpoint.keep_every", KEY_INT, IN(checkpoint.keep_every), .standard = "0",
+     RANGE(0, INT_MAX), .unit = "steps", .help = "those of its multiples are kept too; 0: none"},
+    {"checkpoint.on_error", KEY_NAME, IN(checkpoint.on_error), .standard = "continue",
+     .names = save_failure_names, .help = "what a checkpoint that cannot be written does"},
+
+    {"log", KEY_SECTION, .help = "what the run tells"},
+    {"log.every", KEY_INT, IN(log.every), .standard = "10", RANGE(1, INT_MAX), .unit = "steps",
+     .help = "between lines where stderr is not a terminal"},
+    {"log.phases", KEY_INT, IN(log.phases), .standard = "0", RANGE(0, INT_MAX), .unit = "steps",
+     .help = "between tables of where the time went; 0: one at the end"},
+    {"log.tensorboard", KEY_BOOL, IN(log.tensorboard), .standard = "false",
+     .help = "whether TensorBoard's event files are written beside metrics.jsonl"},
+};
+const int n_config_keys = sizeof config_keys / sizeof *config_keys;
+
+const char *config_reduce_dtype_name(ReduceDtype dtype)
+{
+    return reduce_names[dtype];
+}
+
+const char *key_name_in(const Key *key, const char *block)
+{
+    size_t length = strlen(block);
+    const char *name = key->path;
+    if (length > 0) {
+        if (strncmp(key->path, block, length) != 0 || key->path[length] != '.')
+            return NULL;
+        name += length + 1;
+    }
+    return strchr(name, '.') == NULL ? name : NULL;
+}
+
+const Key *key_find(const char *block, const char *name)
+{
+    for (int k = 0; k < n_config_keys; k++) {
+        const char *own = key_name_in(&config_keys[k], block);
+        if (own != NULL && strcmp(own, name) == 0)
+            return &config_keys[k];
+    }
+    return NULL;
+}

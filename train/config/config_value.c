@@ -1,0 +1,223 @@
+#include "train/config/config_value.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+_Static_assert(sizeof(DType) == sizeof(int) && sizeof(RopeStrategy) == sizeof(int) &&
+                   sizeof(SvdKind) == sizeof(int),
+               "KEY_NAME writes enums as ints");
+
+void value_format_real(char out[REAL_TEXT_BYTES], double value)
+{
+    for (int digits = 6; digits <= 17; digits++) {
+        snprintf(out, REAL_TEXT_BYTES, "%.*g", digits, value);
+        if (strtod(out, NULL) == value)
+            break;
+    }
+    // %g writes 1e-08 and 1e+04; YAML 1.1 wants a point before the exponent.
+    char *exponent = strchr(out, 'e');
+    if (exponent != NULL && strchr(out, '.') == NULL) {
+        memmove(exponent + 2, exponent, strlen(exponent) + 1);
+        memcpy(exponent, ".0", 2);
+    }
+}
+
+void value_format_names(char *out, size_t out_bytes, const char *const *names)
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (int i = 0; names[i] != NULL && used < out_bytes; i++)
+        used += (size_t)snprintf(out + used, out_bytes - used, "%s%s", i > 0 ? ", " : "", names[i]);
+}
+
+static void complain_bounds(const Key *key, const Node *node, ConfigErrors *errors)
+{
+    char least[REAL_TEXT_BYTES], most[REAL_TEXT_BYTES];
+    bool is_whole = key->kind == KEY_INT || key->kind == KEY_LONG;
+    if (is_whole) {
+        snprintf(least, sizeof least, "%.0f", key->least);
+        snprintf(most, sizeof most, "%.0f", key->most);
+    } else {
+        value_format_real(least, key->least);
+        value_format_real(most, key->most);
+    }
+    errors_add(errors, node->line, key->path, "%s is %.100s, allowed are %s to %s%s%s", key->path,
+               node->text, least, most, key->unit != NULL ? " " : "",
+               key->unit != NULL ? key->unit : "");
+}
+
+// Decimal digits after an optional sign, nothing else: strtoll alone would take " 4" and "0x4".
+static bool is_whole_number(const char *text)
+{
+    text += *text == '-' || *text == '+';
+    return *text != '\0' && text[strspn(text, "0123456789")] == '\0';
+}
+
+static bool is_number(const char *text)
+{
+    char *end;
+    strtod(text, &end);
+    return strpbrk(text, "0123456789") != NULL && strspn(text, "+-.0123456789eE") == strlen(text) &&
+           *end == '\0';
+}
+
+static void set_whole(void *field, const Key *key, const Node *node, ConfigErrors *errors)
+{
+    if (node->is_quoted || !is_whole_number(node->text)) {
+        errors_add(errors, node->line, key->path, "%s is '%.100s', which is not a whole number",
+                   key->path, node->text);
+        return;
+    }
+    errno = 0;
+    long long value = strtoll(node->text, NULL, 10);
+    if (errno == ERANGE || (double)value < key->least || (double)value > key->most)
+        complain_bounds(key, node, errors);
+    else if (key->kind == KEY_LONG)
+        *(int64_t *)field = value;
+    else
+        *(int *)field = (int)value;
+}
+
+static void set_real(double *field, const Key *key, const Node *node, ConfigErrors *errors)
+{
+    if (node->is_quoted || !is_number(node->text)) {
+        errors_add(errors, node->line, key->path, "%s is '%.100s', which is not a number",
+                   key->path, node->text);
+        return;
+    }
+    double value = strtod(node->text, NULL); // infinite on overflow: out of bounds
+    if (value >= key->least && value <= key->most)
+        *field = value;
+    else
+        complain_bounds(key, node, errors);
+}
+
+// A number, or one and a percent sign.
+static void set_share(double *field, const Key *key, const Node *node, ConfigErrors *errors)
+{
+    char text[64];
+    size_t length = strlen(node->text);
+    bool is_percent = length > 0 && node->text[length - 1] == '%';
+    snprintf(text, sizeof text, "%.*s", (int)(length < sizeof text ? length - is_percent : 0),
+             node->text);
+    if (node->is_quoted || !is_number(text)) {
+        errors_add(errors, node->line, key->path,
+                   "%s is '%.100s', which is not a share; write it as 0.004 or 0.4%%", key->path,
+                   node->text);
+        return;
+    }
+    double value = strtod(text, NULL) / (is_percent ? 100 : 1);
+    if (value >= key->least && value <= key->most)
+        *field = value;
+    else
+        complain_bounds(key, node, errors);
+}
+
+static void set_bool(bool *field, const Key *key, const Node *node, ConfigErrors *errors)
+{
+    bool is_true = strcmp(node->text, "true") == 0;
+    if (!node->is_quoted && (is_true || strcmp(node->text, "false") == 0))
+        *field = is_true;
+    else
+        errors_add(errors, node->line, key->path, "%s is '%.100s'; write true or false", key->path,
+                   node->text);
+}
+
+static void set_name(int *field, const Key *key, const Node *node, ConfigErrors *errors)
+{
+    for (int i = 0; key->names[i] != NULL; i++) {
+        if (strcmp(key->names[i], node->text) == 0) {
+            *field = i;
+            return;
+        }
+    }
+    char names[128];
+    value_format_names(names, sizeof names, key->names);
+    errors_add(errors, node->line, key->path, "%s is '%.100s', allowed are %s", key->path,
+               node->text, names);
+}
+
+static Status set_text(char **field, const Key *key, const Node *node, ConfigErrors *errors)
+{
+    if (node->kind != NODE_SCALAR) {
+        errors_add(errors, node->line, key->path, "%s has a %s where it needs text", key->path,
+                   node->kind == NODE_LIST ? "list" : "mapping");
+        return OK;
+    }
+    if (node->text[0] == '\0') {
+        errors_add(errors, node->line, key->path, "%s has no value; give it one or leave it out",
+                   key->path);
+        return OK;
+    }
+    char *copy = strdup(node->text);
+    if (copy == NULL)
+        return fail(FAILED, "%s: no memory to read it", key->path);
+    free(*field);
+    *field = copy;
+    return OK;
+}
+
+static Status set_texts(char ***field, int *count, const Key *key, const Node *node,
+                        ConfigErrors *errors)
+{
+    const Node *item = node->kind == NODE_LIST ? node->first : node; // one text is a list of one
+    int n = node->kind == NODE_LIST ? node->n_children : 1;
+    if (n == 0) {
+        errors_add(errors, node->line, key->path, "%s is an empty list; give at least one entry",
+                   key->path);
+        return OK;
+    }
+    char **texts = calloc((size_t)n, sizeof *texts);
+    if (texts == NULL)
+        return fail(FAILED, "%s: no memory to read it", key->path);
+    *field = texts;
+    *count = n;
+    for (int i = 0; i < n; i++, item = item->next)
+        TRY(set_text(&texts[i], key, item, errors));
+    return OK;
+}
+
+Status value_set(void *field, int *count, const Key *key, const Node *node, ConfigErrors *errors)
+{
+    if (key->kind == KEY_TEXTS)
+        return set_texts(field, count, key, node, errors);
+    if (key->kind == KEY_TEXT)
+        return set_text(field, key, node, errors);
+    if (node->kind != NODE_SCALAR) {
+        errors_add(errors, node->line, key->path, "%s is a %s where it needs a single value",
+                   key->path, node->kind == NODE_LIST ? "list" : "mapping");
+        return OK;
+    }
+    switch (key->kind) {
+    case KEY_INT:
+    case KEY_LONG:
+        set_whole(field, key, node, errors);
+        return OK;
+    case KEY_REAL:
+        set_real(field, key, node, errors);
+        return OK;
+    case KEY_SHARE:
+        set_share(field, key, node, errors);
+        return OK;
+    case KEY_BOOL:
+        set_bool(field, key, node, errors);
+        return OK;
+    case KEY_NAME:
+        set_name(field, key, node, errors);
+        return OK;
+    default:
+        CHECK(false, "%s is of kind %d, which has no value", key->path, (int)key->kind);
+    }
+}
+
+Status value_set_standard(void *field, const Key *key, ConfigErrors *errors)
+{
+    int n_before = errors->n;
+    const Node node = {.kind = NODE_SCALAR, .text = key->standard};
+    TRY(value_set(field, NULL, key, &node, errors));
+    CHECK(errors->n == n_before, "default '%s' of %s", key->standard, key->path);
+    return OK;
+}

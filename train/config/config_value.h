@@ -1,0 +1,23 @@
+// One value of a config: from a node of the YAML tree into its field, by its row of the table.
+#ifndef MHA2MLA_TRAIN_CONFIG_CONFIG_VALUE_H
+#define MHA2MLA_TRAIN_CONFIG_CONFIG_VALUE_H
+
+#include "train/config/config_table.h"
+#include "train/config/config_yaml.h"
+
+enum { REAL_TEXT_BYTES = 40 };
+
+// Sets the field of a scalar key or of a list of texts. What is wrong with the node is added to
+// `errors` and leaves the field as it was. FAILED: memory is short.
+Status value_set(void *field, int *count, const Key *key, const Node *node, ConfigErrors *errors);
+
+// Sets the field to the key's default.
+Status value_set_standard(void *field, const Key *key, ConfigErrors *errors);
+
+// The shortest text that reads back as the same double, a number in YAML 1.1 and 1.2 alike.
+void value_format_real(char out[REAL_TEXT_BYTES], double value);
+
+// "high, low, uniform, 2-norm"
+void value_format_names(char *out, size_t out_bytes, const char *const *names);
+
+#endif

@@ -1,0 +1,259 @@
+// A config as YAML: the resolved one of a run, and the reference of all keys.
+#include "train/config/config.h"
+
+#include "base/file.h"
+#include "train/config/config_table.h"
+#include "train/config/config_value.h"
+
+#include <string.h>
+#include <strings.h>
+
+static const void *field_of(const void *base, size_t offset)
+{
+    return (const char *)base + offset;
+}
+
+// Words that some YAML reader takes for something else than text.
+static bool is_word_of_yaml(const char *text)
+{
+    static const char *const words[] = {"none", "null", "true", "false", "yes",
+                                        "no",   "on",   "off",  "y",     "n"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        if (strcasecmp(text, words[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void write_text(FILE *out, const char *text)
+{
+    const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    const char others[] = "0123456789_./-";
+    size_t length = 0;
+    while (text[length] != '\0' &&
+           (strchr(letters, text[length]) != NULL || strchr(others, text[length]) != NULL))
+        length++;
+    bool starts_plain = text[0] == '/' || (text[0] != '\0' && strchr(letters, text[0]) != NULL);
+    if (starts_plain && text[length] == '\0' && !is_word_of_yaml(text)) {
+        fputs(text, out);
+        return;
+    }
+    fputc('\'', out);
+    for (const char *c = text; *c != '\0'; c++) {
+        if (*c == '\'')
+            fputc('\'', out);
+        fputc(*c, out);
+    }
+    fputc('\'', out);
+}
+
+static void write_indent(FILE *out, int indent)
+{
+    fprintf(out, "%*s", indent, "");
+}
+
+static void write_texts(FILE *out, const void *base, const Key *key, int indent)
+{
+    char *const *texts = *(char *const *const *)field_of(base, key->offset);
+    int n = *(const int *)field_of(base, key->count_offset);
+    for (int i = 0; i < n; i++) {
+        fputc('\n', out);
+        write_indent(out, indent);
+        fputs("- ", out);
+        write_text(out, texts[i]);
+    }
+}
+
+static void write_scalar(FILE *out, const void *base, const Key *key)
+{
+    const void *field = field_of(base, key->offset);
+    char real[REAL_TEXT_BYTES];
+    switch (key->kind) {
+    case KEY_TEXT:
+        write_text(out, *(const char *const *)field);
+        return;
+    case KEY_INT:
+        fprintf(out, "%d", *(const int *)field);
+        return;
+    case KEY_LONG:
+        fprintf(out, "%lld", (long long)*(const int64_t *)field);
+        return;
+    case KEY_REAL:
+    case KEY_SHARE:
+        value_format_real(real, *(const double *)field);
+        fputs(real, out);
+        return;
+    case KEY_BOOL:
+        fputs(*(const bool *)field ? "true" : "false", out);
+        return;
+    case KEY_NAME:
+        fputs(key->names[*(const int *)field], out);
+        return;
+    default:
+        CHECK(false, "%s is of kind %d, which is no scalar", key->path, (int)key->kind);
+    }
+}
+
+static bool is_given(const void *base, const Key *key)
+{
+    const void *field = field_of(base, key->offset);
+    if (key->kind == KEY_BLOCK)
+        return *(const bool *)field;
+    if (key_is_optional(key) && (key->kind == KEY_REAL || key->kind == KEY_SHARE))
+        return *(const double *)field >= key->least;
+    return key->kind != KEY_TEXT || *(const char *const *)field != NULL;
+}
+
+static void write_block(FILE *out, const void *base, const char *block, int indent, bool is_item);
+
+static void write_items(FILE *out, const void *base, const Key *key, int indent)
+{
+    const char *items = *(const void *const *)field_of(base, key->offset);
+    int n = *(const int *)field_of(base, key->count_offset);
+    char block[128];
+    snprintf(block, sizeof block, "%s[]", key->path);
+    fputc('\n', out);
+    for (int i = 0; i < n; i++)
+        write_block(out, items + (size_t)i * key->item_bytes, block, indent + 2, true);
+}
+
+// The keys of an item stand two to the right of its dash, which `is_item` puts before the first.
+static void write_block(FILE *out, const void *base, const char *block, int indent, bool is_item)
+{
+    for (int k = 0; k < n_config_keys; k++) {
+        const Key *key = &config_keys[k];
+        const char *name = key_name_in(key, block);
+        if (name == NULL || !is_given(base, key))
+            continue;
+        write_indent(out, is_item ? indent - 2 : indent);
+        fprintf(out, "%s%s:", is_item ? "- " : "", name);
+        is_item = false;
+        if (key->kind == KEY_SECTION || key->kind == KEY_BLOCK) {
+            fputc('\n', out);
+            write_block(out, base, key->path, indent + 2, false);
+        } else if (key->kind == KEY_ITEMS) {
+            write_items(out, base, key, indent + 2);
+        } else {
+            if (key->kind == KEY_TEXTS) {
+                write_texts(out, base, key, indent + 2);
+            } else {
+                fputc(' ', out);
+                write_scalar(out, base, key);
+            }
+            fputc('\n', out);
+        }
+    }
+}
+
+Status config_write(const Config *config, const char *path)
+{
+    AtomicFile file;
+    TRY(file_begin(&file, path));
+    write_block(file.stream, config, "", 0, false);
+    return file_commit(&file); // sees the stream's error
+}
+
+static void print_bounds(FILE *out, const Key *key)
+{
+    char least[REAL_TEXT_BYTES], most[REAL_TEXT_BYTES], names[128];
+    value_format_real(least, key->least);
+    value_format_real(most, key->most);
+    switch (key->kind) {
+    case KEY_NAME:
+        value_format_names(names, sizeof names, key->names);
+        fprintf(out, "one of %s; ", names);
+        return;
+    case KEY_BOOL:
+        fputs("true or false; ", out);
+        return;
+    case KEY_INT:
+    case KEY_LONG:
+        snprintf(least, sizeof least, "%.0f", key->least);
+        snprintf(most, sizeof most, "%.0f", key->most);
+        break;
+    case KEY_REAL:
+    case KEY_SHARE:
+        break;
+    default:
+        return;
+    }
+    fprintf(out, "%s to %s%s%s; ", least, most, key->unit != NULL ? " " : "",
+            key->unit != NULL ? key->unit : "");
+}
+
+// "# peak learning rate (0 to 10; default 1.0e-4)"
+static void print_comment(FILE *out, const Key *key, const char *margin)
+{
+    fprintf(out, "%s# %s", margin, key->help);
+    if (key->kind != KEY_SECTION) {
+        fputs(" (", out);
+        print_bounds(out, key);
+        if (key->standard != NULL)
+            fprintf(out, "default %s)", key->standard);
+        else if (key->derived != NULL)
+            fprintf(out, "default: %s)", key->derived);
+        else
+            fputs(key->required ? "required)" : "optional)", out);
+    }
+    fputc('\n', out);
+}
+
+enum { MARGIN_BYTES = 64 };
+
+static void widen(char out[MARGIN_BYTES], const char *margin, const char *more)
+{
+    int n = snprintf(out, MARGIN_BYTES, "%s%s", margin, more);
+    CHECK(n < MARGIN_BYTES, "keys nested %d wide", n);
+}
+
+static void print_block(FILE *out, const char *block, const char *margin);
+
+// `margin` is what every line starts with: spaces, in a block that is commented out with "# ".
+static void print_key(FILE *out, const Key *key, const char *name, const char *margin,
+                      const char *dash)
+{
+    char own[MARGIN_BYTES], inner[MARGIN_BYTES];
+    print_comment(out, key, margin);
+    widen(own, margin, key->is_off ? "# " : "");
+    fprintf(out, "%s%s%s:", own, dash, name);
+    if (key->kind == KEY_SECTION || key->kind == KEY_BLOCK) {
+        fputc('\n', out);
+        widen(inner, own, "  ");
+        print_block(out, key->path, inner);
+    } else if (key->kind == KEY_ITEMS) {
+        fputc('\n', out);
+        char block[128];
+        snprintf(block, sizeof block, "%s[]", key->path);
+        widen(inner, own, "  ");
+        print_block(out, block, inner);
+    } else {
+        fprintf(out, " %s\n", key->standard != NULL ? key->standard : key->example);
+    }
+}
+
+static void print_block(FILE *out, const char *block, const char *margin)
+{
+    bool is_item = strstr(block, "[]") != NULL;
+    char inner[MARGIN_BYTES];
+    for (int k = 0; k < n_config_keys; k++) {
+        const char *name = key_name_in(&config_keys[k], block);
+        if (name == NULL)
+            continue;
+        if (block[0] == '\0')
+            fputc('\n', out);
+        print_key(out, &config_keys[k], name, margin, is_item ? "- " : "");
+        if (is_item) { // the keys after the first stand under it, right of the dash
+            widen(inner, margin, "  ");
+            margin = inner;
+            is_item = false;
+        }
+    }
+}
+
+void config_print_reference(FILE *out)
+{
+    fputs("# Every key of a training config. Above each: what it means; bounds and unit; default.\n"
+          "# Any key can be set on the command line: --optim.lr=2.0e-4, --model.convert=none.\n",
+          out);
+    print_block(out, "", "");
+}

@@ -1,0 +1,99 @@
+#include "data/tokenizer/tokenizer_file.h"
+#include "model/hf/hf.h"
+#include "train/inspect/inspect.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static void print_attention(const ModelShape *s)
+{
+    const char *kind = shape_is_mla(s)               ? "MLA"
+                       : s->n_kv_heads == s->n_heads ? "MHA"
+                       : s->n_kv_heads == 1          ? "MQA"
+                                                     : "GQA";
+    inspect_label("attention");
+    printf("%s, %d query and %d KV heads of width %d", kind, s->n_heads, s->n_kv_heads,
+           s->head_dim);
+    if (shape_is_mla(s))
+        printf("; %d of %d RoPE pairs, d_kv %d, %s SVD", s->rope_pairs, s->head_dim / 2, s->d_kv,
+               shape_svd_name(s->svd));
+    putchar('\n');
+}
+
+void inspect_shape(const ModelShape *s)
+{
+    inspect_label("layers");
+    printf("%d, width %d, feed-forward %d\n", s->n_layers, s->d_model, s->d_ffn);
+    print_attention(s);
+    inspect_label("vocabulary");
+    printf("%d, head %s\n", s->vocab_size, s->tied_head ? "tied to the embedding" : "of its own");
+    inspect_label("positions");
+    printf("%d, RoPE theta %g, RMSNorm epsilon %g\n", s->max_positions, s->rope_theta, s->rms_eps);
+}
+
+static void print_cache_row(const char *label, int64_t numbers)
+{
+    inspect_label(label);
+    printf("%12lld numbers%12lld bytes\n", (long long)numbers, (long long)(2 * numbers));
+}
+
+static void print_cache(const ModelShape *shape)
+{
+    int64_t numbers = shape_cache_numbers(shape);
+    printf("KV cache per token, at 16 bit\n");
+    print_cache_row("this model", numbers);
+    if (!shape_is_mla(shape))
+        return;
+    ModelShape original = *shape;
+    original.d_kv = 0;
+    original.rope_pairs = original.head_dim / 2;
+    int64_t before = shape_cache_numbers(&original);
+    print_cache_row("original", before);
+    inspect_label("saving");
+    printf("%12.2f %%\n", 100.0 * (1.0 - (double)numbers / (double)before));
+}
+
+static Status read_pairs(int32_t **out, const ModelShape *shape, const char *dir)
+{
+    size_t count = (size_t)shape->n_layers * (size_t)(shape->n_kv_heads * shape->rope_pairs);
+    int32_t *pairs = malloc(count * sizeof *pairs);
+    if (pairs == NULL)
+        return fail(FAILED, "%s: no memory for %zu RoPE pairs", dir, count);
+    Status status = hf_load_rope_pairs(pairs, shape, dir);
+    if (status == OK)
+        *out = pairs;
+    else
+        free(pairs);
+    return status;
+}
+
+Status inspect_model(const char *dir)
+{
+    char size[INSPECT_SIZE_BYTES];
+    ModelShape shape;
+    DType dtype;
+    int32_t *pairs = NULL;
+    char tokenizer[SHA256_HEX_BYTES];
+    TRY(hf_load_shape(&shape, dir));
+    TRY(tokenizer_file_sha256(tokenizer, dir));
+    TRY(hf_weights_dtype(&dtype, dir));
+    if (shape_is_mla(&shape))
+        TRY(read_pairs(&pairs, &shape, dir));
+    int64_t n_params = params_count(&shape);
+    printf("%s: Hugging Face model, %s\n", dir, shape_is_mla(&shape) ? "converted" : "original");
+    inspect_shape(&shape);
+    inspect_label("parameters");
+    printf("%lld (%.2f M)\n", (long long)n_params, (double)n_params / 1e6);
+    inspect_label("weights");
+    printf("%s", dtype_name(dtype));
+    if (dtype != DTYPE_OTHER)
+        printf(", %s", inspect_size(size, n_params * dtype_size_bytes(dtype)));
+    putchar('\n');
+    inspect_label("tokenizer");
+    printf("%s%s\n", tokenizer[0] != '\0' ? "sha256 " : "none in the directory", tokenizer);
+    print_cache(&shape);
+    if (pairs != NULL)
+        inspect_pairs("RoPE pairs kept", &shape, pairs);
+    free(pairs);
+    return OK;
+}

@@ -1,0 +1,54 @@
+#include "base/hdf5_error.h"
+#include "model/convert/rope_select.h"
+#include "train/inspect/inspect.h"
+
+#include <hdf5.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+bool inspect_is_scores(const char *path)
+{
+    hdf5_silence();
+    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    if (file < 0)
+        return false;
+    const bool is_scores = H5Lexists(file, "q_norm", H5P_DEFAULT) > 0;
+    H5Fclose(file);
+    return is_scores;
+}
+
+// The pairs kept with the usual number of them, a sixteenth of the head width.
+static Status print_selection(const RopeScores *scores, const char *path)
+{
+    ModelShape shape = scores->shape;
+    char what[128];
+    shape.rope_pairs = shape.head_dim >= 16 ? shape.head_dim / 16 : 1;
+    const size_t count = (size_t)shape.n_layers * (size_t)(shape.n_kv_heads * shape.rope_pairs);
+    int32_t *pairs = malloc(count * sizeof *pairs);
+    if (pairs == NULL)
+        return fail(FAILED, "%s: no memory for %zu RoPE pairs", path, count);
+    const Status status = rope_select(pairs, &shape, shape.rope_pairs, ROPE_2NORM, scores);
+    snprintf(what, sizeof what, "Kept by --rope 2-norm --rope-pairs %d", shape.rope_pairs);
+    if (status == OK)
+        inspect_pairs(what, &shape, pairs);
+    free(pairs);
+    return status != OK ? fail_within(status, "%s", path) : OK;
+}
+
+Status inspect_scores(const char *path)
+{
+    RopeScores scores;
+    TRY(rope_scores_read(&scores, NULL, path));
+    const ModelShape *s = &scores.shape;
+    printf("%s: RoPE scores, sums of pair norms over calibration text\n", path);
+    inspect_label("layers");
+    printf("%d\n", s->n_layers);
+    inspect_label("attention");
+    printf("%d query and %d KV heads of width %d: %d RoPE pairs\n", s->n_heads, s->n_kv_heads,
+           s->head_dim, s->head_dim / 2);
+    inspect_label("tokens");
+    printf("%.0f (%.2f M)\n", *scores.n_tokens, *scores.n_tokens / 1e6);
+    const Status status = print_selection(&scores, path);
+    rope_scores_release(&scores);
+    return status;
+}

@@ -1,0 +1,97 @@
+#include "train/memory.h"
+
+#include <omp.h>
+
+// What the largest bucket needs.
+static int64_t most_buffer_bytes(const Partition *partition, const BatchSchedule *schedule,
+                                 bool as_bf16)
+{
+    int64_t most = 0;
+    for (int i = 0; i < partition->n_buckets; i++) {
+        int64_t n = comm_reduce_bytes(partition->buckets[i].count, schedule->n_ranks,
+                                      batch_schedule_senders(schedule, 0), as_bf16);
+        most = n > most ? n : most;
+    }
+    return (most + 63) / 64 * 64;
+}
+
+// What of the gradients' memory activations may lie in (model/transformer/overlay.h). Once a
+// group's backward is over, its gradients are read
+// - by the exchange, which still sends those of a round when the forward of the next one begins:
+//   loop.c waits for them before that comes to the first layer which lies there. So that most of
+//   the forward goes on meanwhile, that is none of the lower half. The sums over rounds lie apart;
+// - in a step of one round, whose sums are in their place, by the norm and by AdamW, which are done
+//   before the next forward, whether that trains, validates or looks for what is not finite;
+// - by the next micro-batch of the group, which adds to them: then nothing is lent.
+// Checkpoints have none of them.
+static Overlay lend_gradients(float *flat, const ModelShape *shape, const BatchSchedule *schedule,
+                              const TrainConfig *train)
+{
+    const bool is_sent_later = schedule->n_ranks > 1 && schedule->n_rounds > 1 && train->overlap;
+    if (schedule->n_groups < schedule->n_micro_batches)
+        return (Overlay){0};
+    return overlay_start(flat, shape, is_sent_later ? (shape->n_layers + 1) / 2 : 0);
+}
+
+void memory_place(TrainerMemory *memory, const ModelShape *shape, const Partition *partition,
+                  const BatchSchedule *schedule, const Config *config, int n_threads)
+{
+    static const Keep keeps[] = {[RECOMPUTE_NONE] = KEEP_ALL,
+                                 [RECOMPUTE_ATTENTION] = KEEP_BUT_ATTENTION,
+                                 [RECOMPUTE_LAYER] = KEEP_INPUTS};
+    const int B = config->train.micro_batch, T = config->data.seq_len;
+    memory->flat_grads = arena_floats(&memory->gradients, params_count(shape));
+    memory->own_sums = NULL;
+    if (schedule->n_rounds > 1)
+        memory->own_sums = arena_floats(&memory->gradients, partition->own_count);
+    memory->m = arena_floats(&memory->moments, partition->own_count);
+    memory->v = arena_floats(&memory->moments, partition->own_count);
+    const Overlay lent = lend_gradients(memory->flat_grads, shape, schedule, &config->train);
+    workspace_place_over(&memory->ws, &lent, &memory->activations, &memory->scratch, shape, B, T,
+                         n_threads, keeps[config->train.recompute]);
+    batch_place(&memory->batch, &memory->scratch, B, T);
+    prefetch_place(&memory->ahead, &memory->scratch, B, T);
+    memory->buffer_bytes =
+        most_buffer_bytes(partition, schedule, config->train.reduce_dtype == REDUCE_BFLOAT16);
+    memory->buffers = arena_place(&memory->communication,
+                                  exchange_n_buffers(schedule->n_ranks, config->train.overlap),
+                                  (size_t)memory->buffer_bytes);
+    memory->sums =
+        arena_place(&memory->communication, memory_n_sums(partition, schedule), sizeof(double));
+}
+
+Status memory_allocate(TrainerMemory *memory, const ModelShape *shape, const Partition *partition,
+                       const BatchSchedule *schedule, const Config *config)
+{
+    int n_threads = omp_get_max_threads();
+    *memory = (TrainerMemory){
+        .gradients = arena_start("gradients"),
+        .moments = arena_start("moments"),
+        .activations = arena_start("activations"),
+        .scratch = arena_start("scratch"),
+        .communication = arena_start("communication"),
+    };
+    memory_place(memory, shape, partition, schedule, config, n_threads);
+    TRY(arena_allocate(&memory->gradients));
+    TRY(arena_allocate(&memory->moments));
+    TRY(arena_allocate(&memory->activations));
+    TRY(arena_allocate(&memory->scratch));
+    TRY(arena_allocate(&memory->communication));
+    memory_place(memory, shape, partition, schedule, config, n_threads);
+    return OK;
+}
+
+void memory_release(TrainerMemory *memory)
+{
+    arena_release(&memory->gradients);
+    arena_release(&memory->moments);
+    arena_release(&memory->activations);
+    arena_release(&memory->scratch);
+    arena_release(&memory->communication);
+}
+
+int64_t memory_n_sums(const Partition *partition, const BatchSchedule *schedule)
+{
+    return partition_n_blocks(partition) + schedule->n_micro_batches + schedule->n_ranks +
+           N_PHASES + 1;
+}

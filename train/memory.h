@@ -1,0 +1,49 @@
+// The memory of a rank while it trains: arenas that are placed twice by the same code, first to
+// measure them (train/plan/plan.h), then to use them.
+//
+//     TrainerMemory memory;
+//     TRY(memory_allocate(&memory, &shape, &partition, &schedule, &config));
+//     ... memory.ws, memory.flat_grads ...
+//     memory_release(&memory);
+#ifndef MHA2MLA_TRAIN_MEMORY_H
+#define MHA2MLA_TRAIN_MEMORY_H
+
+#include "base/arena.h"
+#include "data/batch.h"
+#include "data/prefetch.h"
+#include "model/transformer/transformer.h"
+#include "train/config/config.h"
+#include "train/metrics/phases.h"
+#include "train/parallel/batch_schedule.h"
+#include "train/parallel/exchange.h"
+#include "train/parallel/partition.h"
+
+// What a rank holds besides the model, placed twice: to measure and to use.
+typedef struct TrainerMemory {
+    Arena gradients, moments, activations, scratch, communication;
+    float *flat_grads; // [params_count] of a group of micro-batches; ws.overlay says what else
+    float *own_sums;   // [partition.own_count] of the step; NULL: in flat_grads, of one round
+    float *m, *v;      // [partition.own_count]
+    void *buffers;     // [exchange_n_buffers()][buffer_bytes]
+    int64_t buffer_bytes;
+    double *sums; // [memory_n_sums()]
+    Workspace ws;
+    Batch batch; // of validation
+    PrefetchMemory ahead;
+} TrainerMemory;
+
+// Places everything in the arenas, which measure or are allocated.
+void memory_place(TrainerMemory *memory, const ModelShape *shape, const Partition *partition,
+                  const BatchSchedule *schedule, const Config *config, int n_threads);
+
+// Measures, allocates and places, for this process's threads. FAILED: no memory; the caller
+// releases what was allocated, also then.
+Status memory_allocate(TrainerMemory *memory, const ModelShape *shape, const Partition *partition,
+                       const BatchSchedule *schedule, const Config *config);
+void memory_release(TrainerMemory *memory);
+
+// What a step sums over ranks: squares of the partition's blocks, losses of the micro-batches,
+// waits for data of the ranks, seconds of the phases, ranks that want to end the run.
+int64_t memory_n_sums(const Partition *partition, const BatchSchedule *schedule);
+
+#endif

@@ -1,0 +1,299 @@
+#include "train/metrics/metrics.h"
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "train/metrics/step_line.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MOST_PENDING_BYTES = 1 << 22 };
+
+// Whether a line is of what the checkpoint does not know, and will be written again.
+static bool is_later(const json_t *line, const MetricsStart *start)
+{
+    const json_int_t step = json_integer_value(json_object_get(line, "step"));
+    return step > start->step || (json_has(line, "valid_loss") && step > start->valid_step);
+}
+
+// Where the lines begin that are later than the checkpoint, and the elapsed time of those before
+// it. A line that a crash has cut off goes with them; a line in between that is not ours stays.
+static Status find_end(int64_t *end, double *elapsed_s, const char *path, const MetricsStart *start)
+{
+    FILE *file = fopen(path, "rbe");
+    if (file == NULL && errno != ENOENT)
+        return fail(FAILED, "%s: cannot be read: %s", path, strerror(errno));
+    char *line = NULL;
+    size_t capacity = 0;
+    ssize_t length;
+    int64_t offset = 0, last_step = 0;
+    bool goes_on = file != NULL;
+    while (goes_on && (length = getline(&line, &capacity, file)) > 0 && line[length - 1] == '\n') {
+        json_t *object = json_loadb(line, (size_t)length, 0, NULL);
+        offset += length;
+        const json_t *step = json_object_get(object, "step");
+        const json_t *elapsed = json_object_get(object, "elapsed_s");
+        goes_on = !json_is_integer(step) || !is_later(object, start);
+        if (json_is_integer(step) && goes_on) {
+            *end = offset;
+            last_step = json_integer_value(step);
+            if (json_is_number(elapsed))
+                *elapsed_s = json_number_value(elapsed);
+        }
+        json_decref(object);
+    }
+    const int error = file != NULL && ferror(file) ? errno : 0;
+    free(line);
+    if (file != NULL)
+        fclose(file);
+    if (error != 0)
+        return fail(FAILED, "%s: read failed: %s", path, strerror(error));
+    if (last_step < start->step)
+        log_warn("%s: has lines up to step %lld only, the run goes on after step %d", path,
+                 (long long)last_step, start->step);
+    return OK;
+}
+
+// Opens the file, cut to what stays.
+static Status open_file(int *out, const char *path, int64_t size_bytes)
+{
+    int file = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    if (file < 0)
+        return fail(FAILED, "%s: cannot be written: %s", path, strerror(errno));
+    if (ftruncate(file, size_bytes) != 0) {
+        close(file);
+        return fail(FAILED, "%s: cannot be cut to %lld bytes: %s", path, (long long)size_bytes,
+                    strerror(errno));
+    }
+    *out = file;
+    return OK;
+}
+
+Status metrics_open(Metrics *out, const MetricsOptions *options)
+{
+    char path[PATH_BYTES];
+    const MetricsStart *resumed = options->resumed;
+    Metrics metrics = {
+        .is_open = true,
+        .start_s = log_seconds(),
+        .first_step = resumed != NULL ? resumed->step + 1 : 1,
+        .n_steps = options->n_steps,
+        .every = options->every,
+        .is_terminal = log_is_terminal(),
+        .step_flops = options->step_flops,
+        .machine_flops = options->machine_flops,
+    };
+    TRY(file_join(path, options->run_dir, "metrics.jsonl"));
+    if (resumed != NULL)
+        TRY(find_end(&metrics.size_bytes, &metrics.earlier_s, path, resumed));
+    TRY(open_file(&metrics.file, path, metrics.size_bytes));
+    if (options->tensorboard) {
+        Status status =
+            tensorboard_open(&metrics.board, options->run_dir, options->host, (double)time(NULL),
+                             resumed != NULL ? resumed->step + 1 : 0);
+        if (status != OK) {
+            close(metrics.file);
+            return status;
+        }
+    }
+    *out = metrics;
+    return OK;
+}
+
+// Whole lines or nothing.
+static bool write_all(Metrics *metrics, const char *text)
+{
+    const size_t length = strlen(text);
+    size_t done = 0;
+    while (done < length) {
+        ssize_t n = write(metrics->file, text + done, length - done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        done += (size_t)n;
+    }
+    if (done < length) {
+        const int error = errno;
+        if (ftruncate(metrics->file, metrics->size_bytes) != 0)
+            metrics->size_bytes += (int64_t)done; // a cut line stays
+        errno = error;
+        return false;
+    }
+    metrics->size_bytes += (int64_t)length;
+    return true;
+}
+
+// Adds a line to those that wait; takes over `line`.
+static Status append_pending(Metrics *metrics, char *line)
+{
+    const size_t before = metrics->pending != NULL ? strlen(metrics->pending) : 0;
+    char *all = realloc(metrics->pending, before + strlen(line) + 2);
+    if (all == NULL) {
+        free(line);
+        return fail(FAILED, "metrics.jsonl: no memory for a line");
+    }
+    strcpy(all + before, line);
+    strcat(all + before, "\n");
+    free(line);
+    metrics->pending = all;
+    return OK;
+}
+
+// Writes what waits; false with errno set if the disk refuses it.
+static bool flush_pending(Metrics *metrics)
+{
+    if (metrics->pending == NULL)
+        return true;
+    if (!write_all(metrics, metrics->pending))
+        return false;
+    free(metrics->pending);
+    metrics->pending = NULL;
+    return true;
+}
+
+// Hands a line to the system at once, so that a killed run keeps it. A disk that is full for the
+// time of a checkpoint costs no line.
+static Status write_line(Metrics *metrics, json_t *object)
+{
+    if (object == NULL) // JSON has no NaN
+        return fail(FAILED, "metrics.jsonl: no memory for a line, or a value that is not finite");
+    char *line = json_dumps(object, JSON_COMPACT);
+    json_decref(object);
+    if (line == NULL)
+        return fail(FAILED, "metrics.jsonl: no memory for a line");
+    const bool has_waited = metrics->pending != NULL;
+    TRY(append_pending(metrics, line));
+    if (flush_pending(metrics))
+        return OK;
+    if (errno != ENOSPC && errno != EDQUOT)
+        return fail(FAILED, "metrics.jsonl: write failed: %s", strerror(errno));
+    if (strlen(metrics->pending) > MOST_PENDING_BYTES)
+        return fail(FAILED, "metrics.jsonl: the disk stays full; make room and start again");
+    if (!has_waited)
+        log_warn("metrics.jsonl: the disk is full; its lines are kept until there is room");
+    return OK;
+}
+
+Status metrics_sync(Metrics *metrics)
+{
+    if (!metrics->is_open)
+        return OK;
+    if (flush_pending(metrics) && (fsync(metrics->file) == 0 || errno == EINVAL))
+        return OK;
+    return fail(FAILED, "metrics.jsonl: write failed: %s", strerror(errno));
+}
+
+static bool line_is_due(Metrics *metrics, int step)
+{
+    const double now_s = log_seconds();
+    const bool is_due =
+        metrics->is_terminal ? now_s - metrics->last_line_s > 0.2 : step % metrics->every == 0;
+    if (!is_due && step != metrics->n_steps)
+        return false;
+    metrics->last_line_s = now_s;
+    return true;
+}
+
+static void print_step(Metrics *metrics, const StepReport *report, double rate)
+{
+    if (!line_is_due(metrics, report->step))
+        return;
+    char line[512];
+    const int n_done = report->step - metrics->first_step + 1;
+    const double each_s = (log_seconds() - metrics->start_s) / n_done;
+    const StepLine shown = {
+        .report = report,
+        .n_steps = metrics->n_steps,
+        .tokens_per_s = rate,
+        .sgemm_share = metrics->machine_flops > 0
+                           ? metrics->step_flops / report->step_s / metrics->machine_flops
+                           : NAN,
+        .left_s = each_s * (metrics->n_steps - report->step),
+    };
+    step_line_write(line, sizeof line, &shown, metrics->is_terminal ? log_columns() - 1 : INT_MAX);
+    if (!metrics->is_terminal) {
+        log_info("%s", line);
+        return;
+    }
+    log_live(line);
+    if (report->step == metrics->n_steps)
+        log_live_end(true);
+}
+
+static json_t *step_to_json(const Metrics *metrics, const StepReport *report, double rate)
+{
+    const double elapsed_s = metrics->earlier_s + log_seconds() - metrics->start_s;
+    json_t *line = json_pack("{s:i, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "step", report->step,
+                             "tokens", (json_int_t)report->tokens, "loss", report->loss,
+                             "grad_norm", report->grad_norm, "lr", report->lr, "tokens_per_s", rate,
+                             "data_wait_s", report->data_wait_s, "elapsed_s", elapsed_s);
+    if (line == NULL)
+        return NULL;
+    for (int i = 0; i < N_PHASES; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "%s_s", phases_name((Phase)i));
+        if (report->phase_s[i] > 0)
+            json_object_set_new(line, key, json_real(report->phase_s[i]));
+    }
+    if (report->is_skipped)
+        json_object_set_new(line, "skipped", json_true());
+    return line;
+}
+
+static void draw_step(Metrics *metrics, const StepReport *report, double rate)
+{
+    const TensorBoardScalar scalars[] = {
+        {"train/loss", (float)report->loss},
+        {"train/grad_norm", (float)report->grad_norm},
+        {"train/lr", (float)report->lr},
+        {"train/tokens_per_s", (float)rate},
+    };
+    tensorboard_write(&metrics->board, (double)time(NULL), report->step, scalars,
+                      sizeof scalars / sizeof *scalars);
+}
+
+Status metrics_step(Metrics *metrics, const StepReport *report)
+{
+    if (!metrics->is_open)
+        return OK;
+    const double rate = (double)report->tokens / report->step / report->step_s;
+    print_step(metrics, report, rate);
+    if (report->is_skipped)
+        log_warn("step %d: skipped, its gradient norm %.4g is a spike", report->step,
+                 report->grad_norm);
+    draw_step(metrics, report, rate);
+    return write_line(metrics, step_to_json(metrics, report, rate));
+}
+
+Status metrics_validation(Metrics *metrics, int step, int64_t tokens, double valid_loss)
+{
+    if (!metrics->is_open)
+        return OK;
+    const TensorBoardScalar scalar = {"valid/loss", (float)valid_loss};
+    log_info("step %d: validation loss %.4f", step, valid_loss);
+    tensorboard_write(&metrics->board, (double)time(NULL), step, &scalar, 1);
+    return write_line(metrics, json_pack("{s:i, s:I, s:f}", "step", step, "tokens",
+                                         (json_int_t)tokens, "valid_loss", valid_loss));
+}
+
+void metrics_close(Metrics *metrics)
+{
+    if (metrics->is_open)
+        log_live_end(true);
+    tensorboard_close(&metrics->board);
+    if (metrics->is_open && !flush_pending(metrics))
+        log_warn("metrics.jsonl: its last lines are lost: %s", strerror(errno));
+    if (metrics->is_open)
+        close(metrics->file);
+    free(metrics->pending);
+    *metrics = (Metrics){0};
+}

@@ -1,0 +1,101 @@
+#include "train/metrics/phases.h"
+
+#include "base/log.h"
+
+#include <string.h>
+
+static const char *const names[N_PHASES] = {
+    [PHASE_DATA] = "data",     [PHASE_FORWARD] = "forward",       [PHASE_BACKWARD] = "backward",
+    [PHASE_REDUCE] = "reduce", [PHASE_UPDATE] = "update",         [PHASE_GATHER] = "gather",
+    [PHASE_SAVE] = "save",     [PHASE_VALIDATION] = "validation",
+};
+
+const char *phases_name(Phase phase)
+{
+    return names[phase];
+}
+
+void phases_start(Phases *phases, int step)
+{
+    *phases = (Phases){.first_step = step, .reported_step = step};
+}
+
+// Adds what has passed to the phase that is running.
+static void account(Phases *phases, double now_s)
+{
+    if (phases->is_running)
+        phases->seconds[phases->now] += now_s - phases->since_s;
+    phases->since_s = now_s;
+}
+
+void phases_enter(Phases *phases, Phase phase)
+{
+    account(phases, log_seconds());
+    phases->now = phase;
+    phases->is_running = true;
+}
+
+void phases_leave(Phases *phases)
+{
+    account(phases, log_seconds());
+    phases->is_running = false;
+}
+
+void phases_take(Phases *phases, double seconds[N_PHASES])
+{
+    account(phases, log_seconds());
+    for (int i = 0; i < N_PHASES; i++) {
+        seconds[i] = phases->seconds[i] - phases->taken[i];
+        phases->taken[i] = phases->seconds[i];
+    }
+}
+
+void phases_gather(PhaseTable *out, const Phases *phases, const Comm *comm)
+{
+    double own[N_PHASES], extremes[2 * N_PHASES], ranks[N_PHASES];
+    for (int i = 0; i < N_PHASES; i++) {
+        own[i] = phases->seconds[i] - phases->reported[i];
+        out->mean[i] = extremes[i] = own[i];
+        extremes[N_PHASES + i] = -own[i];
+    }
+    comm_sum_doubles(comm, out->mean, N_PHASES);
+    comm_max_doubles(comm, extremes, 2 * N_PHASES);
+    for (int i = 0; i < N_PHASES; i++)
+        ranks[i] = own[i] == extremes[i] ? -comm->rank : -comm->size;
+    comm_max_doubles(comm, ranks, N_PHASES);
+    for (int i = 0; i < N_PHASES; i++) {
+        out->mean[i] /= comm->size;
+        out->most[i] = extremes[i];
+        out->least[i] = -extremes[N_PHASES + i];
+        out->slowest[i] = (int)-ranks[i];
+    }
+}
+
+void phases_report(Phases *phases, const Comm *comm, int step)
+{
+    const int first = phases->reported_step + 1;
+    if (step < first)
+        return;
+    PhaseTable table;
+    double total_s = 0;
+    account(phases, log_seconds());
+    phases_gather(&table, phases, comm);
+    for (int i = 0; i < N_PHASES; i++)
+        total_s += table.mean[i];
+    log_info("seconds of a rank in steps %d to %d, over %d rank%s:", first, step, comm->size,
+             comm->size == 1 ? "" : "s");
+    log_info("%12s %10s %10s %10s  %s %7s", "", "min", "mean", "max", "slowest", "share");
+    for (int i = 0; i < N_PHASES; i++)
+        if (table.most[i] > 0)
+            log_info("%12s %10.3f %10.3f %10.3f  %7d %5.1f %%", names[i], table.least[i],
+                     table.mean[i], table.most[i], table.slowest[i], 100 * table.mean[i] / total_s);
+    memcpy(phases->reported, phases->seconds, sizeof phases->reported);
+    phases->reported_step = step;
+}
+
+void phases_report_all(Phases *phases, const Comm *comm, int step)
+{
+    memset(phases->reported, 0, sizeof phases->reported);
+    phases->reported_step = phases->first_step;
+    phases_report(phases, comm, step);
+}

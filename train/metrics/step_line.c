@@ -1,0 +1,100 @@
+#include "train/metrics/step_line.h"
+
+#include "base/progress.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MOST_PARTS = 10, PART_BYTES = 48 };
+
+typedef struct Parts {
+    int count;
+    int ranks[MOST_PARTS]; // 0: stays longest; each its own
+    char texts[MOST_PARTS][PART_BYTES];
+} Parts;
+
+static void add(Parts *parts, int rank, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void add(Parts *parts, int rank, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    parts->ranks[parts->count] = rank;
+    vsnprintf(parts->texts[parts->count++], PART_BYTES, format, args);
+    va_end(args);
+}
+
+// "1.0e-4": C's exponent has at least two digits.
+static void add_lr(Parts *parts, int rank, double lr)
+{
+    char text[32];
+    snprintf(text, sizeof text, lr > 0 ? "%.1e" : "0", lr);
+    char *zero = strstr(text, "e-0");
+    if (zero != NULL)
+        memmove(zero + 2, zero + 3, strlen(zero + 3) + 1);
+    add(parts, rank, "lr %s", text);
+}
+
+static void add_rate(Parts *parts, int rank, double rate)
+{
+    if (rate < 1e5)
+        add(parts, rank, "%.0f tok/s", rate);
+    else if (rate < 1e7)
+        add(parts, rank, "%.0fk tok/s", rate / 1e3);
+    else
+        add(parts, rank, "%.1fM tok/s", rate / 1e6);
+}
+
+static void collect(Parts *parts, const StepLine *line)
+{
+    const StepReport *report = line->report;
+    char left[PROGRESS_CLOCK_BYTES];
+    progress_clock(left, line->left_s);
+    add(parts, 0, "step %d/%d", report->step, line->n_steps);
+    add(parts, 1, "loss %.4f", report->loss);
+    if (!isnan(report->valid_loss))
+        add(parts, 5, "valid %.4f@%d", report->valid_loss, report->valid_step);
+    if (report->grad_norm >= 0.1)
+        add(parts, 6, "norm %.2f", report->grad_norm);
+    else
+        add(parts, 6, "norm %.2g", report->grad_norm);
+    add_lr(parts, 8, report->lr);
+    add_rate(parts, 3, line->tokens_per_s);
+    if (!isnan(line->sgemm_share))
+        add(parts, 7, "%.0f%% sgemm", 100 * line->sgemm_share);
+    add(parts, 9, "data %.1f%%", 100 * report->data_wait_s / report->step_s);
+    if (report->n_skipped > 0)
+        add(parts, 4, "%lld skipped", (long long)report->n_skipped);
+    add(parts, 2, "eta %s", left);
+}
+
+// Length of the line of all parts up to a rank.
+static int length_up_to(const Parts *parts, int rank)
+{
+    int length = -2;
+    for (int i = 0; i < parts->count; i++)
+        if (parts->ranks[i] <= rank)
+            length += 2 + (int)strlen(parts->texts[i]);
+    return length;
+}
+
+void step_line_write(char *out, size_t out_bytes, const StepLine *line, int columns)
+{
+    Parts parts = {0};
+    collect(&parts, line);
+    int last = MOST_PARTS - 1;
+    while (last > 0 && length_up_to(&parts, last) > columns)
+        last--;
+    size_t used = 0;
+    out[0] = '\0';
+    for (int i = 0; i < parts.count; i++) {
+        if (parts.ranks[i] > last || used >= out_bytes)
+            continue;
+        const int n =
+            snprintf(out + used, out_bytes - used, "%s%s", used > 0 ? "  " : "", parts.texts[i]);
+        used += (size_t)n;
+    }
+}

@@ -1,0 +1,295 @@
+#define _GNU_SOURCE // madvise
+#include "train/parallel/comm_shared.h"
+
+#include "base/log.h"
+#include "train/parallel/comm_mpi.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+enum { ALIGN_BYTES = 64, SPINS = 2000, DIRECTORY_BYTES = 1024 };
+
+struct CommGroupMpi {
+    MPI_Comm members; // of the group
+    MPI_Comm across;  // those with this number in their groups
+};
+
+struct CommWindowMpi {
+    MPI_Win win;
+};
+
+// ---- windows -----------------------------------------------------------------------------------
+
+// Where Open MPI keeps shared windows, by its own word; other MPIs do so there, too.
+static void find_directory(char out[DIRECTORY_BYTES])
+{
+    int provided, index, length;
+    MPI_T_cvar_handle handle;
+    snprintf(out, DIRECTORY_BYTES, "/dev/shm");
+    if (MPI_T_init_thread(MPI_THREAD_SINGLE, &provided) != MPI_SUCCESS)
+        return;
+    if (MPI_T_cvar_get_index("osc_sm_backing_directory", &index) == MPI_SUCCESS &&
+        MPI_T_cvar_handle_alloc(index, NULL, &handle, &length) == MPI_SUCCESS) {
+        if (length < DIRECTORY_BYTES)
+            MPI_T_cvar_read(handle, out);
+        MPI_T_cvar_handle_free(&handle);
+    }
+    out[DIRECTORY_BYTES - 1] = '\0';
+    MPI_T_finalize();
+}
+
+// Too little room shows as SIGBUS where the memory is first written, or as ranks that wait forever
+// for the one that makes the window.
+static Status check_room(const CommGroup *group, int64_t size_bytes)
+{
+    enum { SPARE_BYTES = 8 << 20 }; // of a rank: what MPI sends by, which takes 4 MiB, grows there
+    char directory[DIRECTORY_BYTES];
+    struct statvfs room;
+    find_directory(directory);
+    if (statvfs(directory, &room) != 0)
+        return fail(FAILED, "%s: %s", directory, strerror(errno));
+    const double free_bytes = (double)room.f_bavail * (double)room.f_frsize;
+    const double needed_bytes =
+        ((double)size_bytes + (double)SPARE_BYTES * group->size) * group->n_nearby;
+    const bool is_unlimited = room.f_blocks == 0; // so says a tmpfs without a size
+    if (is_unlimited || free_bytes >= needed_bytes)
+        return OK;
+    return fail(
+        FAILED,
+        "%s has %.1f MiB free, shared parameters and messages need %.1f MiB; make it larger",
+        directory, free_bytes / (1 << 20), needed_bytes / (1 << 20));
+}
+
+// Takes this rank's part of the memory now: afterwards there is no running out of it, and it lies
+// with the ranks of all NUMA domains. Kernels before 5.14 cannot tell that they have none.
+static Status take_memory(const CommWindow *window, const CommGroup *group)
+{
+    int64_t first, count;
+    comm_range((window->size_bytes + ALIGN_BYTES - 1) / ALIGN_BYTES, group->rank, group->size,
+               &first, &count);
+    char *begin = (char *)window->bytes + first * ALIGN_BYTES;
+    const size_t size = (size_t)count * ALIGN_BYTES;
+#ifdef MADV_POPULATE_WRITE
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), in_page = (uintptr_t)begin % page;
+    if (size > 0 && madvise(begin - in_page, size + in_page, MADV_POPULATE_WRITE) != 0 &&
+        errno != EINVAL)
+        return fail(FAILED, "shared memory of %.1f MiB cannot be had: %s",
+                    (double)window->size_bytes / (1 << 20), strerror(errno));
+#endif
+    memset(begin, 0, size);
+    return OK;
+}
+
+static void allocate(CommWindow *window, const CommGroup *group)
+{
+    MPI_Win *win = &window->mpi->win;
+    MPI_Aint size;
+    char *base;
+    int unit;
+    const int64_t bytes = group->rank == 0 ? window->size_bytes + 2 * ALIGN_BYTES : 0;
+    AWAIT(MPI_Win_allocate_shared(bytes, 1, MPI_INFO_NULL, group->mpi->members, &base, win),
+          "allocating shared memory (train.ranks_per_copy=1 does without)");
+    comm_must(MPI_Win_set_errhandler(*win, MPI_ERRORS_RETURN), "MPI_Win_set_errhandler");
+    comm_must(MPI_Win_shared_query(*win, 0, &size, &unit, &base), "MPI_Win_shared_query");
+    AWAIT(MPI_Win_lock_all(MPI_MODE_NOCHECK, *win), "MPI_Win_lock_all");
+    // It begins at the same place of a page on all ranks.
+    window->bytes = base + (ALIGN_BYTES - (uintptr_t)base % ALIGN_BYTES) % ALIGN_BYTES;
+}
+
+bool comm_window_open(CommWindow *out, const Comm *comm, CommGroup *group, int64_t size_bytes)
+{
+    CommWindow window = {.size_bytes = size_bytes, .mpi = calloc(1, sizeof *window.mpi)};
+    *out = (CommWindow){0};
+    Status status = window.mpi != NULL ? OK : fail(FAILED, "no memory for a window");
+    if (status == OK && group->rank == 0)
+        status = check_room(group, size_bytes);
+    TRY_GOTO(give_up, comm_agree_of(comm, group->rank == 0, status));
+    allocate(&window, group);
+    status = comm_agree(comm, take_memory(&window, group));
+    if (status == OK) {
+        *out = window;
+        return true;
+    }
+    comm_window_close(&window);
+give_up:
+    log_warn("every rank keeps its own parameters: %s", fail_text());
+    free(window.mpi);
+    group->shares = false;
+    return false;
+}
+
+void comm_window_sync(const CommWindow *window, const CommGroup *group)
+{
+    comm_must(MPI_Win_sync(window->mpi->win), "MPI_Win_sync");
+    AWAIT(MPI_Barrier(group->mpi->members), "barrier");
+    comm_must(MPI_Win_sync(window->mpi->win), "MPI_Win_sync");
+}
+
+void comm_window_close(CommWindow *window)
+{
+    if (window->mpi != NULL) {
+        comm_must(MPI_Win_unlock_all(window->mpi->win), "MPI_Win_unlock_all");
+        AWAIT(MPI_Win_free(&window->mpi->win), "MPI_Win_free");
+    }
+    free(window->mpi);
+    *window = (CommWindow){0};
+}
+
+// MPI's code for windows is paged in now, before anybody measures what the program takes.
+static void touch_windows(const Comm *comm, const CommGroup *group)
+{
+    CommWindow window = {.size_bytes = ALIGN_BYTES, .mpi = calloc(1, sizeof *window.mpi)};
+    const bool has_room = group->rank != 0 || check_room(group, ALIGN_BYTES) == OK;
+    if (comm_all(comm, window.mpi != NULL && has_room)) {
+        allocate(&window, group);
+        comm_window_close(&window);
+    }
+    free(window.mpi);
+}
+
+// ---- groups ------------------------------------------------------------------------------------
+
+// The ranks of this host, then of the part of it that is a group.
+static void split(MPI_Comm *members, int *n_nearby, const Comm *comm, int most)
+{
+    MPI_Comm host;
+    int rank, size;
+    AWAIT(
+        MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &host),
+        "splitting by host");
+    comm_must(MPI_Comm_rank(host, &rank), "MPI_Comm_rank");
+    comm_must(MPI_Comm_size(host, &size), "MPI_Comm_size");
+    const int part = most == 0 ? size : most;
+    *n_nearby = (size + part - 1) / part;
+    AWAIT(MPI_Comm_split(host, rank / part, rank, members), "splitting of a host");
+    comm_must(MPI_Comm_free(&host), "MPI_Comm_free");
+}
+
+// Whether all groups have as many ranks, more than one.
+static bool is_even(const CommGroup *group)
+{
+    int sizes[2] = {group->size, -group->size}; // the smallest, the largest
+    AWAIT(MPI_Allreduce(MPI_IN_PLACE, sizes, 2, MPI_INT, MPI_MIN, MPI_COMM_WORLD), "agreement");
+    const int least = sizes[0], largest = -sizes[1];
+    if (least != largest)
+        log_info("every rank keeps its own parameters: %d to %d ranks of a host would share them; "
+                 "start as many on each, or set train.ranks_per_copy to a divisor of them",
+                 least, largest);
+    return least == largest && least > 1;
+}
+
+Status comm_group_start(CommGroup *out, const Comm *comm, int most)
+{
+    CommGroup group = {.size = 1, .n_groups = comm->size, .n_nearby = 1};
+    *out = group;
+    if (comm->size == 1 || most == 1)
+        return OK;
+    group.peers = calloc((size_t)comm->size, sizeof *group.peers);
+    group.mpi = calloc(1, sizeof *group.mpi);
+    Status status = group.peers != NULL && group.mpi != NULL
+                        ? OK
+                        : fail(FAILED, "no memory for groups of %d ranks", comm->size);
+    TRY_GOTO(release, comm_agree(comm, status));
+    split(&group.mpi->members, &group.n_nearby, comm, most);
+    comm_must(MPI_Comm_rank(group.mpi->members, &group.rank), "MPI_Comm_rank");
+    comm_must(MPI_Comm_size(group.mpi->members, &group.size), "MPI_Comm_size");
+    group.shares = is_even(&group);
+    if (!group.shares) {
+        comm_must(MPI_Comm_free(&group.mpi->members), "MPI_Comm_free");
+        goto release;
+    }
+    AWAIT(MPI_Comm_split(MPI_COMM_WORLD, group.rank, comm->rank, &group.mpi->across),
+          "splitting across hosts");
+    group.n_groups = comm->size / group.size;
+    AWAIT(MPI_Allgather(&comm->rank, 1, MPI_INT, group.peers, 1, MPI_INT, group.mpi->across),
+          "gathering of ranks");
+    touch_windows(comm, &group);
+    *out = group;
+    return OK;
+release:
+    free(group.mpi);
+    free(group.peers);
+    return status;
+}
+
+void comm_group_end(CommGroup *group)
+{
+    if (group->mpi != NULL) {
+        AWAIT(MPI_Comm_free(&group->mpi->across), "MPI_Comm_free");
+        AWAIT(MPI_Comm_free(&group->mpi->members), "MPI_Comm_free");
+    }
+    free(group->mpi);
+    free(group->peers);
+    *group = (CommGroup){0};
+}
+
+// ---- counters ----------------------------------------------------------------------------------
+
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "counters are of several processes");
+
+void comm_counter_add(CommCounter *counter)
+{
+    atomic_fetch_add_explicit(&counter->count, 1, memory_order_release);
+}
+
+bool comm_counter_has(CommCounter *counter, int64_t count)
+{
+    return atomic_load_explicit(&counter->count, memory_order_acquire) >= count;
+}
+
+void comm_counter_await(CommCounter *counter, int64_t count)
+{
+    for (int i = 0; i < SPINS; i++)
+        if (comm_counter_has(counter, count))
+            return;
+    watchdog_wait_begin();
+    while (!comm_counter_has(counter, count))
+        sched_yield();
+    watchdog_wait_end();
+}
+
+// ---- between groups ----------------------------------------------------------------------------
+
+void comm_group_gather_begin(CommTransfer *transfer, const CommGroup *group, const Comm *comm,
+                             float *bucket, int64_t count)
+{
+    for (int i = 0; i < group->n_groups; i++) {
+        int64_t first, own;
+        comm_share(count, group->peers[i], comm->size, &first, &own);
+        transfer->counts[i] = (int)own;
+        transfer->offsets[i] = (int)first;
+    }
+    atomic_fetch_add(&comm_n_under_way, 1);
+    comm_must(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, bucket, transfer->counts,
+                              transfer->offsets, MPI_FLOAT, group->mpi->across, transfer->request),
+              "all-gather");
+}
+
+void comm_group_gather(const CommGroup *group, const Comm *comm, float *bucket, int64_t count)
+{
+    if (group->n_groups == 1)
+        return;
+    comm_group_gather_begin(comm->blocking, group, comm, bucket, count);
+    comm_transfer_wait(comm->blocking, "all-gather");
+}
+
+void comm_group_broadcast(const CommGroup *group, const Comm *comm, void *bytes, int64_t size_bytes,
+                          int from)
+{
+    int root = 0;
+    while (root < group->n_groups && group->peers[root] != from)
+        root++;
+    if (group->n_groups == 1 || root == group->n_groups)
+        return;
+    const int64_t most = comm->message_bytes;
+    for (int64_t first = 0; first < size_bytes; first += most) {
+        const int n = (int)(size_bytes - first < most ? size_bytes - first : most);
+        AWAIT(MPI_Bcast((char *)bytes + first, n, MPI_BYTE, root, group->mpi->across), "broadcast");
+    }
+}

@@ -1,0 +1,69 @@
+#include "train/parallel/partition.h"
+
+#include "model/params.h"
+
+#include <stdlib.h>
+
+// Appends [first, end), in pieces of at most COMM_LARGEST_BUCKET.
+static void append_range(Partition *partition, int layer, int64_t first, int64_t end, int n_ranks,
+                         int rank)
+{
+    while (first < end) {
+        int64_t left = end - first;
+        Bucket *bucket = &partition->buckets[partition->n_buckets++];
+        bucket->layer = layer;
+        bucket->first = first;
+        bucket->count = left < COMM_LARGEST_BUCKET ? left : COMM_LARGEST_BUCKET;
+        comm_share(bucket->count, rank, n_ranks, &bucket->own_first, &bucket->own_count);
+        bucket->own_first += first;
+        bucket->moments_first = partition->own_count;
+        partition->own_count += bucket->own_count;
+        first += bucket->count;
+    }
+}
+
+int64_t partition_most_buckets(const ModelShape *shape)
+{
+    return shape->n_layers + 2 + params_count(shape) / COMM_LARGEST_BUCKET * 2;
+}
+
+Status partition_create(Partition *out, const ModelShape *shape, int n_ranks, int rank)
+{
+    int64_t total = params_count(shape);
+    int64_t most = partition_most_buckets(shape);
+    Partition partition = {.buckets = calloc((size_t)most, sizeof *partition.buckets)};
+    if (partition.buckets == NULL)
+        return fail(FAILED, "no memory for %lld buckets", (long long)most);
+    int64_t end = 0;
+    for (int layer = 0; layer < shape->n_layers; layer++) {
+        int64_t first, count;
+        params_layer_range(shape, layer, &first, &count);
+        append_range(&partition, -1, end, first, n_ranks, rank);
+        append_range(&partition, layer, first, first + count, n_ranks, rank);
+        end = first + count;
+    }
+    append_range(&partition, shape->n_layers, end, total, n_ranks, rank);
+    CHECK(partition.n_buckets <= most, "%d buckets", partition.n_buckets);
+    *out = partition;
+    return OK;
+}
+
+void partition_gather(const Partition *partition, const Comm *comm, float *flat)
+{
+    for (int i = 0; i < partition->n_buckets; i++)
+        comm_all_gather(comm, flat + partition->buckets[i].first, partition->buckets[i].count);
+}
+
+int64_t partition_n_blocks(const Partition *partition)
+{
+    int64_t n = 0;
+    for (int i = 0; i < partition->n_buckets; i++)
+        n += (partition->buckets[i].count + COMM_SHARE_BLOCK - 1) / COMM_SHARE_BLOCK;
+    return n;
+}
+
+void partition_release(Partition *partition)
+{
+    free(partition->buckets);
+    *partition = (Partition){0};
+}

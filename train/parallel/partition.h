@@ -1,0 +1,44 @@
+// Who updates which parameters: AdamW's moments are sharded over ranks (ZeRO stage 1, Rajbhandari
+// et al., arXiv 1910.02054). The flat vector is cut into buckets - one per layer, one before and
+// one after them - and each rank owns an equal share of every bucket.
+//
+//     Partition partition;
+//     TRY(partition_create(&partition, &shape, comm.size, comm.rank));
+//     ... update the shares ...
+//     partition_gather(&partition, &comm, params.flat);
+//     partition_release(&partition);
+#ifndef MHA2MLA_TRAIN_PARALLEL_PARTITION_H
+#define MHA2MLA_TRAIN_PARALLEL_PARTITION_H
+
+#include "base/status.h"
+#include "model/shape.h"
+#include "train/parallel/comm.h"
+
+#include <stdint.h>
+
+typedef struct Bucket {
+    int64_t first, count;         // range in the flat vector
+    int64_t own_first, own_count; // this rank's share, also in the flat vector
+    int64_t moments_first;        // where the share's moments lie in this rank's vectors
+    int layer;                    // -1: before the layers; their number: after them
+} Bucket;
+
+typedef struct Partition {
+    Bucket *buckets; // owned, in the order of the flat vector
+    int n_buckets;
+    int64_t own_count; // length of this rank's moment vectors
+} Partition;
+
+Status partition_create(Partition *out, const ModelShape *shape, int n_ranks, int rank);
+// What n_buckets is at most. Not collective.
+int64_t partition_most_buckets(const ModelShape *shape);
+
+// Every rank's shares of the flat vector to all. Collective.
+void partition_gather(const Partition *partition, const Comm *comm, float *flat);
+
+// Blocks of COMM_SHARE_BLOCK floats, bucket by bucket.
+int64_t partition_n_blocks(const Partition *partition);
+
+void partition_release(Partition *partition);
+
+#endif

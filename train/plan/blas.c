@@ -1,0 +1,66 @@
+#include "train/plan/blas.h"
+
+#include "base/log.h"
+
+#include <cblas.h>
+#include <omp.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    PARALLEL_PTHREAD = 1,          // openblas_get_parallel(): 0 serial, 1 pthread, 2 OpenMP
+    MOST_BUFFER_BYTES = 128 << 20, // BUFFER_SIZE of x86-64
+    TOUCHED = 128,
+};
+
+const char *blas_name(char out[BLAS_NAME_BYTES])
+{
+    static const char *const builds[] = {"serial", "pthread", "OpenMP"};
+    const int parallel = openblas_get_parallel();
+    const char *config = openblas_get_config(); // "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH ..."
+    size_t length = strcspn(config, " ");
+    if (config[length] == ' ')
+        length += 1 + strcspn(config + length + 1, " ");
+    snprintf(out, BLAS_NAME_BYTES, "%.*s, %s build, kernels for %.32s",
+             (int)(length < 32 ? length : 32), config,
+             parallel >= 0 && parallel < 3 ? builds[parallel] : "unknown", openblas_get_corename());
+    return out;
+}
+
+void blas_check(void)
+{
+    if (openblas_get_parallel() != PARALLEL_PTHREAD || omp_get_max_threads() == 1)
+        return;
+    log_warn("OpenBLAS runs its pthread build, which fights with OpenMP: its threads are off; "
+             "install libopenblas0-openmp for products on %d threads",
+             omp_get_max_threads());
+    openblas_set_num_threads(1);
+}
+
+// OpenBLAS 0.3.21: param.h has SGEMM_DEFAULT_P and Q, driver/level3/level3.c cuts by them.
+int64_t blas_buffer_bytes(int64_t rows, int64_t columns, int64_t inner)
+{
+    const char *core = openblas_get_corename();
+    const bool is_avx512 = strcmp(core, "SkylakeX") == 0 || strcmp(core, "Cooperlake") == 0 ||
+                           strcmp(core, "Sapphirerapids") == 0;
+    const int64_t P = is_avx512 ? 448 : 768, Q = is_avx512 ? 448 : 384;
+    int64_t block = inner; // whole ones while two are left, then halves
+    if (inner >= 2 * Q)
+        block = Q;
+    else if (inner > Q)
+        block = (inner + 1) / 2;
+    const int64_t packed = rows > P ? P + columns : rows;
+    const int64_t bytes = packed * block * (int64_t)sizeof(float);
+    return bytes < MOST_BUFFER_BYTES ? bytes : MOST_BUFFER_BYTES;
+}
+
+void blas_touch_threads(void)
+{
+#pragma omp parallel
+    {
+        float a[TOUCHED * TOUCHED] = {0}, c[TOUCHED * TOUCHED];
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, TOUCHED, TOUCHED, TOUCHED, 1.0f, a,
+                    TOUCHED, a, TOUCHED, 0.0f, c, TOUCHED);
+    }
+}

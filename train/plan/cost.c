@@ -1,0 +1,134 @@
+#include "train/plan/cost.h"
+
+#include "train/parallel/batch_schedule.h"
+#include "train/parallel/partition.h"
+
+#include <math.h>
+
+// Micro-batches one after another: in each round the largest group counts.
+static int64_t serial_micro_batches(const BatchSchedule *schedule)
+{
+    int64_t n = 0;
+    for (int round = 0; round < schedule->n_rounds; round++) {
+        int most = 0;
+        for (int rank = 0; rank < batch_schedule_senders(schedule, round); rank++) {
+            int first, count;
+            batch_schedule_group(schedule, round, rank, &first, &count);
+            most = count > most ? count : most;
+        }
+        n += most;
+    }
+    return n;
+}
+
+static double memory_bytes(const Partition *partition, const BatchSchedule *schedule)
+{
+    enum { ADD = 2, SQUARE = 1, ADAMW = 7 }; // floats read and written for each
+    const double own = (double)partition->own_count;
+    double floats = own * (SQUARE + ADAMW);
+    for (int round = 0; round < schedule->n_rounds; round++)
+        floats += own * (ADD + batch_schedule_senders(schedule, round));
+    return floats * sizeof(float);
+}
+
+// A collective over some of the buckets, between `n_peers` of the ranks, a share of each.
+static double transfer_seconds(double n_params, int n_buckets, double param_bytes, int n_peers,
+                               const BatchSchedule *schedule, const Rates *rates)
+{
+    const double others = n_peers - 1;
+    return others / schedule->n_ranks * n_params * param_bytes / rates->network_bytes +
+           n_buckets * others * rates->latency_s;
+}
+
+// Each rank's messages of a step, and what of them products do not hide.
+static void add_messages(Cost *cost, const Partition *partition, const BatchSchedule *schedule,
+                         const TrainConfig *train, int n_copies, const Rates *rates,
+                         double micro_batch_s)
+{
+    const double forward_s = micro_batch_s / 3, backward_s = micro_batch_s - forward_s;
+    const double sent_bytes = train->reduce_dtype == REDUCE_BFLOAT16 ? 2 : 4;
+    double params[2] = {0}; // of the embedding, of all that follows
+    int buckets[2] = {0};
+    for (int i = 0; i < partition->n_buckets; i++) {
+        const int follows = partition->buckets[i].layer >= 0;
+        params[follows] += (double)partition->buckets[i].count;
+        buckets[follows]++;
+    }
+    double reduce_s[2], gather_s[2];
+    for (int i = 0; i < 2; i++) {
+        reduce_s[i] =
+            transfer_seconds(params[i], buckets[i], sent_bytes, schedule->n_ranks, schedule, rates);
+        gather_s[i] =
+            transfer_seconds(params[i], buckets[i], sizeof(float), n_copies, schedule, rates);
+    }
+    const double rounds = schedule->n_rounds;
+    cost->messages_s = rounds * (reduce_s[0] + reduce_s[1]) + gather_s[0] + gather_s[1];
+    const double left_s = reduce_s[0] + fmax(0, reduce_s[1] - backward_s); // after a round
+    cost->exposed_s = (rounds - 1) * fmax(0, left_s - forward_s) + left_s + gather_s[0] +
+                      fmax(0, gather_s[1] - forward_s);
+    if (!train->overlap)
+        cost->exposed_s = cost->messages_s;
+}
+
+static double validation_passes(const Config *config)
+{
+    const int steps = config->train.steps, every = config->data.validation.every;
+    const int later = every > 0 ? steps / every + (steps % every != 0) : steps > 0;
+    return config->data.validation.given ? 1.0 + later : 0;
+}
+
+// A forward alone is a third of forward and backward. Sequences are shared among the ranks.
+static double forward_seconds(const ModelShape *shape, const Plan *plan, int T, double sequences,
+                              double flops_per_s)
+{
+    return shape_train_flops(shape, T) / 3 * sequences / plan->n_ranks / flops_per_s;
+}
+
+Status cost_make(Cost *out, const Plan *plan, const Config *config, const Rates *rates,
+                 double efficiency)
+{
+    const TrainConfig *train = &config->train;
+    const ConvertConfig *convert = &config->model.convert;
+    const int T = config->data.seq_len;
+    const double flops_per_s = rates->sgemm_flops * efficiency;
+    const double sequence_flops = shape_train_flops(&plan->shape, T);
+    const double valid_sequences =
+        config->data.validation.given ? config->data.validation.sequences : 0;
+    Partition partition;
+    TRY(partition_create(&partition, &plan->shape, plan->n_ranks, 0)); // the largest share
+    const BatchSchedule schedule = batch_schedule_make(train->global_batch / train->micro_batch,
+                                                       train->sum_groups, plan->n_ranks);
+    Cost cost = {.step_flops = sequence_flops * train->global_batch};
+    cost.products_s =
+        (double)serial_micro_batches(&schedule) * train->micro_batch * sequence_flops / flops_per_s;
+    cost.memory_s = memory_bytes(&partition, &schedule) / rates->memory_bytes;
+    if (plan->n_ranks > 1)
+        add_messages(&cost, &partition, &schedule, train, plan->n_ranks / plan->n_sharers, rates,
+                     train->micro_batch * sequence_flops / flops_per_s);
+    partition_release(&partition);
+    cost.step_s = cost.products_s + cost.memory_s + cost.exposed_s;
+    cost.steps_s = cost.step_s * train->steps;
+    cost.validation_s = forward_seconds(&plan->shape, plan, T,
+                                        validation_passes(config) * valid_sequences, flops_per_s);
+    if (convert->given)
+        cost.original_s = forward_seconds(
+            &plan->original, plan, T,
+            valid_sequences + (config_calibrates(config) ? convert->samples : 0), flops_per_s);
+    cost.run_s = cost.steps_s + cost.validation_s + cost.original_s;
+    *out = cost;
+    return OK;
+}
+
+Status cost_efficiency(double *out, const Plan *plan, const Config *config, const Rates *rates,
+                       double compute_s)
+{
+    Cost cost;
+    TRY(cost_make(&cost, plan, config, rates, 1));
+    if (compute_s <= cost.memory_s)
+        return fail(BAD_INPUT,
+                    "--step-seconds is %g, but sums and AdamW alone take %.3g s at %.3g "
+                    "GB/s; give --memory-bandwidth, or the seconds of %d ranks",
+                    compute_s, cost.memory_s, rates->memory_bytes / 1e9, plan->n_ranks);
+    *out = cost.products_s / (compute_s - cost.memory_s);
+    return OK;
+}

@@ -1,0 +1,300 @@
+#include "train/plan/plan.h"
+
+#include "base/checksum.h"
+#include "base/log.h"
+#include "base/paths.h"
+#include "eval/inference.h"
+#include "model/convert/convert.h"
+#include "model/hf/hf.h"
+#include "model/kernels/gemm.h"
+#include "model/kernels/head.h"
+#include "train/memory.h"
+#include "train/parallel/partition.h"
+#include "train/plan/blas.h"
+
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum {
+    MOST_TOKENS = 1 << 24, // of a micro-batch: loops count them, and heads of them, in int
+    // HDF5 keeps a hash table of 512 KiB for each open file, its headers, and a chunk. Seen: 0.74
+    // MB each with 100 files of 1.7 M tokens, all of them read.
+    OPEN_FILE_BYTES = 750000,
+    // MPI's requests, what they page in, and the thread that asks for them. Seen: 0.9 MB.
+    EXCHANGE_BYTES = 1 << 20,
+};
+
+int64_t plan_resident_bytes(void)
+{
+    long long total_pages = 0, resident_pages = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+    if (file == NULL)
+        return 0;
+    if (fscanf(file, "%lld %lld", &total_pages, &resident_pages) != 2)
+        resident_pages = 0;
+    fclose(file);
+    return resident_pages * sysconf(_SC_PAGESIZE);
+}
+
+int64_t plan_peak_resident_bytes(void)
+{
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_maxrss * 1024 : 0;
+}
+
+static Status find_shapes(Plan *plan, const ModelShape *original, const Config *config)
+{
+    if (original != NULL)
+        plan->original = *original;
+    else if (config->model.init.given)
+        plan->original = config->model.init.shape;
+    else
+        TRY(hf_load_shape(&plan->original, config->model.base));
+    plan->shape = plan->original;
+    const ConvertConfig *convert = &config->model.convert;
+    if (convert->given)
+        TRY(shape_convert(&plan->shape, &plan->original, convert->rope_pairs, convert->d_kv,
+                          convert->svd));
+    return OK;
+}
+
+static Status check_batch(const Config *config, int n_ranks)
+{
+    const TrainConfig *train = &config->train;
+    if ((int64_t)train->micro_batch * config->data.seq_len > MOST_TOKENS)
+        return fail(BAD_INPUT,
+                    "train.micro_batch %d of data.seq_len %d is more than %d tokens; use a smaller "
+                    "micro_batch",
+                    train->micro_batch, config->data.seq_len, MOST_TOKENS);
+    int n_micro_batches = train->global_batch / train->micro_batch;
+    if (n_micro_batches < n_ranks)
+        return fail(BAD_INPUT,
+                    "train.global_batch %d / micro_batch %d gives %d micro-batches for %d "
+                    "ranks; use at most %d ranks or a smaller micro_batch",
+                    train->global_batch, train->micro_batch, n_micro_batches, n_ranks,
+                    n_micro_batches);
+    if (train->sum_groups < n_ranks)
+        return fail(BAD_INPUT,
+                    "train.sum_groups is %d, fewer than %d ranks; make it a multiple of the "
+                    "ranks, up to %d",
+                    train->sum_groups, n_ranks, n_micro_batches);
+    return OK;
+}
+
+static int64_t model_bytes(const ModelShape *shape)
+{
+    Arena arena = arena_start("model");
+    model_measure(&arena, shape);
+    return arena.peak_bytes;
+}
+
+static Status measure_training(Plan *plan, const Config *config)
+{
+    Partition partition; // rank 0 has the largest shares
+    TRY(partition_create(&partition, &plan->shape, plan->n_ranks, 0));
+    TrainerMemory memory = {0};
+    const TrainConfig *train = &config->train;
+    BatchSchedule schedule = batch_schedule_make(train->global_batch / train->micro_batch,
+                                                 train->sum_groups, plan->n_ranks);
+    memory_place(&memory, &plan->shape, &partition, &schedule, config, plan->n_threads);
+    partition_release(&partition);
+    plan->parameters = model_bytes(&plan->shape);
+    plan->gradients = memory.gradients.peak_bytes;
+    plan->moments = memory.moments.peak_bytes;
+    plan->activations = memory.activations.peak_bytes;
+    plan->scratch = memory.scratch.peak_bytes;
+    plan->communication = memory.communication.peak_bytes;
+    return OK;
+}
+
+static void measure_conversion(Plan *plan, const Config *config)
+{
+    Arena arena = arena_start("conversion");
+    convert_measure(&arena, &plan->shape);
+    plan->conversion = arena.peak_bytes;
+    if (!config_reads_original(config))
+        return;
+    plan->original_model = model_bytes(&plan->original);
+    plan->original_pass = inference_bytes(&plan->original, config->data.seq_len);
+}
+
+// The files that match; a pattern without a match counts as one, since a plan needs no data.
+static int64_t count_files(char *const *patterns, int n_patterns)
+{
+    int64_t n = 0;
+    for (int i = 0; i < n_patterns; i++) {
+        PathList list;
+        const bool found = paths_expand(&list, &patterns[i], 1) == OK;
+        n += found ? list.count : 1;
+        if (found)
+            paths_release(&list);
+    }
+    return n;
+}
+
+static void measure_shards(Plan *plan, const DataConfig *data)
+{
+    int64_t n = count_files(data->validation.shards, data->validation.n_shards);
+    for (int i = 0; i < data->n_sources; i++)
+        n += count_files(data->sources[i].shards, data->sources[i].n_shards);
+    plan->shards = (n + 1) * OPEN_FILE_BYTES; // and the checkpoint that is written
+}
+
+// Of the products y = x W^T of `tokens` rows and of their backward ones, the largest.
+static int64_t linear_bytes(int64_t tokens, int n_out, int n_in)
+{
+    const int64_t bytes[] = {
+        blas_buffer_bytes(n_out, tokens, n_in), // rows of OpenBLAS are columns here
+        blas_buffer_bytes(n_in, tokens, n_out),
+        blas_buffer_bytes(n_in, n_out, tokens),
+    };
+    int64_t most = 0;
+    for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i++)
+        most = bytes[i] > most ? bytes[i] : most;
+    return most;
+}
+
+static void measure_products(Plan *plan, const Config *config)
+{
+    const ModelShape *s = &plan->shape;
+    const int64_t tokens = (int64_t)config->train.micro_batch * config->data.seq_len;
+    const int64_t block = head_block(s->vocab_size);
+    plan->products = gemm_buffer_bytes(plan->n_threads);
+    if (gemm_kernel_name() != NULL)
+        return;
+    const int64_t head = linear_bytes(tokens < block ? tokens : block, s->vocab_size, s->d_model);
+    // Gate and up are one product, wider than those of attention.
+    const int64_t layer = linear_bytes(tokens, 2 * s->d_ffn, s->d_model);
+    plan->products = head > layer ? head : layer;
+}
+
+// Code is paged in when a library is first used: small models notice.
+static void touch_libraries(void)
+{
+    char sha256[SHA256_HEX_BYTES];
+    blas_touch_threads();
+    if (checksum_sha256_bytes(sha256, "", 0) != OK)
+        log_warn("%s", fail_text());
+}
+
+Status plan_make(Plan *out, const Config *config, int n_ranks, int n_threads)
+{
+    return plan_make_of(out, NULL, config, n_ranks, n_threads);
+}
+
+Status plan_make_of(Plan *out, const ModelShape *original, const Config *config, int n_ranks,
+                    int n_threads)
+{
+    Plan plan = {.n_ranks = n_ranks, .n_threads = n_threads, .n_sharers = 1};
+    TRY(find_shapes(&plan, original, config));
+    TRY(check_batch(config, n_ranks));
+    TRY(measure_training(&plan, config));
+    measure_shards(&plan, &config->data);
+    measure_products(&plan, config);
+    touch_libraries();
+    plan.process = plan_resident_bytes() + (n_ranks > 1 ? EXCHANGE_BYTES : 0);
+    if (config->model.convert.given)
+        measure_conversion(&plan, config);
+    *out = plan;
+    return OK;
+}
+
+int plan_sharers(const Config *config, int n_ranks, int ranks_per_host)
+{
+    const int most = config->train.ranks_per_copy;
+    const int host = ranks_per_host < n_ranks ? ranks_per_host : n_ranks;
+    const int sharers = most > 0 && most < host ? most : host;
+    return n_ranks % host == 0 && host % sharers == 0 ? sharers : 1;
+}
+
+// Bytes beside the process while converting; 0: nothing is converted.
+static int64_t conversion_bytes(const Plan *plan)
+{
+    if (plan->conversion == 0)
+        return 0;
+    const int64_t before = plan->original_model / plan->n_sharers + plan->original_pass;
+    const int64_t after = plan->parameters / plan->n_sharers + plan->conversion;
+    return before > after ? before : after;
+}
+
+int64_t plan_peak_bytes(const Plan *plan)
+{
+    int64_t training = plan->parameters / plan->n_sharers + plan->gradients + plan->moments +
+                       plan->activations + plan->scratch + plan->communication + plan->products;
+    int64_t converting = conversion_bytes(plan);
+    return plan->process + plan->shards + (training > converting ? training : converting);
+}
+
+static void print_model(FILE *out, const Plan *plan, const Config *config)
+{
+    const ModelShape *s = &plan->shape, *o = &plan->original;
+    const ConvertConfig *convert = &config->model.convert;
+    fprintf(out, "model        %d layers, %d wide, %d heads, %d KV heads of %d, vocabulary %d\n",
+            s->n_layers, s->d_model, s->n_heads, s->n_kv_heads, s->head_dim, s->vocab_size);
+    if (convert->given)
+        fprintf(out, "conversion   MLA: d_kv %d per KV head, %d RoPE pairs of %d by %s, %s SVD\n",
+                s->d_kv, s->rope_pairs, s->head_dim / 2, rope_strategy_name(convert->rope),
+                shape_svd_name(s->svd));
+    else
+        fprintf(out, "conversion   none: the original attention is trained\n");
+    fprintf(out, "parameters   %.2f M", (double)params_count(s) / 1e6);
+    if (convert->given)
+        fprintf(out, ", original %.2f M", (double)params_count(o) / 1e6);
+    int64_t after = shape_cache_numbers(s), before = shape_cache_numbers(o);
+    fprintf(out, "\nKV cache     %lld bytes per token at 16 bits, original %lld: %+.2f %%\n",
+            (long long)after * 2, (long long)before * 2,
+            100.0 * ((double)after / (double)before - 1.0));
+}
+
+static void print_work(FILE *out, const Plan *plan, const Config *config)
+{
+    const TrainConfig *train = &config->train;
+    int64_t step_tokens = (int64_t)train->global_batch * config->data.seq_len;
+    char blas[BLAS_NAME_BYTES];
+    fprintf(out, "ranks        %d, %d threads each, %s\n", plan->n_ranks, plan->n_threads,
+            blas_name(blas));
+    if (gemm_kernel_name() != NULL)
+        fprintf(out, "products     of the model by kernels for %s of its own\n",
+                gemm_kernel_name());
+    fprintf(out, "step         %d sequences of %d tokens = %lld tokens, micro-batches of %d\n",
+            train->global_batch, config->data.seq_len, (long long)step_tokens, train->micro_batch);
+    double tokens = (double)step_tokens * train->steps;
+    fprintf(out, "run          %d steps = %.4g M tokens", train->steps, tokens / 1e6);
+    if (config->data.pretraining_tokens > 0)
+        fprintf(out, ", %.3g %% of %.4g M of pretraining",
+                100 * tokens / config->data.pretraining_tokens,
+                config->data.pretraining_tokens / 1e6);
+    fprintf(out, ", %.3g PFLOP\n",
+            shape_train_flops(&plan->shape, config->data.seq_len) * train->global_batch *
+                train->steps / 1e15);
+}
+
+void plan_print(FILE *out, const Plan *plan, const Config *config)
+{
+    print_model(out, plan, config);
+    print_work(out, plan, config);
+    char parameters[64] = "parameters";
+    if (plan->n_sharers > 1)
+        snprintf(parameters, sizeof parameters, "parameters (shared by %d ranks)", plan->n_sharers);
+    const struct {
+        const char *name;
+        int64_t bytes;
+    } rows[] = {
+        {parameters, plan->parameters / plan->n_sharers},
+        {"gradients", plan->gradients},
+        {"AdamW moments", plan->moments},
+        {"activations", plan->activations},
+        {"scratch", plan->scratch},
+        {"communication", plan->communication},
+        {"packed operands", plan->products},
+        {"program, libraries", plan->process},
+        {"open HDF5 files", plan->shards},
+        {"while converting", conversion_bytes(plan)},
+        {"peak", plan_peak_bytes(plan)},
+    };
+    fprintf(out, "memory per rank, MiB%s\n",
+            plan->n_sharers > 1 ? "; of what ranks share its part" : "");
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        fprintf(out, "  %-32s %10.1f\n", rows[i].name, (double)rows[i].bytes / (1 << 20));
+}

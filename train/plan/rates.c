@@ -1,0 +1,174 @@
+#include "train/plan/rates.h"
+
+#include "base/arena.h"
+#include "base/log.h"
+
+#include <cblas.h>
+#include <stdlib.h>
+
+enum {
+    SGEMM_SIZE = 1024,
+    TRIAD_FLOATS = 8 << 20, // 32 MiB each: beyond the caches
+    N_PING_PONGS = 100,
+    N_PIECES = 9,
+};
+
+typedef enum Measured { SGEMM, TRIAD, GATHER, PING_PONG, N_CALLS } Measured;
+
+static const double PIECE_S = 0.05; // of each rate, at least
+
+typedef struct Probe {
+    Arena arena;
+    int64_t n_floats;
+    float *a, *b, *c; // [n_floats] each
+} Probe;
+
+static void place(Probe *probe)
+{
+    probe->a = arena_floats(&probe->arena, probe->n_floats);
+    probe->b = arena_floats(&probe->arena, probe->n_floats);
+    probe->c = arena_floats(&probe->arena, probe->n_floats);
+}
+
+// Collective.
+static Status start(Probe *out, int64_t n_floats, const Comm *comm)
+{
+    Probe probe = {.arena = arena_start("measurement"), .n_floats = n_floats};
+    place(&probe);
+    TRY(comm_agree(comm, arena_allocate(&probe.arena)));
+    place(&probe);
+    for (int64_t i = 0; i < n_floats; i++) // pages that were never written are all one page
+        probe.a[i] = probe.b[i] = probe.c[i] = (float)(i % 7) - 3.0f;
+    *out = probe;
+    return OK;
+}
+
+static void product(const Probe *probe, const Comm *comm)
+{
+    (void)comm;
+    const int n = SGEMM_SIZE;
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, n, n, 1.0f, probe->a, n, probe->b, n,
+                0.0f, probe->c, n);
+}
+
+static void triad(const Probe *probe, const Comm *comm)
+{
+    (void)comm;
+    float *restrict a = probe->a;
+    const float *restrict b = probe->b, *restrict c = probe->c;
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < TRIAD_FLOATS; i++)
+        a[i] = b[i] + 3.0f * c[i];
+}
+
+static void gather(const Probe *probe, const Comm *comm)
+{
+    comm_all_gather(comm, probe->a, COMM_LARGEST_BUCKET);
+}
+
+static void ping_pongs(const Probe *probe, const Comm *comm)
+{
+    const int last = comm->size - 1;
+    for (int i = 0; i < N_PING_PONGS; i++) {
+        if (comm->rank == 0) {
+            comm_send(comm, probe->a, sizeof(float), last);
+            comm_receive(comm, probe->a, sizeof(float), last);
+        } else if (comm->rank == last) {
+            comm_receive(comm, probe->a, sizeof(float), 0);
+            comm_send(comm, probe->a, sizeof(float), 0);
+        }
+    }
+}
+
+// Seconds of one call on the slowest rank. All ranks make the same number of calls, whatever their
+// clocks say.
+typedef void Call(const Probe *probe, const Comm *comm);
+
+static double time_piece(Call *call, const Probe *probe, const Comm *comm)
+{
+    double seconds;
+    int n_calls = 0;
+    const double start_s = log_seconds();
+    do {
+        call(probe, comm);
+        n_calls++;
+        seconds = log_seconds() - start_s;
+        comm_max_doubles(comm, &seconds, 1);
+    } while (seconds < PIECE_S);
+    return seconds / n_calls;
+}
+
+static int compare(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+// Of each call that is not NULL: the first warms caches and connections.
+static void time_calls(double *seconds, Call *const *calls, int n_calls, const Probe *probe,
+                       const Comm *comm)
+{
+    double pieces[N_CALLS][N_PIECES];
+    for (int piece = -1; piece < N_PIECES; piece++)
+        for (int c = 0; c < n_calls; c++) {
+            if (calls[c] == NULL)
+                continue;
+            if (piece < 0)
+                calls[c](probe, comm);
+            else
+                pieces[c][piece] = time_piece(calls[c], probe, comm);
+        }
+    for (int c = 0; c < n_calls; c++) {
+        if (calls[c] == NULL)
+            continue;
+        qsort(pieces[c], N_PIECES, sizeof pieces[c][0], compare);
+        seconds[c] = pieces[c][N_PIECES / 2];
+    }
+}
+
+static double product_flops(void)
+{
+    return 2.0 * SGEMM_SIZE * SGEMM_SIZE * SGEMM_SIZE;
+}
+
+Status rates_measure(Rates *rates, const Comm *comm)
+{
+    Probe probe;
+    double seconds[N_CALLS];
+    const bool has_network = comm->size > 1;
+    Call *const calls[N_CALLS] = {
+        [SGEMM] = rates->sgemm_flops == 0 ? product : NULL,
+        [TRIAD] = rates->memory_bytes == 0 ? triad : NULL,
+        [GATHER] = has_network && rates->network_bytes == 0 ? gather : NULL,
+        [PING_PONG] = has_network && rates->latency_s == 0 ? ping_pongs : NULL,
+    };
+    TRY(start(&probe, TRIAD_FLOATS, comm));
+    time_calls(seconds, calls, N_CALLS, &probe, comm);
+    arena_release(&probe.arena);
+    if (calls[SGEMM] != NULL)
+        rates->sgemm_flops = product_flops() / seconds[SGEMM];
+    if (calls[TRIAD] != NULL)
+        rates->memory_bytes = 3.0 * TRIAD_FLOATS * sizeof(float) / seconds[TRIAD];
+    if (calls[GATHER] != NULL)
+        rates->network_bytes = (double)COMM_LARGEST_BUCKET * sizeof(float) * (comm->size - 1) /
+                               comm->size / seconds[GATHER];
+    if (calls[PING_PONG] != NULL)
+        rates->latency_s = seconds[PING_PONG] / (2 * N_PING_PONGS);
+    rates->is_network_assumed =
+        !has_network && (rates->network_bytes == 0 || rates->latency_s == 0);
+    rates->network_bytes = rates->network_bytes == 0 ? 12.5e9 : rates->network_bytes;
+    rates->latency_s = rates->latency_s == 0 ? 10e-6 : rates->latency_s;
+    return OK;
+}
+
+Status rates_measure_sgemm(double *flops, const Comm *comm)
+{
+    Probe probe;
+    double seconds;
+    Call *const calls[] = {product};
+    TRY(start(&probe, SGEMM_SIZE * SGEMM_SIZE, comm));
+    time_calls(&seconds, calls, 1, &probe, comm);
+    arena_release(&probe.arena);
+    *flops = product_flops() / seconds;
+    return OK;
+}

@@ -1,0 +1,132 @@
+#include "train/replica.h"
+
+#include "model/params.h"
+
+static int64_t flat_bytes(const ModelShape *shape)
+{
+    const int64_t line = sizeof(CommCounter), bytes = params_count(shape) * (int64_t)sizeof(float);
+    return (bytes + line - 1) / line * line;
+}
+
+// The model of a rank whose parameters are in the window, or, if that is not open, its own.
+static Status create_model(Replica *replica, const ModelShape *shape)
+{
+    if (replica->window.bytes == NULL)
+        return model_create(&replica->model, shape);
+    replica->arrivals = (CommCounter *)((char *)replica->window.bytes + flat_bytes(shape));
+    return model_create_in(&replica->model, shape, replica->window.bytes);
+}
+
+Status replica_create(Replica *out, const Comm *comm, CommGroup *group, const ModelShape *shape)
+{
+    Replica replica = {.comm = comm, .group = group, .first_ticket = -1};
+    const int64_t counters_bytes = partition_most_buckets(shape) * (int64_t)sizeof(CommCounter);
+    if (group->shares)
+        comm_window_open(&replica.window, comm, group, flat_bytes(shape) + counters_bytes);
+    const Status status = comm_agree(comm, create_model(&replica, shape));
+    if (status == OK)
+        *out = replica;
+    else
+        replica_release(&replica);
+    return status;
+}
+
+void replica_release(Replica *replica)
+{
+    model_release(&replica->model);
+    comm_window_close(&replica->window);
+    *replica = (Replica){0};
+}
+
+bool replica_is_shared(const Replica *replica)
+{
+    return replica->window.bytes != NULL;
+}
+
+bool replica_is_writer(const Replica *replica)
+{
+    return !replica_is_shared(replica) || replica->group->rank == 0;
+}
+
+int64_t replica_elsewhere_bytes(const Replica *replica)
+{
+    const int64_t bytes = replica->window.size_bytes;
+    return replica_is_shared(replica) ? bytes - bytes / replica->group->size : 0;
+}
+
+void replica_sync(const Replica *replica)
+{
+    if (replica_is_shared(replica))
+        comm_window_sync(&replica->window, replica->group);
+}
+
+void replica_broadcast(const Replica *replica, int64_t first, int64_t count, int from)
+{
+    float *values = replica->model.params.flat + first;
+    const int64_t bytes = count * (int64_t)sizeof *values;
+    if (replica_is_shared(replica))
+        comm_group_broadcast(replica->group, replica->comm, values, bytes, from);
+    else
+        comm_broadcast(replica->comm, values, bytes, from);
+}
+
+void replica_gather(const Replica *replica, const Partition *partition)
+{
+    float *flat = replica->model.params.flat;
+    if (!replica_is_shared(replica)) {
+        partition_gather(partition, replica->comm, flat);
+        return;
+    }
+    for (int i = 0; i < partition->n_buckets; i++)
+        comm_group_gather(replica->group, replica->comm, flat + partition->buckets[i].first,
+                          partition->buckets[i].count);
+    replica_sync(replica);
+}
+
+void replica_send(Replica *replica, Exchange *exchange, const Partition *partition, int i)
+{
+    const Bucket *bucket = &partition->buckets[i];
+    float *values = replica->model.params.flat + bucket->first;
+    int64_t ticket = -1;
+    if (!replica_is_shared(replica))
+        ticket = exchange_gather(exchange, values, bucket->count);
+    else if (replica->group->n_groups > 1)
+        ticket = exchange_gather_shared(exchange, replica->group, values, bucket->count,
+                                        &replica->arrivals[i]);
+    else
+        comm_counter_add(&replica->arrivals[i]);
+    if (i == 0) {
+        replica->first_ticket = ticket;
+        replica->n_updates++;
+        replica->n_here = 0;
+    }
+}
+
+// The own job is asked for first: it is what the others may wait for, too.
+static bool is_here(Replica *replica, Exchange *exchange, int i)
+{
+    return (replica->first_ticket < 0 || exchange_is_done(exchange, replica->first_ticket + i)) &&
+           (!replica_is_shared(replica) ||
+            comm_counter_has(&replica->arrivals[i], replica->n_updates * replica->group->size));
+}
+
+bool replica_are_here(Replica *replica, Exchange *exchange, int n)
+{
+    if (replica->n_updates == 0)
+        return true;
+    while (replica->n_here < n && is_here(replica, exchange, replica->n_here))
+        replica->n_here++;
+    return replica->n_here >= n;
+}
+
+void replica_await(Replica *replica, Exchange *exchange, int n)
+{
+    if (replica->n_updates == 0)
+        return;
+    if (replica->first_ticket >= 0)
+        exchange_wait(exchange, replica->first_ticket + n - 1);
+    for (; replica->n_here < n; replica->n_here++)
+        if (replica_is_shared(replica))
+            comm_counter_await(&replica->arrivals[replica->n_here],
+                               replica->n_updates * replica->group->size);
+}

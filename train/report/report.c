@@ -1,0 +1,222 @@
+#include "train/report/report.h"
+
+#include "base/file.h"
+#include "train/report/report_color.h"
+#include "train/report/report_curves.h"
+#include "train/report/report_fit.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    MOST_DRAWN_OF_A_RUN = 3000,
+    LEAST_DRAWN_OF_A_RUN = 256,
+    MOST_DRAWN = 24000, // of all runs: the page stays below 2 MB
+    LEAST_WINDOW = 5,
+};
+
+static bool is_label_taken(const Report *report, int n, const char *label)
+{
+    for (int i = 0; i < n; i++)
+        if (strcmp(report->runs[i].label, label) == 0)
+            return true;
+    return false;
+}
+
+static bool is_name_shared(const Report *report, int place)
+{
+    for (int i = 0; i < report->n_runs; i++)
+        if (i != place && strcmp(report->runs[i].name, report->runs[place].name) == 0)
+            return true;
+    return false;
+}
+
+// A directory's name can be any bytes; a label is UTF-8 without control characters.
+static void clean_label(char *label, size_t name_bytes)
+{
+    json_t *whole = json_string(label);
+    for (char *p = label + name_bytes; *p != '\0'; p++) {
+        unsigned char byte = (unsigned char)*p;
+        if (byte < ' ' || byte == 0x7f || (whole == NULL && byte >= 0x80))
+            *p = '?';
+    }
+    json_decref(whole);
+}
+
+static Status set_label(Report *report, int place)
+{
+    ReportRun *run = &report->runs[place];
+    size_t name_bytes = strlen(run->name), size_bytes = name_bytes + strlen(run->dir) + 32;
+    char *label = malloc(size_bytes);
+    if (label == NULL)
+        return fail(FAILED, "%s: no memory", run->dir);
+    bool is_shared = is_name_shared(report, place);
+    for (int copy = 1; copy == 1 || is_label_taken(report, place, label); copy++) {
+        int n = snprintf(label, size_bytes, "%s", run->name);
+        if (is_shared)
+            n += snprintf(label + n, size_bytes - (size_t)n, " (%s)", run->dir);
+        if (copy > 1) // the same directory given twice
+            snprintf(label + n, size_bytes - (size_t)n, " #%d", copy);
+        clean_label(label, name_bytes);
+    }
+    run->label = label;
+    return OK;
+}
+
+Status report_read(Report *report, char **dirs, int n_dirs)
+{
+    report->runs = calloc((size_t)n_dirs, sizeof *report->runs);
+    if (report->runs == NULL)
+        return fail(FAILED, "no memory for %d runs", n_dirs);
+    Status status = OK;
+    for (int i = 0; i < n_dirs && status == OK; i++) {
+        status = report_run_read(&report->runs[i], dirs[i]);
+        if (status == OK)
+            report->n_runs++;
+    }
+    for (int i = 0; i < n_dirs && status == OK; i++)
+        status = set_label(report, i);
+    if (status != OK)
+        report_release(report);
+    return status;
+}
+
+static Status choose_baseline(Report *report, const char *word)
+{
+    report->baseline = -1;
+    for (int i = report->n_runs - 1; i >= 0; i--) {
+        const ReportRun *run = &report->runs[i];
+        if (word == NULL ? !run->is_mla
+                         : strcmp(run->name, word) == 0 || strcmp(run->dir, word) == 0)
+            report->baseline = i;
+    }
+    if (word != NULL && report->baseline < 0)
+        return fail(BAD_INPUT, "--baseline is '%.200s', which is no name or directory of the runs",
+                    word);
+    return OK;
+}
+
+// A hundredth of the longest run, but enough to calm a short one.
+static int choose_window(const Report *report)
+{
+    int longest = 0;
+    for (int i = 0; i < report->n_runs; i++)
+        if (report->runs[i].n_points > longest)
+            longest = report->runs[i].n_points;
+    return longest / 100 > LEAST_WINDOW ? longest / 100 : LEAST_WINDOW;
+}
+
+Status report_prepare(Report *report, const char *baseline)
+{
+    TRY(choose_baseline(report, baseline));
+    if (report->window == 0)
+        report->window = choose_window(report);
+    for (int i = 0; i < report->n_runs; i++)
+        TRY(report_curves_smooth(&report->runs[i], report->window));
+    report_fit_choose(report);
+    int most = MOST_DRAWN / report->n_runs;
+    if (most > MOST_DRAWN_OF_A_RUN)
+        most = MOST_DRAWN_OF_A_RUN;
+    if (most < LEAST_DRAWN_OF_A_RUN)
+        most = LEAST_DRAWN_OF_A_RUN;
+    for (int i = 0; i < report->n_runs; i++) {
+        ReportRun *run = &report->runs[i];
+        if (report->baseline >= 0 && i != report->baseline)
+            report_curves_gaps(run, &report->runs[report->baseline]);
+        report_curves_summarize(run, report->within);
+        report_curves_thin(run, most);
+        report->is_thinned = report->is_thinned || run->n_points > most;
+    }
+    return OK;
+}
+
+void report_release(Report *report)
+{
+    for (int i = 0; i < report->n_runs; i++)
+        report_run_release(&report->runs[i]);
+    free(report->runs);
+    report->runs = NULL;
+    report->n_runs = 0;
+}
+
+// Appends as far as there is room.
+static void append(char out[STATE_BYTES], const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+static void append(char out[STATE_BYTES], const char *format, ...)
+{
+    size_t n = strlen(out);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(out + n, STATE_BYTES - n, format, arguments);
+    va_end(arguments);
+}
+
+void report_describe_state(char out[STATE_BYTES], const Report *report, int place)
+{
+    const ReportRun *run = &report->runs[place];
+    const ReportRun *measure = &report->runs[report->baseline >= 0 ? report->baseline : 0];
+    out[0] = '\0';
+    if (run->state != RUN_DONE)
+        append(out, "%s at step %d of %d", run->state == RUN_GOING ? "running" : "stopped",
+               report_run_last_step(run), run->n_steps);
+    if (run->n_steps != measure->n_steps)
+        append(out, "%s%d steps where %s has %d", out[0] != '\0' ? ", " : "", run->n_steps,
+               report->baseline >= 0 ? "the baseline" : "the first", measure->n_steps);
+    for (int i = 0; i < run->n_resumed; i++)
+        append(out, "%s%s%d", out[0] != '\0' ? ", " : "", i == 0 ? "resumed at " : "",
+               run->resumed[i]);
+    if (run->n_skipped > 0)
+        append(out, "%s%d step%s skipped", out[0] != '\0' ? ", " : "", run->n_skipped,
+               run->n_skipped > 1 ? "s" : "");
+}
+
+int report_dash(const Report *report, int place)
+{
+    char own[COLOR_BYTES], other[COLOR_BYTES];
+    int dash = 1;
+    report_color(own, report_run_share(&report->runs[place]), false);
+    for (int i = 0; i < place; i++) {
+        report_color(other, report_run_share(&report->runs[i]), false);
+        dash += strcmp(own, other) == 0;
+    }
+    return dash;
+}
+
+typedef Status (*Writer)(FILE *out, const Report *report);
+
+static Status write_csv(FILE *out, const Report *report)
+{
+    report_write_csv(out, report);
+    return OK;
+}
+
+static Status write_script(FILE *out, const Report *report)
+{
+    report_write_script(out, report);
+    return OK;
+}
+
+static Status write_file(const Report *report, const char *dir, const char *name, Writer writer)
+{
+    char path[PATH_BYTES];
+    AtomicFile file;
+    TRY(file_join(path, dir, name));
+    if (file_is_dir(path))
+        return fail(BAD_INPUT, "%s: is a directory; name another with --out", path);
+    TRY(file_begin(&file, path));
+    Status status = writer(file.stream, report);
+    if (status == OK)
+        return file_commit(&file);
+    file_abandon(&file);
+    return status;
+}
+
+Status report_write(const Report *report, const char *dir)
+{
+    TRY(file_make_dirs(dir));
+    TRY(write_file(report, dir, "curves.csv", write_csv));
+    TRY(write_file(report, dir, "curves.gp", write_script));
+    TRY(write_file(report, dir, "report.html", report_write_page));
+    return report_draw(dir);
+}

@@ -1,0 +1,67 @@
+// The report of several runs side by side, in a directory:
+//
+//     report.html                one page that needs nothing else: curves to hover and zoom, table
+//     curves.svg, curves.png     the same curves on paper, drawn by gnuplot
+//     curves.gp                  the script that drew them
+//     curves.csv                 the points of the curves; beyond some thousand steps those of the
+//                                smallest and largest losses (metrics.jsonl has every step)
+//
+//     Report report = {.within = 0.05};
+//     TRY(report_read(&report, dirs, n_dirs));
+//     status = report_prepare(&report, NULL);
+//     if (status == OK)
+//         status = report_write(&report, "runs/report");
+//     report_release(&report);
+//
+// Files are replaced whole or not at all.
+#ifndef MHA2MLA_TRAIN_REPORT_REPORT_H
+#define MHA2MLA_TRAIN_REPORT_REPORT_H
+
+#include "train/report/report_run.h"
+
+#include <stdio.h>
+
+typedef struct Report {
+    double within;     // nats: a gap so small counts as closed
+    int window;        // steps that a smoothed loss is the mean of; 0: chosen by report_prepare()
+    bool log_x, log_y; // how the axes are at first
+    ReportRun *runs;   // owned [n_runs], in the order given
+    int n_runs;
+    int baseline;    // its place in runs; -1: there is none
+    bool skip_start; // losses fall so far at first that axes had better fit what comes after
+    bool is_thinned; // not every step is drawn
+} Report;
+
+// Reads the runs, at least one, whose directories the caller keeps, and gives each a label of its
+// own. Sets runs, n_runs.
+Status report_read(Report *report, char **dirs, int n_dirs);
+
+// Chooses the baseline and computes what is drawn. `baseline` is the name or directory of a run, or
+// NULL for the first one with its original attention. BAD_INPUT if no run is called so.
+Status report_prepare(Report *report, const char *baseline);
+
+// Writes the files into `dir`, which is made if it is missing. FAILED if gnuplot fails or is
+// missing: the other files are then there.
+Status report_write(const Report *report, const char *dir);
+
+void report_release(Report *report);
+
+enum { STATE_BYTES = 256 };
+
+// "running at step 40 of 60, resumed at 20", "120 steps where the baseline has 60", "2 steps
+// skipped"; "" for a run that is done, was never resumed, skipped no step and is as long as the
+// baseline (without one: as the first run).
+void report_describe_state(char out[STATE_BYTES], const Report *report, int place);
+
+// 1 for a solid line, 2 and more for the dashes of further runs with the same colour.
+int report_dash(const Report *report, int place);
+
+// The writers behind report_write(): of the open file, without closing it.
+void report_write_csv(FILE *out, const Report *report);
+void report_write_script(FILE *out, const Report *report);
+Status report_write_page(FILE *out, const Report *report);
+
+// Draws DIR/curves.svg and DIR/curves.png with DIR/curves.gp.
+Status report_draw(const char *dir);
+
+#endif

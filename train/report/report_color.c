@@ -1,0 +1,33 @@
+#include "train/report/report_color.h"
+
+#include <math.h>
+#include <stdio.h>
+
+typedef struct Anchor {
+    double place; // 0: 100 %, 1: 12.5 %
+    int paper[3], screen[3];
+} Anchor;
+
+// Lightness changes steadily along the scale and the hue with it, so that neighbours stay apart.
+static const Anchor anchors[] = {
+    {0.00, {0x1b, 0x10, 0x44}, {0xf4, 0xf1, 0xff}}, {0.35, {0x2d, 0x3f, 0x93}, {0xbc, 0xc6, 0xf8}},
+    {0.56, {0x2b, 0x6a, 0xb0}, {0x8a, 0xb8, 0xf0}}, {0.80, {0x22, 0x9a, 0xa5}, {0x45, 0xac, 0xbd}},
+    {1.00, {0x5f, 0xbf, 0x8a}, {0x3c, 0x93, 0x78}},
+};
+
+void report_color(char out[COLOR_BYTES], double share, bool is_dark_screen)
+{
+    double place = fmin(fmax(-log2(share) / 3, 0), 1);
+    int i = 1;
+    while (anchors[i].place < place)
+        i++;
+    const Anchor *a = &anchors[i - 1], *b = &anchors[i];
+    double part = (place - a->place) / (b->place - a->place);
+    unsigned rgb[3];
+    for (int c = 0; c < 3; c++) {
+        int from = is_dark_screen ? a->screen[c] : a->paper[c];
+        int to = is_dark_screen ? b->screen[c] : b->paper[c];
+        rgb[c] = (unsigned)lround(from + part * (to - from)) & 0xff;
+    }
+    snprintf(out, COLOR_BYTES, "#%02x%02x%02x", rgb[0], rgb[1], rgb[2]);
+}

@@ -1,0 +1,190 @@
+#include "train/report/report_curves.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+// Members of RunPoint, so that loss and validation loss go the same ways.
+typedef double (*Value)(const RunPoint *);
+
+static double loss_of(const RunPoint *point)
+{
+    return point->loss;
+}
+
+static double smoothed_of(const RunPoint *point)
+{
+    return point->smoothed;
+}
+
+static double valid_loss_of(const RunPoint *point)
+{
+    return point->valid_loss;
+}
+
+static double gap_of(const RunPoint *point)
+{
+    return point->gap;
+}
+
+static double valid_gap_of(const RunPoint *point)
+{
+    return point->valid_gap;
+}
+
+Status report_curves_smooth(ReportRun *run, int window)
+{
+    double *sums = malloc(((size_t)run->n_points + 1) * sizeof *sums); // of the first i losses
+    int *steps = malloc(((size_t)run->n_points + 1) * sizeof *steps);  // points that have a loss
+    int n = 0;
+    if (sums != NULL && steps != NULL) {
+        sums[0] = 0;
+        for (int i = 0; i < run->n_points; i++) {
+            if (isnan(run->points[i].loss))
+                continue;
+            sums[n + 1] = sums[n] + run->points[i].loss;
+            steps[n++] = i;
+        }
+        for (int k = 0; k < n; k++) {
+            int half = window / 2 < k ? window / 2 : k;
+            int end = half < n - 1 - k ? k + half + 1 : n;
+            run->points[steps[k]].smoothed = (sums[end] - sums[k - half]) / (end - (k - half));
+        }
+    }
+    bool is_done = sums != NULL && steps != NULL;
+    free(steps);
+    free(sums);
+    return is_done ? OK : fail(FAILED, "%s: no memory for %d points", run->dir, run->n_points);
+}
+
+// A walk along the baseline: its last point with a value up to some tokens, its first after them.
+typedef struct Walk {
+    const ReportRun *run;
+    Value value;
+    int before, after; // before: -1 if there is none; after: n_points if there is none
+} Walk;
+
+// The value at `tokens`, which must not descend from call to call.
+static double walk_to(Walk *walk, int64_t tokens)
+{
+    const RunPoint *points = walk->run->points;
+    int n = walk->run->n_points;
+    while (walk->after < n &&
+           (isnan(walk->value(&points[walk->after])) || points[walk->after].tokens <= tokens)) {
+        if (!isnan(walk->value(&points[walk->after])))
+            walk->before = walk->after;
+        walk->after++;
+    }
+    if (walk->before < 0)
+        return NAN;
+    const RunPoint *a = &points[walk->before];
+    if (a->tokens == tokens)
+        return walk->value(a);
+    if (walk->after == n)
+        return NAN;
+    const RunPoint *b = &points[walk->after];
+    double part = (double)(tokens - a->tokens) / (double)(b->tokens - a->tokens);
+    return walk->value(a) + part * (walk->value(b) - walk->value(a));
+}
+
+void report_curves_gaps(ReportRun *run, const ReportRun *baseline)
+{
+    Walk losses = {.run = baseline, .value = smoothed_of, .before = -1};
+    Walk validation = {.run = baseline, .value = valid_loss_of, .before = -1};
+    for (int i = 0; i < run->n_points; i++) {
+        RunPoint *point = &run->points[i];
+        if (!isnan(point->smoothed))
+            point->gap = point->smoothed - walk_to(&losses, point->tokens);
+        if (!isnan(point->valid_loss))
+            point->valid_gap = point->valid_loss - walk_to(&validation, point->tokens);
+    }
+}
+
+// The last point after step 0 that has the value; -1 if none has.
+static int last_with(const ReportRun *run, Value value)
+{
+    for (int i = run->n_points - 1; i >= 0 && run->points[i].step > 0; i--)
+        if (!isnan(value(&run->points[i])))
+            return i;
+    return -1;
+}
+
+static double best_of(const ReportRun *run, Value value)
+{
+    double best = NAN;
+    for (int i = 0; i < run->n_points; i++) {
+        double loss = value(&run->points[i]);
+        if (run->points[i].step > 0 && !isnan(loss) && !(loss >= best))
+            best = loss;
+    }
+    return best;
+}
+
+// The tokens from which on the gap stays at or below `within`; -1 if it does not at the end.
+static int64_t tokens_within(const ReportRun *run, Value gap, double within)
+{
+    int64_t tokens = -1;
+    for (int i = run->n_points - 1; i >= 0; i--) {
+        double value = gap(&run->points[i]);
+        if (value > within)
+            break;
+        if (!isnan(value))
+            tokens = run->points[i].tokens;
+    }
+    return tokens;
+}
+
+void report_curves_summarize(ReportRun *run, double within)
+{
+    RunSummary *sum = &run->summary;
+    *sum = (RunSummary){.converted = NAN, .gap = NAN, .within_tokens = -1};
+    sum->is_validation = last_with(run, valid_loss_of) >= 0;
+    Value loss = sum->is_validation ? valid_loss_of : smoothed_of;
+    int last = last_with(run, loss);
+    sum->best = best_of(run, loss);
+    sum->final = last >= 0 ? loss(&run->points[last]) : NAN;
+    if (run->is_mla)
+        sum->converted = report_run_start_valid(run);
+    sum->is_gap_of_validation = last_with(run, valid_gap_of) >= 0;
+    Value gap = sum->is_gap_of_validation ? valid_gap_of : gap_of;
+    last = last_with(run, gap);
+    if (last < 0)
+        return;
+    sum->gap = gap(&run->points[last]);
+    sum->gap_tokens = run->points[last].tokens;
+    sum->within_tokens = tokens_within(run, gap, within);
+}
+
+// Marks the smallest and the largest value in each of n_parts stretches.
+static void draw_extremes(ReportRun *run, Value value, int n_parts)
+{
+    for (int part = 0; part < n_parts; part++) {
+        int first = (int)((int64_t)run->n_points * part / n_parts);
+        int end = (int)((int64_t)run->n_points * (part + 1) / n_parts);
+        int least = -1, most = -1;
+        for (int i = first; i < end; i++) {
+            double v = value(&run->points[i]);
+            if (isnan(v))
+                continue;
+            if (least < 0 || v < value(&run->points[least]))
+                least = i;
+            if (most < 0 || v > value(&run->points[most]))
+                most = i;
+        }
+        if (least < 0)
+            continue;
+        run->points[least].is_drawn = true;
+        run->points[most].is_drawn = true;
+    }
+}
+
+void report_curves_thin(ReportRun *run, int most)
+{
+    if (run->n_points <= most)
+        return;
+    for (int i = 0; i < run->n_points; i++)
+        run->points[i].is_drawn = false;
+    run->points[0].is_drawn = true;
+    run->points[run->n_points - 1].is_drawn = true;
+    draw_extremes(run, loss_of, most * 3 / 8);
+    draw_extremes(run, valid_loss_of, most / 8);
+}

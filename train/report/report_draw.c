@@ -1,0 +1,104 @@
+// Runs gnuplot on curves.gp. The pictures appear under temporary names, so that a failed or killed
+// gnuplot leaves the older ones as they were.
+#define _GNU_SOURCE
+#include "base/file.h"
+#include "train/report/report.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <spawn.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+enum { SAID_BYTES = 1024 };
+
+// Starts `gnuplot curves.gp` in the directory; what it says goes to `said_fd`.
+static int start_gnuplot(pid_t *pid, const char *dir, int said_fd)
+{
+    char *const words[] = {
+        (char[]){"gnuplot"},   (char[]){"--default-settings"}, // the user's ~/.gnuplot is not read
+        (char[]){"-e"},        (char[]){"SVG = 'curves.svg.tmp'; PNG = 'curves.png.tmp'"},
+        (char[]){"curves.gp"}, NULL};
+    posix_spawn_file_actions_t actions;
+    int error = posix_spawn_file_actions_init(&actions);
+    if (error != 0)
+        return error;
+    error = posix_spawn_file_actions_addchdir_np(&actions, dir);
+    if (error == 0)
+        error = posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    if (error == 0)
+        error = posix_spawn_file_actions_adddup2(&actions, said_fd, STDOUT_FILENO);
+    if (error == 0)
+        error = posix_spawn_file_actions_adddup2(&actions, said_fd, STDERR_FILENO);
+    if (error == 0)
+        error = posix_spawnp(pid, words[0], &actions, NULL, words, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    return error;
+}
+
+// Keeps the first SAID_BYTES - 1 bytes of what gnuplot says, as one line, and reads the rest too,
+// so that it never waits for us.
+static void read_said(char said[SAID_BYTES], int fd)
+{
+    char buffer[512];
+    int n = 0;
+    for (;;) {
+        ssize_t got = read(fd, buffer, sizeof buffer);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            break;
+        for (ssize_t i = 0; i < got; i++) {
+            bool is_space = (unsigned char)buffer[i] <= ' ';
+            if (n < SAID_BYTES - 1 && !(is_space && (n == 0 || said[n - 1] == ' ')))
+                said[n++] = is_space ? ' ' : buffer[i];
+        }
+    }
+    said[n] = '\0';
+}
+
+static Status run_gnuplot(const char *dir)
+{
+    int ends[2], wait_status = 0;
+    char said[SAID_BYTES];
+    pid_t pid;
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return fail(FAILED, "gnuplot: no pipe: %s", strerror(errno));
+    int error = start_gnuplot(&pid, dir, ends[1]);
+    close(ends[1]);
+    if (error == 0)
+        read_said(said, ends[0]);
+    close(ends[0]);
+    if (error == ENOENT)
+        return fail(FAILED,
+                    "gnuplot: not found, so %s has no curves.svg and curves.png; the other files "
+                    "are written; install gnuplot-nox and run gnuplot curves.gp there",
+                    dir);
+    if (error != 0)
+        return fail(FAILED, "gnuplot: cannot be started: %s", strerror(error));
+    while (waitpid(pid, &wait_status, 0) < 0)
+        if (errno != EINTR)
+            return fail(FAILED, "gnuplot: %s", strerror(errno));
+    if (!WIFEXITED(wait_status) || WEXITSTATUS(wait_status) != 0)
+        return fail(FAILED, "%s/curves.gp: gnuplot failed: %.900s", dir, said);
+    return OK;
+}
+
+Status report_draw(const char *dir)
+{
+    static const char *const names[] = {"curves.svg", "curves.png"};
+    Status status = run_gnuplot(dir);
+    for (int i = 0; i < 2; i++) {
+        char path[PATH_BYTES], temporary[PATH_BYTES];
+        TRY(file_join(path, dir, names[i]));
+        TRY(file_join(temporary, dir, i == 0 ? "curves.svg.tmp" : "curves.png.tmp"));
+        if (status == OK)
+            status = file_publish(temporary, path);
+        else
+            unlink(temporary);
+    }
+    return status;
+}

@@ -1,0 +1,212 @@
+// report.html: the page of train/report/ with the data put in as JSON. The page's script reads the
+// members by the names given here.
+#include "train/report/report.h"
+#include "train/report/report_color.h"
+
+#include <math.h>
+#include <string.h>
+#include <time.h>
+
+extern const char report_template[]; // made by train/report/embed.cmake
+
+static const char data_mark[] = "@DATA@";
+
+// A member that was not measured is null. True on success, as everywhere below.
+static bool set_real(json_t *object, const char *key, double value)
+{
+    return json_object_set_new(object, key, isnan(value) ? json_null() : json_real(value)) == 0;
+}
+
+static bool set_int(json_t *object, const char *key, int64_t value)
+{
+    return json_object_set_new(object, key, json_integer(value)) == 0;
+}
+
+static bool set_bool(json_t *object, const char *key, bool value)
+{
+    return json_object_set_new(object, key, json_boolean(value)) == 0;
+}
+
+// `text` is UTF-8.
+static bool set_text(json_t *object, const char *key, const char *text)
+{
+    return json_object_set_new(object, key, json_string(text)) == 0;
+}
+
+static json_t *real_or_null(double value)
+{
+    return isnan(value) ? json_null() : json_real(value);
+}
+
+// A point as the members of the columns, in the order of `point_columns`.
+enum { POINT_COLUMNS = 8 };
+static const char *const point_columns[POINT_COLUMNS] = {
+    "step", "tokens", "loss", "smoothed", "gap", "valid_loss", "valid_gap", "lr"};
+
+static bool append_point(json_t *const columns[POINT_COLUMNS], const RunPoint *point)
+{
+    json_t *const values[POINT_COLUMNS] = {
+        json_integer(point->step),      json_integer(point->tokens),
+        real_or_null(point->loss),      real_or_null(point->smoothed),
+        real_or_null(point->gap),       real_or_null(point->valid_loss),
+        real_or_null(point->valid_gap), real_or_null(point->lr),
+    };
+    bool is_done = true;
+    for (int c = 0; c < POINT_COLUMNS; c++)
+        is_done = json_array_append_new(columns[c], values[c]) == 0 && is_done;
+    return is_done;
+}
+
+static bool set_points(json_t *object, const ReportRun *run)
+{
+    json_t *points = json_object(), *columns[POINT_COLUMNS];
+    bool is_done = json_object_set_new(object, "points", points) == 0;
+    for (int c = 0; c < POINT_COLUMNS && is_done; c++) {
+        columns[c] = json_array();
+        is_done = json_object_set_new(points, point_columns[c], columns[c]) == 0;
+    }
+    for (int i = 0; i < run->n_points && is_done; i++)
+        if (run->points[i].is_drawn)
+            is_done = append_point(columns, &run->points[i]);
+    return is_done;
+}
+
+static bool set_summary(json_t *object, const RunSummary *sum)
+{
+    json_t *summary = json_object();
+    if (json_object_set_new(object, "summary", summary) != 0)
+        return false;
+    return set_bool(summary, "is_validation", sum->is_validation) &&
+           set_bool(summary, "is_gap_of_validation", sum->is_gap_of_validation) &&
+           set_real(summary, "converted", sum->converted) && set_real(summary, "best", sum->best) &&
+           set_real(summary, "final", sum->final) && set_real(summary, "gap", sum->gap) &&
+           set_int(summary, "gap_tokens", sum->gap_tokens) &&
+           (isnan(sum->gap) ? json_object_set_new(summary, "within_tokens", json_null()) == 0
+                            : set_int(summary, "within_tokens", sum->within_tokens));
+}
+
+static bool set_resumed(json_t *object, const ReportRun *run)
+{
+    json_t *resumed = json_array();
+    bool is_done = json_object_set_new(object, "resumed", resumed) == 0;
+    for (int i = 0; i < run->n_resumed && is_done; i++)
+        is_done = json_array_append_new(resumed, json_integer(run->resumed[i])) == 0;
+    return is_done;
+}
+
+// A directory's name can be any bytes; the page names it as far as it is UTF-8.
+static bool set_dir(json_t *object, const char *dir)
+{
+    json_t *text = json_string(dir);
+    return json_object_set_new(object, "dir", text != NULL ? text : json_string("?")) == 0;
+}
+
+static bool set_look(json_t *object, const Report *report, int place)
+{
+    const ReportRun *run = &report->runs[place];
+    static const char *const states[] = {"done", "running", "stopped"};
+    char color[COLOR_BYTES], color_on_dark[COLOR_BYTES], state[STATE_BYTES];
+    report_color(color, report_run_share(run), false);
+    report_color(color_on_dark, report_run_share(run), true);
+    report_describe_state(state, report, place);
+    return set_text(object, "label", run->label) && set_dir(object, run->dir) &&
+           set_text(object, "color", color) && set_text(object, "color_on_dark", color_on_dark) &&
+           set_int(object, "dash", report_dash(report, place)) &&
+           set_text(object, "state", states[run->state]) && set_text(object, "state_text", state);
+}
+
+static bool append_run(json_t *list, const Report *report, int place)
+{
+    const ReportRun *run = &report->runs[place];
+    json_t *object = json_object();
+    if (json_array_append_new(list, object) != 0)
+        return false;
+    return set_look(object, report, place) && set_bool(object, "is_mla", run->is_mla) &&
+           set_int(object, "d_kv", run->d_kv) && set_int(object, "rope_pairs", run->rope_pairs) &&
+           set_text(object, "rope", run->rope) && set_text(object, "svd", run->svd) &&
+           set_int(object, "cache_bytes", 2 * run->cache) &&
+           set_real(object, "share", report_run_share(run)) &&
+           set_int(object, "pretraining_tokens", run->pretraining_tokens) &&
+           set_real(object, "original_loss",
+                    run->is_mla ? run->original_loss : report_run_start_valid(run)) &&
+           set_int(object, "steps", run->n_steps) &&
+           set_int(object, "last_step", report_run_last_step(run)) &&
+           set_int(object, "tokens", report_run_tokens(run)) && set_resumed(object, run) &&
+           set_real(object, "tokens_per_s", run->tokens_per_s) &&
+           set_real(object, "wall_s", run->wall_s) && set_summary(object, &run->summary) &&
+           json_object_set_new(object, "tasks",
+                               run->tasks != NULL ? json_incref(run->tasks) : json_object()) == 0 &&
+           set_points(object, run);
+}
+
+// The tasks of all runs, each once, in the order found.
+static bool set_tasks(json_t *root, const Report *report)
+{
+    json_t *list = json_array(), *seen = json_object();
+    bool is_done = json_object_set_new(root, "tasks", list) == 0 && seen != NULL;
+    for (int i = 0; i < report->n_runs && is_done; i++) {
+        const char *task;
+        json_t *value;
+        json_object_foreach(report->runs[i].tasks, task, value)
+        {
+            if (json_object_get(seen, task) == NULL)
+                is_done = is_done && json_array_append_new(list, json_string(task)) == 0 &&
+                          json_object_set_new(seen, task, json_true()) == 0;
+        }
+    }
+    json_decref(seen);
+    return is_done;
+}
+
+static bool fill_root(json_t *root, const Report *report)
+{
+    char made[64];
+    time_t now = time(NULL);
+    struct tm utc;
+    if (gmtime_r(&now, &utc) == NULL ||
+        strftime(made, sizeof made, "%Y-%m-%d %H:%M UTC", &utc) == 0)
+        made[0] = '\0';
+    json_t *runs = json_array();
+    bool is_done =
+        json_object_set_new(root, "runs", runs) == 0 && set_text(root, "made", made) &&
+        set_real(root, "within", report->within) && set_int(root, "window", report->window) &&
+        set_bool(root, "log_x", report->log_x) && set_bool(root, "log_y", report->log_y) &&
+        set_bool(root, "skip_start", report->skip_start) &&
+        set_bool(root, "is_thinned", report->is_thinned) && set_tasks(root, report) &&
+        (report->baseline >= 0 ? set_int(root, "baseline", report->baseline)
+                               : json_object_set_new(root, "baseline", json_null()) == 0);
+    for (int i = 0; i < report->n_runs && is_done; i++)
+        is_done = append_run(runs, report, i);
+    return is_done;
+}
+
+// Inside a script element nothing may look like a tag; in JSON a '<' is always part of a string.
+static int write_escaped(const char *bytes, size_t size_bytes, void *out)
+{
+    for (size_t i = 0; i < size_bytes; i++) {
+        if (bytes[i] == '<')
+            fputs("\\u003c", out);
+        else
+            fputc(bytes[i], out);
+    }
+    return ferror((FILE *)out) ? -1 : 0;
+}
+
+Status report_write_page(FILE *out, const Report *report)
+{
+    const char *mark = strstr(report_template, data_mark);
+    CHECK(mark != NULL, "the page has no %s", data_mark);
+    json_t *root = json_object();
+    if (root == NULL || !fill_root(root, report)) {
+        json_decref(root);
+        return fail(FAILED, "report.html: no memory for the data of %d runs", report->n_runs);
+    }
+    fwrite(report_template, 1, (size_t)(mark - report_template), out);
+    int error = json_dump_callback(root, write_escaped, out,
+                                   JSON_COMPACT | JSON_REAL_PRECISION(9) | JSON_ENCODE_ANY);
+    fputs(mark + strlen(data_mark), out);
+    json_decref(root);
+    if (error != 0 && !ferror(out)) // the file's own error is seen when it is closed
+        return fail(FAILED, "report.html: no memory for the data of %d runs", report->n_runs);
+    return OK;
+}

@@ -1,0 +1,240 @@
+#include "train/report/report_run.h"
+
+#include "base/file.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+// What a damaged file says is shown on a terminal.
+static bool is_printable(const char *text)
+{
+    for (; *text != '\0'; text++)
+        if ((unsigned char)*text < ' ' || *text == 0x7f)
+            return false;
+    return true;
+}
+
+Status report_run_note_resumed(ReportRun *run, int step)
+{
+    int n = run->n_resumed;
+    for (int i = 0; i < n; i++)
+        if (run->resumed[i] == step) // told by run.json and by metrics.jsonl
+            return OK;
+    int *resumed = realloc(run->resumed, ((size_t)n + 1) * sizeof *resumed);
+    if (resumed == NULL)
+        return fail(FAILED, "%s: no memory", run->dir);
+    run->resumed = resumed;
+    int place = n;
+    for (; place > 0 && resumed[place - 1] > step; place--)
+        resumed[place] = resumed[place - 1];
+    resumed[place] = step;
+    run->n_resumed = n + 1;
+    return OK;
+}
+
+static Status take_resumed(ReportRun *run, const char *path)
+{
+    const json_t *list = json_object_get(run->json, "resumed_steps");
+    if (!json_has(run->json, "resumed_steps"))
+        return OK;
+    if (!json_is_array(list))
+        return fail(BAD_INPUT, "%s: 'resumed_steps' is not a list of steps", path);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *step = json_array_get(list, i);
+        json_int_t value = json_integer_value(step);
+        if (!json_is_integer(step) || value < 0 || value > INT32_MAX)
+            return fail(BAD_INPUT, "%s: 'resumed_steps' is not a list of steps", path);
+        TRY(report_run_note_resumed(run, (int)value));
+    }
+    return OK;
+}
+
+static Status take_shape(ReportRun *run, const char *path)
+{
+    const json_t *json = run->json;
+    int64_t steps;
+    TRY(json_get_int(&run->d_kv, json, path, "d_kv", 0, INT32_MAX));
+    TRY(json_get_int(&run->rope_pairs, json, path, "rope_pairs", 0, INT32_MAX));
+    TRY(json_get_int(&run->cache, json, path, "cache_numbers_per_token", 1, INT64_MAX / 2));
+    TRY(json_get_int(&run->original_cache, json, path, "original_cache_numbers_per_token", 1,
+                     INT64_MAX / 2));
+    TRY(json_get_int(&steps, json, path, "steps", 0, INT32_MAX));
+    run->n_steps = (int)steps;
+    if (json_has(json, "pretraining_tokens"))
+        TRY(json_get_int(&run->pretraining_tokens, json, path, "pretraining_tokens", 1, INT64_MAX));
+    if (json_has(json, "original_valid_loss"))
+        TRY(json_get_real(&run->original_loss, json, path, "original_valid_loss", -INFINITY,
+                          INFINITY));
+    return OK;
+}
+
+static Status take_run(ReportRun *run, const char *path)
+{
+    const char *format, *attention;
+    TRY(json_get_string(&format, run->json, path, "format"));
+    if (strcmp(format, "mha2mla-run") != 0)
+        return fail(BAD_INPUT, "%s: its format is '%.64s', not 'mha2mla-run'", path, format);
+    TRY(json_get_string(&run->name, run->json, path, "name"));
+    TRY(json_get_string(&attention, run->json, path, "attention"));
+    TRY(json_get_string(&run->rope, run->json, path, "rope"));
+    TRY(json_get_string(&run->svd, run->json, path, "svd"));
+    run->is_mla = strcmp(attention, "mla") == 0;
+    if (!run->is_mla && strcmp(attention, "original") != 0)
+        return fail(BAD_INPUT, "%s: 'attention' is '%.64s', allowed are mla and original", path,
+                    attention);
+    if (!is_printable(run->name) || !is_printable(run->rope) || !is_printable(run->svd))
+        return fail(BAD_INPUT, "%s: control characters in 'name', 'rope' or 'svd'; is it damaged?",
+                    path);
+    TRY(take_shape(run, path));
+    return take_resumed(run, path);
+}
+
+// The lock is asked for shared and given back at once. Where it cannot be asked for (no file, a
+// file system without locks) the run is taken for one that no process works on.
+static bool is_lock_held(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return false;
+    bool is_held = flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    close(fd);
+    return is_held;
+}
+
+static Status find_state(ReportRun *run)
+{
+    char lock[PATH_BYTES];
+    TRY(file_join(lock, run->dir, "lock"));
+    if (is_lock_held(lock))
+        run->state = RUN_GOING;
+    else
+        run->state = report_run_last_step(run) < run->n_steps ? RUN_STOPPED : RUN_DONE;
+    return OK;
+}
+
+// A task's result is a number, or an object with its "score".
+static Status take_tasks(ReportRun *run, const json_t *tasks, const char *path)
+{
+    const char *task;
+    json_t *value; // borrowed
+    json_object_foreach((json_t *)(uintptr_t)tasks, task, value)
+    {
+        const json_t *score = json_is_object(value) ? json_object_get(value, "score") : value;
+        if (!json_is_number(score) || !is_printable(task))
+            return fail(BAD_INPUT, "%s: the result of task '%.64s' is no number and has no 'score'",
+                        path, is_printable(task) ? task : "?");
+        if (json_object_set_new(run->tasks, task, json_real(json_number_value(score))) != 0)
+            return fail(FAILED, "%s: no memory", path);
+    }
+    return OK;
+}
+
+static Status read_eval_file(ReportRun *run, const char *path)
+{
+    json_t *json;
+    TRY(json_read(&json, path));
+    Status status = OK;
+    const json_t *tasks = json_object_get(json, "tasks");
+    if (run->tasks == NULL && (run->tasks = json_object()) == NULL)
+        status = fail(FAILED, "%s: no memory", path);
+    else if (json_is_object(tasks))
+        status = take_tasks(run, tasks, path);
+    else
+        log_warn("%s: has no 'tasks'; left out", path);
+    json_decref(json);
+    return status;
+}
+
+// Appends the files DIR/eval*.json to `found`, in the order of their names. The directory's own
+// name may hold what glob() takes for a pattern.
+static Status find_eval_files(glob_t *found, const char *dir)
+{
+    char pattern[2 * PATH_BYTES];
+    int n = 0;
+    for (const char *p = dir; *p != '\0' && n < 2 * PATH_BYTES - 32; p++) {
+        if (strchr("*?[\\", *p) != NULL)
+            pattern[n++] = '\\';
+        pattern[n++] = *p;
+    }
+    snprintf(pattern + n, 32, "/eval*.json");
+    int result = glob(pattern, 0, NULL, found);
+    if (result == GLOB_NOSPACE)
+        return fail(FAILED, "%s: no memory", dir);
+    return OK; // no match, or a directory that cannot be listed, is no evaluation
+}
+
+static Status read_eval(ReportRun *run)
+{
+    glob_t found = {0};
+    Status status = find_eval_files(&found, run->dir);
+    for (size_t i = 0; i < found.gl_pathc && status == OK; i++)
+        status = read_eval_file(run, found.gl_pathv[i]);
+    globfree(&found);
+    return status;
+}
+
+Status report_run_read(ReportRun *out, const char *dir)
+{
+    char path[PATH_BYTES], metrics[PATH_BYTES];
+    TRY(file_join(path, dir, "run.json"));
+    TRY(file_join(metrics, dir, "metrics.jsonl"));
+    if (!file_exists(path))
+        return fail(BAD_INPUT, "%s: not a run directory, run.json is missing", dir);
+    ReportRun run = {.dir = dir, .original_loss = NAN};
+    TRY(json_read(&run.json, path));
+    Status status;
+    TRY_GOTO(release_run, take_run(&run, path));
+    TRY_GOTO(release_run, report_run_read_metrics(&run, metrics));
+    TRY_GOTO(release_run, find_state(&run));
+    TRY_GOTO(release_run, read_eval(&run));
+    *out = run;
+    return OK;
+release_run:
+    report_run_release(&run);
+    return status;
+}
+
+void report_run_release(ReportRun *run)
+{
+    json_decref(run->json);
+    json_decref(run->tasks);
+    free(run->points);
+    free(run->resumed);
+    free(run->label);
+    *run = (ReportRun){0};
+}
+
+int report_run_last_step(const ReportRun *run)
+{
+    return run->n_points > 0 ? run->points[run->n_points - 1].step : 0;
+}
+
+int64_t report_run_tokens(const ReportRun *run)
+{
+    return run->n_points > 0 ? run->points[run->n_points - 1].tokens : 0;
+}
+
+double report_run_last_valid(const ReportRun *run)
+{
+    for (int i = run->n_points - 1; i >= 0; i--)
+        if (!isnan(run->points[i].valid_loss))
+            return run->points[i].valid_loss;
+    return NAN;
+}
+
+double report_run_start_valid(const ReportRun *run)
+{
+    return run->n_points > 0 && run->points[0].step == 0 ? run->points[0].valid_loss : NAN;
+}
+
+double report_run_share(const ReportRun *run)
+{
+    return (double)run->cache / (double)run->original_cache;
+}

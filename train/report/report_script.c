@@ -1,0 +1,284 @@
+// curves.gp: a script a reader can edit. What differs from report to report stands at its top; the
+// panels below are the same text each time, but for those that would have nothing to draw.
+#include "train/report/report.h"
+#include "train/report/report_color.h"
+#include "train/report/report_fit.h"
+
+#include <ctype.h>
+#include <math.h>
+#include <string.h>
+
+enum {
+    MARK_TYPES = 6,
+    LABEL_COLUMNS = 32, // of a run's name in the key: gnuplot leaves out a key that is too wide
+    STATE_COLUMNS = 40, // of its state there
+    TITLE_COLUMNS = 60,
+    MOST_KEY_ROWS = 12,
+    MANY_VALIDATIONS = 60, // of one run: more of them are drawn small
+};
+
+// What there is to draw in all runs together.
+typedef struct Content {
+    bool has_loss, has_valid, has_gap, has_valid_gap, has_lr, has_positive_loss;
+    int n_valid;                       // of the run that has most
+    int64_t least_tokens, most_tokens; // least: above 0
+} Content;
+
+static Content find_content(const Report *report)
+{
+    Content c = {0};
+    for (int i = 0; i < report->n_runs; i++) {
+        const ReportRun *run = &report->runs[i];
+        int n_valid = 0;
+        for (const RunPoint *p = run->points; p < run->points + run->n_points; p++) {
+            n_valid += p->is_drawn && !isnan(p->valid_loss);
+            c.has_loss = c.has_loss || !isnan(p->smoothed);
+            c.has_valid = c.has_valid || !isnan(p->valid_loss);
+            c.has_gap = c.has_gap || !isnan(p->gap);
+            c.has_valid_gap = c.has_valid_gap || !isnan(p->valid_gap);
+            c.has_lr = c.has_lr || !isnan(p->lr);
+            c.has_positive_loss =
+                c.has_positive_loss || (p->tokens > 0 && (p->loss > 0 || p->valid_loss > 0));
+            if (p->tokens > 0 && (c.least_tokens == 0 || p->tokens < c.least_tokens))
+                c.least_tokens = p->tokens;
+            if (p->tokens > c.most_tokens)
+                c.most_tokens = p->tokens;
+        }
+        if (n_valid > c.n_valid)
+            c.n_valid = n_valid;
+    }
+    return c;
+}
+
+// Up to `most` columns of the text in double quotes. A character that could mean something there
+// is written as octal digits; a long text is cut between two characters of UTF-8. (The two single
+// quotes that stand for one are not read as such at the start of a string.)
+static void write_string(FILE *out, const char *text, int most)
+{
+    int n = 0;
+    fputc('"', out);
+    for (; *text != '\0'; text++) {
+        unsigned char byte = (unsigned char)*text;
+        n += byte < 0x80 || (byte >= 0xc0 && byte < 0xe0) ? 1 : byte >= 0xe0 ? 2 : 0;
+        if (n > most)
+            break;
+        if (byte >= 0x80 || isalnum(byte) || strchr(" _-.,:;/()+%=", byte) != NULL)
+            fputc(byte, out);
+        else
+            fprintf(out, "\\%03o", byte);
+    }
+    fputs(*text != '\0' ? "...\"" : "\"", out);
+}
+
+static void write_runs(FILE *out, const Report *report)
+{
+    static const int marks[MARK_TYPES] = {7, 5, 9, 13, 11, 15}; // filled in every terminal
+    int n = report->n_runs;
+    fprintf(out, "\n# The runs: colour by their share of the KV cache.\nN = %d\n", n);
+    fprintf(out, "array name[%d]\narray color[%d]\narray dash[%d]\narray mark[%d]\n", n, n, n, n);
+    for (int i = 0; i < n; i++) {
+        const ReportRun *run = &report->runs[i];
+        char color[COLOR_BYTES], state[STATE_BYTES];
+        report_color(color, report_run_share(run), false);
+        report_describe_state(state, report, i);
+        fprintf(out, "color[%d] = 0x%s; dash[%d] = %d; mark[%d] = %d; name[%d] = ", i + 1,
+                color + 1, i + 1, report_dash(report, i), i + 1, marks[i % MARK_TYPES], i + 1);
+        write_string(out, run->label, LABEL_COLUMNS);
+        fprintf(out, ".'  %.4g %% KV%s'.", 100 * report_run_share(run),
+                state[0] != '\0' ? ", " : "");
+        write_string(out, state, STATE_COLUMNS);
+        fputc('\n', out);
+    }
+}
+
+// Titles with names in them, as variables: the braces of a name inside a block would end it.
+static void write_titles(FILE *out, const Report *report)
+{
+    fputs("\nLOSS_TITLE = 'Loss: each step faint, smoothed as a line, validation as points'\n",
+          out);
+    if (report->baseline < 0)
+        return;
+    fputs("GAP_TITLE = 'Difference to '.", out);
+    write_string(out, report->runs[report->baseline].label, TITLE_COLUMNS);
+    fputs(".' at the same tokens'\n", out);
+}
+
+static void write_fit(FILE *out, const Report *report)
+{
+    ReportFit losses = report_fit_losses(report), gaps = report_fit_gaps(report);
+    if (losses.is_given)
+        fputs("# Fitted to what comes after the first tenth; '*' for a bound shows all.\n", out);
+    if (losses.is_given && !(report->log_y && losses.low <= 0))
+        fprintf(out, "LOSS_LOW = '%.4g'; LOSS_HIGH = '%.4g'\n", losses.low, losses.high);
+    else
+        fputs("LOSS_LOW = '*'; LOSS_HIGH = '*'\n", out);
+    if (gaps.is_given)
+        fprintf(out, "GAP_LOW = '%.4g'; GAP_HIGH = '%.4g'\n", gaps.low, gaps.high);
+    else
+        fputs("GAP_LOW = '*'; GAP_HIGH = '*'\n", out);
+}
+
+static void write_axes(FILE *out, const Report *report, const Content *content)
+{
+    int64_t most = content->most_tokens > 0 ? content->most_tokens : 1;
+    double unit = most >= 2000000000 ? 1e9 : most >= 2000000 ? 1e6 : most >= 2000 ? 1e3 : 1;
+    const char *label = unit == 1e9   ? "tokens, billions"
+                        : unit == 1e6 ? "tokens, millions"
+                        : unit == 1e3 ? "tokens, thousands"
+                                      : "tokens";
+    bool log_x = report->log_x && content->least_tokens < content->most_tokens;
+    fprintf(out,
+            "\n# The axes. UNIT: tokens per unit of x.\nUNIT = %.0f.0\nXLABEL = '%s'\n"
+            "set xrange [%.10g:%.10g]\n",
+            unit, label, log_x ? (double)content->least_tokens / unit : 0, (double)most / unit);
+    if (log_x)
+        fputs("set logscale x\n", out);
+    fprintf(out, "LOG_Y = %d\nWITHIN = %.10g\n", report->log_y && content->has_positive_loss,
+            report->within);
+    fprintf(out, "THINNED = %d # the extremes of many steps are drawn\n", report->is_thinned);
+    fprintf(out, "VALID_SIZE = %.1f # of the marks\n",
+            content->n_valid > MANY_VALIDATIONS ? 0.3 : 0.8);
+    write_fit(out, report);
+}
+
+static void write_start(FILE *out)
+{
+    fputs("# The curves of mha2mla compare. Edit, then run in this directory: gnuplot curves.gp\n"
+          "# To other files: gnuplot -e \"SVG = 'a.svg'; PNG = 'a.png'\" curves.gp\n"
+          "if (!exists('SVG')) SVG = 'curves.svg'\n"
+          "if (!exists('PNG')) PNG = 'curves.png'\n"
+          "set encoding utf8\n"
+          "set datafile separator comma\n"
+          "set datafile columnheaders\n",
+          out);
+}
+
+static void write_style(FILE *out)
+{
+    fputs("\n# A column of curves.csv for run i; nothing for the other runs.\n"
+          "x(i) = column('run') == i ? column('tokens') / UNIT : NaN\n"
+          "faint(i) = color[i] + (THINNED ? 0xd8000000 : 0xb0000000)\n"
+          "set border 3 lc rgb '#666666'\n"
+          "set tics nomirror textcolor rgb '#333333'\n"
+          "set grid lc rgb '#e4e4e4' lt 1 lw 1\n"
+          "set lmargin at screen 0.09; set rmargin at screen 0.97\n",
+          out);
+}
+
+// A panel's place, from bottom to top, as parts of the picture.
+typedef struct Panel {
+    double bottom, top;
+    const char *title; // an expression of gnuplot's
+} Panel;
+
+static void start_panel(FILE *out, const Panel *panel)
+{
+    fprintf(out, "    set bmargin at screen %.3f; set tmargin at screen %.3f\n", panel->bottom,
+            panel->top);
+    fprintf(out, "    set title %s offset graph -0.5,0 left\n", panel->title);
+}
+
+static void write_loss_panel(FILE *out, const Panel *panel, const Content *content)
+{
+    start_panel(out, panel);
+    fputs("    eval 'set yrange ['.LOSS_LOW.':'.LOSS_HIGH.']'\n", out);
+    fputs("    set ylabel 'nats per token'\n"
+          "    if (LOG_Y) {\n"
+          "        set logscale y\n"
+          "        set autoscale yfix\n"
+          "        set for [e=-3:3] for [m in '1 1.5 2 2.5 3 4 5 7'] ytics add (m * 10.0**e)\n"
+          "    }\n",
+          out);
+    fputs("    set key at screen 0.075, screen 0.992 left top reverse Left samplen 3 font ',10'\n  "
+          "  plot \\\n",
+          out);
+    if (content->has_loss)
+        fputs("        for [i=1:N] 'curves.csv' using (x(i)):'loss' with lines lw 1 \\\n"
+              "            lc rgb faint(i) notitle, \\\n"
+              "        for [i=1:N] 'curves.csv' using (x(i)):'loss_smoothed' with lines lw 2 \\\n"
+              "            dt dash[i] lc rgb color[i] notitle, \\\n",
+              out);
+    if (content->has_valid)
+        fputs("        for [i=1:N] 'curves.csv' using (x(i)):'valid_loss' with points \\\n"
+              "            pt mark[i] ps VALID_SIZE lc rgb color[i] notitle, \\\n",
+              out);
+    if (!content->has_loss && !content->has_valid)
+        fputs("        [][0:1] NaN notitle, \\\n", out);
+    fputs("        for [i=1:N] keyentry with linespoints lw 2 dt dash[i] pt mark[i] ps 0.8 \\\n"
+          "            lc rgb color[i] title name[i]\n"
+          "    unset logscale y\n    set ytics autofreq\n    set autoscale y\n    unset key\n",
+          out);
+}
+
+static void write_gap_panel(FILE *out, const Panel *panel, const Content *content)
+{
+    start_panel(out, panel);
+    fputs("    eval 'set yrange ['.GAP_LOW.':'.GAP_HIGH.']'\n", out);
+    fputs("    set ylabel 'nats per token'\n    plot \\\n", out);
+    if (content->has_gap)
+        fputs("        for [i=1:N] 'curves.csv' using (x(i)):'loss_minus_baseline' with lines \\\n"
+              "            lw 2 dt dash[i] lc rgb color[i], \\\n",
+              out);
+    if (content->has_valid_gap)
+        fputs("        for [i=1:N] 'curves.csv' using (x(i)):'valid_loss_minus_baseline' \\\n"
+              "            with points pt mark[i] ps VALID_SIZE lc rgb color[i], \\\n",
+              out);
+    fputs("        0 with lines lc rgb '#666666' lw 1, \\\n"
+          "        WITHIN with lines lc rgb '#666666' lw 1 dt 3\n",
+          out);
+}
+
+static void write_lr_panel(FILE *out, const Panel *panel)
+{
+    start_panel(out, panel);
+    fputs("    unset ylabel\n    set yrange [0:*]\n    plot \\\n"
+          "        for [i=1:N] 'curves.csv' using (x(i)):'lr' with lines lw 2 \\\n"
+          "            dt dash[i] lc rgb color[i]\n"
+          "    set yrange [*:*]\n",
+          out);
+}
+
+// The key stands above the panels; the lowest one has the label of the x axis.
+static void write_panels(FILE *out, const Content *content, int n_runs)
+{
+    static const char label[] = "    set xlabel XLABEL\n";
+    bool has_gap = content->has_gap || content->has_valid_gap;
+    double lowest = 0.065, lr_top = content->has_lr ? lowest + 0.12 : 0;
+    double gap_bottom = content->has_lr ? lr_top + 0.085 : lowest;
+    double gap_top = has_gap ? gap_bottom + 0.22 : 0;
+    double loss_top = 0.95 - 0.018 * (n_runs < MOST_KEY_ROWS ? n_runs : MOST_KEY_ROWS);
+    double loss_bottom = has_gap ? gap_top + 0.085 : gap_bottom;
+    fprintf(out, "    unset xlabel\n%s", !has_gap && !content->has_lr ? label : "");
+    write_loss_panel(out, &(Panel){loss_bottom, loss_top, "LOSS_TITLE"}, content);
+    if (has_gap) {
+        fputs(content->has_lr ? "" : label, out);
+        write_gap_panel(out, &(Panel){gap_bottom, gap_top, "GAP_TITLE"}, content);
+    }
+    if (content->has_lr) {
+        fputs(label, out);
+        write_lr_panel(out, &(Panel){lowest, lr_top, "'Learning rate'"});
+    }
+}
+
+void report_write_script(FILE *out, const Report *report)
+{
+    Content content = find_content(report);
+    write_start(out);
+    write_runs(out, report);
+    write_titles(out, report);
+    write_axes(out, report, &content);
+    write_style(out);
+    fputs("\ndo for [kind in 'svg png'] {\n"
+          "    if (kind eq 'svg') {\n"
+          "        set terminal svg size 900,1000 font 'sans,12' noenhanced background '#ffffff'\n"
+          "        set output SVG\n"
+          "    } else {\n"
+          "        set terminal pngcairo size 1350,1500 fontscale 1.35 linewidth 1.5 \\\n"
+          "            pointscale 1.3 font 'sans,12' noenhanced\n"
+          "        set output PNG\n"
+          "    }\n"
+          "    set multiplot\n",
+          out);
+    write_panels(out, &content, report->n_runs);
+    fputs("    unset multiplot\n    unset output\n}\n", out);
+}
