@@ -2,7 +2,7 @@
 # compare through the program: the report's files, odd runs, wrong input, and two runs bit by bit.
 set -euo pipefail
 . "$(dirname -- "$0")/../support/checks.sh" "$1"
-. "$root/tests/written_runs.sh"
+. "$root/tests/support/written_runs.sh"
 export LC_ALL=C.UTF-8
 
 # data FILE: the JSON in a report.

@@ -3,7 +3,7 @@
 # have. Skipped without gnuplot, Chromium or Python.
 set -euo pipefail
 . "$(dirname -- "$0")/../support/checks.sh" "$1"
-. "$root/tests/written_runs.sh"
+. "$root/tests/support/written_runs.sh"
 export PYTHONDONTWRITEBYTECODE=1
 
 chromium=$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)
@@ -23,4 +23,4 @@ timeout 120 "$chromium" --headless=new --no-sandbox --disable-gpu --disable-dev-
     echo "skipped: $chromium does not start here"
     exit 77
 }
-timeout 240 python3 "$root/tests/report_page.py" "$chromium" report || die "report_page.py: $?"
+timeout 240 python3 "$root/tests/support/report_page.py" "$chromium" report || die "report_page.py: $?"
