@@ -65,10 +65,10 @@ static void place(Bench *bench)
     const int T = bench->setting->T;
     Arena *arena = &bench->arena;
     bench->flat_grads = arena_floats(arena, params_count(shape));
-    const Overlay lent =
-        overlay_start(bench->flat_grads, shape, 0); // as train/trainer.c lends them
-    workspace_place_over(&bench->ws, &lent, arena, arena, shape, 1, T, omp_get_max_threads(),
-                         KEEP_ALL);
+    const GradientReuse reuse =
+        gradient_reuse_start(bench->flat_grads, shape, 0); // as train/memory.c has it
+    workspace_place_reusing(&bench->ws, &reuse, arena, arena, shape, 1, T, omp_get_max_threads(),
+                            RECOMPUTE_NONE);
     bench->m = arena_floats(arena, bench->partition.own_count);
     bench->v = arena_floats(arena, bench->partition.own_count);
     bench->buffer = arena_place(arena, most_buffer_bytes(bench), 1);
@@ -325,7 +325,7 @@ static void run_rounds(Bench *bench, StepRound *rounds)
 {
     StepSetting *setting = bench->setting;
     const int n_rounds = setting->n_rounds;
-    blas_touch_threads();
+    blas_warm_up_threads();
     time_sgemm(bench); // connections and OpenBLAS's buffers are made on first use
     reduce_scatter(bench);
     gather(bench);

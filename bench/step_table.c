@@ -39,7 +39,7 @@ static double forward_flops(const ModelShape *s, int T, StepPart part)
                 (shape_is_mla(s) ? shape_dim(s, DIM_K_ROPE) + shape_dim(s, DIM_LATENT) : 2 * KV));
     case STEP_UP:
         return shape_is_mla(s)
-                   ? tokens * L * shape_dim(s, DIM_LATENT_1) * (shape_dim(s, DIM_K_NOPE) + KV)
+                   ? tokens * L * shape_dim(s, DIM_UP_INPUT) * (shape_dim(s, DIM_K_NOPE) + KV)
                    : 0;
     case STEP_ATTENTION:
         return tokens * L * Q * (T + 1.0);

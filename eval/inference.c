@@ -5,7 +5,7 @@
 static void place(Inference *inference, const ModelShape *shape, int T)
 {
     Arena *arena = &inference->arena;
-    workspace_place(&inference->ws, arena, arena, shape, 1, T, omp_get_max_threads(), KEEP_NOTHING);
+    workspace_place(&inference->ws, arena, arena, shape, 1, T, omp_get_max_threads(), FORWARD_ONLY);
     batch_place(&inference->batch, arena, 1, T);
 }
 

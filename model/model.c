@@ -78,7 +78,7 @@ static Status read_own(const void *context, const ParamInfo *info, float *values
 {
     const Model *model = context;
     const float *own = model->params.flat + info->offset;
-    const int64_t count = (int64_t)info->rows * info->cols, bad = finite_count(own, count);
+    const int64_t count = (int64_t)info->rows * info->cols, bad = finite_find_nonfinite(own, count);
     if (bad < count)
         return fail(BAD_INPUT,
                     "%s: value at row %lld, column %lld is %g; the weights are damaged, fetch or "

@@ -21,7 +21,7 @@ int shape_dim(const ModelShape *s, ShapeDim dim)
         return s->n_kv_heads * (s->head_dim - 2 * s->rope_pairs);
     case DIM_LATENT:
         return s->n_kv_heads * s->d_kv;
-    case DIM_LATENT_1:
+    case DIM_UP_INPUT:
         return s->n_kv_heads * s->d_kv / (s->svd == SVD_SPLIT ? 2 : 1);
     }
     CHECK(false, "dim %d", (int)dim);
@@ -106,7 +106,7 @@ double shape_train_flops(const ModelShape *s, int T)
     double D = s->d_model, Q = shape_dim(s, DIM_Q), KV = shape_dim(s, DIM_KV);
     double attention =
         shape_is_mla(s) ? D * (shape_dim(s, DIM_K_ROPE) + shape_dim(s, DIM_LATENT)) +
-                              (double)shape_dim(s, DIM_LATENT_1) * (shape_dim(s, DIM_K_NOPE) + KV)
+                              (double)shape_dim(s, DIM_UP_INPUT) * (shape_dim(s, DIM_K_NOPE) + KV)
                         : 2 * D * KV;
     double weights = s->n_layers * (2 * D * Q + attention + 3 * D * s->d_ffn) + D * s->vocab_size;
     // Forward is one multiply-add per weight and token, backward two; scores and values touch

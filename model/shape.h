@@ -45,7 +45,7 @@ typedef enum ShapeDim {
     DIM_K_ROPE,   // K 2P
     DIM_K_NOPE,   // K (E - 2P)
     DIM_LATENT,   // R
-    DIM_LATENT_1, // what up_k and up_v each read of the latent: R (joint) or R / 2 (split)
+    DIM_UP_INPUT, // columns of the latent that up_k and up_v each read: R (joint), R / 2 (split)
 } ShapeDim;
 
 int shape_dim(const ModelShape *shape, ShapeDim dim);

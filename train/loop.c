@@ -127,20 +127,21 @@ static void reduce_from(void *context, int layer)
                                    .fresh = t->round == 0,
                                    .as_bf16 = t->config->train.reduce_dtype == REDUCE_BFLOAT16};
         const int64_t ticket = exchange_reduce(t->exchange, &reduce);
-        if (bucket->first + bucket->count > t->memory.ws.overlay.used)
-            t->lent_ticket = ticket; // and all before
+        if (bucket->first + bucket->count > t->memory.ws.reuse.taken_from)
+            t->reuse_ticket = ticket; // and all before
     }
 }
 
-// Waits until the gradients are sent where this layer or its output, the next one's input, lies.
-static void await_lent(Trainer *t, int layer)
+// Waits until the gradients are sent whose memory this layer, or its output, the next one's input,
+// reuses.
+static void await_gradient_reuse(Trainer *t, int layer)
 {
-    const Overlay *overlay = &t->memory.ws.overlay;
-    if (!overlay_is_used(overlay) || layer + 1 < overlay->lowest_layer ||
-        exchange_is_done(t->exchange, t->lent_ticket))
+    const GradientReuse *reuse = &t->memory.ws.reuse;
+    if (!gradient_reuse_is_used(reuse) || layer + 1 < reuse->lowest_layer ||
+        exchange_is_done(t->exchange, t->reuse_ticket))
         return;
     enter(t, PHASE_REDUCE, t->progress.step + 1);
-    exchange_wait(t->exchange, t->lent_ticket);
+    exchange_wait(t->exchange, t->reuse_ticket);
     enter(t, PHASE_FORWARD, t->progress.step + 1);
 }
 
@@ -148,7 +149,7 @@ static void await_lent(Trainer *t, int layer)
 static void await_layer(void *context, int layer)
 {
     Trainer *t = context;
-    await_lent(t, layer);
+    await_gradient_reuse(t, layer);
     int n = 0;
     while (n < t->partition.n_buckets && t->partition.buckets[n].layer <= layer)
         n++;
@@ -185,9 +186,9 @@ static Status end_group(Trainer *t, int step)
         ws->fresh_gradients = m == first; // the sum begins
         loss(t, step, m);
         if (m == first + count - 1 && exchange_overlaps(t->exchange))
-            ws->done = (LayerHook){reduce_from, t};
+            ws->after_backward = (LayerCallback){reduce_from, t};
         backward(t, step);
-        ws->done = (LayerHook){0};
+        ws->after_backward = (LayerCallback){0};
     }
     return OK;
 }
@@ -510,7 +511,7 @@ Status loop_run(Trainer *t)
 {
     phases_start(&t->phases, t->progress.step);
     if (exchange_overlaps(t->exchange))
-        t->memory.ws.needs = (LayerHook){await_layer, t};
+        t->memory.ws.before_layer = (LayerCallback){await_layer, t};
     const Status status = run_steps(t);
     phases_leave(&t->phases);
     if (status == OK || status == STOPPED)

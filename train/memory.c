@@ -15,30 +15,28 @@ static int64_t most_buffer_bytes(const Partition *partition, const BatchSchedule
     return (most + 63) / 64 * 64;
 }
 
-// What of the gradients' memory activations may lie in (model/transformer/overlay.h). Once a
-// group's backward is over, its gradients are read
+// Which part of the gradients' memory activations may reuse (model/transformer/gradient_reuse.h).
+// Once a group's backward is over, its gradients are read
 // - by the exchange, which still sends those of a round when the forward of the next one begins:
-//   loop.c waits for them before that comes to the first layer which lies there. So that most of
-//   the forward goes on meanwhile, that is none of the lower half. The sums over rounds lie apart;
+//   loop.c waits for them before that comes to the first layer which reuses their memory. So that
+//   most of the forward goes on meanwhile, no layer of the lower half does. The sums over rounds
+//   lie apart;
 // - in a step of one round, whose sums are in their place, by the norm and by AdamW, which are done
 //   before the next forward, whether that trains, validates or looks for what is not finite;
-// - by the next micro-batch of the group, which adds to them: then nothing is lent.
+// - by the next micro-batch of the group, which adds to them: then nothing is reused.
 // Checkpoints have none of them.
-static Overlay lend_gradients(float *flat, const ModelShape *shape, const BatchSchedule *schedule,
-                              const TrainConfig *train)
+static GradientReuse find_gradient_reuse(float *flat, const ModelShape *shape,
+                                         const BatchSchedule *schedule, const TrainConfig *train)
 {
     const bool is_sent_later = schedule->n_ranks > 1 && schedule->n_rounds > 1 && train->overlap;
     if (schedule->n_groups < schedule->n_micro_batches)
-        return (Overlay){0};
-    return overlay_start(flat, shape, is_sent_later ? (shape->n_layers + 1) / 2 : 0);
+        return (GradientReuse){0};
+    return gradient_reuse_start(flat, shape, is_sent_later ? (shape->n_layers + 1) / 2 : 0);
 }
 
 void memory_place(TrainerMemory *memory, const ModelShape *shape, const Partition *partition,
                   const BatchSchedule *schedule, const Config *config, int n_threads)
 {
-    static const Keep keeps[] = {[RECOMPUTE_NONE] = KEEP_ALL,
-                                 [RECOMPUTE_ATTENTION] = KEEP_BUT_ATTENTION,
-                                 [RECOMPUTE_LAYER] = KEEP_INPUTS};
     const int B = config->train.micro_batch, T = config->data.seq_len;
     memory->flat_grads = arena_floats(&memory->gradients, params_count(shape));
     memory->own_sums = NULL;
@@ -46,9 +44,10 @@ void memory_place(TrainerMemory *memory, const ModelShape *shape, const Partitio
         memory->own_sums = arena_floats(&memory->gradients, partition->own_count);
     memory->m = arena_floats(&memory->moments, partition->own_count);
     memory->v = arena_floats(&memory->moments, partition->own_count);
-    const Overlay lent = lend_gradients(memory->flat_grads, shape, schedule, &config->train);
-    workspace_place_over(&memory->ws, &lent, &memory->activations, &memory->scratch, shape, B, T,
-                         n_threads, keeps[config->train.recompute]);
+    const GradientReuse reuse =
+        find_gradient_reuse(memory->flat_grads, shape, schedule, &config->train);
+    workspace_place_reusing(&memory->ws, &reuse, &memory->activations, &memory->scratch, shape, B,
+                            T, n_threads, config->train.recompute);
     batch_place(&memory->batch, &memory->scratch, B, T);
     prefetch_place(&memory->ahead, &memory->scratch, B, T);
     memory->buffer_bytes =

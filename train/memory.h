@@ -21,7 +21,7 @@
 // What a rank holds besides the model, placed twice: to measure and to use.
 typedef struct TrainerMemory {
     Arena gradients, moments, activations, scratch, communication;
-    float *flat_grads; // [params_count] of a group of micro-batches; ws.overlay says what else
+    float *flat_grads; // [params_count] of a group of micro-batches; ws.reuse says what else
     float *own_sums;   // [partition.own_count] of the step; NULL: in flat_grads, of one round
     float *m, *v;      // [partition.own_count]
     void *buffers;     // [exchange_n_buffers()][buffer_bytes]

@@ -46,7 +46,7 @@ Status trainer_start(Trainer *out, const TrainerContext *context, Replica *repli
         .replica = replica,
         .model = &replica->model,
         .progress = {.loss = NAN, .grad_norm = NAN, .valid_loss = NAN, .valid_step = -1},
-        .lent_ticket = -1,
+        .reuse_ticket = -1,
     };
     Status status = comm_agree(out->comm, start_own(out, resumed));
     const CheckpointContext saved = {.config = context->config,

@@ -50,8 +50,9 @@ typedef struct Trainer {
     Exchange *exchange;
     int round;  // of the step at hand
     int n_kept; // buckets, the first ones, whose sums over this round are not asked for yet
-    int64_t lent_ticket; // of the last job that reads gradients where activations lie; -1: none yet
-    bool wants_end;      // a rank, says this step's sums
+    int64_t
+        reuse_ticket; // of the last job that reads gradients whose memory is reused; -1: none yet
+    bool wants_end;   // a rank, says this step's sums
     Status metrics_status; // what ends the run once the ranks agree on it, and its text
     char metrics_text[1024];
 } Trainer;

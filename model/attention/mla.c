@@ -9,7 +9,7 @@
 
 LatentDims mla_latent_dims(const ModelShape *s, int B, int T)
 {
-    const int width = shape_dim(s, DIM_LATENT_1), rope = 2 * s->rope_pairs;
+    const int width = shape_dim(s, DIM_UP_INPUT), rope = 2 * s->rope_pairs;
     return (LatentDims){
         .B = B,
         .T = T,
@@ -121,7 +121,7 @@ static int up_parts(UpPart parts[2], const MlaContext *x, const LayerParams *gra
                     const Columns *col)
 {
     const ModelShape *s = x->shape;
-    int width = shape_dim(s, DIM_LATENT_1), rows_k = shape_dim(s, DIM_K_NOPE);
+    int width = shape_dim(s, DIM_UP_INPUT), rows_k = shape_dim(s, DIM_K_NOPE);
     int rows_v = shape_dim(s, DIM_KV);
     const LayerParams *w = x->weights;
     if (s->svd == SVD_JOINT) {

@@ -66,7 +66,7 @@ static void divide_keys(float *k_r, float *k_c, const Model *mla, const float *k
 // kv: the rows of W_kc, then those of W_v.
 static Status factorize_layer(LayerParams *to, const ModelShape *s, const float *kv)
 {
-    int D = s->d_model, R1 = shape_dim(s, DIM_LATENT_1);
+    int D = s->d_model, R1 = shape_dim(s, DIM_UP_INPUT);
     int rows_k = shape_dim(s, DIM_K_NOPE), rows_v = shape_dim(s, DIM_KV);
     if (s->svd == SVD_JOINT) {
         // up_k and up_v are neighbours in the flat vector (model/params.h): one matrix.
@@ -97,7 +97,7 @@ static void place(Room *room, Arena *arena, const ModelShape *s)
 void convert_measure(Arena *arena, const ModelShape *s)
 {
     Room room;
-    int D = s->d_model, R1 = shape_dim(s, DIM_LATENT_1);
+    int D = s->d_model, R1 = shape_dim(s, DIM_UP_INPUT);
     int rows_k = shape_dim(s, DIM_K_NOPE), rows_v = shape_dim(s, DIM_KV);
     int64_t mark = arena->used_bytes;
     place(&room, arena, s);

@@ -424,7 +424,7 @@ Status factorize(float *up, float *down, const float *a, int m, int n, int R)
 {
     const Matrix x = view(a, m, n);
     CHECK(R >= 1 && R <= x.shorter, "rank %d of a %d x %d matrix", R, m, n);
-    const int64_t count = (int64_t)m * n, bad = finite_count(a, count);
+    const int64_t count = (int64_t)m * n, bad = finite_find_nonfinite(a, count);
     if (bad < count)
         return fail(BAD_INPUT,
                     "matrix: value at row %lld, column %lld is %g; the weights are damaged, fetch "

@@ -60,7 +60,7 @@ static Status read_tensor(const void *context, const ParamInfo *info, float *val
     int dims[2], n_dims = dims_of(dims, info);
     TRY(hf_weights_find(&file, &source->weights, info->name));
     TRY(safetensors_read_f32(file, info->name, dims, n_dims, values));
-    const int64_t bad = finite_count(values, count);
+    const int64_t bad = finite_find_nonfinite(values, count);
     if (bad == count)
         return OK;
     return fail(BAD_INPUT,

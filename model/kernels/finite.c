@@ -23,7 +23,7 @@ HOT static bool all_finite(const float *values, int64_t count)
     return bad == 0;
 }
 
-int64_t finite_count(const float *values, int64_t count)
+int64_t finite_find_nonfinite(const float *values, int64_t count)
 {
     int64_t first_bad = count;
 #pragma omp parallel for schedule(static) reduction(min : first_bad) if (count > 4 * BLOCK)

@@ -226,10 +226,10 @@ static void ffn_block_backward(Workspace *ws, const Model *model, int layer, Par
     step_times_mark(ws->times, STEP_NORM);
 }
 
-static void at_layer(const LayerHook *hook, int layer)
+static void call_at_layer(const LayerCallback *callback, int layer)
 {
-    if (hook->call != NULL)
-        hook->call(hook->context, layer);
+    if (callback->call != NULL)
+        callback->call(callback->context, layer);
 }
 
 void transformer_forward(Workspace *ws, const Model *model, const int32_t *inputs,
@@ -238,14 +238,14 @@ void transformer_forward(Workspace *ws, const Model *model, const int32_t *input
     const ModelShape *s = &model->shape;
     int N = ws->B * ws->T, D = s->d_model;
     step_times_start(ws->times, STEP_FORWARD);
-    at_layer(&ws->needs, -1);
+    call_at_layer(&ws->before_layer, -1);
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < N; n++)
         copy_rows(ws->layers[0].x_in + (int64_t)n * D, model->params.embed + (int64_t)inputs[n] * D,
                   D);
     step_times_mark(ws->times, STEP_EMBEDDING);
     for (int l = 0; l < s->n_layers; l++) {
-        at_layer(&ws->needs, l);
+        call_at_layer(&ws->before_layer, l);
         attention_block_forward(ws, model, l, scores);
         ffn_block_forward(ws, model, l, l + 1 < s->n_layers ? ws->layers[l + 1].x_in : ws->hidden);
     }
@@ -257,14 +257,14 @@ double transformer_loss(Workspace *ws, const Model *model, const int32_t *target
     const ModelShape *s = &model->shape;
     int N = ws->B * ws->T, D = s->d_model;
     step_times_start(ws->times, STEP_FORWARD);
-    at_layer(&ws->needs, s->n_layers);
+    call_at_layer(&ws->before_layer, s->n_layers);
     rmsnorm_forward(ws->head_in, ws->inv_rms, ws->hidden, model->params.norm, N, D,
                     (float)s->rms_eps);
     step_times_mark(ws->times, STEP_NORM);
     bool wants_gradient = grads != NULL;
-    CHECK(!wants_gradient || ws->keep != KEEP_NOTHING,
+    CHECK(!wants_gradient || ws->policy != FORWARD_ONLY,
           "gradients in a workspace without room for them");
-    CHECK(!wants_gradient || ws->fresh_gradients || !overlay_is_used(&ws->overlay),
+    CHECK(!wants_gradient || ws->fresh_gradients || !gradient_reuse_is_used(&ws->reuse),
           "gradients added to, where activations lie");
     double sum = head_loss(
         wants_gradient ? ws->d_head_in : NULL, wants_gradient ? grads->head : NULL, ws->logits,
@@ -300,24 +300,24 @@ void transformer_backward(Workspace *ws, const Model *model, const int32_t *inpu
     rmsnorm_backward(ws->dx, grads->norm, ws->d_head_in, ws->inv_rms, ws->hidden,
                      model->params.norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
-    at_layer(&ws->done, s->n_layers);
+    call_at_layer(&ws->after_backward, s->n_layers);
     for (int l = s->n_layers - 1; l >= 0; l--) {
         bool is_shared = l < s->n_layers - 1; // the last layer's are still there
-        if (is_shared && ws->keep == KEEP_INPUTS) {
+        if (is_shared && ws->policy == RECOMPUTE_LAYER) {
             attention_block_forward(ws, model, l, NULL);
             ffn_expand(ws, model, l);
         }
         ffn_block_backward(ws, model, l, grads);
-        if (is_shared && ws->keep == KEEP_BUT_ATTENTION)
+        if (is_shared && ws->policy == RECOMPUTE_ATTENTION)
             attention_forward_from_input(ws, model, l, NULL);
         attention_block_backward(ws, model, l, grads);
-        at_layer(&ws->done, l);
+        call_at_layer(&ws->after_backward, l);
     }
     if (ws->fresh_gradients && !s->tied_head) // else the head's are there
         clear(grads->embed, (int64_t)s->vocab_size * D);
     embed_backward(grads->embed, ws->dx, inputs, N, D);
     step_times_mark(ws->times, STEP_EMBEDDING);
-    at_layer(&ws->done, -1);
+    call_at_layer(&ws->after_backward, -1);
 }
 
 void transformer_logits(Workspace *ws, const Model *model, int first, int count, float *logits)

@@ -9,7 +9,7 @@
 // Where what a layer leaves for backward goes: over gradients as far as those are lent, then in the
 // arena.
 typedef struct Room {
-    Overlay *overlay;
+    GradientReuse *reuse;
     Arena *arena;
     int layer;
 } Room;
@@ -17,7 +17,7 @@ typedef struct Room {
 static float *room_floats(const Room *room, int64_t count)
 {
     float *values;
-    return overlay_take(&values, room->overlay, room->layer, count)
+    return gradient_reuse_take(&values, room->reuse, room->layer, count)
                ? values
                : arena_floats(room->arena, count);
 }
@@ -53,23 +53,23 @@ static void place_layer(LayerSaved *saved, const Room *room, const Workspace *ws
                         const ModelShape *s, bool is_own)
 {
     const int64_t N = (int64_t)ws->B * ws->T;
-    const Keep keep = ws->keep;
-    if ((keep != KEEP_NOTHING) == is_own)
+    const ActivationPolicy policy = ws->policy;
+    if ((policy != FORWARD_ONLY) == is_own)
         saved->x_in = room_floats(room, N * s->d_model);
-    if ((keep == KEEP_ALL) == is_own)
+    if ((policy == RECOMPUTE_NONE) == is_own)
         place_attention(saved, room, ws, s);
-    if ((keep == KEEP_ALL || keep == KEEP_BUT_ATTENTION) == is_own)
+    if ((policy == RECOMPUTE_NONE || policy == RECOMPUTE_ATTENTION) == is_own)
         place_ffn(saved, room, s, N);
 }
 
 // From the last layer down, as gradients are lent. After the scratch, where some of it may lie.
 static void place_layers(Workspace *ws, Arena *arena, const ModelShape *s)
 {
-    Overlay nothing = {0};
+    GradientReuse nothing = {0};
     LayerSaved saved = {0};
     place_layer(&saved, &(Room){&nothing, arena, 0}, ws, s, false);
     for (int l = s->n_layers - 1; l >= 0; l--) {
-        place_layer(&saved, &(Room){&ws->overlay, arena, l}, ws, s, true);
+        place_layer(&saved, &(Room){&ws->reuse, arena, l}, ws, s, true);
         if (ws->layers != NULL)
             ws->layers[l] = saved;
     }
@@ -78,7 +78,7 @@ static void place_layers(Workspace *ws, Arena *arena, const ModelShape *s)
 static void place_attention_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
 {
     int64_t N = (int64_t)ws->B * ws->T;
-    bool expands = shape_is_mla(s) && !ws->is_latent, is_training = ws->keep != KEEP_NOTHING;
+    bool expands = shape_is_mla(s) && !ws->is_latent, is_training = ws->policy != FORWARD_ONLY;
     ws->projected = arena_floats(arena, expands ? N * mla_projected_width(s) : 0);
     ws->expanded = arena_floats(arena, expands ? N * mla_expanded_width(s) : 0);
     ws->attn_out = arena_floats(arena, ws->is_latent ? N * shape_dim(s, DIM_Q) : 0);
@@ -102,15 +102,15 @@ static void place_head_scratch(Workspace *ws, Arena *arena, const ModelShape *s)
 static bool take_head_input(Workspace *ws, const ModelShape *s)
 {
     const int64_t count = (int64_t)ws->B * ws->T * s->d_model;
-    return overlay_take(&ws->head_in, &ws->overlay, s->n_layers, count) &&
-           overlay_take(&ws->d_head_in, &ws->overlay, s->n_layers, count);
+    return gradient_reuse_take(&ws->head_in, &ws->reuse, s->n_layers, count) &&
+           gradient_reuse_take(&ws->d_head_in, &ws->reuse, s->n_layers, count);
 }
 
 // Attention, feed-forward and head are never at work together: theirs begins at the same place.
 static void place_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
 {
     int64_t N = (int64_t)ws->B * ws->T;
-    const bool is_training = ws->keep != KEEP_NOTHING;
+    const bool is_training = ws->policy != FORWARD_ONLY;
     const bool is_apart = take_head_input(ws, s);
     if (!is_apart) {
         ws->head_in = arena_floats(arena, N * s->d_model);
@@ -133,16 +133,17 @@ static void place_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int 
     arena_place(arena, end - head_first, 1);
 }
 
-void workspace_place_over(Workspace *ws, const Overlay *overlay, Arena *activations, Arena *scratch,
-                          const ModelShape *s, int B, int T, int n_threads, Keep keep)
+void workspace_place_reusing(Workspace *ws, const GradientReuse *reuse, Arena *activations,
+                             Arena *scratch, const ModelShape *s, int B, int T, int n_threads,
+                             ActivationPolicy policy)
 {
     int64_t N = (int64_t)B * T;
     *ws = (Workspace){
         .B = B,
         .T = T,
         .placed_B = B,
-        .keep = keep,
-        .overlay = *overlay,
+        .policy = policy,
+        .reuse = *reuse,
         .attention = {B, T, s->n_heads, s->n_kv_heads, s->head_dim},
     };
     if (shape_is_mla(s)) {
@@ -152,7 +153,7 @@ void workspace_place_over(Workspace *ws, const Overlay *overlay, Arena *activati
     ws->cos_table = arena_floats(activations, (int64_t)T * (s->head_dim / 2));
     ws->sin_table = arena_floats(activations, (int64_t)T * (s->head_dim / 2));
     place_scratch(ws, scratch, s, n_threads);
-    const Room room = {&ws->overlay, activations, s->n_layers};
+    const Room room = {&ws->reuse, activations, s->n_layers};
     ws->hidden = room_floats(&room, N * s->d_model);
     ws->inv_rms = room_floats(&room, N);
     ws->layers = arena_place(activations, s->n_layers, sizeof *ws->layers);
@@ -160,10 +161,10 @@ void workspace_place_over(Workspace *ws, const Overlay *overlay, Arena *activati
 }
 
 void workspace_place(Workspace *ws, Arena *activations, Arena *scratch, const ModelShape *s, int B,
-                     int T, int n_threads, Keep keep)
+                     int T, int n_threads, ActivationPolicy policy)
 {
-    const Overlay nothing = {0};
-    workspace_place_over(ws, &nothing, activations, scratch, s, B, T, n_threads, keep);
+    const GradientReuse nothing = {0};
+    workspace_place_reusing(ws, &nothing, activations, scratch, s, B, T, n_threads, policy);
 }
 
 void workspace_set_batch(Workspace *ws, int B)

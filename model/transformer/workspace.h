@@ -1,11 +1,13 @@
 // Where forward and backward (model/transformer/transformer.h) put what they compute: what layers
-// keep for backward in one arena, or over gradients that are not written yet, and scratch in
+// keep for backward in one arena, or in gradient memory that is not written yet, and scratch in
 // another.
 //
 //     Workspace ws;
-//     workspace_place(&ws, &activations, &scratch, &shape, B, T, n_threads, KEEP_ALL); // measure
+//     workspace_place(&ws, &activations, &scratch, &shape, B, T, n_threads, RECOMPUTE_NONE); //
+//     measure
 //     ... arena_allocate both ...
-//     workspace_place(&ws, &activations, &scratch, &shape, B, T, n_threads, KEEP_ALL); // place
+//     workspace_place(&ws, &activations, &scratch, &shape, B, T, n_threads, RECOMPUTE_NONE); //
+//     place
 #ifndef MHA2MLA_MODEL_TRANSFORMER_WORKSPACE_H
 #define MHA2MLA_MODEL_TRANSFORMER_WORKSPACE_H
 
@@ -13,16 +15,8 @@
 #include "model/attention/attention.h"
 #include "model/attention/attention_latent.h"
 #include "model/kernels/step_times.h"
-#include "model/transformer/overlay.h"
-
-// What the layers keep from forward for backward; the rest they share, and backward computes it
-// again, with the same bits.
-typedef enum Keep {
-    KEEP_NOTHING,       // no backward
-    KEEP_ALL,           // training
-    KEEP_BUT_ATTENTION, // all but what attention_block_backward needs beside x_in
-    KEEP_INPUTS,        // x_in alone
-} Keep;
+#include "model/transformer/activation_policy.h"
+#include "model/transformer/gradient_reuse.h"
 
 // What forward leaves for backward, each layer its own or shared.
 typedef struct LayerSaved {
@@ -38,17 +32,17 @@ typedef struct LayerSaved {
     float *gate_up;      // [N, 2F]; backward leaves its gradient there
 } LayerSaved;
 
-// What is called at a layer: -1 is what comes before the layers, L what comes after them.
-typedef struct LayerHook {
-    void (*call)(void *context, int layer); // NULL: nothing
+// Called with the index of a layer; -1 stands for the embedding, L for the last norm and the head.
+typedef struct LayerCallback {
+    void (*call)(void *context, int layer); // NULL: none
     void *context;
-} LayerHook;
+} LayerCallback;
 
 typedef struct Workspace {
     int B, T;     // of the next calls
     int placed_B; // the most there is room for
-    Keep keep;
-    Overlay overlay;         // what of the following lies over gradients
+    ActivationPolicy policy;
+    GradientReuse reuse;     // of gradient memory for activations
     bool is_latent;          // attention in the latent space (model/attention/attention_latent.h)
     AttentionDims attention; // of keys and values expanded, elsewhere
     LatentDims latent;
@@ -72,19 +66,21 @@ typedef struct Workspace {
     float *logits;            // [min(N, head_block(V)), V]
     bool fresh_gradients; // loss and backward write gradients (=), without reading what is there
     StepTimes *times;     // borrowed; NULL: nothing is measured
-    LayerHook needs;      // before forward, or the loss, reads the parameters of a layer
-    LayerHook done;       // in backward, after it has made the gradients of a layer final
+    LayerCallback before_layer;   // before forward, or the loss, reads a layer's parameters
+    LayerCallback after_backward; // after backward has made a layer's gradients final
 } Workspace;
 
 // Places the activations that wait for backward in one arena and the scratch in the other. Called
 // with measuring arenas it only counts. n_threads is the most OpenMP will use.
 void workspace_place(Workspace *ws, Arena *activations, Arena *scratch, const ModelShape *shape,
-                     int B, int T, int n_threads, Keep keep);
+                     int B, int T, int n_threads, ActivationPolicy policy);
 
-// The same, with as much as fits over the gradients that are lent (copied), which then hold nothing
-// from forward until backward has written them: each backward is to have fresh_gradients.
-void workspace_place_over(Workspace *ws, const Overlay *overlay, Arena *activations, Arena *scratch,
-                          const ModelShape *shape, int B, int T, int n_threads, Keep keep);
+// The same, with as many activations as fit in gradient memory that may be reused (copied). Those
+// gradients are lost from forward until backward has written them: each backward is to have
+// fresh_gradients.
+void workspace_place_reusing(Workspace *ws, const GradientReuse *reuse, Arena *activations,
+                             Arena *scratch, const ModelShape *shape, int B, int T, int n_threads,
+                             ActivationPolicy policy);
 
 // Lets the next calls run on fewer sequences than were placed: the last, incomplete batch.
 void workspace_set_batch(Workspace *ws, int B);

@@ -66,11 +66,11 @@ static void test_matrices_of_the_paper(void **state)
             ModelShape s = converted(m, c, SVD_JOINT);
             assert_int_equal(shape_dim(&s, DIM_K_ROPE), expected[m][0]);
             assert_int_equal(shape_dim(&s, DIM_LATENT), expected[m][1 + c]);
-            assert_int_equal(shape_dim(&s, DIM_LATENT_1), expected[m][1 + c]);
+            assert_int_equal(shape_dim(&s, DIM_UP_INPUT), expected[m][1 + c]);
             assert_int_equal(shape_dim(&s, DIM_K_NOPE) + shape_dim(&s, DIM_KV), expected[m][4]);
             ModelShape split = converted(m, c, SVD_SPLIT);
             assert_int_equal(shape_dim(&split, DIM_LATENT), expected[m][1 + c]);
-            assert_int_equal(shape_dim(&split, DIM_LATENT_1), expected[m][1 + c] / 2);
+            assert_int_equal(shape_dim(&split, DIM_UP_INPUT), expected[m][1 + c] / 2);
         }
     }
 }

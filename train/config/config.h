@@ -19,6 +19,7 @@
 #include "model/convert/rope_select.h"
 #include "model/hf/safetensors.h"
 #include "model/shape.h"
+#include "model/transformer/activation_policy.h"
 #include "optim/adamw.h"
 #include "optim/schedule.h"
 
@@ -78,22 +79,20 @@ typedef struct OptimConfig {
     double clip;       // global norm; 0: off
 } OptimConfig;
 
-typedef enum Recompute { RECOMPUTE_NONE, RECOMPUTE_ATTENTION, RECOMPUTE_LAYER } Recompute;
-
 // Of gradients on their way to the rank that adds them up.
 typedef enum ReduceDtype { REDUCE_FLOAT32, REDUCE_BFLOAT16 } ReduceDtype;
 
 typedef struct TrainConfig {
     int steps;
-    double fraction;     // the budget as the file gives it; 0 once `steps` follows from it
-    int global_batch;    // sequences of a step over all ranks
-    int micro_batch;     // sequences a rank runs at once; divides global_batch
-    int sum_groups;      // of micro-batches (train/parallel/batch_schedule.h); 0: one for each
-    double skip_spikes;  // train/guard.h; 0: off
-    int spike_window;    // steps
-    Recompute recompute; // in backward, instead of keeping it
-    bool overlap;        // of exchanges with computing (train/parallel/exchange.h)
-    int ranks_per_copy;  // of a host, of the parameters (train/replica.h); 0: all, 1: none shares
+    double fraction;    // the budget as the file gives it; 0 once `steps` follows from it
+    int global_batch;   // sequences of a step over all ranks
+    int micro_batch;    // sequences a rank runs at once; divides global_batch
+    int sum_groups;     // of micro-batches (train/parallel/batch_schedule.h); 0: one for each
+    double skip_spikes; // train/guard.h; 0: off
+    int spike_window;   // steps
+    ActivationPolicy recompute;
+    bool overlap;       // of exchanges with computing (train/parallel/exchange.h)
+    int ranks_per_copy; // of a host, of the parameters (train/replica.h); 0: all, 1: none shares
     ReduceDtype reduce_dtype;
 } TrainConfig;
 

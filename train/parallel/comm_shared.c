@@ -142,7 +142,7 @@ void comm_window_close(CommWindow *window)
 }
 
 // MPI's code for windows is paged in now, before anybody measures what the program takes.
-static void touch_windows(const Comm *comm, const CommGroup *group)
+static void warm_up_windows(const Comm *comm, const CommGroup *group)
 {
     CommWindow window = {.size_bytes = ALIGN_BYTES, .mpi = calloc(1, sizeof *window.mpi)};
     const bool has_room = group->rank != 0 || check_room(group, ALIGN_BYTES) == OK;
@@ -209,7 +209,7 @@ Status comm_group_start(CommGroup *out, const Comm *comm, int most)
     group.n_groups = comm->size / group.size;
     AWAIT(MPI_Allgather(&comm->rank, 1, MPI_INT, group.peers, 1, MPI_INT, group.mpi->across),
           "gathering of ranks");
-    touch_windows(comm, &group);
+    warm_up_windows(comm, &group);
     *out = group;
     return OK;
 release:

@@ -55,7 +55,7 @@ int64_t blas_buffer_bytes(int64_t rows, int64_t columns, int64_t inner)
     return bytes < MOST_BUFFER_BYTES ? bytes : MOST_BUFFER_BYTES;
 }
 
-void blas_touch_threads(void)
+void blas_warm_up_threads(void)
 {
 #pragma omp parallel
     {

@@ -16,7 +16,7 @@ enum { BLAS_NAME_BYTES = 96 };
 int64_t blas_buffer_bytes(int64_t rows, int64_t columns, int64_t inner);
 
 // Multiplies small matrices in every thread, so that libraries and buffers are paged in.
-void blas_touch_threads(void);
+void blas_warm_up_threads(void);
 
 // "OpenBLAS 0.3.21, OpenMP build, kernels for Haswell"; returns `out`.
 const char *blas_name(char out[BLAS_NAME_BYTES]);

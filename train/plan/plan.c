@@ -170,10 +170,10 @@ static void measure_products(Plan *plan, const Config *config)
 }
 
 // Code is paged in when a library is first used: small models notice.
-static void touch_libraries(void)
+static void warm_up_libraries(void)
 {
     char sha256[SHA256_HEX_BYTES];
-    blas_touch_threads();
+    blas_warm_up_threads();
     if (checksum_sha256_bytes(sha256, "", 0) != OK)
         log_warn("%s", fail_text());
 }
@@ -192,7 +192,7 @@ Status plan_make_of(Plan *out, const ModelShape *original, const Config *config,
     TRY(measure_training(&plan, config));
     measure_shards(&plan, &config->data);
     measure_products(&plan, config);
-    touch_libraries();
+    warm_up_libraries();
     plan.process = plan_resident_bytes() + (n_ranks > 1 ? EXCHANGE_BYTES : 0);
     if (config->model.convert.given)
         measure_conversion(&plan, config);

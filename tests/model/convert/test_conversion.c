@@ -79,9 +79,9 @@ static double run_model(const Model *model, const int32_t *inputs, const int32_t
 {
     Workspace ws;
     Arena arena = arena_start("test");
-    workspace_place(&ws, &arena, &arena, &model->shape, b, t, omp_get_max_threads(), KEEP_NOTHING);
+    workspace_place(&ws, &arena, &arena, &model->shape, b, t, omp_get_max_threads(), FORWARD_ONLY);
     assert_ok(arena_allocate(&arena));
-    workspace_place(&ws, &arena, &arena, &model->shape, b, t, omp_get_max_threads(), KEEP_NOTHING);
+    workspace_place(&ws, &arena, &arena, &model->shape, b, t, omp_get_max_threads(), FORWARD_ONLY);
     transformer_start(&ws, model);
     transformer_forward(&ws, model, inputs, scores);
     if (logits != NULL)
@@ -246,9 +246,9 @@ static void run_partial_rope(float *logits, const Model *model, const int32_t *p
 {
     Workspace ws;
     Arena arena = arena_start("test");
-    workspace_place(&ws, &arena, &arena, &model->shape, B, T, omp_get_max_threads(), KEEP_NOTHING);
+    workspace_place(&ws, &arena, &arena, &model->shape, B, T, omp_get_max_threads(), FORWARD_ONLY);
     assert_ok(arena_allocate(&arena));
-    workspace_place(&ws, &arena, &arena, &model->shape, B, T, omp_get_max_threads(), KEEP_NOTHING);
+    workspace_place(&ws, &arena, &arena, &model->shape, B, T, omp_get_max_threads(), FORWARD_ONLY);
     transformer_start(&ws, model);
     for (int p = 0, half = model->shape.head_dim / 2; p < half; p++) {
         bool is_kept = false;

@@ -135,7 +135,7 @@ static void assert_keys_values_kept(const Model *mla, const Model *original, int
     const ModelShape *s = &mla->shape;
     const LayerParams *from = &original->params.layers[layer], *to = &mla->params.layers[layer];
     int D = s->d_model, E = s->head_dim, n_rope = 2 * s->rope_pairs,
-        R1 = shape_dim(s, DIM_LATENT_1);
+        R1 = shape_dim(s, DIM_UP_INPUT);
     float *w_kc = room((int64_t)s->n_kv_heads * E * D, sizeof *w_kc);
     float *w = room((int64_t)s->n_kv_heads * E * D, sizeof *w);
     if (to->up_k != NULL)
@@ -342,7 +342,7 @@ static void test_golden_pairs(void **state)
 // component r the sign of the golden one.
 static void align_signs(LayerParams *ours, const LayerParams *golden, const ModelShape *s)
 {
-    int D = s->d_model, R = shape_dim(s, DIM_LATENT), R1 = shape_dim(s, DIM_LATENT_1);
+    int D = s->d_model, R = shape_dim(s, DIM_LATENT), R1 = shape_dim(s, DIM_UP_INPUT);
     for (int r = 0; r < R; r++) {
         double dot = 0;
         for (int j = 0; j < D; j++)

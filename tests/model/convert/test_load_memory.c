@@ -75,12 +75,12 @@ static Status convert(const char *dir)
 }
 
 // Pages of code and buffers that any work of this kind needs.
-static void touch_libraries(void)
+static void warm_up_libraries(void)
 {
     enum { N = 300 };
     static float a[N * N], up[N * 8], down[8 * N];
     testing_fill(a, N * N, 1.0, 3);
-    blas_touch_threads();
+    blas_warm_up_threads();
     assert_ok(factorize(up, down, a, N, N, 8));
 }
 
@@ -92,7 +92,7 @@ static int64_t peak_bytes(Status (*work)(const char *), const char *dir)
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
-        touch_libraries();
+        warm_up_libraries();
         _exit(work(dir) == OK ? 0 : 1);
     }
     assert_int_equal(wait4(child, &status, 0, &usage), child);

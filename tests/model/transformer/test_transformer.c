@@ -38,7 +38,7 @@ typedef struct Run {
     Workspace ws;
 } Run;
 
-static Run start_run(const Model *model, int n_sequences, int n_tokens, Keep keep)
+static Run start_run(const Model *model, int n_sequences, int n_tokens, ActivationPolicy policy)
 {
     Run run = {.model = model,
                .activations = arena_start("activations"),
@@ -46,7 +46,7 @@ static Run start_run(const Model *model, int n_sequences, int n_tokens, Keep kee
     assert_ok(model_create(&run.grads, &model->shape));
     for (int pass = 0; pass < 2; pass++) {
         workspace_place(&run.ws, &run.activations, &run.scratch, &model->shape, n_sequences,
-                        n_tokens, MOST_THREADS, keep);
+                        n_tokens, MOST_THREADS, policy);
         if (pass == 0) {
             assert_ok(arena_allocate(&run.activations));
             assert_ok(arena_allocate(&run.scratch));
@@ -150,7 +150,7 @@ static void check_logits(const Model *model, const Golden *golden)
     int V = model->shape.vocab_size;
     float *expected = ref_nans(B * T * V), *logits = ref_nans(B * T * V);
     assert_ok(safetensors_read_f32(&golden->file, "logits", (int[]){B, T, V}, 3, expected));
-    Run run = start_run(model, B, T, KEEP_NOTHING);
+    Run run = start_run(model, B, T, FORWARD_ONLY);
     transformer_forward(&run.ws, model, golden->inputs, NULL);
     transformer_logits(&run.ws, model, 0, 5, logits); // not all at once: places must fit
     transformer_logits(&run.ws, model, 5, B * T - 5, logits + 5 * V);
@@ -163,7 +163,7 @@ static void check_logits(const Model *model, const Golden *golden)
 
 static void check_loss_and_gradients(const Model *model, const Golden *golden)
 {
-    Run run = start_run(model, B, T, KEEP_ALL);
+    Run run = start_run(model, B, T, RECOMPUTE_NONE);
     float expected_loss;
     assert_ok(safetensors_read_f32(&golden->file, "loss", (int[]){1}, 1, &expected_loss));
     double loss = add_gradients(&run, golden->inputs, golden->targets, 1.0f / (B * T)) / (B * T);
@@ -231,7 +231,7 @@ static void test_stories260k_logits(void **state)
     float *expected = ref_nans(TOKENS * V), *logits = ref_nans(TOKENS * V);
     assert_ok(safetensors_read_i32(&file, "tokens", (int[]){TOKENS}, 1, tokens));
     assert_ok(safetensors_read_f32(&file, "logits", (int[]){TOKENS, V}, 2, expected));
-    Run run = start_run(&model, 1, TOKENS, KEEP_NOTHING);
+    Run run = start_run(&model, 1, TOKENS, FORWARD_ONLY);
     transformer_forward(&run.ws, &model, tokens, NULL);
     transformer_logits(&run.ws, &model, 0, TOKENS, logits);
     ref_assert_error("stories260K", largest_difference(logits, expected, TOKENS * V),
@@ -288,8 +288,8 @@ static void test_threads_change_nothing_in_forward_and_rounding_in_gradients(voi
     int threads = omp_get_max_threads();
     for (Form form = ORIGINAL; form < N_FORMS; form++) {
         Model model = make_model(form, true);
-        Run one = start_run(&model, B, LONG_T, KEEP_ALL),
-            two = start_run(&model, B, LONG_T, KEEP_ALL);
+        Run one = start_run(&model, B, LONG_T, RECOMPUTE_NONE),
+            two = start_run(&model, B, LONG_T, RECOMPUTE_NONE);
         omp_set_num_threads(1);
         double loss_one = add_gradients(&one, tokens, tokens + 1, 0.01f);
         omp_set_num_threads(2);
@@ -316,8 +316,8 @@ static void test_two_micro_batches_add_up_to_one_batch(void **state)
     fill_tokens(tokens, B * LONG_T + 1, 301);
     for (Form form = ORIGINAL; form < N_FORMS; form++) {
         Model model = make_model(form, false);
-        Run whole = start_run(&model, 2, LONG_T, KEEP_ALL),
-            half = start_run(&model, 1, LONG_T, KEEP_ALL);
+        Run whole = start_run(&model, 2, LONG_T, RECOMPUTE_NONE),
+            half = start_run(&model, 1, LONG_T, RECOMPUTE_NONE);
         double loss = add_gradients(&whole, tokens, tokens + 1, 0.01f);
         double sum = add_gradients(&half, tokens, tokens + 1, 0.01f);
         sum += add_gradients(&half, tokens + LONG_T, tokens + LONG_T + 1, 0.01f);
@@ -361,8 +361,8 @@ static void test_attention_in_the_latent_space_is_the_same_function(void **state
     int32_t tokens[B * LONG_T + 1];
     fill_tokens(tokens, B * LONG_T + 1, 301);
     Model narrow = make_model(NARROW_MLA, true), wide = widen(&narrow);
-    Run latent = start_run(&narrow, B, LONG_T, KEEP_ALL),
-        expanded = start_run(&wide, B, LONG_T, KEEP_ALL);
+    Run latent = start_run(&narrow, B, LONG_T, RECOMPUTE_NONE),
+        expanded = start_run(&wide, B, LONG_T, RECOMPUTE_NONE);
     assert_true(latent.ws.is_latent && !expanded.ws.is_latent);
     const double loss = add_gradients(&latent, tokens, tokens + 1, 0.01f);
     ref_assert_error("loss", fabs(add_gradients(&expanded, tokens, tokens + 1, 0.01f) / loss - 1.0),
@@ -392,8 +392,8 @@ static void test_fresh_gradients_are_written_over_whatever_was_there(void **stat
     fill_tokens(tokens, LONG_T + 1, 301);
     for (int kind = 0; kind < 2 * N_FORMS; kind++) {
         Model model = make_model((Form)(kind / 2), kind % 2 == 1);
-        Run added = start_run(&model, 1, LONG_T, KEEP_ALL),
-            fresh = start_run(&model, 1, LONG_T, KEEP_ALL);
+        Run added = start_run(&model, 1, LONG_T, RECOMPUTE_NONE),
+            fresh = start_run(&model, 1, LONG_T, RECOMPUTE_NONE);
         add_gradients(&added, tokens, tokens + 1, 0.01f);
         for (int64_t i = 0; i < model.params.count; i++)
             fresh.grads.params.flat[i] = NAN;
@@ -418,8 +418,8 @@ static void test_tied_gradient_is_the_sum_of_head_and_embedding(void **state)
     int64_t embed_floats = (int64_t)tied.shape.vocab_size * tied.shape.d_model;
     memcpy(untied.params.flat, tied.params.flat, (size_t)tied.params.count * sizeof(float));
     memcpy(untied.params.head, tied.params.embed, (size_t)embed_floats * sizeof(float));
-    Run run_tied = start_run(&tied, 1, LONG_T, KEEP_ALL),
-        run_untied = start_run(&untied, 1, LONG_T, KEEP_ALL);
+    Run run_tied = start_run(&tied, 1, LONG_T, RECOMPUTE_NONE),
+        run_untied = start_run(&untied, 1, LONG_T, RECOMPUTE_NONE);
     assert_true(add_gradients(&run_tied, tokens, tokens + 1, 0.01f) ==
                 add_gradients(&run_untied, tokens, tokens + 1, 0.01f));
     float *sum = run_untied.grads.params.embed;
@@ -439,8 +439,8 @@ static void test_logits_between_loss_and_backward_change_nothing(void **state)
     int32_t tokens[LONG_T + 1];
     fill_tokens(tokens, LONG_T + 1, 301);
     Model model = make_model(MLA, true);
-    Run plain = start_run(&model, 1, LONG_T, KEEP_ALL),
-        asked = start_run(&model, 1, LONG_T, KEEP_ALL);
+    Run plain = start_run(&model, 1, LONG_T, RECOMPUTE_NONE),
+        asked = start_run(&model, 1, LONG_T, RECOMPUTE_NONE);
     add_gradients(&plain, tokens, tokens + 1, 0.01f);
     float *logits = ref_nans(4 * 301);
     transformer_forward(&asked.ws, &model, tokens, NULL);
@@ -461,8 +461,8 @@ static void test_workspace_without_training_gives_the_same_loss(void **state)
     int32_t tokens[LONG_T + 1];
     fill_tokens(tokens, LONG_T + 1, 301);
     Model model = make_model(MLA, false);
-    Run training = start_run(&model, 1, LONG_T, KEEP_ALL),
-        plain = start_run(&model, 1, LONG_T, KEEP_NOTHING);
+    Run training = start_run(&model, 1, LONG_T, RECOMPUTE_NONE),
+        plain = start_run(&model, 1, LONG_T, FORWARD_ONLY);
     transformer_forward(&training.ws, &model, tokens, NULL);
     transformer_forward(&plain.ws, &model, tokens, NULL);
     double with = transformer_loss(&training.ws, &model, tokens + 1, 1.0f, &training.grads.params);
@@ -480,11 +480,12 @@ static void check_recomputing(Form form)
     int32_t tokens[LONG_T + 1];
     fill_tokens(tokens, LONG_T + 1, 401);
     Model model = make_model(form, true);
-    static const Keep keeps[] = {KEEP_ALL, KEEP_BUT_ATTENTION, KEEP_INPUTS};
+    static const ActivationPolicy policies[] = {RECOMPUTE_NONE, RECOMPUTE_ATTENTION,
+                                                RECOMPUTE_LAYER};
     Run runs[3];
     double losses[3];
     for (int i = 0; i < 3; i++) {
-        runs[i] = start_run(&model, 1, LONG_T, keeps[i]);
+        runs[i] = start_run(&model, 1, LONG_T, policies[i]);
         losses[i] = add_gradients(&runs[i], tokens, tokens + 1, 1.0f);
     }
     size_t bytes = (size_t)model.params.count * sizeof(float);

@@ -115,7 +115,7 @@ static void test_activations_over_gradients(void **state)
 }
 
 // Forward comes to the upper half of the layers before it waits for them.
-static void test_gradients_that_are_still_sent_are_lent_to_upper_layers(void **state)
+static void test_gradients_that_are_still_sent_are_reused_by_upper_layers_alone(void **state)
 {
     (void)state;
     Config config = small_config();
@@ -387,7 +387,7 @@ int main(void)
         cmocka_unit_test(test_a_second_round_takes_a_sum_of_its_own),
         cmocka_unit_test(test_activations),
         cmocka_unit_test(test_activations_over_gradients),
-        cmocka_unit_test(test_gradients_that_are_still_sent_are_lent_to_upper_layers),
+        cmocka_unit_test(test_gradients_that_are_still_sent_are_reused_by_upper_layers_alone),
         cmocka_unit_test(test_scratch),
         cmocka_unit_test(test_recomputing_takes_fewer_activations),
         cmocka_unit_test(test_conversion),

@@ -1,5 +1,5 @@
-// Gradients' memory lent to activations: what is taken ends before the gradients that are written
-// while it is read, and a step in it computes the same bits.
+// Gradient memory reused for activations: each piece ends before the gradients that are written
+// while it is read, and a step that reuses memory computes the same bits.
 #include "tests/support/testing.h"
 
 #include "model/params.h"
@@ -42,16 +42,16 @@ static int64_t layers_end(const ModelShape *shape)
 // Takes pieces of this many floats, three a layer; returns how many there was room for.
 static int take_all(float *flat, const ModelShape *shape, int from_layer, int64_t count)
 {
-    Overlay overlay = overlay_start(flat, shape, from_layer);
-    Overlay measured = overlay_start(NULL, shape, from_layer);
+    GradientReuse reuse = gradient_reuse_start(flat, shape, from_layer);
+    GradientReuse measured = gradient_reuse_start(NULL, shape, from_layer);
     int64_t layer_0, ignored, before = layers_end(shape);
     int n = 0;
     params_layer_range(shape, 0, &layer_0, &ignored);
     for (int i = 3 * shape->n_layers + 2; i >= 0; i--) {
         const int layer = i / 3;
         float *piece = NULL, *none = flat;
-        const bool is_taken = overlay_take(&piece, &overlay, layer, count);
-        assert_true(overlay_take(&none, &measured, layer, count) == is_taken);
+        const bool is_taken = gradient_reuse_take(&piece, &reuse, layer, count);
+        assert_true(gradient_reuse_take(&none, &measured, layer, count) == is_taken);
         if (!is_taken)
             continue;
         int64_t limit = layers_end(shape);
@@ -62,12 +62,12 @@ static int take_all(float *flat, const ModelShape *shape, int from_layer, int64_
         assert_true(piece - flat + count <= limit && piece - flat + count <= before);
         assert_true(piece - flat >= (shape->tied_head ? layer_0 : 0));
         assert_true(layer >= from_layer);
-        assert_int_equal(overlay.lowest_layer, layer);
-        assert_true(overlay.used == piece - flat && measured.used == overlay.used);
+        assert_int_equal(reuse.lowest_layer, layer);
+        assert_true(reuse.taken_from == piece - flat && measured.taken_from == reuse.taken_from);
         before = piece - flat;
         n++;
     }
-    assert_true(overlay_is_used(&overlay) == (n > 0));
+    assert_true(gradient_reuse_is_used(&reuse) == (n > 0));
     return n;
 }
 
@@ -93,13 +93,13 @@ static void test_pieces_end_before_gradients_written_meanwhile(void **state)
     }
 }
 
-static void test_nothing_is_taken_where_nothing_is_lent(void **state)
+static void test_nothing_is_taken_where_nothing_may_be_reused(void **state)
 {
     (void)state;
-    Overlay nothing = {0};
+    GradientReuse nothing = {0};
     float *piece;
-    assert_false(overlay_take(&piece, &nothing, 0, 1));
-    assert_false(overlay_is_used(&nothing));
+    assert_false(gradient_reuse_take(&piece, &nothing, 0, 1));
+    assert_false(gradient_reuse_is_used(&nothing));
 }
 
 // ---- A step ----
@@ -112,7 +112,8 @@ typedef struct Step {
     double loss;
 } Step;
 
-static void start(Step *s, const ModelShape *shape, int B, int T, Keep keep, const int *from_layer)
+static void start(Step *s, const ModelShape *shape, int B, int T, ActivationPolicy policy,
+                  const int *from_layer)
 {
     *s = (Step){.arena = arena_start("test")};
     assert_ok(model_create(&s->model, shape));
@@ -120,11 +121,11 @@ static void start(Step *s, const ModelShape *shape, int B, int T, Keep keep, con
     testing_fill(s->model.params.flat, s->model.params.count, 0.2, 7);
     float *flat = s->grads.params.flat;
     for (int pass = 0; pass < 2; pass++) {
-        const Overlay lent = from_layer != NULL
-                                 ? overlay_start(pass == 0 ? NULL : flat, shape, *from_layer)
-                                 : (Overlay){0};
-        workspace_place_over(&s->ws, &lent, &s->arena, &s->arena, shape, B, T,
-                             omp_get_max_threads(), keep);
+        const GradientReuse reuse =
+            from_layer != NULL ? gradient_reuse_start(pass == 0 ? NULL : flat, shape, *from_layer)
+                               : (GradientReuse){0};
+        workspace_place_reusing(&s->ws, &reuse, &s->arena, &s->arena, shape, B, T,
+                                omp_get_max_threads(), policy);
         s->before = arena_floats(&s->arena, s->grads.params.count);
         if (pass == 0)
             assert_ok(arena_allocate(&s->arena));
@@ -139,7 +140,7 @@ static void start(Step *s, const ModelShape *shape, int B, int T, Keep keep, con
 static void check_untouched(void *context, int layer)
 {
     Step *s = context;
-    if (layer < s->ws.overlay.lowest_layer)
+    if (layer < s->ws.reuse.lowest_layer)
         assert_memory_equal(s->grads.params.flat, s->before,
                             (size_t)s->grads.params.count * sizeof(float));
 }
@@ -166,14 +167,15 @@ static void release(Step *s)
     arena_release(&s->arena);
 }
 
-static void check_step(const ModelShape *shape, int B, int T, Keep keep, int from_layer)
+static void check_step(const ModelShape *shape, int B, int T, ActivationPolicy policy,
+                       int from_layer)
 {
     Step apart, over;
-    start(&apart, shape, B, T, keep, NULL);
-    start(&over, shape, B, T, keep, &from_layer);
-    assert_true(overlay_is_used(&over.ws.overlay));
+    start(&apart, shape, B, T, policy, NULL);
+    start(&over, shape, B, T, policy, &from_layer);
+    assert_true(gradient_reuse_is_used(&over.ws.reuse));
     assert_true(over.arena.size_bytes < apart.arena.size_bytes);
-    over.ws.needs = (LayerHook){check_untouched, &over};
+    over.ws.before_layer = (LayerCallback){check_untouched, &over};
     for (int i = 0; i < 2; i++) { // the second forward writes over the first one's gradients
         run(&apart, i);
         run(&over, i);
@@ -192,10 +194,11 @@ static void test_same_bits_in_less_memory(void **state)
     static const int sizes[][2] = {{1, 5}, {2, 11}, {2, 64}}; // B, T
     for (int kind = 0; kind < 4; kind++) {
         const ModelShape shape = shape_of((kind & 1) != 0, (kind & 2) != 0);
-        for (int keep = KEEP_ALL; keep <= KEEP_INPUTS; keep++)
+        for (int policy = RECOMPUTE_NONE; policy <= RECOMPUTE_LAYER; policy++)
             for (int i = 0; i < 3; i++)
                 for (int from_layer = 0; from_layer < shape.n_layers; from_layer += 3)
-                    check_step(&shape, sizes[i][0], sizes[i][1], (Keep)keep, from_layer);
+                    check_step(&shape, sizes[i][0], sizes[i][1], (ActivationPolicy)policy,
+                               from_layer);
     }
 }
 
@@ -203,7 +206,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pieces_end_before_gradients_written_meanwhile),
-        cmocka_unit_test(test_nothing_is_taken_where_nothing_is_lent),
+        cmocka_unit_test(test_nothing_is_taken_where_nothing_may_be_reused),
         cmocka_unit_test(test_same_bits_in_less_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

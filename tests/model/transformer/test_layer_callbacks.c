@@ -1,6 +1,6 @@
-// What the training loop builds on to exchange while it computes: forward reads no parameter of a
-// layer before it has asked for it, and backward leaves a gradient alone once it has said it is
-// done.
+// The callbacks that let the training loop exchange while it computes: forward reads no parameter
+// of a layer before before_layer, and backward leaves a layer's gradients alone after
+// after_backward.
 #include "tests/support/testing.h"
 
 #include "model/params.h"
@@ -29,7 +29,7 @@ typedef struct Step {
     Arena arena;
     Workspace ws;
     float *late, *early; // [count]: parameters that come when asked for; gradients when done
-    int needed[MOST_CALLS], done[MOST_CALLS], n_needed, n_done;
+    int needed[MOST_CALLS], finished[MOST_CALLS], n_needed, n_finished;
     double loss;
 } Step;
 
@@ -62,13 +62,13 @@ static void take(void *context, int layer)
 {
     Step *s = context;
     int64_t first, count;
-    assert_true(s->n_done < MOST_CALLS);
-    s->done[s->n_done++] = layer;
+    assert_true(s->n_finished < MOST_CALLS);
+    s->finished[s->n_finished++] = layer;
     range_of(&s->model.shape, layer, &first, &count);
     memcpy(s->early + first, s->grads.params.flat + first, (size_t)count * sizeof(float));
 }
 
-static void start(Step *s, const ModelShape *shape, Keep keep)
+static void start(Step *s, const ModelShape *shape, ActivationPolicy policy)
 {
     const int64_t count = params_count(shape);
     *s = (Step){.arena = arena_start("test")};
@@ -76,7 +76,7 @@ static void start(Step *s, const ModelShape *shape, Keep keep)
     assert_ok(model_create(&s->grads, shape));
     testing_fill(s->model.params.flat, count, 0.2, 7);
     for (int pass = 0; pass < 2; pass++) {
-        workspace_place(&s->ws, &s->arena, &s->arena, shape, B, T, omp_get_max_threads(), keep);
+        workspace_place(&s->ws, &s->arena, &s->arena, shape, B, T, omp_get_max_threads(), policy);
         s->late = arena_floats(&s->arena, count);
         s->early = arena_floats(&s->arena, count);
         if (pass == 0)
@@ -104,49 +104,49 @@ static void release(Step *s)
     arena_release(&s->arena);
 }
 
-static void check_shape(const ModelShape *shape, Keep keep)
+static void check_shape(const ModelShape *shape, ActivationPolicy policy)
 {
     const int64_t count = params_count(shape);
     const int L = shape->n_layers;
-    Step plain, hooked;
-    start(&plain, shape, keep);
-    start(&hooked, shape, keep);
-    memcpy(hooked.late, hooked.model.params.flat, (size_t)count * sizeof(float));
+    Step plain, watched;
+    start(&plain, shape, policy);
+    start(&watched, shape, policy);
+    memcpy(watched.late, watched.model.params.flat, (size_t)count * sizeof(float));
     for (int64_t i = 0; i < count; i++)
-        hooked.model.params.flat[i] = 1e30f;
-    hooked.ws.needs = (LayerHook){bring, &hooked};
-    hooked.ws.done = (LayerHook){take, &hooked};
+        watched.model.params.flat[i] = 1e30f;
+    watched.ws.before_layer = (LayerCallback){bring, &watched};
+    watched.ws.after_backward = (LayerCallback){take, &watched};
     run(&plain);
-    run(&hooked);
-    assert_true(hooked.loss == plain.loss);
-    assert_memory_equal(hooked.early, plain.grads.params.flat, (size_t)count * sizeof(float));
-    assert_int_equal(hooked.n_needed, L + 2);
-    assert_int_equal(hooked.n_done, L + 2);
+    run(&watched);
+    assert_true(watched.loss == plain.loss);
+    assert_memory_equal(watched.early, plain.grads.params.flat, (size_t)count * sizeof(float));
+    assert_int_equal(watched.n_needed, L + 2);
+    assert_int_equal(watched.n_finished, L + 2);
     for (int i = 0; i < L + 2; i++) {
-        assert_int_equal(hooked.needed[i], i - 1);
-        assert_int_equal(hooked.done[i], L - i);
+        assert_int_equal(watched.needed[i], i - 1);
+        assert_int_equal(watched.finished[i], L - i);
     }
     release(&plain);
-    release(&hooked);
+    release(&watched);
 }
 
-static void test_layers_are_needed_and_done_in_turn(void **state)
+static void test_callbacks_come_once_per_layer_in_turn(void **state)
 {
     (void)state;
     for (int tied = 0; tied <= 1; tied++)
-        for (int keep = KEEP_ALL; keep <= KEEP_INPUTS; keep++) {
+        for (int policy = RECOMPUTE_NONE; policy <= RECOMPUTE_LAYER; policy++) {
             ModelShape shape = original, mla;
             shape.tied_head = tied != 0;
-            check_shape(&shape, (Keep)keep);
+            check_shape(&shape, (ActivationPolicy)policy);
             assert_ok(shape_convert(&mla, &shape, 1, 4, SVD_JOINT));
-            check_shape(&mla, (Keep)keep);
+            check_shape(&mla, (ActivationPolicy)policy);
         }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_layers_are_needed_and_done_in_turn),
+        cmocka_unit_test(test_callbacks_come_once_per_layer_in_turn),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
