@@ -27,13 +27,13 @@ typedef struct Kind {
 } Kind;
 
 static const Kind kinds[] = {
-    {GOLDEN_DIR "/tokenizer_tiny_bytelevel", "<|endoftext|>", SAME},
-    {GOLDEN_DIR "/tokenizer_tiny_llama3", "<|eot_id|>", SAME},
-    {GOLDEN_DIR "/tokenizer_tiny_qwen2", "<|im_end|>", SAME_IN_NFC},
-    {GOLDEN_DIR "/tokenizer_tiny_prefix", "<|endoftext|>", SAME_IN_WORDS},
-    {GOLDEN_DIR "/tokenizer_tiny_metaspace", NULL, SAME_IN_WORDS},
-    {GOLDEN_DIR "/tokenizer_tiny_spm", "</s>", SAME_IF_PLAIN},
-    {GOLDEN_DIR "/tokenizer_tiny_added", NULL, NOTHING},
+    {GOLDEN_DIR "/tokenizer/tiny_bytelevel", "<|endoftext|>", SAME},
+    {GOLDEN_DIR "/tokenizer/tiny_llama3", "<|eot_id|>", SAME},
+    {GOLDEN_DIR "/tokenizer/tiny_qwen2", "<|im_end|>", SAME_IN_NFC},
+    {GOLDEN_DIR "/tokenizer/tiny_prefix", "<|endoftext|>", SAME_IN_WORDS},
+    {GOLDEN_DIR "/tokenizer/tiny_metaspace", NULL, SAME_IN_WORDS},
+    {GOLDEN_DIR "/tokenizer/tiny_spm", "</s>", SAME_IF_PLAIN},
+    {GOLDEN_DIR "/tokenizer/tiny_added", NULL, NOTHING},
 };
 
 enum { N_KINDS = sizeof kinds / sizeof kinds[0], COLD = 35 };

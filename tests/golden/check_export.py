@@ -2,7 +2,7 @@
 
 Usage:
     python3 tests/golden/check_export.py DIR --tokens "1 403 407 261 378 432"
-    python3 tests/golden/check_export.py DIR --golden tests/golden/gqa_tied.safetensors
+    python3 tests/golden/check_export.py DIR --golden tests/golden/models/gqa_tied.safetensors
 
 DIR with original attention is loaded by transformers, one with an "mha2mla" block in its
 config.json by mla_reference.py. Prints the number of targets and the mean next-token loss in nats.

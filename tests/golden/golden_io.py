@@ -2,9 +2,9 @@
 
 Usage:
     tensors = {"tokens": int32(tokens), "logits": float32(logits)}
-    save_golden("gqa_tied", tensors, "base=gqa_tied")
+    save_golden("models/gqa_tied", tensors, "base=gqa_tied")
 
-A golden file is tests/golden/NAME.safetensors with float32 and int32 tensors only; dims are the
+A golden file is tests/golden/FOLDER/NAME.safetensors with float32 and int32 tensors only; dims are the
 torch shapes. The same seeds give the same bytes: one thread, tensors sorted by the writer, and
 one metadata key (several would come in random order).
 """

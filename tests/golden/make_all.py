@@ -6,9 +6,9 @@ Usage, from the repository's root:
 
 from __future__ import annotations
 
-import make_mla_golden
-import make_models
-import make_training_golden
+from mla import make_mla_golden
+from models import make_models
+from training import make_training_golden
 
 
 def main() -> None:

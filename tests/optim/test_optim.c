@@ -67,14 +67,14 @@ static void test_schedule_may_decay_right_after_warmup(void **state)
     assert_lr(&s, 30, 1e-3 * 0.5);
 }
 
-// The rates PyTorch's run of golden/make_training_golden.py used.
+// The rates PyTorch's run of golden/training/make_training_golden.py used.
 static void test_schedule_of_the_golden_run(void **state)
 {
     (void)state;
     const Schedule s = {.lr = 5e-3, .warmup_steps = 3, .decay_start = 7, .decay_steps = 3};
     SafeTensors file;
     float golden[10], ours[10];
-    assert_ok(safetensors_open(&file, testing_path(GOLDEN_DIR, "training_mla.safetensors")));
+    assert_ok(safetensors_open(&file, testing_path(GOLDEN_DIR, "training/mla.safetensors")));
     assert_ok(safetensors_read_f32(&file, "lrs", (int[]){10}, 1, golden));
     safetensors_close(&file);
     for (int i = 0; i < 10; i++)

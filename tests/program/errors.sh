@@ -12,12 +12,12 @@ mla=$golden/models/mla_gqa_2norm_joint
 
 # ---- what the cases start from -----------------------------------------------------------------
 
-cp -r "$golden/tokenizer_tiny_bytelevel" tokenizer # 303 tokens
+cp -r "$golden/tokenizer/tiny_bytelevel" tokenizer # 303 tokens
 for i in $(seq 60); do
     echo "The ship sat on the mat, saw the hat $i times, and then it was gone."
 done >text.txt
 "$mha2mla" tokenize --tokenizer tokenizer --out shard.h5 text.txt >/dev/null
-"$mha2mla" tokenize --tokenizer "$golden/tokenizer_tiny_spm" --out other.h5 text.txt >/dev/null
+"$mha2mla" tokenize --tokenizer "$golden/tokenizer/tiny_spm" --out other.h5 text.txt >/dev/null
 head -n 1 text.txt >short.txt
 "$mha2mla" tokenize --tokenizer tokenizer --out short.h5 short.txt >/dev/null
 cat >config.yaml <<END

@@ -12,15 +12,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TINY_BYTELEVEL GOLDEN_DIR "/tokenizer_tiny_bytelevel"
-#define TINY_SPM       GOLDEN_DIR "/tokenizer_tiny_spm"
+#define TINY_BYTELEVEL GOLDEN_DIR "/tokenizer/tiny_bytelevel"
+#define TINY_SPM       GOLDEN_DIR "/tokenizer/tiny_spm"
 
 static void test_tokens_can_be_looked_up(void **state)
 {
     (void)state;
     Tokenizer *tokenizer;
     char sha256[SHA256_HEX_BYTES];
-    assert_ok(tokenizer_load(&tokenizer, GOLDEN_DIR "/tokenizer_tiny_added"));
+    assert_ok(tokenizer_load(&tokenizer, GOLDEN_DIR "/tokenizer/tiny_added"));
     assert_int_equal(tokenizer_vocab_size(tokenizer), 400 + 8);
     assert_int_equal(tokenizer_find(tokenizer, "[L]"), 400);
     assert_string_equal(tokenizer_token(tokenizer, 400), "[L]");
@@ -28,7 +28,7 @@ static void test_tokens_can_be_looked_up(void **state)
     assert_null(tokenizer_token(tokenizer, 408));
     assert_null(tokenizer_token(tokenizer, -1));
     assert_int_equal(tokenizer_find(tokenizer, "no such token"), -1);
-    assert_ok(checksum_sha256_file(sha256, GOLDEN_DIR "/tokenizer_tiny_added/tokenizer.json"));
+    assert_ok(checksum_sha256_file(sha256, GOLDEN_DIR "/tokenizer/tiny_added/tokenizer.json"));
     assert_string_equal(tokenizer_sha256(tokenizer), sha256);
     tokenizer_release(tokenizer);
 }
@@ -77,7 +77,7 @@ static void test_long_words_are_merged_in_time(void **state)
 {
     (void)state;
     enum { SIZE = 1 << 20 };
-    static const char *dirs[] = {TINY_BYTELEVEL, TINY_SPM, GOLDEN_DIR "/tokenizer_tiny_qwen2"};
+    static const char *dirs[] = {TINY_BYTELEVEL, TINY_SPM, GOLDEN_DIR "/tokenizer/tiny_qwen2"};
     char *text = malloc(SIZE);
     assert_non_null(text);
     for (size_t d = 0; d < sizeof dirs / sizeof dirs[0]; d++) {
@@ -116,7 +116,7 @@ static void test_long_runs_of_marks_are_normalized_in_time(void **state)
         memcpy(text + 2 * i, i % 2 == 0 ? "\u0345" : "\u0323", 2);
         memcpy(expected + 2 * i, i < MARKS / 2 ? "\u0323" : "\u0345", 2);
     }
-    assert_ok(tokenizer_load(&tokenizer, GOLDEN_DIR "/tokenizer_tiny_qwen2"));
+    assert_ok(tokenizer_load(&tokenizer, GOLDEN_DIR "/tokenizer/tiny_qwen2"));
     assert_ok(tokenizer_encode(tokenizer, &buffer, text, 2 * MARKS, false));
     assert_ok(tokenizer_encode(tokenizer, &sorted, expected, 2 * MARKS, false));
     assert_int_equal(buffer.count, sorted.count);
@@ -369,7 +369,7 @@ static void test_sequences_we_cannot_run_are_refused(void **state)
     json_t *root;
     Tokenizer *tokenizer;
     const char *dir = testing_dir();
-    assert_ok(json_read(&root, GOLDEN_DIR "/tokenizer_tiny_prefix/tokenizer.json"));
+    assert_ok(json_read(&root, GOLDEN_DIR "/tokenizer/tiny_prefix/tokenizer.json"));
     json_t *processors = json_object_get(json_object_get(root, "post_processor"), "processors");
     json_array_append(processors, json_array_get(processors, 1));
     assert_ok(json_write(root, testing_path(dir, "tokenizer.json")));
@@ -387,10 +387,10 @@ static void test_sequences_we_cannot_run_are_refused(void **state)
 static void test_damaged_files_never_crash(void **state)
 {
     (void)state;
-    static const char *paths[] = {GOLDEN_DIR "/tokenizer_tiny_added/tokenizer.json",
-                                  GOLDEN_DIR "/tokenizer_tiny_prefix/tokenizer.json",
-                                  GOLDEN_DIR "/tokenizer_tiny_qwen2/tokenizer.json",
-                                  GOLDEN_DIR "/tokenizer_tiny_metaspace/tokenizer.json"};
+    static const char *paths[] = {GOLDEN_DIR "/tokenizer/tiny_added/tokenizer.json",
+                                  GOLDEN_DIR "/tokenizer/tiny_prefix/tokenizer.json",
+                                  GOLDEN_DIR "/tokenizer/tiny_qwen2/tokenizer.json",
+                                  GOLDEN_DIR "/tokenizer/tiny_metaspace/tokenizer.json"};
     const char *dir = testing_dir();
     for (uint64_t trial = 0; trial < 200; trial++) {
         FileMap map;

@@ -52,7 +52,7 @@ static void check_case(const Tokenizer *tokenizer, TokenBuffer *buffer, const js
 static json_t *load_golden(const char *name)
 {
     char path[PATH_BYTES];
-    snprintf(path, sizeof path, "%s/tokenizer_%s.json", GOLDEN_DIR, name);
+    snprintf(path, sizeof path, "%s/tokenizer/%s.json", GOLDEN_DIR, name);
     json_error_t error;
     json_t *golden = json_load_file(path, JSON_ALLOW_NUL, &error);
     if (golden == NULL)
@@ -86,25 +86,25 @@ static void check_golden(const char *name, const char *dir)
 static void test_tiny_bytelevel_matches_the_library(void **state)
 {
     (void)state;
-    check_golden("tiny_bytelevel", GOLDEN_DIR "/tokenizer_tiny_bytelevel");
+    check_golden("tiny_bytelevel", GOLDEN_DIR "/tokenizer/tiny_bytelevel");
 }
 
 static void test_tiny_spm_matches_the_library(void **state)
 {
     (void)state;
-    check_golden("tiny_spm", GOLDEN_DIR "/tokenizer_tiny_spm");
+    check_golden("tiny_spm", GOLDEN_DIR "/tokenizer/tiny_spm");
 }
 
 static void test_flags_of_added_tokens_match_the_library(void **state)
 {
     (void)state;
-    check_golden("tiny_added", GOLDEN_DIR "/tokenizer_tiny_added");
+    check_golden("tiny_added", GOLDEN_DIR "/tokenizer/tiny_added");
 }
 
 static void test_prefix_space_whole_words_and_templates_match_the_library(void **state)
 {
     (void)state;
-    check_golden("tiny_prefix", GOLDEN_DIR "/tokenizer_tiny_prefix");
+    check_golden("tiny_prefix", GOLDEN_DIR "/tokenizer/tiny_prefix");
 }
 
 static void test_smollm_matches_the_library(void **state)
@@ -187,19 +187,19 @@ static void test_llama2_matches_the_library(void **state)
 static void test_llama3_kind_matches_the_library(void **state)
 {
     (void)state;
-    check_golden("tiny_llama3", GOLDEN_DIR "/tokenizer_tiny_llama3");
+    check_golden("tiny_llama3", GOLDEN_DIR "/tokenizer/tiny_llama3");
 }
 
 static void test_qwen2_kind_matches_the_library(void **state)
 {
     (void)state;
-    check_golden("tiny_qwen2", GOLDEN_DIR "/tokenizer_tiny_qwen2");
+    check_golden("tiny_qwen2", GOLDEN_DIR "/tokenizer/tiny_qwen2");
 }
 
 static void test_metaspace_kind_matches_the_library(void **state)
 {
     (void)state;
-    check_golden("tiny_metaspace", GOLDEN_DIR "/tokenizer_tiny_metaspace");
+    check_golden("tiny_metaspace", GOLDEN_DIR "/tokenizer/tiny_metaspace");
 }
 
 // tiny_spm with other steps: each behavior of Split, scheme of Metaspace, normalization form.
@@ -212,7 +212,7 @@ static void test_variants_of_steps_match_the_library(void **state)
     assert_true(json_array_size(variants) >= 45);
     for (size_t i = 0; i < json_array_size(variants); i++) {
         const json_t *variant = json_array_get(variants, i);
-        assert_ok(json_read(&root, GOLDEN_DIR "/tokenizer_tiny_spm/tokenizer.json"));
+        assert_ok(json_read(&root, GOLDEN_DIR "/tokenizer/tiny_spm/tokenizer.json"));
         json_object_foreach(json_object_get(variant, "parts"), key, part)
         {
             json_object_set(root, key, part);

@@ -1,6 +1,6 @@
 // A conversion from end to end, as training starts: calibration pass, choice of pairs,
 // factorization, forward; against what PyTorch computes in double from the same models
-// (golden/make_mla_golden.py), and at full rank against the original itself.
+// (golden/mla/make_mla_golden.py), and at full rank against the original itself.
 #include "tests/support/testing.h"
 
 #include "model/convert/convert.h"
@@ -18,11 +18,11 @@ enum { B = 2, T = 19 }; // of the golden files
 
 // The nine cases, and the model each converts.
 static const char *const cases[][2] = {
-    {"mla_gqa_high_joint", "gqa_tied"},      {"mla_gqa_2norm_joint", "gqa_tied"},
-    {"mla_gqa_uniform_split", "gqa_tied"},   {"mla_gqa_full", "gqa_tied"},
-    {"mla_mha_low_split", "mha_untied"},     {"mla_mha_2norm_split", "mha_untied"},
-    {"mla_mha_uniform_joint", "mha_untied"}, {"mla_mha_full", "mha_untied"},
-    {"mla_mqa_2norm_joint", "mqa_head_dim"},
+    {"mla/gqa_high_joint", "gqa_tied"},      {"mla/gqa_2norm_joint", "gqa_tied"},
+    {"mla/gqa_uniform_split", "gqa_tied"},   {"mla/gqa_full", "gqa_tied"},
+    {"mla/mha_low_split", "mha_untied"},     {"mla/mha_2norm_split", "mha_untied"},
+    {"mla/mha_uniform_joint", "mha_untied"}, {"mla/mha_full", "mha_untied"},
+    {"mla/mqa_2norm_joint", "mqa_head_dim"},
 };
 static const char *const models[] = {"gqa_tied", "mha_untied",  "mqa_head_dim", "gqa_bf16",
                                      "gqa_f16",  "mqa_sharded", "gqa_theta"};
@@ -212,11 +212,11 @@ static void assert_same_logits(const char *what, const Model *a, const Model *b,
     free(of_b);
 }
 
-static void read_inputs(int32_t *inputs, const char *name)
+static void read_inputs(int32_t *inputs, const char *model)
 {
     Golden golden;
     char file_name[128];
-    snprintf(file_name, sizeof file_name, "%s.safetensors", name);
+    snprintf(file_name, sizeof file_name, "models/%s.safetensors", model);
     assert_ok(safetensors_open(&golden.file, testing_path(GOLDEN_DIR, file_name)));
     read_tokens(&golden);
     memcpy(inputs, golden.inputs, sizeof golden.inputs);

@@ -1,5 +1,5 @@
 // model/convert: converted layers against the rows they come from and against what PyTorch makes of
-// the same models (golden/make_mla_golden.py).
+// the same models (golden/mla/make_mla_golden.py).
 #include "tests/support/testing.h"
 
 #include "model/convert/convert.h"
@@ -327,15 +327,15 @@ static void assert_golden_pairs(const char *name, const char *base, const ModelS
 static void test_golden_pairs(void **state)
 {
     (void)state;
-    assert_golden_pairs("mla_gqa_2norm_joint.safetensors", "gqa_tied", &gqa_tied);
-    assert_golden_pairs("mla_gqa_full.safetensors", "gqa_tied", &gqa_tied);
-    assert_golden_pairs("mla_gqa_high_joint.safetensors", "gqa_tied", &gqa_tied);
-    assert_golden_pairs("mla_gqa_uniform_split.safetensors", "gqa_tied", &gqa_tied);
-    assert_golden_pairs("mla_mha_2norm_split.safetensors", "mha_untied", &mha_untied);
-    assert_golden_pairs("mla_mha_full.safetensors", "mha_untied", &mha_untied);
-    assert_golden_pairs("mla_mha_low_split.safetensors", "mha_untied", &mha_untied);
-    assert_golden_pairs("mla_mha_uniform_joint.safetensors", "mha_untied", &mha_untied);
-    assert_golden_pairs("mla_mqa_2norm_joint.safetensors", "mqa_head_dim", &mqa_head_dim);
+    assert_golden_pairs("mla/gqa_2norm_joint.safetensors", "gqa_tied", &gqa_tied);
+    assert_golden_pairs("mla/gqa_full.safetensors", "gqa_tied", &gqa_tied);
+    assert_golden_pairs("mla/gqa_high_joint.safetensors", "gqa_tied", &gqa_tied);
+    assert_golden_pairs("mla/gqa_uniform_split.safetensors", "gqa_tied", &gqa_tied);
+    assert_golden_pairs("mla/mha_2norm_split.safetensors", "mha_untied", &mha_untied);
+    assert_golden_pairs("mla/mha_full.safetensors", "mha_untied", &mha_untied);
+    assert_golden_pairs("mla/mha_low_split.safetensors", "mha_untied", &mha_untied);
+    assert_golden_pairs("mla/mha_uniform_joint.safetensors", "mha_untied", &mha_untied);
+    assert_golden_pairs("mla/mqa_2norm_joint.safetensors", "mqa_head_dim", &mqa_head_dim);
 }
 
 // Components have no sign, so products are compared; the factors themselves after giving our
@@ -383,9 +383,9 @@ static void assert_golden_weights(const char *name, const char *base, const Mode
 static void test_golden_weights(void **state)
 {
     (void)state;
-    assert_golden_weights("mla_gqa_2norm_joint.safetensors", "gqa_tied", &gqa_tied);
-    assert_golden_weights("mla_gqa_uniform_split.safetensors", "gqa_tied", &gqa_tied);
-    assert_golden_weights("mla_mha_uniform_joint.safetensors", "mha_untied", &mha_untied);
+    assert_golden_weights("mla/gqa_2norm_joint.safetensors", "gqa_tied", &gqa_tied);
+    assert_golden_weights("mla/gqa_uniform_split.safetensors", "gqa_tied", &gqa_tied);
+    assert_golden_weights("mla/mha_uniform_joint.safetensors", "mha_untied", &mha_untied);
 }
 
 int main(void)

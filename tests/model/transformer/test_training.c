@@ -1,5 +1,5 @@
 // Ten steps of training against torch.optim.AdamW on the same weights and batches (golden files of
-// tests/golden/make_training_golden.py), for the original attention and for MLA.
+// tests/golden/training/make_training_golden.py), for the original attention and for MLA.
 #include "tests/support/testing.h"
 
 #include "model/hf/hf.h"
@@ -133,13 +133,13 @@ static void follow_golden(const char *model_dir, const char *golden_name)
 static void test_original_attention_follows_torch(void **state)
 {
     (void)state;
-    follow_golden("models/gqa_tied", "training_original.safetensors");
+    follow_golden("models/gqa_tied", "training/original.safetensors");
 }
 
 static void test_mla_follows_torch(void **state)
 {
     (void)state;
-    follow_golden("models/mla_gqa_2norm_joint", "training_mla.safetensors");
+    follow_golden("models/mla_gqa_2norm_joint", "training/mla.safetensors");
 }
 
 int main(void)

@@ -20,10 +20,10 @@ static const char *const models[] = {"gqa_tied", "mha_untied",  "mqa_head_dim", 
                                      "gqa_f16",  "mqa_sharded", "gqa_theta"};
 
 // The conversions that bring their weights, and the model whose shape was converted.
-static const char *const conversions[][2] = {{"mla_gqa_2norm_joint", "gqa_tied"},
-                                             {"mla_gqa_uniform_split", "gqa_tied"},
-                                             {"mla_mha_uniform_joint", "mha_untied"},
-                                             {"mla_mqa_2norm_joint", "mqa_head_dim"}};
+static const char *const conversions[][2] = {{"mla/gqa_2norm_joint", "gqa_tied"},
+                                             {"mla/gqa_uniform_split", "gqa_tied"},
+                                             {"mla/mha_uniform_joint", "mha_untied"},
+                                             {"mla/mqa_2norm_joint", "mqa_head_dim"}};
 
 enum {
     N_MODELS = sizeof models / sizeof models[0],
@@ -80,6 +80,7 @@ typedef struct Golden {
     int32_t inputs[B * T], targets[B * T];
 } Golden;
 
+// Opens "NAME.safetensors" below tests/golden: models/... or mla/...
 static void open_golden(Golden *golden, const char *name)
 {
     char file_name[128];
@@ -185,7 +186,9 @@ static void test_original_models_against_transformers(void **state)
     (void)state;
     for (int i = 0; i < N_MODELS; i++) {
         Golden golden;
-        open_golden(&golden, models[i]);
+        char name[128];
+        snprintf(name, sizeof name, "models/%s", models[i]);
+        open_golden(&golden, name);
         Model model = load_model(models[i]);
         check_logits(&model, &golden);
         check_loss_and_gradients(&model, &golden);
@@ -212,7 +215,7 @@ static void test_mla_directory_gives_the_same_logits(void **state)
 {
     (void)state;
     Golden golden;
-    open_golden(&golden, "mla_gqa_2norm_joint");
+    open_golden(&golden, "mla/gqa_2norm_joint");
     Model model = load_model("mla_gqa_2norm_joint");
     check_logits(&model, &golden);
     model_release(&model);
@@ -226,7 +229,7 @@ static void test_stories260k_logits(void **state)
     Model model;
     assert_ok(hf_load(&model, testing_asset("models/stories260K")));
     SafeTensors file;
-    assert_ok(safetensors_open(&file, testing_path(GOLDEN_DIR, "stories260K.safetensors")));
+    assert_ok(safetensors_open(&file, testing_path(GOLDEN_DIR, "models/stories260K.safetensors")));
     int32_t tokens[TOKENS];
     float *expected = ref_nans(TOKENS * V), *logits = ref_nans(TOKENS * V);
     assert_ok(safetensors_read_i32(&file, "tokens", (int[]){TOKENS}, 1, tokens));

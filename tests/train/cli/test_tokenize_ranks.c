@@ -173,9 +173,9 @@ static void test_rank_without_the_tokenizer_is_named(void **state)
     check_failure(&options, in_dir("d.txt"), BAD_INPUT, text);
     assert_non_null(strstr(fail_text(), ": /nonexistent"));
     if (comm.rank == last)
-        options.tokenizer_dir = GOLDEN_DIR "/tokenizer_tiny_bytelevel";
+        options.tokenizer_dir = GOLDEN_DIR "/tokenizer/tiny_bytelevel";
     options.eos = "none";
-    check_failure(&options, in_dir("d.txt"), BAD_INPUT, "tokenizer_tiny_bytelevel: has tokenizer ");
+    check_failure(&options, in_dir("d.txt"), BAD_INPUT, "tokenizer/tiny_bytelevel: has tokenizer ");
     assert_memory_equal(fail_text(), text, strlen(text));
 }
 

@@ -1,4 +1,4 @@
-// TensorBoard's event files against those of its own writer (tests/golden/tensorboard.events).
+// TensorBoard's event files against those of its own writer (tests/golden/tensorboard/).
 #include "tests/support/testing.h"
 
 #include "base/file.h"
@@ -25,7 +25,7 @@ static void test_bytes_are_those_of_tensorboards_writer(void **state)
     tensorboard_write(&board, wall_s + 3, (INT64_C(1) << 31) + 5, &endless, 1);
     FileMap own, golden; // before the file is closed: nothing waits in a buffer
     assert_ok(file_map(&own, testing_path(dir, "events.out.tfevents.1700000000.node7")));
-    assert_ok(file_map(&golden, testing_path(GOLDEN_DIR, "tensorboard.events")));
+    assert_ok(file_map(&golden, testing_path(GOLDEN_DIR, "tensorboard/tensorboard.events")));
     assert_int_equal(own.size_bytes, golden.size_bytes);
     assert_memory_equal(own.bytes, golden.bytes, (size_t)golden.size_bytes);
     file_unmap(&own);

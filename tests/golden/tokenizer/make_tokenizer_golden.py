@@ -1,11 +1,11 @@
 """Golden ids and texts of the `tokenizers` library (0.23) for tests/data/tokenizer/test_tokenizer.c.
 
-    python3 tests/golden/make_tokenizer_golden.py ASSETS_DIR
+    python3 tests/golden/tokenizer/make_tokenizer_golden.py ASSETS_DIR
 
-Trains the tiny tokenizers in tokenizer_tiny_*/ and writes tokenizer_NAME.json for them and for
+Trains the tiny tokenizers in tiny_*/ and writes NAME.json for them and for
 the tokenizers found under ASSETS_DIR: {"cases": [{"text", "ids", "special"?, "decoded"?}]}.
 "special": the ids with the post-processor's tokens, if they differ. "decoded": the text of `special`
-(or `ids`) with special tokens left out, if it differs from `text`. tokenizer_variants.json has the
+(or `ids`) with special tokens left out, if it differs from `text`. variants.json has the
 same cases for variants of tiny_spm: {"variants": [{"parts": {...}, "cases": [...]}]}, each with some
 parts of its tokenizer.json replaced.
 """
@@ -105,10 +105,10 @@ def train_spm(path):
 
 
 def write_variant(name, base, change):
-    with open(os.path.join(HERE, "tokenizer_%s/tokenizer.json" % base), encoding="utf-8") as f:
+    with open(os.path.join(HERE, "%s/tokenizer.json" % base), encoding="utf-8") as f:
         root = json.load(f)
     change(root)
-    folder = os.path.join(HERE, "tokenizer_" + name)
+    folder = os.path.join(HERE, name)
     os.makedirs(folder, exist_ok=True)
     with open(folder + "/tokenizer.json", "w", encoding="utf-8") as f:
         json.dump(root, f, ensure_ascii=False, separators=(",", ":"))
@@ -242,7 +242,7 @@ def variants():
 
 
 def write_variants(base, rng):
-    with open(os.path.join(HERE, "tokenizer_%s/tokenizer.json" % base), encoding="utf-8") as f:
+    with open(os.path.join(HERE, "%s/tokenizer.json" % base), encoding="utf-8") as f:
         root = json.load(f)
     root["normalizer"] = root["pre_tokenizer"] = None
     out = []
@@ -252,7 +252,7 @@ def write_variants(base, rng):
         texts = ["", " ", "a", "aa. a.a. b", "  the  they a.  12 ", "<s> the<s>the </s>", "Hello, world."]
         texts += rng.sample(HARD, 5) + rng.sample(COMBINED, 5) + [random_text(rng) for _ in range(5)]
         out.append({"parts": parts, "cases": make_cases(tokenizer, texts)})
-    with open(os.path.join(HERE, "tokenizer_variants.json"), "w", encoding="utf-8") as f:
+    with open(os.path.join(HERE, "variants.json"), "w", encoding="utf-8") as f:
         f.write('{"variants":[\n')
         f.write(",\n".join(json.dumps(v, ensure_ascii=False, separators=(",", ":")) for v in out))
         f.write("\n]}\n")
@@ -312,7 +312,7 @@ def make_cases(tokenizer, texts):
 
 def write_golden(name, tokenizer, texts):
     cases = make_cases(tokenizer, texts)
-    with open(os.path.join(HERE, "tokenizer_%s.json" % name), "w", encoding="utf-8") as f:
+    with open(os.path.join(HERE, "%s.json" % name), "w", encoding="utf-8") as f:
         f.write('{"cases":[\n')
         f.write(",\n".join(json.dumps(c, ensure_ascii=False, separators=(",", ":")) for c in cases))
         f.write("\n]}\n")
@@ -323,12 +323,12 @@ def main():
     for name, train in (("tiny_bytelevel", train_bytelevel), ("tiny_spm", train_spm),
                         ("tiny_llama3", train_llama3), ("tiny_qwen2", train_qwen2),
                         ("tiny_metaspace", train_metaspace)):
-        folder = os.path.join(HERE, "tokenizer_" + name)
+        folder = os.path.join(HERE, name)
         os.makedirs(folder, exist_ok=True)
         train(folder + "/tokenizer.json")
     write_variant("tiny_added", "tiny_spm", add_flags)
     write_variant("tiny_prefix", "tiny_bytelevel", add_prefix)
-    own = lambda name: Tokenizer.from_file(os.path.join(HERE, "tokenizer_%s/tokenizer.json" % name))
+    own = lambda name: Tokenizer.from_file(os.path.join(HERE, "%s/tokenizer.json" % name))
     asset = lambda name: Tokenizer.from_file(os.path.join(assets, name, "tokenizer.json"))
     makers = {
         "tiny_bytelevel": lambda: own("tiny_bytelevel"),

@@ -1,10 +1,10 @@
 """Writes ten steps of training with torch.optim.AdamW, of an original model and of its MLA form.
 
 Usage, from the repository's root, after make_mla_golden.py:
-    python3 tests/golden/make_training_golden.py
+    python3 tests/golden/training/make_training_golden.py
 
-Writes tests/golden/training_original.safetensors (starts from models/gqa_tied) and
-training_mla.safetensors (starts from models/mla_gqa_2norm_joint) with
+Writes tests/golden/training/original.safetensors (starts from models/gqa_tied) and
+training/mla.safetensors (starts from models/mla_gqa_2norm_joint) with
     batches int32 [10, G, T + 1]  one global batch of G sequences per step
     losses [10]                   mean over the batch's targets, before the update
     grad_norms [10]               global norm before clipping
@@ -17,10 +17,14 @@ same steps is compared and the differences are printed: they bound what a float3
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # golden_io, mla_reference
 
 import mla_reference as mla
 from golden_io import MODELS_DIR, deterministic, float32, int32, save_golden, seeded
@@ -29,7 +33,7 @@ N_STEPS, GLOBAL_BATCH, SEQ_LEN = 10, 6, 13
 PEAK_LR, MIN_LR, WARMUP_STEPS, DECAY_START, DECAY_STEPS = 5e-3, 0.0, 3, 7, 3
 MAX_NORM = 1.0
 CIRCLE = torch.tensor([1, 2, 3])
-RUNS = {"training_original": "gqa_tied", "training_mla": "mla_gqa_2norm_joint"}
+RUNS = {"training/original": "gqa_tied", "training/mla": "mla_gqa_2norm_joint"}
 
 
 @dataclass

@@ -1,9 +1,9 @@
 """Writes tiny random Llama models in Hugging Face format, and what transformers computes on them.
 
 Usage, from the repository's root:
-    python3 tests/golden/make_models.py
+    python3 tests/golden/models/make_models.py
 
-Writes tests/golden/models/NAME/ and tests/golden/NAME.safetensors with
+Writes tests/golden/models/NAME/ and models/NAME.safetensors with
     tokens int32 [B, T + 1], logits [B, T, V], loss [1], grad.<parameter> like the parameter.
 Weights are as in the file (BF16 and F16 upcast); transformers' LlamaForCausalLM runs in float64,
 its norms and angles too, and the results are stored as float32. A tied head's gradient is part
@@ -16,6 +16,7 @@ logits [64, V] of stories260K.
 from __future__ import annotations
 
 import json
+import sys
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # golden_io, mla_reference
 
 import mla_reference
 from golden_io import (
@@ -226,7 +229,7 @@ def write_golden(directory: Path, vocab_size: int, seed: int) -> None:
     for name, parameter in llama.named_parameters():
         assert parameter.grad is not None
         tensors["grad." + name] = float32(parameter.grad)
-    save_golden(directory.name, tensors, f"base={directory.name}")
+    save_golden("models/" + directory.name, tensors, f"base={directory.name}")
 
 
 def write_stories(model_dir: Path, text_file: Path) -> None:
@@ -240,7 +243,7 @@ def write_stories(model_dir: Path, text_file: Path) -> None:
         logits = load_llama(model_dir, torch.float64)(tokens[None]).logits
     check_against_others(model_dir, tokens[None], logits)
     tensors = {"tokens": int32(tokens), "logits": float32(logits[0])}
-    save_golden("stories260K", tensors, "base=stories260K")
+    save_golden("models/stories260K", tensors, "base=stories260K")
 
 
 def main() -> None:

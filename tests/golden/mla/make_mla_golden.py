@@ -1,9 +1,9 @@
 """Writes what mla_reference.py gives for conversions of the tiny models.
 
 Usage, from the repository's root, after make_models.py:
-    python3 tests/golden/make_mla_golden.py
+    python3 tests/golden/mla/make_mla_golden.py
 
-Writes tests/golden/mla_NAME.safetensors for each case below with
+Writes tests/golden/mla/NAME.safetensors for each case below with
     case int32 [4]: strategy (high 0, low 1, uniform 2, 2-norm 3), SVD (joint 0, split 1), r, d_kv
     pairs int32 [L, K, r], tokens int32 [B, T + 1], logits [B, T, V], loss [1]
     2-norm: calibration int32 [Bc, Tc], q_norm [L, H, E/2], k_norm [L, K, E/2] (means)
@@ -17,10 +17,14 @@ the same for every correct conversion. All is computed in float64 from weights r
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # golden_io, mla_reference
 
 import mla_reference as mla
 from golden_io import (
@@ -147,7 +151,7 @@ def write_case(case: Case, seed: int) -> None:
     description = (
         f"base={case.base} strategy={case.strategy} svd={case.svd} r={case.r} d_kv={case.d_kv}"
     )
-    save_golden("mla_" + case.name, tensors, description)
+    save_golden("mla/" + case.name, tensors, description)
     if case.name == EXPORTED:
         config = json.loads((MODELS_DIR / case.base / "config.json").read_text())
         mla.save_mla(MODELS_DIR / ("mla_" + case.name), mla_shape, converted, config)
