@@ -5,6 +5,7 @@
 #define MHA2MLA_TRAIN_CONFIG_CONFIG_TABLE_H
 
 #include "train/config/config.h"
+#include "train/config/config_values.h"
 
 #include <stddef.h>
 
@@ -36,6 +37,7 @@ typedef struct Key {
     double least, most;       // numbers
     const char *const *names; // KEY_NAME: by value of the enum, closed by NULL
     const char *unit;         // or NULL
+    KeyEffect effect;         // of another value on the run's numbers
     const char *help;
 } Key;
 

@@ -1,4 +1,5 @@
-// One value of a config: from a node of the YAML tree into its field, by its row of the table.
+// One value of a config: from a node of the YAML tree into its field and back to text, by its row
+// of the table. `base` is what the key's offset counts from: the Config, or an item of a list.
 #ifndef MHA2MLA_TRAIN_CONFIG_CONFIG_VALUE_H
 #define MHA2MLA_TRAIN_CONFIG_CONFIG_VALUE_H
 
@@ -13,6 +14,15 @@ Status value_set(void *field, int *count, const Key *key, const Node *node, Conf
 
 // Sets the field to the key's default.
 Status value_set_standard(void *field, const Key *key, ConfigErrors *errors);
+
+// Whether the key has a value to write: an optional one that was left out has none.
+bool value_is_given(const void *base, const Key *key);
+
+// Writes a scalar as YAML.
+void value_write(FILE *out, const void *base, const Key *key);
+
+// Writes a text as YAML, in quotes where a reader could take it for something else.
+void value_write_text(FILE *out, const char *text);
 
 // The shortest text that reads back as the same double, a number in YAML 1.1 and 1.2 alike.
 void value_format_real(char out[REAL_TEXT_BYTES], double value);

@@ -6,45 +6,10 @@
 #include "train/config/config_value.h"
 
 #include <string.h>
-#include <strings.h>
 
 static const void *field_of(const void *base, size_t offset)
 {
     return (const char *)base + offset;
-}
-
-// Words that some YAML reader takes for something else than text.
-static bool is_word_of_yaml(const char *text)
-{
-    static const char *const words[] = {"none", "null", "true", "false", "yes",
-                                        "no",   "on",   "off",  "y",     "n"};
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
-        if (strcasecmp(text, words[i]) == 0)
-            return true;
-    }
-    return false;
-}
-
-static void write_text(FILE *out, const char *text)
-{
-    const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
-    const char others[] = "0123456789_./-";
-    size_t length = 0;
-    while (text[length] != '\0' &&
-           (strchr(letters, text[length]) != NULL || strchr(others, text[length]) != NULL))
-        length++;
-    bool starts_plain = text[0] == '/' || (text[0] != '\0' && strchr(letters, text[0]) != NULL);
-    if (starts_plain && text[length] == '\0' && !is_word_of_yaml(text)) {
-        fputs(text, out);
-        return;
-    }
-    fputc('\'', out);
-    for (const char *c = text; *c != '\0'; c++) {
-        if (*c == '\'')
-            fputc('\'', out);
-        fputc(*c, out);
-    }
-    fputc('\'', out);
 }
 
 static void write_indent(FILE *out, int indent)
@@ -60,48 +25,8 @@ static void write_texts(FILE *out, const void *base, const Key *key, int indent)
         fputc('\n', out);
         write_indent(out, indent);
         fputs("- ", out);
-        write_text(out, texts[i]);
+        value_write_text(out, texts[i]);
     }
-}
-
-static void write_scalar(FILE *out, const void *base, const Key *key)
-{
-    const void *field = field_of(base, key->offset);
-    char real[REAL_TEXT_BYTES];
-    switch (key->kind) {
-    case KEY_TEXT:
-        write_text(out, *(const char *const *)field);
-        return;
-    case KEY_INT:
-        fprintf(out, "%d", *(const int *)field);
-        return;
-    case KEY_LONG:
-        fprintf(out, "%lld", (long long)*(const int64_t *)field);
-        return;
-    case KEY_REAL:
-    case KEY_SHARE:
-        value_format_real(real, *(const double *)field);
-        fputs(real, out);
-        return;
-    case KEY_BOOL:
-        fputs(*(const bool *)field ? "true" : "false", out);
-        return;
-    case KEY_NAME:
-        fputs(key->names[*(const int *)field], out);
-        return;
-    default:
-        CHECK(false, "%s is of kind %d, which is no scalar", key->path, (int)key->kind);
-    }
-}
-
-static bool is_given(const void *base, const Key *key)
-{
-    const void *field = field_of(base, key->offset);
-    if (key->kind == KEY_BLOCK)
-        return *(const bool *)field;
-    if (key_is_optional(key) && (key->kind == KEY_REAL || key->kind == KEY_SHARE))
-        return *(const double *)field >= key->least;
-    return key->kind != KEY_TEXT || *(const char *const *)field != NULL;
 }
 
 static void write_block(FILE *out, const void *base, const char *block, int indent, bool is_item);
@@ -123,7 +48,7 @@ static void write_block(FILE *out, const void *base, const char *block, int inde
     for (int k = 0; k < n_config_keys; k++) {
         const Key *key = &config_keys[k];
         const char *name = key_name_in(key, block);
-        if (name == NULL || !is_given(base, key))
+        if (name == NULL || !value_is_given(base, key))
             continue;
         write_indent(out, is_item ? indent - 2 : indent);
         fprintf(out, "%s%s:", is_item ? "- " : "", name);
@@ -138,7 +63,7 @@ static void write_block(FILE *out, const void *base, const char *block, int inde
                 write_texts(out, base, key, indent + 2);
             } else {
                 fputc(' ', out);
-                write_scalar(out, base, key);
+                value_write(out, base, key);
             }
             fputc('\n', out);
         }

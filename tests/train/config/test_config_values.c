@@ -1,0 +1,91 @@
+// train/config/config_values: every value of a config once, as text, with what it has an effect on.
+#include "tests/support/testing.h"
+
+#include "base/file.h"
+#include "train/config/config.h"
+#include "train/config/config_table.h"
+#include "train/config/config_values.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char yaml[] = "model: {base: m, convert: {rope_pairs: 4, d_kv: 16}}\n"
+                           "data:\n"
+                           "  sources:\n"
+                           "    - {name: a, shards: [a1.h5, 'a 2.h5'], weight: 0.7}\n"
+                           "    - {name: b, shards: b.h5, weight: 0.3}\n"
+                           "optim: {lr: 1.0e-3}\n"
+                           "train: {steps: 10, global_batch: 4}\n";
+
+static void list(ConfigValues *out, int n_overrides, char *const *overrides)
+{
+    const char *path = testing_path(testing_dir(), "x.yaml");
+    Config config;
+    assert_ok(file_write(path, yaml, (int64_t)strlen(yaml)));
+    assert_ok(config_load(&config, path, overrides, n_overrides));
+    assert_ok(config_values_list(out, &config));
+    config_release(&config);
+}
+
+static void test_values_are_text_by_key(void **state)
+{
+    (void)state;
+    ConfigValues v;
+    list(&v, 0, NULL);
+    assert_string_equal(config_values_find(&v, "run.name"), "x");
+    assert_string_equal(config_values_find(&v, "run.seed"), "42");
+    assert_string_equal(config_values_find(&v, "model.convert.rope"), "2-norm");
+    assert_string_equal(config_values_find(&v, "data.sources[0].shards"), "[a1.h5, 'a 2.h5']");
+    assert_string_equal(config_values_find(&v, "data.sources[1].name"), "b");
+    assert_string_equal(config_values_find(&v, "data.sources[1].weight"), "0.3");
+    assert_string_equal(config_values_find(&v, "optim.lr"), "0.001");
+    assert_string_equal(config_values_find(&v, "train.sum_groups"), "4"); // resolved
+    assert_string_equal(config_values_find(&v, "train.overlap"), "true");
+    assert_null(config_values_find(&v, "data.validation.every")); // no such block
+    assert_null(config_values_find(&v, "model.convert.scores"));
+    assert_null(config_values_find(&v, "optim"));
+    for (int i = 0; i < v.n; i++) {
+        for (int j = 0; j < i; j++)
+            assert_string_not_equal(v.items[i].key, v.items[j].key);
+    }
+    config_values_release(&v);
+}
+
+// The last digit of a double, an item more, a block: each makes the lists unequal.
+static void test_each_difference_is_seen(void **state)
+{
+    (void)state;
+    char lr[] = "--optim.lr=0.0010000000000000002", convert[] = "--model.convert=none";
+    ConfigValues v;
+    list(&v, 2, (char *[]){lr, convert});
+    assert_string_equal(config_values_find(&v, "optim.lr"), "0.0010000000000000002");
+    assert_null(config_values_find(&v, "model.convert.d_kv"));
+    config_values_release(&v);
+}
+
+static void test_effects_are_the_tables(void **state)
+{
+    (void)state;
+    ConfigValues v;
+    list(&v, 0, NULL);
+    for (int i = 0; i < v.n; i++)
+        assert_int_equal(v.items[i].effect, config_key_effect(v.items[i].key));
+    config_values_release(&v);
+    assert_int_equal(config_key_effect("optim.lr"), EFFECT_RESULT);
+    assert_int_equal(config_key_effect("data.sources[17].weight"), EFFECT_RESULT);
+    assert_int_equal(config_key_effect("train.reduce_dtype"), EFFECT_ROUNDING);
+    assert_int_equal(config_key_effect("log.every"), EFFECT_NONE);
+    assert_int_equal(config_key_effect("of.another.version"), EFFECT_RESULT);
+    assert_string_equal(config_effect_name(EFFECT_ROUNDING), "rounding");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_values_are_text_by_key),
+        cmocka_unit_test(test_each_difference_is_seen),
+        cmocka_unit_test(test_effects_are_the_tables),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

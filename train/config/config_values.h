@@ -1,0 +1,53 @@
+// A config as a flat list of keys and values, to compare configs with: those of two lives of a run,
+// of two runs, of the ranks of one.
+//
+//     ConfigValues now = {0}, before = {0};
+//     TRY(config_values_list(&now, &config));
+//     for (int i = 0; i < now.n; i++)
+//         printf("%s: %s\n", now.items[i].key, now.items[i].text);    // optim.lr: 1.0e-4
+//     config_values_release(&now);
+//
+// The order is the table's, the same for every config. Equal configs give equal lists and unequal
+// ones unequal lists: reals have the digits that read back as the same double. A block or an
+// optional key that was left out is not in the list; an item of a list has its index in the key,
+// data.sources[0].weight.
+#ifndef MHA2MLA_TRAIN_CONFIG_CONFIG_VALUES_H
+#define MHA2MLA_TRAIN_CONFIG_CONFIG_VALUES_H
+
+#include "base/status.h"
+
+// What another value of a key changes of the numbers that a run computes. A key that the table says
+// nothing of has EFFECT_RESULT.
+typedef enum KeyEffect {
+    EFFECT_RESULT,   // weights, or what is measured of them
+    EFFECT_ROUNDING, // their rounding alone
+    EFFECT_NONE,     // nothing: where files are, how often something is saved or logged
+} KeyEffect;
+
+typedef struct ConfigValue {
+    char *key;  // "optim.lr", "data.sources[0].shards"; owned
+    char *text; // as YAML: "1.0e-4", "[a.h5, b.h5]"; owned
+    KeyEffect effect;
+} ConfigValue;
+
+typedef struct ConfigValues {
+    ConfigValue *items; // owned [n]
+    int n;
+} ConfigValues;
+
+struct Config;
+
+// Lists all values of a config. FAILED: memory is short.
+Status config_values_list(ConfigValues *out, const struct Config *config);
+
+// The text of a key, or NULL where the list does not have it.
+const char *config_values_find(const ConfigValues *values, const char *key);
+
+// The effect of a key as ConfigValue names it; EFFECT_RESULT for a key that is not known.
+KeyEffect config_key_effect(const char *key);
+
+const char *config_effect_name(KeyEffect effect); // "result", "rounding", "none"; static text
+
+void config_values_release(ConfigValues *values);
+
+#endif
