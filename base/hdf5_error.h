@@ -10,7 +10,7 @@
 
 #include "base/status.h"
 
-// BatchSchedule off HDF5's printing in the calling thread and forgets earlier errors; cheap. To be
+// Turns off HDF5's printing in the calling thread and forgets earlier errors; cheap. To be
 // called before anything else of HDF5, whose own clean-up at exit it turns off too.
 void hdf5_silence(void);
 

@@ -4,7 +4,7 @@
 #define MHA2MLA_TRAIN_CALIBRATE_H
 
 #include "data/mixture.h"
-#include "model/convert/rope_select.h"
+#include "model/convert/rope_scores.h"
 #include "model/model.h"
 #include "train/parallel/comm.h"
 

@@ -4,52 +4,15 @@
 //     low      p >= E/2 - P             the slowest
 //     uniform  floor(k (E/2) / P), k = 0..P-1
 //     2-norm   the P largest of  sum over the query heads of the group  E|q_p| E|k_p|,
-//              |x_p| = sqrt(x_p^2 + x_{p+E/2}^2) before RoPE, averaged over calibration tokens;
-//              of equals the lower p
+//              means over calibration tokens (model/convert/rope_scores.h); of equals the lower p
 //
-//     RopeScores scores;
-//     TRY(rope_scores_create(&scores, &shape));       // or rope_scores_read()
-//     for (...)                                       // every layer, 0 first, for every batch
-//         rope_scores_add(&scores, layer, qkv, row, n_tokens);
-//     TRY_GOTO(release, rope_select(mla.rope_pairs, &shape, 4, ROPE_2NORM, &scores));
-//     rope_scores_release(&scores);
+//     TRY(rope_select(mla.rope_pairs, &shape, 4, ROPE_2NORM, &scores));
 #ifndef MHA2MLA_MODEL_CONVERT_ROPE_SELECT_H
 #define MHA2MLA_MODEL_CONVERT_ROPE_SELECT_H
 
-#include "base/status.h"
-#include "model/shape.h"
+#include "model/convert/rope_scores.h"
 
 typedef enum RopeStrategy { ROPE_HIGH, ROPE_LOW, ROPE_UNIFORM, ROPE_2NORM } RopeStrategy;
-
-// Sums over calibration tokens of the pair norms; zero at first, added up over ranks by the
-// trainer. All doubles lie in one block of rope_scores_count(): one reduction sums them.
-typedef struct RopeScores {
-    double *q_norm;   // [L, H, E/2] sum of |q_p|, in `block`
-    double *k_norm;   // [L, K, E/2] sum of |k_p|, in `block`
-    double *n_tokens; // [1], in `block`
-    double *block;    // owned
-    ModelShape shape;
-} RopeScores;
-
-int64_t rope_scores_count(const ModelShape *shape); // doubles in the block
-
-// Zeroed sums for a model with L, H, K, E of the shape. FAILED if memory is short.
-Status rope_scores_create(RopeScores *out, const ModelShape *shape);
-void rope_scores_release(RopeScores *scores);
-
-// Adds the pair norms of one layer's queries and keys before RoPE. Tokens are counted at layer 0.
-// The sums' order does not depend on the number of threads.
-void rope_scores_add(RopeScores *scores, int layer,
-                     const float *qkv, // [N, row]: H heads of queries, then K heads of keys, E wide
-                     int64_t row,      // floats from one token to the next
-                     int64_t n_tokens);
-
-// Writes (all or nothing) or reads a file: HDF5 datasets /q_norm, /k_norm with checksums,
-// attributes version, n_layers, n_heads, n_kv_heads, head_dim, n_tokens. Writing: FAILED with
-// HDF5's reason. Reading: the caller releases *out; BAD_INPUT if the file is damaged, not of this
-// kind, or its L, H, K, E are not the model's; shape NULL takes them as they are in the file.
-Status rope_scores_write(const RopeScores *scores, const char *path);
-Status rope_scores_read(RopeScores *out, const ModelShape *shape, const char *path);
 
 // Fills pairs [L, K, P], ascending per row. `scores` is needed for 2-norm, else ignored.
 // BAD_INPUT if P is out of 1..E/2, or scores are missing, of no token, NaN, infinite or negative.

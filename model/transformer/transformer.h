@@ -14,7 +14,7 @@
 #ifndef MHA2MLA_MODEL_TRANSFORMER_TRANSFORMER_H
 #define MHA2MLA_MODEL_TRANSFORMER_TRANSFORMER_H
 
-#include "model/convert/rope_select.h"
+#include "model/convert/rope_scores.h"
 #include "model/model.h"
 #include "model/transformer/workspace.h"
 

@@ -4,6 +4,7 @@
 #include "tests/support/testing.h"
 
 #include "model/convert/convert.h"
+#include "model/convert/rope_select.h"
 #include "model/hf/hf.h"
 #include "model/hf/safetensors.h"
 #include "model/transformer/transformer.h"

@@ -5,7 +5,7 @@
 #include "base/random.h"
 #include "data/shards/shard.h"
 #include "data/tokenizer/tokenizer.h"
-#include "model/convert/rope_select.h"
+#include "model/convert/rope_scores.h"
 #include "model/hf/hf.h"
 #include "train/cli/command.h"
 
