@@ -31,6 +31,7 @@ typedef struct Key {
     size_t item_bytes;        // KEY_ITEMS
     bool required;            // in its block
     bool is_off;              // the reference shows it commented out
+    bool is_path;             // KEY_TEXT, KEY_TEXTS: of files or directories
     const char *standard;     // default as YAML; NULL: required, derived, or optional
     const char *derived;      // in words: what it becomes when left out
     const char *example;      // for the reference, where there is no default; YAML

@@ -16,16 +16,17 @@ static Status no_memory(void)
     return fail(FAILED, "no memory for the list of the config's values");
 }
 
-static Status add(ConfigValues *values, const char *key, char *text, KeyEffect effect)
+static Status add(ConfigValues *values, const Key *key, const char *path, char *text)
 {
     ConfigValue *items = realloc(values->items, ((size_t)values->n + 1) * sizeof *items);
     if (items == NULL)
         return no_memory();
     values->items = items;
-    char *copy = strdup(key);
+    char *copy = strdup(path);
     if (copy == NULL)
         return no_memory();
-    items[values->n++] = (ConfigValue){.key = copy, .text = text, .effect = effect};
+    items[values->n++] =
+        (ConfigValue){.key = copy, .text = text, .effect = key->effect, .is_path = key->is_path};
     return OK;
 }
 
@@ -56,7 +57,7 @@ static Status add_key(ConfigValues *values, const void *base, const Key *key, co
         value_write(out, base, key);
     Status status = fclose(out) == 0 ? OK : no_memory();
     if (status == OK)
-        status = add(values, path, text, key->effect);
+        status = add(values, key, path, text);
     if (status != OK)
         free(text);
     return status;

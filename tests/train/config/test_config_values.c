@@ -80,12 +80,30 @@ static void test_effects_are_the_tables(void **state)
     assert_string_equal(config_effect_name(EFFECT_ROUNDING), "rounding");
 }
 
+static void test_paths_are_marked(void **state)
+{
+    (void)state;
+    static const char *const paths[] = {"run.dir", "model.base", "data.sources[0].shards",
+                                        "data.sources[1].shards"};
+    ConfigValues v;
+    int n = 0;
+    list(&v, 0, NULL);
+    for (int i = 0; i < v.n; i++)
+        if (v.items[i].is_path) {
+            assert_in_range(n, 0, 3);
+            assert_string_equal(v.items[i].key, paths[n++]);
+        }
+    assert_int_equal(n, 4);
+    config_values_release(&v);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values_are_text_by_key),
         cmocka_unit_test(test_each_difference_is_seen),
         cmocka_unit_test(test_effects_are_the_tables),
+        cmocka_unit_test(test_paths_are_marked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
