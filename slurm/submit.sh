@@ -1,16 +1,37 @@
 #!/bin/bash
-# Submits the sweep and, to follow it, the comparison. From the project's root:
+# Submits a sweep over cache sizes and the comparison that follows it:
 #
 #     slurm/submit.sh configs/demo.yaml 16 8 4
 #     slurm/submit.sh --partition=cpu --nodes=4 configs/demo.yaml 16 8 4 --train.steps=300
 #
-# What comes before the config goes to sbatch, written as --option=value; what comes after is
-# explained in sweep.sbatch. --at-once=N lets N runs of the sweep go on at a time. The runs go to
-# the folder runs, or to that of --run.dir=DIR. The comparison is cancelled if one of them fails.
+# Words before the config go to sbatch and are written as --option=value; words after it are
+# explained in sweep.sbatch. With --at-once=N at most N runs of the sweep go on at the same time. The
+# runs are made in the folder runs, or in that of --run.dir=DIR. If one of them fails, Slurm cancels
+# the comparison.
+#
+# The jobs start the program that MHA2MLA names, or else the one built or installed together with
+# this script, or else the mha2mla on the PATH.
 set -euo pipefail
 fail() {
     echo "submit.sh: $*" >&2
     exit 2
+}
+here=$(dirname -- "${BASH_SOURCE[0]}")
+
+# find_program: sets and exports MHA2MLA, an absolute path that the jobs read.
+find_program() {
+    local candidate=${MHA2MLA:-}
+    if [ -z "$candidate" ]; then
+        for candidate in "$here/../build/release/mha2mla" "$here/../../../bin/mha2mla" \
+            "$(command -v mha2mla || true)"; do
+            [ ! -x "$candidate" ] || break
+        done
+        [ -x "$candidate" ] || fail "no program beside $here and no mha2mla on the PATH: build or" \
+            "install it, or set MHA2MLA to its path"
+    fi
+    [ -x "$candidate" ] || fail "no program $candidate, seen from $PWD: set MHA2MLA to its path"
+    MHA2MLA=$(realpath -- "$candidate")
+    export MHA2MLA
 }
 
 for_sweep=()
@@ -31,10 +52,7 @@ if [ $# -lt 2 ] || [ ! -f "$1" ]; then
     fail "give a config that exists, seen from $PWD, and values of d_kv:" \
         "slurm/submit.sh [--sbatch-option=value...] CONFIG D_KV..."
 fi
-[ -f slurm/sweep.sbatch ] ||
-    fail "no slurm/sweep.sbatch, seen from $PWD: start it in the project's root"
-mha2mla=${MHA2MLA:-build/release/mha2mla}
-[ -x "$mha2mla" ] || fail "no program $mha2mla, seen from $PWD: build it or set MHA2MLA"
+find_program
 
 config=$1
 shift
@@ -62,12 +80,13 @@ overrides+=("--run.dir=$run_dir")
 
 options=(--parsable ${for_both[@]+"${for_both[@]}"})
 sweep=$(sbatch "${options[@]}" ${for_sweep[@]+"${for_sweep[@]}"} \
-    "--array=0-${#d_kvs[@]}$at_once" slurm/sweep.sbatch "$config" "${d_kvs[@]}" \
+    "--array=0-${#d_kvs[@]}$at_once" "$here/sweep.sbatch" "$config" "${d_kvs[@]}" \
     "${overrides[@]}") || fail "the sweep is not submitted"
 sweep=${sweep%%;*}
-echo "job $sweep: ${#names[@]} runs into $run_dir: ${names[*]}"
+echo "job $sweep: ${#names[@]} runs in $run_dir: ${names[*]}"
 comparison=$(sbatch "${options[@]}" "--dependency=afterok:$sweep" --kill-on-invalid-dep=yes \
-    slurm/compare.sbatch "${names[@]/#/$run_dir/}") ||
+    "$here/compare.sbatch" "${names[@]/#/$run_dir/}") ||
     fail "the sweep is job $sweep, but its comparison is not submitted"
 comparison=${comparison%%;*}
-echo "job $comparison: compares them when all are done, in mha2mla-compare-$comparison.log"
+echo "job $comparison: compares the runs when all have finished, in" \
+    "mha2mla-compare-$comparison.log"

@@ -27,10 +27,19 @@ make_tree() {
     mkdir -p "$tree/build/release" "$tree/configs" "$work/bin"
     cp -r "$root/slurm" "$tree/"
     : >"$tree/configs/demo.yaml"
+    unset MHA2MLA
     export CALLS="$work/calls" PATH="$work/bin:$PATH"
     stand_in mha2mla </dev/null
     mv "$work/bin/mha2mla" "$tree/build/release/"
-    stand_in sbatch <<<'[[ $* != *"${FAILING:-none}"* ]] && wc -l <"$CALLS"'
+    # The same installed below a prefix, and a folder of a user's that has a config alone.
+    mkdir -p "$work/prefix/bin" "$work/prefix/share/mha2mla" "$work/a project/configs"
+    cp "$tree/build/release/mha2mla" "$work/prefix/bin/"
+    cp -r "$root/slurm" "$work/prefix/share/mha2mla/"
+    : >"$work/a project/configs/demo.yaml"
+    stand_in sbatch <<'END'
+echo "${MHA2MLA:-}" >"$CALLS.program"
+[[ $* != *"${FAILING:-none}"* ]] && wc -l <"$CALLS"
+END
     stand_in srun <<<'exit "${STATUS:-0}"'
     stand_in squeue <<<'echo "${STATE:-RUNNING}"'
     stand_in scontrol <<<'exit "${SCONTROL_STATUS:-0}"'
@@ -41,7 +50,7 @@ expect_calls() {
     diff -u - "$work/calls" >&2 || fail "$1: called something else (expected -, seen +)"
 }
 
-# run STATUS SCRIPT WORDS...: in the tree; the script must end with this status.
+# run STATUS SCRIPT WORDS...: in $tree; the script must end with this status.
 run() {
     local status=0 expected=$1
     shift
@@ -82,6 +91,12 @@ test_submit_refuses_what_it_cannot_do() {
     refuses 'give a number' slurm/submit.sh --at-once=two configs/demo.yaml 16
     refuses '--option=value' slurm/submit.sh -N 4 configs/demo.yaml 16
     MHA2MLA=missing refuses 'no program missing' slurm/submit.sh configs/demo.yaml 16
+}
+
+test_submit_hands_the_program_of_its_tree_to_the_jobs() {
+    run 0 slurm/submit.sh configs/demo.yaml 16
+    [ "$(<"$work/calls.program")" = "$tree/build/release/mha2mla" ] ||
+        fail "the jobs get $(<"$work/calls.program")"
 }
 
 test_submit_says_which_part_was_not_submitted() {
@@ -127,12 +142,51 @@ test_jobs_refuse_wrong_words() {
     refuses 'no run directory runs/missing' slurm/compare.sbatch runs/missing --out table
 }
 
+test_installed_scripts_find_the_program() {
+    local tree="$work/a project" scripts="$work/prefix/share/mha2mla/slurm"
+    run 0 "$scripts/submit.sh" configs/demo.yaml 16
+    [ "$(<"$work/calls.program")" = "$work/prefix/bin/mha2mla" ] ||
+        fail "the jobs get $(<"$work/calls.program")"
+    grep -qF "$scripts/sweep.sbatch configs/demo.yaml 16" "$work/calls" || fail 'another sweep'
+    MHA2MLA=$work/prefix/bin/mha2mla SLURM_ARRAY_TASK_ID=0 \
+        run 0 "$scripts/sweep.sbatch" configs/demo.yaml 16
+    grep -qF "$work/prefix/bin/mha2mla train configs/demo.yaml --model.convert=none" \
+        "$work/calls" || fail 'the sweep starts something else'
+    PATH=$work/prefix/bin:$PATH run 0 "$scripts/train.sbatch" configs/demo.yaml
+    grep -qF "$work/prefix/bin/mha2mla train configs/demo.yaml" "$work/calls" ||
+        fail 'train.sbatch does not start the program on the PATH'
+    PATH=$work/prefix/bin:$PATH run 0 "$scripts/compare.sbatch" configs
+    grep -qF "$work/prefix/bin/mha2mla compare configs" "$work/calls" ||
+        fail 'compare.sbatch does not start the program on the PATH'
+    PATH=$work/prefix/bin:$PATH SLURM_ARRAY_TASK_ID=1 \
+        run 0 "$scripts/sweep.sbatch" configs/demo.yaml 16
+    grep -qF "$work/prefix/bin/mha2mla train configs/demo.yaml --model.convert.d_kv=16" \
+        "$work/calls" || fail 'the sweep does not start the program on the PATH'
+}
+
+# A PATH with the commands that the scripts need and no program.
+test_scripts_without_a_program_say_so() {
+    local tree="$work/a project" scripts="$work/prefix/share/mha2mla/slurm" few="$work/few" command
+    mkdir "$few"
+    for command in bash basename dirname grep wc cat; do
+        ln -s "$(command -v "$command")" "$few/"
+    done
+    PATH=$few refuses 'no mha2mla on the PATH' "$scripts/train.sbatch" configs/demo.yaml
+    PATH=$few refuses 'no mha2mla on the PATH' "$scripts/compare.sbatch" configs
+    PATH=$few refuses 'none beside the program' "$scripts/sweep.sbatch" configs/demo.yaml 16
+    rm "$work/prefix/bin/mha2mla"
+    PATH=$few refuses 'no mha2mla on the PATH' "$scripts/submit.sh" configs/demo.yaml 16
+}
+
 make_tree
 test_a_sweep_is_submitted_with_its_comparison
 test_submit_refuses_what_it_cannot_do
+test_submit_hands_the_program_of_its_tree_to_the_jobs
 test_submit_says_which_part_was_not_submitted
 test_a_saved_run_is_requeued
 test_only_the_task_itself_is_requeued
 test_a_cancelled_run_is_not_requeued
 test_where_requeueing_is_forbidden_the_cure_is_named
 test_jobs_refuse_wrong_words
+test_installed_scripts_find_the_program
+test_scripts_without_a_program_say_so
