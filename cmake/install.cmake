@@ -24,5 +24,6 @@ function(install_mha2mla)
     install(FILES packaging/modulefile DESTINATION ${share}/modulefiles/mha2mla
         RENAME ${PROJECT_VERSION})
     install(FILES README.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
+    install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright) # as Debian names it
     install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR})
 endfunction()

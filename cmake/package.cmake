@@ -6,6 +6,8 @@ set(MHA2MLA_MAINTAINER "mha2mla contributors <maintainers@mha2mla.invalid>"
 set(CPACK_GENERATOR TGZ DEB)
 set(CPACK_PACKAGE_NAME mha2mla)
 set(CPACK_PACKAGE_VENDOR "mha2mla contributors")
+set(CPACK_PACKAGE_FILE_NAME
+    "mha2mla-${PROJECT_VERSION}-${CMAKE_SYSTEM_NAME}-${CMAKE_SYSTEM_PROCESSOR}")
 set(CPACK_PACKAGE_CONTACT ${MHA2MLA_MAINTAINER})
 set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "converts language models to multi-head latent attention")
 set(CPACK_RESOURCE_FILE_LICENSE ${CMAKE_SOURCE_DIR}/LICENSE)
