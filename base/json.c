@@ -70,6 +70,22 @@ bool json_has(const json_t *object, const char *key)
     return value != NULL && !json_is_null(value);
 }
 
+const char *json_describe(char out[JSON_TEXT_BYTES], const json_t *value)
+{
+    // The length that all of it needs, also where that is more than there is.
+    size_t length = json_dumpb(value, out, JSON_TEXT_BYTES - 1, JSON_COMPACT | JSON_ENCODE_ANY);
+    out[length < JSON_TEXT_BYTES ? length : JSON_TEXT_BYTES - 1] = '\0';
+    return out;
+}
+
+static Status refuse_type(const json_t *value, const char *where, const char *key,
+                          const char *expected)
+{
+    char text[JSON_TEXT_BYTES];
+    return fail(BAD_INPUT, "%s: '%s' is not %s: %s", where, key, expected,
+                json_describe(text, value));
+}
+
 static Status need(const json_t **out, const json_t *object, const char *where, const char *key)
 {
     if (!json_has(object, key))
@@ -84,7 +100,7 @@ Status json_get_int(int64_t *out, const json_t *object, const char *where, const
     const json_t *value;
     TRY(need(&value, object, where, key));
     if (!json_is_integer(value))
-        return fail(BAD_INPUT, "%s: '%s' is not a whole number", where, key);
+        return refuse_type(value, where, key, "a whole number");
     int64_t number = json_integer_value(value);
     if (number < least || number > most)
         return fail(BAD_INPUT, "%s: '%s' is %lld, allowed are %lld to %lld", where, key,
@@ -99,7 +115,7 @@ Status json_get_real(double *out, const json_t *object, const char *where, const
     const json_t *value;
     TRY(need(&value, object, where, key));
     if (!json_is_number(value))
-        return fail(BAD_INPUT, "%s: '%s' is not a number", where, key);
+        return refuse_type(value, where, key, "a number");
     double number = json_number_value(value);
     if (!(number >= least && number <= most))
         return fail(BAD_INPUT, "%s: '%s' is %g, allowed are %g to %g", where, key, number, least,
@@ -113,7 +129,7 @@ Status json_get_string(const char **out, const json_t *object, const char *where
     const json_t *value;
     TRY(need(&value, object, where, key));
     if (!json_is_string(value))
-        return fail(BAD_INPUT, "%s: '%s' is not a string", where, key);
+        return refuse_type(value, where, key, "a string");
     *out = json_string_value(value);
     return OK;
 }
@@ -123,7 +139,7 @@ Status json_get_bool(bool *out, const json_t *object, const char *where, const c
     const json_t *value;
     TRY(need(&value, object, where, key));
     if (!json_is_boolean(value))
-        return fail(BAD_INPUT, "%s: '%s' is not true or false", where, key);
+        return refuse_type(value, where, key, "true or false");
     *out = json_is_true(value);
     return OK;
 }

@@ -35,6 +35,10 @@ Status json_get_real(double *out, const json_t *object, const char *where, const
 Status json_get_string(const char **out, const json_t *object, const char *where, const char *key);
 Status json_get_bool(bool *out, const json_t *object, const char *where, const char *key);
 
+// A value as its file has it, cut to fit a line of an error; NULL gives "". Returns `out`.
+enum { JSON_TEXT_BYTES = 120 };
+const char *json_describe(char out[JSON_TEXT_BYTES], const json_t *value);
+
 // True if the member is there and not null.
 bool json_has(const json_t *object, const char *key);
 

@@ -135,8 +135,8 @@ static void test_json_errors_name_the_place(void **state)
     assert_fails(BAD_INPUT, "'a' is 5, allowed are 6 to 9",
                  json_get_int(&a, root, "c.json", "a", 6, 9));
     assert_fails(BAD_INPUT, "'b' is missing", json_get_int(&a, root, "c.json", "b", 0, 1));
-    assert_fails(BAD_INPUT, "'s' is not a whole number",
-                 json_get_int(&a, root, "c.json", "s", 0, 1));
+    assert_fails(BAD_INPUT,
+                 "'s' is not a whole number: ", json_get_int(&a, root, "c.json", "s", 0, 1));
     json_decref(root);
 }
 
