@@ -1,5 +1,9 @@
 #include "model/shape.h"
 
+#include "model/shape_fields.h"
+
+#include <string.h>
+
 int shape_dim(const ModelShape *s, ShapeDim dim)
 {
     switch (dim) {
@@ -32,9 +36,21 @@ static int least(int a, int b)
     return a < b ? a : b;
 }
 
+const char *const shape_svd_names[] = {[SVD_JOINT] = "joint", [SVD_SPLIT] = "split", NULL};
+
 const char *shape_svd_name(SvdKind svd)
 {
-    return svd == SVD_SPLIT ? "split" : "joint";
+    return shape_svd_names[svd];
+}
+
+bool shape_svd_parse(SvdKind *out, const char *name)
+{
+    for (int i = 0; shape_svd_names[i] != NULL; i++)
+        if (strcmp(name, shape_svd_names[i]) == 0) {
+            *out = (SvdKind)i;
+            return true;
+        }
+    return false;
 }
 
 // A latent wider than the rank of the matrix it factorizes would hold zeros.
@@ -66,16 +82,31 @@ static Status check_mla(const ModelShape *s, const char *where)
     return OK;
 }
 
-Status shape_check(const ModelShape *s, const char *where)
+// Bounds first: they keep zeros from the divisions below.
+Status shape_check_heads(const ModelShape *s, const char *where)
 {
-    if (s->head_dim < 2 || s->head_dim % 2 != 0)
+    static const ShapeFieldId ids[] = {SHAPE_N_LAYERS, SHAPE_N_HEADS, SHAPE_N_KV_HEADS,
+                                       SHAPE_HEAD_DIM};
+    for (int i = 0; i < 4; i++)
+        TRY(shape_field_check(&shape_fields[ids[i]], s, where));
+    if (s->head_dim % 2 != 0)
         return fail(BAD_INPUT, "%s: head width is %d, RoPE needs an even one", where, s->head_dim);
     if (s->n_heads % s->n_kv_heads != 0)
         return fail(BAD_INPUT, "%s: %d query heads do not divide among %d KV heads", where,
                     s->n_heads, s->n_kv_heads);
+    return OK;
+}
+
+Status shape_check(const ModelShape *s, const char *where)
+{
+    TRY(shape_check_heads(s, where));
+    for (int i = 0; i < N_SHAPE_FIELDS; i++)
+        TRY(shape_field_check(&shape_fields[i], s, where));
     if (shape_is_mla(s))
         return check_mla(s, where);
-    CHECK(s->rope_pairs == s->head_dim / 2, "original attention with %d pairs", s->rope_pairs);
+    if (s->rope_pairs != s->head_dim / 2)
+        return fail(BAD_INPUT, "%s: rope_pairs is %d, original attention (d_kv 0) keeps all %d",
+                    where, s->rope_pairs, s->head_dim / 2);
     return OK;
 }
 

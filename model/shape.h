@@ -60,8 +60,14 @@ static inline bool shape_is_mla(const ModelShape *shape)
 Status shape_convert(ModelShape *out, const ModelShape *original, int rope_pairs, int d_kv,
                      SvdKind svd);
 
-// BAD_INPUT if the dims do not fit together; `where` names the file or config in the text.
+// BAD_INPUT if a field is out of its bounds (model/shape_fields.h) or the fields do not fit
+// together; `where` names the file or config in the text. What has passed can be computed with: no
+// dim is 0, no product of dims overflows.
 Status shape_check(const ModelShape *shape, const char *where);
+
+// The part of it that says something of n_layers, n_heads, n_kv_heads and head_dim alone, for files
+// that know no more of a model.
+Status shape_check_heads(const ModelShape *shape, const char *where);
 
 // Numbers a token leaves in the KV cache over all layers: L K 2E, or L K (2P + d_kv).
 int64_t shape_cache_numbers(const ModelShape *shape);
@@ -70,6 +76,9 @@ int64_t shape_cache_numbers(const ModelShape *shape);
 // attention counted, nothing counted twice.
 double shape_train_flops(const ModelShape *shape, int T);
 
-const char *shape_svd_name(SvdKind svd); // "joint", "split"
+// "joint" and "split": by value of the enum, closed by NULL.
+extern const char *const shape_svd_names[];
+const char *shape_svd_name(SvdKind svd);
+bool shape_svd_parse(SvdKind *out, const char *name); // false: neither of them
 
 #endif

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <hdf5.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -197,10 +198,11 @@ static Status read_norms(double *out, hid_t file, const char *path, const char *
     return status;
 }
 
-// Bounds of a file that is read without a model: dims are then taken as the file has them.
+// Bounds of a file that is read without a model: dims are then taken as the file has them. They
+// must fit ints before shape_check_heads() can look at them.
 static Status check_own_dims(ModelShape *out, const int64_t got[N_ATTRIBUTES], const char *path)
 {
-    static const int64_t most[N_ATTRIBUTES] = {FORMAT_VERSION, 1000, 1024, 1024, 1024, INT64_MAX};
+    static const int64_t most[N_TOKENS] = {FORMAT_VERSION, INT_MAX, INT_MAX, INT_MAX, INT_MAX};
     for (int i = 0; i < N_TOKENS; i++)
         if (got[i] < 1 || got[i] > most[i])
             return fail(BAD_INPUT, "%s: %s is %lld, allowed are 1 to %lld", path,
@@ -210,7 +212,7 @@ static Status check_own_dims(ModelShape *out, const int64_t got[N_ATTRIBUTES], c
                         .n_kv_heads = (int)got[3],
                         .head_dim = (int)got[4],
                         .rope_pairs = (int)got[4] / 2};
-    return shape_check(out, path);
+    return shape_check_heads(out, path);
 }
 
 static Status read_dims(ModelShape *out, double *n_tokens, const ModelShape *shape, hid_t file,

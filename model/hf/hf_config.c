@@ -1,4 +1,5 @@
-// One table names the dims of config.json; reading, writing and comparing are loops over it.
+// model/shape_fields.h names the keys of config.json; reading, writing and comparing are loops over
+// it.
 //
 // What a config asks for is refused rather than ignored wherever ignoring it would compute other
 // numbers than transformers does. Keys that change nothing here (dropout, cache, token ids ...) are
@@ -6,58 +7,23 @@
 #include "model/hf/hf_config.h"
 
 #include "model/hf/hf.h"
+#include "model/shape_fields.h"
 
-#include <stddef.h>
 #include <string.h>
-
-enum { REQUIRED = 0, DERIVED = -1 };
-
-typedef struct DimKey {
-    const char *key;
-    size_t field;      // in ModelShape
-    int64_t most;      // together they keep every product of two dims inside an int
-    int64_t otherwise; // where the key is missing or null: REQUIRED, DERIVED or this value
-} DimKey;
-
-static const DimKey dim_keys[] = {
-    {"hidden_size", offsetof(ModelShape, d_model), 1 << 20, REQUIRED},
-    {"intermediate_size", offsetof(ModelShape, d_ffn), 1 << 22, REQUIRED},
-    {"num_hidden_layers", offsetof(ModelShape, n_layers), 1000, REQUIRED},
-    {"num_attention_heads", offsetof(ModelShape, n_heads), 4096, REQUIRED},
-    {"num_key_value_heads", offsetof(ModelShape, n_kv_heads), 4096, DERIVED},
-    {"head_dim", offsetof(ModelShape, head_dim), 4096, DERIVED},
-    {"vocab_size", offsetof(ModelShape, vocab_size), 1 << 24, REQUIRED},
-    {"max_position_embeddings", offsetof(ModelShape, max_positions), 1 << 28, 2048},
-};
-
-enum { N_DIM_KEYS = sizeof dim_keys / sizeof dim_keys[0] };
 
 static const char plain_type[] = "llama", plain_architecture[] = "LlamaForCausalLM";
 // Other names than Llama's, so that transformers refuses the files instead of filling the missing
 // k_proj and v_proj with random numbers.
 static const char mla_type[] = "mha2mla_llama", mla_architecture[] = "LlamaMlaForCausalLM";
 
-static int *dim_of(ModelShape *shape, const DimKey *key)
-{
-    return (int *)(void *)((char *)shape + key->field);
-}
-
-static int dim_value(const ModelShape *shape, const DimKey *key)
-{
-    return *(const int *)(const void *)((const char *)shape + key->field);
-}
-
 // ---- what is refused ---------------------------------------------------------------------------
 
-// A value as the user wrote it, cut to fit a line.
 static Status refuse(const json_t *config, const char *where, const char *key,
                      const char *supported)
 {
-    char text[120] = "?";
-    const json_t *value = json_object_get(config, key);
-    size_t length = json_dumpb(value, text, sizeof text - 1, JSON_COMPACT | JSON_ENCODE_ANY);
-    text[length < sizeof text ? length : sizeof text - 1] = '\0';
-    return fail(BAD_INPUT, "%s: '%s' is %s, supported is %s", where, key, text, supported);
+    char text[JSON_TEXT_BYTES];
+    return fail(BAD_INPUT, "%s: '%s' is %s, supported is %s", where, key,
+                json_describe(text, json_object_get(config, key)), supported);
 }
 
 static Status check_architecture(const json_t *config, const char *where)
@@ -138,40 +104,40 @@ static Status check_supported(const json_t *config, const char *where)
 
 // ---- reading -----------------------------------------------------------------------------------
 
-static Status read_dims(ModelShape *shape, const json_t *config, const char *where)
+// Transformers 5 moved rope_theta into rope_parameters; files of both kinds are about.
+static const json_t *owner_of(const json_t *config, const ShapeField *field)
 {
-    for (int i = 0; i < N_DIM_KEYS; i++) {
-        const DimKey *key = &dim_keys[i];
-        int64_t value = key->otherwise;
-        if (json_has(config, key->key) || key->otherwise == REQUIRED)
-            TRY(json_get_int(&value, config, where, key->key, 1, key->most));
-        *dim_of(shape, key) = (int)value;
+    const json_t *rope = json_object_get(config, "rope_parameters");
+    return field == &shape_fields[SHAPE_ROPE_THETA] && json_has(rope, field->key) ? rope : config;
+}
+
+// The original's fields; those that follow from others stay 0 where they are left out.
+static Status read_fields(ModelShape *shape, const json_t *config, const char *where)
+{
+    for (int i = 0; i < N_SHAPE_FIELDS; i++) {
+        const ShapeField *field = &shape_fields[i];
+        const json_t *owner = owner_of(config, field);
+        if (field->by_conversion)
+            continue;
+        if (json_has(owner, field->key) || field->presence == SHAPE_REQUIRED)
+            TRY(shape_field_read(shape, field, owner, field->key, where));
+        else if (field->presence == SHAPE_STANDARD)
+            shape_field_set(field, shape, field->standard);
     }
-    if (shape->n_kv_heads == DERIVED)
+    return OK;
+}
+
+static Status derive_heads(ModelShape *shape, const char *where)
+{
+    if (shape->n_kv_heads == 0)
         shape->n_kv_heads = shape->n_heads;
-    if (shape->head_dim != DERIVED)
+    if (shape->head_dim != 0)
         return OK;
     if (shape->d_model % shape->n_heads != 0)
         return fail(BAD_INPUT,
                     "%s: 'hidden_size' %d does not divide among %d heads and 'head_dim' is missing",
                     where, shape->d_model, shape->n_heads);
     shape->head_dim = shape->d_model / shape->n_heads;
-    return OK;
-}
-
-static Status read_numbers(ModelShape *shape, const json_t *config, const char *where)
-{
-    const json_t *rope = json_object_get(config, "rope_parameters");
-    const json_t *owner = json_has(rope, "rope_theta") ? rope : config;
-    shape->rope_theta = 10000.0;
-    if (json_has(owner, "rope_theta"))
-        TRY(json_get_real(&shape->rope_theta, owner, where, "rope_theta", 1.0, 1e15));
-    shape->rms_eps = 1e-6;
-    if (json_has(config, "rms_norm_eps"))
-        TRY(json_get_real(&shape->rms_eps, config, where, "rms_norm_eps", 0.0, 1.0));
-    shape->tied_head = false;
-    if (json_has(config, "tie_word_embeddings"))
-        TRY(json_get_bool(&shape->tied_head, config, where, "tie_word_embeddings"));
     return OK;
 }
 
@@ -191,9 +157,8 @@ static Status check_redundant(const json_t *block, const char *where, const char
 static Status read_mla(ModelShape *shape, const json_t *config, const char *path)
 {
     const json_t *block = json_object_get(config, "mha2mla");
-    const char *type = json_string_value(json_object_get(config, "model_type")), *svd;
+    const char *type = json_string_value(json_object_get(config, "model_type"));
     char where[PATH_BYTES + 16];
-    int64_t rope_pairs, d_kv;
     if (!json_has(config, "mha2mla")) {
         if (type != NULL && strcmp(type, mla_type) == 0)
             return fail(BAD_INPUT, "%s: 'mha2mla' is missing in a config of type %s", path, type);
@@ -207,16 +172,14 @@ static Status read_mla(ModelShape *shape, const json_t *config, const char *path
                     "%s: 'rope_pairs' is missing: the files do not say which pairs were kept; "
                     "convert the original model with mha2mla convert",
                     where);
-    TRY(json_get_int(&rope_pairs, block, where, "rope_pairs", 1, shape->head_dim / 2));
-    TRY(json_get_int(&d_kv, block, where, "d_kv", 1, 1 << 18));
-    TRY(json_get_string(&svd, block, where, "svd"));
-    if (strcmp(svd, "joint") != 0 && strcmp(svd, "split") != 0)
-        return refuse(block, where, "svd", "\"joint\" or \"split\"");
-    shape->rope_pairs = (int)rope_pairs;
-    shape->d_kv = (int)d_kv;
-    shape->svd = strcmp(svd, "split") == 0 ? SVD_SPLIT : SVD_JOINT;
-    TRY(check_redundant(block, where, "rope_dim_for_mla", 2 * rope_pairs));
-    TRY(check_redundant(block, where, "low_rank", d_kv));
+    for (int i = 0; i < N_SHAPE_FIELDS; i++)
+        if (shape_fields[i].by_conversion)
+            TRY(shape_field_read(shape, &shape_fields[i], block, shape_fields[i].key, where));
+    if (!shape_is_mla(shape))
+        return fail(BAD_INPUT, "%s: 'd_kv' is 0, allowed are 1 to %.0f", where,
+                    shape_fields[SHAPE_D_KV].most);
+    TRY(check_redundant(block, where, "rope_dim_for_mla", 2LL * shape->rope_pairs));
+    TRY(check_redundant(block, where, "low_rank", shape->d_kv));
     return check_redundant(block, where, "cache_numbers_per_token", shape_cache_numbers(shape));
 }
 
@@ -226,8 +189,8 @@ static Status read_shape(ModelShape *out, const json_t *config, const char *path
     if (!json_is_object(config))
         return fail(BAD_INPUT, "%s: not a JSON object", path);
     TRY(check_supported(config, path));
-    TRY(read_dims(&shape, config, path));
-    TRY(read_numbers(&shape, config, path));
+    TRY(read_fields(&shape, config, path));
+    TRY(derive_heads(&shape, path));
     shape.rope_pairs = shape.head_dim / 2;
     TRY(shape_check(&shape, path)); // before MLA: an odd head width has no pairs
     TRY(read_mla(&shape, config, path));
@@ -264,17 +227,21 @@ Status hf_load_shape(ModelShape *out, const char *dir)
 
 // ---- writing -----------------------------------------------------------------------------------
 
-static Status check_same_dims(const ModelShape *base, const ModelShape *shape, const char *base_dir)
+// The base's config.json is kept but for what follows from the conversion, so it must be of the
+// model that is saved: of another rope_theta, others would compute other numbers.
+static Status check_same_fields(const ModelShape *base, const ModelShape *shape,
+                                const char *base_dir)
 {
-    for (int i = 0; i < N_DIM_KEYS; i++) {
-        int have = dim_value(base, &dim_keys[i]), want = dim_value(shape, &dim_keys[i]);
-        if (have != want)
-            return fail(BAD_INPUT, "%s: '%s' is %d, the model to save has %d; name its own base",
-                        base_dir, dim_keys[i].key, have, want);
+    for (int i = 0; i < N_SHAPE_FIELDS; i++) {
+        const ShapeField *field = &shape_fields[i];
+        char have[SHAPE_TEXT_BYTES], want[SHAPE_TEXT_BYTES];
+        if (field->by_conversion ||
+            shape_field_value(field, base) == shape_field_value(field, shape))
+            continue;
+        return fail(BAD_INPUT, "%s: '%s' is %s, the model to save has %s; name its own base",
+                    base_dir, field->key, shape_field_format(have, field, base),
+                    shape_field_format(want, field, shape));
     }
-    if (base->tied_head != shape->tied_head)
-        return fail(BAD_INPUT, "%s: 'tie_word_embeddings' is not the model's; name its own base",
-                    base_dir);
     return OK;
 }
 
@@ -287,15 +254,14 @@ static int set(json_t *object, const char *key, json_t *value)
 static int set_plain(json_t *config, const ModelShape *shape)
 {
     int errors = 0;
-    for (int i = 0; i < N_DIM_KEYS; i++)
-        errors += set(config, dim_keys[i].key, json_integer(dim_value(shape, &dim_keys[i])));
+    for (int i = 0; i < N_SHAPE_FIELDS; i++)
+        if (!shape_fields[i].by_conversion)
+            errors +=
+                set(config, shape_fields[i].key, shape_field_to_json(&shape_fields[i], shape));
     errors += set(config, "hidden_act", json_string("silu"));
-    errors += set(config, "rms_norm_eps", json_real(shape->rms_eps));
-    errors += set(config, "rope_theta", json_real(shape->rope_theta));
     errors += set(config, "rope_scaling", json_null());
     errors += set(config, "attention_bias", json_false());
     errors += set(config, "mlp_bias", json_false());
-    errors += set(config, "tie_word_embeddings", json_boolean(shape->tied_head));
     return errors;
 }
 
@@ -334,7 +300,7 @@ Status hf_config_make(json_t **out, const ModelShape *shape, const char *base_di
     if (base_dir != NULL) {
         ModelShape base;
         TRY(read_config(&config, &base, base_dir));
-        TRY_GOTO(release_config, check_same_dims(&base, shape, base_dir));
+        TRY_GOTO(release_config, check_same_fields(&base, shape, base_dir));
     } else {
         config = json_object();
     }

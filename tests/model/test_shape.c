@@ -4,6 +4,7 @@
 
 #include "model/params.h"
 #include "model/shape.h"
+#include "model/shape_fields.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -218,12 +219,90 @@ static void test_check_refuses_dims_that_do_not_fit(void **state)
     s.head_dim = 63;
     assert_fails(BAD_INPUT, "c.json: head width is 63", shape_check(&s, "c.json"));
     s.head_dim = 0;
-    assert_fails(BAD_INPUT, "c.json: head width is 0", shape_check(&s, "c.json"));
+    assert_fails(BAD_INPUT, "c.json: head_dim is 0, allowed are 2 to 4096",
+                 shape_check(&s, "c.json"));
     s = paper[M135].shape, s.n_kv_heads = 4;
     assert_fails(BAD_INPUT, "c.json: 9 query heads do not divide among 4 KV heads",
                  shape_check(&s, "c.json"));
     s = converted(M135, 0, SVD_JOINT), s.d_kv = 500;
     assert_fails(BAD_INPUT, "c.json: d_kv is 500", shape_check(&s, "c.json"));
+    s = paper[M135].shape, s.rope_pairs = 31;
+    assert_fails(BAD_INPUT, "c.json: rope_pairs is 31, original attention (d_kv 0) keeps all 32",
+                 shape_check(&s, "c.json"));
+}
+
+// Each field just below, just above and far outside of its bounds, with all others as they are.
+static void test_check_holds_every_field_to_its_bounds(void **state)
+{
+    (void)state;
+    const ModelShape good = converted(M135, 0, SVD_JOINT);
+    assert_ok(shape_check(&good, "c.json"));
+    for (int i = 0; i < N_SHAPE_FIELDS; i++) {
+        const ShapeField *field = &shape_fields[i];
+        const double outside[] = {field->least - 1, field->most + 1, -INT32_MAX, INT32_MAX};
+        const bool is_number = field->kind == SHAPE_INT || field->kind == SHAPE_REAL;
+        for (int j = 0; is_number && j < 4; j++) {
+            char text[64];
+            ModelShape s = good;
+            if (outside[j] >= field->least && outside[j] <= field->most) // of rope_theta
+                continue;
+            shape_field_set(field, &s, outside[j]);
+            snprintf(text, sizeof text, "c.json: %s is ", field->name);
+            assert_fails(BAD_INPUT, text, shape_check(&s, "c.json"));
+        }
+    }
+    ModelShape s = good;
+    s.rope_theta = NAN;
+    assert_fails(BAD_INPUT, "c.json: rope_theta is nan, allowed are 1 to 1e+15",
+                 shape_check(&s, "c.json"));
+    s = good, s.n_kv_heads = 0; // what others are divided by
+    assert_fails(BAD_INPUT, "c.json: n_kv_heads is 0, allowed are 1 to 4096",
+                 shape_check(&s, "c.json"));
+}
+
+// The largest dims that pass: sizes are still what they are in floating point.
+static void test_no_shape_overflows(void **state)
+{
+    (void)state;
+    ModelShape s = {.tied_head = false, .rope_theta = 1e4, .rms_eps = 1e-6}, mla;
+    for (int i = 0; i < N_SHAPE_FIELDS; i++)
+        if (shape_fields[i].kind == SHAPE_INT && !shape_fields[i].by_conversion)
+            shape_field_set(&shape_fields[i], &s, shape_fields[i].most);
+    s.rope_pairs = s.head_dim / 2;
+    assert_ok(shape_check(&s, "x"));
+    assert_ok(shape_convert(&mla, &s, 1, 2 * s.d_model / s.n_kv_heads, SVD_SPLIT));
+    assert_ok(shape_check(&mla, "x"));
+    const double D = s.d_model, all_heads = 4096.0 * 4096, R = 2 * D;
+    const double expected =
+        2 * D * s.vocab_size +
+        s.n_layers * (3 * D * s.d_ffn + 2 * D * all_heads + 4096.0 * 2 * D + D * R + all_heads * R);
+    assert_true(fabs((double)params_count(&mla) / expected - 1) < 1e-3);
+    assert_true(shape_cache_numbers(&mla) == 1000LL * 4096 * (2 + 2 * s.d_model / 4096));
+}
+
+static void test_fields_read_back_what_they_write(void **state)
+{
+    (void)state;
+    const ModelShape shape = converted(M135, 1, SVD_SPLIT);
+    ModelShape back = {0};
+    char text[2][SHAPE_TEXT_BYTES];
+    for (int i = 0; i < N_SHAPE_FIELDS; i++) {
+        const ShapeField *field = &shape_fields[i];
+        json_t *object = json_object();
+        json_object_set_new(object, field->key, shape_field_to_json(field, &shape));
+        assert_ok(shape_field_read(&back, field, object, field->key, "x"));
+        assert_string_equal(shape_field_format(text[0], field, &shape),
+                            shape_field_format(text[1], field, &back));
+        assert_true(shape_field_value(field, &shape) == shape_field_value(field, &back));
+        json_object_set_new(object, field->key, json_array());
+        assert_fails(BAD_INPUT, field->key,
+                     shape_field_read(&back, field, object, field->key, "x"));
+        json_decref(object);
+    }
+    json_t *object = json_pack("{s:s}", "svd", "banana");
+    assert_fails(BAD_INPUT, "x: 'svd' is \"banana\", allowed are \"joint\" and \"split\"",
+                 shape_field_read(&back, &shape_fields[SHAPE_SVD], object, "svd", "x"));
+    json_decref(object);
 }
 
 // Multiply-adds of one forward pass, counted one matrix and one pair of positions at a time.
@@ -270,6 +349,9 @@ int main(void)
         cmocka_unit_test(test_split_of_an_odd_latent_is_refused),
         cmocka_unit_test(test_converting_twice_is_refused),
         cmocka_unit_test(test_check_refuses_dims_that_do_not_fit),
+        cmocka_unit_test(test_check_holds_every_field_to_its_bounds),
+        cmocka_unit_test(test_no_shape_overflows),
+        cmocka_unit_test(test_fields_read_back_what_they_write),
         cmocka_unit_test(test_train_flops_are_three_forward_passes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -16,7 +16,6 @@ static const char *const recompute_names[] = {[RECOMPUTE_NONE] = "none",
                                               NULL};
 static const char *const reduce_names[] = {
     [REDUCE_FLOAT32] = "float32", [REDUCE_BFLOAT16] = "bfloat16", NULL};
-static const char *const svd_names[] = {[SVD_JOINT] = "joint", [SVD_SPLIT] = "split", NULL};
 
 static const char *const save_failure_names[] = {
     [SAVE_FAILURE_CONTINUE] = "continue", [SAVE_FAILURE_STOP] = "stop", NULL};
@@ -28,6 +27,9 @@ static const char *const save_failure_names[] = {
 #define ITEM(member)  .offset = offsetof(SourceSpec, member)
 
 #define RANGE(a, b) .least = (a), .most = (b)
+
+#define INIT(member, id)    IN(model.init.shape.member), .field = &shape_fields[id]
+#define CONVERT(member, id) IN(model.convert.member), .field = &shape_fields[id]
 
 const Key config_keys[] = {
     {"run", KEY_SECTION, .help = "the run and its directory"},
@@ -52,31 +54,29 @@ const Key config_keys[] = {
      .help = "Hugging Face directory of the pretrained model"},
     {"model.init", KEY_BLOCK, IN(model.init.given), .is_off = true,
      .help = "shape of a model that starts from random weights"},
-    {"model.init.hidden_size", KEY_INT, IN(model.init.shape.d_model), .required = true,
-     .example = "576", RANGE(1, 131072), .unit = "numbers", .help = "width of the model"},
-    {"model.init.intermediate_size", KEY_INT, IN(model.init.shape.d_ffn), .required = true,
-     .example = "1536", RANGE(1, 1048576), .unit = "numbers",
-     .help = "width of the feed-forward layers"},
-    {"model.init.num_hidden_layers", KEY_INT, IN(model.init.shape.n_layers), .required = true,
-     .example = "30", RANGE(1, 1000), .help = "transformer layers"},
-    {"model.init.num_attention_heads", KEY_INT, IN(model.init.shape.n_heads), .required = true,
-     .example = "9", RANGE(1, 1024), .help = "query heads"},
-    {"model.init.num_key_value_heads", KEY_INT, IN(model.init.shape.n_kv_heads),
-     .derived = "num_attention_heads", .example = "3", RANGE(1, 1024), .help = "key/value heads"},
-    {"model.init.head_dim", KEY_INT, IN(model.init.shape.head_dim),
-     .derived = "hidden_size / num_attention_heads", .example = "64", RANGE(2, 1024),
-     .unit = "numbers", .help = "width of a head, even"},
-    {"model.init.vocab_size", KEY_INT, IN(model.init.shape.vocab_size), .required = true,
-     .example = "49152", RANGE(1, 16777216), .unit = "tokens", .help = "size of the vocabulary"},
-    {"model.init.max_position_embeddings", KEY_INT, IN(model.init.shape.max_positions),
-     .standard = "2048", RANGE(1, 16777216), .unit = "tokens",
-     .help = "longest sequence the model is made for"},
-    {"model.init.rms_norm_eps", KEY_REAL, IN(model.init.shape.rms_eps), .standard = "1.0e-5",
-     RANGE(1e-12, 1), .help = "added to the mean square in RMSNorm"},
-    {"model.init.rope_theta", KEY_REAL, IN(model.init.shape.rope_theta), .standard = "10000",
-     RANGE(1, 1e12), .help = "base of the RoPE angles"},
-    {"model.init.tie_word_embeddings", KEY_BOOL, IN(model.init.shape.tied_head), .standard = "true",
-     .help = "whether the head is the embedding"},
+    {"model.init.hidden_size", KEY_INT, INIT(d_model, SHAPE_D_MODEL), .required = true,
+     .example = "576", .unit = "numbers", .help = "width of the model"},
+    {"model.init.intermediate_size", KEY_INT, INIT(d_ffn, SHAPE_D_FFN), .required = true,
+     .example = "1536", .unit = "numbers", .help = "width of the feed-forward layers"},
+    {"model.init.num_hidden_layers", KEY_INT, INIT(n_layers, SHAPE_N_LAYERS), .required = true,
+     .example = "30", .help = "transformer layers"},
+    {"model.init.num_attention_heads", KEY_INT, INIT(n_heads, SHAPE_N_HEADS), .required = true,
+     .example = "9", .help = "query heads"},
+    {"model.init.num_key_value_heads", KEY_INT, INIT(n_kv_heads, SHAPE_N_KV_HEADS),
+     .derived = "num_attention_heads", .example = "3", .help = "key/value heads"},
+    {"model.init.head_dim", KEY_INT, INIT(head_dim, SHAPE_HEAD_DIM),
+     .derived = "hidden_size / num_attention_heads", .example = "64", .unit = "numbers",
+     .help = "width of a head, even"},
+    {"model.init.vocab_size", KEY_INT, INIT(vocab_size, SHAPE_VOCAB_SIZE), .required = true,
+     .example = "49152", .unit = "tokens", .help = "size of the vocabulary"},
+    {"model.init.max_position_embeddings", KEY_INT, INIT(max_positions, SHAPE_MAX_POSITIONS),
+     .standard = "2048", .unit = "tokens", .help = "longest sequence the model is made for"},
+    {"model.init.rms_norm_eps", KEY_REAL, INIT(rms_eps, SHAPE_RMS_EPS), .standard = "1.0e-5",
+     .help = "added to the mean square in RMSNorm"},
+    {"model.init.rope_theta", KEY_REAL, INIT(rope_theta, SHAPE_ROPE_THETA), .standard = "10000",
+     .help = "base of the RoPE angles"},
+    {"model.init.tie_word_embeddings", KEY_BOOL, INIT(tied_head, SHAPE_TIED_HEAD),
+     .standard = "true", .help = "whether the head is the embedding"},
     {"model.init.initializer_range", KEY_REAL, IN(model.init.initializer_range), .standard = "0.02",
      RANGE(0, 10), .help = "standard deviation of random weights"},
     {"model.init.tokenizer", KEY_TEXT, IN(model.init.tokenizer), .is_path = true,
@@ -87,13 +87,12 @@ const Key config_keys[] = {
      .help = "conversion to latent attention; leave it out (or none) for the baseline"},
     {"model.convert.rope", KEY_NAME, IN(model.convert.rope), .standard = "2-norm",
      .names = rope_names, .help = "which RoPE pairs a KV head keeps"},
-    {"model.convert.rope_pairs", KEY_INT, IN(model.convert.rope_pairs), .required = true,
-     .example = "4", RANGE(1, 512), .unit = "pairs",
-     .help = "kept per KV head, at most half the head width"},
-    {"model.convert.svd", KEY_NAME, IN(model.convert.svd), .standard = "joint", .names = svd_names,
-     .help = "one factorization for keys and values, or one for each"},
-    {"model.convert.d_kv", KEY_INT, IN(model.convert.d_kv), .required = true, .example = "16",
-     RANGE(1, 131072), .unit = "numbers", .help = "width of the latent per KV head and token"},
+    {"model.convert.rope_pairs", KEY_INT, CONVERT(rope_pairs, SHAPE_ROPE_PAIRS), .required = true,
+     .example = "4", .unit = "pairs", .help = "kept per KV head, at most half the head width"},
+    {"model.convert.svd", KEY_NAME, CONVERT(svd, SHAPE_SVD), .standard = "joint",
+     .names = shape_svd_names, .help = "one factorization for keys and values, or one for each"},
+    {"model.convert.d_kv", KEY_INT, CONVERT(d_kv, SHAPE_D_KV), .required = true, .example = "16",
+     .least = 1, .unit = "numbers", .help = "width of the latent per KV head and token"},
     {"model.convert.samples", KEY_INT, IN(model.convert.samples), .standard = "1024",
      RANGE(1, INT_MAX), .unit = "sequences", .help = "of the training data, to calibrate with"},
     {"model.convert.scores", KEY_TEXT, IN(model.convert.scores), .is_path = true, .is_off = true,

@@ -4,6 +4,7 @@
 #ifndef MHA2MLA_TRAIN_CONFIG_CONFIG_TABLE_H
 #define MHA2MLA_TRAIN_CONFIG_CONFIG_TABLE_H
 
+#include "model/shape_fields.h"
 #include "train/config/config.h"
 #include "train/config/config_values.h"
 
@@ -35,7 +36,8 @@ typedef struct Key {
     const char *standard;     // default as YAML; NULL: required, derived, or optional
     const char *derived;      // in words: what it becomes when left out
     const char *example;      // for the reference, where there is no default; YAML
-    double least, most;       // numbers
+    const ShapeField *field;  // of the model's shape, which knows its bounds; or NULL
+    double least, most;       // numbers without a field; a field's least may be raised
     const char *const *names; // KEY_NAME: by value of the enum, closed by NULL
     const char *unit;         // or NULL
     KeyEffect effect;         // of another value on the run's numbers
@@ -44,6 +46,16 @@ typedef struct Key {
 
 extern const Key config_keys[];
 extern const int n_config_keys;
+
+static inline double key_least(const Key *key)
+{
+    return key->field != NULL && key->field->least > key->least ? key->field->least : key->least;
+}
+
+static inline double key_most(const Key *key)
+{
+    return key->field != NULL ? key->field->most : key->most;
+}
 
 // The last word of the key's path if the key lies directly in `block` ("" for the top), else NULL.
 const char *key_name_in(const Key *key, const char *block);

@@ -39,11 +39,11 @@ static void complain_bounds(const Key *key, const Node *node, ConfigErrors *erro
     char least[REAL_TEXT_BYTES], most[REAL_TEXT_BYTES];
     bool is_whole = key->kind == KEY_INT || key->kind == KEY_LONG;
     if (is_whole) {
-        snprintf(least, sizeof least, "%.0f", key->least);
-        snprintf(most, sizeof most, "%.0f", key->most);
+        snprintf(least, sizeof least, "%.0f", key_least(key));
+        snprintf(most, sizeof most, "%.0f", key_most(key));
     } else {
-        value_format_real(least, key->least);
-        value_format_real(most, key->most);
+        value_format_real(least, key_least(key));
+        value_format_real(most, key_most(key));
     }
     errors_add(errors, node->line, key->path, "%s is %.100s, allowed are %s to %s%s%s", key->path,
                node->text, least, most, key->unit != NULL ? " " : "",
@@ -74,7 +74,7 @@ static void set_whole(void *field, const Key *key, const Node *node, ConfigError
     }
     errno = 0;
     long long value = strtoll(node->text, NULL, 10);
-    if (errno == ERANGE || (double)value < key->least || (double)value > key->most)
+    if (errno == ERANGE || (double)value < key_least(key) || (double)value > key_most(key))
         complain_bounds(key, node, errors);
     else if (key->kind == KEY_LONG)
         *(int64_t *)field = value;
@@ -90,7 +90,7 @@ static void set_real(double *field, const Key *key, const Node *node, ConfigErro
         return;
     }
     double value = strtod(node->text, NULL); // infinite on overflow: out of bounds
-    if (value >= key->least && value <= key->most)
+    if (value >= key_least(key) && value <= key_most(key))
         *field = value;
     else
         complain_bounds(key, node, errors);
@@ -111,7 +111,7 @@ static void set_share(double *field, const Key *key, const Node *node, ConfigErr
         return;
     }
     double value = strtod(text, NULL) / (is_percent ? 100 : 1);
-    if (value >= key->least && value <= key->most)
+    if (value >= key_least(key) && value <= key_most(key))
         *field = value;
     else
         complain_bounds(key, node, errors);
@@ -300,6 +300,6 @@ bool value_is_given(const void *base, const Key *key)
     if (key->kind == KEY_BLOCK)
         return *(const bool *)field;
     if (key_is_optional(key) && (key->kind == KEY_REAL || key->kind == KEY_SHARE))
-        return *(const double *)field >= key->least;
+        return *(const double *)field >= key_least(key);
     return key->kind != KEY_TEXT || *(const char *const *)field != NULL;
 }

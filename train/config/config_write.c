@@ -81,8 +81,8 @@ Status config_write(const Config *config, const char *path)
 static void print_bounds(FILE *out, const Key *key)
 {
     char least[REAL_TEXT_BYTES], most[REAL_TEXT_BYTES], names[128];
-    value_format_real(least, key->least);
-    value_format_real(most, key->most);
+    value_format_real(least, key_least(key));
+    value_format_real(most, key_most(key));
     switch (key->kind) {
     case KEY_NAME:
         value_format_names(names, sizeof names, key->names);
@@ -93,8 +93,8 @@ static void print_bounds(FILE *out, const Key *key)
         return;
     case KEY_INT:
     case KEY_LONG:
-        snprintf(least, sizeof least, "%.0f", key->least);
-        snprintf(most, sizeof most, "%.0f", key->most);
+        snprintf(least, sizeof least, "%.0f", key_least(key));
+        snprintf(most, sizeof most, "%.0f", key_most(key));
         break;
     case KEY_REAL:
     case KEY_SHARE:

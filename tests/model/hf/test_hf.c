@@ -356,6 +356,12 @@ static void test_saving_over_the_base_or_with_a_wrong_one_is_refused(void **stat
                  hf_save(&model, base, DTYPE_F32, link));
     assert_fails(BAD_INPUT, "'intermediate_size' is 20, the model to save has 28",
                  hf_save(&model, base, DTYPE_F32, dir));
+    model_release(&model);
+    other = gqa_tied;
+    other.rope_theta = 12345.678; // the base's config.json would be kept with its own
+    create_random(&model, &other);
+    assert_fails(BAD_INPUT, "'rope_theta' is 10000, the model to save has 12345.678",
+                 hf_save(&model, base, DTYPE_F32, dir));
     assert_false(file_exists(dir));
     model_release(&model);
     assert_ok(hf_load(&model, base));

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "train/config/config.h"
+#include "train/config/config_table.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -507,6 +508,28 @@ static void test_written_config_reads_back_the_same(void **state)
                              "6.0e+11}\ntrain: {fraction: 0.3%, global_batch: 4}\n");
 }
 
+// A key and the field that knows its bounds are of one member of the shape.
+static void test_keys_of_a_shape_are_its_fields(void **state)
+{
+    (void)state;
+    int n_keys = 0;
+    for (int k = 0; k < n_config_keys; k++) {
+        const Key *key = &config_keys[k];
+        if (key->field == NULL)
+            continue;
+        const char *block = key->field->by_conversion ? "model.convert" : "model.init";
+        const char *name = key_name_in(key, block);
+        assert_non_null(name);
+        assert_string_equal(name, key->field->key);
+        if (!key->field->by_conversion) {
+            assert_int_equal(key->offset, offsetof(Config, model.init.shape) + key->field->offset);
+            assert_int_equal(key->required, key->field->presence == SHAPE_REQUIRED);
+        }
+        n_keys++;
+    }
+    assert_int_equal(n_keys, N_SHAPE_FIELDS);
+}
+
 static void test_reference_is_the_one_in_configs(void **state)
 {
     (void)state;
@@ -579,6 +602,7 @@ int main(void)
         cmocka_unit_test(test_more_errors_than_kept_are_counted),
         cmocka_unit_test(test_endless_list_of_sources_is_refused),
         cmocka_unit_test(test_written_config_reads_back_the_same),
+        cmocka_unit_test(test_keys_of_a_shape_are_its_fields),
         cmocka_unit_test(test_reference_is_the_one_in_configs),
         cmocka_unit_test(test_damaged_files_give_one_line),
     };

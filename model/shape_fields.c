@@ -1,0 +1,182 @@
+#include "model/shape_fields.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    MOST_LAYERS = 1000,
+    MOST_WIDTH = 1 << 20,
+    MOST_FFN = 1 << 22,
+    MOST_HEADS = 4096,
+    MOST_HEAD_DIM = 4096,
+    MOST_VOCAB = 1 << 24,
+    MOST_POSITIONS = 1 << 28,
+    MOST_D_KV = 1 << 18,
+    MOST_LATENT = 2 * MOST_WIDTH, // of a shape that shape_check() has passed: twice the rank
+    MOST_HEADS_DIM = MOST_HEADS * MOST_HEAD_DIM,
+};
+
+// The bounds keep every product that the code forms of dims in range: those of two dims in an int
+// (the latent before shape_check() has seen it, K d_kv, is the largest), the number of parameters
+// and the bytes of weights, gradients and two moments in an int64_t.
+_Static_assert((int64_t)MOST_HEADS *MOST_D_KV <= INT32_MAX, "width of the latent");
+_Static_assert((int64_t)MOST_HEADS *MOST_HEAD_DIM <= INT32_MAX, "width of all heads");
+_Static_assert(2LL * MOST_VOCAB * MOST_WIDTH + MOST_LAYERS * (3LL * MOST_WIDTH * MOST_FFN +
+                                                              4LL * MOST_WIDTH * MOST_HEADS_DIM +
+                                                              2LL * MOST_LATENT * MOST_HEADS_DIM) <=
+                   INT64_MAX / 16,
+               "bytes of the parameters and of what training keeps for each");
+
+#define MEMBER(member) .name = #member, .offset = offsetof(ModelShape, member)
+#define INT(a, b)      .kind = SHAPE_INT, .least = (a), .most = (b)
+#define REAL(a, b)     .kind = SHAPE_REAL, .least = (a), .most = (b)
+#define STANDARD(x)    .presence = SHAPE_STANDARD, .standard = (x)
+
+const ShapeField shape_fields[N_SHAPE_FIELDS] = {
+    [SHAPE_D_MODEL] = {MEMBER(d_model), .key = "hidden_size", INT(1, MOST_WIDTH)},
+    [SHAPE_D_FFN] = {MEMBER(d_ffn), .key = "intermediate_size", INT(1, MOST_FFN)},
+    [SHAPE_N_LAYERS] = {MEMBER(n_layers), .key = "num_hidden_layers", INT(1, MOST_LAYERS)},
+    [SHAPE_N_HEADS] = {MEMBER(n_heads), .key = "num_attention_heads", INT(1, MOST_HEADS)},
+    [SHAPE_N_KV_HEADS] = {MEMBER(n_kv_heads), .key = "num_key_value_heads", INT(1, MOST_HEADS),
+                          .presence = SHAPE_DERIVED},
+    [SHAPE_HEAD_DIM] = {MEMBER(head_dim), .key = "head_dim", INT(2, MOST_HEAD_DIM),
+                        .presence = SHAPE_DERIVED},
+    [SHAPE_VOCAB_SIZE] = {MEMBER(vocab_size), .key = "vocab_size", INT(1, MOST_VOCAB)},
+    [SHAPE_MAX_POSITIONS] = {MEMBER(max_positions), .key = "max_position_embeddings",
+                             INT(1, MOST_POSITIONS), STANDARD(2048)},
+    [SHAPE_RMS_EPS] = {MEMBER(rms_eps), .key = "rms_norm_eps", REAL(0, 1), STANDARD(1e-6)},
+    [SHAPE_ROPE_THETA] = {MEMBER(rope_theta), .key = "rope_theta", REAL(1, 1e15), STANDARD(1e4)},
+    [SHAPE_TIED_HEAD] = {MEMBER(tied_head), .key = "tie_word_embeddings", .kind = SHAPE_BOOL,
+                         .most = 1, STANDARD(0)},
+    [SHAPE_ROPE_PAIRS] = {MEMBER(rope_pairs), .key = "rope_pairs", INT(1, MOST_HEAD_DIM / 2),
+                          .by_conversion = true},
+    [SHAPE_D_KV] = {MEMBER(d_kv), .key = "d_kv", INT(0, MOST_D_KV), .by_conversion = true},
+    [SHAPE_SVD] = {MEMBER(svd), .key = "svd", .kind = SHAPE_SVD_KIND, .most = SVD_SPLIT,
+                   .by_conversion = true},
+};
+
+double shape_field_value(const ShapeField *field, const ModelShape *shape)
+{
+    const void *member = (const char *)shape + field->offset;
+    switch (field->kind) {
+    case SHAPE_INT:
+        return *(const int *)member;
+    case SHAPE_REAL:
+        return *(const double *)member;
+    case SHAPE_BOOL:
+        return *(const bool *)member;
+    case SHAPE_SVD_KIND:
+        return (double)*(const SvdKind *)member;
+    }
+    CHECK(false, "%s is of kind %d", field->name, (int)field->kind);
+}
+
+void shape_field_set(const ShapeField *field, ModelShape *shape, double value)
+{
+    void *member = (char *)shape + field->offset;
+    switch (field->kind) {
+    case SHAPE_INT:
+        *(int *)member = (int)value;
+        return;
+    case SHAPE_REAL:
+        *(double *)member = value;
+        return;
+    case SHAPE_BOOL:
+        *(bool *)member = value != 0;
+        return;
+    case SHAPE_SVD_KIND:
+        *(SvdKind *)member = (SvdKind)value;
+        return;
+    }
+    CHECK(false, "%s is of kind %d", field->name, (int)field->kind);
+}
+
+Status shape_field_check(const ShapeField *field, const ModelShape *shape, const char *where)
+{
+    char value[SHAPE_TEXT_BYTES];
+    const double number = shape_field_value(field, shape);
+    if (number >= field->least && number <= field->most) // not so for NaN
+        return OK;
+    return fail(BAD_INPUT, "%s: %s is %s, allowed are %.15g to %.15g", where, field->name,
+                shape_field_format(value, field, shape), field->least, field->most);
+}
+
+static Status read_svd(SvdKind *out, const json_t *object, const char *key, const char *where)
+{
+    const char *name;
+    TRY(json_get_string(&name, object, where, key));
+    if (!shape_svd_parse(out, name))
+        return fail(BAD_INPUT, "%s: '%s' is \"%.40s\", allowed are \"joint\" and \"split\"", where,
+                    key, name);
+    return OK;
+}
+
+Status shape_field_read(ModelShape *shape, const ShapeField *field, const json_t *object,
+                        const char *key, const char *where)
+{
+    int64_t whole;
+    double real;
+    bool is_true;
+    SvdKind svd;
+    switch (field->kind) {
+    case SHAPE_INT:
+        TRY(json_get_int(&whole, object, where, key, (int64_t)field->least, (int64_t)field->most));
+        shape_field_set(field, shape, (double)whole);
+        return OK;
+    case SHAPE_REAL:
+        TRY(json_get_real(&real, object, where, key, field->least, field->most));
+        shape_field_set(field, shape, real);
+        return OK;
+    case SHAPE_BOOL:
+        TRY(json_get_bool(&is_true, object, where, key));
+        shape_field_set(field, shape, is_true);
+        return OK;
+    case SHAPE_SVD_KIND:
+        TRY(read_svd(&svd, object, key, where));
+        shape_field_set(field, shape, (double)svd);
+        return OK;
+    }
+    CHECK(false, "%s is of kind %d", field->name, (int)field->kind);
+}
+
+json_t *shape_field_to_json(const ShapeField *field, const ModelShape *shape)
+{
+    const double value = shape_field_value(field, shape);
+    switch (field->kind) {
+    case SHAPE_INT:
+        return json_integer((json_int_t)value);
+    case SHAPE_REAL:
+        return json_real(value);
+    case SHAPE_BOOL:
+        return json_boolean(value != 0);
+    case SHAPE_SVD_KIND:
+        return json_string(shape_svd_name((SvdKind)value));
+    }
+    CHECK(false, "%s is of kind %d", field->name, (int)field->kind);
+}
+
+const char *shape_field_format(char out[SHAPE_TEXT_BYTES], const ShapeField *field,
+                               const ModelShape *shape)
+{
+    const double value = shape_field_value(field, shape);
+    switch (field->kind) {
+    case SHAPE_INT:
+        snprintf(out, SHAPE_TEXT_BYTES, "%.0f", value);
+        return out;
+    case SHAPE_REAL:
+        for (int digits = 6; digits <= 17; digits++) {
+            snprintf(out, SHAPE_TEXT_BYTES, "%.*g", digits, value);
+            if (strtod(out, NULL) == value)
+                break;
+        }
+        return out;
+    case SHAPE_BOOL:
+        snprintf(out, SHAPE_TEXT_BYTES, "%s", value != 0 ? "true" : "false");
+        return out;
+    case SHAPE_SVD_KIND:
+        snprintf(out, SHAPE_TEXT_BYTES, "%s", shape_svd_name((SvdKind)value));
+        return out;
+    }
+    CHECK(false, "%s is of kind %d", field->name, (int)field->kind);
+}

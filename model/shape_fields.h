@@ -1,0 +1,89 @@
+// The fields of ModelShape in one table: what each is called in a file, and which values it may
+// have. Every reader and writer of a shape is a loop over it, and so is the first half of
+// shape_check():
+//
+//     a checkpoint's manifest   by `name`, e.g. "n_layers" (train/checkpoint/manifest.h)
+//     config.json               by `key`, e.g. "num_hidden_layers"; the fields of a conversion in
+//                               the block "mha2mla"                    (model/hf/hf_config.c)
+//     a run's config            by `key` in model.init and model.convert
+//                                                                 (train/config/config_table.c)
+//
+//     for (int i = 0; i < N_SHAPE_FIELDS; i++)
+//         TRY(shape_field_read(&shape, &shape_fields[i], object, shape_fields[i].name, where));
+//     TRY(shape_check(&shape, where)); // what several fields say together
+#ifndef MHA2MLA_MODEL_SHAPE_FIELDS_H
+#define MHA2MLA_MODEL_SHAPE_FIELDS_H
+
+#include "base/json.h"
+#include "model/shape.h"
+
+#include <stddef.h>
+
+typedef enum ShapeFieldKind {
+    SHAPE_INT,      // int
+    SHAPE_REAL,     // double
+    SHAPE_BOOL,     // bool
+    SHAPE_SVD_KIND, // SvdKind, by its name
+} ShapeFieldKind;
+
+// What config.json may do without.
+typedef enum ShapePresence {
+    SHAPE_REQUIRED,
+    SHAPE_DERIVED,  // from other fields
+    SHAPE_STANDARD, // has a value of its own, that of transformers' LlamaConfig
+} ShapePresence;
+
+// Places in the table.
+typedef enum ShapeFieldId {
+    SHAPE_D_MODEL,
+    SHAPE_D_FFN,
+    SHAPE_N_LAYERS,
+    SHAPE_N_HEADS,
+    SHAPE_N_KV_HEADS,
+    SHAPE_HEAD_DIM,
+    SHAPE_VOCAB_SIZE,
+    SHAPE_MAX_POSITIONS,
+    SHAPE_RMS_EPS,
+    SHAPE_ROPE_THETA,
+    SHAPE_TIED_HEAD,
+    SHAPE_ROPE_PAIRS,
+    SHAPE_D_KV,
+    SHAPE_SVD,
+    N_SHAPE_FIELDS,
+} ShapeFieldId;
+
+typedef struct ShapeField {
+    const char *name; // of the member of ModelShape
+    const char *key;  // as Hugging Face and the run's config call it
+    ShapeFieldKind kind;
+    size_t offset;      // in ModelShape
+    bool by_conversion; // what a conversion chooses; all others are the original model's
+    double least, most; // numbers; both are allowed. d_kv 0 is the original attention
+    ShapePresence presence;
+    double standard; // SHAPE_STANDARD
+} ShapeField;
+
+extern const ShapeField shape_fields[N_SHAPE_FIELDS];
+
+// The field's value as a number: ints, bools and enums fit a double without loss.
+double shape_field_value(const ShapeField *field, const ModelShape *shape);
+void shape_field_set(const ShapeField *field, ModelShape *shape, double value);
+
+// BAD_INPUT if the value is not within the field's bounds; `where` names the file in the text.
+Status shape_field_check(const ShapeField *field, const ModelShape *shape, const char *where);
+
+// Reads the member `key` of an object into the field. BAD_INPUT if it is missing, of another type
+// or out of bounds; `where` names the file in the text.
+Status shape_field_read(ModelShape *shape, const ShapeField *field, const json_t *object,
+                        const char *key, const char *where);
+
+// A new reference; NULL if memory is short.
+json_t *shape_field_to_json(const ShapeField *field, const ModelShape *shape);
+
+// The value as a reader of an error message wants it: reals with as many digits as tell them apart.
+// Returns `out`.
+enum { SHAPE_TEXT_BYTES = 32 };
+const char *shape_field_format(char out[SHAPE_TEXT_BYTES], const ShapeField *field,
+                               const ModelShape *shape);
+
+#endif
