@@ -4,23 +4,52 @@
 
 #include <stdlib.h>
 
-Status feed_start(Prefetch **out, Mixture *mixture, const PrefetchMemory *memory,
-                  const Config *config, const BatchSchedule *schedule, int rank, int first_step)
+Status feed_start(Feed *feed, int first_step)
 {
+    const BatchSchedule *schedule = feed->schedule;
+    const TrainConfig *train = &feed->config->train;
     int *own = calloc((size_t)schedule->n_micro_batches, sizeof *own), n_own = 0;
     if (own == NULL)
         return fail(FAILED, "no memory for %d micro-batches", schedule->n_micro_batches);
     for (int round = 0; round < schedule->n_rounds; round++) {
-        int first, count;
-        batch_schedule_group(schedule, round, rank, &first, &count);
-        for (int m = first; m < first + count; m++)
-            own[n_own++] = m;
+        const MicroBatches group = batch_schedule_group(schedule, round, feed->rank);
+        for (int i = 0; i < group.count; i++)
+            own[n_own++] = group.first + i;
     }
-    const PrefetchOrder order = {first_step, config->train.steps, config->train.global_batch, own,
-                                 n_own};
-    const Status status = prefetch_start(out, mixture, memory, &order);
+    const PrefetchOrder order = {first_step, train->steps, train->global_batch, own, n_own};
+    feed_stop(feed);
+    const Status status = prefetch_start(&feed->prefetch, feed->mixture, feed->memory, &order);
     free(own);
     return status;
+}
+
+void feed_stop(Feed *feed)
+{
+    prefetch_stop(feed->prefetch);
+    feed->prefetch = NULL;
+    feed->taken_s = 0;
+}
+
+int64_t feed_first_sample(const Feed *feed, int step, int m)
+{
+    const TrainConfig *train = &feed->config->train;
+    return (int64_t)(step - 1) * train->global_batch + (int64_t)m * train->micro_batch;
+}
+
+Status feed_next(Feed *feed, const Batch **batch, int step, int m)
+{
+    int64_t first;
+    TRY(prefetch_next(feed->prefetch, batch, &first));
+    CHECK(first == feed_first_sample(feed, step, m), "step %d, micro-batch %d: sample %lld", step,
+          m, (long long)first);
+    return OK;
+}
+
+double feed_take_wait_s(Feed *feed)
+{
+    const double waited_s = prefetch_wait_s(feed->prefetch), taken_s = feed->taken_s;
+    feed->taken_s = waited_s;
+    return waited_s - taken_s;
 }
 
 static int64_t run_samples(const Config *config)

@@ -18,9 +18,9 @@ static int64_t most_buffer_bytes(const Partition *partition, const BatchSchedule
 // Which part of the gradients' memory activations may reuse (model/transformer/gradient_reuse.h).
 // Once a group's backward is over, its gradients are read
 // - by the exchange, which still sends those of a round when the forward of the next one begins:
-//   loop.c waits for them before that comes to the first layer which reuses their memory. So that
-//   most of the forward goes on meanwhile, no layer of the lower half does. The sums over rounds
-//   lie apart;
+//   reducer.c waits for them before that comes to the first layer which reuses their memory. So
+//   that most of the forward goes on meanwhile, no layer of the lower half does. The sums over
+//   rounds lie apart;
 // - in a step of one round, whose sums are in their place, by the norm and by AdamW, which are done
 //   before the next forward, whether that trains, validates or looks for what is not finite;
 // - by the next micro-batch of the group, which adds to them: then nothing is reused.
@@ -55,8 +55,7 @@ void memory_place(TrainerMemory *memory, const ModelShape *shape, const Partitio
     memory->buffers = arena_place(&memory->communication,
                                   exchange_n_buffers(schedule->n_ranks, config->train.overlap),
                                   (size_t)memory->buffer_bytes);
-    memory->sums =
-        arena_place(&memory->communication, memory_n_sums(partition, schedule), sizeof(double));
+    step_sums_place(&memory->sums, &memory->communication, partition, schedule);
 }
 
 Status memory_allocate(TrainerMemory *memory, const ModelShape *shape, const Partition *partition,
@@ -87,10 +86,4 @@ void memory_release(TrainerMemory *memory)
     arena_release(&memory->activations);
     arena_release(&memory->scratch);
     arena_release(&memory->communication);
-}
-
-int64_t memory_n_sums(const Partition *partition, const BatchSchedule *schedule)
-{
-    return partition_n_blocks(partition) + schedule->n_micro_batches + schedule->n_ranks +
-           N_PHASES + 1;
 }

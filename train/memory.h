@@ -13,10 +13,10 @@
 #include "data/prefetch.h"
 #include "model/transformer/transformer.h"
 #include "train/config/config.h"
-#include "train/metrics/phases.h"
 #include "train/parallel/batch_schedule.h"
 #include "train/parallel/exchange.h"
 #include "train/parallel/partition.h"
+#include "train/step_sums.h"
 
 // What a rank holds besides the model, placed twice: to measure and to use.
 typedef struct TrainerMemory {
@@ -26,7 +26,7 @@ typedef struct TrainerMemory {
     float *m, *v;      // [partition.own_count]
     void *buffers;     // [exchange_n_buffers()][buffer_bytes]
     int64_t buffer_bytes;
-    double *sums; // [memory_n_sums()]
+    StepSums sums;
     Workspace ws;
     Batch batch; // of validation
     PrefetchMemory ahead;
@@ -41,9 +41,5 @@ void memory_place(TrainerMemory *memory, const ModelShape *shape, const Partitio
 Status memory_allocate(TrainerMemory *memory, const ModelShape *shape, const Partition *partition,
                        const BatchSchedule *schedule, const Config *config);
 void memory_release(TrainerMemory *memory);
-
-// What a step sums over ranks: squares of the partition's blocks, losses of the micro-batches,
-// waits for data of the ranks, seconds of the phases, ranks that want to end the run.
-int64_t memory_n_sums(const Partition *partition, const BatchSchedule *schedule);
 
 #endif

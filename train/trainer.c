@@ -10,12 +10,19 @@ static Status open_data(Trainer *t)
         t->context.tokenizer_sha256[0] != '\0' ? t->context.tokenizer_sha256 : NULL;
     TRY(mixture_open(&t->mixture, data->sources, data->n_sources, data->seq_len,
                      (uint64_t)t->config->run.seed, sha256, V));
+    t->feed = (Feed){.mixture = t->mixture,
+                     .memory = &t->memory.ahead,
+                     .config = t->config,
+                     .schedule = &t->schedule,
+                     .rank = t->comm->rank};
     t->data_fingerprint = mixture_fingerprint(t->mixture);
     if (t->data_fingerprint == NULL)
         return fail(FAILED, "no memory for the data's fingerprint");
     return validation_open(&t->validation, t->config, V, sha256);
 }
 
+// What this rank does for itself; what it opens is released by trainer_release(), also after an
+// error.
 static Status start_own(Trainer *t, const Checkpoint *resumed)
 {
     const ModelShape *shape = &t->model->shape;
@@ -25,8 +32,14 @@ static Status start_own(Trainer *t, const Checkpoint *resumed)
                                       t->comm->size);
     TRY(memory_allocate(&t->memory, shape, &t->partition, &t->schedule, t->config));
     TRY(params_place(&t->grads, shape, t->memory.flat_grads));
-    TRY(exchange_start(&t->exchange, t->comm, t->memory.buffers, t->memory.buffer_bytes,
-                       train->overlap));
+    const ReducerContext exchanged = {.comm = t->comm,
+                                      .config = train,
+                                      .schedule = &t->schedule,
+                                      .partition = &t->partition,
+                                      .memory = &t->memory,
+                                      .replica = t->replica,
+                                      .phases = &t->phases};
+    TRY(reducer_start(&t->reducer, &exchanged));
     TRY(open_data(t));
     if (resumed == NULL)
         return OK;
@@ -46,33 +59,32 @@ Status trainer_start(Trainer *out, const TrainerContext *context, Replica *repli
         .replica = replica,
         .model = &replica->model,
         .progress = {.loss = NAN, .grad_norm = NAN, .valid_loss = NAN, .valid_step = -1},
-        .reuse_ticket = -1,
     };
-    Status status = comm_agree(out->comm, start_own(out, resumed));
+    Status status;
+    TRY_GOTO(release, comm_agree(out->comm, start_own(out, resumed)));
     const CheckpointContext saved = {.config = context->config,
                                      .tokenizer_sha256 = context->tokenizer_sha256,
                                      .data_fingerprint = out->data_fingerprint};
-    if (status == OK)
-        status = saver_open(&out->saver, out->comm, context->run_dir, &saved, &out->partition,
-                            out->model, out->memory.m, out->memory.v);
-    if (status != OK) {
-        trainer_release(out);
-        return status;
-    }
+    TRY_GOTO(release, saver_open(&out->saver, out->comm, context->run_dir, &saved, &out->partition,
+                                 out->model, out->memory.m, out->memory.v));
     if (resumed != NULL) {
         out->saver.saved_step = resumed->progress.step;
-        replica_gather(replica, &out->partition);
+        replica_gather(replica, &out->partition); // each rank has read its shares
     }
     transformer_start(&out->memory.ws, out->model);
     return OK;
+release:
+    trainer_release(out);
+    return status;
 }
 
+// The exchange stops first: it reads and writes what follows.
 void trainer_release(Trainer *t)
 {
-    exchange_stop(t->exchange);
+    reducer_stop(&t->reducer);
     saver_close(&t->saver);
     validation_close(&t->validation);
-    prefetch_stop(t->prefetch);
+    feed_stop(&t->feed);
     mixture_close(t->mixture);
     json_decref(t->data_fingerprint);
     params_release(&t->grads);

@@ -106,15 +106,14 @@ static void test_batches_come_in_the_order_of_steps(void **state)
     end(&f);
 }
 
-// The micro-batches of a rank in the order in which train/loop.c takes them.
+// The micro-batches of a rank in the order in which train/step.c takes them.
 static int own_micro_batches(int own[], const BatchSchedule *schedule, int rank)
 {
     int n = 0;
     for (int round = 0; round < schedule->n_rounds; round++) {
-        int first, count;
-        batch_schedule_group(schedule, round, rank, &first, &count);
-        for (int m = first; m < first + count; m++)
-            own[n++] = m;
+        const MicroBatches group = batch_schedule_group(schedule, round, rank);
+        for (int i = 0; i < group.count; i++)
+            own[n++] = group.first + i;
     }
     return n;
 }

@@ -1,6 +1,7 @@
 #include "train/metrics/phases.h"
 
 #include "base/log.h"
+#include "train/parallel/watchdog.h"
 
 #include <string.h>
 
@@ -17,10 +18,15 @@ const char *phases_name(Phase phase)
 
 void phases_start(Phases *phases, int step)
 {
-    *phases = (Phases){.first_step = step, .reported_step = step};
+    *phases = (Phases){.step = step, .first_step = step, .reported_step = step};
 }
 
-// Adds what has passed to the phase that is running.
+void phases_begin_step(Phases *phases, int step)
+{
+    phases->step = step;
+}
+
+// Adds the time since the last change to the running phase.
 static void account(Phases *phases, double now_s)
 {
     if (phases->is_running)
@@ -28,11 +34,14 @@ static void account(Phases *phases, double now_s)
     phases->since_s = now_s;
 }
 
-void phases_enter(Phases *phases, Phase phase)
+Phase phases_enter(Phases *phases, Phase phase)
 {
+    const Phase before = phases->now;
+    watchdog_phase(names[phase], phases->step);
     account(phases, log_seconds());
     phases->now = phase;
     phases->is_running = true;
+    return before;
 }
 
 void phases_leave(Phases *phases)
@@ -52,6 +61,8 @@ void phases_take(Phases *phases, double seconds[N_PHASES])
 
 void phases_gather(PhaseTable *out, const Phases *phases, const Comm *comm)
 {
+    // One maximum finds both ends: that of the negated seconds is the negated minimum. The rank is
+    // negated too, so that the lowest of equals wins.
     double own[N_PHASES], extremes[2 * N_PHASES], ranks[N_PHASES];
     for (int i = 0; i < N_PHASES; i++) {
         own[i] = phases->seconds[i] - phases->reported[i];

@@ -15,13 +15,14 @@ int batch_schedule_senders(const BatchSchedule *schedule, int round)
     return left < schedule->n_ranks ? left : schedule->n_ranks;
 }
 
-void batch_schedule_group(const BatchSchedule *schedule, int round, int rank, int *first,
-                          int *count)
+// Group g of G takes micro-batches floor(g M / G) to floor((g + 1) M / G): sizes differ by one at
+// most, and the cut does not depend on the number of ranks.
+MicroBatches batch_schedule_group(const BatchSchedule *schedule, int round, int rank)
 {
-    *first = *count = 0;
     if (rank >= batch_schedule_senders(schedule, round))
-        return;
+        return (MicroBatches){0, 0};
     const int64_t group = (int64_t)round * schedule->n_ranks + rank;
-    *first = (int)(group * schedule->n_micro_batches / schedule->n_groups);
-    *count = (int)((group + 1) * schedule->n_micro_batches / schedule->n_groups) - *first;
+    const int64_t M = schedule->n_micro_batches, G = schedule->n_groups;
+    const int first = (int)(group * M / G), end = (int)((group + 1) * M / G);
+    return (MicroBatches){first, end - first};
 }

@@ -1,13 +1,11 @@
 // Who computes which micro-batches of a step, and when: micro-batches are cut into groups, a rank
 // computes one group per round, and each round ends in a reduce-scatter.
 //
-//     BatchSchedule turns = batch_schedule_make(config.train.global_batch /
-//     config.train.micro_batch,
-//                              config.train.sum_groups, comm.size);
-//     for (int round = 0; round < schedule.n_rounds; round++) {
-//         batch_schedule_group(&schedule, round, comm.rank, &first, &count);     // micro-batches
-//         ... add up the gradients of these, from 0
-//         exchange_reduce(...);    // of batch_schedule_senders(&schedule, round), the first ranks
+//     BatchSchedule schedule = batch_schedule_make(global_batch / micro_batch, sum_groups,
+//     n_ranks); for (int round = 0; round < schedule.n_rounds; round++) {
+//         MicroBatches group = batch_schedule_group(&schedule, round, comm.rank);
+//         ... add up the gradients of these, from 0 ...
+//         exchange_reduce(...);    // of the first batch_schedule_senders(&schedule, round) ranks
 //     }
 //
 // The gradient of a step is ((g_0 + g_1) + g_2) + ..., g_i the sum over group i, also in order: one
@@ -27,10 +25,13 @@ typedef struct BatchSchedule {
 // 1 <= n_ranks <= n_groups <= n_micro_batches.
 BatchSchedule batch_schedule_make(int n_micro_batches, int n_groups, int n_ranks);
 
-// The micro-batches [first, first + count) of a rank's group in this round; count == 0 for a rank
-// that has no group left in the last round.
-void batch_schedule_group(const BatchSchedule *schedule, int round, int rank, int *first,
-                          int *count);
+// Micro-batches first, first + 1, ... of a step.
+typedef struct MicroBatches {
+    int first, count;
+} MicroBatches;
+
+// A rank's group in this round; {0, 0} if no group is left for it in the last round.
+MicroBatches batch_schedule_group(const BatchSchedule *schedule, int round, int rank);
 
 // Ranks 0..n-1 have a group in this round.
 int batch_schedule_senders(const BatchSchedule *schedule, int round);

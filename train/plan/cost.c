@@ -12,8 +12,7 @@ static int64_t serial_micro_batches(const BatchSchedule *schedule)
     for (int round = 0; round < schedule->n_rounds; round++) {
         int most = 0;
         for (int rank = 0; rank < batch_schedule_senders(schedule, round); rank++) {
-            int first, count;
-            batch_schedule_group(schedule, round, rank, &first, &count);
+            const int count = batch_schedule_group(schedule, round, rank).count;
             most = count > most ? count : most;
         }
         n += most;

@@ -11,15 +11,14 @@ static int64_t walk(int n_micro_batches, int n_groups, int n_ranks)
     int end = 0, groups = 0;
     for (int round = 0; round < schedule.n_rounds; round++)
         for (int rank = 0; rank < n_ranks; rank++) {
-            int first, count;
-            batch_schedule_group(&schedule, round, rank, &first, &count);
-            assert_int_equal(count > 0, rank < batch_schedule_senders(&schedule, round));
-            if (count == 0)
+            const MicroBatches group = batch_schedule_group(&schedule, round, rank);
+            assert_int_equal(group.count > 0, rank < batch_schedule_senders(&schedule, round));
+            if (group.count == 0)
                 continue;
-            assert_int_equal(first, end);
-            end = first + count;
+            assert_int_equal(group.first, end);
+            end = group.first + group.count;
             groups++;
-            borders = borders * 31 + first;
+            borders = borders * 31 + group.first;
         }
     assert_int_equal(end, n_micro_batches);
     assert_int_equal(groups, n_groups);
@@ -50,8 +49,7 @@ static void test_groups_differ_by_one_micro_batch_at_most(void **state)
     (void)state;
     BatchSchedule schedule = batch_schedule_make(30, 8, 8);
     for (int rank = 0; rank < 8; rank++) {
-        int first, count;
-        batch_schedule_group(&schedule, 0, rank, &first, &count);
+        const int count = batch_schedule_group(&schedule, 0, rank).count;
         assert_true(count == 3 || count == 4);
     }
 }

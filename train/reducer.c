@@ -1,0 +1,154 @@
+#include "train/reducer.h"
+
+#include "optim/clip.h"
+
+_Static_assert((int)COMM_SHARE_BLOCK == (int)CLIP_BLOCK,
+               "a rank's share is cut at the blocks of which squares are summed");
+
+// Forward goes on once the buckets whose memory it is about to overwrite have been sent. A layer
+// writes its own activations and its output, which is the input of the layer above.
+static void wait_for_reused_memory(GradientReducer *reducer, int layer)
+{
+    const GradientReuse *reuse = &reducer->context.memory->ws.reuse;
+    if (!gradient_reuse_is_used(reuse) || layer + 1 < reuse->lowest_layer ||
+        exchange_is_done(reducer->exchange, reducer->reuse_ticket))
+        return;
+    const Phase before = phases_enter(reducer->context.phases, PHASE_REDUCE);
+    exchange_wait(reducer->exchange, reducer->reuse_ticket);
+    phases_enter(reducer->context.phases, before);
+}
+
+// Forward goes on once the buckets up to this layer are as the newest update left them.
+static void wait_for_parameters(GradientReducer *reducer, int layer)
+{
+    const Partition *partition = reducer->context.partition;
+    int n = 0;
+    while (n < partition->n_buckets && partition->buckets[n].layer <= layer)
+        n++;
+    if (replica_are_here(reducer->context.replica, reducer->exchange, n))
+        return;
+    const Phase before = phases_enter(reducer->context.phases, PHASE_GATHER);
+    replica_await(reducer->context.replica, reducer->exchange, n);
+    phases_enter(reducer->context.phases, before);
+}
+
+static void before_layer(void *context, int layer)
+{
+    wait_for_reused_memory(context, layer);
+    wait_for_parameters(context, layer);
+}
+
+Status reducer_start(GradientReducer *out, const ReducerContext *context)
+{
+    TrainerMemory *memory = context->memory;
+    *out = (GradientReducer){.context = *context, .reuse_ticket = -1};
+    TRY(exchange_start(&out->exchange, context->comm, memory->buffers, memory->buffer_bytes,
+                       context->config->overlap));
+    if (exchange_overlaps(out->exchange))
+        memory->ws.before_layer = (LayerCallback){before_layer, out};
+    return OK;
+}
+
+void reducer_stop(GradientReducer *reducer)
+{
+    exchange_stop(reducer->exchange);
+    *reducer = (GradientReducer){0};
+}
+
+bool reducer_overlaps(const GradientReducer *reducer)
+{
+    return exchange_overlaps(reducer->exchange);
+}
+
+float *reducer_own_sum(const GradientReducer *reducer, const Bucket *bucket)
+{
+    const TrainerMemory *memory = reducer->context.memory;
+    return memory->own_sums != NULL ? memory->own_sums + bucket->moments_first
+                                    : memory->flat_grads + bucket->own_first;
+}
+
+void reducer_begin_round(GradientReducer *reducer, int round)
+{
+    reducer->round = round;
+    reducer->n_unsent = reducer->context.partition->n_buckets;
+}
+
+static void send_bucket(GradientReducer *reducer, const Bucket *bucket)
+{
+    const ReducerContext *context = &reducer->context;
+    const TrainerMemory *memory = context->memory;
+    const CommReduce reduce = {.sum = reducer_own_sum(reducer, bucket),
+                               .bucket = memory->flat_grads + bucket->first,
+                               .count = bucket->count,
+                               .n_senders =
+                                   batch_schedule_senders(context->schedule, reducer->round),
+                               .fresh = reducer->round == 0,
+                               .as_bf16 = context->config->reduce_dtype == REDUCE_BFLOAT16};
+    const int64_t ticket = exchange_reduce(reducer->exchange, &reduce);
+    // Buckets go from the end of the vector to its beginning, and a ticket stands for all exchanges
+    // before it, so the last bucket that reaches into reused memory is the one to wait for.
+    if (bucket->first + bucket->count > memory->ws.reuse.taken_from)
+        reducer->reuse_ticket = ticket;
+}
+
+// Sends the buckets from this layer up that have not been sent, the last one first: the order in
+// which backward makes them final, and the same on every rank.
+static void send_from_layer(void *context, int layer)
+{
+    GradientReducer *reducer = context;
+    const Bucket *buckets = reducer->context.partition->buckets;
+    while (reducer->n_unsent > 0 && buckets[reducer->n_unsent - 1].layer >= layer)
+        send_bucket(reducer, &buckets[--reducer->n_unsent]);
+}
+
+LayerCallback reducer_callback(GradientReducer *reducer)
+{
+    return reducer_overlaps(reducer) ? (LayerCallback){send_from_layer, reducer}
+                                     : (LayerCallback){0};
+}
+
+void reducer_end_round(GradientReducer *reducer)
+{
+    phases_enter(reducer->context.phases, PHASE_REDUCE);
+    send_from_layer(reducer, -1);
+}
+
+Status reducer_finish_round(GradientReducer *reducer, Status own)
+{
+    phases_enter(reducer->context.phases, PHASE_REDUCE);
+    exchange_wait_all(reducer->exchange);
+    return comm_agree(reducer->context.comm, own);
+}
+
+void reducer_sum_squares(const GradientReducer *reducer, double *squares)
+{
+    const Partition *partition = reducer->context.partition;
+    int64_t first_block = 0;
+    for (int i = 0; i < partition->n_buckets; i++) {
+        const Bucket *bucket = &partition->buckets[i];
+        const int64_t own_block = first_block + (bucket->own_first - bucket->first) / CLIP_BLOCK;
+        clip_sum_squares(squares + own_block, reducer_own_sum(reducer, bucket), bucket->own_count);
+        first_block += clip_n_blocks(bucket->count);
+    }
+}
+
+void reducer_send_parameters(GradientReducer *reducer, int bucket)
+{
+    const ReducerContext *context = &reducer->context;
+    if (reducer_overlaps(reducer)) {
+        replica_send(context->replica, reducer->exchange, context->partition, bucket);
+    } else if (bucket == context->partition->n_buckets - 1) {
+        const Phase before = phases_enter(context->phases, PHASE_GATHER);
+        replica_gather(context->replica, context->partition);
+        phases_enter(context->phases, before);
+    }
+}
+
+void reducer_wait_all(GradientReducer *reducer)
+{
+    const ReducerContext *context = &reducer->context;
+    const Phase before = phases_enter(context->phases, PHASE_GATHER);
+    exchange_wait_all(reducer->exchange);
+    replica_await(context->replica, reducer->exchange, context->partition->n_buckets);
+    phases_enter(context->phases, before);
+}

@@ -1,0 +1,50 @@
+#include "train/step_sums.h"
+
+#include <math.h>
+#include <string.h>
+
+void step_sums_place(StepSums *out, Arena *arena, const Partition *partition,
+                     const BatchSchedule *schedule)
+{
+    const int64_t n_squares = partition_n_blocks(partition);
+    const int n_losses = schedule->n_micro_batches, n_ranks = schedule->n_ranks;
+    *out = (StepSums){.count = n_squares + n_losses + n_ranks + N_PHASES + 1,
+                      .n_squares = n_squares,
+                      .n_losses = n_losses};
+    out->values = arena_place(arena, out->count, sizeof *out->values);
+    if (out->values == NULL)
+        return;
+    out->squares = out->values;
+    out->losses = out->squares + n_squares;
+    out->data_waits_s = out->losses + n_losses;
+    out->phases_s = out->data_waits_s + n_ranks;
+    out->n_leaving = out->phases_s + N_PHASES;
+}
+
+void step_sums_clear(StepSums *sums)
+{
+    memset(sums->values, 0, (size_t)sums->count * sizeof *sums->values);
+}
+
+void step_sums_reduce(StepSums *sums, const Comm *comm)
+{
+    comm_sum_doubles(comm, sums->values, sums->count);
+}
+
+static double sum_up(const double *values, int64_t count)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < count; i++)
+        sum += values[i];
+    return sum;
+}
+
+double step_sums_norm(const StepSums *sums)
+{
+    return sqrt(sum_up(sums->squares, sums->n_squares));
+}
+
+double step_sums_loss(const StepSums *sums)
+{
+    return sum_up(sums->losses, sums->n_losses);
+}
