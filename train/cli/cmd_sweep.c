@@ -1,8 +1,8 @@
 // mha2mla sweep: the same model at several cache sizes, one run after another, then compared.
 #include "base/file.h"
 #include "base/log.h"
-#include "train/cli/cmd_train.h"
 #include "train/cli/options.h"
+#include "train/job/job.h"
 #include "train/plan/plan.h"
 #include "train/stop.h"
 
@@ -160,7 +160,8 @@ static Status run_here(Sweep *sweep)
     for (int i = 0; i < sweep->n_runs; i++) {
         const SweepRun *run = &sweep->runs[i];
         log_info("sweep: run %d of %d, %s", i + 1, sweep->n_runs, run->name);
-        const Status status = cmd_train_run(sweep->comm, run->config);
+        const JobOptions job = {.config = run->config, .resume = RESUME_AUTO};
+        const Status status = job_run(sweep->comm, &job);
         if (status == STOPPED)
             log_info("the sweep stops in run %s; the same command goes on from there", run->name);
         if (status != OK)

@@ -1,0 +1,325 @@
+// The order of the work follows from what must not be lost or overwritten: nothing is written into
+// the run directory before all that the job reads has been opened, so that a mistake can be
+// corrected and the command given again; and run.json says which step RUN/model is of, so that a
+// job that is given more steps exports again.
+#include "train/job/job.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "model/hf/hf.h"
+#include "train/job/run_dir.h"
+#include "train/job/run_json.h"
+#include "train/loop.h"
+#include "train/parallel/watchdog.h"
+#include "train/plan/blas.h"
+#include "train/plan/plan.h"
+#include "train/plan/rates.h"
+#include "train/prepare.h"
+#include "train/stop.h"
+
+#include <math.h>
+#include <omp.h>
+
+// A job of less work does not pay for measuring the machine: half a minute on a slow core.
+static const double LEAST_FLOPS = 1e12;
+
+typedef struct Job {
+    Config config;
+    Comm comm;
+    CommGroup group; // of ranks that share the parameters
+    Plan plan;
+    RunDir dir;
+    char tokenizer_sha256[SHA256_HEX_BYTES]; // "": not known
+    double original_loss;                    // validation loss before conversion; NaN: not measured
+    double step_flops;                       // of the model, forward and backward, on all ranks
+    double machine_flops; // what sgemm does per s on all of them; 0: not measured
+    int64_t peak_resident_bytes, peak_bytes; // so far: of the kernel; this rank's part of it
+} Job;
+
+// ---- the model before training -----------------------------------------------------------------
+
+// The resident memory that this rank answers for: the kernel counts the parameters that ranks share
+// in each of them. To be called before they are released.
+static void measure_peak(Job *job, const Replica *replica)
+{
+    const int64_t resident = plan_peak_resident_bytes();
+    if (resident <= job->peak_resident_bytes)
+        return;
+    job->peak_resident_bytes = resident;
+    const int64_t own = resident - replica_elsewhere_bytes(replica);
+    job->peak_bytes = own > job->peak_bytes ? own : job->peak_bytes;
+}
+
+// What needs the original model: its validation loss and, with calibration, which RoPE pairs to
+// keep. It is in memory for no longer, and not at all where neither is asked for. Collective.
+static Status measure_original(Job *job, int32_t **pairs)
+{
+    const Config *config = &job->config;
+    const char *sha256 = job->tokenizer_sha256[0] != '\0' ? job->tokenizer_sha256 : NULL;
+    Replica original = {0};
+    Status status = OK;
+    if (config_reads_original(config))
+        TRY_GOTO(release_original, prepare_original(&original, config, &job->comm, &job->group));
+    if (config->data.validation.given)
+        TRY_GOTO(release_original, validation_measure(&job->original_loss, config, &job->comm,
+                                                      &original.model, sha256));
+    status = prepare_pairs(pairs, &original.model, &job->plan.original, config, &job->comm,
+                           job->tokenizer_sha256);
+release_original:
+    measure_peak(job, &original);
+    replica_release(&original);
+    return status;
+}
+
+// Shape and RoPE pairs of the checkpoint; the trainer reads the weights. Collective.
+static Status create_resumed(Job *job, Replica *replica)
+{
+    const Checkpoint *checkpoint = &job->dir.checkpoint;
+    TRY(replica_create(replica, &job->comm, &job->group, &checkpoint->shape));
+    return comm_agree(&job->comm, checkpoint_read_pairs(&replica->model, checkpoint));
+}
+
+static Status convert_original(Job *job, Replica *replica)
+{
+    int32_t *pairs = NULL;
+    Status status;
+    TRY_GOTO(free_pairs, measure_original(job, &pairs));
+    status = prepare_converted(replica, pairs, &job->config, &job->comm, &job->group);
+free_pairs:
+    if (status == STOPPED)
+        log_info("stopped by %s before training; nothing is saved, the same command starts from "
+                 "the beginning",
+                 fail_text());
+    free(pairs);
+    return status;
+}
+
+// The caller releases the replica, also after an error. Collective.
+static Status create_model(Job *job, Replica *replica)
+{
+    if (job->dir.is_resumed)
+        return create_resumed(job, replica);
+    if (job->config.model.convert.given)
+        return convert_original(job, replica);
+    return prepare_original(replica, &job->config, &job->comm, &job->group);
+}
+
+// ---- training and export -----------------------------------------------------------------------
+
+static Status write_config(const Job *job)
+{
+    char path[PATH_BYTES];
+    TRY(file_join(path, job->dir.path, "config.yaml"));
+    return config_write(&job->config, path);
+}
+
+// From here on the directory counts as a run. Rank 0 alone.
+static Status open_metrics(const Job *job, Metrics *metrics)
+{
+    const RunState *progress = &job->dir.checkpoint.progress;
+    const MetricsStart resumed = {progress->step, progress->valid_step};
+    const RunDescription description = {&job->config, &job->plan, job->original_loss};
+    const MetricsOptions options = {
+        .run_dir = job->dir.path,
+        .host = job->comm.host,
+        .resumed = job->dir.is_resumed ? &resumed : NULL,
+        .n_steps = job->config.train.steps,
+        .every = job->config.log.every,
+        .tensorboard = job->config.log.tensorboard,
+        .step_flops = job->step_flops,
+        .machine_flops = job->machine_flops,
+    };
+    TRY(write_config(job));
+    TRY(run_json_write(&job->dir, &description));
+    return metrics_open(metrics, &options);
+}
+
+// Trains the weights of the replica in place. Collective.
+static Status train(Job *job, Replica *replica)
+{
+    Metrics metrics = {0};
+    Trainer trainer;
+    const TrainerContext context = {.config = &job->config,
+                                    .comm = &job->comm,
+                                    .run_dir = job->dir.path,
+                                    .tokenizer_sha256 = job->tokenizer_sha256,
+                                    .metrics = &metrics};
+    TRY(trainer_start(&trainer, &context, replica,
+                      job->dir.is_resumed ? &job->dir.checkpoint : NULL));
+    Status status = job->comm.rank == 0 ? open_metrics(job, &metrics) : OK;
+    TRY_GOTO(release_trainer, comm_agree(&job->comm, status));
+    status = loop_run(&trainer);
+    if (trainer.progress.spikes.n_skipped > 0)
+        log_info("%lld of %d steps skipped: their gradient was a spike (train.skip_spikes)",
+                 (long long)trainer.progress.spikes.n_skipped, trainer.progress.step);
+    if (status == STOPPED)
+        log_info("stopped by %s after step %d, which is saved; the same command resumes there",
+                 fail_text(), trainer.progress.step);
+release_trainer:
+    metrics_close(&metrics);
+    trainer_release(&trainer);
+    return status;
+}
+
+// Rank 0 alone. config.json is written last, so RUN/model is whole where it is there.
+static Status export_model(const Job *job, const Model *model)
+{
+    watchdog_phase("export", 0);
+    char dir[PATH_BYTES];
+    TRY(file_join(dir, job->dir.path, "model"));
+    const ModelConfig *from = &job->config.model;
+    if (from->base == NULL && from->init.tokenizer != NULL)
+        TRY(hf_copy_tokenizer(from->init.tokenizer, dir));
+    TRY(hf_save(model, from->base, job->config.run.export_dtype, dir));
+    log_info("model written to %s", dir);
+    return run_json_set_exported(&job->dir, job->config.train.steps);
+}
+
+// ---- the job -----------------------------------------------------------------------------------
+
+static bool is_finished(const Job *job)
+{
+    const RunState *progress = &job->dir.checkpoint.progress;
+    const int last = job->config.train.steps;
+    const int last_validation = job->config.data.validation.given ? last : -1;
+    return job->dir.is_resumed && progress->step == last &&
+           progress->valid_step == last_validation && run_json_is_exported(&job->dir, last);
+}
+
+// Where model.base has been removed since, the checkpoint knows the tokenizer of its data.
+static Status find_tokenizer(Job *job)
+{
+    const char *base = job->config.model.base;
+    if (!job->dir.is_resumed || base == NULL || file_is_dir(base))
+        return prepare_tokenizer_sha256(job->tokenizer_sha256, &job->config);
+    snprintf(job->tokenizer_sha256, sizeof job->tokenizer_sha256, "%s",
+             job->dir.checkpoint.tokenizer_sha256);
+    return OK;
+}
+
+// What the ranks' products could reach together, before the model takes the memory. Collective.
+static Status measure_machine(Job *job)
+{
+    const TrainConfig *train = &job->config.train;
+    const int n_steps =
+        train->steps - (job->dir.is_resumed ? job->dir.checkpoint.progress.step : 0);
+    double flops;
+    job->step_flops =
+        shape_train_flops(&job->plan.shape, job->config.data.seq_len) * train->global_batch;
+    if (job->step_flops * n_steps < LEAST_FLOPS)
+        return OK;
+    watchdog_phase("measuring sgemm", 0);
+    TRY(rates_measure_sgemm(&flops, &job->comm));
+    job->machine_flops = flops * job->comm.size;
+    log_info("sgemm: %.1f Gflop/s on %d rank%s", job->machine_flops / 1e9, job->comm.size,
+             job->comm.size == 1 ? "" : "s");
+    return OK;
+}
+
+// All of the work, from the run's start or from a checkpoint. Collective.
+static Status work(Job *job)
+{
+    Replica replica = {0};
+    if (job->comm.rank == 0)
+        plan_print(stderr, &job->plan, &job->config);
+    TRY(measure_machine(job));
+    TRY(comm_agree(&job->comm, find_tokenizer(job)));
+    Status status;
+    TRY_GOTO(release_replica, create_model(job, &replica));
+    TRY_GOTO(release_replica, train(job, &replica));
+    status = job->comm.rank == 0 ? export_model(job, &replica.model) : OK;
+    status = comm_agree(&job->comm, status);
+release_replica:
+    measure_peak(job, &replica);
+    if (status == OK)
+        log_info("peak memory %.1f MiB, planned %.1f MiB", (double)job->peak_bytes / (1 << 20),
+                 (double)plan_peak_bytes(&job->plan) / (1 << 20));
+    replica_release(&replica);
+    return status;
+}
+
+// Collective.
+static Status start_watchdog(const Job *job)
+{
+    const Comm *comm = &job->comm;
+    char(*hosts)[COMM_HOST_BYTES] = calloc((size_t)comm->size, COMM_HOST_BYTES);
+    Status status = hosts != NULL ? OK : fail(FAILED, "no memory for %d hosts", comm->size);
+    TRY_GOTO(release_hosts, comm_agree(comm, status));
+    comm_gather_hosts(comm, hosts);
+    const WatchdogSettings watch = {.run_dir = job->dir.path,
+                                    .rank = comm->rank,
+                                    .size = comm->size,
+                                    .hosts = (const char(*)[COMM_HOST_BYTES])hosts,
+                                    .minutes = job->config.run.stall_minutes};
+    status = comm_agree(comm, watchdog_start(&watch));
+release_hosts:
+    free(hosts);
+    return status;
+}
+
+static Status run(Job *job, ResumeMode mode)
+{
+    Status status;
+    stop_after_minutes(job->config.run.max_minutes);
+    TRY_GOTO(close_dir, run_dir_open(&job->dir, &job->config, mode, &job->plan.shape, &job->comm));
+    if (!comm_all(&job->comm, !is_finished(job))) {
+        log_info("%s is finished: %d steps; raise train.steps to train on", job->dir.path,
+                 job->config.train.steps);
+        goto close_dir;
+    }
+    TRY_GOTO(close_dir, start_watchdog(job));
+    status = work(job);
+    watchdog_stop();
+close_dir:
+    run_dir_close(&job->dir);
+    return status;
+}
+
+// As config_check() does for a shape in the config itself.
+static Status check_length(const Job *job)
+{
+    const char *base = job->config.model.base;
+    const int longest = job->plan.original.max_positions;
+    if (base == NULL || job->config.data.seq_len <= longest)
+        return OK;
+    return fail(BAD_INPUT, "data.seq_len is %d, more than max_position_embeddings %d of %s",
+                job->config.data.seq_len, longest, base);
+}
+
+// A model.base that has been removed since is needed again for the export alone: its shape is in
+// the checkpoints.
+static Status make_plan(Job *job, ResumeMode mode)
+{
+    const char *base = job->config.model.base;
+    ModelShape original;
+    const bool is_from_checkpoint = base != NULL && !file_is_dir(base) && mode != RESUME_NEVER &&
+                                    resume_recall_original(&original, &job->config);
+    if (is_from_checkpoint)
+        log_warn("%s: is not there; its shape is taken from the run's checkpoint, the export at "
+                 "the end needs it",
+                 base);
+    TRY(plan_make_of(&job->plan, is_from_checkpoint ? &original : NULL, &job->config,
+                     job->comm.size, omp_get_max_threads()));
+    job->plan.n_sharers = job->group.shares ? job->group.size : 1;
+    return check_length(job);
+}
+
+Status job_run(const Comm *comm, const JobOptions *options)
+{
+    Job job = {.comm = *comm, .original_loss = NAN};
+    Status status =
+        config_load(&job.config, options->config, options->overrides, options->n_overrides);
+    TRY_GOTO(release_config, comm_agree(comm, status));
+    blas_check();
+    TRY_GOTO(release_config,
+             comm_group_start(&job.group, &job.comm, job.config.train.ranks_per_copy));
+    TRY_GOTO(release_config, comm_agree(comm, make_plan(&job, options->resume)));
+    if (!options->dry_run)
+        status = run(&job, options->resume);
+    else if (comm->rank == 0)
+        plan_print(stdout, &job.plan, &job.config);
+release_config: // also on a rank that has read it where another could not
+    comm_group_end(&job.group);
+    config_release(&job.config);
+    return status;
+}

@@ -1,0 +1,54 @@
+#include "train/job/run_dir.h"
+
+#include "base/file.h"
+#include "base/log.h"
+
+static Status take(RunDir *dir, const Comm *comm)
+{
+    TRY(file_make_dirs(dir->path));
+    return run_lock_take(&dir->lock, dir->path, comm->host);
+}
+
+// A run that is there is never written over: neither with --resume never nor where none of its
+// checkpoints is readable, as the first checkpoint of a new run would remove them.
+static Status check_empty(const RunDir *dir, ResumeMode mode)
+{
+    char metrics[PATH_BYTES];
+    bool has_checkpoints;
+    TRY(file_join(metrics, dir->path, "metrics.jsonl"));
+    if (mode == RESUME_REQUIRE)
+        return fail(BAD_INPUT, "%s: has no checkpoint to resume from; start with --resume auto",
+                    dir->path);
+    TRY(checkpoint_has_any(&has_checkpoints, dir->path));
+    if (mode == RESUME_NEVER && (has_checkpoints || file_exists(metrics)))
+        return fail(BAD_INPUT, "%s: there is a run already; remove it or set --run.name",
+                    dir->path);
+    if (has_checkpoints)
+        return fail(BAD_INPUT,
+                    "%s: none of its checkpoints can be resumed from; mend them, or remove "
+                    "%s/checkpoints to start from the beginning",
+                    dir->path, dir->path);
+    return OK;
+}
+
+Status run_dir_open(RunDir *out, const Config *config, ResumeMode mode, const ModelShape *shape,
+                    const Comm *comm)
+{
+    *out = (RunDir){0};
+    TRY(file_join(out->path, config->run.dir, config->run.name)); // on all ranks alike
+    TRY(comm_agree(comm, comm->rank == 0 ? take(out, comm) : OK));
+    if (mode != RESUME_NEVER)
+        TRY(resume_find(&out->checkpoint, &out->is_resumed, out->path, comm));
+    if (!out->is_resumed)
+        return comm_agree(comm, comm->rank == 0 ? check_empty(out, mode) : OK);
+    log_info("resuming %s from step %d, saved by %d ranks", out->path,
+             out->checkpoint.progress.step, out->checkpoint.n_files);
+    return comm_agree(comm, resume_check(&out->checkpoint, config, shape));
+}
+
+void run_dir_close(RunDir *dir)
+{
+    checkpoint_close(&dir->checkpoint);
+    run_lock_release(&dir->lock);
+    *dir = (RunDir){0};
+}

@@ -1,0 +1,91 @@
+#include "train/job/run_json.h"
+
+#include "base/file.h"
+#include "base/json.h"
+
+#include <math.h>
+
+// What an earlier process of the run knew and this one cannot measure, and where this one starts.
+static void keep_earlier(json_t *root, const RunDir *dir, const char *path)
+{
+    json_t *earlier = NULL, *resumed = NULL;
+    if (dir->is_resumed && file_exists(path) && json_read(&earlier, path) == OK) {
+        json_t *loss = json_object_get(earlier, "original_valid_loss");
+        if (json_is_number(loss))
+            json_object_set(root, "original_valid_loss", loss);
+        resumed = json_incref(json_object_get(earlier, "resumed_steps"));
+        json_t *exported = json_object_get(earlier, "exported_step");
+        if (exported != NULL)
+            json_object_set(root, "exported_step", exported);
+    }
+    if (!json_is_array(resumed)) {
+        json_decref(resumed);
+        resumed = json_array();
+    }
+    if (dir->is_resumed)
+        json_array_append_new(resumed, json_integer(dir->checkpoint.progress.step));
+    json_object_set_new(root, "resumed_steps", resumed);
+    json_decref(earlier);
+}
+
+static json_t *describe(const RunDescription *description)
+{
+    const Config *config = description->config;
+    const Plan *plan = description->plan;
+    const ModelShape *shape = &plan->shape;
+    const bool is_mla = config->model.convert.given;
+    return json_pack(
+        "{s:s, s:s, s:s, s:i, s:i, s:i, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:i, s:i}",
+        "format", "mha2mla-run", "name", config->run.name, "attention", is_mla ? "mla" : "original",
+        "d_kv", shape->d_kv, "rope_pairs", shape->rope_pairs, "head_dim", shape->head_dim, "rope",
+        is_mla ? rope_strategy_name(config->model.convert.rope) : "all", "svd",
+        is_mla ? shape_svd_name(shape->svd) : "none", "seq_len", config->data.seq_len, "parameters",
+        (json_int_t)params_count(shape), "cache_numbers_per_token",
+        (json_int_t)shape_cache_numbers(shape), "original_cache_numbers_per_token",
+        (json_int_t)shape_cache_numbers(&plan->original), "tokens_per_step",
+        (json_int_t)config->train.global_batch * config->data.seq_len, "steps",
+        (json_int_t)config->train.steps, "ranks", plan->n_ranks, "threads", plan->n_threads);
+}
+
+Status run_json_write(const RunDir *dir, const RunDescription *description)
+{
+    char path[PATH_BYTES];
+    TRY(file_join(path, dir->path, "run.json"));
+    json_t *root = describe(description);
+    if (root == NULL)
+        return fail(FAILED, "run.json: no memory, or the run's name is not UTF-8");
+    if (!isnan(description->original_loss))
+        json_object_set_new(root, "original_valid_loss", json_real(description->original_loss));
+    const double tokens = description->config->data.pretraining_tokens;
+    if (tokens > 0)
+        json_object_set_new(root, "pretraining_tokens", json_integer((json_int_t)tokens));
+    keep_earlier(root, dir, path);
+    const Status status = json_write(root, path);
+    json_decref(root);
+    return status;
+}
+
+Status run_json_set_exported(const RunDir *dir, int step)
+{
+    char path[PATH_BYTES];
+    json_t *root;
+    TRY(file_join(path, dir->path, "run.json"));
+    TRY(json_read(&root, path));
+    json_object_set_new(root, "exported_step", json_integer(step));
+    const Status status = json_write(root, path);
+    json_decref(root);
+    return status;
+}
+
+bool run_json_is_exported(const RunDir *dir, int step)
+{
+    char path[PATH_BYTES];
+    json_t *root = NULL;
+    if (file_join(path, dir->path, "model/config.json") != OK || !file_exists(path) ||
+        file_join(path, dir->path, "run.json") != OK || json_read(&root, path) != OK)
+        return false;
+    const json_t *exported = json_object_get(root, "exported_step");
+    const bool is_same = json_is_integer(exported) && json_integer_value(exported) == step;
+    json_decref(root);
+    return is_same;
+}

@@ -1,0 +1,37 @@
+// RUN/run.json: what `compare` needs to know of a run beside metrics.jsonl.
+//
+//     {"format": "mha2mla-run", "name": "demo-dkv8", "attention": "mla" or "original",
+//      "d_kv": 8, "rope_pairs": 4, "head_dim": 32, "rope": "2-norm", "svd": "joint",
+//      "seq_len": 256, "parameters": 3000000, "cache_numbers_per_token": 256,
+//      "original_cache_numbers_per_token": 2048, "tokens_per_step": 4096, "steps": 200,
+//      "ranks": 2, "threads": 1,
+//      "original_valid_loss": 1.31,      // of the model before conversion, where it was measured
+//      "pretraining_tokens": 600000000,  // where the config knows them
+//      "exported_step": 200,             // that RUN/model is of, once it is exported
+//      "resumed_steps": [100, 150]}
+//
+// Rank 0 alone reads and writes it.
+#ifndef MHA2MLA_TRAIN_JOB_RUN_JSON_H
+#define MHA2MLA_TRAIN_JOB_RUN_JSON_H
+
+#include "train/config/config.h"
+#include "train/job/run_dir.h"
+#include "train/plan/plan.h"
+
+typedef struct RunDescription {
+    const Config *config;
+    const Plan *plan;
+    double original_loss; // NaN: not measured by this process
+} RunDescription;
+
+// Writes it anew. A resumed run keeps the original model's loss and the list of resumed steps,
+// which gets the step it resumes from.
+Status run_json_write(const RunDir *dir, const RunDescription *description);
+
+// Notes which step RUN/model is of: it may be left from an earlier, shorter end of the run.
+Status run_json_set_exported(const RunDir *dir, int step);
+
+// Whether RUN/model is there and of that step.
+bool run_json_is_exported(const RunDir *dir, int step);
+
+#endif
