@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# README.md and docs/: their links lead somewhere, their commands and config keys exist, and their
-# configs are valid.
+# README.md and docs/: their links lead somewhere, the files, commands and config keys that they name
+# exist, and their configs are valid.
 set -euo pipefail
 . "$(dirname -- "$0")/../support/checks.sh" "$1"
 pages=("$root/README.md" "$root"/docs/*.md)
@@ -14,6 +14,15 @@ test_links_lead_somewhere() {
         done < <(grep -oE '\]\([^)#:]+[)#]' "$page" | tr -d ')(#]')
     done
     [ "$n_links" -ge 20 ] || die "only $n_links links are found"
+}
+
+test_files_exist() {
+    local file
+    for file in $(grep -ohE '`[a-z_/]+(\.[a-z]+|/)`' "${pages[@]}" | tr -d '`' |
+        grep -E '^(base|data|model|optim|eval|train|configs|slurm|tests|bench|docs|packaging)/' |
+        sort -u); do
+        [ -e "$root/$file" ] || die "there is no $file"
+    done
 }
 
 test_commands_exist() {
@@ -48,6 +57,7 @@ valid_config() {
 }
 
 test_links_lead_somewhere
+test_files_exist
 test_commands_exist
 test_config_keys_exist
 valid_config README.md '# smollm-135m.yaml'
