@@ -190,14 +190,21 @@ static Status run_words(StepSetting *setting, const Request *request, char **wor
     return status;
 }
 
-static Status run(const Comm *comm, int argc, char **argv)
+typedef struct Arguments {
+    int argc;
+    char **argv;
+} Arguments;
+
+static Status run(const Comm *comm, void *context)
 {
+    const Arguments *arguments = context;
     StepSetting setting = {
         .n_ranks = comm->size, .n_threads = omp_get_max_threads(), .sgemm_size = STEP_SGEMM_SIZE};
     Request request;
-    TRY(parse_options(&request, argc, argv));
+    TRY(parse_options(&request, arguments->argc, arguments->argv));
     if (!request.wants_help)
-        return run_words(&setting, &request, argv + optind, argc - optind, comm);
+        return run_words(&setting, &request, arguments->argv + optind, arguments->argc - optind,
+                         comm);
     if (comm->rank == 0)
         puts(usage);
     return OK;
@@ -205,5 +212,6 @@ static Status run(const Comm *comm, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    return (int)comm_run(run, argc, argv);
+    Arguments arguments = {argc, argv};
+    return (int)comm_run(run, &arguments);
 }

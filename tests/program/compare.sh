@@ -172,12 +172,12 @@ grep -q '^2,[0-9]*,[0-9]*,0.125,' odd/curves.csv || die "the smallest loss is go
 
 refuses 2 "compare --assert-equal needs two RUN directories, got 1" compare --assert-equal mla
 refuses 2 "--assert-equal and --out are both given" compare --assert-equal mla base --out x
-refuses 2 "--common goes with --assert-equal" compare --common mla base
-refuses 2 "--within, --baseline, --smooth and --log go with --out" compare mla --within 1
-refuses 2 "--within is 'much', allowed are 0 to 100" compare mla --out x --within much
-refuses 2 "--within is '-1', allowed are 0 to 100" compare mla --out x --within -1
-refuses 2 "--within is 'nan', allowed are 0 to 100" compare mla --out x --within nan
-refuses 2 "--log is 'z', allowed are x, y and xy" compare mla --out x --log z
+refuses 2 "--common needs --assert-equal" compare --common mla base
+refuses 2 "--within, --baseline, --smooth and --log need --out" compare mla --within 1
+refuses 2 "--within is 'much', which is not a number" compare mla --out x --within much
+refuses 2 "--within is -1, allowed are 0 to 100" compare mla --out x --within -1
+refuses 2 "--within is 'nan', which is not a number" compare mla --out x --within nan
+refuses 2 "--log is 'z', allowed are x, y, xy" compare mla --out x --log z
 refuses 2 "--smooth is 0, allowed are 1 to 1000000" compare mla --out x --smooth 0
 refuses 2 "--baseline is 'nobody', which is no name or directory of the runs" \
     compare mla --out x --baseline nobody

@@ -74,7 +74,7 @@ refuses 2 "convert: --d-kv N is missing" convert $small --out new --rope-pairs 2
 refuses 2 "train needs one CONFIG, got 0" train
 refuses 2 "eval: --perplexity SHARD.h5 is missing" eval $small
 refuses 2 "eval needs one MODEL, got 2" eval $small $small --perplexity shard.h5
-refuses 2 "compare needs at least one RUN directory" compare
+refuses 2 "compare needs at least one RUN" compare
 refuses 2 "inspect needs one PATH, got 2" inspect a b
 refuses 2 "tokenize: --out needs a value" tokenize --out --tokenizer tokenizer text.txt
 refuses 2 "tokenize: --out is empty" tokenize --tokenizer tokenizer --out= text.txt
@@ -277,10 +277,10 @@ refuses_convert() {
 }
 to="--out new --rope-pairs 2 --d-kv 4"
 refuses_convert 2 "--rope 2-norm needs --scores; make them with mha2mla score" $small $to
-refuses_convert 2 "--rope: RoPE strategy is 'lowest', allowed are high, low" \
+refuses_convert 2 "convert: --rope is 'lowest', allowed are high, low, uniform, 2-norm" \
     $small $to --rope lowest
-refuses_convert 2 "--svd is 'both', allowed are joint and split" $small $to --svd both
-refuses_convert 2 "--dtype: dtype is 'int8', allowed are float32" $small $to --rope low --dtype int8
+refuses_convert 2 "convert: --svd is 'both', allowed are joint, split" $small $to --svd both
+refuses_convert 2 "convert: --dtype is 'int8', allowed are float32" $small $to --rope low --dtype int8
 refuses_convert 2 "none.h5: cannot be opened: No such file" $small $to --scores none.h5
 refuses_convert 2 "text.txt: not a readable HDF5 file" $small $to --scores text.txt
 refuses_convert 2 "shard.h5: not a file of RoPE scores" $small $to --scores shard.h5

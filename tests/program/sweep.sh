@@ -30,7 +30,7 @@ refuses 2 "--d-kv has 4 twice" sweep tiny.yaml --d-kv 4,2,4
 refuses 2 "--d-kv N,N,... is missing" sweep tiny.yaml
 refuses 2 "sweep needs one CONFIG, got 0" sweep --d-kv 4
 refuses 2 "has no model.convert to sweep over" sweep tiny.yaml --d-kv 4 --model.convert=none
-refuses 2 "--submit goes with --slurm" sweep tiny.yaml --d-kv 4 --submit
+refuses 2 "--submit needs --slurm" sweep tiny.yaml --d-kv 4 --submit
 refuses 2 "unknown key train.stepz" sweep tiny.yaml --d-kv 4 --train.stepz=1
 [ -z "$(ls runs/*/metrics.jsonl 2>/dev/null)" ] || die "a sweep that was refused has begun"
 
@@ -67,7 +67,7 @@ status=0
 mpirun -n 2 --oversubscribe --bind-to none "$mha2mla" sweep tiny.yaml --d-kv 6,4 \
     --train.steps=100000 --run.max_minutes=0.02 >out 2>&1 || status=$?
 [ "$status" -eq 75 ] || die "stopped: status $status: $(cat out)"
-grep -qF 'the sweep stops in run tiny-dkv6; the same command goes on' out || die "$(cat out)"
+grep -qF 'the sweep stops in run tiny-dkv6; the same command resumes it' out || die "$(cat out)"
 [ ! -e runs/tiny-dkv4 ] || die "went on after a stop"
 
 # As jobs: what is printed is what --submit runs.

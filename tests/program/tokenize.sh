@@ -26,7 +26,7 @@ grep -qE '^4 documents, [0-9]+ tokens, 46 bytes of text, [0-9.]+ bytes/token, [0
 grep -q -- '--separator STRING' help || die "--help says: $(cat help)"
 refuses 2 "--tokenizer" tokenize --out x.h5 a.txt
 refuses 2 "--out" tokenize --tokenizer "$tokenizer" a.txt
-refuses 2 "no text files are named" tokenize --tokenizer "$tokenizer" --out x.h5
+refuses 2 "tokenize needs at least one FILE" tokenize --tokenizer "$tokenizer" --out x.h5
 refuses 2 "did you mean --separator" tokenize --tokenizer "$tokenizer" --out x.h5 --seperator x a.txt
 refuses 2 "nowhere.txt: no such file" tokenize --tokenizer "$tokenizer" --out x.h5 nowhere.txt
 refuses 2 "no field 'body'" tokenize --tokenizer "$tokenizer" --out x.h5 --text-field body b.jsonl.gz
@@ -39,7 +39,7 @@ refuses 2 "truncated gzip" tokenize --tokenizer "$tokenizer" --out x.h5 cut.json
 printf '{"text": "A cat."}\n{"text": "cut\n{"title": "x"}\n{"text": 3}\n{"text": "A dog."}\n' \
     >faulty.jsonl
 refuses 2 "faulty.jsonl:2: not valid JSON" tokenize --tokenizer "$tokenizer" --out x.h5 faulty.jsonl
-refuses 2 "--on-error is 'never', must be stop or skip" tokenize --tokenizer "$tokenizer" \
+refuses 2 "--on-error is 'never', allowed are stop, skip" tokenize --tokenizer "$tokenizer" \
     --out x.h5 --on-error never faulty.jsonl
 "$mha2mla" tokenize --tokenizer "$tokenizer" --out skip.h5 --on-error skip faulty.jsonl \
     cut.jsonl.gz a.txt >out 2>err || die "--on-error skip: status $?: $(cat err)"

@@ -6,18 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-Status resume_parse(ResumeMode *out, const char *name)
-{
-    static const char *const names[] = {
-        [RESUME_AUTO] = "auto", [RESUME_REQUIRE] = "require", [RESUME_NEVER] = "never"};
-    for (int i = 0; i < 3; i++)
-        if (strcmp(name, names[i]) == 0) {
-            *out = (ResumeMode)i;
-            return OK;
-        }
-    return fail(BAD_INPUT, "--resume is '%.40s', not auto, require or never", name);
-}
-
 static Status open_and_verify(Checkpoint *out, const char *dir, const Comm *comm)
 {
     Status status = comm_agree(comm, checkpoint_open(out, dir));

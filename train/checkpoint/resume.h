@@ -19,9 +19,6 @@ typedef enum ResumeMode {
     RESUME_NEVER,   // from the beginning, in a directory without a run
 } ResumeMode;
 
-// BAD_INPUT names the three.
-Status resume_parse(ResumeMode *out, const char *name);
-
 // The newest checkpoint of the run that is whole, checksums included; what is skipped is said with
 // the reason. *is_found == false: none, and *out is empty. The ranks share the reading. Collective.
 Status resume_find(Checkpoint *out, bool *is_found, const char *run_dir, const Comm *comm);

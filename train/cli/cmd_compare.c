@@ -1,7 +1,9 @@
 // mha2mla compare: runs side by side, from the run.json and metrics.jsonl in their directories: as
 // a table here, as a report with --out, or as an assertion that two runs had the same losses.
+#include "train/cli/cmd_compare.h"
+
 #include "base/log.h"
-#include "train/cli/options.h"
+#include "train/cli/command.h"
 #include "train/report/report.h"
 #include "train/report/report_equal.h"
 
@@ -11,10 +13,18 @@
 #include <string.h>
 
 typedef struct CompareOptions {
-    const char *out, *baseline, *log, *within;
-    int64_t smooth;
+    const char *out, *baseline;
+    double within;  // nats; NOT_GIVEN
+    int64_t smooth; // steps; 0: not given
+    int log;        // a LogAxes, or NOT_GIVEN
     bool assert_equal, common;
 } CompareOptions;
+
+typedef enum LogAxes { LOG_X, LOG_Y, LOG_XY } LogAxes;
+
+enum { NOT_GIVEN = -1 };
+
+static const double DEFAULT_WITHIN = 0.05;
 
 static void print_loss(double loss)
 {
@@ -61,12 +71,12 @@ static Status assert_equal(const Report *report, bool common)
     return OK;
 }
 
-static Status write_report(Report *report, const CompareOptions *options)
+static Status write_report(Report *report, const char *out, const char *baseline)
 {
-    TRY(report_prepare(report, options->baseline));
+    TRY(report_prepare(report, baseline));
     print_table(report);
-    TRY(report_write(report, options->out));
-    log_info("report written to %s/report.html", options->out);
+    TRY(report_write(report, out));
+    log_info("report written to %s/report.html", out);
     return OK;
 }
 
@@ -77,90 +87,82 @@ static Status compare(const CompareOptions *options, Report *report, char **dirs
     if (options->assert_equal)
         status = assert_equal(report, options->common);
     else if (options->out != NULL)
-        status = write_report(report, options);
+        status = write_report(report, options->out, options->baseline);
     else
         print_table(report);
     report_release(report);
     return status;
 }
 
-static Status set_within(double *out, const char *text)
+Status cmd_compare_report(char **dirs, int n_dirs, const char *out)
 {
-    char *end;
-    double within = strtod(text, &end);
-    if (end == text || *end != '\0' || !(within >= 0 && within <= 100))
-        return fail(BAD_INPUT, "compare: --within is '%.200s', allowed are 0 to 100 (nats)", text);
-    *out = within;
-    return OK;
+    const CompareOptions options = {.out = out};
+    Report report = {.within = DEFAULT_WITHIN};
+    return compare(&options, &report, dirs, n_dirs);
 }
 
-static Status set_log(Report *report, const char *text)
+static Status check_options(const CompareOptions *options, int n_dirs)
 {
-    report->log_x = strcmp(text, "x") == 0 || strcmp(text, "xy") == 0;
-    report->log_y = strcmp(text, "y") == 0 || strcmp(text, "xy") == 0;
-    if (!report->log_x && !report->log_y)
-        return fail(BAD_INPUT, "compare: --log is '%.200s', allowed are x, y and xy", text);
-    return OK;
-}
-
-static Status check_options(Report *report, const CompareOptions *options, int n_dirs)
-{
-    bool is_drawing = options->baseline != NULL || options->log != NULL ||
-                      options->within != NULL || options->smooth != 0;
-    if (n_dirs == 0)
-        return fail(BAD_INPUT, "compare needs at least one RUN directory; see mha2mla compare "
-                               "--help");
+    const bool is_drawing = options->baseline != NULL || options->log != NOT_GIVEN ||
+                            options->within >= 0 || options->smooth > 0;
     if (options->assert_equal && n_dirs != 2)
         return fail(BAD_INPUT, "compare --assert-equal needs two RUN directories, got %d", n_dirs);
     if (options->assert_equal && options->out != NULL)
         return fail(BAD_INPUT, "compare: --assert-equal and --out are both given; keep one");
     if (options->common && !options->assert_equal)
-        return fail(BAD_INPUT, "compare: --common goes with --assert-equal");
+        return fail(BAD_INPUT, "compare: --common needs --assert-equal");
     if (is_drawing && options->out == NULL)
-        return fail(BAD_INPUT,
-                    "compare: --within, --baseline, --smooth and --log go with --out DIR");
-    if (options->within != NULL)
-        TRY(set_within(&report->within, options->within));
-    if (options->log != NULL)
-        TRY(set_log(report, options->log));
-    report->window = (int)options->smooth;
+        return fail(BAD_INPUT, "compare: --within, --baseline, --smooth and --log need --out DIR");
     return OK;
 }
 
-static Status run_compare(int argc, char **argv)
+static const char *const log_names[] = {[LOG_X] = "x", [LOG_Y] = "y", [LOG_XY] = "xy", NULL};
+
+static const CompareOptions defaults = {.within = NOT_GIVEN, .log = NOT_GIVEN};
+
+static const Option options[] = {
+    {"out", OPTION_TEXT, offsetof(CompareOptions, out), "DIR",
+     "write report.html and curves.{svg,png,csv,gp} there", .files = ANY_DIRECTORY},
+    {"within", OPTION_REAL, offsetof(CompareOptions, within), "NATS",
+     "the gap to the baseline's loss that counts as closed", 0, 100, .derived = "0.05"},
+    {"baseline", OPTION_TEXT, offsetof(CompareOptions, baseline), "RUN",
+     "name or directory of the run to compare the others with",
+     .derived = "the first run with its original attention", .files = ANY_DIRECTORY},
+    {"smooth", OPTION_INT, offsetof(CompareOptions, smooth), "STEPS",
+     "smooth the training loss over this many steps", 1, 1000000,
+     .derived = "1 % of the run, at least 5"},
+    {"log", OPTION_CHOICE, offsetof(CompareOptions, log), "AXES",
+     "logarithmic axes of the loss curves", .choices = log_names, .derived = "none"},
+    {"assert-equal", OPTION_FLAG, offsetof(CompareOptions, assert_equal), NULL,
+     "compare the losses of two runs bit by bit; exit 1 where they differ"},
+    {"common", OPTION_FLAG, offsetof(CompareOptions, common), NULL,
+     "with --assert-equal: compare only the steps that both runs have"},
+};
+
+static Status run(const CommandLine *line)
 {
-    CompareOptions given = {0};
-    const Option options[] = {
-        {"out", OPTION_STRING, &given.out, "DIR", "write report.html, curves.{svg,png,csv,gp}", 0,
-         0, false},
-        {"within", OPTION_STRING, &given.within, "NATS",
-         "the gap to the baseline that counts as closed (default 0.05)", 0, 0, false},
-        {"baseline", OPTION_STRING, &given.baseline, "RUN",
-         "name or directory (default: the first run with its original attention)", 0, 0, false},
-        {"smooth", OPTION_INT, &given.smooth, "STEPS",
-         "steps in the mean of a smoothed loss (default: 1 % of the run, at least 5)", 1, 1000000,
-         false},
-        {"log", OPTION_STRING, &given.log, "AXES", "logarithmic axes of the loss: x, y or xy", 0, 0,
-         false},
-        {"assert-equal", OPTION_FLAG, &given.assert_equal, NULL,
-         "exit 1 where the losses of two runs differ in any bit", 0, 0, false},
-        {"common", OPTION_FLAG, &given.common, NULL,
-         "with --assert-equal: compare only the steps that both runs have", 0, 0, false},
+    const CompareOptions *given = line->options;
+    TRY(check_options(given, line->n_words));
+    Report report = {
+        .within = given->within >= 0 ? given->within : DEFAULT_WITHIN,
+        .window = (int)given->smooth,
+        .log_x = given->log == LOG_X || given->log == LOG_XY,
+        .log_y = given->log == LOG_Y || given->log == LOG_XY,
     };
-    Arguments rest;
-    Report report = {.within = 0.05};
-    TRY(options_parse(&rest, &cmd_compare, options, sizeof options / sizeof *options, argc, argv));
-    if (rest.help_shown)
-        return OK;
-    TRY(check_options(&report, &given, rest.n_words));
-    return compare(&given, &report, rest.words, rest.n_words);
+    return compare(given, &report, line->words, line->n_words);
 }
 
 const Command cmd_compare = {
     .name = "compare",
     .summary = "show runs side by side: KV cache, loss before and after, their curves",
-    .usage = "RUN... [--out DIR] | --assert-equal A B",
-    .example = "mha2mla compare runs/demo-baseline runs/demo-dkv16 runs/demo-dkv8 --out "
-               "runs/demo/report",
-    .run = run_compare,
+    .description = "RUN is a run directory. Prints a table; with --out, writes a report with the "
+                   "curves of all runs. Runs that are still going, were stopped or resumed are "
+                   "drawn as far as they are.",
+    COMMAND_OPTIONS(CompareOptions, options, defaults),
+    .words = {"RUN", 1, INT_MAX, ANY_DIRECTORY},
+    .examples = (const char *const[]){"mha2mla compare runs/demo-baseline runs/demo-dkv8",
+                                      "mha2mla compare runs/demo-baseline runs/demo-dkv16 "
+                                      "runs/demo-dkv8 --out runs/demo/report",
+                                      NULL},
+    .run = run,
 };

@@ -2,18 +2,16 @@
 #include "model/hf/hf.h"
 #include "train/checkpoint/resume.h"
 #include "train/cli/command.h"
-#include "train/cli/options.h"
+#include "train/config/config_table.h"
 #include "train/inspect/inspect.h"
-#include "train/parallel/comm.h"
 
 #include <stdio.h>
 
-typedef struct Request {
-    const char *path;  // a checkpoint, or a run: its newest
-    const char *out;   // HF directory to write
-    const char *base;  // NULL: the one the manifest names
-    const char *dtype; // NULL: float32
-} Request;
+typedef struct ExportOptions {
+    const char *out;  // HF directory to write
+    const char *base; // NULL: the one the manifest names
+    DType dtype;
+} ExportOptions;
 
 static Status open_checkpoint(Checkpoint *out, const char *path, const Comm *comm)
 {
@@ -42,12 +40,13 @@ static const char *text_of(const Checkpoint *checkpoint, const char *key)
     return json_string_value(json_object_get(checkpoint->manifest, key));
 }
 
-static Status export_checkpoint(const Request *request, DType dtype, const Comm *comm)
+// `path` is a checkpoint, or a run: its newest.
+static Status export_checkpoint(const ExportOptions *options, const char *path, const Comm *comm)
 {
     Checkpoint checkpoint = {0};
     Model model = {0};
-    TRY(open_checkpoint(&checkpoint, request->path, comm));
-    const char *base = request->base != NULL ? request->base : text_of(&checkpoint, "base");
+    TRY(open_checkpoint(&checkpoint, path, comm));
+    const char *base = options->base != NULL ? options->base : text_of(&checkpoint, "base");
     const char *tokenizer = text_of(&checkpoint, "tokenizer");
     Status status;
     if (base != NULL && !file_is_dir(base)) {
@@ -56,12 +55,12 @@ static Status export_checkpoint(const Request *request, DType dtype, const Comm 
                       base, checkpoint.dir);
         goto close;
     }
-    TRY_GOTO(close, hf_check_target(base, request->out));
+    TRY_GOTO(close, hf_check_target(base, options->out));
     TRY_GOTO(close, checkpoint_load_model(&model, &checkpoint));
     if (base == NULL && tokenizer != NULL && file_is_dir(tokenizer))
-        TRY_GOTO(release, hf_copy_tokenizer(tokenizer, request->out));
-    TRY_GOTO(release, hf_save(&model, base, dtype, request->out));
-    printf("%s: step %d of %s, %.2f M parameters\n", request->out, checkpoint.progress.step,
+        TRY_GOTO(release, hf_copy_tokenizer(tokenizer, options->out));
+    TRY_GOTO(release, hf_save(&model, base, options->dtype, options->out));
+    printf("%s: step %d of %s, %.2f M parameters\n", options->out, checkpoint.progress.step,
            text_of(&checkpoint, "name"), (double)params_count(&model.shape) / 1e6);
 release:
     model_release(&model);
@@ -70,40 +69,37 @@ close:
     return status;
 }
 
-static Status parse_and_export(const Comm *comm, int argc, char **argv)
-{
-    Request request = {.dtype = "float32"};
-    const Option options[] = {
-        {"out", OPTION_STRING, &request.out, "DIR", "directory to write", .required = true},
-        {"base", OPTION_STRING, &request.base, "MODEL",
-         "model it was trained from (default as in the run's config)"},
-        {"dtype", OPTION_STRING, &request.dtype, "TYPE", "float32 (default), bfloat16 or float16"},
-    };
-    Arguments rest;
-    DType dtype;
-    TRY(options_parse(&rest, &cmd_export, options, sizeof options / sizeof options[0], argc, argv));
-    if (rest.help_shown)
-        return OK;
-    if (rest.n_words != 1)
-        return fail(BAD_INPUT, "export needs one CHECKPOINT, got %d; see mha2mla export --help",
-                    rest.n_words);
-    if (comm->size > 1)
-        return fail(BAD_INPUT, "export is the work of one process; start it without mpirun");
-    request.path = rest.words[0];
-    if (dtype_parse_torch_name(&dtype, request.dtype) != OK)
-        return fail_within(BAD_INPUT, "--dtype");
-    return export_checkpoint(&request, dtype, comm);
-}
+static const ExportOptions defaults = {.dtype = DTYPE_F32};
 
-static Status run_export(int argc, char **argv)
+static const Option options[] = {
+    {"out", OPTION_TEXT, offsetof(ExportOptions, out), "DIR", "directory to write",
+     .files = ANY_DIRECTORY, .required = true},
+    {"base", OPTION_TEXT, offsetof(ExportOptions, base), "MODEL",
+     "model that the run started from: config.json and tokenizer are taken from it",
+     .derived = "the one in the run's config", .files = ANY_DIRECTORY},
+    {"dtype", OPTION_CHOICE, offsetof(ExportOptions, dtype), "TYPE", "number format of the weights",
+     .choices = config_dtype_names},
+};
+
+static Status run(const CommandLine *line)
 {
-    return comm_run(parse_and_export, argc, argv);
+    if (line->comm->size > 1)
+        return fail(BAD_INPUT, "export is the work of one process; start it without mpirun");
+    return export_checkpoint(line->options, line->words[0], line->comm);
 }
 
 const Command cmd_export = {
     .name = "export",
     .summary = "write a checkpoint as a Hugging Face model",
-    .usage = "CHECKPOINT|RUN --out DIR [--base MODEL] [--dtype TYPE]",
-    .example = "mha2mla export runs/demo/checkpoints/step-00000060 --out runs/demo/step-60",
-    .run = run_export,
+    .description = "CHECKPOINT is a checkpoint's directory, or that of a run, whose newest "
+                   "checkpoint is taken. The run may still be going.",
+    COMMAND_OPTIONS(ExportOptions, options, defaults),
+    .words = {"CHECKPOINT", 1, 1, ANY_DIRECTORY},
+    .is_on_ranks = true,
+    .examples = (const char *const[]){"mha2mla export runs/demo/checkpoints/step-00000060 --out "
+                                      "runs/demo/step-60",
+                                      "mha2mla export runs/demo --out runs/demo/newest --dtype "
+                                      "bfloat16",
+                                      NULL},
+    .run = run,
 };

@@ -1,6 +1,6 @@
 // mha2mla plan: what a run will need and take, on any number of ranks, before it is started.
 #include "base/log.h"
-#include "train/cli/options.h"
+#include "train/cli/command.h"
 #include "train/plan/blas.h"
 #include "train/plan/cost.h"
 
@@ -8,14 +8,15 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { MOST_OVERRIDES = 128, MOST_TABLE_RANKS = 1024, TIME_BYTES = 32 };
+enum { MOST_TABLE_RANKS = 1024, TIME_BYTES = 32 };
 
 static const double GIB = 1024.0 * 1024.0 * 1024.0;
 
 // What is asked for: rates that are 0 are measured.
 typedef struct Question {
     const Comm *comm;
-    int64_t n_ranks, n_threads;
+    int64_t n_ranks;        // 0 in options: those that the command runs on
+    int64_t n_threads;      // 0 in options: OpenMP's
     int64_t ranks_per_host; // 0: all
     double memory_gib;      // of a rank; 0: the machine's
     double gflops, memory_gb_s, bandwidth_gb_s, latency_us;
@@ -306,53 +307,56 @@ static Status load_and_answer(Question *question, const char *path, char *const 
     return status;
 }
 
-static Status parse_and_plan(const Comm *comm, int argc, char **argv)
-{
-    Question q = {
-        .comm = comm, .n_ranks = comm->size, .n_threads = omp_get_max_threads(), .efficiency = 0.7};
-    char *overrides[MOST_OVERRIDES];
-    int n_overrides = config_take_overrides(overrides, MOST_OVERRIDES, &argc, argv);
-    const Option options[] = {
-        {"ranks", OPTION_INT, &q.n_ranks, "N", "plan for N ranks", .least = 1, .most = 1 << 20},
-        {"threads", OPTION_INT, &q.n_threads, "M", "of each rank", .least = 1, .most = 1024},
-        {"ranks-per-host", OPTION_INT, &q.ranks_per_host, "K",
-         "share a copy of the parameters (default: all of --ranks)", .least = 1, .most = 1 << 20},
-        {"memory", OPTION_REAL, &q.memory_gib, "GIB", "a rank may use (else all of this machine's)",
-         .most = 1 << 20},
-        {"efficiency", OPTION_REAL, &q.efficiency, "SHARE",
-         "of sgemm's rate that the model's products reach", .most = 1},
-        {"step-seconds", OPTION_REAL, &q.step_seconds, "S",
-         "measured for a step without messages, on --ranks (else from sgemm's rate)",
-         .most = 1000000},
-        {"gflops", OPTION_REAL, &q.gflops, "RATE", "of a rank's sgemm (else measured)",
-         .most = 1000000000},
-        {"memory-bandwidth", OPTION_REAL, &q.memory_gb_s, "GB/S", "of a rank (else measured)",
-         .most = 1000000},
-        {"bandwidth", OPTION_REAL, &q.bandwidth_gb_s, "GB/S",
-         "of a rank's messages (else measured, under mpirun)", .most = 1000000},
-        {"latency", OPTION_REAL, &q.latency_us, "US", "of a message (else measured, under mpirun)",
-         .most = 1000000},
-    };
-    Arguments rest;
-    TRY(options_parse(&rest, &cmd_plan, options, sizeof options / sizeof *options, argc, argv));
-    if (rest.help_shown)
-        return OK;
-    if (rest.n_words != 1)
-        return fail(BAD_INPUT, "plan needs one CONFIG, got %d; see mha2mla plan --help",
-                    rest.n_words);
-    return load_and_answer(&q, rest.words[0], overrides, n_overrides);
-}
+static const Question defaults = {.efficiency = 0.7};
 
-static Status run_plan(int argc, char **argv)
+static const Option options[] = {
+    {"ranks", OPTION_INT, offsetof(Question, n_ranks), "N", "plan for this many ranks", 1, 1 << 20,
+     .derived = "the ranks that plan runs on"},
+    {"threads", OPTION_INT, offsetof(Question, n_threads), "M", "threads of each rank", 1, 1024,
+     .derived = "OMP_NUM_THREADS or the cores"},
+    {"ranks-per-host", OPTION_INT, offsetof(Question, ranks_per_host), "K",
+     "ranks of a host, which share one copy of the parameters", 1, 1 << 20,
+     .derived = "all of --ranks"},
+    {"memory", OPTION_POSITIVE, offsetof(Question, memory_gib), "GIB", "memory that a rank may use",
+     .most = 1 << 20, .derived = "all of this machine's"},
+    {"efficiency", OPTION_POSITIVE, offsetof(Question, efficiency), "SHARE",
+     "share of sgemm's rate that the model's matrix products reach", .most = 1},
+    {"step-seconds", OPTION_POSITIVE, offsetof(Question, step_seconds), "S",
+     "measured time of a step on --ranks without communication; replaces --efficiency",
+     .most = 1000000, .derived = "from sgemm's rate"},
+    {"gflops", OPTION_POSITIVE, offsetof(Question, gflops), "RATE",
+     "sgemm rate of a rank in GFLOP/s", .most = 1000000000, .derived = "measured"},
+    {"memory-bandwidth", OPTION_POSITIVE, offsetof(Question, memory_gb_s), "GB/S",
+     "memory bandwidth of a rank", .most = 1000000, .derived = "measured"},
+    {"bandwidth", OPTION_POSITIVE, offsetof(Question, bandwidth_gb_s), "GB/S",
+     "network bandwidth of a rank", .most = 1000000, .derived = "measured under mpirun"},
+    {"latency", OPTION_POSITIVE, offsetof(Question, latency_us), "US",
+     "latency of a message in microseconds", .most = 1000000, .derived = "measured under mpirun"},
+};
+
+static Status run(const CommandLine *line)
 {
-    return comm_run(parse_and_plan, argc, argv);
+    Question question = *(const Question *)line->options;
+    question.comm = line->comm;
+    if (question.n_ranks == 0)
+        question.n_ranks = line->comm->size;
+    if (question.n_threads == 0)
+        question.n_threads = omp_get_max_threads();
+    return load_and_answer(&question, line->words[0], line->overrides, line->n_overrides);
 }
 
 const Command cmd_plan = {
     .name = "plan",
     .summary = "say what a run needs and how long it takes, on any number of ranks",
-    .usage = "CONFIG [--section.key=value ...] [--ranks N] [--threads M] [--memory GIB] ...",
-    .example = "mha2mla plan configs/demo.yaml --ranks 64 --memory 4 --gflops 80 --bandwidth 12.5 "
-               "--latency 2",
-    .run = run_plan,
+    .description = "Prints the memory of each rank, whether it fits, the time of a step and of the "
+                   "run, and how both scale with ranks. Rates that are not given are measured on "
+                   "the ranks that plan runs on, in about two seconds.",
+    COMMAND_OPTIONS(Question, options, defaults),
+    .words = {"CONFIG", 1, 1, "*.yaml"},
+    .is_on_ranks = true,
+    .takes_overrides = true,
+    .examples = (const char *const[]){"mha2mla plan configs/demo.yaml --ranks 64 --memory 4 "
+                                      "--gflops 80 --bandwidth 12.5 --latency 2",
+                                      NULL},
+    .run = run,
 };

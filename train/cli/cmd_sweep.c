@@ -1,17 +1,17 @@
 // mha2mla sweep: the same model at several cache sizes, one run after another, then compared.
 #include "base/file.h"
 #include "base/log.h"
-#include "train/cli/options.h"
+#include "train/cli/cmd_compare.h"
+#include "train/cli/command.h"
 #include "train/job/job.h"
 #include "train/plan/plan.h"
-#include "train/stop.h"
 
 #include <ctype.h>
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_OVERRIDES = 128, MOST_RUNS = 64, BASELINE = 0 };
+enum { MOST_RUNS = 64, BASELINE = 0 };
 
 typedef struct SweepRun {
     int d_kv; // or BASELINE
@@ -23,7 +23,7 @@ typedef struct SweepRun {
 typedef struct Sweep {
     const Comm *comm;
     const char *path; // of the config
-    char *overrides[MOST_OVERRIDES + 2];
+    char **overrides; // borrowed [n_overrides + 2]: the last two are a run's own
     int n_overrides;
     bool has_baseline;
     char base_name[128], run_dir[PATH_BYTES], out[PATH_BYTES];
@@ -145,14 +145,10 @@ static Status prepare(Sweep *sweep, bool writes)
 
 static Status compare(Sweep *sweep)
 {
-    char command[] = "compare", option[] = "--out";
-    char *argv[MOST_RUNS + 4] = {command};
-    int argc = 1;
+    char *dirs[MOST_RUNS];
     for (int i = 0; i < sweep->n_runs; i++)
-        argv[argc++] = sweep->runs[i].dir;
-    argv[argc++] = option;
-    argv[argc++] = sweep->out;
-    return cmd_compare.run(argc, argv);
+        dirs[i] = sweep->runs[i].dir;
+    return cmd_compare_report(dirs, sweep->n_runs, sweep->out);
 }
 
 static Status run_here(Sweep *sweep)
@@ -163,7 +159,7 @@ static Status run_here(Sweep *sweep)
         const JobOptions job = {.config = run->config, .resume = RESUME_AUTO};
         const Status status = job_run(sweep->comm, &job);
         if (status == STOPPED)
-            log_info("the sweep stops in run %s; the same command goes on from there", run->name);
+            log_info("the sweep stops in run %s; the same command resumes it", run->name);
         if (status != OK)
             return status == STOPPED ? status : fail_within(status, "sweep: run %s", run->name);
     }
@@ -247,73 +243,81 @@ static Status run_as_jobs(Sweep *sweep, bool submits)
 
 // ---- the command -------------------------------------------------------------------------------
 
-static Status start(Sweep *sweep, const char *out, bool as_jobs, bool submits)
+typedef struct SweepOptions {
+    const char *d_kvs, *out; // out: NULL for sweep-NAME in run.dir
+    bool baseline, slurm, submit;
+} SweepOptions;
+
+static Status prepare_or_submit(Sweep *sweep, const Config *config, const SweepOptions *options)
+{
+    TRY(take_base(sweep, config, options->out));
+    return options->slurm ? run_as_jobs(sweep, options->submit) : prepare(sweep, true);
+}
+
+static Status start(Sweep *sweep, const SweepOptions *options)
 {
     Config config;
-    TRY(comm_agree(sweep->comm,
-                   config_load(&config, sweep->path, sweep->overrides, sweep->n_overrides)));
-    Status status = take_base(sweep, &config, out);
-    config_release(&config);
-    if (status == OK && !as_jobs)
-        status = prepare(sweep, true);
-    else if (status == OK)
-        status = run_as_jobs(sweep, submits);
+    Status status = config_load(&config, sweep->path, sweep->overrides, sweep->n_overrides);
     TRY(comm_agree(sweep->comm, status));
-    return as_jobs ? OK : run_here(sweep);
+    status = comm_agree(sweep->comm, prepare_or_submit(sweep, &config, options));
+    config_release(&config);
+    return status != OK || options->slurm ? status : run_here(sweep);
 }
 
-static Status parse_and_start(Sweep *sweep, int argc, char **argv)
+static const SweepOptions defaults = {0};
+
+static const Option options[] = {
+    {"d-kv", OPTION_TEXT, offsetof(SweepOptions, d_kvs), "N,N,...",
+     "values of model.convert.d_kv, one run for each", .required = true},
+    {"baseline", OPTION_FLAG, offsetof(SweepOptions, baseline), NULL,
+     "add a run without conversion"},
+    {"out", OPTION_TEXT, offsetof(SweepOptions, out), "DIR",
+     "directory for the runs' configs and the report", .derived = "sweep-NAME in run.dir",
+     .files = ANY_DIRECTORY},
+    {"slurm", OPTION_FLAG, offsetof(SweepOptions, slurm), NULL,
+     "print the commands that submit the runs as jobs, and run nothing"},
+    {"submit", OPTION_FLAG, offsetof(SweepOptions, submit), NULL,
+     "with --slurm: run these commands too"},
+};
+
+static Status run(const CommandLine *line)
 {
-    const char *d_kvs = NULL, *out = NULL;
-    bool as_jobs = false, submits = false;
-    sweep->n_overrides = config_take_overrides(sweep->overrides, MOST_OVERRIDES, &argc, argv);
-    const Option options[] = {
-        {"d-kv", OPTION_STRING, &d_kvs, "N,N,...", "values of model.convert.d_kv, a run each",
-         .required = true},
-        {"baseline", OPTION_FLAG, &sweep->has_baseline, NULL, "a run without conversion, too"},
-        {"out", OPTION_STRING, &out, "DIR",
-         "for the runs' configs and the report (else sweep-NAME in run.dir)"},
-        {"slurm", OPTION_FLAG, &as_jobs, NULL, "print the commands that submit the runs as jobs"},
-        {"submit", OPTION_FLAG, &submits, NULL, "with --slurm: and run these commands"},
-    };
-    Arguments rest;
-    TRY(options_parse(&rest, &cmd_sweep, options, sizeof options / sizeof *options, argc, argv));
-    if (rest.help_shown)
-        return OK;
-    if (rest.n_words != 1)
-        return fail(BAD_INPUT, "sweep needs one CONFIG, got %d; see mha2mla sweep --help",
-                    rest.n_words);
-    if (submits && !as_jobs)
-        return fail(BAD_INPUT, "sweep: --submit goes with --slurm");
-    sweep->path = rest.words[0];
+    const SweepOptions *given = line->options;
+    if (given->submit && !given->slurm)
+        return fail(BAD_INPUT, "sweep: --submit needs --slurm");
+    Sweep *sweep = calloc(1, sizeof *sweep);
+    char **overrides = calloc((size_t)line->n_overrides + 2, sizeof *overrides);
+    Status status = sweep != NULL && overrides != NULL ? OK : fail(FAILED, "sweep: out of memory");
+    TRY_GOTO(release, status);
+    sweep->comm = line->comm;
+    sweep->path = line->words[0];
+    sweep->overrides = overrides;
+    sweep->n_overrides = line->n_overrides;
+    sweep->has_baseline = given->baseline;
     if (sweep->has_baseline)
         sweep->runs[sweep->n_runs++].d_kv = BASELINE;
-    TRY(parse_d_kvs(sweep, d_kvs));
-    return start(sweep, out, as_jobs, submits);
-}
-
-static Status parse_and_sweep(const Comm *comm, int argc, char **argv)
-{
-    Sweep *sweep = calloc(1, sizeof *sweep);
-    if (sweep == NULL)
-        return fail(FAILED, "sweep: out of memory");
-    sweep->comm = comm;
-    const Status status = parse_and_start(sweep, argc, argv);
+    for (int i = 0; i < line->n_overrides; i++)
+        overrides[i] = line->overrides[i];
+    TRY_GOTO(release, parse_d_kvs(sweep, given->d_kvs));
+    status = start(sweep, given);
+release:
+    free(overrides);
     free(sweep);
     return status;
-}
-
-static Status run_sweep(int argc, char **argv)
-{
-    stop_install();
-    return comm_run(parse_and_sweep, argc, argv);
 }
 
 const Command cmd_sweep = {
     .name = "sweep",
     .summary = "train at several cache sizes, one after another or as jobs, and compare",
-    .usage = "CONFIG --d-kv N,N,... [--baseline] [--section.key=value ...] [--out DIR] "
-             "[--slurm [--submit]]",
-    .example = "mpirun -n 2 mha2mla sweep configs/demo.yaml --d-kv 16,8,4 --baseline",
-    .run = run_sweep,
+    .description = "Trains CONFIG once for each latent width, in runs named NAME-dkvN, then "
+                   "compares them. Given again, the same command resumes the sweep.",
+    COMMAND_OPTIONS(SweepOptions, options, defaults),
+    .words = {"CONFIG", 1, 1, "*.yaml"},
+    .is_on_ranks = true,
+    .takes_overrides = true,
+    .handles_stop = true,
+    .examples = (const char *const[]){"mpirun -n 2 mha2mla sweep configs/demo.yaml --d-kv 16,8,4 "
+                                      "--baseline",
+                                      NULL},
+    .run = run,
 };

@@ -2,7 +2,6 @@
 #define _GNU_SOURCE // sigaction
 #include "base/log.h"
 #include "train/cli/command.h"
-#include "train/cli/options.h"
 #include "train/cli/tokenize_ranks.h"
 
 #include <signal.h>
@@ -84,62 +83,73 @@ static void print_counts(const TokenizeCounts *counts, const char *out)
         log_warn("skipped %s", skips);
 }
 
-static Status tokenize(const Comm *comm, const TokenizeOptions *options, const Arguments *files)
+typedef struct TokenizeCommandOptions {
+    TokenizeOptions tokenize;
+    int on_error; // index in on_error_names
+} TokenizeCommandOptions;
+
+enum { ON_ERROR_STOP, ON_ERROR_SKIP };
+
+static const char *const on_error_names[] = {
+    [ON_ERROR_STOP] = "stop", [ON_ERROR_SKIP] = "skip", NULL};
+
+static const TokenizeCommandOptions defaults = {
+    .tokenize = {.bos = "auto", .eos = "auto", .stop = &stop_wanted, .on_progress = show_progress},
+    .on_error = ON_ERROR_STOP,
+};
+
+#define AT(member) offsetof(TokenizeCommandOptions, member)
+
+static const Option options[] = {
+    {"tokenizer", OPTION_TEXT, AT(tokenize.tokenizer_dir), "DIR",
+     "directory with tokenizer.json, or vocab.json and merges.txt", .files = ANY_DIRECTORY,
+     .required = true},
+    {"out", OPTION_TEXT, AT(tokenize.out), "SHARD.h5", "file to write", .files = "*.h5",
+     .required = true},
+    {"text-field", OPTION_TEXT, AT(tokenize.text_field), "NAME",
+     "field of .jsonl that holds the text", .derived = "text"},
+    {"separator", OPTION_TEXT, AT(tokenize.separator), "STRING",
+     "text between the documents of a .txt file", .derived = "a file is one document"},
+    {"eos", OPTION_TEXT, AT(tokenize.eos), "TOKEN",
+     "token after each document: auto (the tokenizer's own), none or a token"},
+    {"bos", OPTION_TEXT, AT(tokenize.bos), "TOKEN",
+     "token before each document: auto (the tokenizer's own), none or a token"},
+    {"on-error", OPTION_CHOICE, AT(on_error), "ACTION",
+     "what a malformed line or damaged file does: stop the command, or be skipped and counted",
+     .choices = on_error_names},
+};
+
+static Status run(const CommandLine *line)
 {
-    if (files->n_words == 0)
-        return fail(BAD_INPUT, "tokenize: no text files are named; see mha2mla tokenize --help");
+    const TokenizeCommandOptions *given = line->options;
+    TokenizeOptions tokenize = given->tokenize;
+    TokenizeCounts counts;
+    tokenize.skip_faults = given->on_error == ON_ERROR_SKIP;
     watch_signals();
     started_s = shown_s = log_seconds();
-    TokenizeCounts counts;
-    const Status status = tokenize_over_ranks(&counts, comm, options, files->words, files->n_words);
-    if (comm->rank == 0)
+    const Status status =
+        tokenize_over_ranks(&counts, line->comm, &tokenize, line->words, line->n_words);
+    if (line->comm->rank == 0)
         clear_progress();
     TRY(status);
-    if (comm->rank == 0)
-        print_counts(&counts, options->out);
+    if (line->comm->rank == 0)
+        print_counts(&counts, tokenize.out);
     return OK;
-}
-
-static Status parse_and_tokenize(const Comm *comm, int argc, char **argv)
-{
-    TokenizeOptions options = {
-        .bos = "auto", .eos = "auto", .stop = &stop_wanted, .on_progress = show_progress};
-    const char *on_error = "stop";
-    const Option table[] = {
-        {"tokenizer", OPTION_STRING, &options.tokenizer_dir, "DIR",
-         "directory with tokenizer.json, or vocab.json and merges.txt", .required = true},
-        {"out", OPTION_STRING, &options.out, "SHARD.h5", "file to write", .required = true},
-        {"text-field", OPTION_STRING, &options.text_field, "NAME",
-         "field of .jsonl with the text (default text)"},
-        {"separator", OPTION_STRING, &options.separator, "STRING",
-         "splits .txt into documents; without it a file is one"},
-        {"eos", OPTION_STRING, &options.eos, "TOKEN",
-         "token after each document: auto, none or a token"},
-        {"bos", OPTION_STRING, &options.bos, "TOKEN",
-         "token before each document: auto, none or a token"},
-        {"on-error", OPTION_STRING, &on_error, "stop|skip",
-         "at a broken line or damaged file: stop, or skip, count and say so"},
-    };
-    Arguments rest;
-    TRY(options_parse(&rest, &cmd_tokenize, table, sizeof table / sizeof table[0], argc, argv));
-    if (rest.help_shown)
-        return OK;
-    options.skip_faults = strcmp(on_error, "skip") == 0;
-    if (!options.skip_faults && strcmp(on_error, "stop") != 0)
-        return fail(BAD_INPUT, "tokenize: --on-error is '%.100s', must be stop or skip", on_error);
-    return tokenize(comm, &options, &rest);
-}
-
-static Status run(int argc, char **argv)
-{
-    return comm_run(parse_and_tokenize, argc, argv);
 }
 
 const Command cmd_tokenize = {
     .name = "tokenize",
     .summary = "turn text files (.jsonl, .txt, also .gz) into a token shard",
-    .usage = "--tokenizer DIR --out SHARD.h5 [OPTION...] FILE...",
-    .example = "mpirun -n 2 mha2mla tokenize --tokenizer configs/demo/model --separator "
-               "'<|endoftext|>' --out runs/demo/shards/valid.h5 configs/demo/valid.txt.gz",
+    .description = "FILE is a path or a glob pattern. The files are read one after another; rank 0 "
+                   "reads and writes, all ranks tokenize, and the shard is the same for any number "
+                   "of ranks.",
+    COMMAND_OPTIONS(TokenizeCommandOptions, options, defaults),
+    .words = {"FILE", 1, INT_MAX, ANY_FILE},
+    .is_on_ranks = true,
+    .examples =
+        (const char *const[]){
+            "mpirun -n 2 mha2mla tokenize --tokenizer configs/demo/model --separator "
+            "'<|endoftext|>' --out runs/demo/shards/valid.h5 configs/demo/valid.txt.gz",
+            NULL},
     .run = run,
 };

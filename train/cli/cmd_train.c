@@ -1,60 +1,59 @@
 // mha2mla train: one job, from the config to the exported model.
 #include "train/cli/command.h"
-#include "train/cli/options.h"
+#include "train/config/config.h"
 #include "train/job/job.h"
-#include "train/parallel/comm.h"
-#include "train/stop.h"
 
-enum { MOST_OVERRIDES = 128 };
+typedef struct TrainOptions {
+    ResumeMode resume;
+    bool dry_run, help_config;
+} TrainOptions;
 
-static Status parse_and_run(const Comm *comm, int argc, char **argv)
+static const char *const resume_names[] = {
+    [RESUME_AUTO] = "auto", [RESUME_REQUIRE] = "require", [RESUME_NEVER] = "never", NULL};
+
+static const TrainOptions defaults = {.resume = RESUME_AUTO};
+
+static const Option options[] = {
+    {"resume", OPTION_CHOICE, offsetof(TrainOptions, resume), "MODE",
+     "auto: from the run's newest checkpoint, or from the beginning if it has none; require: from "
+     "a checkpoint or not at all; never: from the beginning, in a new directory",
+     .choices = resume_names},
+    {"dry-run", OPTION_FLAG, offsetof(TrainOptions, dry_run), NULL,
+     "print model, work and memory; run nothing"},
+    {"help-config", OPTION_FLAG, offsetof(TrainOptions, help_config), NULL,
+     "show every key of CONFIG: meaning, bounds, unit, default", .is_query = true},
+};
+
+static Status run(const CommandLine *line)
 {
-    char *overrides[MOST_OVERRIDES];
-    const int n_overrides = config_take_overrides(overrides, MOST_OVERRIDES, &argc, argv);
-    JobOptions job = {.overrides = overrides, .n_overrides = n_overrides};
-    bool help_config = false;
-    const char *resume = "auto";
-    const Option options[] = {
-        {"resume", OPTION_STRING, &resume, "MODE",
-         "auto (default): from the newest checkpoint of the run, if there is one; require: from it "
-         "or not at all; never: from the beginning",
-         0, 0, false},
-        {"dry-run", OPTION_FLAG, &job.dry_run, NULL, "print model, work and memory; run nothing", 0,
-         0, false},
-        {"help-config", OPTION_FLAG, &help_config, NULL,
-         "show every key of CONFIG: meaning, bounds, unit, default", 0, 0, false},
-    };
-    Arguments rest;
-    TRY(options_parse(&rest, &cmd_train, options, sizeof options / sizeof options[0], argc, argv));
-    if (rest.help_shown)
-        return OK;
-    if (help_config) {
-        if (comm->rank == 0)
+    const TrainOptions *given = line->options;
+    if (given->help_config) {
+        if (line->comm->rank == 0)
             config_print_reference(stdout);
         return OK;
     }
-    if (rest.n_words != 1)
-        return fail(BAD_INPUT, "train needs one CONFIG, got %d; see mha2mla train --help",
-                    rest.n_words);
-    TRY(resume_parse(&job.resume, resume));
-    job.config = rest.words[0];
-    return job_run(comm, &job);
-}
-
-// The handlers are there from before MPI starts until the process is gone: a signal in between is
-// never the end of one rank alone.
-static Status run_train(int argc, char **argv)
-{
-    stop_install();
-    return comm_run(parse_and_run, argc, argv);
+    const JobOptions job = {.config = line->words[0],
+                            .overrides = line->overrides,
+                            .n_overrides = line->n_overrides,
+                            .resume = given->resume,
+                            .dry_run = given->dry_run};
+    return job_run(line->comm, &job);
 }
 
 const Command cmd_train = {
     .name = "train",
     .summary = "convert a model and heal it, or train it as it is",
-    .usage = "CONFIG [--section.key=value ...] [--resume auto|require|never] [--dry-run] "
-             "[--help-config]",
-    .example = "mpirun -n 2 mha2mla train configs/demo.yaml --model.convert.d_kv=12 "
-               "--run.name=demo-dkv12",
-    .run = run_train,
+    .description = "Loads or makes the model, calibrates and converts it, trains, validates, saves "
+                   "checkpoints and exports the result, as CONFIG says. Given again, the same "
+                   "command resumes the run. SIGTERM, SIGINT, SIGUSR1 and run.max_minutes save a "
+                   "checkpoint and end the run with status 75.",
+    COMMAND_OPTIONS(TrainOptions, options, defaults),
+    .words = {"CONFIG", 1, 1, "*.yaml"},
+    .is_on_ranks = true,
+    .takes_overrides = true,
+    .handles_stop = true,
+    .examples = (const char *const[]){"mpirun -n 2 mha2mla train configs/demo.yaml "
+                                      "--model.convert.d_kv=12 --run.name=demo-dkv12",
+                                      NULL},
+    .run = run,
 };

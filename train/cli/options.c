@@ -1,5 +1,5 @@
-// One pass over argv. Words are moved to its front, so that they need no memory of their own.
-#define _GNU_SOURCE
+// One pass over argv. Every argument is an option, the value of one, an override of a config key or
+// a word; the last two are collected in one block, as neither can be more than argc.
 #include "train/cli/options.h"
 
 #include "base/suggest.h"
@@ -11,51 +11,16 @@
 
 enum { MOST_OPTIONS = 64 };
 
-static void print_bounds_and_default(const Option *option)
-{
-    if (option->required) {
-        printf(" (required)");
-    } else if (option->kind == OPTION_INT) {
-        // A value outside the bounds stands for "not given" and is no default to show.
-        int64_t value = *(const int64_t *)option->value;
-        if (value >= option->least && value <= option->most)
-            printf(" (default %lld)", (long long)value);
-    } else if (option->kind == OPTION_REAL) {
-        const double value = *(const double *)option->value;
-        if (value > (double)option->least && value <= (double)option->most)
-            printf(" (default %g)", value);
-    } else if (option->kind == OPTION_STRING) {
-        const char *value = *(const char *const *)option->value;
-        if (value != NULL)
-            printf(" (default %s)", value);
-    }
-}
+typedef struct Parser {
+    const Command *command;
+    void *values;
+    int argc;
+    char **argv;
+    int at;                   // index of the argument that is parsed
+    bool given[MOST_OPTIONS]; // by the command's table
+} Parser;
 
-static void print_help(const Command *command, const Option *options, int n_options)
-{
-    char left[128];
-    int width = (int)strlen("--help");
-    for (int o = 0; o < n_options; o++) {
-        bool has_argument = options[o].kind != OPTION_FLAG;
-        int length = snprintf(left, sizeof left, "--%s%s%s", options[o].name,
-                              has_argument ? " " : "", has_argument ? options[o].argument : "");
-        if (length > width)
-            width = length;
-    }
-    printf("usage: mha2mla %s %s\n\n%s\n\nOptions:\n", command->name, command->usage,
-           command->summary);
-    for (int o = 0; o < n_options; o++) {
-        bool has_argument = options[o].kind != OPTION_FLAG;
-        snprintf(left, sizeof left, "--%s%s%s", options[o].name, has_argument ? " " : "",
-                 has_argument ? options[o].argument : "");
-        printf("  %-*s  %s", width, left, options[o].help);
-        print_bounds_and_default(&options[o]);
-        putchar('\n');
-    }
-    printf("  %-*s  show this text\n\nExample:\n  %s\n", width, "--help", command->example);
-}
-
-static bool help_wanted(int argc, char **argv)
+bool options_ask_for_help(int argc, char **argv)
 {
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
@@ -64,136 +29,240 @@ static bool help_wanted(int argc, char **argv)
     return false;
 }
 
-static Status unknown_option(const Command *command, const Option *options, int n_options,
-                             const char *word, int name_length)
+static Status unknown_option(const Command *command, const char *argument, int name_length)
 {
     const char *names[MOST_OPTIONS + 1];
-    for (int o = 0; o < n_options; o++)
-        names[o] = options[o].name;
-    names[n_options] = "help";
+    for (int o = 0; o < command->n_options; o++)
+        names[o] = command->options[o].name;
+    names[command->n_options] = "help";
     char name[SUGGEST_LONGEST_WORD + 2];
-    snprintf(name, sizeof name, "%.*s", name_length, word + strspn(word, "-"));
-    const char *nearest = suggest_nearest(name, names, n_options + 1);
+    snprintf(name, sizeof name, "%.*s", name_length, argument + strspn(argument, "-"));
+    const char *nearest = suggest_nearest(name, names, command->n_options + 1);
     if (nearest != NULL)
-        return fail(BAD_INPUT, "%s: unknown option %.200s; did you mean --%s?", command->name, word,
-                    nearest);
-    return fail(BAD_INPUT, "%s: unknown option %.200s; see mha2mla %s --help", command->name, word,
-                command->name);
+        return fail(BAD_INPUT, "%s: unknown option %.200s; did you mean --%s?", command->name,
+                    argument, nearest);
+    return fail(BAD_INPUT, "%s: unknown option %.200s; see mha2mla %s --help", command->name,
+                argument, command->name);
 }
 
-static const Option *find_option(const Option *options, int n_options, const char *name,
-                                 int name_length)
+static const Option *find_option(const Command *command, const char *name, int name_length)
 {
-    for (int o = 0; o < n_options; o++) {
-        if ((int)strlen(options[o].name) == name_length &&
-            memcmp(options[o].name, name, (size_t)name_length) == 0)
-            return &options[o];
+    for (int o = 0; o < command->n_options; o++) {
+        const Option *option = &command->options[o];
+        if ((int)strlen(option->name) == name_length &&
+            memcmp(option->name, name, (size_t)name_length) == 0)
+            return option;
     }
     return NULL;
 }
 
-static Status set_real(const Command *command, const Option *option, const char *text)
+static Status set_int(int64_t *value, const Command *command, const Option *option,
+                      const char *text)
 {
-    char *end;
-    const double number = strtod(text, &end);
-    const bool is_decimal = text[strspn(text, "+-.0123456789eE")] == '\0';
-    if (!is_decimal || end == text || *end != '\0')
-        return fail(BAD_INPUT, "%s: --%s is '%.200s', which is not a number", command->name,
-                    option->name, text);
-    if (!(number > (double)option->least && number <= (double)option->most))
-        return fail(BAD_INPUT, "%s: --%s is %.200s, allowed is more than %lld, at most %lld",
-                    command->name, option->name, text, (long long)option->least,
-                    (long long)option->most);
-    *(double *)option->value = number;
-    return OK;
-}
-
-static Status set_value(const Command *command, const Option *option, char *text)
-{
-    if (option->kind == OPTION_STRING) {
-        if (*text == '\0')
-            return fail(BAD_INPUT, "%s: --%s is empty; give it as --%s %s", command->name,
-                        option->name, option->name, option->argument);
-        *(const char **)option->value = text;
-        return OK;
-    }
-    if (option->kind == OPTION_REAL)
-        return set_real(command, option, text);
     char *end;
     errno = 0;
-    long long number = strtoll(text, &end, 10);
-    bool starts_well = (*text >= '0' && *text <= '9') || *text == '-';
+    const long long number = strtoll(text, &end, 10);
+    const bool starts_well = (*text >= '0' && *text <= '9') || *text == '-';
     if (!starts_well || end == text || *end != '\0')
         return fail(BAD_INPUT, "%s: --%s is '%.200s', which is not a whole number", command->name,
                     option->name, text);
     if (errno == ERANGE || number < option->least || number > option->most)
         return fail(BAD_INPUT, "%s: --%s is %.200s, allowed are %lld to %lld", command->name,
                     option->name, text, (long long)option->least, (long long)option->most);
-    *(int64_t *)option->value = number;
+    *value = number;
     return OK;
 }
 
-// argv[*index] starts with "-": sets its option and steps over a value given as the next word.
-static Status parse_option(bool *given, const Command *command, const Option *options,
-                           int n_options, int argc, char **argv, int *index)
+static Status set_real(double *value, const Command *command, const Option *option,
+                       const char *text)
 {
-    char *word = argv[*index];
-    size_t n_dashes = strspn(word, "-");
-    char *name = word + n_dashes;
-    int name_length = (int)strcspn(name, "=");
-    const Option *option =
-        n_dashes == 2 ? find_option(options, n_options, name, name_length) : NULL;
+    char *end;
+    const double number = strtod(text, &end);
+    const bool is_decimal = text[strspn(text, "+-.0123456789eE")] == '\0'; // no hex, inf or nan
+    const bool is_positive = option->kind == OPTION_POSITIVE;
+    if (!is_decimal || end == text || *end != '\0')
+        return fail(BAD_INPUT, "%s: --%s is '%.200s', which is not a number", command->name,
+                    option->name, text);
+    if (is_positive && !(number > 0 && number <= (double)option->most))
+        return fail(BAD_INPUT, "%s: --%s is %.200s, allowed is more than 0, at most %lld",
+                    command->name, option->name, text, (long long)option->most);
+    if (!is_positive && !(number >= (double)option->least && number <= (double)option->most))
+        return fail(BAD_INPUT, "%s: --%s is %.200s, allowed are %lld to %lld", command->name,
+                    option->name, text, (long long)option->least, (long long)option->most);
+    *value = number;
+    return OK;
+}
+
+static Status set_choice(int *value, const Command *command, const Option *option, const char *text)
+{
+    char names[256] = "";
+    size_t used = 0;
+    for (int i = 0; option->choices[i] != NULL; i++) {
+        if (strcmp(option->choices[i], text) == 0) {
+            *value = i;
+            return OK;
+        }
+        if (used < sizeof names)
+            used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", i > 0 ? ", " : "",
+                                     option->choices[i]);
+    }
+    return fail(BAD_INPUT, "%s: --%s is '%.200s', allowed are %s", command->name, option->name,
+                text, names);
+}
+
+static Status set_value(const Parser *parser, const Option *option, char *text)
+{
+    void *value = (char *)parser->values + option->offset;
+    switch (option->kind) {
+    case OPTION_INT:
+        return set_int(value, parser->command, option, text);
+    case OPTION_REAL:
+    case OPTION_POSITIVE:
+        return set_real(value, parser->command, option, text);
+    case OPTION_CHOICE:
+        return set_choice(value, parser->command, option, text);
+    default:
+        if (*text == '\0')
+            return fail(BAD_INPUT, "%s: --%s is empty; give it as --%s %s", parser->command->name,
+                        option->name, option->name, option->argument);
+        *(const char **)value = text;
+        return OK;
+    }
+}
+
+// Takes the option at parser->at, and steps over a value that is an argument of its own.
+static Status parse_option(Parser *parser)
+{
+    const Command *command = parser->command;
+    char *argument = parser->argv[parser->at];
+    const size_t n_dashes = strspn(argument, "-");
+    char *name = argument + n_dashes;
+    const int name_length = (int)strcspn(name, "=");
+    const Option *option = n_dashes == 2 ? find_option(command, name, name_length) : NULL;
     if (option == NULL)
-        return unknown_option(command, options, n_options, word, name_length);
+        return unknown_option(command, argument, name_length);
     char *text = name[name_length] == '=' ? name + name_length + 1 : NULL;
-    given[option - options] = true;
+    parser->given[option - command->options] = true;
     if (option->kind == OPTION_FLAG) {
         if (text != NULL)
             return fail(BAD_INPUT, "%s: --%s takes no value, '%.200s' was given", command->name,
                         option->name, text);
-        *(bool *)option->value = true;
+        *(bool *)((char *)parser->values + option->offset) = true;
         return OK;
     }
     if (text == NULL) {
         // "--out --eos 3" forgot a value more often than it means a file named --eos.
-        if (*index + 1 >= argc || strncmp(argv[*index + 1], "--", 2) == 0)
+        if (parser->at + 1 >= parser->argc || strncmp(parser->argv[parser->at + 1], "--", 2) == 0)
             return fail(BAD_INPUT, "%s: --%s needs a value; give it as --%s %s", command->name,
                         option->name, option->name, option->argument);
-        text = argv[++*index];
+        text = parser->argv[++parser->at];
     }
-    return set_value(command, option, text);
+    return set_value(parser, option, text);
 }
 
-Status options_parse(Arguments *out, const Command *command, const Option *options, int n_options,
-                     int argc, char **argv)
+// "--word.": no option of the program itself has a dot in its name.
+static bool is_override(const char *argument)
 {
-    CHECK(n_options >= 0 && n_options <= MOST_OPTIONS, "%s has %d options", command->name,
-          n_options);
-    for (int o = 0; o < n_options; o++)
-        CHECK((options[o].kind != OPTION_INT && options[o].kind != OPTION_REAL) ||
-                  options[o].least < options[o].most,
-              "option --%s has no bounds", options[o].name);
-    if (help_wanted(argc, argv)) {
-        print_help(command, options, n_options);
-        *out = (Arguments){.help_shown = true};
-        return OK;
-    }
-    bool given[MOST_OPTIONS] = {false};
-    int n_words = 0;
+    return strncmp(argument, "--", 2) == 0 && memchr(argument, '.', strcspn(argument, "=")) != NULL;
+}
+
+static Status parse_all(CommandLine *line, Parser *parser)
+{
     bool is_option_possible = true;
-    for (int i = 1; i < argc; i++) {
-        if (is_option_possible && strcmp(argv[i], "--") == 0)
+    for (parser->at = 1; parser->at < parser->argc; parser->at++) {
+        char *argument = parser->argv[parser->at];
+        if (is_option_possible && strcmp(argument, "--") == 0)
             is_option_possible = false;
-        else if (is_option_possible && argv[i][0] == '-' && argv[i][1] != '\0')
-            TRY(parse_option(given, command, options, n_options, argc, argv, &i));
+        else if (!is_option_possible || argument[0] != '-' || argument[1] == '\0')
+            line->words[line->n_words++] = argument;
+        else if (parser->command->takes_overrides && is_override(argument))
+            line->overrides[line->n_overrides++] = argument;
         else
-            argv[1 + n_words++] = argv[i];
+            TRY(parse_option(parser));
     }
-    for (int o = 0; o < n_options; o++) {
-        if (options[o].required && !given[o])
-            return fail(BAD_INPUT, "%s: --%s %s is missing; see mha2mla %s --help", command->name,
-                        options[o].name, options[o].argument, command->name);
-    }
-    *out = (Arguments){.words = argv + (argc > 0), .n_words = n_words};
     return OK;
+}
+
+static Status check_required(const Parser *parser)
+{
+    const Command *command = parser->command;
+    for (int o = 0; o < command->n_options; o++) {
+        const Option *option = &command->options[o];
+        if (option->required && !parser->given[o])
+            return fail(BAD_INPUT, "%s: --%s %s is missing; see mha2mla %s --help", command->name,
+                        option->name, option->argument, command->name);
+    }
+    return OK;
+}
+
+static Status check_words(const Command *command, const CommandLine *line)
+{
+    const Words *words = &command->words;
+    if (line->n_words >= words->least && line->n_words <= words->most)
+        return OK;
+    if (words->name == NULL)
+        return fail(BAD_INPUT, "%s takes no arguments, '%.200s' was given; see mha2mla %s --help",
+                    command->name, line->words[0], command->name);
+    if (words->least == words->most)
+        return fail(BAD_INPUT, "%s needs one %s, got %d; see mha2mla %s --help", command->name,
+                    words->name, line->n_words, command->name);
+    if (line->n_words < words->least)
+        return fail(BAD_INPUT, "%s needs at least one %s; see mha2mla %s --help", command->name,
+                    words->name, command->name);
+    return fail(BAD_INPUT, "%s takes one %s at most, got %d; see mha2mla %s --help", command->name,
+                words->name, line->n_words, command->name);
+}
+
+static bool is_query(const Parser *parser)
+{
+    for (int o = 0; o < parser->command->n_options; o++)
+        if (parser->command->options[o].is_query && parser->given[o])
+            return true;
+    return false;
+}
+
+// What no table may lack, so that a mistake in one shows in every test.
+static void check_table(const Command *command)
+{
+    CHECK(command->n_options <= MOST_OPTIONS, "%s has %d options", command->name,
+          command->n_options);
+    for (int o = 0; o < command->n_options; o++) {
+        const Option *option = &command->options[o];
+        const bool is_number = option->kind == OPTION_INT || option->kind == OPTION_REAL ||
+                               option->kind == OPTION_POSITIVE;
+        CHECK(!is_number || option->least < option->most, "%s --%s has no bounds", command->name,
+              option->name);
+        CHECK((option->kind == OPTION_CHOICE) == (option->choices != NULL), "%s --%s: choices",
+              command->name, option->name);
+    }
+}
+
+Status options_parse(CommandLine *out, void *values, const Command *command, int argc, char **argv)
+{
+    Parser parser = {.command = command, .values = values, .argc = argc, .argv = argv};
+    CommandLine line = {.options = values};
+    Status status;
+    check_table(command);
+    line.words = calloc(2 * (size_t)argc + 1, sizeof *line.words);
+    if (line.words == NULL)
+        return fail(FAILED, "%s: no memory for %d arguments", command->name, argc);
+    line.overrides = line.words + argc;
+    if (command->options_bytes > 0)
+        memcpy(values, command->defaults, command->options_bytes);
+    TRY_GOTO(release, parse_all(&line, &parser));
+    if (!is_query(&parser)) {
+        TRY_GOTO(release, check_required(&parser));
+        TRY_GOTO(release, check_words(command, &line));
+    }
+    *out = line;
+    return OK;
+release:
+    options_release(&line);
+    return status;
+}
+
+void options_release(CommandLine *line)
+{
+    free(line->words); // and the overrides, which lie behind them
+    *line = (CommandLine){0};
 }

@@ -247,30 +247,6 @@ void config_release(Config *config)
     *config = (Config){0};
 }
 
-// "--word.": options of the program itself have no dots in their names.
-static bool is_override(const char *word)
-{
-    if (strncmp(word, "--", 2) != 0)
-        return false;
-    size_t length = strcspn(word, "=");
-    return memchr(word, '.', length) != NULL;
-}
-
-int config_take_overrides(char **overrides, int most, int *argc, char **argv)
-{
-    int n_taken = 0, n_kept = 0;
-    bool has_ended = false;
-    for (int i = 0; i < *argc; i++) {
-        has_ended = has_ended || (i > 0 && strcmp(argv[i], "--") == 0);
-        if (i > 0 && !has_ended && n_taken < most && is_override(argv[i]))
-            overrides[n_taken++] = argv[i];
-        else
-            argv[n_kept++] = argv[i];
-    }
-    *argc = n_kept;
-    return n_taken;
-}
-
 bool config_calibrates(const Config *config)
 {
     const ConvertConfig *convert = &config->model.convert;

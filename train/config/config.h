@@ -1,10 +1,9 @@
 // A training run's config: YAML, read through one table of keys (train/config/config_table.c) that
 // knows every key's kind, default, bounds, unit and meaning.
 //
-//     char *overrides[64];
-//     int n_overrides = config_take_overrides(overrides, 64, &argc, argv);
+//     char *overrides[] = {"--optim.lr=2.0e-4"};
 //     Config config;
-//     TRY(config_load(&config, "configs/demo.yaml", overrides, n_overrides));
+//     TRY(config_load(&config, "configs/demo.yaml", overrides, 1));
 //     ...
 //     config_release(&config);
 //
@@ -134,10 +133,6 @@ bool config_calibrates(const Config *config);
 
 // Whether a run that converts reads data with the original first, to calibrate or to validate.
 bool config_reads_original(const Config *config);
-
-// Moves the words of argv that set config keys (--section.key...) to `overrides` and returns their
-// number; stops at "--" and at `most`. argv[0] is left alone, *argc shrinks.
-int config_take_overrides(char **overrides, int most, int *argc, char **argv);
 
 // Writes all keys with their values; reading it gives the same config.
 Status config_write(const Config *config, const char *path);

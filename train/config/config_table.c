@@ -3,9 +3,9 @@
 #include <limits.h>
 #include <string.h>
 
-static const char *const dtype_names[] = {
+const char *const config_dtype_names[] = {
     [DTYPE_F32] = "float32", [DTYPE_F16] = "float16", [DTYPE_BF16] = "bfloat16", NULL};
-static const char *const rope_names[] = {[ROPE_HIGH] = "high",
+const char *const config_rope_names[] = {[ROPE_HIGH] = "high",
                                          [ROPE_LOW] = "low",
                                          [ROPE_UNIFORM] = "uniform",
                                          [ROPE_2NORM] = "2-norm",
@@ -41,7 +41,7 @@ const Key config_keys[] = {
     {"run.seed", KEY_LONG, IN(run.seed), .standard = "42", RANGE(0, MOST_SEED),
      .help = "decides the order of the data and random weights"},
     {"run.export_dtype", KEY_NAME, IN(run.export_dtype), .standard = "float32",
-     .names = dtype_names, .effect = EFFECT_ROUNDING,
+     .names = config_dtype_names, .effect = EFFECT_ROUNDING,
      .help = "number format of the exported model"},
     {"run.max_minutes", KEY_REAL, IN(run.max_minutes), .standard = "0", RANGE(0, 1e7),
      .unit = "minutes", .effect = EFFECT_NONE, .help = "then save and exit with 75; 0: no limit"},
@@ -86,7 +86,7 @@ const Key config_keys[] = {
     {"model.convert", KEY_BLOCK, IN(model.convert.given),
      .help = "conversion to latent attention; leave it out (or none) for the baseline"},
     {"model.convert.rope", KEY_NAME, IN(model.convert.rope), .standard = "2-norm",
-     .names = rope_names, .help = "which RoPE pairs a KV head keeps"},
+     .names = config_rope_names, .help = "which RoPE pairs a KV head keeps"},
     {"model.convert.rope_pairs", KEY_INT, CONVERT(rope_pairs, SHAPE_ROPE_PAIRS), .required = true,
      .example = "4", .unit = "pairs", .help = "kept per KV head, at most half the head width"},
     {"model.convert.svd", KEY_NAME, CONVERT(svd, SHAPE_SVD), .standard = "joint",

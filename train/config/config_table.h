@@ -44,6 +44,10 @@ typedef struct Key {
     const char *help;
 } Key;
 
+// Names of enums by their values, closed by NULL.
+extern const char *const config_dtype_names[];
+extern const char *const config_rope_names[];
+
 extern const Key config_keys[];
 extern const int n_config_keys;
 

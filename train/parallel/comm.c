@@ -58,11 +58,11 @@ void comm_stop(Comm *comm, Status status)
     *comm = (Comm){0};
 }
 
-Status comm_run(Status (*body)(const Comm *comm, int argc, char **argv), int argc, char **argv)
+Status comm_run(Status (*body)(const Comm *comm, void *context), void *context)
 {
     Comm comm;
     TRY(comm_start(&comm));
-    Status status = body(&comm, argc, argv);
+    Status status = body(&comm, context);
     comm_stop(&comm, status);
     return status;
 }

@@ -34,9 +34,9 @@ Status comm_start(Comm *out);
 // Leaves MPI. If `status` is an error, all ranks have its text (comm_agree) and rank 0 says it.
 void comm_stop(Comm *comm, Status status);
 
-// What a subcommand that runs on ranks is: starts MPI before anything can go wrong, so that ranks
-// do not all name the same mistake, runs `body`, and leaves.
-Status comm_run(Status (*body)(const Comm *comm, int argc, char **argv), int argc, char **argv);
+// Starts MPI before anything can go wrong, so that ranks do not all name the same mistake, runs
+// `body`, and leaves.
+Status comm_run(Status (*body)(const Comm *comm, void *context), void *context);
 
 // All ranks return the status of the first rank that failed, with its error text, in which the
 // rank and its host are named unless all ranks failed; STOPPED if none failed and one was stopped;

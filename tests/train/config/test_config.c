@@ -145,24 +145,6 @@ static void test_none_turns_a_conversion_into_its_baseline(void **state)
     config_release(&c);
 }
 
-static void test_overrides_are_taken_out_of_argv(void **state)
-{
-    (void)state;
-    char words[8][32] = {"train", "--optim.lr=1", "x.yaml", "--resume=a.b",
-                         "--dry", "--a.b",        "--",     "--c.d=1"};
-    char *argv[8], *overrides[8];
-    for (int i = 0; i < 8; i++)
-        argv[i] = words[i];
-    int argc = 8;
-    assert_int_equal(config_take_overrides(overrides, 8, &argc, argv), 2);
-    assert_string_equal(overrides[0], "--optim.lr=1");
-    assert_string_equal(overrides[1], "--a.b");
-    assert_int_equal(argc, 6);
-    assert_string_equal(argv[1], "x.yaml");
-    assert_string_equal(argv[2], "--resume=a.b"); // the dot is in its value
-    assert_string_equal(argv[5], "--c.d=1");
-}
-
 typedef struct BadCase {
     const char *text, *expected;
 } BadCase;
@@ -590,7 +572,6 @@ int main(void)
         cmocka_unit_test(test_convert_and_names_are_read),
         cmocka_unit_test(test_overrides_replace_in_order),
         cmocka_unit_test(test_none_turns_a_conversion_into_its_baseline),
-        cmocka_unit_test(test_overrides_are_taken_out_of_argv),
         cmocka_unit_test(test_a_single_error_names_line_and_key),
         cmocka_unit_test(test_numbers_are_checked),
         cmocka_unit_test(test_a_share_of_the_pretraining_tokens_becomes_steps),

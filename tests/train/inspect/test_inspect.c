@@ -39,7 +39,7 @@ static const char *output_with(Status expected, const char *path, const char *co
     int saved = dup(STDOUT_FILENO);
     int fd = open(capture, O_RDWR | O_CREAT | O_TRUNC, 0600);
     assert_true(saved >= 0 && fd >= 0 && dup2(fd, STDOUT_FILENO) >= 0);
-    Status status = cmd_inspect.run(argc, argv);
+    Status status = command_run(&cmd_inspect, argc, argv);
     fflush(stdout);
     dup2(saved, STDOUT_FILENO);
     close(saved);
@@ -392,7 +392,7 @@ static void test_options_for_tokens_are_refused_elsewhere(void **state)
 {
     (void)state;
     output_with(BAD_INPUT, GOLDEN_DIR "/models/mqa_sharded", verified);
-    assert_non_null(strstr(fail_text(), "--verify is for files of tokens"));
+    assert_non_null(strstr(fail_text(), "--verify is for token files"));
 }
 
 static void test_what_cannot_be_inspected_is_named(void **state)

@@ -1,0 +1,106 @@
+// Finds the subcommand, parses its command line and runs it, on one process or on all ranks.
+#include "train/cli/command.h"
+
+#include "base/log.h"
+#include "base/suggest.h"
+#include "train/cli/help.h"
+#include "train/cli/options.h"
+#include "train/stop.h"
+
+#include <stdio.h>
+#include <string.h>
+
+const Command *const commands[] = {
+    &cmd_tokenize, &cmd_score, &cmd_convert, &cmd_plan,    &cmd_train, &cmd_sweep,
+    &cmd_export,   &cmd_eval,  &cmd_compare, &cmd_inspect, &cmd_help,
+};
+const int n_commands = sizeof commands / sizeof *commands;
+
+typedef union OptionValues {
+    char bytes[512];
+    max_align_t alignment;
+} OptionValues;
+
+typedef struct Arguments {
+    const Command *command;
+    int argc; // argv[0] is the command's name
+    char **argv;
+} Arguments;
+
+Status command_find(const Command **out, const char *name)
+{
+    const char *names[sizeof commands / sizeof *commands];
+    for (int i = 0; i < n_commands; i++) {
+        names[i] = commands[i]->name;
+        if (strcmp(name, names[i]) == 0) {
+            *out = commands[i];
+            return OK;
+        }
+    }
+    const char *nearest = suggest_nearest(name, names, n_commands);
+    return fail(BAD_INPUT, "unknown command '%s'%s%s%s; see mha2mla --help", name,
+                nearest != NULL ? ", did you mean '" : "", nearest != NULL ? nearest : "",
+                nearest != NULL ? "'?" : "");
+}
+
+// All ranks have the same arguments, so they agree on what is wrong with them.
+static Status parse_and_run(const Comm *comm, void *context)
+{
+    const Arguments *arguments = context;
+    const Command *command = arguments->command;
+    OptionValues values;
+    CommandLine line;
+    if (options_ask_for_help(arguments->argc, arguments->argv)) {
+        if (comm == NULL || comm->rank == 0)
+            help_print_command(stdout, command);
+        return OK;
+    }
+    CHECK(command->options_bytes <= sizeof values, "%s: %zu bytes of options", command->name,
+          command->options_bytes);
+    TRY(options_parse(&line, &values, command, arguments->argc, arguments->argv));
+    line.comm = comm;
+    const Status status = command->run(&line);
+    options_release(&line);
+    return status;
+}
+
+Status command_run(const Command *command, int argc, char **argv)
+{
+    Arguments arguments = {command, argc, argv};
+    // Before MPI starts and until the process is gone, so that a signal never ends one rank alone.
+    if (command->handles_stop)
+        stop_install();
+    return command->is_on_ranks ? comm_run(parse_and_run, &arguments)
+                                : parse_and_run(NULL, &arguments);
+}
+
+static Status run(int argc, char **argv)
+{
+    if (argc < 2)
+        return fail(BAD_INPUT, "no command is given; see mha2mla --help");
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        help_print_program(stdout);
+        return OK;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("mha2mla %s\n", MHA2MLA_VERSION);
+        return OK;
+    }
+    const Command *command;
+    TRY(command_find(&command, argv[1]));
+    return command_run(command, argc - 1, argv + 1);
+}
+
+int command_main(int argc, char **argv)
+{
+    Status status = run(argc, argv);
+    // Ranks of MPI have said it already, in comm_stop(); STOPPED is no error.
+    if (status != OK && status != STOPPED)
+        log_failure();
+    // An earlier flush may have failed: then this one has nothing left to write.
+    if ((fflush(stdout) != 0 || ferror(stdout)) && status == OK) {
+        log_error("standard output cannot be written: the disk is full, or nobody reads it");
+        status = FAILED;
+    }
+    return (int)status;
+}
