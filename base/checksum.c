@@ -1,6 +1,7 @@
 #include "base/checksum.h"
 
 #include "base/file.h"
+#include "base/progress.h"
 
 #include <errno.h>
 #include <openssl/evp.h>
@@ -41,6 +42,7 @@ Status checksum_crc32_file(uint32_t *out, int64_t *size_bytes, const char *path)
     int64_t total = 0;
     size_t n = 0;
     while (piece != NULL && (n = fread(piece, 1, PIECE_BYTES, file)) > 0) {
+        progress_beat();
         sum = crc32_z(sum, piece, n);
         total += (int64_t)n;
     }

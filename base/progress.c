@@ -3,10 +3,25 @@
 #include "base/log.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
 static const double FIRST_S = 1, LIVE_S = 0.1, PLAIN_S = 10; // between what is shown
+
+static _Atomic(void (*)(void)) heartbeat;
+
+void progress_set_heartbeat(void (*beat)(void))
+{
+    atomic_store(&heartbeat, beat);
+}
+
+void progress_beat(void)
+{
+    void (*const beat)(void) = atomic_load(&heartbeat);
+    if (beat != NULL)
+        beat();
+}
 
 ProgressMeter progress_start(const char *work, const char *units, int64_t total)
 {
@@ -46,6 +61,7 @@ static void describe(char *out, size_t out_bytes, const ProgressMeter *meter, in
 void progress_show(ProgressMeter *meter, int64_t done)
 {
     const double now_s = log_seconds(), elapsed_s = now_s - meter->start_s;
+    progress_beat();
     if (elapsed_s < FIRST_S || now_s - meter->shown_s < LIVE_S)
         return;
     const bool is_terminal = log_is_terminal();

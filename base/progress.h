@@ -10,6 +10,9 @@
 //
 // A call costs a clock read. Nothing is owned; quiet ranks (base/log.h) say nothing. Not
 // collective.
+//
+// Every call is also a heartbeat: it tells whoever watches this process that long work goes on.
+// Long loops that show nothing call progress_beat().
 #ifndef MHA2MLA_BASE_PROGRESS_H
 #define MHA2MLA_BASE_PROGRESS_H
 
@@ -30,6 +33,12 @@ void progress_show(ProgressMeter *meter, int64_t done);
 
 // The work is over, done or failed: the live line goes.
 void progress_end(const ProgressMeter *meter);
+
+// A heartbeat without a line, from any thread.
+void progress_beat(void);
+
+// What a heartbeat calls, from any thread; NULL, as at the start: nothing.
+void progress_set_heartbeat(void (*beat)(void));
 
 // Seconds as "0:07", "12:34" or "1:02:03", however many hours.
 void progress_clock(char out[PROGRESS_CLOCK_BYTES], double seconds);

@@ -1,6 +1,7 @@
 #include "data/shards/nanoset.h"
 
 #include "base/file.h"
+#include "base/progress.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -71,6 +72,7 @@ static Status check_ends(Nanoset *nanoset, int file, const char *path, int64_t n
     for (int64_t first = 0; first < n_documents; first += BLOCK_VALUES) {
         const int64_t count =
             n_documents - first < BLOCK_VALUES ? n_documents - first : BLOCK_VALUES;
+        progress_beat();
         TRY(read_fully(file, path, block, count * OFFSET_BYTES, first * OFFSET_BYTES));
         for (int64_t i = 0; i < count; i++) {
             const uint64_t end = value_at(block + i * OFFSET_BYTES, OFFSET_BYTES);

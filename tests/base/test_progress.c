@@ -152,6 +152,26 @@ static void test_clock_of_any_time(void **state)
     }
 }
 
+static int n_beats;
+
+static void count_beat(void)
+{
+    n_beats++;
+}
+
+static void test_work_that_shows_nothing_beats(void **state)
+{
+    (void)state;
+    ProgressMeter meter = started(0, 4);
+    progress_beat(); // nobody listens
+    progress_set_heartbeat(count_beat);
+    progress_show(&meter, 1);
+    progress_beat();
+    progress_set_heartbeat(NULL);
+    progress_show(&meter, 2);
+    assert_int_equal(n_beats, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -161,6 +181,7 @@ int main(void)
         cmocka_unit_test(test_live_line_fits_the_terminal),
         cmocka_unit_test(test_large_numbers_and_hours),
         cmocka_unit_test(test_clock_of_any_time),
+        cmocka_unit_test(test_work_that_shows_nothing_beats),
     };
     setenv("TERM", "xterm", 1);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -239,6 +239,7 @@ static Status read_overlap(Reading *reading, const Bucket *bucket, int64_t first
                                            end - begin, to[which], false))
             return hdf5_fail(BAD_INPUT, reading->path, dataset_names[which]);
     reading->n_read += end - begin;
+    watchdog_heartbeat();
     return OK;
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/progress.h"
 #include "train/parallel/watchdog_report.h"
 
 #include <errno.h>
@@ -308,6 +309,7 @@ Status watchdog_start(const WatchdogSettings *watch)
     TRY_GOTO(release_watchdog, file_join(w->dir, watch->run_dir, "ranks"));
     if (w->rank == 0)
         remove_old_files(w);
+    progress_set_heartbeat(watchdog_heartbeat);
     const int error = start_thread(w);
     if (error != 0) {
         status = fail(FAILED, "the watchdog thread does not start: %s", strerror(error));
