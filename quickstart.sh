@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Builds mha2mla, converts the small demo model to multi-head latent attention at three cache sizes,
-# heals each on two ranks, fine-tunes the unconverted model the same way, and compares the four
-# in a report, whose path is the last line. Installs missing packages first (Debian, Ubuntu). Can be
-# run again: it replaces its old results.
+# heals each on two ranks, fine-tunes the unconverted model the same way as the baseline, and compares
+# the four in a report. The last line that it prints is the report's path. It installs missing
+# packages first (Debian, Ubuntu). It can be run again and replaces its old results. docs/demo.md
+# explains the numbers.
 #
 #     ./quickstart.sh
 set -euo pipefail
@@ -19,7 +20,7 @@ setup_packages
 setup_build release mha2mla
 setup_mpi
 
-setup_say "Turning the demo's stories into token shards"
+setup_say "Tokenizing the text of the demo"
 rm -rf "$SHARDS"
 mkdir -p "$SHARDS"
 for part in train valid; do
@@ -27,7 +28,7 @@ for part in train valid; do
         --out "$SHARDS/$part.h5" "configs/demo/$part.txt.gz"
 done
 
-setup_say "Fine-tuning the unconverted model; converting it with d_kv 16, 8 and 4 and healing"
+setup_say "Fine-tuning the unconverted model; converting it with d_kv 16, 8 and 4; healing each"
 rm -rf runs/demo-baseline runs/demo-dkv16 runs/demo-dkv8 runs/demo-dkv4 "$SWEEP"
 "${SETUP_MPIRUN[@]}" "$MHA2MLA" sweep configs/demo.yaml --d-kv 16,8,4 --baseline --out "$SWEEP" ||
     setup_fail "the sweep failed (see above)"
@@ -36,15 +37,15 @@ setup_say "Done in $((SECONDS - started)) s"
 cat <<'EOF'
 The healed models are Hugging Face directories:
     runs/demo-dkv16/model   runs/demo-dkv8/model   runs/demo-dkv4/model
-Beside each lie the resolved config (config.yaml) and the measurements (metrics.jsonl).
+Beside each are its config (config.yaml) and its measurements (metrics.jsonl).
 
 To try next:
     build/release/mha2mla inspect runs/demo-dkv4/model
     build/release/mha2mla eval runs/demo-dkv4/model --seq-len 256 \
         --perplexity runs/demo/shards/valid.h5
-    more healing: add --train.steps=300 to a train command (configs/demo.yaml shows them)
-    a model of your own: README.md, "Convert a model of your own"
+    build/release/mha2mla train configs/demo.yaml --train.steps=300 --run.name=demo-longer
+What the numbers mean: docs/demo.md. How to convert a model of your own: docs/own-model.md.
 
-The curves and numbers of the four, to open in a browser:
+The report with the curves and numbers of the four, to open in a browser:
 EOF
 echo "$PWD/$SWEEP/report.html"
