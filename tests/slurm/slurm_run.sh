@@ -37,6 +37,24 @@ test_the_sweep_ends_in_the_comparison() {
     done
 }
 
+# Files where `cmake --install` puts them, used from a folder that has no scripts and no program.
+test_an_installation_runs_from_any_folder() (
+    mkdir -p prefix/bin prefix/share/mha2mla elsewhere
+    cp "$mha2mla" prefix/bin/mha2mla
+    cp -r slurm prefix/share/mha2mla/
+    cd elsewhere
+    ln -s ../base ../train.h5 ../valid.h5 ../config.yaml .
+    unset MHA2MLA
+    ../prefix/share/mha2mla/slurm/submit.sh "${small[@]}" config.yaml 6 --train.steps=1 >submitted
+    read -r sweep comparison < <(submitted_jobs)
+    expect "$sweep" COMPLETED
+    expect "$comparison" COMPLETED
+    grep -q 'config-dkv6' "mha2mla-compare-$comparison.log" || job_failed "$comparison" 'no table'
+    PATH=$work/prefix/bin:$PATH
+    job=$(submit ../prefix/share/mha2mla/slurm/train.sbatch config.yaml --train.steps=1)
+    expect "$job" COMPLETED
+)
+
 # d_kv 400 is more than a key and a value have: that task of the array fails, and only that.
 test_a_failed_task_cancels_the_comparison() {
     local sweep comparison
@@ -51,4 +69,5 @@ make_project
 test_a_run_on_two_nodes
 test_a_wrong_config_is_not_requeued
 test_the_sweep_ends_in_the_comparison
+test_an_installation_runs_from_any_folder
 test_a_failed_task_cancels_the_comparison
