@@ -7,7 +7,20 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { ALIGN_BYTES = 64 };
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+// Under the address sanitizer a block starts out poisoned and placing unpoisons exactly what was
+// asked for, so the gap behind every buffer catches what runs over its end. Nothing is poisoned
+// again: buffers that share memory after a rewind, or that an arena over a buffer of another arena
+// holds, stay whole.
+#define POISON(start, size_bytes)   __asan_poison_memory_region(start, (size_t)(size_bytes))
+#define UNPOISON(start, size_bytes) __asan_unpoison_memory_region(start, (size_t)(size_bytes))
+#else
+#define POISON(start, size_bytes)   ((void)(start))
+#define UNPOISON(start, size_bytes) ((void)(start))
+#endif
+
+enum { ALIGN_BYTES = 64 }; // a cache line, and a vector of AVX-512
 
 Arena arena_start(const char *name)
 {
@@ -24,7 +37,8 @@ Status arena_allocate(Arena *arena)
         return fail(FAILED,
                     "%s: no memory for %.2f GiB: %s; use more ranks or a smaller micro batch",
                     arena->name, (double)size / (1 << 30), strerror(errno));
-    madvise(block, (size_t)size, MADV_HUGEPAGE);
+    madvise(block, (size_t)size, MADV_HUGEPAGE); // advice: a kernel without huge pages is fine
+    POISON(block, size);
     arena->block = block;
     arena->size_bytes = size;
     arena->used_bytes = 0;
@@ -38,12 +52,14 @@ void *arena_place(Arena *arena, int64_t count, size_t size_bytes)
     int64_t offset = arena->used_bytes;
     int64_t bytes = count * (int64_t)size_bytes;
     arena->used_bytes += (bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
+    arena->used_bytes += ARENA_RED_ZONE_BYTES;
     if (arena->used_bytes > arena->peak_bytes)
         arena->peak_bytes = arena->used_bytes;
     if (arena->block == NULL)
         return NULL;
     CHECK(arena->used_bytes <= arena->size_bytes, "arena %s: %lld bytes placed, %lld measured",
           arena->name, (long long)arena->used_bytes, (long long)arena->size_bytes);
+    UNPOISON(arena->block + offset, bytes);
     return arena->block + offset;
 }
 
@@ -60,7 +76,9 @@ void arena_rewind(Arena *arena, int64_t used_bytes)
 
 void arena_release(Arena *arena)
 {
-    if (arena->block != NULL)
+    if (arena->block != NULL) {
+        UNPOISON(arena->block, arena->size_bytes); // what is mapped here next is not ours
         munmap(arena->block, (size_t)arena->size_bytes);
+    }
     *arena = arena_start(arena->name);
 }

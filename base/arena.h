@@ -9,6 +9,11 @@
 //     arena_release(&arena);
 //
 // An arena that was only measured is what `--dry-run` and `plan` print. Single-threaded.
+//
+//     block: | buffer 0 ...|pad| buffer 1 ......|pad| buffer 2 ..|pad|        each starts at 64 n
+//                                               ^ used_bytes: a mark to rewind to
+//
+// In builds with the address sanitizer the padding is 64 bytes longer and touching it is an error.
 #ifndef MHA2MLA_BASE_ARENA_H
 #define MHA2MLA_BASE_ARENA_H
 
@@ -16,6 +21,12 @@
 
 #include <stddef.h>
 #include <stdint.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+enum { ARENA_RED_ZONE_BYTES = 64 };
+#else
+enum { ARENA_RED_ZONE_BYTES = 0 };
+#endif
 
 typedef struct Arena {
     const char *name; // borrowed
@@ -32,13 +43,13 @@ Arena arena_start(const char *name);
 // has not the memory.
 Status arena_allocate(Arena *arena);
 
-// Room for count objects of size_bytes each, aligned to 64 bytes; NULL while measuring.
+// Places count objects of size_bytes each, aligned to 64 bytes; NULL while measuring.
 void *arena_place(Arena *arena, int64_t count, size_t size_bytes);
 
-// Room for count floats.
+// Places count floats.
 float *arena_floats(Arena *arena, int64_t count);
 
-// Forgets what was placed after the mark `used_bytes`, so that phases can share the room.
+// Forgets what was placed after the mark `used_bytes`, so that phases can share that memory.
 void arena_rewind(Arena *arena, int64_t used_bytes);
 
 void arena_release(Arena *arena);

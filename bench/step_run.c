@@ -138,10 +138,13 @@ static void init_params(Model *model)
 static void touch(Arena *arena)
 {
     enum { PIECE_BYTES = 1 << 20 };
+    const int64_t size_bytes = arena->size_bytes - ARENA_RED_ZONE_BYTES;
+    char *all = arena_place(arena, size_bytes, 1);
+    arena_rewind(arena, 0);
 #pragma omp parallel for schedule(static)
-    for (int64_t first = 0; first < arena->size_bytes; first += PIECE_BYTES) {
-        const int64_t left = arena->size_bytes - first;
-        memset(arena->block + first, 0, (size_t)(left < PIECE_BYTES ? left : PIECE_BYTES));
+    for (int64_t first = 0; first < size_bytes; first += PIECE_BYTES) {
+        const int64_t left = size_bytes - first;
+        memset(all + first, 0, (size_t)(left < PIECE_BYTES ? left : PIECE_BYTES));
     }
 }
 

@@ -11,6 +11,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 static Status fail_with_place(void)
 {
     Status kind = fail(BAD_INPUT, "'x' is %d", 7);
@@ -34,13 +38,45 @@ static void test_arena_places_what_it_measured(void **state)
     arena_rewind(&arena, mark);
     arena_floats(&arena, 500);
     assert_ok(arena_allocate(&arena));
-    assert_int_equal(arena.size_bytes, 448 + 4032);
+    assert_int_equal(arena.size_bytes, 448 + 4032 + 2 * ARENA_RED_ZONE_BYTES);
     float *a = arena_floats(&arena, 100), *b = arena_floats(&arena, 1000);
-    assert_ptr_equal((char *)b, (char *)a + 448);
+    assert_ptr_equal((char *)b, (char *)a + 448 + ARENA_RED_ZONE_BYTES);
     assert_int_equal((uintptr_t)a % 64, 0);
     assert_true(b[999] == 0.0f);
     arena_release(&arena);
 }
+
+#if defined(__SANITIZE_ADDRESS__)
+static bool is_poisoned(const void *byte)
+{
+    return __asan_address_is_poisoned(byte) != 0;
+}
+
+// One float past a buffer is poisoned, also where the size is a multiple of the alignment and where
+// a rewind has let a shorter buffer take the place of a longer one, which may still be used.
+static void test_arena_has_red_zones(void **state)
+{
+    (void)state;
+    Arena arena = arena_start("test");
+    arena_floats(&arena, 16 + 100 + 1000);
+    arena_floats(&arena, 1);
+    arena_floats(&arena, 1);
+    assert_ok(arena_allocate(&arena));
+    const char *block = arena.block;
+    float *aligned = arena_floats(&arena, 16), *odd = arena_floats(&arena, 99);
+    const int64_t mark = arena.used_bytes;
+    assert_false(is_poisoned(&aligned[15]) || is_poisoned(&odd[98]));
+    assert_true(is_poisoned(&aligned[16]) && is_poisoned(&odd[99]));
+    float *of_one_phase = arena_floats(&arena, 500);
+    arena_rewind(&arena, mark);
+    float *of_another = arena_floats(&arena, 100);
+    assert_ptr_equal(of_one_phase, of_another);
+    assert_false(is_poisoned(&of_one_phase[100]) || is_poisoned(&of_one_phase[499]));
+    assert_true(is_poisoned(&of_one_phase[500]));
+    arena_release(&arena);
+    assert_false(is_poisoned(block));
+}
+#endif
 
 static void test_atomic_file_appears_whole_or_not_at_all(void **state)
 {
@@ -169,6 +205,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fail_within_keeps_the_cause),
         cmocka_unit_test(test_arena_places_what_it_measured),
+#if defined(__SANITIZE_ADDRESS__)
+        cmocka_unit_test(test_arena_has_red_zones),
+#endif
         cmocka_unit_test(test_atomic_file_appears_whole_or_not_at_all),
         cmocka_unit_test(test_full_disk_is_reported),
         cmocka_unit_test(test_missing_file_is_named),

@@ -1,7 +1,6 @@
-// data/interleave: shares at every point, purity, speed, errors.
+// data/interleave: shares at every point, purity, errors.
 #include "tests/support/testing.h"
 
-#include "base/log.h"
 #include "base/random.h"
 #include "data/interleave.h"
 
@@ -103,20 +102,6 @@ static void test_counts_are_those_of_a_walk(void **state)
     interleave_destroy(walk);
 }
 
-static void test_ten_million_samples_are_walked_quickly(void **state)
-{
-    (void)state;
-    const double weights[] = {0.70, 0.15, 0.08, 0.06, 0.01};
-    Interleave *schedule;
-    assert_ok(interleave_create(&schedule, weights, 5));
-    int64_t nth;
-    double start = log_seconds();
-    interleave_at(schedule, 10000000, &nth);
-    double elapsed_s = log_seconds() - start;
-    interleave_destroy(schedule);
-    assert_true(elapsed_s < 10); // seen 0.3 to 0.4
-}
-
 static void test_bad_weights_are_refused(void **state)
 {
     (void)state;
@@ -137,7 +122,6 @@ int main(void)
         cmocka_unit_test(test_many_random_weight_sets_keep_their_shares),
         cmocka_unit_test(test_answers_do_not_depend_on_the_order_of_questions),
         cmocka_unit_test(test_counts_are_those_of_a_walk),
-        cmocka_unit_test(test_ten_million_samples_are_walked_quickly),
         cmocka_unit_test(test_bad_weights_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
