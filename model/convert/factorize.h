@@ -2,9 +2,9 @@
 //
 //     TRY(factorize(up, down, a, m, n, R));      // up [m, R], down [R, n]: up down ~ a [m, n]
 //
-// Only the directions asked for are computed. Large matrices go through single precision first:
-// its vectors are corrected in double and their error is bounded; where that is not small, and for
-// small matrices, all is done in double. Nothing is owned beyond a call.
+// Only the directions asked for are computed, with LAPACK. Large matrices go through single
+// precision first: its vectors are corrected in double and their error is bounded; where that is
+// not small, and for small matrices, all is done in double. Nothing is owned beyond a call.
 #ifndef MHA2MLA_MODEL_CONVERT_FACTORIZE_H
 #define MHA2MLA_MODEL_CONVERT_FACTORIZE_H
 

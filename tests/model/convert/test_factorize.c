@@ -1,16 +1,63 @@
-// model/factorize: factors of small matrices against LAPACK's full SVD, of large ones against the
-// singular values and vectors they were made of.
+// Factors of small matrices against LAPACK's full SVD, of large ones against the singular values
+// and vectors they were made of: those that single precision is enough for, those that it is not,
+// and what happens where its eigen-solver goes wrong.
 #include "tests/support/testing.h"
 
-#include "model/convert/factorize.h"
 #include "tests/reference/ref.h"
 
 #include <cblas.h>
 #include <lapacke.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
-static void *room(int64_t count, size_t size_bytes)
+// What goes wrong in ssyevr.
+typedef enum EigenFault {
+    NO_FAULT,
+    NOT_CONVERGED,  // LAPACK says so
+    PAIR_MISSING,   // fewer eigenpairs than asked for
+    VECTOR_TWICE,   // vectors that are not independent
+    WRONG_VECTOR,   // a vector that is none, the right one missing
+    VECTORS_ASTRAY, // all vectors off by 1e-3
+    VECTORS_NAN,
+    N_EIGEN_FAULTS
+} EigenFault;
+
+static EigenFault eigen_fault;
+
+static lapack_int ssyevr_with_fault(int layout, char job, char range, char uplo, lapack_int n,
+                                    float *a, lapack_int lda, float vl, float vu, lapack_int il,
+                                    lapack_int iu, float abstol, lapack_int *m, float *w, float *z,
+                                    lapack_int ldz, lapack_int *support, float *work,
+                                    lapack_int n_work, lapack_int *iwork, lapack_int n_iwork)
+{
+    const lapack_int info =
+        LAPACKE_ssyevr_work(layout, job, range, uplo, n, a, lda, vl, vu, il, iu, abstol, m, w, z,
+                            ldz, support, work, n_work, iwork, n_iwork);
+    if (n_work == -1 || eigen_fault == NO_FAULT)
+        return info;
+    float *last = z + (int64_t)(*m - 1) * ldz; // vector of the largest eigenvalue
+    if (eigen_fault == NOT_CONVERGED)
+        return 1;
+    if (eigen_fault == PAIR_MISSING)
+        *m -= 1;
+    else if (eigen_fault == VECTOR_TWICE)
+        memcpy(last, last - ldz, (size_t)n * sizeof *last);
+    else if (eigen_fault == WRONG_VECTOR)
+        for (lapack_int i = 0; i < n; i++)
+            last[i] = i == 0;
+    else if (eigen_fault == VECTORS_ASTRAY)
+        for (int64_t i = 0; i < (int64_t)*m * ldz; i++)
+            z[i] += 1e-3f * (float)(i % 7 - 3) / 60; // norm 1e-3 for 800 rows
+    else
+        *last = NAN;
+    return info;
+}
+
+#define LAPACKE_ssyevr_work ssyevr_with_fault
+#include "model/convert/factorize.c"
+
+static void *allocate(int64_t count, size_t size_bytes)
 {
     void *block = calloc((size_t)count, size_bytes);
     assert_non_null(block);
@@ -28,7 +75,7 @@ static double sum_squares(const float *a, int64_t count, int64_t stride)
 // Singular values of A [m, n], descending.
 static void singular_values(double *sigma, const float *a, int m, int n)
 {
-    double *copy = room((int64_t)m * n, sizeof *copy), unused;
+    double *copy = allocate((int64_t)m * n, sizeof *copy), unused;
     for (int i = 0; i < m * n; i++)
         copy[i] = a[i];
     // By columns A is A^T: the same singular values.
@@ -131,15 +178,18 @@ static void test_matrix_that_is_not_finite_is_refused(void **state)
     assert_fails(BAD_INPUT, "value at row 5, column 3 is -inf", factorize(up, down, a, 12, 8, 4));
 }
 
-// ---- matrices that go through single precision, and those that must not -------------------------
+// ---- matrices that single precision is enough for, and those that it is not ---------------------
 
 enum { LONG = 900, SHORT = 800, RANK = 64 };
+
+// Which one factorize() ends with. EITHER: it depends on the rounding of the BLAS.
+typedef enum Precision { SINGLE, DOUBLE, EITHER } Precision;
 
 // n columns of m random numbers, orthonormal.
 static double *random_basis(int m, int n, uint64_t seed)
 {
-    double *q = room((int64_t)m * n, sizeof *q), *tau = room(n, sizeof *tau);
-    float *values = room((int64_t)m * n, sizeof *values);
+    double *q = allocate((int64_t)m * n, sizeof *q), *tau = allocate(n, sizeof *tau);
+    float *values = allocate((int64_t)m * n, sizeof *values);
     testing_fill(values, (int64_t)m * n, 1.0, seed);
     for (int64_t i = 0; i < (int64_t)m * n; i++)
         q[i] = values[i];
@@ -193,12 +243,13 @@ static Known make_known(bool is_tall, const double *sigma)
     const int64_t count = (int64_t)k.m * k.n;
     const double *from = is_tall ? long_basis : short_basis;
     const double *right = is_tall ? short_basis : long_basis;
-    double *left = room((int64_t)k.m * SHORT, sizeof *left), *whole = room(count, sizeof *whole);
-    k.a = room(count, sizeof *k.a);
-    k.best = room(count, sizeof *k.best);
-    k.product = room(count, sizeof *k.product);
-    k.up = room((int64_t)k.m * RANK, sizeof *k.up);
-    k.down = room((int64_t)k.n * RANK, sizeof *k.down);
+    double *left = allocate((int64_t)k.m * SHORT, sizeof *left),
+           *whole = allocate(count, sizeof *whole);
+    k.a = allocate(count, sizeof *k.a);
+    k.best = allocate(count, sizeof *k.best);
+    k.product = allocate(count, sizeof *k.product);
+    k.up = allocate((int64_t)k.m * RANK, sizeof *k.up);
+    k.down = allocate((int64_t)k.n * RANK, sizeof *k.down);
     for (int r = 0; r < SHORT; r++) {
         cblas_daxpy(k.m, sigma[r], from + (int64_t)r * k.m, 1, left + (int64_t)r * k.m, 1);
         k.norm += sigma[r] * sigma[r];
@@ -227,11 +278,25 @@ static void release_known(Known *k)
     free(k->down);
 }
 
+// Whether single precision is good enough for factorize().
+static bool single_suffices(const Known *k)
+{
+    const Matrix matrix = view(k->a, k->m, k->n);
+    Scratch scratch = {.R = RANK, .k = with_surplus(&matrix, RANK)};
+    Arena arena = arena_start("test");
+    measure_scratch(&scratch, &arena, &matrix);
+    assert_ok(arena_allocate(&arena));
+    assert_true(scratch.k > RANK);
+    const bool suffices = factorize_single(k->up, k->down, &matrix, &scratch, &arena);
+    arena_release(&arena);
+    return suffices;
+}
+
 // product = up down, in double.
 static void factorize_known(Known *k)
 {
-    double *up_d = room((int64_t)k->m * RANK, sizeof *up_d);
-    double *down_d = room((int64_t)k->n * RANK, sizeof *down_d);
+    double *up_d = allocate((int64_t)k->m * RANK, sizeof *up_d);
+    double *down_d = allocate((int64_t)k->n * RANK, sizeof *down_d);
     assert_ok(factorize(k->up, k->down, k->a, k->m, k->n, RANK));
     for (int64_t i = 0; i < (int64_t)k->m * RANK; i++)
         up_d[i] = k->up[i];
@@ -245,18 +310,26 @@ static void factorize_known(Known *k)
 
 // The product's error is the least there is, and where the cut is clear the product is the one.
 // Relative to A's norm, as that is what float's rounding of A and of the factors is relative to.
-static void assert_known(bool is_tall, const double *sigma, double most_excess, double most_error)
+static void assert_product(Known *k, double most_excess, double most_error)
+{
+    const int64_t count = (int64_t)k->m * k->n;
+    factorize_known(k);
+    const double error = norm_of_difference(k->product, k->best, count) / k->norm;
+    for (int64_t i = 0; i < count; i++)
+        k->best[i] = k->a[i];
+    const double excess = (norm_of_difference(k->product, k->best, count) - k->tail) / k->norm;
+    if (!(fabs(excess) <= most_excess && error <= most_error))
+        fail_msg("%d x %d: error %.2e above the least there is, product off by %.2e", k->m, k->n,
+                 excess, error);
+}
+
+static void assert_known(bool is_tall, const double *sigma, Precision precision, double most_excess,
+                         double most_error)
 {
     Known k = make_known(is_tall, sigma);
-    const int64_t count = (int64_t)k.m * k.n;
-    factorize_known(&k);
-    double error = norm_of_difference(k.product, k.best, count) / k.norm;
-    for (int64_t i = 0; i < count; i++)
-        k.best[i] = k.a[i];
-    double excess = (norm_of_difference(k.product, k.best, count) - k.tail) / k.norm;
-    if (!(fabs(excess) <= most_excess && error <= most_error))
-        fail_msg("%d x %d: error %.2e above the least there is, product off by %.2e", k.m, k.n,
-                 excess, error);
+    if (precision != EITHER)
+        assert_int_equal(single_suffices(&k), precision == SINGLE);
+    assert_product(&k, most_excess, most_error);
     release_known(&k);
 }
 
@@ -265,9 +338,9 @@ static void test_large_matrix_with_a_clear_cut(void **state)
     (void)state;
     double sigma[SHORT];
     for (int r = 0; r < SHORT; r++)
-        sigma[r] = r < RANK ? 2 : 1;
-    assert_known(true, sigma, 1e-9, 2e-6); // seen 6e-11, 4.2e-7
-    assert_known(false, sigma, 1e-9, 2e-6);
+        sigma[r] = r < RANK ? 2 : 1 - 0.5 * r / SHORT;
+    assert_known(true, sigma, SINGLE, 1e-9, 2e-6); // seen 6e-11, 4.2e-7
+    assert_known(false, sigma, SINGLE, 1e-9, 2e-6);
 }
 
 static void test_large_matrix_of_slow_decay(void **state)
@@ -276,8 +349,8 @@ static void test_large_matrix_of_slow_decay(void **state)
     double sigma[SHORT];
     for (int r = 0; r < SHORT; r++)
         sigma[r] = pow(1 + r, -0.3);
-    assert_known(true, sigma, 1e-9, 3e-6); // seen 5e-11, 6.1e-7
-    assert_known(false, sigma, 1e-9, 3e-6);
+    assert_known(true, sigma, SINGLE, 1e-9, 3e-6); // seen 5e-11, 6.1e-7
+    assert_known(false, sigma, SINGLE, 1e-9, 3e-6);
 }
 
 // Nothing tells the directions apart: any are right, none may be missing.
@@ -287,10 +360,10 @@ static void test_large_matrix_of_equal_singular_values(void **state)
     double sigma[SHORT];
     for (int r = 0; r < SHORT; r++)
         sigma[r] = 1;
-    assert_known(true, sigma, 1e-8, 1); // seen 2.3e-9
+    assert_known(true, sigma, DOUBLE, 1e-8, 1); // seen 2.3e-9
     for (int r = 0; r < SHORT; r++)
         sigma[r] = r < RANK / 2 ? 3 : r < 4 * RANK ? 2 : 1; // as wide as the surplus and wider
-    assert_known(false, sigma, 1e-8, 1);                    // seen 9e-10
+    assert_known(false, sigma, DOUBLE, 1e-8, 1);            // seen 9e-10
 }
 
 // Where single precision does not see the directions at the cut beside the largest.
@@ -300,10 +373,10 @@ static void test_large_matrix_of_wide_range(void **state)
     double sigma[SHORT];
     for (int r = 0; r < SHORT; r++)
         sigma[r] = pow(1 + r, -2);
-    assert_known(true, sigma, 1e-9, 2e-7); // seen 2e-11, 4.1e-8
+    assert_known(true, sigma, DOUBLE, 1e-9, 2e-7); // seen 2e-11, 4.1e-8
     for (int r = 0; r < SHORT; r++)
         sigma[r] = r < 3 ? 1000 : pow(1 + r, -0.3);
-    assert_known(false, sigma, 1e-9, 2e-7);
+    assert_known(false, sigma, DOUBLE, 1e-9, 2e-7);
 }
 
 static void test_large_matrix_of_low_rank(void **state)
@@ -312,8 +385,19 @@ static void test_large_matrix_of_low_rank(void **state)
     double sigma[SHORT] = {0};
     for (int r = 0; r < RANK / 2; r++)
         sigma[r] = 1 + r;
-    assert_known(true, sigma, 3e-6, 3e-6); // seen 8e-7 both: all of the error is left
-    assert_known(false, sigma, 3e-6, 3e-6);
+    assert_known(true, sigma, EITHER, 3e-6, 3e-6); // seen 8e-7 both: all of the error is left
+    assert_known(false, sigma, EITHER, 3e-6, 3e-6);
+}
+
+static void test_large_zero_matrix_has_zero_factors(void **state)
+{
+    (void)state;
+    Known k = make_known(true, (double[SHORT]){0});
+    assert_false(single_suffices(&k));
+    assert_ok(factorize(k.up, k.down, k.a, k.m, k.n, RANK));
+    assert_true(sum_squares(k.up, (int64_t)k.m * RANK, 1) == 0);
+    assert_true(sum_squares(k.down, (int64_t)k.n * RANK, 1) == 0);
+    release_known(&k);
 }
 
 // Squares of these are beyond float.
@@ -323,16 +407,34 @@ static void test_large_matrix_of_any_scale(void **state)
     double sigma[SHORT];
     for (int r = 0; r < SHORT; r++)
         sigma[r] = 1e25 * (SHORT - r);
-    assert_known(true, sigma, 1e-9, 3e-7); // seen 4e-11, 6.1e-8
+    assert_known(true, sigma, DOUBLE, 1e-9, 3e-7); // seen 4e-11, 6.1e-8
     for (int r = 0; r < SHORT; r++)
         sigma[r] *= 1e-50;
-    assert_known(false, sigma, 1e-9, 3e-7);
+    assert_known(false, sigma, DOUBLE, 1e-9, 3e-7);
+}
+
+// A spectrum that single precision is enough for, unless its eigen-solver goes wrong.
+static void test_faults_of_the_single_precision_solver_are_noticed(void **state)
+{
+    (void)state;
+    double sigma[SHORT];
+    for (int r = 0; r < SHORT; r++)
+        sigma[r] = pow(1 + r, -0.3);
+    Known k = make_known(true, sigma);
+    assert_true(single_suffices(&k));
+    for (eigen_fault = NOT_CONVERGED; eigen_fault < N_EIGEN_FAULTS; eigen_fault++)
+        if (single_suffices(&k))
+            fail_msg("fault %d is not noticed", (int)eigen_fault);
+    eigen_fault = NOT_CONVERGED;
+    assert_product(&k, 1e-9, 2e-7); // seen 4e-11, 2.7e-8
+    release_known(&k);
+    eigen_fault = NO_FAULT;
 }
 
 static void test_large_matrix_that_is_not_finite_is_refused(void **state)
 {
     (void)state;
-    float *a = room((int64_t)LONG * SHORT, sizeof *a);
+    float *a = allocate((int64_t)LONG * SHORT, sizeof *a);
     a[(LONG - 1) * SHORT + 5] = INFINITY;
     assert_fails(BAD_INPUT, "value at row 899, column 5 is inf",
                  factorize(up, down, a, LONG, SHORT, 1));
@@ -352,7 +454,9 @@ int main(void)
         cmocka_unit_test(test_large_matrix_of_equal_singular_values),
         cmocka_unit_test(test_large_matrix_of_wide_range),
         cmocka_unit_test(test_large_matrix_of_low_rank),
+        cmocka_unit_test(test_large_zero_matrix_has_zero_factors),
         cmocka_unit_test(test_large_matrix_of_any_scale),
+        cmocka_unit_test(test_faults_of_the_single_precision_solver_are_noticed),
         cmocka_unit_test(test_large_matrix_that_is_not_finite_is_refused),
     };
     return cmocka_run_group_tests(tests, make_bases, release_bases);
