@@ -10,6 +10,7 @@
 #include "train/job/run_dir.h"
 #include "train/job/run_json.h"
 #include "train/loop.h"
+#include "train/parallel/watch.h"
 #include "train/parallel/watchdog.h"
 #include "train/plan/blas.h"
 #include "train/plan/plan.h"
@@ -238,23 +239,12 @@ release_replica:
     return status;
 }
 
-// Collective.
+// By files in the run directory from here on. Collective.
 static Status start_watchdog(const Job *job)
 {
-    const Comm *comm = &job->comm;
-    char(*hosts)[COMM_HOST_BYTES] = calloc((size_t)comm->size, COMM_HOST_BYTES);
-    Status status = hosts != NULL ? OK : fail(FAILED, "no memory for %d hosts", comm->size);
-    TRY_GOTO(release_hosts, comm_agree(comm, status));
-    comm_gather_hosts(comm, hosts);
-    const WatchdogSettings watch = {.run_dir = job->dir.path,
-                                    .rank = comm->rank,
-                                    .size = comm->size,
-                                    .hosts = (const char(*)[COMM_HOST_BYTES])hosts,
-                                    .minutes = job->config.run.stall_minutes};
-    status = comm_agree(comm, watchdog_start(&watch));
-release_hosts:
-    free(hosts);
-    return status;
+    char dir[PATH_BYTES];
+    TRY(comm_agree(&job->comm, file_join(dir, job->dir.path, "ranks")));
+    return watch_ranks(&job->comm, dir, job->config.run.stall_minutes, "run.stall_minutes");
 }
 
 static Status run(Job *job, ResumeMode mode)
@@ -269,7 +259,6 @@ static Status run(Job *job, ResumeMode mode)
     }
     TRY_GOTO(close_dir, start_watchdog(job));
     status = work(job);
-    watchdog_stop();
 close_dir:
     run_dir_close(&job->dir);
     return status;

@@ -3,6 +3,8 @@
 #include "base/log.h"
 #include "model/kernels/half.h"
 #include "train/parallel/comm_mpi.h"
+#include "train/parallel/launcher.h"
+#include "train/parallel/watch.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -28,12 +30,18 @@ void comm_must(int code, const char *what)
 Status comm_start(Comm *out)
 {
     int provided = 0;
+    TRY(launcher_check());
     if (MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &provided) != MPI_SUCCESS)
         return fail(FAILED, "MPI does not start; run under mpirun or srun --mpi=pmix");
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     Comm comm = {.message_bytes = MESSAGE_BYTES, .may_overlap = provided >= MPI_THREAD_SERIALIZED};
     comm_must(MPI_Comm_rank(MPI_COMM_WORLD, &comm.rank), "MPI_Comm_rank");
     comm_must(MPI_Comm_size(MPI_COMM_WORLD, &comm.size), "MPI_Comm_size");
+    const Status is_alone = launcher_check_size(comm.size);
+    if (is_alone != OK) {
+        MPI_Finalize();
+        return is_alone;
+    }
     if (gethostname(comm.host, sizeof comm.host) != 0)
         strcpy(comm.host, "?");
     comm.host[sizeof comm.host - 1] = '\0';
@@ -52,7 +60,11 @@ void comm_stop(Comm *comm, Status status)
     // error.
     if (status != OK && status != STOPPED)
         log_failure();
+    // It waits for the other ranks, too.
+    watchdog_wait_begin();
     MPI_Finalize();
+    watchdog_wait_end();
+    watchdog_stop();
     comm_transfer_release(comm->blocking);
     free(comm->blocking);
     *comm = (Comm){0};
@@ -62,7 +74,9 @@ Status comm_run(Status (*body)(const Comm *comm, void *context), void *context)
 {
     Comm comm;
     TRY(comm_start(&comm));
-    Status status = body(&comm, context);
+    Status status = watch_command(&comm);
+    if (status == OK)
+        status = body(&comm, context);
     comm_stop(&comm, status);
     return status;
 }

@@ -1,13 +1,15 @@
-// The main thread only counts its signs of life; the watchdog sees whether the count has changed
-// since it last looked, so neither reads the other's clock. Time is the sum of the watchdog's own
-// ticks, each counted at most twice its length: a job that was suspended for an hour has not waited
-// for an hour, and clocks of different machines are never compared.
+// The main thread only counts its heartbeats; the watchdog sees whether the count has changed since
+// it last looked, so neither reads the other's clock. Between heartbeats what the process does
+// counts, unless it waits: MPI waits by spinning, which looks like computing. Time is the sum of
+// the watchdog's own ticks, each counted at most twice its length: a job that was suspended for an
+// hour has not waited for an hour, and clocks of different machines are never compared.
 #define _GNU_SOURCE // pthread_condattr_setclock
 #include "train/parallel/watchdog.h"
 
 #include "base/file.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "train/parallel/activity.h"
 #include "train/parallel/watchdog_report.h"
 
 #include <errno.h>
@@ -21,37 +23,41 @@
 #include <time.h>
 #include <unistd.h>
 
-// Of the whole time: between looks; until a rank asks, and until one that does not answer counts as
-// silent.
+// The time limit is so many ticks, a tick from one look to the next. A rank asks after
+// PATIENCE_TICKS of waiting, and one that has not answered for as long counts as silent.
 enum { TICKS = 16, PATIENCE_TICKS = 4 };
 
 // What the main thread says.
 static _Atomic(const char *) own_phase = "start";
 static _Atomic int64_t own_step;
 static atomic_bool own_waits;
-static _Atomic uint64_t signs_of_life;
+static _Atomic uint64_t n_heartbeats;
 
+// What another rank's file last said.
 typedef struct Heard {
     WatchdogRank said;
     bool is_known;   // a file was seen; from then on a new beat is an answer
     double answer_s; // on the watchdog's clock; -INFINITY: none to this question
 } Heard;
 
-// The watchdog's own, but for `is_stopping`.
+// The thread's own, but for `is_stopping`.
 typedef struct Watchdog {
-    char dir[PATH_BYTES]; // RUN/ranks
+    char dir[PATH_BYTES];
     int rank, size;
     char (*hosts)[WATCHDOG_HOST_BYTES]; // owned [size]
     Heard *heard;                       // owned [size]
     double minutes, tick_s;
+    const char *limit_name;
+    bool is_temporary;
 
     double clock_s;
-    uint64_t seen_signs;
-    double seen_s; // when they last changed
+    uint64_t seen_heartbeats;
+    double alive_s; // when there was the last sign of life
+    Activity activity;
     WatchdogRank own;
     bool has_written, listens;
     double listens_since_s;
-    char write_error[256]; // "" : own answers are written
+    char write_error[256]; // "": own answers are written
 
     pthread_t thread;
     pthread_mutex_t lock;
@@ -59,7 +65,7 @@ typedef struct Watchdog {
     bool is_stopping;
 } Watchdog;
 
-static Watchdog *watchdog = NULL; // of this process
+static Watchdog *running = NULL; // this process's
 
 void watchdog_phase(const char *phase, int64_t step)
 {
@@ -70,7 +76,7 @@ void watchdog_phase(const char *phase, int64_t step)
 
 void watchdog_heartbeat(void)
 {
-    atomic_fetch_add(&signs_of_life, 1);
+    atomic_fetch_add(&n_heartbeats, 1);
 }
 
 void watchdog_wait_begin(void)
@@ -85,255 +91,276 @@ void watchdog_wait_end(void)
     watchdog_heartbeat();
 }
 
-static double patience_s(const Watchdog *w)
+static double patience_s(const Watchdog *watchdog)
 {
-    return PATIENCE_TICKS * w->tick_s;
+    return PATIENCE_TICKS * watchdog->tick_s;
 }
 
-static void look_at_own(Watchdog *w)
+// Looks what the main thread has done in the last elapsed_s seconds.
+static void look_at_own(Watchdog *watchdog, double elapsed_s)
 {
-    const uint64_t signs = atomic_load(&signs_of_life);
-    if (signs != w->seen_signs)
-        w->seen_s = w->clock_s;
-    w->seen_signs = signs;
-    w->own.state = atomic_load(&own_waits) ? WATCHDOG_WAITS : WATCHDOG_BUSY;
-    w->own.step = atomic_load(&own_step);
-    snprintf(w->own.phase, sizeof w->own.phase, "%s", atomic_load(&own_phase));
-    w->own.idle_s = w->clock_s - w->seen_s;
-    w->own.since = (int64_t)time(NULL) - (int64_t)w->own.idle_s;
+    const uint64_t heartbeats = atomic_load(&n_heartbeats);
+    const bool is_active = activity_has_advanced(&watchdog->activity, elapsed_s);
+    watchdog->own.state = atomic_load(&own_waits) ? WATCHDOG_WAITS : WATCHDOG_BUSY;
+    if (heartbeats != watchdog->seen_heartbeats ||
+        (is_active && watchdog->own.state == WATCHDOG_BUSY))
+        watchdog->alive_s = watchdog->clock_s;
+    watchdog->seen_heartbeats = heartbeats;
+    watchdog->own.step = atomic_load(&own_step);
+    snprintf(watchdog->own.phase, sizeof watchdog->own.phase, "%s", atomic_load(&own_phase));
+    watchdog->own.idle_s = watchdog->clock_s - watchdog->alive_s;
+    watchdog->own.since = (int64_t)time(NULL) - (int64_t)watchdog->own.idle_s;
 }
 
-static void answer(Watchdog *w, bool asks)
+static void answer(Watchdog *watchdog, bool asks)
 {
-    w->own.beat++;
-    w->write_error[0] = '\0';
-    if (watchdog_write(w->dir, w->rank, w->hosts[w->rank], &w->own, asks) != OK)
-        snprintf(w->write_error, sizeof w->write_error, "%s", fail_text());
-    w->has_written = true;
+    watchdog->own.beat++;
+    watchdog->write_error[0] = '\0';
+    if (watchdog_write(watchdog->dir, watchdog->rank, watchdog->hosts[watchdog->rank],
+                       &watchdog->own, asks) != OK)
+        snprintf(watchdog->write_error, sizeof watchdog->write_error, "%s", fail_text());
+    watchdog->has_written = true;
 }
 
-static void withdraw(Watchdog *w)
+static void withdraw(Watchdog *watchdog)
 {
-    if (!w->has_written)
+    if (!watchdog->has_written)
         return;
-    watchdog_remove(w->dir, w->rank);
-    rmdir(w->dir); // the last one to leave succeeds
-    w->has_written = w->listens = false;
+    watchdog_remove(watchdog->dir, watchdog->rank);
+    rmdir(watchdog->dir); // the last one to leave succeeds
+    watchdog->has_written = watchdog->listens = false;
 }
 
-static bool is_fresh(const Watchdog *w, int rank)
+static bool is_fresh(const Watchdog *watchdog, int rank)
 {
-    return w->clock_s - w->heard[rank].answer_s <= patience_s(w);
+    return watchdog->clock_s - watchdog->heard[rank].answer_s <= patience_s(watchdog);
 }
 
-static void listen_to(Watchdog *w, int rank)
+static void listen_to(Watchdog *watchdog, int rank)
 {
-    Heard *heard = &w->heard[rank];
+    Heard *heard = &watchdog->heard[rank];
     WatchdogRank said;
-    if (watchdog_read(&said, w->dir, rank) != OK)
+    if (watchdog_read(&said, watchdog->dir, rank) != OK)
         return;
     // What lies there at first sight may be older than the question.
     if (heard->is_known && said.beat != heard->said.beat)
-        heard->answer_s = w->clock_s;
+        heard->answer_s = watchdog->clock_s;
     heard->is_known = true;
     heard->said = said;
 }
 
 // Leaves the report to the lowest rank that asks and answers. Ranks above it read only its file.
-static bool is_reporter(Watchdog *w)
+static bool is_reporter(Watchdog *watchdog)
 {
-    for (int r = 0; r < w->rank; r++) {
-        listen_to(w, r);
-        const WatchdogRank *said = &w->heard[r].said;
-        if (is_fresh(w, r) && said->state == WATCHDOG_WAITS && said->idle_s >= patience_s(w))
+    for (int r = 0; r < watchdog->rank; r++) {
+        listen_to(watchdog, r);
+        const WatchdogRank *said = &watchdog->heard[r].said;
+        if (is_fresh(watchdog, r) && said->state == WATCHDOG_WAITS &&
+            said->idle_s >= patience_s(watchdog))
             return false;
     }
     return true;
 }
 
 // Signs of life reach the reporter up to two ticks late.
-static bool all_are_idle(const Watchdog *w)
+static bool all_are_idle(const Watchdog *watchdog)
 {
-    const double enough_s = 60 * w->minutes - 2 * w->tick_s;
-    for (int r = 0; r < w->size; r++)
-        if (r != w->rank && is_fresh(w, r) && w->heard[r].said.idle_s < enough_s)
+    const double enough_s = 60 * watchdog->minutes - 2 * watchdog->tick_s;
+    for (int r = 0; r < watchdog->size; r++)
+        if (r != watchdog->rank && is_fresh(watchdog, r) &&
+            watchdog->heard[r].said.idle_s < enough_s)
             return false;
     return true;
 }
 
-static _Noreturn void report_and_leave(const Watchdog *w)
+// All ranks' files, and the directory if nothing else is in it.
+static void remove_files(const Watchdog *watchdog)
+{
+    for (int r = 0; r < watchdog->size; r++)
+        watchdog_remove(watchdog->dir, r);
+    rmdir(watchdog->dir);
+}
+
+static _Noreturn void report_and_leave(const Watchdog *watchdog)
 {
     char text[2048];
-    WatchdogRank *ranks = calloc((size_t)w->size, sizeof *ranks);
-    if (ranks == NULL || w->write_error[0] != '\0') {
+    WatchdogRank *ranks = calloc((size_t)watchdog->size, sizeof *ranks);
+    if (ranks == NULL || watchdog->write_error[0] != '\0') {
         snprintf(text, sizeof text,
                  "stalled for %.3g min in %s of step %lld; which rank it is "
                  "cannot be told: %s",
-                 w->minutes, w->own.phase, (long long)w->own.step,
-                 ranks == NULL ? "no memory" : w->write_error);
+                 watchdog->minutes, watchdog->own.phase, (long long)watchdog->own.step,
+                 ranks == NULL ? "no memory" : watchdog->write_error);
     } else {
         const int64_t now = (int64_t)time(NULL);
-        for (int r = 0; r < w->size; r++) {
-            ranks[r] = r == w->rank ? w->own : w->heard[r].said;
-            if (r == w->rank || is_fresh(w, r))
+        for (int r = 0; r < watchdog->size; r++) {
+            ranks[r] = r == watchdog->rank ? watchdog->own : watchdog->heard[r].said;
+            if (r == watchdog->rank || is_fresh(watchdog, r))
                 continue;
             ranks[r].state = WATCHDOG_SILENT;
-            ranks[r].since =
-                now - (int64_t)(w->clock_s - fmax(w->heard[r].answer_s, w->listens_since_s));
+            ranks[r].since = now - (int64_t)(watchdog->clock_s - fmax(watchdog->heard[r].answer_s,
+                                                                      watchdog->listens_since_s));
         }
-        watchdog_describe(text, sizeof text, ranks, (const char(*)[WATCHDOG_HOST_BYTES])w->hosts,
-                          w->size, w->rank, w->minutes);
+        watchdog_describe(text, sizeof text, ranks,
+                          (const char(*)[WATCHDOG_HOST_BYTES])watchdog->hosts, watchdog->size,
+                          watchdog->rank, watchdog->minutes, watchdog->limit_name);
     }
+    free(ranks);
+    if (watchdog->is_temporary)
+        remove_files(watchdog);
     // Not through log_error(): this is another thread, and ranks above 0 are quiet there.
     fprintf(stderr, "mha2mla: error: %s\n", text);
     _exit(FAILED);
 }
 
-static void listen_to_all(Watchdog *w)
+static void listen_to_all(Watchdog *watchdog)
 {
-    if (!is_reporter(w)) {
-        w->listens = false;
+    if (!is_reporter(watchdog)) {
+        watchdog->listens = false;
         return;
     }
-    if (!w->listens) {
-        w->listens = true;
-        w->listens_since_s = w->clock_s;
+    if (!watchdog->listens) {
+        watchdog->listens = true;
+        watchdog->listens_since_s = watchdog->clock_s;
     }
-    for (int r = w->rank + 1; r < w->size; r++)
-        listen_to(w, r);
-    const bool has_listened = w->clock_s - w->listens_since_s > patience_s(w);
-    if (has_listened && w->own.idle_s >= 60 * w->minutes && all_are_idle(w))
-        report_and_leave(w);
+    for (int r = watchdog->rank + 1; r < watchdog->size; r++)
+        listen_to(watchdog, r);
+    const bool has_listened = watchdog->clock_s - watchdog->listens_since_s > patience_s(watchdog);
+    if (has_listened && watchdog->own.idle_s >= 60 * watchdog->minutes && all_are_idle(watchdog))
+        report_and_leave(watchdog);
 }
 
-static void tick(Watchdog *w)
+static void tick(Watchdog *watchdog, double elapsed_s)
 {
-    look_at_own(w);
-    const bool asks = w->own.state == WATCHDOG_WAITS && w->own.idle_s >= patience_s(w);
-    if (!asks && !watchdog_is_asked(w->dir, w->rank)) {
-        withdraw(w);
+    look_at_own(watchdog, elapsed_s);
+    const bool asks =
+        watchdog->own.state == WATCHDOG_WAITS && watchdog->own.idle_s >= patience_s(watchdog);
+    if (!asks && !watchdog_is_asked(watchdog->dir, watchdog->rank)) {
+        withdraw(watchdog);
         return;
     }
-    answer(w, asks);
+    answer(watchdog, asks);
     if (asks)
-        listen_to_all(w);
+        listen_to_all(watchdog);
     else
-        w->listens = false;
+        watchdog->listens = false;
 }
 
 // Waits one tick; false: the watchdog is to end.
-static bool wait_tick(Watchdog *w)
+static bool wait_tick(Watchdog *watchdog)
 {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
-    const double end_s = (double)until.tv_nsec * 1e-9 + w->tick_s;
+    const double end_s = (double)until.tv_nsec * 1e-9 + watchdog->tick_s;
     until.tv_sec += (time_t)end_s;
     until.tv_nsec = (long)((end_s - floor(end_s)) * 1e9);
-    pthread_mutex_lock(&w->lock);
-    while (!w->is_stopping && pthread_cond_timedwait(&w->stop, &w->lock, &until) == 0)
+    pthread_mutex_lock(&watchdog->lock);
+    while (!watchdog->is_stopping &&
+           pthread_cond_timedwait(&watchdog->stop, &watchdog->lock, &until) == 0)
         ;
-    const bool goes_on = !w->is_stopping;
-    pthread_mutex_unlock(&w->lock);
+    const bool goes_on = !watchdog->is_stopping;
+    pthread_mutex_unlock(&watchdog->lock);
     return goes_on;
 }
 
 static void *watch_rank(void *argument)
 {
-    Watchdog *w = argument;
+    Watchdog *watchdog = argument;
     double before_s = log_seconds();
-    while (wait_tick(w)) {
+    while (wait_tick(watchdog)) {
         const double now_s = log_seconds();
-        w->clock_s += fmin(now_s - before_s, 2 * w->tick_s);
+        watchdog->clock_s += fmin(now_s - before_s, 2 * watchdog->tick_s);
+        tick(watchdog, now_s - before_s);
         before_s = now_s;
-        tick(w);
     }
-    withdraw(w);
+    withdraw(watchdog);
     return NULL;
 }
 
-static void remove_old_files(const Watchdog *w)
+static void release(Watchdog *watchdog)
 {
-    for (int r = 0; r < w->size; r++)
-        watchdog_remove(w->dir, r);
-    rmdir(w->dir);
-}
-
-static void release(Watchdog *w)
-{
-    free(w->hosts);
-    free(w->heard);
-    free(w);
+    free(watchdog->hosts);
+    free(watchdog->heard);
+    free(watchdog);
 }
 
 // Signals are for the main thread.
-static int start_thread(Watchdog *w)
+static int start_thread(Watchdog *watchdog)
 {
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&w->stop, &monotonic);
+    pthread_cond_init(&watchdog->stop, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    pthread_mutex_init(&w->lock, NULL);
+    pthread_mutex_init(&watchdog->lock, NULL);
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int error = pthread_create(&w->thread, NULL, watch_rank, w);
+    const int error = pthread_create(&watchdog->thread, NULL, watch_rank, watchdog);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return error;
 }
 
-Status watchdog_start(const WatchdogSettings *watch)
+// The thread that does the work is the one that starts the watchdog.
+static Status create(Watchdog **out, const WatchdogSettings *settings)
 {
-    CHECK(watchdog == NULL, "rank %d has a watchdog", watch->rank);
-    if (watch->minutes <= 0 || watch->size == 1)
-        return OK;
-    Watchdog *w = calloc(1, sizeof *w);
-    if (w == NULL)
+    Watchdog *watchdog = calloc(1, sizeof *watchdog);
+    if (watchdog == NULL)
         return fail(FAILED, "no memory for a watchdog");
-    Status status = OK;
-    *w = (Watchdog){.rank = watch->rank,
-                    .size = watch->size,
-                    .minutes = watch->minutes,
-                    .tick_s = 60 * watch->minutes / TICKS,
-                    .hosts = calloc((size_t)watch->size, WATCHDOG_HOST_BYTES),
-                    .heard = calloc((size_t)watch->size, sizeof(Heard))};
-    if (w->hosts == NULL || w->heard == NULL) {
-        status = fail(FAILED, "no memory to watch %d ranks", watch->size);
-        goto release_watchdog;
+    *watchdog = (Watchdog){.rank = settings->rank,
+                           .size = settings->size,
+                           .minutes = settings->minutes,
+                           .tick_s = 60 * settings->minutes / TICKS,
+                           .limit_name = settings->limit_name,
+                           .is_temporary = settings->is_temporary,
+                           .hosts = calloc((size_t)settings->size, WATCHDOG_HOST_BYTES),
+                           .heard = calloc((size_t)settings->size, sizeof(Heard)),
+                           .seen_heartbeats = atomic_load(&n_heartbeats),
+                           .activity = activity_start()};
+    if (watchdog->hosts == NULL || watchdog->heard == NULL ||
+        snprintf(watchdog->dir, PATH_BYTES, "%s", settings->dir) >= PATH_BYTES) {
+        release(watchdog);
+        return fail(FAILED, "%s: no memory to watch %d ranks", settings->dir, settings->size);
     }
-    memcpy(w->hosts, watch->hosts, (size_t)watch->size * WATCHDOG_HOST_BYTES);
-    for (int r = 0; r < w->size; r++) {
-        w->hosts[r][WATCHDOG_HOST_BYTES - 1] = '\0';
-        w->heard[r].answer_s = -INFINITY;
+    memcpy(watchdog->hosts, settings->hosts, (size_t)settings->size * WATCHDOG_HOST_BYTES);
+    for (int r = 0; r < watchdog->size; r++) {
+        watchdog->hosts[r][WATCHDOG_HOST_BYTES - 1] = '\0';
+        watchdog->heard[r].answer_s = -INFINITY;
     }
-    TRY_GOTO(release_watchdog, file_join(w->dir, watch->run_dir, "ranks"));
-    if (w->rank == 0)
-        remove_old_files(w);
-    progress_set_heartbeat(watchdog_heartbeat);
-    const int error = start_thread(w);
-    if (error != 0) {
-        status = fail(FAILED, "the watchdog thread does not start: %s", strerror(error));
-        goto release_watchdog;
-    }
-    watchdog = w;
+    *out = watchdog;
     return OK;
-release_watchdog:
-    release(w);
-    return status;
+}
+
+Status watchdog_start(const WatchdogSettings *settings)
+{
+    Watchdog *watchdog;
+    CHECK(running == NULL, "rank %d has a watchdog", settings->rank);
+    if (settings->minutes <= 0 || settings->size == 1)
+        return OK;
+    TRY(create(&watchdog, settings));
+    if (watchdog->rank == 0)
+        remove_files(watchdog);
+    progress_set_heartbeat(watchdog_heartbeat);
+    const int error = start_thread(watchdog);
+    if (error != 0) {
+        release(watchdog);
+        return fail(FAILED, "the watchdog thread does not start: %s", strerror(error));
+    }
+    running = watchdog;
+    return OK;
 }
 
 void watchdog_stop(void)
 {
-    Watchdog *w = watchdog;
-    if (w == NULL)
+    if (running == NULL)
         return;
-    pthread_mutex_lock(&w->lock);
-    w->is_stopping = true;
-    pthread_cond_signal(&w->stop);
-    pthread_mutex_unlock(&w->lock);
-    pthread_join(w->thread, NULL);
-    pthread_cond_destroy(&w->stop);
-    pthread_mutex_destroy(&w->lock);
-    release(w);
-    watchdog = NULL;
+    pthread_mutex_lock(&running->lock);
+    running->is_stopping = true;
+    pthread_cond_signal(&running->stop);
+    pthread_mutex_unlock(&running->lock);
+    pthread_join(running->thread, NULL);
+    pthread_cond_destroy(&running->stop);
+    pthread_mutex_destroy(&running->lock);
+    release(running);
+    running = NULL;
 }

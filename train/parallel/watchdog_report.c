@@ -87,7 +87,7 @@ void watchdog_remove(const char *dir, int rank)
         if (file_of(path, dir, rank, asks != 0) != OK)
             continue;
         unlink(path);
-        // Of a rank that was killed while it wrote.
+        // A rank that was killed while it wrote has left it.
         if (snprintf(temporary, sizeof temporary, "%s.tmp", path) < PATH_BYTES)
             unlink(temporary);
     }
@@ -198,12 +198,12 @@ static void append_waiting(Text *text, const WatchdogRank *ranks, int n_ranks, i
 
 void watchdog_describe(char *out, size_t size_bytes, const WatchdogRank *ranks,
                        const char (*hosts)[WATCHDOG_HOST_BYTES], int n_ranks, int reporter,
-                       double minutes)
+                       double minutes, const char *limit_name)
 {
     Text text = {.out = out, .size_bytes = size_bytes};
     append(&text, "stalled for %.3g min", minutes);
     append_phase(&text, &ranks[reporter]);
     append_others(&text, ranks, hosts, n_ranks, reporter);
     append_waiting(&text, ranks, n_ranks, reporter);
-    append(&text, "; raise run.stall_minutes if they are only slow");
+    append(&text, "; raise %s if they are only slow", limit_name);
 }

@@ -1,9 +1,9 @@
-// What watchdogs tell each other (train/parallel/watchdog.h): a rank's file in RUN/ranks, and the
+// What watchdogs tell each other (train/parallel/watchdog.h): a rank's file, and the
 // line that names the ranks a job is waiting for.
 //
-//     TRY(watchdog_write(dir, 3, &own, true));     // RUN/ranks/rank-0003-waits.json
+//     TRY(watchdog_write(dir, 3, &own, true));     // DIR/rank-0003-waits.json
 //     TRY(watchdog_read(&other, dir, 5));
-//     watchdog_describe(text, sizeof text, ranks, hosts, 8, 0, 30);
+//     watchdog_describe(text, sizeof text, ranks, hosts, 8, 0, 30, "run.stall_minutes");
 #ifndef MHA2MLA_TRAIN_PARALLEL_WATCHDOG_REPORT_H
 #define MHA2MLA_TRAIN_PARALLEL_WATCHDOG_REPORT_H
 
@@ -43,6 +43,6 @@ bool watchdog_is_asked(const char *dir, int rank);
 void watchdog_describe(char *out, size_t size_bytes,
                        const WatchdogRank *ranks,                // [n_ranks]
                        const char (*hosts)[WATCHDOG_HOST_BYTES], // [n_ranks]
-                       int n_ranks, int reporter, double minutes);
+                       int n_ranks, int reporter, double minutes, const char *limit_name);
 
 #endif

@@ -23,10 +23,13 @@ enum { N_RANKS = 4, RUNS = -1, KILLED = -2 };
 static const double LIMIT_S = 3.2, STOPS_S = 1.0, GOES_ON_S = 3.7, GOOD_END_S = 4.5, TOO_LATE_S = 9;
 
 typedef enum Role {
-    WAITS, // in a collective
-    BUSY,  // no sign of life
-    LIVES, // busy, with signs of life
-    WALKS, // a rank of a healthy job: now waits, now works
+    WAITS,    // in a collective
+    BUSY,     // no sign of life
+    LIVES,    // busy, with heartbeats
+    COMPUTES, // busy without heartbeats, on a core
+    WRITES,   // busy without heartbeats, in files
+    SPINS,    // in a collective, on a core, as MPI does
+    WALKS,    // a rank of a healthy job: now waits, now works
 } Role;
 
 typedef struct Job {
@@ -48,6 +51,9 @@ static Job jobs[] = {
     {"one busy", .roles = {[1] = BUSY}},
     {"all wait"},
     {"one lives", .roles = {LIVES}, .ends_well = true},
+    {"one computes", .roles = {COMPUTES}, .ends_well = true},
+    {"one writes", .roles = {WRITES}, .ends_well = true},
+    {"one spins", .roles = {SPINS}},
     {"healthy", .roles = {WALKS, WALKS, WALKS, WALKS}, .ends_well = true},
     {"suspended", .roles = {BUSY}, .stops = {true, true, true, true}, .goes_on = true,
      .ends_well = true},
@@ -64,9 +70,13 @@ static void wait_ms(int ms)
 static Status start_watchdog(const char *dir, int rank)
 {
     static const char hosts[N_RANKS][WATCHDOG_HOST_BYTES] = {"node0", "node1", "node2", "node3"};
-    const WatchdogSettings watch = {
-        .run_dir = dir, .rank = rank, .size = N_RANKS, .hosts = hosts, .minutes = LIMIT_S / 60};
-    return watchdog_start(&watch);
+    const WatchdogSettings settings = {.dir = testing_path(dir, "ranks"),
+                                       .rank = rank,
+                                       .size = N_RANKS,
+                                       .hosts = hosts,
+                                       .minutes = LIMIT_S / 60,
+                                       .limit_name = "run.stall_minutes"};
+    return watchdog_start(&settings);
 }
 
 static const char *stderr_of(const Job *job, int rank)
@@ -76,18 +86,36 @@ static const char *stderr_of(const Job *job, int rank)
     return testing_path(job->dir, name);
 }
 
+// What a rank that gives no heartbeat does for 20 ms.
+static void pass_time(Role role, int null_file)
+{
+    static const char bytes[4096];
+    volatile double sum = 0;
+    const double start_s = log_seconds();
+    if (role == WRITES && write(null_file, bytes, sizeof bytes) < 0)
+        _exit(8);
+    if (role != COMPUTES && role != SPINS)
+        wait_ms(20);
+    else
+        while (log_seconds() - start_s < 0.02)
+            for (int i = 0; i < 1000; i++)
+                sum = sum + i;
+}
+
 static _Noreturn void be_rank(const Job *job, int rank, double start_s)
 {
     const int file = open(stderr_of(job, rank), O_WRONLY | O_CREAT, 0666);
     if (file < 0 || dup2(file, STDERR_FILENO) < 0 || start_watchdog(job->dir, rank) != OK)
         _exit(9);
+    const int null_file = open("/dev/null", O_WRONLY);
     const Role role = job->roles[rank];
-    watchdog_phase(role == BUSY || role == LIVES ? "save" : "reduce", 412);
-    if (role == WAITS)
+    const bool waits = role == WAITS || role == SPINS;
+    watchdog_phase(waits || role == WALKS ? "reduce" : "save", 412);
+    if (waits)
         watchdog_wait_begin();
     const double end_s = job->ends_well ? GOOD_END_S : TOO_LATE_S;
     for (int i = 0; log_seconds() - start_s < end_s; i++) {
-        wait_ms(20);
+        pass_time(role, null_file);
         if (role == LIVES || (role == WALKS && i % 3 == 0))
             watchdog_phase("backward", i + 1);
         if (role == WALKS && i % 3 > 0)
@@ -239,10 +267,25 @@ static void test_all_that_wait_for_each_other_are_told(void **state)
                  (const char *[]){"all 4 ranks wait for each other; look at the network", NULL});
 }
 
-static void test_rank_with_signs_of_life_is_waited_for(void **state)
+// MPI spins while it waits, which is no work.
+static void test_rank_that_spins_while_it_waits_shows_no_life(void **state)
+{
+    (void)state;
+    check_report("one spins", 0,
+                 (const char *[]){"all 4 ranks wait for each other; look at the network", NULL});
+}
+
+static void test_rank_with_heartbeats_is_waited_for(void **state)
 {
     (void)state;
     check_good_end("one lives", true);
+}
+
+static void test_rank_that_computes_or_writes_without_heartbeats_is_waited_for(void **state)
+{
+    (void)state;
+    check_good_end("one computes", true);
+    check_good_end("one writes", true);
 }
 
 static void test_nothing_is_written_in_a_healthy_run(void **state)
@@ -271,8 +314,8 @@ static void test_old_files_are_removed(void **state)
 static void test_zero_minutes_watch_nothing(void **state)
 {
     (void)state;
-    const WatchdogSettings watch = {.run_dir = testing_dir(), .size = N_RANKS};
-    assert_ok(watchdog_start(&watch));
+    const WatchdogSettings settings = {.dir = testing_dir(), .size = N_RANKS};
+    assert_ok(watchdog_start(&settings));
     watchdog_phase("forward", 1);
     watchdog_stop();
     watchdog_stop(); // nothing to stop
@@ -285,7 +328,9 @@ int main(void)
         cmocka_unit_test(test_rank_0_may_be_a_silent_one),
         cmocka_unit_test(test_rank_that_is_busy_too_long_is_named),
         cmocka_unit_test(test_all_that_wait_for_each_other_are_told),
-        cmocka_unit_test(test_rank_with_signs_of_life_is_waited_for),
+        cmocka_unit_test(test_rank_that_spins_while_it_waits_shows_no_life),
+        cmocka_unit_test(test_rank_with_heartbeats_is_waited_for),
+        cmocka_unit_test(test_rank_that_computes_or_writes_without_heartbeats_is_waited_for),
         cmocka_unit_test(test_nothing_is_written_in_a_healthy_run),
         cmocka_unit_test(test_suspended_time_does_not_count),
         cmocka_unit_test(test_old_files_are_removed),

@@ -19,7 +19,7 @@ static void describe(char out[2048], const WatchdogRank *ranks, int n_ranks, int
     for (int r = 0; r < n_ranks; r++)
         snprintf(hosts[r], sizeof hosts[r], "node%d", r);
     watchdog_describe(out, 2048, ranks, (const char(*)[WATCHDOG_HOST_BYTES])hosts, n_ranks,
-                      reporter, 30);
+                      reporter, 30, "run.stall_minutes");
 }
 
 static void test_line_names_ranks_phase_and_time(void **state)

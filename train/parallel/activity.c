@@ -1,0 +1,64 @@
+#define _GNU_SOURCE // pthread_getcpuclockid
+#include "train/parallel/activity.h"
+
+#include <pthread.h>
+#include <stdio.h>
+
+// Of the time: below it a thread only wakes up now and then to look at something.
+static const double LEAST_CPU_SHARE = 0.01;
+
+// Bytes that passed through system calls, and those that storage moved: pages of mapped files are
+// among these alone. 0 where the kernel does not tell.
+static int64_t moved_bytes(const char *path)
+{
+    FILE *file = fopen(path, "r");
+    char line[128];
+    int64_t sum = 0;
+    if (file == NULL)
+        return 0;
+    while (fgets(line, sizeof line, file) != NULL) {
+        long long bytes;
+        if (sscanf(line, "rchar: %lld", &bytes) == 1 || sscanf(line, "wchar: %lld", &bytes) == 1 ||
+            sscanf(line, "read_bytes: %lld", &bytes) == 1 ||
+            sscanf(line, "write_bytes: %lld", &bytes) == 1)
+            sum += bytes;
+    }
+    fclose(file);
+    return sum;
+}
+
+// Of all threads but this one, whose own looking around reads files, too. What it reads between the
+// two is in the second number alone, so that the difference is never too large.
+static int64_t moved_by_others(void)
+{
+    const int64_t all = moved_bytes("/proc/self/io");
+    return all - moved_bytes("/proc/thread-self/io");
+}
+
+static double cpu_seconds(clockid_t clock)
+{
+    struct timespec time;
+    if (clock_gettime(clock, &time) != 0)
+        return 0;
+    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+Activity activity_start(void)
+{
+    Activity activity = {.moved_bytes = -1}; // not looked at yet
+    if (pthread_getcpuclockid(pthread_self(), &activity.clock) != 0)
+        activity.clock = CLOCK_PROCESS_CPUTIME_ID;
+    activity.cpu_s = cpu_seconds(activity.clock);
+    return activity;
+}
+
+bool activity_has_advanced(Activity *activity, double elapsed_s)
+{
+    const double cpu_s = cpu_seconds(activity->clock);
+    const int64_t bytes = moved_by_others();
+    const bool has_computed = cpu_s - activity->cpu_s >= LEAST_CPU_SHARE * elapsed_s;
+    const bool has_moved = activity->moved_bytes >= 0 && bytes > activity->moved_bytes;
+    activity->cpu_s = cpu_s;
+    activity->moved_bytes = bytes;
+    return has_computed || has_moved;
+}

@@ -1,0 +1,57 @@
+#include "train/parallel/launcher.h"
+
+#include "base/log.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+
+static int number_of(const char *variable)
+{
+    const char *text = getenv(variable);
+    return text != NULL ? (int)strtol(text, NULL, 10) : 0;
+}
+
+static bool is_one_set(const char *const *variables)
+{
+    for (; *variables != NULL; variables++)
+        if (getenv(*variables) != NULL)
+            return true;
+    return false;
+}
+
+// Open MPI's mpirun, Hydra's and those that are made like them start their daemons by srun, whose
+// variables the ranks inherit: the step is the daemons' then.
+static bool is_under_mpirun(void)
+{
+    static const char *const variables[] = {"OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS",
+                                            "HYDI_CONTROL_FD", NULL};
+    return is_one_set(variables);
+}
+
+// By which MPI finds the other tasks of a step: PMIx, and PMI 1 and 2.
+static bool has_pmi(void)
+{
+    static const char *const variables[] = {"PMIX_RANK", "PMI_RANK", "PMI_FD", NULL};
+    return is_one_set(variables);
+}
+
+static Status refuse(int n_tasks)
+{
+    if (number_of("SLURM_PROCID") != 0)
+        log_set_quiet(true);
+    return fail(BAD_INPUT,
+                "started by srun as 1 of %d tasks, but MPI sees one rank: use srun --mpi=pmix",
+                n_tasks);
+}
+
+Status launcher_check(void)
+{
+    const int n_tasks = number_of("SLURM_STEP_NUM_TASKS");
+    return n_tasks > 1 && !is_under_mpirun() && !has_pmi() ? refuse(n_tasks) : OK;
+}
+
+Status launcher_check_size(int n_ranks)
+{
+    const int n_tasks = number_of("SLURM_STEP_NUM_TASKS");
+    return n_ranks == 1 && n_tasks > 1 && !is_under_mpirun() ? refuse(n_tasks) : OK;
+}
