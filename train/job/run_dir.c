@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "train/parallel/shared_dir.h"
 
 static Status take(RunDir *dir, const Comm *comm)
 {
@@ -35,8 +36,11 @@ Status run_dir_open(RunDir *out, const Config *config, ResumeMode mode, const Mo
                     const Comm *comm)
 {
     *out = (RunDir){0};
-    TRY(file_join(out->path, config->run.dir, config->run.name)); // on all ranks alike
-    TRY(comm_agree(comm, comm->rank == 0 ? take(out, comm) : OK));
+    Status status = file_join(out->path, config->run.dir, config->run.name);
+    if (status == OK && comm->rank == 0)
+        status = take(out, comm);
+    TRY(comm_agree(comm, status));
+    TRY(shared_dir_check(comm, out->path)); // each rank writes its part of a checkpoint there
     if (mode != RESUME_NEVER)
         TRY(resume_find(&out->checkpoint, &out->is_resumed, out->path, comm));
     if (!out->is_resumed)

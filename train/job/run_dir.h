@@ -20,8 +20,8 @@ typedef struct RunDir {
 } RunDir;
 
 // Makes and locks the directory on rank 0 and chooses the checkpoint to resume from. BAD_INPUT if
-// another job holds the directory, if there is no start that `mode` allows, or if the checkpoint
-// does not fit the config or the model's shape. Collective.
+// another job holds the directory, if it is not the same for all ranks, if there is no start that
+// `mode` allows, or if the checkpoint does not fit the config or the model's shape. Collective.
 Status run_dir_open(RunDir *out, const Config *config, ResumeMode mode, const ModelShape *shape,
                     const Comm *comm);
 
