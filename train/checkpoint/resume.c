@@ -116,34 +116,13 @@ static Status check_rope(const Checkpoint *checkpoint, const Config *config)
 }
 
 // A directory may have moved, so this is no error.
-static void note_base(const Checkpoint *checkpoint, const char *now)
+static void warn_of_other_base(const Checkpoint *checkpoint, const char *now)
 {
     const char *saved = json_string_value(json_object_get(checkpoint->manifest, "base"));
     if (saved != NULL && now != NULL && strcmp(saved, now) != 0)
         log_warn("model.base was %.500s, now %.500s: the weights are those of the checkpoint, only "
                  "tokenizer and config.json are the new one's",
                  saved, now);
-}
-
-// A change that moves only rounding is said and allowed.
-static void note_number(const Checkpoint *checkpoint, const char *key, int now)
-{
-    int64_t saved;
-    if (json_get_int(&saved, checkpoint->manifest, checkpoint->dir, key, 0, INT_MAX) == OK &&
-        saved != now)
-        log_warn("train.%s was %lld, now %d: from here on the run differs from an uninterrupted "
-                 "one by rounding",
-                 key, (long long)saved, now);
-}
-
-// Checkpoints that do not say it are from before there was a choice.
-static void note_reduce_dtype(const Checkpoint *checkpoint, const char *now)
-{
-    const char *saved = json_string_value(json_object_get(checkpoint->manifest, "reduce_dtype"));
-    if (strcmp(saved != NULL ? saved : config_reduce_dtype_name(REDUCE_FLOAT32), now) != 0)
-        log_warn("train.reduce_dtype was %.20s, now %s: from here on the run differs from an "
-                 "uninterrupted one by rounding",
-                 saved != NULL ? saved : config_reduce_dtype_name(REDUCE_FLOAT32), now);
 }
 
 Status resume_check(const Checkpoint *checkpoint, const Config *config, const ModelShape *shape)
@@ -157,9 +136,6 @@ Status resume_check(const Checkpoint *checkpoint, const Config *config, const Mo
                     "%s: is of step %d, train.steps is %d; raise it, or give the run another "
                     "run.name",
                     checkpoint->dir, checkpoint->progress.step, train->steps);
-    note_base(checkpoint, config->model.base);
-    note_number(checkpoint, "micro_batch", train->micro_batch);
-    note_number(checkpoint, "sum_groups", train->sum_groups);
-    note_reduce_dtype(checkpoint, config_reduce_dtype_name(train->reduce_dtype));
+    warn_of_other_base(checkpoint, config->model.base);
     return OK;
 }

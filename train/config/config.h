@@ -134,7 +134,9 @@ bool config_calibrates(const Config *config);
 // Whether a run that converts reads data with the original first, to calibrate or to validate.
 bool config_reads_original(const Config *config);
 
-// Writes all keys with their values; reading it gives the same config.
+// Writes all keys with their values; reading it gives the same config. config_print() leaves errors
+// to the stream.
+void config_print(FILE *out, const Config *config);
 Status config_write(const Config *config, const char *path);
 
 const char *config_reduce_dtype_name(ReduceDtype dtype); // "float32", "bfloat16"; static text

@@ -70,11 +70,16 @@ static void write_block(FILE *out, const void *base, const char *block, int inde
     }
 }
 
+void config_print(FILE *out, const Config *config)
+{
+    write_block(out, config, "", 0, false);
+}
+
 Status config_write(const Config *config, const char *path)
 {
     AtomicFile file;
     TRY(file_begin(&file, path));
-    write_block(file.stream, config, "", 0, false);
+    config_print(file.stream, config);
     return file_commit(&file); // sees the stream's error
 }
 

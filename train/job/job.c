@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "model/hf/hf.h"
+#include "train/job/config_history.h"
 #include "train/job/run_dir.h"
 #include "train/job/run_json.h"
 #include "train/loop.h"
@@ -107,11 +108,22 @@ static Status create_model(Job *job, Replica *replica)
 
 // ---- training and export -----------------------------------------------------------------------
 
-static Status write_config(const Job *job)
+// run.json comes first: config.yaml is for people, and made of the same history. Rank 0 alone.
+static Status describe_run(const Job *job)
 {
-    char path[PATH_BYTES];
-    TRY(file_join(path, job->dir.path, "config.yaml"));
-    return config_write(&job->config, path);
+    ConfigHistory history = {0};
+    const RunDescription description = {.config = &job->config,
+                                        .plan = &job->plan,
+                                        .history = &history,
+                                        .original_loss = job->original_loss};
+    Status status;
+    TRY_GOTO(release_history, config_history_read(&history, &job->dir, &job->config));
+    TRY_GOTO(release_history, config_history_log(&history));
+    TRY_GOTO(release_history, run_json_write(&job->dir, &description));
+    status = config_history_write_yaml(&history, &job->dir, &job->config);
+release_history:
+    config_history_release(&history);
+    return status;
 }
 
 // From here on the directory counts as a run. Rank 0 alone.
@@ -119,7 +131,6 @@ static Status open_metrics(const Job *job, Metrics *metrics)
 {
     const RunState *progress = &job->dir.checkpoint.progress;
     const MetricsStart resumed = {progress->step, progress->valid_step};
-    const RunDescription description = {&job->config, &job->plan, job->original_loss};
     const MetricsOptions options = {
         .run_dir = job->dir.path,
         .host = job->comm.host,
@@ -130,8 +141,7 @@ static Status open_metrics(const Job *job, Metrics *metrics)
         .step_flops = job->step_flops,
         .machine_flops = job->machine_flops,
     };
-    TRY(write_config(job));
-    TRY(run_json_write(&job->dir, &description));
+    TRY(describe_run(job));
     return metrics_open(metrics, &options);
 }
 

@@ -60,6 +60,8 @@ Status run_json_write(const RunDir *dir, const RunDescription *description)
     if (tokens > 0)
         json_object_set_new(root, "pretraining_tokens", json_integer((json_int_t)tokens));
     keep_earlier(root, dir, path);
+    json_object_set(root, "config", description->history->config);
+    json_object_set(root, "config_changes", description->history->changes);
     const Status status = json_write(root, path);
     json_decref(root);
     return status;

@@ -8,19 +8,22 @@
 //      "original_valid_loss": 1.31,      // of the model before conversion, where it was measured
 //      "pretraining_tokens": 600000000,  // where the config knows them
 //      "exported_step": 200,             // that RUN/model is of, once it is exported
-//      "resumed_steps": [100, 150]}
+//      "resumed_steps": [100, 150],
+//      "config": {...}, "config_changes": [...]}    // train/job/config_history.h
 //
 // Rank 0 alone reads and writes it.
 #ifndef MHA2MLA_TRAIN_JOB_RUN_JSON_H
 #define MHA2MLA_TRAIN_JOB_RUN_JSON_H
 
 #include "train/config/config.h"
+#include "train/job/config_history.h"
 #include "train/job/run_dir.h"
 #include "train/plan/plan.h"
 
 typedef struct RunDescription {
     const Config *config;
     const Plan *plan;
+    const ConfigHistory *history;
     double original_loss; // NaN: not measured by this process
 } RunDescription;
 
