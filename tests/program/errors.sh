@@ -68,6 +68,8 @@ for command in tokenize score convert plan train sweep eval compare inspect; do
     refuses 2 "$command: unknown option --hlep; did you mean --help?" $command --hlep
     refuses 2 "$command: unknown option --zzz=3; see mha2mla $command --help" $command --zzz=3
 done
+mpirun -n 3 --oversubscribe --bind-to none "$mha2mla" eval --help >out 2>err
+[ "$(grep -c '^usage: mha2mla eval' out)" -eq 1 ] || die "eval --help on 3 ranks: $(cat out err)"
 refuses 2 "tokenize: --tokenizer DIR is missing" tokenize
 refuses 2 "score: --data SHARD.h5 is missing" score $small
 refuses 2 "convert: --d-kv N is missing" convert $small --out new --rope-pairs 2

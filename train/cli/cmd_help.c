@@ -1,4 +1,4 @@
-// mha2mla help: the text of --help, without starting MPI.
+// mha2mla help: the text of --help.
 #include "train/cli/help.h"
 
 static Status run(const CommandLine *line)

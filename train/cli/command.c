@@ -8,11 +8,12 @@
 #include "train/stop.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 const Command *const commands[] = {
-    &cmd_tokenize, &cmd_score, &cmd_convert, &cmd_plan,    &cmd_train, &cmd_sweep,
-    &cmd_export,   &cmd_eval,  &cmd_compare, &cmd_inspect, &cmd_help,
+    &cmd_tokenize, &cmd_score,   &cmd_convert, &cmd_plan, &cmd_train,      &cmd_sweep,  &cmd_export,
+    &cmd_eval,     &cmd_compare, &cmd_inspect, &cmd_help, &cmd_completion, &cmd_manual,
 };
 const int n_commands = sizeof commands / sizeof *commands;
 
@@ -50,11 +51,6 @@ static Status parse_and_run(const Comm *comm, void *context)
     const Command *command = arguments->command;
     OptionValues values;
     CommandLine line;
-    if (options_ask_for_help(arguments->argc, arguments->argv)) {
-        if (comm == NULL || comm->rank == 0)
-            help_print_command(stdout, command);
-        return OK;
-    }
     CHECK(command->options_bytes <= sizeof values, "%s: %zu bytes of options", command->name,
           command->options_bytes);
     TRY(options_parse(&line, &values, command, arguments->argc, arguments->argv));
@@ -64,9 +60,28 @@ static Status parse_and_run(const Comm *comm, void *context)
     return status;
 }
 
+// Help needs no MPI, whose start takes half a second and may not work on a login node. Launchers
+// say in the environment which rank a process will be.
+static bool is_first_process(void)
+{
+    static const char *const variables[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK",
+                                            "SLURM_PROCID"};
+    for (size_t i = 0; i < sizeof variables / sizeof *variables; i++) {
+        const char *rank = getenv(variables[i]);
+        if (rank != NULL)
+            return strcmp(rank, "0") == 0;
+    }
+    return true;
+}
+
 Status command_run(const Command *command, int argc, char **argv)
 {
     Arguments arguments = {command, argc, argv};
+    if (options_ask_for_help(argc, argv)) {
+        if (is_first_process())
+            help_print_command(stdout, command);
+        return OK;
+    }
     // Before MPI starts and until the process is gone, so that a signal never ends one rank alone.
     if (command->handles_stop)
         stop_install();

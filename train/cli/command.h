@@ -72,6 +72,7 @@ typedef struct Words {
     const char *name; // how help names one; NULL: the command takes none
     int least, most;  // INT_MAX: any number
     const char *files;
+    const char *const *choices; // what a word may be, closed by NULL; NULL: anything
 } Words;
 
 typedef struct CommandLine {

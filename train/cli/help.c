@@ -86,7 +86,7 @@ static void add_default(char out[HELP_NOTES_BYTES], const Command *command, cons
     if (option->required) {
         add_note(out, "required");
     } else if (option->derived != NULL) {
-        add_note(out, "default %s", option->derived);
+        add_note(out, "default: %s", option->derived);
     } else if (option->kind == OPTION_INT) {
         const int64_t number = *(const int64_t *)value;
         if (number >= option->least && number <= option->most)

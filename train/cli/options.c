@@ -93,21 +93,30 @@ static Status set_real(double *value, const Command *command, const Option *opti
     return OK;
 }
 
+// The index of `text` in choices; -1: it is none of them, and `out` lists what is allowed.
+enum { CHOICES_BYTES = 256 };
+static int find_choice(char out[CHOICES_BYTES], const char *const *choices, const char *text)
+{
+    size_t used = 0;
+    for (int i = 0; choices[i] != NULL; i++) {
+        if (strcmp(choices[i], text) == 0)
+            return i;
+        if (used < CHOICES_BYTES)
+            used += (size_t)snprintf(out + used, CHOICES_BYTES - used, "%s%s", i > 0 ? ", " : "",
+                                     choices[i]);
+    }
+    return -1;
+}
+
 static Status set_choice(int *value, const Command *command, const Option *option, const char *text)
 {
-    char names[256] = "";
-    size_t used = 0;
-    for (int i = 0; option->choices[i] != NULL; i++) {
-        if (strcmp(option->choices[i], text) == 0) {
-            *value = i;
-            return OK;
-        }
-        if (used < sizeof names)
-            used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", i > 0 ? ", " : "",
-                                     option->choices[i]);
-    }
-    return fail(BAD_INPUT, "%s: --%s is '%.200s', allowed are %s", command->name, option->name,
-                text, names);
+    char allowed[CHOICES_BYTES];
+    const int choice = find_choice(allowed, option->choices, text);
+    if (choice < 0)
+        return fail(BAD_INPUT, "%s: --%s is '%.200s', allowed are %s", command->name, option->name,
+                    text, allowed);
+    *value = choice;
+    return OK;
 }
 
 static Status set_value(const Parser *parser, const Option *option, char *text)
@@ -195,7 +204,7 @@ static Status check_required(const Parser *parser)
     return OK;
 }
 
-static Status check_words(const Command *command, const CommandLine *line)
+static Status check_word_count(const Command *command, const CommandLine *line)
 {
     const Words *words = &command->words;
     if (line->n_words >= words->least && line->n_words <= words->most)
@@ -211,6 +220,19 @@ static Status check_words(const Command *command, const CommandLine *line)
                     words->name, command->name);
     return fail(BAD_INPUT, "%s takes one %s at most, got %d; see mha2mla %s --help", command->name,
                 words->name, line->n_words, command->name);
+}
+
+static Status check_words(const Command *command, const CommandLine *line)
+{
+    char allowed[CHOICES_BYTES];
+    TRY(check_word_count(command, line));
+    if (command->words.choices == NULL)
+        return OK;
+    for (int i = 0; i < line->n_words; i++)
+        if (find_choice(allowed, command->words.choices, line->words[i]) < 0)
+            return fail(BAD_INPUT, "%s: %s is '%.200s', allowed are %s", command->name,
+                        command->words.name, line->words[i], allowed);
+    return OK;
 }
 
 static bool is_query(const Parser *parser)

@@ -1,6 +1,9 @@
 #include "train/config/config_table.h"
 
+#include "train/config/config_value.h"
+
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 const char *const config_dtype_names[] = {
@@ -216,6 +219,46 @@ const char *key_name_in(const Key *key, const char *block)
         name += length + 1;
     }
     return strchr(name, '.') == NULL ? name : NULL;
+}
+
+static void describe_bounds(char out[KEY_NOTES_BYTES], const Key *key)
+{
+    char least[REAL_TEXT_BYTES], most[REAL_TEXT_BYTES], names[128];
+    const char *gap = key->unit != NULL ? " " : "", *unit = key->unit != NULL ? key->unit : "";
+    switch (key->kind) {
+    case KEY_NAME:
+        value_format_names(names, sizeof names, key->names);
+        snprintf(out, KEY_NOTES_BYTES, "one of %s; ", names);
+        return;
+    case KEY_BOOL:
+        snprintf(out, KEY_NOTES_BYTES, "true or false; ");
+        return;
+    case KEY_INT:
+    case KEY_LONG:
+        snprintf(out, KEY_NOTES_BYTES, "%.0f to %.0f%s%s; ", key_least(key), key_most(key), gap,
+                 unit);
+        return;
+    case KEY_REAL:
+    case KEY_SHARE:
+        value_format_real(least, key_least(key));
+        value_format_real(most, key_most(key));
+        snprintf(out, KEY_NOTES_BYTES, "%s to %s%s%s; ", least, most, gap, unit);
+        return;
+    default:
+        out[0] = '\0';
+    }
+}
+
+void key_describe(char out[KEY_NOTES_BYTES], const Key *key)
+{
+    describe_bounds(out, key);
+    const size_t used = strlen(out), left = KEY_NOTES_BYTES - used;
+    if (key->standard != NULL)
+        snprintf(out + used, left, "default %s", key->standard);
+    else if (key->derived != NULL)
+        snprintf(out + used, left, "default: %s", key->derived);
+    else
+        snprintf(out + used, left, key->required ? "required" : "optional");
 }
 
 const Key *key_find(const char *block, const char *name)

@@ -64,6 +64,10 @@ static inline double key_most(const Key *key)
 // The last word of the key's path if the key lies directly in `block` ("" for the top), else NULL.
 const char *key_name_in(const Key *key, const char *block);
 
+// Bounds, unit and default: "0 to 2147483647 steps; default 500", "required". Not for sections.
+enum { KEY_NOTES_BYTES = 256 };
+void key_describe(char out[KEY_NOTES_BYTES], const Key *key);
+
 // The key `name` of `block`, or NULL.
 const Key *key_find(const char *block, const char *name);
 

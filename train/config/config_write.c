@@ -83,47 +83,14 @@ Status config_write(const Config *config, const char *path)
     return file_commit(&file); // sees the stream's error
 }
 
-static void print_bounds(FILE *out, const Key *key)
-{
-    char least[REAL_TEXT_BYTES], most[REAL_TEXT_BYTES], names[128];
-    value_format_real(least, key_least(key));
-    value_format_real(most, key_most(key));
-    switch (key->kind) {
-    case KEY_NAME:
-        value_format_names(names, sizeof names, key->names);
-        fprintf(out, "one of %s; ", names);
-        return;
-    case KEY_BOOL:
-        fputs("true or false; ", out);
-        return;
-    case KEY_INT:
-    case KEY_LONG:
-        snprintf(least, sizeof least, "%.0f", key_least(key));
-        snprintf(most, sizeof most, "%.0f", key_most(key));
-        break;
-    case KEY_REAL:
-    case KEY_SHARE:
-        break;
-    default:
-        return;
-    }
-    fprintf(out, "%s to %s%s%s; ", least, most, key->unit != NULL ? " " : "",
-            key->unit != NULL ? key->unit : "");
-}
-
 // "# peak learning rate (0 to 10; default 1.0e-4)"
 static void print_comment(FILE *out, const Key *key, const char *margin)
 {
+    char notes[KEY_NOTES_BYTES];
     fprintf(out, "%s# %s", margin, key->help);
     if (key->kind != KEY_SECTION) {
-        fputs(" (", out);
-        print_bounds(out, key);
-        if (key->standard != NULL)
-            fprintf(out, "default %s)", key->standard);
-        else if (key->derived != NULL)
-            fprintf(out, "default: %s)", key->derived);
-        else
-            fputs(key->required ? "required)" : "optional)", out);
+        key_describe(notes, key);
+        fprintf(out, " (%s)", notes);
     }
     fputc('\n', out);
 }

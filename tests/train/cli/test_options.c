@@ -273,7 +273,7 @@ static void test_help_shows_every_option_and_the_example(void **state)
               "  --eos ID             token after each document (0 to 65535)\n"
               "  --seq-len T          tokens of a sequence (at least 1; default 2048)\n"
               "  --ratio R            wanted size (0 to 2; default 0.5)\n"
-              "  --speed MB/S         of the disk (more than 0, at most 100; default measured)\n"
+              "  --speed MB/S         of the disk (more than 0, at most 100; default: measured)\n"
               "  --mode MODE          a help text that is long enough to be continued on a\n"
               "                       second line (one of fast, small; default small)\n"
               "  --force              write over an old file\n"
