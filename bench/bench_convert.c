@@ -12,7 +12,7 @@
 #define _GNU_SOURCE
 #include "base/random.h"
 #include "bench/timing.h"
-#include "eval/inference.h"
+#include "eval/forward_pass.h"
 #include "model/convert/factorize.h"
 #include "model/hf/hf.h"
 #include "model/hf/hf_weights.h"
@@ -75,28 +75,28 @@ static Status bench_calibrate(int T, int rounds)
     double with_s[MOST_ROUNDS], without_s[MOST_ROUNDS], share[MOST_ROUNDS];
     Model model;
     RopeScores scores = {0};
-    Inference inference = {0};
+    ForwardPass pass = {0};
     Status status;
     TRY(model_create(&model, &smollm_135m));
     model_init_random(&model, 0.02, 1);
     TRY_GOTO(release, rope_scores_create(&scores, &model.shape));
-    TRY_GOTO(release, inference_start(&inference, &model, T));
+    TRY_GOTO(release, forward_pass_start(&pass, &model, T));
     for (int t = 0; t < T; t++)
-        inference.batch.inputs[t] =
+        pass.batch.inputs[t] =
             (int32_t)(random_bits(1, (uint64_t)t) % (uint64_t)model.shape.vocab_size);
-    transformer_forward(&inference.ws, &model, inference.batch.inputs, NULL); // pages, threads
+    transformer_forward(&pass.ws, &model, pass.batch.inputs, NULL); // pages, threads
     for (int i = 0; i < rounds; i++) {
         double start_s = now_s();
-        transformer_forward(&inference.ws, &model, inference.batch.inputs, NULL);
+        transformer_forward(&pass.ws, &model, pass.batch.inputs, NULL);
         double middle_s = now_s();
-        transformer_forward(&inference.ws, &model, inference.batch.inputs, &scores);
+        transformer_forward(&pass.ws, &model, pass.batch.inputs, &scores);
         without_s[i] = middle_s - start_s;
         with_s[i] = now_s() - middle_s;
         // The statistics alone, as the difference of two forwards is noise.
         start_s = now_s();
         for (int l = 0; l < model.shape.n_layers; l++)
-            rope_scores_add(&scores, l, inference.ws.layers[l].qkv,
-                            attention_row(&inference.ws.attention), T);
+            rope_scores_add(&scores, l, pass.ws.layers[l].qkv, attention_row(&pass.ws.attention),
+                            T);
         share[i] = (now_s() - start_s) / without_s[i];
     }
     double forward_s = timing_median(without_s, rounds);
@@ -105,7 +105,7 @@ static Status bench_calibrate(int T, int rounds)
         forward_s, T / forward_s, timing_median(with_s, rounds),
         100 * timing_median(share, rounds));
 release:
-    inference_release(&inference);
+    forward_pass_release(&pass);
     rope_scores_release(&scores);
     model_release(&model);
     return status;

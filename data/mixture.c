@@ -56,14 +56,6 @@ void mixture_describe(const Mixture *mixture, int64_t index, char *out, int out_
              (long long)place.epoch, (long long)place.sample);
 }
 
-int64_t mixture_n_samples(const Mixture *mixture)
-{
-    int64_t n = 0;
-    for (int i = 0; i < mixture->n_sources; i++)
-        n += source_n_samples(mixture->sources[i]);
-    return n;
-}
-
 int mixture_n_sources(const Mixture *mixture)
 {
     return mixture->n_sources;

@@ -40,9 +40,6 @@ Status mixture_open(Mixture **out, const SourceSpec *specs, int n_specs, int seq
 // not below vocab_size.
 Status mixture_read(Mixture *mixture, int64_t index, int32_t *tokens);
 
-// Number of samples of one epoch of the whole mixture's sources together.
-int64_t mixture_n_samples(const Mixture *mixture);
-
 // Text such as "fineweb-edu-dedup epoch 0 sample 118" that names sample `index`.
 void mixture_describe(const Mixture *mixture, int64_t index, char *out, int out_bytes);
 

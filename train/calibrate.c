@@ -1,7 +1,7 @@
 #include "train/calibrate.h"
 
 #include "base/progress.h"
-#include "eval/inference.h"
+#include "eval/forward_pass.h"
 #include "train/parallel/watchdog.h"
 #include "train/stop.h"
 
@@ -18,14 +18,14 @@ static void add_exactly(RopeScores *sum, const RopeScores *sample)
         sum->block[i] += nearbyint(sample->block[i] * 0x1p24) * 0x1p-24;
 }
 
-static Status read_sample(RopeScores *sum, RopeScores *sample, Inference *inference,
+static Status read_sample(RopeScores *sum, RopeScores *sample, ForwardPass *pass,
                           const Model *original, Mixture *mixture, int64_t index)
 {
     TRY(stop_check());
-    TRY(mixture_read(mixture, index, inference->batch.sample));
-    batch_set(&inference->batch, 0);
+    TRY(mixture_read(mixture, index, pass->batch.sample));
+    batch_set(&pass->batch, 0);
     memset(sample->block, 0, (size_t)rope_scores_count(&sum->shape) * sizeof(double));
-    transformer_forward(&inference->ws, original, inference->batch.inputs, sample);
+    transformer_forward(&pass->ws, original, pass->batch.inputs, sample);
     add_exactly(sum, sample);
     return OK;
 }
@@ -34,24 +34,24 @@ static Status read_sample(RopeScores *sum, RopeScores *sample, Inference *infere
 static Status read_samples(RopeScores *sum, const Comm *comm, const Model *original,
                            Mixture *mixture, int n_samples, int seq_len)
 {
-    Inference inference = {0};
+    ForwardPass pass = {0};
     RopeScores sample = {0};
     ProgressMeter meter = progress_start("calibration", "samples", n_samples);
     Status status = rope_scores_create(&sample, &original->shape);
     if (status == OK)
-        status = inference_start(&inference, original, seq_len);
+        status = forward_pass_start(&pass, original, seq_len);
     TRY_GOTO(release, comm_agree(comm, status));
     for (int64_t i = 0; i < n_samples; i += comm->size) {
         watchdog_phase("calibration", 0);
         if (i + comm->rank < n_samples)
-            status = read_sample(sum, &sample, &inference, original, mixture, i + comm->rank);
+            status = read_sample(sum, &sample, &pass, original, mixture, i + comm->rank);
         TRY_GOTO(release, comm_agree(comm, status));
         progress_show(&meter, i + comm->size);
     }
 release:
     progress_end(&meter);
     rope_scores_release(&sample);
-    inference_release(&inference);
+    forward_pass_release(&pass);
     return status;
 }
 

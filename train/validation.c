@@ -2,7 +2,7 @@
 
 #include "base/log.h"
 #include "base/progress.h"
-#include "eval/inference.h"
+#include "eval/forward_pass.h"
 #include "train/stop.h"
 
 #include <math.h>
@@ -89,18 +89,17 @@ Status validation_measure(double *out, const Config *config, const Comm *comm, c
         return OK;
     }
     Validation validation;
-    Inference inference = {0};
+    ForwardPass pass = {0};
     Status status = validation_open(&validation, config, model->shape.vocab_size, tokenizer_sha256);
     if (status == OK)
-        status = inference_start(&inference, model, config->data.seq_len);
+        status = forward_pass_start(&pass, model, config->data.seq_len);
     TRY_GOTO(close, comm_agree(comm, status));
     double loss;
-    TRY_GOTO(close,
-             validation_loss(&loss, &validation, comm, &inference.ws, &inference.batch, model));
+    TRY_GOTO(close, validation_loss(&loss, &validation, comm, &pass.ws, &pass.batch, model));
     log_info("validation loss of the original model: %.4f", loss);
     *out = loss;
 close:
-    inference_release(&inference);
+    forward_pass_release(&pass);
     validation_close(&validation);
     return status;
 }

@@ -233,15 +233,6 @@ Status shard_read(Shard *shard, int64_t first, int64_t count, int32_t *out)
     return OK;
 }
 
-Status shard_read_offsets(Shard *shard, int64_t first, int64_t count, int64_t *out)
-{
-    CHECK(first >= 0 && count >= 0 && first <= shard->info.n_documents + 1 - count,
-          "%s: offsets %lld + %lld of %lld", shard->path, (long long)first, (long long)count,
-          (long long)shard->info.n_documents + 1);
-    hdf5_silence();
-    return shard_row_read64(&shard->documents, first, count, out);
-}
-
 // /documents was read whole when the shard was opened.
 Status shard_verify(Shard *shard, int64_t *n_chunks)
 {

@@ -75,10 +75,6 @@ int64_t shard_chunk_tokens(const Shard *shard);  // what a read decodes at a tim
 // outside the vocabulary; a range outside the shard is a broken invariant.
 Status shard_read(Shard *shard, int64_t first, int64_t count, int32_t *out);
 
-// Reads where documents first .. first + count - 1 start into out [count]; document n_documents
-// "starts" where the last one ends.
-Status shard_read_offsets(Shard *shard, int64_t first, int64_t count, int64_t *out);
-
 // Reads every chunk, also behind a damaged one; *n_chunks is how many there are. BAD_INPUT if any
 // is damaged or holds an id outside the vocabulary: the text of the first, and how many are.
 Status shard_verify(Shard *shard, int64_t *n_chunks);

@@ -69,29 +69,28 @@ void token_buffer_release(TokenBuffer *buffer)
     *buffer = (TokenBuffer){0};
 }
 
-// "bos_token": "<s>" or {"content": "<s>", ...}; *out stays where the file says nothing of use.
-static void find_named(const Tokenizer *tokenizer, const json_t *root, const char *key,
-                       int32_t *out)
+// "eos_token": "</s>" or {"content": "</s>", ...}; *out stays where the file says nothing of use.
+static void find_named(const Tokenizer *tokenizer, const json_t *root, int32_t *out)
 {
-    const json_t *value = json_object_get(root, key);
+    const json_t *value = json_object_get(root, "eos_token");
     if (json_is_object(value))
         value = json_object_get(value, "content");
     if (*out < 0 && json_is_string(value))
         *out = tokenizer_find(tokenizer, json_string_value(value));
 }
 
-// "bos_token_id": 1 or [1, 2], of which the first counts.
+// "eos_token_id": 1 or [1, 2], of which the first counts.
 static Status find_numbered(const Tokenizer *tokenizer, const json_t *root, const char *path,
-                            const char *key, int32_t *out)
+                            int32_t *out)
 {
-    const json_t *value = json_object_get(root, key);
+    const json_t *value = json_object_get(root, "eos_token_id");
     if (json_is_array(value))
         value = json_array_get(value, 0);
     if (*out >= 0 || !json_is_integer(value) || json_integer_value(value) < 0)
         return OK;
     int64_t id = json_integer_value(value);
     if (id >= tokenizer_vocab_size(tokenizer))
-        return fail(BAD_INPUT, "%s: '%s' is %lld, the tokenizer has ids 0 to %d", path, key,
+        return fail(BAD_INPUT, "%s: 'eos_token_id' is %lld, the tokenizer has ids 0 to %d", path,
                     (long long)id, tokenizer_vocab_size(tokenizer) - 1);
     *out = (int32_t)id;
     return OK;
@@ -109,11 +108,11 @@ static int32_t find_added(const Tokenizer *tokenizer, const char *first, const c
     return -1;
 }
 
-static Status find_bos_eos(Tokenizer *tokenizer, const char *dir)
+static Status find_eos(Tokenizer *tokenizer, const char *dir)
 {
     const char *names[] = {"tokenizer_config.json", "special_tokens_map.json", "config.json"};
     Status status = OK;
-    tokenizer->bos_id = tokenizer->eos_id = -1;
+    tokenizer->eos_id = -1;
     for (size_t i = 0; i < sizeof names / sizeof names[0] && status == OK; i++) {
         char path[PATH_BYTES];
         TRY(file_join(path, dir, names[i]));
@@ -121,15 +120,10 @@ static Status find_bos_eos(Tokenizer *tokenizer, const char *dir)
             continue;
         json_t *root;
         TRY(json_read(&root, path));
-        find_named(tokenizer, root, "bos_token", &tokenizer->bos_id);
-        find_named(tokenizer, root, "eos_token", &tokenizer->eos_id);
-        status = find_numbered(tokenizer, root, path, "bos_token_id", &tokenizer->bos_id);
-        if (status == OK)
-            status = find_numbered(tokenizer, root, path, "eos_token_id", &tokenizer->eos_id);
+        find_named(tokenizer, root, &tokenizer->eos_id);
+        status = find_numbered(tokenizer, root, path, &tokenizer->eos_id);
         json_decref(root);
     }
-    if (tokenizer->bos_id < 0)
-        tokenizer->bos_id = find_added(tokenizer, "<s>", "<|endoftext|>");
     if (tokenizer->eos_id < 0)
         tokenizer->eos_id = find_added(tokenizer, "</s>", "<|endoftext|>");
     return status;
@@ -192,7 +186,7 @@ static Status read_files(Tokenizer *tokenizer, const char *dir)
         status = added_finish(&tokenizer->added_normalized);
     if (status != OK)
         return fail_within(status, "%s", path);
-    return find_bos_eos(tokenizer, dir);
+    return find_eos(tokenizer, dir);
 }
 
 // Tokens that an error quotes may hold line ends and other control characters.
@@ -282,11 +276,6 @@ int tokenizer_vocab_size(const Tokenizer *tokenizer)
     return tokenizer->model.vocab.n_ids;
 }
 
-int32_t tokenizer_bos_id(const Tokenizer *tokenizer)
-{
-    return tokenizer->bos_id;
-}
-
 int32_t tokenizer_eos_id(const Tokenizer *tokenizer)
 {
     return tokenizer->eos_id;
@@ -295,12 +284,6 @@ int32_t tokenizer_eos_id(const Tokenizer *tokenizer)
 const char *tokenizer_sha256(const Tokenizer *tokenizer)
 {
     return tokenizer->sha256;
-}
-
-const char *tokenizer_token(const Tokenizer *tokenizer, int32_t id)
-{
-    const Vocab *vocab = &tokenizer->model.vocab;
-    return id >= 0 && id < vocab->n_ids ? vocab->tokens[id].text : NULL;
 }
 
 int32_t tokenizer_find(const Tokenizer *tokenizer, const char *token)

@@ -43,9 +43,9 @@ void token_buffer_release(TokenBuffer *buffer);
 Status token_buffer_append(TokenBuffer *buffer, int32_t id);
 
 // Reads DIR/tokenizer.json or, if there is none, DIR/vocab.json and DIR/merges.txt (byte-level BPE
-// of the GPT-2 kind). The ids of bos and eos come from the first file that names them:
-// tokenizer_config.json, special_tokens_map.json, config.json; if none does, from the added tokens
-// <s> and </s>, or <|endoftext|> for both. BAD_INPUT names file, key and value.
+// of the GPT-2 kind). The id of eos comes from the first file that names it: tokenizer_config.json,
+// special_tokens_map.json, config.json; if none does, from the added token </s> or <|endoftext|>.
+// BAD_INPUT names file, key and value.
 Status tokenizer_load(Tokenizer **out, const char *dir);
 void tokenizer_release(Tokenizer *tokenizer); // NULL is fine
 
@@ -64,14 +64,11 @@ Status tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, int64_t 
                         int64_t *size, bool skip_special);
 
 int tokenizer_vocab_size(const Tokenizer *tokenizer); // highest id + 1, added tokens included
-int32_t tokenizer_bos_id(const Tokenizer *tokenizer); // -1 if unknown
 int32_t tokenizer_eos_id(const Tokenizer *tokenizer); // -1 if unknown
 // Of tokenizer.json's bytes, or of vocab.json's followed by merges.txt's; 64 hexadecimal digits.
 const char *tokenizer_sha256(const Tokenizer *tokenizer);
 
-// The token as the vocabulary writes it (borrowed), NULL if the id has none; and the way back, -1
-// if there is no such token.
-const char *tokenizer_token(const Tokenizer *tokenizer, int32_t id);
+// The id of a token as the vocabulary writes it, -1 if there is no such token.
 int32_t tokenizer_find(const Tokenizer *tokenizer, const char *token);
 
 #endif

@@ -96,7 +96,7 @@ struct Tokenizer {
     int32_t prefix[TOKENIZER_MAX_TEMPLATE], suffix[TOKENIZER_MAX_TEMPLATE];
     int n_prefix, n_suffix; // what the template puts around a text
     bool has_template;
-    int32_t bos_id, eos_id;
+    int32_t eos_id;
     uint64_t serial; // tells tokenizers apart for the word caches
     char sha256[SHA256_HEX_BYTES];
 };
@@ -133,7 +133,7 @@ Status token_scratch_create(TokenScratch **out);
 void token_scratch_release(TokenScratch *scratch); // NULL is fine
 Status token_buffer_reserve(TokenBuffer *buffer, int64_t more);
 
-// tokenizer_json.c: everything but bos, eos and sha256. On errors the caller releases.
+// tokenizer_json.c: everything but eos and sha256. On errors the caller releases.
 Status tokenizer_json_read(Tokenizer *tokenizer, const char *path);
 // BAD_INPUT unless `object` is an object whose keys are all in `keys`: " one two ".
 Status tokenizer_only_keys(const json_t *object, const char *where, const char *keys);

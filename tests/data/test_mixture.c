@@ -198,7 +198,7 @@ static void test_epochs_are_different_permutations(void **state)
     SourceSpec spec = {(char[]){"c"}, &path, 1, 1};
     Mixture *mixture;
     assert_ok(mixture_open(&mixture, &spec, 1, T, 7, NULL, V));
-    assert_int_equal(mixture_n_samples(mixture), 100);
+    assert_int_equal(mixture_epochs(mixture, 0, 0).n_held, 100);
     int first_epoch[100], same = 0, in_place = 0;
     bool seen[2][100] = {{false}};
     for (int n = 0; n < 200; n++) {

@@ -41,7 +41,8 @@ static void check_text(const Tokenizer *tokenizer, TokenBuffer *buffer, const ch
         return;
     }
     for (int64_t i = 0; i < buffer->count; i++)
-        CHECK(tokenizer_token(tokenizer, buffer->ids[i]) != NULL, "id %d", (int)buffer->ids[i]);
+        CHECK(buffer->ids[i] >= 0 && buffer->ids[i] < tokenizer_vocab_size(tokenizer), "id %d",
+              (int)buffer->ids[i]);
     char *decoded;
     int64_t size;
     if (tokenizer_decode(tokenizer, buffer->ids, buffer->count, &decoded, &size, false) != OK)

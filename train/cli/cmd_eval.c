@@ -1,6 +1,6 @@
 // mha2mla eval: loss of a model, original or converted, over the windows of a shard.
 #include "data/tokenizer/tokenizer_file.h"
-#include "eval/inference.h"
+#include "eval/forward_pass.h"
 #include "model/hf/hf.h"
 #include "train/cli/command.h"
 #include "train/plan/blas.h"
@@ -36,7 +36,7 @@ static void print_loss(double loss, int64_t n_windows, int T)
 typedef struct Evaluation {
     Model model;
     Source *source;
-    Inference inference;
+    ForwardPass pass;
     int seq_len;
 } Evaluation;
 
@@ -49,7 +49,7 @@ static Status open_evaluation(Evaluation *eval, const EvalOptions *options, cons
                                                 : DEFAULT_SEQ_LEN;
     // Before memory is taken for windows of that length, which the shard may not have.
     TRY(open_windows(&eval->source, options, &eval->model, dir, eval->seq_len));
-    return inference_start(&eval->inference, &eval->model, eval->seq_len);
+    return forward_pass_start(&eval->pass, &eval->model, eval->seq_len);
 }
 
 static Status measure(const Comm *comm, const EvalOptions *options, const char *dir)
@@ -62,8 +62,8 @@ static Status measure(const Comm *comm, const EvalOptions *options, const char *
     if (options->most_tokens > 0 && wanted < end)
         end = wanted;
     double sum;
-    TRY_GOTO(release, validation_sum(&sum, eval.source, end, comm, &eval.inference.ws,
-                                     &eval.inference.batch, &eval.model));
+    TRY_GOTO(release, validation_sum(&sum, eval.source, end, comm, &eval.pass.ws, &eval.pass.batch,
+                                     &eval.model));
     if (!isfinite(sum)) { // on all ranks alike
         status = fail(FAILED,
                       "%s: the loss over %lld tokens is not finite: numbers overflow; the weights "
@@ -74,7 +74,7 @@ static Status measure(const Comm *comm, const EvalOptions *options, const char *
     if (comm->rank == 0)
         print_loss(sum / ((double)end * T), end, T);
 release:
-    inference_release(&eval.inference);
+    forward_pass_release(&eval.pass);
     source_close(eval.source);
     model_release(&eval.model);
     return status;

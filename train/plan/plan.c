@@ -3,7 +3,7 @@
 #include "base/checksum.h"
 #include "base/log.h"
 #include "base/paths.h"
-#include "eval/inference.h"
+#include "eval/forward_pass.h"
 #include "model/convert/convert.h"
 #include "model/hf/hf.h"
 #include "model/kernels/gemm.h"
@@ -116,7 +116,7 @@ static void measure_conversion(Plan *plan, const Config *config)
     if (!config_reads_original(config))
         return;
     plan->original_model = model_bytes(&plan->original);
-    plan->original_pass = inference_bytes(&plan->original, config->data.seq_len);
+    plan->original_pass = forward_pass_bytes(&plan->original, config->data.seq_len);
 }
 
 // The files that match; a pattern without a match counts as one, since a plan needs no data.

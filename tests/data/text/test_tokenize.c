@@ -1,5 +1,6 @@
 // data/tokenize: what goes around the documents, several files, and runs that fail.
 #include "tests/support/testing.h"
+#include "tests/support/testing_shard.h"
 
 #include "base/file.h"
 #include "base/log.h"
@@ -52,7 +53,7 @@ static void check_document(int64_t index, const char *expected)
     char *text;
     assert_ok(shard_open(&shard, out_path));
     assert_ok(tokenizer_load(&tokenizer, byte_level));
-    assert_ok(shard_read_offsets(shard, index, 2, ends));
+    testing_documents(ends, out_path, index, 2);
     assert_in_range(ends[1] - ends[0], 1, 200);
     assert_ok(shard_read(shard, ends[0], ends[1] - ends[0], ids));
     assert_ok(tokenizer_decode(tokenizer, ids, ends[1] - ends[0], &text, &size, false));

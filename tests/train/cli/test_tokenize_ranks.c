@@ -2,6 +2,7 @@
 // alone writes, and a failure of any rank ends all of them with one text and no file.
 #include "tests/support/testing.h"
 #include "tests/support/testing_ranks.h"
+#include "tests/support/testing_shard.h"
 
 #include "base/file.h"
 #include "base/random.h"
@@ -61,8 +62,8 @@ static void assert_same_shards(const char *a_path, const char *b_path)
     assert_ok(shard_read(a, 0, n, ids));
     assert_ok(shard_read(b, 0, n, ids + n));
     assert_memory_equal(ids, ids + n, (size_t)n * sizeof *ids);
-    assert_ok(shard_read_offsets(a, 0, n_offsets, offsets));
-    assert_ok(shard_read_offsets(b, 0, n_offsets, offsets + n_offsets));
+    testing_documents(offsets, a_path, 0, n_offsets);
+    testing_documents(offsets + n_offsets, b_path, 0, n_offsets);
     assert_memory_equal(offsets, offsets + n_offsets, (size_t)n_offsets * sizeof *offsets);
     free(ids);
     free(offsets);

@@ -1,0 +1,34 @@
+#include "eval/forward_pass.h"
+
+#include <omp.h>
+
+static void place(ForwardPass *pass, const ModelShape *shape, int T)
+{
+    Arena *arena = &pass->arena;
+    workspace_place(&pass->ws, arena, arena, shape, 1, T, omp_get_max_threads(), FORWARD_ONLY);
+    batch_place(&pass->batch, arena, 1, T);
+}
+
+int64_t forward_pass_bytes(const ModelShape *shape, int T)
+{
+    ForwardPass pass = {.arena = arena_start("forward pass")};
+    place(&pass, shape, T);
+    return pass.arena.peak_bytes;
+}
+
+Status forward_pass_start(ForwardPass *out, const Model *model, int T)
+{
+    ForwardPass pass = {.arena = arena_start("forward pass")};
+    place(&pass, &model->shape, T);
+    TRY(arena_allocate(&pass.arena));
+    place(&pass, &model->shape, T);
+    transformer_start(&pass.ws, model);
+    *out = pass;
+    return OK;
+}
+
+void forward_pass_release(ForwardPass *pass)
+{
+    arena_release(&pass->arena);
+    *pass = (ForwardPass){0};
+}
