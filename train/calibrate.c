@@ -8,65 +8,73 @@
 #include <math.h>
 #include <string.h>
 
-// Adds a sample's sums, rounded to 2^-24: sums of such numbers are exact below 2^29, so the same
-// pairs are chosen on any number of ranks. A sample's sum is of the order of its tokens, so that
-// the rounding is far below what float sums before it.
-static void add_exactly(RopeScores *sum, const RopeScores *sample)
+// What a rank needs to read samples, and its sums so far.
+typedef struct Calibration {
+    const Model *original; // borrowed
+    Mixture *mixture;      // borrowed
+    ForwardPass pass;
+    RopeScores sample; // sums of one sample
+    RopeScores sums;   // of this rank's samples
+} Calibration;
+
+// Adds a sample's sums, rounded to multiples of 2^-24. Doubles add such numbers exactly below 2^29,
+// in any order, so the same pairs are chosen on any number of ranks. A sample's sum is of the order
+// of its tokens, so the rounding is far below that of the float sums before it.
+static void add_exactly(RopeScores *sums, const RopeScores *sample)
 {
-    const int64_t count = rope_scores_count(&sum->shape);
+    const int64_t count = rope_scores_count(&sums->shape);
     for (int64_t i = 0; i < count; i++)
-        sum->block[i] += nearbyint(sample->block[i] * 0x1p24) * 0x1p-24;
+        sums->block[i] += nearbyint(sample->block[i] * 0x1p24) * 0x1p-24;
 }
 
-static Status read_sample(RopeScores *sum, RopeScores *sample, ForwardPass *pass,
-                          const Model *original, Mixture *mixture, int64_t index)
+static Status read_sample(Calibration *c, int64_t index)
 {
     TRY(stop_check());
-    TRY(mixture_read(mixture, index, pass->batch.sample));
-    batch_set(&pass->batch, 0);
-    memset(sample->block, 0, (size_t)rope_scores_count(&sum->shape) * sizeof(double));
-    transformer_forward(&pass->ws, original, pass->batch.inputs, sample);
-    add_exactly(sum, sample);
+    TRY(mixture_read(c->mixture, index, c->pass.batch.sample));
+    batch_set(&c->pass.batch, 0);
+    memset(c->sample.block, 0, (size_t)rope_scores_count(&c->sample.shape) * sizeof(double));
+    transformer_forward(&c->pass.ws, c->original, c->pass.batch.inputs, &c->sample);
+    add_exactly(&c->sums, &c->sample);
     return OK;
 }
 
-// The ranks go together, sample by sample, so that all leave when one is asked to stop.
-static Status read_samples(RopeScores *sum, const Comm *comm, const Model *original,
-                           Mixture *mixture, int n_samples, int seq_len)
+// The ranks agree after every sample, so that all leave together when one fails or is asked to
+// stop.
+static Status read_samples(Calibration *c, const Comm *comm, int n_samples)
 {
-    ForwardPass pass = {0};
-    RopeScores sample = {0};
+    Status status = OK;
     ProgressMeter meter = progress_start("calibration", "samples", n_samples);
-    Status status = rope_scores_create(&sample, &original->shape);
-    if (status == OK)
-        status = forward_pass_start(&pass, original, seq_len);
-    TRY_GOTO(release, comm_agree(comm, status));
-    for (int64_t i = 0; i < n_samples; i += comm->size) {
-        watchdog_phase("calibration", 0);
+    for (int64_t i = 0; i < n_samples && status == OK; i += comm->size) {
         if (i + comm->rank < n_samples)
-            status = read_sample(sum, &sample, &pass, original, mixture, i + comm->rank);
-        TRY_GOTO(release, comm_agree(comm, status));
+            status = read_sample(c, i + comm->rank);
+        status = comm_agree(comm, status);
         progress_show(&meter, i + comm->size);
     }
-release:
     progress_end(&meter);
-    rope_scores_release(&sample);
-    forward_pass_release(&pass);
     return status;
+}
+
+static Status start(Calibration *c, int seq_len)
+{
+    TRY(rope_scores_create(&c->sums, &c->original->shape));
+    TRY(rope_scores_create(&c->sample, &c->original->shape));
+    return forward_pass_start(&c->pass, c->original, seq_len);
 }
 
 Status calibrate_run(RopeScores *out, const Comm *comm, const Model *original, Mixture *mixture,
                      int n_samples, int seq_len)
 {
-    RopeScores scores = {0};
-    Status status = comm_agree(comm, rope_scores_create(&scores, &original->shape));
-    if (status == OK)
-        status = read_samples(&scores, comm, original, mixture, n_samples, seq_len);
-    TRY_GOTO(release_scores, status);
-    comm_sum_doubles(comm, scores.block, rope_scores_count(&original->shape));
-    *out = scores;
-    return OK;
-release_scores:
-    rope_scores_release(&scores);
+    Calibration c = {.original = original, .mixture = mixture};
+    Status status;
+    watchdog_phase("calibration", 0);
+    TRY_GOTO(release, comm_agree(comm, start(&c, seq_len)));
+    TRY_GOTO(release, read_samples(&c, comm, n_samples));
+    comm_sum_doubles(comm, c.sums.block, rope_scores_count(&original->shape));
+    *out = c.sums;
+    c.sums = (RopeScores){0};
+release:
+    rope_scores_release(&c.sums);
+    rope_scores_release(&c.sample);
+    forward_pass_release(&c.pass);
     return status;
 }

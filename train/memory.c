@@ -2,29 +2,31 @@
 
 #include <omp.h>
 
-// What the largest bucket needs.
+// The bytes that exchanging the largest bucket takes; a multiple of a cache line, as buffers follow
+// one another.
 static int64_t most_buffer_bytes(const Partition *partition, const BatchSchedule *schedule,
                                  bool as_bf16)
 {
     int64_t most = 0;
     for (int i = 0; i < partition->n_buckets; i++) {
-        int64_t n = comm_reduce_bytes(partition->buckets[i].count, schedule->n_ranks,
-                                      batch_schedule_senders(schedule, 0), as_bf16);
+        const int64_t n = comm_reduce_bytes(partition->buckets[i].count, schedule->n_ranks,
+                                            batch_schedule_senders(schedule, 0), as_bf16);
         most = n > most ? n : most;
     }
     return (most + 63) / 64 * 64;
 }
 
 // Which part of the gradients' memory activations may reuse (model/transformer/gradient_reuse.h).
-// Once a group's backward is over, its gradients are read
-// - by the exchange, which still sends those of a round when the forward of the next one begins:
-//   reducer.c waits for them before that comes to the first layer which reuses their memory. So
-//   that most of the forward goes on meanwhile, no layer of the lower half does. The sums over
-//   rounds lie apart;
-// - in a step of one round, whose sums are in their place, by the norm and by AdamW, which are done
-//   before the next forward, whether that trains, validates or looks for what is not finite;
-// - by the next micro-batch of the group, which adds to them: then nothing is reused.
-// Checkpoints have none of them.
+// After the backward of a group its gradients are still read
+// - by the next micro-batch of the group, which adds to them: with more than one micro-batch in a
+//   group no memory is reused;
+// - by the exchange, which sends those of a round while the next round's forward has begun. The
+//   reducer makes forward wait before the first layer that reuses memory, so, to let most of the
+//   forward overlap, no layer of the lower half does. Sums over rounds lie apart;
+// - by the norm and AdamW, in a step of one round, whose sums lie in place. Both are done before
+// the
+//   next forward, be it of training, validation or the trace of non-finite numbers.
+// Checkpoints hold no gradients.
 static GradientReuse find_gradient_reuse(float *flat, const ModelShape *shape,
                                          const BatchSchedule *schedule, const TrainConfig *train)
 {

@@ -5,6 +5,15 @@
 //     TRY(memory_allocate(&memory, &shape, &partition, &schedule, &config));
 //     ... memory.ws, memory.flat_grads ...
 //     memory_release(&memory);
+//
+//     gradients      [ flat_grads: params_count | own_sums: own_count, with several rounds ]
+//                          ^ activations, too, as far as backward writes there after reading them
+//     moments        [ m: own_count | v: own_count ]
+//     activations    [ what the workspace keeps from forward to backward and does not put there ]
+//     scratch        [ the workspace's scratch | batch | micro-batches read ahead ]
+//     communication  [ buffers of the exchange | sums of the step ]
+//
+// The parameters themselves are the replica's (train/replica.h).
 #ifndef MHA2MLA_TRAIN_MEMORY_H
 #define MHA2MLA_TRAIN_MEMORY_H
 
@@ -18,17 +27,16 @@
 #include "train/parallel/partition.h"
 #include "train/step_sums.h"
 
-// What a rank holds besides the model, placed twice: to measure and to use.
 typedef struct TrainerMemory {
     Arena gradients, moments, activations, scratch, communication;
-    float *flat_grads; // [params_count] of a group of micro-batches; ws.reuse says what else
-    float *own_sums;   // [partition.own_count] of the step; NULL: in flat_grads, of one round
+    float *flat_grads; // [params_count] of a group of micro-batches; ws.reuse: activations in it
+    float *own_sums;   // [partition.own_count] over rounds; NULL with one round: in flat_grads
     float *m, *v;      // [partition.own_count]
     void *buffers;     // [exchange_n_buffers()][buffer_bytes]
     int64_t buffer_bytes;
     StepSums sums;
     Workspace ws;
-    Batch batch; // of validation
+    Batch batch; // for validation
     PrefetchMemory ahead;
 } TrainerMemory;
 

@@ -28,7 +28,7 @@ static Status original_shape(ModelShape *out, const ModelConfig *model)
     return OK;
 }
 
-// Values where this rank has to write them, RoPE pairs everywhere.
+// Fills the parameters where this rank writes them, and the RoPE pairs on every rank.
 static Status fill_original(Replica *replica, const Config *config)
 {
     const InitConfig *init = &config->model.init;
@@ -51,17 +51,17 @@ Status prepare_original(Replica *out, const Config *config, const Comm *comm, Co
     TRY(comm_agree(comm, original_shape(&shape, &config->model)));
     TRY(replica_create(&replica, comm, group, &shape));
     Status status = fill_original(&replica, config);
-    // Those who only read along have nothing to say of what the writers all find.
-    status = comm_agree_of(comm, replica_is_writer(&replica) || status != OK, status);
-    if (status != OK) {
-        replica_release(&replica);
-        return status;
-    }
+    // An error that all writers find is one of all ranks: those who wrote nothing do not count.
+    TRY_GOTO(release, comm_agree_of(comm, replica_is_writer(&replica) || status != OK, status));
     replica_sync(&replica);
     *out = replica;
     return OK;
+release:
+    replica_release(&replica);
+    return status;
 }
 
+// Reads the training data from its beginning: the calibration samples are those trained on first.
 static Status measure_scores(RopeScores *out, const Model *original, const Config *config,
                              const Comm *comm, const char *tokenizer_sha256)
 {
@@ -71,8 +71,8 @@ static Status measure_scores(RopeScores *out, const Model *original, const Confi
         &mixture, data->sources, data->n_sources, data->seq_len, (uint64_t)config->run.seed,
         tokenizer_sha256[0] != '\0' ? tokenizer_sha256 : NULL, original->shape.vocab_size);
     TRY_GOTO(close_mixture, comm_agree(comm, status));
-    double start_s = log_seconds();
-    int samples = config->model.convert.samples;
+    const double start_s = log_seconds();
+    const int samples = config->model.convert.samples;
     TRY_GOTO(close_mixture, calibrate_run(out, comm, original, mixture, samples, data->seq_len));
     log_info("calibration on %d samples of %d tokens: %.1f s", samples, data->seq_len,
              log_seconds() - start_s);
@@ -81,60 +81,77 @@ close_mixture:
     return status;
 }
 
-static Status select_pairs(int32_t *pairs, const Model *original, const ModelShape *shape,
-                           const Config *config, const Comm *comm, const char *tokenizer_sha256)
+// Scores from the file that the config names, from a calibration pass, or, where the selection
+// needs none, {0}.
+static Status find_scores(RopeScores *out, const Model *original, const ModelShape *shape,
+                          const Config *config, const Comm *comm, const char *tokenizer_sha256)
 {
     const ConvertConfig *convert = &config->model.convert;
-    RopeScores scores = {0};
-    Status status = OK;
-    if (convert->rope == ROPE_2NORM && convert->scores == NULL)
-        TRY(measure_scores(&scores, original, config, comm, tokenizer_sha256));
-    else if (convert->rope == ROPE_2NORM)
-        status = rope_scores_read(&scores, shape, convert->scores);
-    if (status == OK)
-        status = rope_select(pairs, shape, convert->rope_pairs, convert->rope, &scores);
-    rope_scores_release(&scores);
-    return comm_agree(comm, status);
+    *out = (RopeScores){0};
+    if (convert->rope != ROPE_2NORM)
+        return OK;
+    if (convert->scores == NULL)
+        return measure_scores(out, original, config, comm, tokenizer_sha256);
+    return comm_agree(comm, rope_scores_read(out, shape, convert->scores));
+}
+
+static Status allocate_pairs(int32_t **out, const ModelShape *original,
+                             const ConvertConfig *convert)
+{
+    const int64_t n_heads = (int64_t)original->n_layers * original->n_kv_heads;
+    ModelShape shape;
+    TRY(shape_convert(&shape, original, convert->rope_pairs, convert->d_kv, convert->svd));
+    *out = malloc((size_t)(n_heads * shape.rope_pairs) * sizeof **out);
+    return *out != NULL
+               ? OK
+               : fail(FAILED, "no memory for the RoPE pairs of %lld heads", (long long)n_heads);
 }
 
 Status prepare_pairs(int32_t **out, const Model *original, const ModelShape *original_shape,
                      const Config *config, const Comm *comm, const char *tokenizer_sha256)
 {
     const ConvertConfig *convert = &config->model.convert;
-    const int64_t n_heads = (int64_t)original_shape->n_layers * original_shape->n_kv_heads;
-    ModelShape shape;
+    RopeScores scores = {0};
     int32_t *pairs = NULL;
-    Status status =
-        shape_convert(&shape, original_shape, convert->rope_pairs, convert->d_kv, convert->svd);
-    if (status == OK) {
-        pairs = malloc((size_t)(n_heads * shape.rope_pairs) * sizeof *pairs);
-        if (pairs == NULL)
-            status = fail(FAILED, "no memory for the RoPE pairs of %lld heads", (long long)n_heads);
-    }
-    TRY_GOTO(free_pairs, comm_agree(comm, status));
-    TRY_GOTO(free_pairs,
-             select_pairs(pairs, original, original_shape, config, comm, tokenizer_sha256));
+    Status status;
+    TRY_GOTO(release, comm_agree(comm, allocate_pairs(&pairs, original_shape, convert)));
+    TRY_GOTO(release,
+             find_scores(&scores, original, original_shape, config, comm, tokenizer_sha256));
+    TRY_GOTO(release, comm_agree(comm, rope_select(pairs, original_shape, convert->rope_pairs,
+                                                   convert->rope, &scores)));
     *out = pairs;
-    return OK;
-free_pairs:
+    pairs = NULL;
+release:
+    rope_scores_release(&scores);
     free(pairs);
     return status;
 }
 
-// Rank l mod N converts layer l and hands it to the others, so that all have the same bits.
+static Status convert_own_layers(Replica *mla, const WeightSource *original)
+{
+    const Comm *comm = mla->comm;
+    const int n_layers = mla->model.shape.n_layers;
+    Status status = OK;
+    ProgressMeter meter = progress_start("conversion", "layers", n_layers);
+    if (replica_is_writer(mla))
+        TRY_GOTO(end, convert_shared(&mla->model, original));
+    for (int l = comm->rank; l < n_layers; l += comm->size) {
+        TRY_GOTO(end, convert_layer(&mla->model, original, l));
+        progress_show(&meter, l - comm->rank + comm->size); // the others are about as far
+    }
+end:
+    progress_end(&meter);
+    return status;
+}
+
+// Rank l mod N converts layer l and broadcasts it: the work is shared, and all ranks have the same
+// bits even where their CPUs run different kernels.
 Status prepare_layers(Replica *mla, const WeightSource *original)
 {
     const Comm *comm = mla->comm;
     const ModelShape *shape = &mla->model.shape;
-    ProgressMeter meter = progress_start("conversion", "layers", shape->n_layers);
-    Status status = replica_is_writer(mla) ? convert_shared(&mla->model, original) : OK;
-    for (int l = comm->rank; l < shape->n_layers && status == OK; l += comm->size) {
-        watchdog_phase("convert", 0);
-        status = convert_layer(&mla->model, original, l);
-        progress_show(&meter, l - comm->rank + comm->size); // the others are about as far
-    }
-    progress_end(&meter);
-    TRY(comm_agree(comm, status));
+    watchdog_phase("convert", 0);
+    TRY(comm_agree(comm, convert_own_layers(mla, original)));
     for (int l = 0; l < shape->n_layers; l++) {
         int64_t first, count;
         params_layer_range(shape, l, &first, &count);

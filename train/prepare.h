@@ -1,4 +1,10 @@
-// The model a run trains: loaded or random, calibrated, converted - on all ranks alike.
+// The model that a run trains: loaded or random, calibrated, converted; the same on all ranks.
+//
+//     int32_t *pairs;
+//     TRY(prepare_original(&original, &config, &comm, &group));
+//     TRY(prepare_pairs(&pairs, &original.model, &shape, &config, &comm, tokenizer_sha256));
+//     replica_release(&original);               // two models need not fit into memory
+//     TRY(prepare_converted(&replica, pairs, &config, &comm, &group));
 #ifndef MHA2MLA_TRAIN_PREPARE_H
 #define MHA2MLA_TRAIN_PREPARE_H
 
@@ -12,19 +18,19 @@ Status prepare_tokenizer_sha256(char out[SHA256_HEX_BYTES], const Config *config
 // The model before conversion: from its files or random. Collective.
 Status prepare_original(Replica *out, const Config *config, const Comm *comm, CommGroup *group);
 
-// Chooses which RoPE pairs each KV head keeps: [L, K, P], the caller frees them. `original` is
-// read for the calibration pass, and may be NULL if the config asks for none (config_calibrates()).
-// Collective.
+// Chooses which RoPE pairs each KV head keeps: [L, K, P], freed by the caller. `original` is read
+// by the calibration pass alone; without one (config_calibrates()) it may be NULL. STOPPED as
+// calibrate_run(). Collective.
 Status prepare_pairs(int32_t **out, const Model *original, const ModelShape *original_shape,
                      const Config *config, const Comm *comm, const char *tokenizer_sha256);
 
-// The converted model, of the original's files or seed: that one need not be in memory, and should
-// not, as there would be two. Collective.
+// The converted model, made layer by layer from the original's files or seed. The original need not
+// be in memory, and should not be. Collective.
 Status prepare_converted(Replica *out, const int32_t *pairs, const Config *config, const Comm *comm,
                          CommGroup *group);
 
-// Fills a converted model from its original, layers spread over ranks; all get the same bits.
-// Collective.
+// Fills a converted model from its original: each rank converts some of the layers, all get the
+// same bits. Collective.
 Status prepare_layers(Replica *mla, const WeightSource *original);
 
 #endif

@@ -5,8 +5,8 @@
 _Static_assert((int)COMM_SHARE_BLOCK == (int)CLIP_BLOCK,
                "a rank's share is cut at the blocks of which squares are summed");
 
-// Forward goes on once the buckets whose memory it is about to overwrite have been sent. A layer
-// writes its own activations and its output, which is the input of the layer above.
+// Waits until the buckets have been sent whose memory forward is about to overwrite: a layer writes
+// its own activations and its output, which is the input of the layer above.
 static void wait_for_reused_memory(GradientReducer *reducer, int layer)
 {
     const GradientReuse *reuse = &reducer->context.memory->ws.reuse;
@@ -18,17 +18,17 @@ static void wait_for_reused_memory(GradientReducer *reducer, int layer)
     phases_enter(reducer->context.phases, before);
 }
 
-// Forward goes on once the buckets up to this layer are as the newest update left them.
+// Waits until the buckets up to this layer are as the newest update left them.
 static void wait_for_parameters(GradientReducer *reducer, int layer)
 {
     const Partition *partition = reducer->context.partition;
     int n = 0;
     while (n < partition->n_buckets && partition->buckets[n].layer <= layer)
         n++;
-    if (replica_are_here(reducer->context.replica, reducer->exchange, n))
+    if (replica_has_arrived(reducer->context.replica, reducer->exchange, n))
         return;
     const Phase before = phases_enter(reducer->context.phases, PHASE_GATHER);
-    replica_await(reducer->context.replica, reducer->exchange, n);
+    replica_wait(reducer->context.replica, reducer->exchange, n);
     phases_enter(reducer->context.phases, before);
 }
 
@@ -149,6 +149,6 @@ void reducer_wait_all(GradientReducer *reducer)
     const ReducerContext *context = &reducer->context;
     const Phase before = phases_enter(context->phases, PHASE_GATHER);
     exchange_wait_all(reducer->exchange);
-    replica_await(context->replica, reducer->exchange, context->partition->n_buckets);
+    replica_wait(context->replica, reducer->exchange, context->partition->n_buckets);
     phases_enter(context->phases, before);
 }

@@ -77,7 +77,7 @@ Status reducer_start(GradientReducer *out, const ReducerContext *context);
 // Waits for what is on its way; {0} does nothing.
 void reducer_stop(GradientReducer *reducer);
 
-// Whether the exchange goes on while the ranks compute.
+// Whether buckets are exchanged while the ranks compute.
 bool reducer_overlaps(const GradientReducer *reducer);
 
 // From here on backward may write gradients. The round before must be finished.

@@ -2,13 +2,14 @@
 
 #include "model/params.h"
 
+// Counters begin on a cache line of their own: ranks poll them while others write parameters.
 static int64_t flat_bytes(const ModelShape *shape)
 {
     const int64_t line = sizeof(CommCounter), bytes = params_count(shape) * (int64_t)sizeof(float);
     return (bytes + line - 1) / line * line;
 }
 
-// The model of a rank whose parameters are in the window, or, if that is not open, its own.
+// The parameters lie in the window, or, if there is none, in memory of this rank.
 static Status create_model(Replica *replica, const ModelShape *shape)
 {
     if (replica->window.bytes == NULL)
@@ -48,7 +49,7 @@ bool replica_is_writer(const Replica *replica)
     return !replica_is_shared(replica) || replica->group->rank == 0;
 }
 
-int64_t replica_elsewhere_bytes(const Replica *replica)
+int64_t replica_peers_bytes(const Replica *replica)
 {
     const int64_t bytes = replica->window.size_bytes;
     return replica_is_shared(replica) ? bytes - bytes / replica->group->size : 0;
@@ -98,35 +99,38 @@ void replica_send(Replica *replica, Exchange *exchange, const Partition *partiti
     if (i == 0) {
         replica->first_ticket = ticket;
         replica->n_updates++;
-        replica->n_here = 0;
+        replica->n_arrived = 0;
     }
 }
 
-// The own job is asked for first: it is what the others may wait for, too.
-static bool is_here(Replica *replica, Exchange *exchange, int i)
+// Buckets are sent one after another, so that of bucket i has ticket first_ticket + i. In a shared
+// copy the ranks' own exchanges come in at different times: the counter says when all have.
+static bool bucket_has_arrived(Replica *replica, Exchange *exchange, int i)
 {
     return (replica->first_ticket < 0 || exchange_is_done(exchange, replica->first_ticket + i)) &&
            (!replica_is_shared(replica) ||
             comm_counter_has(&replica->arrivals[i], replica->n_updates * replica->group->size));
 }
 
-bool replica_are_here(Replica *replica, Exchange *exchange, int n)
+bool replica_has_arrived(Replica *replica, Exchange *exchange, int n)
 {
     if (replica->n_updates == 0)
         return true;
-    while (replica->n_here < n && is_here(replica, exchange, replica->n_here))
-        replica->n_here++;
-    return replica->n_here >= n;
+    while (replica->n_arrived < n && bucket_has_arrived(replica, exchange, replica->n_arrived))
+        replica->n_arrived++;
+    return replica->n_arrived >= n;
 }
 
-void replica_await(Replica *replica, Exchange *exchange, int n)
+void replica_wait(Replica *replica, Exchange *exchange, int n)
 {
     if (replica->n_updates == 0)
         return;
+    // First this rank's own exchange: the wait makes its thread poll without pause, and the other
+    // ranks of the copy may be waiting for this rank to count itself in.
     if (replica->first_ticket >= 0)
         exchange_wait(exchange, replica->first_ticket + n - 1);
-    for (; replica->n_here < n; replica->n_here++)
+    for (; replica->n_arrived < n; replica->n_arrived++)
         if (replica_is_shared(replica))
-            comm_counter_await(&replica->arrivals[replica->n_here],
+            comm_counter_await(&replica->arrivals[replica->n_arrived],
                                replica->n_updates * replica->group->size);
 }

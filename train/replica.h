@@ -1,25 +1,25 @@
-// The model of a run and how its ranks hold it: each with its own parameters, or one copy in memory
-// that the ranks of a host share (train/parallel/comm_shared.h). Each rank writes its shares of the
-// buckets (train/parallel/partition.h), all ranks read all of them.
+// The model of a run and how its ranks hold it: each rank with its own parameters, or one copy in
+// memory that the ranks of a host share (train/parallel/comm_shared.h). Each rank writes its shares
+// of the buckets (train/parallel/partition.h), all ranks read all of them.
 //
-//     Replica weights;
+//     Replica replica;
 //     TRY(replica_create(&replica, &comm, &group, &shape));
 //     if (replica_is_writer(&replica))
-//         ... fill weights.model ...
+//         ... fill replica.model ...
 //     replica_sync(&replica);
-//     ... every step: all ranks are done reading, and know it of each other ...
+//     ... every step: the ranks know of each other that all are done reading ...
 //     for (int i = 0; i < partition.n_buckets; i++) {
-//         ... update the rank's own share of bucket i ...
+//         ... update this rank's share of bucket i ...
 //         replica_send(&replica, exchange, &partition, i);
 //     }
 //     ... before bucket n - 1 is read ...
-//     replica_await(&replica, exchange, n);
+//     replica_wait(&replica, exchange, n);
 //     replica_release(&replica);
 //
-// With one copy a bucket is there once all ranks of the host have counted themselves in; between
-// hosts each share goes once. Without, every rank gets the shares of all the others.
+// With a shared copy a bucket has arrived once all ranks of the host have counted themselves in;
+// between hosts each share is sent once. Without, every rank receives the shares of all the others.
 //
-// Collective but where marked.
+// Functions are collective unless marked.
 #ifndef MHA2MLA_TRAIN_REPLICA_H
 #define MHA2MLA_TRAIN_REPLICA_H
 
@@ -29,14 +29,14 @@
 #include "train/parallel/partition.h"
 
 typedef struct Replica {
-    Model model;           // its flat vector lies in the window, if that is open
+    Model model;           // its flat vector lies in the window, if there is one
     const Comm *comm;      // borrowed
     CommGroup *group;      // borrowed
     CommWindow window;     // flat vector, then arrivals
-    CommCounter *arrivals; // [buckets] in it: updates, of any rank's share
-    int64_t n_updates;     // replica_send() of the first bucket so far
-    int64_t first_ticket;  // the exchange's of the newest one; -1: none was needed
-    int n_here;            // buckets of that update which are known to be here
+    CommCounter *arrivals; // [buckets] in the window: updated shares, of all ranks and steps
+    int64_t n_updates;     // calls of replica_send() for the first bucket so far
+    int64_t first_ticket;  // the exchange's ticket of that call; -1: nothing was to be exchanged
+    int n_arrived;         // buckets of the newest update that are known to have arrived
 } Replica;
 
 // A model of this shape, parameters zero, on all ranks or none. FAILED: no memory. `group` stops
@@ -47,29 +47,31 @@ void replica_release(Replica *replica);
 // Not collective.
 bool replica_is_shared(const Replica *replica);
 
-// Whether this rank is to write what all copies begin with. Not collective.
+// Whether this rank writes the initial parameters of its copy. Not collective.
 bool replica_is_writer(const Replica *replica);
 
-// Of the parameters' bytes, what counts as other ranks' where each rank of a copy counts as much.
-// Not collective.
-int64_t replica_elsewhere_bytes(const Replica *replica);
+// Bytes of a shared copy that count as the other ranks' memory when the copy is divided evenly
+// among the ranks that share it; 0 if none do. Not collective.
+int64_t replica_peers_bytes(const Replica *replica);
 
-// What the ranks of a copy wrote is there for all of them. Nothing to do if each has its own.
+// What one rank of a copy wrote is visible to all of them. Does nothing if each has its own.
 void replica_sync(const Replica *replica);
 
-// What rank `from` has written of [first, first + count) of the flat vector, on all ranks after
-// replica_sync().
+// Copies what rank `from` has written of [first, first + count) of the flat vector to all copies;
+// every rank sees it after replica_sync().
 void replica_broadcast(const Replica *replica, int64_t first, int64_t count, int from);
 
-// Every rank's own shares to all, before it returns.
+// Sends every rank's shares of all buckets to all ranks, and waits.
 void replica_gather(const Replica *replica, const Partition *partition);
 
-// The same of one bucket, as a job of the exchange; bucket after bucket from the first to the last.
+// Begins to send this rank's share of one bucket; called for each bucket, from the first to the
+// last.
 void replica_send(Replica *replica, Exchange *exchange, const Partition *partition, int bucket);
 
-// Whether the first n buckets are here as the newest update left them; waits until they are. Not
-// collective.
-bool replica_are_here(Replica *replica, Exchange *exchange, int n);
-void replica_await(Replica *replica, Exchange *exchange, int n);
+// Whether the first n buckets are as the newest update left them. Not collective.
+bool replica_has_arrived(Replica *replica, Exchange *exchange, int n);
+
+// Waits until they are. Not collective.
+void replica_wait(Replica *replica, Exchange *exchange, int n);
 
 #endif

@@ -18,14 +18,16 @@ static const struct {
     const char *name;
 } watched[] = {{SIGTERM, "SIGTERM"}, {SIGINT, "SIGINT"}, {SIGUSR1, "SIGUSR1"}};
 
-enum { N_WATCHED = sizeof watched / sizeof watched[0], SAME_REQUEST_MS = 1000 };
+enum {
+    N_WATCHED = sizeof watched / sizeof watched[0],
+    SAME_REQUEST_MS = 1000 // launchers forward what the process has got already
+};
 
-static struct sigaction before[N_WATCHED];
-static bool is_set[N_WATCHED];
 static double started_s, limit_s;
 static bool is_slurm_job;
 static atomic_int first_signal;
-static _Atomic int64_t first_end_ms; // of the first signal that ends when repeated; 0: none yet
+// When the first signal came that ends the process if it is repeated; 0: none came.
+static _Atomic int64_t first_end_ms;
 
 static int64_t now_ms(void)
 {
@@ -58,19 +60,9 @@ void stop_install(void)
     for (int i = 0; i < N_WATCHED; i++)
         sigaddset(&action.sa_mask, watched[i].number);
     for (int i = 0; i < N_WATCHED; i++) {
-        if (is_set[i] || sigaction(watched[i].number, NULL, &before[i]) != 0 ||
-            before[i].sa_handler == SIG_IGN)
-            continue;
-        is_set[i] = sigaction(watched[i].number, &action, NULL) == 0;
-    }
-}
-
-void stop_remove(void)
-{
-    for (int i = 0; i < N_WATCHED; i++) {
-        if (is_set[i])
-            sigaction(watched[i].number, &before[i], NULL);
-        is_set[i] = false;
+        struct sigaction before;
+        if (sigaction(watched[i].number, NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+            sigaction(watched[i].number, &action, NULL);
     }
 }
 

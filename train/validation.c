@@ -29,7 +29,8 @@ void validation_close(Validation *validation)
     *validation = (Validation){0};
 }
 
-// The loss of batch b of the source, `most` windows but for the last.
+// Adds the loss of batch b of the source; nothing if there are fewer batches. The last batch may be
+// smaller than placed_B.
 static Status add_batch(double *losses, int64_t b, Source *source, int64_t n_windows, Workspace *ws,
                         Batch *batch, const Model *model)
 {
@@ -56,7 +57,9 @@ Status validation_sum(double *loss_sum, Source *source, int64_t n_windows, const
                                                      batch, model)));
         progress_show(&meter, (b + comm->size) * ws->placed_B);
     }
-    comm_sum_doubles(comm, losses, n_batches); // of each, all ranks but one have 0
+    // One rank has the loss of a batch, all others 0: adding them does not round. The sum over
+    // batches is taken in their order on every rank.
+    comm_sum_doubles(comm, losses, n_batches);
     for (int64_t b = 0; b < n_batches; b++)
         sum += losses[b];
     *loss_sum = sum;
@@ -90,11 +93,10 @@ Status validation_measure(double *out, const Config *config, const Comm *comm, c
     }
     Validation validation;
     ForwardPass pass = {0};
-    Status status = validation_open(&validation, config, model->shape.vocab_size, tokenizer_sha256);
-    if (status == OK)
-        status = forward_pass_start(&pass, model, config->data.seq_len);
-    TRY_GOTO(close, comm_agree(comm, status));
     double loss;
+    Status status = validation_open(&validation, config, model->shape.vocab_size, tokenizer_sha256);
+    TRY_GOTO(close, comm_agree(comm, status));
+    TRY_GOTO(close, comm_agree(comm, forward_pass_start(&pass, model, config->data.seq_len)));
     TRY_GOTO(close, validation_loss(&loss, &validation, comm, &pass.ws, &pass.batch, model));
     log_info("validation loss of the original model: %.4f", loss);
     *out = loss;

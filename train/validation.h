@@ -1,4 +1,4 @@
-// Validation loss: the first windows of the validation shards, shared by all ranks.
+// Validation loss: mean over the first windows of the validation shards, which the ranks share.
 //
 //     Validation validation = {0};
 //     TRY(validation_open(&validation, &config, vocab_size, sha256));  // not collective
@@ -19,13 +19,13 @@ typedef struct Validation {
     int64_t n_windows;
 } Validation;
 
-// tokenizer_sha256 may be NULL: any. Errors as source_open().
+// tokenizer_sha256 may be NULL: any tokenizer will do. Errors of source_open().
 Status validation_open(Validation *out, const Config *config, int vocab_size,
                        const char *tokenizer_sha256);
 
-// Sums the losses of the first n_windows of a source over their targets, in nats. The ranks share
-// them, batch by batch; all get the sum, with the same bits for any number of ranks. STOPPED if a
-// stop is requested meanwhile. Collective.
+// Sums the losses of the first n_windows of a source over their targets, in nats. The ranks take
+// batches in turn; all get the sum, with the same bits for any number of ranks. STOPPED if a stop
+// is requested meanwhile. Collective.
 Status validation_sum(double *loss_sum, Source *source, int64_t n_windows, const Comm *comm,
                       Workspace *ws, Batch *batch, const Model *model);
 
@@ -33,8 +33,8 @@ Status validation_sum(double *loss_sum, Source *source, int64_t n_windows, const
 Status validation_loss(double *out, const Validation *validation, const Comm *comm, Workspace *ws,
                        Batch *batch, const Model *model);
 
-// The same for a model that is not trained - the original before its conversion - in memory of its
-// own that is given back; NaN if no validation is configured. Collective.
+// The same for a model that is not being trained, such as the original before its conversion:
+// allocates and frees the memory for it. NaN if no validation is configured. Collective.
 Status validation_measure(double *out, const Config *config, const Comm *comm, const Model *model,
                           const char *tokenizer_sha256);
 

@@ -1,5 +1,5 @@
 // Parameters that ranks share, at every number of ranks CTest starts this with: groups, windows,
-// counters, and updates that must be on all ranks when replica_await() says so, with one copy for
+// counters, and updates that must be on all ranks when replica_wait() says so, with one copy for
 // all ranks, one for two (as on several hosts), and one for each. Ranks are early and late in turn.
 #define _GNU_SOURCE // nanosleep
 #include "tests/support/testing.h"
@@ -136,7 +136,7 @@ static void test_without_room_nobody_shares(void **state)
     log_set_quiet(comm.rank != 0);
     assert_false(replica_is_shared(&replica));
     assert_true(replica_is_writer(&replica));
-    assert_int_equal(replica_elsewhere_bytes(&replica), 0);
+    assert_int_equal(replica_peers_bytes(&replica), 0);
     replica_release(&replica);
     comm_group_end(&group);
 }
@@ -241,7 +241,8 @@ static void check_updates(int most, bool overlaps)
 {
     Case c;
     start(&c, most, overlaps);
-    assert_true(replica_are_here(&c.replica, c.exchange, c.partition.n_buckets)); // none was sent
+    assert_true(
+        replica_has_arrived(&c.replica, c.exchange, c.partition.n_buckets)); // none was sent
     for (int step = 1; step <= 20; step++) {
         for (int i = 0; i < c.partition.n_buckets; i++) {
             if (i == 2)
@@ -250,9 +251,9 @@ static void check_updates(int most, bool overlaps)
             replica_send(&c.replica, c.exchange, &c.partition, i);
         }
         for (int i = 0; i < c.partition.n_buckets; i++) {
-            if (!replica_are_here(&c.replica, c.exchange, i + 1))
-                replica_await(&c.replica, c.exchange, i + 1);
-            assert_true(replica_are_here(&c.replica, c.exchange, i + 1));
+            if (!replica_has_arrived(&c.replica, c.exchange, i + 1))
+                replica_wait(&c.replica, c.exchange, i + 1);
+            assert_true(replica_has_arrived(&c.replica, c.exchange, i + 1));
             check_bucket(&c, i, step);
         }
         exchange_wait_all(c.exchange);
@@ -280,11 +281,11 @@ static void test_a_bucket_is_not_here_before_all_have_sent_it(void **state)
         for (int i = 0; i < c.partition.n_buckets && !is_late; i++)
             replica_send(&c.replica, c.exchange, &c.partition, i);
         meet();
-        assert_true(is_late || !replica_are_here(&c.replica, c.exchange, 1));
+        assert_true(is_late || !replica_has_arrived(&c.replica, c.exchange, 1));
         meet();
         for (int i = 0; i < c.partition.n_buckets && is_late; i++)
             replica_send(&c.replica, c.exchange, &c.partition, i);
-        replica_await(&c.replica, c.exchange, c.partition.n_buckets);
+        replica_wait(&c.replica, c.exchange, c.partition.n_buckets);
         exchange_wait_all(c.exchange);
     }
     end(&c);
@@ -332,7 +333,7 @@ static void test_only_pairs_are_the_ranks_own(void **state)
         assert_ptr_equal(model->params.flat, c.replica.window.bytes);
         assert_true(model->arena.size_bytes < 1024);
         assert_true(c.replica.window.size_bytes - bytes < 4096);
-        assert_int_equal(replica_elsewhere_bytes(&c.replica),
+        assert_int_equal(replica_peers_bytes(&c.replica),
                          c.replica.window.size_bytes - c.replica.window.size_bytes / comm.size);
     }
     end(&c);

@@ -18,13 +18,6 @@ static void wait_ms(int ms)
         ;
 }
 
-static int remove_handlers(void **state)
-{
-    (void)state;
-    stop_remove();
-    return 0;
-}
-
 static void test_nothing_is_requested_at_first(void **state)
 {
     (void)state;
@@ -45,7 +38,6 @@ static void test_each_signal_is_a_request_and_named(void **state)
         assert_true(stop_requested());
         assert_int_equal(stop_cause(), signals[i]);
         assert_string_equal(stop_cause_name(stop_cause()), names[i]);
-        stop_remove();
     }
 }
 
@@ -79,20 +71,6 @@ static void test_zero_minutes_are_no_limit(void **state)
     assert_false(stop_requested());
 }
 
-static void test_handlers_of_before_come_back(void **state)
-{
-    (void)state;
-    struct sigaction own = {.sa_handler = SIG_DFL}, now;
-    assert_int_equal(sigaction(SIGTERM, &own, NULL), 0);
-    stop_install();
-    stop_install(); // twice does not take our own handler for the one before
-    assert_int_equal(sigaction(SIGTERM, NULL, &now), 0);
-    assert_true(now.sa_handler != SIG_DFL);
-    stop_remove();
-    assert_int_equal(sigaction(SIGTERM, NULL, &now), 0);
-    assert_true(now.sa_handler == SIG_DFL);
-}
-
 static void test_ignored_signal_stays_ignored(void **state)
 {
     (void)state;
@@ -101,7 +79,6 @@ static void test_ignored_signal_stays_ignored(void **state)
     stop_install();
     raise(SIGINT);
     assert_false(stop_requested());
-    stop_remove();
     sigaction(SIGINT, &usual, NULL);
 }
 
@@ -207,13 +184,12 @@ static void test_second_signal_does_not_end_a_slurm_job(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(test_nothing_is_requested_at_first, remove_handlers),
-        cmocka_unit_test_teardown(test_each_signal_is_a_request_and_named, remove_handlers),
-        cmocka_unit_test_teardown(test_first_signal_is_the_cause, remove_handlers),
-        cmocka_unit_test_teardown(test_minutes_pass, remove_handlers),
-        cmocka_unit_test_teardown(test_zero_minutes_are_no_limit, remove_handlers),
-        cmocka_unit_test_teardown(test_handlers_of_before_come_back, remove_handlers),
-        cmocka_unit_test_teardown(test_ignored_signal_stays_ignored, remove_handlers),
+        cmocka_unit_test(test_nothing_is_requested_at_first),
+        cmocka_unit_test(test_each_signal_is_a_request_and_named),
+        cmocka_unit_test(test_first_signal_is_the_cause),
+        cmocka_unit_test(test_minutes_pass),
+        cmocka_unit_test(test_zero_minutes_are_no_limit),
+        cmocka_unit_test(test_ignored_signal_stays_ignored),
         cmocka_unit_test(test_second_signal_ends_at_once),
         cmocka_unit_test(test_same_request_forwarded_twice_is_one),
         cmocka_unit_test(test_usr1_never_ends),

@@ -48,7 +48,7 @@ static void measure_peak(Job *job, const Replica *replica)
     if (resident <= job->peak_resident_bytes)
         return;
     job->peak_resident_bytes = resident;
-    const int64_t own = resident - replica_elsewhere_bytes(replica);
+    const int64_t own = resident - replica_peers_bytes(replica);
     job->peak_bytes = own > job->peak_bytes ? own : job->peak_bytes;
 }
 

@@ -17,15 +17,16 @@
 
 enum { MOST_PENDING_BYTES = 1 << 22 };
 
-// Whether a line is of what the checkpoint does not know, and will be written again.
+// Whether a line is later than the checkpoint, and so will be written again.
 static bool is_later(const json_t *line, const MetricsStart *start)
 {
     const json_int_t step = json_integer_value(json_object_get(line, "step"));
     return step > start->step || (json_has(line, "valid_loss") && step > start->valid_step);
 }
 
-// Where the lines begin that are later than the checkpoint, and the elapsed time of those before
-// it. A line that a crash has cut off goes with them; a line in between that is not ours stays.
+// Finds the offset from which the lines are later than the checkpoint, and the elapsed time of the
+// last line before it. A line that a crash has cut off counts as later; foreign lines in between
+// stay.
 static Status find_end(int64_t *end, double *elapsed_s, const char *path, const MetricsStart *start)
 {
     FILE *file = fopen(path, "rbe");
@@ -35,14 +36,15 @@ static Status find_end(int64_t *end, double *elapsed_s, const char *path, const 
     size_t capacity = 0;
     ssize_t length;
     int64_t offset = 0, last_step = 0;
-    bool goes_on = file != NULL;
-    while (goes_on && (length = getline(&line, &capacity, file)) > 0 && line[length - 1] == '\n') {
+    bool is_earlier = file != NULL;
+    while (is_earlier && (length = getline(&line, &capacity, file)) > 0 &&
+           line[length - 1] == '\n') {
         json_t *object = json_loadb(line, (size_t)length, 0, NULL);
         offset += length;
         const json_t *step = json_object_get(object, "step");
         const json_t *elapsed = json_object_get(object, "elapsed_s");
-        goes_on = !json_is_integer(step) || !is_later(object, start);
-        if (json_is_integer(step) && goes_on) {
+        is_earlier = !json_is_integer(step) || !is_later(object, start);
+        if (json_is_integer(step) && is_earlier) {
             *end = offset;
             last_step = json_integer_value(step);
             if (json_is_number(elapsed))
@@ -57,12 +59,12 @@ static Status find_end(int64_t *end, double *elapsed_s, const char *path, const 
     if (error != 0)
         return fail(FAILED, "%s: read failed: %s", path, strerror(error));
     if (last_step < start->step)
-        log_warn("%s: has lines up to step %lld only, the run goes on after step %d", path,
+        log_warn("%s: has lines up to step %lld only, the run continues after step %d", path,
                  (long long)last_step, start->step);
     return OK;
 }
 
-// Opens the file, cut to what stays.
+// Opens the file for appending, truncated to size_bytes.
 static Status open_file(int *out, const char *path, int64_t size_bytes)
 {
     int file = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
@@ -124,7 +126,7 @@ static bool write_all(Metrics *metrics, const char *text)
     if (done < length) {
         const int error = errno;
         if (ftruncate(metrics->file, metrics->size_bytes) != 0)
-            metrics->size_bytes += (int64_t)done; // a cut line stays
+            metrics->size_bytes += (int64_t)done; // part of a line stays
         errno = error;
         return false;
     }
@@ -132,7 +134,7 @@ static bool write_all(Metrics *metrics, const char *text)
     return true;
 }
 
-// Adds a line to those that wait; takes over `line`.
+// Adds a line to the pending ones; frees `line`.
 static Status append_pending(Metrics *metrics, char *line)
 {
     const size_t before = metrics->pending != NULL ? strlen(metrics->pending) : 0;
@@ -148,7 +150,7 @@ static Status append_pending(Metrics *metrics, char *line)
     return OK;
 }
 
-// Writes what waits; false with errno set if the disk refuses it.
+// Writes the pending lines; false with errno set if that fails.
 static bool flush_pending(Metrics *metrics)
 {
     if (metrics->pending == NULL)
@@ -160,8 +162,8 @@ static bool flush_pending(Metrics *metrics)
     return true;
 }
 
-// Hands a line to the system at once, so that a killed run keeps it. A disk that is full for the
-// time of a checkpoint costs no line.
+// Hands a line to the kernel at once, so that a killed run keeps it. While the disk is full, as it
+// may be until an old checkpoint is removed, lines are kept in memory.
 static Status write_line(Metrics *metrics, json_t *object)
 {
     if (object == NULL) // JSON has no NaN

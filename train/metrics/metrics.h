@@ -1,7 +1,7 @@
-// What a run says: metrics.jsonl in its directory, one object per line, event files for TensorBoard
-// if wanted, and progress lines: a live one on a terminal, of what fits into its columns.
+// What a run reports: metrics.jsonl in its directory, one object per line; event files for
+// TensorBoard, if wanted; progress lines, a live one on a terminal.
 //
-//     TRY(metrics_open(&metrics, &options));   // rank 0 alone; elsewhere metrics = {0}
+//     TRY(metrics_open(&metrics, &options));   // rank 0 alone; other ranks leave metrics = {0}
 //     TRY(metrics_step(&metrics, &report));
 //     TRY(metrics_validation(&metrics, step, tokens, loss));
 //     metrics_close(&metrics);
@@ -10,17 +10,20 @@
 //      "tokens_per_s": 5120.0, "data_wait_s": 0.00001, "elapsed_s": 4.1,
 //      "data_s": 0.00001, "forward_s": 0.1, "backward_s": 0.2, "reduce_s": 0.03, "update_s": 0.01}
 //     {"step": 10, "tokens": 20480, "valid_loss": 3.05}
-//     {"step": 11, ..., "skipped": true}    a spike of the gradient (train/guard.h): no update
+//     {"step": 11, ..., "skipped": true}    no update: a gradient spike (train/guard.h)
 //
-// tokens: trained on so far. loss: mean over the step's targets, nats per token, before the update.
-// grad_norm: global norm before clipping. data_wait_s: what the step waited for its samples, on the
-// rank that waited longest. valid_loss at step 0 is that of the model as converted.
-// data_s, forward_s, ...: seconds of each phase (train/metrics/phases.h), mean over ranks, between
-// the sum over ranks in this step and that in the step before; so update_s is that of the step
-// before, gather_s what was waited for its parameters, and save_s and validation_s come between.
-// Left out where 0. elapsed_s: of all the run's lives, but for what was lost. A resumed run's file
-// is cut back to the step it goes on from, so no step appears twice; a line that a full disk
-// refuses is kept and written with the next one.
+// tokens: trained on so far. loss: mean over the targets of the step, nats per token, before the
+// update. grad_norm: global norm before clipping. data_wait_s: time the step waited for samples, on
+// the rank that waited longest. valid_loss at step 0 is that of the model as converted.
+// elapsed_s: running time of all starts of the run, without what a crash has undone.
+//
+// data_s, forward_s, ...: seconds of each phase (train/metrics/phases.h), mean over ranks; left out
+// where 0. They are measured from the point of the step before where the ranks sum them up to the
+// same point of this step. So update_s is of the update of the step before, gather_s the wait for
+// the parameters of that update, and save_s and validation_s are of what came in between.
+//
+// When a run is resumed, lines later than its checkpoint are removed, so no step appears twice. A
+// line that cannot be written because the disk is full is kept and written with the next one.
 #ifndef MHA2MLA_TRAIN_METRICS_METRICS_H
 #define MHA2MLA_TRAIN_METRICS_METRICS_H
 
@@ -35,53 +38,54 @@ typedef struct StepReport {
     int64_t tokens;
     double loss, grad_norm, lr;
     double step_s;      // duration of the step
-    double data_wait_s; // of it spent on waiting for samples
+    double data_wait_s; // part of step_s
     double phase_s[N_PHASES];
-    bool is_skipped;   // a spike: no update
-    int64_t n_skipped; // so far
-    double valid_loss; // the last one, of valid_step; NaN: none yet
-    int valid_step;
+    bool is_skipped;   // no update: a gradient spike
+    int64_t n_skipped; // steps so far
+    double valid_loss; // the newest; NaN if there is none
+    int valid_step;    // its step
 } StepReport;
 
-// Where a resumed run goes on: what is in the file and not in the checkpoint will come again.
+// The newest step and the step of the newest validation (-1: none) that a checkpoint has: later
+// lines of the file will be written again.
 typedef struct MetricsStart {
-    int step, valid_step; // the newest step; that of the newest validation, -1: none
+    int step, valid_step;
 } MetricsStart;
 
 typedef struct MetricsOptions {
     const char *run_dir, *host;
-    const MetricsStart *resumed; // NULL: anew
+    const MetricsStart *resumed; // NULL: a new run
     int n_steps;                 // of the whole run
-    int every;                   // steps between plain lines
+    int every;                   // steps between progress lines where there is no terminal
     bool tensorboard;
-    double step_flops;    // of all ranks
-    double machine_flops; // what sgemm does per s on all of them; 0: not known
+    double step_flops;    // floating-point operations of a step on all ranks
+    double machine_flops; // per second, what sgemm reaches on all ranks; 0 if unknown
 } MetricsOptions;
 
 typedef struct Metrics {
     bool is_open; // rank 0 alone
     int file;     // owned
     int64_t size_bytes;
-    char *pending;  // owned: lines that are not in the file yet, NULL: none
-    double start_s; // of this process, and what earlier ones of the run took
-    double earlier_s;
-    double last_line_s;
-    int first_step; // of this process
-    int n_steps;    // of the whole run
-    int every;      // steps between plain lines
+    char *pending;      // owned: lines that are not in the file yet; NULL if there are none
+    double start_s;     // of this process
+    double earlier_s;   // running time of earlier starts
+    double last_line_s; // of the newest progress line
+    int first_step;     // of this process
+    int n_steps, every; // as in the options
     bool is_terminal;
     double step_flops, machine_flops;
     TensorBoard board;
 } Metrics;
 
-// Starts runs/NAME/metrics.jsonl anew, or goes on after `resumed`, dropping what is later and
-// warning if lines before it are missing. FAILED if it, or TensorBoard's file, cannot be read or
+// Starts a new RUN/metrics.jsonl, or continues the file after `resumed`: later lines are removed,
+// and missing earlier ones are warned of. FAILED if it, or TensorBoard's file, cannot be read or
 // written.
 Status metrics_open(Metrics *out, const MetricsOptions *options);
 
-// What was written is on the disk: before a checkpoint counts on its lines. FAILED if it is not.
+// Flushes all lines to the disk, before a checkpoint counts on them.
 Status metrics_sync(Metrics *metrics);
 
+// FAILED if a line cannot be written for another reason than a full disk, or the disk stays full.
 Status metrics_step(Metrics *metrics, const StepReport *report);
 Status metrics_validation(Metrics *metrics, int step, int64_t tokens, double valid_loss);
 void metrics_close(Metrics *metrics);

@@ -9,43 +9,45 @@
 
 enum { MOST_PARTS = 10, PART_BYTES = 48 };
 
+// Parts of the line in the order of the line. A part with a higher priority number is left out
+// before one with a lower number; no two parts have the same.
 typedef struct Parts {
     int count;
-    int ranks[MOST_PARTS]; // 0: stays longest; each its own
+    int priorities[MOST_PARTS];
     char texts[MOST_PARTS][PART_BYTES];
 } Parts;
 
-static void add(Parts *parts, int rank, const char *format, ...)
+static void add(Parts *parts, int priority, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-static void add(Parts *parts, int rank, const char *format, ...)
+static void add(Parts *parts, int priority, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    parts->ranks[parts->count] = rank;
+    parts->priorities[parts->count] = priority;
     vsnprintf(parts->texts[parts->count++], PART_BYTES, format, args);
     va_end(args);
 }
 
 // "1.0e-4": C's exponent has at least two digits.
-static void add_lr(Parts *parts, int rank, double lr)
+static void add_lr(Parts *parts, int priority, double lr)
 {
     char text[32];
     snprintf(text, sizeof text, lr > 0 ? "%.1e" : "0", lr);
     char *zero = strstr(text, "e-0");
     if (zero != NULL)
         memmove(zero + 2, zero + 3, strlen(zero + 3) + 1);
-    add(parts, rank, "lr %s", text);
+    add(parts, priority, "lr %s", text);
 }
 
-static void add_rate(Parts *parts, int rank, double rate)
+static void add_rate(Parts *parts, int priority, double rate)
 {
     if (rate < 1e5)
-        add(parts, rank, "%.0f tok/s", rate);
+        add(parts, priority, "%.0f tok/s", rate);
     else if (rate < 1e7)
-        add(parts, rank, "%.0fk tok/s", rate / 1e3);
+        add(parts, priority, "%.0fk tok/s", rate / 1e3);
     else
-        add(parts, rank, "%.1fM tok/s", rate / 1e6);
+        add(parts, priority, "%.1fM tok/s", rate / 1e6);
 }
 
 static void collect(Parts *parts, const StepLine *line)
@@ -71,12 +73,12 @@ static void collect(Parts *parts, const StepLine *line)
     add(parts, 2, "eta %s", left);
 }
 
-// Length of the line of all parts up to a rank.
-static int length_up_to(const Parts *parts, int rank)
+// Length of the line without the parts above a priority number; two blanks between parts.
+static int length_up_to(const Parts *parts, int priority)
 {
     int length = -2;
     for (int i = 0; i < parts->count; i++)
-        if (parts->ranks[i] <= rank)
+        if (parts->priorities[i] <= priority)
             length += 2 + (int)strlen(parts->texts[i]);
     return length;
 }
@@ -91,7 +93,7 @@ void step_line_write(char *out, size_t out_bytes, const StepLine *line, int colu
     size_t used = 0;
     out[0] = '\0';
     for (int i = 0; i < parts.count; i++) {
-        if (parts.ranks[i] > last || used >= out_bytes)
+        if (parts.priorities[i] > last || used >= out_bytes)
             continue;
         const int n =
             snprintf(out + used, out_bytes - used, "%s%s", used > 0 ? "  " : "", parts.texts[i]);

@@ -5,9 +5,9 @@
 //                 Summary summary = 5; SessionLog session_log = 7;}
 //     Summary    {repeated Value {string tag = 1; float simple_value = 2;} value = 1;}
 //     SessionLog {Status status = 1;}                                          START is 1
-// protobuf-c would want those .proto files of TensorFlow's in the tree and its compiler in the
-// build for three messages of nine fields, and has neither the records nor the CRC, which are half
-// of this file.
+// They are encoded by hand: protobuf-c would need TensorFlow's .proto files in the tree and its
+// compiler in the build for three messages of nine fields, and offers neither records nor CRC,
+// which are half of this file.
 #include "train/metrics/tensorboard.h"
 
 #include "base/file.h"
@@ -19,13 +19,15 @@
 #include <unistd.h>
 
 enum {
-    VARINT = 0, // wire types
+    // Wire types of protobuf.
+    VARINT = 0,
     FIXED64 = 1,
     BYTES = 2,
     FIXED32 = 5,
+
     VALUE_BYTES = TENSORBOARD_TAG_BYTES + 16,
     MESSAGE_BYTES = TENSORBOARD_MOST_SCALARS * (VALUE_BYTES + 8) + 64,
-    MOST_NAMES = 100, // lives of a run that start in the same second, and more
+    MOST_NAMES = 100, // file names tried when runs start in the same second
 };
 
 typedef struct Message {
@@ -39,12 +41,14 @@ static void put_byte(Message *m, uint8_t byte)
     m->bytes[m->size++] = byte;
 }
 
+// Little-endian.
 static void put_little(Message *m, uint64_t value, int n_bytes)
 {
     for (int i = 0; i < n_bytes; i++)
         put_byte(m, (uint8_t)(value >> 8 * i));
 }
 
+// Seven bits per byte, the lowest first; the top bit says that more bytes follow.
 static void put_varint(Message *m, uint64_t value)
 {
     for (; value > 127; value >>= 7)
@@ -87,7 +91,8 @@ static void put_bytes(Message *m, int field, const void *bytes, size_t size)
         put_byte(m, ((const uint8_t *)bytes)[i]);
 }
 
-// Bit by bit: an event has a few hundred bytes.
+// CRC-32C (Castagnoli, reflected polynomial 0x82f63b78), rotated and offset as TFRecord files have
+// it. A bit at a time is fast enough: an event has a few hundred bytes.
 static uint32_t masked_crc32c(const uint8_t *bytes, size_t size)
 {
     uint32_t crc = 0xffffffffu;
@@ -100,7 +105,7 @@ static uint32_t masked_crc32c(const uint8_t *bytes, size_t size)
     return (crc >> 15 | crc << 17) + 0xa282ead8u;
 }
 
-// Writes a record at once; false with errno set if that fails.
+// Writes and flushes a record; false with errno set if that fails.
 static bool write_record(FILE *file, const Message *event)
 {
     Message frame = {.size = 0}, end = {.size = 0};
@@ -112,7 +117,7 @@ static bool write_record(FILE *file, const Message *event)
            fwrite(end.bytes, 1, end.size, file) == end.size && fflush(file) == 0;
 }
 
-// A new file: of several that start in the same second the later ones have a later name.
+// Creates a file. Its name has the time in seconds; if that exists already, a later second is used.
 static Status create_file(FILE **out, char path[PATH_BYTES], const char *run_dir, const char *host,
                           double wall_s)
 {

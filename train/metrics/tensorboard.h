@@ -1,4 +1,4 @@
-// Scalars for TensorBoard: an event file of our own beside metrics.jsonl, which has all of it and
+// Writes scalars for TensorBoard into an event file beside metrics.jsonl, which has them all and
 // more.
 //
 //     TensorBoard board = {0};                          // closed: nothing is written
@@ -6,12 +6,12 @@
 //     tensorboard_write(&board, now_s, step, &(TensorBoardScalar){"train/loss", 2.5f}, 1);
 //     tensorboard_close(&board);
 //
-// Every life of a run has its file, RUN/events.out.tfevents.<seconds>.<host>, which begins with the
-// format's version and with a session's start at the step that comes next: TensorBoard drops what
-// earlier files have of that step and later ones, as metrics.jsonl is cut.
+// Every start of a run has its own file, RUN/events.out.tfevents.<seconds>.<host>. It begins with
+// the version of the format and with the start of a session at the next step: TensorBoard then
+// drops what earlier files have of that step and later ones, as lines of metrics.jsonl are removed.
 //
-// Records are written at once. A file that cannot be written any more is closed with a warning: the
-// training does not depend on it.
+// Records are flushed at once. A file that cannot be written is closed with a warning, and the
+// training continues.
 #ifndef MHA2MLA_TRAIN_METRICS_TENSORBOARD_H
 #define MHA2MLA_TRAIN_METRICS_TENSORBOARD_H
 
@@ -32,7 +32,7 @@ typedef struct TensorBoardScalar {
 
 enum { TENSORBOARD_TAG_BYTES = 64, TENSORBOARD_MOST_SCALARS = 8 };
 
-// Starts a file; `wall_s` in seconds since 1970. FAILED if it cannot be made.
+// Creates a file; `wall_s` in seconds since 1970. FAILED if it cannot be created or written.
 Status tensorboard_open(TensorBoard *out, const char *run_dir, const char *host, double wall_s,
                         int64_t first_step);
 

@@ -1,12 +1,13 @@
 #include "train/parallel/batch_schedule.h"
 
+#include "base/intmath.h"
 #include "base/status.h"
 
 BatchSchedule batch_schedule_make(int n_micro_batches, int n_groups, int n_ranks)
 {
     CHECK(1 <= n_ranks && n_ranks <= n_groups && n_groups <= n_micro_batches,
           "%d ranks, %d groups of %d micro-batches", n_ranks, n_groups, n_micro_batches);
-    return (BatchSchedule){n_micro_batches, n_groups, n_ranks, (n_groups + n_ranks - 1) / n_ranks};
+    return (BatchSchedule){n_micro_batches, n_groups, n_ranks, ceil_div(n_groups, n_ranks)};
 }
 
 int batch_schedule_senders(const BatchSchedule *schedule, int round)

@@ -274,7 +274,7 @@ static void test_missing_lines_are_said(void **state)
     (void)state;
     char said[512 + PATH_BYTES];
     capture(said, sizeof said, resume_without_lines);
-    assert_non_null(strstr(said, "up to step 1 only, the run goes on after step 5"));
+    assert_non_null(strstr(said, "up to step 1 only, the run continues after step 5"));
 }
 
 static void test_value_that_json_cannot_hold_is_an_error(void **state)
@@ -312,7 +312,7 @@ static void test_missing_file_is_said(void **state)
     (void)state;
     char said[512 + PATH_BYTES];
     capture(said, sizeof said, resume_without_file);
-    assert_non_null(strstr(said, "up to step 0 only, the run goes on after step 5"));
+    assert_non_null(strstr(said, "up to step 0 only, the run continues after step 5"));
 }
 
 int main(void)
