@@ -13,6 +13,21 @@ include(GNUInstallDirs)
 # Must be set before the target is made, hence this file is included above it.
 set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON)
 
+# The manual page and bash completion are printed by the program from its tables of options, so they
+# are made whenever it is linked. A program for another kind of CPU cannot be run here.
+function(add_manual_and_completion)
+    if(CMAKE_CROSSCOMPILING)
+        return()
+    endif()
+    add_custom_command(TARGET mha2mla POST_BUILD
+        COMMAND mha2mla manual > mha2mla.1
+        COMMAND mha2mla completion bash > mha2mla.bash
+        BYPRODUCTS mha2mla.1 mha2mla.bash VERBATIM)
+    install(FILES ${CMAKE_BINARY_DIR}/mha2mla.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+    install(FILES ${CMAKE_BINARY_DIR}/mha2mla.bash
+        DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME mha2mla)
+endfunction()
+
 function(install_mha2mla)
     set(share ${CMAKE_INSTALL_DATADIR}/mha2mla)
     install(TARGETS mha2mla RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})

@@ -55,7 +55,9 @@ test_package_is_installed() {
     : >root/var/lib/dpkg/status
     : >root/var/lib/dpkg/available
     in_root --install "$deb" || die "dpkg --install: $(cat dpkg.log)"
-    for file in bin/mha2mla share/mha2mla/configs/demo/model/model.safetensors \
+    for file in bin/mha2mla share/man/man1/mha2mla.1 \
+        share/bash-completion/completions/mha2mla \
+        share/mha2mla/configs/demo/model/model.safetensors \
         share/mha2mla/slurm/train.sbatch share/doc/mha2mla/README.md \
         share/doc/mha2mla/copyright; do
         [ -f "$installed/$file" ] || die "/usr/$file is not in the package"
@@ -72,7 +74,7 @@ test_program_knows_no_path_of_its_build() {
     done
 }
 
-# example COMMAND: the example that its --help ends with.
+# example COMMAND: the last of the examples that its --help ends with.
 example() {
     mha2mla "$1" --help | tail -n 1
 }
@@ -82,12 +84,35 @@ runs() {
     (cd project && sh -euc "$1") >out 2>&1 || die "$1: status $?: $(tail -n 3 out)"
 }
 
+test_manual_page_is_rendered() {
+    command -v man >/dev/null || return 0
+    LC_ALL=C MANWIDTH=100 man --local-file --warnings "$installed/share/man/man1/mha2mla.1" \
+        >page 2>warnings </dev/null || die "man fails: $(cat warnings)"
+    [ ! -s warnings ] || die "man warns: $(head -n 3 warnings)"
+    grep -qE '^NAME' page && grep -qF 'mha2mla train' page || die "no manual page: $(head page)"
+}
+
+# completions WORDS...: what bash offers for the last word, one per line.
+completions() {
+    bash -c '. "$1" && shift && COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) && _mha2mla &&
+        printf "%s\n" "${COMPREPLY[@]}"' - \
+        "$installed/share/bash-completion/completions/mha2mla" mha2mla "$@"
+}
+
+test_bash_completes() {
+    completions tr >out || die "the completion fails"
+    grep -qx 'train' out || die "tr is completed to $(cat out)"
+    completions compare --o >out || die "the completion fails"
+    grep -qE '^--out=?$' out || die "compare --o is completed to $(cat out)"
+}
+
 test_examples_of_the_help_work() {
     mkdir -p project/runs/demo/shards
     cp -r "$installed/share/mha2mla/configs" project/
     runs "$(example tokenize)"
     runs "$(example inspect)"
     runs "$(example convert)"
+    runs "$(example plan)"
     # The example of train, with less work.
     runs "$(example train) --train.steps=2 --train.global_batch=2 --train.micro_batch=1 \
         --optim.decay_steps=0 --model.convert.samples=4 --data.validation.sequences=2 \
@@ -132,6 +157,8 @@ test_packages_are_made
 test_package_names_what_it_needs
 test_package_is_installed
 test_program_knows_no_path_of_its_build
+test_manual_page_is_rendered
+test_bash_completes
 test_examples_of_the_help_work
 test_report_needs_nothing_but_the_program
 test_modulefile_finds_its_prefix

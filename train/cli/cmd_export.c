@@ -96,10 +96,9 @@ const Command cmd_export = {
     COMMAND_OPTIONS(ExportOptions, options, defaults),
     .words = {"CHECKPOINT", 1, 1, ANY_DIRECTORY},
     .is_on_ranks = true,
-    .examples = (const char *const[]){"mha2mla export runs/demo/checkpoints/step-00000060 --out "
-                                      "runs/demo/step-60",
-                                      "mha2mla export runs/demo --out runs/demo/newest --dtype "
-                                      "bfloat16",
-                                      NULL},
+    .examples =
+        (const char *const[]){
+            "mha2mla export runs/demo-dkv8/checkpoints/step-00000060 --out runs/demo/step-60",
+            "mha2mla export runs/demo-dkv8 --out runs/demo/newest --dtype bfloat16", NULL},
     .run = run,
 };

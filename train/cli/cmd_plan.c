@@ -355,7 +355,7 @@ const Command cmd_plan = {
     .words = {"CONFIG", 1, 1, "*.yaml"},
     .is_on_ranks = true,
     .takes_overrides = true,
-    .examples = (const char *const[]){"mha2mla plan configs/demo.yaml --ranks 64 --memory 4 "
+    .examples = (const char *const[]){"mha2mla plan configs/demo.yaml --ranks 4 --memory 4 "
                                       "--gflops 80 --bandwidth 12.5 --latency 2",
                                       NULL},
     .run = run,
