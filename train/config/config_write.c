@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+enum { MARGIN_BYTES = 64, COMMENT_COLUMNS = 100 };
+
 static const void *field_of(const void *base, size_t offset)
 {
     return (const char *)base + offset;
@@ -83,19 +85,24 @@ Status config_write(const Config *config, const char *path)
     return file_commit(&file); // sees the stream's error
 }
 
-// "# peak learning rate (0 to 10; default 1.0e-4)"
+// "# peak learning rate (0 to 10; default 1.0e-4)", broken between words into lines that all start
+// with the margin.
 static void print_comment(FILE *out, const Key *key, const char *margin)
 {
-    char notes[KEY_NOTES_BYTES];
-    fprintf(out, "%s# %s", margin, key->help);
-    if (key->kind != KEY_SECTION) {
+    char notes[KEY_NOTES_BYTES] = "", text[2 * KEY_NOTES_BYTES];
+    if (key->kind != KEY_SECTION)
         key_describe(notes, key);
-        fprintf(out, " (%s)", notes);
+    snprintf(text, sizeof text, key->kind != KEY_SECTION ? "%s (%s)" : "%s", key->help, notes);
+    int column = COMMENT_COLUMNS; // of the end of the line so far
+    for (const char *word = text; *word != '\0';) {
+        const int length = (int)strcspn(word, " ");
+        if (column + 1 + length > COMMENT_COLUMNS)
+            column = fprintf(out, "%s%s#", word > text ? "\n" : "", margin) - (word > text);
+        column += fprintf(out, " %.*s", length, word);
+        word += length + (word[length] == ' ');
     }
     fputc('\n', out);
 }
-
-enum { MARGIN_BYTES = 64 };
 
 static void widen(char out[MARGIN_BYTES], const char *margin, const char *more)
 {
