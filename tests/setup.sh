@@ -19,8 +19,9 @@ SETUP_PACKAGES=(
     libutf8proc-dev gnuplot-nox
     libcmocka-dev
 )
-# What only test.sh needs: the cluster in tests/support/slurm_cluster.sh.
-SETUP_TEST_PACKAGES=(slurm-wlm munge iproute2)
+# What only test.sh needs: the cluster in tests/support/slurm_cluster.sh, and the compiler of
+# tests/program/aarch64.sh.
+SETUP_TEST_PACKAGES=(slurm-wlm munge iproute2 gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
 
 setup_say() {
     printf '\n== %s\n' "$*"

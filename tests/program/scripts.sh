@@ -42,8 +42,11 @@ END
 #!/bin/bash
 [ -e /proc/self/fd/0 ] || echo "ctest without stdin" >>"$CALLS"
 echo "ctest $1 $2" >>"$CALLS"
-[ "$2" != "${FAILING:-}" ] || { echo "50% tests passed, 1 tests failed out of 2"; exit 8; }
-echo "100% tests passed, 0 tests failed out of 2"
+echo " 1/3 Test  #1: test_base ....................   Passed    0.01 sec"
+echo " 2/3 Test  #2: test_mla .....................***Skipped   0.01 sec"
+[ "$2" != "${FAILING:-}" ] ||
+    { echo " 3/3 Test #30: test_mha .....................***Timeout 300.00 sec"; exit 8; }
+echo " 3/3 Test #30: test_mha .....................   Passed    0.01 sec"
 END
     cat >"$work/bin/mpirun" <<'END'
 #!/bin/bash
@@ -150,7 +153,11 @@ test_tests_go_on_after_a_failed_preset_and_fail_in_the_end() {
     expect_calls test.sh <<'END'
 ctest --preset ci
 ctest --preset asan
+ctest --preset tsan
 END
+    grep -qE '^ci +[0-9]+ +[0-9]+ +1 +1 +1$' "$work/out" || fail "no row of the failed preset"
+    grep -qE '^tsan +[0-9]+ +[0-9]+ +2 +0 +1$' "$work/out" || fail "no row of the last preset"
+    [ "$(tail -n 1 "$work/out")" = '5 passed, 1 failed, 3 skipped' ] || fail "other sums at the end"
     grep -q '^test.sh: tests failed in: ci ' "$work/out" || fail "the failed preset is not named"
 }
 
