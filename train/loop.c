@@ -14,7 +14,8 @@ static bool validation_is_due(const Trainer *t)
 {
     const int step = t->progress.step, every = t->config->data.validation.every;
     return t->validation.source != NULL && t->progress.valid_step != step &&
-           (step == 0 || step == t->config->train.steps || (every > 0 && step % every == 0));
+           (t->progress.valid_step < 0 || step == t->config->train.steps ||
+            (every > 0 && step % every == 0));
 }
 
 static bool checkpoint_is_due(const Trainer *t)
@@ -41,6 +42,7 @@ static Status validate(Trainer *t)
     TRY(validation_loss(&loss, &t->validation, t->comm, &t->memory.ws, &t->memory.batch, t->model));
     t->progress.valid_loss = loss;
     t->progress.valid_step = step;
+    snprintf(t->progress.valid_set, sizeof t->progress.valid_set, "%s", t->validation.set);
     return comm_agree(
         t->comm, metrics_validation(t->context.metrics, step, step * trainer_step_tokens(t), loss));
 }

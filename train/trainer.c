@@ -1,6 +1,9 @@
 #include "train/trainer.h"
 
+#include "base/log.h"
+
 #include <math.h>
+#include <string.h>
 
 static Status open_data(Trainer *t)
 {
@@ -19,6 +22,21 @@ static Status open_data(Trainer *t)
     if (t->data_fingerprint == NULL)
         return fail(FAILED, "no memory for the data's fingerprint");
     return validation_open(&t->validation, t->config, V, sha256);
+}
+
+// A validation loss that was measured on other windows says nothing about this run's from here on:
+// it is measured again before the first step.
+static void check_validation_set(Trainer *t)
+{
+    RunState *progress = &t->progress;
+    const char *now = t->validation.set;
+    if (now[0] == '\0' || progress->valid_set[0] == '\0' || strcmp(now, progress->valid_set) == 0)
+        return;
+    log_info("validation reads other text than before: from step %d on its losses are a curve of "
+             "their own",
+             progress->step);
+    progress->valid_loss = NAN;
+    progress->valid_step = -1;
 }
 
 // What this rank does for itself; what it opens is released by trainer_release(), also after an
@@ -46,6 +64,7 @@ static Status start_own(Trainer *t, const Checkpoint *resumed)
     TRY(mixture_check_fingerprint(t->mixture, json_object_get(resumed->manifest, "data"),
                                   resumed->dir));
     t->progress = resumed->progress;
+    check_validation_set(t);
     return checkpoint_read(resumed, &t->partition, t->model->params.flat, t->memory.m, t->memory.v);
 }
 

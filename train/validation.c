@@ -1,5 +1,6 @@
 #include "train/validation.h"
 
+#include "base/checksum.h"
 #include "base/log.h"
 #include "base/progress.h"
 #include "eval/forward_pass.h"
@@ -7,6 +8,27 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
+
+// Files may be moved and renamed, so their names do not count.
+static Status name_set(char out[VALIDATION_SET_BYTES], const Source *source, int64_t n_windows,
+                       int seq_len)
+{
+    json_t *shards = source_fingerprint(source);
+    for (size_t i = 0; i < json_array_size(shards); i++)
+        json_object_del(json_array_get(shards, i), "file");
+    json_t *set = json_pack("{s:o?, s:I, s:i}", "shards", shards, "windows", (json_int_t)n_windows,
+                            "seq_len", seq_len);
+    char *text = set != NULL ? json_dumps(set, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    char sha256[SHA256_HEX_BYTES];
+    Status status = text != NULL ? checksum_sha256_bytes(sha256, text, (int64_t)strlen(text))
+                                 : fail(FAILED, "no memory for the validation data's fingerprint");
+    if (status == OK)
+        snprintf(out, VALIDATION_SET_BYTES, "%.*s", VALIDATION_SET_BYTES - 1, sha256);
+    free(text);
+    json_decref(set);
+    return status;
+}
 
 Status validation_open(Validation *out, const Config *config, int vocab_size,
                        const char *tokenizer_sha256)
@@ -20,7 +42,7 @@ Status validation_open(Validation *out, const Config *config, int vocab_size,
     out->n_windows = source_n_samples(out->source);
     if (out->n_windows > given->sequences)
         out->n_windows = given->sequences;
-    return OK;
+    return name_set(out->set, out->source, out->n_windows, config->data.seq_len);
 }
 
 void validation_close(Validation *validation)

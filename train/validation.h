@@ -1,4 +1,6 @@
 // Validation loss: mean over the first windows of the validation shards, which the ranks share.
+// Which windows they are has a name, `set`: the same for the same tokens wherever the shards lie,
+// another one for other shards, another data.seq_len or another number of windows.
 //
 //     Validation validation = {0};
 //     TRY(validation_open(&validation, &config, vocab_size, sha256));  // not collective
@@ -11,12 +13,14 @@
 #include "data/shards/source.h"
 #include "eval/perplexity.h"
 #include "model/transformer/transformer.h"
+#include "train/checkpoint/run_state.h"
 #include "train/config/config.h"
 #include "train/parallel/comm.h"
 
 typedef struct Validation {
     Source *source; // owned; NULL: none configured
     int64_t n_windows;
+    char set[VALIDATION_SET_BYTES]; // "": none configured
 } Validation;
 
 // tokenizer_sha256 may be NULL: any tokenizer will do. Errors of source_open().

@@ -87,3 +87,32 @@ ranks_refuse 2 2 'made with train.global_batch 4, the config has 8' train config
     --run.name=refused --train.global_batch=8
 cmp runs/refused/run.json runs/base/run.json
 cmp runs/refused/config.yaml runs/base/config.yaml
+
+# Other validation text starts another curve, at once; a number of windows is another text, too. The
+# losses of before stay, those of a process that left no checkpoint go.
+sets() {
+    grep -o '"step":[0-9]*,"tokens":[0-9]*,"valid_loss":[^}]*' "runs/$1/metrics.jsonl" |
+        sed -E 's/"step":([0-9]+),.*"validation_set":"([0-9a-f]{8})"/\1 \2/'
+}
+unfinished other 4
+zcat "$root/configs/demo/train.txt.gz" | sed -n '600,700p' >other.txt
+"$mha2mla" tokenize --tokenizer "$root/configs/demo/model" --separator '<|endoftext|>' --out other.h5 other.txt
+before=$(sets base | head -n 1 | cut -d' ' -f2)
+ranks 2 train config.yaml --run.name=other --data.validation.sequences=3 --train.steps=5
+grep -q 'validation reads other text than before: from step 4 on' out || die "other text: $(cat out)"
+rm -r runs/other/checkpoints/step-00000005
+ranks 2 train config.yaml --run.name=other '--data.validation.shards=[other.h5]'
+says_changes "after step 4: run.name base -> other (no effect on the result)
+after step 4: data.validation.shards [valid.h5] -> [other.h5]"
+after=$(sets other | tail -n 1 | cut -d' ' -f2)
+[ "$after" != "$before" ] || die 'another shard has the same name'
+[ "$(sets other | tr '\n' ' ')" = "0 $before 2 $before 4 $before 4 $after 6 $after 8 $after " ] ||
+    die "validation losses: $(sets other)"
+cmp runs/other/model/model.safetensors runs/base/model/model.safetensors
+
+# A shard that has only moved is no other text.
+mkdir moved
+mv other.h5 moved/held-out.h5
+ranks 2 train config.yaml --run.name=other --data.validation.shards=moved/held-out.h5 --train.steps=10
+! grep -q 'validation reads other text' out || die "moved: $(cat out)"
+[ "$(sets other | tail -n 1)" = "10 $after" ] || die "moved: $(sets other)"

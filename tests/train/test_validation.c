@@ -109,6 +109,42 @@ static void test_more_sequences_than_windows(void **state)
     check_loss(1000000, WINDOWS);
 }
 
+static void name_set(char out[VALIDATION_SET_BYTES], const Setup *s)
+{
+    Validation validation;
+    assert_ok(validation_open(&validation, &s->config, VOCAB, NULL));
+    strcpy(out, validation.set);
+    validation_close(&validation);
+}
+
+static void test_a_set_is_named_after_its_tokens(void **state)
+{
+    (void)state;
+    char all[VALIDATION_SET_BYTES], set[VALIDATION_SET_BYTES];
+    Setup s, moved;
+    start(&s, 0.5);
+    start(&moved, 0.5); // the same tokens in another file
+    name_set(all, &s);
+    name_set(set, &moved);
+    assert_int_equal(strlen(all), VALIDATION_SET_BYTES - 1);
+    assert_string_equal(set, all);
+    s.config.data.validation.sequences = 1000000; // there are no more
+    name_set(set, &s);
+    assert_string_equal(set, all);
+    s.config.data.validation.sequences = WINDOWS - 1;
+    name_set(set, &s);
+    assert_string_not_equal(set, all);
+    s.config.data.validation.sequences = WINDOWS;
+    s.config.data.seq_len = T - 1;
+    name_set(set, &s);
+    assert_string_not_equal(set, all);
+    moved.config.data.validation.given = false;
+    name_set(set, &moved);
+    assert_string_equal(set, "");
+    model_release(&s.model);
+    model_release(&moved.model);
+}
+
 static void test_nothing_configured_is_nan(void **state)
 {
     (void)state;
@@ -149,6 +185,7 @@ int main(void)
         cmocka_unit_test(test_loss_is_the_mean_over_all_windows),
         cmocka_unit_test(test_fewer_windows_than_ranks),
         cmocka_unit_test(test_more_sequences_than_windows),
+        cmocka_unit_test(test_a_set_is_named_after_its_tokens),
         cmocka_unit_test(test_nothing_configured_is_nan),
         cmocka_unit_test(test_loss_that_is_no_number_is_an_error),
         cmocka_unit_test(test_missing_shard_fails_on_all_ranks),

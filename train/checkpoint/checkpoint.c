@@ -149,6 +149,8 @@ static json_t *manifest_to_json(const RunState *progress, const Model *model,
     set_real(root, "loss", progress->loss);
     set_real(root, "grad_norm", progress->grad_norm);
     set_real(root, "valid_loss", progress->valid_loss);
+    if (progress->valid_set[0] != '\0')
+        set_text(root, "validation_set", progress->valid_set);
     json_object_set_new(root, "spikes", spikes_to_json(&progress->spikes));
     set_text(root, "reduce_dtype", config_reduce_dtype_name(train->reduce_dtype));
     set_text(root, "name", config->run.name);
@@ -205,6 +207,8 @@ static Status read_progress(RunState *out, const json_t *root, const char *path)
                       .grad_norm = real_or_nan(root, "grad_norm"),
                       .valid_loss = real_or_nan(root, "valid_loss"),
                       .valid_step = (int)valid_step};
+    const char *set = json_string_value(json_object_get(root, "validation_set"));
+    snprintf(out->valid_set, sizeof out->valid_set, "%s", set != NULL ? set : "");
     return read_spikes(&out->spikes, root, path);
 }
 

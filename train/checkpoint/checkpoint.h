@@ -5,11 +5,11 @@
 //         manifest.json       written last, by rename: without it there is no checkpoint
 //
 // manifest.json: format, version, step, next_sample (of the mixture), tokens, loss, grad_norm,
-// valid_loss and its step (where there is one), spikes (train/guard.h), the shape, rope_pairs
-// [L][K][P], how they were chosen, global_batch, micro_batch, sum_groups, base and tokenizer
-// directories, the tokenizer's SHA-256, the data's fingerprint, tensors (name, offset in the flat
-// vector, rows, columns) and files (name, bytes, CRC-32). Doubles are written with 17 digits, which
-// read back as the same bits.
+// valid_loss, its step and validation set (where there is one), spikes (train/guard.h), the shape,
+// rope_pairs [L][K][P], how they were chosen, global_batch, micro_batch, sum_groups, base and
+// tokenizer directories, the tokenizer's SHA-256, the data's fingerprint, tensors (name, offset in
+// the flat vector, rows, columns) and files (name, bytes, CRC-32). Doubles are written with 17
+// digits, which read back as the same bits.
 //
 //     Checkpoint checkpoint;
 //     TRY(checkpoint_open(&checkpoint, dir));      // the manifest; files are there, of their size

@@ -109,13 +109,14 @@ static Status create_model(Job *job, Replica *replica)
 // ---- training and export -----------------------------------------------------------------------
 
 // run.json comes first: config.yaml is for people, and made of the same history. Rank 0 alone.
-static Status describe_run(const Job *job)
+static Status describe_run(const Job *job, const char *validation_set)
 {
     ConfigHistory history = {0};
     const RunDescription description = {.config = &job->config,
                                         .plan = &job->plan,
                                         .history = &history,
-                                        .original_loss = job->original_loss};
+                                        .original_loss = job->original_loss,
+                                        .validation_set = validation_set};
     Status status;
     TRY_GOTO(release_history, config_history_read(&history, &job->dir, &job->config));
     TRY_GOTO(release_history, config_history_log(&history));
@@ -127,10 +128,10 @@ release_history:
 }
 
 // From here on the directory counts as a run. Rank 0 alone.
-static Status open_metrics(const Job *job, Metrics *metrics)
+static Status open_metrics(Metrics *metrics, const Job *job, const char *validation_set)
 {
     const RunState *progress = &job->dir.checkpoint.progress;
-    const MetricsStart resumed = {progress->step, progress->valid_step};
+    const MetricsStart resumed = {progress->step, progress->valid_step, progress->valid_set};
     const MetricsOptions options = {
         .run_dir = job->dir.path,
         .host = job->comm.host,
@@ -138,10 +139,11 @@ static Status open_metrics(const Job *job, Metrics *metrics)
         .n_steps = job->config.train.steps,
         .every = job->config.log.every,
         .tensorboard = job->config.log.tensorboard,
+        .valid_set = validation_set,
         .step_flops = job->step_flops,
         .machine_flops = job->machine_flops,
     };
-    TRY(describe_run(job));
+    TRY(describe_run(job, validation_set));
     return metrics_open(metrics, &options);
 }
 
@@ -157,7 +159,7 @@ static Status train(Job *job, Replica *replica)
                                     .metrics = &metrics};
     TRY(trainer_start(&trainer, &context, replica,
                       job->dir.is_resumed ? &job->dir.checkpoint : NULL));
-    Status status = job->comm.rank == 0 ? open_metrics(job, &metrics) : OK;
+    Status status = job->comm.rank == 0 ? open_metrics(&metrics, job, trainer.validation.set) : OK;
     TRY_GOTO(release_trainer, comm_agree(&job->comm, status));
     status = loop_run(&trainer);
     if (trainer.progress.spikes.n_skipped > 0)
@@ -192,9 +194,9 @@ static bool is_finished(const Job *job)
 {
     const RunState *progress = &job->dir.checkpoint.progress;
     const int last = job->config.train.steps;
-    const int last_validation = job->config.data.validation.given ? last : -1;
-    return job->dir.is_resumed && progress->step == last &&
-           progress->valid_step == last_validation && run_json_is_exported(&job->dir, last);
+    const bool is_validated = !job->config.data.validation.given || progress->valid_step == last;
+    return job->dir.is_resumed && progress->step == last && is_validated &&
+           run_json_is_exported(&job->dir, last);
 }
 
 // Where model.base has been removed since, the checkpoint knows the tokenizer of its data.

@@ -10,13 +10,14 @@ static void keep_earlier(json_t *root, const RunDir *dir, const char *path)
 {
     json_t *earlier = NULL, *resumed = NULL;
     if (dir->is_resumed && file_exists(path) && json_read(&earlier, path) == OK) {
-        json_t *loss = json_object_get(earlier, "original_valid_loss");
-        if (json_is_number(loss))
-            json_object_set(root, "original_valid_loss", loss);
+        static const char *const kept[] = {"original_valid_loss", "original_validation_set",
+                                           "exported_step"};
+        for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+            json_t *value = json_object_get(earlier, kept[i]);
+            if (value != NULL)
+                json_object_set(root, kept[i], value);
+        }
         resumed = json_incref(json_object_get(earlier, "resumed_steps"));
-        json_t *exported = json_object_get(earlier, "exported_step");
-        if (exported != NULL)
-            json_object_set(root, "exported_step", exported);
     }
     if (!json_is_array(resumed)) {
         json_decref(resumed);
@@ -54,8 +55,11 @@ Status run_json_write(const RunDir *dir, const RunDescription *description)
     json_t *root = describe(description);
     if (root == NULL)
         return fail(FAILED, "run.json: no memory, or the run's name is not UTF-8");
-    if (!isnan(description->original_loss))
+    if (!isnan(description->original_loss)) {
         json_object_set_new(root, "original_valid_loss", json_real(description->original_loss));
+        json_object_set_new(root, "original_validation_set",
+                            json_string(description->validation_set));
+    }
     const double tokens = description->config->data.pretraining_tokens;
     if (tokens > 0)
         json_object_set_new(root, "pretraining_tokens", json_integer((json_int_t)tokens));

@@ -6,6 +6,7 @@
 //      "original_cache_numbers_per_token": 2048, "tokens_per_step": 4096, "steps": 200,
 //      "ranks": 2, "threads": 1,
 //      "original_valid_loss": 1.31,      // of the model before conversion, where it was measured
+//      "original_validation_set": "5d1f08a3",    // and on what
 //      "pretraining_tokens": 600000000,  // where the config knows them
 //      "exported_step": 200,             // that RUN/model is of, once it is exported
 //      "resumed_steps": [100, 150],
@@ -24,7 +25,8 @@ typedef struct RunDescription {
     const Config *config;
     const Plan *plan;
     const ConfigHistory *history;
-    double original_loss; // NaN: not measured by this process
+    double original_loss;       // NaN: not measured by this process
+    const char *validation_set; // that it was measured on
 } RunDescription;
 
 // Writes it anew. A resumed run keeps the original model's loss and the list of resumed steps,

@@ -17,17 +17,49 @@
 
 enum { MOST_PENDING_BYTES = 1 << 22 };
 
-// Whether a line is later than the checkpoint, and so will be written again.
-static bool is_later(const json_t *line, const MetricsStart *start)
+static void set_text(char out[METRICS_SET_BYTES], const char *text)
 {
-    const json_int_t step = json_integer_value(json_object_get(line, "step"));
-    return step > start->step || (json_has(line, "valid_loss") && step > start->valid_step);
+    snprintf(out, METRICS_SET_BYTES, "%s", text != NULL ? text : "");
 }
 
-// Finds the offset from which the lines are later than the checkpoint, and the elapsed time of the
-// last line before it. A line that a crash has cut off counts as later; foreign lines in between
-// stay.
-static Status find_end(int64_t *end, double *elapsed_s, const char *path, const MetricsStart *start)
+// How far the reading of an earlier process's file is.
+typedef struct Scan {
+    int64_t end;      // offset of the first later line
+    double elapsed_s; // of the last line before it, as last_step
+    int64_t last_step;
+    bool has_validation; // the checkpoint's newest one
+    char first_valid_set[METRICS_SET_BYTES];
+} Scan;
+
+// Whether a line is later than the checkpoint, and so will be written again. Two validation sets
+// may have been measured at one step: what follows the checkpoint's own is later.
+static bool is_later(const json_t *line, const Scan *scan, const MetricsStart *start)
+{
+    const json_int_t step = json_integer_value(json_object_get(line, "step"));
+    return step > start->step ||
+           (json_has(line, "valid_loss") && (step > start->valid_step || scan->has_validation));
+}
+
+static void keep_line(Scan *scan, const json_t *line, int64_t end, const MetricsStart *start)
+{
+    const json_t *elapsed = json_object_get(line, "elapsed_s");
+    const char *set = json_string_value(json_object_get(line, "validation_set"));
+    scan->end = end;
+    scan->last_step = json_integer_value(json_object_get(line, "step"));
+    if (json_is_number(elapsed))
+        scan->elapsed_s = json_number_value(elapsed);
+    if (!json_has(line, "valid_loss"))
+        return;
+    if (scan->first_valid_set[0] == '\0')
+        set_text(scan->first_valid_set, set);
+    scan->has_validation =
+        scan->last_step == start->valid_step &&
+        (set == NULL || start->valid_set[0] == '\0' || strcmp(set, start->valid_set) == 0);
+}
+
+// Reads up to where the lines are later than the checkpoint. A line that a crash has cut off counts
+// as later; foreign lines in between stay.
+static Status find_end(Scan *scan, const char *path, const MetricsStart *start)
 {
     FILE *file = fopen(path, "rbe");
     if (file == NULL && errno != ENOENT)
@@ -35,21 +67,16 @@ static Status find_end(int64_t *end, double *elapsed_s, const char *path, const 
     char *line = NULL;
     size_t capacity = 0;
     ssize_t length;
-    int64_t offset = 0, last_step = 0;
+    int64_t offset = 0;
     bool is_earlier = file != NULL;
     while (is_earlier && (length = getline(&line, &capacity, file)) > 0 &&
            line[length - 1] == '\n') {
         json_t *object = json_loadb(line, (size_t)length, 0, NULL);
         offset += length;
         const json_t *step = json_object_get(object, "step");
-        const json_t *elapsed = json_object_get(object, "elapsed_s");
-        is_earlier = !json_is_integer(step) || !is_later(object, start);
-        if (json_is_integer(step) && is_earlier) {
-            *end = offset;
-            last_step = json_integer_value(step);
-            if (json_is_number(elapsed))
-                *elapsed_s = json_number_value(elapsed);
-        }
+        is_earlier = !json_is_integer(step) || !is_later(object, scan, start);
+        if (json_is_integer(step) && is_earlier)
+            keep_line(scan, object, offset, start);
         json_decref(object);
     }
     const int error = file != NULL && ferror(file) ? errno : 0;
@@ -58,9 +85,9 @@ static Status find_end(int64_t *end, double *elapsed_s, const char *path, const 
         fclose(file);
     if (error != 0)
         return fail(FAILED, "%s: read failed: %s", path, strerror(error));
-    if (last_step < start->step)
+    if (scan->last_step < start->step)
         log_warn("%s: has lines up to step %lld only, the run continues after step %d", path,
-                 (long long)last_step, start->step);
+                 (long long)scan->last_step, start->step);
     return OK;
 }
 
@@ -93,9 +120,15 @@ Status metrics_open(Metrics *out, const MetricsOptions *options)
         .step_flops = options->step_flops,
         .machine_flops = options->machine_flops,
     };
+    Scan scan = {0};
     TRY(file_join(path, options->run_dir, "metrics.jsonl"));
     if (resumed != NULL)
-        TRY(find_end(&metrics.size_bytes, &metrics.earlier_s, path, resumed));
+        TRY(find_end(&scan, path, resumed));
+    metrics.size_bytes = scan.end;
+    metrics.earlier_s = scan.elapsed_s;
+    set_text(metrics.valid_set, options->valid_set);
+    set_text(metrics.first_valid_set,
+             scan.first_valid_set[0] != '\0' ? scan.first_valid_set : options->valid_set);
     TRY(open_file(&metrics.file, path, metrics.size_bytes));
     if (options->tensorboard) {
         Status status =
@@ -280,11 +313,16 @@ Status metrics_validation(Metrics *metrics, int step, int64_t tokens, double val
 {
     if (!metrics->is_open)
         return OK;
-    const TensorBoardScalar scalar = {"valid/loss", (float)valid_loss};
+    // Another set is another curve.
+    char tag[32] = "valid/loss";
+    if (strcmp(metrics->valid_set, metrics->first_valid_set) != 0)
+        snprintf(tag, sizeof tag, "valid/loss-%s", metrics->valid_set);
+    const TensorBoardScalar scalar = {tag, (float)valid_loss};
     log_info("step %d: validation loss %.4f", step, valid_loss);
     tensorboard_write(&metrics->board, (double)time(NULL), step, &scalar, 1);
-    return write_line(metrics, json_pack("{s:i, s:I, s:f}", "step", step, "tokens",
-                                         (json_int_t)tokens, "valid_loss", valid_loss));
+    return write_line(metrics,
+                      json_pack("{s:i, s:I, s:f, s:s}", "step", step, "tokens", (json_int_t)tokens,
+                                "valid_loss", valid_loss, "validation_set", metrics->valid_set));
 }
 
 void metrics_close(Metrics *metrics)

@@ -9,12 +9,14 @@
 //     {"step": 10, "tokens": 20480, "loss": 3.21, "grad_norm": 0.93, "lr": 0.0001,
 //      "tokens_per_s": 5120.0, "data_wait_s": 0.00001, "elapsed_s": 4.1,
 //      "data_s": 0.00001, "forward_s": 0.1, "backward_s": 0.2, "reduce_s": 0.03, "update_s": 0.01}
-//     {"step": 10, "tokens": 20480, "valid_loss": 3.05}
+//     {"step": 10, "tokens": 20480, "valid_loss": 3.05, "validation_set": "5d1f08a3"}
 //     {"step": 11, ..., "skipped": true}    no update: a gradient spike (train/guard.h)
 //
 // tokens: trained on so far. loss: mean over the targets of the step, nats per token, before the
 // update. grad_norm: global norm before clipping. data_wait_s: time the step waited for samples, on
 // the rank that waited longest. valid_loss at step 0 is that of the model as converted.
+// validation_set: losses with another one were measured on other text; a run that is resumed with
+// another set has losses on both at the step where it changed.
 // elapsed_s: running time of all starts of the run, without what a crash has undone.
 //
 // data_s, forward_s, ...: seconds of each phase (train/metrics/phases.h), mean over ranks; left out
@@ -50,6 +52,7 @@ typedef struct StepReport {
 // lines of the file will be written again.
 typedef struct MetricsStart {
     int step, valid_step;
+    const char *valid_set; // what the newest validation was measured on; "": not known
 } MetricsStart;
 
 typedef struct MetricsOptions {
@@ -58,9 +61,12 @@ typedef struct MetricsOptions {
     int n_steps;                 // of the whole run
     int every;                   // steps between progress lines where there is no terminal
     bool tensorboard;
-    double step_flops;    // floating-point operations of a step on all ranks
-    double machine_flops; // per second, what sgemm reaches on all ranks; 0 if unknown
+    const char *valid_set; // of this process's validation losses; "": there are none
+    double step_flops;     // floating-point operations of a step on all ranks
+    double machine_flops;  // per second, what sgemm reaches on all ranks; 0 if unknown
 } MetricsOptions;
+
+enum { METRICS_SET_BYTES = 16 };
 
 typedef struct Metrics {
     bool is_open; // rank 0 alone
@@ -73,6 +79,8 @@ typedef struct Metrics {
     int first_step;     // of this process
     int n_steps, every; // as in the options
     bool is_terminal;
+    char valid_set[METRICS_SET_BYTES];       // as in the options
+    char first_valid_set[METRICS_SET_BYTES]; // of the whole file
     double step_flops, machine_flops;
     TensorBoard board;
 } Metrics;

@@ -24,8 +24,12 @@ static const ModelShape shape = {.n_layers = 2,
                                  .rope_theta = 12345.678,
                                  .rms_eps = 1e-6};
 
-static const RunState progress = {
-    .step = 7, .loss = 1.0 / 3, .grad_norm = 0.1, .valid_loss = 2.0 / 7, .valid_step = 6};
+static const RunState progress = {.step = 7,
+                                  .loss = 1.0 / 3,
+                                  .grad_norm = 0.1,
+                                  .valid_loss = 2.0 / 7,
+                                  .valid_step = 6,
+                                  .valid_set = "5d1f08a3"};
 
 // A state that is the same for any number of ranks.
 typedef struct State {
@@ -182,6 +186,7 @@ static void test_manifest_keeps_every_bit(void **state)
     assert_int_equal(c.progress.valid_step, 6);
     assert_true(c.progress.loss == progress.loss && c.progress.grad_norm == progress.grad_norm);
     assert_true(c.progress.valid_loss == progress.valid_loss);
+    assert_string_equal(c.progress.valid_set, progress.valid_set);
     assert_ok(checkpoint_check_shape(&c, &shape));
     assert_true(c.shape.rope_theta == shape.rope_theta && c.shape.rms_eps == shape.rms_eps);
     assert_ok(checkpoint_load_model(&model, &c));

@@ -51,7 +51,8 @@ static char run_dir[PATH_BYTES];
 static void write_two_lines(void)
 {
     Metrics metrics;
-    const MetricsOptions options = {.run_dir = run_dir, .n_steps = 100, .every = 10};
+    const MetricsOptions options = {
+        .run_dir = run_dir, .n_steps = 100, .every = 10, .valid_set = "5d1f08a3"};
     StepReport with_phases = report;
     with_phases.phase_s[PHASE_FORWARD] = 0.25;
     assert_ok(metrics_open(&metrics, &options));
@@ -85,6 +86,8 @@ static void test_lines_are_the_documented_objects(void **state)
     assert_true(number(step, "forward_s") == 0.25);
     assert_null(json_object_get(step, "save_s")); // nothing was saved
     assert_true(number(validation, "step") == 10 && number(validation, "valid_loss") == 2.75);
+    assert_string_equal(json_string_value(json_object_get(validation, "validation_set")),
+                        "5d1f08a3");
     json_decref(step);
     json_decref(validation);
 }
@@ -192,18 +195,17 @@ static void write_text(const char *path, const char *text)
     assert_ok(file_write(path, text, (int64_t)strlen(text)));
 }
 
-// valid_step is that of the checkpoint gone on from.
-static void check_cut_after(const char *text, int step, int valid_step, size_t n_kept,
+// Resumes from a checkpoint with these steps and validation set.
+static void check_cut_after(const char *text, const MetricsStart *resumed, size_t n_kept,
                             double earlier_s)
 {
-    const MetricsStart resumed = {step, valid_step};
     char path[PATH_BYTES], now[1024] = "";
     Metrics metrics;
     strcpy(run_dir, testing_dir());
     assert_ok(file_join(path, run_dir, "metrics.jsonl"));
     write_text(path, text);
     const MetricsOptions options = {
-        .run_dir = run_dir, .resumed = &resumed, .n_steps = 100, .every = 10};
+        .run_dir = run_dir, .resumed = resumed, .n_steps = 100, .every = 10};
     assert_ok(metrics_open(&metrics, &options));
     assert_true(metrics.earlier_s == earlier_s);
     metrics_close(&metrics);
@@ -217,7 +219,7 @@ static void check_cut_after(const char *text, int step, int valid_step, size_t n
 static void check_cut(const char *text, int step, size_t n_kept, double earlier_s)
 {
     log_set_quiet(true); // lines that are missing are said
-    check_cut_after(text, step, step, n_kept, earlier_s);
+    check_cut_after(text, &(MetricsStart){step, step, ""}, n_kept, earlier_s);
     log_set_quiet(false);
 }
 
@@ -245,15 +247,29 @@ static void test_resuming_drops_what_a_crash_cut_off(void **state)
     check_cut("", 5, 0, 0);
 }
 
-// Stopped after step 4, validated by the next life, which did not come to a checkpoint.
+// Stopped after step 4, validated by the next process, which did not come to a checkpoint.
 static void test_a_validation_that_comes_again_is_cut(void **state)
 {
     (void)state;
     const char *text = "{\"step\":2,\"valid_loss\":3}\n{\"step\":4,\"loss\":2}\n"
                        "{\"step\":4,\"valid_loss\":3}\n";
-    check_cut_after(text, 4, 2, 46, 0);
-    check_cut_after(text, 4, 4, strlen(text), 0);
-    check_cut_after("{\"step\":0,\"valid_loss\":3}\n", 0, -1, 0, 0);
+    check_cut_after(text, &(MetricsStart){4, 2, ""}, 46, 0);
+    check_cut_after(text, &(MetricsStart){4, 4, ""}, strlen(text), 0);
+    check_cut_after("{\"step\":0,\"valid_loss\":3}\n", &(MetricsStart){0, -1, ""}, 0, 0);
+}
+
+// Resumed at step 4 with another validation set, which is measured there at once: the file has
+// both.
+static void test_two_validation_sets_at_one_step_are_told_apart(void **state)
+{
+    (void)state;
+    const char *text = "{\"step\":4,\"loss\":2}\n"
+                       "{\"step\":4,\"valid_loss\":3,\"validation_set\":\"a\"}\n"
+                       "{\"step\":4,\"valid_loss\":5,\"validation_set\":\"b\"}\n"
+                       "{\"step\":5,\"loss\":2}\n";
+    check_cut_after(text, &(MetricsStart){4, 4, "a"}, 67, 0); // no checkpoint since: measured again
+    check_cut_after(text, &(MetricsStart){5, 4, "b"}, strlen(text), 0);
+    check_cut_after(text, &(MetricsStart){4, 4, "b"}, 114, 0);
 }
 
 static void test_lines_after_one_that_is_not_ours_are_kept(void **state)
@@ -266,7 +282,7 @@ static void test_lines_after_one_that_is_not_ours_are_kept(void **state)
 
 static void resume_without_lines(void)
 {
-    check_cut_after("{\"step\":1,\"loss\":2}\n", 5, 5, 20, 0);
+    check_cut_after("{\"step\":1,\"loss\":2}\n", &(MetricsStart){5, 5, ""}, 20, 0);
 }
 
 static void test_missing_lines_are_said(void **state)
@@ -300,7 +316,7 @@ static void test_missing_directory_is_named(void **state)
 static void resume_without_file(void)
 {
     Metrics metrics;
-    const MetricsStart resumed = {5, -1};
+    const MetricsStart resumed = {5, -1, ""};
     const MetricsOptions options = {
         .run_dir = testing_dir(), .resumed = &resumed, .n_steps = 100, .every = 10};
     assert_ok(metrics_open(&metrics, &options));
@@ -326,6 +342,7 @@ int main(void)
         cmocka_unit_test(test_resuming_cuts_later_lines),
         cmocka_unit_test(test_resuming_drops_what_a_crash_cut_off),
         cmocka_unit_test(test_a_validation_that_comes_again_is_cut),
+        cmocka_unit_test(test_two_validation_sets_at_one_step_are_told_apart),
         cmocka_unit_test(test_lines_after_one_that_is_not_ours_are_kept),
         cmocka_unit_test(test_missing_lines_are_said),
         cmocka_unit_test(test_missing_file_is_said),
