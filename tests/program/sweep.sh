@@ -79,6 +79,8 @@ printf '%s\n' "$@" >>"$CALLS"
 [[ " $* " != *" --parsable "* ]] || echo '17;cluster'
 EOC
 chmod +x bin/sbatch
+cp -r "$root/slurm" .
+unset MHA2MLA
 export CALLS=$work/calls
 PATH=$work/bin:$PATH "$mha2mla" sweep "a dir/it's.yaml" --d-kv 6,4 --slurm --submit \
     --data.sources='[{name: s, shards: ["t*.h5"]}]' --out 'the report' >printed
@@ -90,6 +92,15 @@ cp calls first
 : >calls
 PATH=$work/bin:$PATH sh -eu printed
 diff first calls || die "what is printed does something else"
+grep -qxF "export MHA2MLA=$mha2mla" printed || die "the jobs start another program"
+# The scripts of an installation, from a folder that has none.
+mkdir -p prefix/bin prefix/share/mha2mla elsewhere
+mv slurm prefix/share/mha2mla/
+cp "$mha2mla" prefix/bin/
+(cd elsewhere && ../prefix/bin/mha2mla sweep ../tiny.yaml --d-kv 6 --slurm >../printed \
+    --data.sources='[{name: s, shards: ["../t*.h5"]}]' --data.validation=none)
+grep -qF "$work/prefix/share/mha2mla/slurm/sweep.sbatch ../tiny.yaml 6" printed &&
+    grep -qxF "export MHA2MLA=$work/prefix/bin/mha2mla" printed || die "installed: $(cat printed)"
 "$mha2mla" sweep tiny.yaml --d-kv 6 --baseline --slurm >printed
 grep -qF -- '--array=0-1 ' printed && grep -qF ' runs/tiny-baseline runs/tiny-dkv6 ' printed ||
     die "with a baseline: $(cat printed)"

@@ -7,6 +7,7 @@
 #include "train/plan/plan.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -168,6 +169,35 @@ static Status run_here(Sweep *sweep)
 
 // ---- as jobs of Slurm --------------------------------------------------------------------------
 
+typedef struct JobFiles {
+    char program[PATH_BYTES]; // this one, which the jobs start too
+    char scripts[PATH_BYTES]; // the folder with sweep.sbatch and compare.sbatch
+} JobFiles;
+
+// The job scripts below the working directory, or else those that belong to the program: where
+// `cmake --install` puts them, or in the source tree above build/PRESET.
+static Status find_job_files(JobFiles *out)
+{
+    static const char *const beside[] = {"../share/mha2mla/slurm", "../../slurm"};
+    if (realpath("/proc/self/exe", out->program) == NULL)
+        return fail(FAILED, "sweep: /proc/self/exe: %s", strerror(errno));
+    if (file_exists("slurm/sweep.sbatch"))
+        return take_text(out->scripts, sizeof out->scripts, "slurm", "the folder");
+    const int dir_bytes = (int)(strrchr(out->program, '/') - out->program);
+    for (size_t i = 0; i < sizeof beside / sizeof *beside; i++) {
+        char script[PATH_BYTES + 64];
+        snprintf(script, sizeof script, "%.*s/%s/sweep.sbatch", dir_bytes, out->program, beside[i]);
+        if (realpath(script, out->scripts) != NULL) {
+            *strrchr(out->scripts, '/') = '\0';
+            return OK;
+        }
+    }
+    return fail(BAD_INPUT,
+                "sweep: no slurm/sweep.sbatch, seen from the working directory, and none that "
+                "belongs to %s; copy the project's folder slurm here",
+                out->program);
+}
+
 // A word as a shell reads it back.
 static void write_word(FILE *out, const char *word)
 {
@@ -186,21 +216,35 @@ static void write_word(FILE *out, const char *word)
     fputc('\'', out);
 }
 
-// What sweep.sbatch's header explains: task 0 of the array is the baseline.
-static void write_jobs(FILE *out, const Sweep *sweep)
+static void write_script(FILE *out, const JobFiles *files, const char *name)
 {
+    char path[PATH_BYTES + 64];
+    snprintf(path, sizeof path, "%s/%s", files->scripts, name);
+    write_word(out, path);
+}
+
+// Task 0 of the array is the baseline, as sweep.sbatch's header explains. MHA2MLA names the program
+// to the job scripts, unless the user has set it.
+static void write_jobs(FILE *out, const JobFiles *files, const Sweep *sweep)
+{
+    if (getenv("MHA2MLA") == NULL) {
+        char variable[PATH_BYTES + 64];
+        snprintf(variable, sizeof variable, "MHA2MLA=%s", files->program);
+        fputs("export", out);
+        write_word(out, variable);
+        fputc('\n', out);
+    }
     const int n_d_kvs = sweep->n_runs - sweep->has_baseline;
-    fprintf(out, "sweep=$(sbatch --parsable --array=%d-%d slurm/sweep.sbatch",
-            sweep->has_baseline ? 0 : 1, n_d_kvs);
+    fprintf(out, "sweep=$(sbatch --parsable --array=%d-%d", sweep->has_baseline ? 0 : 1, n_d_kvs);
+    write_script(out, files, "sweep.sbatch");
     write_word(out, sweep->path);
     for (int i = 0; i < sweep->n_runs; i++)
         if (sweep->runs[i].d_kv != BASELINE)
             fprintf(out, " %d", sweep->runs[i].d_kv);
     for (int i = 0; i < sweep->n_overrides; i++)
         write_word(out, sweep->overrides[i]);
-    fputs(")\nsbatch --dependency=afterok:${sweep%%;*} --kill-on-invalid-dep=yes "
-          "slurm/compare.sbatch",
-          out);
+    fputs(")\nsbatch --dependency=afterok:${sweep%%;*} --kill-on-invalid-dep=yes", out);
+    write_script(out, files, "compare.sbatch");
     for (int i = 0; i < sweep->n_runs; i++)
         write_word(out, sweep->runs[i].dir);
     fputs(" --out", out);
@@ -208,16 +252,15 @@ static void write_jobs(FILE *out, const Sweep *sweep)
     fputc('\n', out);
 }
 
-static Status submit(const Sweep *sweep)
+static Status submit(const JobFiles *files, const Sweep *sweep)
 {
     fflush(stdout);
     FILE *shell = popen("/bin/sh -eu", "w");
     if (shell == NULL)
         return fail(FAILED, "sweep: no shell to submit with");
-    write_jobs(shell, sweep);
+    write_jobs(shell, files, sweep);
     if (pclose(shell) != 0)
-        return fail(FAILED, "sweep: the commands above failed; submit from the project's root, on "
-                            "a machine with Slurm");
+        return fail(FAILED, "sweep: the commands above failed; submit on a machine with Slurm");
     return OK;
 }
 
@@ -237,8 +280,10 @@ static Status run_as_jobs(Sweep *sweep, bool submits)
     TRY(prepare(sweep, false));
     if (sweep->comm->rank != 0)
         return OK;
-    write_jobs(stdout, sweep);
-    return submits ? submit(sweep) : OK;
+    JobFiles files;
+    TRY(find_job_files(&files));
+    write_jobs(stdout, &files, sweep);
+    return submits ? submit(&files, sweep) : OK;
 }
 
 // ---- the command -------------------------------------------------------------------------------
