@@ -30,6 +30,7 @@ Arena arena_start(const char *name)
 Status arena_allocate(Arena *arena)
 {
     CHECK(arena->block == NULL, "arena %s allocated twice", arena->name);
+    // mmap() refuses a length of 0.
     int64_t size = arena->peak_bytes > 0 ? arena->peak_bytes : ALIGN_BYTES;
     void *block =
         mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -47,6 +48,7 @@ Status arena_allocate(Arena *arena)
 
 void *arena_place(Arena *arena, int64_t count, size_t size_bytes)
 {
+    // Products beyond this bound would overflow the sums below.
     CHECK(count >= 0 && (count == 0 || size_bytes <= (size_t)(INT64_MAX / 2) / (size_t)count),
           "arena %s: %lld objects of %zu bytes", arena->name, (long long)count, size_bytes);
     int64_t offset = arena->used_bytes;

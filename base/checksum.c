@@ -1,3 +1,5 @@
+// Two checksums for two purposes: SHA-256 identifies a file against another (tokenizers), where a
+// collision must not be made on purpose; CRC-32 finds damage at the speed of the disk.
 #include "base/checksum.h"
 
 #include "base/file.h"
@@ -15,7 +17,8 @@ Status checksum_sha256_bytes(char out[SHA256_HEX_BYTES], const void *bytes, int6
     unsigned char digest[32];
     unsigned int length = 0;
     if (EVP_Digest(bytes, (size_t)size_bytes, digest, &length, EVP_sha256(), NULL) != 1)
-        return fail(FAILED, "libcrypto computes no SHA-256 here");
+        return fail(FAILED,
+                    "libcrypto computes no SHA-256 here"); // a build or FIPS mode without it
     CHECK(length == sizeof digest, "SHA-256 of %u bytes", length);
     for (unsigned i = 0; i < length; i++)
         snprintf(out + 2 * i, 3, "%02x", digest[i]);
@@ -33,29 +36,33 @@ Status checksum_sha256_file(char out[SHA256_HEX_BYTES], const char *path)
 
 Status checksum_crc32_file(uint32_t *out, int64_t *size_bytes, const char *path)
 {
-    enum { PIECE_BYTES = 1 << 18 };
+    enum { PIECE_BYTES = 1 << 18 }; // fits in the second-level cache
     FILE *file = fopen(path, "rbe");
     if (file == NULL)
         return fail(BAD_INPUT, "%s: cannot be read: %s", path, strerror(errno));
-    unsigned char *piece = malloc(PIECE_BYTES);
+    Status status = OK;
     uLong sum = crc32_z(0, NULL, 0);
     int64_t total = 0;
     size_t n = 0;
-    while (piece != NULL && (n = fread(piece, 1, PIECE_BYTES, file)) > 0) {
+    unsigned char *piece = malloc(PIECE_BYTES);
+    if (piece == NULL) {
+        status = fail(FAILED, "%s: no memory to read it", path);
+        goto close_file;
+    }
+    while ((n = fread(piece, 1, PIECE_BYTES, file)) > 0) {
         progress_beat();
         sum = crc32_z(sum, piece, n);
         total += (int64_t)n;
     }
-    Status status = OK;
-    if (piece == NULL)
-        status = fail(FAILED, "%s: no memory to read it", path);
-    else if (ferror(file))
+    if (ferror(file)) {
         status = fail(BAD_INPUT, "%s: read failed: %s", path, strerror(errno));
-    free(piece);
-    fclose(file);
-    if (status != OK)
-        return status;
+        goto free_piece;
+    }
     *out = (uint32_t)sum;
     *size_bytes = total;
-    return OK;
+free_piece:
+    free(piece);
+close_file:
+    fclose(file);
+    return status;
 }

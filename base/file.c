@@ -1,4 +1,7 @@
-#define _GNU_SOURCE
+// A write that is all or nothing goes to a temporary file in the same directory, since rename()
+// replaces a file in one step only within a file system. Data is synced before the rename and the
+// directory after it: otherwise a crash may leave the new name with no content, or the old one.
+#define _GNU_SOURCE // O_DIRECTORY
 #include "base/file.h"
 
 #include <errno.h>
@@ -21,7 +24,7 @@ Status file_map(FileMap *out, const char *path)
         goto close_fd;
     }
     FileMap map = {.size_bytes = st.st_size};
-    if (st.st_size > 0) {
+    if (st.st_size > 0) { // mmap() refuses a length of 0
         void *bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (bytes == MAP_FAILED) {
             status = fail(FAILED, "%s: cannot be mapped: %s", path, strerror(errno));
@@ -31,7 +34,7 @@ Status file_map(FileMap *out, const char *path)
     }
     *out = map;
 close_fd:
-    close(fd);
+    close(fd); // the map holds the file by itself
     return status;
 }
 
@@ -72,6 +75,7 @@ void file_abandon(AtomicFile *file)
 
 Status file_commit(AtomicFile *file)
 {
+    // A full disk may show at any of the three: an earlier write, the flush, or the close (NFS).
     bool written = fflush(file->stream) == 0 && !ferror(file->stream);
     int error = errno;
     if (fclose(file->stream) != 0 && written) {
@@ -106,7 +110,7 @@ Status file_publish(const char *temporary, const char *path)
         status = fail(FAILED, "%s: cannot be renamed to %s: %s", temporary, path, strerror(errno));
         goto remove_temporary;
     }
-    char copy[PATH_BYTES];
+    char copy[PATH_BYTES]; // dirname() writes into its argument
     snprintf(copy, sizeof copy, "%s", path);
     return file_sync_dir(dirname(copy));
 remove_temporary:
@@ -133,7 +137,7 @@ Status file_write(const char *path, const void *bytes, int64_t size_bytes)
 {
     AtomicFile file;
     TRY(file_begin(&file, path));
-    if (size_bytes > 0)
+    if (size_bytes > 0) // the bytes of an empty map are NULL
         fwrite(bytes, 1, (size_t)size_bytes, file.stream);
     return file_commit(&file); // sees the stream's error
 }
@@ -163,11 +167,13 @@ Status file_make_dirs(const char *path)
     char partial[PATH_BYTES];
     if (snprintf(partial, sizeof partial, "%s", path) >= PATH_BYTES)
         return fail(BAD_INPUT, "%.200s...: path longer than %d bytes", path, PATH_BYTES);
+    // The path is cut at each slash in turn; the first character may be the root's.
     for (char *p = partial + 1;; p++) {
         if (*p != '/' && *p != '\0')
             continue;
         char end = *p;
         *p = '\0';
+        // Another rank may make the same directory meanwhile: what counts is that it is there.
         const int error = mkdir(partial, 0777) == 0 ? 0 : errno;
         if (error != 0 && !file_is_dir(partial))
             return fail(FAILED, "%s: directory cannot be made: %s", partial,

@@ -1,3 +1,6 @@
+// HDF5 keeps its errors on a stack of its own for each thread, with the call that first noticed at
+// the bottom. Only that one says what a user can act on ("No space left on device", "wrong
+// signature"); the calls above it add where in HDF5 they were.
 #include "base/hdf5_error.h"
 
 #include <hdf5.h>
@@ -8,7 +11,7 @@ typedef struct Reason {
     char text[512];
 } Reason;
 
-static _Thread_local Reason kept;
+static _Thread_local Reason kept; // of hdf5_keep_reason(); "" if none
 
 void hdf5_silence(void)
 {
@@ -18,8 +21,8 @@ void hdf5_silence(void)
     kept.text[0] = '\0';
 }
 
-// Of what a call of the system answered, its own words are enough: "..., errno = 28, error message
-// = 'No space left on device', buf = ...".
+// Where a system call failed, HDF5 writes "..., errno = 28, error message = 'No space left on
+// device', buf = ...": the quoted words are enough.
 static herr_t keep_innermost(unsigned depth, const H5E_error2_t *error, void *data)
 {
     static const char before[] = "error message = '";
@@ -28,6 +31,7 @@ static herr_t keep_innermost(unsigned depth, const H5E_error2_t *error, void *da
         return 0;
     const char *words = strstr(error->desc, before);
     words = words != NULL ? words + strlen(before) : error->desc;
+    // Another text is taken whole: it may have quotes of its own.
     const size_t length = words != error->desc ? strcspn(words, "'") : strlen(words);
     snprintf(reason->text, sizeof reason->text, "%.*s", (int)length, words);
     return 0;

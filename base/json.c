@@ -1,3 +1,6 @@
+// jansson checks syntax and types; what is added here is that every error names the file and the
+// key, and that a value has bounds. Duplicate keys are errors: jansson would take the last one, and
+// other readers of the same file the first.
 #include "base/json.h"
 
 #include "base/file.h"
@@ -22,6 +25,7 @@ Status json_parse_line(json_t **out, const char *bytes, int64_t size_bytes, cons
                        int number)
 {
     json_error_t error;
+    // jansson's own line is always 1 here.
     json_t *root = json_loadb(bytes, (size_t)size_bytes, JSON_REJECT_DUPLICATES, &error);
     if (root == NULL)
         return fail(BAD_INPUT, "%s:%d:%d: not valid JSON: %s", path, number, error.column,
@@ -43,7 +47,7 @@ static Status write_file(const json_t *root, const char *path, size_t digits)
 {
     AtomicFile file;
     TRY(file_begin(&file, path));
-    errno = 0; // of the stream, or of no memory
+    errno = 0; // set by the stream or by malloc(), and by nothing if the value cannot be written
     if (json_dumpf(root, file.stream, JSON_INDENT(2) | JSON_REAL_PRECISION(digits)) != 0) {
         const int error = errno;
         file_abandon(&file);
@@ -64,6 +68,7 @@ Status json_write_exact(const json_t *root, const char *path)
     return write_file(root, path, 17);
 }
 
+// A null means the same as no member: transformers writes both for "not set".
 bool json_has(const json_t *object, const char *key)
 {
     const json_t *value = json_object_get(object, key);
@@ -117,7 +122,7 @@ Status json_get_real(double *out, const json_t *object, const char *where, const
     if (!json_is_number(value))
         return refuse_type(value, where, key, "a number");
     double number = json_number_value(value);
-    if (!(number >= least && number <= most))
+    if (!(number >= least && number <= most)) // a NaN is out of bounds too
         return fail(BAD_INPUT, "%s: '%s' is %g, allowed are %g to %g", where, key, number, least,
                     most);
     *out = number;

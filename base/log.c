@@ -1,3 +1,5 @@
+// At most one live line is on the terminal, always the last one. Whoever writes a line that stays
+// erases it first, so the live line never mixes with others and leaves nothing behind.
 #include "base/log.h"
 
 #include "base/status.h"
@@ -11,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+// ECMA-48: to the first column, erase to the end of the line. Every terminal but "dumb" knows it.
 #define ERASE_LINE "\r\033[K"
 
 static bool is_quiet = false;
@@ -28,7 +31,7 @@ static void write_line(const char *prefix, const char *format, va_list args)
     char line[2048];
     vsnprintf(line, sizeof line, format, args);
     const char *erase = atomic_exchange(&is_live, false) ? ERASE_LINE : "";
-    // One write per line: ranks share stderr.
+    // One write per line: ranks share stderr, and pieces of several calls could mix.
     fprintf(stderr, "%smha2mla: %s%s\n", erase, prefix, line);
 }
 
@@ -58,7 +61,7 @@ void log_error(const char *format, ...)
 
 void log_failure(void)
 {
-    static bool is_said = false;
+    static bool is_said = false; // the rank's own report may be followed by main()'s
     if (!is_said)
         log_error("%s", fail_text());
     is_said = true;
@@ -73,6 +76,7 @@ bool log_is_terminal(void)
 int log_columns(void)
 {
     struct winsize size;
+    // The size is asked for each time: windows are resized while a run goes on.
     if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
         return size.ws_col;
     const char *columns = getenv("COLUMNS");
@@ -84,6 +88,7 @@ void log_live(const char *line)
 {
     if (is_quiet)
         return;
+    // In the last column many terminals wrap, and the next ERASE_LINE would miss the first part.
     fprintf(stderr, ERASE_LINE "%.*s", log_columns() - 1, line);
     atomic_store(&is_live, true);
 }

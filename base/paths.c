@@ -9,12 +9,13 @@
 
 static Status append(PathList *list, const char *path)
 {
-    // Grows to 8, 16, 32 ...: whenever the count is a power of two from 8 on, the room is used up.
+    // The capacity is 8, 16, 32 ... and need not be kept: from 8 on, the list is full whenever the
+    // count is a power of two.
     if (list->count == 0 || (list->count >= 8 && (list->count & (list->count - 1)) == 0)) {
-        size_t room = list->count == 0 ? 8 : 2 * (size_t)list->count;
-        char **paths = realloc(list->paths, room * sizeof *paths);
+        size_t capacity = list->count == 0 ? 8 : 2 * (size_t)list->count;
+        char **paths = realloc(list->paths, capacity * sizeof *paths);
         if (paths == NULL)
-            return fail(FAILED, "out of memory for %zu paths", room);
+            return fail(FAILED, "out of memory for %zu paths", capacity);
         list->paths = paths;
     }
     char *copy = strdup(path);
@@ -24,7 +25,8 @@ static Status append(PathList *list, const char *path)
     return OK;
 }
 
-// glob() would sort by the locale.
+// glob() would sort by the locale, and ranks on other machines might have another one: the order of
+// the shards decides which sample is which.
 static int compare_bytes(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);
@@ -32,7 +34,7 @@ static int compare_bytes(const void *a, const void *b)
 
 static Status append_matches(PathList *list, const char *pattern)
 {
-    if (file_exists(pattern))
+    if (file_exists(pattern)) // a name may hold '[' or '*' itself
         return append(list, pattern);
     glob_t matches;
     const int code = glob(pattern, GLOB_NOSORT | GLOB_ERR, NULL, &matches);
@@ -44,8 +46,9 @@ static Status append_matches(PathList *list, const char *pattern)
         return fail(FAILED, "%s: out of memory for its matches", pattern);
     qsort(matches.gl_pathv, matches.gl_pathc, sizeof *matches.gl_pathv, compare_bytes);
     Status status = OK;
-    for (size_t i = 0; i < matches.gl_pathc && status == OK; i++)
-        status = append(list, matches.gl_pathv[i]);
+    for (size_t i = 0; i < matches.gl_pathc; i++)
+        TRY_GOTO(free_matches, append(list, matches.gl_pathv[i]));
+free_matches:
     globfree(&matches);
     return status;
 }
@@ -53,15 +56,14 @@ static Status append_matches(PathList *list, const char *pattern)
 Status paths_expand(PathList *out, char *const *patterns, int n_patterns)
 {
     PathList list = {0};
-    for (int i = 0; i < n_patterns; i++) {
-        Status status = append_matches(&list, patterns[i]);
-        if (status != OK) {
-            paths_release(&list);
-            return status;
-        }
-    }
+    Status status;
+    for (int i = 0; i < n_patterns; i++)
+        TRY_GOTO(release, append_matches(&list, patterns[i]));
     *out = list;
     return OK;
+release:
+    paths_release(&list);
+    return status;
 }
 
 void paths_release(PathList *list)

@@ -1,3 +1,5 @@
+// A call that shows nothing reads the clock and compares, so that inner loops can afford one each
+// time round. The time left assumes that the rest goes as fast as what is done.
 #include "base/progress.h"
 
 #include "base/log.h"
@@ -7,9 +9,10 @@
 #include <stdio.h>
 #include <string.h>
 
-static const double FIRST_S = 1, LIVE_S = 0.1, PLAIN_S = 10; // between what is shown
+// Before the first line, between two on a terminal, between two in a log file.
+static const double FIRST_S = 1, LIVE_S = 0.1, PLAIN_S = 10;
 
-static _Atomic(void (*)(void)) heartbeat;
+static _Atomic(void (*)(void)) heartbeat; // any thread may work; NULL: nobody watches
 
 void progress_set_heartbeat(void (*beat)(void))
 {
@@ -32,7 +35,7 @@ ProgressMeter progress_start(const char *work, const char *units, int64_t total)
 
 void progress_clock(char out[PROGRESS_CLOCK_BYTES], double seconds)
 {
-    const int64_t s = (int64_t)fmin(fmax(seconds, 0), 9e15);
+    const int64_t s = (int64_t)fmin(fmax(seconds, 0), 9e15); // a double beyond int64_t is undefined
     if (s < 3600)
         snprintf(out, PROGRESS_CLOCK_BYTES, "%d:%02d", (int)(s / 60), (int)(s % 60));
     else
@@ -78,6 +81,6 @@ void progress_show(ProgressMeter *meter, int64_t done)
 
 void progress_end(const ProgressMeter *meter)
 {
-    if (meter->shown_s > meter->start_s)
+    if (meter->shown_s > meter->start_s) // something was shown
         log_live_end(false);
 }

@@ -5,8 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TEXT_BYTES = 2048 };
+enum { TEXT_BYTES = 2048 }; // longer texts are cut
 
+// Of the thread: a background thread's error must not replace the text of another one's. Whoever
+// waits for a thread copies its text over.
 static _Thread_local char error_text[TEXT_BYTES];
 static int own_rank = 0;
 
@@ -20,7 +22,7 @@ static void keep_one_line(char *text)
 
 void fail_write(const char *format, ...)
 {
-    // Formatted aside first: an argument may be the current error text itself.
+    // Formatted aside first: an argument may be the current error text itself, fail_text().
     char text[TEXT_BYTES];
     va_list args;
     va_start(args, format);
@@ -38,7 +40,7 @@ void fail_write_prefix(const char *format, ...)
     int used = vsnprintf(text, sizeof text, format, args);
     va_end(args);
     keep_one_line(text);
-    if (used > 0 && used < TEXT_BYTES - 2) {
+    if (used > 0 && used < TEXT_BYTES - 2) { // else the prefix alone fills the text
         memcpy(text + used, ": ", 2);
         size_t room = sizeof text - (size_t)used - 3;
         size_t length = strnlen(error_text, room);
@@ -65,6 +67,8 @@ void check_failed(const char *file, int line, const char *condition, const char 
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    // Straight to stderr: the log may be quiet on this rank. abort() rather than exit(): mpirun
+    // ends the other ranks, and a debugger or core file shows where.
     fprintf(stderr, "mha2mla: rank %d: %s:%d: broken invariant (%s): %s; please report this\n",
             own_rank, file, line, condition, text);
     abort();

@@ -6,7 +6,10 @@
 #include <stdbool.h>
 #include <string.h>
 
-// Optimal string alignment: insertions, deletions, substitutions and swaps of neighbours.
+// Optimal string alignment distance (restricted Damerau-Levenshtein): the fewest insertions,
+// deletions, substitutions and swaps of neighbours, the four slips of typing. Row i of the dynamic
+// programming holds the distances of a's first i letters to each beginning of b; a swap looks two
+// rows back.
 static int edit_distance(const char *a, const char *b)
 {
     int rows[3][SUGGEST_LONGEST_WORD + 1];

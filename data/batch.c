@@ -16,6 +16,7 @@ void batch_place(Batch *batch, Arena *arena, int B, int T)
 
 void batch_set(Batch *batch, int b)
 {
+    // Targets are the inputs one position on, so each token but the first is predicted once.
     CHECK(b >= 0 && b < batch->B, "row %d of %d", b, batch->B);
     size_t bytes = (size_t)batch->T * sizeof(int32_t);
     memcpy(batch->inputs + (int64_t)b * batch->T, batch->sample, bytes);

@@ -1,3 +1,5 @@
+// A run that goes on after its data changed would skip samples or train on some twice, and nothing
+// in its losses would show it. So a difference is an error with the field's name, not a warning.
 #include "data/fingerprint.h"
 
 #include <math.h>
@@ -7,6 +9,7 @@
 
 enum { FIELD_BYTES = 256, VALUE_BYTES = 200 };
 
+// A JSON value as a few words of an error message.
 static void value_text(char out[VALUE_BYTES], const json_t *value)
 {
     char *text = NULL;
@@ -21,6 +24,7 @@ static void value_text(char out[VALUE_BYTES], const json_t *value)
     free(text);
 }
 
+// Whole numbers and texts must be equal; reals may have been rounded when they were written.
 static bool same_value(const json_t *now, const json_t *saved)
 {
     if (!json_is_real(now) || !json_is_number(saved))
@@ -29,6 +33,8 @@ static bool same_value(const json_t *now, const json_t *saved)
     return fabs(a - b) <= 1e-9 * fabs(a);
 }
 
+// `field` is the path to both values, such as "data.sources[0].weight". Fields that only `saved`
+// has are not looked at: an older version may have written more.
 static Status compare(json_t *now, const json_t *saved, const char *where, const char *field)
 {
     char inner[FIELD_BYTES];

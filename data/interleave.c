@@ -1,3 +1,6 @@
+// The schedule is walked in integers: shares of 2^-40, and for each source its credit, which is
+// share * index - ONE * count. So every machine finds the same order, also after 10^12 samples,
+// where a double's rounding would decide ties differently.
 #include "data/interleave.h"
 
 #include <math.h>
@@ -9,7 +12,7 @@
 __extension__ typedef __int128 Wide;
 
 #define ONE          (INT64_C(1) << 40) // the whole, in units of shares
-#define MARK_SAMPLES (1 << 16)
+#define MARK_SAMPLES (1 << 16)          // between two marks: at most so many steps to go again
 
 // Where the walk is, after `index` samples.
 typedef struct Position {
@@ -21,9 +24,9 @@ typedef struct Position {
 struct Interleave {
     int n;
     int64_t *shares;      // owned [n], sum ONE
-    pthread_mutex_t lock; // of what follows: a reading thread walks while another describes
+    pthread_mutex_t lock; // guards what follows: a reading thread walks while another describes
     Position now;
-    Position mark; // an earlier one, so that short ways back are short
+    Position mark; // an earlier position: going back a little need not start at 0
 };
 
 static void position_copy(Position *to, const Position *from, int n)
@@ -101,7 +104,7 @@ static int choose(const Interleave *interleave)
 {
     const int k = interleave->n;
     const int64_t *credits = interleave->now.credits, *shares = interleave->shares;
-    if (k == 1)
+    if (k == 1) // e would be infinite
         return 0;
     int best = -1;
     int64_t best_slack = 0;
@@ -116,7 +119,7 @@ static int choose(const Interleave *interleave)
         }
     }
     // Owed sums to 1 over k sources, so one is owed 1/k, which is at least 1/(2k-2).
-    CHECK(best >= 0, "nobody's turn at sample %lld", (long long)interleave->now.index);
+    CHECK(best >= 0, "no source is owed sample %lld", (long long)interleave->now.index);
     return best;
 }
 
@@ -134,6 +137,7 @@ static int step(Interleave *interleave)
     return chosen;
 }
 
+// Only forward steps exist: going back starts at the mark, or at the beginning.
 static void walk_to(Interleave *interleave, int64_t index)
 {
     if (index < interleave->now.index) {

@@ -1,9 +1,9 @@
 // Which source each sample of a mixture comes from: the fairest order there is for given weights.
 //
-//     Interleave *turns;
-//     TRY(interleave_create(&turns, weights, n_sources));
-//     int source = interleave_at(turns, index, &nth);   // the nth sample (from 0) of that source
-//     interleave_destroy(turns);
+//     Interleave *order;
+//     TRY(interleave_create(&order, weights, n_sources));
+//     int source = interleave_at(order, index, &nth);   // the nth sample (from 0) of that source
+//     interleave_destroy(order);
 //
 // A pure function of (weights, index): the answers do not depend on the order of the questions.
 // Among the first i samples each source has fewer than one more or one less than its share of i,

@@ -1,3 +1,6 @@
+// Two pure functions compose the order of a run: data/interleave.h says which source sample `index`
+// comes from and the how-many-th of that source it is; data/order.h permutes each epoch of a
+// source. Nothing is stored, so a run resumes at any index on any number of ranks.
 #include "data/mixture.h"
 
 #include "base/checksum.h"
@@ -10,7 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-// Of the rules by which a sample follows from its index; a change of these must change it.
+// Names the rules by which a sample follows from its index. It is part of the fingerprint: whoever
+// changes the rules changes it, and runs of the old rules are then refused at resuming.
 enum { ORDER_VERSION = 1 };
 
 struct Mixture {
@@ -36,6 +40,7 @@ static Place find_place(const Mixture *mixture, int64_t index)
     Place place = {.source = interleave_at(mixture->interleave, index, &nth)};
     int64_t n = source_n_samples(mixture->sources[place.source]);
     place.epoch = nth / n;
+    // The key depends on source and epoch, so no two epochs have the same order.
     char purpose[64];
     snprintf(purpose, sizeof purpose, "order of source %d epoch %lld", place.source,
              (long long)place.epoch);

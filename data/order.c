@@ -7,6 +7,7 @@
 // with halves of very few bits that theorem says little, so small n get the same extra rounds.
 enum { N_ROUNDS = 8 };
 
+// Each round replaces the left half by left XOR f(right) and swaps: a bijection whatever f is.
 static uint64_t feistel(uint64_t key, int half_bits, uint64_t x)
 {
     const uint64_t mask = (UINT64_C(1) << half_bits) - 1;
@@ -23,13 +24,14 @@ static uint64_t feistel(uint64_t key, int half_bits, uint64_t x)
 int64_t order_at(uint64_t key, int64_t n, int64_t i)
 {
     CHECK(n >= 1 && i >= 0 && i < n, "n = %lld, i = %lld", (long long)n, (long long)i);
+    // The network permutes 2 * half_bits bits: the fewest that hold n - 1, less than 4 n values.
     int half_bits = 1;
     while (half_bits < 32 && ((uint64_t)n - 1) >> (2 * half_bits) != 0)
         half_bits++;
     uint64_t x = (uint64_t)i;
     do {
-        x = feistel(key, half_bits,
-                    x); // the cycle through i comes back below n, at the latest at i
+        x = feistel(key, half_bits, x);
+        // The cycle through i comes back below n, at the latest at i itself.
     } while (x >= (uint64_t)n);
     return (int64_t)x;
 }

@@ -1,6 +1,12 @@
 // Batches are numbered over all steps; batch n is in slot n % PREFETCH_BATCHES. Two counts under
 // the lock say whose a slot is: those of batches n_released .. n_read - 1 are the caller's, the
 // others the thread's. So the slots themselves need no lock.
+//
+//     batch   0 1 2 ... | n_released ............ n_read - 1 | n_read ... n_released + 7 |
+//             given back  read, waiting or in use              being read, or free
+//
+// The thread is the only reader of the mixture, and HDF5 the only library it shares with others:
+// its global lock makes that safe, at the price that a checkpoint being written delays a read.
 #define _GNU_SOURCE // pthread_sigmask
 #include "data/prefetch.h"
 
@@ -41,173 +47,177 @@ void prefetch_place(PrefetchMemory *memory, Arena *arena, int B, int T)
         batch_place(&memory->batches[i], arena, B, T);
 }
 
-static int64_t first_sample_of(const Prefetch *p, int64_t n)
+// Sample indices follow from the step alone, so that any rank can take over any micro-batch.
+static int64_t first_sample_of(const Prefetch *prefetch, int64_t n)
 {
-    const int64_t step = p->first_step + n / p->n_micro_batches;
-    const int64_t m = p->micro_batches[n % p->n_micro_batches];
-    return (step - 1) * p->global_batch + m * p->memory->batches[0].B;
+    const int64_t step = prefetch->first_step + n / prefetch->n_micro_batches;
+    const int64_t m = prefetch->micro_batches[n % prefetch->n_micro_batches];
+    return (step - 1) * prefetch->global_batch + m * prefetch->memory->batches[0].B;
 }
 
-static bool is_stopping(Prefetch *p)
+static bool is_stopping(Prefetch *prefetch)
 {
-    pthread_mutex_lock(&p->lock);
-    const bool stopping = p->stopping;
-    pthread_mutex_unlock(&p->lock);
+    pthread_mutex_lock(&prefetch->lock);
+    const bool stopping = prefetch->stopping;
+    pthread_mutex_unlock(&prefetch->lock);
     return stopping;
 }
 
 // Reads batch n into its slot. Between samples it looks whether it is to stop.
-static Status read_batch(Prefetch *p, int64_t n)
+static Status read_batch(Prefetch *prefetch, int64_t n)
 {
-    Batch batch = p->memory->batches[n % PREFETCH_BATCHES];
-    const int64_t first = first_sample_of(p, n);
-    for (int b = 0; b < batch.B && !is_stopping(p); b++) {
-        TRY(mixture_read(p->mixture, first + b, batch.sample));
+    Batch batch = prefetch->memory->batches[n % PREFETCH_BATCHES];
+    const int64_t first = first_sample_of(prefetch, n);
+    for (int b = 0; b < batch.B && !is_stopping(prefetch); b++) {
+        TRY(mixture_read(prefetch->mixture, first + b, batch.sample));
         batch_set(&batch, b);
     }
     return OK;
 }
 
 // Reads the next batch, in the thread or in the caller.
-static Status advance(Prefetch *p)
+static Status advance(Prefetch *prefetch)
 {
-    const Status status = read_batch(p, p->n_read);
-    pthread_mutex_lock(&p->lock);
-    p->status = status;
+    const Status status = read_batch(prefetch, prefetch->n_read);
+    pthread_mutex_lock(&prefetch->lock);
+    prefetch->status = status;
     if (status == OK)
-        p->n_read++;
+        prefetch->n_read++;
     else
-        snprintf(p->text, sizeof p->text, "%s", fail_text()); // its place is this thread
-    pthread_cond_signal(&p->changed);
-    pthread_mutex_unlock(&p->lock);
+        snprintf(prefetch->text, sizeof prefetch->text, "%s", fail_text()); // this thread's
+    pthread_cond_signal(&prefetch->changed);
+    pthread_mutex_unlock(&prefetch->lock);
     return status;
 }
 
 // Waits for a free slot; false at the end of the work.
-static bool wait_for_slot(Prefetch *p)
+static bool wait_for_slot(Prefetch *prefetch)
 {
-    pthread_mutex_lock(&p->lock);
-    while (!p->stopping && p->n_read - p->n_released == PREFETCH_BATCHES)
-        pthread_cond_wait(&p->changed, &p->lock);
-    const bool goes_on = !p->stopping && p->n_read < p->n_batches;
-    pthread_mutex_unlock(&p->lock);
+    pthread_mutex_lock(&prefetch->lock);
+    while (!prefetch->stopping && prefetch->n_read - prefetch->n_released == PREFETCH_BATCHES)
+        pthread_cond_wait(&prefetch->changed, &prefetch->lock);
+    const bool goes_on = !prefetch->stopping && prefetch->n_read < prefetch->n_batches;
+    pthread_mutex_unlock(&prefetch->lock);
     return goes_on;
 }
 
 static void *read_ahead(void *argument)
 {
-    Prefetch *p = argument;
-    while (wait_for_slot(p) && advance(p) == OK)
+    Prefetch *prefetch = argument;
+    while (wait_for_slot(prefetch) && advance(prefetch) == OK)
         continue;
     return NULL;
 }
 
 // Signals are for the thread that trains: it is the one that looks at what they set.
-static int start_thread(Prefetch *p)
+static int start_thread(Prefetch *prefetch)
 {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before);
-    const int error = pthread_create(&p->thread, NULL, read_ahead, p);
+    const int error = pthread_create(&prefetch->thread, NULL, read_ahead, prefetch);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return error;
 }
 
-static Status copy_order(Prefetch *p, const PrefetchOrder *order)
+static Status copy_order(Prefetch *prefetch, const PrefetchOrder *order)
 {
     CHECK(order->first_step >= 1 && order->n_micro_batches >= 0, "step %d, %d micro-batches",
           order->first_step, order->n_micro_batches);
     const int n = order->n_micro_batches;
-    p->micro_batches = malloc((size_t)(n + 1) * sizeof *p->micro_batches);
-    if (p->micro_batches == NULL)
+    prefetch->micro_batches = malloc((size_t)(n + 1) * sizeof *prefetch->micro_batches);
+    if (prefetch->micro_batches == NULL)
         return fail(FAILED, "out of memory for reading %d micro-batches ahead", n);
     if (n > 0)
-        memcpy(p->micro_batches, order->micro_batches, (size_t)n * sizeof *p->micro_batches);
+        memcpy(prefetch->micro_batches, order->micro_batches,
+               (size_t)n * sizeof *prefetch->micro_batches);
     const int64_t n_steps = (int64_t)order->last_step - order->first_step + 1;
-    p->first_step = order->first_step;
-    p->global_batch = order->global_batch;
-    p->n_micro_batches = n;
-    p->n_batches = n_steps > 0 ? n_steps * n : 0;
+    prefetch->first_step = order->first_step;
+    prefetch->global_batch = order->global_batch;
+    prefetch->n_micro_batches = n;
+    prefetch->n_batches = n_steps > 0 ? n_steps * n : 0;
     return OK;
 }
 
 Status prefetch_start(Prefetch **out, Mixture *mixture, const PrefetchMemory *memory,
                       const PrefetchOrder *order)
 {
-    Prefetch *p = calloc(1, sizeof *p);
-    if (p == NULL)
+    Prefetch *prefetch = calloc(1, sizeof *prefetch);
+    if (prefetch == NULL)
         return fail(FAILED, "out of memory for reading data ahead");
-    p->mixture = mixture;
-    p->memory = memory;
-    pthread_mutex_init(&p->lock, NULL);
-    pthread_cond_init(&p->changed, NULL);
-    const Status status = copy_order(p, order);
+    prefetch->mixture = mixture;
+    prefetch->memory = memory;
+    pthread_mutex_init(&prefetch->lock, NULL);
+    pthread_cond_init(&prefetch->changed, NULL);
+    const Status status = copy_order(prefetch, order);
     if (status != OK) {
-        prefetch_stop(p);
+        prefetch_stop(prefetch);
         return status;
     }
     hbool_t is_safe = 0;
-    if (H5is_library_threadsafe(&is_safe) >= 0 && is_safe && p->n_batches > 0) {
-        const int error = start_thread(p);
-        p->has_thread = error == 0;
+    if (H5is_library_threadsafe(&is_safe) >= 0 && is_safe && prefetch->n_batches > 0) {
+        const int error = start_thread(prefetch);
+        prefetch->has_thread = error == 0;
         if (error != 0)
             log_warn("no thread to read data ahead: %s; steps wait for it", strerror(error));
     }
-    *out = p;
+    *out = prefetch;
     return OK;
 }
 
 // Locked: until batch n is read or cannot be.
-static Status wait_for_batch(Prefetch *p, int64_t n)
+static Status wait_for_batch(Prefetch *prefetch, int64_t n)
 {
-    p->n_released = n; // the slot of the batch before is free from now on
-    pthread_cond_signal(&p->changed);
-    while (p->n_read == n && p->status == OK) {
-        if (p->has_thread) {
-            pthread_cond_wait(&p->changed, &p->lock);
+    prefetch->n_released = n; // the caller is done with the slot of batch n - 1
+    pthread_cond_signal(&prefetch->changed);
+    while (prefetch->n_read == n && prefetch->status == OK) {
+        if (prefetch->has_thread) {
+            pthread_cond_wait(&prefetch->changed, &prefetch->lock);
         } else {
-            pthread_mutex_unlock(&p->lock);
-            (void)advance(p); // p->status has it
-            pthread_mutex_lock(&p->lock);
+            pthread_mutex_unlock(&prefetch->lock);
+            (void)advance(prefetch); // prefetch->status has it
+            pthread_mutex_lock(&prefetch->lock);
         }
     }
-    return p->n_read > n ? OK : p->status;
+    return prefetch->n_read > n ? OK : prefetch->status;
 }
 
-Status prefetch_next(Prefetch *p, const Batch **batch, int64_t *first_sample)
+Status prefetch_next(Prefetch *prefetch, const Batch **batch, int64_t *first_sample)
 {
-    const int64_t n = p->n_taken;
-    CHECK(n < p->n_batches, "batch %lld of %lld", (long long)n, (long long)p->n_batches);
+    const int64_t n = prefetch->n_taken;
+    CHECK(n < prefetch->n_batches, "batch %lld of %lld", (long long)n,
+          (long long)prefetch->n_batches);
     const double start_s = log_seconds();
-    pthread_mutex_lock(&p->lock);
-    const Status status = wait_for_batch(p, n);
-    pthread_mutex_unlock(&p->lock);
-    p->wait_s += log_seconds() - start_s;
+    pthread_mutex_lock(&prefetch->lock);
+    const Status status = wait_for_batch(prefetch, n);
+    pthread_mutex_unlock(&prefetch->lock);
+    prefetch->wait_s += log_seconds() - start_s;
     if (status != OK)
-        return fail(status, "%s", p->text); // the thread has ended: nobody writes it any more
-    *batch = &p->memory->batches[n % PREFETCH_BATCHES];
-    *first_sample = first_sample_of(p, n);
-    p->n_taken = n + 1;
+        return fail(status, "%s",
+                    prefetch->text); // the thread has ended: nobody writes it any more
+    *batch = &prefetch->memory->batches[n % PREFETCH_BATCHES];
+    *first_sample = first_sample_of(prefetch, n);
+    prefetch->n_taken = n + 1;
     return OK;
 }
 
-double prefetch_wait_s(const Prefetch *p)
+double prefetch_wait_s(const Prefetch *prefetch)
 {
-    return p->wait_s;
+    return prefetch->wait_s;
 }
 
-void prefetch_stop(Prefetch *p)
+void prefetch_stop(Prefetch *prefetch)
 {
-    if (p == NULL)
+    if (prefetch == NULL)
         return;
-    pthread_mutex_lock(&p->lock);
-    p->stopping = true;
-    pthread_cond_signal(&p->changed);
-    pthread_mutex_unlock(&p->lock);
-    if (p->has_thread)
-        pthread_join(p->thread, NULL);
-    pthread_cond_destroy(&p->changed);
-    pthread_mutex_destroy(&p->lock);
-    free(p->micro_batches);
-    free(p);
+    pthread_mutex_lock(&prefetch->lock);
+    prefetch->stopping = true;
+    pthread_cond_signal(&prefetch->changed);
+    pthread_mutex_unlock(&prefetch->lock);
+    if (prefetch->has_thread)
+        pthread_join(prefetch->thread, NULL);
+    pthread_cond_destroy(&prefetch->changed);
+    pthread_mutex_destroy(&prefetch->lock);
+    free(prefetch->micro_batches);
+    free(prefetch);
 }

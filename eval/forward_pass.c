@@ -1,3 +1,5 @@
+// What a backward would need is not kept (FORWARD_ONLY), so activations and scratch share one
+// arena: each layer writes over the one below.
 #include "eval/forward_pass.h"
 
 #include <omp.h>

@@ -1,3 +1,4 @@
+// The sum and not the mean: ranks add their parts before they divide by the number of targets.
 #include "eval/perplexity.h"
 
 Status perplexity_batch(double *loss_sum, Workspace *ws, const Model *model, Source *source,
@@ -10,6 +11,6 @@ Status perplexity_batch(double *loss_sum, Workspace *ws, const Model *model, Sou
     workspace_set_batch(ws, count);
     transformer_forward(ws, model, batch->inputs, NULL);
     *loss_sum = transformer_loss(ws, model, batch->targets, 0, NULL);
-    workspace_set_batch(ws, ws->placed_B);
+    workspace_set_batch(ws, ws->placed_B); // the last batch may have been a short one
     return OK;
 }

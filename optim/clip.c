@@ -1,3 +1,5 @@
+// The norm is summed in blocks of fixed size and position: floating-point addition is not
+// associative, so sums over each thread's or rank's part would depend on how many there are.
 #include "optim/clip.h"
 
 static double block_sum(const float *grads, int64_t count)

@@ -4,6 +4,7 @@
 
 double schedule_lr(const Schedule *schedule, int step)
 {
+    // With warmup_steps 0 the first step has the full rate: no division by zero, since step >= 1.
     if (step <= schedule->warmup_steps)
         return schedule->lr * step / schedule->warmup_steps;
     if (schedule->decay_steps == 0 || step < schedule->decay_start)

@@ -1,3 +1,6 @@
+// pread() of a few thousand ids at a time: random reads of a large file should not depend on how
+// much of it is mapped or cached, and a file that shrinks while it is read is an error instead of a
+// SIGBUS.
 #include "data/shards/nanoset.h"
 
 #include "base/file.h"
@@ -12,7 +15,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
-enum { BLOCK_VALUES = 4096, OFFSET_BYTES = 8 };
+enum { BLOCK_VALUES = 4096, OFFSET_BYTES = 8 }; // a block lies on the stack: 32 KiB at most
 
 struct Nanoset {
     char path[PATH_BYTES];
@@ -56,6 +59,7 @@ static Status read_fully(int file, const char *path, uint8_t *out, int64_t size_
     return OK;
 }
 
+// Little-endian in the file, whatever the machine is.
 static uint64_t value_at(const uint8_t *bytes, int n_bytes)
 {
     uint64_t value = 0;
@@ -76,6 +80,7 @@ static Status check_ends(Nanoset *nanoset, int file, const char *path, int64_t n
         TRY(read_fully(file, path, block, count * OFFSET_BYTES, first * OFFSET_BYTES));
         for (int64_t i = 0; i < count; i++) {
             const uint64_t end = value_at(block + i * OFFSET_BYTES, OFFSET_BYTES);
+            // The bound keeps products with a token's size in int64_t.
             if (end < before || end > INT64_MAX / 8)
                 return fail(BAD_INPUT,
                             "%s: document %lld ends at token %llu, the one before at %llu; not an "
@@ -120,7 +125,7 @@ static Status open_tokens(Nanoset *nanoset)
     const int64_t n = nanoset->n_tokens;
     if (n == 0)
         return fail(BAD_INPUT, "%s: empty: its documents have no tokens", nanoset->path);
-    nanoset->token_bytes = size_bytes == 2 * n ? 2 : 4;
+    nanoset->token_bytes = size_bytes == 2 * n ? 2 : 4; // 4 n is checked next
     if (size_bytes != nanoset->token_bytes * n)
         return fail(BAD_INPUT,
                     "%s: has %lld bytes, its index ends at token %lld, which takes %lld or %lld "

@@ -1,3 +1,7 @@
+// The reader trusts nothing: a shard is checked when it is opened as far as that is cheap
+// (attributes, types, filters, where documents lie), and its tokens when they are read (checksum of
+// each chunk, every id below the vocabulary). A wrong token would train the model on noise without
+// a sign.
 #include "data/shards/shard.h"
 
 #include "base/file.h"
@@ -15,8 +19,8 @@
 
 struct Shard {
     char path[PATH_BYTES];
-    hid_t file;
-    ShardRow tokens, documents;
+    hid_t file;                 // owned
+    ShardRow tokens, documents; // owned
     ShardInfo info;
 };
 
@@ -62,7 +66,7 @@ static char *read_any_text(hid_t attribute, hid_t type)
         return copy;
     }
     size_t size = H5Tget_size(type);
-    if (size == 0 || size > 1 << 20)
+    if (size == 0 || size > 1 << 20) // a damaged type may claim any size
         return NULL;
     char *text = calloc(size + 1, 1); // the file's text need not end in a zero
     if (text != NULL && H5Aread(attribute, type, text) < 0) {
@@ -167,6 +171,7 @@ static Status read_header(Shard *shard)
     if (shard->file < 0)
         return hdf5_fail(BAD_INPUT, shard->path, "not a readable HDF5 file");
     TRY(read_attributes(shard));
+    // The width follows from the vocabulary; a file that has another one is refused.
     const int token_bytes = shard->info.vocab_size > SHARD_SMALL_VOCAB ? 4 : 2;
     TRY(shard_row_open(&shard->tokens, shard->file, shard->path, "tokens", token_bytes));
     TRY(shard_row_open(&shard->documents, shard->file, shard->path, "documents", 8));
@@ -181,6 +186,7 @@ static Status read_header(Shard *shard)
 Status shard_open(Shard **out, const char *path)
 {
     hdf5_silence();
+    // HDF5 says only "unable to open file" of a missing name and of a directory.
     if (access(path, R_OK) != 0)
         return fail(BAD_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
     if (file_is_dir(path))
@@ -244,6 +250,7 @@ Status shard_verify(Shard *shard, int64_t *n_chunks)
     if (ids == NULL)
         return fail(FAILED, "%s: out of memory for a chunk of %lld tokens", shard->path,
                     (long long)length);
+    // All of them: how many are damaged tells a bad copy from one bad bit.
     for (int64_t c = 0; c < n; c++) {
         const int64_t rest = shard->info.n_tokens - c * length;
         const Status status = shard_read(shard, c * length, rest < length ? rest : length, ids);

@@ -1,3 +1,11 @@
+// A stored chunk was made by three filters one after another, undone here from the last to the
+// first:
+//
+//     values -shuffle-> byte planes -deflate-> zlib stream -fletcher32-> stream + 4 bytes
+//
+// Shuffle puts the low bytes of all values first, then the next ones: ids are small, so the planes
+// of high bytes compress to nearly nothing. It is not undone as a whole: value_at() picks the bytes
+// of the values that are asked for.
 #include "data/shards/shard_row.h"
 
 #include "base/hdf5_error.h"
@@ -8,6 +16,7 @@
 #include <string.h>
 #include <zlib.h>
 
+// In HDF5's filter mask bit i says that filter i of the pipeline was left out; deflate is 1.
 enum { CHECKSUM_BYTES = 4, DEFLATE_SKIPPED = 1 << 1 };
 
 static bool filters_are_ours(hid_t plist)
@@ -64,7 +73,7 @@ Status shard_row_open(ShardRow *out, hid_t file, const char *path, const char *n
                       path, name, 8 * value_bytes, SHARD_CHUNK_MOST);
         goto close;
     }
-    // A length is cheap to claim; nobody shall look for that many chunks.
+    // A damaged header may claim any length. Every chunk has at least its checksum in the file.
     hsize_t file_bytes = 0;
     if (H5Fget_filesize(file, &file_bytes) < 0 ||
         shard_row_n_chunks(&row) > (int64_t)(file_bytes / CHECKSUM_BYTES)) {
@@ -73,6 +82,7 @@ Status shard_row_open(ShardRow *out, hid_t file, const char *path, const char *n
         goto close;
     }
     const int64_t chunk_bytes = row.chunk_length * value_bytes;
+    // HDF5 stores a chunk that deflate would enlarge as it is, so the bound is never exceeded.
     row.most_bytes = (int64_t)compressBound((uLong)chunk_bytes) + CHECKSUM_BYTES;
     row.stored = malloc((size_t)row.most_bytes);
     row.planes = malloc((size_t)chunk_bytes);
@@ -149,11 +159,12 @@ static Status decode(ShardRow *row, int64_t chunk, int64_t size, uint32_t skippe
     return OK;
 }
 
+// Called for every value: neighbours lie in the chunk that is loaded already.
 static Status load_chunk(ShardRow *row, int64_t chunk)
 {
     if (row->loaded == chunk)
         return OK;
-    row->loaded = -1;
+    row->loaded = -1; // the planes are overwritten even if reading fails
     const hsize_t first = (hsize_t)(chunk * row->chunk_length);
     hsize_t size = 0;
     uint32_t skipped = 0;

@@ -1,3 +1,6 @@
+// HDF5 compresses a chunk when it leaves its cache and writes metadata when the file is closed, so
+// a full disk may show at any call and at the close: everything is checked, and the file gets its
+// name only after the close.
 #include "base/file.h"
 #include "base/hdf5_error.h"
 #include "data/shards/shard.h"
@@ -19,7 +22,7 @@ struct ShardWriter {
     int vocab_size;
     hid_t file, tokens, documents;
     int64_t tokens_written, documents_written; // in the file; offsets for documents
-    int n_token_buffer, n_document_buffer;
+    int n_token_buffer, n_document_buffer;     // used of the buffers
     int32_t token_buffer[BUFFER_TOKENS];
     uint64_t document_buffer[BUFFER_DOCUMENTS];
     int64_t n_documents;
@@ -115,7 +118,7 @@ Status shard_create(ShardWriter **out, const char *path, const ShardInfo *info)
     TRY(check_info(path, info));
     TRY(file_check_target(path)); // says why in plainer words than HDF5
     hdf5_silence();
-    ShardWriter *writer = malloc(sizeof *writer);
+    ShardWriter *writer = malloc(sizeof *writer); // with its buffers, about 280 KiB
     if (writer == NULL)
         return fail(FAILED, "%s: out of memory", path);
     memset(writer, 0, sizeof *writer);

@@ -1,3 +1,5 @@
+// A sample's place is found by bisection over the shards' first samples, so a source of thousands
+// of shards costs a read no more than one of a few.
 #include "data/shards/source.h"
 
 #include "base/log.h"
@@ -94,7 +96,7 @@ Status source_open(Source **out, const char *name, char *const *patterns, int n_
     PathList list = {0};
     status = paths_expand(&list, patterns, n_patterns);
     if (status != OK) {
-        fail_write_prefix("source %s", name);
+        fail_write_prefix("source %s", name); // the config has many patterns
         goto close_source;
     }
     for (int i = 0; i < list.count; i++)
@@ -107,7 +109,7 @@ Status source_open(Source **out, const char *name, char *const *patterns, int n_
         goto close_source;
     }
     *out = source;
-    source = NULL;
+    source = NULL; // the caller's now: what follows closes nothing
 close_source:
     paths_release(&list);
     source_close(source);
@@ -134,7 +136,8 @@ const char *source_tokenizer_sha256(const Source *source)
     return source->tokenizer_sha256;
 }
 
-// JSON has no names that are not UTF-8; what is not ASCII in one that is not becomes '?'.
+// jansson refuses strings that are not UTF-8, which a file's name may be: every byte of it beyond
+// ASCII then becomes '?'. The name serves to recognize a shard, its content is compared apart.
 static json_t *file_name(const char *name)
 {
     json_t *value = json_string(name);
@@ -155,6 +158,7 @@ json_t *source_fingerprint(const Source *source)
     for (int i = 0; i < source->n_shards && list != NULL; i++) {
         const SourceShard *shard = &source->shards[i];
         const TokenFileInfo *info = token_file_info(shard->file);
+        // Without the folder: data may move, and its content is what counts.
         const char *slash = strrchr(info->path, '/');
         char content[32];
         snprintf(content, sizeof content, "%08x-%08x", (unsigned)info->documents_crc32,

@@ -4,9 +4,9 @@
 #include <string.h>
 
 // Half as much again, so that appending costs the same per byte however long the batch becomes.
-static int64_t grown(int64_t room, int64_t wanted)
+static int64_t grown(int64_t capacity, int64_t wanted)
 {
-    const int64_t more = room + room / 2;
+    const int64_t more = capacity + capacity / 2;
     return more > wanted ? more : wanted;
 }
 

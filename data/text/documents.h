@@ -22,8 +22,8 @@ typedef struct Documents {
     int64_t most_count, most_bytes;
 } Documents;
 
-// Makes room for `count` documents of `size_bytes` together. FAILED without memory; what the batch
-// holds stays.
+// Reserves memory for `count` documents of `size_bytes` together. FAILED without memory; what the
+// batch holds stays.
 Status documents_reserve(Documents *documents, int64_t count, int64_t size_bytes);
 
 Status documents_append(Documents *documents, const void *bytes, int64_t size_bytes);
