@@ -1,5 +1,7 @@
-// Three passes: YAML and overrides into one tree, the tree through the table into the struct, then
-// what keys say about each other. Errors are collected over all three.
+// Three passes: the file and the overrides become one tree of YAML nodes; the table binds the
+// tree's nodes to the fields of Config; then keys that depend on each other are checked. Errors are
+// collected over all three passes, so that a user mends a config in one go. Overrides are put into
+// the tree before it is bound, so that they are checked exactly like the file.
 #include "train/config/config.h"
 
 #include "base/suggest.h"
@@ -16,10 +18,10 @@ static void *field_of(void *base, size_t offset)
     return (char *)base + offset;
 }
 
-enum { MOST_CANDIDATES = 256, MOST_ITEMS = 1000 };
+enum { MOST_CANDIDATES = 256, MOST_ITEMS = 1000, BLOCK_BYTES = 128 };
 
-// A key of that very name in another block, else the nearest of this block, else the nearest of
-// all.
+// The key that was most likely meant: one of that very name in another block, as keys are often
+// put into the wrong one; else the nearest of this block; else the nearest of all. NULL: none.
 static const char *nearest_key(const char *block, const char *name)
 {
     const char *siblings[MOST_CANDIDATES] = {NULL}, *all[MOST_CANDIDATES] = {NULL};
@@ -48,6 +50,8 @@ static const char *nearest_key(const char *block, const char *name)
     return NULL;
 }
 
+// Adds an error for each entry that the table does not know. A key with dots is correct on the
+// command line, so its error says where dots belong.
 static void find_unknown(const Node *map, const char *block, ConfigErrors *errors)
 {
     const char *dot = block[0] != '\0' ? "." : "";
@@ -69,6 +73,7 @@ static void find_unknown(const Node *map, const char *block, ConfigErrors *error
     }
 }
 
+// Quotes make it a text: run.name may be 'none'.
 static bool is_none(const Node *node)
 {
     return node->kind == NODE_SCALAR && !node->is_quoted &&
@@ -97,7 +102,7 @@ static Status bind_items(void *base, const Key *key, const Node *node, ConfigErr
         return fail(FAILED, "%s: no memory to read it", key->path);
     *(void **)field_of(base, key->offset) = items;
     *(int *)field_of(base, key->count_offset) = node->n_children;
-    char block[128];
+    char block[BLOCK_BYTES]; // the items' keys are in the table as data.sources[].name
     snprintf(block, sizeof block, "%s[]", key->path);
     for (const Node *item = node->first; item != NULL; item = item->next) {
         TRY(bind_map(items, item, block, item->line, errors));
@@ -106,6 +111,7 @@ static Status bind_items(void *base, const Key *key, const Node *node, ConfigErr
     return OK;
 }
 
+// A key that is left out, or none. A section is always bound, for the defaults of its keys.
 static Status bind_absent(void *base, const Key *key, int line, ConfigErrors *errors)
 {
     if (key->kind == KEY_SECTION)
@@ -133,8 +139,8 @@ static Status bind_key(void *base, const Key *key, const Node *node, ConfigError
     }
 }
 
-// `node` may be NULL: a section that is left out, all defaults. `line` is where a missing key would
-// be.
+// Binds the keys of a block. `node` is NULL for a section that is left out: all its keys get their
+// defaults. `line` is the one that errors about missing keys name.
 static Status bind_map(void *base, const Node *node, const char *block, int line,
                        ConfigErrors *errors)
 {
@@ -160,7 +166,8 @@ static Status bind_map(void *base, const Node *node, const char *block, int line
     return OK;
 }
 
-// The run is named after its config unless that says otherwise.
+// Without run.name, the run has the name of its config file, so that runs of several configs do not
+// share a directory.
 static Status name_run(Config *config, const char *path)
 {
     if (config->run.name != NULL)
@@ -195,11 +202,12 @@ Status config_load(Config *out, const char *path, char *const *overrides, int n_
     errors->file = path;
     Tree tree = {0};
     Config config = {0};
-    Status status = load(&config, &tree, path, overrides, n_overrides, errors);
-    if (status == OK)
-        *out = config;
-    else
-        config_release(&config);
+    Status status;
+    TRY_GOTO(release, load(&config, &tree, path, overrides, n_overrides, errors));
+    *out = config;
+    config = (Config){0}; // the caller's
+release:
+    config_release(&config); // also one that is bound in part
     tree_release(&tree);
     free(errors);
     return status;
@@ -207,6 +215,7 @@ Status config_load(Config *out, const char *path, char *const *overrides, int n_
 
 static void release_block(void *base, const char *block);
 
+// Frees what value_set() and bind_items() have allocated; fields that were never set are NULL.
 static void release_key(void *base, const Key *key)
 {
     void *field = field_of(base, key->offset);
@@ -221,7 +230,7 @@ static void release_key(void *base, const Key *key)
             free(((char **)(void *)list)[i]);
             continue;
         }
-        char block[128];
+        char block[BLOCK_BYTES];
         snprintf(block, sizeof block, "%s[]", key->path);
         release_block(list + (size_t)i * key->item_bytes, block);
     }

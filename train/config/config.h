@@ -25,15 +25,15 @@
 #include <stdio.h>
 
 typedef struct RunConfig {
-    char *name; // of the run directory in `dir`
+    char *name; // the run directory is dir/name
     char *dir;
     int64_t seed;
     DType export_dtype;
-    double max_minutes;   // from the program's start; 0: no limit
+    double max_minutes;   // counted from the program's start; 0: no limit
     double stall_minutes; // train/parallel/watchdog.h; 0: off
 } RunConfig;
 
-typedef struct InitConfig { // a model from random weights
+typedef struct InitConfig { // a model with random weights
     bool given;
     ModelShape shape; // with its original attention, checked
     double initializer_range;
@@ -66,7 +66,7 @@ typedef struct ValidationConfig {
 
 typedef struct DataConfig {
     int seq_len;
-    double pretraining_tokens; // of the base model; 0: not known
+    double pretraining_tokens; // that the base model has seen; 0: not known
     SourceSpec *sources;
     int n_sources;
     ValidationConfig validation;
@@ -78,20 +78,20 @@ typedef struct OptimConfig {
     double clip;       // global norm; 0: off
 } OptimConfig;
 
-// Of gradients on their way to the rank that adds them up.
+// The number format in which gradients are sent to the rank that sums them.
 typedef enum ReduceDtype { REDUCE_FLOAT32, REDUCE_BFLOAT16 } ReduceDtype;
 
 typedef struct TrainConfig {
     int steps;
-    double fraction;    // the budget as the file gives it; 0 once `steps` follows from it
-    int global_batch;   // sequences of a step over all ranks
-    int micro_batch;    // sequences a rank runs at once; divides global_batch
-    int sum_groups;     // of micro-batches (train/parallel/batch_schedule.h); 0: one for each
+    double fraction;    // train.fraction as given; 0 after config_load(), which sets `steps`
+    int global_batch;   // sequences per step over all ranks
+    int micro_batch;    // sequences a rank processes at once; divides global_batch
+    int sum_groups;     // groups of micro-batches (train/parallel/batch_schedule.h)
     double skip_spikes; // train/guard.h; 0: off
     int spike_window;   // steps
     ActivationPolicy recompute;
-    bool overlap;       // of exchanges with computing (train/parallel/exchange.h)
-    int ranks_per_copy; // of a host, of the parameters (train/replica.h); 0: all, 1: none shares
+    bool overlap;       // communication overlaps computation (train/parallel/exchange.h)
+    int ranks_per_copy; // ranks that share the parameters (train/replica.h); 0: all of a host
     ReduceDtype reduce_dtype;
 } TrainConfig;
 
@@ -99,15 +99,15 @@ typedef enum SaveFailure { SAVE_FAILURE_CONTINUE, SAVE_FAILURE_STOP } SaveFailur
 
 typedef struct CheckpointConfig {
     int every;            // steps; 0: only when the run is stopped, and at its end
-    int keep;             // the newest so many
-    int keep_every;       // steps; those of its multiples are kept for good; 0: none
-    SaveFailure on_error; // what a save that fails does to the run
+    int keep;             // number of the most recent checkpoints that are kept
+    int keep_every;       // checkpoints of multiples of this step are kept for good; 0: none
+    SaveFailure on_error; // what a failed save does to the run
 } CheckpointConfig;
 
 typedef struct LogConfig {
     int every;        // steps between plain lines
     int phases;       // steps between tables of phases; 0: one at the end
-    bool tensorboard; // event files beside metrics.jsonl
+    bool tensorboard; // write event files next to metrics.jsonl
 } LogConfig;
 
 typedef struct Config { // owns every string and list in it
@@ -122,20 +122,20 @@ typedef struct Config { // owns every string and list in it
 
 // Reads `path`, then applies the overrides in order, fills defaults, checks. An override is
 // "--section.key=value" or the same without dashes; the value is YAML text, so "[a, b]" is a list;
-// "none" takes out an optional key or block: --model.convert=none is a conversion's baseline.
+// "none" removes an optional key or block: --model.convert=none is the baseline of a conversion.
 // BAD_INPUT: see above. FAILED: memory is short.
 Status config_load(Config *out, const char *path, char *const *overrides, int n_overrides);
 
 void config_release(Config *config);
 
-// Whether the run begins with a calibration pass.
+// Whether the run starts with a calibration pass.
 bool config_calibrates(const Config *config);
 
-// Whether a run that converts reads data with the original first, to calibrate or to validate.
+// Whether a run that converts first runs the original model over data, to calibrate or validate.
 bool config_reads_original(const Config *config);
 
-// Writes all keys with their values; reading it gives the same config. config_print() leaves errors
-// to the stream.
+// Writes all keys with their values; config_load() of the result gives the same config. After
+// config_print() the caller checks the stream for errors.
 void config_print(FILE *out, const Config *config);
 Status config_write(const Config *config, const char *path);
 

@@ -1,3 +1,5 @@
+// A check is skipped where one of its keys has an error already: a value that was not accepted says
+// nothing, and a second error about it would hide the first.
 #include "train/config/config_check.h"
 
 #include <limits.h>
@@ -24,6 +26,7 @@ static void complain(const Checker *checker, const char *path, const char *forma
     errors_add(checker->errors, tree_line(checker->tree, path), path, "%s", text);
 }
 
+// Whether the key was accepted; a block counts with all keys around it, not with those in it.
 static bool is_good(const Checker *checker, const char *path)
 {
     return !errors_has(checker->errors, path);
@@ -40,7 +43,8 @@ static void check_run(const Checker *checker, const RunConfig *run)
                  run->name);
 }
 
-// head_dim and KV heads from the other dims, the rest of the shape as in a model before conversion.
+// Fills head_dim and KV heads from the other dims as transformers does, and sets the rest as in a
+// model before conversion. False after an error.
 static bool complete_shape(const Checker *checker, ModelShape *shape)
 {
     if (shape->n_kv_heads == 0)
@@ -64,6 +68,8 @@ static bool complete_shape(const Checker *checker, ModelShape *shape)
     return false;
 }
 
+// What a base model's config.json decides is known here already, so it is checked before any data
+// are read: whether the conversion fits the shape, and the sequences the positions.
 static void check_init(const Checker *checker, Config *config)
 {
     const ConvertConfig *convert = &config->model.convert;
@@ -113,7 +119,7 @@ static void check_sources(const Checker *checker, const DataConfig *data)
     }
 }
 
-// The steps that read at least this share of the pretraining tokens.
+// Sets the number of steps that read at least this share of the pretraining tokens.
 static void take_fraction(const Checker *checker, Config *config)
 {
     TrainConfig *train = &config->train;
@@ -130,7 +136,7 @@ static void take_fraction(const Checker *checker, Config *config)
     train->fraction = 0;
 }
 
-// Leaves STEPS_NOT_GIVEN after an error.
+// Decides between train.steps and train.fraction. After an error `steps` is STEPS_NOT_GIVEN.
 static void check_budget(const Checker *checker, Config *config)
 {
     TrainConfig *train = &config->train;
@@ -152,6 +158,7 @@ static void check_budget(const Checker *checker, Config *config)
     }
 }
 
+// The schedule: warm-up, constant, decay, in this order without overlap.
 static void check_optim(const Checker *checker, Config *config)
 {
     Schedule *schedule = &config->optim.schedule;
@@ -190,6 +197,7 @@ static void check_train(const Checker *checker, TrainConfig *train)
                  train->micro_batch, train->global_batch);
         return;
     }
+    // By default every micro-batch is a group, which allows the most ranks with the same bits.
     const int n_micro_batches = train->global_batch / train->micro_batch;
     if (train->sum_groups == 0)
         train->sum_groups = n_micro_batches;

@@ -1,3 +1,4 @@
+// Errors have a size of their own, so that collecting them cannot fail for lack of memory.
 #include "train/config/config_errors.h"
 
 #include "base/log.h"
@@ -26,6 +27,7 @@ void errors_add(ConfigErrors *errors, int line, const char *path, const char *fo
     va_end(args);
 }
 
+// "optim.lr" lies in "optim" and in itself, not in "opt". An empty block is no block.
 static bool lies_in(const char *path, const char *block)
 {
     size_t length = strlen(block);
@@ -38,7 +40,7 @@ bool errors_has(const ConfigErrors *errors, const char *path)
         if (lies_in(path, errors->kept[i].path))
             return true;
     }
-    return errors->n > MOST_ERRORS; // of those not kept it is not known
+    return errors->n > MOST_ERRORS; // one that was not kept may be at this key
 }
 
 bool errors_within(const ConfigErrors *errors, const char *block)
@@ -50,7 +52,7 @@ bool errors_within(const ConfigErrors *errors, const char *block)
     return errors_has(errors, block);
 }
 
-// The file's lines in order, then what has no line.
+// In the order of the file's lines; errors without a line come last.
 static bool comes_before(const ConfigError *a, const ConfigError *b)
 {
     if (a->line <= 0 || b->line <= 0)

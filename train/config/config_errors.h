@@ -7,7 +7,7 @@
 
 enum {
     LINE_OVERRIDE = 0, // given on the command line
-    LINE_NONE = -1,    // of the file as a whole
+    LINE_NONE = -1,    // the file as a whole
     MOST_ERRORS = 50,  // kept; the rest is only counted
 };
 
@@ -32,7 +32,8 @@ bool errors_has(const ConfigErrors *errors, const char *path);
 // Whether an error was found at this block, in it, or around it.
 bool errors_within(const ConfigErrors *errors, const char *block);
 
-// OK without errors; BAD_INPUT with the one error as text, or with all printed in the file's order.
+// OK without errors. BAD_INPUT otherwise: a single error becomes the text of fail(); several are
+// printed in the file's order.
 Status errors_report(ConfigErrors *errors);
 
 #endif

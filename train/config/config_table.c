@@ -1,3 +1,5 @@
+// The order of the rows is that of the reference and of every config.yaml that is written. Names of
+// model.init are those of Hugging Face's config.json, so that values can be copied from there.
 #include "train/config/config_table.h"
 
 #include "train/config/config_value.h"
@@ -29,8 +31,11 @@ static const char *const save_failure_names[] = {
 #define COUNT(member) .count_offset = offsetof(Config, member)
 #define ITEM(member)  .offset = offsetof(SourceSpec, member)
 
+// Bounds are the type's where nothing else is known to be wrong; they exist to catch slips of the
+// keyboard, not to forbid experiments.
 #define RANGE(a, b) .least = (a), .most = (b)
 
+// Fields of the model's shape share their bounds with config.json and the checkpoint's manifest.
 #define INIT(member, id)    IN(model.init.shape.member), .field = &shape_fields[id]
 #define CONVERT(member, id) IN(model.convert.member), .field = &shape_fields[id]
 

@@ -27,20 +27,20 @@ typedef enum KeyKind {
 typedef struct Key {
     const char *path;
     KeyKind kind;
-    size_t offset;            // of the field in Config, or in the item of a list
+    size_t offset;            // the field's place in Config, or in the item of a list
     size_t count_offset;      // KEY_ITEMS, KEY_TEXTS
     size_t item_bytes;        // KEY_ITEMS
     bool required;            // in its block
     bool is_off;              // the reference shows it commented out
-    bool is_path;             // KEY_TEXT, KEY_TEXTS: of files or directories
+    bool is_path;             // KEY_TEXT, KEY_TEXTS: names files or directories
     const char *standard;     // default as YAML; NULL: required, derived, or optional
     const char *derived;      // in words: what it becomes when left out
     const char *example;      // for the reference, where there is no default; YAML
-    const ShapeField *field;  // of the model's shape, which knows its bounds; or NULL
+    const ShapeField *field;  // a field of the model's shape, which has the bounds; or NULL
     double least, most;       // numbers without a field; a field's least may be raised
     const char *const *names; // KEY_NAME: by value of the enum, closed by NULL
     const char *unit;         // or NULL
-    KeyEffect effect;         // of another value on the run's numbers
+    KeyEffect effect;         // what another value changes of the run's numbers
     const char *help;
 } Key;
 

@@ -1,3 +1,5 @@
+// Numbers are read strictly: strtod() and strtoll() alone accept what YAML readers see as text,
+// such as "4x" up to the x, " 4", "0x10" or "nan".
 #include "train/config/config_value.h"
 
 #include <errno.h>
@@ -18,7 +20,8 @@ void value_format_real(char out[REAL_TEXT_BYTES], double value)
         if (strtod(out, NULL) == value)
             break;
     }
-    // %g writes 1e-08 and 1e+04; YAML 1.1 wants a point before the exponent.
+    // %g writes 1e-08, which readers of YAML 1.1 such as PyYAML take for a text: they want a point
+    // before the exponent.
     char *exponent = strchr(out, 'e');
     if (exponent != NULL && strchr(out, '.') == NULL) {
         memmove(exponent + 2, exponent, strlen(exponent) + 1);
@@ -50,7 +53,7 @@ static void complain_bounds(const Key *key, const Node *node, ConfigErrors *erro
                key->unit != NULL ? key->unit : "");
 }
 
-// Decimal digits after an optional sign, nothing else: strtoll alone would take " 4" and "0x4".
+// Decimal digits after an optional sign, nothing else.
 static bool is_whole_number(const char *text)
 {
     text += *text == '-' || *text == '+';
@@ -61,10 +64,12 @@ static bool is_number(const char *text)
 {
     char *end;
     strtod(text, &end);
+    // The characters rule out hexadecimal, infinity and NaN; the end rules out "1e" and "1.2.3".
     return strpbrk(text, "0123456789") != NULL && strspn(text, "+-.0123456789eE") == strlen(text) &&
            *end == '\0';
 }
 
+// A value in quotes is a text for every YAML reader, so it is no number here either.
 static void set_whole(void *field, const Key *key, const Node *node, ConfigErrors *errors)
 {
     if (node->is_quoted || !is_whole_number(node->text)) {
@@ -96,7 +101,7 @@ static void set_real(double *field, const Key *key, const Node *node, ConfigErro
         complain_bounds(key, node, errors);
 }
 
-// A number, or one and a percent sign.
+// A number such as 0.004, or a percentage such as 0.4%.
 static void set_share(double *field, const Key *key, const Node *node, ConfigErrors *errors)
 {
     char text[64];
@@ -141,6 +146,7 @@ static void set_name(int *field, const Key *key, const Node *node, ConfigErrors 
                node->text, names);
 }
 
+// An override may replace a text that the file has set, hence the free().
 static Status set_text(char **field, const Key *key, const Node *node, ConfigErrors *errors)
 {
     if (node->kind != NODE_SCALAR) {
@@ -242,6 +248,7 @@ static bool is_word_of_yaml(const char *text)
     return false;
 }
 
+// Plain only where no reader can see anything but text; single quotes know one escape, '' for '.
 void value_write_text(FILE *out, const char *text)
 {
     const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
@@ -294,6 +301,7 @@ void value_write(FILE *out, const void *base, const Key *key)
     }
 }
 
+// Numbers have no "not given" of their own: an optional one is 0, which lies below its bounds.
 bool value_is_given(const void *base, const Key *key)
 {
     const void *field = field_of(base, key->offset);

@@ -1,5 +1,5 @@
-// One value of a config: from a node of the YAML tree into its field and back to text, by its row
-// of the table. `base` is what the key's offset counts from: the Config, or an item of a list.
+// One value of a config: from a node of the YAML tree into its field and back to text, as its row
+// of the table says. `base` is what the key's offset counts from: the Config, or an item of a list.
 #ifndef MHA2MLA_TRAIN_CONFIG_CONFIG_VALUE_H
 #define MHA2MLA_TRAIN_CONFIG_CONFIG_VALUE_H
 

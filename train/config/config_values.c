@@ -1,3 +1,5 @@
+// The texts are those of config_write(), so a value that is listed can be given back as an
+// override.
 #include "train/config/config_values.h"
 
 #include "train/config/config_table.h"
@@ -55,11 +57,12 @@ static Status add_key(ConfigValues *values, const void *base, const Key *key, co
         write_texts(out, base, key);
     else
         value_write(out, base, key);
-    Status status = fclose(out) == 0 ? OK : no_memory();
-    if (status == OK)
-        status = add(values, key, path, text);
-    if (status != OK)
-        free(text);
+    Status status;
+    TRY_GOTO(release_text, fclose(out) == 0 ? OK : no_memory());
+    TRY_GOTO(release_text, add(values, key, path, text)); // which owns it now
+    return OK;
+release_text:
+    free(text);
     return status;
 }
 
@@ -104,11 +107,12 @@ static Status add_block(ConfigValues *values, const void *base, const char *bloc
 Status config_values_list(ConfigValues *out, const Config *config)
 {
     ConfigValues values = {0};
-    const Status status = add_block(&values, config, "", "");
-    if (status == OK)
-        *out = values;
-    else
-        config_values_release(&values);
+    Status status;
+    TRY_GOTO(release, add_block(&values, config, "", ""));
+    *out = values;
+    return OK;
+release:
+    config_values_release(&values);
     return status;
 }
 
@@ -123,7 +127,7 @@ const char *config_values_find(const ConfigValues *values, const char *key)
 
 KeyEffect config_key_effect(const char *key)
 {
-    char path[KEY_BYTES]; // without the indices of items
+    char path[KEY_BYTES]; // as in the table: data.sources[] for data.sources[0]
     size_t n = 0;
     for (const char *c = key; *c != '\0' && n + 1 < sizeof path; c++) {
         if (c == key || c[-1] != '[' || *c < '0' || *c > '9')

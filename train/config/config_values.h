@@ -1,5 +1,5 @@
-// A config as a flat list of keys and values, to compare configs with: those of two lives of a run,
-// of two runs, of the ranks of one.
+// A config as a flat list of keys and values, for comparisons: before and after a resume,
+// of two runs, or of the ranks of one run.
 //
 //     ConfigValues now = {0}, before = {0};
 //     TRY(config_values_list(&now, &config));
@@ -16,11 +16,11 @@
 
 #include "base/status.h"
 
-// What another value of a key changes of the numbers that a run computes. A key that the table says
-// nothing of has EFFECT_RESULT.
+// What another value of a key changes of the numbers that a run computes. EFFECT_RESULT is the
+// default of the table.
 typedef enum KeyEffect {
-    EFFECT_RESULT,   // weights, or what is measured of them
-    EFFECT_ROUNDING, // their rounding alone
+    EFFECT_RESULT,   // the weights, or what is measured about them
+    EFFECT_ROUNDING, // only their rounding
     EFFECT_NONE,     // nothing: where files are, how often something is saved or logged
 } KeyEffect;
 

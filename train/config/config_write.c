@@ -1,4 +1,5 @@
-// A config as YAML: the resolved one of a run, and the reference of all keys.
+// A config as YAML: the resolved one of a run, and the reference of all keys. Both are written from
+// the table and not through libyaml's emitter, which cannot write comments.
 #include "train/config/config.h"
 
 #include "base/file.h"

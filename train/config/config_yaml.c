@@ -1,5 +1,7 @@
-// Recursive descent over libyaml's events. Depth, width and size are bounded, so that no file can
-// exhaust the stack or make the search for duplicate keys slow.
+// Recursive descent over libyaml's events. libyaml's own document API is not used: it resolves
+// anchors, knows no duplicate keys, and keeps no place for the lines of overrides. Depth, width and
+// size are bounded, so that no file can exhaust the stack or make the search for duplicate keys
+// slow: that search compares each key with all keys of its block.
 #include "train/config/config_yaml.h"
 
 #include "base/file.h"
@@ -12,12 +14,14 @@ enum { MOST_DEPTH = 16, MOST_KEYS = 256, MOST_FILE_BYTES = 1 << 20 };
 
 typedef struct Builder {
     yaml_parser_t parser;
-    const char *where; // names the source in errors
+    const char *where; // what errors name: the file's path, or the override
     bool is_override;
     Tree *tree;
     ConfigErrors *errors;
 } Builder;
 
+// A node that the tree owns. The text is stored behind it: a copy, since events do not outlive the
+// parser.
 static Node *make_node(Tree *tree, NodeKind kind, const char *text, size_t length)
 {
     Node *node = calloc(1, sizeof *node + length + 1);
@@ -57,6 +61,8 @@ Node *node_find(const Node *map, const char *key, size_t length)
     return NULL;
 }
 
+// libyaml reports byte offsets for invalid UTF-8 and lines for everything else. The line of an
+// override means nothing to the user, so its text is shown instead.
 static Status next_event(Builder *b, yaml_event_t *event)
 {
     if (yaml_parser_parse(&b->parser, event))
@@ -258,7 +264,8 @@ Status tree_read(Tree *tree, const char *path, ConfigErrors *errors)
     return OK;
 }
 
-// The map `key` of `map`, put there if there is none or something else.
+// The map `key` of `map`. It is created if it is missing, and replaces a value that is no map, so
+// that --model.convert.d_kv=8 works where the file says "convert: none".
 static Node *enter_map(Tree *tree, Node *map, const char *key, size_t length)
 {
     Node *child = node_find(map, key, length);
@@ -305,7 +312,7 @@ static Status put_value(Tree *tree, const char *path, size_t length, Node *value
     return OK;
 }
 
-// Words joined by single dots, not too many.
+// Words joined by single dots, at most as deep as a file may be nested.
 static bool is_path(const char *text, size_t length)
 {
     int depth = 1;
@@ -344,29 +351,17 @@ Status tree_override(Tree *tree, const char *override, ConfigErrors *errors)
     return put_value(tree, path, length, value);
 }
 
-static const Node *walk(const Tree *tree, const char *path, bool must_arrive)
-{
-    const Node *node = tree->root;
-    for (const char *key = path;;) {
-        size_t length = strcspn(key, ".");
-        const Node *child = node_find(node, key, length);
-        if (child == NULL)
-            return must_arrive ? NULL : node;
-        node = child;
-        if (key[length] == '\0')
-            return node;
-        key += length + 1;
-    }
-}
-
-const Node *tree_find(const Tree *tree, const char *path)
-{
-    return walk(tree, path, true);
-}
-
 int tree_line(const Tree *tree, const char *path)
 {
-    const Node *node = walk(tree, path, false);
+    const Node *node = tree->root;
+    for (const char *key = path; *key != '\0';) {
+        const size_t length = strcspn(key, ".");
+        const Node *child = node_find(node, key, length);
+        if (child == NULL)
+            break; // a missing key is reported at the block that it is missing from
+        node = child;
+        key += length + (key[length] == '.');
+    }
     return node == tree->root ? LINE_NONE : node->line;
 }
 

@@ -3,12 +3,12 @@
 //     Tree tree = {0};
 //     status = tree_read(&tree, "configs/demo.yaml", errors);
 //     ...  tree_override(&tree, "--optim.lr=1e-3", errors);
-//     const Node *lr = tree_find(&tree, "optim.lr");
+//     const Node *optim = node_find(tree.root, "optim", strlen("optim"));
 //     tree_release(&tree);       // also after an error
 //
-// YAML without anchors, tags and several documents: a config needs none of them, and a tree cannot
-// explode. Duplicate keys are added to `errors`; what is not YAML at all is BAD_INPUT at once, with
-// line and column.
+// Anchors, tags and several documents are refused: a config needs none of them, and without anchors
+// a small file cannot expand into a huge tree. Duplicate keys are added to `errors`; a file that is
+// not YAML is BAD_INPUT at once, with line and column.
 #ifndef MHA2MLA_TRAIN_CONFIG_CONFIG_YAML_H
 #define MHA2MLA_TRAIN_CONFIG_CONFIG_YAML_H
 
@@ -44,8 +44,6 @@ Status tree_override(Tree *tree, const char *override, ConfigErrors *errors);
 
 // Child of a map (which may be NULL); `length` bytes of `key`.
 Node *node_find(const Node *map, const char *key, size_t length);
-
-const Node *tree_find(const Tree *tree, const char *path);
 
 // Line to name in an error about a key: its own, or that of the nearest node around it.
 int tree_line(const Tree *tree, const char *path);
