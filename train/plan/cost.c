@@ -1,3 +1,6 @@
+// Each rank is assumed to have the rates to itself. That underestimates the time where several
+// ranks share a host's memory bandwidth or its network card, so rates should be measured on as many
+// ranks per host as the run will have.
 #include "train/plan/cost.h"
 
 #include "train/parallel/batch_schedule.h"
@@ -5,7 +8,8 @@
 
 #include <math.h>
 
-// Micro-batches one after another: in each round the largest group counts.
+// The micro-batches that a step takes one after another: all ranks wait for the largest group of a
+// round.
 static int64_t serial_micro_batches(const BatchSchedule *schedule)
 {
     int64_t n = 0;
@@ -22,7 +26,10 @@ static int64_t serial_micro_batches(const BatchSchedule *schedule)
 
 static double memory_bytes(const Partition *partition, const BatchSchedule *schedule)
 {
-    enum { ADD = 2, SQUARE = 1, ADAMW = 7 }; // floats read and written for each
+    // Floats read and written per parameter. A sum is read and written once a round, besides the
+    // shares that are added to it. AdamW reads parameter, gradient and two moments, and writes all
+    // but the gradient.
+    enum { ADD = 2, SQUARE = 1, ADAMW = 7 };
     const double own = (double)partition->own_count;
     double floats = own * (SQUARE + ADAMW);
     for (int round = 0; round < schedule->n_rounds; round++)
@@ -30,7 +37,8 @@ static double memory_bytes(const Partition *partition, const BatchSchedule *sche
     return floats * sizeof(float);
 }
 
-// A collective over some of the buckets, between `n_peers` of the ranks, a share of each.
+// A collective over some of the buckets among n_peers ranks, each of which has a share of
+// 1 / n_ranks: transfer time plus latency.
 static double transfer_seconds(double n_params, int n_buckets, double param_bytes, int n_peers,
                                const BatchSchedule *schedule, const Rates *rates)
 {
@@ -39,14 +47,16 @@ static double transfer_seconds(double n_params, int n_buckets, double param_byte
            n_buckets * others * rates->latency_s;
 }
 
-// Each rank's messages of a step, and what of them products do not hide.
+// The messages of a step and the part of them that is exposed. The embedding is apart from the
+// layers: its gradient is the last to be complete and its parameters are the first to be needed, so
+// its bucket has nothing to overlap with.
 static void add_messages(Cost *cost, const Partition *partition, const BatchSchedule *schedule,
                          const TrainConfig *train, int n_copies, const Rates *rates,
                          double micro_batch_s)
 {
     const double forward_s = micro_batch_s / 3, backward_s = micro_batch_s - forward_s;
     const double sent_bytes = train->reduce_dtype == REDUCE_BFLOAT16 ? 2 : 4;
-    double params[2] = {0}; // of the embedding, of all that follows
+    double params[2] = {0}; // embedding, all that follows it
     int buckets[2] = {0};
     for (int i = 0; i < partition->n_buckets; i++) {
         const int follows = partition->buckets[i].layer >= 0;
@@ -62,7 +72,8 @@ static void add_messages(Cost *cost, const Partition *partition, const BatchSche
     }
     const double rounds = schedule->n_rounds;
     cost->messages_s = rounds * (reduce_s[0] + reduce_s[1]) + gather_s[0] + gather_s[1];
-    const double left_s = reduce_s[0] + fmax(0, reduce_s[1] - backward_s); // after a round
+    // What a round leaves in transit when its backward passes end.
+    const double left_s = reduce_s[0] + fmax(0, reduce_s[1] - backward_s);
     cost->exposed_s = (rounds - 1) * fmax(0, left_s - forward_s) + left_s + gather_s[0] +
                       fmax(0, gather_s[1] - forward_s);
     if (!train->overlap)
@@ -76,7 +87,7 @@ static double validation_passes(const Config *config)
     return config->data.validation.given ? 1.0 + later : 0;
 }
 
-// A forward alone is a third of forward and backward. Sequences are shared among the ranks.
+// A forward pass is a third of the FLOP of forward and backward. The ranks share the sequences.
 static double forward_seconds(const ModelShape *shape, const Plan *plan, int T, double sequences,
                               double flops_per_s)
 {
@@ -94,7 +105,8 @@ Status cost_make(Cost *out, const Plan *plan, const Config *config, const Rates 
     const double valid_sequences =
         config->data.validation.given ? config->data.validation.sequences : 0;
     Partition partition;
-    TRY(partition_create(&partition, &plan->shape, plan->n_ranks, 0)); // the largest share
+    // Rank 0 has the largest share.
+    TRY(partition_create(&partition, &plan->shape, plan->n_ranks, 0));
     const BatchSchedule schedule = batch_schedule_make(train->global_batch / train->micro_batch,
                                                        train->sum_groups, plan->n_ranks);
     Cost cost = {.step_flops = sequence_flops * train->global_batch};

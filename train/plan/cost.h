@@ -1,19 +1,20 @@
-// The time of a run, from its plan and what the machine does per second. A model, not a simulation:
+// The time of a run, from its plan and the machine's rates. An analytical model, not a simulation:
 //
-//   products  the model's FLOP, of the rank with the most micro-batches, at a share (`efficiency`)
-//             of the rate of sgemm; 0.65 to 0.8 is what bench/bench_step sees for SmolLM's shapes
-//   memory    gradients added up, squares for clipping, AdamW: bytes at the triad's rate
-//   messages  per round of micro-batches a reduce-scatter of all gradients (float32, or bfloat16 if
-//             they are sent so), per step an all-gather of all parameters (float32): (N - 1) / N of
-//             them to and from every rank, in buckets of a layer of at most 16 MiB, N - 1 messages
-//             per bucket; where ranks share parameters the all-gather is between the C copies:
-//             (C - 1) / N, and C - 1 messages
-//   exposed   what of the messages is waited for. Without train.overlap all. With it sums go behind
-//             the backward of the round's last micro-batch, but for the embedding's, and all that
-//             is left of a round behind the first forward of the next; parameters go behind a
-//             micro-batch's forward, but for the embedding.
+//   products  the FLOP of the rank with the most micro-batches, at `efficiency` times the rate of
+//             sgemm; bench/bench_step measures 0.65 to 0.8 for SmolLM's shapes
+//   memory    summing gradients, squares for clipping, AdamW: their bytes at the triad's rate
+//   messages  per round of micro-batches a reduce-scatter of all gradients (float32, or bfloat16 by
+//             train.reduce_dtype), per step an all-gather of all parameters (float32). On N ranks
+//             each sends and receives (N - 1) / N of them, in buckets of at most a layer and 16
+//             MiB, with N - 1 messages per bucket. Where ranks share parameters, the all-gather is
+//             between the C copies: (C - 1) / N of them, C - 1 messages per bucket
+//   exposed   the part of the messages that is not overlapped with computation. Without
+//             train.overlap all of it. With it, the reduce-scatters overlap the backward pass of
+//             the round's last micro-batch, except the embedding's, and what is left of a round
+//             overlaps the first forward pass of the next; the all-gather overlaps the first
+//             forward pass, except the embedding's
 //
-// What validation and calibration read counts as products of a forward alone. Loading, conversion,
+// Validation and calibration count as the products of forward passes. Loading, conversion,
 // checkpoints and the export are not counted.
 #ifndef MHA2MLA_TRAIN_PLAN_COST_H
 #define MHA2MLA_TRAIN_PLAN_COST_H
@@ -22,15 +23,15 @@
 #include "train/plan/rates.h"
 
 typedef struct Cost {
-    double step_flops;                        // of all ranks
-    double products_s, memory_s;              // of a step
-    double messages_s, exposed_s;             // of a step: on their way; waited for
+    double step_flops;                        // per step, over all ranks
+    double products_s, memory_s;              // per step
+    double messages_s, exposed_s;             // per step: in transit; not overlapped
     double step_s;                            // products, memory, exposed
-    double steps_s, validation_s, original_s; // of the run; original: passes before conversion
+    double steps_s, validation_s, original_s; // in the run; original: passes before conversion
     double run_s;                             // their sum
 } Cost;
 
-// The share of sgemm's rate with which products and memory take as long as was measured on the
+// The efficiency at which products and memory take compute_s, a time measured for a step on the
 // plan's ranks. BAD_INPUT if the memory alone would take longer; FAILED if memory is short.
 Status cost_efficiency(double *out, const Plan *plan, const Config *config, const Rates *rates,
                        double compute_s);

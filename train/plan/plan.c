@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 enum {
-    MOST_TOKENS = 1 << 24, // of a micro-batch: loops count them, and heads of them, in int
+    MOST_TOKENS = 1 << 24, // in a micro-batch: loops count tokens x heads in int
     // HDF5 keeps a hash table of 512 KiB for each open file, its headers, and a chunk. Seen: 0.74
     // MB each with 100 files of 1.7 M tokens, all of them read.
     OPEN_FILE_BYTES = 750000,
@@ -59,6 +59,7 @@ static Status find_shapes(Plan *plan, const ModelShape *original, const Config *
     return OK;
 }
 
+// What depends on the number of ranks, which config_check() does not know.
 static Status check_batch(const Config *config, int n_ranks)
 {
     const TrainConfig *train = &config->train;
@@ -91,7 +92,7 @@ static int64_t model_bytes(const ModelShape *shape)
 
 static Status measure_training(Plan *plan, const Config *config)
 {
-    Partition partition; // rank 0 has the largest shares
+    Partition partition; // of rank 0, which has the largest shares
     TRY(partition_create(&partition, &plan->shape, plan->n_ranks, 0));
     TrainerMemory memory = {0};
     const TrainConfig *train = &config->train;
@@ -119,7 +120,8 @@ static void measure_conversion(Plan *plan, const Config *config)
     plan->original_pass = forward_pass_bytes(&plan->original, config->data.seq_len);
 }
 
-// The files that match; a pattern without a match counts as one, since a plan needs no data.
+// The number of files that match. A pattern without a match counts as one file, since a plan can be
+// made before there are data.
 static int64_t count_files(char *const *patterns, int n_patterns)
 {
     int64_t n = 0;
@@ -141,11 +143,12 @@ static void measure_shards(Plan *plan, const DataConfig *data)
     plan->shards = (n + 1) * OPEN_FILE_BYTES; // and the checkpoint that is written
 }
 
-// Of the products y = x W^T of `tokens` rows and of their backward ones, the largest.
+// What OpenBLAS packs for y = x W^T and the two products of its backward pass: the most of the
+// three. x is [tokens, n_in], W [n_out, n_in].
 static int64_t linear_bytes(int64_t tokens, int n_out, int n_in)
 {
     const int64_t bytes[] = {
-        blas_buffer_bytes(n_out, tokens, n_in), // rows of OpenBLAS are columns here
+        blas_buffer_bytes(n_out, tokens, n_in), // OpenBLAS is column-major: rows are swapped
         blas_buffer_bytes(n_in, tokens, n_out),
         blas_buffer_bytes(n_in, n_out, tokens),
     };
@@ -169,7 +172,8 @@ static void measure_products(Plan *plan, const Config *config)
     plan->products = head > layer ? head : layer;
 }
 
-// Code is paged in when a library is first used: small models notice.
+// Pages of a library's code and its first buffers become resident when it is first used. For a
+// small model they are a large part of its memory, so they are touched before it is measured.
 static void warm_up_libraries(void)
 {
     char sha256[SHA256_HEX_BYTES];
@@ -200,6 +204,7 @@ Status plan_make_of(Plan *out, const ModelShape *original, const Config *config,
     return OK;
 }
 
+// Ranks on a host form groups of equal size or do not share at all, as in comm_group_start().
 int plan_sharers(const Config *config, int n_ranks, int ranks_per_host)
 {
     const int most = config->train.ranks_per_copy;
@@ -208,7 +213,8 @@ int plan_sharers(const Config *config, int n_ranks, int ranks_per_host)
     return n_ranks % host == 0 && host % sharers == 0 ? sharers : 1;
 }
 
-// Bytes beside the process while converting; 0: nothing is converted.
+// Peak of the conversion beside the process itself; 0: nothing is converted. The original model
+// goes before the layers are converted, one at a time, from its files.
 static int64_t conversion_bytes(const Plan *plan)
 {
     if (plan->conversion == 0)
@@ -255,8 +261,7 @@ static void print_work(FILE *out, const Plan *plan, const Config *config)
     fprintf(out, "ranks        %d, %d threads each, %s\n", plan->n_ranks, plan->n_threads,
             blas_name(blas));
     if (gemm_kernel_name() != NULL)
-        fprintf(out, "products     of the model by kernels for %s of its own\n",
-                gemm_kernel_name());
+        fprintf(out, "products     by the program's own kernels for %s\n", gemm_kernel_name());
     fprintf(out, "step         %d sequences of %d tokens = %lld tokens, micro-batches of %d\n",
             train->global_batch, config->data.seq_len, (long long)step_tokens, train->micro_batch);
     double tokens = (double)step_tokens * train->steps;
@@ -294,7 +299,7 @@ void plan_print(FILE *out, const Plan *plan, const Config *config)
         {"peak", plan_peak_bytes(plan)},
     };
     fprintf(out, "memory per rank, MiB%s\n",
-            plan->n_sharers > 1 ? "; of what ranks share its part" : "");
+            plan->n_sharers > 1 ? "; shared memory counts by a rank's part" : "");
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         fprintf(out, "  %-32s %10.1f\n", rows[i].name, (double)rows[i].bytes / (1 << 20));
 }

@@ -1,3 +1,6 @@
+// Every measurement is a function that all ranks call at the same time, the same number of times.
+// One that needs no messages is measured so too: the ranks of a host share its memory bandwidth,
+// its power and its caches, and what counts is what each of them gets while all of them work.
 #include "train/plan/rates.h"
 
 #include "base/arena.h"
@@ -8,14 +11,14 @@
 
 enum {
     SGEMM_SIZE = 1024,
-    TRIAD_FLOATS = 8 << 20, // 32 MiB each: beyond the caches
+    TRIAD_FLOATS = 8 << 20, // 32 MiB per array: beyond most caches
     N_PING_PONGS = 100,
     N_PIECES = 9,
 };
 
 typedef enum Measured { SGEMM, TRIAD, GATHER, PING_PONG, N_CALLS } Measured;
 
-static const double PIECE_S = 0.05; // of each rate, at least
+static const double PIECE_S = 0.05; // least duration of a piece
 
 typedef struct Probe {
     Arena arena;
@@ -37,7 +40,8 @@ static Status start(Probe *out, int64_t n_floats, const Comm *comm)
     place(&probe);
     TRY(comm_agree(comm, arena_allocate(&probe.arena)));
     place(&probe);
-    for (int64_t i = 0; i < n_floats; i++) // pages that were never written are all one page
+    // Pages that were never written are all mapped to one page of zeros, which stays in the cache.
+    for (int64_t i = 0; i < n_floats; i++)
         probe.a[i] = probe.b[i] = probe.c[i] = (float)(i % 7) - 3.0f;
     *out = probe;
     return OK;
@@ -80,10 +84,10 @@ static void ping_pongs(const Probe *probe, const Comm *comm)
     }
 }
 
-// Seconds of one call on the slowest rank. All ranks make the same number of calls, whatever their
-// clocks say.
 typedef void Call(const Probe *probe, const Comm *comm);
 
+// Seconds of one call on the slowest rank. The ranks agree on the time after every call, so that
+// all make the same number of calls whatever their clocks say.
 static double time_piece(Call *call, const Probe *probe, const Comm *comm)
 {
     double seconds;
@@ -104,7 +108,8 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-// Of each call that is not NULL: the first warms caches and connections.
+// Median seconds of each call that is not NULL. Piece -1 is not timed: it warms up caches and opens
+// connections.
 static void time_calls(double *seconds, Call *const *calls, int n_calls, const Probe *probe,
                        const Comm *comm)
 {

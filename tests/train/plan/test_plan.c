@@ -305,7 +305,7 @@ static void test_budget_and_machine_are_told(void **state)
     assert_says(text, "KV cache     16 bytes per token at 16 bits, original 32: -50.00 %\n");
     assert_says(text, "ranks        2, 3 threads each, OpenBLAS 0.");
     if (gemm_kernel_name() != NULL)
-        assert_says(text, "\nproducts     of the model by kernels for AVX-512 of its own\n");
+        assert_says(text, "\nproducts     by the program's own kernels for AVX-512\n");
     assert_says(text, "run          50 steps = 0.001 M tokens, 0.4 % of 0.25 M of pretraining");
     config.data.pretraining_tokens = 0;
     assert_null(strstr(printed(&plan, &config), "pretraining"));
