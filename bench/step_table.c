@@ -1,7 +1,7 @@
 #include "bench/step_table.h"
 
 #include "bench/timing.h"
-#include "model/attention/mla.h"
+#include "model/attention/attention_form.h"
 
 #include <stddef.h>
 #include <stdio.h>
@@ -103,8 +103,8 @@ static bool part_row(Row *row, const StepSetting *setting, const StepRound *roun
     };
     if (part == STEP_INPUT && shape_is_mla(shape))
         row->name = direction == STEP_FORWARD ? "q | k_r | down_kv" : "q | k_r | down_kv back";
-    const LatentDims latent = mla_latent_dims(shape, 1, setting->T);
-    if (part == STEP_ATTENTION && shape_is_mla(shape) && latent_attention_pays(&latent)) {
+    if (part == STEP_ATTENTION &&
+        attention_form(shape, setting->T) == &attention_forms[ATTENTION_MLA_LATENT]) {
         // The up-projections are done within, and their FLOP counted as those of expanded keys.
         row->name = direction == STEP_FORWARD ? "up, attention" : "up, attention back";
         row->flops += factor * forward_flops(shape, setting->T, STEP_UP);

@@ -9,36 +9,44 @@ static int projected_width(const ModelShape *shape)
     return shape_dim(shape, DIM_Q) + 2 * shape_dim(shape, DIM_KV);
 }
 
-void mha_project(float *qkv, const float *normed, const LayerParams *weights,
-                 const ModelShape *shape, int N)
+// RoPE in place on queries and keys: direction +1 forward, -1 backward.
+static void rotate(float *qkv, const AttentionContext *context, float direction)
 {
-    int width = projected_width(shape);
-    linear_forward(qkv, width, normed, shape->d_model, weights->q, N, shape->d_model, width, false);
-}
-
-void mha_project_backward(float *d_normed, LayerParams *grads, const float *d_qkv,
-                          const float *normed, const LayerParams *weights, const ModelShape *shape,
-                          int N, bool add)
-{
-    int width = projected_width(shape), D = shape->d_model;
-    linear_backward_input(d_normed, D, d_qkv, width, weights->q, N, D, width, false);
-    linear_backward_weight(grads->q, d_qkv, width, normed, D, N, D, width, add);
-}
-
-void mha_rotate(float *qkv, const float *cos_table, const float *sin_table, const int32_t *pairs,
-                const ModelShape *shape, int B, int T, float direction)
-{
-    int H = shape->n_heads, K = shape->n_kv_heads, E = shape->head_dim, G = H / K;
-    int width = projected_width(shape);
+    const ModelShape *s = context->shape;
+    const int H = s->n_heads, K = s->n_kv_heads, E = s->head_dim, G = H / K, T = context->T;
+    const int width = projected_width(s);
 #pragma omp parallel for schedule(static)
-    for (int n = 0; n < B * T; n++) {
-        const float *cos_row = cos_table + (int64_t)(n % T) * (E / 2);
-        const float *sin_row = sin_table + (int64_t)(n % T) * (E / 2);
+    for (int n = 0; n < context->B * T; n++) {
+        const float *cos_row = context->cos_table + (int64_t)(n % T) * (E / 2);
+        const float *sin_row = context->sin_table + (int64_t)(n % T) * (E / 2);
         for (int head = 0; head < H + K; head++) {
-            int kv_head = head < H ? head / G : head - H;
-            float *x = qkv + (int64_t)n * width + (int64_t)head * E;
-            rope_rotate(x, x, cos_row, sin_row, pairs + (int64_t)kv_head * (E / 2), E / 2,
-                        direction);
+            const int kv_head = head < H ? head / G : head - H;
+            float *dims = qkv + (int64_t)n * width + (int64_t)head * E;
+            rope_rotate(dims, dims, cos_row, sin_row, context->pairs + (int64_t)kv_head * (E / 2),
+                        E / 2, direction);
         }
     }
+    step_times_mark(context->times, STEP_ROPE);
+}
+
+void mha_forward(float *qkv, const float *normed, const AttentionContext *context)
+{
+    const ModelShape *s = context->shape;
+    const int width = projected_width(s), D = s->d_model, N = context->B * context->T;
+    linear_forward(qkv, width, normed, D, context->weights->q, N, D, width, false);
+    step_times_mark(context->times, STEP_INPUT);
+    if (context->qk_observer != NULL)
+        context->qk_observer->call(context->qk_observer->observer, qkv, width);
+    rotate(qkv, context, 1.0f);
+}
+
+void mha_backward(float *d_normed, LayerParams *grads, float *d_qkv, const float *normed,
+                  const AttentionContext *context)
+{
+    const ModelShape *s = context->shape;
+    const int width = projected_width(s), D = s->d_model, N = context->B * context->T;
+    rotate(d_qkv, context, -1.0f);
+    linear_backward_input(d_normed, D, d_qkv, width, context->weights->q, N, D, width, false);
+    linear_backward_weight(grads->q, d_qkv, width, normed, D, N, D, width, context->add_gradients);
+    step_times_mark(context->times, STEP_INPUT);
 }

@@ -4,26 +4,18 @@
 #ifndef MHA2MLA_MODEL_ATTENTION_MHA_H
 #define MHA2MLA_MODEL_ATTENTION_MHA_H
 
-#include "model/params.h"
+#include "model/attention/attention_context.h"
 
-// q | k | v before RoPE, in one product.
-void mha_project(float *qkv,          // [N, Q + 2 KV]
+// q | k | v in one product, shown to the observer, then RoPE on queries and keys.
+void mha_forward(float *qkv,          // [N, Q + 2 KV]
                  const float *normed, // [N, D]
-                 const LayerParams *weights, const ModelShape *shape, int N);
+                 const AttentionContext *context);
 
-// RoPE in place on queries and keys: direction +1 forward, -1 backward.
-void mha_rotate(float *qkv,             // [B T, Q + 2 KV]
-                const float *cos_table, // [T, E/2]
-                const float *sin_table, // [T, E/2]
-                const int32_t *pairs,   // [K, E/2]
-                const ModelShape *shape, int B, int T, float direction);
-
-// d_normed =, weight gradients += if `add`, else =. d_qkv is that of mha_project's output (after
-// mha_rotate back).
-void mha_project_backward(float *d_normed, // [N, D]
-                          LayerParams *grads,
-                          const float *d_qkv,  // [N, Q + 2 KV]
-                          const float *normed, // [N, D]
-                          const LayerParams *weights, const ModelShape *shape, int N, bool add);
+// d_normed =, weight gradients += or = (see context).
+void mha_backward(float *d_normed, // [N, D]
+                  LayerParams *grads,
+                  float *d_qkv,        // [N, Q + 2 KV]; rotated back in place
+                  const float *normed, // [N, D]
+                  const AttentionContext *context);
 
 #endif

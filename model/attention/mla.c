@@ -65,45 +65,45 @@ static void copy(float *to, const float *from, int count)
 
 // One token: rows of projected and expanded -> heads of queries, keys and values.
 static void gather_token(float *qkv, const float *projected, const float *expanded,
-                         const Columns *col, const MlaContext *x, int t)
+                         const Columns *col, const AttentionContext *context, int t)
 {
-    const ModelShape *s = x->shape;
+    const ModelShape *s = context->shape;
     int H = s->n_heads, K = s->n_kv_heads, E = s->head_dim, P = s->rope_pairs;
-    const float *cos_row = x->cos_table + (int64_t)t * (E / 2);
-    const float *sin_row = x->sin_table + (int64_t)t * (E / 2);
+    const float *cos_row = context->cos_table + (int64_t)t * (E / 2);
+    const float *sin_row = context->sin_table + (int64_t)t * (E / 2);
     for (int h = 0; h < H; h++) {
         float *q = qkv + h * E;
-        rope_rotate(q, projected + h * col->head_rope, cos_row, sin_row, x->pairs + h / (H / K) * P,
-                    P, 1.0f);
+        rope_rotate(q, projected + h * col->head_rope, cos_row, sin_row,
+                    context->pairs + h / (H / K) * P, P, 1.0f);
         copy(q + col->head_rope, projected + col->q_nope + h * col->head_nope, col->head_nope);
     }
     for (int j = 0; j < K; j++) {
         float *k = qkv + (H + j) * E;
         rope_rotate(k, projected + col->k_rope + j * col->head_rope, cos_row, sin_row,
-                    x->pairs + j * P, P, 1.0f);
+                    context->pairs + j * P, P, 1.0f);
         copy(k + col->head_rope, expanded + j * col->head_nope, col->head_nope);
     }
     copy(qkv + (H + K) * E, expanded + col->value, K * E);
 }
 
-// The way back, with the rotation reversed.
+// The gradient of gather_token(): its transpose, with the rotation reversed.
 static void scatter_token(float *d_projected, float *d_expanded, const float *d_qkv,
-                          const Columns *col, const MlaContext *x, int t)
+                          const Columns *col, const AttentionContext *context, int t)
 {
-    const ModelShape *s = x->shape;
+    const ModelShape *s = context->shape;
     int H = s->n_heads, K = s->n_kv_heads, E = s->head_dim, P = s->rope_pairs;
-    const float *cos_row = x->cos_table + (int64_t)t * (E / 2);
-    const float *sin_row = x->sin_table + (int64_t)t * (E / 2);
+    const float *cos_row = context->cos_table + (int64_t)t * (E / 2);
+    const float *sin_row = context->sin_table + (int64_t)t * (E / 2);
     for (int h = 0; h < H; h++) {
         const float *dq = d_qkv + h * E;
         rope_rotate(d_projected + h * col->head_rope, dq, cos_row, sin_row,
-                    x->pairs + h / (H / K) * P, P, -1.0f);
+                    context->pairs + h / (H / K) * P, P, -1.0f);
         copy(d_projected + col->q_nope + h * col->head_nope, dq + col->head_rope, col->head_nope);
     }
     for (int j = 0; j < K; j++) {
         const float *dk = d_qkv + (H + j) * E;
         rope_rotate(d_projected + col->k_rope + j * col->head_rope, dk, cos_row, sin_row,
-                    x->pairs + j * P, P, -1.0f);
+                    context->pairs + j * P, P, -1.0f);
         copy(d_expanded + j * col->head_nope, dk + col->head_rope, col->head_nope);
     }
     copy(d_expanded + col->value, d_qkv + (H + K) * E, K * E);
@@ -117,13 +117,13 @@ typedef struct UpPart {
     int first, rows, column, width;
 } UpPart;
 
-static int up_parts(UpPart parts[2], const MlaContext *x, const LayerParams *grads,
+static int up_parts(UpPart parts[2], const AttentionContext *context, const LayerParams *grads,
                     const Columns *col)
 {
-    const ModelShape *s = x->shape;
+    const ModelShape *s = context->shape;
     int width = shape_dim(s, DIM_UP_INPUT), rows_k = shape_dim(s, DIM_K_NOPE);
     int rows_v = shape_dim(s, DIM_KV);
-    const LayerParams *w = x->weights;
+    const LayerParams *w = context->weights;
     if (s->svd == SVD_JOINT) {
         bool has_k = rows_k > 0;
         parts[0] = (UpPart){has_k ? w->up_k : w->up_v,
@@ -139,108 +139,111 @@ static int up_parts(UpPart parts[2], const MlaContext *x, const LayerParams *gra
     return 2;
 }
 
-// The product that all begins with, and its way back.
-static void project(float *rows, const float *normed, const MlaContext *x)
+// The product that both forms begin with.
+static void project(float *rows, const float *normed, const AttentionContext *context)
 {
-    const int width = mla_projected_width(x->shape), D = x->shape->d_model;
-    linear_forward(rows, width, normed, D, x->weights->q, x->B * x->T, D, width, false);
-    step_times_mark(x->times, STEP_INPUT);
+    const int width = mla_projected_width(context->shape), D = context->shape->d_model;
+    linear_forward(rows, width, normed, D, context->weights->q, context->B * context->T, D, width,
+                   false);
+    step_times_mark(context->times, STEP_INPUT);
 }
 
 static void project_backward(float *d_normed, LayerParams *grads, const float *d_rows,
-                             const float *normed, const MlaContext *x)
+                             const float *normed, const AttentionContext *context)
 {
-    const int width = mla_projected_width(x->shape), D = x->shape->d_model, N = x->B * x->T;
-    linear_backward_input(d_normed, D, d_rows, width, x->weights->q, N, D, width, false);
-    linear_backward_weight(grads->q, d_rows, width, normed, D, N, D, width, x->add_gradients);
-    step_times_mark(x->times, STEP_INPUT);
+    const int width = mla_projected_width(context->shape), D = context->shape->d_model,
+              N = context->B * context->T;
+    linear_backward_input(d_normed, D, d_rows, width, context->weights->q, N, D, width, false);
+    linear_backward_weight(grads->q, d_rows, width, normed, D, N, D, width, context->add_gradients);
+    step_times_mark(context->times, STEP_INPUT);
 }
 
-void mla_forward(float *qkv, float *latent, const float *normed, const MlaContext *x)
+void mla_forward(float *qkv, float *latent, const float *normed, const AttentionContext *context)
 {
-    const ModelShape *s = x->shape;
+    const ModelShape *s = context->shape;
     Columns col = find_columns(s);
-    int N = x->B * x->T, R = shape_dim(s, DIM_LATENT);
-    project(x->projected, normed, x);
+    int N = context->B * context->T, R = shape_dim(s, DIM_LATENT);
+    project(context->projected, normed, context);
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < N; n++)
-        copy(latent + (int64_t)n * R, x->projected + (int64_t)n * col.projected + col.latent, R);
+        copy(latent + (int64_t)n * R, context->projected + (int64_t)n * col.projected + col.latent,
+             R);
 
     UpPart parts[2];
-    int n_parts = up_parts(parts, x, NULL, &col);
+    int n_parts = up_parts(parts, context, NULL, &col);
     for (int i = 0; i < n_parts; i++)
-        linear_forward(x->expanded + parts[i].first, col.expanded, latent + parts[i].column, R,
-                       parts[i].weight, N, parts[i].width, parts[i].rows, false);
-    step_times_mark(x->times, STEP_UP);
+        linear_forward(context->expanded + parts[i].first, col.expanded, latent + parts[i].column,
+                       R, parts[i].weight, N, parts[i].width, parts[i].rows, false);
+    step_times_mark(context->times, STEP_UP);
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < N; n++)
-        gather_token(qkv + (int64_t)n * col.qkv, x->projected + (int64_t)n * col.projected,
-                     x->expanded + (int64_t)n * col.expanded, &col, x, n % x->T);
-    step_times_mark(x->times, STEP_ROPE);
+        gather_token(qkv + (int64_t)n * col.qkv, context->projected + (int64_t)n * col.projected,
+                     context->expanded + (int64_t)n * col.expanded, &col, context, n % context->T);
+    step_times_mark(context->times, STEP_ROPE);
 }
 
 void mla_backward(float *d_normed, LayerParams *grads, const float *d_qkv, const float *latent,
-                  const float *normed, const MlaContext *x)
+                  const float *normed, const AttentionContext *context)
 {
-    const ModelShape *s = x->shape;
+    const ModelShape *s = context->shape;
     Columns col = find_columns(s);
-    int N = x->B * x->T, R = shape_dim(s, DIM_LATENT);
+    int N = context->B * context->T, R = shape_dim(s, DIM_LATENT);
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < N; n++)
-        scatter_token(x->projected + (int64_t)n * col.projected,
-                      x->expanded + (int64_t)n * col.expanded, d_qkv + (int64_t)n * col.qkv, &col,
-                      x, n % x->T);
-    step_times_mark(x->times, STEP_ROPE);
+        scatter_token(context->projected + (int64_t)n * col.projected,
+                      context->expanded + (int64_t)n * col.expanded, d_qkv + (int64_t)n * col.qkv,
+                      &col, context, n % context->T);
+    step_times_mark(context->times, STEP_ROPE);
 
     UpPart parts[2];
-    int n_parts = up_parts(parts, x, grads, &col);
+    int n_parts = up_parts(parts, context, grads, &col);
     for (int i = 0; i < n_parts; i++) {
-        const float *d_part = x->expanded + parts[i].first;
-        linear_backward_input(x->projected + col.latent + parts[i].column, col.projected, d_part,
-                              col.expanded, parts[i].weight, N, parts[i].width, parts[i].rows,
-                              false);
+        const float *d_part = context->expanded + parts[i].first;
+        linear_backward_input(context->projected + col.latent + parts[i].column, col.projected,
+                              d_part, col.expanded, parts[i].weight, N, parts[i].width,
+                              parts[i].rows, false);
         linear_backward_weight(parts[i].grad, d_part, col.expanded, latent + parts[i].column, R, N,
-                               parts[i].width, parts[i].rows, x->add_gradients);
+                               parts[i].width, parts[i].rows, context->add_gradients);
     }
-    step_times_mark(x->times, STEP_UP);
-    project_backward(d_normed, grads, x->projected, normed, x);
+    step_times_mark(context->times, STEP_UP);
+    project_backward(d_normed, grads, context->projected, normed, context);
 }
 
 // RoPE in place on rotated dims of a projected row.
-static void rotate_token(float *row, const LatentColumns *col, const MlaContext *x, int t,
-                         float direction)
+static void rotate_token(float *row, const LatentColumns *col, const AttentionContext *context,
+                         int t, float direction)
 {
-    const ModelShape *s = x->shape;
+    const ModelShape *s = context->shape;
     const int P = s->rope_pairs, G = s->n_heads / s->n_kv_heads;
-    const float *cos_row = x->cos_table + (int64_t)t * (s->head_dim / 2);
-    const float *sin_row = x->sin_table + (int64_t)t * (s->head_dim / 2);
+    const float *cos_row = context->cos_table + (int64_t)t * (s->head_dim / 2);
+    const float *sin_row = context->sin_table + (int64_t)t * (s->head_dim / 2);
     for (int head = 0; head < s->n_heads + s->n_kv_heads; head++) {
         const int j = head < s->n_heads ? head / G : head - s->n_heads;
         float *dims =
             row + (head < s->n_heads ? col->q_rope + head * 2 * P : col->k_rope + j * 2 * P);
-        rope_rotate(dims, dims, cos_row, sin_row, x->pairs + j * P, P, direction);
+        rope_rotate(dims, dims, cos_row, sin_row, context->pairs + j * P, P, direction);
     }
 }
 
-static void rotate_rows(float *rows, const MlaContext *x, float direction)
+static void rotate_rows(float *rows, const AttentionContext *context, float direction)
 {
-    const LatentDims dims = mla_latent_dims(x->shape, x->B, x->T);
+    const LatentDims dims = mla_latent_dims(context->shape, context->B, context->T);
     const LatentColumns col = latent_columns(&dims);
 #pragma omp parallel for schedule(static)
-    for (int n = 0; n < x->B * x->T; n++)
-        rotate_token(rows + (int64_t)n * col.row, &col, x, n % x->T, direction);
-    step_times_mark(x->times, STEP_ROPE);
+    for (int n = 0; n < context->B * context->T; n++)
+        rotate_token(rows + (int64_t)n * col.row, &col, context, n % context->T, direction);
+    step_times_mark(context->times, STEP_ROPE);
 }
 
-void mla_project(float *rows, const float *normed, const MlaContext *x)
+void mla_latent_forward(float *rows, const float *normed, const AttentionContext *context)
 {
-    project(rows, normed, x);
-    rotate_rows(rows, x, 1.0f);
+    project(rows, normed, context);
+    rotate_rows(rows, context, 1.0f);
 }
 
-void mla_project_backward(float *d_normed, LayerParams *grads, float *d_rows, const float *normed,
-                          const MlaContext *x)
+void mla_latent_backward(float *d_normed, LayerParams *grads, float *d_rows, const float *normed,
+                         const AttentionContext *context)
 {
-    rotate_rows(d_rows, x, -1.0f);
-    project_backward(d_normed, grads, d_rows, normed, x);
+    rotate_rows(d_rows, context, -1.0f);
+    project_backward(d_normed, grads, d_rows, normed, context);
 }

@@ -4,8 +4,6 @@
 // pass over memory and keeping them would cost two thirds more of it.
 #include "model/transformer/transformer.h"
 
-#include "model/attention/mha.h"
-#include "model/attention/mla.h"
 #include "model/kernels/head.h"
 #include "model/kernels/linear.h"
 #include "model/kernels/rmsnorm.h"
@@ -19,11 +17,11 @@ void transformer_start(Workspace *ws, const Model *model)
     rope_table(ws->cos_table, ws->sin_table, ws->T, model->shape.head_dim, model->shape.rope_theta);
 }
 
-static MlaContext mla_context(const Workspace *ws, const Model *model, int layer)
+static AttentionContext attention_context(const Workspace *ws, const Model *model, int layer)
 {
-    return (MlaContext){
-        .weights = &model->params.layers[layer],
+    return (AttentionContext){
         .shape = &model->shape,
+        .weights = &model->params.layers[layer],
         .pairs = model_pairs(model, layer, 0),
         .cos_table = ws->cos_table,
         .sin_table = ws->sin_table,
@@ -31,6 +29,7 @@ static MlaContext mla_context(const Workspace *ws, const Model *model, int layer
         .T = ws->T,
         .projected = ws->projected,
         .expanded = ws->expanded,
+        .tiles = ws->attention_tiles,
         .add_gradients = !ws->fresh_gradients,
         .times = ws->times,
     };
@@ -46,51 +45,35 @@ static void clear(float *values, int64_t count)
     memset(values, 0, (size_t)count * sizeof(float));
 }
 
-static LatentArrays latent_arrays(const LayerSaved *saved, const LayerParams *weights)
+// Where a layer's queries and keys are scored.
+typedef struct ScoredLayer {
+    RopeScores *scores;
+    int layer;
+    int64_t n_tokens;
+} ScoredLayer;
+
+static void score_layer(void *observer, const float *qkv, int64_t row)
 {
-    return (LatentArrays){
-        .qkv = saved->qkv,
-        .up_k = weights->up_k,
-        .up_v = weights->up_v,
-        .out = saved->attn_out,
-        .values = saved->values,
-        .lse = saved->lse,
-    };
+    const ScoredLayer *scored = observer;
+    rope_scores_add(scored->scores, scored->layer, qkv, row, scored->n_tokens);
 }
 
-// attention(norm(x_in))
+// attention(norm(x_in)) -> saved->attention.out
 static void attention_forward_from_input(Workspace *ws, const Model *model, int layer,
                                          RopeScores *scores)
 {
     const ModelShape *s = &model->shape;
-    const LayerParams *w = &model->params.layers[layer];
     const LayerSaved *saved = &ws->layers[layer];
-    int N = ws->B * ws->T, D = s->d_model;
-    rmsnorm_forward(ws->normed, saved->attn_inv_rms, saved->x_in, w->attn_norm, N, D,
-                    (float)s->rms_eps);
+    const int N = ws->B * ws->T;
+    ScoredLayer scored = {scores, layer, N};
+    const QkObserver observer = {score_layer, &scored};
+    AttentionContext context = attention_context(ws, model, layer);
+    context.qk_observer = scores != NULL ? &observer : NULL;
+    rmsnorm_forward(ws->normed, saved->attn_inv_rms, saved->x_in,
+                    model->params.layers[layer].attn_norm, N, s->d_model, (float)s->rms_eps);
     step_times_mark(ws->times, STEP_NORM);
-    if (ws->is_latent) {
-        MlaContext context = mla_context(ws, model, layer);
-        mla_project(saved->qkv, ws->normed, &context);
-        const LatentArrays arrays = latent_arrays(saved, w);
-        attention_latent_forward(&arrays, ws->attention_scratch, &ws->latent);
-        step_times_mark(ws->times, STEP_ATTENTION);
-        return;
-    }
-    if (shape_is_mla(s)) {
-        MlaContext context = mla_context(ws, model, layer);
-        mla_forward(saved->qkv, saved->latent, ws->normed, &context);
-    } else {
-        mha_project(saved->qkv, ws->normed, w, s, N);
-        step_times_mark(ws->times, STEP_INPUT);
-        if (scores != NULL)
-            rope_scores_add(scores, layer, saved->qkv, attention_row(&ws->attention), N);
-        mha_rotate(saved->qkv, ws->cos_table, ws->sin_table, model_pairs(model, layer, 0), s, ws->B,
-                   ws->T, 1.0f);
-        step_times_mark(ws->times, STEP_ROPE);
-    }
-    attention_forward(saved->attn_out, saved->lse, saved->qkv, ws->attention_scratch,
-                      &ws->attention);
+    ws->form->project(&saved->attention, ws->normed, &context);
+    ws->form->attend(&saved->attention, &context);
     step_times_mark(ws->times, STEP_ATTENTION);
 }
 
@@ -104,41 +87,9 @@ static void attention_block_forward(Workspace *ws, const Model *model, int layer
     attention_forward_from_input(ws, model, layer, scores);
     copy_rows(saved->x_mid, saved->x_in, (int64_t)N * D);
     step_times_mark(ws->times, STEP_NORM);
-    linear_forward(saved->x_mid, D, saved->attn_out, Q, model->params.layers[layer].o, N, Q, D,
+    linear_forward(saved->x_mid, D, saved->attention.out, Q, model->params.layers[layer].o, N, Q, D,
                    true);
     step_times_mark(ws->times, STEP_OUTPUT);
-}
-
-static void attention_latent_backward_layer(Workspace *ws, const LayerSaved *saved,
-                                            const LayerParams *weights, LayerParams *grads)
-{
-    LatentArrays arrays = latent_arrays(saved, weights);
-    arrays.d_out = ws->d_attn_out;
-    arrays.d_qkv = ws->d_qkv;
-    arrays.d_up_k = grads->up_k;
-    arrays.d_up_v = grads->up_v;
-    arrays.add_gradients = !ws->fresh_gradients;
-    attention_latent_backward(&arrays, ws->attention_scratch, &ws->latent);
-}
-
-// From d_qkv to d_normed.
-static void project_backward(Workspace *ws, const Model *model, int layer, LayerParams *grads)
-{
-    const ModelShape *s = &model->shape;
-    const LayerSaved *saved = &ws->layers[layer];
-    const MlaContext context = mla_context(ws, model, layer);
-    if (ws->is_latent) {
-        mla_project_backward(ws->d_normed, grads, ws->d_qkv, ws->normed, &context);
-    } else if (shape_is_mla(s)) {
-        mla_backward(ws->d_normed, grads, ws->d_qkv, saved->latent, ws->normed, &context);
-    } else {
-        mha_rotate(ws->d_qkv, ws->cos_table, ws->sin_table, model_pairs(model, layer, 0), s, ws->B,
-                   ws->T, -1.0f);
-        step_times_mark(ws->times, STEP_ROPE);
-        mha_project_backward(ws->d_normed, grads, ws->d_qkv, ws->normed, context.weights, s,
-                             ws->B * ws->T, !ws->fresh_gradients);
-        step_times_mark(ws->times, STEP_INPUT);
-    }
 }
 
 // dx: gradient of x_mid on entry, of x_in on return.
@@ -149,20 +100,18 @@ static void attention_block_backward(Workspace *ws, const Model *model, int laye
     const LayerSaved *saved = &ws->layers[layer];
     LayerParams *dw = &grads->layers[layer];
     int N = ws->B * ws->T, D = s->d_model, Q = shape_dim(s, DIM_Q);
+    const AttentionContext context = attention_context(ws, model, layer);
     const bool adds = !ws->fresh_gradients;
     linear_backward_input(ws->d_attn_out, Q, ws->dx, D, w->o, N, Q, D, false);
     step_times_mark(ws->times, STEP_OUTPUT);
-    if (ws->is_latent)
-        attention_latent_backward_layer(ws, saved, w, dw);
-    else
-        attention_backward(ws->d_qkv, ws->d_attn_out, saved->attn_out, saved->lse, saved->qkv,
-                           ws->attention_scratch, &ws->attention);
+    ws->form->attend_backward(ws->d_qkv, dw, ws->d_attn_out, &saved->attention, &context);
     step_times_mark(ws->times, STEP_ATTENTION);
-    linear_backward_weight(dw->o, ws->dx, D, saved->attn_out, Q, N, Q, D, adds);
+    linear_backward_weight(dw->o, ws->dx, D, saved->attention.out, Q, N, Q, D, adds);
     step_times_mark(ws->times, STEP_OUTPUT);
     rmsnorm_apply(ws->normed, saved->attn_inv_rms, saved->x_in, w->attn_norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
-    project_backward(ws, model, layer, dw);
+    ws->form->project_backward(ws->d_normed, dw, ws->d_qkv, ws->normed, &saved->attention,
+                               &context);
     if (!adds)
         clear(dw->attn_norm, D);
     rmsnorm_backward(ws->dx, dw->attn_norm, ws->d_normed, saved->attn_inv_rms, saved->x_in,

@@ -1,75 +1,70 @@
 // Attention, feed-forward and head are never at work together, and layers keep what their backward
-// reads until it has run: what lies where follows from that.
+// reads until it has run: the sharing of memory follows from that.
 #include "model/transformer/workspace.h"
 
 #include "base/intmath.h"
-#include "model/attention/mla.h"
 #include "model/kernels/head.h"
 
-// Where what a layer leaves for backward goes: over gradients as far as those are lent, then in the
+// Where what a layer leaves for backward goes: gradient memory as far as that reaches, then the
 // arena.
-typedef struct Room {
+typedef struct Placement {
     GradientReuse *reuse;
     Arena *arena;
     int layer;
-} Room;
+} Placement;
 
-static float *room_floats(const Room *room, int64_t count)
+static float *place_floats(const Placement *placement, int64_t count)
 {
     float *values;
-    return gradient_reuse_take(&values, room->reuse, room->layer, count)
+    return gradient_reuse_take(&values, placement->reuse, placement->layer, count)
                ? values
-               : arena_floats(room->arena, count);
+               : arena_floats(placement->arena, count);
 }
 
-// Floats of a token in qkv.
-static int64_t qkv_width(const Workspace *ws)
-{
-    return ws->is_latent ? latent_columns(&ws->latent).row : attention_row(&ws->attention);
-}
-
-static void place_attention(LayerSaved *saved, const Room *room, const Workspace *ws,
+static void place_attention(LayerSaved *saved, const Placement *placement, const Workspace *ws,
                             const ModelShape *s)
 {
-    int64_t N = (int64_t)ws->B * ws->T;
-    saved->attn_inv_rms = room_floats(room, N);
-    saved->latent = room_floats(room, ws->is_latent ? 0 : N * shape_dim(s, DIM_LATENT));
-    saved->qkv = room_floats(room, N * qkv_width(ws));
-    if (ws->is_latent)
-        saved->values = room_floats(room, N * s->n_heads * ws->latent.value_latent);
-    saved->attn_out = ws->is_latent ? ws->attn_out : room_floats(room, N * shape_dim(s, DIM_Q));
-    saved->lse = room_floats(room, N * s->n_heads);
+    const AttentionWidths widths = ws->form->widths(s);
+    const int64_t N = (int64_t)ws->B * ws->T;
+    saved->attn_inv_rms = place_floats(placement, N);
+    saved->attention.latent = place_floats(placement, N * widths.latent);
+    saved->attention.qkv = place_floats(placement, N * widths.qkv);
+    saved->attention.values = place_floats(placement, N * widths.values);
+    saved->attention.out =
+        widths.remakes_out ? ws->attn_out : place_floats(placement, N * shape_dim(s, DIM_Q));
+    saved->attention.lse = place_floats(placement, N * s->n_heads);
 }
 
-static void place_ffn(LayerSaved *saved, const Room *room, const ModelShape *s, int64_t N)
+static void place_ffn(LayerSaved *saved, const Placement *placement, const ModelShape *s, int64_t N)
 {
-    saved->x_mid = room_floats(room, N * s->d_model);
-    saved->ffn_inv_rms = room_floats(room, N);
-    saved->gate_up = room_floats(room, N * 2 * s->d_ffn);
+    saved->x_mid = place_floats(placement, N * s->d_model);
+    saved->ffn_inv_rms = place_floats(placement, N);
+    saved->gate_up = place_floats(placement, N * 2 * s->d_ffn);
 }
 
 // What each layer has for itself or, with is_own false, what they share.
-static void place_layer(LayerSaved *saved, const Room *room, const Workspace *ws,
+static void place_layer(LayerSaved *saved, const Placement *placement, const Workspace *ws,
                         const ModelShape *s, bool is_own)
 {
     const int64_t N = (int64_t)ws->B * ws->T;
     const ActivationPolicy policy = ws->policy;
     if ((policy != FORWARD_ONLY) == is_own)
-        saved->x_in = room_floats(room, N * s->d_model);
+        saved->x_in = place_floats(placement, N * s->d_model);
     if ((policy == RECOMPUTE_NONE) == is_own)
-        place_attention(saved, room, ws, s);
+        place_attention(saved, placement, ws, s);
     if ((policy == RECOMPUTE_NONE || policy == RECOMPUTE_ATTENTION) == is_own)
-        place_ffn(saved, room, s, N);
+        place_ffn(saved, placement, s, N);
 }
 
-// From the last layer down, as gradients are lent. After the scratch, where some of it may lie.
+// From the last layer down, the order of gradient_reuse_take(). After the scratch, which may take
+// gradient memory first.
 static void place_layers(Workspace *ws, Arena *arena, const ModelShape *s)
 {
     GradientReuse nothing = {0};
     LayerSaved saved = {0};
-    place_layer(&saved, &(Room){&nothing, arena, 0}, ws, s, false);
+    place_layer(&saved, &(Placement){&nothing, arena, 0}, ws, s, false);
     for (int l = s->n_layers - 1; l >= 0; l--) {
-        place_layer(&saved, &(Room){&ws->reuse, arena, l}, ws, s, true);
+        place_layer(&saved, &(Placement){&ws->reuse, arena, l}, ws, s, true);
         if (ws->layers != NULL)
             ws->layers[l] = saved;
     }
@@ -77,28 +72,28 @@ static void place_layers(Workspace *ws, Arena *arena, const ModelShape *s)
 
 static void place_attention_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
 {
-    int64_t N = (int64_t)ws->B * ws->T;
-    bool expands = shape_is_mla(s) && !ws->is_latent, is_training = ws->policy != FORWARD_ONLY;
-    ws->projected = arena_floats(arena, expands ? N * mla_projected_width(s) : 0);
-    ws->expanded = arena_floats(arena, expands ? N * mla_expanded_width(s) : 0);
-    ws->attn_out = arena_floats(arena, ws->is_latent ? N * shape_dim(s, DIM_Q) : 0);
-    ws->attention_scratch = arena_floats(
-        arena, ws->is_latent ? attention_latent_scratch_floats(&ws->latent, n_threads, is_training)
-                             : attention_scratch_floats(&ws->attention, n_threads, is_training));
+    const AttentionWidths widths = ws->form->widths(s);
+    const int64_t N = (int64_t)ws->B * ws->T;
+    const bool is_training = ws->policy != FORWARD_ONLY;
+    ws->projected = arena_floats(arena, N * widths.projected);
+    ws->expanded = arena_floats(arena, N * widths.expanded);
+    ws->attn_out = arena_floats(arena, widths.remakes_out ? N * shape_dim(s, DIM_Q) : 0);
+    ws->attention_tiles =
+        arena_floats(arena, ws->form->tile_floats(s, ws->B, ws->T, n_threads, is_training));
     if (!is_training)
         return;
-    ws->d_qkv = arena_floats(arena, N * qkv_width(ws));
+    ws->d_qkv = arena_floats(arena, N * widths.qkv);
     ws->d_attn_out = arena_floats(arena, N * shape_dim(s, DIM_Q));
 }
 
 static void place_head_scratch(Workspace *ws, Arena *arena, const ModelShape *s)
 {
-    int64_t N = (int64_t)ws->B * ws->T, block = head_block(s->vocab_size);
+    const int64_t N = (int64_t)ws->B * ws->T, block = head_block(s->vocab_size);
     ws->logits = arena_floats(arena, (N < block ? N : block) * s->vocab_size);
 }
 
-// What goes into the head and its gradient, over gradients: then nothing of the layers' scratch is
-// in use while the head is at work.
+// The head's input and its gradient in gradient memory: then nothing of the layers' scratch is in
+// use while the head is at work.
 static bool take_head_input(Workspace *ws, const ModelShape *s)
 {
     const int64_t count = (int64_t)ws->B * ws->T * s->d_model;
@@ -106,10 +101,10 @@ static bool take_head_input(Workspace *ws, const ModelShape *s)
            gradient_reuse_take(&ws->d_head_in, &ws->reuse, s->n_layers, count);
 }
 
-// Attention, feed-forward and head are never at work together: theirs begins at the same place.
+// Attention's, feed-forward's and the head's scratch begin at the same place.
 static void place_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int n_threads)
 {
-    int64_t N = (int64_t)ws->B * ws->T;
+    const int64_t N = (int64_t)ws->B * ws->T;
     const bool is_training = ws->policy != FORWARD_ONLY;
     const bool is_apart = take_head_input(ws, s);
     if (!is_apart) {
@@ -137,25 +132,21 @@ void workspace_place_reusing(Workspace *ws, const GradientReuse *reuse, Arena *a
                              Arena *scratch, const ModelShape *s, int B, int T, int n_threads,
                              ActivationPolicy policy)
 {
-    int64_t N = (int64_t)B * T;
+    const int64_t N = (int64_t)B * T;
     *ws = (Workspace){
         .B = B,
         .T = T,
         .placed_B = B,
         .policy = policy,
         .reuse = *reuse,
-        .attention = {B, T, s->n_heads, s->n_kv_heads, s->head_dim},
+        .form = attention_form(s, T),
     };
-    if (shape_is_mla(s)) {
-        ws->latent = mla_latent_dims(s, B, T);
-        ws->is_latent = latent_attention_pays(&ws->latent);
-    }
     ws->cos_table = arena_floats(activations, (int64_t)T * (s->head_dim / 2));
     ws->sin_table = arena_floats(activations, (int64_t)T * (s->head_dim / 2));
     place_scratch(ws, scratch, s, n_threads);
-    const Room room = {&ws->reuse, activations, s->n_layers};
-    ws->hidden = room_floats(&room, N * s->d_model);
-    ws->inv_rms = room_floats(&room, N);
+    const Placement placement = {&ws->reuse, activations, s->n_layers};
+    ws->hidden = place_floats(&placement, N * s->d_model);
+    ws->inv_rms = place_floats(&placement, N);
     ws->layers = arena_place(activations, s->n_layers, sizeof *ws->layers);
     place_layers(ws, activations, s);
 }
@@ -171,6 +162,4 @@ void workspace_set_batch(Workspace *ws, int B)
 {
     CHECK(B >= 1 && B <= ws->placed_B, "batch of %d, placed for %d", B, ws->placed_B);
     ws->B = B;
-    ws->attention.B = B;
-    ws->latent.B = B;
 }

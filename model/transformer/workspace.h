@@ -1,35 +1,58 @@
-// Where forward and backward (model/transformer/transformer.h) put what they compute: what layers
-// keep for backward in one arena, or in gradient memory that is not written yet, and scratch in
-// another.
+// Where forward and backward (model/transformer/transformer.h) put what they compute. Memory is
+// placed in two arenas, by the same code that measures it (base/arena.h):
 //
 //     Workspace ws;
-//     workspace_place(&ws, &activations, &scratch, &shape, B, T, n_threads, RECOMPUTE_NONE); //
-//     measure
+//     workspace_place(&ws, &activations, &scratch, &shape, B, T, n_threads, RECOMPUTE_NONE);
 //     ... arena_allocate both ...
-//     workspace_place(&ws, &activations, &scratch, &shape, B, T, n_threads, RECOMPUTE_NONE); //
-//     place
+//     workspace_place(&ws, &activations, &scratch, &shape, B, T, n_threads, RECOMPUTE_NONE);
+//
+// Activations wait from forward for backward. What each layer has for itself, and what all layers
+// share since backward computes it again, the activation policy says:
+//
+//     activations | cos, sin | hidden | shared by layers | layer L-1 | ... | layer 1 | layer 0 |
+//
+//     a layer     | x_in | attn_inv_rms, latent, qkv, values, out, lse | x_mid, ffn_inv_rms,
+//     gate_up |
+//
+//       RECOMPUTE_NONE       own                  own                               own
+//       RECOMPUTE_ATTENTION  own                 shared                             own
+//       RECOMPUTE_LAYER      own                 shared                            shared
+//       FORWARD_ONLY        shared               shared                            shared
+//
+// Where gradient memory may be reused (model/transformer/gradient_reuse.h), activations lie there
+// instead as far as it reaches, from the last layer down; gradients of layers not yet written:
+//
+//     gradients   | embed | layer 0 | layer 1 | ...       | layer L-1 | norm, head |
+//     forward              ...  <- layer L-2 | layer L-1 | head_in  |
+//     backward     writes from right to left, each layer after its last read of what lies there
+//
+// Scratch is in use within a phase: what is in one column at the same height shares memory.
+//
+//     scratch     | head_in, d_head_in          | logits                                   |  head
+//                 | normed, d_normed            | dx | projected, expanded, attn_out,      |
+//                 attention |                             |    | attention_tiles, d_qkv, d_attn_out
+//                 | | normed, d_normed            | dx | act                                 |
+//                 feed-forward
+//
+// normed and d_normed are head_in and d_head_in themselves, unless those lie over gradients: then
+// all of the head's scratch shares memory with all of the layers'.
 #ifndef MHA2MLA_MODEL_TRANSFORMER_WORKSPACE_H
 #define MHA2MLA_MODEL_TRANSFORMER_WORKSPACE_H
 
 #include "base/arena.h"
-#include "model/attention/attention.h"
-#include "model/attention/attention_latent.h"
+#include "model/attention/attention_form.h"
 #include "model/kernels/step_times.h"
 #include "model/transformer/activation_policy.h"
 #include "model/transformer/gradient_reuse.h"
 
 // What forward leaves for backward, each layer its own or shared.
 typedef struct LayerSaved {
-    float *x_in;         // [N, D] input of the layer
-    float *attn_inv_rms; // [N] of x_in
-    float *latent;       // [N, R], MLA that expands keys and values
-    float *qkv;          // [N, qkv_width()] after RoPE
-    float *attn_out;     // [N, Q]; shared by all layers with attention in the latent space
-    float *values;       // [N, H W] there: what the heads took of the latent's W columns
-    float *lse;          // [N, H] of the softmax
-    float *x_mid;        // [N, D] after attention
-    float *ffn_inv_rms;  // [N] of x_mid
-    float *gate_up;      // [N, 2F]; backward leaves its gradient there
+    float *x_in;              // [N, D] input of the layer
+    float *attn_inv_rms;      // [N] of x_in
+    AttentionSaved attention; // its `out` is ws.attn_out if the form makes it again
+    float *x_mid;             // [N, D] after attention
+    float *ffn_inv_rms;       // [N] of x_mid
+    float *gate_up;           // [N, 2F]; backward leaves its gradient there
 } LayerSaved;
 
 // Called with the index of a layer; -1 stands for the embedding, L for the last norm and the head.
@@ -40,38 +63,34 @@ typedef struct LayerCallback {
 
 typedef struct Workspace {
     int B, T;     // of the next calls
-    int placed_B; // the most there is room for
+    int placed_B; // the most there is memory for
     ActivationPolicy policy;
-    GradientReuse reuse;     // of gradient memory for activations
-    bool is_latent;          // attention in the latent space (model/attention/attention_latent.h)
-    AttentionDims attention; // of keys and values expanded, elsewhere
-    LatentDims latent;
-    LayerSaved *layers; // [L]
-    float *hidden;      // [N, D] output of the last layer
-    float *inv_rms;     // [N] of hidden
-    float *cos_table;   // [T, E/2]
-    float *sin_table;   // [T, E/2]
-    float *head_in;     // [N, D] the last norm of hidden
-    float *d_head_in;   // [N, D], from the loss to backward
-    // Scratch of the layers and of the head, in one place.
-    float *normed, *d_normed; // [N, D]; d_normed: training; head_in and d_head_in, if not apart
-    float *dx;                // [N, D] gradient of the residual stream, backward
-    float *projected;         // [N, Q + K 2P + R], MLA that expands
-    float *expanded;          // [N, K (E - 2P) + K E], likewise
-    float *attention_scratch; // per thread
-    float *attn_out;          // [N, Q], attention in the latent space
-    float *d_qkv;             // [N, qkv_width()], training
-    float *d_attn_out;        // [N, Q], training
-    float *act;               // [N, F]; in backward its gradient, too
-    float *logits;            // [min(N, head_block(V)), V]
-    bool fresh_gradients; // loss and backward write gradients (=), without reading what is there
-    StepTimes *times;     // borrowed; NULL: nothing is measured
+    GradientReuse reuse;       // of gradient memory for activations
+    const AttentionForm *form; // borrowed from the table
+    LayerSaved *layers;        // [L]
+    float *hidden;             // [N, D] output of the last layer
+    float *inv_rms;            // [N] of hidden
+    float *cos_table;          // [T, E/2]
+    float *sin_table;          // [T, E/2]
+    float *head_in;            // [N, D] the last norm of hidden
+    float *d_head_in;          // [N, D], from the loss to backward; NULL without backward
+    // Scratch.
+    float *normed, *d_normed;     // [N, D]
+    float *dx;                    // [N, D] gradient of the residual stream, backward
+    float *projected, *expanded;  // [N, their widths of the form]
+    float *attn_out;              // [N, Q], if the form makes it again in backward
+    float *attention_tiles;       // per thread
+    float *d_qkv;                 // [N, width of the form], backward
+    float *d_attn_out;            // [N, Q], backward
+    float *act;                   // [N, F]; in backward also its gradient
+    float *logits;                // [min(N, head_block(V)), V]
+    bool fresh_gradients;         // loss and backward write gradients (=) instead of adding
+    StepTimes *times;             // borrowed; NULL: nothing is measured
     LayerCallback before_layer;   // before forward, or the loss, reads a layer's parameters
     LayerCallback after_backward; // after backward has made a layer's gradients final
 } Workspace;
 
-// Places the activations that wait for backward in one arena and the scratch in the other. Called
-// with measuring arenas it only counts. n_threads is the most OpenMP will use.
+// Called with measuring arenas it only counts. n_threads is the most OpenMP will use.
 void workspace_place(Workspace *ws, Arena *activations, Arena *scratch, const ModelShape *shape,
                      int B, int T, int n_threads, ActivationPolicy policy);
 

@@ -15,8 +15,8 @@
 #define MHA2MLA_TESTS_REFERENCE_REF_H
 
 #include "model/attention/attention.h"
+#include "model/attention/attention_context.h"
 #include "model/attention/attention_latent.h"
-#include "model/attention/mla.h"
 #include "model/params.h"
 
 #include <stdbool.h>
@@ -88,25 +88,23 @@ float *ref_latent_expand(const LatentArrays *arrays, const LatentDims *dims);
 void ref_attention_latent_forward(const LatentArrays *arrays, const LatentDims *dims);
 void ref_attention_latent_backward(const LatentArrays *arrays, const LatentDims *dims);
 
-// Original attention: weights q, k and v are read one by one, not as one matrix.
-void exact_mha_project(double *qkv,         // [N, Q + 2 KV]
+// Original attention: weights q, k and v are read one by one, not as one matrix. Pairs must be
+// 0 .. E/2 - 1.
+void exact_mha_forward(double *qkv,         // [N, Q + 2 KV]
                        const float *normed, // [N, D]
-                       const LayerParams *weights, const ModelShape *shape, int N);
-void ref_mha_project(float *qkv, const float *normed, const LayerParams *weights,
-                     const ModelShape *shape, int N);
-void ref_mha_rotate(float *qkv, const float *cos_table, const float *sin_table,
-                    const int32_t *pairs, const ModelShape *shape, int B, int T, float direction);
-void ref_mha_project_backward(float *d_normed, LayerParams *grads, const float *d_qkv,
-                              const float *normed, const LayerParams *weights,
-                              const ModelShape *shape, int N);
+                       const AttentionContext *context);
+void ref_mha_forward(float *qkv, const float *normed, const AttentionContext *context);
+void ref_mha_backward(float *d_normed, LayerParams *grads, const float *d_qkv, const float *normed,
+                      const AttentionContext *context);
 
 void exact_mla_forward(double *qkv,         // [N, Q + 2 KV]
                        double *latent,      // [N, R]
                        const float *normed, // [N, D]
-                       const MlaContext *context);
-void ref_mla_forward(float *qkv, float *latent, const float *normed, const MlaContext *context);
+                       const AttentionContext *context);
+void ref_mla_forward(float *qkv, float *latent, const float *normed,
+                     const AttentionContext *context);
 void ref_mla_backward(float *d_normed, LayerParams *grads, const float *d_qkv, const float *latent,
-                      const float *normed, const MlaContext *context);
+                      const float *normed, const AttentionContext *context);
 
 double ref_head_loss(float *d_normed, float *d_head, float *logits, const float *normed,
                      const float *head, const int32_t *targets, int N, int D, int V, float scale);

@@ -1,5 +1,5 @@
-// model/attention: tiles against the whole T x T softmax, extreme scores, and the oracle against
-// central differences.
+// Attention on expanded keys and values: tiles against the whole T x T softmax, extreme scores, and
+// the oracle against central differences.
 #include "tests/support/testing.h"
 
 #include "model/attention/attention.h"
@@ -197,24 +197,6 @@ static void test_nan_in_a_key_reaches_the_queries_that_see_it(void **state)
     release_data(&d);
 }
 
-static void test_bits_do_not_depend_on_threads(void **state)
-{
-    (void)state;
-    int threads = omp_get_max_threads();
-    omp_set_num_threads(1);
-    Data one = make_data(2, 300, 2, 3, 16, 1.0);
-    run_fast(&one);
-    omp_set_num_threads(2);
-    Data two = make_data(2, 300, 2, 3, 16, 1.0);
-    run_fast(&two);
-    omp_set_num_threads(threads);
-    assert_memory_equal(one.out, two.out, (size_t)one.n_out * sizeof(float));
-    assert_memory_equal(one.lse, two.lse, (size_t)one.n_lse * sizeof(float));
-    assert_memory_equal(one.d_qkv, two.d_qkv, (size_t)one.n_qkv * sizeof(float));
-    release_data(&one);
-    release_data(&two);
-}
-
 static double weighted_output(void *context)
 {
     const Data *d = context;
@@ -252,7 +234,6 @@ int main(void)
         cmocka_unit_test(test_equal_scores_give_the_mean_of_the_values),
         cmocka_unit_test(test_one_key_passes_its_value),
         cmocka_unit_test(test_nan_in_a_key_reaches_the_queries_that_see_it),
-        cmocka_unit_test(test_bits_do_not_depend_on_threads),
         cmocka_unit_test(test_oracle_against_central_differences),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,4 @@
-// model/attention_latent against keys and values expanded, and the oracle against central
+// Attention in the latent space against keys and values expanded, and the oracle against central
 // differences.
 #include "tests/support/testing.h"
 
@@ -123,30 +123,6 @@ static void test_widths_groups_and_batches(void **state)
     }
 }
 
-static void test_bits_do_not_depend_on_threads(void **state)
-{
-    (void)state;
-    const LatentDims dims = {2, 300, 6, 2, 16, 4, 9, 9, 0};
-    const int threads = omp_get_max_threads();
-    Data data[2];
-    for (int i = 0; i < 2; i++) {
-        omp_set_num_threads(i + 1);
-        data[i] = make_data(dims, false);
-        attention_latent_forward(&data[i].got, data[i].scratch, &dims);
-        attention_latent_backward(&data[i].got, data[i].scratch, &dims);
-    }
-    omp_set_num_threads(threads);
-    const LatentArrays *one = &data[0].got, *two = &data[1].got;
-    assert_memory_equal(one->out, two->out, (size_t)data[0].n_out * sizeof(float));
-    assert_memory_equal(one->values, two->values, (size_t)data[0].n_values * sizeof(float));
-    assert_memory_equal(one->lse, two->lse, (size_t)data[0].n_lse * sizeof(float));
-    assert_memory_equal(one->d_qkv, two->d_qkv, (size_t)data[0].n_rows * sizeof(float));
-    assert_memory_equal(one->d_up_k, two->d_up_k, (size_t)data[0].n_up_k * sizeof(float));
-    assert_memory_equal(one->d_up_v, two->d_up_v, (size_t)data[0].n_up_v * sizeof(float));
-    release_data(&data[0]);
-    release_data(&data[1]);
-}
-
 // A narrow latent in a long sequence pays, a wide one or a short sequence does not.
 static void test_pays_where_it_is_less_work(void **state)
 {
@@ -200,7 +176,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lengths_around_the_tiles),
         cmocka_unit_test(test_widths_groups_and_batches),
-        cmocka_unit_test(test_bits_do_not_depend_on_threads),
         cmocka_unit_test(test_pays_where_it_is_less_work),
         cmocka_unit_test(test_oracle_against_central_differences),
     };

@@ -366,7 +366,8 @@ static void test_attention_in_the_latent_space_is_the_same_function(void **state
     Model narrow = make_model(NARROW_MLA, true), wide = widen(&narrow);
     Run latent = start_run(&narrow, B, LONG_T, RECOMPUTE_NONE),
         expanded = start_run(&wide, B, LONG_T, RECOMPUTE_NONE);
-    assert_true(latent.ws.is_latent && !expanded.ws.is_latent);
+    assert_ptr_equal(latent.ws.form, &attention_forms[ATTENTION_MLA_LATENT]);
+    assert_ptr_equal(expanded.ws.form, &attention_forms[ATTENTION_MLA_EXPANDED]);
     const double loss = add_gradients(&latent, tokens, tokens + 1, 0.01f);
     ref_assert_error("loss", fabs(add_gradients(&expanded, tokens, tokens + 1, 0.01f) / loss - 1.0),
                      1e-7); // seen 1e-10

@@ -1,0 +1,211 @@
+// Projections are those of model/attention/mha.h and mla.h, the attention proper that of
+// attention.h on expanded keys and values, or of attention_latent.h on the latent.
+#include "model/attention/attention_form.h"
+
+#include "model/attention/attention.h"
+#include "model/attention/attention_latent.h"
+#include "model/attention/mha.h"
+#include "model/attention/mla.h"
+
+// ---- attention on expanded keys and values -----------------------------------------------------
+
+static AttentionDims expanded_dims(const ModelShape *s, int B, int T)
+{
+    return (AttentionDims){B, T, s->n_heads, s->n_kv_heads, s->head_dim};
+}
+
+static int64_t expanded_tile_floats(const ModelShape *s, int B, int T, int n_threads,
+                                    bool is_training)
+{
+    const AttentionDims dims = expanded_dims(s, B, T);
+    return attention_scratch_floats(&dims, n_threads, is_training);
+}
+
+static void attend_expanded(const AttentionSaved *saved, const AttentionContext *context)
+{
+    const AttentionDims dims = expanded_dims(context->shape, context->B, context->T);
+    attention_forward(saved->out, saved->lse, saved->qkv, context->tiles, &dims);
+}
+
+static void attend_expanded_backward(float *d_qkv, LayerParams *grads, const float *d_out,
+                                     const AttentionSaved *saved, const AttentionContext *context)
+{
+    const AttentionDims dims = expanded_dims(context->shape, context->B, context->T);
+    (void)grads; // no weights are read
+    attention_backward(d_qkv, d_out, saved->out, saved->lse, saved->qkv, context->tiles, &dims);
+}
+
+// ---- MHA ---------------------------------------------------------------------------------------
+
+static bool mha_fits(const ModelShape *s, int T)
+{
+    (void)T;
+    return !shape_is_mla(s);
+}
+
+static AttentionWidths mha_widths(const ModelShape *s)
+{
+    return (AttentionWidths){.qkv = shape_dim(s, DIM_Q) + 2 * shape_dim(s, DIM_KV)};
+}
+
+static void project_mha(const AttentionSaved *saved, const float *normed,
+                        const AttentionContext *context)
+{
+    mha_forward(saved->qkv, normed, context);
+}
+
+static void project_mha_backward(float *d_normed, LayerParams *grads, float *d_qkv,
+                                 const float *normed, const AttentionSaved *saved,
+                                 const AttentionContext *context)
+{
+    (void)saved;
+    mha_backward(d_normed, grads, d_qkv, normed, context);
+}
+
+// ---- MLA, keys and values expanded -------------------------------------------------------------
+
+static bool mla_expanded_fits(const ModelShape *s, int T)
+{
+    (void)T;
+    return shape_is_mla(s);
+}
+
+static AttentionWidths mla_expanded_widths(const ModelShape *s)
+{
+    return (AttentionWidths){
+        .qkv = shape_dim(s, DIM_Q) + 2 * shape_dim(s, DIM_KV),
+        .latent = shape_dim(s, DIM_LATENT),
+        .projected = mla_projected_width(s),
+        .expanded = mla_expanded_width(s),
+    };
+}
+
+static void project_mla_expanded(const AttentionSaved *saved, const float *normed,
+                                 const AttentionContext *context)
+{
+    mla_forward(saved->qkv, saved->latent, normed, context);
+}
+
+static void project_mla_expanded_backward(float *d_normed, LayerParams *grads, float *d_qkv,
+                                          const float *normed, const AttentionSaved *saved,
+                                          const AttentionContext *context)
+{
+    mla_backward(d_normed, grads, d_qkv, saved->latent, normed, context);
+}
+
+// ---- MLA in the latent space -------------------------------------------------------------------
+
+static bool mla_latent_fits(const ModelShape *s, int T)
+{
+    const LatentDims dims = mla_latent_dims(s, 1, T);
+    return shape_is_mla(s) && latent_attention_pays(&dims);
+}
+
+static AttentionWidths mla_latent_widths(const ModelShape *s)
+{
+    return (AttentionWidths){
+        .qkv = mla_projected_width(s),
+        .values = s->n_heads * shape_dim(s, DIM_UP_INPUT),
+        .remakes_out = true,
+    };
+}
+
+static int64_t mla_latent_tile_floats(const ModelShape *s, int B, int T, int n_threads,
+                                      bool is_training)
+{
+    const LatentDims dims = mla_latent_dims(s, B, T);
+    return attention_latent_scratch_floats(&dims, n_threads, is_training);
+}
+
+static void project_mla_latent(const AttentionSaved *saved, const float *normed,
+                               const AttentionContext *context)
+{
+    mla_latent_forward(saved->qkv, normed, context);
+}
+
+static void project_mla_latent_backward(float *d_normed, LayerParams *grads, float *d_qkv,
+                                        const float *normed, const AttentionSaved *saved,
+                                        const AttentionContext *context)
+{
+    (void)saved;
+    mla_latent_backward(d_normed, grads, d_qkv, normed, context);
+}
+
+static LatentArrays latent_arrays(const AttentionSaved *saved, const AttentionContext *context)
+{
+    return (LatentArrays){
+        .qkv = saved->qkv,
+        .up_k = context->weights->up_k,
+        .up_v = context->weights->up_v,
+        .out = saved->out,
+        .values = saved->values,
+        .lse = saved->lse,
+    };
+}
+
+static void attend_latent(const AttentionSaved *saved, const AttentionContext *context)
+{
+    const LatentDims dims = mla_latent_dims(context->shape, context->B, context->T);
+    const LatentArrays arrays = latent_arrays(saved, context);
+    attention_latent_forward(&arrays, context->tiles, &dims);
+}
+
+static void attend_latent_backward(float *d_qkv, LayerParams *grads, const float *d_out,
+                                   const AttentionSaved *saved, const AttentionContext *context)
+{
+    const LatentDims dims = mla_latent_dims(context->shape, context->B, context->T);
+    LatentArrays arrays = latent_arrays(saved, context);
+    arrays.d_out = d_out;
+    arrays.d_qkv = d_qkv;
+    arrays.d_up_k = grads->up_k;
+    arrays.d_up_v = grads->up_v;
+    arrays.add_gradients = context->add_gradients;
+    attention_latent_backward(&arrays, context->tiles, &dims);
+}
+
+// ---- the table ---------------------------------------------------------------------------------
+
+const AttentionForm attention_forms[N_ATTENTION_FORMS] = {
+    [ATTENTION_MHA] =
+        {
+            .name = "mha",
+            .fits = mha_fits,
+            .widths = mha_widths,
+            .tile_floats = expanded_tile_floats,
+            .project = project_mha,
+            .attend = attend_expanded,
+            .attend_backward = attend_expanded_backward,
+            .project_backward = project_mha_backward,
+        },
+    [ATTENTION_MLA_LATENT] =
+        {
+            .name = "mla, latent",
+            .fits = mla_latent_fits,
+            .widths = mla_latent_widths,
+            .tile_floats = mla_latent_tile_floats,
+            .project = project_mla_latent,
+            .attend = attend_latent,
+            .attend_backward = attend_latent_backward,
+            .project_backward = project_mla_latent_backward,
+        },
+    [ATTENTION_MLA_EXPANDED] =
+        {
+            .name = "mla, expanded",
+            .fits = mla_expanded_fits,
+            .widths = mla_expanded_widths,
+            .tile_floats = expanded_tile_floats,
+            .project = project_mla_expanded,
+            .attend = attend_expanded,
+            .attend_backward = attend_expanded_backward,
+            .project_backward = project_mla_expanded_backward,
+        },
+};
+
+const AttentionForm *attention_form(const ModelShape *shape, int T)
+{
+    for (int i = 0; i < N_ATTENTION_FORMS; i++)
+        if (attention_forms[i].fits(shape, T))
+            return &attention_forms[i];
+    CHECK(false, "no form of attention fits d_kv %d", shape->d_kv);
+    return NULL;
+}

@@ -1,0 +1,63 @@
+// The forms of attention, one row of a table each: what a layer saves, what it works in, and the
+// four functions between its normed input and the heads' output. Another form joins by another row.
+//
+//     normed --project--> qkv --attend--> out           saved for backward: qkv, lse, out, ...
+//     d_normed <--project_backward-- d_qkv <--attend_backward-- d_out
+//
+//     const AttentionForm *form = attention_form(&shape, T);
+//     const AttentionWidths widths = form->widths(&shape);    // places AttentionSaved and scratch
+//     form->project(&saved, normed, &context);
+//     form->attend(&saved, &context);
+//     form->attend_backward(d_qkv, &grads, d_out, &saved, &context);
+//     form->project_backward(d_normed, &grads, d_qkv, normed, &saved, &context);
+#ifndef MHA2MLA_MODEL_ATTENTION_ATTENTION_FORM_H
+#define MHA2MLA_MODEL_ATTENTION_ATTENTION_FORM_H
+
+#include "model/attention/attention_context.h"
+
+// What forward leaves for backward; a form uses those of its widths.
+typedef struct AttentionSaved {
+    float *qkv;    // [N, widths.qkv] queries, keys and values, or the latent, after RoPE
+    float *latent; // [N, widths.latent]
+    float *values; // [N, widths.values] what each head took of the latent
+    float *out;    // [N, Q]
+    float *lse;    // [N, H] log of the softmax's denominator
+} AttentionSaved;
+
+// Floats of a token; 0: the form has no such buffer.
+typedef struct AttentionWidths {
+    int qkv, latent, values; // saved
+    int projected, expanded; // scratch
+    bool remakes_out;        // attend_backward() computes `out` again: layers can share one
+} AttentionWidths;
+
+typedef struct AttentionForm {
+    const char *name;
+    // Whether a model of this shape is to use the form for sequences of T tokens.
+    bool (*fits)(const ModelShape *shape, int T);
+    AttentionWidths (*widths)(const ModelShape *shape);
+    // Scratch of the attention proper for n_threads, with or without backward.
+    int64_t (*tile_floats)(const ModelShape *shape, int B, int T, int n_threads, bool is_training);
+
+    // saved->qkv and latent = of normed [N, D].
+    void (*project)(const AttentionSaved *saved, const float *normed,
+                    const AttentionContext *context);
+    // saved->out, values, lse = of saved->qkv.
+    void (*attend)(const AttentionSaved *saved, const AttentionContext *context);
+    // d_qkv [N, widths.qkv] = of d_out [N, Q]; gradients of weights read by attend() +=, or = (see
+    // context).
+    void (*attend_backward)(float *d_qkv, LayerParams *grads, const float *d_out,
+                            const AttentionSaved *saved, const AttentionContext *context);
+    // d_normed [N, D] = of d_qkv, which is used up; gradients of weights read by project() += or =.
+    void (*project_backward)(float *d_normed, LayerParams *grads, float *d_qkv, const float *normed,
+                             const AttentionSaved *saved, const AttentionContext *context);
+} AttentionForm;
+
+enum { ATTENTION_MHA, ATTENTION_MLA_LATENT, ATTENTION_MLA_EXPANDED, N_ATTENTION_FORMS };
+
+// The first that fits is taken.
+extern const AttentionForm attention_forms[N_ATTENTION_FORMS];
+
+const AttentionForm *attention_form(const ModelShape *shape, int T);
+
+#endif
