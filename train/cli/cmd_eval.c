@@ -106,8 +106,8 @@ const Command cmd_eval = {
     COMMAND_OPTIONS(EvalOptions, options, defaults),
     .words = {"MODEL", 1, 1, ANY_DIRECTORY},
     .is_on_ranks = true,
-    .examples =
-        (const char *const[]){
-            "mha2mla eval runs/demo-dkv8/model --perplexity runs/demo/shards/valid.h5", NULL},
+    .examples = (const char *const[]){"mha2mla eval runs/demo-dkv8/model --perplexity "
+                                      "runs/demo/shards/valid.h5 --seq-len 256",
+                                      NULL},
     .run = run,
 };
