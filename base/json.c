@@ -43,12 +43,12 @@ Status json_read(json_t **out, const char *path)
     return status;
 }
 
-static Status write_file(const json_t *root, const char *path, size_t digits)
+Status json_write(const json_t *root, const char *path)
 {
     AtomicFile file;
     TRY(file_begin(&file, path));
     errno = 0; // set by the stream or by malloc(), and by nothing if the value cannot be written
-    if (json_dumpf(root, file.stream, JSON_INDENT(2) | JSON_REAL_PRECISION(digits)) != 0) {
+    if (json_dumpf(root, file.stream, JSON_INDENT(2) | JSON_REAL_PRECISION(10)) != 0) {
         const int error = errno;
         file_abandon(&file);
         return fail(FAILED, "%s: write failed: %s", path,
@@ -56,16 +56,6 @@ static Status write_file(const json_t *root, const char *path, size_t digits)
     }
     fputc('\n', file.stream);
     return file_commit(&file);
-}
-
-Status json_write(const json_t *root, const char *path)
-{
-    return write_file(root, path, 10);
-}
-
-Status json_write_exact(const json_t *root, const char *path)
-{
-    return write_file(root, path, 17);
 }
 
 // A null means the same as no member: transformers writes both for "not set".
@@ -136,6 +126,17 @@ Status json_get_string(const char **out, const json_t *object, const char *where
     if (!json_is_string(value))
         return refuse_type(value, where, key, "a string");
     *out = json_string_value(value);
+    return OK;
+}
+
+Status json_get_line(const char **out, const json_t *object, const char *where, const char *key)
+{
+    const char *text;
+    TRY(json_get_string(&text, object, where, key));
+    for (const char *c = text; *c != '\0'; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            return fail(BAD_INPUT, "%s: '%s' has control characters: \"%.80s\"", where, key, text);
+    *out = text;
     return OK;
 }
 

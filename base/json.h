@@ -23,9 +23,8 @@ Status json_parse_line(json_t **out, const char *bytes, int64_t size_bytes, cons
                        int number);
 
 // Writes a file atomically, indented by two, keys in insertion order. Reals get 10 digits, for
-// people; exact: 17, which read back as the same bits.
+// people.
 Status json_write(const json_t *root, const char *path);
-Status json_write_exact(const json_t *root, const char *path);
 
 // Required members of an object; BAD_INPUT if missing, of another type or out of bounds.
 Status json_get_int(int64_t *out, const json_t *object, const char *where, const char *key,
@@ -33,6 +32,8 @@ Status json_get_int(int64_t *out, const json_t *object, const char *where, const
 Status json_get_real(double *out, const json_t *object, const char *where, const char *key,
                      double least, double most);
 Status json_get_string(const char **out, const json_t *object, const char *where, const char *key);
+// The same of a text that is one line and can be shown on a terminal: no control characters.
+Status json_get_line(const char **out, const json_t *object, const char *where, const char *key);
 Status json_get_bool(bool *out, const json_t *object, const char *where, const char *key);
 
 // A value as its file has it, cut to fit a line of an error; NULL gives "". Returns `out`.

@@ -61,9 +61,8 @@ static Status start_own(Trainer *t, const Checkpoint *resumed)
     TRY(open_data(t));
     if (resumed == NULL)
         return OK;
-    TRY(mixture_check_fingerprint(t->mixture, json_object_get(resumed->manifest, "data"),
-                                  resumed->dir));
-    t->progress = resumed->progress;
+    TRY(mixture_check_fingerprint(t->mixture, resumed->manifest.data, resumed->dir));
+    t->progress = resumed->manifest.state;
     check_validation_set(t);
     return checkpoint_read(resumed, &t->partition, t->model->params.flat, t->memory.m, t->memory.v);
 }
@@ -87,7 +86,7 @@ Status trainer_start(Trainer *out, const TrainerContext *context, Replica *repli
     TRY_GOTO(release, saver_open(&out->saver, out->comm, context->run_dir, &saved, &out->partition,
                                  out->model, out->memory.m, out->memory.v));
     if (resumed != NULL) {
-        out->saver.saved_step = resumed->progress.step;
+        out->saver.saved_step = resumed->manifest.state.step;
         replica_gather(replica, &out->partition); // each rank has read its shares
     }
     transformer_start(&out->memory.ws, out->model);

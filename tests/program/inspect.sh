@@ -37,7 +37,7 @@ says runs/small 'run small' 'd_kv 8 per KV head, 1 RoPE pairs by high' 'progress
 steps=runs/small/checkpoints
 newest=$steps/step-00000004
 says $newest 'checkpoint' 'step          4, 0.000256 M tokens' 'MLA, 2 query and 1 KV heads of width 8' \
-    'files         2, one of each rank'
+    'manifest      its checksum holds' 'files         2, one of each rank'
 says "$newest/ --verify" 'checksums     hold'
 
 # Damage that keeps the size shows with --verify, the rest at once; the run tells of it, too.

@@ -129,6 +129,7 @@ flip_bit() {
 damaged manifest.json rm manifest.json
 damaged manifest.json truncate -s 200 manifest.json
 damaged manifest.json truncate -s 0 manifest.json
+damaged 'manifest.json' flip_bit manifest.json
 damaged shard-0001.h5 rm shard-0001.h5
 damaged shard-0001.h5 truncate -s -1 shard-0001.h5
 damaged shard-0000.h5 truncate -s 0 shard-0000.h5

@@ -35,8 +35,8 @@ kept() {
 
 # All checkpoints are there and none can be read: made by a newer program, on a disk with errors.
 copy newer
-sed -i 's/"version": 1,/"version": 2,/' runs/newer/checkpoints/*/manifest.json
-ranks_refuse 2 2 'runs/newer: none of its checkpoints can be resumed from; mend them, or remove' \
+sed -i 's/"version": 2,/"version": 3,/' runs/newer/checkpoints/*/manifest.json
+ranks_refuse 2 2 'runs/newer: none of its checkpoints can be resumed from; restore them, or remove' \
     train config.yaml --run.name=newer
 kept newer
 rm -r runs/newer/checkpoints # as it says

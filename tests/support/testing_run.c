@@ -87,9 +87,9 @@ void testing_run_start(TestingRun *run, const Checkpoint *resumed)
     if (resumed == NULL)
         assert_ok(prepare_original(&run->replica, &run->config, run->comm, &run->group));
     else
-        assert_ok(replica_create(&run->replica, run->comm, &run->group, &resumed->shape));
+        assert_ok(replica_create(&run->replica, run->comm, &run->group, &resumed->manifest.shape));
     if (resumed != NULL)
-        assert_ok(checkpoint_read_pairs(&run->replica.model, resumed));
+        checkpoint_copy_pairs(&run->replica.model, resumed);
     assert_ok(trainer_start(&run->trainer, &context, &run->replica, resumed));
 }
 

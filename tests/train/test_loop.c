@@ -318,7 +318,7 @@ static void test_run_that_is_stopped_before_its_first_step(void **state)
     stop_install();
     assert_ok(resume_find(&checkpoint, &is_found, run.dir, &comm));
     assert_true(is_found);
-    assert_int_equal(checkpoint.progress.step, 0);
+    assert_int_equal(checkpoint.manifest.state.step, 0);
     checkpoint_close(&checkpoint);
     testing_run_release(&run);
 }

@@ -6,283 +6,63 @@
 #include <errno.h>
 #include <libgen.h>
 #include <limits.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char *const format_name = "mha2mla-checkpoint";
-enum { FORMAT_VERSION = 1, MOST_RANKS = 1 << 20 };
-
-// ---- the shape, a table of its fields ----------------------------------------------------------
-
-typedef struct ShapeField {
-    const char *name;
-    enum { FIELD_INT, FIELD_BOOL, FIELD_REAL } kind;
-    size_t offset;
-} ShapeField;
-
-#define FIELD(kind, member)                                                                        \
-    {                                                                                              \
-#member, kind, offsetof(ModelShape, member)                                                \
-    }
-
-static const ShapeField shape_fields[] = {
-    FIELD(FIELD_INT, n_layers),   FIELD(FIELD_INT, d_model),       FIELD(FIELD_INT, n_heads),
-    FIELD(FIELD_INT, n_kv_heads), FIELD(FIELD_INT, head_dim),      FIELD(FIELD_INT, d_ffn),
-    FIELD(FIELD_INT, vocab_size), FIELD(FIELD_INT, max_positions), FIELD(FIELD_INT, rope_pairs),
-    FIELD(FIELD_INT, d_kv),       FIELD(FIELD_BOOL, tied_head),    FIELD(FIELD_REAL, rope_theta),
-    FIELD(FIELD_REAL, rms_eps),
-};
-enum { N_SHAPE_FIELDS = sizeof shape_fields / sizeof shape_fields[0] };
-
-static json_t *shape_to_json(const ModelShape *shape)
-{
-    json_t *object = json_pack("{s:s}", "svd", shape_svd_name(shape->svd));
-    for (int i = 0; object != NULL && i < N_SHAPE_FIELDS; i++) {
-        const ShapeField *field = &shape_fields[i];
-        const void *at = (const char *)shape + field->offset;
-        json_t *value = field->kind == FIELD_INT    ? json_integer(*(const int *)at)
-                        : field->kind == FIELD_BOOL ? json_boolean(*(const bool *)at)
-                                                    : json_real(*(const double *)at);
-        json_object_set_new(object, field->name, value);
-    }
-    return object;
-}
-
-static Status shape_from_json(ModelShape *out, const json_t *object, const char *where)
-{
-    ModelShape shape = {0};
-    const char *svd;
-    for (int i = 0; i < N_SHAPE_FIELDS; i++) {
-        const ShapeField *field = &shape_fields[i];
-        void *at = (char *)&shape + field->offset;
-        int64_t value = 0;
-        if (field->kind == FIELD_INT) {
-            TRY(json_get_int(&value, object, where, field->name, 0, 1 << 24));
-            *(int *)at = (int)value;
-        } else if (field->kind == FIELD_BOOL) {
-            TRY(json_get_bool(at, object, where, field->name));
-        } else {
-            TRY(json_get_real(at, object, where, field->name, 0, 1e30));
-        }
-    }
-    TRY(json_get_string(&svd, object, where, "svd"));
-    shape.svd = strcmp(svd, shape_svd_name(SVD_SPLIT)) == 0 ? SVD_SPLIT : SVD_JOINT;
-    TRY(shape_check(&shape, where));
-    *out = shape;
-    return OK;
-}
-
 // ---- the manifest ------------------------------------------------------------------------------
 
-static json_t *tensors_to_json(const ModelShape *shape)
+static Status manifest_path(char out[PATH_BYTES], const char *dir)
 {
-    json_t *array = json_array();
-    for (int i = 0; array != NULL && i < params_n_tensors(shape); i++) {
-        ParamInfo info = params_info(shape, i);
-        json_array_append_new(array, json_pack("{s:s, s:I, s:i, s:i}", "name", info.name, "offset",
-                                               (json_int_t)info.offset, "rows", info.rows, "cols",
-                                               info.cols));
-    }
-    return array;
+    return file_join(out, dir, "manifest.json");
 }
 
-static json_t *pairs_to_json(const Model *model)
-{
-    const ModelShape *s = &model->shape;
-    json_t *array = json_array();
-    const int64_t count = (int64_t)s->n_layers * s->n_kv_heads * s->rope_pairs;
-    for (int64_t i = 0; array != NULL && i < count; i++)
-        json_array_append_new(array, json_integer(model->rope_pairs[i]));
-    return array;
-}
-
-static json_t *files_to_json(const CheckpointFile *files, int n_files)
-{
-    json_t *array = json_array();
-    for (int i = 0; array != NULL && i < n_files; i++) {
-        char name[CHECKPOINT_SHARD_NAME_BYTES];
-        checkpoint_shard_name(name, i);
-        json_array_append_new(array, json_pack("{s:s, s:I, s:I}", "name", name, "bytes",
-                                               (json_int_t)files[i].size_bytes, "crc32",
-                                               (json_int_t)files[i].crc32));
-    }
-    return array;
-}
-
-static void set_text(json_t *object, const char *key, const char *text)
-{
-    json_object_set_new(object, key, text != NULL ? json_string(text) : json_null());
-}
-
-// JSON has no NaN: what is not known is left out.
-static void set_real(json_t *object, const char *key, double value)
-{
-    if (isfinite(value))
-        json_object_set_new(object, key, json_real(value));
-}
-
-static json_t *spikes_to_json(const SpikeHistory *spikes)
-{
-    return json_pack("{s:f, s:I, s:I, s:I}", "mean", spikes->mean, "n_accepted",
-                     (json_int_t)spikes->n_accepted, "n_skipped", (json_int_t)spikes->n_skipped,
-                     "n_skipped_in_row", (json_int_t)spikes->n_skipped_in_row);
-}
-
-static json_t *manifest_to_json(const RunState *progress, const Model *model,
-                                const CheckpointContext *context, const CheckpointFile *files,
-                                int n_files)
-{
-    const Config *config = context->config;
-    const TrainConfig *train = &config->train;
-    const int64_t samples = (int64_t)progress->step * train->global_batch;
-    json_t *root =
-        json_pack("{s:s, s:i, s:i, s:I, s:I, s:i, s:i, s:i, s:i}", "format", format_name, "version",
-                  FORMAT_VERSION, "step", progress->step, "next_sample", (json_int_t)samples,
-                  "tokens", (json_int_t)samples * config->data.seq_len, "global_batch",
-                  train->global_batch, "micro_batch", train->micro_batch, "sum_groups",
-                  train->sum_groups, "valid_step", progress->valid_step);
-    if (root == NULL)
-        return NULL;
-    set_real(root, "loss", progress->loss);
-    set_real(root, "grad_norm", progress->grad_norm);
-    set_real(root, "valid_loss", progress->valid_loss);
-    if (progress->valid_set[0] != '\0')
-        set_text(root, "validation_set", progress->valid_set);
-    json_object_set_new(root, "spikes", spikes_to_json(&progress->spikes));
-    set_text(root, "reduce_dtype", config_reduce_dtype_name(train->reduce_dtype));
-    set_text(root, "name", config->run.name);
-    set_text(root, "base", config->model.base);
-    if (config->model.convert.given)
-        set_text(root, "rope", rope_strategy_name(config->model.convert.rope));
-    set_text(root, "tokenizer", config->model.init.tokenizer);
-    set_text(root, "tokenizer_sha256", context->tokenizer_sha256);
-    json_object_set_new(root, "data", json_deep_copy(context->data_fingerprint));
-    json_object_set_new(root, "shape", shape_to_json(&model->shape));
-    json_object_set_new(root, "rope_pairs", pairs_to_json(model));
-    json_object_set_new(root, "tensors", tensors_to_json(&model->shape));
-    if (json_object_set_new(root, "files", files_to_json(files, n_files)) == 0)
-        return root;
-    json_decref(root);
-    return NULL;
-}
-
-Status checkpoint_commit(const char *dir, const RunState *progress, const Model *model,
+Status checkpoint_commit(const char *dir, const RunState *state, const Model *model,
                          const CheckpointContext *context, const CheckpointFile *files, int n_files)
 {
     char path[PATH_BYTES];
-    TRY(file_join(path, dir, "manifest.json"));
-    json_t *root = manifest_to_json(progress, model, context, files, n_files);
-    if (root == NULL)
-        return fail(FAILED, "%s: no memory, or a name in the config is not UTF-8", path);
-    Status status = json_write_exact(root, path);
-    json_decref(root);
-    return status;
-}
-
-static double real_or_nan(const json_t *root, const char *key)
-{
-    const json_t *value = json_object_get(root, key);
-    return json_is_number(value) ? json_number_value(value) : NAN;
-}
-
-static Status read_spikes(SpikeHistory *out, const json_t *root, const char *path)
-{
-    const json_t *object = json_object_get(root, "spikes");
-    TRY(json_get_real(&out->mean, object, path, "mean", 0, INFINITY));
-    TRY(json_get_int(&out->n_accepted, object, path, "n_accepted", 0, INT_MAX));
-    TRY(json_get_int(&out->n_skipped, object, path, "n_skipped", 0, INT_MAX));
-    return json_get_int(&out->n_skipped_in_row, object, path, "n_skipped_in_row", 0, INT_MAX);
-}
-
-static Status read_progress(RunState *out, const json_t *root, const char *path)
-{
-    int64_t step, valid_step;
-    TRY(json_get_int(&step, root, path, "step", 0, INT_MAX));
-    TRY(json_get_int(&valid_step, root, path, "valid_step", -1, step));
-    *out = (RunState){.step = (int)step,
-                      .loss = real_or_nan(root, "loss"),
-                      .grad_norm = real_or_nan(root, "grad_norm"),
-                      .valid_loss = real_or_nan(root, "valid_loss"),
-                      .valid_step = (int)valid_step};
-    const char *set = json_string_value(json_object_get(root, "validation_set"));
-    snprintf(out->valid_set, sizeof out->valid_set, "%s", set != NULL ? set : "");
-    return read_spikes(&out->spikes, root, path);
+    TRY(manifest_path(path, dir));
+    return manifest_write(path, state, model, context, files, n_files);
 }
 
 // The file is there and of its size; its CRC-32 is another matter (checkpoint_verify).
-static Status check_file(CheckpointFile *out, const Checkpoint *checkpoint, int index,
-                         const json_t *entry, const char *manifest_path)
+static Status check_file(const Checkpoint *checkpoint, int index)
 {
+    const int64_t expected = checkpoint->manifest.files[index].size_bytes;
     char path[PATH_BYTES];
     struct stat st;
-    int64_t bytes, crc32;
-    TRY(json_get_int(&bytes, entry, manifest_path, "bytes", 0, INT64_MAX));
-    TRY(json_get_int(&crc32, entry, manifest_path, "crc32", 0, UINT32_MAX));
     TRY(checkpoint_shard_path(path, checkpoint->dir, index));
     if (stat(path, &st) != 0)
         return fail(BAD_INPUT, "%s: cannot be read: %s", path, strerror(errno));
-    if (st.st_size != bytes)
+    if (st.st_size != expected)
         return fail(BAD_INPUT, "%s: has %lld bytes, the manifest says %lld", path,
-                    (long long)st.st_size, (long long)bytes);
-    *out = (CheckpointFile){bytes, (uint32_t)crc32};
+                    (long long)st.st_size, (long long)expected);
     return OK;
-}
-
-static Status read_files(Checkpoint *checkpoint, const char *path)
-{
-    const json_t *array = json_object_get(checkpoint->manifest, "files");
-    const size_t n_files = json_array_size(array);
-    if (n_files < 1 || n_files > MOST_RANKS)
-        return fail(BAD_INPUT, "%s: files is not a list of them", path);
-    checkpoint->files = calloc(n_files, sizeof *checkpoint->files);
-    if (checkpoint->files == NULL)
-        return fail(FAILED, "%s: no memory for %zu files", path, n_files);
-    checkpoint->n_files = (int)n_files;
-    for (int i = 0; i < checkpoint->n_files; i++)
-        TRY(check_file(&checkpoint->files[i], checkpoint, i, json_array_get(array, (size_t)i),
-                       path));
-    return OK;
-}
-
-static Status read_manifest(Checkpoint *checkpoint, const char *path)
-{
-    const char *format;
-    int64_t version;
-    TRY(json_read(&checkpoint->manifest, path));
-    const json_t *root = checkpoint->manifest;
-    TRY(json_get_string(&format, root, path, "format"));
-    if (strcmp(format, format_name) != 0)
-        return fail(BAD_INPUT, "%s: format is '%.40s', not '%s'", path, format, format_name);
-    TRY(json_get_int(&version, root, path, "version", FORMAT_VERSION, FORMAT_VERSION));
-    TRY(read_progress(&checkpoint->progress, root, path));
-    TRY(json_get_string(&checkpoint->tokenizer_sha256, root, path, "tokenizer_sha256"));
-    TRY(shape_from_json(&checkpoint->shape, json_object_get(root, "shape"), path));
-    return read_files(checkpoint, path);
 }
 
 Status checkpoint_open(Checkpoint *out, const char *dir)
 {
     Checkpoint checkpoint = {0};
     char path[PATH_BYTES];
-    TRY(file_join(path, dir, "manifest.json"));
+    Status status;
+    TRY(manifest_path(path, dir));
     snprintf(checkpoint.dir, sizeof checkpoint.dir, "%s", dir); // shorter than the path
-    if (!checkpoint_has_manifest(dir))
+    if (!file_exists(path))
         return fail(BAD_INPUT, "%s: is missing: the checkpoint was not finished", path);
-    Status status = read_manifest(&checkpoint, path);
-    if (status == OK)
-        *out = checkpoint;
-    else
-        checkpoint_close(&checkpoint);
+    TRY(manifest_read(&checkpoint.manifest, path));
+    for (int i = 0; i < checkpoint.manifest.n_files; i++)
+        TRY_GOTO(close, check_file(&checkpoint, i));
+    *out = checkpoint;
+    return OK;
+close:
+    checkpoint_close(&checkpoint);
     return status;
 }
 
 void checkpoint_close(Checkpoint *checkpoint)
 {
-    json_decref(checkpoint->manifest);
-    free(checkpoint->files);
+    manifest_release(&checkpoint->manifest);
     *checkpoint = (Checkpoint){0};
 }
 
@@ -290,73 +70,54 @@ void checkpoint_close(Checkpoint *checkpoint)
 
 Status checkpoint_verify(const Checkpoint *checkpoint, int first, int stride)
 {
-    for (int i = first; i < checkpoint->n_files; i += stride) {
+    const Manifest *manifest = &checkpoint->manifest;
+    for (int i = first; i < manifest->n_files; i += stride) {
         char path[PATH_BYTES];
         uint32_t crc32;
         int64_t size_bytes;
         TRY(checkpoint_shard_path(path, checkpoint->dir, i));
         TRY(checksum_crc32_file(&crc32, &size_bytes, path));
-        if (crc32 != checkpoint->files[i].crc32)
+        if (crc32 != manifest->files[i].crc32)
             return fail(BAD_INPUT, "%s: is damaged: CRC-32 %08x, the manifest says %08x", path,
-                        crc32, checkpoint->files[i].crc32);
+                        crc32, manifest->files[i].crc32);
     }
     return OK;
 }
 
 Status checkpoint_check_shape(const Checkpoint *checkpoint, const ModelShape *shape)
 {
+    const ModelShape *saved = &checkpoint->manifest.shape;
     for (int i = 0; i < N_SHAPE_FIELDS; i++) {
         const ShapeField *field = &shape_fields[i];
-        double values[2];
-        for (int j = 0; j < 2; j++) {
-            const void *at = (const char *)(j == 0 ? &checkpoint->shape : shape) + field->offset;
-            values[j] = field->kind == FIELD_INT    ? *(const int *)at
-                        : field->kind == FIELD_BOOL ? *(const bool *)at
-                                                    : *(const double *)at;
-        }
-        if (values[0] != values[1])
-            return fail(BAD_INPUT,
-                        "%s: its model has %s %.9g, the config's %.9g; set it back, or give the "
-                        "run another run.name",
-                        checkpoint->dir, field->name, values[0], values[1]);
-    }
-    if (shape_is_mla(shape) && checkpoint->shape.svd != shape->svd)
+        char before[SHAPE_TEXT_BYTES], now[SHAPE_TEXT_BYTES];
+        if (shape_field_value(field, saved) == shape_field_value(field, shape))
+            continue;
         return fail(BAD_INPUT,
-                    "%s: its model has %s SVD, the config's %s; set it back, or give the run "
+                    "%s: its model has %s %s, the config's %s; set it back, or give the run "
                     "another run.name",
-                    checkpoint->dir, shape_svd_name(checkpoint->shape.svd),
-                    shape_svd_name(shape->svd));
+                    checkpoint->dir, field->name, shape_field_format(before, field, saved),
+                    shape_field_format(now, field, shape));
+    }
     return OK;
 }
 
-Status checkpoint_read_pairs(Model *model, const Checkpoint *checkpoint)
+void checkpoint_copy_pairs(Model *model, const Checkpoint *checkpoint)
 {
-    const ModelShape *shape = &checkpoint->shape;
-    const json_t *pairs = json_object_get(checkpoint->manifest, "rope_pairs");
-    const int64_t count = (int64_t)shape->n_layers * shape->n_kv_heads * shape->rope_pairs;
-    if ((int64_t)json_array_size(pairs) != count)
-        return fail(BAD_INPUT, "%s/manifest.json: rope_pairs has %zu numbers, not %lld",
-                    checkpoint->dir, json_array_size(pairs), (long long)count);
-    for (int64_t i = 0; i < count; i++) {
-        const json_t *pair = json_array_get(pairs, (size_t)i);
-        const json_int_t value = json_is_integer(pair) ? json_integer_value(pair) : -1;
-        if (value < 0 || value >= shape->head_dim / 2)
-            return fail(BAD_INPUT, "%s/manifest.json: rope_pairs[%lld] is not in 0..%d",
-                        checkpoint->dir, (long long)i, shape->head_dim / 2 - 1);
-        model->rope_pairs[i] = (int32_t)value;
-    }
-    return OK;
+    const ModelShape *s = &checkpoint->manifest.shape;
+    const int64_t count = (int64_t)s->n_layers * s->n_kv_heads * s->rope_pairs;
+    memcpy(model->rope_pairs, checkpoint->manifest.rope_pairs,
+           (size_t)count * sizeof *model->rope_pairs);
 }
 
 Status checkpoint_read(const Checkpoint *checkpoint, const Partition *partition, float *params,
                        float *m, float *v)
 {
     int64_t n_read = 0;
-    for (int i = 0; i < checkpoint->n_files; i++) {
+    for (int i = 0; i < checkpoint->manifest.n_files; i++) {
         char path[PATH_BYTES];
-        const CheckpointShard expected = {.step = checkpoint->progress.step,
+        const CheckpointShard expected = {.step = checkpoint->manifest.state.step,
                                           .rank = i,
-                                          .n_ranks = checkpoint->n_files,
+                                          .n_ranks = checkpoint->manifest.n_files,
                                           .partition = partition};
         TRY(checkpoint_shard_path(path, checkpoint->dir, i));
         TRY(checkpoint_shard_read(&n_read, path, &expected, params, m, v));
@@ -379,13 +140,13 @@ Status checkpoint_path(char out[PATH_BYTES], const char *run_dir, int step)
 bool checkpoint_has_manifest(const char *dir)
 {
     char path[PATH_BYTES];
-    return file_join(path, dir, "manifest.json") == OK && file_exists(path);
+    return manifest_path(path, dir) == OK && file_exists(path);
 }
 
 void checkpoint_remove(const char *dir)
 {
     char path[PATH_BYTES];
-    if (file_join(path, dir, "manifest.json") == OK)
+    if (manifest_path(path, dir) == OK)
         unlink(path);
     DIR *entries = opendir(dir);
     if (entries == NULL)
@@ -429,9 +190,26 @@ static int step_of(const char *name)
     return step <= INT_MAX ? (int)step : -1;
 }
 
+// Appends the steps that the names in a directory say.
+static Status list_steps(int **steps, int *n_steps, DIR *entries, const char *path)
+{
+    for (struct dirent *entry; (entry = readdir(entries)) != NULL;) {
+        const int step = step_of(entry->d_name);
+        if (step < 0)
+            continue;
+        int *more = realloc(*steps, (size_t)(*n_steps + 1) * sizeof **steps);
+        if (more == NULL)
+            return fail(FAILED, "%s: no memory for its names", path);
+        *steps = more;
+        (*steps)[(*n_steps)++] = step;
+    }
+    return OK;
+}
+
 Status checkpoint_list(int **steps, int *n_steps, const char *run_dir)
 {
     char path[PATH_BYTES];
+    int *list = NULL, n = 0;
     *steps = NULL;
     *n_steps = 0;
     TRY(file_join(path, run_dir, "checkpoints"));
@@ -439,27 +217,16 @@ Status checkpoint_list(int **steps, int *n_steps, const char *run_dir)
     if (entries == NULL)
         return errno == ENOENT ? OK
                                : fail(BAD_INPUT, "%s: cannot be read: %s", path, strerror(errno));
-    Status status = OK;
-    for (struct dirent *entry; (entry = readdir(entries)) != NULL;) {
-        const int step = step_of(entry->d_name);
-        if (step < 0)
-            continue;
-        int *more = realloc(*steps, (size_t)(*n_steps + 1) * sizeof **steps);
-        if (more == NULL) {
-            status = fail(FAILED, "%s: no memory for its names", path);
-            break;
-        }
-        *steps = more;
-        (*steps)[(*n_steps)++] = step;
-    }
+    Status status = list_steps(&list, &n, entries, path);
     closedir(entries);
     if (status != OK) {
-        free(*steps);
-        *steps = NULL;
+        free(list);
         return status;
     }
-    if (*n_steps > 1)
-        qsort(*steps, (size_t)*n_steps, sizeof **steps, descending);
+    if (n > 1)
+        qsort(list, (size_t)n, sizeof *list, descending);
+    *steps = list;
+    *n_steps = n;
     return OK;
 }
 
@@ -481,19 +248,18 @@ Status checkpoint_has_any(bool *out, const char *run_dir)
 
 Status checkpoint_load_model(Model *out, const Checkpoint *checkpoint)
 {
+    const ModelShape *shape = &checkpoint->manifest.shape;
     Partition whole;
     Model model;
-    TRY(partition_create(&whole, &checkpoint->shape, 1, 0));
-    Status status = model_create(&model, &checkpoint->shape);
-    if (status != OK)
-        goto release_partition;
-    status = checkpoint_read_pairs(&model, checkpoint);
-    if (status == OK)
-        status = checkpoint_read(checkpoint, &whole, model.params.flat, NULL, NULL);
-    if (status == OK)
-        *out = model;
-    else
-        model_release(&model);
+    Status status;
+    TRY(partition_create(&whole, shape, 1, 0));
+    TRY_GOTO(release_partition, model_create(&model, shape));
+    checkpoint_copy_pairs(&model, checkpoint);
+    TRY_GOTO(release_model, checkpoint_read(checkpoint, &whole, model.params.flat, NULL, NULL));
+    *out = model;
+    goto release_partition;
+release_model:
+    model_release(&model);
 release_partition:
     partition_release(&whole);
     return status;
@@ -502,17 +268,21 @@ release_partition:
 Status checkpoint_digest(char out[SHA256_HEX_BYTES], const Checkpoint *checkpoint)
 {
     Partition whole;
-    TRY(partition_create(&whole, &checkpoint->shape, 1, 0));
+    Status status;
+    TRY(partition_create(&whole, &checkpoint->manifest.shape, 1, 0));
     const int64_t count = whole.own_count;
     float *state = calloc((size_t)count * 3, sizeof *state);
-    Status status = state != NULL ? OK
-                                  : fail(FAILED, "%s: no memory for %lld floats", checkpoint->dir,
-                                         (long long)count * 3);
-    if (status == OK)
-        status = checkpoint_read(checkpoint, &whole, state, state + count, state + 2 * count);
-    if (status == OK)
-        status = checksum_sha256_bytes(out, state, count * 3 * (int64_t)sizeof *state);
+    if (state == NULL) {
+        status =
+            fail(FAILED, "%s: no memory for %lld floats", checkpoint->dir, (long long)count * 3);
+        goto release_partition;
+    }
+    TRY_GOTO(free_state,
+             checkpoint_read(checkpoint, &whole, state, state + count, state + 2 * count));
+    status = checksum_sha256_bytes(out, state, count * 3 * (int64_t)sizeof *state);
+free_state:
     free(state);
+release_partition:
     partition_release(&whole);
     return status;
 }

@@ -3,19 +3,16 @@
 //     runs/NAME/checkpoints/step-00000500/
 //         shard-0000.h5 ...   one per rank that wrote it (train/checkpoint/checkpoint_shard.h)
 //         manifest.json       written last, by rename: without it there is no checkpoint
+//                             (train/checkpoint/manifest.h)
 //
-// manifest.json: format, version, step, next_sample (of the mixture), tokens, loss, grad_norm,
-// valid_loss, its step and validation set (where there is one), spikes (train/guard.h), the shape,
-// rope_pairs [L][K][P], how they were chosen, global_batch, micro_batch, sum_groups, base and
-// tokenizer directories, the tokenizer's SHA-256, the data's fingerprint, tensors (name, offset in
-// the flat vector, rows, columns) and files (name, bytes, CRC-32). Doubles are written with 17
-// digits, which read back as the same bits.
+// The manifest is checked with its own checksum and member by member when a checkpoint is opened,
+// the files' sizes too; the checksums of the files take reading all of them.
 //
 //     Checkpoint checkpoint;
-//     TRY(checkpoint_open(&checkpoint, dir));      // the manifest; files are there, of their size
-//     TRY_GOTO(close, checkpoint_verify(&checkpoint, 0, 1));       // their CRC-32
-//     TRY_GOTO(close, model_create(&model, &checkpoint.shape));
-//     TRY_GOTO(close, checkpoint_read_pairs(&model, &checkpoint));
+//     TRY(checkpoint_open(&checkpoint, dir));
+//     TRY_GOTO(close, checkpoint_verify(&checkpoint, 0, 1));
+//     TRY_GOTO(close, model_create(&model, &checkpoint.manifest.shape));
+//     checkpoint_copy_pairs(&model, &checkpoint);
 //     TRY_GOTO(close, checkpoint_read(&checkpoint, &partition, model.params.flat, m, v));
 //     close: checkpoint_close(&checkpoint);
 //
@@ -25,35 +22,15 @@
 
 #include "base/checksum.h"
 #include "base/file.h"
-#include "base/json.h"
-#include "model/model.h"
-#include "train/checkpoint/run_state.h"
-#include "train/config/config.h"
+#include "train/checkpoint/manifest.h"
 #include "train/parallel/partition.h"
-
-typedef struct CheckpointFile {
-    int64_t size_bytes;
-    uint32_t crc32;
-} CheckpointFile;
 
 typedef struct Checkpoint {
     char dir[PATH_BYTES];
-    json_t *manifest; // owned
-    ModelShape shape;
-    RunState progress;
-    int n_files;                  // ranks that wrote it
-    CheckpointFile *files;        // owned [n_files]
-    const char *tokenizer_sha256; // in the manifest
+    Manifest manifest; // owned
 } Checkpoint;
 
 // ---- writing ----
-
-// What the manifest says beside what the model and the files are.
-typedef struct CheckpointContext {
-    const Config *config;
-    const char *tokenizer_sha256;
-    const json_t *data_fingerprint;
-} CheckpointContext;
 
 // RUN/checkpoints/step-SSSSSSSS.
 Status checkpoint_path(char out[PATH_BYTES], const char *run_dir, int step);
@@ -62,7 +39,7 @@ Status checkpoint_path(char out[PATH_BYTES], const char *run_dir, int step);
 Status checkpoint_begin(const char *dir);
 
 // Writes the manifest: from now on it is a checkpoint.
-Status checkpoint_commit(const char *dir, const RunState *progress, const Model *model,
+Status checkpoint_commit(const char *dir, const RunState *state, const Model *model,
                          const CheckpointContext *context, const CheckpointFile *files,
                          int n_files);
 
@@ -71,8 +48,8 @@ void checkpoint_remove(const char *dir);
 
 // ---- reading ----
 
-// BAD_INPUT, with the reason, if the manifest is missing or not one, or a file is missing or of
-// another size.
+// BAD_INPUT, with the reason, if the manifest is missing, damaged or not one, or a file is missing
+// or of another size.
 Status checkpoint_open(Checkpoint *out, const char *dir);
 
 // Reads files first, first + stride, ... and compares their CRC-32. BAD_INPUT names the file.
@@ -82,7 +59,7 @@ Status checkpoint_verify(const Checkpoint *checkpoint, int first, int stride);
 Status checkpoint_check_shape(const Checkpoint *checkpoint, const ModelShape *shape);
 
 // The RoPE pairs of a model of its shape.
-Status checkpoint_read_pairs(Model *model, const Checkpoint *checkpoint);
+void checkpoint_copy_pairs(Model *model, const Checkpoint *checkpoint);
 
 // Reads the partition's shares: of the parameters to their places in the flat vector, of the
 // moments to m and v [own_count] (both NULL: left out).

@@ -2,17 +2,23 @@
 
 #include "base/log.h"
 
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
-static Status open_and_verify(Checkpoint *out, const char *dir, const Comm *comm)
+Status resume_open(Checkpoint *out, const char *dir, const Comm *comm)
 {
-    Status status = comm_agree(comm, checkpoint_open(out, dir));
-    if (status == OK)
-        status = comm_agree(comm, checkpoint_verify(out, comm->rank, comm->size));
-    if (status != OK)
-        checkpoint_close(out);
+    Checkpoint checkpoint = {0};
+    Status status;
+    TRY_GOTO(close, comm_agree(comm, checkpoint_open(&checkpoint, dir)));
+    TRY_GOTO(close, comm_agree(comm, checkpoint_verify(&checkpoint, comm->rank, comm->size)));
+    if (!checkpoint.manifest.has_checksum)
+        log_warn("%s/manifest.json has no checksum (written by an older version): damage to it may "
+                 "not be noticed",
+                 dir);
+    *out = checkpoint;
+    return OK;
+close: // a rank that could open it when others could not, too
+    checkpoint_close(&checkpoint);
     return status;
 }
 
@@ -36,33 +42,35 @@ static Status share_list(int **steps, int *n_steps, const char *run_dir, const C
     return OK;
 }
 
+// The newest of these steps that is whole. What is not is skipped; a machine that fails is an
+// error.
+static Status find_whole(Checkpoint *out, bool *is_found, const int *steps, int n_steps,
+                         const char *run_dir, const Comm *comm)
+{
+    for (int i = 0; i < n_steps; i++) {
+        char dir[PATH_BYTES];
+        TRY(checkpoint_path(dir, run_dir, steps[i])); // on all ranks alike
+        const Status status = resume_open(out, dir, comm);
+        if (status == OK)
+            *is_found = true;
+        if (status != BAD_INPUT)
+            return status;
+        log_warn("the checkpoint of step %d is skipped: %s", steps[i], fail_text());
+    }
+    return OK;
+}
+
 Status resume_find(Checkpoint *out, bool *is_found, const char *run_dir, const Comm *comm)
 {
     int *steps, n_steps;
     *is_found = false;
     TRY(share_list(&steps, &n_steps, run_dir, comm));
-    Status status = OK;
-    for (int i = 0; i < n_steps && !*is_found; i++) {
-        char dir[PATH_BYTES];
-        Checkpoint checkpoint = {0};
-        status = checkpoint_path(dir, run_dir, steps[i]);
-        if (status == OK)
-            status = open_and_verify(&checkpoint, dir, comm);
-        if (status == OK) {
-            *out = checkpoint;
-            *is_found = true;
-        } else if (status == BAD_INPUT) {
-            log_warn("the checkpoint of step %d is skipped: %s", steps[i], fail_text());
-            status = OK;
-        } else {
-            break;
-        }
-    }
+    const Status status = find_whole(out, is_found, steps, n_steps, run_dir, comm);
     free(steps);
     return status;
 }
 
-bool resume_recall_original(ModelShape *out, const Config *config)
+bool resume_original_shape(ModelShape *out, const Config *config)
 {
     char run_dir[PATH_BYTES], dir[PATH_BYTES];
     int *steps, n_steps;
@@ -76,7 +84,7 @@ bool resume_recall_original(ModelShape *out, const Config *config)
                    checkpoint_open(&checkpoint, dir) == OK;
         if (!is_found)
             continue;
-        *out = checkpoint.shape;
+        *out = checkpoint.manifest.shape;
         checkpoint_close(&checkpoint);
     }
     free(steps);
@@ -88,37 +96,23 @@ bool resume_recall_original(ModelShape *out, const Config *config)
     return is_found;
 }
 
-static Status check_number(const Checkpoint *checkpoint, const char *key, const char *config_key,
-                           int64_t now)
-{
-    int64_t saved;
-    TRY(json_get_int(&saved, checkpoint->manifest, checkpoint->dir, key, 0, INT_MAX));
-    if (saved == now)
-        return OK;
-    return fail(BAD_INPUT,
-                "%s: made with %s %lld, the config has %lld; set it back, or give the run another "
-                "run.name",
-                checkpoint->dir, config_key, (long long)saved, (long long)now);
-}
-
 // The pairs are the checkpoint's, so another way of choosing them would only be claimed.
 static Status check_rope(const Checkpoint *checkpoint, const Config *config)
 {
-    const json_t *saved = json_object_get(checkpoint->manifest, "rope");
+    const char *saved = checkpoint->manifest.rope;
     const char *now = rope_strategy_name(config->model.convert.rope);
-    if (!config->model.convert.given || !json_is_string(saved) ||
-        strcmp(json_string_value(saved), now) == 0)
+    if (!config->model.convert.given || saved == NULL || strcmp(saved, now) == 0)
         return OK;
     return fail(BAD_INPUT,
-                "%s: made with model.convert.rope %.40s, the config has %s; set it back, or give "
+                "%s: made with model.convert.rope %s, the config has %s; set it back, or give "
                 "the run another run.name",
-                checkpoint->dir, json_string_value(saved), now);
+                checkpoint->dir, saved, now);
 }
 
 // A directory may have moved, so this is no error.
 static void warn_of_other_base(const Checkpoint *checkpoint, const char *now)
 {
-    const char *saved = json_string_value(json_object_get(checkpoint->manifest, "base"));
+    const char *saved = checkpoint->manifest.base;
     if (saved != NULL && now != NULL && strcmp(saved, now) != 0)
         log_warn("model.base was %.500s, now %.500s: the weights are those of the checkpoint, only "
                  "tokenizer and config.json are the new one's",
@@ -128,14 +122,19 @@ static void warn_of_other_base(const Checkpoint *checkpoint, const char *now)
 Status resume_check(const Checkpoint *checkpoint, const Config *config, const ModelShape *shape)
 {
     const TrainConfig *train = &config->train;
+    const Manifest *saved = &checkpoint->manifest;
     TRY(checkpoint_check_shape(checkpoint, shape));
     TRY(check_rope(checkpoint, config));
-    TRY(check_number(checkpoint, "global_batch", "train.global_batch", train->global_batch));
-    if (checkpoint->progress.step > train->steps)
+    if (saved->global_batch != train->global_batch)
+        return fail(BAD_INPUT,
+                    "%s: made with train.global_batch %d, the config has %d; set it back, or give "
+                    "the run another run.name",
+                    checkpoint->dir, saved->global_batch, train->global_batch);
+    if (saved->state.step > train->steps)
         return fail(BAD_INPUT,
                     "%s: is of step %d, train.steps is %d; raise it, or give the run another "
                     "run.name",
-                    checkpoint->dir, checkpoint->progress.step, train->steps);
+                    checkpoint->dir, saved->state.step, train->steps);
     warn_of_other_base(checkpoint, config->model.base);
     return OK;
 }

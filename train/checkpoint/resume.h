@@ -3,7 +3,7 @@
 //     TRY(resume_find(&checkpoint, &is_found, run_dir, &comm));
 //     if (is_found) {
 //         TRY(resume_check(&checkpoint, &config, &shape));
-//         TRY(checkpoint_read_pairs(&model, &checkpoint));
+//         checkpoint_copy_pairs(&model, &checkpoint);
 //         ... trainer_start() reads the numbers ...
 //     }
 //     checkpoint_close(&checkpoint);
@@ -19,13 +19,17 @@ typedef enum ResumeMode {
     RESUME_NEVER,   // from the beginning, in a directory without a run
 } ResumeMode;
 
+// Opens a checkpoint and compares the checksums of all its files, which the ranks share; a warning
+// says so if the manifest has none of its own. BAD_INPUT with the reason. Collective.
+Status resume_open(Checkpoint *out, const char *dir, const Comm *comm);
+
 // The newest checkpoint of the run that is whole, checksums included; what is skipped is said with
-// the reason. *is_found == false: none, and *out is empty. The ranks share the reading. Collective.
+// the reason. *is_found == false: none, and *out is empty. Collective.
 Status resume_find(Checkpoint *out, bool *is_found, const char *run_dir, const Comm *comm);
 
-// The shape before conversion, from the newest manifest of the run; false: there is none to read.
-// Not collective.
-bool resume_recall_original(ModelShape *out, const Config *config);
+// The shape before conversion, from the newest manifest of the run that can be read; false: there
+// is none. Not collective.
+bool resume_original_shape(ModelShape *out, const Config *config);
 
 // BAD_INPUT names what the config has changed that the checkpoint cannot follow: the model's shape,
 // the batch. The data are checked where they are opened (mixture_check_fingerprint).

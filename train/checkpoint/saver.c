@@ -61,22 +61,22 @@ static Status give_up(Saver *saver, Status status)
     if (saver->saved_step >= 0)
         snprintf(last, sizeof last, "the newest is that of step %d", saver->saved_step);
     if (saver->is_needed || saver->context.config->checkpoint.on_error == SAVE_FAILURE_STOP)
-        return fail_within(status, "checkpoint of step %d is not written, %s", saver->progress.step,
+        return fail_within(status, "checkpoint of step %d is not written, %s", saver->state.step,
                            last);
-    log_error("checkpoint of step %d is not written, %s, the run goes on: %s", saver->progress.step,
+    log_error("checkpoint of step %d is not written, %s, the run goes on: %s", saver->state.step,
               last, fail_text());
     return OK;
 }
 
-Status saver_begin(Saver *saver, const RunState *progress, Status ready)
+Status saver_begin(Saver *saver, const RunState *state, Status ready)
 {
     if (saver->is_active)
         TRY(saver_finish(saver));
-    saver->progress = *progress;
-    saver->shard.step = progress->step;
+    saver->state = *state;
+    saver->shard.step = state->step;
     saver->started_s = log_seconds();
     // Whatever fails from here on is this save: what it leaves is removed from its own directory.
-    TRY(checkpoint_path(saver->dir, saver->run_dir, progress->step)); // the same on all ranks
+    TRY(checkpoint_path(saver->dir, saver->run_dir, state->step)); // the same on all ranks
     Status status = ready;
     if (status == OK)
         status =
@@ -128,7 +128,7 @@ static void prune(const Saver *saver)
         char dir[PATH_BYTES];
         if (checkpoint_path(dir, saver->run_dir, steps[i]) != OK)
             continue;
-        const bool is_one = steps[i] <= saver->progress.step && checkpoint_has_manifest(dir);
+        const bool is_one = steps[i] <= saver->state.step && checkpoint_has_manifest(dir);
         const bool is_marked = config->keep_every > 0 && steps[i] % config->keep_every == 0;
         if (is_one && n_kept < config->keep)
             n_kept++;
@@ -142,7 +142,7 @@ static Status publish(Saver *saver)
 {
     if (saver->comm->rank != 0)
         return OK;
-    TRY(checkpoint_commit(saver->dir, &saver->progress, saver->model, &saver->context, saver->files,
+    TRY(checkpoint_commit(saver->dir, &saver->state, saver->model, &saver->context, saver->files,
                           saver->comm->size));
     prune(saver);
     return OK;
@@ -154,8 +154,7 @@ static void say_saved(const Saver *saver)
     for (int i = 0; i < saver->comm->size; i++)
         bytes += (double)saver->files[i].size_bytes;
     log_info("checkpoint of step %d: %.1f MB in %.2f s, the training waited %.2f s",
-             saver->progress.step, bytes / 1e6, saver->written_s - saver->started_s,
-             saver->waited_s);
+             saver->state.step, bytes / 1e6, saver->written_s - saver->started_s, saver->waited_s);
 }
 
 Status saver_finish(Saver *saver)
@@ -173,7 +172,7 @@ Status saver_finish(Saver *saver)
     saver->waited_s += log_seconds() - start_s;
     if (status != OK)
         return give_up(saver, status);
-    saver->saved_step = saver->progress.step;
+    saver->saved_step = saver->state.step;
     say_saved(saver);
     return OK;
 }

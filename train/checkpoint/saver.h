@@ -3,7 +3,7 @@
 // loop waits for it before that update, if at all: no copy is made.
 //
 //     TRY(saver_open(&saver, &comm, run_dir, &context, partition, model, m, v));
-//     TRY(saver_begin(&saver, &progress, OK));    // of the state that is in memory now
+//     TRY(saver_begin(&saver, &state, OK));    // of the state that is in memory now
 //     ... forward, backward, ...
 //     TRY(saver_poll(&saver));                    // publishes it when all ranks have written
 //     TRY(saver_finish(&saver));                  // waits, publishes: before anything changes
@@ -26,10 +26,10 @@ typedef struct Saver {
     const char *run_dir;
     const Model *model;
     CheckpointContext context;
-    int saved_step;    // of the newest checkpoint that is complete; -1: none
-    bool is_active;    // a save is under way, on all ranks alike
-    bool is_needed;    // set before saver_begin(): its failure is an error whatever is configured
-    RunState progress; // what is being saved
+    int saved_step; // of the newest checkpoint that is complete; -1: none
+    bool is_active; // a save is under way, on all ranks alike
+    bool is_needed; // set before saver_begin(): its failure is an error whatever is configured
+    RunState state; // what is being saved
     CheckpointShard shard;
     char dir[PATH_BYTES];
     CheckpointFile *files; // owned [comm->size]; while writing, the own one at [rank]
@@ -48,7 +48,7 @@ Status saver_open(Saver *out, const Comm *comm, const char *run_dir,
 
 // Finishes the save before, if one is under way, then starts one. `ready`, agreed on by the ranks,
 // is whether what the checkpoint counts on is on the disk; if not, this save has failed.
-Status saver_begin(Saver *saver, const RunState *progress, Status ready);
+Status saver_begin(Saver *saver, const RunState *state, Status ready);
 
 // Both do nothing if no save is under way. FAILED, with checkpoint.on_error: stop, if it failed.
 Status saver_poll(Saver *saver);

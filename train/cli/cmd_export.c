@@ -19,25 +19,12 @@ static Status open_checkpoint(Checkpoint *out, const char *path, const Comm *com
     bool is_found;
     TRY(file_join(checkpoints, path, "checkpoints"));
     if (!file_is_dir(checkpoints)) {
-        Checkpoint checkpoint;
         if (!inspect_is_checkpoint(path))
             return fail(BAD_INPUT, "%s: neither a checkpoint nor a run with checkpoints", path);
-        TRY(checkpoint_open(&checkpoint, path));
-        Status status = checkpoint_verify(&checkpoint, 0, 1);
-        if (status == OK)
-            *out = checkpoint;
-        else
-            checkpoint_close(&checkpoint);
-        return status;
+        return resume_open(out, path, comm);
     }
     TRY(resume_find(out, &is_found, path, comm));
     return is_found ? OK : fail(BAD_INPUT, "%s: has no whole checkpoint", path);
-}
-
-// Where config.json's other keys and the tokenizer come from. NULL: there is none.
-static const char *text_of(const Checkpoint *checkpoint, const char *key)
-{
-    return json_string_value(json_object_get(checkpoint->manifest, key));
 }
 
 // `path` is a checkpoint, or a run: its newest.
@@ -46,8 +33,10 @@ static Status export_checkpoint(const ExportOptions *options, const char *path, 
     Checkpoint checkpoint = {0};
     Model model = {0};
     TRY(open_checkpoint(&checkpoint, path, comm));
-    const char *base = options->base != NULL ? options->base : text_of(&checkpoint, "base");
-    const char *tokenizer = text_of(&checkpoint, "tokenizer");
+    const Manifest *manifest = &checkpoint.manifest;
+    // Where config.json's other keys and the tokenizer come from. NULL: there is none.
+    const char *base = options->base != NULL ? options->base : manifest->base;
+    const char *tokenizer = manifest->tokenizer;
     Status status;
     if (base != NULL && !file_is_dir(base)) {
         status = fail(BAD_INPUT,
@@ -60,8 +49,8 @@ static Status export_checkpoint(const ExportOptions *options, const char *path, 
     if (base == NULL && tokenizer != NULL && file_is_dir(tokenizer))
         TRY_GOTO(release, hf_copy_tokenizer(tokenizer, options->out));
     TRY_GOTO(release, hf_save(&model, base, options->dtype, options->out));
-    printf("%s: step %d of %s, %.2f M parameters\n", options->out, checkpoint.progress.step,
-           text_of(&checkpoint, "name"), (double)params_count(&model.shape) / 1e6);
+    printf("%s: step %d of %s, %.2f M parameters\n", options->out, manifest->state.step,
+           manifest->name, (double)params_count(&model.shape) / 1e6);
 release:
     model_release(&model);
 close:

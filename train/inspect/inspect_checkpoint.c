@@ -11,56 +11,52 @@ bool inspect_is_checkpoint(const char *dir)
            (checkpoint_shard_path(path, dir, 0) == OK && file_exists(path));
 }
 
-static int64_t whole_number(const Checkpoint *checkpoint, const char *key)
+static void print_state(const Manifest *manifest)
 {
-    return json_integer_value(json_object_get(checkpoint->manifest, key));
-}
-
-static void print_progress(const Checkpoint *checkpoint)
-{
-    const RunState *p = &checkpoint->progress;
+    const RunState *state = &manifest->state;
     inspect_label("step");
-    printf("%d, %.4g M tokens in global batches of %lld sequences\n", p->step,
-           (double)whole_number(checkpoint, "tokens") / 1e6,
-           (long long)whole_number(checkpoint, "global_batch"));
-    if (!isnan(p->loss)) {
+    printf("%d, %.4g M tokens in global batches of %d sequences\n", state->step,
+           (double)manifest->tokens / 1e6, manifest->global_batch);
+    if (!isnan(state->loss)) {
         inspect_label("loss");
-        printf("%.4f nats per token, gradient norm %.4g\n", p->loss, p->grad_norm);
+        printf("%.4f nats per token, gradient norm %.4g\n", state->loss, state->grad_norm);
     }
-    if (!isnan(p->valid_loss)) {
+    if (!isnan(state->valid_loss)) {
         inspect_label("validation");
-        printf("%.4f nats per token at step %d\n", p->valid_loss, p->valid_step);
+        printf("%.4f nats per token at step %d\n", state->valid_loss, state->valid_step);
     }
-    if (p->spikes.n_skipped > 0) {
+    if (state->spikes.n_skipped > 0) {
         inspect_label("skipped");
-        printf("%lld steps, spikes of the gradient norm\n", (long long)p->spikes.n_skipped);
+        printf("%lld steps, spikes of the gradient norm\n", (long long)state->spikes.n_skipped);
     }
 }
 
-static void print_files(const Checkpoint *checkpoint)
+static void print_files(const Manifest *manifest)
 {
     char size[INSPECT_SIZE_BYTES];
     int64_t bytes = 0;
-    for (int i = 0; i < checkpoint->n_files; i++)
-        bytes += checkpoint->files[i].size_bytes;
+    for (int i = 0; i < manifest->n_files; i++)
+        bytes += manifest->files[i].size_bytes;
+    inspect_label("manifest");
+    printf("%s\n", manifest->has_checksum ? "its checksum holds"
+                                          : "has no checksum (written by an older version)");
     inspect_label("files");
     printf("%d, one of each rank that saved it; %s; any number of ranks reads them\n",
-           checkpoint->n_files, inspect_size(size, bytes));
+           manifest->n_files, inspect_size(size, bytes));
 }
 
 static Status print_checkpoint(const Checkpoint *checkpoint, bool verify)
 {
-    const char *name = json_string_value(json_object_get(checkpoint->manifest, "name"));
-    const char *base = json_string_value(json_object_get(checkpoint->manifest, "base"));
+    const Manifest *manifest = &checkpoint->manifest;
     char digest[SHA256_HEX_BYTES];
-    printf("%s: checkpoint of run %s\n", checkpoint->dir, name != NULL ? name : "?");
-    print_progress(checkpoint);
+    printf("%s: checkpoint of run %s\n", checkpoint->dir, manifest->name);
+    print_state(manifest);
     inspect_label("from");
-    printf("%s\n", base != NULL ? base : "random weights");
-    inspect_shape(&checkpoint->shape);
+    printf("%s\n", manifest->base != NULL ? manifest->base : "random weights");
+    inspect_shape(&manifest->shape);
     inspect_label("parameters");
-    printf("%lld\n", (long long)params_count(&checkpoint->shape));
-    print_files(checkpoint);
+    printf("%lld\n", (long long)params_count(&manifest->shape));
+    print_files(manifest);
     if (!verify)
         return OK;
     TRY(checkpoint_verify(checkpoint, 0, 1));

@@ -150,10 +150,10 @@ static Status add_changes(ConfigHistory *history, const json_t *now, int step)
 static Status read_earlier(ConfigHistory *out, const RunDir *dir)
 {
     if (read_run_json(out, dir->path) || read_config_yaml(out, dir->path))
-        return undo_from(out, dir->checkpoint.progress.step);
+        return undo_from(out, dir->checkpoint.manifest.state.step);
     log_warn("%s: neither run.json nor config.yaml says what the run was trained with until step "
              "%d; changed settings are not seen",
-             dir->path, dir->checkpoint.progress.step);
+             dir->path, dir->checkpoint.manifest.state.step);
     return OK;
 }
 
@@ -167,7 +167,7 @@ Status config_history_read(ConfigHistory *out, const RunDir *dir, const Config *
         TRY_GOTO(release, read_earlier(&history, dir));
     if (history.config != NULL) {
         history.n_earlier = (int)json_array_size(history.changes);
-        TRY_GOTO(release, add_changes(&history, now, dir->checkpoint.progress.step));
+        TRY_GOTO(release, add_changes(&history, now, dir->checkpoint.manifest.state.step));
         json_decref(history.config);
     } else {
         history.changes = json_array();

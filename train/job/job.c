@@ -77,8 +77,9 @@ release_original:
 static Status create_resumed(Job *job, Replica *replica)
 {
     const Checkpoint *checkpoint = &job->dir.checkpoint;
-    TRY(replica_create(replica, &job->comm, &job->group, &checkpoint->shape));
-    return comm_agree(&job->comm, checkpoint_read_pairs(&replica->model, checkpoint));
+    TRY(replica_create(replica, &job->comm, &job->group, &checkpoint->manifest.shape));
+    checkpoint_copy_pairs(&replica->model, checkpoint);
+    return OK;
 }
 
 static Status convert_original(Job *job, Replica *replica)
@@ -130,7 +131,7 @@ release_history:
 // From here on the directory counts as a run. Rank 0 alone.
 static Status open_metrics(Metrics *metrics, const Job *job, const char *validation_set)
 {
-    const RunState *progress = &job->dir.checkpoint.progress;
+    const RunState *progress = &job->dir.checkpoint.manifest.state;
     const MetricsStart resumed = {progress->step, progress->valid_step, progress->valid_set};
     const MetricsOptions options = {
         .run_dir = job->dir.path,
@@ -192,7 +193,7 @@ static Status export_model(const Job *job, const Model *model)
 
 static bool is_finished(const Job *job)
 {
-    const RunState *progress = &job->dir.checkpoint.progress;
+    const RunState *progress = &job->dir.checkpoint.manifest.state;
     const int last = job->config.train.steps;
     const bool is_validated = !job->config.data.validation.given || progress->valid_step == last;
     return job->dir.is_resumed && progress->step == last && is_validated &&
@@ -206,7 +207,7 @@ static Status find_tokenizer(Job *job)
     if (!job->dir.is_resumed || base == NULL || file_is_dir(base))
         return prepare_tokenizer_sha256(job->tokenizer_sha256, &job->config);
     snprintf(job->tokenizer_sha256, sizeof job->tokenizer_sha256, "%s",
-             job->dir.checkpoint.tokenizer_sha256);
+             job->dir.checkpoint.manifest.tokenizer_sha256);
     return OK;
 }
 
@@ -215,7 +216,7 @@ static Status measure_machine(Job *job)
 {
     const TrainConfig *train = &job->config.train;
     const int n_steps =
-        train->steps - (job->dir.is_resumed ? job->dir.checkpoint.progress.step : 0);
+        train->steps - (job->dir.is_resumed ? job->dir.checkpoint.manifest.state.step : 0);
     double flops;
     job->step_flops =
         shape_train_flops(&job->plan.shape, job->config.data.seq_len) * train->global_batch;
@@ -294,7 +295,7 @@ static Status make_plan(Job *job, ResumeMode mode)
     const char *base = job->config.model.base;
     ModelShape original;
     const bool is_from_checkpoint = base != NULL && !file_is_dir(base) && mode != RESUME_NEVER &&
-                                    resume_recall_original(&original, &job->config);
+                                    resume_original_shape(&original, &job->config);
     if (is_from_checkpoint)
         log_warn("%s: is not there; its shape is taken from the run's checkpoint, the export at "
                  "the end needs it",

@@ -26,7 +26,7 @@ static Status check_empty(const RunDir *dir, ResumeMode mode)
                     dir->path);
     if (has_checkpoints)
         return fail(BAD_INPUT,
-                    "%s: none of its checkpoints can be resumed from; mend them, or remove "
+                    "%s: none of its checkpoints can be resumed from; restore them, or remove "
                     "%s/checkpoints to start from the beginning",
                     dir->path, dir->path);
     return OK;
@@ -46,7 +46,7 @@ Status run_dir_open(RunDir *out, const Config *config, ResumeMode mode, const Mo
     if (!out->is_resumed)
         return comm_agree(comm, comm->rank == 0 ? check_empty(out, mode) : OK);
     log_info("resuming %s from step %d, saved by %d ranks", out->path,
-             out->checkpoint.progress.step, out->checkpoint.n_files);
+             out->checkpoint.manifest.state.step, out->checkpoint.manifest.n_files);
     return comm_agree(comm, resume_check(&out->checkpoint, config, shape));
 }
 

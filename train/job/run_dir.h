@@ -4,7 +4,7 @@
 //     RunDir dir = {0};
 //     status = run_dir_open(&dir, &config, RESUME_AUTO, &plan.shape, &comm);
 //     if (status == OK && dir.is_resumed)
-//         ...                       // train on after dir.checkpoint.progress.step
+//         ...                       // train on after dir.checkpoint.manifest.state.step
 //     run_dir_close(&dir);          // also after an error
 #ifndef MHA2MLA_TRAIN_JOB_RUN_DIR_H
 #define MHA2MLA_TRAIN_JOB_RUN_DIR_H

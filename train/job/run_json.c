@@ -24,7 +24,7 @@ static void keep_earlier(json_t *root, const RunDir *dir, const char *path)
         resumed = json_array();
     }
     if (dir->is_resumed)
-        json_array_append_new(resumed, json_integer(dir->checkpoint.progress.step));
+        json_array_append_new(resumed, json_integer(dir->checkpoint.manifest.state.step));
     json_object_set_new(root, "resumed_steps", resumed);
     json_decref(earlier);
 }

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "train/checkpoint/saver.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -22,6 +23,9 @@ static const ModelShape shape = {.n_layers = 1,
 
 static const Comm alone = {.size = 1};
 
+static const RunState first = {.step = 1, .valid_loss = NAN, .valid_step = -1};
+static const RunState second = {.step = 2, .valid_loss = NAN, .valid_step = -1};
+
 typedef struct Setup {
     Config config;
     json_t *data;
@@ -38,7 +42,7 @@ static void start(Setup *s, const char *run_dir)
                             .data.seq_len = 16,
                             .train = {.global_batch = 4, .micro_batch = 2, .sum_groups = 2},
                             .checkpoint = {.keep = 1}},
-                 .data = json_pack("{s:i}", "seed", 42)};
+                 .data = json_pack("{s:i, s:i}", "seed", 42, "seq_len", 16)};
     assert_ok(model_create(&s->model, &shape));
     assert_ok(partition_create(&s->partition, &shape, 1, 0));
     s->moments = calloc((size_t)s->partition.own_count, sizeof *s->moments);
@@ -47,7 +51,6 @@ static void start(Setup *s, const char *run_dir)
         .config = &s->config, .tokenizer_sha256 = "", .data_fingerprint = s->data};
     assert_ok(saver_open(&s->saver, &alone, run_dir, &context, &s->partition, &s->model, s->moments,
                          s->moments));
-    const RunState first = {.step = 1, .valid_step = -1};
     assert_ok(saver_begin(&s->saver, &first, OK));
     assert_ok(saver_finish(&s->saver));
     assert_int_equal(s->saver.saved_step, 1);
@@ -78,7 +81,6 @@ static void test_save_that_may_not_begin_leaves_the_one_before(void **state)
     (void)state;
     Setup s;
     const char *run_dir = testing_dir();
-    const RunState second = {.step = 2, .valid_step = -1};
     start(&s, run_dir);
     assert_ok(saver_begin(&s.saver, &second, fail(FAILED, "no room")));
     assert_is_whole(run_dir, 1);
@@ -96,7 +98,6 @@ static void test_save_that_fails_leaves_the_one_before(void **state)
     Setup s;
     char dir[PATH_BYTES];
     const char *run_dir = testing_dir();
-    const RunState second = {.step = 2, .valid_step = -1};
     start(&s, run_dir);
     assert_ok(checkpoint_path(dir, run_dir, 2));
     assert_ok(file_write(dir, "x", 1));
@@ -113,7 +114,6 @@ static void test_save_without_a_manifest_leaves_the_one_before(void **state)
     Setup s;
     char dir[PATH_BYTES];
     const char *run_dir = testing_dir();
-    const RunState second = {.step = 2, .valid_step = -1};
     start(&s, run_dir);
     assert_ok(checkpoint_path(dir, run_dir, 2));
     assert_ok(saver_begin(&s.saver, &second, OK));
@@ -130,7 +130,6 @@ static void test_save_that_is_needed_fails_with_its_reason(void **state)
 {
     (void)state;
     Setup s;
-    const RunState second = {.step = 2, .valid_step = -1};
     start(&s, testing_dir());
     s.saver.is_needed = true;
     assert_fails(FAILED, "step 2 is not written, the newest is that of step 1: no room",

@@ -42,7 +42,7 @@ static void start(const Run *run, int step, const char *override, double origina
     Config config;
     ConfigHistory history;
     RunDir dir = {.is_resumed = step != NEW_RUN};
-    dir.checkpoint.progress.step = step;
+    dir.checkpoint.manifest.state.step = step;
     strcpy(dir.path, run->dir);
     snprintf(word, sizeof word, "%s", override);
     assert_ok(config_load(&config, testing_path(run->dir, "start.yaml"), (char *[]){word},
