@@ -1,3 +1,5 @@
+// Loading, and the public functions. A tokenizer does not change after it is loaded: threads share
+// it, and what encoding writes into is the scratch of each TokenBuffer.
 #include "data/tokenizer/tokenizer.h"
 
 #include "base/file.h"
@@ -14,6 +16,7 @@ Status token_buffer_reserve(TokenBuffer *buffer, int64_t more)
 {
     if (more <= buffer->capacity - buffer->count)
         return OK;
+    // Doubling makes appending cost the same per id; 1024 ids hold most texts at once.
     int64_t capacity = buffer->count + more;
     if (capacity < 2 * buffer->capacity)
         capacity = 2 * buffer->capacity;
@@ -39,13 +42,13 @@ Status token_scratch_create(TokenScratch **out)
     TokenScratch *scratch = calloc(1, sizeof *scratch);
     if (scratch == NULL)
         return fail(FAILED, "no memory for the tokenizer's scratch");
-    Status status = pattern_match_create(&scratch->match);
-    if (status != OK) {
-        free(scratch);
-        return status;
-    }
+    Status status;
+    TRY_GOTO(free_scratch, pattern_match_create(&scratch->match));
     *out = scratch;
     return OK;
+free_scratch:
+    free(scratch);
+    return status;
 }
 
 void token_scratch_release(TokenScratch *scratch)
@@ -96,7 +99,8 @@ static Status find_numbered(const Tokenizer *tokenizer, const json_t *root, cons
     return OK;
 }
 
-// The id of the first of two tokens that is an added one, or -1.
+// The id of the first of two tokens that is an added one, or -1. A word of the vocabulary that only
+// looks like an end of text must not end documents.
 static int32_t find_added(const Tokenizer *tokenizer, const char *first, const char *second)
 {
     const char *names[] = {first, second};
@@ -108,12 +112,13 @@ static int32_t find_added(const Tokenizer *tokenizer, const char *first, const c
     return -1;
 }
 
+// tokenizer.json itself does not say which token ends a text. Files that name the token
+// come before config.json, which only numbers it.
 static Status find_eos(Tokenizer *tokenizer, const char *dir)
 {
     const char *names[] = {"tokenizer_config.json", "special_tokens_map.json", "config.json"};
-    Status status = OK;
     tokenizer->eos_id = -1;
-    for (size_t i = 0; i < sizeof names / sizeof names[0] && status == OK; i++) {
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char path[PATH_BYTES];
         TRY(file_join(path, dir, names[i]));
         if (!file_exists(path))
@@ -121,15 +126,17 @@ static Status find_eos(Tokenizer *tokenizer, const char *dir)
         json_t *root;
         TRY(json_read(&root, path));
         find_named(tokenizer, root, &tokenizer->eos_id);
-        status = find_numbered(tokenizer, root, path, &tokenizer->eos_id);
+        const Status status = find_numbered(tokenizer, root, path, &tokenizer->eos_id);
         json_decref(root);
+        TRY(status);
     }
     if (tokenizer->eos_id < 0)
         tokenizer->eos_id = find_added(tokenizer, "</s>", "<|endoftext|>");
-    return status;
+    return OK;
 }
 
-// What these files leave unsaid: GPT-2's split, and <|endoftext|> as its one special token.
+// vocab.json and merges.txt hold tokens and merges only. The rest is as transformers' GPT2Tokenizer
+// has it: GPT-2's split, and <|endoftext|> as the one special token.
 static Status set_gpt2_steps(Tokenizer *tokenizer)
 {
     tokenizer->has_byte_level = tokenizer->has_decoder = true;
@@ -181,12 +188,12 @@ static Status read_files(Tokenizer *tokenizer, const char *dir)
     }
     tokenizer->model.byte_level = tokenizer->has_byte_level;
     model_finish(&tokenizer->model);
-    Status status = added_finish(&tokenizer->added_raw);
-    if (status == OK)
-        status = added_finish(&tokenizer->added_normalized);
-    if (status != OK)
-        return fail_within(status, "%s", path);
+    Status status;
+    TRY_GOTO(name_file, added_finish(&tokenizer->added_raw));
+    TRY_GOTO(name_file, added_finish(&tokenizer->added_normalized));
     return find_eos(tokenizer, dir);
+name_file:
+    return fail_within(status, "%s", path);
 }
 
 // Tokens that an error quotes may hold line ends and other control characters.
@@ -206,6 +213,8 @@ Status tokenizer_load(Tokenizer **out, const char *dir)
     Tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
     if (tokenizer == NULL)
         return fail(FAILED, "%s: no memory for a tokenizer", dir);
+    // Not the address: the next tokenizer may get that of a released one, and a scratch that was
+    // used with the first would find its words in the cache.
     tokenizer->serial = atomic_fetch_add(&next_serial, 1);
     Status status = read_files(tokenizer, dir);
     if (status != OK) {
@@ -238,6 +247,7 @@ static Status put_ids(TokenBuffer *out, const int32_t *ids, int n)
 static Status encode(EncodeRun *run, const char *text, int64_t size_bytes, bool add_special_tokens)
 {
     const Tokenizer *tokenizer = run->tokenizer;
+    // Everything below relies on valid UTF-8, PCRE2 included, which is told not to check it.
     if (utf8_valid_bytes(text, size_bytes) != size_bytes) {
         Bytes *repaired = &run->scratch->repaired;
         repaired->size = 0;
@@ -267,7 +277,7 @@ Status tokenizer_encode(const Tokenizer *tokenizer, TokenBuffer *out, const char
     EncodeRun run = {.tokenizer = tokenizer, .scratch = out->scratch, .out = out};
     Status status = encode(&run, text, size_bytes, add_special_tokens);
     if (status != OK)
-        out->count = before;
+        out->count = before; // all of the text or nothing
     return status;
 }
 

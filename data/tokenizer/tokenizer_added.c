@@ -22,6 +22,8 @@ Status added_put(AddedSet *set, const AddedToken *token)
     return OK;
 }
 
+// By bytes, a token before those it begins: a search that narrows a range meets shorter tokens
+// first.
 static int compare_tokens(const void *a, const void *b)
 {
     const AddedToken *x = a, *y = b;
@@ -43,6 +45,7 @@ Status added_finish(AddedSet *set)
                         (int)token[-1].id, (int)token->id, token->text);
         set->first[(unsigned char)token->text[0] + 1] = i + 1;
     }
+    // first[b] .. first[b + 1] - 1 are the tokens that begin with byte b: none where b begins none.
     for (int b = 1; b <= 256; b++)
         if (set->first[b] < set->first[b - 1])
             set->first[b] = set->first[b - 1];
@@ -74,6 +77,7 @@ static const AddedToken *longest_at(const AddedSet *set, const char *text, int64
 {
     const AddedToken *best = NULL;
     int low = set->first[(unsigned char)text[0]], high = set->first[(unsigned char)text[0] + 1];
+    // Invariant: tokens [low, high) agree with the text in their first `depth` bytes.
     for (int64_t depth = 1; low < high; depth++) {
         if (set->tokens[low].size_bytes == depth)
             best = &set->tokens[low++];
@@ -86,6 +90,7 @@ static const AddedToken *longest_at(const AddedSet *set, const char *text, int64
     return best;
 }
 
+// Where the character that ends at `end` starts: UTF-8 continuation bytes are 10xxxxxx.
 static int64_t character_before(const char *text, int64_t end)
 {
     int64_t start = end - 1;
@@ -94,6 +99,7 @@ static int64_t character_before(const char *text, int64_t end)
     return start;
 }
 
+// Whether the character at text is one of \w, which the library decides by Unicode's tables.
 static Status is_word_char(const AddedSet *set, PatternMatch *match, const char *text,
                            bool *is_word)
 {
@@ -104,6 +110,7 @@ static Status is_word_char(const AddedSet *set, PatternMatch *match, const char 
     return OK;
 }
 
+// "single_word": a token counts only where no word character touches it.
 static Status stands_alone(const AddedSet *set, PatternMatch *match, const char *text, int64_t size,
                            int64_t start, int64_t stop, bool *alone)
 {
@@ -158,6 +165,7 @@ Status added_next(const AddedSet *set, PatternMatch *match, const char *text, in
         *out = (AddedMatch){cursor->emitted, size_bytes, -1};
         return OK;
     }
+    // lstrip and rstrip: the token takes the white space around it, which then is in no piece.
     int64_t stop = cursor->search, start = stop - token->size_bytes;
     if (token->lstrip) {
         while (start > cursor->emitted) {

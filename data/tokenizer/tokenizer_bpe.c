@@ -26,6 +26,8 @@ void bpe_scratch_release(TokenScratch *scratch)
     free(scratch->heap);
 }
 
+// A binary heap of rank << 32 | position: the smallest is the merge that was learned first, and of
+// equal ones the leftmost, which is the order of BPE.
 static Status heap_push(TokenScratch *scratch, int32_t rank, int64_t position)
 {
     if (scratch->heap_size == scratch->heap_capacity) {
@@ -46,6 +48,7 @@ static Status heap_push(TokenScratch *scratch, int32_t rank, int64_t position)
     return OK;
 }
 
+// The last entry takes the root's place and sinks: children are moved up until it fits.
 static uint64_t heap_pop(TokenScratch *scratch)
 {
     uint64_t *heap = scratch->heap, top = heap[0];
@@ -72,7 +75,9 @@ static Status push_pair(const Model *model, TokenScratch *scratch, int64_t left,
     return merge != NULL ? heap_push(scratch, merge->rank, left) : OK;
 }
 
-// Merges symbols [n] in place: lowest rank first, then leftmost.
+// Merges symbols [n] in place: lowest rank first, then leftmost. Symbols are a doubly linked list
+// in an array, so a merge is O(1) and the heap makes a word O(n log n), where the textbook's search
+// for the best pair is O(n^2).
 static Status merge_symbols(const Model *model, TokenScratch *scratch, int64_t n)
 {
     Symbol *symbols = scratch->symbols;
@@ -83,7 +88,7 @@ static Status merge_symbols(const Model *model, TokenScratch *scratch, int64_t n
         uint64_t top = heap_pop(scratch);
         int64_t position = (int64_t)(top & UINT32_MAX);
         Symbol *symbol = &symbols[position];
-        if (symbol->id < 0 || symbol->next < 0)
+        if (symbol->id < 0 || symbol->next < 0) // merged to the left meanwhile, or last now
             continue;
         // An entry whose symbols changed is dropped unless the present ones make the same token.
         const Merge *merge = model_merge(model, symbol->id, symbols[symbol->next].id);
@@ -127,6 +132,7 @@ static bool push_bytes(const Model *model, TokenScratch *scratch, int64_t *n, co
     return true;
 }
 
+// Single bytes, so all of ASCII, are looked up in a table; the others in the hash table.
 static int32_t character_id(const Model *model, const char *text, int length)
 {
     if (length == 1)
@@ -214,6 +220,7 @@ static Status merge_word(EncodeRun *run, const char *text, int64_t size)
     return OK;
 }
 
+// Few words make up most of a text, so most calls end in the cache: one line of memory is read.
 static Status encode_word(EncodeRun *run, const char *text, int64_t size)
 {
     if (size > WORD_BYTES)
@@ -221,6 +228,7 @@ static Status encode_word(EncodeRun *run, const char *text, int64_t size)
     TokenBuffer *out = run->out;
     WordSlot *slot = &run->scratch->words[vocab_hash(text, size) % WORD_SLOTS];
     if (slot->size_bytes == size && memcmp(slot->text, text, (size_t)size) == 0) {
+        // Always eight ids: a copy of fixed size is two vector moves, and the rest is overwritten.
         TRY(token_buffer_reserve(out, WORD_IDS));
         memcpy(out->ids + out->count, slot->ids, sizeof slot->ids);
         out->count += slot->n_ids;
@@ -254,6 +262,8 @@ static Status encode_words(EncodeRun *run, const char *text, int64_t size)
         while (is_space_mark(p, end))
             p += 3;
         while (p < end && !is_space_mark(p, end)) {
+            // U+2581 is E2 96 81: memchr() for its first byte is faster than a look at each
+            // character.
             const char *next = memchr(p + 1, 0xE2, (size_t)(end - p - 1));
             p = next != NULL ? next : end;
         }
@@ -270,7 +280,7 @@ Status bpe_encode_piece(EncodeRun *run, const char *text, int64_t size_bytes)
         scratch->words = calloc(WORD_SLOTS, sizeof *scratch->words);
         if (scratch->words == NULL)
             return fail(FAILED, "no memory for the tokenizer's word cache");
-    } else if (scratch->serial != run->tokenizer->serial) {
+    } else if (scratch->serial != run->tokenizer->serial) { // the words are another tokenizer's
         memset(scratch->words, 0, WORD_SLOTS * sizeof *scratch->words);
     }
     scratch->serial = run->tokenizer->serial;

@@ -1,4 +1,6 @@
-// Ids into text: the tokens pass the decoder's steps as a list of strings, as in the library.
+// Ids into text: the tokens pass the decoder's steps as a list of strings, as in the library. Each
+// step reads one list and writes another, and the two swap. Steps that look at one token at a time
+// (Metaspace's first one, Strip) depend on how the list is divided, so it is kept until a Fuse.
 #include "data/tokenizer/tokenizer_parts.h"
 
 #include <stdlib.h>
@@ -39,6 +41,7 @@ static const char *string_at(const Strings *strings, int64_t i, int64_t *size)
     return strings->bytes.data != NULL ? strings->bytes.data + start : "";
 }
 
+// "Replace": within each string; a match across two is none.
 static Status replace_step(Strings *out, const Strings *in, const TextStep *step)
 {
     Status status = OK;
@@ -106,6 +109,7 @@ static Status flush_byte_run(Strings *out, Bytes *bytes)
     return OK;
 }
 
+// "ByteFallback": a run of tokens <0xNN> is one character or more, or what is left of them.
 static Status byte_fallback_step(Strings *out, const Strings *in)
 {
     Status status = OK;
@@ -129,6 +133,7 @@ release:
     return status;
 }
 
+// "Strip": at most `start` times from the beginning of each string and `stop` times from its end.
 static Status strip_step(Strings *out, const Strings *in, const TextStep *step)
 {
     const Bytes *cut = &step->content;
@@ -168,6 +173,7 @@ static Status append_byte_level(Bytes *out, const char *text, int64_t size)
     return OK;
 }
 
+// "ByteLevel": characters may be cut between tokens, so bytes are joined before they are decoded.
 static Status byte_level_step(Strings *out, const Strings *in)
 {
     Status status = OK;
@@ -213,6 +219,7 @@ static Status run_step(Strings *out, const Strings *in, const TextStep *step)
     return FAILED;
 }
 
+// The tokens' texts, as many strings as ids that have one.
 static Status collect(Strings *out, const Tokenizer *tokenizer, const int32_t *ids, int64_t n,
                       bool skip_special)
 {
@@ -248,7 +255,7 @@ Status tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, int64_t 
         next = swap;
     }
     int64_t bytes = strings.bytes.size;
-    TRY_GOTO(release, bytes_append(&strings.bytes, "", 1));
+    TRY_GOTO(release, bytes_append(&strings.bytes, "", 1)); // the closing zero, not counted
     *size = bytes;
     *out_text = strings.bytes.data;
     strings.bytes = (Bytes){0};

@@ -1,3 +1,5 @@
+// The checksum that tells whether shards were made with a model's tokenizer. It is of the files'
+// bytes: two files that mean the same but are written differently count as two tokenizers.
 #include "data/tokenizer/tokenizer_file.h"
 
 #include "base/file.h"
@@ -13,6 +15,7 @@ static Status sha256_of_both(char out[SHA256_HEX_BYTES], const char *first_path,
     Status status;
     TRY_GOTO(unmap, file_map(&first, first_path));
     TRY_GOTO(unmap, file_map(&second, second_path));
+    // As if one file followed the other; both together are a few MB.
     both = malloc((size_t)(first.size_bytes + second.size_bytes) + 1);
     if (both == NULL) {
         status = fail(FAILED, "%s: no memory for its checksum", first_path);

@@ -18,6 +18,7 @@ Status tokenizer_only_keys(const json_t *object, const char *where, const char *
         const char *key = json_object_iter_key(i);
         const char *found = strstr(keys, key);
         size_t length = strlen(key);
+        // A key may also be part of a longer name, found before its own place.
         bool known = found != NULL && length > 0 && strchr(key, ' ') == NULL;
         while (known && (found[-1] != ' ' || found[length] != ' ')) {
             found = strstr(found + 1, key);
@@ -43,11 +44,12 @@ static Status set_searched_text(const Tokenizer *t, VocabToken *token, AddedToke
     }
     if (normalized.size != token->size_bytes ||
         memcmp(normalized.data, token->text, (size_t)normalized.size) != 0) {
-        TRY_GOTO(release, bytes_append(&scratch->normalized, "", 1));
+        // The library decodes such a token to its normalized text, too.
+        TRY_GOTO(release, bytes_append(&scratch->normalized, "", 1)); // the closing zero
         token->decoded = scratch->normalized.data;
         added->text = token->decoded;
         added->size_bytes = (int32_t)normalized.size;
-        scratch->normalized = (Bytes){0};
+        scratch->normalized = (Bytes){0}; // the token owns it now
     }
 release:
     token_scratch_release(scratch);
@@ -100,7 +102,7 @@ static Status read_added_token(Tokenizer *t, const json_t *object, const char *w
     added.text = token->text;
     added.size_bytes = token->size_bytes;
     added.id = (int32_t)id;
-    if (normalized) {
+    if (normalized) { // searched after the normalizer, so in its form
         Status status = set_searched_text(t, token, &added);
         if (status != OK)
             return fail_within(status, "%s", where);
@@ -143,7 +145,8 @@ static Status read_model(Tokenizer *t, const json_t *object, const char *where)
     return model_read_json(&t->model, object, where);
 }
 
-// In the order in which they need each other.
+// In the order in which they need each other: added tokens are passed through the normalizer and
+// get the ids after the model's, the post-processor names tokens by their ids.
 static const struct {
     const char *key;
     ReadPart read;

@@ -1,3 +1,5 @@
+// PCRE2 with its JIT compiler: about 30 MB/s of text for GPT-2's pattern, 5 MB/s when interpreted.
+// A compiled pattern is read only and shared; what a match writes into belongs to one thread.
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "data/tokenizer/tokenizer_pattern.h"
 #include "data/tokenizer/tokenizer_regex.h"
@@ -36,6 +38,8 @@ static Status compile(Pattern **out, const char *written, const char *text, int6
         status = fail(BAD_INPUT, "pattern '%.200s' does not compile: %s", written, reason);
         goto free_made;
     }
+    // An empty match would be no progress, and the two engines disagree about where the next
+    // begins.
     pcre2_pattern_info(made->code, PCRE2_INFO_MATCHEMPTY, &matches_nothing);
     if (matches_nothing) {
         status = fail(BAD_INPUT,
@@ -54,11 +58,12 @@ free_made:
 
 Status pattern_compile_regex(Pattern **out, const char *regex)
 {
+    Status status;
     Bytes rewritten = {0};
-    Status status = regex_rewrite(&rewritten, regex);
-    if (status == OK)
-        status = compile(out, regex, rewritten.data != NULL ? rewritten.data : "", rewritten.size,
-                         PCRE2_UTF | PCRE2_UCP);
+    TRY_GOTO(release, regex_rewrite(&rewritten, regex));
+    status = compile(out, regex, rewritten.data != NULL ? rewritten.data : "", rewritten.size,
+                     PCRE2_UTF | PCRE2_UCP);
+release:
     bytes_release(&rewritten);
     return status;
 }
@@ -93,6 +98,7 @@ Status pattern_match_create(PatternMatch **out)
         pattern_match_release(match);
         return fail(FAILED, "no memory for pattern matching");
     }
+    // The default of 32 KiB is too little for patterns that backtrack over long runs of spaces.
     match->stack = pcre2_jit_stack_create(32 << 10, 8 << 20, NULL);
     if (match->stack != NULL)
         pcre2_jit_stack_assign(match->context, NULL, match->stack);
@@ -119,7 +125,7 @@ Status pattern_find(const Pattern *pattern, PatternMatch *match, const char *tex
         *start = *end = -1;
         return OK;
     }
-    if (found < 0) {
+    if (found < 0) { // it backtracked too long or too deep: the text fails, not the process
         char reason[160];
         pcre2_get_error_message(found, (PCRE2_UCHAR *)reason, sizeof reason);
         return fail(FAILED, "pattern failed at byte %lld of a text: %s", (long long)from, reason);

@@ -1,6 +1,8 @@
-// One pass over the pattern, element by element. Where the two engines differ: \s and properties
-// follow other versions of Unicode; . and $ other ideas of a line; \v, \h and \R other characters;
-// {n}? and {n,m}+ are lazy and possessive in PCRE2 only; \xHH beyond 7F is a byte for Oniguruma;
+// The library searches with Oniguruma, we with PCRE2: a pattern is rewritten so that both match the
+// same, and refused where that cannot be had. One pass over the pattern, element by element. Where
+// the two engines differ: \s and properties follow other versions of Unicode; . and $ other ideas
+// of a line; \v, \h and \R other characters; {n}? and {n,m}+ are lazy and possessive in PCRE2 only;
+// \xHH beyond 7F is a byte for Oniguruma;
 // && and [ nest in its classes; and (?i:ss) matches a sharp s there, as folds to many do.
 #include "data/tokenizer/tokenizer_regex.h"
 #include "data/tokenizer/tokenizer_unicode.h"
@@ -10,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_DEPTH = 32, MAX_REPEATS = 1000 };
+enum { MAX_DEPTH = 32, MAX_REPEATS = 1000 }; // bounds of what is accepted, beyond any known file's
 
 typedef struct Group {
     bool caseless, is_look_around;
@@ -25,6 +27,7 @@ typedef struct Rewrite {
     char caseless_before; // the letter that a caseless one would follow, or 0
 } Rewrite;
 
+// Each class by the characters of the library's Unicode version (tokenizer_unicode.h), not PCRE2's.
 static const struct {
     const char *written, *members;
     bool negated;
@@ -95,6 +98,7 @@ static int32_t read_hex(const char **at, int least, int most)
     return n >= least ? value : -1;
 }
 
+// By number, so that no character of the pattern can be taken for an operator of PCRE2's.
 static Status put_code(Rewrite *r, int32_t code)
 {
     char text[16];
@@ -102,6 +106,7 @@ static Status put_code(Rewrite *r, int32_t code)
     return put(r, text);
 }
 
+// \xHH, \x{H...} or \uHHHH.
 static Status put_numbered(Rewrite *r)
 {
     const char *at = r->at + 2;
@@ -167,6 +172,7 @@ static Status check_fold(Rewrite *r)
     return OK;
 }
 
+// One member of [...]: a class, a character or a range of two.
 static Status put_class_member(Rewrite *r, bool is_first)
 {
     bool found;
@@ -227,6 +233,7 @@ static Status close_group(Rewrite *r)
 {
     if (r->depth == 0)
         return refuse(r, ") without (");
+    // A look-around that repeats means something else to each engine.
     r->can_repeat = !r->groups[r->depth--].is_look_around;
     r->at++;
     return put(r, ")");
@@ -262,6 +269,7 @@ static Status put_counts(Rewrite *r)
     return put(r, text);
 }
 
+// *, + or ?, each also lazy (?) or possessive (+), as in both engines; or counts.
 static Status put_quantifier(Rewrite *r)
 {
     if (!r->can_repeat)
@@ -284,7 +292,7 @@ static Status put_atom(Rewrite *r)
         if (*r->at == '[')
             return put_class(r);
         r->at++;
-        return put(r, "[^\\n]");
+        return put(r, "[^\\n]"); // what PCRE2's dot excludes depends on its build
     }
     if (strchr("^$]}", *r->at) != NULL)
         return refuse(r, "this character unescaped is not supported");

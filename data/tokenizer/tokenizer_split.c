@@ -1,4 +1,6 @@
-// Normalizer and pre-tokenizer: from a text to the words that are merged.
+// Normalizer and pre-tokenizer: from a text to the words that are merged. The steps call each other
+// for every piece they cut, depth first, so no list of pieces is ever built: memory does not depend
+// on the length of the text.
 #include "data/tokenizer/tokenizer_parts.h"
 
 #include <string.h>
@@ -34,6 +36,7 @@ static Status normalize_step(TokenScratch *scratch, const TextStep *step, Bytes 
     }
 }
 
+// Each step reads one buffer and writes the other; then they swap.
 Status normalizer_apply(const Tokenizer *tokenizer, TokenScratch *scratch, const char *text,
                         int64_t size_bytes)
 {
@@ -143,6 +146,7 @@ static Status split_metaspace(EncodeRun *run, int step, const char *text, int64_
     const Bytes space = {.data = (char[]){' '}, .size = 1}, *mark = &split->mark;
     Bytes *marked = &run->scratch->marked;
     marked->size = 0;
+    // No mark where one stands already, or would once the space is replaced.
     bool prepend =
         split->prepend == PREPEND_ALWAYS || (split->prepend == PREPEND_FIRST && run->at_start);
     if (prepend && text[0] != ' ' && !starts_with(text, size, mark))
@@ -152,6 +156,7 @@ static Status split_metaspace(EncodeRun *run, int step, const char *text, int64_
     size = marked->size;
     if (!split->cut_at_marks)
         return split_piece(run, step + 1, text, size);
+    // Each mark begins a piece.
     for (int64_t start = 0, at = 0; start < size; start = at) {
         for (at++; at < size && !starts_with(text + at, size - at, mark); at++)
             ;
@@ -243,7 +248,7 @@ static Status split_normalized(EncodeRun *run, const char *text, int64_t size, b
                        &found));
         if (!found)
             return OK;
-        run->at_start = at_start && match.gap_start == 0;
+        run->at_start = at_start && match.gap_start == 0; // for Metaspace's prepend_scheme "first"
         if (match.gap_end > match.gap_start)
             TRY(split_piece(run, 0, text + match.gap_start, match.gap_end - match.gap_start));
         if (match.id >= 0)

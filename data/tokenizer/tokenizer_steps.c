@@ -1,11 +1,14 @@
 // The steps of tokenizer.json: normalizer, pre-tokenizer, post-processor, decoder. A Sequence is
-// flattened; its depth is bounded by the JSON parser's.
+// flattened; its depth is bounded by the JSON parser's. Every kind of step has its list of keys,
+// and a key beside them is refused: the library would act on it. A step counts as taken before it
+// is read, so that steps_release() frees what a failed one has allocated.
 #include "data/tokenizer/tokenizer_parts.h"
 
 #include "base/json.h"
 
 #include <string.h>
 
+// A flag that the file may leave out.
 static Status flag_or(bool *out, const json_t *object, const char *where, const char *key,
                       bool otherwise)
 {
@@ -162,6 +165,7 @@ Status steps_read_normalizer(Tokenizer *t, const json_t *object, const char *whe
     return fail(BAD_INPUT, "%s: type '%.100s' is not supported", where, type);
 }
 
+// trim_offsets is read to check its type: it changes where tokens are said to lie, not their ids.
 static Status read_byte_level(Tokenizer *t, SplitStep *step, const json_t *object,
                               const char *where)
 {
@@ -331,6 +335,7 @@ static Status read_template_token(const Tokenizer *t, const json_t *object, cons
     return OK;
 }
 
+// "single": special tokens around one sequence A. "pair" is for two texts, which is not done here.
 static Status read_template(Tokenizer *t, const json_t *object, const char *where)
 {
     const json_t *single;

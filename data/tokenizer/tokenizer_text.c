@@ -1,4 +1,6 @@
-#define _GNU_SOURCE
+// Sizes stay below 2 GiB (bytes_reserve() refuses more), so that positions in a text fit in 32
+// bits.
+#define _GNU_SOURCE // memmem
 #include "data/tokenizer/tokenizer_text.h"
 
 #include <stdlib.h>
@@ -73,6 +75,8 @@ Status bytes_append_replaced(Bytes *out, const char *text, int64_t size, const B
     return OK;
 }
 
+// RFC 3629, table of well-formed sequences: only the second byte has a range that depends on the
+// first.
 int utf8_check(const char *text, int64_t size)
 {
     const unsigned char *p = (const unsigned char *)text;
@@ -109,7 +113,7 @@ int64_t utf8_valid_bytes(const char *text, int64_t size)
 {
     int64_t i = 0;
     while (i < size) {
-        uint64_t eight;
+        uint64_t eight; // ASCII, most of most texts, is passed eight bytes at a time
         if (size - i >= 8) {
             memcpy(&eight, text + i, 8);
             if ((eight & 0x8080808080808080u) == 0) {
@@ -134,7 +138,7 @@ Status utf8_append_repaired(Bytes *out, const char *text, int64_t size)
         size -= valid;
         if (size == 0)
             break;
-        int invalid = -utf8_check(text, size);
+        int invalid = -utf8_check(text, size); // "maximal subpart": one U+FFFD for all of it
         TRY(bytes_append(out, "\xEF\xBF\xBD", 3));
         text += invalid;
         size -= invalid;
@@ -164,6 +168,7 @@ uint32_t utf8_code(const char *text)
     }
 }
 
+// Unicode's White_Space, as Rust's char::is_whitespace has it.
 bool utf8_is_space(uint32_t code)
 {
     return (code >= 0x9 && code <= 0xD) || code == 0x20 || code == 0x85 || code == 0xA0 ||
@@ -191,6 +196,7 @@ int byte_level_put(unsigned char byte, char out[2])
     return 2;
 }
 
+// The inverse; -1 for a character that stands for no byte.
 int byte_level_byte(uint32_t code)
 {
     if ((code >= '!' && code <= '~') || (code >= 0xA1 && code <= 0xFF && code != 0xAD))

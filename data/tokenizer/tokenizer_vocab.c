@@ -1,3 +1,5 @@
+// Two hash tables with open addressing and linear probing, at most half full: tokens by their text,
+// and merges by the pair of ids. Their sizes are powers of two, so a slot is a mask of the hash.
 #define _GNU_SOURCE
 #include "data/tokenizer/tokenizer_vocab.h"
 
@@ -6,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+// Multiplicative hashing, eight bytes a step. The shifts bring the well-mixed high bits down to
+// where the mask looks.
 uint64_t vocab_hash(const char *text, int64_t size_bytes)
 {
     const uint64_t odd = 0x9E3779B97F4A7C15u;
@@ -27,6 +31,7 @@ uint64_t vocab_hash(const char *text, int64_t size_bytes)
     return hash ^ hash >> 29;
 }
 
+// The slot of a text: the one that holds it, or the free one where it would go.
 static int64_t vocab_slot(const Vocab *vocab, const char *text, int64_t size_bytes)
 {
     int64_t slot = (int64_t)(vocab_hash(text, size_bytes) & (uint64_t)(vocab->n_slots - 1));
@@ -49,7 +54,7 @@ int32_t vocab_find_in_model(const Vocab *vocab, const char *text, int64_t size_b
     return id >= 0 && vocab->tokens[id].in_model ? id : -1;
 }
 
-// Room for one more token in the hash table, at most half full.
+// Makes the hash table large enough for one more token.
 static Status grow_slots(Vocab *vocab)
 {
     if (2 * ((int64_t)vocab->n_tokens + 1) <= vocab->n_slots)
@@ -59,6 +64,7 @@ static Status grow_slots(Vocab *vocab)
     grown.slots = malloc((size_t)grown.n_slots * sizeof *grown.slots);
     if (grown.slots == NULL)
         return fail(FAILED, "no memory for a vocabulary of %d tokens", (int)vocab->n_tokens);
+    // All bytes FF: every slot is -1, free.
     memset(grown.slots, 0xFF, (size_t)grown.n_slots * sizeof *grown.slots);
     for (int32_t id = 0; id < vocab->n_ids; id++) {
         const VocabToken *token = &vocab->tokens[id];
@@ -70,6 +76,7 @@ static Status grow_slots(Vocab *vocab)
     return OK;
 }
 
+// Ids come in any order, so the array grows to the largest; ids without a token stay zeroed.
 static Status grow_tokens(Vocab *vocab, int32_t id)
 {
     if (id < vocab->capacity)
@@ -130,6 +137,7 @@ static Status read_vocab(Vocab *vocab, const json_t *object, const char *where)
     return OK;
 }
 
+// Both ids in one number, hashed by a single multiplication: merging asks for every pair of a word.
 static int64_t merge_slot(const Model *model, uint64_t pair)
 {
     uint64_t hash = (pair ^ pair >> 29) * 0x9E3779B97F4A7C15u;
@@ -229,6 +237,7 @@ static Status optional_flag(bool *out, const json_t *object, const char *where, 
     return json_has(object, key) ? json_get_bool(out, object, where, key) : OK;
 }
 
+// Settings that BPE files carry but none in use sets: "" and 0 mean that they are off.
 static Status refuse_unless_empty(const json_t *object, const char *where, const char *key)
 {
     const json_t *value = json_object_get(object, key);
@@ -269,6 +278,8 @@ Status model_read_files(Model *model, const json_t *vocab, const char *vocab_pat
     TRY(read_vocab(&model->vocab, vocab, vocab_path));
     if (utf8_valid_bytes(merges, merges_bytes) != merges_bytes)
         return fail(BAD_INPUT, "%s: not valid UTF-8", merges_path);
+    if (merges_bytes == 0) // an empty file's map is NULL, which allows no arithmetic
+        merges = "";
     const char *end = merges + merges_bytes;
     int64_t n_lines = 1;
     for (const char *p = merges; p < end; p++)
@@ -321,6 +332,7 @@ static bool words_end_at_space(const Model *model)
     return true;
 }
 
+// Tables of what every word asks for: the token of each single byte, and of each fallback <0xNN>.
 void model_finish(Model *model)
 {
     for (int b = 0; b < 256; b++) {
