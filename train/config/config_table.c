@@ -161,6 +161,7 @@ const Key config_keys[] = {
      RANGE(0, INT_MAX), .unit = "steps", .help = "length of the linear warm-up from 0"},
     {"optim.decay_start", KEY_INT, IN(optim.schedule.decay_start), .is_off = true,
      .derived = "train.steps - decay_steps", .example = "16200", RANGE(0, INT_MAX), .unit = "steps",
+     .only_with = offsetof(Config, optim.schedule.decay_steps),
      .help = "steps before the decay starts"},
     {"optim.decay_steps", KEY_INT, IN(optim.schedule.decay_steps), .standard = "0",
      RANGE(0, INT_MAX), .unit = "steps",
@@ -194,7 +195,7 @@ const Key config_keys[] = {
      .help = "ranks of a host that share one copy of the parameters; 0: all of them; 1: every rank "
              "has its own copy"},
     {"train.reduce_dtype", KEY_NAME, IN(train.reduce_dtype), .standard = "float32",
-     .names = reduce_names, .effect = EFFECT_ROUNDING,
+     .names = reduce_names,
      .help = "number format in which gradients are sent; they are summed in float32"},
     {"train.skip_spikes", KEY_REAL, IN(train.skip_spikes), .standard = "0", RANGE(0, 1e9),
      .help = "skips the update when the gradient norm exceeds this multiple of its running mean; "

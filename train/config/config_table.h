@@ -30,6 +30,7 @@ typedef struct Key {
     size_t offset;            // the field's place in Config, or in the item of a list
     size_t count_offset;      // KEY_ITEMS, KEY_TEXTS
     size_t item_bytes;        // KEY_ITEMS
+    size_t only_with;         // offset of an int in Config: where that is 0 the key means nothing
     bool required;            // in its block
     bool is_off;              // the reference shows it commented out
     bool is_path;             // KEY_TEXT, KEY_TEXTS: names files or directories

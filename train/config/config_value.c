@@ -305,6 +305,8 @@ void value_write(FILE *out, const void *base, const Key *key)
 bool value_is_given(const void *base, const Key *key)
 {
     const void *field = field_of(base, key->offset);
+    if (key->only_with != 0 && *(const int *)field_of(base, key->only_with) == 0)
+        return false;
     if (key->kind == KEY_BLOCK)
         return *(const bool *)field;
     if (key_is_optional(key) && (key->kind == KEY_REAL || key->kind == KEY_SHARE))

@@ -15,7 +15,8 @@ Status value_set(void *field, int *count, const Key *key, const Node *node, Conf
 // Sets the field to the key's default.
 Status value_set_standard(void *field, const Key *key, ConfigErrors *errors);
 
-// Whether the key has a value to write: an optional one that was left out has none.
+// Whether the key has a value to write: an optional one that was left out has none, nor has one
+// that means nothing beside the values of others.
 bool value_is_given(const void *base, const Key *key);
 
 // Writes a scalar as YAML.

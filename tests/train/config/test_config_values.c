@@ -45,6 +45,7 @@ static void test_values_are_text_by_key(void **state)
     assert_null(config_values_find(&v, "data.validation.every")); // no such block
     assert_null(config_values_find(&v, "model.convert.scores"));
     assert_null(config_values_find(&v, "optim"));
+    assert_null(config_values_find(&v, "optim.decay_start")); // there is no decay
     for (int i = 0; i < v.n; i++) {
         for (int j = 0; j < i; j++)
             assert_string_not_equal(v.items[i].key, v.items[j].key);
@@ -57,8 +58,10 @@ static void test_each_difference_is_seen(void **state)
 {
     (void)state;
     char lr[] = "--optim.lr=0.0010000000000000002", convert[] = "--model.convert=none";
+    char decay[] = "--optim.decay_steps=3";
     ConfigValues v;
-    list(&v, 2, (char *[]){lr, convert});
+    list(&v, 3, (char *[]){lr, convert, decay});
+    assert_string_equal(config_values_find(&v, "optim.decay_start"), "7");
     assert_string_equal(config_values_find(&v, "optim.lr"), "0.0010000000000000002");
     assert_null(config_values_find(&v, "model.convert.d_kv"));
     config_values_release(&v);
@@ -74,7 +77,7 @@ static void test_effects_are_the_tables(void **state)
     config_values_release(&v);
     assert_int_equal(config_key_effect("optim.lr"), EFFECT_RESULT);
     assert_int_equal(config_key_effect("data.sources[17].weight"), EFFECT_RESULT);
-    assert_int_equal(config_key_effect("train.reduce_dtype"), EFFECT_ROUNDING);
+    assert_int_equal(config_key_effect("train.sum_groups"), EFFECT_ROUNDING);
     assert_int_equal(config_key_effect("log.every"), EFFECT_NONE);
     assert_int_equal(config_key_effect("of.another.version"), EFFECT_RESULT);
     assert_string_equal(config_effect_name(EFFECT_ROUNDING), "rounding");
