@@ -61,7 +61,7 @@ has err "report written to new/report/report.html"
     die "curves.png is no PNG"
 has new/report/curves.svg "</svg>" "mla  12.5 % KV" "Difference to base"
 [ "$(wc -l <new/report/curves.csv)" -eq 123 ] || die "curves.csv has not 122 points"
-grep -q '^2,60,60000,0.6[0-9]*,0.6[0-9]*,0.04[0-9]*,0.6[0-9]*,0.04[0-9]*,0.001,560,"mla"$' \
+grep -q '^2,60,60000,0.6[0-9]*,0.6[0-9]*,0.04[0-9]*,0.6[0-9]*,0.04[0-9]*,0.001,560,,"mla"$' \
     new/report/curves.csv || die "curves.csv ends with: $(tail -n 1 new/report/curves.csv)"
 data new/report/report.html >data.json
 has data.json '"baseline":0' '"within_tokens":50000' '"state":"done"' '"color":"#1b1044"'
@@ -132,6 +132,36 @@ has data.json '"resumed":[30]' '"last_step":39' '"wall_s":158.0' # 80 s, then 78
 sed -i 's/"step":1[78],/&"skipped":true,/' resumed/metrics.jsonl
 report base resumed
 has data.json '"state_text":"stopped at step 39 of 60, resumed at 30, 2 steps skipped"'
+
+# Settings that were changed, settings that differ, and validation on other text.
+config='"config": {"optim.lr": "0.001", "data.seq_len": "64", "log.every": "10"}, "config_changes": []'
+write_run same same original 640 60 60 0.6 "$config,"
+changed='"config": {"optim.lr": "0.002", "data.seq_len": "32", "log.every": "5", "optim.clip": "2",
+  "model.convert.d_kv": "8", "train.steps": "60"}, "resumed_steps": [20, 40], "config_changes": [
+  {"step": 20, "key": "optim.lr", "old": "0.001", "new": "0.002"},
+  {"step": 20, "key": "log.every", "old": "10", "new": "5"},
+  {"step": 20, "key": "optim.clip", "old": null, "new": "2"},
+  {"step": 40, "key": "train.micro_batch", "old": "1", "new": "2"},
+  {"step": 40, "key": "train.steps", "old": "50", "new": "60"}],
+  "original_valid_loss": 0.5, "original_validation_set": "aa",'
+write_run changed changed mla 80 60 60 0.7 "$changed"
+sed -i -E 's/("step":[012]0,.*"valid_loss":[^}]*)/\1,"validation_set":"aa"/
+    s/("step":[3-6]0,.*"valid_loss":[^}]*)/\1,"validation_set":"bb"/' changed/metrics.jsonl
+sed -i '/"step":20,.*valid_loss/{p;s/"aa"/"bb"/;s/"valid_loss":[0-9.]*/"valid_loss":1.875/}' \
+    changed/metrics.jsonl # measured on both where the set changed
+sed -i -E 's/("valid_loss":[^}]*)/\1,"validation_set":"aa"/' same/metrics.jsonl
+expected='changed: settings changed after step 20: optim.lr 0.001 -> 0.002, optim.clip none -> 2; settings changed after step 40: train.micro_batch 1 -> 2; validated on other text until step 20; differs from same in optim.lr 0.002 (there 0.001), data.seq_len 32 (there 64), optim.clip 2 (there none); validated on other text than same'
+"$mha2mla" compare same changed >table
+[ "$(tail -n +5 table)" = "$expected" ] || die "compare: $(cat table)"
+sed -n 4p table | grep -qE ' +- +- +0\.70[0-9]* ' || die "losses of two sets in one row: $(cat table)"
+report same changed
+has data.json "\"settings\":\"${expected#*: }\"" '"settings":""' '"original_loss":null' \
+    '"is_gap_of_validation":false' '"state_text":"settings changed at 20, 40, resumed at 20, 40"'
+grep -q '^2,20,20000,.*,0.346[0-9]*,0.001,520,aa,"changed"$' odd/curves.csv || die "no loss on aa: $(grep ^2,20, odd/curves.csv)"
+grep -q '^2,20,20000,,,,1.875,,,,bb,"changed"$' odd/curves.csv || die "no loss on bb: $(grep ^2,20, odd/curves.csv)"
+has odd/curves.gp "newest[1] = 'aa'" "newest[2] = 'bb'" 'pt mark[i]-1'
+report base mla
+! grep -q 'mark\[i\]-1' odd/curves.gp || die 'marks of an earlier set where there is none'
 
 # Another length than the baseline's; longer than it.
 write_run long long mla 80 120 120 0.61
@@ -208,6 +238,8 @@ damage() {
 }
 damage ": 'resumed_steps' is not a list of steps" run.json \
     's/"format"/"resumed_steps": [1, "x"], "format"/'
+damage ": 'config' or 'config_changes' is damaged" run.json 's/"format"/"config": {"a": 1}, "format"/'
+damage ":7: 'validation_set' is no name of one" metrics.jsonl '7s/"loss":/"validation_set":"x","valid_loss":/'
 damage ": 'pretraining_tokens' is 0, allowed are 1 to" run.json \
     's/"format"/"pretraining_tokens": 0, "format"/'
 damage ":7: 'tokens' is 2, before it was" metrics.jsonl '7s/"tokens":[0-9]*/"tokens":2/'

@@ -23,4 +23,8 @@ timeout 120 "$chromium" --headless=new --no-sandbox --disable-gpu --disable-dev-
     echo "skipped: $chromium does not start here"
     exit 77
 }
-timeout 240 python3 "$root/tests/support/report_page.py" "$chromium" report || die "report_page.py: $?"
+write_run half half mla 160 60 60 0.62
+sed -i -E 's/("step":[012]0,.*"valid_loss":[^}]*)/\1,"validation_set":"aa"/
+    s/("step":[3-6]0,.*"valid_loss":[^}]*)/\1,"validation_set":"bb"/' half/metrics.jsonl
+"$mha2mla" compare base half --out sets >/dev/null 2>&1 || die "compare --out failed"
+timeout 240 python3 "$root/tests/support/report_page.py" "$chromium" report sets || die "report_page.py: $?"

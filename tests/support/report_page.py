@@ -1,13 +1,14 @@
-"""The report's page under real mouse and keyboard events: report_page.py CHROMIUM REPORT_DIR.
+"""The report's page under real mouse and keyboard events: report_page.py CHROMIUM REPORT SETS.
 
-REPORT_DIR is made by program_report_page.sh, whose runs are base (the baseline), mla and half."""
+The directories are made by program_report_page.sh: REPORT of the runs base (the baseline), mla and
+half; SETS of base and half, where half was validated on other text until step 20."""
 import csv
 import os
 import sys
 
 from chromium_page import Page
 
-binary, folder = sys.argv[1:]
+binary, folder, folder_of_sets = sys.argv[1:]
 with open(os.path.join(folder, "curves.csv"), encoding="utf-8") as file:
     points = list(csv.DictReader(file))
 
@@ -188,10 +189,38 @@ def test_look(page):
     page.media()
 
 
+def test_sets(page):
+    """Losses on the earlier validation text have open marks, and are named where pointed at."""
+    marks = page.js("""[...document.querySelectorAll("#loss [data-run='1'] .dot")]
+        .map((mark) => mark.classList.contains("earlier"))""")
+    check(marks == [True] * 3 + [False] * 4, f"open marks: {marks}")
+    area = box(page)
+    for step, name in ((10, "validation loss, earlier text"), (50, "validation loss")):
+        at = page.js(f"""(() => {{
+            const panel = panels[0], run = runs[1], i = run.points.step.indexOf({step});
+            const scale = panel.svg.getBoundingClientRect().width / panel.width;
+            return panel.place(run, i, true).map((v) => v * scale);
+        }})()""")
+        page.move(area["x"] + at[0], area["y"] + at[1])
+        here = page.js("document.querySelector('#loss .tip dt.here').textContent")
+        check(here == name, f"step {step}: the tip says {here}")
+    notes = page.js("document.querySelector('#notes').textContent")
+    check("Open marks: validation on other text" in notes, f"the notes say {notes}")
+    settings = page.js("document.querySelector('#settings').textContent")
+    check(settings == "half: validated on other text until step 20.", f"settings: {settings}")
+
+
+def check_quiet(page):
+    check(not page.complaints(), f"the page complains: {page.complaints()}")
+    others = [url for url in page.requests() if not url.startswith(("file:", "data:", "about:"))]
+    check(not others, f"the page asks for {others}")
+
+
 with Page(binary, f"file://{os.path.abspath(folder)}/report.html", 1280, 900) as page:
     for test in (test_pointing, test_nearest, test_zoom, test_keyboard, test_hiding, test_table,
                  test_look):
         test(page)
-    check(not page.complaints(), f"the page complains: {page.complaints()}")
-    others = [url for url in page.requests() if not url.startswith(("file:", "data:", "about:"))]
-    check(not others, f"the page asks for {others}")
+    check_quiet(page)
+with Page(binary, f"file://{os.path.abspath(folder_of_sets)}/report.html", 1280, 900) as page:
+    test_sets(page)
+    check_quiet(page)

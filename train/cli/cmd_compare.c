@@ -6,6 +6,7 @@
 #include "train/cli/command.h"
 #include "train/report/report.h"
 #include "train/report/report_equal.h"
+#include "train/report/report_settings.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -44,7 +45,7 @@ static void print_row(const ReportRun *run)
     else
         printf("%5s %4s  %-7s  %-5s", "-", "all", "-", "-");
     printf("  %8lld  %+8.2f", (long long)run->cache * 2, 100.0 * (report_run_share(run) - 1.0));
-    print_loss(run->is_mla ? run->original_loss : report_run_start_valid(run));
+    print_loss(run->is_mla ? report_run_original_valid(run) : report_run_start_valid(run));
     print_loss(run->is_mla ? report_run_start_valid(run) : NAN);
     print_loss(last_step > 0 ? report_run_last_valid(run) : NAN);
     printf("  %9.3f", (double)report_run_tokens(run) / 1e6);
@@ -53,7 +54,19 @@ static void print_row(const ReportRun *run)
     putchar('\n');
 }
 
-static void print_table(const Report *report)
+static Status print_settings(const Report *report)
+{
+    for (int i = 0; i < report->n_runs; i++) {
+        char *text;
+        TRY(report_settings_describe(&text, report, i));
+        if (text[0] != '\0')
+            printf("%s: %s\n", report->runs[i].label, text);
+        free(text);
+    }
+    return OK;
+}
+
+static Status print_table(const Report *report)
 {
     printf("%-24s %5s %4s  %-7s  %-5s  %8s  %8s  %9s  %9s  %9s  %9s\n"
            "%-24s %5s %4s  %-7s  %-5s  %8s  %8s  %9s  %9s  %9s  %9s\n",
@@ -61,6 +74,7 @@ static void print_table(const Report *report)
            "d_kv", "pr", "RoPE", "SVD", "/token", "%", "original", "converted", "trained", "M");
     for (int i = 0; i < report->n_runs; i++)
         print_row(&report->runs[i]);
+    return print_settings(report);
 }
 
 static Status assert_equal(const Report *report, bool common)
@@ -74,7 +88,7 @@ static Status assert_equal(const Report *report, bool common)
 static Status write_report(Report *report, const char *out, const char *baseline)
 {
     TRY(report_prepare(report, baseline));
-    print_table(report);
+    TRY(print_table(report));
     TRY(report_write(report, out));
     log_info("report written to %s/report.html", out);
     return OK;
@@ -89,7 +103,7 @@ static Status compare(const CompareOptions *options, Report *report, char **dirs
     else if (options->out != NULL)
         status = write_report(report, options->out, options->baseline);
     else
-        print_table(report);
+        status = print_table(report);
     report_release(report);
     return status;
 }

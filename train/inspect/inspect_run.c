@@ -61,7 +61,7 @@ static void print_loss(const char *what, double loss, int step)
 static void print_progress(const ReportRun *run)
 {
     static const char *const states[] = {
-        [RUN_DONE] = "done", [RUN_GOING] = "going on", [RUN_STOPPED] = "stopped"};
+        [RUN_DONE] = "done", [RUN_RUNNING] = "running", [RUN_STOPPED] = "stopped"};
     const int64_t wall_s = (int64_t)fmin(run->wall_s, 1e15);
     inspect_label("progress");
     printf("%s, step %d of %d", states[run->state], report_run_last_step(run), run->n_steps);
@@ -81,13 +81,14 @@ static void print_losses(const ReportRun *run)
         const RunPoint *point = &run->points[i];
         trained = isnan(point->loss) ? trained : point;
         newest = isnan(point->valid_loss) ? newest : point;
-        if (newest == point && (best == NULL || point->valid_loss < best->valid_loss))
+        if (newest == point && !report_run_is_earlier_set(run, point) &&
+            (best == NULL || point->valid_loss < best->valid_loss))
             best = point;
     }
     if (trained != NULL)
         print_loss("loss", trained->loss, trained->step);
     printf("validation loss\n");
-    print_loss("original", run->original_loss, -1);
+    print_loss("original", report_run_original_valid(run), -1);
     print_loss("at the start", report_run_start_valid(run), -1);
     if (newest == NULL) {
         printf("  not measured yet\n");

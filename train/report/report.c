@@ -4,6 +4,7 @@
 #include "train/report/report_color.h"
 #include "train/report/report_curves.h"
 #include "train/report/report_fit.h"
+#include "train/report/report_settings.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -64,24 +65,6 @@ static Status set_label(Report *report, int place)
     return OK;
 }
 
-Status report_read(Report *report, char **dirs, int n_dirs)
-{
-    report->runs = calloc((size_t)n_dirs, sizeof *report->runs);
-    if (report->runs == NULL)
-        return fail(FAILED, "no memory for %d runs", n_dirs);
-    Status status = OK;
-    for (int i = 0; i < n_dirs && status == OK; i++) {
-        status = report_run_read(&report->runs[i], dirs[i]);
-        if (status == OK)
-            report->n_runs++;
-    }
-    for (int i = 0; i < n_dirs && status == OK; i++)
-        status = set_label(report, i);
-    if (status != OK)
-        report_release(report);
-    return status;
-}
-
 static Status choose_baseline(Report *report, const char *word)
 {
     report->baseline = -1;
@@ -97,6 +80,24 @@ static Status choose_baseline(Report *report, const char *word)
     return OK;
 }
 
+Status report_read(Report *report, char **dirs, int n_dirs)
+{
+    Status status;
+    report->runs = calloc((size_t)n_dirs, sizeof *report->runs);
+    if (report->runs == NULL)
+        return fail(FAILED, "no memory for %d runs", n_dirs);
+    for (int i = 0; i < n_dirs; i++) {
+        TRY_GOTO(release_runs, report_run_read(&report->runs[i], dirs[i]));
+        report->n_runs++;
+    }
+    for (int i = 0; i < n_dirs; i++)
+        TRY_GOTO(release_runs, set_label(report, i));
+    return choose_baseline(report, NULL);
+release_runs:
+    report_release(report);
+    return status;
+}
+
 // A hundredth of the longest run, but enough to calm a short one.
 static int choose_window(const Report *report)
 {
@@ -109,7 +110,8 @@ static int choose_window(const Report *report)
 
 Status report_prepare(Report *report, const char *baseline)
 {
-    TRY(choose_baseline(report, baseline));
+    if (baseline != NULL)
+        TRY(choose_baseline(report, baseline));
     if (report->window == 0)
         report->window = choose_window(report);
     for (int i = 0; i < report->n_runs; i++)
@@ -158,11 +160,17 @@ void report_describe_state(char out[STATE_BYTES], const Report *report, int plac
     const ReportRun *measure = &report->runs[report->baseline >= 0 ? report->baseline : 0];
     out[0] = '\0';
     if (run->state != RUN_DONE)
-        append(out, "%s at step %d of %d", run->state == RUN_GOING ? "running" : "stopped",
+        append(out, "%s at step %d of %d", run->state == RUN_RUNNING ? "running" : "stopped",
                report_run_last_step(run), run->n_steps);
     if (run->n_steps != measure->n_steps)
         append(out, "%s%d steps where %s has %d", out[0] != '\0' ? ", " : "", run->n_steps,
                report->baseline >= 0 ? "the baseline" : "the first", measure->n_steps);
+    const char *start = "settings changed at ";
+    for (int step = report_settings_next_change(run, -1); step >= 0;
+         step = report_settings_next_change(run, step)) {
+        append(out, "%s%s%d", out[0] != '\0' ? ", " : "", start, step);
+        start = "";
+    }
     for (int i = 0; i < run->n_resumed; i++)
         append(out, "%s%s%d", out[0] != '\0' ? ", " : "", i == 0 ? "resumed at " : "",
                run->resumed[i]);
@@ -205,9 +213,10 @@ static Status write_file(const Report *report, const char *dir, const char *name
     if (file_is_dir(path))
         return fail(BAD_INPUT, "%s: is a directory; name another with --out", path);
     TRY(file_begin(&file, path));
-    Status status = writer(file.stream, report);
-    if (status == OK)
-        return file_commit(&file);
+    Status status;
+    TRY_GOTO(abandon_file, writer(file.stream, report));
+    return file_commit(&file);
+abandon_file:
     file_abandon(&file);
     return status;
 }

@@ -23,7 +23,7 @@
 
 typedef struct Report {
     double within;     // nats: a gap so small counts as closed
-    int window;        // steps that a smoothed loss is the mean of; 0: chosen by report_prepare()
+    int window;        // steps in the mean of a smoothed loss; 0: chosen by report_prepare()
     bool log_x, log_y; // how the axes are at first
     ReportRun *runs;   // owned [n_runs], in the order given
     int n_runs;
@@ -33,11 +33,11 @@ typedef struct Report {
 } Report;
 
 // Reads the runs, at least one, whose directories the caller keeps, and gives each a label of its
-// own. Sets runs, n_runs.
+// own. Sets runs and n_runs, and as baseline the first run with its original attention.
 Status report_read(Report *report, char **dirs, int n_dirs);
 
-// Chooses the baseline and computes what is drawn. `baseline` is the name or directory of a run, or
-// NULL for the first one with its original attention. BAD_INPUT if no run is called so.
+// Computes what is drawn. `baseline` is the name or directory of a run, or NULL: as chosen by
+// report_read(). BAD_INPUT if no run is called so.
 Status report_prepare(Report *report, const char *baseline);
 
 // Writes the files into `dir`, which is made if it is missing. FAILED if gnuplot fails or is
@@ -48,9 +48,9 @@ void report_release(Report *report);
 
 enum { STATE_BYTES = 256 };
 
-// "running at step 40 of 60, resumed at 20", "120 steps where the baseline has 60", "2 steps
-// skipped"; "" for a run that is done, was never resumed, skipped no step and is as long as the
-// baseline (without one: as the first run).
+// "running at step 40 of 60, settings changed at 20, resumed at 20, 30", "120 steps where the
+// baseline has 60", "2 steps skipped"; "" for a run that is done, was never resumed, skipped no
+// step and is as long as the baseline (without one: as the first run).
 void report_describe_state(char out[STATE_BYTES], const Report *report, int place);
 
 // 1 for a solid line, 2 and more for the dashes of further runs with the same colour.

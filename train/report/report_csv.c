@@ -26,7 +26,7 @@ static void write_quoted(FILE *out, const char *text)
 void report_write_csv(FILE *out, const Report *report)
 {
     fputs("run,step,tokens,loss,loss_smoothed,loss_minus_baseline,valid_loss,"
-          "valid_loss_minus_baseline,lr,tokens_per_s,name\n",
+          "valid_loss_minus_baseline,lr,tokens_per_s,validation_set,name\n",
           out);
     for (int i = 0; i < report->n_runs; i++) {
         const ReportRun *run = &report->runs[i];
@@ -41,6 +41,7 @@ void report_write_csv(FILE *out, const Report *report)
             write_number(out, p->valid_gap);
             write_number(out, p->lr);
             write_number(out, p->tokens_per_s);
+            fprintf(out, "%s,", p->valid_set >= 0 ? run->valid_sets[p->valid_set] : "");
             write_quoted(out, run->label);
             fputc('\n', out);
         }

@@ -60,8 +60,17 @@ Status report_curves_smooth(ReportRun *run, int window)
 typedef struct Walk {
     const ReportRun *run;
     Value value;
+    const char *set;   // of validation losses: only points of this set have a value; NULL: all
     int before, after; // before: -1 if there is none; after: n_points if there is none
 } Walk;
+
+static bool has_value(const Walk *walk, int i)
+{
+    const RunPoint *point = &walk->run->points[i];
+    return !isnan(walk->value(point)) &&
+           (walk->set == NULL ||
+            report_run_is_same_set(walk->run->valid_sets[point->valid_set], walk->set));
+}
 
 // The value at `tokens`, which must not descend from call to call.
 static double walk_to(Walk *walk, int64_t tokens)
@@ -69,8 +78,8 @@ static double walk_to(Walk *walk, int64_t tokens)
     const RunPoint *points = walk->run->points;
     int n = walk->run->n_points;
     while (walk->after < n &&
-           (isnan(walk->value(&points[walk->after])) || points[walk->after].tokens <= tokens)) {
-        if (!isnan(walk->value(&points[walk->after])))
+           (!has_value(walk, walk->after) || points[walk->after].tokens <= tokens)) {
+        if (has_value(walk, walk->after))
             walk->before = walk->after;
         walk->after++;
     }
@@ -89,21 +98,36 @@ static double walk_to(Walk *walk, int64_t tokens)
 void report_curves_gaps(ReportRun *run, const ReportRun *baseline)
 {
     Walk losses = {.run = baseline, .value = smoothed_of, .before = -1};
-    Walk validation = {.run = baseline, .value = valid_loss_of, .before = -1};
+    Walk validation = {0};
+    int set = -1;
     for (int i = 0; i < run->n_points; i++) {
         RunPoint *point = &run->points[i];
         if (!isnan(point->smoothed))
             point->gap = point->smoothed - walk_to(&losses, point->tokens);
-        if (!isnan(point->valid_loss))
-            point->valid_gap = point->valid_loss - walk_to(&validation, point->tokens);
+        if (point->valid_set < 0)
+            continue;
+        if (point->valid_set != set) {
+            set = point->valid_set;
+            validation = (Walk){
+                .run = baseline, .value = valid_loss_of, .set = run->valid_sets[set], .before = -1};
+        }
+        point->valid_gap = point->valid_loss - walk_to(&validation, point->tokens);
     }
+}
+
+// NaN for what was measured on an earlier validation set, too.
+static double comparable(const ReportRun *run, Value value, int i)
+{
+    const RunPoint *point = &run->points[i];
+    const bool is_validation = value == valid_loss_of || value == valid_gap_of;
+    return is_validation && report_run_is_earlier_set(run, point) ? NAN : value(point);
 }
 
 // The last point after step 0 that has the value; -1 if none has.
 static int last_with(const ReportRun *run, Value value)
 {
     for (int i = run->n_points - 1; i >= 0 && run->points[i].step > 0; i--)
-        if (!isnan(value(&run->points[i])))
+        if (!isnan(comparable(run, value, i)))
             return i;
     return -1;
 }
@@ -112,7 +136,7 @@ static double best_of(const ReportRun *run, Value value)
 {
     double best = NAN;
     for (int i = 0; i < run->n_points; i++) {
-        double loss = value(&run->points[i]);
+        double loss = comparable(run, value, i);
         if (run->points[i].step > 0 && !isnan(loss) && !(loss >= best))
             best = loss;
     }
@@ -124,7 +148,7 @@ static int64_t tokens_within(const ReportRun *run, Value gap, double within)
 {
     int64_t tokens = -1;
     for (int i = run->n_points - 1; i >= 0; i--) {
-        double value = gap(&run->points[i]);
+        double value = comparable(run, gap, i);
         if (value > within)
             break;
         if (!isnan(value))

@@ -17,7 +17,8 @@
 Status report_curves_smooth(ReportRun *run, int window);
 
 // gap and valid_gap at every point between the baseline's first and last tokens, the baseline
-// interpolated linearly between its points; NaN elsewhere.
+// interpolated linearly between its points; NaN elsewhere, and where the baseline was not validated
+// on the same set.
 void report_curves_gaps(ReportRun *run, const ReportRun *baseline);
 
 // Fills run->summary. Validation losses where the run has any after step 0, else smoothed ones.

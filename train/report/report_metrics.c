@@ -1,5 +1,6 @@
-// metrics.jsonl to points: the lines of one step become one point. A resumed run cuts its file
-// back; where it could not, a step that is not after the last one forgets what came at or after it.
+// metrics.jsonl to points: the lines of one step become one point, or two where it was validated on
+// two sets. A resumed run cuts its file back; where it could not, a step that is not after the last
+// one removes the points at or after it.
 #include "base/file.h"
 #include "train/report/report_run.h"
 
@@ -40,6 +41,7 @@ static Status add_point(Reader *reader, int step, int64_t tokens)
         .lr = NAN,
         .tokens_per_s = NAN,
         .valid_loss = NAN,
+        .valid_set = -1,
         .smoothed = NAN,
         .gap = NAN,
         .valid_gap = NAN,
@@ -48,23 +50,50 @@ static Status add_point(Reader *reader, int step, int64_t tokens)
     return OK;
 }
 
-// Forgets the points from `step` on.
+// Removes the points from `step` on.
 static void cut_back(ReportRun *run, int step)
 {
     while (run->n_points > 0 && run->points[run->n_points - 1].step >= step)
         run->n_points--;
 }
 
-// The point for a line of this step: the last one, or a new one.
-static Status find_point(RunPoint **out, Reader *reader, int step, int64_t tokens, bool is_training,
+// The place of a set among the run's, where it is put if it is new. A line without a name, from an
+// older program, is of the set before it, and a name after such lines is theirs.
+static Status find_set(int *out, ReportRun *run, const char *name)
+{
+    const int n = run->n_valid_sets;
+    if (n > 0 && run->valid_sets[n - 1][0] == '\0')
+        snprintf(run->valid_sets[n - 1], SET_NAME_BYTES, "%s", name);
+    *out = n - 1;
+    if (n > 0 && name[0] == '\0')
+        return OK;
+    for (int i = 0; i < n; i++) {
+        *out = i;
+        if (strcmp(run->valid_sets[i], name) == 0)
+            return OK;
+    }
+    SetName *sets = realloc(run->valid_sets, ((size_t)n + 1) * sizeof *sets);
+    if (sets == NULL)
+        return fail(FAILED, "%s: no memory", run->dir);
+    snprintf(sets[n], SET_NAME_BYTES, "%s", name);
+    run->valid_sets = sets;
+    run->n_valid_sets = n + 1;
+    *out = n;
+    return OK;
+}
+
+// The point for a line of this step: the last one, or a new one. set: -1 for a line of training.
+static Status find_point(RunPoint **out, Reader *reader, int step, int64_t tokens, int set,
                          const char *where)
 {
     ReportRun *run = reader->run;
     const RunPoint *last = run->n_points > 0 ? &run->points[run->n_points - 1] : NULL;
     bool is_same = last != NULL && last->step == step;
-    bool is_taken = is_same && (is_training ? !isnan(last->loss) : !isnan(last->valid_loss));
+    const bool is_taken = is_same && (set < 0 ? !isnan(last->loss) : last->valid_set == set);
+    if (is_same && set >= 0 && last->valid_set >= 0)
+        is_same = false; // validated on another set, too
     if (last != NULL && (step < last->step || is_taken)) {
-        TRY(report_run_note_resumed(run, step > 0 ? step - 1 : 0));
+        TRY(report_run_add_resumed(run, step > 0 ? step - 1 : 0));
         cut_back(run, step);
         last = run->n_points > 0 ? &run->points[run->n_points - 1] : NULL;
         is_same = false;
@@ -88,6 +117,18 @@ static void take_time(Reader *reader, double elapsed_s)
     reader->segment_s = elapsed_s;
 }
 
+static Status take_set(int *out, ReportRun *run, const json_t *line, const char *where)
+{
+    const char *name = "";
+    if (json_has(line, "validation_set"))
+        TRY(json_get_string(&name, line, where, "validation_set"));
+    const size_t length = strlen(name);
+    if (strspn(name, "0123456789abcdef") != length || length >= SET_NAME_BYTES)
+        return fail(BAD_INPUT, "%s: 'validation_set' is no name of one, which is hexadecimal",
+                    where);
+    return find_set(out, run, name);
+}
+
 static Status take_line(Reader *reader, const json_t *line, const char *where)
 {
     int64_t step, tokens;
@@ -102,14 +143,19 @@ static Status take_line(Reader *reader, const json_t *line, const char *where)
     if (isnan(loss) && isnan(valid_loss))
         return OK; // of another kind
     RunPoint *point;
-    TRY(find_point(&point, reader, (int)step, tokens, !isnan(loss), where));
+    int set = -1;
+    if (!isnan(valid_loss))
+        TRY(take_set(&set, reader->run, line, where));
+    TRY(find_point(&point, reader, (int)step, tokens, isnan(loss) ? set : -1, where));
     if (!isnan(loss)) {
         point->loss = loss;
         point->lr = lr;
         point->tokens_per_s = tokens_per_s;
     }
-    if (!isnan(valid_loss))
+    if (!isnan(valid_loss)) {
         point->valid_loss = valid_loss;
+        point->valid_set = set;
+    }
     reader->run->n_skipped += json_is_true(json_object_get(line, "skipped"));
     take_time(reader, elapsed_s);
     return OK;
@@ -170,6 +216,10 @@ Status report_run_read_metrics(ReportRun *run, const char *path)
     Status status = read_lines(&reader, &map, path);
     file_unmap(&map);
     TRY(status);
+    run->newest_set = -1;
+    for (int i = 0; i < run->n_points; i++)
+        if (run->points[i].valid_set >= 0)
+            run->newest_set = run->points[i].valid_set;
     bool is_timed = reader.earlier_s + reader.segment_s > 0;
     run->wall_s = is_timed ? reader.earlier_s + reader.segment_s : NAN;
     return take_median_rate(run);

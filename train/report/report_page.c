@@ -2,8 +2,10 @@
 // members by the names given here.
 #include "train/report/report.h"
 #include "train/report/report_color.h"
+#include "train/report/report_settings.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -39,17 +41,23 @@ static json_t *real_or_null(double value)
 }
 
 // A point as the members of the columns, in the order of `point_columns`.
-enum { POINT_COLUMNS = 8 };
+enum { POINT_COLUMNS = 9 };
 static const char *const point_columns[POINT_COLUMNS] = {
-    "step", "tokens", "loss", "smoothed", "gap", "valid_loss", "valid_gap", "lr"};
+    "step", "tokens", "loss", "smoothed", "gap", "valid_loss", "valid_gap", "lr", "is_earlier_set"};
 
-static bool append_point(json_t *const columns[POINT_COLUMNS], const RunPoint *point)
+static bool append_point(json_t *const columns[POINT_COLUMNS], const ReportRun *run,
+                         const RunPoint *point)
 {
     json_t *const values[POINT_COLUMNS] = {
-        json_integer(point->step),      json_integer(point->tokens),
-        real_or_null(point->loss),      real_or_null(point->smoothed),
-        real_or_null(point->gap),       real_or_null(point->valid_loss),
-        real_or_null(point->valid_gap), real_or_null(point->lr),
+        json_integer(point->step),
+        json_integer(point->tokens),
+        real_or_null(point->loss),
+        real_or_null(point->smoothed),
+        real_or_null(point->gap),
+        real_or_null(point->valid_loss),
+        real_or_null(point->valid_gap),
+        real_or_null(point->lr),
+        json_boolean(report_run_is_earlier_set(run, point)),
     };
     bool is_done = true;
     for (int c = 0; c < POINT_COLUMNS; c++)
@@ -67,7 +75,7 @@ static bool set_points(json_t *object, const ReportRun *run)
     }
     for (int i = 0; i < run->n_points && is_done; i++)
         if (run->points[i].is_drawn)
-            is_done = append_point(columns, &run->points[i]);
+            is_done = append_point(columns, run, &run->points[i]);
     return is_done;
 }
 
@@ -115,20 +123,30 @@ static bool set_look(json_t *object, const Report *report, int place)
            set_text(object, "state", states[run->state]) && set_text(object, "state_text", state);
 }
 
+static bool set_settings(json_t *object, const Report *report, int place)
+{
+    char *text;
+    if (report_settings_describe(&text, report, place) != OK)
+        return false;
+    const bool is_done = set_text(object, "settings", text);
+    free(text);
+    return is_done;
+}
+
 static bool append_run(json_t *list, const Report *report, int place)
 {
     const ReportRun *run = &report->runs[place];
     json_t *object = json_object();
     if (json_array_append_new(list, object) != 0)
         return false;
-    return set_look(object, report, place) && set_bool(object, "is_mla", run->is_mla) &&
-           set_int(object, "d_kv", run->d_kv) && set_int(object, "rope_pairs", run->rope_pairs) &&
-           set_text(object, "rope", run->rope) && set_text(object, "svd", run->svd) &&
-           set_int(object, "cache_bytes", 2 * run->cache) &&
+    return set_look(object, report, place) && set_settings(object, report, place) &&
+           set_bool(object, "is_mla", run->is_mla) && set_int(object, "d_kv", run->d_kv) &&
+           set_int(object, "rope_pairs", run->rope_pairs) && set_text(object, "rope", run->rope) &&
+           set_text(object, "svd", run->svd) && set_int(object, "cache_bytes", 2 * run->cache) &&
            set_real(object, "share", report_run_share(run)) &&
            set_int(object, "pretraining_tokens", run->pretraining_tokens) &&
            set_real(object, "original_loss",
-                    run->is_mla ? run->original_loss : report_run_start_valid(run)) &&
+                    run->is_mla ? report_run_original_valid(run) : report_run_start_valid(run)) &&
            set_int(object, "steps", run->n_steps) &&
            set_int(object, "last_step", report_run_last_step(run)) &&
            set_int(object, "tokens", report_run_tokens(run)) && set_resumed(object, run) &&

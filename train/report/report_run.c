@@ -21,7 +21,7 @@ static bool is_printable(const char *text)
     return true;
 }
 
-Status report_run_note_resumed(ReportRun *run, int step)
+Status report_run_add_resumed(ReportRun *run, int step)
 {
     int n = run->n_resumed;
     for (int i = 0; i < n; i++)
@@ -51,8 +51,56 @@ static Status take_resumed(ReportRun *run, const char *path)
         json_int_t value = json_integer_value(step);
         if (!json_is_integer(step) || value < 0 || value > INT32_MAX)
             return fail(BAD_INPUT, "%s: 'resumed_steps' is not a list of steps", path);
-        TRY(report_run_note_resumed(run, (int)value));
+        TRY(report_run_add_resumed(run, (int)value));
     }
+    return OK;
+}
+
+static Status take_original(ReportRun *run, const char *path)
+{
+    const char *set = "";
+    if (!json_has(run->json, "original_valid_loss"))
+        return OK;
+    TRY(json_get_real(&run->original_loss, run->json, path, "original_valid_loss", -INFINITY,
+                      INFINITY));
+    if (json_has(run->json, "original_validation_set"))
+        TRY(json_get_string(&set, run->json, path, "original_validation_set"));
+    snprintf(run->original_set, SET_NAME_BYTES, "%s", set);
+    return OK;
+}
+
+static bool is_text_or_null(const json_t *value)
+{
+    return json_is_null(value) || (json_is_string(value) && is_printable(json_string_value(value)));
+}
+
+static bool is_change(const json_t *change)
+{
+    const json_t *key = json_object_get(change, "key");
+    return json_is_integer(json_object_get(change, "step")) && json_is_string(key) &&
+           is_printable(json_string_value(key)) &&
+           is_text_or_null(json_object_get(change, "old")) &&
+           is_text_or_null(json_object_get(change, "new"));
+}
+
+// Runs from before run.json had the config are without it.
+static Status take_config(ReportRun *run, const char *path)
+{
+    const json_t *config = json_object_get(run->json, "config");
+    const json_t *changes = json_object_get(run->json, "config_changes");
+    const char *key;
+    json_t *text; // borrowed
+    if (config == NULL)
+        return OK;
+    bool is_whole = json_is_object(config) && json_is_array(changes);
+    json_object_foreach((json_t *)(uintptr_t)config, key, text) is_whole =
+        is_whole && json_is_string(text) && is_text_or_null(text) && is_printable(key);
+    for (size_t i = 0; is_whole && i < json_array_size(changes); i++)
+        is_whole = is_change(json_array_get(changes, i));
+    if (!is_whole)
+        return fail(BAD_INPUT, "%s: 'config' or 'config_changes' is damaged", path);
+    run->config = config;
+    run->changes = changes;
     return OK;
 }
 
@@ -69,9 +117,6 @@ static Status take_shape(ReportRun *run, const char *path)
     run->n_steps = (int)steps;
     if (json_has(json, "pretraining_tokens"))
         TRY(json_get_int(&run->pretraining_tokens, json, path, "pretraining_tokens", 1, INT64_MAX));
-    if (json_has(json, "original_valid_loss"))
-        TRY(json_get_real(&run->original_loss, json, path, "original_valid_loss", -INFINITY,
-                          INFINITY));
     return OK;
 }
 
@@ -93,6 +138,8 @@ static Status take_run(ReportRun *run, const char *path)
         return fail(BAD_INPUT, "%s: control characters in 'name', 'rope' or 'svd'; is it damaged?",
                     path);
     TRY(take_shape(run, path));
+    TRY(take_original(run, path));
+    TRY(take_config(run, path));
     return take_resumed(run, path);
 }
 
@@ -113,7 +160,7 @@ static Status find_state(ReportRun *run)
     char lock[PATH_BYTES];
     TRY(file_join(lock, run->dir, "lock"));
     if (is_lock_held(lock))
-        run->state = RUN_GOING;
+        run->state = RUN_RUNNING;
     else
         run->state = report_run_last_step(run) < run->n_steps ? RUN_STOPPED : RUN_DONE;
     return OK;
@@ -142,7 +189,9 @@ static Status read_eval_file(ReportRun *run, const char *path)
     TRY(json_read(&json, path));
     Status status = OK;
     const json_t *tasks = json_object_get(json, "tasks");
-    if (run->tasks == NULL && (run->tasks = json_object()) == NULL)
+    if (run->tasks == NULL)
+        run->tasks = json_object();
+    if (run->tasks == NULL)
         status = fail(FAILED, "%s: no memory", path);
     else if (json_is_object(tasks))
         status = take_tasks(run, tasks, path);
@@ -173,9 +222,11 @@ static Status find_eval_files(glob_t *found, const char *dir)
 static Status read_eval(ReportRun *run)
 {
     glob_t found = {0};
-    Status status = find_eval_files(&found, run->dir);
-    for (size_t i = 0; i < found.gl_pathc && status == OK; i++)
-        status = read_eval_file(run, found.gl_pathv[i]);
+    Status status;
+    TRY_GOTO(free_found, find_eval_files(&found, run->dir));
+    for (size_t i = 0; i < found.gl_pathc; i++)
+        TRY_GOTO(free_found, read_eval_file(run, found.gl_pathv[i]));
+free_found:
     globfree(&found);
     return status;
 }
@@ -206,6 +257,7 @@ void report_run_release(ReportRun *run)
     json_decref(run->json);
     json_decref(run->tasks);
     free(run->points);
+    free(run->valid_sets);
     free(run->resumed);
     free(run->label);
     *run = (ReportRun){0};
@@ -231,7 +283,23 @@ double report_run_last_valid(const ReportRun *run)
 
 double report_run_start_valid(const ReportRun *run)
 {
-    return run->n_points > 0 && run->points[0].step == 0 ? run->points[0].valid_loss : NAN;
+    for (int i = 0; i < run->n_points && run->points[i].step == 0; i++)
+        if (run->points[i].valid_set == run->newest_set)
+            return run->points[i].valid_loss;
+    return NAN;
+}
+
+double report_run_original_valid(const ReportRun *run)
+{
+    if (run->newest_set >= 0 &&
+        !report_run_is_same_set(run->original_set, run->valid_sets[run->newest_set]))
+        return NAN;
+    return run->original_loss;
+}
+
+bool report_run_is_same_set(const SetName a, const SetName b)
+{
+    return a[0] == '\0' || b[0] == '\0' || strcmp(a, b) == 0;
 }
 
 double report_run_share(const ReportRun *run)

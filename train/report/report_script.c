@@ -19,7 +19,7 @@ enum {
 
 // What there is to draw in all runs together.
 typedef struct Content {
-    bool has_loss, has_valid, has_gap, has_valid_gap, has_lr, has_positive_loss;
+    bool has_loss, has_valid, has_earlier_set, has_gap, has_valid_gap, has_lr, has_positive_loss;
     int n_valid;                       // of the run that has most
     int64_t least_tokens, most_tokens; // least: above 0
 } Content;
@@ -34,6 +34,7 @@ static Content find_content(const Report *report)
             n_valid += p->is_drawn && !isnan(p->valid_loss);
             c.has_loss = c.has_loss || !isnan(p->smoothed);
             c.has_valid = c.has_valid || !isnan(p->valid_loss);
+            c.has_earlier_set = c.has_earlier_set || report_run_is_earlier_set(run, p);
             c.has_gap = c.has_gap || !isnan(p->gap);
             c.has_valid_gap = c.has_valid_gap || !isnan(p->valid_gap);
             c.has_lr = c.has_lr || !isnan(p->lr);
@@ -75,7 +76,9 @@ static void write_runs(FILE *out, const Report *report)
     static const int marks[MARK_TYPES] = {7, 5, 9, 13, 11, 15}; // filled in every terminal
     int n = report->n_runs;
     fprintf(out, "\n# The runs: colour by their share of the KV cache.\nN = %d\n", n);
-    fprintf(out, "array name[%d]\narray color[%d]\narray dash[%d]\narray mark[%d]\n", n, n, n, n);
+    fprintf(out,
+            "array name[%d]\narray color[%d]\narray dash[%d]\narray mark[%d]\narray newest[%d]\n",
+            n, n, n, n, n);
     for (int i = 0; i < n; i++) {
         const ReportRun *run = &report->runs[i];
         char color[COLOR_BYTES], state[STATE_BYTES];
@@ -87,7 +90,8 @@ static void write_runs(FILE *out, const Report *report)
         fprintf(out, ".'  %.4g %% KV%s'.", 100 * report_run_share(run),
                 state[0] != '\0' ? ", " : "");
         write_string(out, state, STATE_COLUMNS);
-        fputc('\n', out);
+        fprintf(out, "\nnewest[%d] = '%s'\n", i + 1,
+                run->newest_set >= 0 ? run->valid_sets[run->newest_set] : "");
     }
 }
 
@@ -157,6 +161,9 @@ static void write_style(FILE *out)
 {
     fputs("\n# A column of curves.csv for run i; nothing for the other runs.\n"
           "x(i) = column('run') == i ? column('tokens') / UNIT : NaN\n"
+          "# The validation set of run i that is its newest; the marks of earlier ones are open.\n"
+          "at_newest(i) = strcol('validation_set') eq newest[i] ? x(i) : NaN\n"
+          "at_earlier(i) = strcol('validation_set') eq newest[i] ? NaN : x(i)\n"
           "faint(i) = color[i] + (THINNED ? 0xd8000000 : 0xb0000000)\n"
           "set border 3 lc rgb '#666666'\n"
           "set tics nomirror textcolor rgb '#333333'\n"
@@ -176,6 +183,20 @@ static void start_panel(FILE *out, const Panel *panel)
     fprintf(out, "    set bmargin at screen %.3f; set tmargin at screen %.3f\n", panel->bottom,
             panel->top);
     fprintf(out, "    set title %s offset graph -0.5,0 left\n", panel->title);
+}
+
+// The marks of validations. The types of marks come in pairs, the open one before the filled one.
+static void write_valid(FILE *out, const char *column, const char *end, const Content *content)
+{
+    fprintf(out,
+            "        for [i=1:N] 'curves.csv' using (at_newest(i)):'%s' with points \\\n"
+            "            pt mark[i] ps VALID_SIZE lc rgb color[i]%s, \\\n",
+            column, end);
+    if (content->has_earlier_set)
+        fprintf(out,
+                "        for [i=1:N] 'curves.csv' using (at_earlier(i)):'%s' with points \\\n"
+                "            pt mark[i]-1 ps VALID_SIZE lc rgb color[i]%s, \\\n",
+                column, end);
 }
 
 static void write_loss_panel(FILE *out, const Panel *panel, const Content *content)
@@ -199,9 +220,7 @@ static void write_loss_panel(FILE *out, const Panel *panel, const Content *conte
               "            dt dash[i] lc rgb color[i] notitle, \\\n",
               out);
     if (content->has_valid)
-        fputs("        for [i=1:N] 'curves.csv' using (x(i)):'valid_loss' with points \\\n"
-              "            pt mark[i] ps VALID_SIZE lc rgb color[i] notitle, \\\n",
-              out);
+        write_valid(out, "valid_loss", " notitle", content);
     if (!content->has_loss && !content->has_valid)
         fputs("        [][0:1] NaN notitle, \\\n", out);
     fputs("        for [i=1:N] keyentry with linespoints lw 2 dt dash[i] pt mark[i] ps 0.8 \\\n"
@@ -220,9 +239,7 @@ static void write_gap_panel(FILE *out, const Panel *panel, const Content *conten
               "            lw 2 dt dash[i] lc rgb color[i], \\\n",
               out);
     if (content->has_valid_gap)
-        fputs("        for [i=1:N] 'curves.csv' using (x(i)):'valid_loss_minus_baseline' \\\n"
-              "            with points pt mark[i] ps VALID_SIZE lc rgb color[i], \\\n",
-              out);
+        write_valid(out, "valid_loss_minus_baseline", "", content);
     fputs("        0 with lines lc rgb '#666666' lw 1, \\\n"
           "        WITHIN with lines lc rgb '#666666' lw 1 dt 3\n",
           out);

@@ -17,6 +17,7 @@
 static ReportRun make_run(const double *losses, int n)
 {
     ReportRun run = {.dir = "run", .name = "run", .is_mla = true, .cache = 1, .original_cache = 8};
+    run.newest_set = -1;
     run.points = calloc((size_t)n, sizeof *run.points);
     assert_non_null(run.points);
     run.n_points = n;
@@ -27,11 +28,26 @@ static ReportRun make_run(const double *losses, int n)
                                    .lr = NAN,
                                    .tokens_per_s = NAN,
                                    .valid_loss = NAN,
+                                   .valid_set = -1,
                                    .smoothed = NAN,
                                    .gap = NAN,
                                    .valid_gap = NAN,
                                    .is_drawn = true};
     return run;
+}
+
+static void validate(ReportRun *run, int i, double loss, const char *set_name)
+{
+    int set = 0;
+    while (set < run->n_valid_sets && strcmp(run->valid_sets[set], set_name) != 0)
+        set++;
+    if (set == run->n_valid_sets) {
+        run->valid_sets = realloc(run->valid_sets, (size_t)++run->n_valid_sets * sizeof(SetName));
+        assert_non_null(run->valid_sets);
+        strcpy(run->valid_sets[set], set_name);
+    }
+    run->points[i].valid_loss = loss;
+    run->points[i].valid_set = run->newest_set = set;
 }
 
 static void test_smoothing_is_narrow_at_the_start_and_one_sided_at_the_end(void **state)
@@ -86,15 +102,47 @@ static void test_validation_counts_where_there_is_one(void **state)
     ReportRun run = make_run(losses, 5);
     for (int i = 0; i < 5; i++)
         run.points[i].step = i; // the first is the model as converted
-    run.points[0].valid_loss = 9;
-    run.points[2].valid_loss = 3.5;
-    run.points[4].valid_loss = 3.75;
+    validate(&run, 0, 9, "");
+    validate(&run, 2, 3.5, "");
+    validate(&run, 4, 3.75, "");
     assert_ok(report_curves_smooth(&run, 1));
     report_curves_summarize(&run, 0.05);
     assert_true(run.summary.is_validation && run.summary.converted == 9);
     assert_true(run.summary.best == 3.5 && run.summary.final == 3.75);
     assert_true(isnan(run.summary.gap) && run.summary.within_tokens == -1);
     report_run_release(&run);
+}
+
+static void test_validation_sets_are_not_compared_with_each_other(void **state)
+{
+    (void)state;
+    const double losses[] = {NAN, 5, 4, 3, 2}, base_losses[] = {2, 2, 2, 2, 2};
+    ReportRun run = make_run(losses, 5), base = make_run(base_losses, 5);
+    for (int i = 0; i < 5; i++)
+        run.points[i].step = base.points[i].step = i;
+    run.original_loss = 0.5;
+    strcpy(run.original_set, "a");
+    validate(&run, 0, 9, "a");
+    validate(&run, 1, 1.25, "a");
+    assert_true(report_run_start_valid(&run) == 9 && report_run_original_valid(&run) == 0.5);
+    validate(&run, 2, 7, "b");
+    validate(&run, 3, 7.5, "b");
+    for (int i = 0; i < 3; i++)
+        validate(&base, i, 1, "a"); // none of it on b
+    report_curves_gaps(&run, &base);
+    assert_true(run.points[0].valid_gap == 8 && run.points[1].valid_gap == 0.25);
+    assert_true(isnan(run.points[2].valid_gap) && isnan(run.points[3].valid_gap));
+    report_curves_summarize(&run, 0.5);
+    assert_true(run.summary.best == 7 && run.summary.final == 7.5);
+    assert_true(isnan(run.summary.converted) && isnan(report_run_original_valid(&run)));
+    assert_false(run.summary.is_gap_of_validation);
+    validate(&base, 3, 1, "b");
+    report_curves_gaps(&run, &base);
+    assert_true(isnan(run.points[2].valid_gap) && run.points[3].valid_gap == 6.5);
+    report_curves_summarize(&run, 0.5);
+    assert_true(run.summary.is_gap_of_validation && run.summary.gap == 6.5);
+    report_run_release(&run);
+    report_run_release(&base);
 }
 
 static void test_within_counts_from_where_the_gap_stays_small(void **state)
@@ -124,7 +172,7 @@ static void test_thinning_keeps_ends_and_extremes(void **state)
     losses[7777] = 50;
     losses[12345] = -1;
     ReportRun run = make_run(losses, N);
-    run.points[555].valid_loss = 3;
+    validate(&run, 555, 3, "a");
     report_curves_thin(&run, MOST);
     int n = 0;
     for (int i = 0; i < N; i++)
@@ -230,6 +278,7 @@ int main(void)
         cmocka_unit_test(test_smoothing_steps_over_points_without_a_loss),
         cmocka_unit_test(test_gap_is_to_the_baseline_at_the_same_tokens),
         cmocka_unit_test(test_validation_counts_where_there_is_one),
+        cmocka_unit_test(test_validation_sets_are_not_compared_with_each_other),
         cmocka_unit_test(test_within_counts_from_where_the_gap_stays_small),
         cmocka_unit_test(test_thinning_keeps_ends_and_extremes),
         cmocka_unit_test(test_axes_skip_a_start_that_dwarfs_the_rest),

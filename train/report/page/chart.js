@@ -208,15 +208,19 @@ class Panel {
     return g;
   }
 
-  // The validations of a run that are drawn: not closer than their marks are wide.
+  // The validations of a run that are drawn: not closer than their marks are wide. Where another
+  // set begins, the mark of the earlier one gives way.
   dotsOf(run) {
     const points = run.points, found = [];
     if (!this.dots || !view.dots) return found;
     let last = -Infinity;
     for (let [i, end] = slice(run, this.x.lo, this.x.hi); i < end; i++) {
       if (!this.y.holds(points[this.dots][i]) || !this.x.holds(points.tokens[i])) continue;
-      const x = this.x.at(points.tokens[i]);
-      if (x - last < 12) continue;
+      const x = this.x.at(points.tokens[i]), before = found.at(-1);
+      const isNewSet =
+          before !== undefined && points.is_earlier_set[before] && !points.is_earlier_set[i];
+      if (x - last < 12 && !isNewSet) continue;
+      if (x - last < 12) found.pop();
       found.push(i);
       last = x;
     }
@@ -228,7 +232,8 @@ class Panel {
     const points = run.points;
     for (const i of this.dotsOf(run)) {
       const [x, y] = this.place(run, i, true);
-      g.append(make("path", {class: "dot", d: shapePath(run.index, x, y, 4)}));
+      const kind = points.is_earlier_set[i] ? "dot earlier" : "dot";
+      g.append(make("path", {class: kind, d: shapePath(run.index, x, y, 4)}));
     }
     for (const step of run.resumed) {
       const i = points.step.findIndex((s, k) => s >= step && isNumber(points[this.line][k]));
@@ -314,7 +319,7 @@ function factsOf({run, i, isDot, panel}) {
   ];
   const add = (key, name, text) => isNumber(p[key][i]) && facts.push([key, name, text(p[key][i])]);
   const loss = (value) => fixed(value, 4);
-  add("valid_loss", "validation loss", loss);
+  add("valid_loss", p.is_earlier_set[i] ? "validation loss, earlier text" : "validation loss", loss);
   add("valid_gap", "\u2026 minus baseline's", signed);
   add("smoothed", "loss, smoothed", loss);
   add("gap", "\u2026 minus baseline's", signed);

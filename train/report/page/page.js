@@ -156,6 +156,9 @@ function fillTable() {
 }
 
 function fillNotes() {
+  const settings = runs.filter((run) => run.settings).map((run) => `${run.label}: ${run.settings}.`);
+  byId("settings").append(...settings.map((text) => make("li", {}, text)));
+  byId("settings").hidden = settings.length === 0;
   const notes = [
     "Losses are in nats per token: of validation at the last, the best and the first one; " +
     "the original's before its conversion. KV cache: two bytes per number."
@@ -165,6 +168,10 @@ function fillNotes() {
   if (withoutValidation.length > 0)
     notes.push(`Never validated after the start, so final and best are smoothed training losses: ${
         withoutValidation.join(", ")}.`);
+  if (runs.some((run) => run.points.is_earlier_set.some(Boolean)))
+    notes.push(
+        "Open marks: validation on other text than later, so these losses do not continue in the " +
+        "filled ones. Final, best, at conversion and original are of the newest text alone.");
   notes.push(`Smoothed: the mean of ${
       whole(report.window)} steps around each one, of fewer at the start.`);
   if (baseline) {
