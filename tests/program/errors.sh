@@ -10,7 +10,7 @@ golden=$root/tests/golden
 gqa=$golden/models/gqa_tied # 2 layers of width 32, 4 heads of 8, 2 KV heads, vocabulary 64
 mla=$golden/models/mla_gqa_2norm_joint
 
-# ---- what the cases start from -----------------------------------------------------------------
+# ---- files that the cases start from -----------------------------------------------------------------
 
 cp -r "$golden/tokenizer/tiny_bytelevel" tokenizer # 303 tokens
 for i in $(seq 60); do
@@ -62,8 +62,9 @@ put() {
 # ---- the command line --------------------------------------------------------------------------
 
 refuses 2 "no command is given; see mha2mla --help"
-refuses 2 "unknown command 'trian', did you mean 'train'?" trian
+refuses 2 "unknown command 'trian'; did you mean 'train'?" trian
 refuses 2 "unknown command 'xyzzy'; see mha2mla --help" xyzzy
+refuses 2 "--run.name=x stands before the command; see mha2mla --help" --run.name=x train
 for command in tokenize score convert plan train sweep eval compare inspect; do
     refuses 2 "$command: unknown option --hlep; did you mean --help?" $command --hlep
     refuses 2 "$command: unknown option --zzz=3; see mha2mla $command --help" $command --zzz=3
@@ -78,6 +79,10 @@ refuses 2 "eval: --perplexity SHARD.h5 is missing" eval $small
 refuses 2 "eval needs one MODEL, got 2" eval $small $small --perplexity shard.h5
 refuses 2 "compare needs at least one RUN" compare
 refuses 2 "inspect needs one PATH, got 2" inspect a b
+refuses 2 "inspect: PATH is empty" inspect ""
+refuses 2 "manual takes no arguments, 'x' was given" manual x
+refuses 2 "help takes one COMMAND at most, got 2" help train eval
+refuses 2 "unknown command 'trian'; did you mean 'train'?" help trian
 refuses 2 "tokenize: --out needs a value" tokenize --out --tokenizer tokenizer text.txt
 refuses 2 "tokenize: --out is empty" tokenize --tokenizer tokenizer --out= text.txt
 refuses 2 "eval: --seq-len is '4k', which is not a whole number" \
@@ -133,7 +138,7 @@ refuses 2 "tensor 'model.layers.0.self_attn.rope_pairs' is missing" inspect mode
 
 # ---- weights -----------------------------------------------------------------------------------
 
-# refuses_weights TEXT: the directory model is refused, by what reads weights.
+# refuses_weights TEXT: the directory model is refused by a command that reads weights.
 refuses_weights() {
     refuses 2 "$1" eval model --perplexity shard.h5
 }
@@ -175,7 +180,7 @@ cp -r "$golden/models/mqa_sharded" sharded
 rm sharded/model-00002-of-00003.safetensors
 refuses 2 "sharded/model-00002-of-00003.safetensors: the file is missing" inspect sharded
 
-# Numbers that are finite, but not what comes of them.
+# Finite weights whose products overflow.
 cp -r $small huge
 put huge/model.safetensors $(($(file_size huge/model.safetensors) - 4)) '\0\0\177\177'
 put huge/model.safetensors $(($(file_size huge/model.safetensors) - 8)) '\0\0\177\177'
@@ -219,7 +224,7 @@ done
 cp whole.txt.gz cut.txt.gz
 put cut.txt.gz 60 '\0\0\0\0\0\0\0\0'
 refuses_text "cut.txt.gz: cannot be read: " cut.txt.gz
-# refuses_line TEXT LINE: as the second line of a .jsonl file.
+# refuses_line TEXT LINE: a .jsonl file with this second line is refused.
 refuses_line() {
     printf '{"text": "fine"}\n%b\n' "$2" >lines.jsonl
     refuses_text "lines.jsonl:2: $1" lines.jsonl
@@ -244,7 +249,7 @@ refuses 2 "folder.h5: is a directory; name a file to write" \
 
 # ---- shards ------------------------------------------------------------------------------------
 
-# refuses_shard TEXT FILE: by eval, and by inspect.
+# refuses_shard TEXT FILE: eval and inspect refuse the file.
 refuses_shard() {
     refuses 2 "$1" eval $small --perplexity "$2"
     refuses 2 "$1" inspect "$2"
@@ -270,7 +275,7 @@ refuses 2 ", the model's vocabulary has 64; tokenize the text with the model's o
 
 # ---- scores and conversion ---------------------------------------------------------------------
 
-# refuses_convert STATUS TEXT MODEL [OPTION...]: and makes no directory.
+# refuses_convert STATUS TEXT MODEL [OPTION...]: convert refuses and creates no directory.
 refuses_convert() {
     local status=$1 text=$2
     shift 2
@@ -368,7 +373,7 @@ mha2mla: error: several.yaml:9: train.steps is missing; give it, or train.fracti
 mha2mla: error: several.yaml: 3 errors
 END
 
-# What shows only once the run is under way: the mistake is corrected, the command given again.
+# Mistakes that show only once the run has started: after a correction the same command works.
 for attempt in "$base" "--model.convert=none"; do
     for shard in none.h5 other.h5 cut.h5; do
         breaks_off 2 "$shard: " train config.yaml --run.name=again $attempt \
@@ -428,7 +433,7 @@ refuses 2 "run/metrics.jsonl: cannot be opened" compare run
 printf '{"step":1,"tokens":64,"lo' >run/metrics.jsonl # a run that is still writing
 "$mha2mla" compare run >out || die "a last line without its end is refused"
 
-# ---- nobody takes the output -------------------------------------------------------------------
+# ---- standard output cannot be written ---------------------------------------------------------
 
 refuses 2 "text.txt: not a directory of a model, run or checkpoint, nor a .safetensors file" \
     inspect text.txt

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What `inspect` says of a run and its checkpoints: whole, damaged, unfinished.
+# What `inspect` prints for a run and its checkpoints: whole, damaged, unfinished.
 set -euo pipefail
 . "$(dirname -- "$0")/../support/checks.sh" "$1"
 export OMPI_MCA_ess_singleton_isolated=1

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What `plan` says: memory as --dry-run says it, times from rates that are given, what to change
-# where it does not fit, and rates that are measured on the ranks it is started on.
+# What `plan` prints: the memory that --dry-run prints, times from given rates, what to change where
+# a run does not fit, and rates that are measured on the ranks it is started on.
 set -euo pipefail
 . "$(dirname -- "$0")/../support/checks.sh" "$1"
 export OMPI_MCA_ess_singleton_isolated=1
@@ -47,7 +47,7 @@ sed -n '/^weak scaling: 16 sequences per rank and step$/,/^assumed/p' plan |
 for ((n = 1; n <= 1024; n *= 2)); do echo "$n $((16 * n))"; done | diff - table ||
     die "other rows of weak scaling: $(cat plan)"
 
-# What is exposed: all that is sent, or what is left behind forward and backward.
+# Exposed communication: all of it, or what does not overlap with forward and backward.
 exposed() { sed -n 's/.*messages \([^,]*\), exposed \(.*\)$/\1 \2/p' plan; }
 [ "$(exposed | wc -w)" -eq 4 ] || die "no messages in: $(cat plan)"
 [ "$(exposed | awk '{ print $1 == $3 }')" = 0 ] || die "nothing is hidden: $(cat plan)"
@@ -57,7 +57,7 @@ blocking="plan config.yaml --ranks 4 $rates --efficiency 0.5 --train.overlap=fal
 says 'communication takes over at 32 ranks' 'overlaps (train.overlap)'
 ! grep -q 'shared by' plan || die "ranks of a host each share: $(cat plan)"
 
-# Ranks of a host share the parameters, all of them unless told: less memory, fewer messages.
+# All ranks of a host share the parameters by default: less memory, fewer messages.
 messages() { sed -n 's/.*, messages \([0-9.]*\) ms, exposed.*/\1/p' plan; }
 alone=$(messages)
 "$mha2mla" $blocking --ranks-per-host 2 >plan
@@ -68,7 +68,7 @@ says 'parameters (shared by 4 ranks)'
 echo "$alone $two $(messages)" | awk '{ exit !($1 > $2 && $2 > $3 && $3 > 0) }' ||
     die "messages of $alone, $two and $(messages) ms"
 
-# A measured step stands for what products reach: twice the seconds, half the share.
+# A measured step replaces the efficiency: twice the seconds, half the share.
 "$mha2mla" plan config.yaml --ranks 4 $rates --step-seconds 1 >plan
 says 'of it (--step-seconds)' 'in 1.0 s: products'
 refuses 2 '--step-seconds is 1e-09, but sums' plan config.yaml $rates --step-seconds 1e-9
@@ -82,7 +82,7 @@ printf '%s\n%s\n' "$before" "$(products)" |
     awk 'NR == 1 { s = $1; m = $2 } NR == 2 { e = s / $1 - 2; exit !(e < 0.02 && e > -0.02 && m == $2) }' ||
     die "products '$before' became '$(products)'"
 
-# Where it does not fit: what would.
+# A run that does not fit: the plan suggests one that would.
 "$mha2mla" plan config.yaml $rates --memory 0.05 >plan
 says 'fit          no: a rank needs' '(--memory)' '--train.micro_batch=' ': it fits'
 micro=$(sed -n 's/.*--train.micro_batch=\([0-9]*\) needs.*/\1/p' plan)

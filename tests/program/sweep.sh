@@ -20,7 +20,7 @@ data:
 train: {steps: 2, global_batch: 4, micro_batch: 2}
 EOC
 
-# What is wrong with any of the runs is said before the first.
+# A mistake in any of the runs is reported before the first one starts.
 refuses 2 "d_kv is 99, allowed are 1 to" sweep tiny.yaml --d-kv 4,99
 refuses 2 "--d-kv is '4,,2'; give whole numbers" sweep tiny.yaml --d-kv 4,,2
 refuses 2 "--d-kv is '4,'; give whole numbers" sweep tiny.yaml --d-kv 4,
@@ -47,21 +47,21 @@ for run in baseline dkv6 dkv2; do
     awk -v run="tiny-$run" '$1 == run { n++ } END { exit n != 1 }' out || die "table: $(cat out)"
 done
 
-# Given again, only what is new is run.
+# Given again, the command runs only what is new.
 cp runs/tiny-dkv6/metrics.jsonl before
 ranks 2 sweep tiny.yaml --d-kv 6,4 --out other
 cmp before runs/tiny-dkv6/metrics.jsonl || die "a finished run has been run again"
 [ -e runs/tiny-dkv4/model/config.json ] && [ -e other/tiny-dkv4.yaml ] && [ -e other/report.html ] ||
     die "$(cat out)"
 
-# One that fails ends it, named, with its exit status.
+# A failed run ends the sweep, which names it, with its exit status.
 rm -rf runs
 mkdir -p runs/tiny-dkv4
 : >runs/tiny-dkv4/checkpoints
 ranks_refuse 2 2 "sweep: run tiny-dkv4: " sweep tiny.yaml --d-kv 6,4,2
 [ -e runs/tiny-dkv6/model/config.json ] && [ ! -e runs/tiny-dkv2 ] || die "went on: $(ls runs)"
 
-# One that is stopped, too; then the same command goes on.
+# A stopped run ends the sweep too; the same command resumes it.
 rm -rf runs
 status=0
 mpirun -n 2 --oversubscribe --bind-to none "$mha2mla" sweep tiny.yaml --d-kv 6,4 \
@@ -70,7 +70,7 @@ mpirun -n 2 --oversubscribe --bind-to none "$mha2mla" sweep tiny.yaml --d-kv 6,4
 grep -qF 'the sweep stops in run tiny-dkv6; the same command resumes it' out || die "$(cat out)"
 [ ! -e runs/tiny-dkv4 ] || die "went on after a stop"
 
-# As jobs: what is printed is what --submit runs.
+# As jobs: the printed commands are those that --submit runs.
 mkdir -p bin "a dir"
 cp tiny.yaml "a dir/it's.yaml"
 cat >bin/sbatch <<'EOC'

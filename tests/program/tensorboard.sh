@@ -25,7 +25,7 @@ checkpoint: {every: 4}
 log: {tensorboard: true}
 EOC
 
-# Steps 5 and 6 are lost with their checkpoint and taken again.
+# Steps 5 and 6 are lost with their checkpoint and run again.
 ranks 2 train config.yaml
 rm -r runs/drawn/checkpoints/step-00000006
 ranks 2 train config.yaml --train.steps=10
@@ -56,6 +56,6 @@ for tag, name in names.items():
 assert [event.step for event in board.Scalars("train/loss")] == list(range(1, 11))
 EOC
 
-# Without the key there is no such file.
+# Without log.tensorboard there is no event file.
 ranks 1 train config.yaml --run.name=undrawn --log.tensorboard=false
 [ -z "$(find runs/undrawn -name 'events.*')" ] || die "$(ls runs/undrawn)"

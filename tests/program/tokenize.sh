@@ -16,7 +16,7 @@ grep -qE '^4 documents, [0-9]+ tokens, 46 bytes of text, [0-9.]+ bytes/token, [0
 [ "$(wc -l <line)" -eq 1 ] || die "more than one line: $(cat line)"
 [ ! -e ab.h5.tmp ] || die "ab.h5.tmp is left"
 
-# Given twice, the same bytes of tokens.
+# The same command twice gives the same bytes.
 "$mha2mla" tokenize --tokenizer "$tokenizer" --separator '<|endoftext|>' --out again.h5 a.txt \
     b.jsonl.gz >again
 [ "$(cut -d, -f1-4 line)" = "$(cut -d, -f1-4 again)" ] || die "$(cat line) but then $(cat again)"
@@ -69,7 +69,7 @@ for n in 2 3 4; do
     fi
 done
 
-# What inspect says of the shard, whole and damaged.
+# What inspect prints for the shard, whole and damaged.
 "$mha2mla" inspect ranks1.h5 --tokenizer "$tokenizer" --verify >out 2>err ||
     die "inspect: status $?: $(cat err)"
 grep -qE '^  text          "0<\|endoftext\|>1 once 0' out || die "inspect printed: $(cat out)"
@@ -82,7 +82,7 @@ grep -qE '\(chunk [0-9]+ of 0\.\.[0-9]+\)' err || die "inspect did not name the 
 head -c "$((size / 2))" ranks1.h5 >half.h5
 refuses 2 "half.h5: not a readable HDF5 file" inspect half.h5
 
-# An error at several ranks: one message, that status, nothing left.
+# An error on several ranks: one message, its status, no file left.
 status=0
 mpirun -n 3 --oversubscribe --bind-to none "$mha2mla" tokenize --tokenizer "$tokenizer" \
     --out x.h5 many.jsonl faulty.jsonl >out 2>&1 || status=$?
@@ -131,7 +131,7 @@ for _ in $(seq 100); do
 done
 [ ! -e long.h5 ] && [ ! -e long.h5.tmp ] || die "after SIGTERM to mpirun: $(ls long.h5*)"
 
-# On a terminal a line tells how far it is and how long it will take.
+# On a terminal a line shows the progress and the time left.
 if command -v script >/dev/null &&
     timeout -k 1 5 script -qec true pty </dev/null >/dev/null 2>&1; then # else there are no ptys
     timeout -k 5 60 script -qec "timeout -s INT 4 '$mha2mla' tokenize --tokenizer '$tokenizer' \
@@ -140,7 +140,7 @@ if command -v script >/dev/null &&
         terminal || die "on a terminal it showed: $(head -c 500 terminal)"
 fi
 
-# Killed: at most the temporary file stays, and the next run is not disturbed by it.
+# SIGKILL leaves at most the temporary file, which does not disturb the next run.
 "$mha2mla" tokenize --tokenizer "$tokenizer" --out long.h5 long.jsonl.gz >out 2>&1 &
 pid=$!
 for _ in $(seq 200); do

@@ -72,7 +72,7 @@ grep -qF "$(cat eval.txt)" out || die "eval differs on 2 ranks: $(cat out) again
 ranks 2 train config.yaml --model.init=none --model.base=runs/base/model --run.name=baseline
 grep -q '"attention": "original"' runs/baseline/run.json || die "baseline: $(cat runs/baseline/run.json)"
 
-# Scores and a conversion by hand are what training starts from.
+# score and convert give the model that training starts from.
 ranks 2 score runs/base/model --data train.h5 --out scores.h5 --samples 10 --seq-len 64
 "$mha2mla" convert runs/base/model --out mla --rope-pairs 2 --d-kv 6 --scores scores.h5 >out
 grep -qF -- '-68.75 %' out || die "convert said: $(cat out)"
@@ -84,7 +84,7 @@ close converted.loss start.loss 1e-4
 "$mha2mla" compare runs/baseline runs/n1 runs/n2 >table
 [ "$(wc -l <table)" -eq 5 ] || die "compare printed: $(cat table)"
 
-# A budget in tokens of pretraining; 0.5 % of 204,800 are two steps of 512.
+# A budget as a share of the pretraining tokens: 0.5 % of 204,800 are two steps of 512.
 "$mha2mla" train config.yaml --train.steps=none --train.fraction=0.5% --optim.decay_steps=0 \
     --data.pretraining_tokens=204800 --data.validation=none --run.name=share 2>err ||
     die "train.fraction: status $?: $(cat err)"
@@ -94,11 +94,11 @@ grep -q '2 steps = 0.001024 M tokens, 0.5 % of 0.2048 M of pretraining' err || d
 "$mha2mla" train runs/share/config.yaml --run.name=again --dry-run | grep -q 'run  *2 steps' ||
     die "the resolved config has other steps: $(cat runs/share/config.yaml)"
 
-# Every key is explained without the project at hand.
+# The reference of all keys needs no file of the project.
 "$mha2mla" train --help | grep -q -- --help-config || die "train --help names no --help-config"
 "$mha2mla" train --help-config | cmp - "$CONFIGS_DIR/reference.yaml"
 
-# A dry run says what will be, and does nothing.
+# A dry run prints the plan and writes nothing.
 mpirun -n 2 --oversubscribe --bind-to none "$mha2mla" $heal --run.name=dry --dry-run >plan 2>&1
 for words in 'parameters' '-68.75 %' 'activations' 'peak' '512 tokens'; do
     grep -qF -- "$words" plan || die "--dry-run does not say '$words': $(cat plan)"

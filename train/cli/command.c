@@ -39,9 +39,9 @@ Status command_find(const Command **out, const char *name)
         }
     }
     const char *nearest = suggest_nearest(name, names, n_commands);
-    return fail(BAD_INPUT, "unknown command '%s'%s%s%s; see mha2mla --help", name,
-                nearest != NULL ? ", did you mean '" : "", nearest != NULL ? nearest : "",
-                nearest != NULL ? "'?" : "");
+    if (nearest != NULL)
+        return fail(BAD_INPUT, "unknown command '%.200s'; did you mean '%s'?", name, nearest);
+    return fail(BAD_INPUT, "unknown command '%.200s'; see mha2mla --help", name);
 }
 
 // All ranks have the same arguments, so they agree on what is wrong with them.
@@ -101,6 +101,8 @@ static Status run(int argc, char **argv)
         printf("mha2mla %s\n", MHA2MLA_VERSION);
         return OK;
     }
+    if (argv[1][0] == '-')
+        return fail(BAD_INPUT, "%.200s stands before the command; see mha2mla --help", argv[1]);
     const Command *command;
     TRY(command_find(&command, argv[1]));
     return command_run(command, argc - 1, argv + 1);

@@ -226,6 +226,9 @@ static Status check_words(const Command *command, const CommandLine *line)
 {
     char allowed[CHOICES_BYTES];
     TRY(check_word_count(command, line));
+    for (int i = 0; i < line->n_words; i++)
+        if (line->words[i][0] == '\0')
+            return fail(BAD_INPUT, "%s: %s is empty", command->name, command->words.name);
     if (command->words.choices == NULL)
         return OK;
     for (int i = 0; i < line->n_words; i++)

@@ -372,7 +372,7 @@ static void test_malformed_overrides_are_named(void **state)
     }
 }
 
-// What the call writes on stderr, in static storage.
+// The output of the call on stderr, in static storage.
 static const char *errors_printed(const char *text, const char *override)
 {
     static char printed[16384];
@@ -529,7 +529,7 @@ static void test_reference_is_the_one_in_configs(void **state)
     file_unmap(&kept);
 }
 
-// Damaged files: whatever happens to the bytes, the answer is a config or one line.
+// Damaged files: whatever happens to the bytes, the result is a config or an error of one line.
 static void test_damaged_files_give_one_line(void **state)
 {
     (void)state;

@@ -20,7 +20,7 @@ static const ModelShape small = {.n_layers = 2,
                                  .tied_head = true,
                                  .rope_theta = 10000,
                                  .rms_eps = 1e-5};
-// Powers of ten that do not hide each other.
+// Powers of ten, so that each term of a sum shows in digits of its own.
 static const Rates rates = {
     .sgemm_flops = 1e9, .memory_bytes = 1e6, .network_bytes = 1e3, .latency_s = 7};
 
@@ -73,7 +73,8 @@ static void test_messages_of_rounds_and_the_gather(void **state)
     assert_near(cost_on(&config, 6).messages_s, 2 * (4640.0 * 5 / 6 / 1e3 + 4 * 5 * 7));
 }
 
-// Copies of the parameters meet in the gather alone: a sixth each from one other copy, or nothing.
+// Copies of the parameters exchange data only in the all-gather: a sixth each from one other copy,
+// or nothing.
 static void test_ranks_that_share_parameters_send_fewer(void **state)
 {
     (void)state;
@@ -90,9 +91,9 @@ static void test_ranks_that_share_parameters_send_fewer(void **state)
     assert_near(cost.messages_s, reduce_s);
 }
 
-// Of two ranks' 1160 parameters 160 are the embedding, in one of the four buckets; the rest are
-// 1000 in three. 320 bytes and 1 message, 2000 bytes and 3 messages, at 1 kB/s and 7 s; half in
-// bfloat16.
+// Two ranks. The embedding has 160 of the 1160 parameters, in one of the four buckets; the layers
+// have 1000 in three. A rank sends half of each: 320 bytes in 1 message and 2000 bytes in 3
+// messages, at 1 kB/s and 7 s per message; half the bytes in bfloat16.
 static void test_messages_hide_behind_a_micro_batch(void **state)
 {
     (void)state;
@@ -107,7 +108,7 @@ static void test_messages_hide_behind_a_micro_batch(void **state)
     assert_ok(cost_make(&cost, &plan, &config, &fast, 0.5));
     assert_near(cost.products_s, 3 * 3.0);
     assert_near(cost.messages_s, 4 * (embed_s + rest_s));
-    // Two rounds behind a backward and a forward, one behind a backward, and the gather.
+    // Two rounds overlap a backward and a forward, the last a backward; then the all-gather.
     const double left_s = embed_s + rest_s - 2;
     assert_near(cost.exposed_s, 2 * (left_s - 1) + left_s + embed_s + rest_s - 1);
     assert_near(cost.step_s, cost.products_s + cost.memory_s + cost.exposed_s);
@@ -116,7 +117,7 @@ static void test_messages_hide_behind_a_micro_batch(void **state)
     assert_ok(cost_make(&cost, &plan, &config, &fast, 0.5));
     assert_near(cost.messages_s, 3 * (0.16 + 7 + 1 + 21) + embed_s + rest_s);
 
-    // A micro-batch of 90 s: only the embedding is waited for, once each way.
+    // A micro-batch of 90 s: only the embedding is exposed, once each way.
     config.train.reduce_dtype = REDUCE_FLOAT32;
     fast.sgemm_flops /= 30;
     assert_ok(cost_make(&cost, &plan, &config, &fast, 0.5));

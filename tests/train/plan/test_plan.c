@@ -13,7 +13,7 @@
 
 enum { ALIGNED = 64 }; // bytes: every array of an arena is a multiple of it
 
-// Sums by hand of what many small arrays take, or of what fits into what, know of no red zones.
+// The sums below count small arrays, or what fits into what, without red zones between them.
 static void skip_with_red_zones(void)
 {
     if (ARENA_RED_ZONE_BYTES > 0)
@@ -110,8 +110,9 @@ static void test_activations(void **state)
     assert_int_equal(plan.communication, floats(2 * (4 + 2 + 1 + 8 + 1))); // alone: the sums
 }
 
-// Of the two layers' gradients, 1984 bytes each, the last one's has room for all that comes after
-// the layers, the first one's for all of the last layer's activations but gate_up.
+// Activations are stored in memory of gradients: each layer's gradients have 1984 bytes. Those of
+// the last layer hold all activations behind the layers; those of the first layer hold the last
+// layer's activations except gate_up.
 static void test_activations_over_gradients(void **state)
 {
     (void)state;
@@ -124,7 +125,7 @@ static void test_activations_over_gradients(void **state)
     assert_int_equal(plan.gradients, 2 * floats(1160));
 }
 
-// Forward comes to the upper half of the layers before it waits for them.
+// Only in the upper half of the layers have the gradients been sent before forward writes there.
 static void test_gradients_that_are_still_sent_are_reused_by_upper_layers_alone(void **state)
 {
     (void)state;
@@ -275,7 +276,7 @@ static void test_who_shares_parameters(void **state)
     assert_int_equal(plan_sharers(&config, 64, 8), 1);
 }
 
-// What plan_print() says, in static storage.
+// The output of plan_print(), in static storage.
 static const char *printed(const Plan *plan, const Config *config)
 {
     static char text[8192];
