@@ -1,9 +1,6 @@
 #include "model/model.h"
 
 #include "base/random.h"
-#include "model/kernels/finite.h"
-
-#include <string.h>
 
 // Parameters, unless they are somewhere already, and pairs.
 static void place(Model *model, Arena *arena, float **flat, bool is_borrowed)
@@ -72,26 +69,6 @@ void model_init_random(Model *model, double std, uint64_t seed)
         ParamInfo info = params_info(&model->shape, t);
         read_random(&weights, &info, model->params.flat + info.offset);
     }
-}
-
-static Status read_own(const void *context, const ParamInfo *info, float *values)
-{
-    const Model *model = context;
-    const float *own = model->params.flat + info->offset;
-    const int64_t count = (int64_t)info->rows * info->cols, bad = finite_find_nonfinite(own, count);
-    if (bad < count)
-        return fail(BAD_INPUT,
-                    "%s: value at row %lld, column %lld is %g; the weights are damaged, fetch or "
-                    "export the model again",
-                    info->name, (long long)(bad / info->cols), (long long)(bad % info->cols),
-                    (double)own[bad]);
-    memcpy(values, own, (size_t)count * sizeof *values);
-    return OK;
-}
-
-WeightSource model_weights(const Model *model)
-{
-    return (WeightSource){&model->shape, model, read_own};
 }
 
 void model_release(Model *model)

@@ -39,9 +39,6 @@ typedef struct RandomWeights {
 void model_init_random(Model *model, double std, uint64_t seed);
 WeightSource random_weights(const RandomWeights *weights);
 
-// The model's own tensors.
-WeightSource model_weights(const Model *model);
-
 // The row of pairs of one KV head, P of them.
 static inline const int32_t *model_pairs(const Model *model, int layer, int kv_head)
 {

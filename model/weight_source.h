@@ -1,7 +1,7 @@
-// Where a model's tensors come from, one at a time: a model in memory, files, a seed. So that a
-// model can be made of another that is never in memory as a whole.
+// Where a model's tensors come from, one at a time: files or a seed. So a model can be converted
+// that is never in memory as a whole.
 //
-//     WeightSource source = model_weights(&model);     // or hf_source_weights(), random_weights()
+//     WeightSource source = hf_source_weights(files);   // or random_weights()
 //     for (int t = 0; t < params_n_tensors(source.shape); t++) {
 //         ParamInfo info = params_info(source.shape, t);
 //         TRY(weight_source_read(&source, &info, values));

@@ -2,7 +2,6 @@
 // of their own, since their rows are reordered and factorized.
 #include "model/convert/convert.h"
 
-#include "base/progress.h"
 #include "model/convert/factorize.h"
 
 #include <stdlib.h>
@@ -184,17 +183,5 @@ Status convert_layer(Model *mla, const WeightSource *original, int layer)
         status = fail_within(status, "layer %d", layer);
 release:
     arena_release(&arena);
-    return status;
-}
-
-Status convert_model(Model *mla, const WeightSource *original)
-{
-    ProgressMeter meter = progress_start("conversion", "layers", mla->shape.n_layers);
-    Status status = convert_shared(mla, original);
-    for (int layer = 0; layer < mla->shape.n_layers && status == OK; layer++) {
-        status = convert_layer(mla, original, layer);
-        progress_show(&meter, layer + 1);
-    }
-    progress_end(&meter);
     return status;
 }

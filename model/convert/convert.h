@@ -28,9 +28,6 @@ Status convert_shared(Model *mla, const WeightSource *original);
 // mla->shape.svd. FAILED if LAPACK does not converge or memory is short; errors of the source.
 Status convert_layer(Model *mla, const WeightSource *original, int layer);
 
-// All of it, every layer, on this process.
-Status convert_model(Model *mla, const WeightSource *original);
-
 // Adds to a measuring arena what convert_layer() works in for an MLA shape.
 void convert_measure(Arena *arena, const ModelShape *shape);
 

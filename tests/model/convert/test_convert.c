@@ -1,18 +1,18 @@
-// model/convert: converted layers against the rows they come from and against what PyTorch makes of
+// Conversion: converted layers against the rows they come from and against what PyTorch makes of
 // the same models (golden/mla/make_mla_golden.py).
 #include "tests/support/testing.h"
 
-#include "model/convert/convert.h"
 #include "model/convert/rope_select.h"
 #include "model/hf/safetensors.h"
 #include "tests/reference/ref.h"
+#include "tests/support/testing_model.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static void *room(int64_t count, size_t size_bytes)
+static void *allocate(int64_t count, size_t size_bytes)
 {
     void *block = calloc((size_t)count, size_bytes);
     assert_non_null(block);
@@ -21,8 +21,8 @@ static void *room(int64_t count, size_t size_bytes)
 
 static void convert_all(Model *mla, const Model *original)
 {
-    const WeightSource source = model_weights(original);
-    assert_ok(convert_model(mla, &source));
+    const WeightSource source = testing_model_weights(original);
+    testing_convert(mla, &source);
 }
 
 // The shapes of golden/models.
@@ -136,8 +136,8 @@ static void assert_keys_values_kept(const Model *mla, const Model *original, int
     const LayerParams *from = &original->params.layers[layer], *to = &mla->params.layers[layer];
     int D = s->d_model, E = s->head_dim, n_rope = 2 * s->rope_pairs,
         R1 = shape_dim(s, DIM_UP_INPUT);
-    float *w_kc = room((int64_t)s->n_kv_heads * E * D, sizeof *w_kc);
-    float *w = room((int64_t)s->n_kv_heads * E * D, sizeof *w);
+    float *w_kc = allocate((int64_t)s->n_kv_heads * E * D, sizeof *w_kc);
+    float *w = allocate((int64_t)s->n_kv_heads * E * D, sizeof *w);
     if (to->up_k != NULL)
         ref_multiply(w_kc, to->up_k, to->down_kv, s->n_kv_heads * (E - n_rope), D, R1);
     for (int h = 0; h < s->n_kv_heads; h++) {
@@ -192,7 +192,7 @@ static void test_all_pairs_kept_leaves_only_values_to_factorize(void **state)
     Model original, mla;
     make_pair(&original, &mla, &gqa_tied, 4, 8, SVD_JOINT);
     assert_null(mla.params.layers[1].up_k);
-    const WeightSource source = model_weights(&original);
+    const WeightSource source = testing_model_weights(&original);
     assert_ok(convert_layer(&mla, &source, 1));
     assert_queries_reordered(&mla, &original, 1);
     assert_keys_values_kept(&mla, &original, 1);
@@ -230,19 +230,36 @@ static void test_everything_else_is_copied(void **state)
     assert_rest_copied(&mha_untied);
 }
 
-static void test_damaged_weight_is_named(void **state)
+static void test_weight_that_is_not_finite_is_refused_with_its_layer(void **state)
+{
+    (void)state;
+    Model original, mla;
+    make_pair(&original, &mla, &mha_untied, 2, 4, SVD_SPLIT);
+    original.params.layers[1].v[3 * 40 + 7] = NAN;
+    const WeightSource source = testing_model_weights(&original);
+    assert_ok(convert_layer(&mla, &source, 0));
+    assert_fails(BAD_INPUT, "layer 1: matrix: value at row 3, column 7 is nan",
+                 convert_layer(&mla, &source, 1));
+    release_pair(&original, &mla);
+}
+
+static Status fail_to_read(const void *context, const ParamInfo *info, float *values)
+{
+    (void)context;
+    (void)values;
+    return fail(BAD_INPUT, "%s: no such tensor", info->name);
+}
+
+static void test_errors_of_the_source_are_passed_on(void **state)
 {
     (void)state;
     Model original, mla;
     make_pair(&original, &mla, &mha_untied, 2, 4, SVD_JOINT);
-    original.params.layers[1].v[3 * 40 + 7] = NAN;
-    const WeightSource source = model_weights(&original);
-    assert_ok(convert_layer(&mla, &source, 0));
-    assert_fails(BAD_INPUT, "model.layers.1.self_attn.v_proj.weight: value at row 3, column 7",
+    const WeightSource source = {&original.shape, NULL, fail_to_read};
+    assert_fails(BAD_INPUT, "model.embed_tokens.weight: no such tensor",
+                 convert_shared(&mla, &source));
+    assert_fails(BAD_INPUT, "model.layers.1.input_layernorm.weight: no such tensor",
                  convert_layer(&mla, &source, 1));
-    original.params.head[40] = INFINITY;
-    assert_fails(BAD_INPUT, "lm_head.weight: value at row 1, column 0 is inf",
-                 convert_model(&mla, &source));
     release_pair(&original, &mla);
 }
 
@@ -297,7 +314,7 @@ static void golden_select(Golden *g)
     *scores.n_tokens = 1;
     int64_t q_count = (int64_t)s->n_layers * s->n_heads * half;
     int64_t k_count = (int64_t)s->n_layers * s->n_kv_heads * half;
-    float *norms = room(q_count + k_count, sizeof *norms);
+    float *norms = allocate(q_count + k_count, sizeof *norms);
     if (g->choice[0] == ROPE_2NORM) {
         assert_ok(safetensors_read_f32(&g->file, "q_norm", (int[]){s->n_layers, s->n_heads, half},
                                        3, norms));
@@ -395,7 +412,8 @@ int main(void)
         cmocka_unit_test(test_split_at_full_rank_keeps_every_row),
         cmocka_unit_test(test_all_pairs_kept_leaves_only_values_to_factorize),
         cmocka_unit_test(test_everything_else_is_copied),
-        cmocka_unit_test(test_damaged_weight_is_named),
+        cmocka_unit_test(test_weight_that_is_not_finite_is_refused_with_its_layer),
+        cmocka_unit_test(test_errors_of_the_source_are_passed_on),
         cmocka_unit_test(test_golden_pairs),
         cmocka_unit_test(test_golden_weights),
     };

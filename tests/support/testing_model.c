@@ -1,0 +1,25 @@
+#include "tests/support/testing_model.h"
+
+#include "tests/support/testing.h"
+
+#include <string.h>
+
+static Status read_tensor(const void *context, const ParamInfo *info, float *values)
+{
+    const Model *model = context;
+    memcpy(values, model->params.flat + info->offset,
+           (size_t)info->rows * (size_t)info->cols * sizeof *values);
+    return OK;
+}
+
+WeightSource testing_model_weights(const Model *model)
+{
+    return (WeightSource){&model->shape, model, read_tensor};
+}
+
+void testing_convert(Model *mla, const WeightSource *original)
+{
+    assert_ok(convert_shared(mla, original));
+    for (int l = 0; l < mla->shape.n_layers; l++)
+        assert_ok(convert_layer(mla, original, l));
+}
