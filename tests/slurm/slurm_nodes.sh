@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# tests/support/slurm_cluster.sh itself: it hands on exit status and stdin, and however it ends, no process,
-# no network interface and no file of it is left.
+# tests/support/slurm_cluster.sh itself: it passes on exit status and stdin, and however it ends, it
+# leaves no process, no network interface and no file behind.
 set -euo pipefail
 cluster=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../support" && pwd)/slurm_cluster.sh
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-# By which its processes are known.
+# Its processes are recognized by this variable.
 export CLUSTER_UNDER_TEST=$work
 
 fail() {
@@ -13,7 +13,7 @@ fail() {
     exit 1
 }
 
-# clusters_processes: what they are called; they see other process ids than this script does.
+# clusters_processes: the names of its processes. They are in another namespace of process ids.
 clusters_processes() {
     local environment process
     grep -lszxF "CLUSTER_UNDER_TEST=$work" /proc/[0-9]*/environ | while read -r environment; do
@@ -24,7 +24,7 @@ clusters_processes() {
     done 2>/dev/null || true
 }
 
-# nothing_is_left HOW: after at most 5 s, which is what processes need that are being killed.
+# nothing_is_left HOW: waits up to 5 s, because killed processes take a moment to disappear.
 nothing_is_left() {
     local processes
     for _ in {1..50}; do

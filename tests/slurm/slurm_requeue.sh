@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs that Slurm interrupts, on a cluster of two nodes (tests/support/slurm_cluster.sh): by a signal, a job
-# of higher priority, the time limit, and a node whose power is cut. Each goes back into the queue,
-# continues, and ends with the bits of the run that nothing interrupted.
+# Runs that Slurm interrupts, on a cluster of two nodes (tests/support/slurm_cluster.sh): by a
+# signal, a job of higher priority, the time limit, and a node that loses its power. Each is
+# requeued, resumes, and ends with the bits of an uninterrupted run.
 set -euo pipefail
 tests=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 if [ -z "${SLURM_CLUSTER:-}" ]; then
@@ -28,7 +28,8 @@ restarts() {
     scontrol show job "$1" | grep -oE 'Restarts=[0-9]+' | cut -d= -f2
 }
 
-# expect_bits JOB RUN: the run was continued from a checkpoint, and is the uninterrupted run.
+# expect_bits JOB RUN: the run was resumed from a checkpoint and has the bits of the uninterrupted
+# one.
 expect_bits() {
     tr -d ' \n' <"$2/run.json" | grep -q '"resumed_steps":\[[1-9]' ||
         job_failed "$1" 'it began anew'
@@ -37,8 +38,9 @@ expect_bits() {
         job_failed "$1" 'another model'
 }
 
-# On one node, so that what follows leaves it alone. Slurm looks at time limits every 30 s, which is
-# too long for so small a run: in its first life the program is made to rest until the signal comes.
+# The job runs on one node, so that the next tests do not disturb it. Slurm checks time limits every
+# 30 s, and so small a run would be over by then: after the job's first start the program is stopped
+# (SIGSTOP) until the signal arrives.
 start_a_job_that_meets_its_time_limit() {
     cat >resting <<END
 #!/bin/bash
@@ -64,7 +66,7 @@ test_a_job_of_higher_priority_takes_the_nodes() {
     wait_for_step "$preempted" runs/preempted 10
     srun --quiet --partition=urgent --nodelist=n2 --cpus-per-task=4 true
     [ "$(restarts "$preempted")" = 1 ] || job_failed "$preempted" 'it was not preempted'
-    # Goes on while the next test has begun: expect_the_preempted_job_to_finish.
+    # The job continues during the next test; expect_the_preempted_job_to_finish checks it.
 }
 
 expect_the_preempted_job_to_finish() {
@@ -72,8 +74,8 @@ expect_the_preempted_job_to_finish() {
     expect_bits "$preempted" runs/preempted
 }
 
-# The array's last task has the array's own job id: the other one must not notice. The comparison
-# waits for the task to come back.
+# The array's last task has the job id of the whole array: the other task must not be requeued. The
+# comparison waits for the requeued task.
 test_a_task_of_the_sweep_is_signalled() {
     local sweep comparison
     slurm/submit.sh "${small[@]}" config.yaml 6 "${long[@]}" >submitted
@@ -88,7 +90,7 @@ test_a_task_of_the_sweep_is_signalled() {
     grep -q config-dkv6 "mha2mla-compare-$comparison.log" || job_failed "$comparison" 'no table'
 }
 
-# Slurm would notice by itself after half a minute: as a site's monitoring does, the test tells it.
+# Slurm would notice after half a minute. The test tells it at once, as a site's monitoring does.
 test_a_node_loses_its_power() {
     local job
     job=$(submit slurm/train.sbatch config.yaml --run.name=crashed "${long[@]}")

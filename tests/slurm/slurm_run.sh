@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The job scripts on a Slurm cluster of two nodes (tests/support/slurm_cluster.sh): one run, the sweep and
-# its comparison.
+# The job scripts on a Slurm cluster of two nodes (tests/support/slurm_cluster.sh): one run, the
+# sweep and its comparison, from the project's root and from an installation.
 set -euo pipefail
 tests=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 if [ -z "${SLURM_CLUSTER:-}" ]; then
@@ -55,7 +55,7 @@ test_an_installation_runs_from_any_folder() (
     expect "$job" COMPLETED
 )
 
-# d_kv 400 is more than a key and a value have: that task of the array fails, and only that.
+# d_kv 400 is more than the width of a key and a value together: only that task of the array fails.
 test_a_failed_task_cancels_the_comparison() {
     local sweep comparison
     slurm/submit.sh "${small[@]}" config.yaml 400 4 --train.steps=1 --run.dir=failing >submitted

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the job scripts ask of Slurm, in stand-ins for its commands that note how they are called:
-# in a folder with a space in its name, and where no cluster can be made (tests/slurm/slurm_run.sh).
+# What the job scripts ask of Slurm. Stand-ins for its commands note how they are called, in folders
+# with a space in their names. This needs no cluster; tests/slurm/slurm_run.sh has one.
 # shellcheck disable=SC2016 # the stand-ins expand what is quoted here
 set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)

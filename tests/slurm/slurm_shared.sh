@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Parameters that ranks share, on two hosts (tests/support/slurm_cluster.sh): a copy on each, wherever the
-# ranks are, and a copy for every rank where the hosts have different numbers of them; the bits are
-# those of one rank.
+# Ranks on two hosts (tests/support/slurm_cluster.sh) share one copy of the parameters per host,
+# however they are distributed. Where the hosts have different numbers of ranks, every rank has a
+# copy of its own. The bits are those of a run on one rank.
 set -euo pipefail
 tests=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 if [ -z "${SLURM_CLUSTER:-}" ]; then
@@ -10,7 +10,7 @@ fi
 . "$tests/support/slurm_jobs.sh" "$1"
 . "$tests/support/background_runs.sh"
 
-# on_hosts NAME WORDS TEXT ARGUMENTS...: a run by srun with these words, which says TEXT.
+# on_hosts NAME WORDS TEXT ARGUMENTS...: a run by srun with these words, which must print TEXT.
 on_hosts() {
     local name=$1 words=$2 text=$3
     shift 3
