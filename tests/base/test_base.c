@@ -104,7 +104,7 @@ static void test_full_disk_is_reported(void **state)
         skip();
     AtomicFile file = {.stream = fopen("/dev/full", "wb")};
     strcpy(file.path, "model.safetensors");
-    strcpy(file.temporary, "/nonexistent/model.safetensors.tmp");
+    strcpy(file.temporary, testing_absent("model.safetensors.tmp"));
     assert_non_null(file.stream);
     fputs("x", file.stream);
     assert_fails(FAILED, "No space left", file_commit(&file));
@@ -114,8 +114,8 @@ static void test_missing_file_is_named(void **state)
 {
     (void)state;
     FileMap map;
-    assert_fails(BAD_INPUT, "/nonexistent/x: cannot be opened: No such file",
-                 file_map(&map, "/nonexistent/x"));
+    assert_fails(BAD_INPUT, "/absent/x: cannot be opened: No such file",
+                 file_map(&map, testing_absent("x")));
     assert_fails(BAD_INPUT, "not a regular file", file_map(&map, "/"));
 }
 
@@ -130,8 +130,8 @@ static void test_target_of_long_work_is_checked_before(void **state)
     assert_ok(file_check_target(file)); // will be replaced, is not yet
     assert_true(file_exists(file));
     assert_fails(BAD_INPUT, "is a directory; name a file to write", file_check_target(dir));
-    assert_fails(FAILED, "/nonexistent/a.h5.tmp: cannot be written: No such file",
-                 file_check_target("/nonexistent/a.h5"));
+    assert_fails(FAILED, "/absent/a.h5.tmp: cannot be written: No such file",
+                 file_check_target(testing_absent("a.h5")));
     assert_fails(FAILED, "file: directory cannot be made: a file has this name",
                  file_make_dirs(testing_path(dir, "file/below")));
     const char *dangling = testing_path(dir, "dangling"); // of mkdir, not of the look that follows

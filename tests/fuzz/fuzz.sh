@@ -31,7 +31,7 @@ shm=/dev/shm
 TMPDIR=$(mktemp -d "$shm/mha2mla-fuzz.XXXXXX")
 export TMPDIR OMP_NUM_THREADS=1
 trap 'rm -rf "$TMPDIR"' EXIT
-export LSAN_OPTIONS=suppressions=$PWD/tests/support/lsan.supp:print_suppressions=0
+export LSAN_OPTIONS=suppressions=$PWD/tests/sanitizers/lsan.supp:print_suppressions=0
 mkdir -p build/fuzz/findings
 
 failed=()

@@ -76,6 +76,11 @@ const char *testing_path(const char *dir, const char *name)
     return path;
 }
 
+const char *testing_absent(const char *name)
+{
+    return testing_path(testing_path(testing_dir(), "absent"), name);
+}
+
 const char *testing_asset(const char *name)
 {
     const char *path = testing_path(ASSETS_DIR, name);

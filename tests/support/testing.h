@@ -40,6 +40,9 @@ void testing_assert_close(const char *what, const float *a, const float *b, int6
 // lifetime: the caller copies if it needs more than one.
 const char *testing_dir(void);
 
+// "DIR/absent/name" in a new directory, where "absent" is not: for what must not be found.
+const char *testing_absent(const char *name);
+
 // "DIR/name" in static storage (a ring of eight).
 const char *testing_path(const char *dir, const char *name);
 

@@ -204,8 +204,8 @@ static void test_writer_refuses_bad_info(void **state)
     info.tokenizer_sha256[5] = 'X';
     assert_fails(BAD_INPUT, "64 hexadecimal digits", shard_create(&writer, path, &info));
     info = info_of(10);
-    assert_fails(FAILED, "/nonexistent/a.h5.tmp: cannot be written: No such file",
-                 shard_create(&writer, "/nonexistent/a.h5", &info));
+    assert_fails(FAILED, "/absent/a.h5.tmp: cannot be written: No such file",
+                 shard_create(&writer, testing_absent("a.h5"), &info));
 }
 
 static void test_not_a_shard_is_refused(void **state)

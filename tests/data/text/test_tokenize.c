@@ -201,7 +201,9 @@ static void test_failed_runs_leave_nothing(void **state)
                   "bad.jsonl:2: field 'text' is not a string");
     check_refused(&options, write_text(dir, "empty.txt", ""), "no tokens to write");
     check_refused(&options, write_text(dir, "a.csv", "x"), "a.csv: the name of a text file");
-    check_refused(&options, (char[]){"/nonexistent/a.txt"}, "/nonexistent/a.txt: no such file");
+    char absent[PATH_BYTES];
+    strcpy(absent, testing_absent("a.txt"));
+    check_refused(&options, absent, "/absent/a.txt: no such file");
     options.eos = "<|nope|>";
     check_refused(&options, good, "--eos: the tokenizer in ");
     options.eos = NULL;
