@@ -1,5 +1,4 @@
-// `mha2mla inspect PATH`: says what kind of file or directory PATH is, and leaves the rest to
-// train/inspect_*.c.
+// mha2mla inspect: finds out what kind of file or directory PATH is; train/inspect/ does the rest.
 #include "base/file.h"
 #include "train/cli/command.h"
 #include "train/inspect/inspect.h"
@@ -28,11 +27,13 @@ static Status run(const CommandLine *line)
     const bool is_dir = file_is_dir(path);
     if (!is_dir && !file_exists(path))
         return fail(BAD_INPUT, "%s: neither a file nor a directory", path);
+    // Shards and scores both end in .h5; a damaged file of either kind is reported as a shard.
     const bool is_hdf5 = !is_dir && ends_with(path, ".h5"), is_scores = inspect_is_scores(path);
     if (is_hdf5 && !is_scores)
         return inspect_shard(path, tokens);
     if (!is_dir && ends_with(path, ".ds"))
         return inspect_nanoset(path, tokens);
+    // A directory is a checkpoint, a run or a model by the file that only this kind has.
     if (is_dir && inspect_is_checkpoint(path) && tokens->tokenizer_dir == NULL)
         return inspect_checkpoint(path, tokens->verify);
     if (tokens->verify || tokens->tokenizer_dir != NULL)

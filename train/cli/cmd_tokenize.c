@@ -17,23 +17,24 @@ static void want_stop(int signal)
     stop_wanted = 1;
 }
 
-// SIGINT and the like end the work between two documents, so that the temporary file goes too; a
-// second one ends the process at once.
+// A signal ends the work between two documents, so that the temporary file is removed; a second one
+// ends the process at once. train/stop.h is for runs, which save before they end; there is nothing
+// to save here.
 static void watch_signals(void)
 {
     static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
     for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
         struct sigaction action = {.sa_handler = want_stop, .sa_flags = SA_RESTART | SA_RESETHAND};
         struct sigaction before;
-        // What nohup and background shells have switched off stays off.
+        // A signal that nohup or a background shell ignores stays ignored.
         if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
             sigaction(signals[i], &action, NULL);
     }
 }
 
-static double started_s, shown_s;
+static double started_s, shown_s; // for show_progress(), which has no argument of its own
 
-// "1:02:03", or nothing while too little is done to tell.
+// ", 1:02:03 left", or nothing while too little is done for an estimate.
 static void describe_rest(char out[32], double elapsed_s, double fraction)
 {
     out[0] = '\0';
@@ -46,7 +47,8 @@ static void describe_rest(char out[32], double elapsed_s, double fraction)
     snprintf(out, 32, ", %d:%02d:%02d left", rest / 3600, rest / 60 % 60, rest % 60);
 }
 
-// A line that is written over on a terminal, ten times a second at most; one a minute elsewhere.
+// On a terminal a line that is written over, at most ten times a second; elsewhere, as in the log
+// of a job, a line per minute.
 static void show_progress(const TokenizeCounts *so_far)
 {
     const double now_s = log_seconds();

@@ -7,7 +7,8 @@
 
 enum { N_COLUMNS = 80, USAGE_INDENT = 11, PIECE_BYTES = 128 };
 
-// Prints words, and breaks before one that would pass the last column.
+// Prints pieces of text, and begins a new line before one that would pass the last column. A piece,
+// such as "[--out DIR]", is never broken.
 typedef struct Wrapper {
     FILE *out;
     int column, indent; // of the next character; of every line after the first
@@ -136,7 +137,7 @@ static void print_usage(FILE *out, const Command *command)
                      words->most > 1 ? "..." : "", words->least == 0 ? "]" : "");
         wrap_piece(&wrapper, piece, length);
     }
-    for (int is_optional = 0; is_optional < 2; is_optional++) {
+    for (int is_optional = 0; is_optional < 2; is_optional++) { // required ones first
         for (int o = 0; o < command->n_options; o++) {
             const Option *option = &command->options[o];
             if (option->required == (is_optional != 0))
@@ -163,6 +164,7 @@ static int options_width(const Command *command)
     return width;
 }
 
+// Name and text in two columns; the text continues below itself.
 static void print_option(FILE *out, int width, const char *name, const char *text,
                          const char *notes)
 {

@@ -1,5 +1,6 @@
 // One pass over argv. Every argument is an option, the value of one, an override of a config key or
-// a word; the last two are collected in one block, as neither can be more than argc.
+// a word. getopt_long() is not used: it accepts unambiguous prefixes, which break scripts when an
+// option is added, it permutes argv, and its messages know no "did you mean".
 #include "train/cli/options.h"
 
 #include "base/suggest.h"
@@ -29,6 +30,7 @@ bool options_ask_for_help(int argc, char **argv)
     return false;
 }
 
+// One dash, or one letter too many, is a slip that is worth a suggestion.
 static Status unknown_option(const Command *command, const char *argument, int name_length)
 {
     const char *names[MOST_OPTIONS + 1];
@@ -169,7 +171,8 @@ static Status parse_option(Parser *parser)
     return set_value(parser, option, text);
 }
 
-// "--word.": no option of the program itself has a dot in its name.
+// "--section.key": no option of the program has a dot in its name. Without "=", config_load() says
+// what is missing.
 static bool is_override(const char *argument)
 {
     return strncmp(argument, "--", 2) == 0 && memchr(argument, '.', strcspn(argument, "=")) != NULL;
@@ -238,6 +241,7 @@ static Status check_words(const Command *command, const CommandLine *line)
     return OK;
 }
 
+// Whether --help-config or the like is given: it needs none of what the work would need.
 static bool is_query(const Parser *parser)
 {
     for (int o = 0; o < parser->command->n_options; o++)
@@ -246,7 +250,7 @@ static bool is_query(const Parser *parser)
     return false;
 }
 
-// What no table may lack, so that a mistake in one shows in every test.
+// A mistake in a table stops the command at once, so that it shows in every test.
 static void check_table(const Command *command)
 {
     CHECK(command->n_options <= MOST_OPTIONS, "%s has %d options", command->name,
@@ -268,6 +272,7 @@ Status options_parse(CommandLine *out, void *values, const Command *command, int
     CommandLine line = {.options = values};
     Status status;
     check_table(command);
+    // One block for both lists, as neither can be longer than argc.
     line.words = calloc(2 * (size_t)argc + 1, sizeof *line.words);
     if (line.words == NULL)
         return fail(FAILED, "%s: no memory for %d arguments", command->name, argc);
