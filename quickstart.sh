@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Builds mha2mla, converts the small demo model to multi-head latent attention at three cache sizes,
-# heals each on two ranks, fine-tunes the unconverted model the same way as the baseline, and compares
-# the four in a report. The last line that it prints is the report's path. It installs missing
-# packages first (Debian, Ubuntu). It can be run again and replaces its old results. docs/demo.md
-# explains the numbers.
+# heals each on two ranks, fine-tunes the unconverted model the same way as the baseline, and
+# compares the four in a report. The last line that it prints is the report's path. It installs
+# missing packages first (Debian, Ubuntu). It can be run again and replaces its old results.
+# docs/demo.md explains the numbers.
 #
 #     ./quickstart.sh
 set -euo pipefail

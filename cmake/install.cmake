@@ -41,4 +41,5 @@ function(install_mha2mla)
     install(FILES README.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
     install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright) # as Debian names it
     install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR})
+    install(FILES bench/results.md DESTINATION ${CMAKE_INSTALL_DOCDIR}/bench)
 endfunction()

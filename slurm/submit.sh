@@ -5,9 +5,9 @@
 #     slurm/submit.sh --partition=cpu --nodes=4 configs/demo.yaml 16 8 4 --train.steps=300
 #
 # Words before the config go to sbatch and are written as --option=value; words after it are
-# explained in sweep.sbatch. With --at-once=N at most N runs of the sweep go on at the same time. The
-# runs are made in the folder runs, or in that of --run.dir=DIR. If one of them fails, Slurm cancels
-# the comparison.
+# explained in sweep.sbatch. With --at-once=N at most N runs of the sweep go on at the same time.
+# The runs are made in the folder runs, or in that of --run.dir=DIR. If one of them fails, Slurm
+# cancels the comparison.
 #
 # The jobs start the program that MHA2MLA names, or else the one built or installed together with
 # this script, or else the mha2mla on the PATH.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# README.md and docs/: their links lead somewhere, the files, commands and config keys that they name
-# exist, and their configs are valid.
+# README.md and docs/: their links lead somewhere, the files, commands and config keys that they
+# name exist, and their configs are valid.
 set -euo pipefail
 . "$(dirname -- "$0")/../support/checks.sh" "$1"
 pages=("$root/README.md" "$root"/docs/*.md)

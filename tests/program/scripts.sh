@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The scripts that users start, with stand-ins for cmake, mpirun, srun and the program, which note how
-# they are called: in a folder with a space in its name, from another folder, without stdin.
+# The scripts that users start, with stand-ins for cmake, mpirun, srun and the program, which note
+# how they are called: in a folder with a space in its name, from another folder, without stdin.
 set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
 work=$(mktemp -d)
