@@ -176,7 +176,7 @@ static Status run_words(StepSetting *setting, const Request *request, char **wor
     FILE *rows = NULL;
     TRY(parse_words(setting, words, n_words));
     TRY(choose_clock(setting, request->clock));
-    blas_check();
+    TRY(blas_check(comm));
     Status status = OK;
     if (comm->rank == 0 && request->row_path != NULL)
         status = open_rows(&rows, request->row_path);
@@ -213,5 +213,5 @@ static Status run(const Comm *comm, void *context)
 int main(int argc, char **argv)
 {
     Arguments arguments = {argc, argv};
-    return (int)comm_run(run, &arguments);
+    return (int)comm_run("bench_step", run, &arguments);
 }

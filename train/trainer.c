@@ -61,7 +61,8 @@ static Status start_own(Trainer *t, const Checkpoint *resumed)
     TRY(open_data(t));
     if (resumed == NULL)
         return OK;
-    TRY(mixture_check_fingerprint(t->mixture, resumed->manifest.data, resumed->dir));
+    if (t->comm->rank == 0) // the others have the same data, maybe in files of other names
+        TRY(mixture_check_fingerprint(t->mixture, resumed->manifest.data, resumed->dir));
     t->progress = resumed->manifest.state;
     check_validation_set(t);
     return checkpoint_read(resumed, &t->partition, t->model->params.flat, t->memory.m, t->memory.v);

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "model/convert/rope_select.h"
 #include "model/hf/hf.h"
+#include "train/agreement.h"
 #include "train/cli/command.h"
 #include "train/config/config_table.h"
 #include "train/plan/blas.h"
@@ -85,6 +86,9 @@ static Status convert(const Comm *comm, const ConvertOptions *options, const cha
     Replica mla = {0};
     DType dtype;
     Status status;
+    TRY(agreement_model(comm, dir));
+    if (options->rope == ROPE_2NORM)
+        TRY(agreement_file(comm, "--scores", options->scores));
     TRY_GOTO(release, comm_agree(comm, open_files(&files, &dtype, comm, options, dir)));
     const WeightSource original = hf_source_weights(files);
     TRY_GOTO(release, comm_group_start(&group, comm, 0));
@@ -129,7 +133,7 @@ static const Option options[] = {
 static Status run(const CommandLine *line)
 {
     const ConvertOptions *given = line->options;
-    blas_check();
+    TRY(blas_check(line->comm));
     if (given->rope == ROPE_2NORM && given->scores == NULL)
         return fail(BAD_INPUT, "--rope 2-norm needs --scores; make them with mha2mla score");
     return convert(line->comm, given, line->words[0]);

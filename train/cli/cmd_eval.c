@@ -2,6 +2,7 @@
 #include "data/tokenizer/tokenizer_file.h"
 #include "eval/forward_pass.h"
 #include "model/hf/hf.h"
+#include "train/agreement.h"
 #include "train/cli/command.h"
 #include "train/plan/blas.h"
 #include "train/validation.h"
@@ -55,8 +56,10 @@ static Status open_evaluation(Evaluation *eval, const EvalOptions *options, cons
 static Status measure(const Comm *comm, const EvalOptions *options, const char *dir)
 {
     Evaluation eval = {0};
-    Status status;
-    TRY_GOTO(release, comm_agree(comm, open_evaluation(&eval, options, dir)));
+    TRY(agreement_model(comm, dir));
+    Status status = open_evaluation(&eval, options, dir);
+    json_t *data = status == OK ? source_fingerprint(eval.source) : NULL;
+    TRY_GOTO(release, agreement_fingerprint(comm, data, status));
     const int T = eval.seq_len;
     int64_t end = source_n_samples(eval.source), wanted = (options->most_tokens + T - 1) / T;
     if (options->most_tokens > 0 && wanted < end)
@@ -94,7 +97,7 @@ static const Option options[] = {
 
 static Status run(const CommandLine *line)
 {
-    blas_check();
+    TRY(blas_check(line->comm));
     return measure(line->comm, line->options, line->words[0]);
 }
 

@@ -1,6 +1,8 @@
 // mha2mla plan: what a run will need and take, on any number of ranks, before it is started.
 #include "base/log.h"
+#include "train/agreement.h"
 #include "train/cli/command.h"
+#include "train/parallel/watch.h"
 #include "train/plan/blas.h"
 #include "train/plan/cost.h"
 
@@ -269,40 +271,52 @@ static void print_assumptions(const Config *config)
 
 // ---- the command -------------------------------------------------------------------------------
 
+// Rank 0 alone.
+static Status print_answer(const Plan *plan, const Config *config, const Rates *rates,
+                           Question *question)
+{
+    Cost cost;
+    if (question->step_seconds > 0)
+        TRY(cost_efficiency(&question->efficiency, plan, config, rates, question->step_seconds));
+    TRY(cost_make(&cost, plan, config, rates, question->efficiency));
+    plan_print(stdout, plan, config);
+    TRY(print_fit(plan, config, question));
+    print_rates(rates, question);
+    print_times(&cost, config);
+    TRY(print_table(config, rates, question, plan->process));
+    TRY(print_weak_table(config, rates, question));
+    print_assumptions(config);
+    return OK;
+}
+
+// Collective.
 static Status answer(const Config *config, Question *question)
 {
+    const Comm *comm = question->comm;
     Plan plan;
-    Cost cost;
     Rates rates = {.sgemm_flops = question->gflops * 1e9,
                    .memory_bytes = question->memory_gb_s * 1e9,
                    .network_bytes = question->bandwidth_gb_s * 1e9,
                    .latency_s = question->latency_us * 1e-6};
-    TRY(make_plan(&plan, config, (int)question->n_ranks, question));
-    TRY(rates_measure(&rates, question->comm));
-    if (question->comm->rank != 0)
-        return OK;
-    if (question->step_seconds > 0)
-        TRY(cost_efficiency(&question->efficiency, &plan, config, &rates, question->step_seconds));
-    TRY(cost_make(&cost, &plan, config, &rates, question->efficiency));
-    plan_print(stdout, &plan, config);
-    TRY(print_fit(&plan, config, question));
-    print_rates(&rates, question);
-    print_times(&cost, config);
-    TRY(print_table(config, &rates, question, plan.process));
-    TRY(print_weak_table(config, &rates, question));
-    print_assumptions(config);
-    return OK;
+    const Status status = make_plan(&plan, config, (int)question->n_ranks, question);
+    TRY(agreement_shapes(comm, &plan.original, &plan.shape, status));
+    TRY(rates_measure(&rates, comm));
+    return comm_agree(comm, comm->rank == 0 ? print_answer(&plan, config, &rates, question) : OK);
 }
 
 static Status load_and_answer(Question *question, const char *path, char *const *overrides,
                               int n_overrides)
 {
-    Config config;
+    const Comm *comm = question->comm;
+    Config config = {0};
     Status status = config_load(&config, path, overrides, n_overrides);
-    TRY(comm_agree(question->comm, status));
-    blas_check();
+    TRY_GOTO(release_config, agreement_config(comm, &config, status));
+    TRY_GOTO(release_config,
+             watch_ranks(comm, NULL, config.run.stall_minutes, "run.stall_minutes"));
+    TRY_GOTO(release_config, blas_check(comm));
     omp_set_num_threads((int)question->n_threads);
-    status = comm_agree(question->comm, answer(&config, question));
+    status = answer(&config, question);
+release_config: // also on a rank that has read it where another could not
     config_release(&config);
     return status;
 }

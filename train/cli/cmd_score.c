@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "data/tokenizer/tokenizer_file.h"
 #include "model/hf/hf.h"
+#include "train/agreement.h"
 #include "train/calibrate.h"
 #include "train/cli/command.h"
 #include "train/plan/blas.h"
@@ -40,11 +41,13 @@ static Status score(const Comm *comm, const ScoreOptions *options, const char *d
     const SourceSpec spec = {.name = name, .shards = &pattern, .n_shards = 1, .weight = 1};
     const int n_samples = (int)options->samples;
     TRY(comm_agree(comm, comm->rank == 0 ? file_check_target(options->out) : OK));
+    TRY(agreement_model(comm, dir));
     Status status = load_original(&model, dir);
     const int T = options->seq_len > 0 ? (int)options->seq_len : model.shape.max_positions;
     if (status == OK)
         status = open_data(&mixture, &spec, &model, dir, T, (uint64_t)options->seed);
-    TRY_GOTO(release, comm_agree(comm, status));
+    json_t *data = status == OK ? mixture_fingerprint(mixture) : NULL;
+    TRY_GOTO(release, agreement_fingerprint(comm, data, status));
     TRY_GOTO(release, calibrate_run(&scores, comm, &model, mixture, n_samples, T));
     TRY_GOTO(release,
              comm_agree(comm, comm->rank == 0 ? rope_scores_write(&scores, options->out) : OK));
@@ -74,7 +77,7 @@ static const Option options[] = {
 
 static Status run(const CommandLine *line)
 {
-    blas_check();
+    TRY(blas_check(line->comm));
     return score(line->comm, line->options, line->words[0]);
 }
 

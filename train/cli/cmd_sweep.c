@@ -1,9 +1,11 @@
 // mha2mla sweep: the same model at several cache sizes, one run after another, then compared.
 #include "base/file.h"
 #include "base/log.h"
+#include "train/agreement.h"
 #include "train/cli/cmd_compare.h"
 #include "train/cli/command.h"
 #include "train/job/job.h"
+#include "train/parallel/watch.h"
 #include "train/plan/plan.h"
 
 #include <ctype.h>
@@ -301,10 +303,14 @@ static Status prepare_or_submit(Sweep *sweep, const Config *config, const SweepO
 
 static Status start(Sweep *sweep, const SweepOptions *options)
 {
-    Config config;
+    const Comm *comm = sweep->comm;
+    Config config = {0};
     Status status = config_load(&config, sweep->path, sweep->overrides, sweep->n_overrides);
-    TRY(comm_agree(sweep->comm, status));
-    status = comm_agree(sweep->comm, prepare_or_submit(sweep, &config, options));
+    TRY_GOTO(release_config, agreement_config(comm, &config, status));
+    TRY_GOTO(release_config,
+             watch_ranks(comm, NULL, config.run.stall_minutes, "run.stall_minutes"));
+    status = comm_agree(comm, prepare_or_submit(sweep, &config, options));
+release_config: // also on a rank that has read it where another could not
     config_release(&config);
     return status != OK || options->slurm ? status : run_here(sweep);
 }
@@ -333,7 +339,7 @@ static Status run(const CommandLine *line)
     Sweep *sweep = calloc(1, sizeof *sweep);
     char **overrides = calloc((size_t)line->n_overrides + 2, sizeof *overrides);
     Status status = sweep != NULL && overrides != NULL ? OK : fail(FAILED, "sweep: out of memory");
-    TRY_GOTO(release, status);
+    TRY_GOTO(release, comm_agree(line->comm, status));
     sweep->comm = line->comm;
     sweep->path = line->words[0];
     sweep->overrides = overrides;

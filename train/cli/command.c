@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/suggest.h"
+#include "train/cli/command_agreement.h"
 #include "train/cli/help.h"
 #include "train/cli/options.h"
 #include "train/stop.h"
@@ -44,18 +45,21 @@ Status command_find(const Command **out, const char *name)
     return fail(BAD_INPUT, "unknown command '%.200s'; see mha2mla --help", name);
 }
 
-// All ranks have the same arguments, so they agree on what is wrong with them.
 static Status parse_and_run(const Comm *comm, void *context)
 {
     const Arguments *arguments = context;
     const Command *command = arguments->command;
     OptionValues values;
-    CommandLine line;
+    CommandLine line = {0};
     CHECK(command->options_bytes <= sizeof values, "%s: %zu bytes of options", command->name,
           command->options_bytes);
-    TRY(options_parse(&line, &values, command, arguments->argc, arguments->argv));
+    Status status = options_parse(&line, &values, command, arguments->argc, arguments->argv);
+    if (comm != NULL)
+        status = command_agree(comm, command, &line, status);
+    TRY_GOTO(release, status);
     line.comm = comm;
-    const Status status = command->run(&line);
+    status = command->run(&line);
+release:
     options_release(&line);
     return status;
 }
@@ -85,8 +89,11 @@ Status command_run(const Command *command, int argc, char **argv)
     // Before MPI starts and until the process is gone, so that a signal never ends one rank alone.
     if (command->handles_stop)
         stop_install();
-    return command->is_on_ranks ? comm_run(parse_and_run, &arguments)
-                                : parse_and_run(NULL, &arguments);
+    if (!command->is_on_ranks)
+        return parse_and_run(NULL, &arguments);
+    char program[64];
+    snprintf(program, sizeof program, "mha2mla %s %s", MHA2MLA_VERSION, command->name);
+    return comm_run(program, parse_and_run, &arguments);
 }
 
 static Status run(int argc, char **argv)

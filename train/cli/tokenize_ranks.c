@@ -2,11 +2,16 @@
 // the others that receives, tokenizes and answers. A ring of slots puts the answers in order.
 #include "train/cli/tokenize_ranks.h"
 
+#include "base/paths.h"
+#include "train/agreement.h"
+#include "train/parallel/contract.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
-enum { TEXT_BYTES = 2048, SLOTS_PER_RANK = 4, NOBODY = -1 };
+enum { TEXT_BYTES = 2048, TEXTS_BYTES = 64, SLOTS_PER_RANK = 4, NOBODY = -1 };
 
 // What goes before the sizes and bytes of a batch.
 typedef struct Header {
@@ -262,25 +267,47 @@ static void release_dealer(Dealer *d)
 // What rank 0 did alone goes for all: no rank is named in its text.
 static Status follow_rank_0(const Comm *comm, Status status)
 {
-    int kind = (int)status;
-    comm_broadcast(comm, &kind, sizeof kind, 0);
-    if (comm->rank > 0)
-        status = kind == OK ? OK : fail((Status)kind, "rank 0 failed");
-    return comm_agree(comm, status);
+    return comm_agree_of(comm, comm->rank == 0, status);
+}
+
+// "2 files of 4711 bytes in all"; false: this rank does not see them.
+static bool describe_texts(char out[TEXTS_BYTES], char *const *patterns, int n_patterns)
+{
+    PathList list;
+    int64_t bytes = 0;
+    struct stat info = {0};
+    if (paths_expand(&list, patterns, n_patterns) != OK)
+        return false;
+    int n = 0;
+    while (n < list.count && stat(list.paths[n], &info) == 0) {
+        bytes += (int64_t)info.st_size;
+        n++;
+    }
+    const bool are_seen = n == list.count;
+    snprintf(out, TEXTS_BYTES, "%d file%s of %lld bytes in all", n, n == 1 ? "" : "s",
+             (long long)bytes);
+    paths_release(&list);
+    return are_seen;
+}
+
+// The texts are rank 0's to read. A rank that sees other ones was given other arguments; one that
+// sees none need not.
+static Status agree_on_texts(const Comm *comm, char *const *patterns, int n_patterns)
+{
+    Contract contract = {0};
+    char own[TEXTS_BYTES] = "", first[TEXTS_BYTES];
+    const bool are_seen = describe_texts(own, patterns, n_patterns);
+    memcpy(first, own, sizeof first);
+    comm_broadcast(comm, first, sizeof first, 0);
+    contract_add(&contract, "FILE", "%s", are_seen ? own : first);
+    return contract_agree(&contract, comm, OK, "every rank needs the same command line");
 }
 
 // Machines may have files of their own; the ids must come from the same tokenizer.
 static Status open_same_encoder(Encoder *out, const Comm *comm, const TokenizeOptions *options)
 {
-    TRY(comm_agree(comm, encoder_open(out, options)));
-    char sha256[65] = "";
-    snprintf(sha256, sizeof sha256, "%s", tokenizer_sha256(out->tokenizer));
-    comm_broadcast(comm, sha256, sizeof sha256, 0);
-    Status status = OK;
-    if (strcmp(sha256, tokenizer_sha256(out->tokenizer)) != 0)
-        status = fail(BAD_INPUT, "%s: has tokenizer %.12s, rank 0 has %.12s",
-                      options->tokenizer_dir, tokenizer_sha256(out->tokenizer), sha256);
-    return comm_agree(comm, status);
+    const Status status = encoder_open(out, options);
+    return agreement_tokenizer(comm, status == OK ? tokenizer_sha256(out->tokenizer) : "", status);
 }
 
 // Rank 0's whole part once everybody has the tokenizer.
@@ -308,6 +335,7 @@ Status tokenize_over_ranks(TokenizeCounts *out, const Comm *comm, const Tokenize
     if (deals && status == OK)
         status = tokenize_open(&d.job, options, patterns, n_patterns);
     TRY_GOTO(release, follow_rank_0(comm, status));
+    TRY_GOTO(release, agree_on_texts(comm, patterns, n_patterns));
     TRY_GOTO(release, open_same_encoder(&encoder, comm, options));
     d.encoder = &encoder;
     TRY_GOTO(release, follow_rank_0(comm, deals ? tokenize_create(d.job, &encoder) : OK));

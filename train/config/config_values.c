@@ -27,8 +27,11 @@ static Status add(ConfigValues *values, const Key *key, const char *path, char *
     char *copy = strdup(path);
     if (copy == NULL)
         return no_memory();
-    items[values->n++] =
-        (ConfigValue){.key = copy, .text = text, .effect = key->effect, .is_path = key->is_path};
+    items[values->n++] = (ConfigValue){.key = copy,
+                                       .text = text,
+                                       .effect = key->effect,
+                                       .is_derived = key->derived != NULL,
+                                       .is_path = key->is_path};
     return OK;
 }
 

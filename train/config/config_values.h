@@ -28,7 +28,8 @@ typedef struct ConfigValue {
     char *key;  // "optim.lr", "data.sources[0].shards"; owned
     char *text; // as YAML: "1.0e-4", "[a.h5, b.h5]"; owned
     KeyEffect effect;
-    bool is_path; // names files or a directory, which another machine may have elsewhere
+    bool is_derived; // follows from other keys where the file leaves it out
+    bool is_path;    // names files or a directory, which another machine may have elsewhere
 } ConfigValue;
 
 typedef struct ConfigValues {

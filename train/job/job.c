@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "model/hf/hf.h"
+#include "train/agreement.h"
 #include "train/job/config_history.h"
 #include "train/job/run_dir.h"
 #include "train/job/run_json.h"
@@ -230,14 +231,32 @@ static Status measure_machine(Job *job)
     return OK;
 }
 
+// The ranks read the same files, or copies of them: seen before anything takes long. Weights of a
+// resumed run come from the checkpoint. Collective.
+static Status agree_on_files(Job *job)
+{
+    const Comm *comm = &job->comm;
+    const ModelConfig *model = &job->config.model;
+    const bool reads_scores = model->convert.given && model->convert.rope == ROPE_2NORM &&
+                              model->convert.scores != NULL && !job->dir.is_resumed;
+    const char *sha256 = job->tokenizer_sha256;
+    TRY(agreement_tokenizer(comm, sha256, find_tokenizer(job)));
+    if (model->base != NULL && !job->dir.is_resumed)
+        TRY(agreement_model(comm, model->base));
+    if (reads_scores)
+        TRY(agreement_file(comm, "model.convert.scores", model->convert.scores));
+    return agreement_data(comm, &job->config, job->plan.shape.vocab_size,
+                          sha256[0] != '\0' ? sha256 : NULL);
+}
+
 // All of the work, from the run's start or from a checkpoint. Collective.
 static Status work(Job *job)
 {
     Replica replica = {0};
+    TRY(agree_on_files(job));
     if (job->comm.rank == 0)
         plan_print(stderr, &job->plan, &job->config);
     TRY(measure_machine(job));
-    TRY(comm_agree(&job->comm, find_tokenizer(job)));
     Status status;
     TRY_GOTO(release_replica, create_model(job, &replica));
     TRY_GOTO(release_replica, train(job, &replica));
@@ -311,11 +330,12 @@ Status job_run(const Comm *comm, const JobOptions *options)
     Job job = {.comm = *comm, .original_loss = NAN};
     Status status =
         config_load(&job.config, options->config, options->overrides, options->n_overrides);
-    TRY_GOTO(release_config, comm_agree(comm, status));
-    blas_check();
+    TRY_GOTO(release_config, agreement_config(comm, &job.config, status));
+    TRY_GOTO(release_config, blas_check(comm));
     TRY_GOTO(release_config,
              comm_group_start(&job.group, &job.comm, job.config.train.ranks_per_copy));
-    TRY_GOTO(release_config, comm_agree(comm, make_plan(&job, options->resume)));
+    status = make_plan(&job, options->resume);
+    TRY_GOTO(release_config, agreement_shapes(comm, &job.plan.original, &job.plan.shape, status));
     if (!options->dry_run)
         status = run(&job, options->resume);
     else if (comm->rank == 0)

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "model/kernels/half.h"
 #include "train/parallel/comm_mpi.h"
+#include "train/parallel/contract.h"
 #include "train/parallel/launcher.h"
 #include "train/parallel/watch.h"
 
@@ -70,13 +71,23 @@ void comm_stop(Comm *comm, Status status)
     *comm = (Comm){0};
 }
 
-Status comm_run(Status (*body)(const Comm *comm, void *context), void *context)
+// Before anything that another version of the program may do otherwise.
+static Status agree_on_program(const Comm *comm, const char *program)
+{
+    Contract contract = {0};
+    contract_add(&contract, "the program", "%s", program);
+    return contract_agree(&contract, comm, OK, "start the same one on every rank");
+}
+
+Status comm_run(const char *program, Status (*body)(const Comm *comm, void *context), void *context)
 {
     Comm comm;
     TRY(comm_start(&comm));
-    Status status = watch_command(&comm);
-    if (status == OK)
-        status = body(&comm, context);
+    Status status;
+    TRY_GOTO(stop, agree_on_program(&comm, program));
+    TRY_GOTO(stop, watch_command(&comm));
+    status = body(&comm, context);
+stop:
     comm_stop(&comm, status);
     return status;
 }

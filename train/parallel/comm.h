@@ -35,8 +35,10 @@ Status comm_start(Comm *out);
 void comm_stop(Comm *comm, Status status);
 
 // Starts MPI before anything can go wrong, so that ranks do not all name the same mistake, runs
-// `body`, and leaves.
-Status comm_run(Status (*body)(const Comm *comm, void *context), void *context);
+// `body` under the watchdogs (train/parallel/watch.h), and leaves. BAD_INPUT if `program`, its
+// version and what it is to do, is not the same on all ranks.
+Status comm_run(const char *program, Status (*body)(const Comm *comm, void *context),
+                void *context);
 
 // All ranks return the status of the first rank that failed, with its error text, in which the
 // rank and its host are named unless all ranks failed; STOPPED if none failed and one was stopped;

@@ -61,6 +61,10 @@ void contract_add_json(Contract *contract, const char *key, const json_t *value)
         }
         return;
     }
+    if (json_is_string(value)) {
+        contract_add(contract, key, "%s", json_string_value(value));
+        return;
+    }
     char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
     contract->lacks_memory |= text == NULL;
     if (text != NULL)

@@ -1,6 +1,8 @@
 #include "train/plan/blas.h"
 
 #include "base/log.h"
+#include "model/kernels/gemm.h"
+#include "train/parallel/contract.h"
 
 #include <cblas.h>
 #include <omp.h>
@@ -28,7 +30,7 @@ const char *blas_name(char out[BLAS_NAME_BYTES])
     return out;
 }
 
-void blas_check(void)
+static void check_threads(void)
 {
     if (openblas_get_parallel() != PARALLEL_PTHREAD || omp_get_max_threads() == 1)
         return;
@@ -36,6 +38,28 @@ void blas_check(void)
              "install libopenblas0-openmp for products on %d threads",
              omp_get_max_threads());
     openblas_set_num_threads(1);
+}
+
+// A run on machines of several kinds is a good run, but one that no other mixture of them repeats
+// bit by bit. OpenBLAS counts beside our kernels, too: LAPACK is on it.
+static Status compare_kernels(const Comm *comm)
+{
+    Contract contract = {0};
+    const char *own = gemm_kernel_name();
+    contract_add(&contract, "the processor's kernel", "%s%sOpenBLAS %s", own != NULL ? own : "",
+                 own != NULL ? " and " : "", openblas_get_corename());
+    const Status status = contract_agree(&contract, comm, OK,
+                                         "they round differently, so that the results depend on "
+                                         "which rank runs where");
+    if (status == BAD_INPUT)
+        log_warn("%s", fail_text());
+    return status == BAD_INPUT ? OK : status;
+}
+
+Status blas_check(const Comm *comm)
+{
+    check_threads();
+    return compare_kernels(comm);
 }
 
 // OpenBLAS 0.3.21: param.h has SGEMM_DEFAULT_P and Q, driver/level3/level3.c cuts by them.

@@ -3,10 +3,13 @@
 #ifndef MHA2MLA_TRAIN_PLAN_BLAS_H
 #define MHA2MLA_TRAIN_PLAN_BLAS_H
 
+#include "train/parallel/comm.h"
+
 #include <stdint.h>
 
-// Warns if OpenBLAS brings its own threads beside OpenMP's, and then keeps it to one.
-void blas_check(void);
+// Warns if OpenBLAS brings its own threads beside OpenMP's, and then keeps it to one; and if the
+// ranks' machines have other kernels, which round otherwise. FAILED: no memory. Collective.
+Status blas_check(const Comm *comm);
 
 enum { BLAS_NAME_BYTES = 96 };
 

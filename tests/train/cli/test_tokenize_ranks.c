@@ -176,8 +176,35 @@ static void test_rank_without_the_tokenizer_is_named(void **state)
     if (comm.rank == last)
         options.tokenizer_dir = GOLDEN_DIR "/tokenizer/tiny_bytelevel";
     options.eos = "none";
-    check_failure(&options, in_dir("d.txt"), BAD_INPUT, "tokenizer/tiny_bytelevel: has tokenizer ");
+    check_failure(&options, in_dir("d.txt"), BAD_INPUT, "the tokenizer's sha256 is ");
     assert_memory_equal(fail_text(), text, strlen(text));
+}
+
+// Only rank 0 needs the texts, but what others see must be the same.
+static void test_rank_with_other_texts_is_named(void **state)
+{
+    (void)state;
+    char out_path[PATH_BYTES], text[64];
+    TokenizeOptions options = options_for(out_path);
+    TokenizeCounts counts;
+    if (comm.size == 1)
+        skip();
+    const int last = comm.size - 1;
+    if (comm.rank == 0) {
+        write_documents(in_dir("d.jsonl"), 3, 7);
+        write_documents(in_dir("e.jsonl"), 4, 7);
+    }
+    assert_ok(comm_agree(&comm, OK)); // they are there
+    snprintf(text, sizeof text, "rank %d on ", last);
+    char *const other = in_dir(comm.rank == last ? "e.jsonl" : "d.jsonl");
+    assert_int_equal(tokenize_over_ranks(&counts, &comm, &options, &other, 1), BAD_INPUT);
+    assert_non_null(strstr(fail_text(), "FILE is 1 file of "));
+    assert_memory_equal(fail_text(), text, strlen(text));
+    char *const none = in_dir(comm.rank == last ? "f.jsonl" : "d.jsonl");
+    assert_ok(tokenize_over_ranks(&counts, &comm, &options, &none, 1));
+    if (comm.rank == 0)
+        assert_int_equal(remove(out_path), 0);
+    assert_ok(comm_agree(&comm, OK));
 }
 
 // Memory this process has, as the limit counts it.
@@ -235,6 +262,7 @@ int main(void)
         cmocka_unit_test(test_missing_file_and_directory_name_no_rank),
         cmocka_unit_test(test_stop_ends_all_ranks),
         cmocka_unit_test(test_rank_without_the_tokenizer_is_named),
+        cmocka_unit_test(test_rank_with_other_texts_is_named),
         cmocka_unit_test(test_rank_without_memory_is_named),
     };
     if (!testing_start_ranks(&comm))

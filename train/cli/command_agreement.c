@@ -1,0 +1,57 @@
+#include "train/cli/command_agreement.h"
+
+#include "train/parallel/contract.h"
+
+#include <stdio.h>
+
+static void add_option(Contract *contract, const Option *option, const void *values)
+{
+    char key[64];
+    const void *value = (const char *)values + option->offset;
+    snprintf(key, sizeof key, "--%s", option->name);
+    switch (option->kind) {
+    case OPTION_TEXT: {
+        const char *text = *(const char *const *)value;
+        if (text != NULL)
+            contract_add(contract, key, "%s", option->files != NULL ? "a path" : text);
+        return;
+    }
+    case OPTION_INT:
+        contract_add(contract, key, "%lld", (long long)*(const int64_t *)value);
+        return;
+    case OPTION_REAL:
+    case OPTION_POSITIVE:
+        contract_add(contract, key, "%.17g", *(const double *)value);
+        return;
+    case OPTION_CHOICE: {
+        const int choice = *(const int *)value; // negative: a default that has no name
+        if (choice >= 0)
+            contract_add(contract, key, "%s", option->choices[choice]);
+        return;
+    }
+    case OPTION_FLAG:
+        if (*(const bool *)value)
+            contract_add(contract, key, "given");
+        return;
+    }
+}
+
+static void add_words(Contract *contract, const Words *words, const CommandLine *line)
+{
+    char key[64];
+    contract_add(contract, "the number of arguments", "%d", line->n_words);
+    for (int i = 0; i < line->n_words && words->files == NULL; i++) {
+        snprintf(key, sizeof key, "argument %d", i + 1);
+        contract_add(contract, key, "%s", line->words[i]);
+    }
+}
+
+Status command_agree(const Comm *comm, const Command *command, const CommandLine *line, Status own)
+{
+    Contract contract = {0};
+    for (int o = 0; o < command->n_options && own == OK; o++)
+        add_option(&contract, &command->options[o], line->options);
+    if (own == OK)
+        add_words(&contract, &command->words, line);
+    return contract_agree(&contract, comm, own, "every rank needs the same command line");
+}
