@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 void testing_assert_fails(Status kind, const char *part, Status got, const char *call)
 {
@@ -89,6 +90,23 @@ const char *testing_asset(const char *name)
         skip();
     }
     return path;
+}
+
+void testing_capture(char *out, size_t out_bytes, void (*say)(void))
+{
+    fflush(stderr);
+    FILE *file = tmpfile();
+    const int saved = dup(STDERR_FILENO);
+    assert_non_null(file);
+    assert_true(saved >= 0);
+    dup2(fileno(file), STDERR_FILENO);
+    say();
+    fflush(stderr);
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    rewind(file);
+    out[fread(out, 1, out_bytes - 1, file)] = '\0';
+    fclose(file);
 }
 
 void testing_fill(float *out, int64_t count, double scale, uint64_t seed)

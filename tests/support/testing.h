@@ -49,6 +49,9 @@ const char *testing_path(const char *dir, const char *name);
 // ASSETS_DIR/name, or skips the test (cmocka) where the assets are missing.
 const char *testing_asset(const char *name);
 
+// What a function writes on stderr; cut at out_bytes - 1.
+void testing_capture(char *out, size_t out_bytes, void (*say)(void));
+
 // Deterministic standard-normal floats times `scale`.
 void testing_fill(float *out, int64_t count, double scale, uint64_t seed);
 

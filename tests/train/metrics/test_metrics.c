@@ -21,24 +21,6 @@ static const StepReport report = {.step = 10,
                                   .data_wait_s = 0.004,
                                   .valid_loss = NAN};
 
-// Calls the function with stderr in a file, and reads what was said.
-static void capture(char *out, size_t out_bytes, void (*say)(void))
-{
-    fflush(stderr);
-    FILE *file = tmpfile();
-    int saved = dup(STDERR_FILENO);
-    assert_non_null(file);
-    assert_true(saved >= 0);
-    dup2(fileno(file), STDERR_FILENO);
-    say();
-    fflush(stderr);
-    dup2(saved, STDERR_FILENO);
-    close(saved);
-    rewind(file);
-    out[fread(out, 1, out_bytes - 1, file)] = '\0';
-    fclose(file);
-}
-
 static double number(const json_t *object, const char *key)
 {
     double value;
@@ -66,7 +48,7 @@ static void test_lines_are_the_documented_objects(void **state)
     (void)state;
     char said[512], line[512], path[PATH_BYTES];
     strcpy(run_dir, testing_dir());
-    capture(said, sizeof said, write_two_lines);
+    testing_capture(said, sizeof said, write_two_lines);
     assert_ok(file_join(path, run_dir, "metrics.jsonl"));
     FILE *file = fopen(path, "r");
     assert_non_null(file);
@@ -116,7 +98,7 @@ static void test_time_left_is_printed_however_long(void **state)
 {
     (void)state;
     char said[512];
-    capture(said, sizeof said, say_step_of_a_century);
+    testing_capture(said, sizeof said, say_step_of_a_century);
     assert_non_null(strstr(said, "mha2mla: step 10/2000000000  loss 3.2500  valid 2.5000@8  "
                                  "norm 0.50  lr 1.0e-4  4096 tok/s  data 0.8%  "));
     // An hour for each of 2e9 steps, and 55 hours for every millisecond the test itself takes.
@@ -138,7 +120,7 @@ static void test_an_error_after_a_live_line_has_its_own(void **state)
 {
     (void)state;
     char said[512];
-    capture(said, sizeof said, close_with_a_live_line);
+    testing_capture(said, sizeof said, close_with_a_live_line);
     assert_int_equal(said[0], '\r');
     assert_int_equal(said[strlen(said) - 1], '\n');
 }
@@ -184,7 +166,7 @@ static void test_full_disk_costs_no_line(void **state)
     if (!file_exists("/dev/full"))
         skip();
     strcpy(run_dir, testing_dir());
-    capture(said, sizeof said, write_to_a_full_disk);
+    testing_capture(said, sizeof said, write_to_a_full_disk);
     const char *warning = strstr(said, "warning: metrics.jsonl: the disk is full");
     assert_non_null(warning);
     assert_null(strstr(warning + 1, "warning:")); // said once
@@ -289,7 +271,7 @@ static void test_missing_lines_are_said(void **state)
 {
     (void)state;
     char said[512 + PATH_BYTES];
-    capture(said, sizeof said, resume_without_lines);
+    testing_capture(said, sizeof said, resume_without_lines);
     assert_non_null(strstr(said, "up to step 1 only, the run continues after step 5"));
 }
 
@@ -327,7 +309,7 @@ static void test_missing_file_is_said(void **state)
 {
     (void)state;
     char said[512 + PATH_BYTES];
-    capture(said, sizeof said, resume_without_file);
+    testing_capture(said, sizeof said, resume_without_file);
     assert_non_null(strstr(said, "up to step 0 only, the run continues after step 5"));
 }
 
