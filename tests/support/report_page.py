@@ -133,7 +133,7 @@ def test_keyboard(page):
     check(shown(tip(page)["step"]) == shown(first["step"]) - 1, "ArrowLeft is not one step back")
     page.key("ArrowDown")
     check(tip(page)["run"] != first["run"], "ArrowDown stays with the run")
-    said = page.js("document.querySelector('#said').textContent")
+    said = page.js("document.querySelector('#announcement').textContent")
     check(tip(page)["run"] in said and tip(page)["tokens"] in said, f"said: {said}")
     page.key("+")
     check(page.js("view.x !== null"), "+ does not zoom")
@@ -205,7 +205,7 @@ def test_sets(page):
         here = page.js("document.querySelector('#loss .tip dt.here').textContent")
         check(here == name, f"step {step}: the tip says {here}")
     notes = page.js("document.querySelector('#notes').textContent")
-    check("Open marks: validation on other text" in notes, f"the notes say {notes}")
+    check("Open marks are validation losses on other text" in notes, f"the notes say {notes}")
     settings = page.js("document.querySelector('#settings').textContent")
     check(settings == "half: validated on other text until step 20.", f"settings: {settings}")
 

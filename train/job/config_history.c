@@ -1,4 +1,6 @@
 #define _GNU_SOURCE // asprintf
+// Settings are kept as the texts of config_values_list(), not as a Config: a later version of the
+// program, with other keys, can still compare them.
 #include "train/job/config_history.h"
 
 #include "base/file.h"
@@ -13,7 +15,7 @@ static Status no_memory(void)
     return fail(FAILED, "no memory for the history of the run's settings");
 }
 
-// NULL for a key that the config does not have.
+// `config` is an object of texts, or a change. NULL for a key that it does not have.
 static const char *text_of(const json_t *config, const char *key)
 {
     return json_string_value(json_object_get(config, key));
@@ -29,18 +31,18 @@ static Status config_to_json(json_t **out, const Config *config)
     ConfigValues values;
     TRY(config_values_list(&values, config));
     json_t *object = json_object();
-    Status status = OK;
-    for (int i = 0; i < values.n && status == OK; i++) {
+    bool is_done = true;
+    for (int i = 0; i < values.n && is_done; i++) {
         const ConfigValue *value = &values.items[i]; // UTF-8, as all text that YAML lets through
-        if (json_object_set_new(object, value->key, json_string(value->text)) != 0)
-            status = no_memory();
+        is_done = json_object_set_new(object, value->key, json_string(value->text)) == 0;
     }
     config_values_release(&values);
-    if (status == OK)
+    if (is_done) {
         *out = object;
-    else
-        json_decref(object);
-    return status;
+        return OK;
+    }
+    json_decref(object);
+    return no_memory();
 }
 
 // ---- the earlier history -----------------------------------------------------------------------
@@ -71,7 +73,10 @@ static bool read_run_json(ConfigHistory *out, const char *run_dir)
     bool is_whole = json_is_object(config) && json_is_array(changes);
     const char *key;
     json_t *text; // borrowed
-    json_object_foreach(config, key, text) is_whole = is_whole && json_is_string(text);
+    json_object_foreach(config, key, text)
+    {
+        is_whole = is_whole && json_is_string(text);
+    }
     for (size_t i = 0; is_whole && i < json_array_size(changes); i++)
         is_whole = is_change(json_array_get(changes, i));
     if (is_whole)
@@ -118,6 +123,7 @@ static Status undo_from(ConfigHistory *history, json_int_t step)
 
 // ---- the changes -------------------------------------------------------------------------------
 
+// `old` and `new`: NULL where the config does not have the key.
 static Status add_change(json_t *changes, int step, const char *key, const char *old,
                          const char *new)
 {
@@ -146,7 +152,7 @@ static Status add_changes(ConfigHistory *history, const json_t *now, int step)
     return OK;
 }
 
-// Leaves *out empty where nothing is known.
+// What trained the step that is resumed from; *out stays empty where that is not known.
 static Status read_earlier(ConfigHistory *out, const RunDir *dir)
 {
     if (read_run_json(out, dir->path) || read_config_yaml(out, dir->path))
@@ -232,11 +238,12 @@ Status config_history_write_yaml(const ConfigHistory *history, const RunDir *dir
 {
     char path[PATH_BYTES];
     AtomicFile file;
+    Status status;
     TRY(file_join(path, dir->path, "config.yaml"));
     TRY(file_begin(&file, path));
-    const Status status = write_yaml(file.stream, history, config);
-    if (status == OK)
-        return file_commit(&file);
+    TRY_GOTO(abandon_file, write_yaml(file.stream, history, config));
+    return file_commit(&file); // sees the stream's error
+abandon_file:
     file_abandon(&file);
     return status;
 }

@@ -1,3 +1,5 @@
+// Rank 0 takes the lock before anything else is looked at, so what is read afterwards does not
+// change any more: another job in the same directory is refused before it has written anything.
 #include "train/job/run_dir.h"
 
 #include "base/file.h"

@@ -1,3 +1,6 @@
+// run.json is written anew by every process of a run, whole, before its first step; set_exported()
+// alone changes a member of it later. A run.json that cannot be read costs what only it knew (the
+// original model's loss) and stops no training.
 #include "train/job/run_json.h"
 
 #include "base/file.h"
@@ -23,6 +26,7 @@ static void keep_earlier(json_t *root, const RunDir *dir, const char *path)
         json_decref(resumed);
         resumed = json_array();
     }
+    // Also where a process that left no checkpoint has resumed from this step before.
     if (dir->is_resumed)
         json_array_append_new(resumed, json_integer(dir->checkpoint.manifest.state.step));
     json_object_set_new(root, "resumed_steps", resumed);

@@ -1,3 +1,6 @@
+// From the runs' directories to what the writers need: labels, the baseline, the curves. The order
+// in report_prepare() matters: differences to the baseline need its smoothed losses, and points are
+// left out of the drawing only after everything has been computed from all of them.
 #include "train/report/report.h"
 
 #include "base/file.h"
@@ -13,7 +16,7 @@
 enum {
     MOST_DRAWN_OF_A_RUN = 3000,
     LEAST_DRAWN_OF_A_RUN = 256,
-    MOST_DRAWN = 24000, // of all runs: the page stays below 2 MB
+    MOST_DRAWN = 24000, // points of all runs: the page stays below 2 MB
     LEAST_WINDOW = 5,
 };
 
@@ -45,6 +48,8 @@ static void clean_label(char *label, size_t name_bytes)
     json_decref(whole);
 }
 
+// The name, with the directory where another run has the same name, and with a number where the
+// same directory is given twice: the browser's table and gnuplot's key need labels that differ.
 static Status set_label(Report *report, int place)
 {
     ReportRun *run = &report->runs[place];
@@ -68,7 +73,7 @@ static Status set_label(Report *report, int place)
 static Status choose_baseline(Report *report, const char *word)
 {
     report->baseline = -1;
-    for (int i = report->n_runs - 1; i >= 0; i--) {
+    for (int i = report->n_runs - 1; i >= 0; i--) { // backwards: the first match is kept
         const ReportRun *run = &report->runs[i];
         if (word == NULL ? !run->is_mla
                          : strcmp(run->name, word) == 0 || strcmp(run->dir, word) == 0)
@@ -98,7 +103,7 @@ release_runs:
     return status;
 }
 
-// A hundredth of the longest run, but enough to calm a short one.
+// A hundredth of the longest run, but enough steps to smooth a short one.
 static int choose_window(const Report *report)
 {
     int longest = 0;
@@ -179,6 +184,8 @@ void report_describe_state(char out[STATE_BYTES], const Report *report, int plac
                run->n_skipped > 1 ? "s" : "");
 }
 
+// Runs with the same share of the KV cache have the same colour, so the line has to tell them
+// apart.
 int report_dash(const Report *report, int place)
 {
     char own[COLOR_BYTES], other[COLOR_BYTES];
@@ -190,6 +197,8 @@ int report_dash(const Report *report, int place)
     }
     return dash;
 }
+
+// ---- writing -----------------------------------------------------------------------------------
 
 typedef Status (*Writer)(FILE *out, const Report *report);
 
@@ -224,6 +233,7 @@ abandon_file:
 Status report_write(const Report *report, const char *dir)
 {
     TRY(file_make_dirs(dir));
+    // gnuplot last: without it everything but the pictures is there.
     TRY(write_file(report, dir, "curves.csv", write_csv));
     TRY(write_file(report, dir, "curves.gp", write_script));
     TRY(write_file(report, dir, "report.html", report_write_page));

@@ -4,8 +4,9 @@
 #include <stdio.h>
 
 typedef struct Anchor {
-    double place; // 0: 100 %, 1: 12.5 %
-    int paper[3], screen[3];
+    double place;  // 0: 100 %, 1: 12.5 %
+    int paper[3];  // red, green, blue from 0 to 255 on white paper
+    int screen[3]; // on a dark screen
 } Anchor;
 
 // Lightness changes steadily along the scale and the hue with it, so that neighbours stay apart.
@@ -17,7 +18,7 @@ static const Anchor anchors[] = {
 
 void report_color(char out[COLOR_BYTES], double share, bool is_dark_screen)
 {
-    double place = fmin(fmax(-log2(share) / 3, 0), 1);
+    double place = fmin(fmax(-log2(share) / 3, 0), 1); // 1/8 is 2^-3
     int i = 1;
     while (anchors[i].place < place)
         i++;

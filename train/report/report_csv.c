@@ -1,3 +1,5 @@
+// curves.csv: a row for each drawn point, for gnuplot and for spreadsheets. gnuplot finds columns
+// by their names in the first line, so that later columns can be added.
 #include "train/report/report.h"
 
 #include <math.h>
@@ -11,6 +13,7 @@ static void write_number(FILE *out, double value)
         fprintf(out, "%.10g,", value);
 }
 
+// As RFC 4180 has it: a quote in the text is written twice.
 static void write_quoted(FILE *out, const char *text)
 {
     fputc('"', out);

@@ -1,5 +1,5 @@
-// Runs gnuplot on curves.gp. The pictures appear under temporary names, so that a failed or killed
-// gnuplot leaves the older ones as they were.
+// Runs gnuplot on curves.gp, without a shell, as directories may have any name. The pictures appear
+// under temporary names, so that a failed or killed gnuplot leaves the older ones as they were.
 #define _GNU_SOURCE
 #include "base/file.h"
 #include "train/report/report.h"
@@ -13,10 +13,10 @@
 
 extern char **environ;
 
-enum { SAID_BYTES = 1024 };
+enum { OUTPUT_BYTES = 1024 };
 
-// Starts `gnuplot curves.gp` in the directory; what it says goes to `said_fd`.
-static int start_gnuplot(pid_t *pid, const char *dir, int said_fd)
+// Starts `gnuplot curves.gp` in the directory; its output and errors go to `output_fd`.
+static int start_gnuplot(pid_t *pid, const char *dir, int output_fd)
 {
     char *const words[] = {
         (char[]){"gnuplot"},   (char[]){"--default-settings"}, // the user's ~/.gnuplot is not read
@@ -30,18 +30,18 @@ static int start_gnuplot(pid_t *pid, const char *dir, int said_fd)
     if (error == 0)
         error = posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     if (error == 0)
-        error = posix_spawn_file_actions_adddup2(&actions, said_fd, STDOUT_FILENO);
+        error = posix_spawn_file_actions_adddup2(&actions, output_fd, STDOUT_FILENO);
     if (error == 0)
-        error = posix_spawn_file_actions_adddup2(&actions, said_fd, STDERR_FILENO);
+        error = posix_spawn_file_actions_adddup2(&actions, output_fd, STDERR_FILENO);
     if (error == 0)
         error = posix_spawnp(pid, words[0], &actions, NULL, words, environ);
     posix_spawn_file_actions_destroy(&actions);
     return error;
 }
 
-// Keeps the first SAID_BYTES - 1 bytes of what gnuplot says, as one line, and reads the rest too,
-// so that it never waits for us.
-static void read_said(char said[SAID_BYTES], int fd)
+// Keeps the first OUTPUT_BYTES - 1 bytes of gnuplot's output as one line for the error message. The
+// rest is read, too: a full pipe would stop gnuplot.
+static void read_output(char output[OUTPUT_BYTES], int fd)
 {
     char buffer[512];
     int n = 0;
@@ -53,24 +53,24 @@ static void read_said(char said[SAID_BYTES], int fd)
             break;
         for (ssize_t i = 0; i < got; i++) {
             bool is_space = (unsigned char)buffer[i] <= ' ';
-            if (n < SAID_BYTES - 1 && !(is_space && (n == 0 || said[n - 1] == ' ')))
-                said[n++] = is_space ? ' ' : buffer[i];
+            if (n < OUTPUT_BYTES - 1 && !(is_space && (n == 0 || output[n - 1] == ' ')))
+                output[n++] = is_space ? ' ' : buffer[i];
         }
     }
-    said[n] = '\0';
+    output[n] = '\0';
 }
 
 static Status run_gnuplot(const char *dir)
 {
     int ends[2], wait_status = 0;
-    char said[SAID_BYTES];
+    char output[OUTPUT_BYTES];
     pid_t pid;
     if (pipe2(ends, O_CLOEXEC) != 0)
         return fail(FAILED, "gnuplot: no pipe: %s", strerror(errno));
     int error = start_gnuplot(&pid, dir, ends[1]);
-    close(ends[1]);
+    close(ends[1]); // so that reading ends when gnuplot does
     if (error == 0)
-        read_said(said, ends[0]);
+        read_output(output, ends[0]);
     close(ends[0]);
     if (error == ENOENT)
         return fail(FAILED,
@@ -83,7 +83,7 @@ static Status run_gnuplot(const char *dir)
         if (errno != EINTR)
             return fail(FAILED, "gnuplot: %s", strerror(errno));
     if (!WIFEXITED(wait_status) || WEXITSTATUS(wait_status) != 0)
-        return fail(FAILED, "%s/curves.gp: gnuplot failed: %.900s", dir, said);
+        return fail(FAILED, "%s/curves.gp: gnuplot failed: %.900s", dir, output);
     return OK;
 }
 

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+// By their bits: == would take -0 for 0.
 static bool is_same(double a, double b)
 {
     return memcmp(&a, &b, sizeof a) == 0;
@@ -34,6 +35,7 @@ static Status compare_losses(int *n_pairs, const char *what, int step, double a,
     return OK;
 }
 
+// Walks along both runs at once, by ascending steps.
 Status report_assert_equal(int *n_steps, const ReportRun *a, const ReportRun *b, bool common)
 {
     const RunPoint none = {.loss = NAN, .valid_loss = NAN};
@@ -42,6 +44,7 @@ Status report_assert_equal(int *n_steps, const ReportRun *a, const ReportRun *b,
         bool is_a = j == b->n_points || (i < a->n_points && a->points[i].step <= b->points[j].step);
         bool is_b = i == a->n_points || (j < b->n_points && b->points[j].step <= a->points[i].step);
         const RunPoint *p = is_a ? &a->points[i] : &none, *q = is_b ? &b->points[j] : &none;
+        // Both point at this step, or one of them at none.
         int step = is_a ? p->step : q->step, n_pairs = 0;
         TRY(compare_losses(&n_pairs, "training", step, p->loss, q->loss, a, b, common));
         TRY(compare_losses(&n_pairs, "validation", step, p->valid_loss, q->valid_loss, a, b,

@@ -1,3 +1,4 @@
+// The steep start of a converted model is taken to be the first tenth of the longest run's tokens.
 #include "train/report/report_fit.h"
 
 #include <math.h>
@@ -14,6 +15,7 @@ static double gap_of(const RunPoint *point)
     return point->gap;
 }
 
+// Tokens: of the longest run, so that all runs are cut at the same place.
 static int64_t first_tenth(const Report *report)
 {
     int64_t most = 0;
@@ -52,9 +54,10 @@ void report_fit_choose(Report *report)
 static ReportFit fit(const Report *report, Value value)
 {
     ReportFit range = range_from(report, value, first_tenth(report));
-    double air = 0.15 * (range.high - range.low);
-    range.low -= air;
-    range.high += air;
+    double margin =
+        0.15 * (range.high - range.low); // losses of single steps scatter around the mean
+    range.low -= margin;
+    range.high += margin;
     range.is_given = range.is_given && report->skip_start && range.low < range.high;
     return range;
 }
@@ -67,6 +70,6 @@ ReportFit report_fit_losses(const Report *report)
 ReportFit report_fit_gaps(const Report *report)
 {
     ReportFit range = fit(report, gap_of);
-    range.low = fmin(range.low, 0);
+    range.low = fmin(range.low, 0); // the line of the baseline is always seen
     return range;
 }

@@ -14,7 +14,8 @@ typedef struct ReportFit {
 // Sets skip_start: whether the smoothed losses span more than four times what they span later.
 void report_fit_choose(Report *report);
 
-// Axes for the smoothed losses and for their differences, with some air for the steps' own losses.
+// Axes for the smoothed losses and for their differences, with a margin for the losses of single
+// steps.
 ReportFit report_fit_losses(const Report *report);
 ReportFit report_fit_gaps(const Report *report);
 

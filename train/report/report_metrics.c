@@ -11,7 +11,7 @@
 typedef struct Reader {
     ReportRun *run;
     int capacity;
-    double segment_s, earlier_s; // of the process at hand; of those before it
+    double segment_s, earlier_s; // elapsed_s of the current process, and of those before it
 } Reader;
 
 static Status optional_real(double *out, const json_t *line, const char *where, const char *key)
@@ -27,7 +27,7 @@ static Status add_point(Reader *reader, int step, int64_t tokens)
     if (run->n_points == reader->capacity) {
         if (reader->capacity > INT32_MAX / 2)
             return fail(FAILED, "%s: more than %d points", run->dir, reader->capacity);
-        int capacity = reader->capacity == 0 ? 256 : 2 * reader->capacity;
+        int capacity = reader->capacity == 0 ? 256 : 2 * reader->capacity; // points
         RunPoint *points = realloc(run->points, (size_t)capacity * sizeof *points);
         if (points == NULL)
             return fail(FAILED, "%s: no memory for %d points", run->dir, capacity);
@@ -90,6 +90,7 @@ static Status find_point(RunPoint **out, Reader *reader, int step, int64_t token
     const RunPoint *last = run->n_points > 0 ? &run->points[run->n_points - 1] : NULL;
     bool is_same = last != NULL && last->step == step;
     const bool is_taken = is_same && (set < 0 ? !isnan(last->loss) : last->valid_set == set);
+    // The line of training comes before the validations of its step.
     if (is_same && set >= 0 && last->valid_set >= 0)
         is_same = false; // validated on another set, too
     if (last != NULL && (step < last->step || is_taken)) {
@@ -107,7 +108,8 @@ static Status find_point(RunPoint **out, Reader *reader, int step, int64_t token
     return OK;
 }
 
-// Seconds that start again are those of another process.
+// A program that did not add up elapsed_s over restarts began at 0 again: where it falls, another
+// process began.
 static void take_time(Reader *reader, double elapsed_s)
 {
     if (isnan(elapsed_s))
@@ -141,7 +143,7 @@ static Status take_line(Reader *reader, const json_t *line, const char *where)
     TRY(optional_real(&tokens_per_s, line, where, "tokens_per_s"));
     TRY(optional_real(&elapsed_s, line, where, "elapsed_s"));
     if (isnan(loss) && isnan(valid_loss))
-        return OK; // of another kind
+        return OK; // not of ours: other programs may add lines
     RunPoint *point;
     int set = -1;
     if (!isnan(valid_loss))
@@ -189,6 +191,7 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+// The median, as steps with a checkpoint or on a busy machine are outliers.
 static Status take_median_rate(ReportRun *run)
 {
     run->tokens_per_s = NAN;

@@ -1,5 +1,7 @@
-// report.html: the page of train/report/ with the data put in as JSON. The page's script reads the
-// members by the names given here.
+// report.html: the page of train/report/page/ with the data put in as JSON. The page's script reads
+// the members by the names given here. Points are written by columns, whose names then stand in the
+// file once; jansson's setters refuse NULL, so one check of what they return covers a lack of
+// memory.
 #include "train/report/report.h"
 #include "train/report/report_color.h"
 #include "train/report/report_settings.h"
@@ -9,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 
-extern const char report_template[]; // made by train/report/embed.cmake
+extern const char report_template[]; // made by train/report/page/embed.cmake
 
 static const char data_mark[] = "@DATA@";
 
@@ -112,7 +114,8 @@ static bool set_dir(json_t *object, const char *dir)
 static bool set_look(json_t *object, const Report *report, int place)
 {
     const ReportRun *run = &report->runs[place];
-    static const char *const states[] = {"done", "running", "stopped"};
+    static const char *const states[] = {
+        [RUN_DONE] = "done", [RUN_RUNNING] = "running", [RUN_STOPPED] = "stopped"};
     char color[COLOR_BYTES], color_on_dark[COLOR_BYTES], state[STATE_BYTES];
     report_color(color, report_run_share(run), false);
     report_color(color_on_dark, report_run_share(run), true);
@@ -123,6 +126,7 @@ static bool set_look(json_t *object, const Report *report, int place)
            set_text(object, "state", states[run->state]) && set_text(object, "state_text", state);
 }
 
+// A text that cannot be made for lack of memory counts as a member that cannot be set.
 static bool set_settings(json_t *object, const Report *report, int place)
 {
     char *text;

@@ -1,3 +1,5 @@
+// Reads what other versions of the program wrote, and what a user may have edited: members that
+// were added later are optional, and every text that reaches a terminal or a page is checked.
 #include "train/report/report_run.h"
 
 #include "base/file.h"
@@ -12,7 +14,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-// What a damaged file says is shown on a terminal.
+// A damaged file must not send control sequences to the terminal that its texts are printed on.
 static bool is_printable(const char *text)
 {
     for (; *text != '\0'; text++)
@@ -25,13 +27,13 @@ Status report_run_add_resumed(ReportRun *run, int step)
 {
     int n = run->n_resumed;
     for (int i = 0; i < n; i++)
-        if (run->resumed[i] == step) // told by run.json and by metrics.jsonl
+        if (run->resumed[i] == step) // both run.json and metrics.jsonl may have it
             return OK;
     int *resumed = realloc(run->resumed, ((size_t)n + 1) * sizeof *resumed);
     if (resumed == NULL)
         return fail(FAILED, "%s: no memory", run->dir);
     run->resumed = resumed;
-    int place = n;
+    int place = n; // insertion keeps them ascending
     for (; place > 0 && resumed[place - 1] > step; place--)
         resumed[place] = resumed[place - 1];
     resumed[place] = step;
@@ -93,8 +95,10 @@ static Status take_config(ReportRun *run, const char *path)
     if (config == NULL)
         return OK;
     bool is_whole = json_is_object(config) && json_is_array(changes);
-    json_object_foreach((json_t *)(uintptr_t)config, key, text) is_whole =
-        is_whole && json_is_string(text) && is_text_or_null(text) && is_printable(key);
+    json_object_foreach((json_t *)(uintptr_t)config, key, text)
+    {
+        is_whole = is_whole && json_is_string(text) && is_text_or_null(text) && is_printable(key);
+    }
     for (size_t i = 0; is_whole && i < json_array_size(changes); i++)
         is_whole = is_change(json_array_get(changes, i));
     if (!is_whole)
@@ -143,8 +147,8 @@ static Status take_run(ReportRun *run, const char *path)
     return take_resumed(run, path);
 }
 
-// The lock is asked for shared and given back at once. Where it cannot be asked for (no file, a
-// file system without locks) the run is taken for one that no process works on.
+// The lock is taken shared and released at once. Where it cannot be taken for another reason (no
+// file, a file system without locks) the run is taken for one that no process works on.
 static bool is_lock_held(const char *path)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -155,6 +159,7 @@ static bool is_lock_held(const char *path)
     return is_held;
 }
 
+// A run that is not whole and whose lock is free was killed, or stopped by its time limit.
 static Status find_state(ReportRun *run)
 {
     char lock[PATH_BYTES];

@@ -1,5 +1,6 @@
 // curves.gp: a script a reader can edit. What differs from report to report stands at its top; the
-// panels below are the same text each time, but for those that would have nothing to draw.
+// panels below are the same text each time, except that panels without anything to draw are left
+// out (gnuplot stops at an empty plot). Both pictures come from one loop over the terminals.
 #include "train/report/report.h"
 #include "train/report/report_color.h"
 #include "train/report/report_fit.h"
@@ -10,8 +11,8 @@
 
 enum {
     MARK_TYPES = 6,
-    LABEL_COLUMNS = 32, // of a run's name in the key: gnuplot leaves out a key that is too wide
-    STATE_COLUMNS = 40, // of its state there
+    LABEL_COLUMNS = 32, // for a run's name in the key: gnuplot leaves out a key that is too wide
+    STATE_COLUMNS = 40, // for its state there
     TITLE_COLUMNS = 60,
     MOST_KEY_ROWS = 12,
     MANY_VALIDATIONS = 60, // of one run: more of them are drawn small
@@ -96,10 +97,11 @@ static void write_runs(FILE *out, const Report *report)
 }
 
 // Titles with names in them, as variables: the braces of a name inside a block would end it.
-static void write_titles(FILE *out, const Report *report)
+static void write_titles(FILE *out, const Report *report, const Content *content)
 {
-    fputs("\nLOSS_TITLE = 'Loss: each step faint, smoothed as a line, validation as points'\n",
-          out);
+    fprintf(out,
+            "\nLOSS_TITLE = 'Loss: each step faint, smoothed as a line, validation as points%s'\n",
+            content->has_earlier_set ? " (open: on earlier text)" : "");
     if (report->baseline < 0)
         return;
     fputs("GAP_TITLE = 'Difference to '.", out);
@@ -107,6 +109,7 @@ static void write_titles(FILE *out, const Report *report)
     fputs(".' at the same tokens'\n", out);
 }
 
+// The bounds are strings, as '*' stands for a bound that gnuplot chooses.
 static void write_fit(FILE *out, const Report *report)
 {
     ReportFit losses = report_fit_losses(report), gaps = report_fit_gaps(report);
@@ -122,6 +125,7 @@ static void write_fit(FILE *out, const Report *report)
         fputs("GAP_LOW = '*'; GAP_HIGH = '*'\n", out);
 }
 
+// Tokens are drawn in a unit that keeps the numbers at the axis below 2000.
 static void write_axes(FILE *out, const Report *report, const Content *content)
 {
     int64_t most = content->most_tokens > 0 ? content->most_tokens : 1;
@@ -199,6 +203,7 @@ static void write_valid(FILE *out, const char *column, const char *end, const Co
                 column, end);
 }
 
+// The key lists all runs by entries of its own, as a run may have no point in some plot.
 static void write_loss_panel(FILE *out, const Panel *panel, const Content *content)
 {
     start_panel(out, panel);
@@ -282,7 +287,7 @@ void report_write_script(FILE *out, const Report *report)
     Content content = find_content(report);
     write_start(out);
     write_runs(out, report);
-    write_titles(out, report);
+    write_titles(out, report, &content);
     write_axes(out, report, &content);
     write_style(out);
     fputs("\ndo for [kind in 'svg png'] {\n"

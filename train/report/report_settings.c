@@ -1,3 +1,6 @@
+// Everything is compared by the texts of config_values_list(), which are equal where the values
+// are. A key that one of the configs does not have counts as "none" there: an optional one was left
+// out, or it is of a block that was.
 #include "train/report/report_settings.h"
 
 #include "train/config/config_values.h"
@@ -16,12 +19,15 @@ static const char *text_of(const json_t *object, const char *key)
     return text != NULL ? text : "none";
 }
 
+// train.steps alone does not: a step is trained alike in a longer run, and where the decay moves
+// with the end, optim.decay_start has changed, too.
 static bool matters(const char *key)
 {
     return config_key_effect(key) != EFFECT_NONE && strcmp(key, "train.steps") != 0;
 }
 
-// Those are what the runs are compared for, or are compared better than by their names.
+// The conversion is what the runs are compared for, and validation text is compared by its content
+// (write_other_set).
 static bool is_compared_otherwise(const char *key)
 {
     return strncmp(key, "model.convert.", 14) == 0 || strncmp(key, "data.validation.", 16) == 0;
@@ -63,6 +69,7 @@ static void write_changes(FILE *out, const ReportRun *run, bool *is_first)
     }
 }
 
+// Where the newest loss on an earlier set was measured.
 static void write_earlier_set(FILE *out, const ReportRun *run, bool *is_first)
 {
     for (int i = run->n_points - 1; i >= 0; i--) {
@@ -74,6 +81,7 @@ static void write_earlier_set(FILE *out, const ReportRun *run, bool *is_first)
     }
 }
 
+// Rounding is left out: another micro-batch is usual where models differ in memory.
 static bool is_different(const json_t *config, const json_t *other, const char *key)
 {
     return config_key_effect(key) == EFFECT_RESULT && matters(key) && !is_compared_otherwise(key) &&
@@ -89,7 +97,7 @@ static void write_differences(FILE *out, const ReportRun *run, const ReportRun *
     bool is_first_key = true;
     if (run->config == NULL || other->config == NULL)
         return;
-    for (int pass = 0; pass < 2; pass++) {
+    for (int pass = 0; pass < 2; pass++) { // those of this run, then those that it does not have
         const json_t *keys = pass == 0 ? run->config : other->config;
         json_object_foreach((json_t *)(uintptr_t)keys, key, text)
         {

@@ -5,7 +5,7 @@
 const view = {
   x: null,  // [lo, hi] in tokens; null: all
   hidden: new Set(),
-  lit: null,  // the run pointed at in the list
+  highlighted: null,  // the run pointed at in the list
   raw: true,
   dots: true,
   skipStart: report.skip_start,
@@ -80,7 +80,7 @@ class Panel {
     return names;
   }
 
-  // The range of what is visible between two numbers of tokens, with some air.
+  // The range of the visible values between two numbers of tokens, with a margin.
   autoRange(from, hi) {
     const isCut = view.skipStart && view.x === null && !this.fromZero;
     const lo = isCut ? from + 0.1 * (hi - from) : from;
@@ -104,8 +104,8 @@ class Panel {
     if (this.isLogY)
       return least === most ? [least / 2, most * 2] :
                               [least * (least / most) ** 0.04, most * (most / least) ** 0.04];
-    const air = (most - least || Math.abs(most) || 1) * 0.05;
-    return [this.fromZero && least >= 0 ? 0 : least - air, most + air];
+    const margin = (most - least || Math.abs(most) || 1) * 0.05;
+    return [this.fromZero && least >= 0 ? 0 : least - margin, most + margin];
   }
 
   draw() {
@@ -130,7 +130,7 @@ class Panel {
     if (this.faint && view.raw)
       for (const run of shown()) this.curves.append(this.faintCurve(run));
     for (const run of shown()) this.curves.append(this.curve(run));
-    this.svg.classList.toggle("dimmed", view.lit !== null);
+    this.svg.classList.toggle("dimmed", view.highlighted !== null);
     this.drawCursor();
   }
 
@@ -191,14 +191,14 @@ class Panel {
   // The steps' own losses lie below the curves of all runs.
   faintCurve(run) {
     const path = make("path", {class: "faint", d: this.path(run, this.faint)});
-    path.classList.toggle("lit", view.lit === run);
+    path.classList.toggle("highlighted", view.highlighted === run);
     path.classList.toggle("dense", report.is_thinned);
-    return dress(path, run);
+    return colored(path, run);
   }
 
   curve(run) {
-    const g = dress(make("g", {"data-run": run.index}), run);
-    g.classList.toggle("lit", view.lit === run);
+    const g = colored(make("g", {"data-run": run.index}), run);
+    g.classList.toggle("highlighted", view.highlighted === run);
     g.append(make("path", {
       class: "line",
       d: this.path(run, this.line),
@@ -208,21 +208,18 @@ class Panel {
     return g;
   }
 
-  // The validations of a run that are drawn: not closer than their marks are wide. Where another
-  // set begins, the mark of the earlier one gives way.
+  // The validations of a run that are drawn: on each validation set not closer than their marks are
+  // wide.
   dotsOf(run) {
     const points = run.points, found = [];
     if (!this.dots || !view.dots) return found;
-    let last = -Infinity;
+    const last = {true: -Infinity, false: -Infinity};  // pixel, by is_earlier_set
     for (let [i, end] = slice(run, this.x.lo, this.x.hi); i < end; i++) {
       if (!this.y.holds(points[this.dots][i]) || !this.x.holds(points.tokens[i])) continue;
-      const x = this.x.at(points.tokens[i]), before = found.at(-1);
-      const isNewSet =
-          before !== undefined && points.is_earlier_set[before] && !points.is_earlier_set[i];
-      if (x - last < 12 && !isNewSet) continue;
-      if (x - last < 12) found.pop();
+      const x = this.x.at(points.tokens[i]), isEarlier = points.is_earlier_set[i];
+      if (x - last[isEarlier] < 12) continue;
       found.push(i);
-      last = x;
+      last[isEarlier] = x;
     }
     return found;
   }
@@ -246,7 +243,7 @@ class Panel {
     if (run.state === "done" || last < 0 || points.tokens[last] > this.x.hi) return;
     const [x, y] = this.place(run, last, false), isRight = x > this.width - 180;
     g.append(make("circle", {class: "end", cx: x, cy: y, r: 5}));
-    if (!this.faint) return;  // told once, at its loss
+    if (!this.faint) return;  // the text stands at the loss alone
     const at = {x: x + (isRight ? -9 : 9), y: y < 30 ? y + 18 : y - 9};
     g.append(make(
         "text", {class: "mark-text", ...at, "text-anchor": isRight ? "end" : "start"},
@@ -294,7 +291,7 @@ class Panel {
     const isDot = cursor.isDot && this.dots !== undefined;
     if (!this.y.holds(cursor.run.points[isDot ? this.dots : this.line][cursor.i])) return;
     const y = this.place(cursor.run, cursor.i, isDot)[1];
-    this.over.append(dress(make("circle", {class: "ring", cx: x, cy: y, r: 7}), cursor.run));
+    this.over.append(colored(make("circle", {class: "ring", cx: x, cy: y, r: 7}), cursor.run));
     if (cursor.panel === this) this.showTip(cursor, x, y);
   }
 
@@ -319,7 +316,8 @@ function factsOf({run, i, isDot, panel}) {
   ];
   const add = (key, name, text) => isNumber(p[key][i]) && facts.push([key, name, text(p[key][i])]);
   const loss = (value) => fixed(value, 4);
-  add("valid_loss", p.is_earlier_set[i] ? "validation loss, earlier text" : "validation loss", loss);
+  const onText = p.is_earlier_set[i] ? ", earlier text" : "";
+  add("valid_loss", `validation loss${onText}`, loss);
   add("valid_gap", "\u2026 minus baseline's", signed);
   add("smoothed", "loss, smoothed", loss);
   add("gap", "\u2026 minus baseline's", signed);

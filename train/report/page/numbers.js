@@ -1,7 +1,7 @@
 "use strict";
 // The report's page: numbers as text, marks and scales here; then chart.js, pointing.js, page.js,
 // which embed.cmake puts one after the other. Text from runs goes in as text nodes, never as HTML.
-// Names of the data's members are those of train/report_page.c.
+// Names of the data's members are those of train/report/report_page.c.
 
 const report = JSON.parse(document.getElementById("data").textContent);
 const runs = report.runs;
@@ -54,7 +54,7 @@ const rate = (value) =>
 
 const dashes = ["", "7 4", "2 3", "9 3 2 3", "12 5", "4 2 1 2"];
 
-function dress(element, run) {
+function colored(element, run) {
   element.classList.add("run");
   element.style.setProperty("--on-paper", run.color);
   element.style.setProperty("--on-screen", run.color_on_dark);
@@ -85,7 +85,7 @@ function sample(run) {
   const line =
       make("path", {d: "M1 7H39", class: "line", "stroke-dasharray": dashes[(run.dash - 1) % 6]});
   const mark = make("path", {d: shapePath(run.index, 20, 7, 4.5), class: "dot"});
-  return dress(
+  return colored(
       make(
           "svg",
           {class: "sample", viewBox: "0 0 40 14", width: 40, height: 14, "aria-hidden": "true"},

@@ -1,4 +1,4 @@
-// Around the panels: the tools, the list of runs, the table, the notes; and the start.
+// The page around the panels: tools, list of runs, table, notes; and its start.
 
 // ---- the list of runs and the tools ------------------------------------------------------------
 
@@ -49,12 +49,12 @@ function fillRuns() {
         view.hidden.add(run);
       drawAll();
     });
-    const light = (lit) => () => {
-      view.lit = lit;
+    const highlight = (which) => () => {
+      view.highlighted = which;
       drawAll();
     };
-    label.addEventListener("pointerenter", light(run));
-    label.addEventListener("pointerleave", light(null));
+    label.addEventListener("pointerenter", highlight(run));
+    label.addEventListener("pointerleave", highlight(null));
     byId("runs").append(make("li", {}, label));
   }
   byId("hint").textContent = matchMedia("(pointer: coarse)").matches ?
@@ -156,29 +156,32 @@ function fillTable() {
 }
 
 function fillNotes() {
-  const settings = runs.filter((run) => run.settings).map((run) => `${run.label}: ${run.settings}.`);
+  const settings =
+      runs.filter((run) => run.settings).map((run) => `${run.label}: ${run.settings}.`);
   byId("settings").append(...settings.map((text) => make("li", {}, text)));
   byId("settings").hidden = settings.length === 0;
   const notes = [
-    "Losses are in nats per token: of validation at the last, the best and the first one; " +
-    "the original's before its conversion. KV cache: two bytes per number."
+    "Losses are validation losses in nats per token: final is the newest, best the lowest, at " +
+    "conversion that of the converted model before training, original that of the model before " +
+    "conversion. KV cache: two bytes per number."
   ];
   const isOfTraining = ({summary}) => !summary.is_validation && isNumber(summary.final);
   const withoutValidation = runs.filter(isOfTraining).map((run) => run.label);
   if (withoutValidation.length > 0)
-    notes.push(`Never validated after the start, so final and best are smoothed training losses: ${
-        withoutValidation.join(", ")}.`);
+    notes.push(
+        "Without a validation after the start, final and best are smoothed training losses: " +
+        `${withoutValidation.join(", ")}.`);
   if (runs.some((run) => run.points.is_earlier_set.some(Boolean)))
     notes.push(
-        "Open marks: validation on other text than later, so these losses do not continue in the " +
-        "filled ones. Final, best, at conversion and original are of the newest text alone.");
-  notes.push(`Smoothed: the mean of ${
-      whole(report.window)} steps around each one, of fewer at the start.`);
+        "Open marks are validation losses on other text than the filled ones, before the " +
+        "validation shards were changed; the two are not comparable. The table has losses on the " +
+        "newest text alone.");
+  notes.push(`Smoothed: the mean over ${
+      whole(report.window)} steps around each step, over fewer near the start.`);
   if (baseline) {
     notes.push(
-        `Differences are to ${baseline.label} at the same tokens. Tokens until within ${
-            report.within}: from there on the gap stays ` +
-        `at or below ${report.within} nats.`);
+        `Differences are to ${baseline.label} after the same number of tokens. Tokens until ` +
+        `within ${report.within}: the gap stays at or below ${report.within} nats from there on.`);
     for (const run of runs)
       if (isNumber(run.summary.gap) &&
           (run.summary.gap_tokens < run.tokens || !run.summary.is_gap_of_validation))
@@ -189,30 +192,31 @@ function fillNotes() {
             `${whole(run.summary.gap_tokens)} tokens.`);
   }
   notes.push(
-      "tokens/s is the median over steps; wall time is that of all steps, over all restarts.");
+      "tokens/s is the median over steps; wall time is the sum over all restarts of the run.");
   if (report.is_thinned)
     notes.push(
-        "Not every step is drawn: of equal stretches the smallest and the largest loss. " +
-        "metrics.jsonl of a run has all.");
+        "Not every step is drawn: each curve is divided into equal intervals, of which the " +
+        "smallest and the largest loss are shown. metrics.jsonl of a run has all steps.");
   byId("notes").append(...notes.map((text) => make("li", {}, text)));
 }
 
 // ---- the page ----------------------------------------------------------------------------------
 
-function answer() {
-  if (!baseline) return "Without a baseline among the runs there are no differences to show.";
+// The smallest KV cache whose loss is close to the baseline's.
+function result() {
+  if (!baseline) return "There is no baseline among the runs, so no differences are shown.";
   const others = runs.filter((run) => run !== baseline && isNumber(run.summary.gap));
   const close = others.filter((run) => run.summary.gap <= report.within)
                     .sort((a, b) => a.share - b.share || a.summary.gap - b.summary.gap);
-  const tell = (run) =>
+  const describe = (run) =>
       `${run.label}, ${percent(run.share)} of it, ${signed(run.summary.gap)} nats per token`;
   if (close.length > 0)
     return `Smallest KV cache within ${report.within} nats of ${baseline.label}: ${
-        tell(close[0])}.`;
+        describe(close[0])}.`;
   const nearest = others.sort((a, b) => a.summary.gap - b.summary.gap)[0];
   if (!nearest) return `The baseline is ${baseline.label}.`;
   return `No smaller KV cache is within ${report.within} nats of ${baseline.label} yet. Nearest: ${
-      tell(nearest)}.`;
+      describe(nearest)}.`;
 }
 
 function start() {
@@ -222,7 +226,7 @@ function start() {
   byId("title").textContent = runs.length === 1 ? runs[0].label : `${runs.length} runs compared`;
   document.title =
       runs.length === 1 ? `${runs[0].label} - mha2mla` : `${runs.length} runs compared - mha2mla`;
-  byId("answer").textContent = answer();
+  byId("result").textContent = result();
   byId("footer").textContent =
       `Made by mha2mla compare, ${report.made}, from ${runs.map((run) => run.dir).join(", ")}.`;
   const has = (name) => runs.some((run) => run.points[name].some(isNumber));

@@ -1,4 +1,4 @@
-// What mouse, touch and keyboard do to the panels.
+// Mouse, touch and keyboard: pointing at the curves, zooming and moving the view.
 
 // ---- pointing, zooming, keys -------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ function onKey(panel, event) {
   if (moves[event.key]) {
     point(view.cursor ? moves[event.key]() : cursor);
     follow(panel, view.cursor);
-    say(view.cursor);
+    announce(view.cursor);
   } else if (["+", "=", "-"].includes(event.key)) {
     const [x, y] = panel.place(cursor.run, cursor.i, cursor.isDot);
     zoom(panel, x, y, event.key === "-" ? 1.25 : 0.8);
@@ -198,7 +198,8 @@ function onKey(panel, event) {
   event.preventDefault();
 }
 
-function say(cursor) {
-  byId("said").textContent = `${cursor.run.label}: ${
+// For screen readers.
+function announce(cursor) {
+  byId("announcement").textContent = `${cursor.run.label}: ${
       factsOf(cursor).map((fact) => `${fact.name} ${fact.text}`).join(", ")}`;
 }
