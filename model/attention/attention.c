@@ -1,5 +1,5 @@
-// The form of attention whose keys and values lie expanded in the tokens' rows. Queries are scaled
-// by 1 / sqrt(E) as they are packed.
+// Keys and values lie expanded in the rows of tokens. Queries are scaled by 1 / sqrt(E) as they are
+// packed, so that tiles know no scale.
 #include "model/attention/attention.h"
 
 #include "model/attention/attention_tiles.h"
@@ -8,24 +8,25 @@
 #include <math.h>
 #include <stddef.h>
 
-// What the tiles are made of and go to.
-typedef struct Expanded {
+// Where tiles are packed from and unpacked to.
+typedef struct ExpandedAttention {
     AttentionDims dims;
     int G;
     float scale;
     const float *qkv, *d_out;
     float *out, *lse, *d_qkv;
     const float *saved_out, *saved_lse;
-} Expanded;
+} ExpandedAttention;
 
 static TileLayout find_layout(const AttentionDims *d)
 {
     return tiles_layout(d->B, d->T, d->K, d->H / d->K, d->E, d->E);
 }
 
-static Expanded expanded(const AttentionDims *dims)
+static ExpandedAttention start(const AttentionDims *dims)
 {
-    return (Expanded){.dims = *dims, .G = dims->H / dims->K, .scale = 1.0f / sqrtf((float)dims->E)};
+    return (ExpandedAttention){
+        .dims = *dims, .G = dims->H / dims->K, .scale = 1.0f / sqrtf((float)dims->E)};
 }
 
 int64_t attention_scratch_floats(const AttentionDims *dims, int n_threads, bool is_training)
@@ -34,29 +35,30 @@ int64_t attention_scratch_floats(const AttentionDims *dims, int n_threads, bool 
     return tiles_scratch_floats(&layout, n_threads, is_training);
 }
 
-// Columns of a row of qkv where a KV head's keys or values begin, where the group's g-th query head
-// does.
-static int64_t key_column(const Expanded *x, const TileHead *head)
+// Columns of a row of qkv where a KV head's keys and values begin.
+static int64_t key_column(const ExpandedAttention *attention, const TileHead *head)
 {
-    return (int64_t)(x->dims.H + head->kv_head) * x->dims.E;
+    return (int64_t)(attention->dims.H + head->kv_head) * attention->dims.E;
 }
 
-static int64_t value_column(const Expanded *x, const TileHead *head)
+static int64_t value_column(const ExpandedAttention *attention, const TileHead *head)
 {
-    return (int64_t)(x->dims.H + x->dims.K + head->kv_head) * x->dims.E;
+    return (int64_t)(attention->dims.H + attention->dims.K + head->kv_head) * attention->dims.E;
 }
 
-static int query_head(const Expanded *x, const TileHead *head, int g)
+static int query_head(const ExpandedAttention *attention, const TileHead *head, int g)
 {
-    return head->kv_head * x->G + g;
+    return head->kv_head * attention->G + g;
 }
 
-static void pack_keys(const void *form, const TileHead *head, const KeyTile *tile)
+static void pack_keys(const void *context, const TileHead *head, const KeyTile *tile)
 {
-    const Expanded *x = form;
-    const int E = x->dims.E, width = tile_padded(E), row = attention_row(&x->dims), n = tile->n;
-    const float *tokens = x->qkv + (head->first_token + tile->first) * row;
-    const float *k = tokens + key_column(x, head), *v = tokens + value_column(x, head);
+    const ExpandedAttention *attention = context;
+    const int E = attention->dims.E, width = tile_padded(E), row = attention_row(&attention->dims),
+              n = tile->n;
+    const float *tokens = attention->qkv + (head->first_token + tile->first) * row;
+    const float *k = tokens + key_column(attention, head),
+                *v = tokens + value_column(attention, head);
     tiles_pack_columns(tile->k_columns, k, row, n, E);
     if (tile->v_columns != NULL)
         tiles_pack_columns(tile->v_columns, v, row, n, E);
@@ -66,93 +68,96 @@ static void pack_keys(const void *form, const TileHead *head, const KeyTile *til
         tiles_pack_rows(tile->v_rows, width, v, row, n, E, width, 1.0f);
 }
 
-static void pack_queries(const void *form, const TileHead *head, const QueryTile *tile)
+static void pack_queries(const void *context, const TileHead *head, const QueryTile *tile)
 {
-    const Expanded *x = form;
-    const int E = x->dims.E, width = tile_padded(E), row = attention_row(&x->dims), n = tile->n;
-    const float *tokens = x->qkv + (head->first_token + tile->first) * row;
-    for (int g = 0; g < x->G; g++)
+    const ExpandedAttention *attention = context;
+    const int E = attention->dims.E, width = tile_padded(E), row = attention_row(&attention->dims),
+              n = tile->n;
+    const float *tokens = attention->qkv + (head->first_token + tile->first) * row;
+    for (int g = 0; g < attention->G; g++)
         tiles_pack_rows(tile->q + (int64_t)g * n * width, width,
-                        tokens + (int64_t)query_head(x, head, g) * E, row, n, E, width, x->scale);
+                        tokens + (int64_t)query_head(attention, head, g) * E, row, n, E, width,
+                        attention->scale);
 }
 
-static void unpack_output(const void *form, const TileHead *head, const QueryTile *tile)
+static void unpack_output(const void *context, const TileHead *head, const QueryTile *tile)
 {
-    const Expanded *x = form;
-    const int E = x->dims.E, H = x->dims.H, width = tile_padded(E), n = tile->n;
+    const ExpandedAttention *attention = context;
+    const int E = attention->dims.E, H = attention->dims.H, width = tile_padded(E), n = tile->n;
     const int64_t token = head->first_token + tile->first;
-    for (int g = 0; g < x->G; g++) {
-        const int h = query_head(x, head, g);
-        tiles_unpack_rows(x->out + (token * H + h) * E, (int64_t)H * E,
+    for (int g = 0; g < attention->G; g++) {
+        const int h = query_head(attention, head, g);
+        tiles_unpack_rows(attention->out + (token * H + h) * E, (int64_t)H * E,
                           tile->out + (int64_t)g * n * width, width, n, E, 1.0f);
         for (int i = 0; i < n; i++)
-            x->lse[(token + i) * H + h] = tile->lse[g * n + i];
+            attention->lse[(token + i) * H + h] = tile->lse[g * n + i];
     }
 }
 
-static void pack_backward(const void *form, const TileHead *head, const QueryTile *tile)
+static void pack_backward(const void *context, const TileHead *head, const QueryTile *tile)
 {
-    const Expanded *x = form;
-    const int E = x->dims.E, H = x->dims.H, width = tile_padded(E), n = tile->n;
+    const ExpandedAttention *attention = context;
+    const int E = attention->dims.E, H = attention->dims.H, width = tile_padded(E), n = tile->n;
     const int64_t token = head->first_token + tile->first;
-    pack_queries(form, head, tile);
-    for (int g = 0; g < x->G; g++) {
-        const int h = query_head(x, head, g);
+    pack_queries(context, head, tile);
+    for (int g = 0; g < attention->G; g++) {
+        const int h = query_head(attention, head, g);
         float *d_out = tile->out + (int64_t)g * n * width;
-        tiles_pack_rows(d_out, width, x->d_out + (token * H + h) * E, (int64_t)H * E, n, E, width,
-                        1.0f);
+        tiles_pack_rows(d_out, width, attention->d_out + (token * H + h) * E, (int64_t)H * E, n, E,
+                        width, 1.0f);
         for (int i = 0; i < n; i++) {
             const int64_t at = (token + i) * H + h;
-            tile->lse[g * n + i] = x->saved_lse[at];
+            tile->lse[g * n + i] = attention->saved_lse[at];
             tile->delta[g * n + i] =
-                tiles_dot(x->saved_out + at * E, d_out + (int64_t)i * width, E);
+                tiles_dot(attention->saved_out + at * E, d_out + (int64_t)i * width, E);
         }
     }
 }
 
-static void unpack_keys(const void *form, const TileHead *head, const float *d_k, const float *d_v,
-                        int first, int n)
+static void unpack_keys(const void *context, const TileHead *head, const float *d_k,
+                        const float *d_v, int first, int n)
 {
-    const Expanded *x = form;
-    const int E = x->dims.E, row = attention_row(&x->dims);
-    float *tokens = x->d_qkv + (head->first_token + first) * row;
-    tiles_unpack_columns(tokens + key_column(x, head), row, d_k, n, E);
-    tiles_unpack_columns(tokens + value_column(x, head), row, d_v, n, E);
+    const ExpandedAttention *attention = context;
+    const int E = attention->dims.E, row = attention_row(&attention->dims);
+    float *tokens = attention->d_qkv + (head->first_token + first) * row;
+    tiles_unpack_columns(tokens + key_column(attention, head), row, d_k, n, E);
+    tiles_unpack_columns(tokens + value_column(attention, head), row, d_v, n, E);
 }
 
-static void unpack_queries(const void *form, const TileHead *head, const QueryTile *tile)
+static void unpack_queries(const void *context, const TileHead *head, const QueryTile *tile)
 {
-    const Expanded *x = form;
-    const int E = x->dims.E, width = tile_padded(E), row = attention_row(&x->dims), n = tile->n;
-    float *tokens = x->d_qkv + (head->first_token + tile->first) * row;
-    for (int g = 0; g < x->G; g++)
-        tiles_unpack_rows(tokens + (int64_t)query_head(x, head, g) * E, row,
-                          tile->q + (int64_t)g * n * width, width, n, E, x->scale);
+    const ExpandedAttention *attention = context;
+    const int E = attention->dims.E, width = tile_padded(E), row = attention_row(&attention->dims),
+              n = tile->n;
+    float *tokens = attention->d_qkv + (head->first_token + tile->first) * row;
+    for (int g = 0; g < attention->G; g++)
+        tiles_unpack_rows(tokens + (int64_t)query_head(attention, head, g) * E, row,
+                          tile->q + (int64_t)g * n * width, width, n, E, attention->scale);
 }
 
-static const TileForm calls = {pack_keys,     pack_queries, unpack_output,
-                               pack_backward, unpack_keys,  unpack_queries};
+static const TilePacking packing = {pack_keys,     pack_queries, unpack_output,
+                                    pack_backward, unpack_keys,  unpack_queries};
 
 void attention_forward(float *out, float *lse, const float *qkv, float *scratch,
                        const AttentionDims *dims)
 {
     const TileLayout layout = find_layout(dims);
-    Expanded x = expanded(dims);
-    x.out = out;
-    x.lse = lse;
-    x.qkv = qkv;
-    tiles_forward(&calls, &x, scratch, &layout);
+    ExpandedAttention attention = start(dims);
+    attention.out = out;
+    attention.lse = lse;
+    attention.qkv = qkv;
+    tiles_forward(&packing, &attention, scratch, &layout);
 }
 
 void attention_backward(float *d_qkv, const float *d_out, const float *out, const float *lse,
                         const float *qkv, float *scratch, const AttentionDims *dims)
 {
     const TileLayout layout = find_layout(dims);
-    Expanded x = expanded(dims);
-    x.d_qkv = d_qkv;
-    x.d_out = d_out;
-    x.saved_out = out;
-    x.saved_lse = lse;
-    x.qkv = qkv;
-    tiles_backward(&calls, &x, scratch, &layout);
+    ExpandedAttention attention = start(dims);
+    attention.d_qkv = d_qkv;
+    attention.d_out = d_out;
+    attention.saved_out = out;
+    attention.saved_lse = lse;
+    attention.qkv = qkv;
+    tiles_backward(&packing, &attention, scratch, &layout);
 }

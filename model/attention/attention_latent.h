@@ -5,8 +5,8 @@
 //     out_h      =  U_v (p_h c_v)                                        instead of v   = U_v c_v
 //
 // The same function of the same parameters as model/attention/attention.h on expanded keys and
-// values, at a cost per query and key that grows with the latent's width instead of the head's. So
-// it pays for narrow latents and long sequences: latent_attention_pays(). It also keeps less for
+// values, but the cost per query and key grows with the latent's width instead of the head's. So it
+// is faster for narrow latents and long sequences: latent_attention_pays(). It also saves less for
 // backward.
 //
 //     LatentArrays a = {.qkv = rows, .up_k = w->up_k, .up_v = w->up_v, ...};
@@ -35,7 +35,7 @@ typedef struct LatentColumns {
 
 LatentColumns latent_columns(const LatentDims *dims);
 
-// Fewer multiplications than on expanded keys and values?
+// Whether it needs fewer multiplications than attention on expanded keys and values.
 bool latent_attention_pays(const LatentDims *dims);
 
 typedef struct LatentArrays {

@@ -2,10 +2,10 @@
 // G * queries rows instead of G small ones.
 //
 // Everything a product reads is packed once per call: keys and values into tiles, transposed where
-// a product wants their columns. Both directions then share out small items: forward query tiles;
-// backward every n_key_parts-th key tile of a KV head, which writes its own keys' and values'
-// gradients and its part of the queries'. The parts are fixed by the shape and added up in their
-// order, so the bits do not depend on the number of threads.
+// a product reads their columns. Then threads take small work items: forward, one query tile each;
+// backward, every n_key_parts-th key tile of a KV head, which writes the gradients of its own keys
+// and values and a partial sum of the queries'. The parts are fixed by the shape and added up in
+// their order, so the bits do not depend on the number of threads.
 #include "model/attention/attention_tiles.h"
 
 #include "base/intmath.h"
@@ -17,15 +17,15 @@
 #include <omp.h>
 #include <string.h>
 
-// Tiles of scores lie in the second cache with what they are made of; backward has two of them.
+// Sized so that a tile of scores stays in the second cache with its operands; backward has two.
 enum {
     KEYS = TILE_KEYS,
-    STACKED_ROWS = 96,
-    LEAST_QUERIES = 16,
-    LEAST_ITEMS = 8,
-    QUERY_PARTS = 16,
-    LANES = 16
-}; // LANES: of rows' sums, and columns of scores come in so many
+    STACKED_ROWS = 96,  // of a query tile, about
+    LEAST_QUERIES = 16, // positions of a query tile
+    LEAST_ITEMS = 8,    // of backward: work for as many threads
+    QUERY_PARTS = 16,   // most parts of packing in backward
+    LANES = 16          // partial sums of a row; scores come in multiples of as many columns
+};
 
 TileLayout tiles_layout(int B, int T, int K, int G, int key_width, int value_width)
 {
@@ -65,35 +65,35 @@ typedef struct Scratch {
     float *tile_d_k, *tile_d_v; // [width, KEYS], backward
 } Scratch;
 
-// Lays the scratch of one direction out as thread `thread` of n_threads sees it; returns its length
+// Places the scratch of one direction as thread `thread` of n_threads sees it; returns its length
 // in floats.
-static int64_t place_scratch(Scratch *s, float *scratch, const TileLayout *x, int thread,
+static int64_t place_scratch(Scratch *s, float *scratch, const TileLayout *layout, int thread,
                              int n_threads, bool is_backward)
 {
-    const int64_t heads = (int64_t)x->B * x->K, queries = heads * x->G * x->T;
-    const int64_t keys = heads * x->n_key_tiles * KEYS, scores = (int64_t)x->rows * KEYS;
+    const int64_t heads = (int64_t)layout->B * layout->K, queries = heads * layout->G * layout->T;
+    const int64_t keys = heads * layout->n_key_tiles * KEYS, scores = (int64_t)layout->rows * KEYS;
     const struct {
         float **field;
         int64_t forward, backward; // floats, 0: not there
         bool is_shared;
     } parts[] = {
-        {&s->k_columns, keys * x->key_width, keys * x->key_width, true},
-        {&s->v_columns, 0, keys * x->value_width, true},
-        {&s->k_rows, 0, keys * x->key_ld, true},
-        {&s->v_rows, keys * x->value_ld, 0, true},
-        {&s->q, 0, queries * x->key_ld, true},
-        {&s->d_out, 0, queries * x->value_ld, true},
+        {&s->k_columns, keys * layout->key_width, keys * layout->key_width, true},
+        {&s->v_columns, 0, keys * layout->value_width, true},
+        {&s->k_rows, 0, keys * layout->key_ld, true},
+        {&s->v_rows, keys * layout->value_ld, 0, true},
+        {&s->q, 0, queries * layout->key_ld, true},
+        {&s->d_out, 0, queries * layout->value_ld, true},
         {&s->lse, 0, queries, true},
         {&s->delta, 0, queries, true},
-        {&s->d_q, 0, x->n_key_parts * queries * x->key_ld, true},
+        {&s->d_q, 0, layout->n_key_parts * queries * layout->key_ld, true},
         {&s->scores, scores, scores, false},
         {&s->d_scores, 0, scores, false},
-        {&s->tile_q, (int64_t)x->rows * x->key_ld, 0, false},
-        {&s->tile_out, (int64_t)x->rows * x->value_ld, 0, false},
-        {&s->row_max, x->rows, 0, false},
-        {&s->row_sums, (int64_t)x->rows * LANES, 0, false},
-        {&s->tile_d_k, 0, (int64_t)KEYS * x->key_width, false},
-        {&s->tile_d_v, 0, (int64_t)KEYS * x->value_width, false},
+        {&s->tile_q, (int64_t)layout->rows * layout->key_ld, 0, false},
+        {&s->tile_out, (int64_t)layout->rows * layout->value_ld, 0, false},
+        {&s->row_max, layout->rows, 0, false},
+        {&s->row_sums, (int64_t)layout->rows * LANES, 0, false},
+        {&s->tile_d_k, 0, (int64_t)KEYS * layout->key_width, false},
+        {&s->tile_d_v, 0, (int64_t)KEYS * layout->value_width, false},
     };
     int64_t used = 0;
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
@@ -107,11 +107,11 @@ static int64_t place_scratch(Scratch *s, float *scratch, const TileLayout *x, in
     return used;
 }
 
-int64_t tiles_scratch_floats(const TileLayout *x, int n_threads, bool is_training)
+int64_t tiles_scratch_floats(const TileLayout *layout, int n_threads, bool is_training)
 {
     Scratch s;
-    int64_t forward = place_scratch(&s, NULL, x, 0, n_threads, false);
-    int64_t backward = is_training ? place_scratch(&s, NULL, x, 0, n_threads, true) : 0;
+    int64_t forward = place_scratch(&s, NULL, layout, 0, n_threads, false);
+    int64_t backward = is_training ? place_scratch(&s, NULL, layout, 0, n_threads, true) : 0;
     return max_int64(forward, backward);
 }
 
@@ -162,12 +162,12 @@ HOT float tiles_dot(const float *restrict a, const float *restrict b, int count)
     return sum;
 }
 
-static TileHead find_head(const TileLayout *x, int index)
+static TileHead find_head(const TileLayout *layout, int index)
 {
     return (TileHead){
         .index = index,
-        .first_token = (int64_t)(index / x->K) * x->T,
-        .kv_head = index % x->K,
+        .first_token = (int64_t)(index / layout->K) * layout->T,
+        .kv_head = index % layout->K,
     };
 }
 
@@ -176,33 +176,33 @@ static float *part_of(float *all, int64_t offset)
     return all != NULL ? all + offset : NULL;
 }
 
-static KeyTile key_tile(const Scratch *s, const TileLayout *x, const TileHead *head, int i)
+static KeyTile key_tile(const Scratch *s, const TileLayout *layout, const TileHead *head, int i)
 {
-    const int64_t keys = (head->index * x->n_key_tiles + i) * KEYS;
+    const int64_t keys = (head->index * layout->n_key_tiles + i) * KEYS;
     return (KeyTile){
-        .k_columns = part_of(s->k_columns, keys * x->key_width),
-        .v_columns = part_of(s->v_columns, keys * x->value_width),
-        .k_rows = part_of(s->k_rows, keys * x->key_ld),
-        .v_rows = part_of(s->v_rows, keys * x->value_ld),
+        .k_columns = part_of(s->k_columns, keys * layout->key_width),
+        .v_columns = part_of(s->v_columns, keys * layout->value_width),
+        .k_rows = part_of(s->k_rows, keys * layout->key_ld),
+        .v_rows = part_of(s->v_rows, keys * layout->value_ld),
         .first = i * KEYS,
-        .n = min_int(KEYS, x->T - i * KEYS),
+        .n = min_int(KEYS, layout->T - i * KEYS),
     };
 }
 
-// All of them, shared out to the threads of a parallel region, which do not wait for each other.
-static void pack_keys(const TileForm *calls, const void *form, const Scratch *s,
-                      const TileLayout *x)
+// All key tiles, divided among the threads of a parallel region. No barrier at the end.
+static void pack_keys(const TilePacking *packing, const void *context, const Scratch *s,
+                      const TileLayout *layout)
 {
 #pragma omp for collapse(2) schedule(static) nowait
-    for (int h = 0; h < x->B * x->K; h++)
-        for (int i = 0; i < x->n_key_tiles; i++) {
-            const TileHead head = find_head(x, h);
-            const KeyTile tile = key_tile(s, x, &head, i);
-            calls->pack_keys(form, &head, &tile);
+    for (int h = 0; h < layout->B * layout->K; h++)
+        for (int i = 0; i < layout->n_key_tiles; i++) {
+            const TileHead head = find_head(layout, h);
+            const KeyTile tile = key_tile(s, layout, &head, i);
+            packing->pack_keys(context, &head, &tile);
         }
 }
 
-// Keys that row r of a stacked tile sees of a tile of keys.
+// How many keys of a tile row r of a stacked query tile sees: the causal mask.
 static inline int visible_keys(int r, int n, int keys, int q0, int k0)
 {
     const int visible = min_int(q0 + r % n - k0 + 1, keys);
@@ -215,7 +215,7 @@ static inline void fill(float *values, int first, int end, float value)
         values[j] = value;
 }
 
-// Scores of whole vectors -> unnormalized probabilities, added to `sums` lane by lane.
+// Scores -> unnormalized probabilities, added to `sums` lane by lane. count: a multiple of LANES.
 static inline void exponentiate(float *restrict s, float *restrict sums, int count, float max)
 {
     float lanes[LANES] = {0};
@@ -258,7 +258,7 @@ HOT static void softmax_tile(float *restrict scores, float *restrict out, float 
     }
 }
 
-// Sums -> the softmax's output and the log of its denominator, in place of the rows' maxima.
+// Divides the output by the softmax's denominator; row_max becomes the log-sum-exp.
 HOT static void normalize_tile(const Scratch *s, int rows, int ld)
 {
     for (int r = 0; r < rows; r++) {
@@ -273,45 +273,47 @@ HOT static void normalize_tile(const Scratch *s, int rows, int ld)
     }
 }
 
-static void forward_tile(const TileForm *calls, const void *form, const Scratch *s,
-                         const TileLayout *x, const TileHead *head, int q0)
+static void forward_tile(const TilePacking *packing, const void *context, const Scratch *s,
+                         const TileLayout *layout, const TileHead *head, int q0)
 {
-    const int n = min_int(x->queries, x->T - q0), rows = x->G * n;
+    const int n = min_int(layout->queries, layout->T - q0), rows = layout->G * n;
     const QueryTile tile = {
         .q = s->tile_q, .out = s->tile_out, .lse = s->row_max, .first = q0, .n = n};
-    calls->pack_queries(form, head, &tile);
-    memset(s->tile_out, 0, (size_t)rows * (size_t)x->value_ld * sizeof(float));
+    packing->pack_queries(context, head, &tile);
+    memset(s->tile_out, 0, (size_t)rows * (size_t)layout->value_ld * sizeof(float));
     memset(s->row_sums, 0, (size_t)rows * LANES * sizeof(float));
     fill(s->row_max, 0, rows, -INFINITY);
     for (int k0 = 0; k0 < q0 + n; k0 += KEYS) {
         const int keys = min_int(KEYS, q0 + n - k0);
-        const KeyTile key = key_tile(s, x, head, k0 / KEYS);
-        tile_multiply(s->scores, KEYS, s->tile_q, x->key_ld, key.k_columns, KEYS, rows, keys,
-                      x->key_width, false);
-        softmax_tile(s->scores, s->tile_out, s->row_max, s->row_sums, rows, n, keys, x->value_ld,
-                     q0, k0);
-        tile_multiply(s->tile_out, x->value_ld, s->scores, KEYS, key.v_rows, x->value_ld, rows,
-                      x->value_width, keys, true);
+        const KeyTile key = key_tile(s, layout, head, k0 / KEYS);
+        tile_multiply(s->scores, KEYS, s->tile_q, layout->key_ld, key.k_columns, KEYS, rows, keys,
+                      layout->key_width, false);
+        softmax_tile(s->scores, s->tile_out, s->row_max, s->row_sums, rows, n, keys,
+                     layout->value_ld, q0, k0);
+        tile_multiply(s->tile_out, layout->value_ld, s->scores, KEYS, key.v_rows, layout->value_ld,
+                      rows, layout->value_width, keys, true);
     }
-    normalize_tile(s, rows, x->value_ld);
-    calls->unpack_output(form, head, &tile);
+    normalize_tile(s, rows, layout->value_ld);
+    packing->unpack_output(context, head, &tile);
 }
 
-void tiles_forward(const TileForm *calls, const void *form, float *scratch, const TileLayout *x)
+void tiles_forward(const TilePacking *packing, const void *context, float *scratch,
+                   const TileLayout *layout)
 {
-    const int n_heads = x->B * x->K;
+    const int n_heads = layout->B * layout->K;
 #pragma omp parallel
     {
         Scratch s;
-        place_scratch(&s, scratch, x, omp_get_thread_num(), omp_get_num_threads(), false);
-        pack_keys(calls, form, &s, x);
+        place_scratch(&s, scratch, layout, omp_get_thread_num(), omp_get_num_threads(), false);
+        pack_keys(packing, context, &s, layout);
 #pragma omp barrier
 #pragma omp for collapse(2) schedule(dynamic)
         for (int h = 0; h < n_heads; h++)
-            for (int i = 0; i < x->n_query_tiles; i++) {
-                const TileHead head = find_head(x, h);
+            for (int i = 0; i < layout->n_query_tiles; i++) {
+                const TileHead head = find_head(layout, h);
                 // The last tiles see the most keys: start with them.
-                forward_tile(calls, form, &s, x, &head, (x->n_query_tiles - 1 - i) * x->queries);
+                forward_tile(packing, context, &s, layout, &head,
+                             (layout->n_query_tiles - 1 - i) * layout->queries);
             }
     }
 }
@@ -337,105 +339,108 @@ HOT static void softmax_backward_tile(float *restrict scores, float *restrict d_
 }
 
 // The rows of q0's tile, of part 0 of their gradient if `is_gradient`.
-static QueryTile query_tile(const Scratch *s, const TileLayout *x, const TileHead *head, int q0,
-                            bool is_gradient)
+static QueryTile query_tile(const Scratch *s, const TileLayout *layout, const TileHead *head,
+                            int q0, bool is_gradient)
 {
-    const int64_t group = (int64_t)x->G * x->T;
-    const int64_t rows = head->index * group + (int64_t)x->G * q0;
-    const int64_t d_rows = head->index * x->n_key_parts * group + (int64_t)x->G * q0;
+    const int64_t group = (int64_t)layout->G * layout->T;
+    const int64_t rows = head->index * group + (int64_t)layout->G * q0;
+    const int64_t d_rows = head->index * layout->n_key_parts * group + (int64_t)layout->G * q0;
     return (QueryTile){
-        .q = is_gradient ? s->d_q + d_rows * x->key_ld : s->q + rows * x->key_ld,
-        .out = s->d_out + rows * x->value_ld,
+        .q = is_gradient ? s->d_q + d_rows * layout->key_ld : s->q + rows * layout->key_ld,
+        .out = s->d_out + rows * layout->value_ld,
         .lse = s->lse + rows,
         .delta = s->delta + rows,
         .first = q0,
-        .n = min_int(x->queries, x->T - q0),
+        .n = min_int(layout->queries, layout->T - q0),
     };
 }
 
 // One tile of keys against all query tiles that see it.
-static void backward_key_tile(const TileForm *calls, const void *form, const Scratch *s,
-                              const TileLayout *x, const TileHead *head, int i)
+static void backward_key_tile(const TilePacking *packing, const void *context, const Scratch *s,
+                              const TileLayout *layout, const TileHead *head, int i)
 {
-    const int key_ld = x->key_ld, value_ld = x->value_ld, part = i % x->n_key_parts;
-    const KeyTile key = key_tile(s, x, head, i);
-    memset(s->tile_d_k, 0, (size_t)KEYS * (size_t)x->key_width * sizeof(float));
-    memset(s->tile_d_v, 0, (size_t)KEYS * (size_t)x->value_width * sizeof(float));
-    for (int q0 = key.first / x->queries * x->queries; q0 < x->T; q0 += x->queries) {
-        const QueryTile tile = query_tile(s, x, head, q0, false);
-        float *d_q = query_tile(s, x, head, q0, true).q + part * (int64_t)x->G * x->T * key_ld;
-        const int rows = x->G * tile.n, keys = min_int(KEYS, q0 + tile.n - key.first);
+    const int key_ld = layout->key_ld, value_ld = layout->value_ld, part = i % layout->n_key_parts;
+    const KeyTile key = key_tile(s, layout, head, i);
+    memset(s->tile_d_k, 0, (size_t)KEYS * (size_t)layout->key_width * sizeof(float));
+    memset(s->tile_d_v, 0, (size_t)KEYS * (size_t)layout->value_width * sizeof(float));
+    for (int q0 = key.first / layout->queries * layout->queries; q0 < layout->T;
+         q0 += layout->queries) {
+        const QueryTile tile = query_tile(s, layout, head, q0, false);
+        float *d_q = query_tile(s, layout, head, q0, true).q +
+                     part * (int64_t)layout->G * layout->T * key_ld;
+        const int rows = layout->G * tile.n, keys = min_int(KEYS, q0 + tile.n - key.first);
         tile_multiply(s->scores, KEYS, tile.q, key_ld, key.k_columns, KEYS, rows, keys,
-                      x->key_width, false);
+                      layout->key_width, false);
         tile_multiply(s->d_scores, KEYS, tile.out, value_ld, key.v_columns, KEYS, rows, keys,
-                      x->value_width, false);
+                      layout->value_width, false);
         softmax_backward_tile(s->scores, s->d_scores, tile.lse, tile.delta, rows, tile.n, keys, q0,
                               key.first);
         tile_multiply_transposed(s->tile_d_v, KEYS, tile.out, value_ld, s->scores, KEYS,
-                                 x->value_width, keys, rows, true);
-        tile_multiply_transposed(s->tile_d_k, KEYS, tile.q, key_ld, s->d_scores, KEYS, x->key_width,
-                                 keys, rows, true);
-        tile_multiply(d_q, key_ld, s->d_scores, KEYS, key.k_rows, key_ld, rows, x->key_width, keys,
-                      i >= x->n_key_parts);
+                                 layout->value_width, keys, rows, true);
+        tile_multiply_transposed(s->tile_d_k, KEYS, tile.q, key_ld, s->d_scores, KEYS,
+                                 layout->key_width, keys, rows, true);
+        tile_multiply(d_q, key_ld, s->d_scores, KEYS, key.k_rows, key_ld, rows, layout->key_width,
+                      keys, i >= layout->n_key_parts);
     }
-    calls->unpack_keys(form, head, s->tile_d_k, s->tile_d_v, key.first, key.n);
+    packing->unpack_keys(context, head, s->tile_d_k, s->tile_d_v, key.first, key.n);
 }
 
 // Adds the parts of a query tile's gradient up in the first. Part p exists if the tile sees key
 // tile p.
-HOT static void sum_key_parts(float *restrict d_q, const TileLayout *x, const QueryTile *tile)
+HOT static void sum_key_parts(float *restrict d_q, const TileLayout *layout, const QueryTile *tile)
 {
-    const int n_parts = min_int(x->n_key_parts, ceil_div(tile->first + tile->n, KEYS));
-    const int64_t count = (int64_t)x->G * tile->n * x->key_ld;
+    const int n_parts = min_int(layout->n_key_parts, ceil_div(tile->first + tile->n, KEYS));
+    const int64_t count = (int64_t)layout->G * tile->n * layout->key_ld;
     for (int p = 1; p < n_parts; p++) {
-        const float *from = d_q + p * (int64_t)x->G * x->T * x->key_ld;
+        const float *from = d_q + p * (int64_t)layout->G * layout->T * layout->key_ld;
         for (int64_t i = 0; i < count; i++)
             d_q[i] += from[i];
     }
 }
 
 // All query tiles of a part: on the way in, or with their gradient on the way out.
-static void run_query_part(const TileForm *calls, const void *form, const Scratch *s,
-                           const TileLayout *x, int h, int part, bool is_gradient)
+static void run_query_part(const TilePacking *packing, const void *context, const Scratch *s,
+                           const TileLayout *layout, int h, int part, bool is_gradient)
 {
-    const TileHead head = find_head(x, h);
-    const int first = (int)((int64_t)part * x->n_query_tiles / x->n_query_parts);
-    const int end = (int)((int64_t)(part + 1) * x->n_query_tiles / x->n_query_parts);
+    const TileHead head = find_head(layout, h);
+    const int first = (int)((int64_t)part * layout->n_query_tiles / layout->n_query_parts);
+    const int end = (int)((int64_t)(part + 1) * layout->n_query_tiles / layout->n_query_parts);
     for (int i = first; i < end; i++) {
-        QueryTile tile = query_tile(s, x, &head, i * x->queries, is_gradient);
+        QueryTile tile = query_tile(s, layout, &head, i * layout->queries, is_gradient);
         tile.part = part;
         tile.starts_part = i == first;
         if (is_gradient) {
-            sum_key_parts(tile.q, x, &tile);
-            calls->unpack_queries(form, &head, &tile);
+            sum_key_parts(tile.q, layout, &tile);
+            packing->unpack_queries(context, &head, &tile);
         } else {
-            calls->pack_backward(form, &head, &tile);
+            packing->pack_backward(context, &head, &tile);
         }
     }
 }
 
-void tiles_backward(const TileForm *calls, const void *form, float *scratch, const TileLayout *x)
+void tiles_backward(const TilePacking *packing, const void *context, float *scratch,
+                    const TileLayout *layout)
 {
-    const int n_heads = x->B * x->K;
+    const int n_heads = layout->B * layout->K;
 #pragma omp parallel
     {
         Scratch s;
-        place_scratch(&s, scratch, x, omp_get_thread_num(), omp_get_num_threads(), true);
-        pack_keys(calls, form, &s, x);
+        place_scratch(&s, scratch, layout, omp_get_thread_num(), omp_get_num_threads(), true);
+        pack_keys(packing, context, &s, layout);
 #pragma omp for collapse(2) schedule(static)
         for (int h = 0; h < n_heads; h++)
-            for (int part = 0; part < x->n_query_parts; part++)
-                run_query_part(calls, form, &s, x, h, part, false);
+            for (int part = 0; part < layout->n_query_parts; part++)
+                run_query_part(packing, context, &s, layout, h, part, false);
 #pragma omp for collapse(2) schedule(dynamic)
         for (int h = 0; h < n_heads; h++)
-            for (int part = 0; part < x->n_key_parts; part++) {
-                const TileHead head = find_head(x, h);
-                for (int i = part; i < x->n_key_tiles; i += x->n_key_parts)
-                    backward_key_tile(calls, form, &s, x, &head, i);
+            for (int part = 0; part < layout->n_key_parts; part++) {
+                const TileHead head = find_head(layout, h);
+                for (int i = part; i < layout->n_key_tiles; i += layout->n_key_parts)
+                    backward_key_tile(packing, context, &s, layout, &head, i);
             }
 #pragma omp for collapse(2) schedule(static)
         for (int h = 0; h < n_heads; h++)
-            for (int part = 0; part < x->n_query_parts; part++)
-                run_query_part(calls, form, &s, x, h, part, true);
+            for (int part = 0; part < layout->n_query_parts; part++)
+                run_query_part(packing, context, &s, layout, h, part, true);
     }
 }

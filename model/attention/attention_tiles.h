@@ -1,11 +1,15 @@
-// The part of attention that both of its forms share: tiles of queries against tiles of keys and
-// values that lie packed. A form (model/attention/attention.c, model/attention/attention_latent.c)
-// says how tokens' rows become packed tiles and back.
+// What attention on expanded keys and values (attention.c) and in the latent space
+// (attention_latent.c) share: tiles of packed queries times tiles of packed keys and values. Each
+// of the two says how rows of tokens become packed tiles and back.
+//
+//     static const TilePacking packing = {pack_keys, pack_queries, ...};
+//     const TileLayout layout = tiles_layout(B, T, K, G, key_width, value_width);
+//     tiles_forward(&packing, &context, scratch, &layout);
 //
 // Packed queries are those of a group of G heads, stacked: row r of a tile is head r / n of the
-// group at position q0 + r % n, where n is the number of positions in the tile; they carry the
-// softmax's scale. All rows of a KV head follow each other: those of the tile at q0 begin at row
-// G q0. Private to attention's files.
+// group at position q0 + r % n, where n is the number of positions in the tile. They carry the
+// softmax's scale. All rows of a KV head are contiguous: those of the tile at q0 begin at row G q0.
+// Private to these three files.
 #ifndef MHA2MLA_MODEL_ATTENTION_ATTENTION_TILES_H
 #define MHA2MLA_MODEL_ATTENTION_ATTENTION_TILES_H
 
@@ -18,20 +22,20 @@ typedef struct TileLayout {
     int B, T, K, G;             // sequences, tokens, KV heads, query heads of each
     int key_width, value_width; // of a head
     int key_ld, value_ld;       // floats of a packed row: the width and padding
-    int queries, rows;          // positions of a query tile; its stacked rows
+    int queries, rows;          // positions of a query tile; stacked rows, G times as many
     int n_query_tiles, n_key_tiles;
-    int n_query_parts; // backward: ranges of query tiles, the items that pack and unpack
-    int n_key_parts;   // backward: every n_key_parts-th key tile is one item
+    int n_query_parts; // backward: ranges of query tiles, the work items of packing
+    int n_key_parts;   // backward: every n_key_parts-th key tile is one work item
 } TileLayout;
 
-// A KV head of a sequence.
+// A KV head of one sequence.
 typedef struct TileHead {
     int64_t index;       // of B K
     int64_t first_token; // of B T
     int kv_head;         // of K
 } TileHead;
 
-// Packed tiles of a KV head, to be filled. NULL: not wanted in this direction.
+// Packed tiles of a KV head, to be filled. NULL: not needed in this direction.
 typedef struct KeyTile {
     float *k_columns; // [key_width, TILE_KEYS], zeros beyond n
     float *v_columns; // [value_width, TILE_KEYS], likewise
@@ -43,35 +47,38 @@ typedef struct KeyTile {
 typedef struct QueryTile {
     float *q;           // [G n, key_ld]
     float *out;         // [G n, value_ld]; forward: output, normalized; backward: its gradient
-    float *lse, *delta; // [G n]; delta: sum of out's gradient * out
+    float *lse, *delta; // [G n]; delta: dot product of out and its gradient
     int first, n;       // positions
     int part;           // of n_query_parts
     bool starts_part;   // the first of its part
 } QueryTile;
 
-// How a form packs and unpacks; `form` is its own. Called from parallel regions, each tile once.
-typedef struct TileForm {
-    void (*pack_keys)(const void *form, const TileHead *head, const KeyTile *tile);
+// How tiles are packed and unpacked. `context` is the caller's. Called from parallel regions, once
+// for each tile.
+typedef struct TilePacking {
+    void (*pack_keys)(const void *context, const TileHead *head, const KeyTile *tile);
     // Forward: queries in, then output and lse (of the scaled scores) out.
-    void (*pack_queries)(const void *form, const TileHead *head, const QueryTile *tile);
-    void (*unpack_output)(const void *form, const TileHead *head, const QueryTile *tile);
-    // Backward: queries, gradient of the output, lse and delta in; gradients out. Tiles of a part
-    // come in their order, from one thread.
-    void (*pack_backward)(const void *form, const TileHead *head, const QueryTile *tile);
-    void (*unpack_keys)(const void *form, const TileHead *head,
+    void (*pack_queries)(const void *context, const TileHead *head, const QueryTile *tile);
+    void (*unpack_output)(const void *context, const TileHead *head, const QueryTile *tile);
+    // Backward: queries, gradient of the output, lse and delta in; gradients out. The tiles of a
+    // part come in order, from one thread.
+    void (*pack_backward)(const void *context, const TileHead *head, const QueryTile *tile);
+    void (*unpack_keys)(const void *context, const TileHead *head,
                         const float *d_k, // [key_width, TILE_KEYS]
                         const float *d_v, // [value_width, TILE_KEYS]
                         int first, int n);
-    void (*unpack_queries)(const void *form, const TileHead *head, const QueryTile *tile);
-} TileForm;
+    void (*unpack_queries)(const void *context, const TileHead *head, const QueryTile *tile);
+} TilePacking;
 
 TileLayout tiles_layout(int B, int T, int K, int G, int key_width, int value_width);
 
 // For n_threads, with or without backward.
 int64_t tiles_scratch_floats(const TileLayout *layout, int n_threads, bool is_training);
 
-void tiles_forward(const TileForm *calls, const void *form, float *scratch, const TileLayout *x);
-void tiles_backward(const TileForm *calls, const void *form, float *scratch, const TileLayout *x);
+void tiles_forward(const TilePacking *packing, const void *context, float *scratch,
+                   const TileLayout *layout);
+void tiles_backward(const TilePacking *packing, const void *context, float *scratch,
+                    const TileLayout *layout);
 
 // Columns [0, width) of n rows that lie `row` apart -> rows of a tile, times `scale`; zeros in its
 // columns [width, end).

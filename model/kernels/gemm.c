@@ -1,9 +1,9 @@
 // c is cut into items, blocks of columns times chunks of rows, that threads take as they come. An
-// item goes through k in blocks: it packs the block of b, slivers of a register block's width that
-// together fill half of the second cache, and runs rows of a past it, which lie in the first cache
-// meanwhile (Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008, with
-// the roles of a and b exchanged). a is read where it lies if its rows run along k; a transposed a
-// is packed by chunks.
+// item goes through k in blocks: it packs the block of b into slivers as wide as a register block,
+// which together fill two thirds of the second cache, and multiplies it by chunks of rows of a,
+// which lie in the first cache meanwhile (Goto and van de Geijn, Anatomy of High-Performance Matrix
+// Multiplication, 2008, with the roles of a and b exchanged). a is read in place if its rows run
+// along k; a transposed a is packed, chunk by chunk.
 #include "model/kernels/gemm.h"
 
 #include "base/intmath.h"
@@ -19,12 +19,12 @@
 #include <unistd.h>
 
 enum {
-    DIRECT_K = 768,         // the most of a block where a is read as it lies
-    PACKED_K = 384,         // and where it is packed: once for more columns
-    MOST_B = 200 << 10,     // floats of a packed block of b
-    CHUNK_ROWS = 96,        // whole cache lines of a transposed a
+    DIRECT_K = 768,     // largest block of k where a is read in place
+    PACKED_K = 384,     // and where a is packed: shorter, so that a packed a serves more columns
+    MOST_B = 200 << 10, // floats of a packed block of b
+    CHUNK_ROWS = 96,    // a multiple of 16: whole cache lines of a transposed a
     BUFFER_BYTES = 1 << 20, // of a thread
-    HUGE_PAGE = 2 << 20,
+    HUGE_PAGE = 2 << 20,    // bytes
 };
 
 typedef struct Buffer {
@@ -36,7 +36,7 @@ typedef struct Buffer {
 _Static_assert(sizeof(Buffer) <= BUFFER_BYTES, "a thread's buffer");
 
 // What all items of a product share.
-typedef struct Plan {
+typedef struct GemmProduct {
     float *c;
     int ldc;
     GemmMatrix a, b;
@@ -46,9 +46,9 @@ typedef struct Plan {
     int width, height;    // of the blocks: columns of a sliver of b, rows of a sliver of a
     int k_block, columns; // of b at once
     int item_rows, item_columns, n_row_items, n_items;
-} Plan;
+} GemmProduct;
 
-// A block of b and what streams past it share the second cache.
+// Two thirds of the second cache: rows of a and c stream through the rest.
 static int packed_b_floats(void)
 {
     const long cache_bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
@@ -56,30 +56,33 @@ static int packed_b_floats(void)
     return (int)(floats < MOST_B ? floats : MOST_B);
 }
 
-// k_block alone decides the sums' order; it must depend on nothing but k.
-static void cut(Plan *x, int n_threads)
+// Chooses the sizes of blocks and items. k_block decides the order of the sums, so it depends on k
+// alone: the bits must not depend on m, n or the number of threads.
+static void cut(GemmProduct *product, int n_threads)
 {
-    const int lanes = x->kernel->lanes;
-    x->width = min_int(round_up(x->n, lanes), x->kernel->columns);
-    if (x->a.column_step != 1 && x->n > x->kernel->columns && x->kernel->heights[3] > 0)
-        x->width = 3 * lanes; // 8 rows are packed faster than 6
-    x->height = x->kernel->heights[x->width / lanes];
-    const int width = x->width;
-    const int most_k = x->a.column_step == 1 ? DIRECT_K : PACKED_K;
-    x->k_block = round_up(ceil_div(x->k, ceil_div(x->k, most_k)), 4);
-    int most = packed_b_floats() / x->k_block / width * width;
+    const int lanes = product->kernel->lanes;
+    product->width = min_int(round_up(product->n, lanes), product->kernel->columns);
+    if (product->a.column_step != 1 && product->n > product->kernel->columns &&
+        product->kernel->heights[3] > 0)
+        product->width = 3 * lanes; // 8 rows are packed faster than 6
+    product->height = product->kernel->heights[product->width / lanes];
+    const int width = product->width;
+    const int most_k = product->a.column_step == 1 ? DIRECT_K : PACKED_K;
+    product->k_block = round_up(ceil_div(product->k, ceil_div(product->k, most_k)), 4);
+    int most = packed_b_floats() / product->k_block / width * width;
     most = most < width ? width : most;
     // Several threads: items of the same size, rather than of whole slivers.
-    const int grain = n_threads > 1 && x->a.column_step == 1 ? lanes : width;
-    x->columns = round_up(ceil_div(x->n, ceil_div(x->n, most)), grain);
-    x->item_columns = n_threads == 1 ? x->n : x->columns;
-    const int n_column_items = ceil_div(x->n, x->item_columns);
-    int n_wanted = 1; // of rows: every one packs b anew, so as few as give all threads the same
+    const int grain = n_threads > 1 && product->a.column_step == 1 ? lanes : width;
+    product->columns = round_up(ceil_div(product->n, ceil_div(product->n, most)), grain);
+    product->item_columns = n_threads == 1 ? product->n : product->columns;
+    const int n_column_items = ceil_div(product->n, product->item_columns);
+    // Every row item packs b again: as few as give all threads the same number of items.
+    int n_wanted = 1;
     while (n_column_items * n_wanted % n_threads != 0)
         n_wanted++;
-    x->item_rows = round_up(ceil_div(x->m, n_wanted), x->height);
-    x->n_row_items = ceil_div(x->m, x->item_rows);
-    x->n_items = n_column_items * x->n_row_items;
+    product->item_rows = round_up(ceil_div(product->m, n_wanted), product->height);
+    product->n_row_items = ceil_div(product->m, product->item_rows);
+    product->n_items = n_column_items * product->n_row_items;
 }
 
 typedef float Vector8 __attribute__((vector_size(32), aligned(4), may_alias));
@@ -108,7 +111,7 @@ __attribute__((always_inline)) static inline void transpose8(float *restrict to,
     }
 }
 
-// Columns that lie one after the other -> a sliver [k, width], zeros beyond n.
+// n columns of k contiguous floats, `step` apart -> a sliver [k, width], zeros beyond n.
 HOT static void pack_columns(float *restrict to, const float *restrict from, int64_t step, int k,
                              int n, int width)
 {
@@ -126,10 +129,10 @@ HOT static void pack_columns(float *restrict to, const float *restrict from, int
             to[(int64_t)p * width + i] = i < n ? from[i * step + p] : 0;
 }
 
-enum { AHEAD = 8 }; // rows of what is packed, too far apart for the machine to guess the next one
+enum { AHEAD = 8 }; // rows to prefetch: they lie too far apart for the hardware's prefetcher
 
-// Rows -> slivers of `width` that are to_step apart, a row after the other as they lie in memory;
-// zeros beyond n, as far as `padded`.
+// k rows of n contiguous floats, `step` apart -> slivers [k, width] that are to_step apart; zeros
+// beyond n, up to `padded`. Memory is read in its order.
 HOT static void pack_rows(float *restrict to, int64_t to_step, const float *restrict from,
                           int64_t step, int k, int n, int padded, int width)
 {
@@ -148,19 +151,19 @@ HOT static void pack_rows(float *restrict to, int64_t to_step, const float *rest
     }
 }
 
-// Rows [p0, p0 + k) and columns [j0, j0 + n) of b, as slivers of the kernel's width; the last one
-// is only as wide as whole vectors need.
-static void pack_b(float *to, const Plan *x, int p0, int k, int j0, int n)
+// Rows [p0, p0 + k) and columns [j0, j0 + n) of b, as slivers of the kernel's width. The last one
+// is only as wide as its whole vectors.
+static void pack_b(float *to, const GemmProduct *product, int p0, int k, int j0, int n)
 {
-    const int width = x->width, padded = round_up(n, x->kernel->lanes);
-    const float *from = x->b.data + p0 * x->b.row_step + j0 * x->b.column_step;
-    if (x->b.column_step == 1) {
-        pack_rows(to, (int64_t)width * k, from, x->b.row_step, k, n, padded, width);
+    const int width = product->width, padded = round_up(n, product->kernel->lanes);
+    const float *from = product->b.data + p0 * product->b.row_step + j0 * product->b.column_step;
+    if (product->b.column_step == 1) {
+        pack_rows(to, (int64_t)width * k, from, product->b.row_step, k, n, padded, width);
         return;
     }
     for (int j = 0; j < n; j += width)
-        pack_columns(to + (int64_t)j * k, from + j * x->b.column_step, x->b.column_step, k,
-                     min_int(width, n - j), min_int(width, padded - j));
+        pack_columns(to + (int64_t)j * k, from + j * product->b.column_step, product->b.column_step,
+                     k, min_int(width, n - j), min_int(width, padded - j));
 }
 
 // m floats of a row of a transposed a -> one row of each sliver.
@@ -175,125 +178,131 @@ __attribute__((always_inline)) static inline void pack_row(float *restrict to, i
         to[r] = from[i + r];
 }
 
-// Floats from one sliver of k rows to the next: not the same lines of the first cache.
-static int64_t sliver_step(const Plan *x, int k)
+// Floats from one packed sliver of a to the next. Padded, so that slivers do not compete for the
+// same sets of the first cache.
+static int64_t sliver_step(const GemmProduct *product, int k)
 {
-    return (int64_t)k * x->height + 16;
+    return (int64_t)k * product->height + 16;
 }
 
 // Rows [p0, p0 + k) of a transposed a and m of their columns, from i0, as slivers.
-HOT static void pack_a(float *restrict to, const Plan *x, int p0, int k, int i0, int m)
+HOT static void pack_a(float *restrict to, const GemmProduct *product, int p0, int k, int i0, int m)
 {
-    const int64_t step = x->a.column_step, to_step = sliver_step(x, k);
-    const float *from = x->a.data + i0 + p0 * step;
-    for (int p = 0; p < k; p++, from += step, to += x->height) {
+    const int64_t step = product->a.column_step, to_step = sliver_step(product, k);
+    const float *from = product->a.data + i0 + p0 * step;
+    for (int p = 0; p < k; p++, from += step, to += product->height) {
         for (int i = 0; i < m; i += 16)
             __builtin_prefetch(from + AHEAD * step + i);
-        if (x->height == 8) // a constant makes one move
+        if (product->height == 8) // constant heights: the copy is one move
             pack_row(to, to_step, from, m, 8);
-        else if (x->height == 6)
+        else if (product->height == 6)
             pack_row(to, to_step, from, m, 6);
         else
-            pack_row(to, to_step, from, m, x->height);
+            pack_row(to, to_step, from, m, product->height);
     }
 }
 
-// A block whose last vector is not whole goes by way of `edge`.
-static void edge_block(const Plan *x, TileOperands *block, float *edge, int rows, int columns)
+// A block whose last vector is not whole: computed in `edge`, then copied to c.
+static void edge_block(const GemmProduct *product, TileOperands *block, float *edge, int rows,
+                       int columns)
 {
     float *c = block->c;
     const bool add = block->add;
     block->c = edge;
-    block->ldc = x->width;
+    block->ldc = product->width;
     block->add = false;
-    x->kernel->block(block, rows, round_up(columns, x->kernel->lanes));
+    product->kernel->block(block, rows, round_up(columns, product->kernel->lanes));
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < columns; j++) {
-            float *to = &c[(int64_t)i * x->ldc + j];
-            *to = (add ? *to : 0) + edge[i * x->width + j];
+            float *to = &c[(int64_t)i * product->ldc + j];
+            *to = (add ? *to : 0) + edge[i * product->width + j];
         }
     block->c = c;
-    block->ldc = x->ldc;
+    block->ldc = product->ldc;
     block->add = add;
 }
 
-// Rows of a against columns [j, end) of the packed block of b.
-static void run_sliver(const Plan *x, TileOperands *block, Buffer *buffer, int rows, int j, int end)
+// `rows` rows of a times columns [j, end) of the packed block of b.
+static void run_sliver(const GemmProduct *product, TileOperands *block, Buffer *buffer, int rows,
+                       int j, int end)
 {
-    const int width = x->width;
+    const int width = product->width;
     float *c = block->c;
     for (; j < end; j += width) {
         const int used = min_int(width, end - j);
         block->c = c + j;
         block->b = buffer->b + (int64_t)j * block->k;
-        block->ldb = round_up(used, x->kernel->lanes);
+        block->ldb = round_up(used, product->kernel->lanes);
         if (used == block->ldb)
-            x->kernel->block(block, rows, used);
+            product->kernel->block(block, rows, used);
         else
-            edge_block(x, block, buffer->edge, rows, used);
+            edge_block(product, block, buffer->edge, rows, used);
     }
     block->c = c;
 }
 
-// Rows [i0, i0 + m) of an item, for the packed rows [p0, p0 + k) of b. Where a is direct, columns
-// narrower than a sliver take all rows at once, by blocks that are higher.
-static void run_rows(const Plan *x, Buffer *buffer, int p0, int k, int i0, int m, int j0, int n)
+// Rows [i0, i0 + m) of an item times the packed rows [p0, p0 + k) of b. Where a is read in place,
+// the columns beyond the last whole sliver take all rows at once, by blocks that are higher.
+static void run_rows(const GemmProduct *product, Buffer *buffer, int p0, int k, int i0, int m,
+                     int j0, int n)
 {
-    const bool is_direct = x->a.column_step == 1;
-    const int height = x->height, wide = is_direct ? n / x->width * x->width : n;
-    TileOperands block = {.ldc = x->ldc, .k = k, .add = x->add || p0 > 0};
-    block.row_step = is_direct ? x->a.row_step : 1;
+    const bool is_direct = product->a.column_step == 1;
+    const int height = product->height, wide = is_direct ? n / product->width * product->width : n;
+    TileOperands block = {.ldc = product->ldc, .k = k, .add = product->add || p0 > 0};
+    block.row_step = is_direct ? product->a.row_step : 1;
     block.k_step = is_direct ? 1 : height;
     if (!is_direct)
-        pack_a(buffer->a, x, p0, k, i0, m);
+        pack_a(buffer->a, product, p0, k, i0, m);
     for (int i = 0; i < m && wide > 0; i += height) {
-        block.a = is_direct ? x->a.data + (i0 + i) * x->a.row_step + p0
-                            : buffer->a + i / height * sliver_step(x, k);
-        block.c = x->c + (int64_t)(i0 + i) * x->ldc + j0;
-        run_sliver(x, &block, buffer, min_int(height, m - i), 0, wide);
+        block.a = is_direct ? product->a.data + (i0 + i) * product->a.row_step + p0
+                            : buffer->a + i / height * sliver_step(product, k);
+        block.c = product->c + (int64_t)(i0 + i) * product->ldc + j0;
+        run_sliver(product, &block, buffer, min_int(height, m - i), 0, wide);
     }
     if (wide < n) {
-        block.a = x->a.data + i0 * x->a.row_step + p0;
-        block.c = x->c + (int64_t)i0 * x->ldc + j0;
-        run_sliver(x, &block, buffer, m, wide, n);
+        block.a = product->a.data + i0 * product->a.row_step + p0;
+        block.c = product->c + (int64_t)i0 * product->ldc + j0;
+        run_sliver(product, &block, buffer, m, wide, n);
     }
 }
 
-// All rows of an item past one block of b.
-static void run_block(const Plan *x, Buffer *buffer, int p0, int j0, int n, int row, int end_row)
+// All rows of an item times one block of b.
+static void run_block(const GemmProduct *product, Buffer *buffer, int p0, int j0, int n, int row,
+                      int end_row)
 {
-    const int k = min_int(x->k_block, x->k - p0);
-    pack_b(buffer->b, x, p0, k, j0, n);
+    const int k = min_int(product->k_block, product->k - p0);
+    pack_b(buffer->b, product, p0, k, j0, n);
     for (int i0 = row; i0 < end_row; i0 += CHUNK_ROWS)
-        run_rows(x, buffer, p0, k, i0, min_int(CHUNK_ROWS, end_row - i0), j0, n);
+        run_rows(product, buffer, p0, k, i0, min_int(CHUNK_ROWS, end_row - i0), j0, n);
 }
 
-static void run_item(const Plan *x, Buffer *buffer, int item)
+static void run_item(const GemmProduct *product, Buffer *buffer, int item)
 {
-    const int row = item % x->n_row_items * x->item_rows,
-              end_row = min_int(row + x->item_rows, x->m);
-    const int column = item / x->n_row_items * x->item_columns,
-              end_column = min_int(column + x->item_columns, x->n);
-    for (int p0 = 0; p0 < x->k; p0 += x->k_block)
-        for (int j0 = column; j0 < end_column; j0 += x->columns)
-            run_block(x, buffer, p0, j0, min_int(x->columns, end_column - j0), row, end_row);
+    const int row = item % product->n_row_items * product->item_rows,
+              end_row = min_int(row + product->item_rows, product->m);
+    const int column = item / product->n_row_items * product->item_columns,
+              end_column = min_int(column + product->item_columns, product->n);
+    for (int p0 = 0; p0 < product->k; p0 += product->k_block)
+        for (int j0 = column; j0 < end_column; j0 += product->columns)
+            run_block(product, buffer, p0, j0, min_int(product->columns, end_column - j0), row,
+                      end_row);
 }
 
-// On AVX2 OpenBLAS is a little faster (0.93 on the same machine, bench_gemm).
-static bool is_ours(void)
+// With AVX2 OpenBLAS is a little faster: our kernels reach 0.93 of it (bench/results.md).
+static bool has_own_kernel(void)
 {
     return tile_target() == TILE_AVX512;
 }
 
 int64_t gemm_buffer_bytes(int n_threads)
 {
-    if (!is_ours())
+    if (!has_own_kernel())
         return 0;
     const int64_t size_bytes = (int64_t)BUFFER_BYTES * n_threads;
     return (size_bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
 }
 
-// The threads' buffers, BUFFER_BYTES apart.
+// The threads' buffers, BUFFER_BYTES apart. Kept from product to product.
 static char *find_buffers(int n_threads)
 {
     static char *buffers;
@@ -310,54 +319,58 @@ static char *find_buffers(int n_threads)
 }
 
 // Rows [i0, i0 + m) and columns [j0, j0 + n) by OpenBLAS on this thread.
-static void run_openblas(const Plan *x, int i0, int m, int j0, int n)
+static void run_openblas(const GemmProduct *product, int i0, int m, int j0, int n)
 {
-    const bool a_rows = x->a.column_step == 1, b_rows = x->b.column_step == 1;
-    cblas_sgemm(CblasRowMajor, a_rows ? CblasNoTrans : CblasTrans,
-                b_rows ? CblasNoTrans : CblasTrans, m, n, x->k, 1.0f,
-                x->a.data + i0 * x->a.row_step, (int)(a_rows ? x->a.row_step : x->a.column_step),
-                x->b.data + j0 * x->b.column_step, (int)(b_rows ? x->b.row_step : x->b.column_step),
-                x->add ? 1.0f : 0.0f, x->c + (int64_t)i0 * x->ldc + j0, x->ldc);
+    const bool a_rows = product->a.column_step == 1, b_rows = product->b.column_step == 1;
+    cblas_sgemm(
+        CblasRowMajor, a_rows ? CblasNoTrans : CblasTrans, b_rows ? CblasNoTrans : CblasTrans, m, n,
+        product->k, 1.0f, product->a.data + i0 * product->a.row_step,
+        (int)(a_rows ? product->a.row_step : product->a.column_step),
+        product->b.data + j0 * product->b.column_step,
+        (int)(b_rows ? product->b.row_step : product->b.column_step), product->add ? 1.0f : 0.0f,
+        product->c + (int64_t)i0 * product->ldc + j0, product->ldc);
 }
 
-// Each thread a range of the longer side: OpenBLAS's own threads share out small products badly. In
-// a parallel region it starts none.
-static void gemm_openblas(const Plan *x)
+// Each thread computes a range of the longer side, since OpenBLAS's own threads divide small
+// products badly. Inside a parallel region OpenBLAS starts no threads.
+static void gemm_openblas(const GemmProduct *product)
 {
-    const int n_threads = omp_get_max_threads(), side = x->m > x->n ? x->m : x->n;
+    const int n_threads = omp_get_max_threads(),
+              side = product->m > product->n ? product->m : product->n;
     const int range = round_up(ceil_div(side, n_threads), 16);
 #pragma omp parallel for schedule(static) if (n_threads > 1)
     for (int first = 0; first < side; first += range) {
         const int count = min_int(range, side - first);
-        if (x->m > x->n)
-            run_openblas(x, first, count, 0, x->n);
+        if (product->m > product->n)
+            run_openblas(product, first, count, 0, product->n);
         else
-            run_openblas(x, 0, x->m, first, count);
+            run_openblas(product, 0, product->m, first, count);
     }
 }
 
-static void gemm_kernel(const Plan *shared, const TileKernel *kernel)
+static void gemm_kernel(const GemmProduct *shared, const TileKernel *kernel)
 {
     const int n_threads = omp_get_max_threads();
-    Plan x = *shared;
-    x.kernel = kernel;
-    cut(&x, n_threads);
+    GemmProduct product = *shared;
+    product.kernel = kernel;
+    cut(&product, n_threads);
     char *buffers = find_buffers(n_threads);
 #pragma omp parallel for schedule(dynamic) if (n_threads > 1)
-    for (int item = 0; item < x.n_items; item++)
-        run_item(&x, (Buffer *)(buffers + (int64_t)BUFFER_BYTES * omp_get_thread_num()), item);
+    for (int item = 0; item < product.n_items; item++)
+        run_item(&product, (Buffer *)(buffers + (int64_t)BUFFER_BYTES * omp_get_thread_num()),
+                 item);
 }
 
 void gemm(float *c, int ldc, GemmMatrix a, GemmMatrix b, int m, int n, int k, bool add)
 {
-    const Plan x = {c, ldc, a, b, m, n, k, add};
-    if (is_ours())
-        gemm_kernel(&x, tile_kernel(TILE_AVX512));
+    const GemmProduct product = {c, ldc, a, b, m, n, k, add};
+    if (has_own_kernel())
+        gemm_kernel(&product, tile_kernel(TILE_AVX512));
     else
-        gemm_openblas(&x);
+        gemm_openblas(&product);
 }
 
 const char *gemm_kernel_name(void)
 {
-    return is_ours() ? tile_kernel(TILE_AVX512)->name : NULL;
+    return has_own_kernel() ? tile_kernel(TILE_AVX512)->name : NULL;
 }

@@ -1,11 +1,12 @@
-// Large matrix products in float: on AVX-512 by the kernels of model/tile, elsewhere by OpenBLAS,
-// shared out to OpenMP's threads here in either case.
+// Large matrix products in float: on AVX-512 by the kernels of model/kernels/tile.h, elsewhere by
+// OpenBLAS; divided among OpenMP's threads here in either case.
 //
 //     gemm(y, n_out, gemm_matrix(x, n_in), gemm_transposed(w, n_in), N, n_out, n_in, false);
 //
-// By our kernels every element is a sum over blocks of k in their order, each block a sum in the
+// With our kernels every element is a sum over blocks of k in their order, each block a sum in the
 // order of k: the bits depend on k alone, not on m, n or the number of threads. Packing buffers of
-// gemm_buffer_bytes() are allocated by the first product and kept; one product runs at a time.
+// gemm_buffer_bytes() are allocated by the first product and kept. Not re-entrant: one product at a
+// time.
 #ifndef MHA2MLA_MODEL_KERNELS_GEMM_H
 #define MHA2MLA_MODEL_KERNELS_GEMM_H
 
@@ -34,7 +35,7 @@ void gemm(float *c, int ldc, // [m, n]
           GemmMatrix b,      // [k, n]
           int m, int n, int k, bool add);
 
-// What our kernels come to hold on n_threads; 0 where products are OpenBLAS's.
+// Bytes of packing buffers on n_threads; 0 where products are OpenBLAS's.
 int64_t gemm_buffer_bytes(int n_threads);
 
 // "AVX-512"; NULL if products are OpenBLAS's.

@@ -1,7 +1,8 @@
-// A block of c stays in registers while k runs, as many rows and vectors as there are registers
-// beside the operands. What is wide is a type of the compiler and must be fixed before the target
-// is, so each target's block is an instance of one macro. The multiply-add is spelled out: left to
-// choose among its three forms, gcc 12 moves and spills sums, at a third of the speed.
+// A block of c stays in registers while k runs: as many rows and vectors as there are registers
+// beside the operands. The vector's width is a type of the compiler and must be known before the
+// target is, so each target's block is an instance of one macro. The multiply-add is inline
+// assembly: left to choose among its three encodings, gcc 12 moves and spills the sums, at a third
+// of the speed.
 #include "model/kernels/tile.h"
 
 #include <stddef.h>
@@ -18,28 +19,29 @@ typedef float Vector4 __attribute__((vector_size(16), aligned(4), may_alias));
 #define FMA_PLAIN(sum, x, y)   ((sum) += (x) * (y))
 #define SPREAD_PLAIN(to, from) ((to) = (Vector4){from, from, from, from})
 
-// NAME_sums: a block whose size is a constant. NAME_strip: any rows, the vectors a constant, the
-// blocks `height` high. NAME_strips: HEIGHT_n is the height where there are n vectors. NAME_block:
-// the block of TileKernel.
+// NAME_sums: a block whose size is a constant. NAME_strip: any number of rows, a constant number of
+// vectors, in blocks `height` high. NAME_strips: HEIGHT_n is the height of blocks of n vectors.
+// NAME_block: TileKernel.block.
 #define DEFINE_TILE(NAME, TARGET, VECTOR, HEIGHT_1, HEIGHT_2, HEIGHT_3, HEIGHT_4, FMA, SPREAD)     \
     enum { NAME##_LANES = sizeof(VECTOR) / sizeof(float) };                                        \
-    TARGET ALWAYS_INLINE void NAME##_sums(const TileOperands *x, int i, const int rows,            \
+    TARGET ALWAYS_INLINE void NAME##_sums(const TileOperands *operands, int i, const int rows,     \
                                           const int vectors)                                       \
     {                                                                                              \
-        const float *b = x->b, *a[(HEIGHT_1 + 2) / 3];                                             \
-        const int64_t row_step = x->row_step, k_step = x->k_step, ldb = x->ldb;                    \
-        UNROLLED(for (int r = 0; r < rows; r += 3)) a[r / 3] = x->a + (i + r) * row_step;          \
+        const float *b = operands->b, *a[(HEIGHT_1 + 2) / 3];                                      \
+        const int64_t row_step = operands->row_step, k_step = operands->k_step,                    \
+                      ldb = operands->ldb;                                                         \
+        UNROLLED(for (int r = 0; r < rows; r += 3)) a[r / 3] = operands->a + (i + r) * row_step;   \
         VECTOR sum[HEIGHT_1][4];                                                                   \
         UNROLLED(for (int r = 0; r < rows; r++))                                                   \
         {                                                                                          \
-            const float *c = x->c + (int64_t)(i + r) * x->ldc;                                     \
+            const float *c = operands->c + (int64_t)(i + r) * operands->ldc;                       \
             UNROLLED(for (int v = 0; v < vectors; v++))                                            \
             {                                                                                      \
                 sum[r][v] = (VECTOR){0};                                                           \
                 __builtin_prefetch(c + v * NAME##_LANES, 1);                                       \
             }                                                                                      \
         }                                                                                          \
-        _Pragma("GCC unroll 4") for (int p = 0; p < x->k; p++)                                     \
+        _Pragma("GCC unroll 4") for (int p = 0; p < operands->k; p++)                              \
         {                                                                                          \
             VECTOR right[4];                                                                       \
             UNROLLED(for (int v = 0; v < vectors; v++))                                            \
@@ -55,56 +57,56 @@ typedef float Vector4 __attribute__((vector_size(16), aligned(4), may_alias));
         }                                                                                          \
         UNROLLED(for (int r = 0; r < rows; r++))                                                   \
         {                                                                                          \
-            float *c = x->c + (int64_t)(i + r) * x->ldc;                                           \
+            float *c = operands->c + (int64_t)(i + r) * operands->ldc;                             \
             UNROLLED(for (int v = 0; v < vectors; v++))                                            \
             {                                                                                      \
                 VECTOR *to = (VECTOR *)(c + v * NAME##_LANES);                                     \
-                if (x->add)                                                                        \
+                if (operands->add)                                                                 \
                     sum[r][v] += *to;                                                              \
                 *to = sum[r][v];                                                                   \
             }                                                                                      \
         }                                                                                          \
     }                                                                                              \
-    TARGET ALWAYS_INLINE void NAME##_strip(const TileOperands *x, int rows, const int vectors,     \
-                                           const int height)                                       \
+    TARGET ALWAYS_INLINE void NAME##_strip(const TileOperands *operands, int rows,                 \
+                                           const int vectors, const int height)                    \
     {                                                                                              \
         int i = 0;                                                                                 \
         for (; i + height <= rows; i += height)                                                    \
-            NAME##_sums(x, i, height, vectors);                                                    \
-        if (height > 8) /* of 8 and 6: slivers of model/gemm */                                    \
+            NAME##_sums(operands, i, height, vectors);                                             \
+        if (height > 8) /* 8 and 6: the slivers of gemm.c */                                       \
             for (; i + 8 <= rows; i += 8)                                                          \
-                NAME##_sums(x, i, 8, vectors);                                                     \
+                NAME##_sums(operands, i, 8, vectors);                                              \
         if (height > 6)                                                                            \
             for (; i + 6 <= rows; i += 6)                                                          \
-                NAME##_sums(x, i, 6, vectors);                                                     \
+                NAME##_sums(operands, i, 6, vectors);                                              \
         if (height > 4)                                                                            \
             for (; i + 4 <= rows; i += 4)                                                          \
-                NAME##_sums(x, i, 4, vectors);                                                     \
+                NAME##_sums(operands, i, 4, vectors);                                              \
         for (; i + 2 <= rows; i += 2)                                                              \
-            NAME##_sums(x, i, 2, vectors);                                                         \
+            NAME##_sums(operands, i, 2, vectors);                                                  \
         for (; i < rows; i++)                                                                      \
-            NAME##_sums(x, i, 1, vectors);                                                         \
+            NAME##_sums(operands, i, 1, vectors);                                                  \
     }                                                                                              \
-    TARGET ALWAYS_INLINE void NAME##_strips(const TileOperands *x, int rows, int columns)          \
+    TARGET ALWAYS_INLINE void NAME##_strips(const TileOperands *operands, int rows, int columns)   \
     {                                                                                              \
         if (columns == NAME##_LANES)                                                               \
-            NAME##_strip(x, rows, 1, HEIGHT_1);                                                    \
+            NAME##_strip(operands, rows, 1, HEIGHT_1);                                             \
         else if (columns == 2 * NAME##_LANES)                                                      \
-            NAME##_strip(x, rows, 2, HEIGHT_2);                                                    \
+            NAME##_strip(operands, rows, 2, HEIGHT_2);                                             \
         else if (HEIGHT_3 > 0 && columns == 3 * NAME##_LANES)                                      \
-            NAME##_strip(x, rows, 3, HEIGHT_3);                                                    \
+            NAME##_strip(operands, rows, 3, HEIGHT_3);                                             \
         else if (HEIGHT_4 > 0)                                                                     \
-            NAME##_strip(x, rows, 4, HEIGHT_4);                                                    \
+            NAME##_strip(operands, rows, 4, HEIGHT_4);                                             \
     }                                                                                              \
-    TARGET static void NAME##_block(const TileOperands *operands, int rows, int columns)           \
+    TARGET static void NAME##_block(const TileOperands *shared, int rows, int columns)             \
     {                                                                                              \
-        TileOperands x = *operands;                                                                \
-        if (x.row_step == 1) { /* a constant makes shorter addresses */                            \
-            x.row_step = 1;                                                                        \
-            NAME##_strips(&x, rows, columns);                                                      \
+        TileOperands operands = *shared;                                                           \
+        if (operands.row_step == 1) { /* a constant: shorter addressing */                         \
+            operands.row_step = 1;                                                                 \
+            NAME##_strips(&operands, rows, columns);                                               \
         } else {                                                                                   \
-            x.k_step = 1;                                                                          \
-            NAME##_strips(&x, rows, columns);                                                      \
+            operands.k_step = 1;                                                                   \
+            NAME##_strips(&operands, rows, columns);                                               \
         }                                                                                          \
     }
 
@@ -146,15 +148,15 @@ TileTarget tile_target(void)
     return target;
 }
 
-// The block of b that a column of blocks reads stays in the first cache.
+// Column by column of blocks: the part of b that one reads stays in the first cache.
 static void multiply(const TileKernel *kernel, const TileOperands *operands, int m, int n)
 {
     const int padded = tile_padded(n);
-    TileOperands x = *operands;
+    TileOperands block = *operands;
     for (int j = 0; j < padded; j += kernel->columns) {
-        x.b = operands->b + j;
-        x.c = operands->c + j;
-        kernel->block(&x, m, min_int(kernel->columns, padded - j));
+        block.b = operands->b + j;
+        block.c = operands->c + j;
+        kernel->block(&block, m, min_int(kernel->columns, padded - j));
     }
 }
 

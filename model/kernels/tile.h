@@ -1,5 +1,6 @@
-// Products of matrices that lie in cache: attention's tiles, and the blocks that model/gemm cuts
-// large products into. b is read as it lies, so its columns come padded to whole vectors.
+// Products of matrices that lie in cache: attention's tiles, and the blocks that
+// model/kernels/gemm.h cuts large products into. b is read in place, so its columns are padded to
+// whole vectors.
 //
 //     tile_multiply(scores, KEYS, q, width, k_columns, KEYS, rows, keys, E, false);
 //
@@ -13,7 +14,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { TILE_WIDTH = 16 }; // floats; n is rounded up to a multiple of it, so b and c have that room
+// Floats. n is rounded up to a multiple of it: rows of b and c must be that long.
+enum { TILE_WIDTH = 16 };
 
 static inline int tile_padded(int n)
 {
@@ -43,14 +45,14 @@ typedef struct TileOperands {
 
 typedef enum TileTarget { TILE_PLAIN, TILE_AVX2, TILE_AVX512, N_TILE_TARGETS } TileTarget;
 
-// What products are made of on one kind of machine.
+// The inner kernel of products for one instruction set.
 typedef struct TileKernel {
     const char *name;
     int lanes;      // floats of a vector
-    int columns;    // the most of a block
-    int heights[5]; // rows that keep the registers full, by the vectors of a block's columns
+    int columns;    // of the widest block
+    int heights[5]; // rows that fill the registers, by the number of vectors in a block's columns
     // One block: any rows, at most `columns` columns in whole vectors.
-    void (*block)(const TileOperands *x, int rows, int columns);
+    void (*block)(const TileOperands *operands, int rows, int columns);
 } TileKernel;
 
 // NULL if this machine cannot run it.

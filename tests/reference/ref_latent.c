@@ -4,16 +4,16 @@
 
 #include <stdlib.h>
 
-typedef struct Rows {
+typedef struct RowLayout {
     const LatentDims *d;
     LatentColumns col;
     AttentionDims expanded;
     int nope, row;
-} Rows;
+} RowLayout;
 
-static Rows find_rows(const LatentDims *d)
+static RowLayout find_layout(const LatentDims *d)
 {
-    return (Rows){
+    return (RowLayout){
         .d = d,
         .col = latent_columns(d),
         .expanded = {d->B, d->T, d->H, d->K, d->E},
@@ -31,21 +31,22 @@ static double expand(const float *weight, int64_t i, const float *latent, int wi
     return sum;
 }
 
-static void expand_token(float *qkv, const float *row, const LatentArrays *a, const Rows *x)
+static void expand_token(float *qkv, const float *row, const LatentArrays *a,
+                         const RowLayout *layout)
 {
-    const LatentDims *d = x->d;
-    const float *latent = row + x->col.latent;
+    const LatentDims *d = layout->d;
+    const float *latent = row + layout->col.latent;
     const int E = d->E;
     for (int e = 0; e < d->H * E; e++) {
         const int h = e / E, i = e % E;
-        qkv[e] = i < d->rope ? row[x->col.q_rope + h * d->rope + i]
-                             : row[x->col.q_nope + h * x->nope + i - d->rope];
+        qkv[e] = i < d->rope ? row[layout->col.q_rope + h * d->rope + i]
+                             : row[layout->col.q_nope + h * layout->nope + i - d->rope];
     }
     for (int e = 0; e < d->K * E; e++) {
         const int j = e / E, i = e % E;
-        qkv[d->H * E + e] =
-            i < d->rope ? row[x->col.k_rope + j * d->rope + i]
-                        : (float)expand(a->up_k, j * x->nope + i - d->rope, latent, d->key_latent);
+        qkv[d->H * E + e] = i < d->rope ? row[layout->col.k_rope + j * d->rope + i]
+                                        : (float)expand(a->up_k, j * layout->nope + i - d->rope,
+                                                        latent, d->key_latent);
         qkv[(d->H + d->K) * E + e] =
             (float)expand(a->up_v, e, latent + d->value_column, d->value_latent);
     }
@@ -53,19 +54,19 @@ static void expand_token(float *qkv, const float *row, const LatentArrays *a, co
 
 float *ref_latent_expand(const LatentArrays *a, const LatentDims *d)
 {
-    const Rows x = find_rows(d);
-    const int width = attention_row(&x.expanded);
+    const RowLayout layout = find_layout(d);
+    const int width = attention_row(&layout.expanded);
     float *qkv = ref_floats((int64_t)d->B * d->T * width);
     for (int64_t n = 0; n < (int64_t)d->B * d->T; n++)
-        expand_token(qkv + n * width, a->qkv + n * x.row, a, &x);
+        expand_token(qkv + n * width, a->qkv + n * layout.row, a, &layout);
     return qkv;
 }
 
 void ref_attention_latent_forward(const LatentArrays *a, const LatentDims *d)
 {
-    const Rows x = find_rows(d);
+    const RowLayout layout = find_layout(d);
     float *qkv = ref_latent_expand(a, d);
-    ref_attention_forward(a->out, a->lse, qkv, NULL, &x.expanded);
+    ref_attention_forward(a->out, a->lse, qkv, NULL, &layout.expanded);
     free(qkv);
 }
 
@@ -80,41 +81,44 @@ static void reduce(double *d_latent, double *d_weight, double gradient, const fl
 }
 
 static void reduce_token(double *d_row, double *d_up_k, double *d_up_v, const float *d_qkv,
-                         const float *row, const LatentArrays *a, const Rows *x)
+                         const float *row, const LatentArrays *a, const RowLayout *layout)
 {
-    const LatentDims *d = x->d;
-    const float *latent = row + x->col.latent;
+    const LatentDims *d = layout->d;
+    const float *latent = row + layout->col.latent;
     const int E = d->E;
     for (int e = 0; e < d->H * E; e++) {
         const int h = e / E, i = e % E;
-        d_row[i < d->rope ? x->col.q_rope + h * d->rope + i
-                          : x->col.q_nope + h * x->nope + i - d->rope] += (double)d_qkv[e];
+        d_row[i < d->rope ? layout->col.q_rope + h * d->rope + i
+                          : layout->col.q_nope + h * layout->nope + i - d->rope] +=
+            (double)d_qkv[e];
     }
     for (int e = 0; e < d->K * E; e++) {
         const int j = e / E, i = e % E;
         const double d_k = (double)d_qkv[d->H * E + e], d_v = (double)d_qkv[(d->H + d->K) * E + e];
         if (i < d->rope)
-            d_row[x->col.k_rope + j * d->rope + i] += d_k;
+            d_row[layout->col.k_rope + j * d->rope + i] += d_k;
         else
-            reduce(d_row + x->col.latent, d_up_k, d_k, a->up_k, j * x->nope + i - d->rope, latent,
-                   d->key_latent);
-        reduce(d_row + x->col.latent + d->value_column, d_up_v, d_v, a->up_v, e,
+            reduce(d_row + layout->col.latent, d_up_k, d_k, a->up_k, j * layout->nope + i - d->rope,
+                   latent, d->key_latent);
+        reduce(d_row + layout->col.latent + d->value_column, d_up_v, d_v, a->up_v, e,
                latent + d->value_column, d->value_latent);
     }
 }
 
 void ref_attention_latent_backward(const LatentArrays *a, const LatentDims *d)
 {
-    const Rows x = find_rows(d);
-    const int width = attention_row(&x.expanded);
-    const int64_t N = (int64_t)d->B * d->T, n_up_k = (int64_t)d->K * x.nope * d->key_latent,
+    const RowLayout layout = find_layout(d);
+    const int width = attention_row(&layout.expanded);
+    const int64_t N = (int64_t)d->B * d->T, n_up_k = (int64_t)d->K * layout.nope * d->key_latent,
                   n_up_v = (int64_t)d->K * d->E * d->value_latent;
     float *qkv = ref_latent_expand(a, d), *d_qkv = ref_floats(N * width);
-    double *rows = ref_doubles(N * x.row), *up_k = ref_doubles(n_up_k), *up_v = ref_doubles(n_up_v);
-    ref_attention_backward(d_qkv, a->d_out, NULL, NULL, qkv, NULL, &x.expanded);
+    double *rows = ref_doubles(N * layout.row), *up_k = ref_doubles(n_up_k),
+           *up_v = ref_doubles(n_up_v);
+    ref_attention_backward(d_qkv, a->d_out, NULL, NULL, qkv, NULL, &layout.expanded);
     for (int64_t n = 0; n < N; n++)
-        reduce_token(rows + n * x.row, up_k, up_v, d_qkv + n * width, a->qkv + n * x.row, a, &x);
-    ref_narrow(a->d_qkv, rows, N * x.row);
+        reduce_token(rows + n * layout.row, up_k, up_v, d_qkv + n * width, a->qkv + n * layout.row,
+                     a, &layout);
+    ref_narrow(a->d_qkv, rows, N * layout.row);
     (a->add_gradients ? ref_narrow_add : ref_narrow)(a->d_up_k, up_k, n_up_k);
     (a->add_gradients ? ref_narrow_add : ref_narrow)(a->d_up_v, up_v, n_up_v);
     free(qkv);

@@ -1,6 +1,6 @@
-// model/gemm: every kernel this machine has against sums in double, at sizes around the blocks' and
-// with longer rows than needed; that threads do not change a bit. The source is included to reach
-// kernels this machine would not choose.
+// Matrix products: every kernel this machine has against sums in double, at sizes around the
+// blocks' and with longer rows than needed; that threads do not change a bit. The source is
+// included to reach kernels this machine would not choose.
 #include "tests/support/testing.h"
 
 #include "model/kernels/gemm.c"
@@ -28,17 +28,17 @@ typedef struct Matrices {
     float *a, *b, *c;
 } Matrices;
 
-static Matrices make(const Case *x, bool a_transposed, bool b_transposed)
+static Matrices make(const Case *shape, bool a_transposed, bool b_transposed)
 {
-    Matrices s = {(a_transposed ? x->m : x->k) + SPARE,
-                  (b_transposed ? x->k : x->n) + SPARE,
-                  x->n + SPARE,
+    Matrices s = {(a_transposed ? shape->m : shape->k) + SPARE,
+                  (b_transposed ? shape->k : shape->n) + SPARE,
+                  shape->n + SPARE,
                   NULL,
                   NULL,
                   NULL};
-    s.a = ref_random((int64_t)(a_transposed ? x->k : x->m) * s.lda, 1.0, 1);
-    s.b = ref_random((int64_t)(b_transposed ? x->n : x->k) * s.ldb, 1.0, 2);
-    s.c = ref_random((int64_t)x->m * s.ldc, 1.0, 3);
+    s.a = ref_random((int64_t)(a_transposed ? shape->k : shape->m) * s.lda, 1.0, 1);
+    s.b = ref_random((int64_t)(b_transposed ? shape->n : shape->k) * s.ldb, 1.0, 2);
+    s.c = ref_random((int64_t)shape->m * s.ldc, 1.0, 3);
     return s;
 }
 
@@ -49,21 +49,21 @@ static void release(Matrices *s)
     free(s->c);
 }
 
-static Plan product(const Case *x, const Matrices *s, bool a_transposed, bool b_transposed,
-                    bool add)
+static GemmProduct product(const Case *shape, const Matrices *s, bool a_transposed,
+                           bool b_transposed, bool add)
 {
-    return (Plan){s->c,
-                  s->ldc,
-                  a_transposed ? gemm_transposed(s->a, s->lda) : gemm_matrix(s->a, s->lda),
-                  b_transposed ? gemm_transposed(s->b, s->ldb) : gemm_matrix(s->b, s->ldb),
-                  x->m,
-                  x->n,
-                  x->k,
-                  add};
+    return (GemmProduct){s->c,
+                         s->ldc,
+                         a_transposed ? gemm_transposed(s->a, s->lda) : gemm_matrix(s->a, s->lda),
+                         b_transposed ? gemm_transposed(s->b, s->ldb) : gemm_matrix(s->b, s->ldb),
+                         shape->m,
+                         shape->n,
+                         shape->k,
+                         add};
 }
 
 // What c [m, ldc] must be after the product, whose c is still as it was before.
-static float *expect(const Plan *p)
+static float *expect(const GemmProduct *p)
 {
     float *expected = ref_floats((int64_t)p->m * p->ldc);
     memcpy(expected, p->c, (size_t)p->m * (size_t)p->ldc * sizeof(float));
@@ -78,18 +78,19 @@ static float *expect(const Plan *p)
     return expected;
 }
 
-static void check_case(const Case *x, int kind)
+static void check_case(const Case *shape, int kind)
 {
     const bool a_transposed = (kind & 1) != 0, b_transposed = (kind & 2) != 0;
     float *expected = NULL;
     for (TileTarget target = 0; target < N_TILE_TARGETS; target++) {
-        Matrices s = make(x, a_transposed, b_transposed);
-        const Plan p = product(x, &s, a_transposed, b_transposed, (kind & 4) != 0);
+        Matrices s = make(shape, a_transposed, b_transposed);
+        const GemmProduct p = product(shape, &s, a_transposed, b_transposed, (kind & 4) != 0);
         if (expected == NULL)
             expected = expect(&p);
         if (tile_kernel(target) != NULL) {
             gemm_kernel(&p, tile_kernel(target));
-            testing_assert_close(tile_kernel(target)->name, s.c, expected, (int64_t)x->m * s.ldc,
+            testing_assert_close(tile_kernel(target)->name, s.c, expected,
+                                 (int64_t)shape->m * s.ldc,
                                  4e-6); // seen 1.1e-6
         }
         release(&s);
@@ -105,18 +106,18 @@ static void test_every_kernel(void **state)
             check_case(&cases[i], kind);
 }
 
-static void check_openblas(const Case *x, int kind)
+static void check_openblas(const Case *shape, int kind)
 {
     const bool a_transposed = (kind & 1) != 0, b_transposed = (kind & 2) != 0;
     float *expected = NULL;
     for (int n_threads = 1; n_threads < 5; n_threads++) {
-        Matrices s = make(x, a_transposed, b_transposed);
-        const Plan p = product(x, &s, a_transposed, b_transposed, (kind & 4) != 0);
+        Matrices s = make(shape, a_transposed, b_transposed);
+        const GemmProduct p = product(shape, &s, a_transposed, b_transposed, (kind & 4) != 0);
         if (expected == NULL)
             expected = expect(&p);
         omp_set_num_threads(n_threads);
         gemm_openblas(&p);
-        testing_assert_close("c", s.c, expected, (int64_t)x->m * s.ldc, 4e-6); // seen 4.5e-7
+        testing_assert_close("c", s.c, expected, (int64_t)shape->m * s.ldc, 4e-6); // seen 4.5e-7
         release(&s);
     }
     free(expected);
@@ -134,18 +135,18 @@ static void test_openblas_on_every_number_of_threads(void **state)
 }
 
 // The same product by 1 to 5 threads.
-static void check_threads(const Case *x, bool a_transposed, bool b_transposed)
+static void check_threads(const Case *shape, bool a_transposed, bool b_transposed)
 {
-    Matrices one = make(x, a_transposed, b_transposed);
+    Matrices one = make(shape, a_transposed, b_transposed);
     omp_set_num_threads(1);
-    Plan p = product(x, &one, a_transposed, b_transposed, true);
+    GemmProduct p = product(shape, &one, a_transposed, b_transposed, true);
     gemm(p.c, p.ldc, p.a, p.b, p.m, p.n, p.k, true);
     for (int n_threads = 2; n_threads < 6; n_threads++) {
-        Matrices many = make(x, a_transposed, b_transposed);
+        Matrices many = make(shape, a_transposed, b_transposed);
         omp_set_num_threads(n_threads);
-        p = product(x, &many, a_transposed, b_transposed, true);
+        p = product(shape, &many, a_transposed, b_transposed, true);
         gemm(p.c, p.ldc, p.a, p.b, p.m, p.n, p.k, true);
-        assert_memory_equal(many.c, one.c, (size_t)x->m * (size_t)one.ldc * sizeof(float));
+        assert_memory_equal(many.c, one.c, (size_t)shape->m * (size_t)one.ldc * sizeof(float));
         release(&many);
     }
     release(&one);

@@ -17,23 +17,25 @@ typedef struct Case {
 } Case;
 
 // One product by `kernel` on matrices with longer rows than needed.
-static void check_case(const TileKernel *kernel, const Case *x)
+static void check_case(const TileKernel *kernel, const Case *shape)
 {
-    int lda = (x->transposed ? x->m : x->k) + SPARE, ldb = tile_padded(x->n) + SPARE;
-    int a_rows = x->transposed ? x->k : x->m, padded = tile_padded(x->n);
-    float *a = ref_random((int64_t)a_rows * lda, 1.0, 1), *b = ref_random(x->k * ldb, 1.0, 2);
-    float *c = ref_random((int64_t)x->m * ldb, 1.0, 3), *before = ref_floats((int64_t)x->m * ldb);
-    memcpy(before, c, (size_t)x->m * (size_t)ldb * sizeof(float));
-    TileOperands operands = {c, a, b, ldb, ldb, x->k, lda, 1, x->add};
-    if (x->transposed)
+    int lda = (shape->transposed ? shape->m : shape->k) + SPARE,
+        ldb = tile_padded(shape->n) + SPARE;
+    int a_rows = shape->transposed ? shape->k : shape->m, padded = tile_padded(shape->n);
+    float *a = ref_random((int64_t)a_rows * lda, 1.0, 1), *b = ref_random(shape->k * ldb, 1.0, 2);
+    float *c = ref_random((int64_t)shape->m * ldb, 1.0, 3),
+          *before = ref_floats((int64_t)shape->m * ldb);
+    memcpy(before, c, (size_t)shape->m * (size_t)ldb * sizeof(float));
+    TileOperands operands = {c, a, b, ldb, ldb, shape->k, lda, 1, shape->add};
+    if (shape->transposed)
         operands.row_step = 1, operands.k_step = lda;
-    multiply(kernel, &operands, x->m, x->n);
-    for (int i = 0; i < x->m; i++)
+    multiply(kernel, &operands, shape->m, shape->n);
+    for (int i = 0; i < shape->m; i++)
         for (int j = 0; j < ldb; j++) {
-            double sum = x->add ? (double)before[i * ldb + j] : 0;
-            for (int p = 0; p < x->k && j < padded; p++)
-                sum +=
-                    (double)a[x->transposed ? p * lda + i : i * lda + p] * (double)b[p * ldb + j];
+            double sum = shape->add ? (double)before[i * ldb + j] : 0;
+            for (int p = 0; p < shape->k && j < padded; p++)
+                sum += (double)a[shape->transposed ? p * lda + i : i * lda + p] *
+                       (double)b[p * ldb + j];
             double expected = j < padded ? sum : (double)before[i * ldb + j];
             ref_assert_error("c", fabs((double)c[i * ldb + j] - expected), 3e-5); // seen 1.6e-5
         }
