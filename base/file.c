@@ -90,6 +90,7 @@ Status file_commit(AtomicFile *file)
     return file_publish(file->temporary, file->path);
 }
 
+// fsync() of a file or directory that nobody holds open any more.
 static Status sync_path(const char *path, int flags)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | flags);
@@ -123,6 +124,7 @@ Status file_sync_dir(const char *path)
     return sync_path(path, O_DIRECTORY);
 }
 
+// By trying: permissions, a read-only file system or a missing folder all show that way.
 Status file_check_target(const char *path)
 {
     AtomicFile file;

@@ -11,7 +11,7 @@ typedef struct Reason {
     char text[512];
 } Reason;
 
-static _Thread_local Reason kept; // of hdf5_keep_reason(); "" if none
+static _Thread_local Reason kept; // what hdf5_keep_reason() found; "" if nothing
 
 void hdf5_silence(void)
 {

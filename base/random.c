@@ -18,6 +18,7 @@ uint64_t random_bits(uint64_t key, uint64_t counter)
     return mix(mix(key + 0x9e3779b97f4a7c15u * (counter + 1)) ^ key);
 }
 
+// One round of mixing per letter: "init" and "inti" give unrelated keys.
 uint64_t random_key(uint64_t seed, const char *purpose)
 {
     uint64_t key = mix(seed + 0x9e3779b97f4a7c15u);

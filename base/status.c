@@ -7,8 +7,8 @@
 
 enum { TEXT_BYTES = 2048 }; // longer texts are cut
 
-// Of the thread: a background thread's error must not replace the text of another one's. Whoever
-// waits for a thread copies its text over.
+// Each thread has its own: a background thread's error must not replace the text of another one's.
+// Whoever waits for a thread copies its text over.
 static _Thread_local char error_text[TEXT_BYTES];
 static int own_rank = 0;
 
@@ -42,8 +42,8 @@ void fail_write_prefix(const char *format, ...)
     keep_one_line(text);
     if (used > 0 && used < TEXT_BYTES - 2) { // else the prefix alone fills the text
         memcpy(text + used, ": ", 2);
-        size_t room = sizeof text - (size_t)used - 3;
-        size_t length = strnlen(error_text, room);
+        size_t left = sizeof text - (size_t)used - 3;
+        size_t length = strnlen(error_text, left);
         memcpy(text + used + 2, error_text, length);
         text[(size_t)used + 2 + length] = '\0';
     }

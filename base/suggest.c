@@ -39,7 +39,8 @@ const char *suggest_nearest(const char *word, const char *const *candidates, int
     int length = (int)strnlen(word, SUGGEST_LONGEST_WORD + 1);
     if (length > SUGGEST_LONGEST_WORD)
         return NULL;
-    int smallest = 1 + (length + 1) / 3; // about a third of the word may be wrong
+    // About a third of the word may be wrong; of equally near candidates the first is taken.
+    int smallest = 1 + (length + 1) / 3;
     for (int c = 0; c < n_candidates; c++) {
         const char *candidate = candidates[c];
         if (strlen(candidate) > SUGGEST_LONGEST_WORD)

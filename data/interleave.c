@@ -11,7 +11,7 @@
 // Products of a credit and a share need 2 * 40 bits and a little more.
 __extension__ typedef __int128 Wide;
 
-#define ONE          (INT64_C(1) << 40) // the whole, in units of shares
+#define ONE          (INT64_C(1) << 40) // all shares together
 #define MARK_SAMPLES (1 << 16)          // between two marks: at most so many steps to go again
 
 // Where the walk is, after `index` samples.
@@ -99,7 +99,7 @@ destroy:
 
 // Tijdeman's rule for the next sample. With k sources and e = 1/(2k-2), a source may be chosen once
 // it is owed at least e; of those the one goes first that would soonest be owed 1 - e too much:
-// least (1 - e - owed) / share. All times ONE (2k - 2), in whole numbers.
+// least (1 - e - owed) / share. All times ONE (2k - 2), in integers.
 static int choose(const Interleave *interleave)
 {
     const int k = interleave->n;

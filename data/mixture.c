@@ -31,7 +31,7 @@ struct Mixture {
 typedef struct Place {
     int source;
     int64_t epoch;
-    int64_t sample; // of the source
+    int64_t sample; // index in the source
 } Place;
 
 static Place find_place(const Mixture *mixture, int64_t index)

@@ -28,7 +28,7 @@ struct Prefetch {
     int64_t global_batch;
     int *micro_batches; // owned [n_micro_batches]
     int n_micro_batches;
-    int64_t n_batches; // of all steps
+    int64_t n_batches; // in all steps together
     int64_t n_taken;   // by the caller, and only its
     double wait_s;     // likewise
     bool has_thread;
@@ -37,8 +37,8 @@ struct Prefetch {
     pthread_cond_t changed; // one of what follows, which the lock guards:
     int64_t n_read, n_released;
     bool stopping;
-    Status status;         // of reading batch n_read; not OK: the last that is tried
-    char text[TEXT_BYTES]; // of that error
+    Status status;         // what reading batch n_read gave; not OK: the last that is tried
+    char text[TEXT_BYTES]; // the text of that error
 };
 
 void prefetch_place(PrefetchMemory *memory, Arena *arena, int B, int T)

@@ -96,6 +96,8 @@ static Status check_ends(Nanoset *nanoset, int file, const char *path, int64_t n
     return OK;
 }
 
+// The index is read once, for its checks and its checksum, and not kept: training needs no document
+// borders.
 static Status read_index(Nanoset *nanoset)
 {
     char path[PATH_BYTES];
@@ -118,6 +120,7 @@ static Status read_index(Nanoset *nanoset)
     return status;
 }
 
+// The width of a token is nowhere written: the two sizes decide it.
 static Status open_tokens(Nanoset *nanoset)
 {
     int64_t size_bytes;

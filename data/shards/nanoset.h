@@ -27,7 +27,7 @@ Status nanoset_open(Nanoset **out, const char *path);
 int64_t nanoset_n_tokens(const Nanoset *nanoset);
 int64_t nanoset_n_documents(const Nanoset *nanoset);
 int nanoset_token_bytes(const Nanoset *nanoset);          // 2 or 4
-uint32_t nanoset_documents_crc32(const Nanoset *nanoset); // of the index
+uint32_t nanoset_documents_crc32(const Nanoset *nanoset); // over the index
 const char *nanoset_path(const Nanoset *nanoset);
 
 // Reads tokens first .. first + count - 1, which must be there, into out [count]. An id above

@@ -34,7 +34,7 @@ enum { SHARD_SOURCE_BYTES = 1024 }; // with the closing zero; longer texts are c
 typedef struct ShardInfo {
     int64_t n_tokens;         // set by the reader
     int64_t n_documents;      // set by the reader
-    uint32_t documents_crc32; // of the offsets of documents, set by the reader
+    uint32_t documents_crc32; // over the offsets of documents, set by the reader
     int vocab_size;           // every id is below it
     int eos_id;               // -1: documents do not end in a token of their own
     char tokenizer_sha256[SHA256_HEX_BYTES];

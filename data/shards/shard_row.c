@@ -19,6 +19,7 @@
 // In HDF5's filter mask bit i says that filter i of the pipeline was left out; deflate is 1.
 enum { CHECKSUM_BYTES = 4, DEFLATE_SKIPPED = 1 << 1 };
 
+// The filters decode() undoes, in this order and no others.
 static bool filters_are_ours(hid_t plist)
 {
     static const H5Z_filter_t ours[] = {H5Z_FILTER_SHUFFLE, H5Z_FILTER_DEFLATE,
@@ -104,6 +105,8 @@ static uint32_t fletcher32(const uint8_t *bytes, int64_t size)
     enum { MOST_WORDS = 360 }; // before a 32-bit sum of sums can overflow
     uint32_t sum = 0, sums = 0;
     for (int64_t at = 0; at < size;) {
+        // The sums are folded after each stretch; 65535 = 2^16 - 1, so a fold adds high and low
+        // half.
         const int64_t end = size - at > 2 * MOST_WORDS ? at + 2 * MOST_WORDS : size;
         for (; at < end; at += 2) {
             sum += (uint32_t)bytes[at] << 8 | (at + 1 < size ? bytes[at + 1] : 0u);
@@ -182,6 +185,7 @@ static Status load_chunk(ShardRow *row, int64_t chunk)
     return OK;
 }
 
+// Value i of the loaded chunk from its bytes in as many planes, lowest first.
 static uint64_t value_at(const ShardRow *row, int64_t i)
 {
     uint64_t value = 0;
@@ -196,6 +200,7 @@ Status shard_row_read32(ShardRow *row, int64_t first, int64_t count, int32_t *ou
         const int64_t at = first + i;
         TRY(load_chunk(row, at / row->chunk_length));
         const uint64_t value = value_at(row, at % row->chunk_length);
+        // Saturated rather than wrapped: the caller's check against the vocabulary then refuses it.
         out[i] = value > INT32_MAX ? INT32_MAX : (int32_t)value;
     }
     return OK;

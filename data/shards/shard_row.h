@@ -27,7 +27,7 @@ typedef struct ShardRow {
     int64_t chunk_length;
     int64_t loaded;     // the chunk held in planes; -1: none
     uint8_t *stored;    // owned: a chunk as it is in the file
-    int64_t most_bytes; // room in stored
+    int64_t most_bytes; // capacity of stored
     uint8_t *planes;    // owned [value_bytes, chunk_length]: byte b of every value, then byte b + 1
 } ShardRow;
 

@@ -13,13 +13,13 @@
 
 typedef struct SourceShard {
     TokenFile *file;       // owned
-    int64_t first_sample;  // of the source that lies in this shard
-    uint32_t sample_crc32; // of some of its tokens
+    int64_t first_sample;  // the index in the source of the shard's first sample
+    uint32_t sample_crc32; // over some of its tokens
 } SourceShard;
 
 struct Source {
     int seq_len, vocab_size;
-    char tokenizer_sha256[SHA256_HEX_BYTES]; // of the first shard that names one, or ""
+    char tokenizer_sha256[SHA256_HEX_BYTES]; // from the first shard that names one, or ""
     int64_t n_samples;
     int n_shards;
     SourceShard *shards; // owned
@@ -60,6 +60,8 @@ static Status check_tokenizer(Source *source, const TokenFileInfo *info, const c
     return OK;
 }
 
+// Opens one more shard. All of them stay open: an epoch's order jumps between them with every
+// sample.
 static Status append_shard(Source *source, const char *path, const char *sha256)
 {
     TokenFile *file;

@@ -19,7 +19,7 @@
 typedef struct TokenFileInfo {
     const char *path; // borrowed from the file
     int64_t n_tokens, n_documents;
-    uint32_t documents_crc32;                // of where the documents lie
+    uint32_t documents_crc32;                // over where the documents lie
     char tokenizer_sha256[SHA256_HEX_BYTES]; // "" if the file does not say
 } TokenFileInfo;
 

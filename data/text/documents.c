@@ -10,6 +10,7 @@ static int64_t grown(int64_t capacity, int64_t wanted)
     return more > wanted ? more : wanted;
 }
 
+// On failure what was grown stays grown: both arrays are valid at any time.
 Status documents_reserve(Documents *documents, int64_t count, int64_t size_bytes)
 {
     if (count > documents->most_count) {

@@ -16,10 +16,10 @@
 
 typedef struct Documents {
     int64_t count;
-    int64_t size_bytes; // of all
-    int64_t *sizes;     // owned [count]: bytes of each
-    char *bytes;        // owned [size_bytes]: one document after another
-    int64_t most_count, most_bytes;
+    int64_t size_bytes;             // all documents together
+    int64_t *sizes;                 // owned [count]: bytes of each
+    char *bytes;                    // owned [size_bytes]: one document after another
+    int64_t most_count, most_bytes; // capacities
 } Documents;
 
 // Reserves memory for `count` documents of `size_bytes` together. FAILED without memory; what the

@@ -1,3 +1,8 @@
+// One buffer slides over the text: blocks are appended at its end, documents are handed out from
+// its start, and it grows only when a single document fills it. gzread() passes files that are not
+// gzip through unchanged, so both take the same path.
+//
+//     buffer: | handed out | start ... read, not handed out ... end | free ... capacity |
 #define _GNU_SOURCE // memmem
 #include "data/text/text.h"
 
@@ -15,6 +20,7 @@
 #define TEXT_BLOCK_BYTES (1 << 17)
 #endif
 
+// A web crawl may have millions of faults: the first few are shown, all are counted.
 enum { BLOCK_BYTES = TEXT_BLOCK_BYTES, FAULTS_SHOWN = 10 };
 
 struct TextReader {
@@ -25,10 +31,10 @@ struct TextReader {
     TextSkips *skipped;    // borrowed; NULL: faults are errors
     TextFault fault;       // the last one
     gzFile file;
-    bool at_end;      // of the file; the buffer may hold more
+    bool at_end;      // the file is read; the buffer may hold more
     bool is_damaged;  // at_end comes from damage: the last piece in the buffer is not whole
     char damage[256]; // what it is, until that is told; pieces before it come first
-    int64_t n_lines;  // of .jsonl, done
+    int64_t n_lines;  // handed out, .jsonl only
     json_t *object;   // owns the last .jsonl document's text
     // The bytes [start, end) of the buffer are read and not yet handed out.
     char *buffer;
@@ -70,7 +76,7 @@ Status text_open(TextReader **out, const char *path, const TextOptions *options)
     if (options->separator != NULL && options->separator[0] != '\0')
         reader->separator = options->separator;
     reader->skipped = options->skipped;
-    errno = 0;
+    errno = 0; // zlib leaves it alone when it is out of memory itself
     reader->file = gzopen(path, "rbe");
     if (reader->file == NULL) {
         Status status = fail(BAD_INPUT, "%s: cannot be opened: %s", path,
@@ -113,7 +119,7 @@ static Status skip_fault(TextReader *reader, Status status)
     return OK;
 }
 
-// Room for one more block behind `end`: what was handed out makes way first.
+// Makes sure that one more block fits behind `end`: the text that was handed out is dropped first.
 static Status make_room(TextReader *reader)
 {
     if (reader->start > 0) {
@@ -126,6 +132,7 @@ static Status make_room(TextReader *reader)
     if (reader->end > TEXT_MOST_BYTES)
         return fail_at(reader, TEXT_DAMAGED, "a document longer than %d bytes%s", TEXT_MOST_BYTES,
                        reader->is_jsonl ? "" : "; split the file with --separator");
+    // By half, so that the bytes copied for a long document are a constant factor of its length.
     size_t capacity = reader->capacity + reader->capacity / 2 + 2 * BLOCK_BYTES;
     char *buffer = realloc(reader->buffer, capacity);
     if (buffer == NULL)
@@ -151,7 +158,7 @@ static void note_damage(TextReader *reader)
 static Status read_block(TextReader *reader)
 {
     const Status status = make_room(reader);
-    if (status != OK) {
+    if (status != OK) { // a document without an end: there is nothing behind it to go on with
         reader->at_end = reader->is_damaged = true;
         return skip_fault(reader, status);
     }
@@ -213,6 +220,8 @@ static Status next_piece(TextReader *reader, const char *mark, const char **piec
     }
 }
 
+// jansson checks UTF-8 and gives the string with its escapes resolved; the object owns it until the
+// next line.
 static Status parse_line(TextReader *reader, const char *line, int64_t size, TextDocument *out)
 {
     json_error_t error;
@@ -242,6 +251,8 @@ static bool is_json_space(char c)
     return c == ' ' || c == '\t' || c == '\r';
 }
 
+// The next line with a text in it. A faulty one that is skipped counts as a line, so that later
+// errors name the right one.
 static Status next_of_jsonl(TextReader *reader, TextDocument *out)
 {
     for (;;) {
@@ -268,6 +279,8 @@ static bool is_line_break(char c)
     return c == '\n' || c == '\r';
 }
 
+// The next piece between separators. Line breaks beside a separator belong to how it is written,
+// not to the documents; without a separator nothing is taken away.
 static Status next_of_txt(TextReader *reader, TextDocument *out)
 {
     for (;;) {

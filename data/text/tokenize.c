@@ -1,4 +1,6 @@
-// The half of tokenization that one rank does: it reads the texts and writes the shard.
+// The half of tokenization that one rank does: it reads the texts and writes the shard. Reading is
+// faster than encoding by far, so one reader keeps many ranks busy, and the order of documents in
+// the shard is that of the files, whatever the number of ranks.
 #include "data/text/tokenize.h"
 
 #include "base/paths.h"
@@ -18,7 +20,7 @@ struct TokenizeJob {
     TextReader *reader; // NULL between two files
     char source[SHARD_SOURCE_BYTES];
     ShardWriter *writer;
-    int64_t total_bytes, done_bytes; // of the files as they are on the disk
+    int64_t total_bytes, done_bytes; // sizes on the disk, so compressed: for progress alone
 };
 
 static int64_t size_on_disk(const char *path)
@@ -127,6 +129,8 @@ Status tokenize_read(TokenizeJob *job, Documents *texts, double *fraction)
             break;
         TRY(documents_append(texts, document.bytes, document.size_bytes));
     }
+    // Where in the compressed file the reader is says how much work is left better than counts do:
+    // how many documents there are is known only in the end.
     const int64_t read_bytes =
         job->done_bytes + (job->reader != NULL ? text_offset_bytes(job->reader) : 0);
     *fraction = job->total_bytes > 0 ? (double)read_bytes / (double)job->total_bytes : 1;

@@ -3,12 +3,14 @@
 
 #include <string.h>
 
+// An option that is not given is "auto".
 static bool is(const char *choice, const char *word)
 {
     return strcmp(choice != NULL ? choice : "auto", word) == 0;
 }
 
-// True if the post-processor ends every text with `eos`.
+// *out: whether the post-processor ends every text with `eos`. Tried on a short text rather than
+// read from its template: what counts is what it does.
 static Status ends_in_eos(bool *out, Tokenizer *tokenizer, int32_t eos)
 {
     TokenBuffer plain = {0}, processed = {0};
@@ -33,6 +35,8 @@ static Status find_token(int32_t *out, const Encoder *encoder, const TokenizeOpt
     return OK;
 }
 
+// What goes before and after each text. The model must see the end of a document exactly once:
+// neither run documents together nor end them twice.
 static Status choose_ends(Encoder *encoder, const TokenizeOptions *options)
 {
     encoder->add_special_tokens = is(options->bos, "auto");

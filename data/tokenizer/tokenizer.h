@@ -65,7 +65,7 @@ Status tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, int64_t 
 
 int tokenizer_vocab_size(const Tokenizer *tokenizer); // highest id + 1, added tokens included
 int32_t tokenizer_eos_id(const Tokenizer *tokenizer); // -1 if unknown
-// Of tokenizer.json's bytes, or of vocab.json's followed by merges.txt's; 64 hexadecimal digits.
+// SHA-256 over tokenizer.json, or over vocab.json followed by merges.txt; 64 hexadecimal digits.
 const char *tokenizer_sha256(const Tokenizer *tokenizer);
 
 // The id of a token as the vocabulary writes it, -1 if there is no such token.

@@ -3,7 +3,7 @@
 //     text -> added tokens -> normalizer -> added tokens -> pre-tokenizer -> words -> merges -> ids
 //
 // tokenizer.c        loading, the public functions, the post-processor
-// tokenizer_json.c   tokenizer.json: the whole, added tokens
+// tokenizer_json.c   tokenizer.json: its parts, added tokens
 // tokenizer_steps.c  tokenizer.json: normalizer, pre-tokenizer, post-processor, decoder
 // tokenizer_vocab.c  tokens and merges: hash tables, reading
 // tokenizer_added.c  added tokens in a text
