@@ -6,7 +6,8 @@ set -euo pipefail
 
 "$mha2mla" manual >mha2mla.1
 [ "$(head -c 11 mha2mla.1)" = ".TH MHA2MLA" ] || die "no manual page: $(head -n 1 mha2mla.1)"
-for section in NAME SYNOPSIS DESCRIPTION COMMANDS CONFIG 'EXIT STATUS' FILES ENVIRONMENT EXAMPLES; do
+for section in NAME SYNOPSIS DESCRIPTION COMMANDS CONFIG 'EXIT STATUS' FILES SIGNALS ENVIRONMENT \
+    EXAMPLES; do
     grep -qx ".SH $section" mha2mla.1 || die "there is no section $section"
 done
 

@@ -18,20 +18,34 @@ static const Entry exit_statuses[] = {
 };
 
 static const Entry files[] = {
-    {"RUN.DIR/RUN.NAME/config.yaml", "The config with all keys, as the run uses it."},
-    {"RUN.DIR/RUN.NAME/run.json",
-     "Name, shape of the conversion, ranks, the steps at which the run was resumed."},
-    {"RUN.DIR/RUN.NAME/metrics.jsonl", "A line for every step and every validation."},
-    {"RUN.DIR/RUN.NAME/checkpoints/step-NNNNNNNN/",
-     "A file per rank with its share of parameters and AdamW moments, and manifest.json."},
-    {"RUN.DIR/RUN.NAME/model/", "The result, a Hugging Face directory."},
+    {"RUN/config.yaml",
+     "The config with all keys, as the run uses it; settings that were changed at a resume, as "
+     "comments. RUN is the directory run.name in run.dir."},
+    {"RUN/run.json",
+     "Name, shape of the conversion, ranks, settings, the steps at which the run was resumed."},
+    {"RUN/metrics.jsonl", "A line for every step and every validation."},
+    {"RUN/checkpoints/step-NNNNNNNN/",
+     "A file per rank with its share of parameters and AdamW moments, and manifest.json, without "
+     "which a checkpoint does not count."},
+    {"RUN/model/", "The result, a Hugging Face directory, written after the last step."},
+    {"RUN/nonfinite-step-N.json",
+     "Only if a loss or gradient of step N was not finite: the samples of that step."},
+};
+
+static const Entry signals[] = {
+    {"SIGUSR1, SIGTERM, SIGINT",
+     "Sent to any rank of train or sweep: all ranks finish the step, save a checkpoint and exit "
+     "with "
+     "status 75. Under mpirun send SIGUSR1: on SIGTERM and Ctrl-C, mpirun kills its ranks a second "
+     "later. A second SIGTERM or SIGINT ends the process at once, outside Slurm."},
 };
 
 static const Entry variables[] = {
-    {"OMP_NUM_THREADS", "Threads of each rank; by default the cores that it may use."},
-    {"SLURM_JOB_ID", "Inside a Slurm job, a second SIGTERM does not end the process: Slurm sends "
+    {"OMP_NUM_THREADS", "Threads of each rank; by default one for each core that it may use."},
+    {"MHA2MLA", "The program that the jobs of sweep --slurm start; by default this one."},
+    {"SLURM_JOB_ID", "Inside a Slurm job a second SIGTERM does not end the process: Slurm may send "
                      "two, and the checkpoint is still being saved."},
-    {"TERM, COLUMNS", "Decide whether progress is a line that is written over, and its width."},
+    {"TERM, COLUMNS", "Whether progress is a line that is written over, and its width."},
     {"OMPI_ALLOW_RUN_AS_ROOT, OMPI_ALLOW_RUN_AS_ROOT_CONFIRM",
      "Both must be 1 where mpirun runs as root, as in containers."},
 };
@@ -221,6 +235,7 @@ static void write_page(FILE *out)
     write_keys(out);
     write_entries(out, "EXIT STATUS", exit_statuses, sizeof exit_statuses / sizeof *exit_statuses);
     write_entries(out, "FILES", files, sizeof files / sizeof *files);
+    write_entries(out, "SIGNALS", signals, sizeof signals / sizeof *signals);
     write_entries(out, "ENVIRONMENT", variables, sizeof variables / sizeof *variables);
     write_examples(out);
     fputs(".SH SEE ALSO\n.BR mpirun (1),\n.BR srun (1),\n.BR gnuplot (1)\n", out);
