@@ -14,8 +14,8 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
 runs=${1:-1000000}
 shift || true
 # Longer inputs are slower and rarely say more.
-declare -A most_bytes=([config]=512 [encode]=512 [hf_config]=1024 [safetensors]=1024 [shard]=128
-    [text]=512 [tokenizer]=3000)
+declare -A most_bytes=([config]=512 [encode]=512 [hf_config]=1024 [manifest]=3000 [metrics]=512
+    [run_json]=1024 [safetensors]=1024 [scores]=128 [shard]=128 [text]=512 [tokenizer]=3000)
 if [ $# -eq 0 ]; then
     mapfile -t targets < <(printf '%s\n' "${!most_bytes[@]}" | sort)
 else
@@ -40,7 +40,7 @@ for target in "${targets[@]}"; do
     export ASAN_OPTIONS=quarantine_size_mb=16:malloc_context_size=5
     options=(-runs="$runs" -max_len="${most_bytes[$target]}" -timeout=60 -rss_limit_mb=4000
         -print_final_stats=1 -artifact_prefix="build/fuzz/findings/$target-")
-    if [ "$target" = shard ]; then # HDF5 asks for what a damaged file says, and copes with a no
+    if [ "$target" = shard ] || [ "$target" = scores ]; then # HDF5 asks for what a damaged file says, and copes with a no
         options+=(-malloc_limit_mb=1000000)
         ASAN_OPTIONS+=:allocator_may_return_null=1
     fi
