@@ -11,8 +11,8 @@
 #include <sanitizer/asan_interface.h>
 // Under the address sanitizer a block starts out poisoned and placing unpoisons exactly what was
 // asked for, so the gap behind every buffer catches what runs over its end. Nothing is poisoned
-// again: buffers that share memory after a rewind, or that an arena over a buffer of another arena
-// holds, stay whole.
+// again, so buffers that share memory after a rewind stay usable. An arena over another one's
+// buffer leaves the poison alone: what it places beyond that buffer is then caught, too.
 #define POISON(start, size_bytes)   __asan_poison_memory_region(start, (size_t)(size_bytes))
 #define UNPOISON(start, size_bytes) __asan_unpoison_memory_region(start, (size_t)(size_bytes))
 #else
@@ -41,9 +41,15 @@ Status arena_allocate(Arena *arena)
     madvise(block, (size_t)size, MADV_HUGEPAGE); // advice: a kernel without huge pages is fine
     POISON(block, size);
     arena->block = block;
+    arena->owns_block = true;
     arena->size_bytes = size;
     arena->used_bytes = 0;
     return OK;
+}
+
+Arena arena_over(const char *name, void *memory, int64_t size_bytes)
+{
+    return (Arena){.name = name, .block = memory, .size_bytes = size_bytes};
 }
 
 void *arena_place(Arena *arena, int64_t count, size_t size_bytes)
@@ -61,7 +67,8 @@ void *arena_place(Arena *arena, int64_t count, size_t size_bytes)
         return NULL;
     CHECK(arena->used_bytes <= arena->size_bytes, "arena %s: %lld bytes placed, %lld measured",
           arena->name, (long long)arena->used_bytes, (long long)arena->size_bytes);
-    UNPOISON(arena->block + offset, bytes);
+    if (arena->owns_block)
+        UNPOISON(arena->block + offset, bytes);
     return arena->block + offset;
 }
 
@@ -78,7 +85,7 @@ void arena_rewind(Arena *arena, int64_t used_bytes)
 
 void arena_release(Arena *arena)
 {
-    if (arena->block != NULL) {
+    if (arena->owns_block) {
         UNPOISON(arena->block, arena->size_bytes); // what is mapped here next is not ours
         munmap(arena->block, (size_t)arena->size_bytes);
     }

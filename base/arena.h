@@ -30,7 +30,8 @@ enum { ARENA_RED_ZONE_BYTES = 0 };
 
 typedef struct Arena {
     const char *name; // borrowed
-    char *block;      // owned; NULL while measuring
+    char *block;      // owned if owns_block, else borrowed; NULL while measuring
+    bool owns_block;
     int64_t used_bytes;
     int64_t peak_bytes; // the most that was ever used: what arena_allocate() asks for
     int64_t size_bytes; // 0 while measuring
@@ -42,6 +43,9 @@ Arena arena_start(const char *name);
 // Allocates what was measured, zeroed, and starts placing from its beginning. FAILED if the machine
 // has not the memory.
 Status arena_allocate(Arena *arena);
+
+// Starts placing in memory [size_bytes] that another arena holds; it needs no release.
+Arena arena_over(const char *name, void *memory, int64_t size_bytes);
 
 // Places count objects of size_bytes each, aligned to 64 bytes; NULL while measuring.
 void *arena_place(Arena *arena, int64_t count, size_t size_bytes);

@@ -137,7 +137,7 @@ static LatentAttention start(const LatentArrays *arrays, float *scratch, const L
 {
     LatentAttention attention = find_attention(d);
     attention.arrays = *arrays;
-    Arena arena = {.name = "attention", .block = (char *)scratch, .size_bytes = INT64_MAX};
+    Arena arena = arena_over("attention", scratch, INT64_MAX);
     place_scratch(&attention, &arena, omp_get_max_threads(), is_backward);
     attention.rest = scratch + arena.used_bytes / (int64_t)sizeof(float);
     for (int j = 0; j < d->K; j++) {

@@ -73,6 +73,9 @@ static void test_arena_has_red_zones(void **state)
     assert_ptr_equal(of_one_phase, of_another);
     assert_false(is_poisoned(&of_one_phase[100]) || is_poisoned(&of_one_phase[499]));
     assert_true(is_poisoned(&of_one_phase[500]));
+    Arena inner = arena_over("inner", of_one_phase, 10000);
+    float *beyond = arena_floats(&inner, 501);
+    assert_true(is_poisoned(&beyond[500]));
     arena_release(&arena);
     assert_false(is_poisoned(block));
 }
