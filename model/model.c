@@ -1,8 +1,10 @@
+// Random weights are a function of seed and position in the flat vector, so that every rank, and
+// any number of threads, makes the same model.
 #include "model/model.h"
 
 #include "base/random.h"
 
-// Parameters, unless they are somewhere already, and pairs.
+// Parameters, unless they are borrowed, and pairs.
 static void place(Model *model, Arena *arena, float **flat, bool is_borrowed)
 {
     const ModelShape *s = &model->shape;

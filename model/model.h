@@ -14,13 +14,13 @@
 
 typedef struct Model {
     ModelShape shape;
-    Arena arena; // owns what follows, but for parameters that are borrowed
+    Arena arena; // owns what follows, except parameters that are borrowed
     Params params;
     int32_t *rope_pairs; // [L, K, P], ascending in each row; pair p rotates by theta^(-2p/E) per
                          // position. The original attention: 0, 1, ... E/2 - 1.
 } Model;
 
-// Room for a model of this shape, parameters zero, rope_pairs 0..P-1. FAILED if memory is short.
+// Allocates a model of this shape: parameters zero, rope_pairs 0..P-1. FAILED if memory is short.
 Status model_create(Model *out, const ModelShape *shape);
 
 // The same with parameters in `flat`, params_count() floats, borrowed and as they are.

@@ -14,7 +14,7 @@ typedef struct ParamDesc {
     ParamScope scope;
     ParamWhen when;
     ShapeDim rows, cols; // DIM_ONE as cols: a vector
-    size_t field;        // in LayerParams or Params
+    size_t field;        // offset of its pointer in LayerParams (IN_LAYER) or Params
 } ParamDesc;
 
 #define OF_LAYER(member) offsetof(LayerParams, member)
@@ -63,6 +63,7 @@ static bool is_present(const ParamDesc *desc, const ModelShape *shape)
     return false;
 }
 
+// A visitor of walk(): `offset` is that of the tensor in the flat vector.
 typedef void (*Visit)(void *context, const ParamDesc *desc, int layer, int64_t offset);
 
 // Calls visit for every tensor in the order of the flat vector; returns the vector's length.

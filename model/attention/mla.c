@@ -1,5 +1,6 @@
-// Neighbouring weights make few and large products; what they give is not in the order attention
-// wants (RoPE rows of all heads first), so rotating and sorting into heads is one pass over memory.
+// Weights that are neighbours in the flat vector are multiplied together: few and large products.
+// Their rows are not in the order attention reads (RoPE rows of all heads come first), so rotating
+// and sorting into heads is one pass over memory.
 #include "model/attention/mla.h"
 
 #include "model/kernels/linear.h"
@@ -109,8 +110,8 @@ static void scatter_token(float *d_projected, float *d_expanded, const float *d_
     copy(d_expanded + col->value, d_qkv + (H + K) * E, K * E);
 }
 
-// A product of the up-projection: weight rows [first, first + rows) of the stacked [up_k; up_v]
-// read the latent's columns [column, column + width).
+// One product of the up-projection: weight rows [first, first + rows) of the stacked [up_k; up_v]
+// times the latent's columns [column, column + width). Joint: one product; split: two.
 typedef struct UpPart {
     const float *weight;
     float *grad;

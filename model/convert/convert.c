@@ -1,5 +1,5 @@
-// A layer's tensors go from their source to where they stay; queries, keys and values through room
-// of their own, since their rows are reordered and factorized.
+// A layer's tensors are read from their source to their final place. Queries, keys and values are
+// read to scratch first, since their rows are reordered and factorized.
 #include "model/convert/convert.h"
 
 #include "model/convert/factorize.h"
@@ -7,11 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-// The rows of a head in the order MLA stores them: the kept pairs' first halves, their second
-// halves, then every other dim, ascending.
+// rows [E]: the rows of a head in the order in which MLA stores them: the first halves of the kept
+// pairs, their second halves, then every other dim, ascending.
 static void order_rows(int *rows, const int32_t *pairs, int P, int E)
 {
-    int n_nope = 0, next = 0; // next: first kept pair whose dim is not passed yet
+    int n_nope = 0, next = 0; // next: first kept pair whose dim comes later
     for (int i = 0; i < P; i++) {
         CHECK(pairs[i] >= 0 && pairs[i] < E / 2 && (i == 0 || pairs[i] > pairs[i - 1]),
               "pair %d of %d is %d, head width %d", i, P, (int)pairs[i], E);
@@ -28,13 +28,15 @@ static void order_rows(int *rows, const int32_t *pairs, int P, int E)
     }
 }
 
-// Copies n rows of a head, named by `rows`, to consecutive rows.
+// to [n, D] = the rows of a head [E, D] that `rows` names.
 static void gather_rows(float *to, const float *head, const int *rows, int n, int D)
 {
     for (int i = 0; i < n; i++)
         memcpy(to + (int64_t)i * D, head + (int64_t)rows[i] * D, (size_t)D * sizeof *to);
 }
 
+// RoPE rows of all heads first, then NoPE rows of all heads, as the reference's files have them
+// (model/params.h).
 static void reorder_queries(float *q, const Model *mla, const float *original, int layer, int *rows)
 {
     const ModelShape *s = &mla->shape;
@@ -49,6 +51,7 @@ static void reorder_queries(float *q, const Model *mla, const float *original, i
     }
 }
 
+// Key rows [K E, D] -> kept ones k_r [K 2P, D] and those to factorize k_c [K (E - 2P), D].
 static void divide_keys(float *k_r, float *k_c, const Model *mla, const float *k, int layer,
                         int *rows)
 {
@@ -62,7 +65,7 @@ static void divide_keys(float *k_r, float *k_c, const Model *mla, const float *k
     }
 }
 
-// kv: the rows of W_kc, then those of W_v.
+// kv: the rows of W_kc [K (E - 2P), D], then those of W_v [K E, D].
 static Status factorize_layer(LayerParams *to, const ModelShape *s, const float *kv)
 {
     int D = s->d_model, R1 = shape_dim(s, DIM_UP_INPUT);
@@ -77,29 +80,28 @@ static Status factorize_layer(LayerParams *to, const ModelShape *s, const float 
                      R1);
 }
 
-// A layer's tensors that are made anew, as the original has them: in one arena.
-typedef struct Room {
-    float *q;  // [H E, D]; its room is the keys' then
-    float *kv; // [K (E - 2P) + K E, D]
-    int *rows; // [E]
-} Room;
+// The original's tensors that MLA replaces, in one arena.
+typedef struct Scratch {
+    float *q;  // [H E, D] queries, then keys [K E, D]: these are not more
+    float *kv; // [K (E - 2P) + K E, D] what is factorized
+    int *rows; // [E] of order_rows()
+} Scratch;
 
-static void place(Room *room, Arena *arena, const ModelShape *s)
+static void place_scratch(Scratch *scratch, Arena *arena, const ModelShape *s)
 {
-    // There are as many query heads as KV heads or more.
-    room->q = arena_floats(arena, (int64_t)shape_dim(s, DIM_Q) * s->d_model);
-    room->kv = arena_floats(arena, (int64_t)(shape_dim(s, DIM_K_NOPE) + shape_dim(s, DIM_KV)) *
-                                       s->d_model);
-    room->rows = arena_place(arena, s->head_dim, sizeof *room->rows);
+    scratch->q = arena_floats(arena, (int64_t)shape_dim(s, DIM_Q) * s->d_model);
+    scratch->kv = arena_floats(arena, (int64_t)(shape_dim(s, DIM_K_NOPE) + shape_dim(s, DIM_KV)) *
+                                          s->d_model);
+    scratch->rows = arena_place(arena, s->head_dim, sizeof *scratch->rows);
 }
 
 void convert_measure(Arena *arena, const ModelShape *s)
 {
-    Room room;
+    Scratch scratch;
     int D = s->d_model, R1 = shape_dim(s, DIM_UP_INPUT);
     int rows_k = shape_dim(s, DIM_K_NOPE), rows_v = shape_dim(s, DIM_KV);
     int64_t mark = arena->used_bytes;
-    place(&room, arena, s);
+    place_scratch(&scratch, arena, s);
     if (s->svd == SVD_JOINT) {
         factorize_measure(arena, rows_k + rows_v, D, R1);
     } else {
@@ -109,7 +111,8 @@ void convert_measure(Arena *arena, const ModelShape *s)
     arena_rewind(arena, mark);
 }
 
-// Where a tensor both models have stays; every one but the attention's inputs.
+// The place in the converted model of a tensor that both models have: all but those that
+// attention's input is multiplied by.
 static float *place_of(const Model *mla, const char *name)
 {
     ParamInfo info;
@@ -123,23 +126,23 @@ static bool is_named(const ParamInfo *info, const char *end)
     return length >= end_length && strcmp(info->name + length - end_length, end) == 0;
 }
 
-static Status read_layer(Model *mla, const WeightSource *original, int layer, Room *room)
+static Status read_layer(Model *mla, const WeightSource *original, int layer, Scratch *scratch)
 {
     const ModelShape *s = &mla->shape;
     LayerParams *to = &mla->params.layers[layer];
-    float *values = room->kv + (int64_t)shape_dim(s, DIM_K_NOPE) * s->d_model;
+    float *values = scratch->kv + (int64_t)shape_dim(s, DIM_K_NOPE) * s->d_model;
     for (int i = 0; i < params_n_tensors(original->shape); i++) {
         ParamInfo info = params_info(original->shape, i);
         if (info.layer != layer)
             continue;
         const bool is_q = is_named(&info, "q_proj.weight"), is_k = is_named(&info, "k_proj.weight"),
                    is_v = is_named(&info, "v_proj.weight");
-        float *to_values = is_q || is_k ? room->q : is_v ? values : place_of(mla, info.name);
+        float *to_values = is_q || is_k ? scratch->q : is_v ? values : place_of(mla, info.name);
         TRY(weight_source_read(original, &info, to_values));
         if (is_q)
-            reorder_queries(to->q, mla, room->q, layer, room->rows);
+            reorder_queries(to->q, mla, scratch->q, layer, scratch->rows);
         else if (is_k)
-            divide_keys(to->k_r, room->kv, mla, room->q, layer, room->rows);
+            divide_keys(to->k_r, scratch->kv, mla, scratch->q, layer, scratch->rows);
     }
     return OK;
 }
@@ -169,17 +172,17 @@ Status convert_shared(Model *mla, const WeightSource *original)
 Status convert_layer(Model *mla, const WeightSource *original, int layer)
 {
     const ModelShape *s = &mla->shape;
-    Room room;
+    Scratch scratch;
     check_pair(mla, original);
     Arena arena = arena_start("conversion");
-    place(&room, &arena, s);
+    place_scratch(&scratch, &arena, s);
     if (arena_allocate(&arena) != OK)
         return fail(FAILED, "layer %d: no memory for its attention's weights", layer);
-    place(&room, &arena, s);
+    place_scratch(&scratch, &arena, s);
     Status status;
-    TRY_GOTO(release, read_layer(mla, original, layer, &room));
-    status = factorize_layer(&mla->params.layers[layer], s, room.kv);
-    if (status != OK)
+    TRY_GOTO(release, read_layer(mla, original, layer, &scratch));
+    status = factorize_layer(&mla->params.layers[layer], s, scratch.kv);
+    if (status != OK) // factorize() knows no layers; errors of the source name their tensor
         status = fail_within(status, "layer %d", layer);
 release:
     arena_release(&arena);

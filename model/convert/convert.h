@@ -12,10 +12,10 @@
 //     for (int l = 0; l < shape.n_layers; l++)
 //         TRY(convert_layer(&mla, &source, l));
 //
-// The original is read tensor by tensor (model/weight_source.h) and need not be in memory: beside
-// the converted model there is one layer's attention. Layers are independent: ranks may convert
-// different ones and exchange the results. Nothing is owned beyond a call: convert_layer()
-// allocates its working memory and frees it.
+// The original is read tensor by tensor (model/weight_source.h) and need not be in memory: besides
+// the converted model there is one layer's attention. Layers are independent, so ranks can convert
+// different ones and exchange the results. convert_layer() allocates its working memory and frees
+// it.
 #ifndef MHA2MLA_MODEL_CONVERT_CONVERT_H
 #define MHA2MLA_MODEL_CONVERT_CONVERT_H
 

@@ -1,5 +1,5 @@
-// Loading. The files' headers are checked against the whole parameter table before room is made for
-// the weights, so that a config which does not belong to them costs no memory.
+// Loading. The headers of all files are checked against the whole parameter table before memory is
+// allocated for the weights: a config that does not belong to them is refused at once.
 #include "model/hf/hf.h"
 
 #include "base/log.h"
@@ -13,7 +13,7 @@
 
 enum { MISSING_SHOWN = 3 };
 
-// dims of a table row as the files have them.
+// dims = those of a tensor as the files have them, where a vector has one; returns their number.
 static int dims_of(int dims[2], const ParamInfo *info)
 {
     dims[0] = info->rows;
@@ -21,6 +21,7 @@ static int dims_of(int dims[2], const ParamInfo *info)
     return info->is_vector ? 1 : 2;
 }
 
+// Names the first missing tensors in one message: which ones says what went wrong.
 static Status check_present(const HfWeights *weights, const ModelShape *shape, const char *dir)
 {
     char names[MISSING_SHOWN * (PARAM_NAME_BYTES + 2)] = "";
@@ -81,11 +82,12 @@ static Status read_weights(Model *model, const HfSource *source)
     const int n_tensors = params_n_tensors(shape);
     ProgressMeter meter = progress_start("reading the weights", "numbers", params_count(shape));
     Status status = OK;
-    for (int t = 0; t < n_tensors && status == OK; t++) {
+    for (int t = 0; t < n_tensors; t++) {
         ParamInfo info = params_info(shape, t);
-        status = read_tensor(source, &info, model->params.flat + info.offset);
+        TRY_GOTO(end, read_tensor(source, &info, model->params.flat + info.offset));
         progress_show(&meter, info.offset + (int64_t)info.rows * info.cols);
     }
+end:
     progress_end(&meter);
     return status;
 }
@@ -134,7 +136,8 @@ static bool ends_with(const char *text, const char *end)
     return length >= end_length && strcmp(text + length - end_length, end) == 0;
 }
 
-// Weights nobody reads may mean that the model computes something else than its files say.
+// Tensors without a use here mean that the files may describe another computation than ours. Some
+// are known to be redundant: the copy of a tied head, tables of rotary angles.
 void hf_source_warn_unused(const HfSource *source, const char *dir)
 {
     const ModelShape *shape = &source->shape;
@@ -197,11 +200,12 @@ Status hf_load(Model *out, const char *dir)
     Status status;
     TRY(hf_source_open(&source, dir));
     TRY_GOTO(close_source, model_create(&model, &source->shape));
-    status = read_all(&model, source, dir);
-    if (status == OK)
-        *out = model;
-    else
-        model_release(&model);
+    TRY_GOTO(release_model, read_all(&model, source, dir));
+    hf_source_close(source);
+    *out = model;
+    return OK;
+release_model:
+    model_release(&model);
 close_source:
     hf_source_close(source);
     return status;

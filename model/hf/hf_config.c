@@ -209,11 +209,12 @@ static Status read_config(json_t **out, ModelShape *shape, const char *dir)
     if (!file_exists(path))
         return fail(BAD_INPUT, "%s: not a Hugging Face model, config.json is missing", dir);
     TRY(json_read(&config, path));
-    Status status = read_shape(shape, config, path);
-    if (status == OK)
-        *out = config;
-    else
-        json_decref(config);
+    Status status;
+    TRY_GOTO(release_config, read_shape(shape, config, path));
+    *out = config;
+    return OK;
+release_config:
+    json_decref(config);
     return status;
 }
 
@@ -227,8 +228,8 @@ Status hf_load_shape(ModelShape *out, const char *dir)
 
 // ---- writing -----------------------------------------------------------------------------------
 
-// The base's config.json is kept but for what follows from the conversion, so it must be of the
-// model that is saved: of another rope_theta, others would compute other numbers.
+// The saved config.json is the base's except for what follows from the conversion. So the base must
+// be the model that is saved: with another rope_theta, a reader would compute other numbers.
 static Status check_same_fields(const ModelShape *base, const ModelShape *shape,
                                 const char *base_dir)
 {

@@ -1,6 +1,6 @@
-// Saving. What can be refused is refused before the first byte is written; then weights, index,
-// tokenizer and, last, config.json. An older config.json goes first: without it the directory is no
-// model, so a save that is cut short never looks like one.
+// Saving. What can be refused is refused before the first byte is written. Then an older
+// config.json is removed, and weights, index, tokenizer and, last, config.json are written: a
+// directory without config.json is no model, so a save that is cut short never looks like one.
 #include "model/hf/hf.h"
 #include "model/hf/hf_config.h"
 
@@ -28,7 +28,7 @@ static const char *const copied_files[] = {
 
 // What will be written: the tensors and which file each goes to.
 typedef struct SavePlan {
-    TensorSpec *specs; // owned; rope pairs first: wider dtypes first keeps all aligned
+    TensorSpec *specs; // owned; rope pairs first: with wider dtypes first all are aligned
     char (*names)[PARAM_NAME_BYTES]; // owned; what specs[].name points to
     int *shards;                     // owned; ascending from 0
     int n_specs, n_shards;
@@ -72,7 +72,7 @@ static void plan_tensors(SavePlan *plan, const Model *model, DType dtype)
     }
 }
 
-// A tensor larger than the limit has a file of its own.
+// Fills files in the tensors' order up to the limit. A larger tensor has a file of its own.
 static void plan_shards(SavePlan *plan, int64_t max_shard_bytes)
 {
     int64_t used = 0;
@@ -122,7 +122,7 @@ Status hf_check_target(const char *base_dir, const char *dir)
 // Loading refuses NaN and infinity, so writing them would lose the model.
 static Status check_range(const Model *model, DType dtype)
 {
-    // From here on rounding ends at infinity: half a step above the largest finite number.
+    // Half a step above the largest finite number: from there on values round to infinity.
     const float limit = dtype == DTYPE_F16    ? 65520.0f
                         : dtype == DTYPE_BF16 ? 0x1.ffp127f
                                               : INFINITY;
@@ -162,21 +162,22 @@ static void shard_name(char out[64], int shard, int n_shards)
         snprintf(out, 64, "model-%05d-of-%05d.safetensors", shard + 1, n_shards);
 }
 
-// A reader looks for the single file first, then for the index; shards of an earlier save would
-// only fill the disk.
+// Files of an earlier save. A reader looks for the single file first and then for the index, so the
+// other kind must go; shards of another number would only fill the disk.
 static Status remove_leftovers(const char *dir, int n_shards)
 {
-    Status status =
-        remove_file(dir, n_shards == 1 ? "model.safetensors.index.json" : "model.safetensors");
+    Status status = OK;
+    TRY(remove_file(dir, n_shards == 1 ? "model.safetensors.index.json" : "model.safetensors"));
     DIR *list = opendir(dir);
     if (list == NULL)
         return fail(FAILED, "%s: cannot be listed: %s", dir, strerror(errno));
-    for (struct dirent *entry; status == OK && (entry = readdir(list)) != NULL;) {
+    for (struct dirent *entry; (entry = readdir(list)) != NULL;) {
         int shard, of = n_shards, end = 0;
         sscanf(entry->d_name, "model-%5d-of-%5d.safetensors%n", &shard, &of, &end);
         if (end > 0 && entry->d_name[end] == '\0' && of != n_shards)
-            status = remove_file(dir, entry->d_name);
+            TRY_GOTO(close_list, remove_file(dir, entry->d_name));
     }
+close_list:
     closedir(list);
     return status;
 }

@@ -1,3 +1,5 @@
+// A directory has a handful of files, so they are searched one by one; tensors are found by
+// bisection within a file (model/hf/safetensors.h).
 #include "model/hf/hf_weights.h"
 
 #include <stdlib.h>
@@ -41,6 +43,7 @@ static Status open_shards(HfWeights *weights, const char *dir)
     {
         char path[PATH_BYTES];
         const char *name = json_string_value(value);
+        // A path would read files outside of the model's directory.
         if (name == NULL || name[0] == '\0' || strchr(name, '/') != NULL)
             return fail(BAD_INPUT, "%s: '%.200s' is not given the name of a file beside the index",
                         weights->path, tensor);
@@ -55,6 +58,7 @@ static Status open_shards(HfWeights *weights, const char *dir)
     return OK;
 }
 
+// The single file goes first, as in transformers.
 static Status open_files(HfWeights *weights, const char *dir)
 {
     char other[PATH_BYTES];
@@ -82,11 +86,12 @@ static Status open_files(HfWeights *weights, const char *dir)
 Status hf_weights_open(HfWeights *out, const char *dir)
 {
     HfWeights weights = {.n_files = 0};
-    Status status = open_files(&weights, dir);
-    if (status == OK)
-        *out = weights;
-    else
-        hf_weights_close(&weights);
+    Status status;
+    TRY_GOTO(close_weights, open_files(&weights, dir));
+    *out = weights;
+    return OK;
+close_weights:
+    hf_weights_close(&weights);
     return status;
 }
 

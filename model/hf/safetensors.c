@@ -1,7 +1,7 @@
-// The header is read through a map, the tensors through read(): into caches and from there to where
-// they stay, so that no page of a large file is resident beside its numbers, and a file that is cut
-// or a disk that fails is an error, where a map would be a signal. Numbers in the file are
-// little-endian, as are the machines we run on.
+// The header is read through a map, the tensors with pread(), in parts that stay in cache until
+// they are converted to their final place. So no page of a large file is resident besides its
+// numbers, and a file that is cut short or a disk that fails is an error, where reading a map would
+// be a signal. Numbers in the file are little-endian, as are the machines we run on.
 #include "model/hf/safetensors.h"
 
 #include "base/simd.h"
@@ -18,8 +18,8 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tensors are copied as
 enum {
     PREFIX_BYTES = 8,                 // the header's length
     HEADER_MAX_BYTES = 100 * 1000000, // the reference implementation's limit
-    AHEAD_BYTES = 64 << 20,
-    PART_COUNT = 1 << 16, // numbers a thread reads at a time: of the second cache
+    AHEAD_BYTES = 64 << 20,           // asked of the disk in advance
+    PART_COUNT = 1 << 16,             // numbers a thread reads at a time: they fit the second cache
     DIMS_TEXT_BYTES = 22 * SAFETENSORS_MAX_DIMS + 3,
 };
 
@@ -177,18 +177,19 @@ static Status read_tensor(TensorInfo *out, const char *name, const json_t *entry
 
 static int compare_place(const void *a, const void *b)
 {
-    const TensorInfo *x = a, *y = b;
-    if (x->bytes != y->bytes)
-        return x->bytes < y->bytes ? -1 : 1;
-    return (x->size_bytes > y->size_bytes) - (x->size_bytes < y->size_bytes);
+    const TensorInfo *first = a, *second = b;
+    if (first->bytes != second->bytes)
+        return first->bytes < second->bytes ? -1 : 1;
+    return (first->size_bytes > second->size_bytes) - (first->size_bytes < second->size_bytes);
 }
 
 static int compare_name(const void *a, const void *b)
 {
-    const TensorInfo *x = a, *y = b;
-    return strcmp(x->name, y->name);
+    const TensorInfo *first = a, *second = b;
+    return strcmp(first->name, second->name);
 }
 
+// Sorts by place: then overlapping tensors are neighbours.
 static Status check_overlaps(SafeTensors *file)
 {
     qsort(file->tensors, (size_t)file->n_tensors, sizeof *file->tensors, compare_place);
@@ -299,7 +300,7 @@ HOT static void widen_bf16(float *restrict out, const uint16_t *restrict halves,
         out[i] = half_bf16_to_f32(halves[i]);
 }
 
-// size_bytes from `offset` on. 0, or why not: an errno, or -1 if the file ends before.
+// Reads size_bytes from `offset` on. Returns 0, an errno, or -1 if the file ends before.
 static int read_bytes(int fd, void *out, int64_t size_bytes, int64_t offset)
 {
     for (int64_t done = 0; done < size_bytes;) {
@@ -313,7 +314,7 @@ static int read_bytes(int fd, void *out, int64_t size_bytes, int64_t offset)
     return 0;
 }
 
-// `count` numbers from `offset` on, a part of a tensor. Errors as read_bytes().
+// Reads `count` numbers of a tensor from `offset` on. Errors as read_bytes().
 static int read_part(const SafeTensors *file, DType dtype, int64_t offset, int64_t count,
                      float *out)
 {
@@ -371,7 +372,7 @@ Status safetensors_read_f32(const SafeTensors *file, const char *name, const int
     const int64_t size = dtype_size_bytes(dtype), count = tensor->size_bytes / size;
     const int64_t start = tensor->bytes - file->map.bytes;
     int error = 0;
-    // The disk goes on reading while parts are converted, and what follows is often next.
+    // The disk reads while parts are converted; the tensor that follows is often read next.
     posix_fadvise(file->fd, start,
                   tensor->size_bytes > AHEAD_BYTES ? tensor->size_bytes : AHEAD_BYTES,
                   POSIX_FADV_WILLNEED);

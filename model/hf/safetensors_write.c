@@ -1,5 +1,8 @@
-#include "base/progress.h"
+// Numbers are converted to 16 bits in a buffer of a megabyte: nothing of the model's size is
+// allocated for saving.
 #include "model/hf/safetensors.h"
+
+#include "base/progress.h"
 #include "model/kernels/half.h"
 
 #include <errno.h>

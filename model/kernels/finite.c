@@ -1,3 +1,5 @@
+// By the bits of the exponent, in blocks: a block without a branch vectorizes, and only one with a
+// bad number is searched for its place.
 #include "model/kernels/finite.h"
 
 #include "base/simd.h"
@@ -5,7 +7,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-enum { BLOCK = 1 << 14 }; // of the first cache
+enum { BLOCK = 1 << 14 }; // floats
 
 static bool is_finite(float value)
 {

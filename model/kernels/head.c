@@ -1,3 +1,5 @@
+// A block of logits [n, V] is made, turned into losses and its own gradient, and multiplied back
+// before the next block is made.
 #include "model/kernels/head.h"
 
 #include "base/simd.h"
@@ -7,8 +9,8 @@
 #include <math.h>
 #include <stdbool.h>
 
-// Large enough that packing the head and adding to d_head once per block cost little beside the
-// products, small enough to stay far below the activations.
+// Large enough that packing the head and adding to d_head once per block cost little compared to
+// the products; small enough to stay far below the activations.
 enum { MOST_TOKENS = 512, LEAST_TOKENS = 32, MOST_LOGITS = 32 << 20, SUMMED_IN_FLOAT = 2048 };
 
 int head_block(int V)
@@ -43,8 +45,8 @@ HOT static float exponentiate(float *restrict z, int count, float max)
 // One token's loss; leaves exp(z - max) and the inverse of its sum for the gradient.
 static double token_loss(float *z, int V, int32_t target, float *inverse_sum)
 {
-    // A vocabulary's sum in one float would lose two digits: the parts are added in double. So are
-    // max and target, whose difference is what matters, however large they are.
+    // One float for the sum over a vocabulary would lose two digits, so parts are added in double.
+    // The difference of max and target is taken in double too: both may be large.
     float target_logit = z[target], max = largest(z, V);
     double sum = 0;
     for (int first = 0; first < V; first += SUMMED_IN_FLOAT)
@@ -61,7 +63,8 @@ HOT static void scale_row(float *restrict z, int V, float factor)
         z[v] *= factor;
 }
 
-// Losses of a block's tokens; logits become the gradient of scale * loss if wanted.
+// Sum of the losses of a block's tokens; logits become the gradient of scale * loss, softmax minus
+// one-hot target, if wanted.
 static double block_loss(float *logits, const int32_t *targets, int n_tokens, int V, float scale,
                          bool wants_gradient)
 {

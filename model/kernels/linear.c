@@ -1,3 +1,5 @@
+// The three products of a layer y = x w^T. Which operand is transposed follows from Hugging Face's
+// [n_out, n_in] weights; no transposed copy is made.
 #include "model/kernels/linear.h"
 
 #include "model/kernels/gemm.h"

@@ -1,5 +1,6 @@
-// Rows are independent but for dw, which sums over them: by blocks of rows while they are in cache,
-// then over the blocks, so that the sum's order does not depend on the number of threads.
+// Rows are independent except for dw, the sum over them: first within blocks of rows, while they
+// are in cache, then over the blocks, so that the order of the sum does not depend on the number of
+// threads.
 #include "model/kernels/rmsnorm.h"
 
 #include "base/intmath.h"
@@ -16,7 +17,7 @@ HOT static float inverse_rms(const float *restrict x, int D, float eps)
 #pragma omp simd reduction(+ : sum)
     for (int d = 0; d < D; d++)
         sum += x[d] * x[d];
-    // A sum beyond float would make a row of zeros, with which a diverged model looks healthy.
+    // An infinite sum would make a row of zeros, and a diverged model would look healthy.
     return sum < INFINITY ? 1.0f / sqrtf(sum / (float)D + eps) : NAN;
 }
 
@@ -46,7 +47,8 @@ void rmsnorm_apply(float *restrict y, const float *restrict inv_rms, const float
         scale_row(y + (int64_t)n * D, x + (int64_t)n * D, w, inv_rms[n], D);
 }
 
-// One token's dx, and its term of dw instead of dy.
+// With r = inv_rms: dx += r (w dy) - x r^3 (w dy . x) / D. dy is replaced by the token's term of
+// dw, dy x r.
 HOT static void backward_row(float *restrict dx, float *restrict dy, const float *restrict x,
                              const float *restrict w, float inv_rms, int D)
 {

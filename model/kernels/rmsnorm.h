@@ -15,8 +15,8 @@ void rmsnorm_apply(float *restrict y,             // [N, D]
                    const float *restrict w,       // [D]
                    int N, int D);
 
-// The norm sits beside a residual connection, so its input's gradient is added to what the
-// residual brought: dx += (not =). dw +=. dy is left with what dw was summed from.
+// dx += (not =): the residual connection around the norm brings a gradient, too. dw +=. dy is used
+// up as scratch.
 void rmsnorm_backward(float *restrict dx,            // [N, D]
                       float *restrict dw,            // [D]
                       float *restrict dy,            // [N, D] overwritten

@@ -1,5 +1,5 @@
-// Where the time of a step goes: forward and backward add what passed since the last mark to the
-// part they have just done. NULL instead of the table: nothing is measured.
+// Where the time of a step goes: at each mark, forward and backward add the time since the last
+// mark to the part that has just ended. With NULL instead of the table nothing is measured.
 //
 //     StepTimes times = {.clock = log_seconds};
 //     ws.times = &times;
@@ -20,7 +20,7 @@ typedef enum StepPart {
     STEP_OUTPUT,    // o
     STEP_FFN,       // gate | up and down
     STEP_SWIGLU,
-    STEP_HEAD, // logits and cross-entropy; their gradients are counted with their forward
+    STEP_HEAD, // logits and cross-entropy, with their gradients
     N_STEP_PARTS
 } StepPart;
 

@@ -1,3 +1,4 @@
+// Limited by memory: each row is read and written once, in place.
 #include "model/kernels/swiglu.h"
 
 #include "base/simd.h"
@@ -20,7 +21,8 @@ void swiglu_forward(float *restrict act, const float *restrict gate_up, int N, i
     }
 }
 
-// Loads before it stores, so that gradients take the place of values.
+// With s = sigmoid(gate): act = gate s up, so d_up = d_act gate s and
+// d_gate = d_act up (s + gate s (1 - s)). Loads precede stores: gradients replace the values.
 HOT static void backward_row(float *restrict gate, float *restrict up, float *restrict act, int F)
 {
 #pragma omp simd

@@ -6,8 +6,8 @@ void swiglu_forward(float *restrict act,           // [N, F]
                     const float *restrict gate_up, // [N, 2F]: gate, then up
                     int N, int F);
 
-// In place, where nobody reads the values again: half the memory that is passed over, and none for
-// the gradients. act is computed again: the caller needs it for the next weight's gradient.
+// In place, since the values are not read again: half the memory traffic, and no memory for the
+// gradients. act is computed again: the caller needs it for the gradient of the next weight.
 void swiglu_backward(float *restrict gate_up, // [N, 2F]: gate and up; on return their gradients
                      float *restrict act,     // [N, F]: gradient of act; on return act
                      int N, int F);

@@ -1,7 +1,10 @@
-// The residual stream x runs through the layers: x_mid = x_in + attention(norm(x_in)), then
-// x_out = x_mid + ffn(norm(x_mid)). Residuals are added by the products themselves (beta = 1).
-// Normed inputs and SwiGLU's output are not kept: backward computes them again, since they cost a
-// pass over memory and keeping them would cost two thirds more of it.
+// The residual stream runs through the layers: x_mid = x_in + attention(norm(x_in)), then
+// x_out = x_mid + ffn(norm(x_mid)). The products add to the residual themselves (beta = 1).
+// Normed inputs and SwiGLU's output are not kept: computing them again costs one pass over memory,
+// keeping them would take two thirds more of it.
+//
+// In backward `dx` is the gradient of the residual stream, in place from layer to layer. A form of
+// attention is a row of model/attention/attention_form.h; nothing here depends on which one it is.
 #include "model/transformer/transformer.h"
 
 #include "model/kernels/head.h"
@@ -45,7 +48,7 @@ static void clear(float *values, int64_t count)
     memset(values, 0, (size_t)count * sizeof(float));
 }
 
-// Where a layer's queries and keys are scored.
+// The observer of calibration: sums of pair norms of a layer's queries and keys.
 typedef struct ScoredLayer {
     RopeScores *scores;
     int layer;
@@ -92,7 +95,8 @@ static void attention_block_forward(Workspace *ws, const Model *model, int layer
     step_times_mark(ws->times, STEP_OUTPUT);
 }
 
-// dx: gradient of x_mid on entry, of x_in on return.
+// dx: gradient of x_mid on entry, of x_in on return. attend_backward() may compute `out` again,
+// which o's gradient then reads.
 static void attention_block_backward(Workspace *ws, const Model *model, int layer, Params *grads)
 {
     const ModelShape *s = &model->shape;
@@ -222,8 +226,8 @@ double transformer_loss(Workspace *ws, const Model *model, const int32_t *target
     return sum;
 }
 
-// Rows of the embedding's gradient; each thread owns a range of columns, so that a token that
-// occurs twice has one writer.
+// Adds rows to the embedding's gradient. Each thread owns a range of columns, so that a token that
+// occurs twice has one writer, and the order of its sum is that of the tokens.
 static void embed_backward(float *d_embed, const float *dx, const int32_t *inputs, int N, int D)
 {
     enum { COLUMNS = 64 };
@@ -251,7 +255,8 @@ void transformer_backward(Workspace *ws, const Model *model, const int32_t *inpu
     step_times_mark(ws->times, STEP_NORM);
     call_at_layer(&ws->after_backward, s->n_layers);
     for (int l = s->n_layers - 1; l >= 0; l--) {
-        bool is_shared = l < s->n_layers - 1; // the last layer's are still there
+        // Layers share what is recomputed. The last layer's is still there from forward.
+        bool is_shared = l < s->n_layers - 1;
         if (is_shared && ws->policy == RECOMPUTE_LAYER) {
             attention_block_forward(ws, model, l, NULL);
             ffn_expand(ws, model, l);
@@ -262,7 +267,7 @@ void transformer_backward(Workspace *ws, const Model *model, const int32_t *inpu
         attention_block_backward(ws, model, l, grads);
         call_at_layer(&ws->after_backward, l);
     }
-    if (ws->fresh_gradients && !s->tied_head) // else the head's are there
+    if (ws->fresh_gradients && !s->tied_head) // a tied one holds the head's gradient already
         clear(grads->embed, (int64_t)s->vocab_size * D);
     embed_backward(grads->embed, ws->dx, inputs, N, D);
     step_times_mark(ws->times, STEP_EMBEDDING);
@@ -273,7 +278,7 @@ void transformer_logits(Workspace *ws, const Model *model, int first, int count,
 {
     const ModelShape *s = &model->shape;
     int D = s->d_model;
-    // inv_rms at its own place: a backward that follows reads it.
+    // Written to its own place, with the same numbers: a backward that follows reads it.
     rmsnorm_forward(ws->normed, ws->inv_rms + first, ws->hidden + (int64_t)first * D,
                     model->params.norm, count, D, (float)s->rms_eps);
     linear_forward(logits, s->vocab_size, ws->normed, D, model->params.head, count, D,

@@ -18,7 +18,7 @@
 #include "model/model.h"
 #include "model/transformer/workspace.h"
 
-// Fills the RoPE tables. Once after placing.
+// Fills the RoPE tables. To be called once after placing.
 void transformer_start(Workspace *ws, const Model *model);
 
 // Runs the layers. `scores`, if not NULL, collects the pair norms of queries and keys before RoPE
