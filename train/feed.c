@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 
+// Prefetch knows nothing of rounds and ranks: it gets the list of this rank's micro-batches, in the
+// order in which step_run() takes them, and repeats it for every step.
 Status feed_start(Feed *feed, int first_step)
 {
     const BatchSchedule *schedule = feed->schedule;
@@ -17,7 +19,7 @@ Status feed_start(Feed *feed, int first_step)
             own[n_own++] = group.first + i;
     }
     const PrefetchOrder order = {first_step, train->steps, train->global_batch, own, n_own};
-    feed_stop(feed);
+    feed_stop(feed); // its thread reads the same mixture and memory
     const Status status = prefetch_start(&feed->prefetch, feed->mixture, feed->memory, &order);
     free(own);
     return status;
@@ -36,6 +38,8 @@ int64_t feed_first_sample(const Feed *feed, int step, int m)
     return (int64_t)(step - 1) * train->global_batch + (int64_t)m * train->micro_batch;
 }
 
+// The caller and the reading thread count micro-batches independently; training on other samples
+// than those of this place would go unnoticed, so it is checked.
 Status feed_next(Feed *feed, const Batch **batch, int step, int m)
 {
     int64_t first;
@@ -52,6 +56,7 @@ double feed_take_wait_s(Feed *feed)
     return waited_s - taken_s;
 }
 
+// Samples of the whole run, also of the steps before a resume.
 static int64_t run_samples(const Config *config)
 {
     return (int64_t)config->train.steps * config->train.global_batch;
@@ -70,7 +75,9 @@ void feed_warn_epochs(const Mixture *mixture, const Config *config)
 
 void feed_report_epochs(const Mixture *mixture, const Config *config)
 {
-    for (int i = 0; i < mixture_n_sources(mixture) && config->train.steps > 0; i++) {
+    if (config->train.steps == 0)
+        return;
+    for (int i = 0; i < mixture_n_sources(mixture); i++) {
         const SourceEpochs use = mixture_epochs(mixture, i, run_samples(config));
         log_info("source %s: %lld samples read, %.3g epochs", use.name, (long long)use.n_read,
                  use.epochs);

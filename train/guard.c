@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+// The decision uses the mean before this step. A mean of 0 (gradients of zeros) makes no step a
+// spike, since every norm would exceed its multiples.
 Status guard_check_spike(bool *skips, SpikeHistory *spikes, int step, double grad_norm,
                          double factor, int window)
 {
@@ -20,6 +22,8 @@ Status guard_check_spike(bool *skips, SpikeHistory *spikes, int step, double gra
     }
     spikes->n_accepted++;
     spikes->n_skipped_in_row = 0;
+    // A plain mean of the first `window` norms, then an exponential one: both are mean += (x -
+    // mean) / n, with n capped.
     const int64_t n = spikes->n_accepted < window ? spikes->n_accepted : window;
     spikes->mean += (grad_norm - spikes->mean) / (double)n;
     *skips = false;

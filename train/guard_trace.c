@@ -28,6 +28,7 @@ static json_t *describe_micro_batch(const GuardMicroBatch *from, int index)
                      "loss", number(from->loss), "grad_norm", number(from->grad_norm));
 }
 
+// All micro-batches, so that a reader sees whether one sample or all of them went wrong.
 static Status write_trace(const GuardTrace *trace)
 {
     json_t *list = json_array();
@@ -48,7 +49,8 @@ release:
     return status;
 }
 
-// What is not finite, and where first.
+// Names the first micro-batch of the step that is not finite. The loss is named rather than the
+// gradient if both are not: it comes first in the computation.
 static void name_cause(char *out, size_t size_bytes, const GuardTrace *trace)
 {
     const GuardMicroBatch *first = NULL;
@@ -88,7 +90,8 @@ Status guard_trace_report(const GuardTrace *trace, bool writes)
                 trace->step, cause, trace->file);
 }
 
-// Every rank fills the places of its own micro-batches in traced [3, n]: loss, norm, rank.
+// Every rank fills the places of its own micro-batches in traced [3, n]: loss, norm, rank. The
+// other places stay 0, so that a sum over ranks puts them together; NaN and infinity survive it.
 static Status run_own(const GuardTraceRun *run, double *traced)
 {
     const BatchSchedule *schedule = run->schedule;
@@ -103,6 +106,7 @@ static Status run_own(const GuardTraceRun *run, double *traced)
     return OK;
 }
 
+// All ranks have the whole trace, so all return the same text. Rank 0 writes the file.
 static Status report_run(const GuardTraceRun *run, const double *traced,
                          GuardMicroBatch *micro_batches)
 {

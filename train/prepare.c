@@ -95,6 +95,7 @@ static Status find_scores(RopeScores *out, const Model *original, const ModelSha
     return comm_agree(comm, rope_scores_read(out, shape, convert->scores));
 }
 
+// Checks the conversion's shape, too: before hours of calibration.
 static Status allocate_pairs(int32_t **out, const ModelShape *original,
                              const ConvertConfig *convert)
 {
@@ -161,6 +162,8 @@ Status prepare_layers(Replica *mla, const WeightSource *original)
     return OK;
 }
 
+// The pairs come from the caller because choosing them may need the whole original in memory, which
+// is released before this allocates the converted model: two models are never held at once.
 Status prepare_converted(Replica *out, const int32_t *pairs, const Config *config, const Comm *comm,
                          CommGroup *group)
 {

@@ -38,6 +38,7 @@ static void before_layer(void *context, int layer)
     wait_for_parameters(context, layer);
 }
 
+// Without overlap everything is exchanged in the calls, so forward has nothing to wait for.
 Status reducer_start(GradientReducer *out, const ReducerContext *context)
 {
     TrainerMemory *memory = context->memory;
@@ -60,6 +61,8 @@ bool reducer_overlaps(const GradientReducer *reducer)
     return exchange_overlaps(reducer->exchange);
 }
 
+// With one round the sum is made in place, over this rank's own share of the bucket. With several
+// the bucket is needed for the next round's gradients.
 float *reducer_own_sum(const GradientReducer *reducer, const Bucket *bucket)
 {
     const TrainerMemory *memory = reducer->context.memory;
@@ -113,6 +116,7 @@ void reducer_end_round(GradientReducer *reducer)
     send_from_layer(reducer, -1);
 }
 
+// The exchange thread has MPI until all is done; only then can the ranks agree.
 Status reducer_finish_round(GradientReducer *reducer, Status own)
 {
     phases_enter(reducer->context.phases, PHASE_REDUCE);
@@ -120,6 +124,8 @@ Status reducer_finish_round(GradientReducer *reducer, Status own)
     return comm_agree(reducer->context.comm, own);
 }
 
+// Shares begin at multiples of CLIP_BLOCK in their bucket (see the assertion above), so that the
+// blocks of one rank are the same whatever the number of ranks.
 void reducer_sum_squares(const GradientReducer *reducer, double *squares)
 {
     const Partition *partition = reducer->context.partition;
@@ -132,6 +138,8 @@ void reducer_sum_squares(const GradientReducer *reducer, double *squares)
     }
 }
 
+// Blocking collectives for each bucket would make ranks wait for each other at each: without
+// overlap one call gathers all of them.
 void reducer_send_parameters(GradientReducer *reducer, int bucket)
 {
     const ReducerContext *context = &reducer->context;

@@ -18,6 +18,8 @@ static Status create_model(Replica *replica, const ModelShape *shape)
     return model_create_in(&replica->model, shape, replica->window.bytes);
 }
 
+// A host without room for the window does not fail: group->shares is then false on all ranks, and
+// each allocates its own copy.
 Status replica_create(Replica *out, const Comm *comm, CommGroup *group, const ModelShape *shape)
 {
     Replica replica = {.comm = comm, .group = group, .first_ticket = -1};
@@ -71,6 +73,8 @@ void replica_broadcast(const Replica *replica, int64_t first, int64_t count, int
         comm_broadcast(replica->comm, values, bytes, from);
 }
 
+// Of a shared copy only the groups exchange: each rank sends its share to the ranks of its number
+// in the other groups.
 void replica_gather(const Replica *replica, const Partition *partition)
 {
     float *flat = replica->model.params.flat;
@@ -84,6 +88,9 @@ void replica_gather(const Replica *replica, const Partition *partition)
     replica_sync(replica);
 }
 
+// Three ways to the other ranks: every rank receives all shares, or the groups exchange and each
+// rank then counts itself in, or, with a single group, the share is in place already and only
+// counted.
 void replica_send(Replica *replica, Exchange *exchange, const Partition *partition, int i)
 {
     const Bucket *bucket = &partition->buckets[i];

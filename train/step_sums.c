@@ -12,7 +12,7 @@ void step_sums_place(StepSums *out, Arena *arena, const Partition *partition,
                       .n_squares = n_squares,
                       .n_losses = n_losses};
     out->values = arena_place(arena, out->count, sizeof *out->values);
-    if (out->values == NULL)
+    if (out->values == NULL) // measuring
         return;
     out->squares = out->values;
     out->losses = out->squares + n_squares;
@@ -31,6 +31,7 @@ void step_sums_reduce(StepSums *sums, const Comm *comm)
     comm_sum_doubles(comm, sums->values, sums->count);
 }
 
+// From the first to the last: a fixed order, so that the sum has the same bits on every rank.
 static double sum_up(const double *values, int64_t count)
 {
     double sum = 0;

@@ -23,7 +23,7 @@ enum {
     SAME_REQUEST_MS = 1000 // launchers forward what the process has got already
 };
 
-static double started_s, limit_s;
+static double started_s, limit_s; // limit_s 0: no limit
 static bool is_slurm_job;
 static atomic_int first_signal;
 // When the first signal came that ends the process if it is repeated; 0: none came.
@@ -36,6 +36,8 @@ static int64_t now_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+// The first signal names the cause. Of SIGTERM and SIGINT a second one, later than what a launcher
+// forwards, ends the process: someone insists. Under Slurm the site's SIGKILL does that.
 static void note_request(int number)
 {
     int none = 0;
@@ -56,6 +58,8 @@ void stop_install(void)
     started_s = log_seconds();
     limit_s = 0;
     is_slurm_job = getenv("SLURM_JOB_ID") != NULL;
+    // Reads and writes that a signal interrupts are restarted: a request is no error of theirs. The
+    // signals block each other, so that handlers do not nest.
     struct sigaction action = {.sa_handler = note_request, .sa_flags = SA_RESTART};
     for (int i = 0; i < N_WATCHED; i++)
         sigaddset(&action.sa_mask, watched[i].number);

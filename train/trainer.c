@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+// The samples are those of the seed, on every rank; the tokenizer is checked where it is known.
 static Status open_data(Trainer *t)
 {
     const DataConfig *data = &t->config->data;

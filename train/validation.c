@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Files may be moved and renamed, so their names do not count.
+// The name of a set is the beginning of a SHA-256 over what decides which tokens are read. Files
+// may be moved and renamed, so their names do not count.
 static Status name_set(char out[VALIDATION_SET_BYTES], const Source *source, int64_t n_windows,
                        int seq_len)
 {
@@ -21,10 +22,12 @@ static Status name_set(char out[VALIDATION_SET_BYTES], const Source *source, int
                             "seq_len", seq_len);
     char *text = set != NULL ? json_dumps(set, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
     char sha256[SHA256_HEX_BYTES];
-    Status status = text != NULL ? checksum_sha256_bytes(sha256, text, (int64_t)strlen(text))
-                                 : fail(FAILED, "no memory for the validation data's fingerprint");
-    if (status == OK)
-        snprintf(out, VALIDATION_SET_BYTES, "%.*s", VALIDATION_SET_BYTES - 1, sha256);
+    Status status =
+        text != NULL ? OK : fail(FAILED, "no memory for the validation data's fingerprint");
+    TRY_GOTO(release, status);
+    TRY_GOTO(release, checksum_sha256_bytes(sha256, text, (int64_t)strlen(text)));
+    snprintf(out, VALIDATION_SET_BYTES, "%.*s", VALIDATION_SET_BYTES - 1, sha256);
+release:
     free(text);
     json_decref(set);
     return status;
@@ -65,6 +68,8 @@ static Status add_batch(double *losses, int64_t b, Source *source, int64_t n_win
                             left < most ? (int)left : most);
 }
 
+// The ranks take batches in turn, batch b by rank b mod N, and agree after each turn, so that all
+// leave together when one fails or is asked to stop.
 Status validation_sum(double *loss_sum, Source *source, int64_t n_windows, const Comm *comm,
                       Workspace *ws, Batch *batch, const Model *model)
 {
@@ -96,8 +101,8 @@ Status validation_loss(double *out, const Validation *validation, const Comm *co
 {
     double sum;
     TRY(validation_sum(&sum, validation->source, validation->n_windows, comm, ws, batch, model));
-    double loss = sum / ((double)validation->n_windows * ws->T);
-    if (!isfinite(loss)) // on all ranks alike
+    const double loss = sum / ((double)validation->n_windows * ws->T);
+    if (!isfinite(loss)) // all ranks have the same sum, so all fail here
         return fail(FAILED,
                     "validation loss is %g over %lld windows; the weights are too large, lower "
                     "optim.lr or look at the base model",

@@ -15,7 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST_PENDING_BYTES = 1 << 22 };
+enum { MOST_PENDING_BYTES = 1 << 22 }; // some 20,000 lines
+static const double LIVE_S = 0.2;      // between updates of the live line
 
 static void set_text(char out[METRICS_SET_BYTES], const char *text)
 {
@@ -143,7 +144,8 @@ Status metrics_open(Metrics *out, const MetricsOptions *options)
     return OK;
 }
 
-// Whole lines or nothing.
+// Appends whole lines or nothing: of a write that fails midway the beginning is taken back, so that
+// readers of the file never see half a line before others.
 static bool write_all(Metrics *metrics, const char *text)
 {
     const size_t length = strlen(text);
@@ -218,6 +220,7 @@ static Status write_line(Metrics *metrics, json_t *object)
     return OK;
 }
 
+// EINVAL: what the file lies on (a pipe, some network file systems) cannot be synced.
 Status metrics_sync(Metrics *metrics)
 {
     if (!metrics->is_open)
@@ -231,13 +234,15 @@ static bool line_is_due(Metrics *metrics, int step)
 {
     const double now_s = log_seconds();
     const bool is_due =
-        metrics->is_terminal ? now_s - metrics->last_line_s > 0.2 : step % metrics->every == 0;
+        metrics->is_terminal ? now_s - metrics->last_line_s > LIVE_S : step % metrics->every == 0;
     if (!is_due && step != metrics->n_steps)
         return false;
     metrics->last_line_s = now_s;
     return true;
 }
 
+// The time left is estimated from all steps of this process, as single steps differ: some validate
+// or save.
 static void print_step(Metrics *metrics, const StepReport *report, double rate)
 {
     if (!line_is_due(metrics, report->step))
@@ -276,7 +281,7 @@ static json_t *step_to_json(const Metrics *metrics, const StepReport *report, do
     for (int i = 0; i < N_PHASES; i++) {
         char key[32];
         snprintf(key, sizeof key, "%s_s", phases_name((Phase)i));
-        if (report->phase_s[i] > 0)
+        if (report->phase_s[i] > 0) // most steps neither save nor validate
             json_object_set_new(line, key, json_real(report->phase_s[i]));
     }
     if (report->is_skipped)
@@ -284,6 +289,7 @@ static json_t *step_to_json(const Metrics *metrics, const StepReport *report, do
     return line;
 }
 
+// In TensorBoard as in metrics.jsonl, which has all digits.
 static void draw_step(Metrics *metrics, const StepReport *report, double rate)
 {
     const TensorBoardScalar scalars[] = {
@@ -300,7 +306,7 @@ Status metrics_step(Metrics *metrics, const StepReport *report)
 {
     if (!metrics->is_open)
         return OK;
-    const double rate = (double)report->tokens / report->step / report->step_s;
+    const double rate = (double)report->tokens / report->step / report->step_s; // of this step
     print_step(metrics, report, rate);
     if (report->is_skipped)
         log_warn("step %d: skipped, its gradient norm %.4g is a spike", report->step,

@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+// Keys of metrics.jsonl, with _s behind, and rows of the table.
 static const char *const names[N_PHASES] = {
     [PHASE_DATA] = "data",     [PHASE_FORWARD] = "forward",       [PHASE_BACKWARD] = "backward",
     [PHASE_REDUCE] = "reduce", [PHASE_UPDATE] = "update",         [PHASE_GATHER] = "gather",
@@ -59,6 +60,8 @@ void phases_take(Phases *phases, double seconds[N_PHASES])
     }
 }
 
+// Seconds since the last report. Three collectives, whatever the number of phases: sums, extremes,
+// and the lowest rank that has the maximum.
 void phases_gather(PhaseTable *out, const Phases *phases, const Comm *comm)
 {
     // One maximum finds both ends: that of the negated seconds is the negated minimum. The rank is
@@ -82,6 +85,7 @@ void phases_gather(PhaseTable *out, const Phases *phases, const Comm *comm)
     }
 }
 
+// All ranks take part in the table; rank 0's log prints it.
 void phases_report(Phases *phases, const Comm *comm, int step)
 {
     const int first = phases->reported_step + 1;
@@ -104,6 +108,7 @@ void phases_report(Phases *phases, const Comm *comm, int step)
     phases->reported_step = step;
 }
 
+// As if nothing had been reported yet.
 void phases_report_all(Phases *phases, const Comm *comm, int step)
 {
     memset(phases->reported, 0, sizeof phases->reported);

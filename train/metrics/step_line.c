@@ -29,7 +29,7 @@ static void add(Parts *parts, int priority, const char *format, ...)
     va_end(args);
 }
 
-// "1.0e-4": C's exponent has at least two digits.
+// "1.0e-4": printf writes at least two digits of the exponent, which costs a column.
 static void add_lr(Parts *parts, int priority, double lr)
 {
     char text[32];
@@ -50,6 +50,8 @@ static void add_rate(Parts *parts, int priority, double rate)
         add(parts, priority, "%.1fM tok/s", rate / 1e6);
 }
 
+// The parts in the order of the line, with their priorities. Step, loss and time left stay longest:
+// they are what one looks for.
 static void collect(Parts *parts, const StepLine *line)
 {
     const StepReport *report = line->report;
@@ -59,6 +61,7 @@ static void collect(Parts *parts, const StepLine *line)
     add(parts, 1, "loss %.4f", report->loss);
     if (!isnan(report->valid_loss))
         add(parts, 5, "valid %.4f@%d", report->valid_loss, report->valid_step);
+    // Two decimals suffice for usual norms; those of a converged model need significant digits.
     if (report->grad_norm >= 0.1)
         add(parts, 6, "norm %.2f", report->grad_norm);
     else
