@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What a run survives: ranks that are killed wherever it hurts, damaged checkpoints, a second run in
-# the same directory. Each time the run that goes on has the bits of one that was never disturbed.
+# Faults that a run survives: ranks killed at any point, damaged checkpoints, a second run in the same
+# directory. After each, the resumed run has the same bits as an uninterrupted one.
 set -euo pipefail
 . "$(dirname -- "$0")/../support/checks.sh" "$1"
 . "$root/tests/support/background_runs.sh"
@@ -44,8 +44,8 @@ finishes killed
 grep -qE 'resuming runs/killed from step (12|18|24|30),' killed.log || die "killed: $(cat killed.log)"
 same_run killed whole
 
-# Ranks die at random moments, most of them in a save, as every step ends in one: rank 0, which
-# writes the manifest, the other, or both at once, as when the power fails.
+# Ranks are killed at random moments, mostly during a save, as every step ends in one: rank 0, which
+# writes the manifest, the other rank, or both at once, as in a power failure.
 many='--train.steps=400 --train.global_batch=4 --data.validation.every=100'
 finishes saves-whole $many
 n_resumed=0
@@ -62,11 +62,11 @@ for i in $(seq 9); do
     leaves_nobody
 done
 wait
-[ "$n_resumed" -ge 5 ] || die "only $n_resumed of the lives went on from a checkpoint"
+[ "$n_resumed" -ge 5 ] || die "only $n_resumed of the processes resumed from a checkpoint"
 finishes saves $many --checkpoint.every=1
 same_run saves saves-whole
 
-# All ranks die while the model is calibrated and converted, and a little later.
+# All ranks are killed during calibration and conversion, and shortly after.
 start early
 until_true test -e runs/early/lock || die "early: $(cat early.log)"
 for i in 1 2 3; do
@@ -79,8 +79,8 @@ done
 ends_with 0
 same_run early whole
 
-# While the model is exported: the directory is whole or has no config.json, and the next life
-# writes it.
+# During the export: the model's directory is whole or has no config.json, and the resumed run
+# completes it.
 for delay in 0 0.02; do
     rm -rf runs/export
     start export
@@ -94,7 +94,7 @@ for delay in 0 0.02; do
     same_run export whole
 done
 
-# Stopped by a signal: saved at the step it was in, and gone on from there.
+# Stopped by a signal: the run saves the step that it was in and resumes after it.
 start stopped
 until_step 9
 signal_ranks USR1
@@ -106,8 +106,8 @@ before=$(basename "$(ls -d runs/stopped/checkpoints/step-* | tail -n 2 | head -n
 [ "$before" != "$last" ] || die "one checkpoint only: $last"
 cp -r runs/stopped template
 
-# damaged TEXT COMMAND...: goes on from the checkpoint before the newest, in whose directory COMMAND
-# is run, after a line with TEXT.
+# damaged TEXT COMMAND...: runs COMMAND in the directory of the newest checkpoint; the run must warn
+# with a line that has TEXT and resume from the checkpoint before.
 damaged() {
     local text=$1
     shift
@@ -135,14 +135,14 @@ damaged shard-0001.h5 truncate -s -1 shard-0001.h5
 damaged shard-0000.h5 truncate -s 0 shard-0000.h5
 damaged shard-0000.h5 flip_bit shard-0000.h5
 
-# Nothing whole is left: not resumed where it is required.
+# No checkpoint is whole: --resume require refuses.
 rm -rf runs/damaged
 cp -r template runs/damaged
 truncate -s 10 runs/damaged/checkpoints/*/shard-0000.h5
 ranks_refuse 2 2 'runs/damaged: has no checkpoint to resume from' \
     train config.yaml --run.name=damaged --resume require
 
-# Two runs in one directory: the second is refused, the first does not notice.
+# Two runs in one directory: the second is refused, the first is not disturbed.
 start twice --train.steps=1500 --train.global_batch=4 --data.validation=none
 until_step 2
 ranks_refuse 2 2 'runs/twice: another run (pid ' train config.yaml --run.name=twice

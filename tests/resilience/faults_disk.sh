@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A disk that is full when a checkpoint is due: said, the last good checkpoint stays, the run goes
-# on or stops as configured, and what goes on has the bits of a run that was never disturbed. The
+# A disk that is full when a checkpoint is due: the error is printed, the last good checkpoint stays,
+# the run continues or stops as configured, and afterwards has the bits of an uninterrupted one. The
 # disk is a small tmpfs in a mount namespace of the test's own, which ends with it.
 set -euo pipefail
 if [ -z "${FAULTS_NAMESPACE:-}" ]; then
@@ -35,7 +35,7 @@ log: {every: 1}
 EOC
 finishes whole
 
-# fill_disk: and take what is given back, until free_disk.
+# fill_disk: fills the disk, and again whenever space is freed, until free_disk.
 fill_disk() {
     while [ ! -e has_room ]; do
         dd if=/dev/zero of=runs/filler bs=16k oflag=append conv=notrunc status=none || true
@@ -44,7 +44,7 @@ fill_disk() {
     filler=$!
 }
 
-# Killing the loop would leave a dd that fills the disk again.
+# The loop ends by itself: killing it would leave a dd behind that fills the disk again.
 free_disk() {
     : >has_room
     wait "$filler" || true
@@ -56,8 +56,8 @@ newest() {
     ls -d "runs/$1"/checkpoints/step-*/manifest.json | tail -n 1 | grep -oE 'step-[0-9]+'
 }
 
-# Goes on: the error is said once for each checkpoint that is due, and once there is room again the
-# run saves, and ends as if nothing had been.
+# on_error: continue. One error is printed for each checkpoint that is due; when there is room again
+# the run saves, and ends like an undisturbed one.
 start goes-on
 until_step 11
 fill_disk
@@ -74,7 +74,8 @@ ends_with 0
 [ "$(newest goes-on)" = step-00000200 ] || die "no checkpoint at the end: $(ls runs/goes-on/checkpoints)"
 same_run goes-on whole
 
-# Stops: with status 1, and resumes from the last good one when there is room.
+# on_error: stop. The run ends with status 1 and resumes from the last good checkpoint when there is
+# room.
 start stops --checkpoint.on_error=stop
 until_step 11
 fill_disk
@@ -89,7 +90,7 @@ finishes stops --checkpoint.on_error=stop
 says "resuming runs/stops from step $((10#${saved#step-}))" || die "stops: $(cat stops.log)"
 same_run stops whole
 
-# Stopped where it cannot be saved: one error, which says why.
+# A stop is requested where the state cannot be saved: one error, which gives both causes.
 start full --train.steps=100000 --data.validation=none --checkpoint.every=0
 until_step 11
 fill_disk
@@ -101,7 +102,8 @@ grep '^mha2mla: error: ' full.log | grep -q 'stopped by SIGUSR1: checkpoint of s
     die "full: $(cat full.log)"
 [ "$(grep -c '^mha2mla: error: ' full.log)" -eq 1 ] || die "not one error line: $(cat full.log)"
 
-# No room for the exported model: nothing that looks like one is left, and the next life writes it.
+# No room for the exported model: nothing that could be taken for one is left, and the next start of
+# the run writes it.
 start export
 until_step 190
 fill_disk

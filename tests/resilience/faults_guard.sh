@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Ranks that stop answering are named and the job ends; a loss that is no number ends the run before
-# the update, with its samples named; steps whose gradient is a spike are skipped.
+# The guards of a run: ranks that stop answering are named and the job ends; a loss that is not finite
+# ends the run before the update, with its samples named; updates with a spike of the gradient are
+# skipped.
 set -euo pipefail
 . "$(dirname -- "$0")/../support/checks.sh" "$1"
 . "$root/tests/support/background_runs.sh"
@@ -26,8 +27,8 @@ finishes whole
 
 # ---- A rank that stops answering ----
 
-# names_silent RANKS SENTENCE...: after SIGSTOP to these ranks the run ends with these words, and
-# what it leaves goes on.
+# names_silent RANKS SENTENCE...: after SIGSTOP to these ranks the run must end with these sentences,
+# and can be resumed.
 names_silent() {
     local ranks=$1 rank sentence
     shift
@@ -43,7 +44,7 @@ names_silent() {
     done
     leaves_nobody
 }
-# The others wait for it, not always in the same place: one may have needed no more of it yet.
+# The others wait for it, not always in the same place: one may not need data of it yet.
 names_silent 1 "rank 1 on $host is silent since 20" ' wait'
 names_silent '0 2' "rank 0 on $host is silent since 20" "; rank 2 on $host is silent since 20" \
     '; rank 1 waits; '
@@ -53,7 +54,7 @@ says 'resuming runs/silent from step 10' || die "silent: $(cat silent.log)"
 same_run silent whole
 [ ! -e runs/silent/ranks ] || die "a good run left $(ls runs/silent/ranks)"
 
-# A rank that is only slow for a while is waited for.
+# The others wait for a rank that is only slow for a while.
 start slow --run.stall_minutes=0.1
 until_step 12
 signal_rank STOP 2
@@ -67,7 +68,8 @@ N_RANKS=2
 
 # ---- A step whose gradient is a spike ----
 
-# skipped RUN: the steps that were. The rule once more, from the norms alone.
+# skipped RUN: the steps that were skipped. The same rule, computed again from the norms in
+# metrics.jsonl.
 skipped() {
     grep '"skipped":true' "runs/$1/metrics.jsonl" | grep -oE '"step":[0-9]+' | cut -d: -f2
 }
@@ -95,8 +97,8 @@ skipped skips-killed | cmp - got || die "skipped other steps after a resume"
 
 # ---- A loss that is no number ----
 
-# The embedding of a token that only one document has is as large as a damaged file would have it:
-# its square overflows.
+# One token, which occurs in one document only, has an embedding so large that its square overflows,
+# as in a damaged file.
 command -v python3 >/dev/null || {
     echo "not tested without python3: a loss that is no number"
     exit 0
@@ -141,8 +143,7 @@ assert all(0 < m["loss"] < 20 and m["grad_norm"] > 0 for m in trace["micro_batch
 EOP
 [ "$(field step runs/planted/metrics.jsonl | tail -n 1)" -eq $((step - 1)) ] || die "wrote step $step"
 ! grep -qiE 'nan|inf' runs/planted/metrics.jsonl || die "no number in metrics.jsonl"
-# The weights are those before the step: without the planted ranks' order of things, on one rank,
-# the same step ends the run.
+# The same run on one rank ends at the same step.
 N_RANKS=1 start planted-alone $planted "$sources"
 ends_with 1
 grep -q "step $step: loss is nan in samples $sample to $sample on rank 0" planted-alone.log ||

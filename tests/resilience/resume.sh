@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The table (config, step) -> state: parameters and both moments have the same bits on 1, 2, 4 and 8
-# ranks, and on 3 and 5, with and without accumulation, uninterrupted or resumed at any step, also
-# on another number of ranks.
+# A run's state is a function of its config and the step alone: parameters and both moments have the
+# same bits on 1, 2, 3, 4, 5 and 8 ranks, with and without accumulation, uninterrupted or resumed at
+# any step, also on another number of ranks.
 set -euo pipefail
 . "$(dirname -- "$0")/../support/checks.sh" "$1"
 
@@ -12,13 +12,13 @@ state() {
     "$mha2mla" inspect --verify "runs/$1/checkpoints/step-0000000$2" | awk '$1 == "state" { print $2 }'
 }
 
-# losses RUN: what metrics.jsonl has of training and validation, without times.
+# losses RUN: the lines of metrics.jsonl without their times.
 losses() {
     sed -E 's/,"[a-z_]+_s":[^,}]*//g' "runs/$1/metrics.jsonl"
 }
 
-# same_table RUN REFERENCE: all checkpoints and all losses.
-same_table() {
+# same_states RUN REFERENCE: all checkpoints and all losses are equal.
+same_states() {
     local step
     for step in 2 4 6 7; do
         [ -n "$(state "$2" $step)" ] || die "$2: no state at step $step"
@@ -27,27 +27,27 @@ same_table() {
     diff <(losses "$1") <(losses "$2") >difference || die "$1: other losses than $2: $(cat difference)"
 }
 
-# A group for each micro-batch, then two micro-batches to a group: another table, as the sums are
-# others, and the same again for every number of ranks.
+# One group for each micro-batch, then groups of two micro-batches. The order of the sums is another
+# one, and so are the bits, but they are again the same for every number of ranks.
 for groups in 8 4; do
     ranks 1 $mla --run.name=g$groups-n1 --train.sum_groups=$groups
     for n in 2 3 4 5 8; do
         [ $n -le $groups ] || continue
         ranks $n $mla --run.name=g$groups-n$n --train.sum_groups=$groups
-        same_table g$groups-n$n g$groups-n1
+        same_states g$groups-n$n g$groups-n1
     done
 done
 
-# The same without overlap. Gradients sent in bfloat16 make a table of their own, also the same for
-# every number of ranks, one included.
+# The same bits without overlap. Gradients that are sent in bfloat16 give other bits, which are also
+# the same for every number of ranks, including one.
 for n in 2 3; do
     ranks $n $mla --run.name=blocking-n$n --train.overlap=false
-    same_table blocking-n$n g8-n1
+    same_states blocking-n$n g8-n1
 done
 ranks 1 $mla --run.name=bf16-n1 --train.reduce_dtype=bfloat16
 for n in 2 3 4; do
     ranks $n $mla --run.name=bf16-n$n --train.reduce_dtype=bfloat16 --train.overlap=$([ $n = 3 ] && echo false || echo true)
-    same_table bf16-n$n bf16-n1
+    same_states bf16-n$n bf16-n1
 done
 [ "$(state g8-n1 7)" != "$(state bf16-n1 7)" ] || die 'bfloat16 does not show in the bits'
 ranks 2 $mla --run.name=changed --train.steps=4 --optim.decay_start=4
@@ -58,7 +58,7 @@ cmp runs/g8-n1/model/model.safetensors runs/blocking-n2/model/model.safetensors 
 
 [ "$(state g8-n1 7)" != "$(state g4-n1 7)" ] || die 'the groups of a sum do not show in its bits'
 
-# Resumed at every step, on another number of ranks each time; what is there of later steps goes.
+# Resumed at every step, on another number of ranks each time.
 for step in 1 2 3 4 5 6; do
     n=$((step % 4 + 1))
     ranks $n $mla --run.name=resumed-$step --train.steps=$step --optim.decay_start=4
@@ -69,7 +69,7 @@ for step in 1 2 3 4 5 6; do
         die "resumed at step $step: other losses: $(cat difference)"
 done
 
-# What resuming says and refuses.
+# Changes of the config that are refused at a resume, and a run that is finished.
 ranks_refuse 2 2 'has no checkpoint to resume from' $mla --run.name=new --resume=require
 ranks_refuse 2 2 'there is a run already' $mla --run.name=g8-n1 --resume=never
 ranks_refuse 2 2 'its model has d_kv 6, the config'"'"'s 8' $mla --run.name=g8-n1 --model.convert.d_kv=8
@@ -81,7 +81,7 @@ refuses 2 "--resume is 'maybe'" train config.yaml --resume=maybe
 ranks 2 $mla --run.name=g8-n1
 grep -q 'is finished: 7 steps' out || die "a finished run said: $(cat out)"
 
-# Any checkpoint is a model.
+# Every checkpoint can be exported and evaluated.
 "$mha2mla" export runs/g8-n1 --out newest >/dev/null
 cmp newest/model.safetensors runs/g8-n1/model/model.safetensors || die 'export differs from the run'
 "$mha2mla" export runs/g8-n1/checkpoints/step-00000004 --out step-4 --dtype bfloat16 >/dev/null

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A run that is resumed with another config says once which keys have changed, keeps at which step,
-# and refuses what its checkpoints cannot follow.
+# A run that is resumed with another config logs once which keys have changed, records the step of
+# each change, and refuses changes that its checkpoints cannot be resumed with.
 set -euo pipefail
 . "$(dirname -- "$0")/../support/checks.sh" "$1"
 
@@ -19,17 +19,17 @@ train: {steps: 8, global_batch: 4, micro_batch: 1}
 checkpoint: {every: 2, keep: 10}
 EOC
 
-# changes: what the last process said of changed settings.
+# changes: the changes that the last process logged.
 changes() {
     grep '^mha2mla: changed setting, ' out | sed 's/^mha2mla: changed setting, //' || true
 }
 
-# says_changes EXPECTED: the last process said exactly these.
+# says_changes EXPECTED: the last process logged exactly these changes.
 says_changes() {
     [ "$(changes)" = "$1" ] || die "said '$(changes)' where it is '$1'"
 }
 
-# keeps_changes RUN EXPECTED: what the run's config.yaml has at its head, for all steps.
+# keeps_changes RUN EXPECTED: the comments of the run's config.yaml list these changes.
 keeps_changes() {
     [ "$(grep '^#   after' "runs/$1/config.yaml" | sed 's/^#   //')" = "$2" ] ||
         die "$1: config.yaml: $(head "runs/$1/config.yaml")"
@@ -40,7 +40,8 @@ says_changes ''
 keeps_changes base ''
 ! grep -q '^#' runs/base/config.yaml || die "a comment without a change: $(cat runs/base/config.yaml)"
 
-# unfinished NAME STEP: the run as a process leaves it that dies after the checkpoint of STEP.
+# unfinished NAME STEP: a copy of the run as it would be if it had been killed after the checkpoint
+# of STEP.
 unfinished() {
     local step
     cp -r runs/base "runs/$1"
@@ -50,7 +51,7 @@ unfinished() {
     done
 }
 
-# What changes the result, what moves it by rounding, what does not touch it.
+# Changes of the result, of its rounding alone, and without any effect on it.
 unfinished changed 4
 renamed='after step 4: run.name base -> changed (no effect on the result)'
 changed="$renamed
@@ -65,14 +66,15 @@ keeps_changes changed "$changed"
 grep -q '"lr":0.003' <(sed -n '/"step":4,.*"lr"/p' runs/changed/metrics.jsonl) || die 'step 4: another lr'
 grep -q '"lr":0.001' <(sed -n '/"step":5,.*"lr"/p' runs/changed/metrics.jsonl) || die 'step 5: another lr'
 
-# Its config.yaml is a config: the same command with it changes nothing, with more steps only those.
+# The run's config.yaml can be trained: with more steps, their number is the only change.
 ranks 2 train runs/changed/config.yaml --train.steps=10
 says_changes 'after step 8: train.steps 8 -> 10'
 keeps_changes changed "$changed
 $(changes)"
 
-# A process with another learning rate that left no checkpoint trained no step that is kept: the
-# next one is compared with what trained step 4, and has its bits.
+# A process with another learning rate is killed before its first checkpoint, so it trained no step
+# that is kept: the next config is compared with the one that trained step 4, and the bits are those
+# of an uninterrupted run.
 unfinished dead 4
 ranks 2 train config.yaml --run.name=dead --optim.lr=0.5 --train.steps=6
 rm -r runs/dead/checkpoints/step-00000006
@@ -80,7 +82,7 @@ ranks 2 train config.yaml --run.name=dead
 says_changes 'after step 4: run.name base -> dead (no effect on the result)'
 cmp runs/dead/model/model.safetensors runs/base/model/model.safetensors
 
-# What a checkpoint cannot follow is refused, and nothing is written.
+# Changes of the data or of the batch are refused, and nothing is written.
 unfinished refused 4
 ranks_refuse 2 2 'made with run.seed 42, now 1' train config.yaml --run.name=refused --run.seed=1
 ranks_refuse 2 2 'made with train.global_batch 4, the config has 8' train config.yaml \
@@ -88,8 +90,8 @@ ranks_refuse 2 2 'made with train.global_batch 4, the config has 8' train config
 cmp runs/refused/run.json runs/base/run.json
 cmp runs/refused/config.yaml runs/base/config.yaml
 
-# Other validation text starts another curve, at once; a number of windows is another text, too. The
-# losses of before stay, those of a process that left no checkpoint go.
+# Other validation text, or another number of windows, starts another validation curve at once. The
+# earlier losses stay; those of a process that left no checkpoint are removed.
 sets() {
     grep -o '"step":[0-9]*,"tokens":[0-9]*,"valid_loss":[^}]*' "runs/$1/metrics.jsonl" |
         sed -E 's/"step":([0-9]+),.*"validation_set":"([0-9a-f]{8})"/\1 \2/'
@@ -110,7 +112,7 @@ after=$(sets other | tail -n 1 | cut -d' ' -f2)
     die "validation losses: $(sets other)"
 cmp runs/other/model/model.safetensors runs/base/model/model.safetensors
 
-# A shard that has only moved is no other text.
+# A shard that was only moved is the same text.
 mkdir moved
 mv other.h5 moved/held-out.h5
 ranks 2 train config.yaml --run.name=other --data.validation.shards=moved/held-out.h5 --train.steps=10

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What a run that is there must not lose: checkpoints that cannot be read now, a model that is not of
-# its last step, lines of its metrics; and changes of the config that a checkpoint cannot follow.
+# What an existing run must not lose: checkpoints that cannot be read now, lines of its metrics, the
+# export of its last step; and changes of the config that a checkpoint cannot be resumed with.
 set -euo pipefail
 . "$(dirname -- "$0")/../support/checks.sh" "$1"
 
@@ -21,7 +21,7 @@ EOC
 ranks 2 train config.yaml
 original=runs/base/checkpoints/step-00000004
 
-# copy NAME: a finished run of that name.
+# copy NAME: makes a finished run of that name.
 copy() {
     rm -rf "runs/$1"
     cp -r runs/base "runs/$1"
@@ -33,7 +33,7 @@ kept() {
     cmp "runs/$1/metrics.jsonl" runs/base/metrics.jsonl || die "$1: lost metrics"
 }
 
-# All checkpoints are there and none can be read: made by a newer program, on a disk with errors.
+# Checkpoints are there and none can be read: made by a newer program, or on a disk with errors.
 copy newer
 sed -i 's/"version": 2,/"version": 3,/' runs/newer/checkpoints/*/manifest.json
 ranks_refuse 2 2 'runs/newer: none of its checkpoints can be resumed from; restore them, or remove' \
@@ -43,19 +43,19 @@ rm -r runs/newer/checkpoints # as it says
 ranks 2 train config.yaml --run.name=newer
 cmp runs/newer/model/model.safetensors runs/base/model/model.safetensors
 
-# A first save that was cut off is nothing to keep.
+# A first save that was interrupted is nothing to keep: the run starts from the beginning.
 copy cut
 rm runs/cut/checkpoints/*/manifest.json
 ranks 2 train config.yaml --run.name=cut
 cmp runs/cut/model/model.safetensors runs/base/model/model.safetensors
 
-# Without its metrics it is still a run.
+# A directory with checkpoints and no metrics is a run.
 copy never
 rm runs/never/metrics.jsonl
 ranks_refuse 2 2 'there is a run already' train config.yaml --run.name=never --resume=never
 [ -s "runs/never/${original#runs/base/}/manifest.json" ] || die 'never: lost a checkpoint'
 
-# Killed after its last checkpoint and before the export, with the model of an earlier end there.
+# Killed between the last checkpoint and the export, where RUN/model is of an earlier last step.
 copy longer
 ranks 2 train config.yaml --run.name=longer --train.steps=6
 cp -r runs/longer/model expected
@@ -66,7 +66,7 @@ cmp runs/longer/model/model.safetensors expected/model.safetensors ||
 ranks 2 train config.yaml --run.name=longer --train.steps=6
 grep -q 'is finished: 6 steps' out || die "a finished run said: $(cat out)"
 
-# A conversion of another kind, and another base, in one directory.
+# Another conversion, and another base, in the same directory.
 mla='--model.init=none --model.convert.rope_pairs=2 --model.convert.d_kv=6
      --model.convert.samples=20 --run.name=mla'
 cp -r runs/base/model other
@@ -77,7 +77,7 @@ ranks 2 train config.yaml $mla --model.base=other --train.steps=6
 grep -q 'warning: model.base was runs/base/model, now other: the weights are those of the ch' out ||
     die "another base: $(cat out)"
 
-# A base that has gone is needed for the export alone: training goes on, and is saved.
+# A base that was removed is needed for the export alone: training continues and is saved.
 mv other gone
 ranks_refuse 2 2 "other: " train config.yaml $mla --model.base=other --train.steps=8
 grep -q 'warning: other: is not there; its shape is taken from the run' err || die "no base: $(cat err)"

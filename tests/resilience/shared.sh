@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Parameters that ranks share: with one copy for all ranks of a host, one for two as on several
-# hosts, or one for each, the same bits, also where a run goes on with another number of copies;
-# what is said where there is no room or the ranks cannot be divided; nothing is left in /dev/shm.
+# Parameters that ranks share: one copy for all ranks of a host, one for two ranks as on several
+# hosts, or one for each rank give the same bits, also where a run is resumed with another number of
+# copies; messages where there is no room or the ranks cannot be divided; /dev/shm is left empty.
 set -euo pipefail
 . "$(dirname -- "$0")/../support/checks.sh" "$1"
 . "$root/tests/support/background_runs.sh"
 
 start_small_runs 'log: {every: 1}'
 
-# says_shared N: what the plan says of the parameters.
+# says_shared N: the plan has the parameters as shared by N ranks.
 says_shared() {
     if [ "$1" = 1 ]; then
         ! grep -q 'shared by' out
@@ -35,7 +35,7 @@ done
 "$mha2mla" convert runs/start/model --out mla --rope uniform --rope-pairs 2 --d-kv 6 >/dev/null
 ranks 3 convert runs/start/model --out mla-of-3 --rope uniform --rope-pairs 2 --d-kv 6
 cmp mla/model.safetensors mla-of-3/model.safetensors || die 'convert on 3 ranks: another model'
-# others NAME ARGUMENTS...: the same with other work.
+# others NAME ARGUMENTS...: the same for another kind of run.
 others() {
     local name=$1 copy
     shift
@@ -50,7 +50,7 @@ grep -q '"skipped":true' runs/skipped-1/metrics.jsonl || die 'no update is skipp
 others baseline --data.validation=none
 others converted --model.init=none --model.base=mla
 
-# Stopped with one number of copies, gone on with another.
+# Stopped with one number of copies, resumed with another.
 for copy in 0 1 2; do
     ranks 4 $mla --run.name=resumed-$copy --train.steps=3 --optim.decay_start=4 \
         --train.ranks_per_copy=$copy
@@ -59,13 +59,13 @@ for copy in 0 1 2; do
         die "resumed-$copy: another model"
 done
 
-# What goes wrong on the rank that reads for all is said once, as what all ranks see.
+# An error on the rank that reads for all is printed once and ends all ranks.
 cp -r runs/start/model damaged
 truncate -s -100 damaged/model.safetensors
 ranks_refuse 4 2 'error: damaged/model.safetensors: ' train config.yaml --model.init=none \
     --model.base=damaged --run.name=damaged
 
-# Killed: the memory goes with the ranks.
+# After kill -9 no shared memory stays behind.
 N_RANKS=4
 start killed --train.steps=4000 --optim.decay_steps=0
 until_step 3
@@ -74,7 +74,7 @@ ends_with 137
 leaves_nobody
 ! ls /dev/shm/osc_sm.* 2>/dev/null || die 'a window is left in /dev/shm'
 
-# A host without room says so, and the ranks keep their own.
+# Where a host has no room in /dev/shm a warning is printed and every rank has its own copy.
 unshare --mount mount -t tmpfs tmpfs /dev/shm 2>/dev/null || exit 0 # needs root
 got=0
 unshare --mount sh -c 'mount -t tmpfs -o size=1m tmpfs /dev/shm && OMPI_MCA_btl=tcp,self exec "$@"' \

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Stopping on request: a signal to any rank, at any time, or run.max_minutes, ends the run with 75
-# after saving; the same command goes on with the same bits. And one rank's trouble is one message.
+# Stopping on request: a signal to any rank, at any time, or run.max_minutes, ends the run with status
+# 75 after saving; the same command resumes it with the same bits. An error on one rank gives one
+# message.
 set -euo pipefail
 . "$(dirname -- "$0")/../support/checks.sh" "$1"
 . "$root/tests/support/background_runs.sh"
@@ -22,7 +23,7 @@ log: {every: 1}
 EOF
 finishes whole
 
-# Each signal, to one rank alone, which the others learn of.
+# Each signal, sent to one rank alone: all ranks stop.
 for case in USR1:1 TERM:0 INT:1; do
     signal=${case%:*} name=stopped-${case%:*}
     start "$name"
@@ -35,7 +36,7 @@ for case in USR1:1 TERM:0 INT:1; do
     same_run "$name" whole
 done
 
-# To mpirun, as Slurm and people send it.
+# Sent to mpirun, as Slurm and users do.
 start launcher
 until_step 5
 pkill -USR1 -P "$job" -x mpirun
@@ -43,7 +44,7 @@ ends_with 75
 finishes launcher
 same_run launcher whole
 
-# run.max_minutes, as often as it takes.
+# run.max_minutes, until the run is finished.
 many='--train.steps=600 --train.global_batch=4 --data.validation=none'
 finishes minutes-whole $many
 n=0
@@ -60,8 +61,8 @@ done
 [ $n -ge 1 ] || die 'minutes: never stopped'
 same_run minutes minutes-whole
 
-# In the middle of a long validation: it is given up, the step before it is saved, and the run that
-# goes on begins with it.
+# During a long validation: it is abandoned, the step before it is saved, and the resumed run begins
+# with this validation.
 long='--data.validation.sequences=1000000 --train.steps=12'
 finishes long-whole $long
 start long $long
@@ -72,7 +73,7 @@ ends_with 75
 finishes long $long
 same_run long long-whole
 
-# In the calibration there is nothing to save yet; it must not take its whole time.
+# During the calibration there is nothing to save yet; the run must not wait for its end.
 start calibration --model.init=none --model.base=runs/whole/model --model.convert.rope_pairs=2 \
     --model.convert.d_kv=6 --model.convert.samples=100000000
 until_true says 'validation loss of the original model' || die "calibration: $(cat "$log")"
@@ -81,7 +82,7 @@ signal_rank TERM 1
 ends_with 75
 says 'before training; nothing is saved' || die "calibration: $(tail -n 3 "$log")"
 
-# Who asks twice for an end does not want to wait: 128 + 15, as a rank that dies of the signal.
+# A second signal ends the run at once: status 128 + 15, as of a process that the signal kills.
 start twice --train.steps=1000000 --data.validation.sequences=1000000
 until_step 1
 signal_rank TERM 0
@@ -92,7 +93,7 @@ wait "$job" || got=$?
 [ $got -eq 75 ] || [ $got -eq 143 ] || die "twice: status $got: $(tail -n 3 "$log")"
 leaves_nobody
 
-# One cause, one message: a shard that one node does not have, memory that one node has not.
+# One cause, one message: a shard that is missing on one node, memory that one node does not have.
 sed "s/train.h5/elsewhere.h5/" config.yaml >elsewhere.yaml
 one_message() {
     local status=$1 text=$2 got=0
