@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/report/report_run.h"
+#include "train/report/report_settings.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -71,6 +72,8 @@ static void print_progress(const ReportRun *run)
                (int)(wall_s / 60 % 60), (int)(wall_s % 60), run->tokens_per_s);
     if (run->n_resumed > 0)
         printf(", resumed %d time%s", run->n_resumed, run->n_resumed > 1 ? "s" : "");
+    if (report_settings_next_change(run, -1) >= 0)
+        printf(", with changed settings (see config.yaml)");
     putchar('\n');
 }
 

@@ -24,11 +24,11 @@
 typedef struct Report {
     double within;     // nats: a gap so small counts as closed
     int window;        // steps in the mean of a smoothed loss; 0: chosen by report_prepare()
-    bool log_x, log_y; // how the axes are at first
+    bool log_x, log_y; // whether the page starts with logarithmic axes
     ReportRun *runs;   // owned [n_runs], in the order given
     int n_runs;
     int baseline;    // its place in runs; -1: there is none
-    bool skip_start; // losses fall so far at first that axes had better fit what comes after
+    bool skip_start; // the axes fit what comes after the steep start (report_fit.h)
     bool is_thinned; // not every step is drawn
 } Report;
 

@@ -1,4 +1,5 @@
 // metrics.jsonl: what a run writes, and what it says when it cannot.
+#define _GNU_SOURCE // memmem
 #include "tests/support/testing.h"
 
 #include "base/file.h"
@@ -7,6 +8,7 @@
 #include "train/metrics/metrics.h"
 
 #include <fcntl.h>
+#include <glob.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -254,6 +256,53 @@ static void test_two_validation_sets_at_one_step_are_told_apart(void **state)
     check_cut_after(text, &(MetricsStart){4, 4, "b"}, 114, 0);
 }
 
+// Whether an event file of the run has the text, which the format keeps as it is.
+static bool events_have(const char *text)
+{
+    char pattern[2 * PATH_BYTES];
+    bool has_text = false;
+    glob_t found;
+    snprintf(pattern, sizeof pattern, "%s/events.out.tfevents.*", run_dir);
+    assert_int_equal(glob(pattern, 0, NULL, &found), 0);
+    for (size_t i = 0; i < found.gl_pathc; i++) {
+        FileMap map;
+        assert_ok(file_map(&map, found.gl_pathv[i]));
+        has_text =
+            has_text || memmem(map.bytes, (size_t)map.size_bytes, text, strlen(text)) != NULL;
+        file_unmap(&map);
+    }
+    globfree(&found);
+    return has_text;
+}
+
+static void validate_on(const char *set, const MetricsStart *resumed)
+{
+    Metrics metrics;
+    const MetricsOptions options = {.run_dir = run_dir,
+                                    .host = "host",
+                                    .resumed = resumed,
+                                    .n_steps = 100,
+                                    .every = 10,
+                                    .tensorboard = true,
+                                    .valid_set = set};
+    assert_ok(metrics_open(&metrics, &options));
+    assert_ok(metrics_validation(&metrics, 0, 0, 2.75));
+    metrics_close(&metrics);
+}
+
+static void test_another_validation_set_is_another_curve_in_tensorboard(void **state)
+{
+    (void)state;
+    strcpy(run_dir, testing_dir());
+    log_set_quiet(true);
+    validate_on("aa", NULL);
+    validate_on("aa", &(MetricsStart){0, 0, "aa"});
+    assert_true(events_have("valid/loss") && !events_have("valid/loss-"));
+    validate_on("bb", &(MetricsStart){0, 0, "aa"});
+    assert_true(events_have("valid/loss-bb"));
+    log_set_quiet(false);
+}
+
 static void test_lines_after_one_that_is_not_ours_are_kept(void **state)
 {
     (void)state;
@@ -325,6 +374,7 @@ int main(void)
         cmocka_unit_test(test_resuming_drops_what_a_crash_cut_off),
         cmocka_unit_test(test_a_validation_that_comes_again_is_cut),
         cmocka_unit_test(test_two_validation_sets_at_one_step_are_told_apart),
+        cmocka_unit_test(test_another_validation_set_is_another_curve_in_tensorboard),
         cmocka_unit_test(test_lines_after_one_that_is_not_ours_are_kept),
         cmocka_unit_test(test_missing_lines_are_said),
         cmocka_unit_test(test_missing_file_is_said),
