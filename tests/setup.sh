@@ -20,8 +20,9 @@ SETUP_PACKAGES=(
     libcmocka-dev
 )
 # What only test.sh needs: the cluster in tests/support/slurm_cluster.sh, and the compiler of
-# tests/program/aarch64.sh.
-SETUP_TEST_PACKAGES=(slurm-wlm munge iproute2 gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
+# tests/program/aarch64.sh; `file`, without which CPack makes no .deb, and man for its manual page.
+SETUP_TEST_PACKAGES=(slurm-wlm munge iproute2 gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+    file man-db)
 
 setup_say() {
     printf '\n== %s\n' "$*"

@@ -6,7 +6,7 @@ set -euo pipefail
 build=$(dirname -- "$mha2mla")
 installed=$work/root/usr
 
-for tool in cpack dpkg dpkg-deb dpkg-shlibdeps; do
+for tool in cpack dpkg dpkg-deb dpkg-shlibdeps file; do
     command -v $tool >/dev/null || {
         echo "skipped: $tool is missing"
         exit 77
