@@ -69,6 +69,7 @@ static uint64_t heap_pop(TokenScratch *scratch)
     return top;
 }
 
+// Puts a pair that merges into the heap, under the position of its left symbol.
 static Status push_pair(const Model *model, TokenScratch *scratch, int64_t left, int64_t right)
 {
     const Merge *merge = model_merge(model, scratch->symbols[left].id, scratch->symbols[right].id);
@@ -199,6 +200,8 @@ static Status whole_word_id(const Model *model, TokenScratch *scratch, const cha
     return OK;
 }
 
+// The long way, for words that are not in the cache. Llama 3's ignore_merges takes a word that is a
+// token itself before any merge is tried.
 static Status merge_word(EncodeRun *run, const char *text, int64_t size)
 {
     const Model *model = &run->tokenizer->model;
@@ -247,6 +250,7 @@ static Status encode_word(EncodeRun *run, const char *text, int64_t size)
     return OK;
 }
 
+// U+2581, the lower one eighth block, stands for a space in sentencepiece's vocabularies.
 static bool is_space_mark(const char *text, const char *end)
 {
     return end - text >= 3 && memcmp(text, "\xE2\x96\x81", 3) == 0;

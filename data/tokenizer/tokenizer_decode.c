@@ -34,6 +34,7 @@ static Status strings_close(Strings *strings)
     return OK;
 }
 
+// String i; an empty list of bytes has no memory, but its strings are "".
 static const char *string_at(const Strings *strings, int64_t i, int64_t *size)
 {
     int64_t start = i > 0 ? strings->ends[i - 1] : 0;
@@ -73,6 +74,7 @@ static Status metaspace_step(Strings *out, const Strings *in, const TextStep *st
     return OK;
 }
 
+// Both cases, as Rust's from_str_radix takes them; -1 for anything else.
 static int hex_digit(char c)
 {
     if (c >= '0' && c <= '9')

@@ -117,6 +117,7 @@ static const struct {
 
 enum { N_ACTIVE = sizeof active_ranges / sizeof active_ranges[0], FLUSH_CODES = 4096 };
 
+// Bisection over the sorted ranges: the first that does not end before the character.
 static bool is_active(uint32_t code)
 {
     int low = 0, high = N_ACTIVE;
@@ -150,6 +151,7 @@ static Status reserve_codes(int32_t **codes, int64_t *capacity, int64_t least)
     return OK;
 }
 
+// 0 for a starter, which marks never cross.
 static int combining_class(int32_t code)
 {
     return utf8proc_get_property(code)->combining_class;
@@ -171,6 +173,7 @@ static Status sort_long_run(NormalScratch *scratch, int32_t *marks, int64_t n)
     return OK;
 }
 
+// Insertion sort: stable, and a run of marks is two or three long in any real text.
 static void sort_short_run(int32_t *marks, int64_t n)
 {
     for (int64_t i = 1; i < n; i++) {
@@ -214,6 +217,7 @@ static Status flush(Bytes *out, NormalScratch *scratch, NormalForm form)
     return OK;
 }
 
+// Appends a character's full decomposition, canonical or for compatibility (the K forms).
 static Status decompose(NormalScratch *scratch, NormalForm form, uint32_t code)
 {
     enum { MOST = 32 }; // U+FDFA, the longest, is 18

@@ -47,6 +47,7 @@ static const struct {
     {"(?!", false, true},  {"(?<=", false, true}, {"(?<!", false, true}, {"(", false, false},
 };
 
+// Says what is not supported and where in the pattern.
 static Status refuse(const Rewrite *r, const char *why)
 {
     return fail(BAD_INPUT, "regex '%.200s': %s at byte %lld ('%.12s')", r->regex, why,
@@ -195,6 +196,7 @@ static Status put_class_member(Rewrite *r, bool is_first)
     return put_literal(r);
 }
 
+// [...] as a whole. Oniguruma's other meanings inside it (nesting, &&, a leading ]) are refused.
 static Status put_class(Rewrite *r)
 {
     TRY(put(r, "["));
@@ -213,6 +215,7 @@ static Status put_class(Rewrite *r)
     return put(r, "]");
 }
 
+// A group with its options. (?i: holds for all groups inside it, in both engines.
 static Status open_group(Rewrite *r)
 {
     size_t i = 0;
@@ -283,6 +286,8 @@ static Status put_quantifier(Rewrite *r)
     return OK;
 }
 
+// What a quantifier may follow: a class, a dot or a single character. Anchors depend on the
+// engine's idea of a line and occur in no known tokenizer.
 static Status put_atom(Rewrite *r)
 {
     bool found;

@@ -22,6 +22,7 @@ Status step_append_replaced(Bytes *out, PatternMatch *match, const TextStep *ste
     return OK;
 }
 
+// One step of the normalizer, from a text to the end of `out`.
 static Status normalize_step(TokenScratch *scratch, const TextStep *step, Bytes *out,
                              const char *text, int64_t size)
 {
@@ -62,6 +63,7 @@ typedef struct Pending {
     bool is_match;      // of its last part
 } Pending;
 
+// Hands what was kept back to the next step, unless it is a match that Removed drops.
 static Status emit_pending(EncodeRun *run, int step, const char *text, const Pending *pending)
 {
     const SplitStep *split = &run->tokenizer->splits[step];
@@ -99,6 +101,8 @@ static Status put_part(EncodeRun *run, int step, const char *text, int64_t start
     return OK;
 }
 
+// Matches and the gaps between them, joined as the behavior says; a gap is what `invert` calls a
+// match.
 static Status split_by_behavior(EncodeRun *run, int step, const char *text, int64_t size)
 {
     const SplitStep *split = &run->tokenizer->splits[step];

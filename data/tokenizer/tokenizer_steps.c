@@ -33,6 +33,7 @@ static Status get_list(const json_t **out, const json_t *object, const char *whe
     return OK;
 }
 
+// Counts one more step of a fixed array. No known tokenizer has as many as fit.
 static Status take_step(int *n, const char *where)
 {
     if (*n == TOKENIZER_MAX_STEPS)
@@ -62,6 +63,8 @@ static Status compile_pattern(Pattern **out, bool is_regex, const char *text, co
     return status == OK ? OK : fail_within(status, "%s", where);
 }
 
+// "Replace", in a normalizer as in a decoder: a plain text is searched as it is, only a Regex
+// compiled.
 static Status read_replace(TextStep *step, const json_t *object, const char *where)
 {
     const char *text;
@@ -179,6 +182,7 @@ static Status read_byte_level(Tokenizer *t, SplitStep *step, const json_t *objec
     return use_regex ? pattern_compile_regex(&step->pattern, PATTERN_GPT2) : OK;
 }
 
+// "Split": the pattern says where, the behavior what becomes of the matches, invert swaps the two.
 static Status read_split(SplitStep *step, const json_t *object, const char *where)
 {
     const char *text, *behavior;
@@ -215,6 +219,7 @@ static Status check_first(const Tokenizer *t, const char *where)
     return OK;
 }
 
+// "Metaspace" as a pre-tokenizer: spaces become U+2581, and a piece begins at each.
 static Status read_metaspace_split(Tokenizer *t, SplitStep *step, const json_t *object,
                                    const char *where)
 {
@@ -259,6 +264,7 @@ Status steps_read_pre_tokenizer(Tokenizer *t, const json_t *object, const char *
     return fail(BAD_INPUT, "%s: type '%.100s' is not supported", where, type);
 }
 
+// "Strip": sentencepiece's decoders use it for the space that encoding has put before the text.
 static Status read_strip(TextStep *step, const json_t *object, const char *where)
 {
     TRY(tokenizer_only_keys(object, where, " type content start stop "));

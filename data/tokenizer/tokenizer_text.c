@@ -23,6 +23,7 @@ Status bytes_reserve(Bytes *bytes, int64_t more)
     return OK;
 }
 
+// `data` may be NULL where size is 0, as an empty map's or list's is.
 Status bytes_append(Bytes *bytes, const char *data, int64_t size)
 {
     if (size == 0)
@@ -39,6 +40,7 @@ void bytes_release(Bytes *bytes)
     *bytes = (Bytes){0};
 }
 
+// Replacements multiply: ten steps that each double a text would make it a thousand times as long.
 Status bytes_check_growth(const Bytes *bytes, int64_t from_bytes)
 {
     enum { MOST_FACTOR = 64, ALWAYS_BYTES = 1 << 20 }; // NFKD's largest factor is 11
@@ -153,6 +155,7 @@ int utf8_length(unsigned char first)
     return first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
 }
 
+// The text is valid UTF-8 by now, so nothing is checked.
 uint32_t utf8_code(const char *text)
 {
     const unsigned char *p = (const unsigned char *)text;

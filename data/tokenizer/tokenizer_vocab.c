@@ -118,6 +118,7 @@ Status vocab_add(Vocab *vocab, const char *where, const char *text, int64_t size
     return OK;
 }
 
+// {"token": id, ...}: ids need not be dense, but none may be given twice.
 static Status read_vocab(Vocab *vocab, const json_t *object, const char *where)
 {
     if (!json_is_object(object))
@@ -154,6 +155,8 @@ const Merge *model_merge(const Model *model, int32_t left, int32_t right)
     return merge->pair != MERGE_FREE ? merge : NULL;
 }
 
+// Sizes both tables for `most` merges. A merge's rank is its place in the list, so new_ids by rank
+// gives what a heap entry stands for without its pair.
 static Status start_merges(Model *model, int64_t most)
 {
     if (most >= INT32_MAX)
@@ -210,6 +213,8 @@ static Status add_merge_line(Model *model, const char *where, const char *line, 
     return add_merge(model, where, line, space - line, space + 1, end - space - 1);
 }
 
+// Two notations are in use: "a b", and since tokenizers 0.20 ["a", "b"], which allows spaces in
+// tokens.
 static Status read_merges(Model *model, const json_t *list, const char *where)
 {
     if (!json_is_array(list))
