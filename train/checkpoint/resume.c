@@ -49,7 +49,7 @@ static Status find_whole(Checkpoint *out, bool *is_found, const int *steps, int 
 {
     for (int i = 0; i < n_steps; i++) {
         char dir[PATH_BYTES];
-        TRY(checkpoint_path(dir, run_dir, steps[i])); // on all ranks alike
+        TRY(comm_agree(comm, checkpoint_path(dir, run_dir, steps[i])));
         const Status status = resume_open(out, dir, comm);
         if (status == OK)
             *is_found = true;

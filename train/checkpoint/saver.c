@@ -76,7 +76,7 @@ Status saver_begin(Saver *saver, const RunState *state, Status ready)
     saver->shard.step = state->step;
     saver->started_s = log_seconds();
     // Whatever fails from here on is this save: what it leaves is removed from its own directory.
-    TRY(checkpoint_path(saver->dir, saver->run_dir, state->step)); // the same on all ranks
+    TRY(comm_agree(saver->comm, checkpoint_path(saver->dir, saver->run_dir, state->step)));
     Status status = ready;
     if (status == OK)
         status =
