@@ -59,7 +59,7 @@ static void test_ranks_of_a_host_are_one_group(void **state)
         assert_int_equal(group.rank, comm.rank);
         assert_int_equal(group.size, comm.size);
         assert_int_equal(group.n_groups, 1);
-        assert_int_equal(group.n_nearby, 1);
+        assert_int_equal(group.n_on_host, 1);
     }
     comm_group_end(&group);
 }
@@ -73,7 +73,7 @@ static void test_groups_of_two(void **state)
         assert_int_equal(group.rank, comm.rank % 2);
         assert_int_equal(group.size, 2);
         assert_int_equal(group.n_groups, comm.size / 2);
-        assert_int_equal(group.n_nearby, comm.size / 2);
+        assert_int_equal(group.n_on_host, comm.size / 2);
         for (int i = 0; i < group.n_groups; i++)
             assert_int_equal(group.peers[i], 2 * i + comm.rank % 2);
     }

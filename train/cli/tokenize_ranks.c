@@ -205,7 +205,7 @@ static Status deal(Dealer *d)
     for (;;) {
         if (d->options->stop != NULL && *d->options->stop != 0)
             return fail(FAILED, "interrupted; %s is not written", d->options->out);
-        for (int from; d->n_busy > 0 && (from = comm_sender(d->comm, false)) >= 0;)
+        for (int from; d->n_busy > 0 && (from = comm_probe(d->comm, false)) >= 0;)
             TRY(collect(d, from));
         TRY(write_finished(d));
         TRY(feed_idle_ranks(d));
@@ -214,7 +214,7 @@ static Status deal(Dealer *d)
         } else if (d->next_batch != NOBODY) {
             take_own(d);
         } else if (d->n_busy > 0) {
-            TRY(collect(d, comm_sender(d->comm, true)));
+            TRY(collect(d, comm_probe(d->comm, true)));
         } else if (d->n_written == d->n_read) {
             return OK;
         }
@@ -227,7 +227,7 @@ static void dismiss(Dealer *d, Status status)
     char text[TEXT_BYTES];
     snprintf(text, sizeof text, "%s", fail_text());
     while (d->n_busy > 0)
-        (void)collect(d, comm_sender(d->comm, true)); // the first failure is the one to report
+        (void)collect(d, comm_probe(d->comm, true)); // the first failure is the one to report
     const Header end = {.count = -1, .status = status};
     for (int rank = 1; rank < d->comm->size; rank++)
         comm_send(d->comm, &end, sizeof end, rank);

@@ -1,8 +1,9 @@
 // Who computes which micro-batches of a step, and when: micro-batches are cut into groups, a rank
 // computes one group per round, and each round ends in a reduce-scatter.
 //
-//     BatchSchedule schedule = batch_schedule_make(global_batch / micro_batch, sum_groups,
-//     n_ranks); for (int round = 0; round < schedule.n_rounds; round++) {
+//     BatchSchedule schedule =
+//         batch_schedule_make(global_batch / micro_batch, sum_groups, n_ranks);
+//     for (int round = 0; round < schedule.n_rounds; round++) {
 //         MicroBatches group = batch_schedule_group(&schedule, round, comm.rank);
 //         ... add up the gradients of these, from 0 ...
 //         exchange_reduce(...);    // of the first batch_schedule_senders(&schedule, round) ranks

@@ -1,5 +1,5 @@
-// The ranks of a run: what this program says over MPI, with train/parallel/comm_shared.h what it
-// shares by it. Nothing but train/comm*.c includes mpi.h.
+// The ranks of a job and the messages between them, over MPI; memory that ranks of a host share is
+// in train/parallel/comm_shared.h. Only the files comm*.c include mpi.h.
 //
 //     Comm comm;
 //     TRY(comm_start(&comm));                       // collective, once
@@ -7,9 +7,10 @@
 //     comm_sum_doubles(&comm, &loss, 1);
 //     comm_stop(&comm, status);                     // collective, also after an error
 //
-// Every function is collective over all ranks but those marked so and the three that pass bytes
-// from one rank to another. An error inside MPI itself (a lost peer) cannot be agreed on: it is
-// printed by the rank that sees it and aborts the job.
+// Every function is collective over all ranks, except where its comment says "not collective" and
+// the three that pass bytes from one rank to another. So a rank must not return early between two
+// of them: what can fail on one rank alone goes through comm_agree(). An error inside MPI itself (a
+// lost peer) cannot be agreed on: the rank that sees it prints it and aborts the job.
 #ifndef MHA2MLA_TRAIN_PARALLEL_COMM_H
 #define MHA2MLA_TRAIN_PARALLEL_COMM_H
 
@@ -22,13 +23,13 @@ enum { COMM_HOST_BYTES = 64 };
 typedef struct Comm {
     int rank, size;
     char host[COMM_HOST_BYTES];
-    int64_t message_bytes; // the most handed to MPI at once, whose counts are ints; tests lower it
+    int64_t message_bytes; // of a message at most, as MPI counts in ints; tests lower it
     bool may_overlap;      // MPI may be called from another thread than the one that started it
-    struct CommTransfer *blocking; // owned: of the calls that wait
+    struct CommTransfer *blocking; // owned: for the calls that wait
 } Comm;
 
-// Starts MPI (alone or under mpirun or srun), names the rank for CHECK, silences all logs but rank
-// 0's.
+// Starts MPI, with or without mpirun or srun; names the rank for CHECK, silences all logs but rank
+// 0's. BAD_INPUT for tasks of srun that do not find each other (train/parallel/launcher.h).
 Status comm_start(Comm *out);
 
 // Leaves MPI. If `status` is an error, all ranks have its text (comm_agree) and rank 0 says it.
@@ -45,57 +46,59 @@ Status comm_run(const char *program, Status (*body)(const Comm *comm, void *cont
 // else OK.
 Status comm_agree(const Comm *comm, Status own);
 
-// The same of what some ranks alone did; the others bring OK.
+// The same for work of some ranks alone: the others pass OK, and "all ranks failed" means all that
+// take part.
 Status comm_agree_of(const Comm *comm, bool takes_part, Status own);
 
-// Whether it holds on all ranks.
+// Whether `own` is true on all ranks.
 bool comm_all(const Comm *comm, bool own);
 
 // The hosts of all ranks.
 void comm_gather_hosts(const Comm *comm, char (*hosts)[COMM_HOST_BYTES]); // [size]
 
-// Sums over ranks, in place, on every rank.
+// Sums and maxima over ranks, in place, on every rank: values [count].
 void comm_sum_doubles(const Comm *comm, double *values, int64_t count);
 void comm_max_doubles(const Comm *comm, double *values, int64_t count);
 
 // A copy of rank `root`'s bytes on every rank.
 void comm_broadcast(const Comm *comm, void *bytes, int64_t size_bytes, int root);
 
-// From one rank to another, in order; the receiver asks for as many bytes as were sent. Sending may
-// wait until the other rank receives. bytes == NULL receives and drops them.
+// Bytes from one rank to another, in the order of the calls; the receiver asks for as many as were
+// sent. Sending may wait until the other rank receives. bytes == NULL receives and drops them.
 void comm_send(const Comm *comm, const void *bytes, int64_t size_bytes, int to);
 void comm_receive(const Comm *comm, void *bytes, int64_t size_bytes, int from);
 
-// A rank that has sent something which is not received yet; -1 if there is none and `wait` is not
-// set.
-int comm_sender(const Comm *comm, bool wait);
+// A rank whose message has arrived and is not received yet; waits for one if `wait`, else -1 if
+// there is none. Not collective.
+int comm_probe(const Comm *comm, bool wait);
 
-// A bucket whose sum over ranks is wanted, each rank for its own share: those of ranks
-// 0..n_senders-1 are added, in this order. Float by float the same additions are done for any
-// number of ranks, so that rounds of fewer senders add up to the same bits.
+// A reduce-scatter: each rank gets the sum over ranks 0..n_senders-1 of its own share of the
+// bucket, added in this order. The additions of every float are the same for any number of ranks,
+// so that several calls with fewer senders each add up to the same bits.
 typedef struct CommReduce {
-    float *sum;          // [own share] alone; may lie in the bucket, at the share's place, if fresh
+    float *sum;          // [own share]; may be the share's place in the bucket, if fresh
     const float *bucket; // [count]
     int64_t count;
     int n_senders;
-    bool fresh;   // sum is set, not added to
-    bool as_bf16; // every bucket is rounded to bfloat16, also the own one; added up in float32
-    void *buffer; // comm_reduce_bytes(), of nobody else until the end
+    bool fresh;   // sum is written (=), not added to (+=)
+    bool as_bf16; // buckets are sent, and this rank's is rounded, as bfloat16; sums are float32
+    void *buffer; // [comm_reduce_bytes()], the transfer's alone until comm_reduce_end()
 } CommReduce;
 
+// Not collective.
 int64_t comm_reduce_bytes(int64_t count, int n_ranks, int n_senders, bool as_bf16);
 void comm_reduce_scatter(const Comm *comm, const CommReduce *reduce);
 
-// All-gather of one bucket: every rank's own share to all.
+// All-gather of one bucket: every rank's share to all ranks.
 void comm_all_gather(const Comm *comm, float *bucket, // [count]
                      int64_t count);
 
-// The same two without waiting. Several may be under way, begun in the same order on all ranks;
-// until all are done nothing else in this header that is collective may be called.
+// The same two without waiting. Several may be pending, begun in the same order on all ranks; until
+// all are done no other collective function of this header may be called.
 typedef struct CommTransfer {
-    void *request;                   // owned: MPI's handle
-    int *counts, *offsets;           // owned [size]: the ranks' shares, or what is sent of them
-    int *from_counts, *from_offsets; // owned [size]: what arrives
+    void *request;                   // owned: an MPI_Request
+    int *counts, *offsets;           // owned [size], in floats: what is sent to each rank
+    int *from_counts, *from_offsets; // owned [size], likewise: what arrives from each rank
 } CommTransfer;
 
 Status comm_transfer_create(CommTransfer *out, const Comm *comm); // not collective
@@ -104,14 +107,14 @@ void comm_transfer_release(CommTransfer *transfer);
 void comm_reduce_begin(CommTransfer *transfer, const Comm *comm, const CommReduce *reduce);
 void comm_gather_begin(CommTransfer *transfer, const Comm *comm, float *bucket, int64_t count);
 
-// Whether what was begun is done; asking is what makes it go on.
+// Whether a transfer that was begun is done. MPI makes progress in this call. Not collective.
 bool comm_transfer_is_done(CommTransfer *transfer);
 
-// Adds what has arrived, once that is done. Not collective.
+// Adds up what has arrived, once the transfer is done. Not collective.
 void comm_reduce_end(const Comm *comm, const CommReduce *reduce);
 
-// Largest bucket of all these, in floats: 16 MiB are enough to keep the network busy and little
-// beside a model.
+// Largest bucket of all these, in floats: 16 MiB keep the network busy and are little beside a
+// model.
 enum { COMM_LARGEST_BUCKET = 1 << 22 };
 
 // A rank's share of a bucket, as comm_range() of its blocks of COMM_SHARE_BLOCK floats, the last of

@@ -1,4 +1,5 @@
-// What the files of train/comm*.c share: MPI, its errors and its waits. For nobody else.
+// MPI as the files comm*.c use it: its errors, and calls that wait for other ranks. For no other
+// file.
 #ifndef MHA2MLA_TRAIN_PARALLEL_COMM_MPI_H
 #define MHA2MLA_TRAIN_PARALLEL_COMM_MPI_H
 
@@ -8,24 +9,26 @@
 #include <mpi.h>
 #include <stdatomic.h>
 
-// A failed MPI call: peers may be gone, so there is nobody left to agree with.
-void comm_must(int code, const char *what);
+// Aborts the job if an MPI call failed: its peers may be gone, so there is nobody left to agree
+// with. `what` is the operation in the error text.
+void comm_check_code(int code, const char *what);
 
-// Transfers that were begun and are not done: meanwhile MPI belongs to the thread that asks for
-// them.
-extern atomic_int comm_n_under_way;
+// Transfers that were begun and are not done. MPI is initialized for one calling thread at a time
+// (MPI_THREAD_SERIALIZED), and while any is pending that is the thread which asks for them.
+extern atomic_int comm_n_pending;
 
-// Waits for what was begun.
+// Waits until a transfer that was begun is done.
 void comm_transfer_wait(CommTransfer *transfer, const char *what);
 
-// A call in which the rank may wait for others, which the watchdog is told.
-#define AWAIT(call, what)                                                                          \
+// An MPI call that may wait for other ranks: the watchdog is told so, because MPI waits by
+// spinning, which looks like work.
+#define BLOCKING(call, what)                                                                       \
     do {                                                                                           \
-        CHECK(atomic_load(&comm_n_under_way) == 0, "%s: transfers are under way", what);           \
+        CHECK(atomic_load(&comm_n_pending) == 0, "%s: transfers are pending", what);               \
         watchdog_wait_begin();                                                                     \
-        const int await_code_ = (call);                                                            \
+        const int code_ = (call);                                                                  \
         watchdog_wait_end();                                                                       \
-        comm_must(await_code_, what);                                                              \
+        comm_check_code(code_, what);                                                              \
     } while (0)
 
 #endif

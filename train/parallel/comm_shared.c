@@ -16,8 +16,8 @@
 enum { ALIGN_BYTES = 64, SPINS = 2000, DIRECTORY_BYTES = 1024 };
 
 struct CommGroupMpi {
-    MPI_Comm members; // of the group
-    MPI_Comm across;  // those with this number in their groups
+    MPI_Comm members; // ranks of the group
+    MPI_Comm across;  // ranks with this number in their groups
 };
 
 struct CommWindowMpi {
@@ -26,7 +26,8 @@ struct CommWindowMpi {
 
 // ---- windows -----------------------------------------------------------------------------------
 
-// Where Open MPI keeps shared windows, by its own word; other MPIs do so there, too.
+// Where Open MPI keeps the files of shared windows, as its control variable says; other MPIs use
+// /dev/shm.
 static void find_directory(char out[DIRECTORY_BYTES])
 {
     int provided, index, length;
@@ -44,11 +45,11 @@ static void find_directory(char out[DIRECTORY_BYTES])
     MPI_T_finalize();
 }
 
-// Too little room shows as SIGBUS where the memory is first written, or as ranks that wait forever
-// for the one that makes the window.
+// Without this check too little space shows as SIGBUS where the memory is first written, or as
+// ranks that wait for ever for the one that makes the window.
 static Status check_room(const CommGroup *group, int64_t size_bytes)
 {
-    enum { SPARE_BYTES = 8 << 20 }; // of a rank: what MPI sends by, which takes 4 MiB, grows there
+    enum { SPARE_BYTES = 8 << 20 }; // per rank: MPI's own message buffers (4 MiB) grow there, too
     char directory[DIRECTORY_BYTES];
     struct statvfs room;
     find_directory(directory);
@@ -56,7 +57,7 @@ static Status check_room(const CommGroup *group, int64_t size_bytes)
         return fail(FAILED, "%s: %s", directory, strerror(errno));
     const double free_bytes = (double)room.f_bavail * (double)room.f_frsize;
     const double needed_bytes =
-        ((double)size_bytes + (double)SPARE_BYTES * group->size) * group->n_nearby;
+        ((double)size_bytes + (double)SPARE_BYTES * group->size) * group->n_on_host;
     const bool is_unlimited = room.f_blocks == 0; // so says a tmpfs without a size
     if (is_unlimited || free_bytes >= needed_bytes)
         return OK;
@@ -66,8 +67,8 @@ static Status check_room(const CommGroup *group, int64_t size_bytes)
         directory, free_bytes / (1 << 20), needed_bytes / (1 << 20));
 }
 
-// Takes this rank's part of the memory now: afterwards there is no running out of it, and it lies
-// with the ranks of all NUMA domains. Kernels before 5.14 cannot tell that they have none.
+// Touches this rank's part of the memory now, so that it cannot run out later and is placed in the
+// NUMA domains of all ranks. MADV_POPULATE_WRITE (Linux 5.14) reports a lack of memory as an error.
 static Status take_memory(const CommWindow *window, const CommGroup *group)
 {
     int64_t first, count;
@@ -93,12 +94,12 @@ static void allocate(CommWindow *window, const CommGroup *group)
     char *base;
     int unit;
     const int64_t bytes = group->rank == 0 ? window->size_bytes + 2 * ALIGN_BYTES : 0;
-    AWAIT(MPI_Win_allocate_shared(bytes, 1, MPI_INFO_NULL, group->mpi->members, &base, win),
-          "allocating shared memory (train.ranks_per_copy=1 does without)");
-    comm_must(MPI_Win_set_errhandler(*win, MPI_ERRORS_RETURN), "MPI_Win_set_errhandler");
-    comm_must(MPI_Win_shared_query(*win, 0, &size, &unit, &base), "MPI_Win_shared_query");
-    AWAIT(MPI_Win_lock_all(MPI_MODE_NOCHECK, *win), "MPI_Win_lock_all");
-    // It begins at the same place of a page on all ranks.
+    BLOCKING(MPI_Win_allocate_shared(bytes, 1, MPI_INFO_NULL, group->mpi->members, &base, win),
+             "allocating shared memory (train.ranks_per_copy=1 does without)");
+    comm_check_code(MPI_Win_set_errhandler(*win, MPI_ERRORS_RETURN), "MPI_Win_set_errhandler");
+    comm_check_code(MPI_Win_shared_query(*win, 0, &size, &unit, &base), "MPI_Win_shared_query");
+    BLOCKING(MPI_Win_lock_all(MPI_MODE_NOCHECK, *win), "MPI_Win_lock_all");
+    // A page is mapped at an address of its own in each rank, so the remainder is the same in all.
     window->bytes = base + (ALIGN_BYTES - (uintptr_t)base % ALIGN_BYTES) % ALIGN_BYTES;
 }
 
@@ -126,22 +127,23 @@ give_up:
 
 void comm_window_sync(const CommWindow *window, const CommGroup *group)
 {
-    comm_must(MPI_Win_sync(window->mpi->win), "MPI_Win_sync");
-    AWAIT(MPI_Barrier(group->mpi->members), "barrier");
-    comm_must(MPI_Win_sync(window->mpi->win), "MPI_Win_sync");
+    comm_check_code(MPI_Win_sync(window->mpi->win), "MPI_Win_sync");
+    BLOCKING(MPI_Barrier(group->mpi->members), "barrier");
+    comm_check_code(MPI_Win_sync(window->mpi->win), "MPI_Win_sync");
 }
 
 void comm_window_close(CommWindow *window)
 {
     if (window->mpi != NULL) {
-        comm_must(MPI_Win_unlock_all(window->mpi->win), "MPI_Win_unlock_all");
-        AWAIT(MPI_Win_free(&window->mpi->win), "MPI_Win_free");
+        comm_check_code(MPI_Win_unlock_all(window->mpi->win), "MPI_Win_unlock_all");
+        BLOCKING(MPI_Win_free(&window->mpi->win), "MPI_Win_free");
     }
     free(window->mpi);
     *window = (CommWindow){0};
 }
 
-// MPI's code for windows is paged in now, before anybody measures what the program takes.
+// Opens and closes a small window: MPI's code for windows is paged in before anybody measures what
+// the program takes.
 static void warm_up_windows(const Comm *comm, const CommGroup *group)
 {
     CommWindow window = {.size_bytes = ALIGN_BYTES, .mpi = calloc(1, sizeof *window.mpi)};
@@ -155,27 +157,27 @@ static void warm_up_windows(const Comm *comm, const CommGroup *group)
 
 // ---- groups ------------------------------------------------------------------------------------
 
-// The ranks of this host, then of the part of it that is a group.
-static void split(MPI_Comm *members, int *n_nearby, const Comm *comm, int most)
+// Splits all ranks by host, and the ranks of a host into groups.
+static void split(MPI_Comm *members, int *n_on_host, const Comm *comm, int most)
 {
     MPI_Comm host;
     int rank, size;
-    AWAIT(
+    BLOCKING(
         MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &host),
         "splitting by host");
-    comm_must(MPI_Comm_rank(host, &rank), "MPI_Comm_rank");
-    comm_must(MPI_Comm_size(host, &size), "MPI_Comm_size");
+    comm_check_code(MPI_Comm_rank(host, &rank), "MPI_Comm_rank");
+    comm_check_code(MPI_Comm_size(host, &size), "MPI_Comm_size");
     const int part = most == 0 ? size : most;
-    *n_nearby = (size + part - 1) / part;
-    AWAIT(MPI_Comm_split(host, rank / part, rank, members), "splitting of a host");
-    comm_must(MPI_Comm_free(&host), "MPI_Comm_free");
+    *n_on_host = (size + part - 1) / part;
+    BLOCKING(MPI_Comm_split(host, rank / part, rank, members), "splitting of a host");
+    comm_check_code(MPI_Comm_free(&host), "MPI_Comm_free");
 }
 
-// Whether all groups have as many ranks, more than one.
+// Whether all groups have the same number of ranks, more than one.
 static bool is_even(const CommGroup *group)
 {
     int sizes[2] = {group->size, -group->size}; // the smallest, the largest
-    AWAIT(MPI_Allreduce(MPI_IN_PLACE, sizes, 2, MPI_INT, MPI_MIN, MPI_COMM_WORLD), "agreement");
+    BLOCKING(MPI_Allreduce(MPI_IN_PLACE, sizes, 2, MPI_INT, MPI_MIN, MPI_COMM_WORLD), "agreement");
     const int least = sizes[0], largest = -sizes[1];
     if (least != largest)
         log_info("every rank keeps its own parameters: %d to %d ranks of a host would share them; "
@@ -186,7 +188,7 @@ static bool is_even(const CommGroup *group)
 
 Status comm_group_start(CommGroup *out, const Comm *comm, int most)
 {
-    CommGroup group = {.size = 1, .n_groups = comm->size, .n_nearby = 1};
+    CommGroup group = {.size = 1, .n_groups = comm->size, .n_on_host = 1};
     *out = group;
     if (comm->size == 1 || most == 1)
         return OK;
@@ -196,19 +198,19 @@ Status comm_group_start(CommGroup *out, const Comm *comm, int most)
                         ? OK
                         : fail(FAILED, "no memory for groups of %d ranks", comm->size);
     TRY_GOTO(release, comm_agree(comm, status));
-    split(&group.mpi->members, &group.n_nearby, comm, most);
-    comm_must(MPI_Comm_rank(group.mpi->members, &group.rank), "MPI_Comm_rank");
-    comm_must(MPI_Comm_size(group.mpi->members, &group.size), "MPI_Comm_size");
+    split(&group.mpi->members, &group.n_on_host, comm, most);
+    comm_check_code(MPI_Comm_rank(group.mpi->members, &group.rank), "MPI_Comm_rank");
+    comm_check_code(MPI_Comm_size(group.mpi->members, &group.size), "MPI_Comm_size");
     group.shares = is_even(&group);
     if (!group.shares) {
-        comm_must(MPI_Comm_free(&group.mpi->members), "MPI_Comm_free");
+        comm_check_code(MPI_Comm_free(&group.mpi->members), "MPI_Comm_free");
         goto release;
     }
-    AWAIT(MPI_Comm_split(MPI_COMM_WORLD, group.rank, comm->rank, &group.mpi->across),
-          "splitting across hosts");
+    BLOCKING(MPI_Comm_split(MPI_COMM_WORLD, group.rank, comm->rank, &group.mpi->across),
+             "splitting across hosts");
     group.n_groups = comm->size / group.size;
-    AWAIT(MPI_Allgather(&comm->rank, 1, MPI_INT, group.peers, 1, MPI_INT, group.mpi->across),
-          "gathering of ranks");
+    BLOCKING(MPI_Allgather(&comm->rank, 1, MPI_INT, group.peers, 1, MPI_INT, group.mpi->across),
+             "gathering of ranks");
     warm_up_windows(comm, &group);
     *out = group;
     return OK;
@@ -221,8 +223,8 @@ release:
 void comm_group_end(CommGroup *group)
 {
     if (group->mpi != NULL) {
-        AWAIT(MPI_Comm_free(&group->mpi->across), "MPI_Comm_free");
-        AWAIT(MPI_Comm_free(&group->mpi->members), "MPI_Comm_free");
+        BLOCKING(MPI_Comm_free(&group->mpi->across), "MPI_Comm_free");
+        BLOCKING(MPI_Comm_free(&group->mpi->members), "MPI_Comm_free");
     }
     free(group->mpi);
     free(group->peers);
@@ -265,10 +267,11 @@ void comm_group_gather_begin(CommTransfer *transfer, const CommGroup *group, con
         transfer->counts[i] = (int)own;
         transfer->offsets[i] = (int)first;
     }
-    atomic_fetch_add(&comm_n_under_way, 1);
-    comm_must(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, bucket, transfer->counts,
-                              transfer->offsets, MPI_FLOAT, group->mpi->across, transfer->request),
-              "all-gather");
+    atomic_fetch_add(&comm_n_pending, 1);
+    comm_check_code(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, bucket, transfer->counts,
+                                    transfer->offsets, MPI_FLOAT, group->mpi->across,
+                                    transfer->request),
+                    "all-gather");
 }
 
 void comm_group_gather(const CommGroup *group, const Comm *comm, float *bucket, int64_t count)
@@ -290,6 +293,7 @@ void comm_group_broadcast(const CommGroup *group, const Comm *comm, void *bytes,
     const int64_t most = comm->message_bytes;
     for (int64_t first = 0; first < size_bytes; first += most) {
         const int n = (int)(size_bytes - first < most ? size_bytes - first : most);
-        AWAIT(MPI_Bcast((char *)bytes + first, n, MPI_BYTE, root, group->mpi->across), "broadcast");
+        BLOCKING(MPI_Bcast((char *)bytes + first, n, MPI_BYTE, root, group->mpi->across),
+                 "broadcast");
     }
 }

@@ -1,5 +1,5 @@
-// Ranks that share memory: those of a host, or of a part of it, with one copy of what all of them
-// read. Such ranks are a group; all groups have as many.
+// Ranks of a host that share memory, so that there is one copy of what all of them read. Such ranks
+// are a group; all groups have the same number of ranks.
 //
 //     CommGroup group;
 //     TRY(comm_group_start(&group, &comm, 0));             // collective
@@ -12,11 +12,12 @@
 //     }
 //     comm_group_end(&group);
 //
-// A window is memory of MPI's (MPI_Win_allocate_shared): its name is gone before anything is in it,
-// so that the memory goes with the ranks, whatever ends them. Rank k of every group speaks for it
-// to the ranks k of the other groups: what group members write goes to each group once.
+// A window is shared memory of MPI (MPI_Win_allocate_shared), whose file is unlinked before
+// anything is in it: the kernel frees the memory with the last rank, whatever ends it. Between
+// hosts rank k of a group exchanges with the ranks k of the other groups alone, so each share is
+// sent to every group once.
 //
-// Collective over all ranks but where marked.
+// Collective over all ranks, except where a comment says otherwise.
 #ifndef MHA2MLA_TRAIN_PARALLEL_COMM_SHARED_H
 #define MHA2MLA_TRAIN_PARALLEL_COMM_SHARED_H
 
@@ -25,22 +26,22 @@
 #include <stdatomic.h>
 
 typedef struct CommGroup {
-    bool shares;    // else each rank is a group, and nothing below may be called but the end
+    bool shares;    // else each rank is a group of its own and only comm_group_end() may be called
     int rank, size; // in the group
-    int n_groups, n_nearby;   // nearby: on this rank's host
+    int n_groups, n_on_host;  // groups: of the job, of this rank's host
     int *peers;               // owned [n_groups]: the ranks with this number in their groups
     struct CommGroupMpi *mpi; // owned
 } CommGroup;
 
-// Groups of at most `most` ranks of a host; 0: of all of them, 1: nobody shares. Where groups would
-// differ in size nobody shares, which is said. FAILED: no memory.
+// Groups of at most `most` ranks of a host; 0: of all of them, 1: no rank shares. Where groups
+// would differ in size no rank shares, and the log says so. FAILED: no memory.
 Status comm_group_start(CommGroup *out, const Comm *comm, int most);
 
-// Collective. Of {0} it does nothing.
+// Does nothing for {0}.
 void comm_group_end(CommGroup *group);
 
 typedef struct CommWindow {
-    void *bytes; // [size_bytes] of the group, zero, on 64 bytes; NULL: not open
+    void *bytes; // [size_bytes] of the group, zero, 64-byte aligned; NULL: not open
     int64_t size_bytes;
     struct CommWindowMpi *mpi; // owned
 } CommWindow;
@@ -49,32 +50,33 @@ typedef struct CommWindow {
 // share, which a warning says.
 bool comm_window_open(CommWindow *out, const Comm *comm, CommGroup *group, int64_t size_bytes);
 
-// Waits for the group's ranks; what they wrote before is there after it. Collective in the group.
+// A barrier of the group: what its ranks wrote before is seen by all of them after it. Collective
+// in the group.
 void comm_window_sync(const CommWindow *window, const CommGroup *group);
 
-// Collective in the group. Of {0} it does nothing.
+// Does nothing for {0}. Collective in the group.
 void comm_window_close(CommWindow *window);
 
-// How often something was done by any rank of a group. Lies in a window; not collective.
+// A counter in a window that every rank of the group adds to. Not collective.
 typedef struct CommCounter {
     _Alignas(64) atomic_llong count;
 } CommCounter;
 
 void comm_counter_add(CommCounter *counter);
 
-// Whether it has come to `count`: then what its ranks wrote before they added to it is there.
+// Whether it has reached `count`: then what ranks wrote before they added to it is seen here.
 bool comm_counter_has(CommCounter *counter, int64_t count);
 
-// Waits until it has; more ranks than cores are served, too.
+// Waits until it has. Gives up the core meanwhile, since there may be more ranks than cores.
 void comm_counter_await(CommCounter *counter, int64_t count);
 
-// comm_all_gather() of a bucket in a window: each rank's own share to the other groups. The group's
-// own ranks have it when they know that its owner is done (counter or sync).
+// comm_all_gather() of a bucket in a window: each rank's share to the other groups. The ranks of
+// its own group see it when they know that its owner is done (counter or sync).
 void comm_group_gather(const CommGroup *group, const Comm *comm, float *bucket, int64_t count);
 void comm_group_gather_begin(CommTransfer *transfer, const CommGroup *group, const Comm *comm,
                              float *bucket, int64_t count);
 
-// What rank `from` has written in a window, in those of the other groups.
+// Copies what rank `from` has written in its group's window to the windows of the other groups.
 void comm_group_broadcast(const CommGroup *group, const Comm *comm, void *bytes, int64_t size_bytes,
                           int from);
 

@@ -1,5 +1,5 @@
-// One lock guards the queue of jobs; transfers and their buffers are the thread's alone. Jobs are
-// begun in their order, as MPI wants it, and end in any order.
+// One lock guards the queue of jobs; transfers and their buffers belong to the thread alone. Jobs
+// are begun in their order, since MPI matches collectives by it, and end in any order.
 #define _GNU_SOURCE // nanosleep
 #include "train/parallel/exchange.h"
 
@@ -18,8 +18,8 @@ enum {
     // Two keep the network busy while a third is added up; with more, what is needed first arrives
     // later.
     N_TRANSFERS = 3,
-    N_JOBS = 1024,       // that wait to be begun, or for older ones to end; then the caller waits
-    REST_NS = 200 * 1000 // between questions to MPI while the caller computes
+    N_JOBS = 1024,           // capacity of the queue; the caller waits while it is full
+    BACK_OFF_NS = 200 * 1000 // between questions to MPI while the caller computes
 };
 
 typedef struct Job {
@@ -46,9 +46,9 @@ struct Exchange {
 
     pthread_t thread;
     pthread_mutex_t lock;
-    pthread_cond_t given, done;
-    Job *jobs;                        // owned [N_JOBS], job t at t % N_JOBS
-    int64_t n_given, n_begun, n_done; // all before n_done are done
+    pthread_cond_t submitted, done;
+    Job *jobs;                            // owned [N_JOBS], job t at t % N_JOBS
+    int64_t n_submitted, n_begun, n_done; // all before n_done are done
     bool is_awaited, is_stopping;
 };
 
@@ -60,65 +60,68 @@ int exchange_n_buffers(int n_ranks, bool overlaps)
 // ---- the thread --------------------------------------------------------------------------------
 
 // Waits until there is something to do; false: there is not, and the thread is to end.
-static bool has_work(Exchange *x)
+static bool has_work(Exchange *exchange)
 {
-    pthread_mutex_lock(&x->lock);
-    while (x->n_busy == 0 && x->n_begun == x->n_given && !x->is_stopping)
-        pthread_cond_wait(&x->given, &x->lock);
-    const bool has = x->n_busy > 0 || x->n_begun < x->n_given;
-    pthread_mutex_unlock(&x->lock);
+    pthread_mutex_lock(&exchange->lock);
+    while (exchange->n_busy == 0 && exchange->n_begun == exchange->n_submitted &&
+           !exchange->is_stopping)
+        pthread_cond_wait(&exchange->submitted, &exchange->lock);
+    const bool has = exchange->n_busy > 0 || exchange->n_begun < exchange->n_submitted;
+    pthread_mutex_unlock(&exchange->lock);
     return has;
 }
 
-static bool take_job(Exchange *x, Transfer *transfer)
+static bool take_job(Exchange *exchange, Transfer *transfer)
 {
-    pthread_mutex_lock(&x->lock);
-    const bool is_there = x->n_begun < x->n_given;
+    pthread_mutex_lock(&exchange->lock);
+    const bool is_there = exchange->n_begun < exchange->n_submitted;
     if (is_there) {
-        transfer->ticket = x->n_begun++;
-        transfer->job = x->jobs[transfer->ticket % N_JOBS];
+        transfer->ticket = exchange->n_begun++;
+        transfer->job = exchange->jobs[transfer->ticket % N_JOBS];
     }
-    pthread_mutex_unlock(&x->lock);
+    pthread_mutex_unlock(&exchange->lock);
     return is_there;
 }
 
-static void begin_job(Exchange *x, Transfer *transfer, void *buffer)
+static void begin_job(Exchange *exchange, Transfer *transfer, void *buffer)
 {
     Job *job = &transfer->job;
     job->reduce.buffer = buffer;
-    x->n_busy++;
+    exchange->n_busy++;
     if (job->reduce.sum != NULL)
-        comm_reduce_begin(&transfer->comm, x->comm, &job->reduce);
+        comm_reduce_begin(&transfer->comm, exchange->comm, &job->reduce);
     else if (job->group != NULL)
-        comm_group_gather_begin(&transfer->comm, job->group, x->comm, job->gathered, job->count);
+        comm_group_gather_begin(&transfer->comm, job->group, exchange->comm, job->gathered,
+                                job->count);
     else
-        comm_gather_begin(&transfer->comm, x->comm, job->gathered, job->count);
+        comm_gather_begin(&transfer->comm, exchange->comm, job->gathered, job->count);
 }
 
-static void end_job(Exchange *x, Transfer *transfer)
+static void end_job(Exchange *exchange, Transfer *transfer)
 {
     if (transfer->job.reduce.sum != NULL)
-        comm_reduce_end(x->comm, &transfer->job.reduce);
+        comm_reduce_end(exchange->comm, &transfer->job.reduce);
     if (transfer->job.arrivals != NULL)
         comm_counter_add(transfer->job.arrivals);
     watchdog_heartbeat();
-    x->n_busy--;
-    pthread_mutex_lock(&x->lock);
-    x->jobs[transfer->ticket % N_JOBS].is_done = true;
-    while (x->n_done < x->n_begun && x->jobs[x->n_done % N_JOBS].is_done)
-        x->n_done++;
-    pthread_cond_signal(&x->done);
-    pthread_mutex_unlock(&x->lock);
+    exchange->n_busy--;
+    pthread_mutex_lock(&exchange->lock);
+    exchange->jobs[transfer->ticket % N_JOBS].is_done = true;
+    while (exchange->n_done < exchange->n_begun &&
+           exchange->jobs[exchange->n_done % N_JOBS].is_done)
+        exchange->n_done++;
+    pthread_cond_signal(&exchange->done);
+    pthread_mutex_unlock(&exchange->lock);
     transfer->ticket = -1;
 }
 
-// Gives the core to whoever computes, unless nobody does.
-static void rest(Exchange *x)
+// Leaves the core to the threads that compute; while the caller waits there are none.
+static void back_off(Exchange *exchange)
 {
-    pthread_mutex_lock(&x->lock);
-    const bool is_awaited = x->is_awaited;
-    pthread_mutex_unlock(&x->lock);
-    const struct timespec time = {.tv_nsec = REST_NS};
+    pthread_mutex_lock(&exchange->lock);
+    const bool is_awaited = exchange->is_awaited;
+    pthread_mutex_unlock(&exchange->lock);
+    const struct timespec time = {.tv_nsec = BACK_OFF_NS};
     if (is_awaited)
         sched_yield(); // there may be more ranks than cores
     else
@@ -127,69 +130,69 @@ static void rest(Exchange *x)
 
 static void *run(void *argument)
 {
-    Exchange *x = argument;
-    omp_set_num_threads(1); // of this thread's loops: the others compute
-    while (has_work(x)) {
+    Exchange *exchange = argument;
+    omp_set_num_threads(1); // for this thread's loops: the other cores compute
+    while (has_work(exchange)) {
         bool has_moved = false;
         for (int i = 0; i < N_TRANSFERS; i++) {
-            Transfer *transfer = &x->transfers[i];
-            if (transfer->ticket < 0 && take_job(x, transfer)) {
-                begin_job(x, transfer, x->buffers[i]);
+            Transfer *transfer = &exchange->transfers[i];
+            if (transfer->ticket < 0 && take_job(exchange, transfer)) {
+                begin_job(exchange, transfer, exchange->buffers[i]);
                 has_moved = true;
             }
         }
         for (int i = 0; i < N_TRANSFERS; i++) {
-            Transfer *transfer = &x->transfers[i];
+            Transfer *transfer = &exchange->transfers[i];
             if (transfer->ticket >= 0 && comm_transfer_is_done(&transfer->comm)) {
-                end_job(x, transfer);
+                end_job(exchange, transfer);
                 has_moved = true;
             }
         }
         if (!has_moved)
-            rest(x);
+            back_off(exchange);
     }
     return NULL;
 }
 
-// Signals are for the main thread.
-static int start_thread(Exchange *x)
+// With all signals blocked: they are for the main thread.
+static int start_thread(Exchange *exchange)
 {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int error = pthread_create(&x->thread, NULL, run, x);
+    const int error = pthread_create(&exchange->thread, NULL, run, exchange);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return error;
 }
 
 // ---- the caller --------------------------------------------------------------------------------
 
-static void release(Exchange *x)
+static void release(Exchange *exchange)
 {
     for (int i = 0; i < N_TRANSFERS; i++)
-        comm_transfer_release(&x->transfers[i].comm);
-    free(x->jobs);
-    free(x);
+        comm_transfer_release(&exchange->transfers[i].comm);
+    free(exchange->jobs);
+    free(exchange);
 }
 
-static Status start_overlap(Exchange *x)
+static Status start_overlap(Exchange *exchange)
 {
-    x->jobs = calloc(N_JOBS, sizeof *x->jobs);
-    if (x->jobs == NULL)
+    exchange->jobs = calloc(N_JOBS, sizeof *exchange->jobs);
+    if (exchange->jobs == NULL)
         return fail(FAILED, "no memory for %d exchanges", N_JOBS);
     for (int i = 0; i < N_TRANSFERS; i++) {
-        x->transfers[i].ticket = -1;
-        TRY(comm_transfer_create(&x->transfers[i].comm, x->comm));
+        exchange->transfers[i].ticket = -1;
+        TRY(comm_transfer_create(&exchange->transfers[i].comm, exchange->comm));
     }
-    pthread_mutex_init(&x->lock, NULL);
-    pthread_cond_init(&x->given, NULL);
-    pthread_cond_init(&x->done, NULL);
-    const int error = start_thread(x);
+    pthread_mutex_init(&exchange->lock, NULL);
+    pthread_cond_init(&exchange->submitted, NULL);
+    pthread_cond_init(&exchange->done, NULL);
+    const int error = start_thread(exchange);
     if (error == 0)
         return OK;
-    pthread_cond_destroy(&x->done);
-    pthread_cond_destroy(&x->given);
-    pthread_mutex_destroy(&x->lock);
+    pthread_cond_destroy(&exchange->done);
+    pthread_cond_destroy(&exchange->submitted);
+    pthread_mutex_destroy(&exchange->lock);
     return fail(FAILED,
                 "the thread that exchanges gradients does not start: %s; set train.overlap "
                 "to false",
@@ -199,124 +202,125 @@ static Status start_overlap(Exchange *x)
 Status exchange_start(Exchange **out, const Comm *comm, void *buffers, int64_t buffer_bytes,
                       bool overlaps)
 {
-    Exchange *x = calloc(1, sizeof *x);
-    if (x == NULL)
+    Exchange *exchange = calloc(1, sizeof *exchange);
+    if (exchange == NULL)
         return fail(FAILED, "no memory for exchanges");
-    x->comm = comm;
-    x->overlaps = overlaps && comm->size > 1 && comm->may_overlap;
+    exchange->comm = comm;
+    exchange->overlaps = overlaps && comm->size > 1 && comm->may_overlap;
     if (overlaps && comm->size > 1 && !comm->may_overlap)
         log_warn("this MPI stays with its first thread: nothing is exchanged while ranks compute");
     for (int i = 0; i < exchange_n_buffers(comm->size, overlaps); i++)
-        x->buffers[i] = (char *)buffers + i * buffer_bytes;
-    const Status status = x->overlaps ? start_overlap(x) : OK;
-    if (status != OK) {
-        release(x);
-        return status;
-    }
-    *out = x;
+        exchange->buffers[i] = (char *)buffers + i * buffer_bytes;
+    Status status;
+    if (exchange->overlaps)
+        TRY_GOTO(release, start_overlap(exchange));
+    *out = exchange;
     return OK;
+release:
+    release(exchange);
+    return status;
 }
 
-void exchange_stop(Exchange *x)
+void exchange_stop(Exchange *exchange)
 {
-    if (x == NULL)
+    if (exchange == NULL)
         return;
-    if (x->overlaps) {
-        exchange_wait_all(x);
-        pthread_mutex_lock(&x->lock);
-        x->is_stopping = true;
-        pthread_cond_signal(&x->given);
-        pthread_mutex_unlock(&x->lock);
-        pthread_join(x->thread, NULL);
-        pthread_cond_destroy(&x->done);
-        pthread_cond_destroy(&x->given);
-        pthread_mutex_destroy(&x->lock);
+    if (exchange->overlaps) {
+        exchange_wait_all(exchange);
+        pthread_mutex_lock(&exchange->lock);
+        exchange->is_stopping = true;
+        pthread_cond_signal(&exchange->submitted);
+        pthread_mutex_unlock(&exchange->lock);
+        pthread_join(exchange->thread, NULL);
+        pthread_cond_destroy(&exchange->done);
+        pthread_cond_destroy(&exchange->submitted);
+        pthread_mutex_destroy(&exchange->lock);
     }
-    release(x);
+    release(exchange);
 }
 
-bool exchange_overlaps(const Exchange *x)
+bool exchange_overlaps(const Exchange *exchange)
 {
-    return x->overlaps;
+    return exchange->overlaps;
 }
 
 // Waits until at least n jobs are done. Holds the lock before and after.
-static void wait_until_done(Exchange *x, int64_t n)
+static void wait_until_done(Exchange *exchange, int64_t n)
 {
-    if (x->n_done >= n)
+    if (exchange->n_done >= n)
         return;
-    x->is_awaited = true;
+    exchange->is_awaited = true;
     watchdog_wait_begin();
-    while (x->n_done < n)
-        pthread_cond_wait(&x->done, &x->lock);
+    while (exchange->n_done < n)
+        pthread_cond_wait(&exchange->done, &exchange->lock);
     watchdog_wait_end();
-    x->is_awaited = false;
+    exchange->is_awaited = false;
 }
 
-static int64_t give(Exchange *x, const Job *job)
+static int64_t submit(Exchange *exchange, const Job *job)
 {
-    pthread_mutex_lock(&x->lock);
-    wait_until_done(x, x->n_given - N_JOBS + 1);
-    const int64_t ticket = x->n_given++;
-    x->jobs[ticket % N_JOBS] = *job;
-    pthread_cond_signal(&x->given);
-    pthread_mutex_unlock(&x->lock);
+    pthread_mutex_lock(&exchange->lock);
+    wait_until_done(exchange, exchange->n_submitted - N_JOBS + 1);
+    const int64_t ticket = exchange->n_submitted++;
+    exchange->jobs[ticket % N_JOBS] = *job;
+    pthread_cond_signal(&exchange->submitted);
+    pthread_mutex_unlock(&exchange->lock);
     return ticket;
 }
 
-int64_t exchange_reduce(Exchange *x, const CommReduce *reduce)
+int64_t exchange_reduce(Exchange *exchange, const CommReduce *reduce)
 {
     const Job job = {.reduce = *reduce};
-    if (x->overlaps)
-        return give(x, &job);
+    if (exchange->overlaps)
+        return submit(exchange, &job);
     CommReduce now = *reduce;
-    now.buffer = x->buffers[0];
-    comm_reduce_scatter(x->comm, &now);
-    return x->n_given++;
+    now.buffer = exchange->buffers[0];
+    comm_reduce_scatter(exchange->comm, &now);
+    return exchange->n_submitted++;
 }
 
-int64_t exchange_gather(Exchange *x, float *bucket, int64_t count)
+int64_t exchange_gather(Exchange *exchange, float *bucket, int64_t count)
 {
     const Job job = {.gathered = bucket, .count = count};
-    if (x->overlaps)
-        return give(x, &job);
-    comm_all_gather(x->comm, bucket, count);
-    return x->n_given++;
+    if (exchange->overlaps)
+        return submit(exchange, &job);
+    comm_all_gather(exchange->comm, bucket, count);
+    return exchange->n_submitted++;
 }
 
-int64_t exchange_gather_shared(Exchange *x, const CommGroup *group, float *bucket, int64_t count,
-                               CommCounter *arrivals)
+int64_t exchange_gather_shared(Exchange *exchange, const CommGroup *group, float *bucket,
+                               int64_t count, CommCounter *arrivals)
 {
     const Job job = {.gathered = bucket, .count = count, .group = group, .arrivals = arrivals};
-    if (x->overlaps)
-        return give(x, &job);
-    comm_group_gather(group, x->comm, bucket, count);
+    if (exchange->overlaps)
+        return submit(exchange, &job);
+    comm_group_gather(group, exchange->comm, bucket, count);
     comm_counter_add(arrivals);
-    return x->n_given++;
+    return exchange->n_submitted++;
 }
 
-bool exchange_is_done(Exchange *x, int64_t ticket)
+bool exchange_is_done(Exchange *exchange, int64_t ticket)
 {
-    if (!x->overlaps)
+    if (!exchange->overlaps)
         return true;
-    pthread_mutex_lock(&x->lock);
-    const bool is_done = ticket < x->n_done;
-    pthread_mutex_unlock(&x->lock);
+    pthread_mutex_lock(&exchange->lock);
+    const bool is_done = ticket < exchange->n_done;
+    pthread_mutex_unlock(&exchange->lock);
     return is_done;
 }
 
-void exchange_wait(Exchange *x, int64_t ticket)
+void exchange_wait(Exchange *exchange, int64_t ticket)
 {
-    if (!x->overlaps)
+    if (!exchange->overlaps)
         return;
-    pthread_mutex_lock(&x->lock);
-    CHECK(ticket < x->n_given, "waits for job %lld of %lld", (long long)ticket,
-          (long long)x->n_given);
-    wait_until_done(x, ticket + 1);
-    pthread_mutex_unlock(&x->lock);
+    pthread_mutex_lock(&exchange->lock);
+    CHECK(ticket < exchange->n_submitted, "waits for job %lld of %lld", (long long)ticket,
+          (long long)exchange->n_submitted);
+    wait_until_done(exchange, ticket + 1);
+    pthread_mutex_unlock(&exchange->lock);
 }
 
-void exchange_wait_all(Exchange *x)
+void exchange_wait_all(Exchange *exchange)
 {
-    exchange_wait(x, x->n_given - 1); // which only this thread changes
+    exchange_wait(exchange, exchange->n_submitted - 1); // which only this thread changes
 }

@@ -29,14 +29,17 @@ typedef struct Partition {
     int64_t own_count; // length of this rank's moment vectors
 } Partition;
 
+// The shares of rank `rank` of n_ranks. FAILED: no memory. Not collective.
 Status partition_create(Partition *out, const ModelShape *shape, int n_ranks, int rank);
-// What n_buckets is at most. Not collective.
+
+// An upper bound of n_buckets. Not collective.
 int64_t partition_most_buckets(const ModelShape *shape);
 
-// Every rank's shares of the flat vector to all. Collective.
+// All-gather of the flat vector [params_count()], bucket by bucket. Collective.
 void partition_gather(const Partition *partition, const Comm *comm, float *flat);
 
-// Blocks of COMM_SHARE_BLOCK floats, bucket by bucket.
+// Blocks of COMM_SHARE_BLOCK floats in all buckets, a bucket's last one may be shorter. Not
+// collective.
 int64_t partition_n_blocks(const Partition *partition);
 
 void partition_release(Partition *partition);

@@ -284,7 +284,7 @@ static void release(Watchdog *watchdog)
     free(watchdog);
 }
 
-// Signals are for the main thread.
+// With all signals blocked: they are for the main thread.
 static int start_thread(Watchdog *watchdog)
 {
     pthread_condattr_t monotonic;
