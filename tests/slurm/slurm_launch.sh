@@ -31,6 +31,7 @@ test_tasks_without_pmix_are_refused() {
 expect_ranks() {
     launch "$1" "$3 '$mha2mla' train config.yaml --train.micro_batch=1 --run.name=$1"
     [ "$got" -eq 0 ] || die "$3: status $got: $(cat "$1.log")"
+    ! grep -q warning: "$1.log" || die "$3: $(cat "$1.log")" # the ranks share a directory
     grep -q "\"ranks\": $2," "runs/$1/run.json" || die "$3: not $2 ranks: $(cat "runs/$1/run.json")"
 }
 
