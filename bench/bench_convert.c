@@ -111,28 +111,31 @@ release:
     return status;
 }
 
-// Every byte of the files, as cat reads them. forget: they leave the page cache instead.
+// Reads every byte of a file, or has it leave the page cache instead.
+static Status read_file(const char *path, bool forget, char *buffer, int64_t *n_bytes)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return fail(FAILED, "%s: cannot be opened", path);
+    ssize_t n = forget ? posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) : 1;
+    while (!forget && n > 0) {
+        n = read(fd, buffer, BUFFER_BYTES);
+        *n_bytes += n > 0 ? n : 0;
+    }
+    close(fd);
+    return n == 0 ? OK : fail(FAILED, "%s: cannot be read", path);
+}
+
 static Status read_files(const char *dir, bool forget, char *buffer, int64_t *n_bytes)
 {
-    HfWeights replica;
+    HfWeights weights;
     Status status = OK;
-    TRY(hf_weights_open(&replica, dir));
+    TRY(hf_weights_open(&weights, dir));
     *n_bytes = 0;
-    for (int i = 0; i < replica.n_files && status == OK; i++) {
-        int fd = open(replica.files[i].path, O_RDONLY | O_CLOEXEC);
-        ssize_t n = fd < 0 ? -1 : 1;
-        if (fd >= 0 && forget)
-            posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-        while (n > 0 && !forget) {
-            n = read(fd, buffer, BUFFER_BYTES);
-            *n_bytes += n;
-        }
-        if (n < 0)
-            status = fail(FAILED, "%s: cannot be read", replica.files[i].path);
-        if (fd >= 0)
-            close(fd);
-    }
-    hf_weights_close(&replica);
+    for (int i = 0; i < weights.n_files; i++)
+        TRY_GOTO(close_weights, read_file(weights.files[i].path, forget, buffer, n_bytes));
+close_weights:
+    hf_weights_close(&weights);
     return status;
 }
 
@@ -168,9 +171,10 @@ static Status bench_load(const char *dir, int rounds)
     char *buffer = malloc(BUFFER_BYTES);
     if (buffer == NULL)
         return fail(FAILED, "no memory for a buffer");
-    Status status = time_load(dir, true, rounds, buffer);
-    if (status == OK)
-        status = time_load(dir, false, rounds, buffer);
+    Status status;
+    TRY_GOTO(free_buffer, time_load(dir, true, rounds, buffer));
+    TRY_GOTO(free_buffer, time_load(dir, false, rounds, buffer));
+free_buffer:
     free(buffer);
     return status;
 }

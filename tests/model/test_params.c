@@ -1,5 +1,5 @@
-// model/params: the flat vector has no gaps and the order the header promises; names are Hugging
-// Face's.
+// The table of parameters: the flat vector has no gaps and the order the header promises; names are
+// Hugging Face's.
 #include "tests/support/testing.h"
 
 #include "model/model.h"

@@ -1,4 +1,4 @@
-// model/shape: the paper's tables (arXiv 2502.14837) from the shapes alone, every refusal, and the
+// Shapes: the paper's tables (arXiv 2502.14837) from the shapes alone, every refusal, and the
 // count of floating-point operations. No weights.
 #include "tests/support/testing.h"
 
@@ -96,7 +96,7 @@ static void test_parameters_of_the_135m_model(void **state)
     }
 }
 
-// Of the 7B model, whose head is not tied, the paper counts only one of embedding and head:
+// The 7B model has an untied head, but the paper counts only one of embedding and head:
 // 6.61B instead of 6.74B.
 static void test_parameters_of_the_7b_model(void **state)
 {

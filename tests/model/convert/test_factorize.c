@@ -400,7 +400,7 @@ static void test_large_zero_matrix_has_zero_factors(void **state)
     release_known(&k);
 }
 
-// Squares of these are beyond float.
+// The squares of these values are beyond float.
 static void test_large_matrix_of_any_scale(void **state)
 {
     (void)state;

@@ -221,7 +221,7 @@ static void test_damaged_files_never_give_other_numbers(void **state)
         assert_memory_equal(got.block, expected.block, 49 * sizeof(double));
         rope_scores_release(&got);
     }
-    assert_true(n_refused > 150); // seen 209 of 349; the rest is room nobody reads
+    assert_true(n_refused > 150); // seen 209 of 349; the rest is space that is not read
     assert_int_equal(H5Fget_obj_count((hid_t)H5F_OBJ_ALL, H5F_OBJ_ALL), 0); // all closed
     free(copy);
     rope_scores_release(&expected);

@@ -1,4 +1,4 @@
-// model/hf's tensors one at a time: the same numbers as loading all of them.
+// A model's tensors read one at a time: the same numbers as loading all of them.
 #include "tests/support/testing.h"
 
 #include "model/hf/hf.h"

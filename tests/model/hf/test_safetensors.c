@@ -1,4 +1,4 @@
-// model/safetensors: every half float both ways, hostile headers, damaged files, large offsets.
+// Safetensors files: every half float both ways, hostile headers, damaged files, large offsets.
 #include "tests/support/testing.h"
 
 #include "base/random.h"
@@ -54,7 +54,7 @@ static uint32_t bits_of(float value)
     return bits;
 }
 
-// What an F16 of these bits is worth, by its definition.
+// The value of an F16 with these bits, by definition.
 static double value_of_f16(int bits)
 {
     int exponent = (bits >> 10) & 31, mantissa = bits & 1023;
@@ -492,7 +492,7 @@ static void test_tensors_beyond_4_gb_are_found(void **state)
         "\"x\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[5000000000,5000000008]}}";
     const char *path = write_file(header, NULL, 0);
     const float two[2] = {1.5f, -2.5f};
-    FILE *stream = fopen(path, "r+b"); // sparse: takes no room
+    FILE *stream = fopen(path, "r+b"); // sparse: takes no disk space
     assert_non_null(stream);
     assert_int_equal(fseeko(stream, (off_t)(8 + (int64_t)strlen(header) + 5000000000), SEEK_SET),
                      0);

@@ -1,4 +1,4 @@
-// model/head: cross-entropy by blocks of tokens against all logits at once.
+// Cross-entropy by blocks of tokens against all logits at once.
 #include "tests/support/testing.h"
 
 #include "base/random.h"

@@ -1,4 +1,4 @@
-// model/linear: products with rows wider than what is multiplied, written or added.
+// Products with weight matrices: rows wider than what is multiplied, results written or added.
 #include "tests/support/testing.h"
 
 #include "model/kernels/linear.h"

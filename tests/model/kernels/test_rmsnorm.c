@@ -1,4 +1,4 @@
-// model/rmsnorm against its oracle, and the oracle against central differences.
+// RMSNorm against its oracle, and the oracle against central differences.
 #include "tests/support/testing.h"
 
 #include "model/kernels/rmsnorm.h"

@@ -1,4 +1,4 @@
-// model/swiglu against its oracle, and the oracle against central differences.
+// SwiGLU against its oracle, and the oracle against central differences.
 #include "tests/support/testing.h"
 
 #include "model/kernels/swiglu.h"

@@ -1,5 +1,5 @@
-// model/tile: every version against sums in double, also those this machine would not choose, and
-// what they must not touch. The source is included to reach them.
+// Products of tiles: every version against sums in double, also those this machine would not
+// choose, and what they must not touch. The source is included to reach them.
 #include "tests/support/testing.h"
 
 #include "model/kernels/tile.c"

@@ -39,7 +39,7 @@ static int64_t layers_end(const ModelShape *shape)
     return first + count;
 }
 
-// Takes pieces of this many floats, three a layer; returns how many there was room for.
+// Takes pieces of this many floats, three a layer; returns how many fit.
 static int take_all(float *flat, const ModelShape *shape, int from_layer, int64_t count)
 {
     GradientReuse reuse = gradient_reuse_start(flat, shape, from_layer);
@@ -81,7 +81,7 @@ static void test_pieces_end_before_gradients_written_meanwhile(void **state)
         arena_floats(&arena, params_count(&shape));
         assert_ok(arena_allocate(&arena));
         float *flat = arena_floats(&arena, params_count(&shape));
-        // The embedding's gradient has room for layer 0, unless the loss writes it.
+        // Layer 0 fits over the embedding's gradient, unless the loss writes it.
         assert_int_equal(take_all(flat, &shape, 0, 1), shape.tied_head ? all - 3 : all);
         assert_int_equal(take_all(flat, &shape, 3, 1), all - 3 * 3);
         assert_int_equal(take_all(flat, &shape, L + 1, 1), 0);
@@ -187,7 +187,7 @@ static void check_step(const ModelShape *shape, int B, int T, ActivationPolicy p
     release(&over);
 }
 
-// Few tokens: the gradients have room for all layers; many: for a part of one.
+// With few tokens all layers fit over the gradients, with many a part of one layer.
 static void test_same_bits_in_less_memory(void **state)
 {
     (void)state;
