@@ -88,13 +88,15 @@ free_list:
 Status hf_fingerprint(json_t **out, const char *dir)
 {
     HfWeights weights;
+    Status status;
     TRY(hf_weights_open(&weights, dir));
     json_t *tensors = json_object();
-    const Status status = describe_tensors(tensors, &weights);
+    TRY_GOTO(release_tensors, describe_tensors(tensors, &weights));
     hf_weights_close(&weights);
-    if (status == OK)
-        *out = tensors;
-    else
-        json_decref(tensors);
+    *out = tensors;
+    return OK;
+release_tensors:
+    json_decref(tensors);
+    hf_weights_close(&weights);
     return status;
 }

@@ -3,10 +3,8 @@
 // (golden/mla/make_mla_golden.py), and at full rank against the original itself.
 #include "tests/support/testing.h"
 
-#include "model/convert/rope_select.h"
-#include "model/hf/hf.h"
-#include "model/hf/safetensors.h"
 #include "model/transformer/transformer.h"
+#include "tests/support/testing_golden.h"
 #include "tests/support/testing_model.h"
 
 #include <math.h>
@@ -15,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { B = 2, T = 19 }; // of the golden files
+enum { B = GOLDEN_B, T = GOLDEN_T };
 
 // The nine cases, and the model each converts.
 static const char *const cases[][2] = {
@@ -29,49 +27,6 @@ static const char *const models[] = {"gqa_tied", "mha_untied",  "mqa_head_dim", 
                                      "gqa_f16",  "mqa_sharded", "gqa_theta"};
 
 enum { N_CASES = sizeof cases / sizeof cases[0], N_MODELS = sizeof models / sizeof models[0] };
-
-typedef struct Golden {
-    const char *name;
-    SafeTensors file;
-    RopeStrategy strategy;
-    SvdKind svd;
-    int P, d_kv;
-    int32_t inputs[B * T], targets[B * T];
-} Golden;
-
-static Model load_model(const char *name)
-{
-    char directory[128];
-    snprintf(directory, sizeof directory, "models/%s", name);
-    Model model;
-    assert_ok(hf_load(&model, testing_path(GOLDEN_DIR, directory)));
-    return model;
-}
-
-static void read_tokens(Golden *golden)
-{
-    int32_t tokens[B * (T + 1)];
-    assert_ok(safetensors_read_i32(&golden->file, "tokens", (int[]){B, T + 1}, 2, tokens));
-    for (int b = 0; b < B; b++) {
-        memcpy(golden->inputs + b * T, tokens + b * (T + 1), T * sizeof *tokens);
-        memcpy(golden->targets + b * T, tokens + b * (T + 1) + 1, T * sizeof *tokens);
-    }
-}
-
-static void open_golden(Golden *golden, const char *name)
-{
-    char file_name[128];
-    int32_t how[4];
-    snprintf(file_name, sizeof file_name, "%s.safetensors", name);
-    assert_ok(safetensors_open(&golden->file, testing_path(GOLDEN_DIR, file_name)));
-    assert_ok(safetensors_read_i32(&golden->file, "case", (int[]){4}, 1, how));
-    golden->name = name;
-    golden->strategy = (RopeStrategy)how[0];
-    golden->svd = (SvdKind)how[1];
-    golden->P = how[2];
-    golden->d_kv = how[3];
-    read_tokens(golden);
-}
 
 // Runs the model over [b, t] tokens. logits [b t, V] and scores may be NULL; returns the mean loss,
 // or 0 without targets.
@@ -142,11 +97,12 @@ static void calibrate(RopeScores *scores, const Model *original, const Golden *g
 static void check_pairs(const Model *mla, const Golden *golden)
 {
     const ModelShape *s = &mla->shape;
-    int64_t count = (int64_t)s->n_layers * s->n_kv_heads * golden->P;
+    int64_t count = (int64_t)s->n_layers * s->n_kv_heads * golden->rope_pairs;
     int32_t *expected = malloc((size_t)count * sizeof *expected);
     assert_non_null(expected);
     assert_ok(safetensors_read_i32(&golden->file, "pairs",
-                                   (int[]){s->n_layers, s->n_kv_heads, golden->P}, 3, expected));
+                                   (int[]){s->n_layers, s->n_kv_heads, golden->rope_pairs}, 3,
+                                   expected));
     assert_memory_equal(mla->rope_pairs, expected, (size_t)count * sizeof *expected);
     free(expected);
 }
@@ -185,17 +141,18 @@ static void test_conversions_against_pytorch(void **state)
     for (int i = 0; i < N_CASES; i++) {
         Golden golden;
         RopeScores scores = {0};
-        open_golden(&golden, cases[i][0]);
-        Model original = load_model(cases[i][1]);
+        golden_open(&golden, cases[i][0]);
+        Model original = golden_load_model(cases[i][1]);
         if (golden.strategy == ROPE_2NORM)
             calibrate(&scores, &original, &golden);
-        Model mla = convert(&original, golden.P, golden.d_kv, golden.svd, golden.strategy, &scores);
+        Model mla = convert(&original, golden.rope_pairs, golden.d_kv, golden.svd, golden.strategy,
+                            &scores);
         check_pairs(&mla, &golden);
         check_forward(&mla, &golden);
         rope_scores_release(&scores);
         model_release(&mla);
         model_release(&original);
-        safetensors_close(&golden.file);
+        golden_close(&golden);
     }
 }
 
@@ -216,12 +173,11 @@ static void assert_same_logits(const char *what, const Model *a, const Model *b,
 static void read_inputs(int32_t *inputs, const char *model)
 {
     Golden golden;
-    char file_name[128];
-    snprintf(file_name, sizeof file_name, "models/%s.safetensors", model);
-    assert_ok(safetensors_open(&golden.file, testing_path(GOLDEN_DIR, file_name)));
-    read_tokens(&golden);
+    char name[128];
+    snprintf(name, sizeof name, "models/%s", model);
+    golden_open(&golden, name);
     memcpy(inputs, golden.inputs, sizeof golden.inputs);
-    safetensors_close(&golden.file);
+    golden_close(&golden);
 }
 
 // All pairs kept, the latent as wide as the values: the original in another form.
@@ -231,7 +187,7 @@ static void test_full_rank_with_all_pairs_is_the_original(void **state)
     for (int i = 0; i < N_MODELS; i++) {
         int32_t inputs[B * T];
         read_inputs(inputs, models[i]);
-        Model original = load_model(models[i]);
+        Model original = golden_load_model(models[i]);
         const ModelShape *s = &original.shape;
         Model mla = convert(&original, s->head_dim / 2, s->head_dim, SVD_JOINT, ROPE_LOW, NULL);
         assert_same_logits(models[i], &mla, &original, inputs, 2e-5); // seen 1.2e-6
@@ -292,7 +248,7 @@ static void test_full_rank_joint_is_partial_rope_alone(void **state)
     for (int i = 0; i < N_MODELS; i++) {
         int32_t inputs[B * T];
         read_inputs(inputs, models[i]);
-        Model original = load_model(models[i]);
+        Model original = golden_load_model(models[i]);
         const ModelShape *s = &original.shape;
         int P = s->head_dim / 4, rows = s->n_kv_heads * 2 * (s->head_dim - P);
         int rank = rows < s->d_model ? rows : s->d_model;

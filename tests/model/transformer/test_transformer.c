@@ -7,6 +7,7 @@
 #include "model/kernels/gemm.h"
 #include "model/transformer/transformer.h"
 #include "tests/reference/ref.h"
+#include "tests/support/testing_golden.h"
 
 #include <math.h>
 #include <omp.h>
@@ -14,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_THREADS = 2, B = 2, T = 19 }; // B and T of the golden files
+enum { MOST_THREADS = 2, B = GOLDEN_B, T = GOLDEN_T };
 
 static const char *const models[] = {"gqa_tied", "mha_untied",  "mqa_head_dim", "gqa_bf16",
                                      "gqa_f16",  "mqa_sharded", "gqa_theta"};
@@ -74,37 +75,6 @@ static double add_gradients(Run *run, const int32_t *inputs, const int32_t *targ
 
 // ---- Golden files ----
 
-typedef struct Golden {
-    const char *name;
-    SafeTensors file;
-    int32_t inputs[B * T], targets[B * T];
-} Golden;
-
-// Opens "NAME.safetensors" below tests/golden: models/... or mla/...
-static void open_golden(Golden *golden, const char *name)
-{
-    char file_name[128];
-    snprintf(file_name, sizeof file_name, "%s.safetensors", name);
-    golden->name = name;
-    assert_ok(safetensors_open(&golden->file, testing_path(GOLDEN_DIR, file_name)));
-    int32_t tokens[B * (T + 1)];
-    assert_ok(safetensors_read_i32(&golden->file, "tokens", (int[]){B, T + 1}, 2, tokens));
-    for (int b = 0; b < B; b++)
-        for (int t = 0; t < T; t++) {
-            golden->inputs[b * T + t] = tokens[b * (T + 1) + t];
-            golden->targets[b * T + t] = tokens[b * (T + 1) + t + 1];
-        }
-}
-
-static Model load_model(const char *name)
-{
-    char directory[128];
-    snprintf(directory, sizeof directory, "models/%s", name);
-    Model model;
-    assert_ok(hf_load(&model, testing_path(GOLDEN_DIR, directory)));
-    return model;
-}
-
 // Reads the tensor "kind.<parameter>" (kind: weight or grad) of every parameter.
 static void read_parameters(float *flat, const ModelShape *shape, const SafeTensors *file,
                             const char *kind)
@@ -120,15 +90,14 @@ static void read_parameters(float *flat, const ModelShape *shape, const SafeTens
 
 static Model load_conversion(const Golden *golden, const char *base)
 {
-    Model original = load_model(base), model;
+    Model original = golden_load_model(base), model;
     const ModelShape *s = &original.shape;
-    int32_t how[4]; // strategy, SVD, pairs, d_kv
-    assert_ok(safetensors_read_i32(&golden->file, "case", (int[]){4}, 1, how));
+    const int P = golden->rope_pairs;
     ModelShape shape;
-    assert_ok(shape_convert(&shape, s, how[2], how[3], how[1] == 1 ? SVD_SPLIT : SVD_JOINT));
+    assert_ok(shape_convert(&shape, s, P, golden->d_kv, golden->svd));
     assert_ok(model_create(&model, &shape));
-    assert_ok(safetensors_read_i32(
-        &golden->file, "pairs", (int[]){s->n_layers, s->n_kv_heads, how[2]}, 3, model.rope_pairs));
+    assert_ok(safetensors_read_i32(&golden->file, "pairs", (int[]){s->n_layers, s->n_kv_heads, P},
+                                   3, model.rope_pairs));
     read_parameters(model.params.flat, &shape, &golden->file, "weight");
     model_release(&original);
     return model;
@@ -188,12 +157,12 @@ static void test_original_models_against_transformers(void **state)
         Golden golden;
         char name[128];
         snprintf(name, sizeof name, "models/%s", models[i]);
-        open_golden(&golden, name);
-        Model model = load_model(models[i]);
+        golden_open(&golden, name);
+        Model model = golden_load_model(models[i]);
         check_logits(&model, &golden);
         check_loss_and_gradients(&model, &golden);
         model_release(&model);
-        safetensors_close(&golden.file);
+        golden_close(&golden);
     }
 }
 
@@ -202,12 +171,12 @@ static void test_conversions_against_pytorch(void **state)
     (void)state;
     for (int i = 0; i < N_CONVERSIONS; i++) {
         Golden golden;
-        open_golden(&golden, conversions[i][0]);
+        golden_open(&golden, conversions[i][0]);
         Model model = load_conversion(&golden, conversions[i][1]);
         check_logits(&model, &golden);
         check_loss_and_gradients(&model, &golden);
         model_release(&model);
-        safetensors_close(&golden.file);
+        golden_close(&golden);
     }
 }
 
@@ -215,11 +184,11 @@ static void test_mla_directory_gives_the_same_logits(void **state)
 {
     (void)state;
     Golden golden;
-    open_golden(&golden, "mla/gqa_2norm_joint");
-    Model model = load_model("mla_gqa_2norm_joint");
+    golden_open(&golden, "mla/gqa_2norm_joint");
+    Model model = golden_load_model("mla_gqa_2norm_joint");
     check_logits(&model, &golden);
     model_release(&model);
-    safetensors_close(&golden.file);
+    golden_close(&golden);
 }
 
 static void test_stories260k_logits(void **state)
