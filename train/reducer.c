@@ -138,8 +138,8 @@ void reducer_sum_squares(const GradientReducer *reducer, double *squares)
     }
 }
 
-// Blocking collectives for each bucket would make ranks wait for each other at each: without
-// overlap one call gathers all of them.
+// Without overlap the collective calls come after the last update: between updates each of them
+// would make all ranks wait for the slowest.
 void reducer_send_parameters(GradientReducer *reducer, int bucket)
 {
     const ReducerContext *context = &reducer->context;

@@ -144,8 +144,7 @@ Status metrics_open(Metrics *out, const MetricsOptions *options)
     return OK;
 }
 
-// Appends whole lines or nothing: of a write that fails midway the beginning is taken back, so that
-// readers of the file never see half a line before others.
+// Appends whole lines or nothing: if a write fails midway, what it has written is truncated away.
 static bool write_all(Metrics *metrics, const char *text)
 {
     const size_t length = strlen(text);
@@ -220,7 +219,7 @@ static Status write_line(Metrics *metrics, json_t *object)
     return OK;
 }
 
-// EINVAL: what the file lies on (a pipe, some network file systems) cannot be synced.
+// EINVAL: the file is a pipe or the like, which cannot be synced.
 Status metrics_sync(Metrics *metrics)
 {
     if (!metrics->is_open)
@@ -289,7 +288,7 @@ static json_t *step_to_json(const Metrics *metrics, const StepReport *report, do
     return line;
 }
 
-// In TensorBoard as in metrics.jsonl, which has all digits.
+// TensorBoard's scalars are float32; metrics.jsonl has the doubles.
 static void draw_step(Metrics *metrics, const StepReport *report, double rate)
 {
     const TensorBoardScalar scalars[] = {
@@ -306,7 +305,7 @@ Status metrics_step(Metrics *metrics, const StepReport *report)
 {
     if (!metrics->is_open)
         return OK;
-    const double rate = (double)report->tokens / report->step / report->step_s; // of this step
+    const double rate = (double)report->tokens / report->step / report->step_s;
     print_step(metrics, report, rate);
     if (report->is_skipped)
         log_warn("step %d: skipped, its gradient norm %.4g is a spike", report->step,
