@@ -29,7 +29,7 @@ says() {
 "$mha2mla" plan config.yaml --ranks 4 $rates --efficiency 0.5 --optim.lr=1e-3 >plan
 says 'ranks        4, 1 threads each' 'GFLOP/s, given; the model' 'reach 50 % of it' \
     'messages        1.00 GB/s and 50 us each, given' 'fit          yes: a rank needs' \
-    'assumed: per rank and step' 'behind forward and backward' \
+    'a reduce-scatter of all gradients in float32' 'they overlap forward and backward' \
     'strong scaling: 64 sequences per step'
 "$mha2mla" train config.yaml --dry-run >dry
 grep 'activations' dry | grep -qFf - plan || die "other activations: $(cat dry plan)"
@@ -54,14 +54,14 @@ exposed() { sed -n 's/.*messages \([^,]*\), exposed \(.*\)$/\1 \2/p' plan; }
 blocking="plan config.yaml --ranks 4 $rates --efficiency 0.5 --train.overlap=false"
 "$mha2mla" $blocking --ranks-per-host 1 >plan
 [ "$(exposed | awk '{ print $1 == $3 }')" = 1 ] || die "something is hidden: $(cat plan)"
-says 'communication takes over at 32 ranks' 'overlaps (train.overlap)'
+says 'communication dominates from 32 ranks on' 'nothing overlaps (train.overlap)'
 ! grep -q 'shared by' plan || die "ranks of a host each share: $(cat plan)"
 
 # All ranks of a host share the parameters by default: less memory, fewer messages.
 messages() { sed -n 's/.*, messages \([0-9.]*\) ms, exposed.*/\1/p' plan; }
 alone=$(messages)
 "$mha2mla" $blocking --ranks-per-host 2 >plan
-says 'parameters (shared by 2 ranks)' 'communication takes over at 64 ranks'
+says 'parameters (shared by 2 ranks)' 'communication dominates from 64 ranks on'
 two=$(messages)
 "$mha2mla" $blocking >plan
 says 'parameters (shared by 4 ranks)'

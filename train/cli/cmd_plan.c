@@ -50,8 +50,8 @@ static double peak_gib(const Plan *plan)
     return (double)plan_peak_bytes(plan) / GIB;
 }
 
-// Makes config one for n_ranks, if there is a way: with the largest micro-batch, up to its own, of
-// which every rank gets one.
+// Adapts the batch to n_ranks: the largest micro-batch, up to the config's own, of which every rank
+// gets at least one. False if there are fewer sequences than ranks.
 static bool fit_ranks(Config *config, int n_ranks)
 {
     TrainConfig *train = &config->train;
@@ -66,7 +66,7 @@ static bool fit_ranks(Config *config, int n_ranks)
     return true;
 }
 
-// A plan in which the ranks of a host share what the config lets them.
+// A plan in which the ranks of a host share the parameters as train.ranks_per_copy says.
 static Status make_plan(Plan *out, const Config *config, int n_ranks, const Question *question)
 {
     const int64_t host =
@@ -78,7 +78,8 @@ static Status make_plan(Plan *out, const Config *config, int n_ranks, const Ques
 
 // ---- memory ------------------------------------------------------------------------------------
 
-// The largest smaller micro-batch with which a rank fits; then the fewest more ranks.
+// Prints the change that costs least: the largest smaller micro-batch with which a rank fits, else
+// the fewest additional ranks. Both leave the global batch, and so the result, as it is.
 static Status suggest(const Config *config, const Question *question, double memory_gib)
 {
     Plan plan;
@@ -187,7 +188,7 @@ static void print_row(const Plan *plan, const Cost *cost, const Config *config, 
 static Status print_table(const Config *config, const Rates *rates, const Question *question,
                           int64_t process_bytes)
 {
-    int n_taken_over = 0;
+    int n_dominated = 0; // the fewest ranks at which half of a step is exposed communication
     double first_s = 0;
     printf("strong scaling: %d sequences per step\n", config->train.global_batch);
     printf("%6s %6s %10s %11s %11s %11s %9s %12s %10s\n", "ranks", "micro", "step", "memory",
@@ -202,23 +203,22 @@ static Status print_table(const Config *config, const Rates *rates, const Questi
             break;
         }
         TRY(make_plan(&plan, &own, n, question));
-        plan.process = process_bytes; // before the measurement of rates
+        plan.process = process_bytes; // as it was before the rates were measured
         TRY(cost_make(&cost, &plan, &own, rates, question->efficiency));
         first_s = n == 1 ? cost.run_s : first_s;
         print_row(&plan, &cost, &own, first_s > 0 ? first_s : 1);
-        if (n_taken_over == 0 && 2 * cost.exposed_s > cost.step_s)
-            n_taken_over = n;
+        if (n_dominated == 0 && 2 * cost.exposed_s > cost.step_s)
+            n_dominated = n;
     }
-    if (n_taken_over > 0)
-        printf(
-            "communication takes over at %d ranks: more than half of a step waits for messages\n",
-            n_taken_over);
+    if (n_dominated > 0)
+        printf("communication dominates from %d ranks on: more than half of a step is exposed\n",
+               n_dominated);
     else
         printf("communication stays below half of a step\n");
     return OK;
 }
 
-// Every rank keeps the work that it has with the ranks asked for.
+// Weak scaling: every rank keeps the work that it has on --ranks, so the global batch grows.
 static Status print_weak_table(const Config *config, const Rates *rates, const Question *question)
 {
     const TrainConfig *train = &config->train;
@@ -252,21 +252,20 @@ static Status print_weak_table(const Config *config, const Rates *rates, const Q
 static void print_assumptions(const Config *config)
 {
     const TrainConfig *train = &config->train;
+    const char *dtype = train->reduce_dtype == REDUCE_BFLOAT16 ? "bfloat16" : "float32";
+    const char *overlap = train->overlap ? "they overlap forward and backward of a micro-batch, "
+                                           "except those of the embedding"
+                                         : "nothing overlaps (train.overlap)";
     printf(
-        "assumed: per rank and step, a reduce-scatter for each round of micro-batches (%d "
-        "groups, one per\n"
-        "  rank and round; fewer with train.sum_groups) in %s and one all-gather of all "
-        "parameters in\n"
-        "  float32, (N-1)/N of them; in buckets of a layer of at most 16 MiB, N-1 messages each; "
-        "%s;\n"
-        "  ranks that share the parameters (train.ranks_per_copy) gather them from other copies "
-        "alone;\n"
-        "  every rank has these rates, also where several share a machine. Loading, conversion,\n"
-        "  checkpoints and export are not counted.\n",
-        train->sum_groups, train->reduce_dtype == REDUCE_BFLOAT16 ? "bfloat16" : "float32",
-        train->overlap ? "what fits goes\n  behind forward and backward of a micro-batch, but for "
-                         "the embedding's"
-                       : "nothing\n  overlaps (train.overlap)");
+        "assumed\n"
+        "  messages   a reduce-scatter of all gradients in %s for each round of micro-batches\n"
+        "             (%d groups, one per rank and round), and an all-gather of all parameters\n"
+        "             in float32 per step, between the copies (train.ranks_per_copy): of each\n"
+        "             (N-1)/N, in buckets of a layer of at most 16 MiB, N-1 messages per bucket;\n"
+        "             %s\n"
+        "  rates      every rank has them, also where several share a machine\n"
+        "  not counted: loading, conversion, checkpoints, export\n",
+        dtype, train->sum_groups, overlap);
 }
 
 // ---- the command -------------------------------------------------------------------------------
