@@ -35,6 +35,8 @@ static void print_loss(double loss)
         printf("  %9.4f", loss);
 }
 
+// The loss columns of a run that keeps its attention: it starts with the original's loss and is not
+// converted. KV bytes are at 16 bits per number.
 static void print_row(const ReportRun *run)
 {
     int last_step = report_run_last_step(run);

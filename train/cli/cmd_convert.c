@@ -33,6 +33,8 @@ static Status choose_pairs(Model *mla, const ModelShape *original, const Convert
     return status;
 }
 
+// Weights are written in the dtype of the original unless --dtype says otherwise, so that a model
+// in bfloat16 does not double in size.
 static Status choose_dtype(DType *out, int given, const char *dir)
 {
     if (given != DTYPE_OF_MODEL) {
@@ -46,7 +48,8 @@ static Status choose_dtype(DType *out, int given, const char *dir)
     return OK;
 }
 
-// The converted model with its pairs, empty but for them.
+// The converted model without weights: memory, and the RoPE pairs, which the conversion of every
+// layer needs.
 static Status create_converted(Replica *mla, const Comm *comm, CommGroup *group,
                                const ModelShape *original, const ConvertOptions *options,
                                const char *dir)
@@ -134,6 +137,7 @@ static Status run(const CommandLine *line)
 {
     const ConvertOptions *given = line->options;
     TRY(blas_check(line->comm));
+    // Calibration is a command of its own: one file of scores serves any number of conversions.
     if (given->rope == ROPE_2NORM && given->scores == NULL)
         return fail(BAD_INPUT, "--rope 2-norm needs --scores; make them with mha2mla score");
     return convert(line->comm, given, line->words[0]);

@@ -18,6 +18,8 @@ typedef struct EvalOptions {
 
 enum { DEFAULT_SEQ_LEN = 2048 };
 
+// The windows that validation in training reads, one behind the other from the start of the shard.
+// A model without tokenizer.json cannot be checked against the shard.
 static Status open_windows(Source **out, const EvalOptions *options, const Model *model,
                            const char *dir, int T)
 {
@@ -48,7 +50,7 @@ static Status open_evaluation(Evaluation *eval, const EvalOptions *options, cons
     eval->seq_len = options->seq_len > 0        ? (int)options->seq_len
                     : longest < DEFAULT_SEQ_LEN ? longest
                                                 : DEFAULT_SEQ_LEN;
-    // Before memory is taken for windows of that length, which the shard may not have.
+    // The shard first: it may be shorter than a window, for which memory is allocated next.
     TRY(open_windows(&eval->source, options, &eval->model, dir, eval->seq_len));
     return forward_pass_start(&eval->pass, &eval->model, eval->seq_len);
 }

@@ -13,6 +13,7 @@ typedef struct ExportOptions {
     DType dtype;
 } ExportOptions;
 
+// `path` is a checkpoint, or a run, whose newest whole checkpoint is taken.
 static Status open_checkpoint(Checkpoint *out, const char *path, const Comm *comm)
 {
     char checkpoints[PATH_BYTES];
@@ -27,14 +28,14 @@ static Status open_checkpoint(Checkpoint *out, const char *path, const Comm *com
     return is_found ? OK : fail(BAD_INPUT, "%s: has no whole checkpoint", path);
 }
 
-// `path` is a checkpoint, or a run: its newest.
+// config.json's other keys and the tokenizer are not in a checkpoint: they are copied from the base
+// model, or the tokenizer alone from the config's for a model that started from random weights.
 static Status export_checkpoint(const ExportOptions *options, const char *path, const Comm *comm)
 {
     Checkpoint checkpoint = {0};
     Model model = {0};
     TRY(open_checkpoint(&checkpoint, path, comm));
     const Manifest *manifest = &checkpoint.manifest;
-    // Where config.json's other keys and the tokenizer come from. NULL: there is none.
     const char *base = options->base != NULL ? options->base : manifest->base;
     const char *tokenizer = manifest->tokenizer;
     Status status;

@@ -14,8 +14,8 @@ enum { MOST_TABLE_RANKS = 1024, TIME_BYTES = 32 };
 
 static const double GIB = 1024.0 * 1024.0 * 1024.0;
 
-// What is asked for: rates that are 0 are measured.
-typedef struct Question {
+// The options, completed by run(). Rates that are 0 are measured.
+typedef struct PlanRequest {
     const Comm *comm;
     int64_t n_ranks;        // 0 in options: those that the command runs on
     int64_t n_threads;      // 0 in options: OpenMP's
@@ -24,9 +24,9 @@ typedef struct Question {
     double gflops, memory_gb_s, bandwidth_gb_s, latency_us;
     double efficiency;   // share of sgemm's rate
     double step_seconds; // measured on n_ranks; 0: from sgemm's rate and efficiency
-} Question;
+} PlanRequest;
 
-// "1.2 ms", "3.4 s", "0:12:34", "27:01:02"
+// "1.2 ms", "3.4 s", "0:12:34", "27:01:02". Returns `out`.
 static const char *print_time(char out[TIME_BYTES], double seconds)
 {
     const long long whole = seconds < 1e15 ? (long long)(seconds + 0.5) : (long long)1e15;
@@ -67,11 +67,10 @@ static bool fit_ranks(Config *config, int n_ranks)
 }
 
 // A plan in which the ranks of a host share the parameters as train.ranks_per_copy says.
-static Status make_plan(Plan *out, const Config *config, int n_ranks, const Question *question)
+static Status make_plan(Plan *out, const Config *config, int n_ranks, const PlanRequest *request)
 {
-    const int64_t host =
-        question->ranks_per_host > 0 ? question->ranks_per_host : question->n_ranks;
-    TRY(plan_make(out, config, n_ranks, (int)question->n_threads));
+    const int64_t host = request->ranks_per_host > 0 ? request->ranks_per_host : request->n_ranks;
+    TRY(plan_make(out, config, n_ranks, (int)request->n_threads));
     out->n_sharers = plan_sharers(config, n_ranks, (int)host);
     return OK;
 }
@@ -80,7 +79,7 @@ static Status make_plan(Plan *out, const Config *config, int n_ranks, const Ques
 
 // Prints the change that costs least: the largest smaller micro-batch with which a rank fits, else
 // the fewest additional ranks. Both leave the global batch, and so the result, as it is.
-static Status suggest(const Config *config, const Question *question, double memory_gib)
+static Status suggest(const Config *config, const PlanRequest *request, double memory_gib)
 {
     Plan plan;
     Config other = *config;
@@ -88,9 +87,9 @@ static Status suggest(const Config *config, const Question *question, double mem
     double least_gib = 0;
     while (train->micro_batch > 1) {
         train->micro_batch--;
-        if (!fit_ranks(&other, (int)question->n_ranks))
+        if (!fit_ranks(&other, (int)request->n_ranks))
             break;
-        TRY(make_plan(&plan, &other, (int)question->n_ranks, question));
+        TRY(make_plan(&plan, &other, (int)request->n_ranks, request));
         least_gib = peak_gib(&plan);
         if (least_gib > memory_gib)
             continue;
@@ -98,10 +97,10 @@ static Status suggest(const Config *config, const Question *question, double mem
                least_gib);
         return OK;
     }
-    for (int64_t n = 2 * question->n_ranks; n <= MOST_TABLE_RANKS; n *= 2) {
+    for (int64_t n = 2 * request->n_ranks; n <= MOST_TABLE_RANKS; n *= 2) {
         if (!fit_ranks(&other, (int)n))
             break;
-        TRY(make_plan(&plan, &other, (int)n, question));
+        TRY(make_plan(&plan, &other, (int)n, request));
         least_gib = peak_gib(&plan);
         if (least_gib > memory_gib)
             continue;
@@ -116,16 +115,16 @@ static Status suggest(const Config *config, const Question *question, double mem
     return OK;
 }
 
-static Status print_fit(const Plan *plan, const Config *config, const Question *question)
+static Status print_fit(const Plan *plan, const Config *config, const PlanRequest *request)
 {
-    const bool is_given = question->memory_gib > 0;
-    const double memory_gib = is_given ? question->memory_gib : machine_gib();
+    const bool is_given = request->memory_gib > 0;
+    const double memory_gib = is_given ? request->memory_gib : machine_gib();
     const double needed_gib = peak_gib(plan);
     const char *whose = is_given ? "--memory" : "this machine's";
     if (needed_gib > memory_gib) {
         printf("fit          no: a rank needs %.3g GiB of %.3g GiB (%s)\n", needed_gib, memory_gib,
                whose);
-        return suggest(config, question, memory_gib);
+        return suggest(config, request, memory_gib);
     }
     printf("fit          yes: a rank needs %.3g GiB of %.3g GiB (%s)", needed_gib, memory_gib,
            whose);
@@ -137,24 +136,24 @@ static Status print_fit(const Plan *plan, const Config *config, const Question *
 
 // ---- time --------------------------------------------------------------------------------------
 
-static void print_rates(const Rates *rates, const Question *question)
+static void print_rates(const Rates *rates, const PlanRequest *request)
 {
     const char *const measured = "measured", *const given = "given";
     printf("rates of a rank\n");
     printf("  sgemm      %9.1f GFLOP/s, %s; the model's products reach %.0f %% of it (%s)\n",
-           rates->sgemm_flops / 1e9, question->gflops > 0 ? given : measured,
-           100 * question->efficiency,
-           question->step_seconds > 0 ? "--step-seconds" : "--efficiency");
+           rates->sgemm_flops / 1e9, request->gflops > 0 ? given : measured,
+           100 * request->efficiency,
+           request->step_seconds > 0 ? "--step-seconds" : "--efficiency");
     printf("  memory     %9.1f GB/s, %s\n", rates->memory_bytes / 1e9,
-           question->memory_gb_s > 0 ? given : measured);
+           request->memory_gb_s > 0 ? given : measured);
     printf("  messages   %9.2f GB/s and %.3g us each, %s\n", rates->network_bytes / 1e9,
            rates->latency_s * 1e6,
            rates->is_network_assumed
                ? "assumed: give --bandwidth and --latency, or start under mpirun"
-           : question->bandwidth_gb_s > 0 ? given
-                                          : measured);
-    if (question->comm->size > 1)
-        printf("  measured on %d ranks at once, the slowest counts\n", question->comm->size);
+           : request->bandwidth_gb_s > 0 ? given
+                                         : measured);
+    if (request->comm->size > 1)
+        printf("  measured on %d ranks at once, the slowest counts\n", request->comm->size);
 }
 
 static void print_times(const Cost *cost, const Config *config)
@@ -185,7 +184,7 @@ static void print_row(const Plan *plan, const Cost *cost, const Config *config, 
            (double)plan_peak_bytes(plan) / (1 << 20));
 }
 
-static Status print_table(const Config *config, const Rates *rates, const Question *question,
+static Status print_table(const Config *config, const Rates *rates, const PlanRequest *request,
                           int64_t process_bytes)
 {
     int n_dominated = 0; // the fewest ranks at which half of a step is exposed communication
@@ -202,9 +201,9 @@ static Status print_table(const Config *config, const Rates *rates, const Questi
                    config->train.global_batch);
             break;
         }
-        TRY(make_plan(&plan, &own, n, question));
+        TRY(make_plan(&plan, &own, n, request));
         plan.process = process_bytes; // as it was before the rates were measured
-        TRY(cost_make(&cost, &plan, &own, rates, question->efficiency));
+        TRY(cost_make(&cost, &plan, &own, rates, request->efficiency));
         first_s = n == 1 ? cost.run_s : first_s;
         print_row(&plan, &cost, &own, first_s > 0 ? first_s : 1);
         if (n_dominated == 0 && 2 * cost.exposed_s > cost.step_s)
@@ -219,10 +218,10 @@ static Status print_table(const Config *config, const Rates *rates, const Questi
 }
 
 // Weak scaling: every rank keeps the work that it has on --ranks, so the global batch grows.
-static Status print_weak_table(const Config *config, const Rates *rates, const Question *question)
+static Status print_weak_table(const Config *config, const Rates *rates, const PlanRequest *request)
 {
     const TrainConfig *train = &config->train;
-    const int n_ranks = (int)question->n_ranks;
+    const int n_ranks = (int)request->n_ranks;
     const int micro_batches = train->global_batch / train->micro_batch / n_ranks;
     const int groups = (train->sum_groups + n_ranks - 1) / n_ranks;
     double first_rate = 0;
@@ -236,8 +235,8 @@ static Status print_weak_table(const Config *config, const Rates *rates, const Q
         Config own = *config;
         own.train.global_batch = micro_batches * train->micro_batch * n;
         own.train.sum_groups = (groups < micro_batches ? groups : micro_batches) * n;
-        TRY(make_plan(&plan, &own, n, question));
-        TRY(cost_make(&cost, &plan, &own, rates, question->efficiency));
+        TRY(make_plan(&plan, &own, n, request));
+        TRY(cost_make(&cost, &plan, &own, rates, request->efficiency));
         const double tokens_per_s =
             (double)own.train.global_batch * config->data.seq_len / cost.step_s;
         first_rate = n == 1 ? tokens_per_s : first_rate;
@@ -270,92 +269,92 @@ static void print_assumptions(const Config *config)
 
 // ---- the command -------------------------------------------------------------------------------
 
-// Rank 0 alone.
-static Status print_answer(const Plan *plan, const Config *config, const Rates *rates,
-                           Question *question)
+// Only on rank 0, as it writes to stdout.
+static Status print_all(const Plan *plan, const Config *config, const Rates *rates,
+                        PlanRequest *request)
 {
     Cost cost;
-    if (question->step_seconds > 0)
-        TRY(cost_efficiency(&question->efficiency, plan, config, rates, question->step_seconds));
-    TRY(cost_make(&cost, plan, config, rates, question->efficiency));
+    if (request->step_seconds > 0)
+        TRY(cost_efficiency(&request->efficiency, plan, config, rates, request->step_seconds));
+    TRY(cost_make(&cost, plan, config, rates, request->efficiency));
     plan_print(stdout, plan, config);
-    TRY(print_fit(plan, config, question));
-    print_rates(rates, question);
+    TRY(print_fit(plan, config, request));
+    print_rates(rates, request);
     print_times(&cost, config);
-    TRY(print_table(config, rates, question, plan->process));
-    TRY(print_weak_table(config, rates, question));
+    TRY(print_table(config, rates, request, plan->process));
+    TRY(print_weak_table(config, rates, request));
     print_assumptions(config);
     return OK;
 }
 
 // Collective.
-static Status answer(const Config *config, Question *question)
+static Status make_and_print(const Config *config, PlanRequest *request)
 {
-    const Comm *comm = question->comm;
+    const Comm *comm = request->comm;
     Plan plan;
-    Rates rates = {.sgemm_flops = question->gflops * 1e9,
-                   .memory_bytes = question->memory_gb_s * 1e9,
-                   .network_bytes = question->bandwidth_gb_s * 1e9,
-                   .latency_s = question->latency_us * 1e-6};
-    const Status status = make_plan(&plan, config, (int)question->n_ranks, question);
+    Rates rates = {.sgemm_flops = request->gflops * 1e9,
+                   .memory_bytes = request->memory_gb_s * 1e9,
+                   .network_bytes = request->bandwidth_gb_s * 1e9,
+                   .latency_s = request->latency_us * 1e-6};
+    const Status status = make_plan(&plan, config, (int)request->n_ranks, request);
     TRY(agreement_shapes(comm, &plan.original, &plan.shape, status));
     TRY(rates_measure(&rates, comm));
-    return comm_agree(comm, comm->rank == 0 ? print_answer(&plan, config, &rates, question) : OK);
+    return comm_agree(comm, comm->rank == 0 ? print_all(&plan, config, &rates, request) : OK);
 }
 
-static Status load_and_answer(Question *question, const char *path, char *const *overrides,
-                              int n_overrides)
+static Status load_and_plan(PlanRequest *request, const char *path, char *const *overrides,
+                            int n_overrides)
 {
-    const Comm *comm = question->comm;
+    const Comm *comm = request->comm;
     Config config = {0};
     Status status = config_load(&config, path, overrides, n_overrides);
     TRY_GOTO(release_config, agreement_config(comm, &config, status));
     TRY_GOTO(release_config,
              watch_ranks(comm, NULL, config.run.stall_minutes, "run.stall_minutes"));
     TRY_GOTO(release_config, blas_check(comm));
-    omp_set_num_threads((int)question->n_threads);
-    status = answer(&config, question);
+    omp_set_num_threads((int)request->n_threads);
+    status = make_and_print(&config, request);
 release_config: // also on a rank that has read it where another could not
     config_release(&config);
     return status;
 }
 
-static const Question defaults = {.efficiency = 0.7};
+static const PlanRequest defaults = {.efficiency = 0.7};
 
 static const Option options[] = {
-    {"ranks", OPTION_INT, offsetof(Question, n_ranks), "N", "plan for this many ranks", 1, 1 << 20,
-     .derived = "the ranks that plan runs on"},
-    {"threads", OPTION_INT, offsetof(Question, n_threads), "M", "threads of each rank", 1, 1024,
+    {"ranks", OPTION_INT, offsetof(PlanRequest, n_ranks), "N", "plan for this many ranks", 1,
+     1 << 20, .derived = "the ranks that plan runs on"},
+    {"threads", OPTION_INT, offsetof(PlanRequest, n_threads), "M", "threads of each rank", 1, 1024,
      .derived = "OMP_NUM_THREADS or the cores"},
-    {"ranks-per-host", OPTION_INT, offsetof(Question, ranks_per_host), "K",
+    {"ranks-per-host", OPTION_INT, offsetof(PlanRequest, ranks_per_host), "K",
      "ranks of a host, which share one copy of the parameters", 1, 1 << 20,
      .derived = "all of --ranks"},
-    {"memory", OPTION_POSITIVE, offsetof(Question, memory_gib), "GIB", "memory that a rank may use",
-     .most = 1 << 20, .derived = "all of this machine's"},
-    {"efficiency", OPTION_POSITIVE, offsetof(Question, efficiency), "SHARE",
+    {"memory", OPTION_POSITIVE, offsetof(PlanRequest, memory_gib), "GIB",
+     "memory that a rank may use", .most = 1 << 20, .derived = "all of this machine's"},
+    {"efficiency", OPTION_POSITIVE, offsetof(PlanRequest, efficiency), "SHARE",
      "share of sgemm's rate that the model's matrix products reach", .most = 1},
-    {"step-seconds", OPTION_POSITIVE, offsetof(Question, step_seconds), "S",
+    {"step-seconds", OPTION_POSITIVE, offsetof(PlanRequest, step_seconds), "S",
      "measured time of a step on --ranks without communication; replaces --efficiency",
      .most = 1000000, .derived = "from sgemm's rate"},
-    {"gflops", OPTION_POSITIVE, offsetof(Question, gflops), "RATE",
+    {"gflops", OPTION_POSITIVE, offsetof(PlanRequest, gflops), "RATE",
      "sgemm rate of a rank in GFLOP/s", .most = 1000000000, .derived = "measured"},
-    {"memory-bandwidth", OPTION_POSITIVE, offsetof(Question, memory_gb_s), "GB/S",
+    {"memory-bandwidth", OPTION_POSITIVE, offsetof(PlanRequest, memory_gb_s), "GB/S",
      "memory bandwidth of a rank", .most = 1000000, .derived = "measured"},
-    {"bandwidth", OPTION_POSITIVE, offsetof(Question, bandwidth_gb_s), "GB/S",
+    {"bandwidth", OPTION_POSITIVE, offsetof(PlanRequest, bandwidth_gb_s), "GB/S",
      "network bandwidth of a rank", .most = 1000000, .derived = "measured under mpirun"},
-    {"latency", OPTION_POSITIVE, offsetof(Question, latency_us), "US",
+    {"latency", OPTION_POSITIVE, offsetof(PlanRequest, latency_us), "US",
      "latency of a message in microseconds", .most = 1000000, .derived = "measured under mpirun"},
 };
 
 static Status run(const CommandLine *line)
 {
-    Question question = *(const Question *)line->options;
-    question.comm = line->comm;
-    if (question.n_ranks == 0)
-        question.n_ranks = line->comm->size;
-    if (question.n_threads == 0)
-        question.n_threads = omp_get_max_threads();
-    return load_and_answer(&question, line->words[0], line->overrides, line->n_overrides);
+    PlanRequest request = *(const PlanRequest *)line->options;
+    request.comm = line->comm;
+    if (request.n_ranks == 0)
+        request.n_ranks = line->comm->size;
+    if (request.n_threads == 0)
+        request.n_threads = omp_get_max_threads();
+    return load_and_plan(&request, line->words[0], line->overrides, line->n_overrides);
 }
 
 const Command cmd_plan = {
@@ -364,7 +363,7 @@ const Command cmd_plan = {
     .description = "Prints the memory of each rank, whether it fits, the time of a step and of the "
                    "run, and how both scale with ranks. Rates that are not given are measured on "
                    "the ranks that plan runs on, in about two seconds.",
-    COMMAND_OPTIONS(Question, options, defaults),
+    COMMAND_OPTIONS(PlanRequest, options, defaults),
     .words = {"CONFIG", 1, 1, "*.yaml"},
     .is_on_ranks = true,
     .takes_overrides = true,

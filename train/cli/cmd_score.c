@@ -23,13 +23,17 @@ static Status load_original(Model *out, const char *dir)
     return fail(BAD_INPUT, "%s: has latent attention already; score its original", dir);
 }
 
-static Status open_data(Mixture **out, const SourceSpec *spec, const Model *model, const char *dir,
-                        int seq_len, uint64_t seed)
+// The shards as a mixture of one source, so that sequences are drawn in a random order as in
+// training. A model without tokenizer.json cannot be checked against them.
+static Status open_data(Mixture **out, const ScoreOptions *options, const Model *model,
+                        const char *dir, int seq_len)
 {
-    char sha256[SHA256_HEX_BYTES];
+    char sha256[SHA256_HEX_BYTES], name[] = "calibration";
+    char *pattern = (char *)(uintptr_t)options->data;
+    const SourceSpec spec = {.name = name, .shards = &pattern, .n_shards = 1, .weight = 1};
     TRY(tokenizer_file_sha256(sha256, dir));
-    return mixture_open(out, spec, 1, seq_len, seed, sha256[0] != '\0' ? sha256 : NULL,
-                        model->shape.vocab_size);
+    return mixture_open(out, &spec, 1, seq_len, (uint64_t)options->seed,
+                        sha256[0] != '\0' ? sha256 : NULL, model->shape.vocab_size);
 }
 
 static Status score(const Comm *comm, const ScoreOptions *options, const char *dir)
@@ -37,15 +41,14 @@ static Status score(const Comm *comm, const ScoreOptions *options, const char *d
     Model model = {0};
     Mixture *mixture = NULL;
     RopeScores scores = {0};
-    char name[] = "calibration", *pattern = (char *)(uintptr_t)options->data;
-    const SourceSpec spec = {.name = name, .shards = &pattern, .n_shards = 1, .weight = 1};
     const int n_samples = (int)options->samples;
+    // A mistake in --out would show only after minutes of work otherwise.
     TRY(comm_agree(comm, comm->rank == 0 ? file_check_target(options->out) : OK));
     TRY(agreement_model(comm, dir));
     Status status = load_original(&model, dir);
     const int T = options->seq_len > 0 ? (int)options->seq_len : model.shape.max_positions;
     if (status == OK)
-        status = open_data(&mixture, &spec, &model, dir, T, (uint64_t)options->seed);
+        status = open_data(&mixture, options, &model, dir, T);
     json_t *data = status == OK ? mixture_fingerprint(mixture) : NULL;
     TRY_GOTO(release, agreement_fingerprint(comm, data, status));
     TRY_GOTO(release, calibrate_run(&scores, comm, &model, mixture, n_samples, T));

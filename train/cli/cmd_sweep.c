@@ -25,8 +25,8 @@ typedef struct SweepRun {
 
 typedef struct Sweep {
     const Comm *comm;
-    const char *path; // of the config
-    char **overrides; // borrowed [n_overrides + 2]: the last two are a run's own
+    const char *path; // the config's
+    char **overrides; // borrowed [n_overrides + 2]: the last two are set for each run
     int n_overrides;
     bool has_baseline;
     char base_name[128], run_dir[PATH_BYTES], out[PATH_BYTES];
@@ -58,7 +58,7 @@ static Status parse_d_kvs(Sweep *sweep, const char *list)
     }
 }
 
-// "demo-dkv8" is one of the sweep's own names: the sweep is that of "demo".
+// The config of a single run, "demo-dkv8", may start a sweep: its runs are named after "demo".
 static void cut_d_kv(char *name)
 {
     char *dash = strrchr(name, '-');
@@ -80,7 +80,7 @@ static Status take_text(char *out, size_t out_bytes, const char *text, const cha
     return OK;
 }
 
-// Names and directories of the sweep from the base config.
+// Takes the sweep's names and directories from its config.
 static Status take_base(Sweep *sweep, const Config *config, const char *out)
 {
     char name[256];
@@ -109,7 +109,8 @@ static Status name_run(const Sweep *sweep, SweepRun *run)
     return file_join(run->config, sweep->out, file);
 }
 
-// Loads a run's config and finds what is wrong with it, before any run is started.
+// Loads a run's config and makes its plan, so that a mistake in the last run, such as a d_kv that
+// is too large, is reported before the first one starts.
 static Status load_run(Config *config, Sweep *sweep, SweepRun *run)
 {
     char variant[64], name[300];
@@ -129,6 +130,7 @@ static Status load_run(Config *config, Sweep *sweep, SweepRun *run)
     return status;
 }
 
+// Checks all runs and writes their resolved configs, which the jobs and the user read.
 static Status prepare(Sweep *sweep, bool writes)
 {
     const bool is_writer = writes && sweep->comm->rank == 0;
@@ -154,6 +156,7 @@ static Status compare(Sweep *sweep)
     return cmd_compare_report(dirs, sweep->n_runs, sweep->out);
 }
 
+// A finished run is left as it is by job_run(), which makes the sweep resumable as a whole.
 static Status run_here(Sweep *sweep)
 {
     for (int i = 0; i < sweep->n_runs; i++) {
@@ -200,7 +203,7 @@ static Status find_job_files(JobFiles *out)
                 out->program);
 }
 
-// A word as a shell reads it back.
+// Writes a word in the quotes that a shell needs to read it back.
 static void write_word(FILE *out, const char *word)
 {
     fputc(' ', out);
@@ -254,6 +257,7 @@ static void write_jobs(FILE *out, const JobFiles *files, const Sweep *sweep)
     fputc('\n', out);
 }
 
+// The shell runs the very lines that were printed; -e stops it at the first sbatch that fails.
 static Status submit(const JobFiles *files, const Sweep *sweep)
 {
     fflush(stdout);
@@ -266,7 +270,8 @@ static Status submit(const JobFiles *files, const Sweep *sweep)
     return OK;
 }
 
-// The job script names runs after the config file.
+// The job script trains CONFIG with d_kv and name of its own for each task, and names runs after
+// the config file; so must the comparison.
 static Status run_as_jobs(Sweep *sweep, bool submits)
 {
     const char *slash = strrchr(sweep->path, '/');

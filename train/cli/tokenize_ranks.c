@@ -1,5 +1,8 @@
-// One loop on rank 0 that never waits while it has a document of its own to tokenize, and a loop on
-// the others that receives, tokenizes and answers. A ring of slots puts the answers in order.
+// A dispatcher and workers. Rank 0 hands batches of documents to workers that are idle, and
+// tokenizes one document of a batch of its own between looks at the messages, so that no worker
+// waits for longer than that. Answers arrive in any order; a ring of slots, a reorder buffer, puts
+// them back into that of the texts. The ring is also the bound of memory: a slow batch stops the
+// reading when all slots behind it are taken.
 #include "train/cli/tokenize_ranks.h"
 
 #include "base/paths.h"
@@ -11,41 +14,41 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { TEXT_BYTES = 2048, TEXTS_BYTES = 64, SLOTS_PER_RANK = 4, NOBODY = -1 };
+enum { TEXT_BYTES = 2048, TEXTS_BYTES = 64, SLOTS_PER_RANK = 4, NO_BATCH = -1 };
 
-// What goes before the sizes and bytes of a batch.
+// Precedes the sizes and bytes of a batch, in both directions.
 typedef struct Header {
-    int64_t count, size_bytes; // count -1 to a rank: no more batches
-    int64_t status;            // from a rank: of its work; to a rank, with count -1: of rank 0
+    int64_t count, size_bytes; // count -1 to a worker: no more batches
+    int64_t status;            // a worker's for this batch; with count -1 rank 0's for all
 } Header;
 
-// A batch that is somewhere between read and written.
+// A batch that has been read and is not yet written.
 typedef struct Slot {
     bool is_done;
     Documents ids;
     int64_t text_bytes;
-    double fraction; // of the files read when it was
+    double fraction; // of the files that had been read with this batch
 } Slot;
 
-typedef struct Dealer {
+typedef struct Dispatcher {
     const Comm *comm;
     const TokenizeOptions *options;
     TokenizeJob *job;
     Encoder *encoder;
-    bool at_end;         // of the texts
-    Documents next;      // owned: read ahead, so that an idle rank need not wait for it
-    int64_t next_batch;  // its number; NOBODY: there is none
-    Documents own;       // owned: the batch rank 0 works on
-    int64_t own_batch;   // its number; NOBODY: there is none
-    int64_t own_done;    // documents of it
+    bool at_end;         // all texts are read
+    Documents next;      // owned: a batch read ahead, so that an idle worker need not wait for it
+    int64_t next_batch;  // its number, or NO_BATCH
+    Documents own;       // owned: the batch that rank 0 itself tokenizes
+    int64_t own_batch;   // its number, or NO_BATCH
+    int64_t own_done;    // documents of it that are tokenized
     int64_t own_offset;  // and their bytes
-    int64_t n_read;      // batches so far: batch b is in slot b % n_slots
-    int64_t n_written;   // likewise
-    int n_slots, n_busy; // ranks with a batch
-    int64_t *batch_of;   // owned [ranks]: the batch a rank has, or NOBODY
+    int64_t n_read;      // batches so far; batch b is in slot b % n_slots
+    int64_t n_written;   // batches so far, always the first ones
+    int n_slots, n_busy; // slots of the ring; workers that have a batch
+    int64_t *batch_of;   // owned [ranks]: the batch that a worker has, or NO_BATCH
     Slot *slots;         // owned [n_slots]
     TokenizeCounts counts;
-} Dealer;
+} Dispatcher;
 
 static void send_documents(const Comm *comm, const Documents *documents, Header header, int to)
 {
@@ -54,7 +57,8 @@ static void send_documents(const Comm *comm, const Documents *documents, Header 
     comm_send(comm, documents->bytes, header.size_bytes, to);
 }
 
-// Receives what follows a header; without memory it is received all the same, and dropped.
+// Receives what follows a header. Without memory for it, the messages are received and dropped, so
+// that the sender is not left waiting.
 static Status receive_documents(const Comm *comm, Documents *out, const Header *header, int from)
 {
     out->count = out->size_bytes = 0;
@@ -69,9 +73,9 @@ static Status receive_documents(const Comm *comm, Documents *out, const Header *
     return status;
 }
 
-// ---- The other ranks ---------------------------------------------------------------------------
+// ---- the workers --------------------------------------------------------------------------------
 
-// Receives and tokenizes one batch. On failure its answer is the error text.
+// Receives and tokenizes one batch.
 static Status answer(const Comm *comm, Encoder *encoder, const Header *header, Documents *texts,
                      Documents *ids)
 {
@@ -84,7 +88,9 @@ static Status answer(const Comm *comm, Encoder *encoder, const Header *header, D
     return OK;
 }
 
-static Status work(const Comm *comm, Encoder *encoder)
+// Until rank 0 has no more batches. The answer to a batch that fails is the error text instead of
+// ids; the worker stays, as only rank 0 decides when all of them end.
+static Status run_worker(const Comm *comm, Encoder *encoder)
 {
     Documents texts = {0}, ids = {0};
     Header header;
@@ -105,166 +111,175 @@ static Status work(const Comm *comm, Encoder *encoder)
     }
     documents_release(&texts);
     documents_release(&ids);
-    // Rank 0 has the text; the agreement that follows spreads it.
+    // Rank 0 has the text, which the agreement that follows gives to all.
     return header.status == OK ? OK : fail((Status)header.status, "rank 0 failed");
 }
 
-// ---- Rank 0 ------------------------------------------------------------------------------------
+// ---- rank 0, the dispatcher ---------------------------------------------------------------------
 
-// Takes the answer of a rank that has one.
-static Status collect(Dealer *d, int from)
+// Receives the answer of a worker that has sent one.
+static Status collect(Dispatcher *dispatcher, int from)
 {
     Header header;
-    comm_receive(d->comm, &header, sizeof header, from);
-    Slot *slot = &d->slots[d->batch_of[from] % d->n_slots];
-    d->batch_of[from] = NOBODY;
-    d->n_busy--;
-    TRY(receive_documents(d->comm, &slot->ids, &header, from));
+    comm_receive(dispatcher->comm, &header, sizeof header, from);
+    Slot *slot = &dispatcher->slots[dispatcher->batch_of[from] % dispatcher->n_slots];
+    dispatcher->batch_of[from] = NO_BATCH;
+    dispatcher->n_busy--;
+    TRY(receive_documents(dispatcher->comm, &slot->ids, &header, from));
     if (header.status != OK)
         return fail((Status)header.status, "rank %d: %.1800s", from, slot->ids.bytes);
     slot->is_done = true;
     return OK;
 }
 
-static Status write_finished(Dealer *d)
+// Writes the batches at the head of the ring that are done.
+static Status write_finished(Dispatcher *dispatcher)
 {
-    for (; d->n_written < d->n_read; d->n_written++) {
-        Slot *slot = &d->slots[d->n_written % d->n_slots];
+    for (; dispatcher->n_written < dispatcher->n_read; dispatcher->n_written++) {
+        Slot *slot = &dispatcher->slots[dispatcher->n_written % dispatcher->n_slots];
         if (!slot->is_done)
             break;
-        TRY(tokenize_write(d->job, &slot->ids));
+        TRY(tokenize_write(dispatcher->job, &slot->ids));
         slot->is_done = false;
-        d->counts.text_bytes += slot->text_bytes;
-        d->counts.fraction = slot->fraction;
+        dispatcher->counts.text_bytes += slot->text_bytes;
+        dispatcher->counts.fraction = slot->fraction;
     }
-    tokenize_count(d->job, &d->counts);
-    if (d->options->on_progress != NULL)
-        d->options->on_progress(&d->counts);
+    tokenize_count(dispatcher->job, &dispatcher->counts);
+    if (dispatcher->options->on_progress != NULL)
+        dispatcher->options->on_progress(&dispatcher->counts);
     return OK;
 }
 
-// Reads the next batch and gives it a slot, if there is neither one read already nor the ring full
-// nor the texts at their end.
-static Status read_ahead(Dealer *d)
+// Reads the next batch into a free slot, unless one is read already, the ring is full or the texts
+// are at their end.
+static Status read_ahead(Dispatcher *dispatcher)
 {
-    if (d->next_batch != NOBODY || d->at_end || d->n_read - d->n_written == d->n_slots)
+    if (dispatcher->next_batch != NO_BATCH || dispatcher->at_end ||
+        dispatcher->n_read - dispatcher->n_written == dispatcher->n_slots)
         return OK;
-    Slot *slot = &d->slots[d->n_read % d->n_slots];
-    TRY(tokenize_read(d->job, &d->next, &slot->fraction));
-    d->at_end = d->next.count == 0;
-    if (d->at_end)
+    Slot *slot = &dispatcher->slots[dispatcher->n_read % dispatcher->n_slots];
+    TRY(tokenize_read(dispatcher->job, &dispatcher->next, &slot->fraction));
+    dispatcher->at_end = dispatcher->next.count == 0;
+    if (dispatcher->at_end)
         return OK;
-    slot->text_bytes = d->next.size_bytes;
+    slot->text_bytes = dispatcher->next.size_bytes;
     slot->ids.count = slot->ids.size_bytes = 0;
-    d->next_batch = d->n_read++;
+    dispatcher->next_batch = dispatcher->n_read++;
     return OK;
 }
 
-static Status feed_idle_ranks(Dealer *d)
+static Status feed_idle_ranks(Dispatcher *dispatcher)
 {
-    for (int rank = 1; rank < d->comm->size; rank++) {
-        if (d->batch_of[rank] != NOBODY)
+    for (int rank = 1; rank < dispatcher->comm->size; rank++) {
+        if (dispatcher->batch_of[rank] != NO_BATCH)
             continue;
-        TRY(read_ahead(d));
-        if (d->next_batch == NOBODY)
+        TRY(read_ahead(dispatcher));
+        if (dispatcher->next_batch == NO_BATCH)
             break;
-        // The rank waits for this, so it does not stand still for long.
-        send_documents(d->comm, &d->next, (Header){d->next.count, d->next.size_bytes, OK}, rank);
-        d->batch_of[rank] = d->next_batch;
-        d->next_batch = NOBODY;
-        d->n_busy++;
+        // A blocking send is enough: the worker is already waiting for it.
+        send_documents(dispatcher->comm, &dispatcher->next,
+                       (Header){dispatcher->next.count, dispatcher->next.size_bytes, OK}, rank);
+        dispatcher->batch_of[rank] = dispatcher->next_batch;
+        dispatcher->next_batch = NO_BATCH;
+        dispatcher->n_busy++;
     }
-    return read_ahead(d);
+    return read_ahead(dispatcher);
 }
 
-static void take_own(Dealer *d)
+// The batch that was read ahead becomes rank 0's own; the buffers change places.
+static void take_own(Dispatcher *dispatcher)
 {
-    const Documents done = d->own;
-    d->own = d->next;
-    d->own_batch = d->next_batch;
-    d->own_done = d->own_offset = 0;
-    d->next = done;
-    d->next_batch = NOBODY;
+    const Documents done = dispatcher->own;
+    dispatcher->own = dispatcher->next;
+    dispatcher->own_batch = dispatcher->next_batch;
+    dispatcher->own_done = dispatcher->own_offset = 0;
+    dispatcher->next = done;
+    dispatcher->next_batch = NO_BATCH;
 }
 
-static Status encode_one_of_own(Dealer *d)
+static Status encode_one_of_own(Dispatcher *dispatcher)
 {
-    Slot *slot = &d->slots[d->own_batch % d->n_slots];
-    const int64_t size_bytes = d->own.sizes[d->own_done];
-    TRY(encoder_append(d->encoder, &slot->ids, d->own.bytes + d->own_offset, size_bytes));
-    d->own_offset += size_bytes;
-    if (++d->own_done == d->own.count) {
+    Slot *slot = &dispatcher->slots[dispatcher->own_batch % dispatcher->n_slots];
+    const int64_t size_bytes = dispatcher->own.sizes[dispatcher->own_done];
+    TRY(encoder_append(dispatcher->encoder, &slot->ids,
+                       dispatcher->own.bytes + dispatcher->own_offset, size_bytes));
+    dispatcher->own_offset += size_bytes;
+    if (++dispatcher->own_done == dispatcher->own.count) {
         slot->is_done = true;
-        d->own_batch = NOBODY;
+        dispatcher->own_batch = NO_BATCH;
     }
     return OK;
 }
 
-static Status deal(Dealer *d)
+// Rank 0's loop. Each turn does the most urgent thing that there is: collect answers, write, keep
+// the workers busy, tokenize a document, and only then wait for a worker.
+static Status dispatch(Dispatcher *dispatcher)
 {
     for (;;) {
-        if (d->options->stop != NULL && *d->options->stop != 0)
-            return fail(FAILED, "interrupted; %s is not written", d->options->out);
-        for (int from; d->n_busy > 0 && (from = comm_probe(d->comm, false)) >= 0;)
-            TRY(collect(d, from));
-        TRY(write_finished(d));
-        TRY(feed_idle_ranks(d));
-        if (d->own_batch != NOBODY) {
-            TRY(encode_one_of_own(d));
-        } else if (d->next_batch != NOBODY) {
-            take_own(d);
-        } else if (d->n_busy > 0) {
-            TRY(collect(d, comm_probe(d->comm, true)));
-        } else if (d->n_written == d->n_read) {
+        if (dispatcher->options->stop != NULL && *dispatcher->options->stop != 0)
+            return fail(FAILED, "interrupted; %s is not written", dispatcher->options->out);
+        for (int from; dispatcher->n_busy > 0 && (from = comm_probe(dispatcher->comm, false)) >= 0;)
+            TRY(collect(dispatcher, from));
+        TRY(write_finished(dispatcher));
+        TRY(feed_idle_ranks(dispatcher));
+        if (dispatcher->own_batch != NO_BATCH) {
+            TRY(encode_one_of_own(dispatcher));
+        } else if (dispatcher->next_batch != NO_BATCH) {
+            take_own(dispatcher);
+        } else if (dispatcher->n_busy > 0) {
+            TRY(collect(dispatcher, comm_probe(dispatcher->comm, true)));
+        } else if (dispatcher->n_written == dispatcher->n_read) {
             return OK;
         }
     }
 }
 
-// Takes what ranks still answer, and tells all how it ended.
-static void dismiss(Dealer *d, Status status)
+// Receives the answers that are still to come, as their senders would not end otherwise, and tells
+// the workers how it went.
+static void end_workers(Dispatcher *dispatcher, Status status)
 {
     char text[TEXT_BYTES];
     snprintf(text, sizeof text, "%s", fail_text());
-    while (d->n_busy > 0)
-        (void)collect(d, comm_probe(d->comm, true)); // the first failure is the one to report
+    // The failure that ends the work is the one to report, not those that follow it.
+    while (dispatcher->n_busy > 0)
+        (void)collect(dispatcher, comm_probe(dispatcher->comm, true));
     const Header end = {.count = -1, .status = status};
-    for (int rank = 1; rank < d->comm->size; rank++)
-        comm_send(d->comm, &end, sizeof end, rank);
+    for (int rank = 1; rank < dispatcher->comm->size; rank++)
+        comm_send(dispatcher->comm, &end, sizeof end, rank);
     if (status != OK)
         (void)fail(status, "%s", text);
 }
 
-static Status start_dealer(Dealer *out, const Comm *comm, const TokenizeOptions *options)
+static Status start_dispatcher(Dispatcher *out, const Comm *comm, const TokenizeOptions *options)
 {
-    Dealer d = {.comm = comm,
-                .options = options,
-                .next_batch = NOBODY,
-                .own_batch = NOBODY,
-                .n_slots = SLOTS_PER_RANK * comm->size};
-    d.batch_of = malloc((size_t)comm->size * sizeof *d.batch_of);
-    d.slots = calloc((size_t)d.n_slots, sizeof *d.slots);
-    for (int rank = 0; rank < comm->size && d.batch_of != NULL; rank++)
-        d.batch_of[rank] = NOBODY;
-    *out = d;
-    return d.batch_of != NULL && d.slots != NULL
+    Dispatcher dispatcher = {.comm = comm,
+                             .options = options,
+                             .next_batch = NO_BATCH,
+                             .own_batch = NO_BATCH,
+                             .n_slots = SLOTS_PER_RANK * comm->size};
+    dispatcher.batch_of = malloc((size_t)comm->size * sizeof *dispatcher.batch_of);
+    dispatcher.slots = calloc((size_t)dispatcher.n_slots, sizeof *dispatcher.slots);
+    for (int rank = 0; rank < comm->size && dispatcher.batch_of != NULL; rank++)
+        dispatcher.batch_of[rank] = NO_BATCH;
+    *out = dispatcher;
+    return dispatcher.batch_of != NULL && dispatcher.slots != NULL
                ? OK
                : fail(FAILED, "out of memory for %d ranks", comm->size);
 }
 
-static void release_dealer(Dealer *d)
+static void release_dispatcher(Dispatcher *dispatcher)
 {
-    for (int s = 0; s < d->n_slots && d->slots != NULL; s++)
-        documents_release(&d->slots[s].ids);
-    documents_release(&d->next);
-    documents_release(&d->own);
-    free(d->slots);
-    free(d->batch_of);
+    for (int s = 0; s < dispatcher->n_slots && dispatcher->slots != NULL; s++)
+        documents_release(&dispatcher->slots[s].ids);
+    documents_release(&dispatcher->next);
+    documents_release(&dispatcher->own);
+    free(dispatcher->slots);
+    free(dispatcher->batch_of);
 }
 
-// ---- All ranks ---------------------------------------------------------------------------------
+// ---- all ranks ----------------------------------------------------------------------------------
 
-// What rank 0 did alone goes for all: no rank is named in its text.
+// What rank 0 did alone counts for all ranks, and its error text names no rank.
 static Status follow_rank_0(const Comm *comm, Status status)
 {
     return comm_agree_of(comm, comm->rank == 0, status);
@@ -303,47 +318,63 @@ static Status agree_on_texts(const Comm *comm, char *const *patterns, int n_patt
     return contract_agree(&contract, comm, OK, "every rank needs the same command line");
 }
 
-// Machines may have files of their own; the ids must come from the same tokenizer.
+// Hosts may have their own copies of the tokenizer; all ids must come from the same one.
 static Status open_same_encoder(Encoder *out, const Comm *comm, const TokenizeOptions *options)
 {
     const Status status = encoder_open(out, options);
     return agreement_tokenizer(comm, status == OK ? tokenizer_sha256(out->tokenizer) : "", status);
 }
 
-// Rank 0's whole part once everybody has the tokenizer.
-static Status deal_and_finish(Dealer *d)
+// The shard from its first to its last byte. It is finished or removed before the workers end:
+// after a signal there may be little time.
+static Status write_shard(Dispatcher *dispatcher)
 {
-    Status status = deal(d);
-    if (status == OK)
-        tokenize_count(d->job, &d->counts);
-    if (status == OK)
-        status = tokenize_finish(d->job);
-    else
-        tokenize_abandon(d->job); // at once: after a signal there may be little time
-    d->job = NULL;
-    dismiss(d, status);
+    const Status status = dispatch(dispatcher);
+    TokenizeJob *job = dispatcher->job;
+    dispatcher->job = NULL;
+    if (status != OK) {
+        tokenize_abandon(job);
+        return status;
+    }
+    tokenize_count(job, &dispatcher->counts);
+    return tokenize_finish(job);
+}
+
+static Status run_dispatcher(Dispatcher *dispatcher)
+{
+    const Status status = write_shard(dispatcher);
+    end_workers(dispatcher, status);
     return status;
+}
+
+static Status open_texts(Dispatcher *out, const Comm *comm, const TokenizeOptions *options,
+                         char *const *patterns, int n_patterns)
+{
+    TRY(start_dispatcher(out, comm, options));
+    return tokenize_open(&out->job, options, patterns, n_patterns);
 }
 
 Status tokenize_over_ranks(TokenizeCounts *out, const Comm *comm, const TokenizeOptions *options,
                            char *const *patterns, int n_patterns)
 {
     Encoder encoder = {0};
-    Dealer d = {0};
-    const bool deals = comm->rank == 0;
-    Status status = deals ? start_dealer(&d, comm, options) : OK;
-    if (deals && status == OK)
-        status = tokenize_open(&d.job, options, patterns, n_patterns);
+    Dispatcher dispatcher = {0};
+    const bool dispatches = comm->rank == 0;
+    Status status = OK;
+    if (dispatches)
+        status = open_texts(&dispatcher, comm, options, patterns, n_patterns);
     TRY_GOTO(release, follow_rank_0(comm, status));
     TRY_GOTO(release, agree_on_texts(comm, patterns, n_patterns));
     TRY_GOTO(release, open_same_encoder(&encoder, comm, options));
-    d.encoder = &encoder;
-    TRY_GOTO(release, follow_rank_0(comm, deals ? tokenize_create(d.job, &encoder) : OK));
-    TRY_GOTO(release, comm_agree(comm, deals ? deal_and_finish(&d) : work(comm, &encoder)));
-    *out = d.counts;
+    dispatcher.encoder = &encoder;
+    TRY_GOTO(release,
+             follow_rank_0(comm, dispatches ? tokenize_create(dispatcher.job, &encoder) : OK));
+    TRY_GOTO(release, comm_agree(comm, dispatches ? run_dispatcher(&dispatcher)
+                                                  : run_worker(comm, &encoder)));
+    *out = dispatcher.counts;
 release:
-    tokenize_abandon(d.job);
-    release_dealer(&d);
+    tokenize_abandon(dispatcher.job);
+    release_dispatcher(&dispatcher);
     encoder_close(&encoder);
     return status;
 }

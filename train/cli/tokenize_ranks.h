@@ -3,9 +3,9 @@
 //     TokenizeCounts counts;
 //     TRY(tokenize_over_ranks(&counts, &comm, &options, patterns, n_patterns));
 //
-// Rank 0 reads the texts, deals out batches of documents to the ranks that are idle, tokenizes what
-// time is left for, and writes the ids in the order of the texts. So the shard is the same for any
-// number of ranks, a gzip file is shared like any other, and only rank 0 needs to see the text
+// Rank 0 reads the texts, hands batches of documents to idle ranks, tokenizes documents itself in
+// the time that is left, and writes the ids in the order of the texts. So the shard is the same for
+// any number of ranks, a gzip file is shared like any other, and only rank 0 needs to see the text
 // files and the shard; every rank reads the tokenizer. A few batches per rank are held at once.
 //
 // (Chunks of files read by the ranks themselves would wait for one another: what a rank reads ahead
