@@ -47,8 +47,16 @@ static void check_points(const ReportRun *run)
     for (int i = 0; i < run->n_points; i++) {
         const RunPoint *point = &run->points[i], *before = i > 0 ? point - 1 : NULL;
         CHECK(point->step >= 0 && point->tokens >= 0, "step %d", point->step);
-        CHECK(before == NULL || (before->step < point->step && before->tokens <= point->tokens),
+        // One step has two points where it was validated on two sets.
+        const bool is_other_set = before != NULL && before->valid_set >= 0 &&
+                                  point->valid_set >= 0 && before->valid_set != point->valid_set;
+        CHECK(before == NULL || before->step < point->step ||
+                  (before->step == point->step && is_other_set),
               "step %d after %d", point->step, before->step);
+        CHECK(before == NULL || before->tokens <= point->tokens, "tokens fall at step %d",
+              point->step);
+        CHECK(point->valid_set < run->n_valid_sets, "set %d of %d", point->valid_set,
+              run->n_valid_sets);
         CHECK(!isnan(point->loss) || !isnan(point->valid_loss), "step %d without a loss",
               point->step);
     }

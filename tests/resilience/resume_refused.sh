@@ -74,7 +74,8 @@ ranks 2 train config.yaml $mla --model.base=runs/base/model
 ranks_refuse 2 2 'made with model.convert.rope 2-norm, the config has high' train config.yaml $mla \
     --model.base=runs/base/model --model.convert.rope=high --train.steps=6
 ranks 2 train config.yaml $mla --model.base=other --train.steps=6
-grep -q 'warning: model.base was runs/base/model, now other: the weights are those of the ch' out ||
+grep -q 'warning: model.base is another one than before: the weights stay those of the ch' out &&
+    grep -q 'after step 4: model.base runs/base/model -> other' out ||
     die "another base: $(cat out)"
 
 # A base that was removed is needed for the export alone: training continues and is saved.

@@ -114,9 +114,9 @@ static void warn_of_other_base(const Checkpoint *checkpoint, const char *now)
 {
     const char *saved = checkpoint->manifest.base;
     if (saved != NULL && now != NULL && strcmp(saved, now) != 0)
-        log_warn("model.base was %.500s, now %.500s: the weights are those of the checkpoint, only "
-                 "tokenizer and config.json are the new one's",
-                 saved, now);
+        log_warn("model.base is another one than before: the weights stay those of the checkpoint, "
+                 "only tokenizer and config.json are taken from %s",
+                 now);
 }
 
 Status resume_check(const Checkpoint *checkpoint, const Config *config, const ModelShape *shape)

@@ -82,6 +82,15 @@ static Status find_set(int *out, ReportRun *run, const char *name)
     return OK;
 }
 
+// Whether the newest step, if it is this one, has a training loss (set -1) or a loss on the set.
+static bool has_loss(const ReportRun *run, int step, int set)
+{
+    for (int i = run->n_points - 1; i >= 0 && run->points[i].step == step; i--)
+        if (set < 0 ? !isnan(run->points[i].loss) : run->points[i].valid_set == set)
+            return true;
+    return false;
+}
+
 // The point for a line of this step: the last one, or a new one. set: -1 for a line of training.
 static Status find_point(RunPoint **out, Reader *reader, int step, int64_t tokens, int set,
                          const char *where)
@@ -89,7 +98,7 @@ static Status find_point(RunPoint **out, Reader *reader, int step, int64_t token
     ReportRun *run = reader->run;
     const RunPoint *last = run->n_points > 0 ? &run->points[run->n_points - 1] : NULL;
     bool is_same = last != NULL && last->step == step;
-    const bool is_taken = is_same && (set < 0 ? !isnan(last->loss) : last->valid_set == set);
+    const bool is_taken = has_loss(run, step, set);
     // The line of training comes before the validations of its step.
     if (is_same && set >= 0 && last->valid_set >= 0)
         is_same = false; // validated on another set, too
