@@ -1,3 +1,6 @@
+// Each list is made of values the program works with, not of the text of files: a config is
+// compared after defaults and overrides, a model by its tensors, a shard by its tokens. So what is
+// written differently and means the same is the same.
 #include "train/agreement.h"
 
 #include "base/checksum.h"
@@ -70,6 +73,8 @@ Status agreement_shapes(const Comm *comm, const ModelShape *original, const Mode
     return contract_agree(&contract, comm, own, same_model);
 }
 
+// The weights are compared by samples of every tensor: reading a model of 7 billion parameters on
+// every rank would take minutes.
 static Status add_model(Contract *contract, const char *dir)
 {
     char sha256[SHA256_HEX_BYTES];
@@ -158,7 +163,7 @@ Status agreement_data(const Comm *comm, const Config *config, int vocab_size,
                       const char *tokenizer_sha256)
 {
     Contract contract = {0};
-    if (comm->size == 1) // which opens it when it is needed
+    if (comm->size == 1) // nobody to compare with: the data are opened when they are needed
         return OK;
     const Status own = add_data(&contract, config, vocab_size, tokenizer_sha256);
     return contract_agree(&contract, comm, own, same_data);

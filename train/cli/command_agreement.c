@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+// An option that is not given and has no default is left out of the list.
 static void add_option(Contract *contract, const Option *option, const void *values)
 {
     char key[64];
@@ -36,6 +37,7 @@ static void add_option(Contract *contract, const Option *option, const void *val
     }
 }
 
+// Overrides are not in the list: they are part of the config, whose resolved values are compared.
 static void add_words(Contract *contract, const Words *words, const CommandLine *line)
 {
     char key[64];

@@ -4,7 +4,7 @@
 #include <pthread.h>
 #include <stdio.h>
 
-// Of the time: below it a thread only wakes up now and then to look at something.
+// A thread that uses a smaller share of its time only wakes up now and then to look at something.
 static const double LEAST_CPU_SHARE = 0.01;
 
 // Bytes that passed through system calls, and those that storage moved: pages of mapped files are
@@ -27,8 +27,8 @@ static int64_t moved_bytes(const char *path)
     return sum;
 }
 
-// Of all threads but this one, whose own looking around reads files, too. What it reads between the
-// two is in the second number alone, so that the difference is never too large.
+// The bytes of all threads but this one, whose looking reads files itself. What it reads between
+// the two calls is in the second number alone, so the difference is never too large.
 static int64_t moved_by_others(void)
 {
     const int64_t all = moved_bytes("/proc/self/io");

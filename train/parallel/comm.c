@@ -31,13 +31,16 @@ void comm_check_code(int code, const char *what)
     MPI_Abort(MPI_COMM_WORLD, FAILED);
 }
 
+// MPI_THREAD_SERIALIZED: the exchange's thread calls MPI while the first thread computes, never
+// both at once. More would make MPI take locks in every call.
 Status comm_start(Comm *out)
 {
     int provided = 0;
     TRY(launcher_check());
     if (MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &provided) != MPI_SUCCESS)
         return fail(FAILED, "MPI does not start; run under mpirun or srun --mpi=pmix");
-    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD,
+                            MPI_ERRORS_RETURN); // comm_check_code() says what failed
     Comm comm = {.message_bytes = MESSAGE_BYTES, .may_overlap = provided >= MPI_THREAD_SERIALIZED};
     comm_check_code(MPI_Comm_rank(MPI_COMM_WORLD, &comm.rank), "MPI_Comm_rank");
     comm_check_code(MPI_Comm_size(MPI_COMM_WORLD, &comm.size), "MPI_Comm_size");
@@ -114,6 +117,7 @@ Status comm_agree_of(const Comm *comm, bool takes_part, Status own)
         return OK;
     const int first = ranks[0] % comm->size;
     const bool all_failed = ranks[1] == 0;
+    // The text travels with the status: only the rank that failed has it.
     struct {
         int kind;
         char text[TEXT_BYTES];
@@ -143,6 +147,8 @@ void comm_gather_hosts(const Comm *comm, char (*hosts)[COMM_HOST_BYTES])
              "gathering of hosts");
 }
 
+// MPI itself reduces doubles, in an order of its choice. Where bits matter callers sum whole
+// numbers or vectors in which all ranks but one have 0, which no order changes.
 static void reduce_doubles(const Comm *comm, double *values, int64_t count, MPI_Op op)
 {
     if (comm->size == 1)
@@ -176,7 +182,8 @@ void comm_broadcast(const Comm *comm, void *bytes, int64_t size_bytes, int root)
     }
 }
 
-// Both sides cut alike, so that a receiver can drop what it has no memory for.
+// Both sides cut a message into the same pieces, so that a receiver without memory for all of it
+// can take it piece by piece and drop it.
 static int piece_of(int64_t size_bytes, int64_t first)
 {
     return (int)(size_bytes - first < PIECE_BYTES ? size_bytes - first : PIECE_BYTES);

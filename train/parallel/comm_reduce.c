@@ -29,6 +29,8 @@ static size_t item_bytes(bool as_bf16)
     return as_bf16 ? sizeof(uint16_t) : sizeof(float);
 }
 
+// Of the bucket as bfloat16 at the beginning of the buffer; what arrives follows it, 64-byte
+// aligned.
 static int64_t packed_bytes(int64_t count, bool as_bf16)
 {
     return as_bf16 ? (count * (int64_t)sizeof(uint16_t) + 63) / 64 * 64 : 0;
@@ -158,7 +160,7 @@ void comm_reduce_begin(CommTransfer *transfer, const Comm *comm, const CommReduc
         const bool sends = rank < reduce->n_senders;
         transfer->from_counts[rank] = sends ? own : 0;
         transfer->from_offsets[rank] = sends ? rank * own : 0;
-        if (comm->rank >= reduce->n_senders)
+        if (comm->rank >= reduce->n_senders) // sends nothing, but receives its share
             transfer->counts[rank] = 0;
     }
     if (as_bf16 && comm->rank < reduce->n_senders)

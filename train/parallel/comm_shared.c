@@ -93,6 +93,8 @@ static void allocate(CommWindow *window, const CommGroup *group)
     MPI_Aint size;
     char *base;
     int unit;
+    // One segment, that of the group's first rank: the others map it. Spare bytes are for
+    // alignment.
     const int64_t bytes = group->rank == 0 ? window->size_bytes + 2 * ALIGN_BYTES : 0;
     BLOCKING(MPI_Win_allocate_shared(bytes, 1, MPI_INFO_NULL, group->mpi->members, &base, win),
              "allocating shared memory (train.ranks_per_copy=1 does without)");
@@ -247,6 +249,7 @@ bool comm_counter_has(CommCounter *counter, int64_t count)
 
 void comm_counter_await(CommCounter *counter, int64_t count)
 {
+    // Counters are mostly there already or about to be; the watchdog need not hear of such waits.
     for (int i = 0; i < SPINS; i++)
         if (comm_counter_has(counter, count))
             return;

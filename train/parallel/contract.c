@@ -1,3 +1,5 @@
+// The list is one block of text, so that a checksum of it is a checksum of everything in it, and so
+// that rank 0's can be handed to the others as it is where checksums differ.
 #include "train/parallel/contract.h"
 
 #include "base/checksum.h"
@@ -7,9 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Of a value in the error text: a list of shards may be longer than a line.
+// Bytes of a value that the error text shows: a list of shards may be longer than a line.
 enum { MOST_SHOWN = 300, KEY_BYTES = 256 };
 
+// Doubles the block, since thousands of shards or tensors are added one by one.
 static bool reserve(Contract *contract, int64_t more_bytes)
 {
     const int64_t needed = contract->size_bytes + more_bytes;
@@ -74,7 +77,7 @@ void contract_add_json(Contract *contract, const char *key, const json_t *value)
 
 // ---- where two lists differ --------------------------------------------------------------------
 
-// A key and its value in a list of `size_bytes`; key == NULL: at the end.
+// A key and its value, borrowed from a list; key == NULL: the list is at its end.
 typedef struct Entry {
     const char *key, *value;
 } Entry;
@@ -124,7 +127,8 @@ static Status differ(const Contract *own, const Contract *root, const char *root
 
 // ---- agreement ---------------------------------------------------------------------------------
 
-// Hands rank 0's list to all; each that has another one says where.
+// Hands rank 0's list to all ranks; each that has another one finds the first difference itself,
+// and comm_agree() chooses the lowest of these ranks and puts its name in front.
 static Status find_difference(const Contract *own, const Comm *comm, const char *demand)
 {
     char host[COMM_HOST_BYTES];
@@ -154,6 +158,7 @@ static Status compare(const Contract *contract, const Comm *comm, Status own, co
     if (own == OK)
         own = checksum_sha256_bytes(own_sum, contract->bytes, contract->size_bytes);
     TRY(comm_agree(comm, own));
+    // Rank 0's checksum goes to all and each compares: two small messages in the usual case.
     memcpy(root_sum, own_sum, sizeof root_sum);
     comm_broadcast(comm, root_sum, sizeof root_sum, 0);
     if (comm_all(comm, strcmp(own_sum, root_sum) == 0))

@@ -42,7 +42,7 @@ void contract_add_json(Contract *contract, const char *key, const json_t *value)
 // Compares the lists of all ranks, which are released. `own` is how the making of this rank's went:
 // where one rank failed all return its error, as comm_agree() does. BAD_INPUT on all ranks with the
 // first key that differs on the first rank that differs from rank 0, both values and `demand`, a
-// clause that says what the user has to see to. Collective.
+// clause that says what to do. Collective.
 Status contract_agree(Contract *contract, const Comm *comm, Status own, const char *demand);
 
 #endif

@@ -71,6 +71,7 @@ static bool has_work(Exchange *exchange)
     return has;
 }
 
+// The thread's own copy of the job: its place in the queue is free for another once it is done.
 static bool take_job(Exchange *exchange, Transfer *transfer)
 {
     pthread_mutex_lock(&exchange->lock);
@@ -97,6 +98,8 @@ static void begin_job(Exchange *exchange, Transfer *transfer, void *buffer)
         comm_gather_begin(&transfer->comm, exchange->comm, job->gathered, job->count);
 }
 
+// Adds up what has arrived and marks the job done. n_done counts jobs before which all are done,
+// since a ticket stands for its job and all before it.
 static void end_job(Exchange *exchange, Transfer *transfer)
 {
     if (transfer->job.reduce.sum != NULL)

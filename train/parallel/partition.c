@@ -4,7 +4,10 @@
 
 #include <stdlib.h>
 
-// Appends [first, end), in pieces of at most COMM_LARGEST_BUCKET.
+// Appends the range [first, end) of the flat vector, in buckets of at most COMM_LARGEST_BUCKET
+// floats. Buckets do not cross the boundaries of layers: a layer's gradients can be exchanged as
+// soon as its backward is done. The moments of the shares lie side by side in the rank's own
+// vectors.
 static void append_range(Partition *partition, int layer, int64_t first, int64_t end, int n_ranks,
                          int rank)
 {
@@ -22,6 +25,8 @@ static void append_range(Partition *partition, int layer, int64_t first, int64_t
     }
 }
 
+// A bucket for each layer, before and after them, and for every full COMM_LARGEST_BUCKET two: a
+// range that is cut has a remainder.
 int64_t partition_most_buckets(const ModelShape *shape)
 {
     return shape->n_layers + 2 + params_count(shape) / COMM_LARGEST_BUCKET * 2;
@@ -35,6 +40,7 @@ Status partition_create(Partition *out, const ModelShape *shape, int n_ranks, in
     if (partition.buckets == NULL)
         return fail(FAILED, "no memory for %lld buckets", (long long)most);
     int64_t end = 0;
+    // What lies before a layer without belonging to it, the embedding, gets layer -1.
     for (int layer = 0; layer < shape->n_layers; layer++) {
         int64_t first, count;
         params_layer_range(shape, layer, &first, &count);

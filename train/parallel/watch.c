@@ -26,7 +26,9 @@ static bool are_on_one_host(const Comm *comm, const Host *hosts)
     return true;
 }
 
-// Rank 0's candidates for a directory that all ranks see, the best one first; "": there is none.
+// Rank 0's candidates for a directory that all ranks see, the best one first; "": there is none. On
+// one host that is the temporary one, which is local and clean. Jobs on several hosts are mostly
+// started in a directory on the cluster's shared file system.
 static void candidate(char out[PATH_BYTES], int i, bool is_one_host)
 {
     const char *temporary = getenv("TMPDIR");
@@ -46,6 +48,7 @@ static bool find_place(char out[PATH_BYTES], const Comm *comm, const Host *hosts
         char parent[PATH_BYTES];
         candidate(parent, i, is_one_host);
         comm_broadcast(comm, parent, sizeof parent, 0);
+        // Files that the others do not see would make every one of them silent to the rest.
         if (parent[0] == '\0' || shared_dir_check(comm, parent) != OK)
             continue;
         char name[64];

@@ -23,7 +23,7 @@ Status watch_command(const Comm *comm);
 // Watches with a limit of `minutes`, 0 for none, that `limit_name`, static text, tells how to set.
 // `dir` is for the ranks' files; NULL for a temporary one: in $TMPDIR where all ranks are on one
 // host, else in rank 0's working directory. Where the ranks do not share that either, a warning
-// says that nobody is watched.
+// says that no rank is watched.
 Status watch_ranks(const Comm *comm, const char *dir, double minutes, const char *limit_name);
 
 #endif

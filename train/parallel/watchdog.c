@@ -27,7 +27,7 @@
 // PATIENCE_TICKS of waiting, and one that has not answered for as long counts as silent.
 enum { TICKS = 16, PATIENCE_TICKS = 4 };
 
-// What the main thread says.
+// What the main thread last did. Atomics, so that it never waits for the watchdog.
 static _Atomic(const char *) own_phase = "start";
 static _Atomic int64_t own_step;
 static atomic_bool own_waits;
@@ -112,6 +112,8 @@ static void look_at_own(Watchdog *watchdog, double elapsed_s)
     watchdog->own.since = (int64_t)time(NULL) - (int64_t)watchdog->own.idle_s;
 }
 
+// Writes this rank's file. A disk that fails is no reason to end a job that works: it is remembered
+// for the report, which then cannot tell who is silent.
 static void answer(Watchdog *watchdog, bool asks)
 {
     watchdog->own.beat++;
@@ -122,6 +124,7 @@ static void answer(Watchdog *watchdog, bool asks)
     watchdog->has_written = true;
 }
 
+// Removes this rank's file when nobody asks any more.
 static void withdraw(Watchdog *watchdog)
 {
     if (!watchdog->has_written)
@@ -131,6 +134,7 @@ static void withdraw(Watchdog *watchdog)
     watchdog->has_written = watchdog->listens = false;
 }
 
+// Whether a rank has answered lately.
 static bool is_fresh(const Watchdog *watchdog, int rank)
 {
     return watchdog->clock_s - watchdog->heard[rank].answer_s <= patience_s(watchdog);
@@ -213,6 +217,8 @@ static _Noreturn void report_and_leave(const Watchdog *watchdog)
     _exit(FAILED);
 }
 
+// Reads the files of all ranks as the reporter; ends the job when none of them shows a sign of
+// life. Others get the time to notice the question first.
 static void listen_to_all(Watchdog *watchdog)
 {
     if (!is_reporter(watchdog)) {

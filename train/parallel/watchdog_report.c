@@ -13,7 +13,8 @@
 
 enum { MOST_NAMED = 8, TIME_BYTES = 32 };
 
-// The name says whether the rank asks: who only answers need not read the files.
+// The file's name says whether the rank asks, so that a rank that has nothing to ask lists the
+// directory and reads no files: with thousands of ranks that would be millions of reads.
 static Status file_of(char out[PATH_BYTES], const char *dir, int rank, bool asks)
 {
     char name[64];
@@ -29,6 +30,8 @@ static void format_time(char out[TIME_BYTES], int64_t seconds)
     strftime(out, TIME_BYTES, "%Y-%m-%dT%H:%M:%SZ", &utc);
 }
 
+// Renamed into place, as readers may come at any time. The file under the other name goes last: a
+// rank with two files is heard, one with none is silent.
 Status watchdog_write(const char *dir, int rank, const char *host, const WatchdogRank *own,
                       bool asks)
 {
@@ -140,6 +143,8 @@ static void append_phase(Text *text, const WatchdogRank *rank)
         append(text, " of step %lld", (long long)rank->step);
 }
 
+// Whether a rank waits at the same place as the reporter: these are summed up in one part of the
+// line, the others are named one by one.
 static bool waits_with(const WatchdogRank *rank, const WatchdogRank *reporter)
 {
     return rank->state == WATCHDOG_WAITS && rank->step == reporter->step &&
