@@ -1,4 +1,4 @@
-// The products of a training step, ours (model/gemm) and OpenBLAS's in alternation, on one thread:
+// The products of a training step, ours (model/kernels/gemm.h) and OpenBLAS's in alternation, on one thread:
 // GFLOP/s of both by the CPU time they got, best and median of the rounds, and the ratio of the
 // medians.
 //

@@ -1,3 +1,5 @@
+// The observer sees queries and keys between the product and RoPE, the only moment at which they
+// exist unrotated.
 #include "model/attention/mha.h"
 
 #include "model/kernels/linear.h"

@@ -34,7 +34,10 @@ int mla_expanded_width(const ModelShape *s)
     return shape_dim(s, DIM_K_NOPE) + shape_dim(s, DIM_KV);
 }
 
-// Where the parts of one token's rows lie.
+// Where the parts of one token's rows begin:
+//     projected  q_rope [H 2P] | q_nope [H (E - 2P)] | k_rope [K 2P] | latent [R]
+//     expanded   k_nope [K (E - 2P)] | value [K E]
+//     qkv        heads of queries [H E] | keys [K E] | values [K E], each head RoPE dims first
 typedef struct Columns {
     int head_rope;              // 2P
     int head_nope;              // E - 2P
@@ -126,7 +129,7 @@ static int up_parts(UpPart parts[2], const AttentionContext *context, const Laye
     int rows_v = shape_dim(s, DIM_KV);
     const LayerParams *w = context->weights;
     if (s->svd == SVD_JOINT) {
-        bool has_k = rows_k > 0;
+        bool has_k = rows_k > 0; // up_k and up_v are neighbours: one matrix from whichever is first
         parts[0] = (UpPart){has_k ? w->up_k : w->up_v,
                             grads == NULL ? NULL : (has_k ? grads->up_k : grads->up_v),
                             0,
@@ -165,6 +168,7 @@ void mla_forward(float *qkv, float *latent, const float *normed, const Attention
     Columns col = find_columns(s);
     int N = context->B * context->T, R = shape_dim(s, DIM_LATENT);
     project(context->projected, normed, context);
+    // Saved without the rest of its row: backward reads it, and the products run over whole rows.
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < N; n++)
         copy(latent + (int64_t)n * R, context->projected + (int64_t)n * col.projected + col.latent,
@@ -196,6 +200,7 @@ void mla_backward(float *d_normed, LayerParams *grads, const float *d_qkv, const
                       &col, context, n % context->T);
     step_times_mark(context->times, STEP_ROPE);
 
+    // The latent's gradient goes into its columns of d_projected, beside those of q and k_r.
     UpPart parts[2];
     int n_parts = up_parts(parts, context, grads, &col);
     for (int i = 0; i < n_parts; i++) {

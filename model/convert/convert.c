@@ -126,6 +126,8 @@ static bool is_named(const ParamInfo *info, const char *end)
     return length >= end_length && strcmp(info->name + length - end_length, end) == 0;
 }
 
+// Tensors come one by one in the order of the original's table, q before k before v: scratch->q is
+// free for the keys once the queries are reordered.
 static Status read_layer(Model *mla, const WeightSource *original, int layer, Scratch *scratch)
 {
     const ModelShape *s = &mla->shape;
@@ -147,6 +149,7 @@ static Status read_layer(Model *mla, const WeightSource *original, int layer, Sc
     return OK;
 }
 
+// Only attention may differ.
 static void check_pair(const Model *mla, const WeightSource *original)
 {
     const ModelShape *a = &mla->shape, *b = original->shape;

@@ -1,4 +1,5 @@
-// Sums of pair norms in double, and the HDF5 file that holds them.
+// Sums of pair norms, and the HDF5 file that holds them. Sums are in double: a thousand sequences
+// are millions of tokens, and float would stop counting at 2^24.
 #include "model/convert/rope_scores.h"
 
 #include "base/file.h"
@@ -63,7 +64,7 @@ void rope_scores_add(RopeScores *scores, int layer, const float *qkv, int64_t ro
             }
         }
     }
-    if (layer == 0)
+    if (layer == 0) // every token passes every layer: counted once
         *scores->n_tokens += (double)n_tokens;
 }
 
@@ -74,6 +75,7 @@ enum { N_ATTRIBUTES = 6, N_TOKENS = 5, FORMAT_VERSION = 1 };
 static const char *const attribute_names[N_ATTRIBUTES] = {"version",    "n_layers", "n_heads",
                                                           "n_kv_heads", "head_dim", "n_tokens"};
 
+// What a file must have to be of this model, and its number of tokens.
 static void fill_attributes(int64_t values[N_ATTRIBUTES], const ModelShape *s, double n_tokens)
 {
     values[0] = FORMAT_VERSION;

@@ -26,6 +26,8 @@ const char *rope_strategy_name(RopeStrategy strategy)
     return strategy_names[strategy];
 }
 
+// Scores may come from a file, so bad ones are the user's fault, not ours; those of another model
+// are refused by rope_scores_read().
 static Status check_scores(const RopeScores *scores, const ModelShape *s)
 {
     if (scores == NULL)

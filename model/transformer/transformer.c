@@ -20,6 +20,7 @@ void transformer_start(Workspace *ws, const Model *model)
     rope_table(ws->cos_table, ws->sin_table, ws->T, model->shape.head_dim, model->shape.rope_theta);
 }
 
+// All that a form of attention is given besides its data.
 static AttentionContext attention_context(const Workspace *ws, const Model *model, int layer)
 {
     return (AttentionContext){
@@ -123,7 +124,7 @@ static void attention_block_backward(Workspace *ws, const Model *model, int laye
     step_times_mark(ws->times, STEP_NORM);
 }
 
-// gate | up of norm(x_mid)
+// gate_up = gate | up of norm(x_mid), in one product. Also what RECOMPUTE_LAYER makes again.
 static void ffn_expand(Workspace *ws, const Model *model, int layer)
 {
     const ModelShape *s = &model->shape;
@@ -152,7 +153,8 @@ static void ffn_block_forward(Workspace *ws, const Model *model, int layer, floa
     step_times_mark(ws->times, STEP_FFN);
 }
 
-// dx: gradient of x_out on entry, of x_mid on return. Uses up gate_up.
+// dx: gradient of x_out on entry, of x_mid on return. Uses up gate_up. The order keeps one buffer
+// `act` enough: gradient of act, then act itself for the gradient of down.
 static void ffn_block_backward(Workspace *ws, const Model *model, int layer, Params *grads)
 {
     const ModelShape *s = &model->shape;

@@ -136,9 +136,9 @@ static void test_pays_where_it_is_less_work(void **state)
 static double weighted_output(void *context)
 {
     const Data *d = context;
-    const LatentDims *x = &d->dims;
-    float *qkv = ref_latent_expand(&d->got, x);
-    const AttentionDims dims = {x->B, x->T, x->H, x->K, x->E};
+    const LatentDims *latent = &d->dims;
+    float *qkv = ref_latent_expand(&d->got, latent);
+    const AttentionDims dims = {latent->B, latent->T, latent->H, latent->K, latent->E};
     double *out = ref_doubles(d->n_out), *lse = ref_doubles(d->n_lse);
     exact_attention_forward(out, lse, qkv, &dims);
     double loss = ref_dot(out, d->d_out, d->n_out);
