@@ -62,6 +62,9 @@ static int largest_d_kv(const ModelShape *s)
     return rank / s->n_kv_heads;
 }
 
+// The latent is bounded by the rank, not by the head: d_kv above it would store zeros, and the
+// bound keeps the widths of shape_fields.c in range. Split SVD gives keys and values half of it
+// each.
 static Status check_mla(const ModelShape *s, const char *where)
 {
     if (s->rope_pairs < 1 || s->rope_pairs > s->head_dim / 2)
@@ -126,6 +129,8 @@ Status shape_convert(ModelShape *out, const ModelShape *original, int rope_pairs
     return OK;
 }
 
+// What decoding has to keep: rotated keys and the latent, or keys and values. The NoPE keys and the
+// values are computed from the latent again.
 int64_t shape_cache_numbers(const ModelShape *s)
 {
     int per_head = shape_is_mla(s) ? 2 * s->rope_pairs + s->d_kv : 2 * s->head_dim;

@@ -1,3 +1,5 @@
+// The directory of a checkpoint: what is in it is written by checkpoint_shard.c and
+// manifest_write.c, and put together here for any number of ranks.
 #include "train/checkpoint/checkpoint.h"
 
 #include "train/checkpoint/checkpoint_shard.h"
@@ -122,6 +124,7 @@ Status checkpoint_read(const Checkpoint *checkpoint, const Partition *partition,
         TRY(checkpoint_shard_path(path, checkpoint->dir, i));
         TRY(checkpoint_shard_read(&n_read, path, &expected, params, m, v));
     }
+    // Ranges of the ranks that wrote do not overlap, so as many numbers as wanted are all of them.
     if (n_read != partition->own_count)
         return fail(BAD_INPUT, "%s: its files hold %lld of %lld parameters", checkpoint->dir,
                     (long long)n_read, (long long)partition->own_count);
@@ -143,6 +146,8 @@ bool checkpoint_has_manifest(const char *dir)
     return manifest_path(path, dir) == OK && file_exists(path);
 }
 
+// Only files: a checkpoint has no directories, and what else somebody put there is not ours to
+// remove with all that is in it.
 void checkpoint_remove(const char *dir)
 {
     char path[PATH_BYTES];
@@ -246,6 +251,7 @@ Status checkpoint_has_any(bool *out, const char *run_dir)
 
 // ---- all of it ---------------------------------------------------------------------------------
 
+// Export reads with one process, whatever the number of ranks that wrote: a partition of one.
 Status checkpoint_load_model(Model *out, const Checkpoint *checkpoint)
 {
     const ModelShape *shape = &checkpoint->manifest.shape;
@@ -271,6 +277,7 @@ Status checkpoint_digest(char out[SHA256_HEX_BYTES], const Checkpoint *checkpoin
     Status status;
     TRY(partition_create(&whole, &checkpoint->manifest.shape, 1, 0));
     const int64_t count = whole.own_count;
+    // SHA-256 goes over one piece of memory, so all three vectors are there at once.
     float *state = calloc((size_t)count * 3, sizeof *state);
     if (state == NULL) {
         status =

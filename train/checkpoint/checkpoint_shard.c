@@ -1,3 +1,7 @@
+// Plain contiguous datasets of HDF5, without chunks or filters: a shard is written and read in the
+// order of the file, at the disk's speed, and any number of ranks reads the parts it needs. What is
+// damaged in it is found by the CRC-32 in the manifest, so HDF5's own checksums of data are not
+// asked for.
 #include "train/checkpoint/checkpoint_shard.h"
 
 #include "base/hdf5_error.h"
@@ -29,6 +33,8 @@ Status checkpoint_shard_path(char out[PATH_BYTES], const char *dir, int rank)
 
 // ---- writing -----------------------------------------------------------------------------------
 
+// Writers answer with true or false and keep HDF5's reason before they close anything: the caller
+// knows the path and makes the error's text.
 static bool write_int_attribute(hid_t file, const char *name, int value)
 {
     hid_t space = H5Screate(H5S_SCALAR);
@@ -81,7 +87,9 @@ static bool write_ranges(hid_t file, const Partition *partition)
     return written;
 }
 
-// Moves `count` floats between memory and the places first .. of a dataset.
+// Moves `count` floats between memory and the places first .. of a dataset. A HDF5 that is
+// thread-safe has one lock for all of the library, free between two calls: the loop's thread, which
+// reads tokens, waits for one bucket at most.
 static bool transfer(hid_t dataset, int64_t first, int64_t count, float *floats, bool is_write)
 {
     const hsize_t start = (hsize_t)first, length = (hsize_t)count;
@@ -118,6 +126,7 @@ static bool write_floats(hid_t file, const CheckpointShard *shard, int which)
     }
     if (!written)
         hdf5_keep_reason();
+    // Closing flushes: a disk that is full may say so only now.
     if (dataset >= 0 && H5Dclose(dataset) < 0) {
         hdf5_keep_reason();
         written = false;
@@ -164,16 +173,22 @@ Status checkpoint_shard_write(CheckpointFile *out, const char *dir, const Checkp
         return status;
     }
     TRY(file_publish(temporary, path));
+    // Read from the file and not taken from memory, so that it covers HDF5's own structures and
+    // what the system made of the write.
     return checksum_crc32_file(&out->crc32, &out->size_bytes, path);
 }
 
 // ---- reading -----------------------------------------------------------------------------------
 
+// The attributes repeat what the manifest says: a file of another checkpoint, or of another rank,
+// may lie in this one's place with the right name.
 static Status expect_int_attribute(hid_t file, const char *path, const char *name, int expected)
 {
     int64_t value = 0;
     hid_t attribute = H5Aopen(file, name, H5P_DEFAULT);
     bool is_read = attribute >= 0 && H5Aread(attribute, H5T_NATIVE_INT64, &value) >= 0;
+    if (!is_read)
+        hdf5_keep_reason();
     if (attribute >= 0)
         H5Aclose(attribute);
     if (!is_read)
@@ -182,6 +197,14 @@ static Status expect_int_attribute(hid_t file, const char *path, const char *nam
         return fail(BAD_INPUT, "%s: %s is %lld, the manifest says %d", path, name, (long long)value,
                     expected);
     return OK;
+}
+
+static Status expect_attributes(hid_t file, const char *path, const CheckpointShard *expected)
+{
+    TRY(expect_int_attribute(file, path, "version", FORMAT_VERSION));
+    TRY(expect_int_attribute(file, path, "step", expected->step));
+    TRY(expect_int_attribute(file, path, "rank", expected->rank));
+    return expect_int_attribute(file, path, "n_ranks", expected->n_ranks);
 }
 
 // The ranges of the file; the caller frees them.
@@ -212,7 +235,9 @@ static Status read_ranges(int64_t **out, int *n_ranges, hid_t file, const char *
     return OK;
 }
 
+// One file that is being read.
 typedef struct Reading {
+    hid_t file;
     hid_t datasets[N_DATASETS]; // < 0: not wanted
     const char *path;
     float *params, *m, *v;
@@ -243,7 +268,9 @@ static Status read_overlap(Reading *reading, const Bucket *bucket, int64_t first
     return OK;
 }
 
-// Both the ranges of a file and the buckets of a partition ascend.
+// Goes through the ranges of a file and the buckets of a partition side by side, as both ascend in
+// the flat vector; `place` counts along the file's datasets. Files of few ranks have ranges that
+// reach over several of our shares, those of many ranks several ranges within one.
 static Status read_shares(Reading *reading, const Partition *partition, const int64_t *ranges,
                           int n_ranges)
 {
@@ -279,34 +306,32 @@ static Status open_datasets(Reading *reading, hid_t file)
     return OK;
 }
 
+static void close_reading(Reading *reading)
+{
+    for (int which = 0; which < N_DATASETS; which++)
+        if (reading->datasets[which] >= 0)
+            H5Dclose(reading->datasets[which]);
+    H5Fclose(reading->file);
+}
+
 Status checkpoint_shard_read(int64_t *n_read, const char *path, const CheckpointShard *expected,
                              float *params, float *m, float *v)
 {
     Reading reading = {.path = path, .params = params, .m = m, .v = v};
     int64_t *ranges = NULL;
     int n_ranges = 0;
+    Status status;
     hdf5_silence();
-    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    if (file < 0)
+    reading.file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    if (reading.file < 0)
         return hdf5_fail(BAD_INPUT, path, "not a readable HDF5 file");
-    Status status = open_datasets(&reading, file);
-    if (status == OK)
-        status = expect_int_attribute(file, path, "version", FORMAT_VERSION);
-    if (status == OK)
-        status = expect_int_attribute(file, path, "step", expected->step);
-    if (status == OK)
-        status = expect_int_attribute(file, path, "rank", expected->rank);
-    if (status == OK)
-        status = expect_int_attribute(file, path, "n_ranks", expected->n_ranks);
-    if (status == OK)
-        status = read_ranges(&ranges, &n_ranges, file, path);
-    if (status == OK)
-        status = read_shares(&reading, expected->partition, ranges, n_ranges);
+    TRY_GOTO(close, open_datasets(&reading, reading.file));
+    TRY_GOTO(close, expect_attributes(reading.file, path, expected));
+    TRY_GOTO(close, read_ranges(&ranges, &n_ranges, reading.file, path));
+    status = read_shares(&reading, expected->partition, ranges, n_ranges);
     free(ranges);
-    for (int which = 0; which < N_DATASETS; which++)
-        if (reading.datasets[which] >= 0)
-            H5Dclose(reading.datasets[which]);
-    H5Fclose(file);
+close:
+    close_reading(&reading);
     *n_read += reading.n_read;
     return status;
 }

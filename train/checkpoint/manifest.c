@@ -70,6 +70,7 @@ static Status get_measured(double *out, const json_t *root, const char *where, c
     return json_get_real(out, root, where, key, least, INFINITY);
 }
 
+// A step is accepted or skipped, so both counts together are no more than the steps done.
 static Status get_spikes(SpikeHistory *out, const json_t *root, const char *path, int step)
 {
     const json_t *object = json_object_get(root, "spikes");
@@ -133,6 +134,8 @@ static Status get_batches(Manifest *manifest, const json_t *root, const char *pa
     return check_reduce_dtype(root, path);
 }
 
+// Where in the data the run is follows from the step alone; that the manifest says it too lets a
+// reader check that step, batch and length of sequences are those of one run.
 static Status get_data(Manifest *manifest, const json_t *root, const char *path)
 {
     const int64_t samples = (int64_t)manifest->state.step * manifest->global_batch;

@@ -1,3 +1,4 @@
+// From the run's state to JSON, and from JSON to text with its checksum at the end.
 #include "train/checkpoint/manifest.h"
 
 #include "base/checksum.h"

@@ -1,3 +1,5 @@
+// Every rank looks at every checkpoint and they agree on each outcome, so that all resume from the
+// same step or none does; where reading is costly, the checksums of the shards, they share it.
 #include "train/checkpoint/resume.h"
 
 #include "base/log.h"
@@ -84,10 +86,11 @@ bool resume_original_shape(ModelShape *out, const Config *config)
                    checkpoint_open(&checkpoint, dir) == OK;
         if (!is_found)
             continue;
-        *out = checkpoint.manifest.shape;
+        *out = checkpoint.manifest.shape; // its files may be damaged: the shape is not in them
         checkpoint_close(&checkpoint);
     }
     free(steps);
+    // A conversion leaves all other fields as they were.
     if (is_found && config->model.convert.given) {
         out->rope_pairs = out->head_dim / 2;
         out->d_kv = 0;

@@ -33,6 +33,7 @@ static Status write_holder(int file, const char *path, const char *host)
     return OK;
 }
 
+// Only "somebody else has it" refuses the run; any other answer means that there are no locks here.
 static Status lock_file(int file, const char *path, const char *run_dir)
 {
     while (flock(file, LOCK_EX | LOCK_NB) != 0) {
@@ -53,6 +54,8 @@ static Status lock_file(int file, const char *path, const char *run_dir)
     return OK;
 }
 
+// O_NONBLOCK: opening must not wait where somebody made a pipe of that name. O_CLOEXEC: a child
+// would hold the lock on.
 Status run_lock_take(RunLock *out, const char *run_dir, const char *host)
 {
     char path[PATH_BYTES];

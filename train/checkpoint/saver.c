@@ -1,3 +1,9 @@
+// A save has three parts: begin() makes the directory and starts the writer, each rank's thread
+// writes its shard, finish() joins it, shares sizes and checksums and has rank 0 write the
+// manifest. Only begin() and finish() communicate, both from the loop's thread
+// (MPI_THREAD_FUNNELED), and only the manifest makes a checkpoint of the files: a process that dies
+// in between leaves a directory without one, which the next save of that step, or the pruning after
+// a later one, removes.
 #include "train/checkpoint/saver.h"
 
 #include "base/log.h"
@@ -27,33 +33,33 @@ Status saver_open(Saver *out, const Comm *comm, const char *run_dir,
         .files = calloc((size_t)comm->size, sizeof *saver.files),
         .exchanged = calloc((size_t)comm->size * 2, sizeof *saver.exchanged),
     };
-    Status status = saver.files != NULL && saver.exchanged != NULL
-                        ? OK
-                        : fail(FAILED, "no memory for %d ranks", comm->size);
-    status = comm_agree(comm, status);
-    if (status != OK) {
-        free(saver.files);
-        free(saver.exchanged);
-        return status;
-    }
+    Status status = OK;
+    if (saver.files == NULL || saver.exchanged == NULL)
+        status = fail(FAILED, "no memory for %d ranks", comm->size);
+    TRY_GOTO(free_lists, comm_agree(comm, status)); // all have it or none goes on
     *out = saver;
     return OK;
+free_lists:
+    free(saver.files);
+    free(saver.exchanged);
+    return status;
 }
 
+// The writer's body. What it leaves in the saver is read after is_written, or after the join.
 static void *write_shard(void *argument)
 {
     Saver *saver = argument;
     saver->status =
         checkpoint_shard_write(&saver->files[saver->comm->rank], saver->dir, &saver->shard);
-    // The text belongs to this thread.
+    // The error text belongs to this thread and is gone with it.
     snprintf(saver->text, sizeof saver->text, "%s", saver->status == OK ? "" : fail_text());
     saver->written_s = log_seconds();
     atomic_store(&saver->is_written, true);
     return NULL;
 }
 
-// A save that failed: nothing of it is left, and the run goes on or not, as configured.
-static Status give_up(Saver *saver, Status status)
+// A save that failed: nothing of it is left, and the run continues or ends, as configured.
+static Status abandon(Saver *saver, Status status)
 {
     char last[64] = "there is none to resume from yet";
     if (saver->comm->rank == 0)
@@ -63,26 +69,20 @@ static Status give_up(Saver *saver, Status status)
     if (saver->is_needed || saver->context.config->checkpoint.on_error == SAVE_FAILURE_STOP)
         return fail_within(status, "checkpoint of step %d is not written, %s", saver->state.step,
                            last);
-    log_error("checkpoint of step %d is not written, %s, the run goes on: %s", saver->state.step,
+    log_error("checkpoint of step %d is not written, %s, the run continues: %s", saver->state.step,
               last, fail_text());
     return OK;
 }
 
-Status saver_begin(Saver *saver, const RunState *state, Status ready)
+static Status make_directory(const Saver *saver)
 {
-    if (saver->is_active)
-        TRY(saver_finish(saver));
-    saver->state = *state;
-    saver->shard.step = state->step;
-    saver->started_s = log_seconds();
-    // Whatever fails from here on is this save: what it leaves is removed from its own directory.
-    TRY(comm_agree(saver->comm, checkpoint_path(saver->dir, saver->run_dir, state->step)));
-    Status status = ready;
-    if (status == OK)
-        status =
-            comm_agree(saver->comm, saver->comm->rank == 0 ? checkpoint_begin(saver->dir) : OK);
-    if (status != OK)
-        return give_up(saver, status);
+    return comm_agree(saver->comm, saver->comm->rank == 0 ? checkpoint_begin(saver->dir) : OK);
+}
+
+// A HDF5 that is not thread-safe may be in use by the loop's thread, which reads shards of tokens;
+// then, as where no thread can be had, the training waits for the writing.
+static void start_writer(Saver *saver)
+{
     hbool_t is_thread_safe = 0;
     H5is_library_threadsafe(&is_thread_safe);
     atomic_store(&saver->is_written, false);
@@ -91,8 +91,25 @@ Status saver_begin(Saver *saver, const RunState *state, Status ready)
         is_thread_safe && pthread_create(&saver->thread, NULL, write_shard, saver) == 0;
     if (!saver->has_thread)
         write_shard(saver);
+}
+
+Status saver_begin(Saver *saver, const RunState *state, Status ready)
+{
+    Status status;
+    if (saver->is_active)
+        TRY(saver_finish(saver));
+    saver->state = *state;
+    saver->shard.step = state->step;
+    saver->started_s = log_seconds();
+    // Whatever fails from here on is this save: what it leaves is removed from its own directory.
+    TRY(comm_agree(saver->comm, checkpoint_path(saver->dir, saver->run_dir, state->step)));
+    TRY_GOTO(failed, ready);
+    TRY_GOTO(failed, make_directory(saver));
+    start_writer(saver);
     saver->waited_s = log_seconds() - saver->started_s;
     return OK;
+failed:
+    return abandon(saver, status);
 }
 
 static void join(Saver *saver)
@@ -103,7 +120,8 @@ static void join(Saver *saver)
     saver->is_active = false;
 }
 
-// Sizes and checksums of all files, on all ranks. Both are whole numbers that doubles hold.
+// Sizes and checksums of all files, on all ranks: each adds its own to zeros. Both are whole
+// numbers below 2^53, which doubles hold.
 static void exchange_files(Saver *saver)
 {
     const int n = saver->comm->size, rank = saver->comm->rank;
@@ -116,8 +134,8 @@ static void exchange_files(Saver *saver)
                                            (uint32_t)saver->exchanged[2 * i + 1]};
 }
 
-// Keeps the newest and those of keep_every. Later steps than the one just saved are of a life that
-// was given up: resuming found them damaged.
+// Keeps the newest and those of keep_every. Steps later than the one just saved are from before
+// this process: resuming found them damaged and went back behind them.
 static void prune(const Saver *saver)
 {
     const CheckpointConfig *config = &saver->context.config->checkpoint;
@@ -128,11 +146,11 @@ static void prune(const Saver *saver)
         char dir[PATH_BYTES];
         if (checkpoint_path(dir, saver->run_dir, steps[i]) != OK)
             continue;
-        const bool is_one = steps[i] <= saver->state.step && checkpoint_has_manifest(dir);
-        const bool is_marked = config->keep_every > 0 && steps[i] % config->keep_every == 0;
-        if (is_one && n_kept < config->keep)
+        const bool is_complete = steps[i] <= saver->state.step && checkpoint_has_manifest(dir);
+        const bool is_for_good = config->keep_every > 0 && steps[i] % config->keep_every == 0;
+        if (is_complete && n_kept < config->keep)
             n_kept++;
-        else if (!is_one || !is_marked)
+        else if (!is_complete || !is_for_good)
             checkpoint_remove(dir);
     }
     free(steps);
@@ -148,7 +166,7 @@ static Status publish(Saver *saver)
     return OK;
 }
 
-static void say_saved(const Saver *saver)
+static void log_saved(const Saver *saver)
 {
     double bytes = 0;
     for (int i = 0; i < saver->comm->size; i++)
@@ -157,23 +175,27 @@ static void say_saved(const Saver *saver)
              saver->state.step, bytes / 1e6, saver->written_s - saver->started_s, saver->waited_s);
 }
 
+// From the files to a checkpoint, on all ranks together.
+static Status complete(Saver *saver)
+{
+    const Status own = saver->status == OK ? OK : fail(saver->status, "%s", saver->text);
+    TRY(comm_agree(saver->comm, own));
+    exchange_files(saver);
+    return comm_agree(saver->comm, publish(saver));
+}
+
 Status saver_finish(Saver *saver)
 {
     if (!saver->is_active)
         return OK;
     const double start_s = log_seconds();
     join(saver);
-    Status status = saver->status == OK ? OK : fail(saver->status, "%s", saver->text);
-    status = comm_agree(saver->comm, status);
-    if (status == OK) {
-        exchange_files(saver);
-        status = comm_agree(saver->comm, publish(saver));
-    }
+    const Status status = complete(saver);
     saver->waited_s += log_seconds() - start_s;
     if (status != OK)
-        return give_up(saver, status);
+        return abandon(saver, status);
     saver->saved_step = saver->state.step;
-    say_saved(saver);
+    log_saved(saver);
     return OK;
 }
 

@@ -10,7 +10,7 @@
 //     saver_close(&saver);
 //
 // A save that fails leaves the last good checkpoint as it is; checkpoint.on_error says whether the
-// run goes on. With a HDF5 library that is not thread-safe the writing is done in saver_begin().
+// run continues. With a HDF5 library that is not thread-safe the writing is done in saver_begin().
 // All functions but saver_close() are collective.
 #ifndef MHA2MLA_TRAIN_CHECKPOINT_SAVER_H
 #define MHA2MLA_TRAIN_CHECKPOINT_SAVER_H
@@ -32,8 +32,8 @@ typedef struct Saver {
     RunState state; // what is being saved
     CheckpointShard shard;
     char dir[PATH_BYTES];
-    CheckpointFile *files; // owned [comm->size]; while writing, the own one at [rank]
-    double *exchanged;     // owned [2 * comm->size]
+    CheckpointFile *files; // owned [comm->size]; while writing, only this rank's at [rank]
+    double *exchanged;     // owned [2 * comm->size], scratch of the sum over ranks
     pthread_t thread;
     bool has_thread;
     atomic_bool is_written;

@@ -1,3 +1,5 @@
+// All but the last lines come from the manifest, which is small; --verify reads every file, once
+// for its CRC-32 and once for the digest of the state.
 #include "train/checkpoint/checkpoint_shard.h"
 #include "train/inspect/inspect.h"
 

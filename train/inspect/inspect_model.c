@@ -1,3 +1,5 @@
+// From config.json, the header of the weights and the checksum of the tokenizer: no weight is read
+// but the RoPE pairs of a converted model.
 #include "data/tokenizer/tokenizer_file.h"
 #include "model/hf/hf.h"
 #include "train/inspect/inspect.h"

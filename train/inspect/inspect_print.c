@@ -1,3 +1,5 @@
+// Layout that all kinds of files share: labels in one column, sizes in units of 1000, a map of
+// pairs.
 #include "train/inspect/inspect.h"
 
 #include <stdio.h>

@@ -1,3 +1,5 @@
+// A run as `compare` reads it, and which of its checkpoints it could be resumed from. The run may
+// still be training while it is looked at.
 #include "train/inspect/inspect.h"
 
 #include "base/file.h"

@@ -1,3 +1,4 @@
+// Scores are shown by what they are for: the pairs that a conversion of usual size would keep.
 #include "base/hdf5_error.h"
 #include "model/convert/rope_select.h"
 #include "train/inspect/inspect.h"

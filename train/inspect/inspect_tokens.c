@@ -1,3 +1,5 @@
+// Shards and Nanosets share what can be said of both: counts, the first tokens, their text. Shards
+// also have checksums; of a Nanoset only the range of its ids can be checked.
 #include "train/inspect/inspect.h"
 
 #include "data/shards/nanoset.h"

@@ -1,3 +1,5 @@
+// A model has hundreds of tensors in as many layers: those that differ only by the numbers in their
+// names are one line with their count.
 #include "model/hf/safetensors.h"
 #include "train/inspect/inspect.h"
 
