@@ -114,55 +114,60 @@ void hdf5_base_add_rest(Hdf5Base *base)
 
 // ---- the damage --------------------------------------------------------------------------------
 
-static void put_u64(uint8_t *file, size_t size, size_t at, uint64_t number)
+static void put_u64(uint8_t *bytes, size_t size, uint64_t number)
 {
-    for (size_t i = 0; i < 8 && at + i < size; i++)
-        file[at + i] = (uint8_t)(number >> (8 * i));
+    for (size_t i = 0; i < 8 && i < size; i++)
+        bytes[i] = (uint8_t)(number >> (8 * i));
 }
 
-// Half of the places are those of the small fields.
-static size_t place_in_fields(const Hdf5Base *base, size_t place)
+// From a place of a field to the field's end: an edit must not reach into what follows, a header of
+// HDF5's own. Half of the places are those of the small fields.
+static Hdf5Block place_in_fields(const Hdf5Base *base, size_t place)
 {
     const Hdf5Block *last = &base->fields[base->n_fields - 1];
     if (place % 2 == 0)
-        return last->start + place / 2 % (last->end - last->start);
+        return (Hdf5Block){last->start + place / 2 % (last->end - last->start), last->end};
     const Hdf5Block *field = &base->fields[place / 2 % (size_t)(base->n_fields - 1)];
-    return field->start + place / 256 % (field->end - field->start);
+    return (Hdf5Block){field->start + place / 256 % (field->end - field->start), field->end};
 }
 
 // One edit of a copy of the base: where (2 bytes), what, by how much. Returns the new size.
 static size_t apply(uint8_t *file, size_t size, const Hdf5Base *base, uint8_t settings,
                     const uint8_t edit[EDIT_BYTES])
 {
-    size_t at = (size_t)(edit[0] | edit[1] << 8);
+    const size_t place = (size_t)(edit[0] | edit[1] << 8);
+    Hdf5Block block = {place, size};
     if ((settings & HDF5_MEND_HEADERS) != 0)
-        at = place_in_fields(base, at);
-    at %= size;
+        block = place_in_fields(base, place);
+    block.start %= size;
+    block.end = block.end < size ? block.end : size; // the file may have been cut before
+    uint8_t *at = file + block.start;
+    const size_t n = block.end > block.start ? block.end - block.start : 1;
     switch (edit[2] % 8) {
     case 0:
-        file[at] = edit[3];
+        *at = edit[3];
         break;
     case 1:
-        file[at] ^= (uint8_t)(1 << (edit[3] & 7));
+        *at ^= (uint8_t)(1 << (edit[3] & 7));
         break;
     case 2: // a power of two, or one less
-        put_u64(file, size, at, ((uint64_t)1 << (edit[3] & 63)) - (edit[3] >> 7));
+        put_u64(at, n, ((uint64_t)1 << (edit[3] & 63)) - (edit[3] >> 7));
         break;
     case 3:
-        put_u64(file, size, at, edit[3]);
+        put_u64(at, n, edit[3]);
         break;
     case 4: // bytes from further on
-        if (at + 8u * edit[3] + 8 <= size)
-            memmove(file + at, file + at + 8u * edit[3], 8);
+        if (block.start + 8u * edit[3] + 8 <= size)
+            memmove(at, at + 8u * edit[3], n < 8 ? n : 8);
         break;
     case 5:
-        file[at] = (uint8_t)(file[at] + edit[3]);
+        *at = (uint8_t)(*at + edit[3]);
         break;
     case 6:
-        memset(file + at, edit[3], size - at < 16 ? size - at : 16);
+        memset(at, edit[3], n < 16 ? n : 16);
         break;
     case 7:
-        return edit[3] == 0xff ? at + 1 : size;
+        return edit[3] == 0xff ? block.start + 1 : size;
     }
     return size;
 }
