@@ -42,7 +42,7 @@ typedef struct WatchdogSettings {
     const char (*hosts)[WATCHDOG_HOST_BYTES]; // [size], copied
     double minutes;                           // 0: nothing is watched
     const char *limit_name;                   // what sets `minutes`, for the report; static text
-    bool is_temporary;                        // the report leaves no files
+    bool is_temporary; // the report removes the files; ranks that still run may write theirs again
 } WatchdogSettings;
 
 // Starts this rank's watchdog, which watches the calling thread; rank 0 removes files of a job
