@@ -342,7 +342,7 @@ refuses_setting "unknown key train.stepz; did you mean train.steps?" --train.ste
 refuses_setting "'--train.steps' sets no key; write --section.key=value" --train.steps
 refuses_setting "train.steps is 'many', which is not a whole number" --train.steps=many
 refuses_setting "optim.lr is -1, allowed are 0 to 10" --optim.lr=-1
-refuses_setting "data.sources is no list of mappings" --data.sources=3
+refuses_setting "data.sources must be a list of mappings" --data.sources=3
 refuses_setting "model.base and model.init are both given; keep one" --model.base=$small
 refuses_setting "model.base is missing" --model.init=none
 refuses_setting "nowhere: not a directory with a Hugging Face model" $base --model.base=nowhere

@@ -23,6 +23,8 @@ typedef struct CompareOptions {
 
 typedef enum LogAxes { LOG_X, LOG_Y, LOG_XY } LogAxes;
 
+// Options of the report that are given without --out are refused, so a default must be told apart
+// from the same value given.
 enum { NOT_GIVEN = -1 };
 
 static const double DEFAULT_WITHIN = 0.05;

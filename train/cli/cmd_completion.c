@@ -108,7 +108,8 @@ static void write_names(FILE *out)
     fputs("'\n\n", out);
 }
 
-// The values of config keys are the same for all commands that take overrides.
+// The values of config keys are the same for all commands that take overrides. Keys of list items
+// cannot be set on the command line.
 static void write_key_values(FILE *out)
 {
     static const char *const truths[] = {"true", "false", NULL};
@@ -127,6 +128,8 @@ static void write_key_values(FILE *out)
     fputs("    *:--*.*) ;;\n", out); // a number or text
 }
 
+// The options' values first: in bash's case the first pattern that matches counts, and the last
+// one, "command:*", matches everything.
 static void write_command(FILE *out, const Command *command)
 {
     for (int o = 0; o < command->n_options; o++) {

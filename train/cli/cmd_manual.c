@@ -115,6 +115,7 @@ static void write_option(FILE *out, const Command *command, const Option *option
     write_sentence(out, option->help, notes);
 }
 
+// Only what must be given is spelled out; the list of options follows at once.
 static void write_synopsis(FILE *out, const Command *command)
 {
     const Words *words = &command->words;
@@ -171,6 +172,8 @@ static void write_commands(FILE *out)
 
 // ---- config keys -------------------------------------------------------------------------------
 
+// A section is a heading, a block or a list an entry like its keys: its name says where they
+// belong.
 static void write_key(FILE *out, const Key *key)
 {
     char notes[KEY_NOTES_BYTES];

@@ -14,7 +14,8 @@ enum { MOST_TABLE_RANKS = 1024, TIME_BYTES = 32 };
 
 static const double GIB = 1024.0 * 1024.0 * 1024.0;
 
-// The options, completed by run(). Rates that are 0 are measured.
+// The options, completed by run(). Rates that are 0 are measured. In the units that users know,
+// which are those of data sheets; Rates has them in SI units.
 typedef struct PlanRequest {
     const Comm *comm;
     int64_t n_ranks;        // 0 in options: those that the command runs on

@@ -8,6 +8,7 @@ typedef struct TrainOptions {
     bool dry_run, help_config;
 } TrainOptions;
 
+// By the values of ResumeMode, as OPTION_CHOICE sets the index.
 static const char *const resume_names[] = {
     [RESUME_AUTO] = "auto", [RESUME_REQUIRE] = "require", [RESUME_NEVER] = "never", NULL};
 

@@ -1,4 +1,5 @@
-// Finds the subcommand, parses its command line and runs it, on one process or on all ranks.
+// Finds the subcommand, parses its command line and runs it, on one process or on all ranks. On
+// ranks the command line is parsed after MPI has started, so that a mistake in it is reported once.
 #include "train/cli/command.h"
 
 #include "base/log.h"
@@ -18,6 +19,7 @@ const Command *const commands[] = {
 };
 const int n_commands = sizeof commands / sizeof *commands;
 
+// Room for the options struct of any command, aligned for all types that it may hold.
 typedef union OptionValues {
     char bytes[512];
     max_align_t alignment;
@@ -118,7 +120,8 @@ static Status run(int argc, char **argv)
 int command_main(int argc, char **argv)
 {
     Status status = run(argc, argv);
-    // Ranks of MPI have said it already, in comm_stop(); STOPPED is no error.
+    // Commands on ranks have reported it in comm_stop(), and a second report prints nothing.
+    // STOPPED is not an error.
     if (status != OK && status != STOPPED)
         log_failure();
     // An earlier flush may have failed: then this one has nothing left to write.

@@ -61,7 +61,7 @@ typedef struct Option {
     int64_t least, most;        // OPTION_INT, OPTION_REAL, OPTION_POSITIVE
     const char *const *choices; // OPTION_CHOICE: closed by NULL
     const char *derived;        // the default in words, where `defaults` holds none within bounds
-    const char *files;          // NULL: the value is no path
+    const char *files;          // NULL: the value is not a path
     bool required;
     bool
         is_query; // asks for information instead of work: words and required options may be missing

@@ -57,7 +57,7 @@ static void add_bounds(char out[HELP_NOTES_BYTES], const Option *option)
     char names[HELP_NOTES_BYTES] = "";
     switch (option->kind) {
     case OPTION_INT:
-        // The largest number of a type is no bound that anybody meets.
+        // A bound that is the largest number of its type tells the user nothing.
         if (option->most >= INT32_MAX)
             add_note(out, "at least %lld", (long long)option->least);
         else
@@ -80,7 +80,7 @@ static void add_bounds(char out[HELP_NOTES_BYTES], const Option *option)
     }
 }
 
-// A value outside the bounds stands for "not given" and is no default to show.
+// A value outside the bounds stands for "not given" and is not shown as a default.
 static void add_default(char out[HELP_NOTES_BYTES], const Command *command, const Option *option)
 {
     const void *value = (const char *)command->defaults + option->offset;
@@ -126,6 +126,8 @@ static const char *name_option(char out[PIECE_BYTES], const Option *option)
     return out;
 }
 
+// Words first and required options before optional ones, whatever their order in the table: the
+// shortest command that works can be read from the left.
 static void print_usage(FILE *out, const Command *command)
 {
     char name[PIECE_BYTES], piece[PIECE_BYTES + 2];

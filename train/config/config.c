@@ -88,8 +88,7 @@ static Status bind_items(void *base, const Key *key, const Node *node, ConfigErr
 {
     if (node->kind != NODE_LIST || node->n_children == 0) {
         errors_add(errors, node->line, key->path,
-                   "%s is no list of mappings, or an empty one; give at least one entry",
-                   key->path);
+                   "%s must be a list of mappings with at least one entry", key->path);
         return OK;
     }
     if (node->n_children > MOST_ITEMS) {

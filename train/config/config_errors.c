@@ -27,7 +27,7 @@ void errors_add(ConfigErrors *errors, int line, const char *path, const char *fo
     va_end(args);
 }
 
-// "optim.lr" lies in "optim" and in itself, not in "opt". An empty block is no block.
+// "optim.lr" lies in "optim" and in itself, not in "opt". No path lies in "".
 static bool lies_in(const char *path, const char *block)
 {
     size_t length = strlen(block);

@@ -234,6 +234,8 @@ const char *config_reduce_dtype_name(ReduceDtype dtype)
     return reduce_names[dtype];
 }
 
+// Blocks are not linked to their keys: a table of under a hundred rows is searched by path, which
+// keeps it one flat list.
 const char *key_name_in(const Key *key, const char *block)
 {
     size_t length = strlen(block);
@@ -246,6 +248,7 @@ const char *key_name_in(const Key *key, const char *block)
     return strchr(name, '.') == NULL ? name : NULL;
 }
 
+// Counts and identifiers are whole numbers; %g would round them.
 static void describe_bounds(char out[KEY_NOTES_BYTES], const Key *key)
 {
     char least[REAL_TEXT_BYTES], most[REAL_TEXT_BYTES], names[128];
@@ -260,7 +263,7 @@ static void describe_bounds(char out[KEY_NOTES_BYTES], const Key *key)
         return;
     case KEY_INT:
     case KEY_LONG:
-        // The largest int is no bound that anybody meets.
+        // A bound that is the largest int tells the user nothing.
         if (key_most(key) >= INT_MAX)
             snprintf(out, KEY_NOTES_BYTES, "%s%sat least %.0f; ", unit,
                      key->unit != NULL ? ", " : "", key_least(key));

@@ -69,7 +69,7 @@ static bool is_number(const char *text)
            *end == '\0';
 }
 
-// A value in quotes is a text for every YAML reader, so it is no number here either.
+// A value in quotes is text for every YAML reader, so it is not a number here either.
 static void set_whole(void *field, const Key *key, const Node *node, ConfigErrors *errors)
 {
     if (node->is_quoted || !is_whole_number(node->text)) {
@@ -297,7 +297,7 @@ void value_write(FILE *out, const void *base, const Key *key)
         fputs(key->names[*(const int *)field], out);
         return;
     default:
-        CHECK(false, "%s is of kind %d, which is no scalar", key->path, (int)key->kind);
+        CHECK(false, "%s is of kind %d, which is not a scalar", key->path, (int)key->kind);
     }
 }
 

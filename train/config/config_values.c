@@ -20,6 +20,7 @@ static Status no_memory(void)
 
 static Status add(ConfigValues *values, const Key *key, const char *path, char *text)
 {
+    // One at a time: there are under a hundred, once per run.
     ConfigValue *items = realloc(values->items, ((size_t)values->n + 1) * sizeof *items);
     if (items == NULL)
         return no_memory();

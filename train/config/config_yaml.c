@@ -164,6 +164,7 @@ static Status read_node(Builder *b, int depth, Node **out)
     return read_children(b, depth + 1, *out);
 }
 
+// YAML parsers keep the first or the last of duplicate keys without a word; here they are errors.
 static Status add_entry(Builder *b, Node *map, const Node *key, Node *value)
 {
     if (map->n_children >= MOST_KEYS)
@@ -228,7 +229,8 @@ static Status read_stream(Builder *b, Node **root)
     return OK;
 }
 
-// *root stays NULL if there is nothing but comments.
+// *root stays NULL if there is nothing but comments. The parser is used for files and for the
+// values of overrides, so that both have the same syntax: --a.b=[1, 2] is a list.
 static Status parse(Tree *tree, Node **root, const unsigned char *bytes, size_t size_bytes,
                     const char *where, bool is_override, ConfigErrors *errors)
 {
@@ -264,8 +266,8 @@ Status tree_read(Tree *tree, const char *path, ConfigErrors *errors)
     return OK;
 }
 
-// The map `key` of `map`. It is created if it is missing, and replaces a value that is no map, so
-// that --model.convert.d_kv=8 works where the file says "convert: none".
+// The map `key` of `map`. It is created if it is missing, and replaces a value that is not a map,
+// so that --model.convert.d_kv=8 works where the file says "convert: none".
 static Node *enter_map(Tree *tree, Node *map, const char *key, size_t length)
 {
     Node *child = node_find(map, key, length);
@@ -288,6 +290,7 @@ static Node *enter_map(Tree *tree, Node *map, const char *key, size_t length)
     return child;
 }
 
+// Sets the value at a path of keys joined by dots, and creates the maps on the way.
 static Status put_value(Tree *tree, const char *path, size_t length, Node *value)
 {
     Node *map = tree->root;

@@ -13,7 +13,7 @@
 enum {
     PARALLEL_PTHREAD = 1,          // openblas_get_parallel(): 0 serial, 1 pthread, 2 OpenMP
     MOST_BUFFER_BYTES = 128 << 20, // BUFFER_SIZE of x86-64
-    TOUCHED = 128,
+    WARM_UP_SIZE = 128,
 };
 
 const char *blas_name(char out[BLAS_NAME_BYTES])
@@ -30,18 +30,20 @@ const char *blas_name(char out[BLAS_NAME_BYTES])
     return out;
 }
 
+// Two pools of threads on the same cores slow each other down.
 static void check_threads(void)
 {
     if (openblas_get_parallel() != PARALLEL_PTHREAD || omp_get_max_threads() == 1)
         return;
-    log_warn("OpenBLAS runs its pthread build, which fights with OpenMP: its threads are off; "
-             "install libopenblas0-openmp for products on %d threads",
-             omp_get_max_threads());
+    log_warn(
+        "OpenBLAS is the pthread build, whose threads compete with OpenMP's, so it is limited to "
+        "one thread; install libopenblas0-openmp for products on %d threads",
+        omp_get_max_threads());
     openblas_set_num_threads(1);
 }
 
-// A run on machines of several kinds is a good run, but one that no other mixture of them repeats
-// bit by bit. OpenBLAS counts beside our kernels, too: LAPACK is on it.
+// Ranks with different kernels train correctly, but only the same placement of ranks repeats such a
+// run bit by bit. OpenBLAS is compared as well as our own kernels, since LAPACK uses it.
 static Status compare_kernels(const Comm *comm)
 {
     Contract contract = {0};
@@ -62,14 +64,15 @@ Status blas_check(const Comm *comm)
     return compare_kernels(comm);
 }
 
-// OpenBLAS 0.3.21: param.h has SGEMM_DEFAULT_P and Q, driver/level3/level3.c cuts by them.
+// As OpenBLAS 0.3.21 does: param.h has SGEMM_DEFAULT_P and Q, driver/level3/level3.c blocks by
+// them.
 int64_t blas_buffer_bytes(int64_t rows, int64_t columns, int64_t inner)
 {
     const char *core = openblas_get_corename();
     const bool is_avx512 = strcmp(core, "SkylakeX") == 0 || strcmp(core, "Cooperlake") == 0 ||
                            strcmp(core, "Sapphirerapids") == 0;
     const int64_t P = is_avx512 ? 448 : 768, Q = is_avx512 ? 448 : 384;
-    int64_t block = inner; // whole ones while two are left, then halves
+    int64_t block = inner; // blocks of Q while two are left, then the rest in halves
     if (inner >= 2 * Q)
         block = Q;
     else if (inner > Q)
@@ -83,8 +86,8 @@ void blas_warm_up_threads(void)
 {
 #pragma omp parallel
     {
-        float a[TOUCHED * TOUCHED] = {0}, c[TOUCHED * TOUCHED];
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, TOUCHED, TOUCHED, TOUCHED, 1.0f, a,
-                    TOUCHED, a, TOUCHED, 0.0f, c, TOUCHED);
+        float a[WARM_UP_SIZE * WARM_UP_SIZE] = {0}, c[WARM_UP_SIZE * WARM_UP_SIZE];
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, WARM_UP_SIZE, WARM_UP_SIZE,
+                    WARM_UP_SIZE, 1.0f, a, WARM_UP_SIZE, a, WARM_UP_SIZE, 0.0f, c, WARM_UP_SIZE);
     }
 }

@@ -1,5 +1,5 @@
-// The BLAS that the program really runs with: Debian's alternatives can put another build of
-// OpenBLAS under a program linked against the OpenMP one.
+// The BLAS that the program is running with, which may not be the one it was linked with: Debian's
+// alternatives can put another build of OpenBLAS in its place.
 #ifndef MHA2MLA_TRAIN_PLAN_BLAS_H
 #define MHA2MLA_TRAIN_PLAN_BLAS_H
 
@@ -7,15 +7,15 @@
 
 #include <stdint.h>
 
-// Warns if OpenBLAS brings its own threads beside OpenMP's, and then keeps it to one; and if the
-// ranks' machines have other kernels, which round otherwise. FAILED: no memory. Collective.
+// Warns if OpenBLAS has threads of its own beside OpenMP's, and limits it to one; warns if the
+// ranks' processors use different kernels, which round differently. FAILED: no memory. Collective.
 Status blas_check(const Comm *comm);
 
 enum { BLAS_NAME_BYTES = 96 };
 
-// Bytes that OpenBLAS comes to hold by a product [rows, inner] x [inner, columns], column-major as
-// it sees them: it packs all columns for a block of the inner dimension, unless it is done with the
-// rows at once. The memory is kept for the next product.
+// Bytes of buffer that OpenBLAS uses for a product [rows, inner] x [inner, columns], column-major
+// as it sees them, and keeps for later products: it packs all columns for a block of the inner
+// dimension, unless all rows fit into one block.
 int64_t blas_buffer_bytes(int64_t rows, int64_t columns, int64_t inner);
 
 // Multiplies small matrices in every thread, so that libraries and buffers are paged in.

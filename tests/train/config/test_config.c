@@ -182,7 +182,7 @@ static void test_a_single_error_names_line_and_key(void **state)
          "x.yaml:1: model.convert.rope_pairs is missing"},
         {"model: {base: m, convert: }\n" SOURCES TRAIN, "2 errors"}, // rope_pairs, d_kv missing
         {BASE TRAIN, "x.yaml: data.sources is missing"},
-        {BASE TRAIN "data: {sources: []}\n", "data.sources is no list of mappings"},
+        {BASE TRAIN "data: {sources: []}\n", "data.sources must be a list of mappings"},
         {BASE TRAIN "data: {sources: [{name: s, shards: []}]}\n", "shards is an empty list"},
         {BASE TRAIN "data: {sources: [{name: s, shards: [[a]]}]}\n", "needs text"},
         {BASE TRAIN "data: {sources: [{name: s}]}\n", "data.sources[].shards is missing"},
