@@ -233,7 +233,7 @@ static void test_saves_and_validation_between_steps_change_nothing(void **state)
 
 // ---- What happens in the middle of a run ----
 
-// Does something when a step begins, then what the workspace does before a layer anyhow.
+// Acts when a step begins, before the callback that the workspace has already.
 typedef struct Interruption {
     LayerCallback usual;
     Trainer *trainer;

@@ -32,7 +32,7 @@ static void stagger(int turn)
     nanosleep(&time, NULL);
 }
 
-// No rank goes on before all are here.
+// Waits for all ranks.
 static void meet(void)
 {
     double nothing = 0;
@@ -236,7 +236,8 @@ static void test_shares_are_gathered(void **state)
     }
 }
 
-// As the loop does it: update, send, and in the next forward wait for one bucket after the other.
+// As a training step does: update and send, then, in the next forward, wait for bucket after
+// bucket.
 static void check_updates(int most, bool overlaps)
 {
     Case c;
