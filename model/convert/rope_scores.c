@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static int64_t norms_count(const ModelShape *s, int n_heads)
@@ -235,6 +236,23 @@ static Status read_dims(ModelShape *out, double *n_tokens, const ModelShape *sha
     return OK;
 }
 
+// Asks for no memory that the file cannot fill: dims may be damaged, and even a file that somebody
+// has compressed is at most a thousand times smaller than its numbers (deflate's limit).
+static Status check_size(const ModelShape *dims, const char *path)
+{
+    const int64_t needed = rope_scores_count(dims) * (int64_t)sizeof(double);
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return fail(BAD_INPUT, "%s: cannot be read: %s", path, strerror(errno));
+    if (needed / 1024 > st.st_size)
+        return fail(BAD_INPUT,
+                    "%s: is damaged: its %lld bytes cannot hold the %lld of %d layers, %d query "
+                    "and %d KV heads of width %d",
+                    path, (long long)st.st_size, (long long)needed, dims->n_layers, dims->n_heads,
+                    dims->n_kv_heads, dims->head_dim);
+    return OK;
+}
+
 static Status read_content(RopeScores *scores, hid_t file, const char *path)
 {
     const ModelShape *s = &scores->shape;
@@ -257,6 +275,7 @@ Status rope_scores_read(RopeScores *out, const ModelShape *shape, const char *pa
     double n_tokens;
     Status status;
     TRY_GOTO(close_file, read_dims(&dims, &n_tokens, shape, file, path));
+    TRY_GOTO(close_file, check_size(&dims, path));
     TRY_GOTO(close_file, rope_scores_create(&scores, &dims));
     *scores.n_tokens = n_tokens;
     TRY_GOTO(release_scores, read_content(&scores, file, path));

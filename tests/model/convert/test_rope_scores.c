@@ -183,6 +183,32 @@ static void test_parts_of_another_kind_are_refused(void **state)
                  rope_scores_read(&scores, &shape, path));
 }
 
+static void set_attribute(const char *path, const char *name, int64_t value)
+{
+    hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+    hid_t attribute = H5Aopen(file, name, H5P_DEFAULT);
+    assert_true(H5Awrite(attribute, H5T_NATIVE_INT64, &value) >= 0);
+    H5Aclose(attribute);
+    H5Fclose(file);
+}
+
+// Where the file alone says of what model it is: dims in bounds whose numbers it cannot hold.
+static void test_dims_that_the_file_cannot_hold_are_refused(void **state)
+{
+    (void)state;
+    ModelShape shape = small_shape();
+    RopeScores scores;
+    const char *path = written_file(&shape);
+    set_attribute(path, "n_layers", 1000);
+    set_attribute(path, "n_heads", 4096);
+    set_attribute(path, "n_kv_heads", 4096);
+    set_attribute(path, "head_dim", 4096);
+    assert_fails(BAD_INPUT, "is damaged: its", rope_scores_read(&scores, NULL, path));
+    set_attribute(path, "n_heads", 4097);
+    assert_fails(BAD_INPUT, "n_heads is 4097, allowed are 1 to 4096",
+                 rope_scores_read(&scores, NULL, path));
+}
+
 // Without the fsync of file_write(): thousands of them.
 static void write_quickly(const char *path, const void *bytes, int64_t size_bytes)
 {
@@ -255,6 +281,7 @@ int main(void)
         cmocka_unit_test(test_file_of_another_model_is_refused),
         cmocka_unit_test(test_unreadable_files_are_refused),
         cmocka_unit_test(test_parts_of_another_kind_are_refused),
+        cmocka_unit_test(test_dims_that_the_file_cannot_hold_are_refused),
         cmocka_unit_test(test_damaged_files_never_give_other_numbers),
         cmocka_unit_test(test_failed_write_leaves_the_old_file),
     };
