@@ -68,12 +68,12 @@ check_refusal() {
     [ -z "$(find . -name '*.tmp')" ] || die "$4: left $(find . -name '*.tmp')"
 }
 
-# refuses STATUS TEXT ARGUMENTS...: the program must end with this status, soon, and say one line
+# refuses STATUS TEXT ARGUMENTS...: the program must end with this status, in time, and say one line
 # and no other, with TEXT in it.
 refuses() {
     local status=$1 text=$2 got=0
     shift 2
-    timeout 20 "$mha2mla" "$@" >out 2>err </dev/null || got=$?
+    timeout 120 "$mha2mla" "$@" >out 2>err </dev/null || got=$?
     check_refusal "$status" "$text" "$got" "mha2mla $*"
     [ "$(own_lines err | wc -l)" -eq 1 ] || die "mha2mla $*: more than one line: $(cat err)"
 }
@@ -82,7 +82,7 @@ refuses() {
 breaks_off() {
     local status=$1 text=$2 got=0
     shift 2
-    timeout 20 "$mha2mla" "$@" >out 2>err </dev/null || got=$?
+    timeout 120 "$mha2mla" "$@" >out 2>err </dev/null || got=$?
     check_refusal "$status" "$text" "$got" "mha2mla $*"
 }
 
@@ -90,7 +90,7 @@ breaks_off() {
 ranks_refuse() {
     local n=$1 status=$2 text=$3 got=0
     shift 3
-    timeout 60 mpirun -n "$n" --oversubscribe --bind-to none "$mha2mla" "$@" >out 2>err \
+    timeout 240 mpirun -n "$n" --oversubscribe --bind-to none "$mha2mla" "$@" >out 2>err \
         </dev/null || got=$?
     check_refusal "$status" "$text" "$got" "mpirun -n $n mha2mla $*"
 }
