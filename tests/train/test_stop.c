@@ -99,7 +99,8 @@ static Child children[N_CHILDREN] = {
     {SIGUSR1, SIGUSR1, 1010}, {SIGUSR1, SIGTERM, 1010}, {SIGTERM, SIGTERM, 1010, true},
 };
 
-// Says through `ready` that the handlers are set; `done` is closed once both signals are sent.
+// Says through `ready` that the handlers are set, and again that the first signal has come: on a
+// loaded machine it may come late. `done` is closed once both signals are sent.
 static _Noreturn void live_on(const Child *child, const int ready[2], const int done[2])
 {
     char byte = 'r';
@@ -109,6 +110,10 @@ static _Noreturn void live_on(const Child *child, const int ready[2], const int 
         unsetenv("SLURM_JOB_ID");
     stop_install();
     close(done[1]);
+    if (write(ready[1], &byte, 1) != 1)
+        _exit(8);
+    while (!stop_requested())
+        wait_ms(1);
     if (write(ready[1], &byte, 1) != 1 || read(done[0], &byte, 1) != 0)
         _exit(8);
     _exit(stop_cause() == child->first ? ALIVE : 9);
@@ -130,6 +135,9 @@ static int send_signals(void **state)
     }
     for (Child *c = children; c < children + N_CHILDREN; c++)
         kill(c->id, c->first);
+    for (int i = 0; i < N_CHILDREN; i++)
+        if (read(ready[0], &byte, 1) != 1)
+            return 1;
     int waited_ms = 0;
     for (int pause_ms = 20; pause_ms <= 1010; pause_ms += 990) {
         wait_ms(pause_ms - waited_ms);
