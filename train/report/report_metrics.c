@@ -82,23 +82,26 @@ static Status find_set(int *out, ReportRun *run, const char *name)
     return OK;
 }
 
-// Whether the newest step, if it is this one, has a training loss (set -1) or a loss on the set.
-static bool has_loss(const ReportRun *run, int step, int set)
+// Whether the newest step, if it is this one, has what the line brings.
+static bool is_known(const ReportRun *run, int step, bool is_training, int set)
 {
-    for (int i = run->n_points - 1; i >= 0 && run->points[i].step == step; i--)
-        if (set < 0 ? !isnan(run->points[i].loss) : run->points[i].valid_set == set)
+    for (int i = run->n_points - 1; i >= 0 && run->points[i].step == step; i--) {
+        const RunPoint *point = &run->points[i];
+        if ((is_training && !isnan(point->loss)) || (set >= 0 && point->valid_set == set))
             return true;
+    }
     return false;
 }
 
-// The point for a line of this step: the last one, or a new one. set: -1 for a line of training.
-static Status find_point(RunPoint **out, Reader *reader, int step, int64_t tokens, int set,
-                         const char *where)
+// The point for a line of this step: the last one, or a new one. set: of its validation loss, or
+// -1.
+static Status find_point(RunPoint **out, Reader *reader, int step, int64_t tokens, bool is_training,
+                         int set, const char *where)
 {
     ReportRun *run = reader->run;
     const RunPoint *last = run->n_points > 0 ? &run->points[run->n_points - 1] : NULL;
     bool is_same = last != NULL && last->step == step;
-    const bool is_taken = has_loss(run, step, set);
+    const bool is_taken = is_known(run, step, is_training, set);
     // The line of training comes before the validations of its step.
     if (is_same && set >= 0 && last->valid_set >= 0)
         is_same = false; // validated on another set, too
@@ -157,7 +160,7 @@ static Status take_line(Reader *reader, const json_t *line, const char *where)
     int set = -1;
     if (!isnan(valid_loss))
         TRY(take_set(&set, reader->run, line, where));
-    TRY(find_point(&point, reader, (int)step, tokens, isnan(loss) ? set : -1, where));
+    TRY(find_point(&point, reader, (int)step, tokens, !isnan(loss), set, where));
     if (!isnan(loss)) {
         point->loss = loss;
         point->lr = lr;
