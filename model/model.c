@@ -4,7 +4,8 @@
 
 #include "base/random.h"
 
-// Parameters, unless they are borrowed, and pairs.
+// A model is placed twice by the same code, once to measure and once in memory (base/arena.h). In
+// training the parameters lie in memory that the ranks of a host share, so they may be borrowed.
 static void place(Model *model, Arena *arena, float **flat, bool is_borrowed)
 {
     const ModelShape *s = &model->shape;
@@ -37,6 +38,8 @@ Status model_create_in(Model *out, const ModelShape *shape, float *flat)
     TRY_GOTO(release_arena, params_place(&model.params, shape, flat));
     for (int row = 0; row < shape->n_layers * shape->n_kv_heads; row++)
         for (int p = 0; p < shape->rope_pairs; p++)
+            // The identity is the selection of an original model; a conversion or a file overwrites
+            // it.
             model.rope_pairs[(int64_t)row * shape->rope_pairs + p] = p;
     *out = model;
     return OK;
@@ -52,6 +55,8 @@ static Status read_random(const void *context, const ParamInfo *info, float *val
     const int64_t count = (int64_t)info->rows * info->cols;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < count; i++)
+        // The counter is the index in the flat vector, not in the tensor: no two tensors get the
+        // same numbers, and a thread computes its range alone.
         values[i] = info->is_vector
                         ? 1.0f
                         : (float)(weights->std * random_normal(key, (uint64_t)(info->offset + i)));

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+// A row of the table is placed once, or once per layer, if the shape has it. Names are those of
+// transformers' Llama, those of the latent follow the published MHA2MLA code (v1.2).
 typedef enum ParamWhen { ALWAYS, ORIGINAL_ONLY, MLA_ONLY, UNTIED_ONLY } ParamWhen;
 typedef enum ParamScope { BEFORE_LAYERS, IN_LAYER, AFTER_LAYERS } ParamScope;
 
@@ -46,6 +48,7 @@ static int64_t n_elements(const ParamDesc *desc, const ModelShape *shape)
     return (int64_t)shape_dim(shape, desc->rows) * shape_dim(shape, desc->cols);
 }
 
+// A tensor without elements is left out: with all pairs kept by RoPE (P = E/2) there is no up_k.
 static bool is_present(const ParamDesc *desc, const ModelShape *shape)
 {
     if (n_elements(desc, shape) == 0)
@@ -69,6 +72,8 @@ typedef void (*Visit)(void *context, const ParamDesc *desc, int layer, int64_t o
 // Calls visit for every tensor in the order of the flat vector; returns the vector's length.
 static int64_t walk(const ModelShape *shape, Visit visit, void *context)
 {
+    // Scope by scope, the layers one after another: a layer is then one contiguous range, the unit
+    // in which gradients are reduced and sharded.
     int64_t offset = 0;
     for (int scope = BEFORE_LAYERS; scope <= AFTER_LAYERS; scope++) {
         int repeats = scope == IN_LAYER ? shape->n_layers : 1;
@@ -103,6 +108,8 @@ int64_t params_count(const ModelShape *shape)
     return walk(shape, count_tensor, &n);
 }
 
+// The visitor of params_info(): copies tensor number `countdown`. A walk costs L times the rows of
+// the table, microseconds, so nothing is cached.
 typedef struct InfoSearch {
     const ModelShape *shape;
     int countdown;
@@ -132,12 +139,15 @@ ParamInfo params_info(const ModelShape *shape, int index)
 {
     InfoSearch search = {.shape = shape, .countdown = index};
     walk(shape, find_tensor, &search);
+    // The countdown passes 0 exactly when the tensor was met.
     CHECK(search.countdown < 0, "tensor %d of %d", index, params_n_tensors(shape));
     return search.info;
 }
 
+// The visitor of params_find(): the layer is parsed from the name once, the rest is compared with
+// the table's.
 typedef struct NameSearch {
-    InfoSearch of; // countdown 1: not found yet
+    InfoSearch found; // countdown 1: not found yet
     const char *name;
     int layer;
 } NameSearch;
@@ -145,24 +155,27 @@ typedef struct NameSearch {
 static void compare_name(void *context, const ParamDesc *desc, int layer, int64_t offset)
 {
     NameSearch *search = context;
-    if (layer != search->layer || search->of.countdown < 0 || strcmp(desc->name, search->name) != 0)
+    if (layer != search->layer || search->found.countdown < 0 ||
+        strcmp(desc->name, search->name) != 0)
         return;
-    search->of.countdown = 0;
-    find_tensor(&search->of, desc, layer, offset);
+    search->found.countdown = 0;
+    find_tensor(&search->found, desc, layer, offset);
 }
 
 bool params_find(ParamInfo *out, const ModelShape *shape, const char *name)
 {
-    NameSearch search = {.of = {.shape = shape, .countdown = 1}, .name = name, .layer = -1};
+    NameSearch search = {.found = {.shape = shape, .countdown = 1}, .name = name, .layer = -1};
     int length = 0;
+    // %n is stored only if the text up to it matched, so a length of 0 means a name outside the
+    // layers. "model.layers.-1." would parse as the -1 that stands for them.
     if (sscanf(name, "model.layers.%d.%n", &search.layer, &length) == 1 && length > 0)
         search.name = name + length;
     if (length > 0 && search.layer < 0)
         return false;
     walk(shape, compare_name, &search);
-    if (search.of.countdown > 0)
+    if (search.found.countdown > 0)
         return false;
-    *out = search.of.info;
+    *out = search.found.info;
     return true;
 }
 
@@ -172,6 +185,8 @@ typedef struct LayerRange {
     const ModelShape *shape;
 } LayerRange;
 
+// The visitor of params_layer_range(): tensors of a layer follow one another, so first and end
+// suffice.
 static void extend_range(void *context, const ParamDesc *desc, int layer, int64_t offset)
 {
     LayerRange *range = context;
@@ -195,6 +210,7 @@ static void point_tensor(void *context, const ParamDesc *desc, int layer, int64_
 {
     Params *params = context;
     char *owner = layer < 0 ? (char *)params : (char *)&params->layers[layer];
+    // Members are addressed by offset: the table is then the only list of tensors.
     *(float **)(void *)(owner + desc->field) = params->flat + offset;
 }
 
@@ -205,6 +221,8 @@ Status params_place(Params *out, const ModelShape *shape, float *flat)
     if (params.layers == NULL)
         return fail(FAILED, "no memory for %d layers", shape->n_layers);
     params.count = walk(shape, point_tensor, &params);
+    // The table has no row for a tied head: it shares the memory of the embedding, and so do their
+    // gradients.
     if (shape->tied_head)
         params.head = params.embed;
     *out = params;

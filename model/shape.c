@@ -1,5 +1,9 @@
+// What follows from a shape alone: dims, limits, the size of the KV cache and the cost of a step.
+// Only the plain fields are stored (model/shape.h); whatever can be derived is a function here, so
+// that no two fields can contradict each other.
 #include "model/shape.h"
 
+#include "base/intmath.h"
 #include "model/shape_fields.h"
 
 #include <string.h>
@@ -15,6 +19,8 @@ int shape_dim(const ModelShape *s, ShapeDim dim)
         return s->d_ffn;
     case DIM_V:
         return s->vocab_size;
+    // Products of two dims fit an int within the bounds of model/shape_fields.c; products of three
+    // are formed in int64_t by the callers.
     case DIM_Q:
         return s->n_heads * s->head_dim;
     case DIM_KV:
@@ -26,14 +32,11 @@ int shape_dim(const ModelShape *s, ShapeDim dim)
     case DIM_LATENT:
         return s->n_kv_heads * s->d_kv;
     case DIM_UP_INPUT:
+        // Split SVD stores two latents side by side: the first half of the columns serves the keys,
+        // the second the values.
         return s->n_kv_heads * s->d_kv / (s->svd == SVD_SPLIT ? 2 : 1);
     }
     CHECK(false, "dim %d", (int)dim);
-}
-
-static int least(int a, int b)
-{
-    return a < b ? a : b;
 }
 
 const char *const shape_svd_names[] = {[SVD_JOINT] = "joint", [SVD_SPLIT] = "split", NULL};
@@ -43,6 +46,7 @@ const char *shape_svd_name(SvdKind svd)
     return shape_svd_names[svd];
 }
 
+// Names are compared exactly: they come from JSON or the config, where the case is fixed.
 bool shape_svd_parse(SvdKind *out, const char *name)
 {
     for (int i = 0; shape_svd_names[i] != NULL; i++)
@@ -57,8 +61,8 @@ bool shape_svd_parse(SvdKind *out, const char *name)
 static int largest_d_kv(const ModelShape *s)
 {
     int rows_k = shape_dim(s, DIM_K_NOPE), rows_v = shape_dim(s, DIM_KV);
-    int rank = s->svd == SVD_JOINT ? least(rows_k + rows_v, s->d_model)
-                                   : 2 * least(least(rows_k, rows_v), s->d_model);
+    int rank = s->svd == SVD_JOINT ? min_int(rows_k + rows_v, s->d_model)
+                                   : 2 * min_int(min_int(rows_k, rows_v), s->d_model);
     return rank / s->n_kv_heads;
 }
 
@@ -70,15 +74,15 @@ static Status check_mla(const ModelShape *s, const char *where)
     if (s->rope_pairs < 1 || s->rope_pairs > s->head_dim / 2)
         return fail(BAD_INPUT, "%s: rope_pairs is %d, allowed are 1 to %d (head width %d)", where,
                     s->rope_pairs, s->head_dim / 2, s->head_dim);
-    int most = largest_d_kv(s);
-    if (most < 1)
+    int max_d_kv = largest_d_kv(s);
+    if (max_d_kv < 1)
         return fail(BAD_INPUT,
                     "%s: %s SVD has no keys left to compress with rope_pairs %d; keep "
                     "fewer pairs or use joint",
                     where, shape_svd_name(s->svd), s->rope_pairs);
-    if (s->d_kv < 1 || s->d_kv > most)
+    if (s->d_kv < 1 || s->d_kv > max_d_kv)
         return fail(BAD_INPUT, "%s: d_kv is %d, allowed are 1 to %d with rope_pairs %d and %s SVD",
-                    where, s->d_kv, most, s->rope_pairs, shape_svd_name(s->svd));
+                    where, s->d_kv, max_d_kv, s->rope_pairs, shape_svd_name(s->svd));
     if (s->svd == SVD_SPLIT && shape_dim(s, DIM_LATENT) % 2 != 0)
         return fail(BAD_INPUT, "%s: d_kv is %d, split SVD needs an even d_kv x %d KV heads", where,
                     s->d_kv, s->n_kv_heads);
@@ -102,6 +106,7 @@ Status shape_check_heads(const ModelShape *s, const char *where)
 
 Status shape_check(const ModelShape *s, const char *where)
 {
+    // The heads come first, although the loop checks their bounds again: their message says more.
     TRY(shape_check_heads(s, where));
     for (int i = 0; i < N_SHAPE_FIELDS; i++)
         TRY(shape_field_check(&shape_fields[i], s, where));
@@ -139,7 +144,13 @@ int64_t shape_cache_numbers(const ModelShape *s)
 
 double shape_train_flops(const ModelShape *s, int T)
 {
+    // Weights per layer: q and o have D Q each, the SwiGLU feed-forward has three matrices of D F.
+    // RMSNorms, RoPE and softmax are O(N D) or O(T^2 H) and left out, as is usual for such counts
+    // (Kaplan et al., arXiv 2001.08361).
     double D = s->d_model, Q = shape_dim(s, DIM_Q), KV = shape_dim(s, DIM_KV);
+    // MLA: k_r and the down-projection read D, the up-projections read the latent; counted on
+    // expanded keys and values, whichever form the layers use, so that runs are compared by the
+    // same number.
     double attention =
         shape_is_mla(s) ? D * (shape_dim(s, DIM_K_ROPE) + shape_dim(s, DIM_LATENT)) +
                               (double)shape_dim(s, DIM_UP_INPUT) * (shape_dim(s, DIM_K_NOPE) + KV)

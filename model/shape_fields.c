@@ -9,53 +9,58 @@
 // An order of magnitude above the largest open models (Llama 3.1 405B: 126 layers, 16384 wide, 128
 // heads; vocabularies of 256 k), so that they refuse what is damaged and no model.
 enum {
-    MOST_LAYERS = 1000,
-    MOST_WIDTH = 1 << 20,
-    MOST_FFN = 1 << 22,
-    MOST_HEADS = 4096,
-    MOST_HEAD_DIM = 4096,
-    MOST_VOCAB = 1 << 24,
-    MOST_POSITIONS = 1 << 28,
-    MOST_D_KV = 1 << 18,
-    MOST_LATENT = 2 * MOST_WIDTH, // of a shape that shape_check() has passed: twice the rank
-    MOST_HEADS_DIM = MOST_HEADS * MOST_HEAD_DIM,
+    MAX_LAYERS = 1000,
+    MAX_WIDTH = 1 << 20,
+    MAX_FFN = 1 << 22,
+    MAX_HEADS = 4096,
+    MAX_HEAD_DIM = 4096,
+    MAX_VOCAB = 1 << 24,
+    MAX_POSITIONS = 1 << 28,
+    MAX_D_KV = 1 << 18,
+    MAX_LATENT = 2 * MAX_WIDTH, // of a shape that shape_check() has passed: twice the rank
+    MAX_HEADS_DIM = MAX_HEADS * MAX_HEAD_DIM,
 };
 
 // The bounds keep every product that the code forms of dims in range: those of two dims in an int
 // (the latent before shape_check() has seen it, K d_kv, is the largest), the number of parameters
 // and the bytes of weights, gradients and two moments in an int64_t.
-_Static_assert((int64_t)MOST_HEADS *MOST_D_KV <= INT32_MAX, "width of the latent");
-_Static_assert((int64_t)MOST_HEADS *MOST_HEAD_DIM <= INT32_MAX, "width of all heads");
-_Static_assert(2LL * MOST_VOCAB * MOST_WIDTH + MOST_LAYERS * (3LL * MOST_WIDTH * MOST_FFN +
-                                                              4LL * MOST_WIDTH * MOST_HEADS_DIM +
-                                                              2LL * MOST_LATENT * MOST_HEADS_DIM) <=
+_Static_assert((int64_t)MAX_HEADS *MAX_D_KV <= INT32_MAX, "width of the latent");
+_Static_assert((int64_t)MAX_HEADS *MAX_HEAD_DIM <= INT32_MAX, "width of all heads");
+_Static_assert(2LL * MAX_VOCAB * MAX_WIDTH +
+                       MAX_LAYERS * (3LL * MAX_WIDTH * MAX_FFN + 4LL * MAX_WIDTH * MAX_HEADS_DIM +
+                                     2LL * MAX_LATENT * MAX_HEADS_DIM) <=
                    INT64_MAX / 16,
                "bytes of the parameters and of what training keeps for each");
 
+// One row of the table: MEMBER names the member and where it lies, INT and REAL the kind with both
+// bounds, STANDARD the value that an absent key stands for.
 #define MEMBER(member) .name = #member, .offset = offsetof(ModelShape, member)
 #define INT(a, b)      .kind = SHAPE_INT, .least = (a), .most = (b)
 #define REAL(a, b)     .kind = SHAPE_REAL, .least = (a), .most = (b)
 #define STANDARD(x)    .presence = SHAPE_STANDARD, .standard = (x)
 
+// Keys and standard values are those of transformers' LlamaConfig. num_key_value_heads falls back
+// to num_attention_heads and head_dim to hidden_size / num_attention_heads, as there. The fields of
+// a conversion have no fallback: in a file they are all present or the model is an original one.
 const ShapeField shape_fields[N_SHAPE_FIELDS] = {
-    [SHAPE_D_MODEL] = {MEMBER(d_model), .key = "hidden_size", INT(1, MOST_WIDTH)},
-    [SHAPE_D_FFN] = {MEMBER(d_ffn), .key = "intermediate_size", INT(1, MOST_FFN)},
-    [SHAPE_N_LAYERS] = {MEMBER(n_layers), .key = "num_hidden_layers", INT(1, MOST_LAYERS)},
-    [SHAPE_N_HEADS] = {MEMBER(n_heads), .key = "num_attention_heads", INT(1, MOST_HEADS)},
-    [SHAPE_N_KV_HEADS] = {MEMBER(n_kv_heads), .key = "num_key_value_heads", INT(1, MOST_HEADS),
+    [SHAPE_D_MODEL] = {MEMBER(d_model), .key = "hidden_size", INT(1, MAX_WIDTH)},
+    [SHAPE_D_FFN] = {MEMBER(d_ffn), .key = "intermediate_size", INT(1, MAX_FFN)},
+    [SHAPE_N_LAYERS] = {MEMBER(n_layers), .key = "num_hidden_layers", INT(1, MAX_LAYERS)},
+    [SHAPE_N_HEADS] = {MEMBER(n_heads), .key = "num_attention_heads", INT(1, MAX_HEADS)},
+    [SHAPE_N_KV_HEADS] = {MEMBER(n_kv_heads), .key = "num_key_value_heads", INT(1, MAX_HEADS),
                           .presence = SHAPE_DERIVED},
-    [SHAPE_HEAD_DIM] = {MEMBER(head_dim), .key = "head_dim", INT(2, MOST_HEAD_DIM),
+    [SHAPE_HEAD_DIM] = {MEMBER(head_dim), .key = "head_dim", INT(2, MAX_HEAD_DIM),
                         .presence = SHAPE_DERIVED},
-    [SHAPE_VOCAB_SIZE] = {MEMBER(vocab_size), .key = "vocab_size", INT(1, MOST_VOCAB)},
+    [SHAPE_VOCAB_SIZE] = {MEMBER(vocab_size), .key = "vocab_size", INT(1, MAX_VOCAB)},
     [SHAPE_MAX_POSITIONS] = {MEMBER(max_positions), .key = "max_position_embeddings",
-                             INT(1, MOST_POSITIONS), STANDARD(2048)},
+                             INT(1, MAX_POSITIONS), STANDARD(2048)},
     [SHAPE_RMS_EPS] = {MEMBER(rms_eps), .key = "rms_norm_eps", REAL(0, 1), STANDARD(1e-6)},
     [SHAPE_ROPE_THETA] = {MEMBER(rope_theta), .key = "rope_theta", REAL(1, 1e15), STANDARD(1e4)},
     [SHAPE_TIED_HEAD] = {MEMBER(tied_head), .key = "tie_word_embeddings", .kind = SHAPE_BOOL,
                          .most = 1, STANDARD(0)},
-    [SHAPE_ROPE_PAIRS] = {MEMBER(rope_pairs), .key = "rope_pairs", INT(1, MOST_HEAD_DIM / 2),
+    [SHAPE_ROPE_PAIRS] = {MEMBER(rope_pairs), .key = "rope_pairs", INT(1, MAX_HEAD_DIM / 2),
                           .by_conversion = true},
-    [SHAPE_D_KV] = {MEMBER(d_kv), .key = "d_kv", INT(0, MOST_D_KV), .by_conversion = true},
+    [SHAPE_D_KV] = {MEMBER(d_kv), .key = "d_kv", INT(0, MAX_D_KV), .by_conversion = true},
     [SHAPE_SVD] = {MEMBER(svd), .key = "svd", .kind = SHAPE_SVD_KIND, .most = SVD_SPLIT,
                    .by_conversion = true},
 };
@@ -76,6 +81,8 @@ double shape_field_value(const ShapeField *field, const ModelShape *shape)
     CHECK(false, "%s is of kind %d", field->name, (int)field->kind);
 }
 
+// The caller has checked the value against the bounds: the conversion to int would be undefined
+// beyond them.
 void shape_field_set(const ShapeField *field, ModelShape *shape, double value)
 {
     void *member = (char *)shape + field->offset;
@@ -106,6 +113,7 @@ Status shape_field_check(const ShapeField *field, const ModelShape *shape, const
                 shape_field_format(value, field, shape), field->least, field->most);
 }
 
+// An enum is text in every file, since a number would change its meaning if a kind were added.
 static Status read_svd(SvdKind *out, const json_t *object, const char *key, const char *where)
 {
     const char *name;
@@ -144,6 +152,7 @@ Status shape_field_read(ModelShape *shape, const ShapeField *field, const json_t
     CHECK(false, "%s is of kind %d", field->name, (int)field->kind);
 }
 
+// The inverse of shape_field_read(); jansson prints reals with 17 digits, so a double survives.
 json_t *shape_field_to_json(const ShapeField *field, const ModelShape *shape)
 {
     const double value = shape_field_value(field, shape);
@@ -169,6 +178,8 @@ const char *shape_field_format(char out[SHAPE_TEXT_BYTES], const ShapeField *fie
         snprintf(out, SHAPE_TEXT_BYTES, "%.0f", value);
         return out;
     case SHAPE_REAL:
+        // The fewest digits that read back as the same double, so that 1e-05 is not shown as
+        // 1.0000000000000001e-05; 17 always suffice.
         for (int digits = 6; digits <= 17; digits++) {
             snprintf(out, SHAPE_TEXT_BYTES, "%.*g", digits, value);
             if (strtod(out, NULL) == value)

@@ -8,6 +8,8 @@
 #include <math.h>
 #include <stddef.h>
 
+// The context of the callbacks below, one for both directions: pointers of the other direction are
+// NULL.
 // Where tiles are packed from and unpacked to.
 typedef struct ExpandedAttention {
     AttentionDims dims;
@@ -35,6 +37,7 @@ int64_t attention_scratch_floats(const AttentionDims *dims, int n_threads, bool 
     return tiles_scratch_floats(&layout, n_threads, is_training);
 }
 
+// A row of qkv is [H E queries | K E keys | K E values].
 // Columns of a row of qkv where a KV head's keys and values begin.
 static int64_t key_column(const ExpandedAttention *attention, const TileHead *head)
 {
@@ -46,11 +49,13 @@ static int64_t value_column(const ExpandedAttention *attention, const TileHead *
     return (int64_t)(attention->dims.H + attention->dims.K + head->kv_head) * attention->dims.E;
 }
 
+// Query heads of a group are neighbours, as in transformers' repeat_kv: head h reads KV head h / G.
 static int query_head(const ExpandedAttention *attention, const TileHead *head, int g)
 {
     return head->kv_head * attention->G + g;
 }
 
+// Forward and backward need different layouts: the tile has NULL for those that are not read.
 static void pack_keys(const void *context, const TileHead *head, const KeyTile *tile)
 {
     const ExpandedAttention *attention = context;
@@ -80,6 +85,7 @@ static void pack_queries(const void *context, const TileHead *head, const QueryT
                         attention->scale);
 }
 
+// Tile rows [G n, E] -> rows of out [N, H E], and the log-sum-exp of each row [N, H].
 static void unpack_output(const void *context, const TileHead *head, const QueryTile *tile)
 {
     const ExpandedAttention *attention = context;
@@ -94,6 +100,8 @@ static void unpack_output(const void *context, const TileHead *head, const Query
     }
 }
 
+// delta = sum_e out_e d_out_e per row replaces the sum over keys of p dp in the softmax's gradient
+// (FlashAttention, appendix B): d_score = p (dp - delta).
 static void pack_backward(const void *context, const TileHead *head, const QueryTile *tile)
 {
     const ExpandedAttention *attention = context;
@@ -114,6 +122,8 @@ static void pack_backward(const void *context, const TileHead *head, const Query
     }
 }
 
+// A KV head's keys and values belong to one work item, which has summed over the group's G query
+// heads: the gradient is written, never added.
 static void unpack_keys(const void *context, const TileHead *head, const float *d_k,
                         const float *d_v, int first, int n)
 {
@@ -124,6 +134,7 @@ static void unpack_keys(const void *context, const TileHead *head, const float *
     tiles_unpack_columns(tokens + value_column(attention, head), row, d_v, n, E);
 }
 
+// The tile's gradient is that of the scaled queries: the scale enters once more by the chain rule.
 static void unpack_queries(const void *context, const TileHead *head, const QueryTile *tile)
 {
     const ExpandedAttention *attention = context;

@@ -1,3 +1,7 @@
+// Adapts each kind of attention to the common signature of the table: widths of its buffers,
+// scratch, and the four steps of a layer. Which form runs is decided once per workspace from the
+// shape and T, so the step itself has no branches on the kind.
+//
 // Projections are those of model/attention/mha.h and mla.h, the attention proper that of
 // attention.h on expanded keys and values, or of attention_latent.h on the latent.
 #include "model/attention/attention_form.h"
@@ -43,6 +47,7 @@ static bool mha_fits(const ModelShape *s, int T)
     return !shape_is_mla(s);
 }
 
+// The whole row [q | k | v] is the product's output: neither scratch nor a latent is needed.
 static AttentionWidths mha_widths(const ModelShape *s)
 {
     return (AttentionWidths){.qkv = shape_dim(s, DIM_Q) + 2 * shape_dim(s, DIM_KV)};
@@ -70,6 +75,8 @@ static bool mla_expanded_fits(const ModelShape *s, int T)
     return shape_is_mla(s);
 }
 
+// `projected` and `expanded` are scratch shared by all layers; only the latent and the rows of qkv
+// stay for backward.
 static AttentionWidths mla_expanded_widths(const ModelShape *s)
 {
     return (AttentionWidths){
@@ -101,6 +108,8 @@ static bool mla_latent_fits(const ModelShape *s, int T)
     return shape_is_mla(s) && latent_attention_pays(&dims);
 }
 
+// Saves no expanded keys and values. `out` is values U_v^T, one product away from what is saved, so
+// backward computes it again instead of keeping [N, Q] per layer.
 static AttentionWidths mla_latent_widths(const ModelShape *s)
 {
     return (AttentionWidths){
@@ -131,6 +140,7 @@ static void project_mla_latent_backward(float *d_normed, LayerParams *grads, flo
     mla_latent_backward(d_normed, grads, d_qkv, normed, context);
 }
 
+// Members of backward stay NULL in forward.
 static LatentArrays latent_arrays(const AttentionSaved *saved, const AttentionContext *context)
 {
     return (LatentArrays){
@@ -165,6 +175,8 @@ static void attend_latent_backward(float *d_qkv, LayerParams *grads, const float
 
 // ---- the table ---------------------------------------------------------------------------------
 
+// The latent form precedes the expanded one: both fit any MLA shape, and it offers itself only
+// where it is cheaper.
 const AttentionForm attention_forms[N_ATTENTION_FORMS] = {
     [ATTENTION_MHA] =
         {

@@ -35,6 +35,8 @@ typedef struct LatentAttention {
     float *rest;  // scratch of attention_tiles.h
 } LatentAttention;
 
+// The order of the weights' rows in the flat vector (q_r of all heads | q_c | k_r | c), so that the
+// projection's output is used where it lies and nothing is sorted.
 LatentColumns latent_columns(const LatentDims *d)
 {
     const int nope = d->E - d->rope;
@@ -53,6 +55,8 @@ LatentColumns latent_columns(const LatentDims *d)
 // and KV head for the up-projections, and here four per token and head, forward twice.
 bool latent_attention_pays(const LatentDims *d)
 {
+    // Padded widths: the tile kernels multiply whole vectors. 0.5 T (T + 1) query-key pairs: the
+    // causal half.
     const double pairs = 0.5 * d->T * (d->T + 1.0) * d->H, T = d->T;
     const double up = (double)(d->E - d->rope) * d->key_latent + (double)d->E * d->value_latent;
     const double expanded = pairs * 7.0 * tile_padded(d->E) + 3.0 * T * d->K * up;
@@ -62,6 +66,7 @@ bool latent_attention_pays(const LatentDims *d)
     return latent < expanded;
 }
 
+// Floats of one part of the gradients of U_k and U_v of one KV head, padded like their copies.
 static int64_t up_floats(const LatentAttention *attention)
 {
     return (int64_t)attention->nope * attention->key_ld +
@@ -74,6 +79,8 @@ static int64_t tile_floats(const LatentAttention *attention)
     return (int64_t)attention->layout.queries * (attention->head_ld + attention->value_ld);
 }
 
+// Columns of the latent that are read: R in both layouts. Joint: keys and values read the same;
+// split: the values' begin at value_column.
 static int latent_width(const LatentAttention *attention)
 {
     return attention->dims.value_column + attention->dims.value_latent;
@@ -96,6 +103,7 @@ static void place_scratch(LatentAttention *attention, Arena *arena, int n_thread
     attention->d_latent = arena_floats(arena, heads * d->T * latent_width(attention));
 }
 
+// Sizes alone, without memory: the basis of measuring and of placing.
 static LatentAttention find_attention(const LatentDims *d)
 {
     const int nope = d->E - d->rope, G = d->H / d->K;
@@ -132,6 +140,8 @@ static void pack_weight(float *padded, int ld, float *transposed, int ld_t, cons
             transposed[(int64_t)j * ld_t + i] = i < m ? scale * rows[(int64_t)i * n + j] : 0;
 }
 
+// Places the scratch and packs the weights. One thread does it: K E R floats are few beside the
+// attention.
 static LatentAttention start(const LatentArrays *arrays, float *scratch, const LatentDims *d,
                              bool is_backward)
 {
@@ -156,6 +166,7 @@ static LatentAttention start(const LatentArrays *arrays, float *scratch, const L
 
 // ---- packing and unpacking ---------------------------------------------------------------------
 
+// The calling thread's scratch: callbacks run in the parallel region of attention_tiles.c.
 static float *own_tile(const LatentAttention *attention)
 {
     return attention->tiles + omp_get_thread_num() * tile_floats(attention);
@@ -166,6 +177,7 @@ static int query_head(const LatentAttention *attention, const TileHead *head, in
     return head->kv_head * attention->G + g;
 }
 
+// All KV heads share the latent c, so its columns are packed again for each; only k_r differs.
 static void pack_keys(const void *context, const TileHead *head, const KeyTile *tile)
 {
     const LatentAttention *attention = context;
@@ -188,6 +200,7 @@ static void pack_keys(const void *context, const TileHead *head, const KeyTile *
     tiles_pack_rows(tile->k_rows + Rk, ld, k_r, row, n, d->rope, ld - Rk, 1.0f);
 }
 
+// q_h = [scale q_c,h U_k | scale q_r,h]. The softmax's scale is in the copy of U_k already.
 static void pack_queries(const void *context, const TileHead *head, const QueryTile *tile)
 {
     const LatentAttention *attention = context;
@@ -224,6 +237,7 @@ static void expand_values(const LatentAttention *attention, const TileHead *head
         tiles_unpack_rows(out, (int64_t)H * E, rows, attention->head_ld, n, E, 1.0f);
 }
 
+// Saves p c_v [n, Rv] for the gradient of U_v, and expands it to out = (p c_v) U_v^T [n, E].
 static void unpack_output(const void *context, const TileHead *head, const QueryTile *tile)
 {
     const LatentAttention *attention = context;
@@ -240,6 +254,7 @@ static void unpack_output(const void *context, const TileHead *head, const Query
     }
 }
 
+// A part belongs to one thread: its tiles come in order, so additions to it have a fixed order.
 static float *d_up_part(const LatentAttention *attention, int64_t head, int part)
 {
     return attention->d_up + (head * attention->layout.n_query_parts + part) * up_floats(attention);
@@ -268,6 +283,7 @@ static void pack_head_backward(const LatentAttention *attention, const TileHead 
     for (int i = 0; i < n; i++) {
         tile->lse[g * n + i] = attention->arrays.lse[(token + i) * H + h];
         tile->delta[g * n + i] =
+            // out . d_out = (p c_v) . (U_v^T d_out): the narrower dot product gives the same delta.
             tiles_dot(values + (int64_t)i * ld, d_values + (int64_t)i * ld, Rv);
     }
 }
@@ -289,6 +305,8 @@ HOT static void add_columns(float *restrict rows, int row, const float *restrict
             rows[(int64_t)i * row + e] += packed[(int64_t)e * TILE_KEYS + i];
 }
 
+// The rotated keys belong to one KV head and are written; the latent's gradient is a sum over KV
+// heads, kept apart here and added in sum_latent().
 static void unpack_keys(const void *context, const TileHead *head, const float *d_k,
                         const float *d_v, int first, int n)
 {
@@ -304,6 +322,8 @@ static void unpack_keys(const void *context, const TileHead *head, const float *
     add_columns(latent + d->value_column, R, d_v, n, d->value_latent);
 }
 
+// d_q_c = scale d(q U_k) U_k^T, and U_k's gradient q_c^T d(q U_k), both on the tile while it is in
+// cache.
 static void unpack_queries(const void *context, const TileHead *head, const QueryTile *tile)
 {
     const LatentAttention *attention = context;
@@ -351,10 +371,13 @@ HOT static void sum_up_row(float *restrict grad, const LatentAttention *attentio
         for (int b = 0; b < attention->dims.B; b++)
             for (int part = 0; part < n_parts; part++)
                 sum += d_up_part(attention, (int64_t)b * attention->dims.K + j, part)[at + e];
+        // Summed apart from the old gradient and added once: the sum's rounding does not depend on
+        // what was there.
         grad[e] = (attention->arrays.add_gradients ? grad[e] : 0) + scale * sum;
     }
 }
 
+// d_c of a token: KV head 0 first, then 1 to K - 1, the same order on every machine.
 static void sum_latent(const LatentAttention *attention, int64_t token)
 {
     const LatentDims *d = &attention->dims;
@@ -373,6 +396,7 @@ void attention_latent_backward(const LatentArrays *arrays, float *scratch, const
     const LatentAttention attention = start(arrays, scratch, d, true);
     const int Rk = d->key_latent, Rv = d->value_latent;
     tiles_backward(&packing, &attention, attention.rest, &attention.layout);
+// The three loops write disjoint memory, so none waits for another ('nowait').
 #pragma omp parallel
     {
 #pragma omp for schedule(static) nowait

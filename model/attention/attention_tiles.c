@@ -20,17 +20,19 @@
 // Sized so that a tile of scores stays in the second cache with its operands; backward has two.
 enum {
     KEYS = TILE_KEYS,
-    STACKED_ROWS = 96,  // of a query tile, about
-    LEAST_QUERIES = 16, // positions of a query tile
-    LEAST_ITEMS = 8,    // of backward: work for as many threads
-    QUERY_PARTS = 16,   // most parts of packing in backward
-    LANES = 16          // partial sums of a row; scores come in multiples of as many columns
+    STACKED_ROWS = 96, // of a query tile, about
+    MIN_QUERIES = 16,  // positions of a query tile
+    MIN_ITEMS = 8,     // of backward: work for as many threads
+    QUERY_PARTS = 16,  // most parts of packing in backward
+    LANES = 16         // partial sums of a row; scores come in multiples of as many columns
 };
 
+// All counts follow from the shape and none from the number of threads: they fix the order of every
+// sum.
 TileLayout tiles_layout(int B, int T, int K, int G, int key_width, int value_width)
 {
     int queries = STACKED_ROWS / G / 16 * 16;
-    queries = min_int(queries < LEAST_QUERIES ? LEAST_QUERIES : queries, T);
+    queries = min_int(queries < MIN_QUERIES ? MIN_QUERIES : queries, T);
     int n_query_tiles = ceil_div(T, queries), n_key_tiles = ceil_div(T, KEYS);
     return (TileLayout){
         .B = B,
@@ -46,10 +48,12 @@ TileLayout tiles_layout(int B, int T, int K, int G, int key_width, int value_wid
         .n_query_tiles = n_query_tiles,
         .n_key_tiles = n_key_tiles,
         .n_query_parts = min_int(n_query_tiles, QUERY_PARTS),
-        .n_key_parts = min_int(n_key_tiles, ceil_div(LEAST_ITEMS, K)),
+        .n_key_parts = min_int(n_key_tiles, ceil_div(MIN_ITEMS, K)),
     };
 }
 
+// One direction's scratch. Forward packs queries tile by tile into the thread's own rows; backward
+// reads a query tile once per key tile and so packs all of them beforehand.
 typedef struct Scratch {
     // All threads: key tiles [B K, n_key_tiles], query rows [B K, G T].
     float *k_columns, *v_columns; // v_columns: backward
@@ -115,6 +119,8 @@ int64_t tiles_scratch_floats(const TileLayout *layout, int n_threads, bool is_tr
     return max_int64(forward, backward);
 }
 
+// Packing rows: contiguous in and out, zeros in the padding so that products of whole vectors add
+// nothing.
 HOT void tiles_pack_rows(float *restrict packed, int ld, const float *restrict strided, int64_t row,
                          int n, int width, int end, float scale)
 {
@@ -126,6 +132,8 @@ HOT void tiles_pack_rows(float *restrict packed, int ld, const float *restrict s
     }
 }
 
+// A transpose. The inner loop writes contiguously and reads with a stride: a tile's rows stay in
+// the first cache over consecutive e.
 HOT void tiles_pack_columns(float *restrict packed, const float *restrict strided, int64_t row,
                             int n, int width)
 {
@@ -153,6 +161,7 @@ HOT void tiles_unpack_columns(float *restrict strided, int64_t row, const float 
             strided[i * row + e] = packed[(int64_t)e * KEYS + i];
 }
 
+// Partial sums of a vector's lanes: the order depends on the instruction set, not on threads.
 HOT float tiles_dot(const float *restrict a, const float *restrict b, int count)
 {
     float sum = 0;
@@ -162,6 +171,7 @@ HOT float tiles_dot(const float *restrict a, const float *restrict b, int count)
     return sum;
 }
 
+// Heads are numbered b K + j, sequences outermost.
 static TileHead find_head(const TileLayout *layout, int index)
 {
     return (TileHead){
@@ -244,6 +254,8 @@ HOT static void softmax_tile(float *restrict scores, float *restrict out, float 
 #pragma omp simd reduction(max : max)
         for (int j = 0; j < whole; j++)
             max = s[j] > max ? s[j] : max;
+        // Rescaling only where the maximum grew, which in later tiles is rare. For the first tile
+        // the old maximum is -inf and shrink = 0, on zeros.
         if (max > row_max[r]) {
             const float shrink = vexp(row_max[r] - max);
             row_max[r] = max;
@@ -253,6 +265,7 @@ HOT static void softmax_tile(float *restrict scores, float *restrict out, float 
             for (int e = 0; e < width; e++)
                 out[(int64_t)r * width + e] *= shrink;
         }
+        // A row whose keys are all masked keeps its maximum and adds nothing (whole is 0).
         exponentiate(s, sums, whole, row_max[r]);
         fill(s, whole, keys, 0);
     }
@@ -273,6 +286,8 @@ HOT static void normalize_tile(const Scratch *s, int rows, int ld)
     }
 }
 
+// One query tile against the key tiles up to its last position, in one pass (online softmax;
+// Milakov and Gimelshein, arXiv 1805.02867).
 static void forward_tile(const TilePacking *packing, const void *context, const Scratch *s,
                          const TileLayout *layout, const TileHead *head, int q0)
 {
@@ -331,6 +346,7 @@ HOT static void softmax_backward_tile(float *restrict scores, float *restrict d_
 #pragma omp simd
         for (int j = 0; j < whole; j++) {
             s[j] = vexp_to_88(s[j] - row_lse);
+            // d_score = p (dp - delta), with delta = out . d_out.
             ds[j] = s[j] * (ds[j] - row_delta);
         }
         fill(s, visible, keys, 0);
@@ -355,7 +371,8 @@ static QueryTile query_tile(const Scratch *s, const TileLayout *layout, const Ti
     };
 }
 
-// One tile of keys against all query tiles that see it.
+// Five products per pair of tiles: S = Q K^T, dP = dO V^T, dV += P^T dO, dK += dS^T Q, dQ = dS K. P
+// is computed again from the saved log-sum-exp, so forward keeps no probabilities.
 static void backward_key_tile(const TilePacking *packing, const void *context, const Scratch *s,
                               const TileLayout *layout, const TileHead *head, int i)
 {
@@ -379,6 +396,7 @@ static void backward_key_tile(const TilePacking *packing, const void *context, c
                                  layout->value_width, keys, rows, true);
         tile_multiply_transposed(s->tile_d_k, KEYS, tile.q, key_ld, s->d_scores, KEYS,
                                  layout->key_width, keys, rows, true);
+        // Key tiles i, i + n_key_parts, ... add to the same part: the first of them writes it.
         tile_multiply(d_q, key_ld, s->d_scores, KEYS, key.k_rows, key_ld, rows, layout->key_width,
                       keys, i >= layout->n_key_parts);
     }
@@ -427,6 +445,7 @@ void tiles_backward(const TilePacking *packing, const void *context, float *scra
         Scratch s;
         place_scratch(&s, scratch, layout, omp_get_thread_num(), omp_get_num_threads(), true);
         pack_keys(packing, context, &s, layout);
+// Packing of the keys has no barrier: this loop does not read them, and its end is one for both.
 #pragma omp for collapse(2) schedule(static)
         for (int h = 0; h < n_heads; h++)
             for (int part = 0; part < layout->n_query_parts; part++)

@@ -18,6 +18,8 @@ static void rotate(float *qkv, const AttentionContext *context, float direction)
     const int H = s->n_heads, K = s->n_kv_heads, E = s->head_dim, G = H / K, T = context->T;
     const int width = projected_width(s);
 #pragma omp parallel for schedule(static)
+    // Heads 0 .. H-1 are queries, H .. H+K-1 keys; values are not rotated. A query head uses its KV
+    // head's pairs, so that both turn by the same angles.
     for (int n = 0; n < context->B * T; n++) {
         const float *cos_row = context->cos_table + (int64_t)(n % T) * (E / 2);
         const float *sin_row = context->sin_table + (int64_t)(n % T) * (E / 2);
@@ -42,6 +44,7 @@ void mha_forward(float *qkv, const float *normed, const AttentionContext *contex
     rotate(qkv, context, 1.0f);
 }
 
+// The rotation is orthogonal: its gradient is the rotation by the opposite angle.
 void mha_backward(float *d_normed, LayerParams *grads, float *d_qkv, const float *normed,
                   const AttentionContext *context)
 {

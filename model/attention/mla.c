@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+// Joint: keys and values read the same R columns. Split: the first R/2 serve keys, the next R/2
+// values. With all pairs rotated no key dims come from the latent.
 LatentDims mla_latent_dims(const ModelShape *s, int B, int T)
 {
     const int width = shape_dim(s, DIM_UP_INPUT), rope = 2 * s->rope_pairs;
@@ -121,6 +123,8 @@ typedef struct UpPart {
     int first, rows, column, width;
 } UpPart;
 
+// The products of the up-projection for this shape; grads NULL in forward. Returns how many there
+// are.
 static int up_parts(UpPart parts[2], const AttentionContext *context, const LayerParams *grads,
                     const Columns *col)
 {
@@ -152,6 +156,7 @@ static void project(float *rows, const float *normed, const AttentionContext *co
     step_times_mark(context->times, STEP_INPUT);
 }
 
+// d_normed = d_rows W, dW = d_rows^T normed for the three stacked weights at once.
 static void project_backward(float *d_normed, LayerParams *grads, const float *d_rows,
                              const float *normed, const AttentionContext *context)
 {
@@ -187,6 +192,9 @@ void mla_forward(float *qkv, float *latent, const float *normed, const Attention
     step_times_mark(context->times, STEP_ROPE);
 }
 
+// The reverse of mla_forward(): out of heads, through the up-projections, through the
+// down-projection. `projected` and `expanded` hold gradients now, since their forward values are
+// not read again.
 void mla_backward(float *d_normed, LayerParams *grads, const float *d_qkv, const float *latent,
                   const float *normed, const AttentionContext *context)
 {
@@ -231,6 +239,7 @@ static void rotate_token(float *row, const LatentColumns *col, const AttentionCo
     }
 }
 
+// rows [N, row]: the latent form rotates in place, since its rows already have RoPE dims together.
 static void rotate_rows(float *rows, const AttentionContext *context, float direction)
 {
     const LatentDims dims = mla_latent_dims(context->shape, context->B, context->T);

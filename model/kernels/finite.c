@@ -9,6 +9,8 @@
 
 enum { BLOCK = 1 << 14 }; // floats
 
+// Compared as integers, so that loops vectorize: the exponent's eight bits are all ones exactly for
+// infinities and NaNs (IEEE 754).
 static bool is_finite(float value)
 {
     uint32_t bits;

@@ -19,16 +19,16 @@
 #include <unistd.h>
 
 enum {
-    DIRECT_K = 768,     // largest block of k where a is read in place
-    PACKED_K = 384,     // and where a is packed: shorter, so that a packed a serves more columns
-    MOST_B = 200 << 10, // floats of a packed block of b
-    CHUNK_ROWS = 96,    // a multiple of 16: whole cache lines of a transposed a
-    BUFFER_BYTES = 1 << 20, // of a thread
-    HUGE_PAGE = 2 << 20,    // bytes
+    DIRECT_K = 768, // largest block of k where a is read in place
+    PACKED_K = 384, // and where a is packed: shorter, so that a packed a serves more columns
+    MAX_PACKED_B = 200 << 10, // floats of a packed block of b
+    CHUNK_ROWS = 96,          // a multiple of 16: whole cache lines of a transposed a
+    BUFFER_BYTES = 1 << 20,   // of a thread
+    HUGE_PAGE = 2 << 20,      // bytes
 };
 
 typedef struct Buffer {
-    _Alignas(64) float b[MOST_B];
+    _Alignas(64) float b[MAX_PACKED_B];
     float a[CHUNK_ROWS * (PACKED_K + 8)];
     float edge[CHUNK_ROWS * 64]; // columns that are no whole vectors
 } Buffer;
@@ -53,7 +53,7 @@ static int packed_b_floats(void)
 {
     const long cache_bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
     const long floats = (cache_bytes > 0 ? cache_bytes : 1 << 19) / 3 * 2 / (long)sizeof(float);
-    return (int)(floats < MOST_B ? floats : MOST_B);
+    return (int)(floats < MAX_PACKED_B ? floats : MAX_PACKED_B);
 }
 
 // Chooses the sizes of blocks and items. k_block decides the order of the sums, so it depends on k
@@ -67,13 +67,13 @@ static void cut(GemmProduct *product, int n_threads)
         product->width = 3 * lanes; // 8 rows are packed faster than 6
     product->height = product->kernel->heights[product->width / lanes];
     const int width = product->width;
-    const int most_k = product->a.column_step == 1 ? DIRECT_K : PACKED_K;
-    product->k_block = round_up(ceil_div(product->k, ceil_div(product->k, most_k)), 4);
-    int most = packed_b_floats() / product->k_block / width * width;
-    most = most < width ? width : most;
+    const int max_k = product->a.column_step == 1 ? DIRECT_K : PACKED_K;
+    product->k_block = round_up(ceil_div(product->k, ceil_div(product->k, max_k)), 4);
+    int max_columns = packed_b_floats() / product->k_block / width * width;
+    max_columns = max_columns < width ? width : max_columns;
     // Several threads: items of the same size, rather than of whole slivers.
     const int grain = n_threads > 1 && product->a.column_step == 1 ? lanes : width;
-    product->columns = round_up(ceil_div(product->n, ceil_div(product->n, most)), grain);
+    product->columns = round_up(ceil_div(product->n, ceil_div(product->n, max_columns)), grain);
     product->item_columns = n_threads == 1 ? product->n : product->columns;
     const int n_column_items = ceil_div(product->n, product->item_columns);
     // Every row item packs b again: as few as give all threads the same number of items.
@@ -85,9 +85,12 @@ static void cut(GemmProduct *product, int n_threads)
     product->n_items = n_column_items * product->n_row_items;
 }
 
+// Unaligned, since rows may begin anywhere, and may_alias, since the memory holds floats.
 typedef float Vector8 __attribute__((vector_size(32), aligned(4), may_alias));
 
 // to[p * width + i] = from[i * step + p] for an 8 x 8 block.
+// Three rounds of shuffles as for a transpose with AVX; the compiler's vector type needs no
+// intrinsics and compiles on any target.
 #define SHUFFLE __builtin_shufflevector
 __attribute__((always_inline)) static inline void transpose8(float *restrict to, int width,
                                                              const float *restrict from,
@@ -276,6 +279,8 @@ static void run_block(const GemmProduct *product, Buffer *buffer, int p0, int j0
         run_rows(product, buffer, p0, k, i0, min_int(CHUNK_ROWS, end_row - i0), j0, n);
 }
 
+// Blocks of k outside: each element of c gets its partial sums in the order of k, wherever columns
+// and rows are cut.
 static void run_item(const GemmProduct *product, Buffer *buffer, int item)
 {
     const int row = item % product->n_row_items * product->item_rows,
@@ -289,6 +294,8 @@ static void run_item(const GemmProduct *product, Buffer *buffer, int item)
 }
 
 // With AVX2 OpenBLAS is a little faster: our kernels reach 0.93 of it (bench/results.md).
+// The kernels exist for AVX2 too (attention's tiles use them), but for large products only
+// AVX-512's are faster than the library.
 static bool has_own_kernel(void)
 {
     return tile_target() == TILE_AVX512;
@@ -312,6 +319,8 @@ static char *find_buffers(int n_threads)
         free(buffers);
         buffers = aligned_alloc(HUGE_PAGE, size_bytes);
         CHECK(buffers != NULL, "no memory for products' buffers on %d threads", n_threads);
+        // A packed block spans 200 pages of 4 KiB, more than the first TLB holds: huge pages, where
+        // the kernel grants them.
         madvise(buffers, size_bytes, MADV_HUGEPAGE);
         n_placed = n_threads;
     }
@@ -348,6 +357,8 @@ static void gemm_openblas(const GemmProduct *product)
     }
 }
 
+// Items are few and their times differ little, but other work shares the cores: threads take the
+// next one as they finish.
 static void gemm_kernel(const GemmProduct *shared, const TileKernel *kernel)
 {
     const int n_threads = omp_get_max_threads();

@@ -11,16 +11,17 @@
 
 // Large enough that packing the head and adding to d_head once per block cost little compared to
 // the products; small enough to stay far below the activations.
-enum { MOST_TOKENS = 512, LEAST_TOKENS = 32, MOST_LOGITS = 32 << 20, SUMMED_IN_FLOAT = 2048 };
+enum { MAX_TOKENS = 512, MIN_TOKENS = 32, MAX_LOGITS = 32 << 20, SUMMED_IN_FLOAT = 2048 };
 
 int head_block(int V)
 {
-    int tokens = MOST_LOGITS / V;
-    if (tokens > MOST_TOKENS)
-        return MOST_TOKENS;
-    return tokens < LEAST_TOKENS ? LEAST_TOKENS : tokens;
+    int tokens = MAX_LOGITS / V;
+    if (tokens > MAX_TOKENS)
+        return MAX_TOKENS;
+    return tokens < MIN_TOKENS ? MIN_TOKENS : tokens;
 }
 
+// Subtracting the maximum keeps exp() in range; the loss does not change by it.
 HOT static float largest(const float *restrict z, int V)
 {
     float max = z[0];
@@ -68,18 +69,20 @@ HOT static void scale_row(float *restrict z, int V, float factor)
 static double block_loss(float *logits, const int32_t *targets, int n_tokens, int V, float scale,
                          bool wants_gradient)
 {
-    double losses[MOST_TOKENS];
+    double losses[MAX_TOKENS];
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < n_tokens; n++) {
         float *z = logits + (int64_t)n * V, inverse_sum;
         losses[n] = token_loss(z, V, targets[n], &inverse_sum);
         if (wants_gradient) {
+            // d loss / d z_v = scale (softmax(z)_v - [v = target]), in place over exp(z - max).
             scale_row(z, V, inverse_sum * scale);
             z[targets[n]] -= scale;
         }
     }
     double sum = 0;
     for (int n = 0; n < n_tokens; n++)
+        // In the order of the tokens, whichever thread computed which.
         sum += losses[n];
     return sum;
 }

@@ -116,6 +116,8 @@ DEFINE_TILE(avx2, __attribute__((target("avx2,fma"))), Vector8, 12, 6, 0, 0, FMA
 #endif
 DEFINE_TILE(plain, , Vector4, 6, 3, 0, 0, FMA_PLAIN, SPREAD_PLAIN)
 
+// Heights fill the registers: AVX-512 has 32, so 8 rows x 3 vectors leave 8 for operands; AVX2 has
+// 16, so 6 x 2 leave 4. For height[v] see tile.h.
 static const TileKernel kernels[N_TILE_TARGETS] = {
     [TILE_PLAIN] = {"plain", 4, 8, {0, 6, 3}, plain_block},
 #if defined(__x86_64__)
@@ -124,6 +126,7 @@ static const TileKernel kernels[N_TILE_TARGETS] = {
 #endif
 };
 
+// Asked at run time, so that one binary serves all machines; gcc reads CPUID once per process.
 static bool machine_has(TileTarget target)
 {
 #if defined(__x86_64__)

@@ -16,6 +16,8 @@ static int64_t layer_start(const ModelShape *shape, int layer)
     return is_after ? first + count : first;
 }
 
+// A tied head's gradient is written by the loss, before any activation of a layer is dead, so with
+// a tied head the embedding's memory is left alone and reuse begins at layer 0.
 GradientReuse gradient_reuse_start(float *flat, const ModelShape *shape, int from_layer)
 {
     CHECK((uintptr_t)flat % 64 == 0, "gradients at %p are not aligned", (void *)flat);
@@ -33,6 +35,8 @@ bool gradient_reuse_take(float **out, GradientReuse *reuse, int layer, int64_t c
         return false;
     CHECK(0 <= layer && layer <= reuse->lowest_layer, "layer %d after layer %d", layer,
           reuse->lowest_layer);
+    // The gradients of `layer` itself are written while its activations are still read: only those
+    // below it may be covered.
     const int64_t limit = layer_start(reuse->shape, layer);
     const int64_t end = limit < reuse->taken_from ? limit : reuse->taken_from;
     if (end - reuse->first < count)

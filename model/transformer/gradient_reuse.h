@@ -7,10 +7,10 @@
 // any layer may lie over the gradients of all layers. The loss writes the gradient of the head (and
 // of an embedding tied to it) and of the last norm before that: their memory is not reused.
 //
-//     GradientReuse reuse = gradient_reuse_start(flat_grads, &shape, 0); // flat_grads NULL:
-//     measures float *values; if (!gradient_reuse_take(&values, &reuse, layer, count))           //
-//     from the last layer down
-//         values = arena_floats(&arena, count);
+//     GradientReuse reuse = gradient_reuse_start(flat_grads, &shape, 0); // NULL: only measures
+//     for (int layer = shape.n_layers - 1; layer >= 0; layer--)
+//         if (!gradient_reuse_take(&values, &reuse, layer, count))
+//             values = arena_floats(&arena, count);
 #ifndef MHA2MLA_MODEL_TRANSFORMER_GRADIENT_REUSE_H
 #define MHA2MLA_MODEL_TRANSFORMER_GRADIENT_REUSE_H
 

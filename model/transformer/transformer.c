@@ -39,6 +39,7 @@ static AttentionContext attention_context(const Workspace *ws, const Model *mode
     };
 }
 
+// Used for the residual, so that the product after it can add in place (beta = 1).
 static void copy_rows(float *to, const float *from, int64_t count)
 {
     memcpy(to, from, (size_t)count * sizeof(float));
@@ -56,6 +57,7 @@ typedef struct ScoredLayer {
     int64_t n_tokens;
 } ScoredLayer;
 
+// Called on original models only: an MLA layer has no keys before RoPE to score.
 static void score_layer(void *observer, const float *qkv, int64_t row)
 {
     const ScoredLayer *scored = observer;
@@ -117,6 +119,7 @@ static void attention_block_backward(Workspace *ws, const Model *model, int laye
     step_times_mark(ws->times, STEP_NORM);
     ws->form->project_backward(ws->d_normed, dw, ws->d_qkv, ws->normed, &saved->attention,
                                &context);
+    // RMSNorm's weight gradient is always added to, so a fresh one starts from zero.
     if (!adds)
         clear(dw->attn_norm, D);
     rmsnorm_backward(ws->dx, dw->attn_norm, ws->d_normed, saved->attn_inv_rms, saved->x_in,
@@ -181,6 +184,8 @@ static void ffn_block_backward(Workspace *ws, const Model *model, int layer, Par
     step_times_mark(ws->times, STEP_NORM);
 }
 
+// Training hangs its communication here: parameters of a layer may still be arriving before
+// forward, and gradients may be reduced as soon as they are final (train/).
 static void call_at_layer(const LayerCallback *callback, int layer)
 {
     if (callback->call != NULL)
@@ -196,6 +201,7 @@ void transformer_forward(Workspace *ws, const Model *model, const int32_t *input
     call_at_layer(&ws->before_layer, -1);
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < N; n++)
+        // A gather of embedding rows; Llama does not scale them.
         copy_rows(ws->layers[0].x_in + (int64_t)n * D, model->params.embed + (int64_t)inputs[n] * D,
                   D);
     step_times_mark(ws->times, STEP_EMBEDDING);
@@ -218,9 +224,9 @@ double transformer_loss(Workspace *ws, const Model *model, const int32_t *target
     step_times_mark(ws->times, STEP_NORM);
     bool wants_gradient = grads != NULL;
     CHECK(!wants_gradient || ws->policy != FORWARD_ONLY,
-          "gradients in a workspace without room for them");
+          "gradients in a workspace that was placed for forward only");
     CHECK(!wants_gradient || ws->fresh_gradients || !gradient_reuse_is_used(&ws->reuse),
-          "gradients added to, where activations lie");
+          "gradients are added to, but their memory holds activations");
     double sum = head_loss(
         wants_gradient ? ws->d_head_in : NULL, wants_gradient ? grads->head : NULL, ws->logits,
         ws->head_in, model->params.head, targets, N, D, s->vocab_size, scale, !ws->fresh_gradients);
@@ -249,6 +255,7 @@ void transformer_backward(Workspace *ws, const Model *model, const int32_t *inpu
     const ModelShape *s = &model->shape;
     int N = ws->B * ws->T, D = s->d_model;
     step_times_start(ws->times, STEP_BACKWARD);
+    // The residual stream ends at the last norm: no gradient comes around it.
     clear(ws->dx, (int64_t)N * D);
     if (ws->fresh_gradients)
         clear(grads->norm, D);

@@ -1,11 +1,9 @@
 // Forward and backward of the whole model over a micro-batch of B sequences of T tokens.
 //
 //     Workspace ws;
-//     workspace_place(&ws, &activations, &scratch, &shape, B, T, n_threads, RECOMPUTE_NONE); //
-//     measure
-//     ... arena_allocate both ...
-//     workspace_place(&ws, &activations, &scratch, &shape, B, T, n_threads, RECOMPUTE_NONE); //
-//     place transformer_start(&ws, &model); transformer_forward(&ws, &model, inputs, NULL);
+//     ... placed in two arenas, see model/transformer/workspace.h ...
+//     transformer_start(&ws, &model);
+//     transformer_forward(&ws, &model, inputs, NULL);
 //     loss_sum += transformer_loss(&ws, &model, targets, 1.0f / n_targets, &grads);
 //     transformer_backward(&ws, &model, inputs, &grads);
 //

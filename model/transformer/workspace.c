@@ -21,6 +21,8 @@ static float *place_floats(const Placement *placement, int64_t count)
                : arena_floats(placement->arena, count);
 }
 
+// Saved buffers of attention in the order of the picture in the header; a width of 0 takes no
+// memory.
 static void place_attention(LayerSaved *saved, const Placement *placement, const Workspace *ws,
                             const ModelShape *s)
 {
@@ -60,9 +62,10 @@ static void place_layer(LayerSaved *saved, const Placement *placement, const Wor
 // gradient memory first.
 static void place_layers(Workspace *ws, Arena *arena, const ModelShape *s)
 {
-    GradientReuse nothing = {0};
+    GradientReuse no_reuse = {0};
     LayerSaved saved = {0};
-    place_layer(&saved, &(Placement){&nothing, arena, 0}, ws, s, false);
+    place_layer(&saved, &(Placement){&no_reuse, arena, 0}, ws, s, false);
+    // `saved` keeps the shared pointers from the call above; each layer overwrites only its own.
     for (int l = s->n_layers - 1; l >= 0; l--) {
         place_layer(&saved, &(Placement){&ws->reuse, arena, l}, ws, s, true);
         if (ws->layers != NULL)
@@ -89,6 +92,7 @@ static void place_attention_scratch(Workspace *ws, Arena *arena, const ModelShap
 static void place_head_scratch(Workspace *ws, Arena *arena, const ModelShape *s)
 {
     const int64_t N = (int64_t)ws->B * ws->T, block = head_block(s->vocab_size);
+    // A short batch needs fewer rows than a block of tokens.
     ws->logits = arena_floats(arena, (N < block ? N : block) * s->vocab_size);
 }
 
@@ -111,6 +115,8 @@ static void place_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int 
         ws->head_in = arena_floats(arena, N * s->d_model);
         ws->d_head_in = is_training ? arena_floats(arena, N * s->d_model) : NULL;
     }
+    // Three phases start at the same offset; the arena is rewound between them and at last extended
+    // to the longest.
     const int64_t head_first = arena->used_bytes;
     place_head_scratch(ws, arena, s);
     int64_t end = arena->used_bytes;
@@ -128,6 +134,8 @@ static void place_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int 
     arena_place(arena, end - head_first, 1);
 }
 
+// The caller runs it twice, first with measuring arenas: `layers` is NULL then, and pointers are
+// not read.
 void workspace_place_reusing(Workspace *ws, const GradientReuse *reuse, Arena *activations,
                              Arena *scratch, const ModelShape *s, int B, int T, int n_threads,
                              ActivationPolicy policy)
@@ -154,8 +162,8 @@ void workspace_place_reusing(Workspace *ws, const GradientReuse *reuse, Arena *a
 void workspace_place(Workspace *ws, Arena *activations, Arena *scratch, const ModelShape *s, int B,
                      int T, int n_threads, ActivationPolicy policy)
 {
-    const GradientReuse nothing = {0};
-    workspace_place_reusing(ws, &nothing, activations, scratch, s, B, T, n_threads, policy);
+    const GradientReuse no_reuse = {0};
+    workspace_place_reusing(ws, &no_reuse, activations, scratch, s, B, T, n_threads, policy);
 }
 
 void workspace_set_batch(Workspace *ws, int B)

@@ -11,13 +11,12 @@
 //
 //     activations | cos, sin | hidden | shared by layers | layer L-1 | ... | layer 1 | layer 0 |
 //
-//     a layer     | x_in | attn_inv_rms, latent, qkv, values, out, lse | x_mid, ffn_inv_rms,
-//     gate_up |
+//     a layer: x_in | attn_inv_rms, latent, qkv, values, out, lse | x_mid, ffn_inv_rms, gate_up
 //
-//       RECOMPUTE_NONE       own                  own                               own
-//       RECOMPUTE_ATTENTION  own                 shared                             own
-//       RECOMPUTE_LAYER      own                 shared                            shared
-//       FORWARD_ONLY        shared               shared                            shared
+//     RECOMPUTE_NONE       own             own                             own
+//     RECOMPUTE_ATTENTION  own             shared                          own
+//     RECOMPUTE_LAYER      own             shared                          shared
+//     FORWARD_ONLY         shared          shared                          shared
 //
 // Where gradient memory may be reused (model/transformer/gradient_reuse.h), activations lie there
 // instead as far as it reaches, from the last layer down; gradients of layers not yet written:
@@ -26,13 +25,12 @@
 //     forward              ...  <- layer L-2 | layer L-1 | head_in  |
 //     backward     writes from right to left, each layer after its last read of what lies there
 //
-// Scratch is in use within a phase: what is in one column at the same height shares memory.
+// Scratch is in use within a phase. Each row is one phase's use of the same memory:
 //
-//     scratch     | head_in, d_head_in          | logits                                   |  head
-//                 | normed, d_normed            | dx | projected, expanded, attn_out,      |
-//                 attention |                             |    | attention_tiles, d_qkv, d_attn_out
-//                 | | normed, d_normed            | dx | act                                 |
-//                 feed-forward
+//     head          | head_in, d_head_in | logits                                               |
+//     attention     | normed, d_normed   | dx | projected, expanded, attn_out, attention_tiles, |
+//                   |                    |    | d_qkv, d_attn_out                               |
+//     feed-forward  | normed, d_normed   | dx | act                                             |
 //
 // normed and d_normed are head_in and d_head_in themselves, unless those lie over gradients: then
 // all of the head's scratch shares memory with all of the layers'.
