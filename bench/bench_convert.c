@@ -23,7 +23,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MOST_ROUNDS = 99, BUFFER_BYTES = 1 << 20 };
+enum { MAX_ROUNDS = 99, BUFFER_BYTES = 1 << 20 };
 
 static const ModelShape smollm_135m = {.n_layers = 30,
                                        .d_model = 576,
@@ -45,7 +45,7 @@ static double now_s(void)
 
 static Status bench_factorize(int m, int n, int R, int rounds)
 {
-    double seconds[MOST_ROUNDS];
+    double seconds[MAX_ROUNDS];
     const int64_t count = (int64_t)m * n;
     const uint64_t key = random_key(1, "bench");
     float *a = malloc((size_t)count * sizeof *a), *up = malloc((size_t)m * (size_t)R * sizeof *up),
@@ -72,7 +72,7 @@ release:
 
 static Status bench_calibrate(int T, int rounds)
 {
-    double with_s[MOST_ROUNDS], without_s[MOST_ROUNDS], share[MOST_ROUNDS];
+    double with_s[MAX_ROUNDS], without_s[MAX_ROUNDS], share[MAX_ROUNDS];
     Model model;
     RopeScores scores = {0};
     ForwardPass pass = {0};
@@ -141,7 +141,7 @@ close_weights:
 
 static Status time_load(const char *dir, bool is_cold, int rounds, char *buffer)
 {
-    double read_s[MOST_ROUNDS], load_s[MOST_ROUNDS], cpu_s[MOST_ROUNDS];
+    double read_s[MAX_ROUNDS], load_s[MAX_ROUNDS], cpu_s[MAX_ROUNDS];
     int64_t n_bytes = 0, unused;
     for (int i = 0; i < rounds; i++) {
         Model model;
@@ -179,17 +179,17 @@ free_buffer:
     return status;
 }
 
-enum { MOST_SIDE = 32768, MOST_TOKENS = 65536 };
+enum { MAX_SIDE = 32768, MAX_TOKENS = 65536 };
 
 // *value = argument i, if there is one.
-static Status read_number(int *value, int argc, char **argv, int i, const char *name, int most)
+static Status read_number(int *value, int argc, char **argv, int i, const char *name, int max)
 {
     if (i >= argc)
         return OK;
     char *end;
     const long number = strtol(argv[i], &end, 10);
-    if (end == argv[i] || *end != '\0' || number < 1 || number > most)
-        return fail(BAD_INPUT, "%s is '%s', allowed are 1 to %d", name, argv[i], most);
+    if (end == argv[i] || *end != '\0' || number < 1 || number > max)
+        return fail(BAD_INPUT, "%s is '%s', allowed are 1 to %d", name, argv[i], max);
     *value = (int)number;
     return OK;
 }
@@ -199,19 +199,19 @@ static Status run(int argc, char **argv)
     const char *part = argc > 1 ? argv[1] : "";
     int m = 7680, n = 4096, R = 512, T = 2048, rounds = 3;
     if (strcmp(part, "factorize") == 0 && argc <= 6) {
-        TRY(read_number(&m, argc, argv, 2, "M", MOST_SIDE));
-        TRY(read_number(&n, argc, argv, 3, "N", MOST_SIDE));
+        TRY(read_number(&m, argc, argv, 2, "M", MAX_SIDE));
+        TRY(read_number(&n, argc, argv, 3, "N", MAX_SIDE));
         TRY(read_number(&R, argc, argv, 4, "R", m < n ? m : n));
-        TRY(read_number(&rounds, argc, argv, 5, "ROUNDS", MOST_ROUNDS));
+        TRY(read_number(&rounds, argc, argv, 5, "ROUNDS", MAX_ROUNDS));
         return bench_factorize(m, n, R, rounds);
     }
     if (strcmp(part, "calibrate") == 0 && argc <= 4) {
-        TRY(read_number(&T, argc, argv, 2, "T", MOST_TOKENS));
-        TRY(read_number(&rounds, argc, argv, 3, "ROUNDS", MOST_ROUNDS));
+        TRY(read_number(&T, argc, argv, 2, "T", MAX_TOKENS));
+        TRY(read_number(&rounds, argc, argv, 3, "ROUNDS", MAX_ROUNDS));
         return bench_calibrate(T, rounds);
     }
     if (strcmp(part, "load") == 0 && argc >= 3 && argc <= 4) {
-        TRY(read_number(&rounds, argc, argv, 3, "ROUNDS", MOST_ROUNDS));
+        TRY(read_number(&rounds, argc, argv, 3, "ROUNDS", MAX_ROUNDS));
         return bench_load(argv[2], rounds);
     }
     return fail(BAD_INPUT,

@@ -1,6 +1,6 @@
-// The products of a training step, ours (model/kernels/gemm.h) and OpenBLAS's in alternation, on one thread:
-// GFLOP/s of both by the CPU time they got, best and median of the rounds, and the ratio of the
-// medians.
+// The products of a training step, ours (model/kernels/gemm.h) and OpenBLAS's in alternation, on
+// one thread: GFLOP/s of both by the CPU time they got, best and median of the rounds, and the
+// ratio of the medians.
 //
 //     OMP_NUM_THREADS=1 build/release/bench/bench_gemm [ROUNDS]
 #include "base/arena.h"
@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MOST_ROUNDS = 99 };
+enum { MAX_ROUNDS = 99 };
 
 typedef struct Product {
     const char *name;
@@ -53,7 +53,7 @@ static GemmMatrix matrix(const float *data, int rows, int columns, bool transpos
 
 static void run_product(const Product *p, const float *a, const float *b, float *c, int n_rounds)
 {
-    double ours[MOST_ROUNDS], blas[MOST_ROUNDS];
+    double ours[MAX_ROUNDS], blas[MAX_ROUNDS];
     const double flops = 2.0 * p->m * p->n * p->k;
     const int repeats = (int)fmax(1, 5e9 / flops);
     for (int round = 0; round < n_rounds; round++) {
@@ -94,8 +94,8 @@ static void place(Arena *arena, float **matrices)
 int main(int argc, char **argv)
 {
     int n_rounds = argc > 1 ? atoi(argv[1]) : 5;
-    if (argc > 2 || n_rounds < 1 || n_rounds > MOST_ROUNDS) {
-        fprintf(stderr, "usage: bench_gemm [ROUNDS] (at most %d rounds)\n", MOST_ROUNDS);
+    if (argc > 2 || n_rounds < 1 || n_rounds > MAX_ROUNDS) {
+        fprintf(stderr, "usage: bench_gemm [ROUNDS] (at most %d rounds)\n", MAX_ROUNDS);
         return BAD_INPUT;
     }
     Arena arena = arena_start("benchmark");

@@ -25,7 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_TOKENS = 1 << 20, MOST_LAYERS = 128 };
+enum { MAX_TOKENS = 1 << 20, MAX_LAYERS = 128 };
 
 static const char usage[] =
     "usage: bench_step [--clock cpu|wall] [--row FILE] SHAPE T mha|mla ROUNDS [LAYERS]";
@@ -67,13 +67,13 @@ static Status find_shape(StepSetting *setting, const char *name, bool is_mla, in
     return OK;
 }
 
-static Status parse_count(int *out, const char *name, const char *text, int most)
+static Status parse_count(int *out, const char *name, const char *text, int max)
 {
     char *end;
     errno = 0;
     const long number = strtol(text, &end, 10);
-    if (end == text || *end != '\0' || errno != 0 || number < 1 || number > most)
-        return fail(BAD_INPUT, "bench_step: %s is '%s', allowed are 1 to %d; %s", name, text, most,
+    if (end == text || *end != '\0' || errno != 0 || number < 1 || number > max)
+        return fail(BAD_INPUT, "bench_step: %s is '%s', allowed are 1 to %d; %s", name, text, max,
                     usage);
     *out = (int)number;
     return OK;
@@ -127,10 +127,10 @@ static Status parse_words(StepSetting *setting, char **words, int n_words)
     int n_layers = 0;
     if (n_words < 4 || n_words > 5)
         return fail(BAD_INPUT, "bench_step: %d words where 4 or 5 belong; %s", n_words, usage);
-    TRY(parse_count(&setting->T, "T", words[1], MOST_TOKENS));
-    TRY(parse_count(&setting->n_rounds, "ROUNDS", words[3], STEP_MOST_ROUNDS));
+    TRY(parse_count(&setting->T, "T", words[1], MAX_TOKENS));
+    TRY(parse_count(&setting->n_rounds, "ROUNDS", words[3], STEP_MAX_ROUNDS));
     if (n_words == 5)
-        TRY(parse_count(&n_layers, "LAYERS", words[4], MOST_LAYERS));
+        TRY(parse_count(&n_layers, "LAYERS", words[4], MAX_LAYERS));
     const bool is_mla = strcmp(words[2], "mla") == 0;
     if (!is_mla && strcmp(words[2], "mha") != 0)
         return fail(BAD_INPUT, "bench_step: attention is '%s', allowed are mha and mla", words[2]);
@@ -172,7 +172,7 @@ static Status report(const StepSetting *setting, const StepRound *rounds, FILE *
 static Status run_words(StepSetting *setting, const Request *request, char **words, int n_words,
                         const Comm *comm)
 {
-    StepRound rounds[STEP_MOST_ROUNDS];
+    StepRound rounds[STEP_MAX_ROUNDS];
     FILE *rows = NULL;
     TRY(parse_words(setting, words, n_words));
     TRY(choose_clock(setting, request->clock));

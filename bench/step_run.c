@@ -39,7 +39,7 @@ typedef struct Bench {
     Params grads;
     float *flat_grads; // [params_count]
     float *m, *v;      // [partition.own_count]
-    void *buffer;      // [most_buffer_bytes()]
+    void *buffer;      // [max_buffer_bytes()]
     double *squares;   // [partition_n_blocks()]
     int32_t *inputs, *targets;
     float *matrices; // [SGEMM_FLOATS] of sgemm; where logits are, if these take as much
@@ -48,15 +48,15 @@ typedef struct Bench {
 // ------------------------------------------------------------------------------------ memory
 
 // Of the largest bucket.
-static int64_t most_buffer_bytes(const Bench *bench)
+static int64_t max_buffer_bytes(const Bench *bench)
 {
-    int64_t most = 0;
+    int64_t max_bytes = 0;
     for (int i = 0; i < bench->partition.n_buckets; i++) {
         const int64_t n = comm_reduce_bytes(bench->partition.buckets[i].count, bench->comm->size,
                                             bench->comm->size, false);
-        most = n > most ? n : most;
+        max_bytes = n > max_bytes ? n : max_bytes;
     }
-    return most;
+    return max_bytes;
 }
 
 static void place(Bench *bench)
@@ -71,7 +71,7 @@ static void place(Bench *bench)
                             RECOMPUTE_NONE);
     bench->m = arena_floats(arena, bench->partition.own_count);
     bench->v = arena_floats(arena, bench->partition.own_count);
-    bench->buffer = arena_place(arena, most_buffer_bytes(bench), 1);
+    bench->buffer = arena_place(arena, max_buffer_bytes(bench), 1);
     bench->squares = arena_place(arena, partition_n_blocks(&bench->partition), sizeof(double));
     bench->inputs = arena_place(arena, T, sizeof(int32_t));
     bench->targets = arena_place(arena, T, sizeof(int32_t));

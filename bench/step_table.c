@@ -10,7 +10,7 @@
 // Median over the rounds of the double at `offset` in a StepRound.
 static double median(const StepRound *rounds, int n_rounds, size_t offset)
 {
-    double values[STEP_MOST_ROUNDS];
+    double values[STEP_MAX_ROUNDS];
     for (int i = 0; i < n_rounds; i++)
         memcpy(&values[i], (const char *)&rounds[i] + offset, sizeof(double));
     return timing_median(values, n_rounds);

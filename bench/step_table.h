@@ -47,7 +47,7 @@ typedef struct StepSetting {
                        // slept in serial parts
 } StepSetting;
 
-enum { STEP_MOST_ROUNDS = 99 };
+enum { STEP_MAX_ROUNDS = 99 };
 
 void step_table_print(const StepSetting *setting, const StepRound *rounds); // [n_rounds]
 

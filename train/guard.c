@@ -11,12 +11,12 @@ Status guard_check_spike(bool *skips, SpikeHistory *spikes, int step, double gra
     if (factor > 0 && spikes->n_accepted >= window && spikes->mean > 0 &&
         grad_norm > factor * spikes->mean) {
         spikes->n_skipped++;
-        if (++spikes->n_skipped_in_row >= GUARD_MOST_SKIPS_IN_ROW)
+        if (++spikes->n_skipped_in_row >= GUARD_MAX_SKIPS_IN_ROW)
             return fail(FAILED,
                         "step %d: gradient norm %.4g is above train.skip_spikes %g times the mean "
                         "%.4g for %d steps in a row, so this is no spike; lower optim.lr or raise "
                         "train.skip_spikes",
-                        step, grad_norm, factor, spikes->mean, GUARD_MOST_SKIPS_IN_ROW);
+                        step, grad_norm, factor, spikes->mean, GUARD_MAX_SKIPS_IN_ROW);
         *skips = true;
         return OK;
     }

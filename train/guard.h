@@ -17,12 +17,12 @@
 
 // Number of steps skipped in a row after which the run ends: a norm that stays high is no spike,
 // and a run that skips all its steps would continue without learning.
-enum { GUARD_MOST_SKIPS_IN_ROW = 10 };
+enum { GUARD_MAX_SKIPS_IN_ROW = 10 };
 
 // *skips: whether the gradient norm exceeds `factor` times its running mean. The first `window`
 // accepted steps are never skipped - at the start norms fall by orders of magnitude - and enter the
 // mean with equal weight; later each accepted step enters it with weight 1 / window. Skipped steps
-// do not enter it. factor 0: never skips. FAILED after GUARD_MOST_SKIPS_IN_ROW.
+// do not enter it. factor 0: never skips. FAILED after GUARD_MAX_SKIPS_IN_ROW.
 Status guard_check_spike(bool *skips, SpikeHistory *spikes, int step, double grad_norm,
                          double factor, int window);
 

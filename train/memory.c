@@ -4,16 +4,16 @@
 
 // The bytes that exchanging the largest bucket takes; a multiple of a cache line, as buffers follow
 // one another.
-static int64_t most_buffer_bytes(const Partition *partition, const BatchSchedule *schedule,
-                                 bool as_bf16)
+static int64_t max_buffer_bytes(const Partition *partition, const BatchSchedule *schedule,
+                                bool as_bf16)
 {
-    int64_t most = 0;
+    int64_t max_bytes = 0;
     for (int i = 0; i < partition->n_buckets; i++) {
         const int64_t n = comm_reduce_bytes(partition->buckets[i].count, schedule->n_ranks,
                                             batch_schedule_senders(schedule, 0), as_bf16);
-        most = n > most ? n : most;
+        max_bytes = n > max_bytes ? n : max_bytes;
     }
-    return (most + 63) / 64 * 64;
+    return (max_bytes + 63) / 64 * 64;
 }
 
 // Which part of the gradients' memory activations may reuse (model/transformer/gradient_reuse.h).
@@ -23,9 +23,9 @@ static int64_t most_buffer_bytes(const Partition *partition, const BatchSchedule
 // - by the exchange, which sends those of a round while the next round's forward has begun. The
 //   reducer makes forward wait before the first layer that reuses memory, so, to let most of the
 //   forward overlap, no layer of the lower half does. Sums over rounds lie apart;
-// - by the norm and AdamW, in a step of one round, whose sums lie in place. Both are done before
-// the
-//   next forward, be it of training, validation or the trace of non-finite numbers.
+// - by the norm and AdamW, in a step of one round, whose sums lie in place. Both end before the
+// next
+//   forward, be it of training, validation or the trace of non-finite numbers.
 // Checkpoints hold no gradients.
 static GradientReuse find_gradient_reuse(float *flat, const ModelShape *shape,
                                          const BatchSchedule *schedule, const TrainConfig *train)
@@ -53,7 +53,7 @@ void memory_place(TrainerMemory *memory, const ModelShape *shape, const Partitio
     batch_place(&memory->batch, &memory->scratch, B, T);
     prefetch_place(&memory->ahead, &memory->scratch, B, T);
     memory->buffer_bytes =
-        most_buffer_bytes(partition, schedule, config->train.reduce_dtype == REDUCE_BFLOAT16);
+        max_buffer_bytes(partition, schedule, config->train.reduce_dtype == REDUCE_BFLOAT16);
     memory->buffers = arena_place(&memory->communication,
                                   exchange_n_buffers(schedule->n_ranks, config->train.overlap),
                                   (size_t)memory->buffer_bytes);

@@ -23,7 +23,7 @@ static Status create_model(Replica *replica, const ModelShape *shape)
 Status replica_create(Replica *out, const Comm *comm, CommGroup *group, const ModelShape *shape)
 {
     Replica replica = {.comm = comm, .group = group, .first_ticket = -1};
-    const int64_t counters_bytes = partition_most_buckets(shape) * (int64_t)sizeof(CommCounter);
+    const int64_t counters_bytes = partition_max_buckets(shape) * (int64_t)sizeof(CommCounter);
     if (group->shares)
         comm_window_open(&replica.window, comm, group, flat_bytes(shape) + counters_bytes);
     const Status status = comm_agree(comm, create_model(&replica, shape));

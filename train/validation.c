@@ -59,13 +59,13 @@ void validation_close(Validation *validation)
 static Status add_batch(double *losses, int64_t b, Source *source, int64_t n_windows, Workspace *ws,
                         Batch *batch, const Model *model)
 {
-    const int most = ws->placed_B;
+    const int capacity = ws->placed_B;
     const int64_t left = n_windows - b * most;
     TRY(stop_check());
     if (left <= 0)
         return OK;
     return perplexity_batch(&losses[b], ws, model, source, batch, b * most,
-                            left < most ? (int)left : most);
+                            left < capacity ? (int)left : capacity);
 }
 
 // The ranks take batches in turn, batch b by rank b mod N, and agree after each turn, so that all

@@ -82,7 +82,7 @@ static void test_norm_that_stays_ends_the_run(void **state)
 {
     (void)state;
     SpikeHistory spikes = after_window();
-    for (int i = 1; i < GUARD_MOST_SKIPS_IN_ROW; i++)
+    for (int i = 1; i < GUARD_MAX_SKIPS_IN_ROW; i++)
         assert_true(skips(&spikes, 100));
     bool is_skipped;
     assert_fails(FAILED,
@@ -95,7 +95,7 @@ static void test_accepted_step_ends_the_row(void **state)
 {
     (void)state;
     SpikeHistory spikes = after_window();
-    for (int i = 0; i < 5 * GUARD_MOST_SKIPS_IN_ROW; i++)
+    for (int i = 0; i < 5 * GUARD_MAX_SKIPS_IN_ROW; i++)
         assert_int_equal(skips(&spikes, i % 3 < 2 ? 100 : 2), i % 3 < 2);
     assert_int_equal(spikes.n_skipped_in_row, 2);
 }

@@ -182,7 +182,7 @@ static void start(Case *c, int most, bool overlaps)
     assert_ok(replica_create(&c->replica, &comm, &c->group, &small));
     assert_int_equal(replica_is_shared(&c->replica), c->group.shares);
     assert_ok(partition_create(&c->partition, &small, comm.size, comm.rank));
-    assert_true(c->partition.n_buckets <= partition_most_buckets(&small));
+    assert_true(c->partition.n_buckets <= partition_max_buckets(&small));
     assert_ok(exchange_start(&c->exchange, &comm, no_buffers, 0, overlaps));
 }
 

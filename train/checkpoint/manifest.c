@@ -13,20 +13,20 @@
 #include <string.h>
 
 enum {
-    MOST_RANKS = 1 << 20,
-    MOST_BATCH = 1 << 20,   // sequences, as in the config
-    MOST_SEQ_LEN = 1 << 24, // likewise
-    FLOATS_KEPT = 3,        // in the files of each parameter: itself and two moments
+    MAX_RANKS = 1 << 20,
+    MAX_BATCH = 1 << 20,   // sequences, as in the config
+    MAX_SEQ_LEN = 1 << 24, // likewise
+    FLOATS_KEPT = 3,       // in the files of each parameter: itself and two moments
     WHERE_BYTES = PATH_BYTES + 32,
 };
 
 // ---- members -----------------------------------------------------------------------------------
 
-static Status get_small(int *out, const json_t *object, const char *where, const char *key,
-                        int least, int most)
+static Status get_small(int *out, const json_t *object, const char *where, const char *key, int min,
+                        int max)
 {
     int64_t value;
-    TRY(json_get_int(&value, object, where, key, least, most));
+    TRY(json_get_int(&value, object, where, key, min, max));
     *out = (int)value;
     return OK;
 }
@@ -62,12 +62,12 @@ static Status check_digits(const char *digits, size_t n_digits, const char *wher
 
 // What was measured; NaN where it was not, which is allowed unless `is_due`.
 static Status get_measured(double *out, const json_t *root, const char *where, const char *key,
-                           double least, bool is_due)
+                           double min, bool is_due)
 {
     *out = NAN;
     if (!json_has(root, key) && !is_due)
         return OK;
-    return json_get_real(out, root, where, key, least, INFINITY);
+    return json_get_real(out, root, where, key, min, INFINITY);
 }
 
 // A step is accepted or skipped, so both counts together are no more than the steps done.
@@ -125,7 +125,7 @@ static Status check_reduce_dtype(const json_t *root, const char *path)
 static Status get_batches(Manifest *manifest, const json_t *root, const char *path)
 {
     int micro_batch, sum_groups;
-    TRY(get_small(&manifest->global_batch, root, path, "global_batch", 1, MOST_BATCH));
+    TRY(get_small(&manifest->global_batch, root, path, "global_batch", 1, MAX_BATCH));
     TRY(get_small(&micro_batch, root, path, "micro_batch", 1, manifest->global_batch));
     if (manifest->global_batch % micro_batch != 0)
         return fail(BAD_INPUT, "%s: 'micro_batch' is %d, which does not divide 'global_batch' %d",
@@ -143,7 +143,7 @@ static Status get_data(Manifest *manifest, const json_t *root, const char *path)
     int seq_len;
     snprintf(where, sizeof where, "%s: data", path);
     manifest->data = json_object_get(root, "data");
-    TRY(get_small(&seq_len, manifest->data, where, "seq_len", 1, MOST_SEQ_LEN));
+    TRY(get_small(&seq_len, manifest->data, where, "seq_len", 1, MAX_SEQ_LEN));
     if (samples > INT64_MAX / seq_len)
         return fail(BAD_INPUT, "%s: 'step' is %d, more tokens than can be counted", path,
                     manifest->state.step);
@@ -211,16 +211,16 @@ static Status get_pairs(Manifest *manifest, const json_t *root, const char *path
     manifest->rope_pairs = pairs;
     for (int64_t i = 0; i < count; i++) {
         const json_t *pair = json_array_get(array, (size_t)i);
-        const json_int_t least = i % s->rope_pairs == 0 ? 0 : pairs[i - 1] + 1;
-        const json_int_t most = s->head_dim / 2 - s->rope_pairs + i % s->rope_pairs;
+        const json_int_t lowest = i % s->rope_pairs == 0 ? 0 : pairs[i - 1] + 1;
+        const json_int_t highest = s->head_dim / 2 - s->rope_pairs + i % s->rope_pairs;
         char text[JSON_TEXT_BYTES];
-        if (!json_is_integer(pair) || json_integer_value(pair) < least ||
-            json_integer_value(pair) > most)
+        if (!json_is_integer(pair) || json_integer_value(pair) < lowest ||
+            json_integer_value(pair) > highest)
             return fail(BAD_INPUT,
                         "%s: 'rope_pairs'[%lld] is %s, allowed are %lld to %lld (those of a KV "
                         "head ascend)",
-                        path, (long long)i, json_describe(text, pair), (long long)least,
-                        (long long)most);
+                        path, (long long)i, json_describe(text, pair), (long long)lowest,
+                        (long long)highest);
         pairs[i] = (int32_t)json_integer_value(pair);
     }
     return OK;
@@ -265,7 +265,7 @@ static Status get_file(CheckpointFile *out, const json_t *entry, int index, cons
     if (strcmp(name, expected) != 0)
         return fail(BAD_INPUT, "%s: 'name' is \"%.100s\", that of rank %d is \"%s\"", where, name,
                     index, expected);
-    TRY(json_get_int(&out->size_bytes, entry, where, "bytes", 0, INT64_MAX / MOST_RANKS));
+    TRY(json_get_int(&out->size_bytes, entry, where, "bytes", 0, INT64_MAX / MAX_RANKS));
     TRY(json_get_int(&crc32, entry, where, "crc32", 0, UINT32_MAX));
     out->crc32 = (uint32_t)crc32;
     return OK;
@@ -279,9 +279,9 @@ static Status get_files(Manifest *manifest, const json_t *root, const char *path
     const size_t n_files = json_array_size(array);
     const int64_t floats = params_count(&manifest->shape) * FLOATS_KEPT;
     int64_t bytes = 0;
-    if (n_files < 1 || n_files > MOST_RANKS)
+    if (n_files < 1 || n_files > MAX_RANKS)
         return fail(BAD_INPUT, "%s: 'files' has %zu entries, allowed are 1 to %d", path, n_files,
-                    MOST_RANKS);
+                    MAX_RANKS);
     manifest->files = calloc(n_files, sizeof *manifest->files);
     if (manifest->files == NULL)
         return fail(FAILED, "%s: no memory for %zu files", path, n_files);

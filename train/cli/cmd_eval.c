@@ -11,9 +11,9 @@
 #include <stdio.h>
 
 typedef struct EvalOptions {
-    const char *shards;  // path or glob
-    int64_t seq_len;     // 0: the model's longest, at most DEFAULT_SEQ_LEN
-    int64_t most_tokens; // 0: all
+    const char *shards; // path or glob
+    int64_t seq_len;    // 0: the model's longest, at most DEFAULT_SEQ_LEN
+    int64_t max_tokens; // 0: all
 } EvalOptions;
 
 enum { DEFAULT_SEQ_LEN = 2048 };
@@ -63,8 +63,8 @@ static Status measure(const Comm *comm, const EvalOptions *options, const char *
     json_t *data = status == OK ? source_fingerprint(eval.source) : NULL;
     TRY_GOTO(release, agreement_fingerprint(comm, data, status));
     const int T = eval.seq_len;
-    int64_t end = source_n_samples(eval.source), wanted = (options->most_tokens + T - 1) / T;
-    if (options->most_tokens > 0 && wanted < end)
+    int64_t end = source_n_samples(eval.source), wanted = (options->max_tokens + T - 1) / T;
+    if (options->max_tokens > 0 && wanted < end)
         end = wanted;
     double sum;
     TRY_GOTO(release, validation_sum(&sum, eval.source, end, comm, &eval.pass.ws, &eval.pass.batch,
@@ -92,7 +92,7 @@ static const Option options[] = {
      "token shard, or a glob pattern of several", .files = "*.h5", .required = true},
     {"seq-len", OPTION_INT, offsetof(EvalOptions, seq_len), "T", "tokens of a window", 1, 1 << 24,
      .derived = "the model's longest, at most 2048"},
-    {"max-tokens", OPTION_INT, offsetof(EvalOptions, most_tokens), "N",
+    {"max-tokens", OPTION_INT, offsetof(EvalOptions, max_tokens), "N",
      "measure at most this many tokens, rounded up to whole windows", 1, INT64_MAX / 2,
      .derived = "all"},
 };

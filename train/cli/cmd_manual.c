@@ -122,10 +122,10 @@ static void write_synopsis(FILE *out, const Command *command)
     write_font(out, 'B', "mha2mla ");
     write_font(out, 'B', command->name);
     if (words->name != NULL) {
-        fputs(words->least == 0 ? " [" : " ", out);
+        fputs(words->min == 0 ? " [" : " ", out);
         write_font(out, 'I', words->name);
-        fputs(words->most > 1 ? " ..." : "", out);
-        fputs(words->least == 0 ? "]" : "", out);
+        fputs(words->max > 1 ? " ..." : "", out);
+        fputs(words->min == 0 ? "]" : "", out);
     }
     for (int o = 0; o < command->n_options; o++) {
         if (!command->options[o].required)

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { MOST_TABLE_RANKS = 1024, TIME_BYTES = 32 };
+enum { MAX_TABLE_RANKS = 1024, TIME_BYTES = 32 };
 
 static const double GIB = 1024.0 * 1024.0 * 1024.0;
 
@@ -78,41 +78,41 @@ static Status make_plan(Plan *out, const Config *config, int n_ranks, const Plan
 
 // ---- memory ------------------------------------------------------------------------------------
 
-// Prints the change that costs least: the largest smaller micro-batch with which a rank fits, else
-// the fewest additional ranks. Both leave the global batch, and so the result, as it is.
+// Prints the change that costs the least: the largest smaller micro-batch with which a rank fits,
+// else the fewest additional ranks. Both leave the global batch, and so the result, as it is.
 static Status suggest(const Config *config, const PlanRequest *request, double memory_gib)
 {
     Plan plan;
     Config other = *config;
     TrainConfig *train = &other.train;
-    double least_gib = 0;
+    double min_gib = 0;
     while (train->micro_batch > 1) {
         train->micro_batch--;
         if (!fit_ranks(&other, (int)request->n_ranks))
             break;
         TRY(make_plan(&plan, &other, (int)request->n_ranks, request));
-        least_gib = peak_gib(&plan);
-        if (least_gib > memory_gib)
+        min_gib = peak_gib(&plan);
+        if (min_gib > memory_gib)
             continue;
         printf("             --train.micro_batch=%d needs %.3g GiB: it fits\n", train->micro_batch,
-               least_gib);
+               min_gib);
         return OK;
     }
-    for (int64_t n = 2 * request->n_ranks; n <= MOST_TABLE_RANKS; n *= 2) {
+    for (int64_t n = 2 * request->n_ranks; n <= MAX_TABLE_RANKS; n *= 2) {
         if (!fit_ranks(&other, (int)n))
             break;
         TRY(make_plan(&plan, &other, (int)n, request));
-        least_gib = peak_gib(&plan);
-        if (least_gib > memory_gib)
+        min_gib = peak_gib(&plan);
+        if (min_gib > memory_gib)
             continue;
         printf("             %lld ranks with --train.micro_batch=%d need %.3g GiB each: they fit\n",
-               (long long)n, train->micro_batch, least_gib);
+               (long long)n, train->micro_batch, min_gib);
         return OK;
     }
     printf(
         "             smaller micro-batches and more ranks need %.3g GiB at least; take a shorter "
         "data.seq_len, fewer threads per rank, or more memory\n",
-        least_gib > 0 ? least_gib : memory_gib);
+        min_gib > 0 ? min_gib : memory_gib);
     return OK;
 }
 
@@ -193,7 +193,7 @@ static Status print_table(const Config *config, const Rates *rates, const PlanRe
     printf("strong scaling: %d sequences per step\n", config->train.global_batch);
     printf("%6s %6s %10s %11s %11s %11s %9s %12s %10s\n", "ranks", "micro", "step", "memory",
            "exposed", "tokens/s", "speed-up", "run", "MiB/rank");
-    for (int n = 1; n <= MOST_TABLE_RANKS; n *= 2) {
+    for (int n = 1; n <= MAX_TABLE_RANKS; n *= 2) {
         Plan plan;
         Cost cost;
         Config own = *config;
@@ -229,7 +229,7 @@ static Status print_weak_table(const Config *config, const Rates *rates, const P
     printf("weak scaling: %d sequences per rank and step\n", micro_batches * train->micro_batch);
     printf("%6s %9s %10s %11s %11s %11s %11s\n", "ranks", "batch", "step", "messages", "exposed",
            "tokens/s", "efficiency");
-    for (int n = 1; n <= MOST_TABLE_RANKS; n *= 2) {
+    for (int n = 1; n <= MAX_TABLE_RANKS; n *= 2) {
         Plan plan;
         Cost cost;
         char step[TIME_BYTES];
@@ -331,20 +331,20 @@ static const Option options[] = {
      "ranks of a host, which share one copy of the parameters", 1, 1 << 20,
      .derived = "all of --ranks"},
     {"memory", OPTION_POSITIVE, offsetof(PlanRequest, memory_gib), "GIB",
-     "memory that a rank may use", .most = 1 << 20, .derived = "all of this machine's"},
+     "memory that a rank may use", .max = 1 << 20, .derived = "all of this machine's"},
     {"efficiency", OPTION_POSITIVE, offsetof(PlanRequest, efficiency), "SHARE",
-     "share of sgemm's rate that the model's matrix products reach", .most = 1},
+     "share of sgemm's rate that the model's matrix products reach", .max = 1},
     {"step-seconds", OPTION_POSITIVE, offsetof(PlanRequest, step_seconds), "S",
      "measured time of a step on --ranks without communication; replaces --efficiency",
-     .most = 1000000, .derived = "from sgemm's rate"},
+     .max = 1000000, .derived = "from sgemm's rate"},
     {"gflops", OPTION_POSITIVE, offsetof(PlanRequest, gflops), "RATE",
-     "sgemm rate of a rank in GFLOP/s", .most = 1000000000, .derived = "measured"},
+     "sgemm rate of a rank in GFLOP/s", .max = 1000000000, .derived = "measured"},
     {"memory-bandwidth", OPTION_POSITIVE, offsetof(PlanRequest, memory_gb_s), "GB/S",
-     "memory bandwidth of a rank", .most = 1000000, .derived = "measured"},
+     "memory bandwidth of a rank", .max = 1000000, .derived = "measured"},
     {"bandwidth", OPTION_POSITIVE, offsetof(PlanRequest, bandwidth_gb_s), "GB/S",
-     "network bandwidth of a rank", .most = 1000000, .derived = "measured under mpirun"},
+     "network bandwidth of a rank", .max = 1000000, .derived = "measured under mpirun"},
     {"latency", OPTION_POSITIVE, offsetof(PlanRequest, latency_us), "US",
-     "latency of a message in microseconds", .most = 1000000, .derived = "measured under mpirun"},
+     "latency of a message in microseconds", .max = 1000000, .derived = "measured under mpirun"},
 };
 
 static Status run(const CommandLine *line)

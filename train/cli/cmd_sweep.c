@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_RUNS = 64, BASELINE = 0 };
+enum { MAX_RUNS = 64, BASELINE = 0 };
 
 typedef struct SweepRun {
     int d_kv; // or BASELINE
@@ -30,7 +30,7 @@ typedef struct Sweep {
     int n_overrides;
     bool has_baseline;
     char base_name[128], run_dir[PATH_BYTES], out[PATH_BYTES];
-    SweepRun runs[MOST_RUNS];
+    SweepRun runs[MAX_RUNS];
     int n_runs;
 } Sweep;
 
@@ -49,8 +49,8 @@ static Status parse_d_kvs(Sweep *sweep, const char *list)
         for (int i = 0; i < sweep->n_runs; i++)
             if (sweep->runs[i].d_kv == d_kv)
                 return fail(BAD_INPUT, "--d-kv has %ld twice", d_kv);
-        if (sweep->n_runs == MOST_RUNS)
-            return fail(BAD_INPUT, "--d-kv has more than %d values", MOST_RUNS - 1);
+        if (sweep->n_runs == MAX_RUNS)
+            return fail(BAD_INPUT, "--d-kv has more than %d values", MAX_RUNS - 1);
         sweep->runs[sweep->n_runs++].d_kv = (int)d_kv;
         if (at[length] == '\0')
             return OK;
@@ -150,7 +150,7 @@ static Status prepare(Sweep *sweep, bool writes)
 
 static Status compare(Sweep *sweep)
 {
-    char *dirs[MOST_RUNS];
+    char *dirs[MAX_RUNS];
     for (int i = 0; i < sweep->n_runs; i++)
         dirs[i] = sweep->runs[i].dir;
     return cmd_compare_report(dirs, sweep->n_runs, sweep->out);

@@ -41,9 +41,9 @@
 
 typedef enum OptionKind {
     OPTION_TEXT,     // const char *
-    OPTION_INT,      // int64_t, least..most
-    OPTION_REAL,     // double, least..most
-    OPTION_POSITIVE, // double, more than 0, at most `most`
+    OPTION_INT,      // int64_t, min..max
+    OPTION_REAL,     // double, min..max
+    OPTION_POSITIVE, // double, more than 0, at most max
     OPTION_CHOICE,   // int or an enum: the index in `choices`
     OPTION_FLAG,     // bool, takes no value
 } OptionKind;
@@ -58,7 +58,7 @@ typedef struct Option {
     size_t offset;        // of the value in the command's options struct
     const char *argument; // how help names the value; NULL for a flag
     const char *help;
-    int64_t least, most;        // OPTION_INT, OPTION_REAL, OPTION_POSITIVE
+    int64_t min, max;           // OPTION_INT, OPTION_REAL, OPTION_POSITIVE
     const char *const *choices; // OPTION_CHOICE: closed by NULL
     const char *derived;        // the default in words, where `defaults` holds none within bounds
     const char *files;          // NULL: the value is not a path
@@ -67,10 +67,10 @@ typedef struct Option {
         is_query; // asks for information instead of work: words and required options may be missing
 } Option;
 
-// The arguments that are not options: between least and most of them, all of one kind.
+// The arguments that are not options: between min and max of them, all of one kind.
 typedef struct Words {
     const char *name; // how help names one; NULL: the command takes none
-    int least, most;  // INT_MAX: any number
+    int min, max;     // INT_MAX: any number
     const char *files;
     const char *const *choices; // what a word may be, closed by NULL; NULL: anything
 } Words;

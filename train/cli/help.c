@@ -58,16 +58,16 @@ static void add_bounds(char out[HELP_NOTES_BYTES], const Option *option)
     switch (option->kind) {
     case OPTION_INT:
         // A bound that is the largest number of its type tells the user nothing.
-        if (option->most >= INT32_MAX)
-            add_note(out, "at least %lld", (long long)option->least);
+        if (option->max >= INT32_MAX)
+            add_note(out, "at least %lld", (long long)option->min);
         else
-            add_note(out, "%lld to %lld", (long long)option->least, (long long)option->most);
+            add_note(out, "%lld to %lld", (long long)option->min, (long long)option->max);
         return;
     case OPTION_REAL:
-        add_note(out, "%lld to %lld", (long long)option->least, (long long)option->most);
+        add_note(out, "%lld to %lld", (long long)option->min, (long long)option->max);
         return;
     case OPTION_POSITIVE:
-        add_note(out, "more than 0, at most %.10g", (double)option->most);
+        add_note(out, "more than 0, at most %.10g", (double)option->max);
         return;
     case OPTION_CHOICE:
         for (int i = 0; option->choices[i] != NULL; i++)
@@ -90,12 +90,12 @@ static void add_default(char out[HELP_NOTES_BYTES], const Command *command, cons
         add_note(out, "default: %s", option->derived);
     } else if (option->kind == OPTION_INT) {
         const int64_t number = *(const int64_t *)value;
-        if (number >= option->least && number <= option->most)
+        if (number >= option->min && number <= option->max)
             add_note(out, "default %lld", (long long)number);
     } else if (option->kind == OPTION_REAL || option->kind == OPTION_POSITIVE) {
         const double number = *(const double *)value;
         const bool is_set =
-            option->kind == OPTION_REAL ? number >= (double)option->least : number > 0;
+            option->kind == OPTION_REAL ? number >= (double)option->min : number > 0;
         if (is_set)
             add_note(out, "default %g", number);
     } else if (option->kind == OPTION_CHOICE) {
@@ -135,8 +135,8 @@ static void print_usage(FILE *out, const Command *command)
     const Words *words = &command->words;
     if (words->name != NULL) {
         const int length =
-            snprintf(piece, sizeof piece, "%s%s%s%s", words->least == 0 ? "[" : "", words->name,
-                     words->most > 1 ? "..." : "", words->least == 0 ? "]" : "");
+            snprintf(piece, sizeof piece, "%s%s%s%s", words->min == 0 ? "[" : "", words->name,
+                     words->max > 1 ? "..." : "", words->min == 0 ? "]" : "");
         wrap_piece(&wrapper, piece, length);
     }
     for (int is_optional = 0; is_optional < 2; is_optional++) { // required ones first

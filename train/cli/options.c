@@ -10,15 +10,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_OPTIONS = 64 };
+enum { MAX_OPTIONS = 64 };
 
 typedef struct Parser {
     const Command *command;
     void *values;
     int argc;
     char **argv;
-    int at;                   // index of the argument that is parsed
-    bool given[MOST_OPTIONS]; // by the command's table
+    int at;                  // index of the argument that is parsed
+    bool given[MAX_OPTIONS]; // by the command's table
 } Parser;
 
 bool options_ask_for_help(int argc, char **argv)
@@ -33,7 +33,7 @@ bool options_ask_for_help(int argc, char **argv)
 // One dash, or one letter too many, is a slip that is worth a suggestion.
 static Status unknown_option(const Command *command, const char *argument, int name_length)
 {
-    const char *names[MOST_OPTIONS + 1];
+    const char *names[MAX_OPTIONS + 1];
     for (int o = 0; o < command->n_options; o++)
         names[o] = command->options[o].name;
     names[command->n_options] = "help";
@@ -68,9 +68,9 @@ static Status set_int(int64_t *value, const Command *command, const Option *opti
     if (!starts_well || end == text || *end != '\0')
         return fail(BAD_INPUT, "%s: --%s is '%.200s', which is not a whole number", command->name,
                     option->name, text);
-    if (errno == ERANGE || number < option->least || number > option->most)
+    if (errno == ERANGE || number < option->min || number > option->max)
         return fail(BAD_INPUT, "%s: --%s is %.200s, allowed are %lld to %lld", command->name,
-                    option->name, text, (long long)option->least, (long long)option->most);
+                    option->name, text, (long long)option->min, (long long)option->max);
     *value = number;
     return OK;
 }
@@ -85,12 +85,12 @@ static Status set_real(double *value, const Command *command, const Option *opti
     if (!is_decimal || end == text || *end != '\0')
         return fail(BAD_INPUT, "%s: --%s is '%.200s', which is not a number", command->name,
                     option->name, text);
-    if (is_positive && !(number > 0 && number <= (double)option->most))
+    if (is_positive && !(number > 0 && number <= (double)option->max))
         return fail(BAD_INPUT, "%s: --%s is %.200s, allowed is more than 0, at most %lld",
-                    command->name, option->name, text, (long long)option->most);
-    if (!is_positive && !(number >= (double)option->least && number <= (double)option->most))
+                    command->name, option->name, text, (long long)option->max);
+    if (!is_positive && !(number >= (double)option->min && number <= (double)option->max))
         return fail(BAD_INPUT, "%s: --%s is %.200s, allowed are %lld to %lld", command->name,
-                    option->name, text, (long long)option->least, (long long)option->most);
+                    option->name, text, (long long)option->min, (long long)option->max);
     *value = number;
     return OK;
 }
@@ -210,15 +210,15 @@ static Status check_required(const Parser *parser)
 static Status check_word_count(const Command *command, const CommandLine *line)
 {
     const Words *words = &command->words;
-    if (line->n_words >= words->least && line->n_words <= words->most)
+    if (line->n_words >= words->min && line->n_words <= words->max)
         return OK;
     if (words->name == NULL)
         return fail(BAD_INPUT, "%s takes no arguments, '%.200s' was given; see mha2mla %s --help",
                     command->name, line->words[0], command->name);
-    if (words->least == words->most)
+    if (words->min == words->max)
         return fail(BAD_INPUT, "%s needs one %s, got %d; see mha2mla %s --help", command->name,
                     words->name, line->n_words, command->name);
-    if (line->n_words < words->least)
+    if (line->n_words < words->min)
         return fail(BAD_INPUT, "%s needs at least one %s; see mha2mla %s --help", command->name,
                     words->name, command->name);
     return fail(BAD_INPUT, "%s takes one %s at most, got %d; see mha2mla %s --help", command->name,
@@ -253,13 +253,13 @@ static bool is_query(const Parser *parser)
 // A mistake in a table stops the command at once, so that it shows in every test.
 static void check_table(const Command *command)
 {
-    CHECK(command->n_options <= MOST_OPTIONS, "%s has %d options", command->name,
+    CHECK(command->n_options <= MAX_OPTIONS, "%s has %d options", command->name,
           command->n_options);
     for (int o = 0; o < command->n_options; o++) {
         const Option *option = &command->options[o];
         const bool is_number = option->kind == OPTION_INT || option->kind == OPTION_REAL ||
                                option->kind == OPTION_POSITIVE;
-        CHECK(!is_number || option->least < option->most, "%s --%s has no bounds", command->name,
+        CHECK(!is_number || option->min < option->max, "%s --%s has no bounds", command->name,
               option->name);
         CHECK((option->kind == OPTION_CHOICE) == (option->choices != NULL), "%s --%s: choices",
               command->name, option->name);

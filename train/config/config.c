@@ -18,16 +18,16 @@ static void *field_of(void *base, size_t offset)
     return (char *)base + offset;
 }
 
-enum { MOST_CANDIDATES = 256, MOST_ITEMS = 1000, BLOCK_BYTES = 128 };
+enum { MAX_CANDIDATES = 256, MAX_ITEMS = 1000, BLOCK_BYTES = 128 };
 
 // The key that was most likely meant: one of that very name in another block, as keys are often
 // put into the wrong one; else the nearest of this block; else the nearest of all. NULL: none.
 static const char *nearest_key(const char *block, const char *name)
 {
-    const char *siblings[MOST_CANDIDATES] = {NULL}, *all[MOST_CANDIDATES] = {NULL};
-    const Key *sibling_keys[MOST_CANDIDATES] = {NULL};
+    const char *siblings[MAX_CANDIDATES] = {NULL}, *all[MAX_CANDIDATES] = {NULL};
+    const Key *sibling_keys[MAX_CANDIDATES] = {NULL};
     int n_siblings = 0;
-    CHECK(n_config_keys < MOST_CANDIDATES, "%d config keys", n_config_keys);
+    CHECK(n_config_keys < MAX_CANDIDATES, "%d config keys", n_config_keys);
     for (int k = 0; k < n_config_keys; k++) {
         const char *dot = strrchr(config_keys[k].path, '.');
         all[k] = dot != NULL ? dot + 1 : config_keys[k].path;
@@ -91,9 +91,9 @@ static Status bind_items(void *base, const Key *key, const Node *node, ConfigErr
                    "%s must be a list of mappings with at least one entry", key->path);
         return OK;
     }
-    if (node->n_children > MOST_ITEMS) {
+    if (node->n_children > MAX_ITEMS) {
         errors_add(errors, node->line, key->path, "%s has %d entries, allowed are 1 to %d",
-                   key->path, node->n_children, MOST_ITEMS);
+                   key->path, node->n_children, MAX_ITEMS);
         return OK;
     }
     char *items = calloc((size_t)node->n_children, key->item_bytes);

@@ -9,7 +9,7 @@
 
 void errors_add(ConfigErrors *errors, int line, const char *path, const char *format, ...)
 {
-    if (errors->n++ >= MOST_ERRORS)
+    if (errors->n++ >= MAX_ERRORS)
         return;
     ConfigError *error = &errors->kept[errors->n - 1];
     error->line = line;
@@ -36,16 +36,16 @@ static bool lies_in(const char *path, const char *block)
 
 bool errors_has(const ConfigErrors *errors, const char *path)
 {
-    for (int i = 0; i < errors->n && i < MOST_ERRORS; i++) {
+    for (int i = 0; i < errors->n && i < MAX_ERRORS; i++) {
         if (lies_in(path, errors->kept[i].path))
             return true;
     }
-    return errors->n > MOST_ERRORS; // one that was not kept may be at this key
+    return errors->n > MAX_ERRORS; // one that was not kept may be at this key
 }
 
 bool errors_within(const ConfigErrors *errors, const char *block)
 {
-    for (int i = 0; i < errors->n && i < MOST_ERRORS; i++) {
+    for (int i = 0; i < errors->n && i < MAX_ERRORS; i++) {
         if (lies_in(errors->kept[i].path, block))
             return true;
     }
@@ -62,12 +62,12 @@ static bool comes_before(const ConfigError *a, const ConfigError *b)
 
 Status errors_report(ConfigErrors *errors)
 {
-    int n_kept = errors->n < MOST_ERRORS ? errors->n : MOST_ERRORS;
+    int n_kept = errors->n < MAX_ERRORS ? errors->n : MAX_ERRORS;
     if (errors->n == 0)
         return OK;
     if (errors->n == 1)
         return fail(BAD_INPUT, "%s", errors->kept[0].text);
-    const ConfigError *sorted[MOST_ERRORS];
+    const ConfigError *sorted[MAX_ERRORS];
     for (int i = 0; i < n_kept; i++) { // insertion keeps equal lines in the order found
         int j = i;
         for (; j > 0 && comes_before(&errors->kept[i], sorted[j - 1]); j--)

@@ -8,7 +8,7 @@
 enum {
     LINE_OVERRIDE = 0, // given on the command line
     LINE_NONE = -1,    // the file as a whole
-    MOST_ERRORS = 50,  // kept; the rest is only counted
+    MAX_ERRORS = 50,   // kept; the rest is only counted
 };
 
 typedef struct ConfigError {
@@ -20,7 +20,7 @@ typedef struct ConfigError {
 typedef struct ConfigErrors {
     const char *file; // borrowed
     int n;            // found; may be more than kept
-    ConfigError kept[MOST_ERRORS];
+    ConfigError kept[MAX_ERRORS];
 } ConfigErrors;
 
 void errors_add(ConfigErrors *errors, int line, const char *path, const char *format, ...)

@@ -25,7 +25,7 @@ static const char *const reduce_names[] = {
 static const char *const save_failure_names[] = {
     [SAVE_FAILURE_CONTINUE] = "continue", [SAVE_FAILURE_STOP] = "stop", NULL};
 
-#define MOST_SEED 9007199254740992.0 // 2^53: what every reader of JSON keeps exactly
+#define MAX_SEED 9007199254740992.0 // 2^53: what every reader of JSON keeps exactly
 
 #define IN(member)    .offset = offsetof(Config, member)
 #define COUNT(member) .count_offset = offsetof(Config, member)
@@ -33,7 +33,7 @@ static const char *const save_failure_names[] = {
 
 // Bounds are the type's where nothing else is known to be wrong; they exist to catch slips of the
 // keyboard, not to forbid experiments.
-#define RANGE(a, b) .least = (a), .most = (b)
+#define RANGE(a, b) .min = (a), .max = (b)
 
 // Fields of the model's shape share their bounds with config.json and the checkpoint's manifest.
 #define INIT(member, id)    IN(model.init.shape.member), .field = &shape_fields[id]
@@ -46,7 +46,7 @@ const Key config_keys[] = {
      .effect = EFFECT_NONE, .help = "name of the run directory"},
     {"run.dir", KEY_TEXT, IN(run.dir), .is_path = true, .standard = "runs", .effect = EFFECT_NONE,
      .help = "directory in which run directories are created"},
-    {"run.seed", KEY_LONG, IN(run.seed), .standard = "42", RANGE(0, MOST_SEED),
+    {"run.seed", KEY_LONG, IN(run.seed), .standard = "42", RANGE(0, MAX_SEED),
      .help = "seed of the data order and of random weights"},
     {"run.export_dtype", KEY_NAME, IN(run.export_dtype), .standard = "float32",
      .names = config_dtype_names, .effect = EFFECT_ROUNDING,
@@ -106,7 +106,7 @@ const Key config_keys[] = {
      .names = shape_svd_names,
      .help = "joint: one factorization of keys and values together; split: one of each"},
     {"model.convert.d_kv", KEY_INT, CONVERT(d_kv, SHAPE_D_KV), .required = true, .example = "16",
-     .least = 1, .unit = "numbers", .help = "width of the latent per KV head and token"},
+     .min = 1, .unit = "numbers", .help = "width of the latent per KV head and token"},
     {"model.convert.samples", KEY_INT, IN(model.convert.samples), .standard = "1024",
      RANGE(1, INT_MAX), .unit = "sequences",
      .help = "sequences of the training data used for calibration"},
@@ -251,7 +251,7 @@ const char *key_name_in(const Key *key, const char *block)
 // Counts and identifiers are whole numbers; %g would round them.
 static void describe_bounds(char out[KEY_NOTES_BYTES], const Key *key)
 {
-    char least[REAL_TEXT_BYTES], most[REAL_TEXT_BYTES], names[128];
+    char min[REAL_TEXT_BYTES], max[REAL_TEXT_BYTES], names[128];
     const char *gap = key->unit != NULL ? " " : "", *unit = key->unit != NULL ? key->unit : "";
     switch (key->kind) {
     case KEY_NAME:
@@ -264,18 +264,18 @@ static void describe_bounds(char out[KEY_NOTES_BYTES], const Key *key)
     case KEY_INT:
     case KEY_LONG:
         // A bound that is the largest int tells the user nothing.
-        if (key_most(key) >= INT_MAX)
+        if (key_max(key) >= INT_MAX)
             snprintf(out, KEY_NOTES_BYTES, "%s%sat least %.0f; ", unit,
-                     key->unit != NULL ? ", " : "", key_least(key));
+                     key->unit != NULL ? ", " : "", key_min(key));
         else
-            snprintf(out, KEY_NOTES_BYTES, "%.0f to %.0f%s%s; ", key_least(key), key_most(key), gap,
+            snprintf(out, KEY_NOTES_BYTES, "%.0f to %.0f%s%s; ", key_min(key), key_max(key), gap,
                      unit);
         return;
     case KEY_REAL:
     case KEY_SHARE:
-        value_format_real(least, key_least(key));
-        value_format_real(most, key_most(key));
-        snprintf(out, KEY_NOTES_BYTES, "%s to %s%s%s; ", least, most, gap, unit);
+        value_format_real(min, key_min(key));
+        value_format_real(max, key_max(key));
+        snprintf(out, KEY_NOTES_BYTES, "%s to %s%s%s; ", min, max, gap, unit);
         return;
     default:
         out[0] = '\0';

@@ -38,7 +38,7 @@ typedef struct Key {
     const char *derived;      // in words: what it becomes when left out
     const char *example;      // for the reference, where there is no default; YAML
     const ShapeField *field;  // a field of the model's shape, which has the bounds; or NULL
-    double least, most;       // numbers without a field; a field's least may be raised
+    double min, max;          // numbers without a field; a field's min may be raised
     const char *const *names; // KEY_NAME: by value of the enum, closed by NULL
     const char *unit;         // or NULL
     KeyEffect effect;         // what another value changes of the run's numbers
@@ -52,14 +52,14 @@ extern const char *const config_rope_names[];
 extern const Key config_keys[];
 extern const int n_config_keys;
 
-static inline double key_least(const Key *key)
+static inline double key_min(const Key *key)
 {
-    return key->field != NULL && key->field->least > key->least ? key->field->least : key->least;
+    return key->field != NULL && key->field->least > key->min ? key->field->least : key->min;
 }
 
-static inline double key_most(const Key *key)
+static inline double key_max(const Key *key)
 {
-    return key->field != NULL ? key->field->most : key->most;
+    return key->field != NULL ? key->field->most : key->max;
 }
 
 // The last word of the key's path if the key lies directly in `block` ("" for the top), else NULL.

@@ -39,17 +39,17 @@ void value_format_names(char *out, size_t out_bytes, const char *const *names)
 
 static void complain_bounds(const Key *key, const Node *node, ConfigErrors *errors)
 {
-    char least[REAL_TEXT_BYTES], most[REAL_TEXT_BYTES];
+    char min[REAL_TEXT_BYTES], max[REAL_TEXT_BYTES];
     bool is_whole = key->kind == KEY_INT || key->kind == KEY_LONG;
     if (is_whole) {
-        snprintf(least, sizeof least, "%.0f", key_least(key));
-        snprintf(most, sizeof most, "%.0f", key_most(key));
+        snprintf(min, sizeof min, "%.0f", key_min(key));
+        snprintf(max, sizeof max, "%.0f", key_max(key));
     } else {
-        value_format_real(least, key_least(key));
-        value_format_real(most, key_most(key));
+        value_format_real(min, key_min(key));
+        value_format_real(max, key_max(key));
     }
     errors_add(errors, node->line, key->path, "%s is %.100s, allowed are %s to %s%s%s", key->path,
-               node->text, least, most, key->unit != NULL ? " " : "",
+               node->text, min, max, key->unit != NULL ? " " : "",
                key->unit != NULL ? key->unit : "");
 }
 
@@ -79,7 +79,7 @@ static void set_whole(void *field, const Key *key, const Node *node, ConfigError
     }
     errno = 0;
     long long value = strtoll(node->text, NULL, 10);
-    if (errno == ERANGE || (double)value < key_least(key) || (double)value > key_most(key))
+    if (errno == ERANGE || (double)value < key_min(key) || (double)value > key_max(key))
         complain_bounds(key, node, errors);
     else if (key->kind == KEY_LONG)
         *(int64_t *)field = value;
@@ -95,7 +95,7 @@ static void set_real(double *field, const Key *key, const Node *node, ConfigErro
         return;
     }
     double value = strtod(node->text, NULL); // infinite on overflow: out of bounds
-    if (value >= key_least(key) && value <= key_most(key))
+    if (value >= key_min(key) && value <= key_max(key))
         *field = value;
     else
         complain_bounds(key, node, errors);
@@ -116,7 +116,7 @@ static void set_share(double *field, const Key *key, const Node *node, ConfigErr
         return;
     }
     double value = strtod(text, NULL) / (is_percent ? 100 : 1);
-    if (value >= key_least(key) && value <= key_most(key))
+    if (value >= key_min(key) && value <= key_max(key))
         *field = value;
     else
         complain_bounds(key, node, errors);
@@ -173,7 +173,7 @@ static Status set_texts(char ***field, int *count, const Key *key, const Node *n
     const Node *item = node->kind == NODE_LIST ? node->first : node; // one text is a list of one
     int n = node->kind == NODE_LIST ? node->n_children : 1;
     if (n == 0) {
-        errors_add(errors, node->line, key->path, "%s is an empty list; give at least one entry",
+        errors_add(errors, node->line, key->path, "%s is an empty list; give at min one entry",
                    key->path);
         return OK;
     }
@@ -310,6 +310,6 @@ bool value_is_given(const void *base, const Key *key)
     if (key->kind == KEY_BLOCK)
         return *(const bool *)field;
     if (key_is_optional(key) && (key->kind == KEY_REAL || key->kind == KEY_SHARE))
-        return *(const double *)field >= key_least(key);
+        return *(const double *)field >= key_min(key);
     return key->kind != KEY_TEXT || *(const char *const *)field != NULL;
 }

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <yaml.h>
 
-enum { MOST_DEPTH = 16, MOST_KEYS = 256, MOST_FILE_BYTES = 1 << 20 };
+enum { MAX_DEPTH = 16, MAX_KEYS = 256, MAX_FILE_BYTES = 1 << 20 };
 
 typedef struct Builder {
     yaml_parser_t parser;
@@ -159,17 +159,17 @@ static Status read_node(Builder *b, int depth, Node **out)
     yaml_event_delete(&event);
     if (status != OK || *out == NULL || (*out)->kind == NODE_SCALAR)
         return status;
-    if (depth >= MOST_DEPTH)
-        return fail(BAD_INPUT, "%s:%zu: nested deeper than %d levels", b->where, line, MOST_DEPTH);
+    if (depth >= MAX_DEPTH)
+        return fail(BAD_INPUT, "%s:%zu: nested deeper than %d levels", b->where, line, MAX_DEPTH);
     return read_children(b, depth + 1, *out);
 }
 
 // YAML parsers keep the first or the last of duplicate keys without a word; here they are errors.
 static Status add_entry(Builder *b, Node *map, const Node *key, Node *value)
 {
-    if (map->n_children >= MOST_KEYS)
+    if (map->n_children >= MAX_KEYS)
         return fail(BAD_INPUT, "%s:%d: more than %d keys in one block", b->where, key->line,
-                    MOST_KEYS);
+                    MAX_KEYS);
     const Node *first = node_find(map, key->text, strlen(key->text));
     if (first != NULL) {
         char place[32] = "";
@@ -250,9 +250,9 @@ Status tree_read(Tree *tree, const char *path, ConfigErrors *errors)
     TRY(file_map(&map, path));
     Status status = OK;
     Node *root = NULL;
-    if (map.size_bytes > MOST_FILE_BYTES)
+    if (map.size_bytes > MAX_FILE_BYTES)
         status = fail(BAD_INPUT, "%s: %lld bytes, a config has at most %d", path,
-                      (long long)map.size_bytes, MOST_FILE_BYTES);
+                      (long long)map.size_bytes, MAX_FILE_BYTES);
     else if (map.size_bytes > 0)
         status = parse(tree, &root, map.bytes, (size_t)map.size_bytes, path, false, errors);
     file_unmap(&map);
@@ -325,7 +325,7 @@ static bool is_path(const char *text, size_t length)
             return false;
         depth += is_dot;
     }
-    return length > 0 && text[length - 1] != '.' && depth < MOST_DEPTH &&
+    return length > 0 && text[length - 1] != '.' && depth < MAX_DEPTH &&
            is_plain_line((const unsigned char *)text, length);
 }
 

@@ -9,7 +9,7 @@
 
 enum {
     PATTERN_BYTES = 160,
-    MOST_GROUPS = 60, // lines of tensors
+    MAX_GROUPS = 60, // lines of tensors
 };
 
 typedef struct NamedTensor {
@@ -78,7 +78,7 @@ static void print_tensors(NamedTensor *list, int n_tensors)
         end = first + 1;
         while (end < n_tensors && compare_alike(&list[first], &list[end]) == 0)
             end++;
-        if (n_groups++ < MOST_GROUPS)
+        if (n_groups++ < MAX_GROUPS)
             print_group(&list[first], end - first);
         else
             n_hidden += end - first;

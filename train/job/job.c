@@ -24,7 +24,7 @@
 #include <omp.h>
 
 // A job of less work does not pay for measuring the machine: half a minute on a slow core.
-static const double LEAST_FLOPS = 1e12;
+static const double MIN_FLOPS = 1e12;
 
 typedef struct Job {
     Config config;
@@ -221,7 +221,7 @@ static Status measure_machine(Job *job)
     double flops;
     job->step_flops =
         shape_train_flops(&job->plan.shape, job->config.data.seq_len) * train->global_batch;
-    if (job->step_flops * n_steps < LEAST_FLOPS)
+    if (job->step_flops * n_steps < MIN_FLOPS)
         return OK;
     watchdog_phase("measuring sgemm", 0);
     TRY(rates_measure_sgemm(&flops, &job->comm));

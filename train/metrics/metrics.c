@@ -15,8 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST_PENDING_BYTES = 1 << 22 }; // some 20,000 lines
-static const double LIVE_S = 0.2;      // between updates of the live line
+enum { MAX_PENDING_BYTES = 1 << 22 }; // some 20,000 lines
+static const double LIVE_S = 0.2;     // between updates of the live line
 
 static void set_text(char out[METRICS_SET_BYTES], const char *text)
 {
@@ -212,7 +212,7 @@ static Status write_line(Metrics *metrics, json_t *object)
         return OK;
     if (errno != ENOSPC && errno != EDQUOT)
         return fail(FAILED, "metrics.jsonl: write failed: %s", strerror(errno));
-    if (strlen(metrics->pending) > MOST_PENDING_BYTES)
+    if (strlen(metrics->pending) > MAX_PENDING_BYTES)
         return fail(FAILED, "metrics.jsonl: the disk stays full; make room and start again");
     if (!has_waited)
         log_warn("metrics.jsonl: the disk is full; its lines are kept until there is room");

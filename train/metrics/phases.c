@@ -79,8 +79,8 @@ void phases_gather(PhaseTable *out, const Phases *phases, const Comm *comm)
     comm_max_doubles(comm, ranks, N_PHASES);
     for (int i = 0; i < N_PHASES; i++) {
         out->mean[i] /= comm->size;
-        out->most[i] = extremes[i];
-        out->least[i] = -extremes[N_PHASES + i];
+        out->max[i] = extremes[i];
+        out->min[i] = -extremes[N_PHASES + i];
         out->slowest[i] = (int)-ranks[i];
     }
 }
@@ -101,9 +101,9 @@ void phases_report(Phases *phases, const Comm *comm, int step)
              comm->size == 1 ? "" : "s");
     log_info("%12s %10s %10s %10s  %s %7s", "", "min", "mean", "max", "slowest", "share");
     for (int i = 0; i < N_PHASES; i++)
-        if (table.most[i] > 0)
-            log_info("%12s %10.3f %10.3f %10.3f  %7d %5.1f %%", names[i], table.least[i],
-                     table.mean[i], table.most[i], table.slowest[i], 100 * table.mean[i] / total_s);
+        if (table.max[i] > 0)
+            log_info("%12s %10.3f %10.3f %10.3f  %7d %5.1f %%", names[i], table.min[i],
+                     table.mean[i], table.max[i], table.slowest[i], 100 * table.mean[i] / total_s);
     memcpy(phases->reported, phases->seconds, sizeof phases->reported);
     phases->reported_step = step;
 }

@@ -69,7 +69,7 @@ void phases_take(Phases *phases, double seconds[N_PHASES]);
 // Minimum, mean and maximum over ranks of the seconds of each phase since the last report, and the
 // rank with the maximum.
 typedef struct PhaseTable {
-    double least[N_PHASES], mean[N_PHASES], most[N_PHASES];
+    double min[N_PHASES], mean[N_PHASES], max[N_PHASES];
     int slowest[N_PHASES]; // the lowest of equals
 } PhaseTable;
 

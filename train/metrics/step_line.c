@@ -7,14 +7,14 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MOST_PARTS = 10, PART_BYTES = 48 };
+enum { MAX_PARTS = 10, PART_BYTES = 48 };
 
 // Parts of the line in the order of the line. A part with a higher priority number is left out
 // before one with a lower number; no two parts have the same.
 typedef struct Parts {
     int count;
-    int priorities[MOST_PARTS];
-    char texts[MOST_PARTS][PART_BYTES];
+    int priorities[MAX_PARTS];
+    char texts[MAX_PARTS][PART_BYTES];
 } Parts;
 
 static void add(Parts *parts, int priority, const char *format, ...)
@@ -90,7 +90,7 @@ void step_line_write(char *out, size_t out_bytes, const StepLine *line, int colu
 {
     Parts parts = {0};
     collect(&parts, line);
-    int last = MOST_PARTS - 1;
+    int last = MAX_PARTS - 1;
     while (last > 0 && length_up_to(&parts, last) > columns)
         last--;
     size_t used = 0;

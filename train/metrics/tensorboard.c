@@ -26,8 +26,8 @@ enum {
     FIXED32 = 5,
 
     VALUE_BYTES = TENSORBOARD_TAG_BYTES + 16,
-    MESSAGE_BYTES = TENSORBOARD_MOST_SCALARS * (VALUE_BYTES + 8) + 64,
-    MOST_NAMES = 100, // file names tried when runs start in the same second
+    MESSAGE_BYTES = TENSORBOARD_MAX_SCALARS * (VALUE_BYTES + 8) + 64,
+    MAX_NAMES = 100, // file names tried when runs start in the same second
 };
 
 typedef struct Message {
@@ -122,7 +122,7 @@ static Status create_file(FILE **out, char path[PATH_BYTES], const char *run_dir
                           double wall_s)
 {
     int file = -1;
-    for (int i = 0; i < MOST_NAMES && file < 0; i++) {
+    for (int i = 0; i < MAX_NAMES && file < 0; i++) {
         char name[320];
         snprintf(name, sizeof name, "events.out.tfevents.%010lld.%.255s", (long long)wall_s + i,
                  host);
@@ -175,7 +175,7 @@ void tensorboard_write(TensorBoard *board, double wall_s, int64_t step,
 {
     if (board->file == NULL)
         return;
-    CHECK(n_scalars <= TENSORBOARD_MOST_SCALARS, "%zu scalars", n_scalars);
+    CHECK(n_scalars <= TENSORBOARD_MAX_SCALARS, "%zu scalars", n_scalars);
     Message event = {.size = 0}, summary = {.size = 0};
     for (size_t i = 0; i < n_scalars; i++) {
         Message value = {.size = 0};

@@ -30,13 +30,13 @@ typedef struct TensorBoardScalar {
     float value;
 } TensorBoardScalar;
 
-enum { TENSORBOARD_TAG_BYTES = 64, TENSORBOARD_MOST_SCALARS = 8 };
+enum { TENSORBOARD_TAG_BYTES = 64, TENSORBOARD_MAX_SCALARS = 8 };
 
 // Creates a file; `wall_s` in seconds since 1970. FAILED if it cannot be created or written.
 Status tensorboard_open(TensorBoard *out, const char *run_dir, const char *host, double wall_s,
                         int64_t first_step);
 
-// Writes one event of at most TENSORBOARD_MOST_SCALARS.
+// Writes one event of at most TENSORBOARD_MAX_SCALARS.
 void tensorboard_write(TensorBoard *board, double wall_s, int64_t step,
                        const TensorBoardScalar *scalars, size_t n_scalars);
 

@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 // A thread that uses a smaller share of its time only wakes up now and then to look at something.
-static const double LEAST_CPU_SHARE = 0.01;
+static const double MIN_CPU_SHARE = 0.01;
 
 // Bytes that passed through system calls, and those that storage moved: pages of mapped files are
 // among these alone. 0 where the kernel does not tell.
@@ -56,7 +56,7 @@ bool activity_has_advanced(Activity *activity, double elapsed_s)
 {
     const double cpu_s = cpu_seconds(activity->clock);
     const int64_t bytes = moved_by_others();
-    const bool has_computed = cpu_s - activity->cpu_s >= LEAST_CPU_SHARE * elapsed_s;
+    const bool has_computed = cpu_s - activity->cpu_s >= MIN_CPU_SHARE * elapsed_s;
     const bool has_moved = activity->moved_bytes >= 0 && bytes > activity->moved_bytes;
     activity->cpu_s = cpu_s;
     activity->moved_bytes = bytes;

@@ -153,9 +153,9 @@ static void reduce_doubles(const Comm *comm, double *values, int64_t count, MPI_
 {
     if (comm->size == 1)
         return;
-    const int64_t most = comm->message_bytes / (int64_t)sizeof(double);
-    for (int64_t first = 0; first < count; first += most) {
-        int n = (int)(count - first < most ? count - first : most);
+    const int64_t piece = comm->message_bytes / (int64_t)sizeof(double);
+    for (int64_t first = 0; first < count; first += piece) {
+        int n = (int)(count - first < piece ? count - first : piece);
         BLOCKING(MPI_Allreduce(MPI_IN_PLACE, values + first, n, MPI_DOUBLE, op, MPI_COMM_WORLD),
                  "all-reduce");
     }
@@ -175,9 +175,9 @@ void comm_broadcast(const Comm *comm, void *bytes, int64_t size_bytes, int root)
 {
     if (comm->size == 1)
         return;
-    const int64_t most = comm->message_bytes;
-    for (int64_t first = 0; first < size_bytes; first += most) {
-        int n = (int)(size_bytes - first < most ? size_bytes - first : most);
+    const int64_t piece = comm->message_bytes;
+    for (int64_t first = 0; first < size_bytes; first += piece) {
+        int n = (int)(size_bytes - first < piece ? size_bytes - first : piece);
         BLOCKING(MPI_Bcast((char *)bytes + first, n, MPI_BYTE, root, MPI_COMM_WORLD), "broadcast");
     }
 }

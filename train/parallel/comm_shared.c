@@ -160,7 +160,7 @@ static void warm_up_windows(const Comm *comm, const CommGroup *group)
 // ---- groups ------------------------------------------------------------------------------------
 
 // Splits all ranks by host, and the ranks of a host into groups.
-static void split(MPI_Comm *members, int *n_on_host, const Comm *comm, int most)
+static void split(MPI_Comm *members, int *n_on_host, const Comm *comm, int max_ranks)
 {
     MPI_Comm host;
     int rank, size;
@@ -169,7 +169,7 @@ static void split(MPI_Comm *members, int *n_on_host, const Comm *comm, int most)
         "splitting by host");
     comm_check_code(MPI_Comm_rank(host, &rank), "MPI_Comm_rank");
     comm_check_code(MPI_Comm_size(host, &size), "MPI_Comm_size");
-    const int part = most == 0 ? size : most;
+    const int part = max_ranks == 0 ? size : max_ranks;
     *n_on_host = (size + part - 1) / part;
     BLOCKING(MPI_Comm_split(host, rank / part, rank, members), "splitting of a host");
     comm_check_code(MPI_Comm_free(&host), "MPI_Comm_free");
@@ -180,19 +180,19 @@ static bool is_even(const CommGroup *group)
 {
     int sizes[2] = {group->size, -group->size}; // the smallest, the largest
     BLOCKING(MPI_Allreduce(MPI_IN_PLACE, sizes, 2, MPI_INT, MPI_MIN, MPI_COMM_WORLD), "agreement");
-    const int least = sizes[0], largest = -sizes[1];
-    if (least != largest)
+    const int smallest = sizes[0], largest = -sizes[1];
+    if (smallest != largest)
         log_info("every rank keeps its own parameters: %d to %d ranks of a host would share them; "
                  "start as many on each, or set train.ranks_per_copy to a divisor of them",
-                 least, largest);
-    return least == largest && least > 1;
+                 smallest, largest);
+    return smallest == largest && smallest > 1;
 }
 
-Status comm_group_start(CommGroup *out, const Comm *comm, int most)
+Status comm_group_start(CommGroup *out, const Comm *comm, int max_ranks)
 {
     CommGroup group = {.size = 1, .n_groups = comm->size, .n_on_host = 1};
     *out = group;
-    if (comm->size == 1 || most == 1)
+    if (comm->size == 1 || max_ranks == 1)
         return OK;
     group.peers = calloc((size_t)comm->size, sizeof *group.peers);
     group.mpi = calloc(1, sizeof *group.mpi);
@@ -200,7 +200,7 @@ Status comm_group_start(CommGroup *out, const Comm *comm, int most)
                         ? OK
                         : fail(FAILED, "no memory for groups of %d ranks", comm->size);
     TRY_GOTO(release, comm_agree(comm, status));
-    split(&group.mpi->members, &group.n_on_host, comm, most);
+    split(&group.mpi->members, &group.n_on_host, comm, max_ranks);
     comm_check_code(MPI_Comm_rank(group.mpi->members, &group.rank), "MPI_Comm_rank");
     comm_check_code(MPI_Comm_size(group.mpi->members, &group.size), "MPI_Comm_size");
     group.shares = is_even(&group);
@@ -293,9 +293,9 @@ void comm_group_broadcast(const CommGroup *group, const Comm *comm, void *bytes,
         root++;
     if (group->n_groups == 1 || root == group->n_groups)
         return;
-    const int64_t most = comm->message_bytes;
-    for (int64_t first = 0; first < size_bytes; first += most) {
-        const int n = (int)(size_bytes - first < most ? size_bytes - first : most);
+    const int64_t piece = comm->message_bytes;
+    for (int64_t first = 0; first < size_bytes; first += piece) {
+        const int n = (int)(size_bytes - first < piece ? size_bytes - first : piece);
         BLOCKING(MPI_Bcast((char *)bytes + first, n, MPI_BYTE, root, group->mpi->across),
                  "broadcast");
     }

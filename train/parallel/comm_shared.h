@@ -33,9 +33,9 @@ typedef struct CommGroup {
     struct CommGroupMpi *mpi; // owned
 } CommGroup;
 
-// Groups of at most `most` ranks of a host; 0: of all of them, 1: no rank shares. Where groups
+// Groups of at most `max_ranks` ranks of a host; 0: of all of them, 1: no rank shares. Where groups
 // would differ in size no rank shares, and the log says so. FAILED: no memory.
-Status comm_group_start(CommGroup *out, const Comm *comm, int most);
+Status comm_group_start(CommGroup *out, const Comm *comm, int max_ranks);
 
 // Does nothing for {0}.
 void comm_group_end(CommGroup *group);

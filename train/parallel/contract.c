@@ -10,7 +10,7 @@
 #include <string.h>
 
 // Bytes of a value that the error text shows: a list of shards may be longer than a line.
-enum { MOST_SHOWN = 300, KEY_BYTES = 256 };
+enum { MAX_SHOWN = 300, KEY_BYTES = 256 };
 
 // Doubles the block, since thousands of shards or tensors are added one by one.
 static bool reserve(Contract *contract, int64_t more_bytes)
@@ -115,14 +115,14 @@ static Status differ(const Contract *own, const Contract *root, const char *root
              strcmp(ours.value, theirs.value) == 0);
     const bool is_ours = ours.key != NULL && !has_key(root, ours.key);
     if (is_ours)
-        return fail(BAD_INPUT, "%s is %.*s, rank 0 on %s has none; %s", ours.key, MOST_SHOWN,
+        return fail(BAD_INPUT, "%s is %.*s, rank 0 on %s has none; %s", ours.key, MAX_SHOWN,
                     ours.value, root_host, demand);
     CHECK(theirs.key != NULL, "lists of ranks that do not differ");
     if (!has_key(own, theirs.key))
         return fail(BAD_INPUT, "%s is not given, rank 0 on %s has %.*s; %s", theirs.key, root_host,
-                    MOST_SHOWN, theirs.value, demand);
-    return fail(BAD_INPUT, "%s is %.*s, rank 0 on %s has %.*s; %s", ours.key, MOST_SHOWN,
-                ours.value, root_host, MOST_SHOWN, theirs.value, demand);
+                    MAX_SHOWN, theirs.value, demand);
+    return fail(BAD_INPUT, "%s is %.*s, rank 0 on %s has %.*s; %s", ours.key, MAX_SHOWN, ours.value,
+                root_host, MAX_SHOWN, theirs.value, demand);
 }
 
 // ---- agreement ---------------------------------------------------------------------------------

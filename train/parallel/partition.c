@@ -27,7 +27,7 @@ static void append_range(Partition *partition, int layer, int64_t first, int64_t
 
 // A bucket for each layer, before and after them, and for every full COMM_LARGEST_BUCKET two: a
 // range that is cut has a remainder.
-int64_t partition_most_buckets(const ModelShape *shape)
+int64_t partition_max_buckets(const ModelShape *shape)
 {
     return shape->n_layers + 2 + params_count(shape) / COMM_LARGEST_BUCKET * 2;
 }
@@ -35,10 +35,10 @@ int64_t partition_most_buckets(const ModelShape *shape)
 Status partition_create(Partition *out, const ModelShape *shape, int n_ranks, int rank)
 {
     int64_t total = params_count(shape);
-    int64_t most = partition_most_buckets(shape);
-    Partition partition = {.buckets = calloc((size_t)most, sizeof *partition.buckets)};
+    int64_t capacity = partition_max_buckets(shape);
+    Partition partition = {.buckets = calloc((size_t)capacity, sizeof *partition.buckets)};
     if (partition.buckets == NULL)
-        return fail(FAILED, "no memory for %lld buckets", (long long)most);
+        return fail(FAILED, "no memory for %lld buckets", (long long)capacity);
     int64_t end = 0;
     // What lies before a layer without belonging to it, the embedding, gets layer -1.
     for (int layer = 0; layer < shape->n_layers; layer++) {
@@ -49,7 +49,7 @@ Status partition_create(Partition *out, const ModelShape *shape, int n_ranks, in
         end = first + count;
     }
     append_range(&partition, shape->n_layers, end, total, n_ranks, rank);
-    CHECK(partition.n_buckets <= most, "%d buckets", partition.n_buckets);
+    CHECK(partition.n_buckets <= capacity, "%d buckets", partition.n_buckets);
     *out = partition;
     return OK;
 }

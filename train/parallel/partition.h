@@ -33,7 +33,7 @@ typedef struct Partition {
 Status partition_create(Partition *out, const ModelShape *shape, int n_ranks, int rank);
 
 // An upper bound of n_buckets. Not collective.
-int64_t partition_most_buckets(const ModelShape *shape);
+int64_t partition_max_buckets(const ModelShape *shape);
 
 // All-gather of the flat vector [params_count()], bucket by bucket. Collective.
 void partition_gather(const Partition *partition, const Comm *comm, float *flat);

@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const double STANDARD_MINUTES = 30, MOST_MINUTES = 1e7;
+static const double STANDARD_MINUTES = 30, MAX_MINUTES = 1e7;
 
 typedef char Host[COMM_HOST_BYTES];
 
@@ -99,9 +99,9 @@ static Status standard_minutes(double *out)
     if (text == NULL || text[0] == '\0')
         return OK;
     const double minutes = strtod(text, &end);
-    if (*end != '\0' || !(minutes >= 0 && minutes <= MOST_MINUTES))
+    if (*end != '\0' || !(minutes >= 0 && minutes <= MAX_MINUTES))
         return fail(BAD_INPUT, WATCH_LIMIT_VARIABLE " is '%.100s', allowed are 0 to %.0f minutes",
-                    text, MOST_MINUTES);
+                    text, MAX_MINUTES);
     *out = minutes;
     return OK;
 }

@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST_NAMED = 8, TIME_BYTES = 32 };
+enum { MAX_NAMED = 8, TIME_BYTES = 32 };
 
 // The file's name says whether the rank asks, so that a rank that has nothing to ask lists the
 // directory and reads no files: with thousands of ranks that would be millions of reads.
@@ -157,7 +157,7 @@ static void append_others(Text *text, const WatchdogRank *ranks,
 {
     int n_others = 0;
     for (int r = 0; r < n_ranks; r++) {
-        if (waits_with(&ranks[r], &ranks[reporter]) || ++n_others > MOST_NAMED)
+        if (waits_with(&ranks[r], &ranks[reporter]) || ++n_others > MAX_NAMED)
             continue;
         char since[TIME_BYTES];
         format_time(since, ranks[r].since);
@@ -171,8 +171,8 @@ static void append_others(Text *text, const WatchdogRank *ranks,
         }
         append(text, " since %s", since);
     }
-    if (n_others > MOST_NAMED)
-        append(text, "; %d more ranks likewise", n_others - MOST_NAMED);
+    if (n_others > MAX_NAMED)
+        append(text, "; %d more ranks likewise", n_others - MAX_NAMED);
 }
 
 // "ranks 0-2, 4-7 wait"

@@ -11,8 +11,8 @@
 #include <string.h>
 
 enum {
-    PARALLEL_PTHREAD = 1,          // openblas_get_parallel(): 0 serial, 1 pthread, 2 OpenMP
-    MOST_BUFFER_BYTES = 128 << 20, // BUFFER_SIZE of x86-64
+    PARALLEL_PTHREAD = 1,         // openblas_get_parallel(): 0 serial, 1 pthread, 2 OpenMP
+    MAX_BUFFER_BYTES = 128 << 20, // BUFFER_SIZE of x86-64
     WARM_UP_SIZE = 128,
 };
 
@@ -79,7 +79,7 @@ int64_t blas_buffer_bytes(int64_t rows, int64_t columns, int64_t inner)
         block = (inner + 1) / 2;
     const int64_t packed = rows > P ? P + columns : rows;
     const int64_t bytes = packed * block * (int64_t)sizeof(float);
-    return bytes < MOST_BUFFER_BYTES ? bytes : MOST_BUFFER_BYTES;
+    return bytes < MAX_BUFFER_BYTES ? bytes : MAX_BUFFER_BYTES;
 }
 
 void blas_warm_up_threads(void)

@@ -14,12 +14,12 @@ static int64_t serial_micro_batches(const BatchSchedule *schedule)
 {
     int64_t n = 0;
     for (int round = 0; round < schedule->n_rounds; round++) {
-        int most = 0;
+        int max_count = 0;
         for (int rank = 0; rank < batch_schedule_senders(schedule, round); rank++) {
             const int count = batch_schedule_group(schedule, round, rank).count;
-            most = count > most ? count : most;
+            max_count = count > max_count ? count : max_count;
         }
-        n += most;
+        n += max_count;
     }
     return n;
 }

@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 enum {
-    MOST_TOKENS = 1 << 24, // in a micro-batch: loops count tokens x heads in int
+    MAX_TOKENS = 1 << 24, // in a micro-batch: loops count tokens x heads in int
     // HDF5 keeps a hash table of 512 KiB for each open file, its headers, and a chunk. Seen: 0.74
     // MB each with 100 files of 1.7 M tokens, all of them read.
     OPEN_FILE_BYTES = 750000,
@@ -63,11 +63,11 @@ static Status find_shapes(Plan *plan, const ModelShape *original, const Config *
 static Status check_batch(const Config *config, int n_ranks)
 {
     const TrainConfig *train = &config->train;
-    if ((int64_t)train->micro_batch * config->data.seq_len > MOST_TOKENS)
+    if ((int64_t)train->micro_batch * config->data.seq_len > MAX_TOKENS)
         return fail(BAD_INPUT,
                     "train.micro_batch %d of data.seq_len %d is more than %d tokens; use a smaller "
                     "micro_batch",
-                    train->micro_batch, config->data.seq_len, MOST_TOKENS);
+                    train->micro_batch, config->data.seq_len, MAX_TOKENS);
     int n_micro_batches = train->global_batch / train->micro_batch;
     if (n_micro_batches < n_ranks)
         return fail(BAD_INPUT,
@@ -152,10 +152,10 @@ static int64_t linear_bytes(int64_t tokens, int n_out, int n_in)
         blas_buffer_bytes(n_in, tokens, n_out),
         blas_buffer_bytes(n_in, n_out, tokens),
     };
-    int64_t most = 0;
+    int64_t max_bytes = 0;
     for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i++)
-        most = bytes[i] > most ? bytes[i] : most;
-    return most;
+        max_bytes = bytes[i] > max_bytes ? bytes[i] : max_bytes;
+    return max_bytes;
 }
 
 static void measure_products(Plan *plan, const Config *config)
@@ -207,9 +207,9 @@ Status plan_make_of(Plan *out, const ModelShape *original, const Config *config,
 // Ranks on a host form groups of equal size or do not share at all, as in comm_group_start().
 int plan_sharers(const Config *config, int n_ranks, int ranks_per_host)
 {
-    const int most = config->train.ranks_per_copy;
+    const int per_copy = config->train.ranks_per_copy;
     const int host = ranks_per_host < n_ranks ? ranks_per_host : n_ranks;
-    const int sharers = most > 0 && most < host ? most : host;
+    const int sharers = per_copy > 0 && per_copy < host ? per_copy : host;
     return n_ranks % host == 0 && host % sharers == 0 ? sharers : 1;
 }
 

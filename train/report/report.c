@@ -14,10 +14,10 @@
 #include <string.h>
 
 enum {
-    MOST_DRAWN_OF_A_RUN = 3000,
-    LEAST_DRAWN_OF_A_RUN = 256,
-    MOST_DRAWN = 24000, // points of all runs: the page stays below 2 MB
-    LEAST_WINDOW = 5,
+    MAX_DRAWN_OF_A_RUN = 3000,
+    MIN_DRAWN_OF_A_RUN = 256,
+    MAX_DRAWN = 24000, // points of all runs: the page stays below 2 MB
+    MIN_WINDOW = 5,
 };
 
 static bool is_label_taken(const Report *report, int n, const char *label)
@@ -110,7 +110,7 @@ static int choose_window(const Report *report)
     for (int i = 0; i < report->n_runs; i++)
         if (report->runs[i].n_points > longest)
             longest = report->runs[i].n_points;
-    return longest / 100 > LEAST_WINDOW ? longest / 100 : LEAST_WINDOW;
+    return longest / 100 > MIN_WINDOW ? longest / 100 : MIN_WINDOW;
 }
 
 Status report_prepare(Report *report, const char *baseline)
@@ -122,18 +122,18 @@ Status report_prepare(Report *report, const char *baseline)
     for (int i = 0; i < report->n_runs; i++)
         TRY(report_curves_smooth(&report->runs[i], report->window));
     report_fit_choose(report);
-    int most = MOST_DRAWN / report->n_runs;
-    if (most > MOST_DRAWN_OF_A_RUN)
-        most = MOST_DRAWN_OF_A_RUN;
-    if (most < LEAST_DRAWN_OF_A_RUN)
-        most = LEAST_DRAWN_OF_A_RUN;
+    int max_points = MAX_DRAWN / report->n_runs;
+    if (max_points > MAX_DRAWN_OF_A_RUN)
+        max_points = MAX_DRAWN_OF_A_RUN;
+    if (max_points < MIN_DRAWN_OF_A_RUN)
+        max_points = MIN_DRAWN_OF_A_RUN;
     for (int i = 0; i < report->n_runs; i++) {
         ReportRun *run = &report->runs[i];
         if (report->baseline >= 0 && i != report->baseline)
             report_curves_gaps(run, &report->runs[report->baseline]);
         report_curves_summarize(run, report->within);
-        report_curves_thin(run, most);
-        report->is_thinned = report->is_thinned || run->n_points > most;
+        report_curves_thin(run, max_points);
+        report->is_thinned = report->is_thinned || run->n_points > max_points;
     }
     return OK;
 }

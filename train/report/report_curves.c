@@ -188,32 +188,32 @@ static void draw_extremes(ReportRun *run, Value value, int n_parts)
     for (int part = 0; part < n_parts; part++) {
         int first = (int)((int64_t)run->n_points * part / n_parts);
         int end = (int)((int64_t)run->n_points * (part + 1) / n_parts);
-        int least = -1, most = -1;
+        int lowest = -1, highest = -1;
         for (int i = first; i < end; i++) {
             double v = value(&run->points[i]);
             if (isnan(v))
                 continue;
-            if (least < 0 || v < value(&run->points[least]))
-                least = i;
-            if (most < 0 || v > value(&run->points[most]))
-                most = i;
+            if (lowest < 0 || v < value(&run->points[lowest]))
+                lowest = i;
+            if (highest < 0 || v > value(&run->points[highest]))
+                highest = i;
         }
-        if (least < 0)
+        if (lowest < 0)
             continue;
-        run->points[least].is_drawn = true;
-        run->points[most].is_drawn = true;
+        run->points[lowest].is_drawn = true;
+        run->points[highest].is_drawn = true;
     }
 }
 
-void report_curves_thin(ReportRun *run, int most)
+void report_curves_thin(ReportRun *run, int max_points)
 {
-    if (run->n_points <= most)
+    if (run->n_points <= max_points)
         return;
     for (int i = 0; i < run->n_points; i++)
         run->points[i].is_drawn = false;
     run->points[0].is_drawn = true;
     run->points[run->n_points - 1].is_drawn = true;
     // Two points to an interval: 3/4 of them for the losses of steps, 1/4 for validation.
-    draw_extremes(run, loss_of, most * 3 / 8);
-    draw_extremes(run, valid_loss_of, most / 8);
+    draw_extremes(run, loss_of, max_points * 3 / 8);
+    draw_extremes(run, valid_loss_of, max_points / 8);
 }

@@ -26,6 +26,6 @@ void report_curves_summarize(ReportRun *run, double within);
 
 // Sets is_drawn of at most `most` + 2 points: the smallest and the largest loss of equal stretches,
 // the same for the validation loss, and the two ends.
-void report_curves_thin(ReportRun *run, int most);
+void report_curves_thin(ReportRun *run, int max_points);
 
 #endif

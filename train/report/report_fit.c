@@ -18,11 +18,11 @@ static double gap_of(const RunPoint *point)
 // Tokens: of the longest run, so that all runs are cut at the same place.
 static int64_t first_tenth(const Report *report)
 {
-    int64_t most = 0;
+    int64_t max_tokens = 0;
     for (int i = 0; i < report->n_runs; i++)
-        if (report_run_tokens(&report->runs[i]) > most)
-            most = report_run_tokens(&report->runs[i]);
-    return most / 10;
+        if (report_run_tokens(&report->runs[i]) > max_tokens)
+            max_tokens = report_run_tokens(&report->runs[i]);
+    return max_tokens / 10;
 }
 
 // The range of a value from some tokens on; not given if no point has it.

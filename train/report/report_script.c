@@ -14,15 +14,15 @@ enum {
     LABEL_COLUMNS = 32, // for a run's name in the key: gnuplot leaves out a key that is too wide
     STATE_COLUMNS = 40, // for its state there
     TITLE_COLUMNS = 60,
-    MOST_KEY_ROWS = 12,
+    MAX_KEY_ROWS = 12,
     MANY_VALIDATIONS = 60, // of one run: more of them are drawn small
 };
 
 // What there is to draw in all runs together.
 typedef struct Content {
     bool has_loss, has_valid, has_earlier_set, has_gap, has_valid_gap, has_lr, has_positive_loss;
-    int n_valid;                       // of the run that has most
-    int64_t least_tokens, most_tokens; // least: above 0
+    int n_valid;                    // of the run that has most
+    int64_t min_tokens, max_tokens; // min: above 0
 } Content;
 
 static Content find_content(const Report *report)
@@ -41,10 +41,10 @@ static Content find_content(const Report *report)
             c.has_lr = c.has_lr || !isnan(p->lr);
             c.has_positive_loss =
                 c.has_positive_loss || (p->tokens > 0 && (p->loss > 0 || p->valid_loss > 0));
-            if (p->tokens > 0 && (c.least_tokens == 0 || p->tokens < c.least_tokens))
-                c.least_tokens = p->tokens;
-            if (p->tokens > c.most_tokens)
-                c.most_tokens = p->tokens;
+            if (p->tokens > 0 && (c.min_tokens == 0 || p->tokens < c.min_tokens))
+                c.min_tokens = p->tokens;
+            if (p->tokens > c.max_tokens)
+                c.max_tokens = p->tokens;
         }
         if (n_valid > c.n_valid)
             c.n_valid = n_valid;
@@ -52,17 +52,17 @@ static Content find_content(const Report *report)
     return c;
 }
 
-// Up to `most` columns of the text in double quotes. A character that could mean something there
+// Up to max_columns of the text in double quotes. A character that could mean something there
 // is written as octal digits; a long text is cut between two characters of UTF-8. (The two single
 // quotes that stand for one are not read as such at the start of a string.)
-static void write_string(FILE *out, const char *text, int most)
+static void write_string(FILE *out, const char *text, int max_columns)
 {
     int n = 0;
     fputc('"', out);
     for (; *text != '\0'; text++) {
         unsigned char byte = (unsigned char)*text;
         n += byte < 0x80 || (byte >= 0xc0 && byte < 0xe0) ? 1 : byte >= 0xe0 ? 2 : 0;
-        if (n > most)
+        if (n > max_columns)
             break;
         if (byte >= 0x80 || isalnum(byte) || strchr(" _-.,:;/()+%=", byte) != NULL)
             fputc(byte, out);
@@ -128,17 +128,17 @@ static void write_fit(FILE *out, const Report *report)
 // Tokens are drawn in a unit that keeps the numbers at the axis below 2000.
 static void write_axes(FILE *out, const Report *report, const Content *content)
 {
-    int64_t most = content->most_tokens > 0 ? content->most_tokens : 1;
-    double unit = most >= 2000000000 ? 1e9 : most >= 2000000 ? 1e6 : most >= 2000 ? 1e3 : 1;
+    int64_t last = content->max_tokens > 0 ? content->max_tokens : 1;
+    double unit = last >= 2000000000 ? 1e9 : last >= 2000000 ? 1e6 : last >= 2000 ? 1e3 : 1;
     const char *label = unit == 1e9   ? "tokens, billions"
                         : unit == 1e6 ? "tokens, millions"
                         : unit == 1e3 ? "tokens, thousands"
                                       : "tokens";
-    bool log_x = report->log_x && content->least_tokens < content->most_tokens;
+    bool log_x = report->log_x && content->min_tokens < content->max_tokens;
     fprintf(out,
             "\n# The axes. UNIT: tokens per unit of x.\nUNIT = %.0f.0\nXLABEL = '%s'\n"
             "set xrange [%.10g:%.10g]\n",
-            unit, label, log_x ? (double)content->least_tokens / unit : 0, (double)most / unit);
+            unit, label, log_x ? (double)content->min_tokens / unit : 0, (double)last / unit);
     if (log_x)
         fputs("set logscale x\n", out);
     fprintf(out, "LOG_Y = %d\nWITHIN = %.10g\n", report->log_y && content->has_positive_loss,
@@ -268,7 +268,7 @@ static void write_panels(FILE *out, const Content *content, int n_runs)
     double lowest = 0.065, lr_top = content->has_lr ? lowest + 0.12 : 0;
     double gap_bottom = content->has_lr ? lr_top + 0.085 : lowest;
     double gap_top = has_gap ? gap_bottom + 0.22 : 0;
-    double loss_top = 0.95 - 0.018 * (n_runs < MOST_KEY_ROWS ? n_runs : MOST_KEY_ROWS);
+    double loss_top = 0.95 - 0.018 * (n_runs < MAX_KEY_ROWS ? n_runs : MAX_KEY_ROWS);
     double loss_bottom = has_gap ? gap_top + 0.085 : gap_bottom;
     fprintf(out, "    unset xlabel\n%s", !has_gap && !content->has_lr ? label : "");
     write_loss_panel(out, &(Panel){loss_bottom, loss_top, "LOSS_TITLE"}, content);

@@ -27,7 +27,7 @@ static const Option table[] = {
     {"seq-len", OPTION_INT, offsetof(PackOptions, seq_len), "T", "tokens of a sequence", 1,
      INT64_MAX},
     {"ratio", OPTION_REAL, offsetof(PackOptions, ratio), "R", "wanted size", 0, 2},
-    {"speed", OPTION_POSITIVE, offsetof(PackOptions, speed), "MB/S", "of the disk", .most = 100,
+    {"speed", OPTION_POSITIVE, offsetof(PackOptions, speed), "MB/S", "of the disk", .max = 100,
      .derived = "measured"},
     {"mode", OPTION_CHOICE, offsetof(PackOptions, mode), "MODE",
      "a help text that is long enough to be continued on a second line", .choices = modes},

@@ -76,13 +76,13 @@ static void test_table_over_ranks(void **state)
     PhaseTable table;
     phases_gather(&table, &phases, &comm);
     const double mean = (comm.size + 1) / 2.0;
-    assert_true(table.least[PHASE_FORWARD] == 1 && table.most[PHASE_FORWARD] == comm.size);
+    assert_true(table.min[PHASE_FORWARD] == 1 && table.max[PHASE_FORWARD] == comm.size);
     assert_true(table.mean[PHASE_FORWARD] == mean && table.mean[PHASE_BACKWARD] == mean);
     assert_int_equal(table.slowest[PHASE_FORWARD], comm.size - 1);
     assert_int_equal(table.slowest[PHASE_BACKWARD], 0);
     assert_int_equal(table.slowest[PHASE_REDUCE], 0); // the lowest of equals
-    assert_true(table.least[PHASE_REDUCE] == 3 && table.most[PHASE_REDUCE] == 3);
-    assert_true(table.most[PHASE_SAVE] == 0);
+    assert_true(table.min[PHASE_REDUCE] == 3 && table.max[PHASE_REDUCE] == 3);
+    assert_true(table.max[PHASE_SAVE] == 0);
 }
 
 static void test_reports_do_not_overlap(void **state)
@@ -93,11 +93,11 @@ static void test_reports_do_not_overlap(void **state)
     phases_report(&phases, &comm, 10);
     assert_int_equal(phases.reported_step, 10);
     phases_gather(&table, &phases, &comm);
-    assert_true(table.most[PHASE_FORWARD] == 0 && table.most[PHASE_REDUCE] == 0);
+    assert_true(table.max[PHASE_FORWARD] == 0 && table.max[PHASE_REDUCE] == 0);
     phases.seconds[PHASE_FORWARD] += 1;
     phases_report(&phases, &comm, 10); // no step since: nothing is said, nothing is forgotten
     phases_gather(&table, &phases, &comm);
-    assert_true(table.least[PHASE_FORWARD] == 1);
+    assert_true(table.min[PHASE_FORWARD] == 1);
 }
 
 // Says the table of a run of known times to a file and returns it.
