@@ -24,8 +24,7 @@ static int64_t max_buffer_bytes(const Partition *partition, const BatchSchedule 
 //   reducer makes forward wait before the first layer that reuses memory, so, to let most of the
 //   forward overlap, no layer of the lower half does. Sums over rounds lie apart;
 // - by the norm and AdamW, in a step of one round, whose sums lie in place. Both end before the
-// next
-//   forward, be it of training, validation or the trace of non-finite numbers.
+//   next forward, be it of training, validation or the trace of non-finite numbers.
 // Checkpoints hold no gradients.
 static GradientReuse find_gradient_reuse(float *flat, const ModelShape *shape,
                                          const BatchSchedule *schedule, const TrainConfig *train)

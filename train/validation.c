@@ -60,11 +60,11 @@ static Status add_batch(double *losses, int64_t b, Source *source, int64_t n_win
                         Batch *batch, const Model *model)
 {
     const int capacity = ws->placed_B;
-    const int64_t left = n_windows - b * most;
+    const int64_t left = n_windows - b * capacity;
     TRY(stop_check());
     if (left <= 0)
         return OK;
-    return perplexity_batch(&losses[b], ws, model, source, batch, b * most,
+    return perplexity_batch(&losses[b], ws, model, source, batch, b * capacity,
                             left < capacity ? (int)left : capacity);
 }
 

@@ -1,3 +1,7 @@
+// How to tell a process that works from one that is stuck, without any help from the code that
+// works: by what the kernel counts for it. CPU time comes from the POSIX clock of one thread, bytes
+// from /proc/PID/io (Linux, proc(5)). Both only ever grow, so two readings and a difference are
+// enough, and no lock is shared with the thread that is watched.
 #define _GNU_SOURCE // pthread_getcpuclockid
 #include "train/parallel/activity.h"
 
@@ -35,6 +39,7 @@ static int64_t moved_by_others(void)
     return all - moved_bytes("/proc/thread-self/io");
 }
 
+// 0 where the clock is gone: then no CPU time advances, and the bytes alone decide.
 static double cpu_seconds(clockid_t clock)
 {
     struct timespec time;
@@ -45,6 +50,8 @@ static double cpu_seconds(clockid_t clock)
 
 Activity activity_start(void)
 {
+    // The clock of the calling thread, not of the process: the watchdog's own thread burns a little
+    // CPU time as well, and so do those of MPI.
     Activity activity = {.moved_bytes = -1}; // not looked at yet
     if (pthread_getcpuclockid(pthread_self(), &activity.clock) != 0)
         activity.clock = CLOCK_PROCESS_CPUTIME_ID;
@@ -57,6 +64,7 @@ bool activity_has_advanced(Activity *activity, double elapsed_s)
     const double cpu_s = cpu_seconds(activity->clock);
     const int64_t bytes = moved_by_others();
     const bool has_computed = cpu_s - activity->cpu_s >= MIN_CPU_SHARE * elapsed_s;
+    // The first look has no earlier count to compare with.
     const bool has_moved = activity->moved_bytes >= 0 && bytes > activity->moved_bytes;
     activity->cpu_s = cpu_s;
     activity->moved_bytes = bytes;

@@ -1,3 +1,7 @@
+// Every rank computes the whole schedule from three numbers, without messages. Group g belongs to
+// round g / n_ranks and to rank g mod n_ranks, so in a round the senders are always ranks 0..n-1
+// and the groups are added in ascending order: that is the left-deep sum of the header, for any
+// number of ranks.
 #include "train/parallel/batch_schedule.h"
 
 #include "base/intmath.h"
@@ -22,6 +26,7 @@ MicroBatches batch_schedule_group(const BatchSchedule *schedule, int round, int 
 {
     if (rank >= batch_schedule_senders(schedule, round))
         return (MicroBatches){0, 0};
+    // int64_t, as g M may exceed 2^31 although the quotient is an index.
     const int64_t group = (int64_t)round * schedule->n_ranks + rank;
     const int64_t M = schedule->n_micro_batches, G = schedule->n_groups;
     const int first = (int)(group * M / G), end = (int)((group + 1) * M / G);

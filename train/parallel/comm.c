@@ -1,3 +1,6 @@
+// Blocking operations over all ranks. Everything uses MPI_COMM_WORLD and tag 0, as a process has
+// one job and one conversation at a time; the groups of a host have communicators of their own
+// (comm_shared.c). Long vectors are sent in pieces, since MPI 3 counts elements in an int.
 #include "train/parallel/comm.h"
 
 #include "base/log.h"
@@ -27,6 +30,8 @@ void comm_check_code(int code, const char *what)
     char reason[MPI_MAX_ERROR_STRING];
     int length = 0;
     MPI_Error_string(code, reason, &length);
+    // The library's own description. Printed directly: log_error() is silent above rank 0, and the
+    // rank that sees the error may be any.
     fprintf(stderr, "mha2mla: %s failed: %.*s\n", what, length, reason);
     MPI_Abort(MPI_COMM_WORLD, FAILED);
 }
@@ -44,6 +49,7 @@ Status comm_start(Comm *out)
     Comm comm = {.message_bytes = MESSAGE_BYTES, .may_overlap = provided >= MPI_THREAD_SERIALIZED};
     comm_check_code(MPI_Comm_rank(MPI_COMM_WORLD, &comm.rank), "MPI_Comm_rank");
     comm_check_code(MPI_Comm_size(MPI_COMM_WORLD, &comm.size), "MPI_Comm_size");
+    // No other rank exists where this fails, so MPI_Finalize waits for nobody.
     const Status is_alone = launcher_check_size(comm.size);
     if (is_alone != OK) {
         MPI_Finalize();
@@ -52,6 +58,7 @@ Status comm_start(Comm *out)
     if (gethostname(comm.host, sizeof comm.host) != 0)
         strcpy(comm.host, "?");
     comm.host[sizeof comm.host - 1] = '\0';
+    // One transfer for all blocking calls, so that these allocate nothing during a step.
     comm.blocking = malloc(sizeof *comm.blocking);
     CHECK(comm.blocking != NULL && comm_transfer_create(comm.blocking, &comm) == OK,
           "no memory for %d ranks", comm.size);
@@ -102,6 +109,9 @@ Status comm_agree(const Comm *comm, Status own)
     return comm_agree_of(comm, true, own);
 }
 
+// Two collectives at most: a minimum that finds the rank to report, in the usual case the only one,
+// and, after an error, a broadcast of its kind and text. Doing both always would cost a second
+// message in every phase of every run.
 Status comm_agree_of(const Comm *comm, bool takes_part, Status own)
 {
     if (comm->size == 1)
@@ -115,6 +125,7 @@ Status comm_agree_of(const Comm *comm, bool takes_part, Status own)
     BLOCKING(MPI_Allreduce(MPI_IN_PLACE, ranks, 2, MPI_INT, MPI_MIN, MPI_COMM_WORLD), "agreement");
     if (ranks[0] == INT_MAX)
         return OK;
+    // Both encodings of the first number are the rank modulo size.
     const int first = ranks[0] % comm->size;
     const bool all_failed = ranks[1] == 0;
     // The text travels with the status: only the rank that failed has it.
@@ -131,6 +142,7 @@ Status comm_agree_of(const Comm *comm, bool takes_part, Status own)
     return fail((Status)cause.kind, "%s", cause.text);
 }
 
+// The minimum of 0s and 1s is their logical and.
 bool comm_all(const Comm *comm, bool own)
 {
     int all = own;
@@ -209,6 +221,7 @@ void comm_receive(const Comm *comm, void *bytes, int64_t size_bytes, int from)
                  "receive");
 }
 
+// MPI keeps the messages inside collectives apart from these, so a probe never sees one of them.
 int comm_probe(const Comm *comm, bool wait)
 {
     MPI_Status found;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+// The first total mod n ranks get one element more than the others.
 void comm_range(int64_t total, int rank, int n_ranks, int64_t *first, int64_t *count)
 {
     int64_t each = total / n_ranks, rest = total % n_ranks;
@@ -13,6 +14,8 @@ void comm_range(int64_t total, int rank, int n_ranks, int64_t *first, int64_t *c
     *count = each + (rank < rest);
 }
 
+// Shares are cut at whole blocks, so that a sum over one block is a sum on one rank whatever the
+// number of ranks. Ranks without a block get an empty range at the end of the bucket.
 void comm_share(int64_t count, int rank, int n_ranks, int64_t *first, int64_t *own_count)
 {
     const int64_t blocks = (count + COMM_SHARE_BLOCK - 1) / COMM_SHARE_BLOCK;
@@ -50,6 +53,8 @@ Status comm_transfer_create(CommTransfer *out, const Comm *comm)
     const size_t size = (size_t)comm->size;
     MPI_Request *request = malloc(sizeof *request);
     int *counts = malloc(size * 4 * sizeof *counts); // all four in one block
+    // MPI_Request is an opaque type of mpi.h, which the header must not include: hence a pointer to
+    // one.
     if (request == NULL || counts == NULL) {
         free(request);
         free(counts);
@@ -79,15 +84,18 @@ static void set_shares(CommTransfer *transfer, const Comm *comm, int64_t count)
     }
 }
 
+// The heartbeat stops for as long as the wait lasts, which is what the watchdog measures.
 void comm_transfer_wait(CommTransfer *transfer, const char *what)
 {
     watchdog_wait_begin();
+    // MPI_Wait sets the request to MPI_REQUEST_NULL, which makes the transfer reusable.
     const int code = MPI_Wait(transfer->request, MPI_STATUS_IGNORE);
     watchdog_wait_end();
     comm_check_code(code, what);
     atomic_fetch_sub(&comm_n_pending, 1);
 }
 
+// MPI_Test of a request that is done resets it, so the count of pending transfers falls once.
 bool comm_transfer_is_done(CommTransfer *transfer)
 {
     int is_done = 0;
@@ -101,6 +109,8 @@ bool comm_transfer_is_done(CommTransfer *transfer)
 // stream through it.
 enum { BLOCK = 4096 };
 
+// Rounds to nearest even. The packed copy stays in the buffer until the transfer is done: MPI reads
+// it meanwhile.
 static void pack(uint16_t *restrict packed, const float *restrict from, int64_t count)
 {
 #pragma omp parallel for simd schedule(static)
@@ -120,6 +130,8 @@ static void add_rows(float *sum, const void *rows, int64_t count, int n_rows, bo
         for (int row = 0; row < n_rows; row++) {
             const float *floats = (const float *)rows + row * count + begin;
             const uint16_t *halves = (const uint16_t *)rows + row * count + begin;
+            // Always in float32: bfloat16 is a format for sending only, and its 8 bits of mantissa
+            // would lose the small addends.
             if (are_bf16)
                 for (int64_t i = 0; i < n; i++)
                     sum[begin + i] += half_bf16_to_f32(halves[i]);
@@ -175,6 +187,7 @@ void comm_reduce_begin(CommTransfer *transfer, const Comm *comm, const CommReduc
                     "reduce-scatter");
 }
 
+// To be called once, after the transfer is done: it adds what has arrived to *sum.
 void comm_reduce_end(const Comm *comm, const CommReduce *reduce)
 {
     int64_t first, own;
@@ -194,6 +207,7 @@ void comm_reduce_scatter(const Comm *comm, const CommReduce *reduce)
     comm_reduce_end(comm, reduce);
 }
 
+// In place: this rank's share is at its offset in the bucket already, as MPI_IN_PLACE demands.
 void comm_gather_begin(CommTransfer *transfer, const Comm *comm, float *bucket, int64_t count)
 {
     set_shares(transfer, comm, count);

@@ -1,4 +1,9 @@
-#define _GNU_SOURCE // madvise
+// Memory that the ranks of a host share, by MPI-3's shared windows (MPI_Win_allocate_shared).
+// Within a window ranks read and write by plain loads and stores; MPI only makes the segment and,
+// with MPI_Win_sync and a barrier, orders accesses. The window stays in one passive epoch
+// (MPI_Win_lock_all) from its making to its end, which is what the standard asks for around loads
+// and stores by other ranks.
+#define _GNU_SOURCE // for madvise
 #include "train/parallel/comm_shared.h"
 
 #include "base/log.h"
@@ -13,7 +18,10 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-enum { ALIGN_BYTES = 64, SPINS = 2000, DIRECTORY_BYTES = 1024 };
+enum { ALIGN_BYTES = 64, DIRECTORY_BYTES = 1024 };
+
+// How often a waiting rank looks at a counter before it lets other processes have its core.
+enum { SPINS = 2000 };
 
 struct CommGroupMpi {
     MPI_Comm members; // ranks of the group
@@ -30,6 +38,7 @@ struct CommWindowMpi {
 // /dev/shm.
 static void find_directory(char out[DIRECTORY_BYTES])
 {
+    // MPI's tool interface (MPI_T) has initialization of its own and works beside MPI's.
     int provided, index, length;
     MPI_T_cvar_handle handle;
     snprintf(out, DIRECTORY_BYTES, "/dev/shm");
@@ -47,18 +56,18 @@ static void find_directory(char out[DIRECTORY_BYTES])
 
 // Without this check too little space shows as SIGBUS where the memory is first written, or as
 // ranks that wait for ever for the one that makes the window.
-static Status check_room(const CommGroup *group, int64_t size_bytes)
+static Status check_space(const CommGroup *group, int64_t size_bytes)
 {
     enum { SPARE_BYTES = 8 << 20 }; // per rank: MPI's own message buffers (4 MiB) grow there, too
     char directory[DIRECTORY_BYTES];
-    struct statvfs room;
+    struct statvfs space;
     find_directory(directory);
-    if (statvfs(directory, &room) != 0)
+    if (statvfs(directory, &space) != 0)
         return fail(FAILED, "%s: %s", directory, strerror(errno));
-    const double free_bytes = (double)room.f_bavail * (double)room.f_frsize;
+    const double free_bytes = (double)space.f_bavail * (double)space.f_frsize;
     const double needed_bytes =
         ((double)size_bytes + (double)SPARE_BYTES * group->size) * group->n_on_host;
-    const bool is_unlimited = room.f_blocks == 0; // so says a tmpfs without a size
+    const bool is_unlimited = space.f_blocks == 0; // as a tmpfs mounted without a size reports
     if (is_unlimited || free_bytes >= needed_bytes)
         return OK;
     return fail(
@@ -69,7 +78,7 @@ static Status check_room(const CommGroup *group, int64_t size_bytes)
 
 // Touches this rank's part of the memory now, so that it cannot run out later and is placed in the
 // NUMA domains of all ranks. MADV_POPULATE_WRITE (Linux 5.14) reports a lack of memory as an error.
-static Status take_memory(const CommWindow *window, const CommGroup *group)
+static Status populate(const CommWindow *window, const CommGroup *group)
 {
     int64_t first, count;
     comm_range((window->size_bytes + ALIGN_BYTES - 1) / ALIGN_BYTES, group->rank, group->size,
@@ -77,6 +86,8 @@ static Status take_memory(const CommWindow *window, const CommGroup *group)
     char *begin = (char *)window->bytes + first * ALIGN_BYTES;
     const size_t size = (size_t)count * ALIGN_BYTES;
 #ifdef MADV_POPULATE_WRITE
+    // madvise() wants the beginning of a page. EINVAL: the kernel is older than the header; then
+    // the memset() below touches the pages, without a check.
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), in_page = (uintptr_t)begin % page;
     if (size > 0 && madvise(begin - in_page, size + in_page, MADV_POPULATE_WRITE) != 0 &&
         errno != EINVAL)
@@ -96,6 +107,8 @@ static void allocate(CommWindow *window, const CommGroup *group)
     // One segment, that of the group's first rank: the others map it. Spare bytes are for
     // alignment.
     const int64_t bytes = group->rank == 0 ? window->size_bytes + 2 * ALIGN_BYTES : 0;
+    // No failure to agree on: check_space() has found enough memory, so an error here aborts the
+    // job.
     BLOCKING(MPI_Win_allocate_shared(bytes, 1, MPI_INFO_NULL, group->mpi->members, &base, win),
              "allocating shared memory (train.ranks_per_copy=1 does without)");
     comm_check_code(MPI_Win_set_errhandler(*win, MPI_ERRORS_RETURN), "MPI_Win_set_errhandler");
@@ -105,16 +118,19 @@ static void allocate(CommWindow *window, const CommGroup *group)
     window->bytes = base + (ALIGN_BYTES - (uintptr_t)base % ALIGN_BYTES) % ALIGN_BYTES;
 }
 
+// Both phases that can fail on one rank alone, the space and the first write, end in an agreement,
+// so all ranks of the job return the same answer. Where they return false the window is closed
+// again: its file must not outlive the attempt.
 bool comm_window_open(CommWindow *out, const Comm *comm, CommGroup *group, int64_t size_bytes)
 {
     CommWindow window = {.size_bytes = size_bytes, .mpi = calloc(1, sizeof *window.mpi)};
     *out = (CommWindow){0};
     Status status = window.mpi != NULL ? OK : fail(FAILED, "no memory for a window");
     if (status == OK && group->rank == 0)
-        status = check_room(group, size_bytes);
+        status = check_space(group, size_bytes);
     TRY_GOTO(give_up, comm_agree_of(comm, group->rank == 0, status));
     allocate(&window, group);
-    status = comm_agree(comm, take_memory(&window, group));
+    status = comm_agree(comm, populate(&window, group));
     if (status == OK) {
         *out = window;
         return true;
@@ -127,6 +143,8 @@ give_up:
     return false;
 }
 
+// The standard's pattern for shared windows: MPI_Win_sync completes this rank's stores, the barrier
+// orders the ranks, the second MPI_Win_sync makes the others' stores visible to its loads.
 void comm_window_sync(const CommWindow *window, const CommGroup *group)
 {
     comm_check_code(MPI_Win_sync(window->mpi->win), "MPI_Win_sync");
@@ -149,8 +167,8 @@ void comm_window_close(CommWindow *window)
 static void warm_up_windows(const Comm *comm, const CommGroup *group)
 {
     CommWindow window = {.size_bytes = ALIGN_BYTES, .mpi = calloc(1, sizeof *window.mpi)};
-    const bool has_room = group->rank != 0 || check_room(group, ALIGN_BYTES) == OK;
-    if (comm_all(comm, window.mpi != NULL && has_room)) {
+    const bool has_space = group->rank != 0 || check_space(group, ALIGN_BYTES) == OK;
+    if (comm_all(comm, window.mpi != NULL && has_space)) {
         allocate(&window, group);
         comm_window_close(&window);
     }
@@ -162,6 +180,8 @@ static void warm_up_windows(const Comm *comm, const CommGroup *group)
 // Splits all ranks by host, and the ranks of a host into groups.
 static void split(MPI_Comm *members, int *n_on_host, const Comm *comm, int max_ranks)
 {
+    // MPI_COMM_TYPE_SHARED: ranks that can map the same memory. The key keeps the order of the
+    // ranks.
     MPI_Comm host;
     int rank, size;
     BLOCKING(
@@ -178,6 +198,7 @@ static void split(MPI_Comm *members, int *n_on_host, const Comm *comm, int max_r
 // Whether all groups have the same number of ranks, more than one.
 static bool is_even(const CommGroup *group)
 {
+    // One minimum finds both ends: the minimum of the negated sizes is the negated maximum.
     int sizes[2] = {group->size, -group->size}; // the smallest, the largest
     BLOCKING(MPI_Allreduce(MPI_IN_PLACE, sizes, 2, MPI_INT, MPI_MIN, MPI_COMM_WORLD), "agreement");
     const int smallest = sizes[0], largest = -sizes[1];
@@ -208,6 +229,8 @@ Status comm_group_start(CommGroup *out, const Comm *comm, int max_ranks)
         comm_check_code(MPI_Comm_free(&group.mpi->members), "MPI_Comm_free");
         goto release;
     }
+    // Rank k of every group meets rank k of all others: each of these communicators has one rank of
+    // every group, so together they cover every share once.
     BLOCKING(MPI_Comm_split(MPI_COMM_WORLD, group.rank, comm->rank, &group.mpi->across),
              "splitting across hosts");
     group.n_groups = comm->size / group.size;
@@ -237,6 +260,9 @@ void comm_group_end(CommGroup *group)
 
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "counters are of several processes");
 
+// Release and acquire: a rank that sees the count also sees the stores made before it was raised.
+// That this holds between processes rests on C11 7.17.5, by which lock-free atomics should be
+// address-free.
 void comm_counter_add(CommCounter *counter)
 {
     atomic_fetch_add_explicit(&counter->count, 1, memory_order_release);
@@ -261,6 +287,8 @@ void comm_counter_await(CommCounter *counter, int64_t count)
 
 // ---- between groups ----------------------------------------------------------------------------
 
+// As comm_gather_begin(), among the ranks of this number in the other groups. Their shares do not
+// fill the bucket: the other shares come to the ranks beside this one, in the same window.
 void comm_group_gather_begin(CommTransfer *transfer, const CommGroup *group, const Comm *comm,
                              float *bucket, int64_t count)
 {
@@ -285,6 +313,8 @@ void comm_group_gather(const CommGroup *group, const Comm *comm, float *bucket, 
     comm_transfer_wait(comm->blocking, "all-gather");
 }
 
+// Only the ranks of the sender's number take part; the others find it in their window after the
+// next comm_window_sync().
 void comm_group_broadcast(const CommGroup *group, const Comm *comm, void *bytes, int64_t size_bytes,
                           int from)
 {

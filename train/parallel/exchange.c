@@ -15,7 +15,8 @@
 #include <time.h>
 
 enum {
-    // Two keep the network busy while a third is added up; with more, what is needed first arrives
+    // Two keep the network busy while the numbers of a third are added up; with more, what is
+    // needed first arrives
     // later.
     N_TRANSFERS = 3,
     N_JOBS = 1024,           // capacity of the queue; the caller waits while it is full
@@ -34,7 +35,7 @@ typedef struct Job {
 typedef struct Transfer {
     CommTransfer comm; // owned
     Job job;
-    int64_t ticket; // -1: free
+    int64_t ticket; // of the job; -1: this transfer is free
 } Transfer;
 
 struct Exchange {
@@ -42,13 +43,13 @@ struct Exchange {
     bool overlaps;
     Transfer transfers[N_TRANSFERS];
     void *buffers[N_TRANSFERS]; // borrowed
-    int n_busy;                 // transfers; the thread's own
+    int n_busy;                 // transfers in use; only the thread reads and writes it
 
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t submitted, done;
     Job *jobs;                            // owned [N_JOBS], job t at t % N_JOBS
-    int64_t n_submitted, n_begun, n_done; // all before n_done are done
+    int64_t n_submitted, n_begun, n_done; // every job below n_done is done
     bool is_awaited, is_stopping;
 };
 
@@ -75,13 +76,13 @@ static bool has_work(Exchange *exchange)
 static bool take_job(Exchange *exchange, Transfer *transfer)
 {
     pthread_mutex_lock(&exchange->lock);
-    const bool is_there = exchange->n_begun < exchange->n_submitted;
-    if (is_there) {
+    const bool has_job = exchange->n_begun < exchange->n_submitted;
+    if (has_job) {
         transfer->ticket = exchange->n_begun++;
         transfer->job = exchange->jobs[transfer->ticket % N_JOBS];
     }
     pthread_mutex_unlock(&exchange->lock);
-    return is_there;
+    return has_job;
 }
 
 static void begin_job(Exchange *exchange, Transfer *transfer, void *buffer)
@@ -131,6 +132,9 @@ static void back_off(Exchange *exchange)
         nanosleep(&time, NULL);
 }
 
+// First all free transfers are given jobs, then all that are pending are asked: so a job that ends
+// is followed by the next one in the same turn of the loop, and the network is never idle while
+// jobs wait.
 static void *run(void *argument)
 {
     Exchange *exchange = argument;
@@ -170,6 +174,7 @@ static int start_thread(Exchange *exchange)
 
 // ---- the caller --------------------------------------------------------------------------------
 
+// Transfers that were never created are zeros, which comm_transfer_release() allows.
 static void release(Exchange *exchange)
 {
     for (int i = 0; i < N_TRANSFERS; i++)
@@ -178,6 +183,8 @@ static void release(Exchange *exchange)
     free(exchange);
 }
 
+// What was made before an error is released by the caller, exchange_start(), but for lock and
+// conditions.
 static Status start_overlap(Exchange *exchange)
 {
     exchange->jobs = calloc(N_JOBS, sizeof *exchange->jobs);
@@ -271,11 +278,13 @@ static int64_t submit(Exchange *exchange, const Job *job)
     return ticket;
 }
 
+// Without a thread a job is done before its ticket is given out, so every ticket counts as done.
 int64_t exchange_reduce(Exchange *exchange, const CommReduce *reduce)
 {
     const Job job = {.reduce = *reduce};
     if (exchange->overlaps)
         return submit(exchange, &job);
+    // The one buffer serves every job in turn.
     CommReduce now = *reduce;
     now.buffer = exchange->buffers[0];
     comm_reduce_scatter(exchange->comm, &now);

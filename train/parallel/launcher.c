@@ -1,3 +1,6 @@
+// Everything is read from the environment, because the first check has to come before MPI_Init: an
+// MPI without the right PMI may hang or abort there. The variables are those of Slurm (sbatch(1),
+// srun(1)), of Open MPI's and MPICH's mpirun, and of the PMI libraries.
 #include "train/parallel/launcher.h"
 
 #include "base/log.h"
@@ -5,6 +8,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 
+// 0 where the variable is missing or is no number.
 static int number_of(const char *variable)
 {
     const char *text = getenv(variable);
@@ -35,6 +39,7 @@ static bool has_pmi(void)
     return is_one_set(variables);
 }
 
+// One message for the job, although every task is rank 0 to itself: only Slurm's first task speaks.
 static Status refuse(int n_tasks)
 {
     if (number_of("SLURM_PROCID") != 0)
@@ -50,6 +55,7 @@ Status launcher_check(void)
     return n_tasks > 1 && !is_under_mpirun() && !has_pmi() ? refuse(n_tasks) : OK;
 }
 
+// A PMI may be there and still be none that this MPI knows, which only shows after MPI_Init.
 Status launcher_check_size(int n_ranks)
 {
     const int n_tasks = number_of("SLURM_STEP_NUM_TASKS");

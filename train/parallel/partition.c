@@ -1,3 +1,7 @@
+// Buckets in the order of the flat vector, which is that of the layers: backward completes them
+// from the last to the first, forward needs them from the first to the last. A bucket is the unit
+// of exchange, COMM_LARGEST_BUCKET (16 MiB of floats) keeps its buffers small and lets its sum
+// overlap with the next transfer.
 #include "train/parallel/partition.h"
 
 #include "model/params.h"
@@ -18,6 +22,7 @@ static void append_range(Partition *partition, int layer, int64_t first, int64_t
         bucket->first = first;
         bucket->count = left < COMM_LARGEST_BUCKET ? left : COMM_LARGEST_BUCKET;
         comm_share(bucket->count, rank, n_ranks, &bucket->own_first, &bucket->own_count);
+        // comm_share() counts from the beginning of the bucket.
         bucket->own_first += first;
         bucket->moments_first = partition->own_count;
         partition->own_count += bucket->own_count;
@@ -60,6 +65,7 @@ void partition_gather(const Partition *partition, const Comm *comm, float *flat)
         comm_all_gather(comm, flat + partition->buckets[i].first, partition->buckets[i].count);
 }
 
+// Rounded up per bucket, since a block of squares never reaches from one bucket into the next.
 int64_t partition_n_blocks(const Partition *partition)
 {
     int64_t n = 0;

@@ -1,4 +1,7 @@
-#define _GNU_SOURCE // mkstemp
+// A path that is the same text on all hosts may be a different directory on each of them (/tmp, a
+// home directory that is not exported). Only a file that one rank creates and the others find tells
+// the difference. Comparing device and inode numbers would not: they are local to a host.
+#define _GNU_SOURCE // for mkstemp
 #include "train/parallel/shared_dir.h"
 
 #include "base/file.h"
@@ -19,6 +22,8 @@ static Status make_token(char path[PATH_BYTES], const char *dir)
     return OK;
 }
 
+// The ranks agree on the result, so a rank that does not see the file only reports its own
+// directory. Rank 0 is not asked: it has made the file, perhaps by another path.
 static Status look_for_token(const Comm *comm, const char *dir, const char *token)
 {
     char path[PATH_BYTES];

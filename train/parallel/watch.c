@@ -1,4 +1,7 @@
-#define _GNU_SOURCE // getcwd
+// The watchdogs talk by files and not by messages, since a rank that hangs inside MPI cannot answer
+// a message. So before they start the ranks have to find a directory that all of them see; the rest
+// of this file is the choice of it, and of the time limit.
+#define _GNU_SOURCE // for getcwd
 #include "train/parallel/watch.h"
 
 #include "base/file.h"
@@ -18,6 +21,7 @@ typedef char Host[COMM_HOST_BYTES];
 
 _Static_assert((int)COMM_HOST_BYTES == (int)WATCHDOG_HOST_BYTES, "hosts are handed on");
 
+// All ranks have the same list of hosts, so all decide the same without asking.
 static bool are_on_one_host(const Comm *comm, const Host *hosts)
 {
     for (int r = 1; r < comm->size; r++)
@@ -41,7 +45,7 @@ static void candidate(char out[PATH_BYTES], int i, bool is_one_host)
 
 // A directory for the ranks' files that is not there yet, by the same absolute path on all ranks;
 // false: they share none.
-static bool find_place(char out[PATH_BYTES], const Comm *comm, const Host *hosts)
+static bool find_dir(char out[PATH_BYTES], const Comm *comm, const Host *hosts)
 {
     const bool is_one_host = are_on_one_host(comm, hosts);
     for (int i = 0; i < 2; i++) {
@@ -64,6 +68,7 @@ static bool find_place(char out[PATH_BYTES], const Comm *comm, const Host *hosts
 Status watch_ranks(const Comm *comm, const char *dir, double minutes, const char *limit_name)
 {
     char place[PATH_BYTES];
+    // A command may have been watched by another limit and directory until here.
     watchdog_stop();
     if (comm->size == 1 || minutes <= 0)
         return OK;
@@ -71,7 +76,7 @@ Status watch_ranks(const Comm *comm, const char *dir, double minutes, const char
     Status status = hosts != NULL ? OK : fail(FAILED, "no memory for %d hosts", comm->size);
     TRY_GOTO(release_hosts, comm_agree(comm, status));
     comm_gather_hosts(comm, hosts);
-    if (dir == NULL && !find_place(place, comm, (const Host *)hosts)) {
+    if (dir == NULL && !find_dir(place, comm, (const Host *)hosts)) {
         log_warn("a rank that stops answering will not be noticed: the ranks share no directory to "
                  "watch each other by; start in one that they do: %s",
                  fail_text());
@@ -106,6 +111,8 @@ static Status standard_minutes(double *out)
     return OK;
 }
 
+// Rank 0's limit goes to all, even where they have the variable: two limits in one job would report
+// each other's waits as stalls.
 Status watch_command(const Comm *comm)
 {
     double minutes = 0;

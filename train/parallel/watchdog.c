@@ -3,7 +3,7 @@
 // counts, unless it waits: MPI waits by spinning, which looks like computing. Time is the sum of
 // the watchdog's own ticks, each counted at most twice its length: a job that was suspended for an
 // hour has not waited for an hour, and clocks of different machines are never compared.
-#define _GNU_SOURCE // pthread_condattr_setclock
+#define _GNU_SOURCE // for pthread_condattr_setclock
 #include "train/parallel/watchdog.h"
 
 #include "base/file.h"
@@ -33,19 +33,19 @@ static _Atomic int64_t own_step;
 static atomic_bool own_waits;
 static _Atomic uint64_t n_heartbeats;
 
-// What another rank's file last said.
-typedef struct Heard {
-    WatchdogRank said;
-    bool is_known;   // a file was seen; from then on a new beat is an answer
-    double answer_s; // on the watchdog's clock; -INFINITY: none to this question
-} Heard;
+// What is known of another rank from its file.
+typedef struct Answer {
+    WatchdogRank last; // as the file had it when it was last read
+    bool is_known;     // a file was seen: from then on another beat in it is an answer
+    double answered_s; // on the watchdog's clock; -INFINITY: never to this question
+} Answer;
 
 // The thread's own, but for `is_stopping`.
 typedef struct Watchdog {
     char dir[PATH_BYTES];
     int rank, size;
     char (*hosts)[WATCHDOG_HOST_BYTES]; // owned [size]
-    Heard *heard;                       // owned [size]
+    Answer *answers;                    // owned [size]
     double minutes, tick_s;
     const char *limit_name;
     bool is_temporary;
@@ -55,8 +55,8 @@ typedef struct Watchdog {
     double alive_s; // when there was the last sign of life
     Activity activity;
     WatchdogRank own;
-    bool has_written, listens;
-    double listens_since_s;
+    bool has_written, reports; // a file of this rank exists; it is the reporter
+    double reports_since_s;
     char write_error[256]; // "": own answers are written
 
     pthread_t thread;
@@ -97,7 +97,7 @@ static double patience_s(const Watchdog *watchdog)
 }
 
 // Looks what the main thread has done in the last elapsed_s seconds.
-static void look_at_own(Watchdog *watchdog, double elapsed_s)
+static void observe_own(Watchdog *watchdog, double elapsed_s)
 {
     const uint64_t heartbeats = atomic_load(&n_heartbeats);
     const bool is_active = activity_has_advanced(&watchdog->activity, elapsed_s);
@@ -114,7 +114,7 @@ static void look_at_own(Watchdog *watchdog, double elapsed_s)
 
 // Writes this rank's file. A disk that fails is no reason to end a job that works: it is remembered
 // for the report, which then cannot tell who is silent.
-static void answer(Watchdog *watchdog, bool asks)
+static void write_answer(Watchdog *watchdog, bool asks)
 {
     watchdog->own.beat++;
     watchdog->write_error[0] = '\0';
@@ -131,48 +131,51 @@ static void withdraw(Watchdog *watchdog)
         return;
     watchdog_remove(watchdog->dir, watchdog->rank);
     rmdir(watchdog->dir); // the last one to leave succeeds
-    watchdog->has_written = watchdog->listens = false;
+    watchdog->has_written = watchdog->reports = false;
 }
 
-// Whether a rank has answered lately.
+// Whether a rank has answered within the last PATIENCE_TICKS.
 static bool is_fresh(const Watchdog *watchdog, int rank)
 {
-    return watchdog->clock_s - watchdog->heard[rank].answer_s <= patience_s(watchdog);
+    return watchdog->clock_s - watchdog->answers[rank].answered_s <= patience_s(watchdog);
 }
 
-static void listen_to(Watchdog *watchdog, int rank)
+static void read_answer(Watchdog *watchdog, int rank)
 {
-    Heard *heard = &watchdog->heard[rank];
-    WatchdogRank said;
-    if (watchdog_read(&said, watchdog->dir, rank) != OK)
+    Answer *answer = &watchdog->answers[rank];
+    WatchdogRank now;
+    if (watchdog_read(&now, watchdog->dir, rank) != OK)
         return;
     // What lies there at first sight may be older than the question.
-    if (heard->is_known && said.beat != heard->said.beat)
-        heard->answer_s = watchdog->clock_s;
-    heard->is_known = true;
-    heard->said = said;
+    if (answer->is_known && now.beat != answer->last.beat)
+        answer->answered_s = watchdog->clock_s;
+    answer->is_known = true;
+    answer->last = now;
 }
 
-// Leaves the report to the lowest rank that asks and answers. Ranks above it read only its file.
+// Chooses the reporter without messages: the lowest rank that asks and answers reports, so that a
+// job prints one line. Ranks above it read only the files of the ranks below them.
 static bool is_reporter(Watchdog *watchdog)
 {
     for (int r = 0; r < watchdog->rank; r++) {
-        listen_to(watchdog, r);
-        const WatchdogRank *said = &watchdog->heard[r].said;
-        if (is_fresh(watchdog, r) && said->state == WATCHDOG_WAITS &&
-            said->idle_s >= patience_s(watchdog))
+        read_answer(watchdog, r);
+        const WatchdogRank *other = &watchdog->answers[r].last;
+        if (is_fresh(watchdog, r) && other->state == WATCHDOG_WAITS &&
+            other->idle_s >= patience_s(watchdog))
             return false;
     }
     return true;
 }
 
-// Signs of life reach the reporter up to two ticks late.
+// Whether no rank that answers has shown a sign of life within the limit. Signs of life reach the
+// reporter up to two ticks late (one until the other rank writes its file, one until this one reads
+// it), so that much is granted.
 static bool all_are_idle(const Watchdog *watchdog)
 {
     const double enough_s = 60 * watchdog->minutes - 2 * watchdog->tick_s;
     for (int r = 0; r < watchdog->size; r++)
         if (r != watchdog->rank && is_fresh(watchdog, r) &&
-            watchdog->heard[r].said.idle_s < enough_s)
+            watchdog->answers[r].last.idle_s < enough_s)
             return false;
     return true;
 }
@@ -185,6 +188,8 @@ static void remove_files(const Watchdog *watchdog)
     rmdir(watchdog->dir);
 }
 
+// Ends the process, which makes mpirun or srun end the job. _exit() and not exit(): the main thread
+// may hold any lock, and handlers of exit() would wait for it.
 static _Noreturn void report_and_leave(const Watchdog *watchdog)
 {
     char text[2048];
@@ -198,12 +203,13 @@ static _Noreturn void report_and_leave(const Watchdog *watchdog)
     } else {
         const int64_t now = (int64_t)time(NULL);
         for (int r = 0; r < watchdog->size; r++) {
-            ranks[r] = r == watchdog->rank ? watchdog->own : watchdog->heard[r].said;
+            ranks[r] = r == watchdog->rank ? watchdog->own : watchdog->answers[r].last;
             if (r == watchdog->rank || is_fresh(watchdog, r))
                 continue;
             ranks[r].state = WATCHDOG_SILENT;
-            ranks[r].since = now - (int64_t)(watchdog->clock_s - fmax(watchdog->heard[r].answer_s,
-                                                                      watchdog->listens_since_s));
+            ranks[r].since =
+                now - (int64_t)(watchdog->clock_s -
+                                fmax(watchdog->answers[r].answered_s, watchdog->reports_since_s));
         }
         watchdog_describe(text, sizeof text, ranks,
                           (const char(*)[WATCHDOG_HOST_BYTES])watchdog->hosts, watchdog->size,
@@ -219,37 +225,37 @@ static _Noreturn void report_and_leave(const Watchdog *watchdog)
 
 // Reads the files of all ranks as the reporter; ends the job when none of them shows a sign of
 // life. Others get the time to notice the question first.
-static void listen_to_all(Watchdog *watchdog)
+static void watch_all(Watchdog *watchdog)
 {
     if (!is_reporter(watchdog)) {
-        watchdog->listens = false;
+        watchdog->reports = false;
         return;
     }
-    if (!watchdog->listens) {
-        watchdog->listens = true;
-        watchdog->listens_since_s = watchdog->clock_s;
+    if (!watchdog->reports) {
+        watchdog->reports = true;
+        watchdog->reports_since_s = watchdog->clock_s;
     }
     for (int r = watchdog->rank + 1; r < watchdog->size; r++)
-        listen_to(watchdog, r);
-    const bool has_listened = watchdog->clock_s - watchdog->listens_since_s > patience_s(watchdog);
-    if (has_listened && watchdog->own.idle_s >= 60 * watchdog->minutes && all_are_idle(watchdog))
+        read_answer(watchdog, r);
+    const bool has_waited = watchdog->clock_s - watchdog->reports_since_s > patience_s(watchdog);
+    if (has_waited && watchdog->own.idle_s >= 60 * watchdog->minutes && all_are_idle(watchdog))
         report_and_leave(watchdog);
 }
 
 static void tick(Watchdog *watchdog, double elapsed_s)
 {
-    look_at_own(watchdog, elapsed_s);
+    observe_own(watchdog, elapsed_s);
     const bool asks =
         watchdog->own.state == WATCHDOG_WAITS && watchdog->own.idle_s >= patience_s(watchdog);
     if (!asks && !watchdog_is_asked(watchdog->dir, watchdog->rank)) {
         withdraw(watchdog);
         return;
     }
-    answer(watchdog, asks);
+    write_answer(watchdog, asks);
     if (asks)
-        listen_to_all(watchdog);
+        watch_all(watchdog);
     else
-        watchdog->listens = false;
+        watchdog->reports = false;
 }
 
 // Waits one tick; false: the watchdog is to end.
@@ -261,18 +267,22 @@ static bool wait_tick(Watchdog *watchdog)
     until.tv_sec += (time_t)end_s;
     until.tv_nsec = (long)((end_s - floor(end_s)) * 1e9);
     pthread_mutex_lock(&watchdog->lock);
+    // pthread_cond_timedwait() may wake up without a reason (POSIX), so the condition is tested
+    // again.
     while (!watchdog->is_stopping &&
            pthread_cond_timedwait(&watchdog->stop, &watchdog->lock, &until) == 0)
         ;
-    const bool goes_on = !watchdog->is_stopping;
+    const bool continues = !watchdog->is_stopping;
     pthread_mutex_unlock(&watchdog->lock);
-    return goes_on;
+    return continues;
 }
 
+// The watchdog's thread: a tick is short against the limit, so it costs next to nothing.
 static void *watch_rank(void *argument)
 {
     Watchdog *watchdog = argument;
     double before_s = log_seconds();
+    // Its own ticks are measured, not assumed: on a loaded machine a tick may take longer.
     while (wait_tick(watchdog)) {
         const double now_s = log_seconds();
         watchdog->clock_s += fmin(now_s - before_s, 2 * watchdog->tick_s);
@@ -286,7 +296,7 @@ static void *watch_rank(void *argument)
 static void release(Watchdog *watchdog)
 {
     free(watchdog->hosts);
-    free(watchdog->heard);
+    free(watchdog->answers);
     free(watchdog);
 }
 
@@ -320,10 +330,10 @@ static Status create(Watchdog **out, const WatchdogSettings *settings)
                            .limit_name = settings->limit_name,
                            .is_temporary = settings->is_temporary,
                            .hosts = calloc((size_t)settings->size, WATCHDOG_HOST_BYTES),
-                           .heard = calloc((size_t)settings->size, sizeof(Heard)),
+                           .answers = calloc((size_t)settings->size, sizeof(Answer)),
                            .seen_heartbeats = atomic_load(&n_heartbeats),
                            .activity = activity_start()};
-    if (watchdog->hosts == NULL || watchdog->heard == NULL ||
+    if (watchdog->hosts == NULL || watchdog->answers == NULL ||
         snprintf(watchdog->dir, PATH_BYTES, "%s", settings->dir) >= PATH_BYTES) {
         release(watchdog);
         return fail(FAILED, "%s: no memory to watch %d ranks", settings->dir, settings->size);
@@ -331,7 +341,7 @@ static Status create(Watchdog **out, const WatchdogSettings *settings)
     memcpy(watchdog->hosts, settings->hosts, (size_t)settings->size * WATCHDOG_HOST_BYTES);
     for (int r = 0; r < watchdog->size; r++) {
         watchdog->hosts[r][WATCHDOG_HOST_BYTES - 1] = '\0';
-        watchdog->heard[r].answer_s = -INFINITY;
+        watchdog->answers[r].answered_s = -INFINITY;
     }
     *out = watchdog;
     return OK;

@@ -1,4 +1,7 @@
-#define _GNU_SOURCE
+// The files by which the watchdogs of a job tell each other what their ranks do, and the one line
+// that is made of them when a job stalls. A file is a small JSON object, rank-0003-waits.json or
+// rank-0003-busy.json, so that a person can read it while the job hangs.
+#define _GNU_SOURCE // for gmtime_r
 #include "train/parallel/watchdog_report.h"
 
 #include "base/file.h"
@@ -22,6 +25,7 @@ static Status file_of(char out[PATH_BYTES], const char *dir, int rank, bool asks
     return file_join(out, dir, name);
 }
 
+// UTC, as hosts of one job may differ in their time zones.
 static void format_time(char out[TIME_BYTES], int64_t seconds)
 {
     const time_t time = (time_t)seconds;
@@ -54,7 +58,7 @@ Status watchdog_write(const char *dir, int rank, const char *host, const Watchdo
     return status;
 }
 
-static Status take_rank(WatchdogRank *out, const json_t *root, const char *path)
+static Status parse_rank(WatchdogRank *out, const json_t *root, const char *path)
 {
     WatchdogRank rank = {0};
     const char *state, *phase;
@@ -70,6 +74,8 @@ static Status take_rank(WatchdogRank *out, const json_t *root, const char *path)
     return OK;
 }
 
+// A file may vanish between the look and the read, as a rank renames or withdraws it: that is an
+// error here and the next tick reads again.
 Status watchdog_read(WatchdogRank *out, const char *dir, int rank)
 {
     char path[PATH_BYTES];
@@ -78,7 +84,7 @@ Status watchdog_read(WatchdogRank *out, const char *dir, int rank)
     if (!file_exists(path))
         TRY(file_of(path, dir, rank, false));
     TRY(json_read(&root, path));
-    const Status status = take_rank(out, root, path);
+    const Status status = parse_rank(out, root, path);
     json_decref(root);
     return status;
 }
@@ -104,6 +110,8 @@ bool watchdog_is_asked(const char *dir, int rank)
     bool is_asked = false;
     for (const struct dirent *entry; !is_asked && (entry = readdir(entries)) != NULL;) {
         int other, end = 0;
+        // %n after the whole pattern: a name with more behind it, such as the temporary file of a
+        // write, does not count.
         is_asked = sscanf(entry->d_name, "rank-%d-waits.json%n", &other, &end) == 1 &&
                    end == (int)strlen(entry->d_name) && end > 0 && other != rank;
     }
@@ -111,7 +119,7 @@ bool watchdog_is_asked(const char *dir, int rank)
     return is_asked;
 }
 
-// ---- The line ----
+// ---- the line ----------------------------------------------------------------------------------
 
 typedef struct Text {
     char *out;
@@ -175,7 +183,7 @@ static void append_others(Text *text, const WatchdogRank *ranks,
         append(text, "; %d more ranks likewise", n_others - MAX_NAMED);
 }
 
-// "ranks 0-2, 4-7 wait"
+// Ranks that wait where the reporter waits, as ranges: "ranks 0-2, 4-7 wait".
 static void append_waiting(Text *text, const WatchdogRank *ranks, int n_ranks, int reporter)
 {
     int count = 0;
@@ -201,6 +209,8 @@ static void append_waiting(Text *text, const WatchdogRank *ranks, int n_ranks, i
     append(text, count == 1 ? " waits" : " wait");
 }
 
+// What is unusual comes first: the ranks that are busy, silent or elsewhere are the likely cause,
+// those that wait with the reporter its victims.
 void watchdog_describe(char *out, size_t size_bytes, const WatchdogRank *ranks,
                        const char (*hosts)[WATCHDOG_HOST_BYTES], int n_ranks, int reporter,
                        double minutes, const char *limit_name)
