@@ -47,6 +47,7 @@ Status arena_allocate(Arena *arena)
     return OK;
 }
 
+// Not owned: a rewind or a release of this arena leaves the memory to whoever holds it.
 Arena arena_over(const char *name, void *memory, int64_t size_bytes)
 {
     return (Arena){.name = name, .block = memory, .size_bytes = size_bytes};
@@ -57,6 +58,8 @@ void *arena_place(Arena *arena, int64_t count, size_t size_bytes)
     // Products beyond this bound would overflow the sums below.
     CHECK(count >= 0 && (count == 0 || size_bytes <= (size_t)(INT64_MAX / 2) / (size_t)count),
           "arena %s: %lld objects of %zu bytes", arena->name, (long long)count, size_bytes);
+    // Every buffer begins on a cache line, so no two threads write one line through neighbouring
+    // buffers, and vector loads are aligned.
     int64_t offset = arena->used_bytes;
     int64_t bytes = count * (int64_t)size_bytes;
     arena->used_bytes += (bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;

@@ -16,15 +16,17 @@ Status checksum_sha256_bytes(char out[SHA256_HEX_BYTES], const void *bytes, int6
 {
     unsigned char digest[32];
     unsigned int length = 0;
+    // The EVP interface, since OpenSSL 3 has deprecated SHA256(). It can fail: a build or a FIPS
+    // provider may lack the algorithm.
     if (EVP_Digest(bytes, (size_t)size_bytes, digest, &length, EVP_sha256(), NULL) != 1)
-        return fail(FAILED,
-                    "libcrypto computes no SHA-256 here"); // a build or FIPS mode without it
+        return fail(FAILED, "libcrypto computes no SHA-256 here");
     CHECK(length == sizeof digest, "SHA-256 of %u bytes", length);
     for (unsigned i = 0; i < length; i++)
         snprintf(out + 2 * i, 3, "%02x", digest[i]);
     return OK;
 }
 
+// Mapped as a whole: only tokenizers are hashed this way, a few MB each.
 Status checksum_sha256_file(char out[SHA256_HEX_BYTES], const char *path)
 {
     FileMap map;
@@ -49,6 +51,8 @@ Status checksum_crc32_file(uint32_t *out, int64_t *size_bytes, const char *path)
         status = fail(FAILED, "%s: no memory to read it", path);
         goto close_file;
     }
+    // Shards of a checkpoint are GBs; the heartbeat keeps the watchdog from taking the read for a
+    // hang.
     while ((n = fread(piece, 1, PIECE_BYTES, file)) > 0) {
         progress_beat();
         sum = crc32_z(sum, piece, n);

@@ -45,6 +45,8 @@ void file_unmap(FileMap *map)
     *map = (FileMap){0};
 }
 
+// snprintf() returns the length it would need, so a cut path is noticed before it names another
+// file.
 Status file_join(char out[PATH_BYTES], const char *dir, const char *name)
 {
     int n = snprintf(out, PATH_BYTES, "%s/%s", dir, name);
@@ -53,6 +55,8 @@ Status file_join(char out[PATH_BYTES], const char *dir, const char *name)
     return OK;
 }
 
+// One writer per target is assumed: the temporary name is fixed, so the remains of a killed run are
+// overwritten by the next.
 Status file_begin(AtomicFile *out, const char *path)
 {
     int n = snprintf(out->path, sizeof out->path, "%s", path);
@@ -106,6 +110,8 @@ static Status sync_path(const char *path, int flags)
 Status file_publish(const char *temporary, const char *path)
 {
     Status status;
+    // Content first, then the name, then the directory entry: at any crash the path has all of the
+    // old content or all of the new.
     TRY_GOTO(remove_temporary, sync_path(temporary, 0));
     if (rename(temporary, path) != 0) {
         status = fail(FAILED, "%s: cannot be renamed to %s: %s", temporary, path, strerror(errno));
@@ -144,6 +150,7 @@ Status file_write(const char *path, const void *bytes, int64_t size_bytes)
     return file_commit(&file); // sees the stream's error
 }
 
+// Through a map: the files copied here are tokenizers and configs.
 Status file_copy(const char *from, const char *to)
 {
     FileMap map;

@@ -50,6 +50,7 @@ Status hdf5_fail(Status kind, const char *path, const char *what)
     if (reason.text[0] == '\0')
         reason = kept;
     kept.text[0] = '\0';
+    // The message is one line; a system's text may have line ends.
     for (char *c = reason.text; *c != '\0'; c++) {
         if (*c == '\n' || *c == '\r')
             *c = ' ';

@@ -73,6 +73,7 @@ const char *json_describe(char out[JSON_TEXT_BYTES], const json_t *value)
     return out;
 }
 
+// The value is shown as the file has it, so that the user sees which of several is meant.
 static Status refuse_type(const json_t *value, const char *where, const char *key,
                           const char *expected)
 {
@@ -81,7 +82,8 @@ static Status refuse_type(const json_t *value, const char *where, const char *ke
                 json_describe(text, value));
 }
 
-static Status need(const json_t **out, const json_t *object, const char *where, const char *key)
+// The member, which must be present and not null.
+static Status require(const json_t **out, const json_t *object, const char *where, const char *key)
 {
     if (!json_has(object, key))
         return fail(BAD_INPUT, "%s: '%s' is missing", where, key);
@@ -90,31 +92,31 @@ static Status need(const json_t **out, const json_t *object, const char *where, 
 }
 
 Status json_get_int(int64_t *out, const json_t *object, const char *where, const char *key,
-                    int64_t least, int64_t most)
+                    int64_t min, int64_t max)
 {
     const json_t *value;
-    TRY(need(&value, object, where, key));
+    TRY(require(&value, object, where, key));
     if (!json_is_integer(value))
         return refuse_type(value, where, key, "a whole number");
     int64_t number = json_integer_value(value);
-    if (number < least || number > most)
+    if (number < min || number > max)
         return fail(BAD_INPUT, "%s: '%s' is %lld, allowed are %lld to %lld", where, key,
-                    (long long)number, (long long)least, (long long)most);
+                    (long long)number, (long long)min, (long long)max);
     *out = number;
     return OK;
 }
 
 Status json_get_real(double *out, const json_t *object, const char *where, const char *key,
-                     double least, double most)
+                     double min, double max)
 {
     const json_t *value;
-    TRY(need(&value, object, where, key));
+    TRY(require(&value, object, where, key));
     if (!json_is_number(value))
         return refuse_type(value, where, key, "a number");
     double number = json_number_value(value);
-    if (!(number >= least && number <= most)) // a NaN is out of bounds too
-        return fail(BAD_INPUT, "%s: '%s' is %g, allowed are %g to %g", where, key, number, least,
-                    most);
+    if (!(number >= min && number <= max)) // a NaN is out of bounds too
+        return fail(BAD_INPUT, "%s: '%s' is %g, allowed are %g to %g", where, key, number, min,
+                    max);
     *out = number;
     return OK;
 }
@@ -122,13 +124,15 @@ Status json_get_real(double *out, const json_t *object, const char *where, const
 Status json_get_string(const char **out, const json_t *object, const char *where, const char *key)
 {
     const json_t *value;
-    TRY(need(&value, object, where, key));
+    TRY(require(&value, object, where, key));
     if (!json_is_string(value))
         return refuse_type(value, where, key, "a string");
     *out = json_string_value(value);
     return OK;
 }
 
+// For names that are shown in messages and tables: an escape sequence of a damaged file must not
+// reach the terminal.
 Status json_get_line(const char **out, const json_t *object, const char *where, const char *key)
 {
     const char *text;
@@ -143,7 +147,7 @@ Status json_get_line(const char **out, const json_t *object, const char *where, 
 Status json_get_bool(bool *out, const json_t *object, const char *where, const char *key)
 {
     const json_t *value;
-    TRY(need(&value, object, where, key));
+    TRY(require(&value, object, where, key));
     if (!json_is_boolean(value))
         return refuse_type(value, where, key, "true or false");
     *out = json_is_true(value);

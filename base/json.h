@@ -28,9 +28,9 @@ Status json_write(const json_t *root, const char *path);
 
 // Required members of an object; BAD_INPUT if missing, of another type or out of bounds.
 Status json_get_int(int64_t *out, const json_t *object, const char *where, const char *key,
-                    int64_t least, int64_t most);
+                    int64_t min, int64_t max);
 Status json_get_real(double *out, const json_t *object, const char *where, const char *key,
-                     double least, double most);
+                     double min, double max);
 Status json_get_string(const char **out, const json_t *object, const char *where, const char *key);
 // The same of a text that is one line and can be shown on a terminal: no control characters.
 Status json_get_line(const char **out, const json_t *object, const char *where, const char *key);

@@ -16,6 +16,7 @@
 // ECMA-48: to the first column, erase to the end of the line. Every terminal but "dumb" knows it.
 #define ERASE_LINE "\r\033[K"
 
+// Set once at the start, before threads exist.
 static bool is_quiet = false;
 static atomic_bool is_live = false; // a live line is on the terminal; lines come from any thread
 
@@ -76,7 +77,7 @@ bool log_is_terminal(void)
 int log_columns(void)
 {
     struct winsize size;
-    // The size is asked for each time: windows are resized while a run goes on.
+    // The size is asked for each time: windows are resized during a run.
     if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
         return size.ws_col;
     const char *columns = getenv("COLUMNS");
@@ -99,6 +100,7 @@ void log_live_end(bool keep)
         fputs(keep ? "\n" : ERASE_LINE, stderr);
 }
 
+// Not the wall clock, which jumps when the machine's time is set.
 double log_seconds(void)
 {
     struct timespec now;

@@ -1,3 +1,5 @@
+// Patterns are expanded by glob(3) and sorted by bytes: the list must be the same on every machine
+// and rank, since the order of the shards decides which tokens a sample has.
 #include "base/paths.h"
 
 #include "base/file.h"
@@ -25,8 +27,7 @@ static Status append(PathList *list, const char *path)
     return OK;
 }
 
-// glob() would sort by the locale, and ranks on other machines might have another one: the order of
-// the shards decides which sample is which.
+// glob() itself would sort by the locale, which may differ between machines.
 static int compare_bytes(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);
@@ -37,6 +38,8 @@ static Status append_matches(PathList *list, const char *pattern)
     if (file_exists(pattern)) // a name may hold '[' or '*' itself
         return append(list, pattern);
     glob_t matches;
+    // GLOB_ERR: an unreadable directory is an error, where glob() would otherwise drop its files
+    // silently.
     const int code = glob(pattern, GLOB_NOSORT | GLOB_ERR, NULL, &matches);
     if (code == GLOB_NOMATCH)
         return fail(BAD_INPUT, "%s: no such file, and no pattern that matches one", pattern);
@@ -53,6 +56,7 @@ free_matches:
     return status;
 }
 
+// Duplicates are kept: a file that is named twice is read twice, as it was asked for.
 Status paths_expand(PathList *out, char *const *patterns, int n_patterns)
 {
     PathList list = {0};

@@ -1,5 +1,5 @@
-// A call that shows nothing reads the clock and compares, so that inner loops can afford one each
-// time round. The time left assumes that the rest goes as fast as what is done.
+// A call that shows nothing reads the clock and compares, so that inner loops can afford one call
+// per iteration. The time left assumes that the rest goes as fast as what is done.
 #include "base/progress.h"
 
 #include "base/log.h"
@@ -12,7 +12,7 @@
 // Before the first line, between two on a terminal, between two in a log file.
 static const double FIRST_S = 1, LIVE_S = 0.1, PLAIN_S = 10;
 
-static _Atomic(void (*)(void)) heartbeat; // any thread may work; NULL: nobody watches
+static _Atomic(void (*)(void)) heartbeat; // set and called from any thread; NULL: no watchdog
 
 void progress_set_heartbeat(void (*beat)(void))
 {
@@ -43,6 +43,7 @@ void progress_clock(char out[PROGRESS_CLOCK_BYTES], double seconds)
                  (int)(s / 60 % 60), (int)(s % 60));
 }
 
+// "calibration: 12 of 1024 samples, 0:10, 14:03 left". Counts of weights are shown in millions.
 static void describe(char *out, size_t out_bytes, const ProgressMeter *meter, int64_t done,
                      double elapsed_s)
 {
@@ -65,6 +66,8 @@ void progress_show(ProgressMeter *meter, int64_t done)
 {
     const double now_s = log_seconds(), elapsed_s = now_s - meter->start_s;
     progress_beat();
+    // A terminal shows at most ten lines a second; a log file gets one every ten seconds, so that
+    // hours of work do not fill it.
     if (elapsed_s < FIRST_S || now_s - meter->shown_s < LIVE_S)
         return;
     const bool is_terminal = log_is_terminal();

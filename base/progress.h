@@ -11,7 +11,7 @@
 // A call costs a clock read. Nothing is owned; quiet ranks (base/log.h) say nothing. Not
 // collective.
 //
-// Every call is also a heartbeat: it tells whoever watches this process that long work goes on.
+// Every call is also a heartbeat: it tells a watchdog that long work is progressing.
 // Long loops that show nothing call progress_beat().
 #ifndef MHA2MLA_BASE_PROGRESS_H
 #define MHA2MLA_BASE_PROGRESS_H

@@ -1,3 +1,5 @@
+// Each number is a hash of a key and a counter instead of a state that is advanced: any thread or
+// rank computes its part of a sequence alone, and a resumed run needs no saved generator.
 #include "base/random.h"
 
 #include <math.h>

@@ -1,3 +1,5 @@
+// The error text has a fixed size and is owned by the thread: reporting an error allocates nothing,
+// so it works when memory is the problem.
 #include "base/status.h"
 
 #include <stdarg.h>
@@ -7,12 +9,13 @@
 
 enum { TEXT_BYTES = 2048 }; // longer texts are cut
 
-// Each thread has its own: a background thread's error must not replace the text of another one's.
-// Whoever waits for a thread copies its text over.
+// Each thread has its own text, so that a background thread's error does not replace another's. The
+// thread that joins or waits for it copies the text over.
 static _Thread_local char error_text[TEXT_BYTES];
 static int own_rank = 0;
 
-// What a damaged file put into a name or a value must not break the line or the terminal.
+// Control characters become '?': names and values of damaged files are part of messages, and must
+// not break the line or the terminal.
 static void keep_one_line(char *text)
 {
     for (; *text != '\0'; text++)

@@ -1,3 +1,5 @@
+// Finds the candidate with the smallest edit distance to a mistyped word. Lists are short (keys,
+// options, subcommands), so every candidate is compared.
 #define _GNU_SOURCE
 #include "base/suggest.h"
 
@@ -25,10 +27,10 @@ static int edit_distance(const char *a, const char *b)
             if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
                 row[j] = min_int(row[j], before[j - 2] + 1);
         }
-        int *spare = before;
+        int *reused = before;
         before = last;
         last = row;
-        row = spare;
+        row = reused;
     }
     return last[m];
 }

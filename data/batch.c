@@ -1,3 +1,5 @@
+// Inputs and targets are two copies shifted by one token rather than one row of T + 1: the model
+// then reads plain [B, T] arrays, for 4 bytes more per token.
 #include "data/batch.h"
 
 #include <string.h>

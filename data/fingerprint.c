@@ -1,4 +1,4 @@
-// A run that goes on after its data changed would skip samples or train on some twice, and nothing
+// A run that resumes after its data changed would skip samples or train on some twice, and nothing
 // in its losses would show it. So a difference is an error with the field's name, not a warning.
 #include "data/fingerprint.h"
 
@@ -25,49 +25,50 @@ static void value_text(char out[VALUE_BYTES], const json_t *value)
 }
 
 // Whole numbers and texts must be equal; reals may have been rounded when they were written.
-static bool same_value(const json_t *now, const json_t *saved)
+static bool same_value(const json_t *current, const json_t *saved)
 {
-    if (!json_is_real(now) || !json_is_number(saved))
-        return json_equal(now, saved) != 0;
-    const double a = json_number_value(now), b = json_number_value(saved);
+    if (!json_is_real(current) || !json_is_number(saved))
+        return json_equal(current, saved) != 0;
+    const double a = json_number_value(current), b = json_number_value(saved);
     return fabs(a - b) <= 1e-9 * fabs(a);
 }
 
 // `field` is the path to both values, such as "data.sources[0].weight". Fields that only `saved`
 // has are not looked at: an older version may have written more.
-static Status compare(json_t *now, const json_t *saved, const char *where, const char *field)
+static Status compare(json_t *current, const json_t *saved, const char *where, const char *field)
 {
     char inner[FIELD_BYTES];
-    if (json_is_object(now) && json_is_object(saved)) {
+    if (json_is_object(current) && json_is_object(saved)) {
         const char *key;
         json_t *value;
-        json_object_foreach(now, key, value)
+        json_object_foreach(current, key, value)
         {
             snprintf(inner, sizeof inner, "%s.%s", field, key);
             TRY(compare(value, json_object_get(saved, key), where, inner));
         }
         return OK;
     }
-    if (json_is_array(now) && json_array_size(now) == json_array_size(saved) &&
+    if (json_is_array(current) && json_array_size(current) == json_array_size(saved) &&
         json_is_array(saved)) {
-        for (size_t i = 0; i < json_array_size(now); i++) {
+        for (size_t i = 0; i < json_array_size(current); i++) {
             snprintf(inner, sizeof inner, "%s[%zu]", field, i);
-            TRY(compare(json_array_get(now, i), json_array_get(saved, i), where, inner));
+            TRY(compare(json_array_get(current, i), json_array_get(saved, i), where, inner));
         }
         return OK;
     }
-    if (!json_is_object(now) && !json_is_array(now) && same_value(now, saved))
+    if (!json_is_object(current) && !json_is_array(current) && same_value(current, saved))
         return OK;
+    // Different kinds, lengths or values: one message for all, with the path of the field.
     char before[VALUE_BYTES], after[VALUE_BYTES];
     value_text(before, saved);
-    value_text(after, now);
+    value_text(after, current);
     return fail(BAD_INPUT,
-                "%s: made with %s %s, now %s; samples would be skipped or seen twice: go on with "
-                "the same data, or start a new run",
+                "%s: made with %s %s, now %s; samples would be skipped or seen twice: resume "
+                "with the same data, or start a new run",
                 where, strcmp(field, "data.seed") == 0 ? "run.seed" : field, before, after);
 }
 
-Status fingerprint_check(json_t *now, const json_t *saved, const char *where)
+Status fingerprint_check(json_t *current, const json_t *saved, const char *where)
 {
-    return compare(now, saved, where, "data");
+    return compare(current, saved, where, "data");
 }

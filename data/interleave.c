@@ -1,6 +1,6 @@
-// The schedule is walked in integers: shares of 2^-40, and for each source its credit, which is
-// share * index - ONE * count. So every machine finds the same order, also after 10^12 samples,
-// where a double's rounding would decide ties differently.
+// The schedule is computed step by step in integers: shares of 2^-40, and for each source its
+// credit, which is share * index - ONE * count. So every machine finds the same order, also after
+// 10^12 samples, where a double's rounding would decide ties differently.
 #include "data/interleave.h"
 
 #include <math.h>
@@ -12,9 +12,9 @@
 __extension__ typedef __int128 Wide;
 
 #define ONE          (INT64_C(1) << 40) // all shares together
-#define MARK_SAMPLES (1 << 16)          // between two marks: at most so many steps to go again
+#define MARK_SAMPLES (1 << 16)          // between two marks: the steps to repeat at most
 
-// Where the walk is, after `index` samples.
+// The state of the schedule after `index` samples.
 typedef struct Position {
     int64_t index;
     int64_t *counts;  // owned [n]: samples of each source so far
@@ -25,8 +25,8 @@ struct Interleave {
     int n;
     int64_t *shares;      // owned [n], sum ONE
     pthread_mutex_t lock; // guards what follows: a reading thread walks while another describes
-    Position now;
-    Position mark; // an earlier position: going back a little need not start at 0
+    Position current;
+    Position mark; // an earlier position, so that a small step back need not start at 0
 };
 
 static void position_copy(Position *to, const Position *from, int n)
@@ -43,6 +43,7 @@ static void position_reset(Position *position, int n)
     memset(position->credits, 0, (size_t)n * sizeof *position->credits);
 }
 
+// On failure the caller releases both arrays through interleave_destroy().
 static bool position_allocate(Position *position, int n)
 {
     position->counts = calloc((size_t)n, sizeof *position->counts);
@@ -84,7 +85,7 @@ Status interleave_create(Interleave **out, const double *weights, int n_sources)
     pthread_mutex_init(&interleave->lock, NULL);
     interleave->n = n_sources;
     interleave->shares = calloc((size_t)n_sources, sizeof *interleave->shares);
-    if (interleave->shares == NULL || !position_allocate(&interleave->now, n_sources) ||
+    if (interleave->shares == NULL || !position_allocate(&interleave->current, n_sources) ||
         !position_allocate(&interleave->mark, n_sources)) {
         status = fail(FAILED, "out of memory for %d sources", n_sources);
         goto destroy;
@@ -103,7 +104,7 @@ destroy:
 static int choose(const Interleave *interleave)
 {
     const int k = interleave->n;
-    const int64_t *credits = interleave->now.credits, *shares = interleave->shares;
+    const int64_t *credits = interleave->current.credits, *shares = interleave->shares;
     if (k == 1) // e would be infinite
         return 0;
     int best = -1;
@@ -119,34 +120,37 @@ static int choose(const Interleave *interleave)
         }
     }
     // Owed sums to 1 over k sources, so one is owed 1/k, which is at least 1/(2k-2).
-    CHECK(best >= 0, "no source is owed sample %lld", (long long)interleave->now.index);
+    CHECK(best >= 0, "no source is owed sample %lld", (long long)interleave->current.index);
     return best;
 }
 
+// Advances by one sample and returns its source. Every source gains its share, the chosen one pays
+// ONE: credits sum to 0.
 static int step(Interleave *interleave)
 {
-    Position *now = &interleave->now;
-    if (now->index % MARK_SAMPLES == 0)
-        position_copy(&interleave->mark, now, interleave->n);
+    Position *current = &interleave->current;
+    if (current->index % MARK_SAMPLES == 0)
+        position_copy(&interleave->mark, current, interleave->n);
     const int chosen = choose(interleave);
     for (int i = 0; i < interleave->n; i++)
-        now->credits[i] += interleave->shares[i];
-    now->credits[chosen] -= ONE;
-    now->counts[chosen]++;
-    now->index++;
+        current->credits[i] += interleave->shares[i];
+    current->credits[chosen] -= ONE;
+    current->counts[chosen]++;
+    current->index++;
     return chosen;
 }
 
 // Only forward steps exist: going back starts at the mark, or at the beginning.
 static void walk_to(Interleave *interleave, int64_t index)
 {
-    if (index < interleave->now.index) {
+    // A reader asks in order, so this path serves resumes, tests and descriptions of past samples.
+    if (index < interleave->current.index) {
         if (index >= interleave->mark.index)
-            position_copy(&interleave->now, &interleave->mark, interleave->n);
+            position_copy(&interleave->current, &interleave->mark, interleave->n);
         else
-            position_reset(&interleave->now, interleave->n);
+            position_reset(&interleave->current, interleave->n);
     }
-    while (interleave->now.index < index)
+    while (interleave->current.index < index)
         step(interleave);
 }
 
@@ -155,8 +159,9 @@ int interleave_at(Interleave *interleave, int64_t index, int64_t *nth)
     CHECK(index >= 0, "index = %lld", (long long)index);
     pthread_mutex_lock(&interleave->lock);
     walk_to(interleave, index);
+    // The step advances past `index`, so the next call in order costs one step.
     const int source = step(interleave);
-    *nth = interleave->now.counts[source] - 1;
+    *nth = interleave->current.counts[source] - 1;
     pthread_mutex_unlock(&interleave->lock);
     return source;
 }
@@ -167,7 +172,7 @@ int64_t interleave_count(Interleave *interleave, int64_t n_samples, int source)
           (long long)n_samples, source);
     pthread_mutex_lock(&interleave->lock);
     walk_to(interleave, n_samples);
-    const int64_t count = interleave->now.counts[source];
+    const int64_t count = interleave->current.counts[source];
     pthread_mutex_unlock(&interleave->lock);
     return count;
 }
@@ -178,8 +183,8 @@ void interleave_destroy(Interleave *interleave)
         return;
     pthread_mutex_destroy(&interleave->lock);
     free(interleave->shares);
-    free(interleave->now.counts);
-    free(interleave->now.credits);
+    free(interleave->current.counts);
+    free(interleave->current.credits);
     free(interleave->mark.counts);
     free(interleave->mark.credits);
     free(interleave);

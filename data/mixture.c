@@ -38,6 +38,8 @@ static Place find_place(const Mixture *mixture, int64_t index)
 {
     int64_t nth;
     Place place = {.source = interleave_at(mixture->interleave, index, &nth)};
+    // Epochs of a source follow one another within its own sequence of samples; sources reach their
+    // ends at different times.
     int64_t n = source_n_samples(mixture->sources[place.source]);
     place.epoch = nth / n;
     // The key depends on source and epoch, so no two epochs have the same order.
@@ -48,6 +50,7 @@ static Place find_place(const Mixture *mixture, int64_t index)
     return place;
 }
 
+// Errors name the file and the token within it, not the sample: that is what the user can look at.
 Status mixture_read(Mixture *mixture, int64_t index, int32_t *tokens)
 {
     Place place = find_place(mixture, index);
@@ -79,6 +82,8 @@ SourceEpochs mixture_epochs(const Mixture *mixture, int source, int64_t n_sample
     };
 }
 
+// In the order of the config, which is part of the order of samples: ties between sources go to the
+// first.
 static json_t *fingerprint_sources(const Mixture *mixture)
 {
     json_t *list = json_array();
@@ -103,11 +108,11 @@ json_t *mixture_fingerprint(const Mixture *mixture)
 
 Status mixture_check_fingerprint(const Mixture *mixture, const json_t *saved, const char *where)
 {
-    json_t *now = mixture_fingerprint(mixture);
-    if (now == NULL)
+    json_t *current = mixture_fingerprint(mixture);
+    if (current == NULL)
         return fail(FAILED, "%s: no memory to compare its data", where);
-    const Status status = fingerprint_check(now, saved, where);
-    json_decref(now);
+    const Status status = fingerprint_check(current, saved, where);
+    json_decref(current);
     return status;
 }
 

@@ -1,3 +1,5 @@
+// Cycle walking over a Feistel network: no table of n entries is made or shuffled, so an epoch of
+// 10^9 samples starts at once and any index costs the same.
 #include "data/order.h"
 
 #include "base/random.h"

@@ -1,6 +1,6 @@
 // Batches are numbered over all steps; batch n is in slot n % PREFETCH_BATCHES. Two counts under
-// the lock say whose a slot is: those of batches n_released .. n_read - 1 are the caller's, the
-// others the thread's. So the slots themselves need no lock.
+// the lock say who owns a slot: those of batches n_released .. n_read - 1 belong to the caller, the
+// others to the thread. So the slots themselves need no lock.
 //
 //     batch   0 1 2 ... | n_released ............ n_read - 1 | n_read ... n_released + 7 |
 //             given back  read, waiting or in use              being read, or free
@@ -29,7 +29,7 @@ struct Prefetch {
     int *micro_batches; // owned [n_micro_batches]
     int n_micro_batches;
     int64_t n_batches; // in all steps together
-    int64_t n_taken;   // by the caller, and only its
+    int64_t n_taken;   // by the caller, used by it alone
     double wait_s;     // likewise
     bool has_thread;
     pthread_t thread;
@@ -63,7 +63,7 @@ static bool is_stopping(Prefetch *prefetch)
     return stopping;
 }
 
-// Reads batch n into its slot. Between samples it looks whether it is to stop.
+// Reads batch n into its slot. It checks between samples whether it is to stop.
 static Status read_batch(Prefetch *prefetch, int64_t n)
 {
     Batch batch = prefetch->memory->batches[n % PREFETCH_BATCHES];
@@ -96,9 +96,9 @@ static bool wait_for_slot(Prefetch *prefetch)
     pthread_mutex_lock(&prefetch->lock);
     while (!prefetch->stopping && prefetch->n_read - prefetch->n_released == PREFETCH_BATCHES)
         pthread_cond_wait(&prefetch->changed, &prefetch->lock);
-    const bool goes_on = !prefetch->stopping && prefetch->n_read < prefetch->n_batches;
+    const bool has_work = !prefetch->stopping && prefetch->n_read < prefetch->n_batches;
     pthread_mutex_unlock(&prefetch->lock);
-    return goes_on;
+    return has_work;
 }
 
 static void *read_ahead(void *argument)
@@ -109,7 +109,8 @@ static void *read_ahead(void *argument)
     return NULL;
 }
 
-// Signals are for the thread that trains: it is the one that looks at what they set.
+// All signals are blocked in the thread: handlers run on the thread that trains, which checks the
+// flags they set.
 static int start_thread(Prefetch *prefetch)
 {
     sigset_t all, before;
@@ -120,6 +121,7 @@ static int start_thread(Prefetch *prefetch)
     return error;
 }
 
+// One more element than needed, so that a rank without micro-batches gets no NULL from malloc(0).
 static Status copy_order(Prefetch *prefetch, const PrefetchOrder *order)
 {
     CHECK(order->first_step >= 1 && order->n_micro_batches >= 0, "step %d, %d micro-batches",
@@ -154,6 +156,8 @@ Status prefetch_start(Prefetch **out, Mixture *mixture, const PrefetchMemory *me
         prefetch_stop(prefetch);
         return status;
     }
+    // Debian builds HDF5 thread-safe, many sites do not: then each call of prefetch_next() reads in
+    // the caller.
     hbool_t is_safe = 0;
     if (H5is_library_threadsafe(&is_safe) >= 0 && is_safe && prefetch->n_batches > 0) {
         const int error = start_thread(prefetch);
@@ -192,9 +196,8 @@ Status prefetch_next(Prefetch *prefetch, const Batch **batch, int64_t *first_sam
     const Status status = wait_for_batch(prefetch, n);
     pthread_mutex_unlock(&prefetch->lock);
     prefetch->wait_s += log_seconds() - start_s;
-    if (status != OK)
-        return fail(status, "%s",
-                    prefetch->text); // the thread has ended: nobody writes it any more
+    if (status != OK) // the thread has ended, so the text is read without the lock
+        return fail(status, "%s", prefetch->text);
     *batch = &prefetch->memory->batches[n % PREFETCH_BATCHES];
     *first_sample = first_sample_of(prefetch, n);
     prefetch->n_taken = n + 1;

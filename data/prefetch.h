@@ -12,9 +12,9 @@
 //     prefetch_stop(prefetch);
 //
 // The batches come in the order of the steps, and in each step in that of the rank's micro-batches:
-// batch m of step s is samples (s - 1) G + m B and the B - 1 after it. What a read fails with comes
-// with the batch it belongs to, in the thread that asks for that. While it runs the mixture is read
-// by this alone.
+// batch m of step s is samples (s - 1) G + m B and the B - 1 after it. A failed read
+// is reported by prefetch_next() for the batch it belongs to, in the calling thread. Between
+// prefetch_start() and prefetch_stop() nothing else may read from the mixture.
 //
 // Where HDF5 was built without thread safety the same calls read in the caller.
 #ifndef MHA2MLA_DATA_PREFETCH_H

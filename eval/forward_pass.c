@@ -4,6 +4,8 @@
 
 #include <omp.h>
 
+// Run twice, without memory to measure and with it to place (base/arena.h). B = 1: a single
+// sequence keeps all cores busy within its matrix products.
 static void place(ForwardPass *pass, const ModelShape *shape, int T)
 {
     Arena *arena = &pass->arena;

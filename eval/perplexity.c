@@ -10,6 +10,7 @@ Status perplexity_batch(double *loss_sum, Workspace *ws, const Model *model, Sou
     }
     workspace_set_batch(ws, count);
     transformer_forward(ws, model, batch->inputs, NULL);
+    // scale is that of the gradients, of which there are none.
     *loss_sum = transformer_loss(ws, model, batch->targets, 0, NULL);
     workspace_set_batch(ws, ws->placed_B); // the last batch may have been a short one
     return OK;

@@ -23,6 +23,8 @@ void adamw_update(float *restrict params, float *restrict m, float *restrict v,
         float g = grads[i] * scale;
         m[i] = beta1 * m[i] + one_minus_beta1 * g;
         v[i] = beta2 * v[i] + one_minus_beta2 * g * g;
+        // eps is added after the bias correction, as torch does; the paper's Algorithm 2 does the
+        // same.
         float denominator = sqrtf(v[i]) * inv_sqrt_correction + eps;
         params[i] = keep * params[i] - step_size * m[i] / denominator;
     }

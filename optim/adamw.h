@@ -2,8 +2,7 @@
 // it, over a range of the flat parameter vector. Every parameter is decayed, norms included, as the
 // reference's training code does.
 //
-//     adamw_update(params + first, moments.m, moments.v, grads + first, count, &rule, lr, scale,
-//     t);
+//     adamw_update(params + first, m, v, grads + first, count, &rule, lr, grad_scale, t);
 #ifndef MHA2MLA_OPTIM_ADAMW_H
 #define MHA2MLA_OPTIM_ADAMW_H
 

@@ -1,5 +1,5 @@
-// Learning rate over steps: linear warm-up, constant, 1-sqrt decay (MHA2MLA's schedule, FACTS of
-// arXiv 2502.14837's code):
+// Learning rate over steps: linear warm-up, constant, 1-sqrt decay (the schedule in the code
+// published with MHA2MLA, arXiv 2502.14837):
 //     s <= W            lr s / W
 //     W < s < s0        lr
 //     s0 <= s < s0 + D  min + (lr - min) (1 - sqrt((s - s0) / D))

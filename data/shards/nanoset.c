@@ -25,6 +25,7 @@ struct Nanoset {
     uint32_t documents_crc32;
 };
 
+// A directory or a pipe would fail later with a message that names a byte; refused here by kind.
 static Status open_file(int *file, int64_t *size_bytes, const char *path)
 {
     struct stat st;
@@ -89,6 +90,7 @@ static Status check_ends(Nanoset *nanoset, int file, const char *path, int64_t n
                             (unsigned long long)before);
             before = end;
         }
+        // Part of the run's fingerprint: a changed text changes where its documents end.
         nanoset->documents_crc32 =
             (uint32_t)crc32(nanoset->documents_crc32, block, (uInt)(count * OFFSET_BYTES));
     }
@@ -120,7 +122,8 @@ static Status read_index(Nanoset *nanoset)
     return status;
 }
 
-// The width of a token is nowhere written: the two sizes decide it.
+// The width of a token is not stored: it follows from the size of the file and the last end in the
+// index.
 static Status open_tokens(Nanoset *nanoset)
 {
     int64_t size_bytes;
@@ -128,6 +131,7 @@ static Status open_tokens(Nanoset *nanoset)
     const int64_t n = nanoset->n_tokens;
     if (n == 0)
         return fail(BAD_INPUT, "%s: empty: its documents have no tokens", nanoset->path);
+    // datatrove writes 2 bytes for vocabularies up to 65536 and 4 above, so no other width occurs.
     nanoset->token_bytes = size_bytes == 2 * n ? 2 : 4; // 4 n is checked next
     if (size_bytes != nanoset->token_bytes * n)
         return fail(BAD_INPUT,
@@ -188,6 +192,7 @@ Status nanoset_read(Nanoset *nanoset, int64_t first, int64_t count, int32_t *out
     CHECK(first >= 0 && count >= 0 && first <= nanoset->n_tokens - count,
           "%s: tokens %lld + %lld of %lld", nanoset->path, (long long)first, (long long)count,
           (long long)nanoset->n_tokens);
+    // A sample is read with one or two system calls; the bytes are widened from the stack.
     uint8_t block[BLOCK_VALUES * 4];
     const int width = nanoset->token_bytes;
     for (int64_t done = 0; done < count; done += BLOCK_VALUES) {

@@ -25,13 +25,14 @@ struct Shard {
 };
 
 // Reads a scalar attribute of the root as int64.
-static Status read_int(int64_t *out, const Shard *shard, const char *name, int64_t least,
-                       int64_t most)
+static Status read_int(int64_t *out, const Shard *shard, const char *name, int64_t min, int64_t max)
 {
     char what[128];
     snprintf(what, sizeof what, "attribute '%s' is missing", name);
     if (H5Aexists(shard->file, name) <= 0)
         return hdf5_fail(BAD_INPUT, shard->path, what);
+    // Handles that failed to open are negative; HDF5 refuses them in every later call, so one check
+    // at the read is enough.
     hid_t attribute = H5Aopen(shard->file, name, H5P_DEFAULT);
     hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute);
     int64_t value = 0;
@@ -40,9 +41,9 @@ static Status read_int(int64_t *out, const Shard *shard, const char *name, int64
     if (H5Tget_class(type) != H5T_INTEGER || H5Sget_simple_extent_npoints(space) != 1 ||
         H5Aread(attribute, H5T_NATIVE_INT64, &value) < 0)
         status = hdf5_fail(BAD_INPUT, shard->path, what);
-    else if (value < least || value > most)
+    else if (value < min || value > max)
         status = fail(BAD_INPUT, "%s: attribute '%s' is %lld, allowed are %lld to %lld",
-                      shard->path, name, (long long)value, (long long)least, (long long)most);
+                      shard->path, name, (long long)value, (long long)min, (long long)max);
     else
         *out = value;
     H5Sclose(space);
@@ -105,6 +106,7 @@ static Status read_text(char *out, size_t out_bytes, const Shard *shard, const c
     return status;
 }
 
+// The attributes of the root, each with its bounds; info is filled at the end.
 static Status read_attributes(Shard *shard)
 {
     char format[64];
@@ -119,8 +121,11 @@ static Status read_attributes(Shard *shard)
                     "%s: its format is '%s', not '%s'; make shards with mha2mla tokenize",
                     shard->path, format, SHARD_FORMAT);
     int64_t version, vocab_size, eos_id;
+    // The version is checked before anything else is read: a newer format may give the other
+    // attributes another meaning.
     TRY(read_int(&version, shard, "version", SHARD_VERSION, SHARD_VERSION));
     TRY(read_int(&vocab_size, shard, "vocab_size", 1, INT32_MAX));
+    // -1: the tokenizer has no token that ends a document.
     TRY(read_int(&eos_id, shard, "eos_id", -1, vocab_size - 1));
     char sha256[SHA256_HEX_BYTES + 1]; // one more, so that a longer text shows
     TRY(read_text(sha256, sizeof sha256, shard, "tokenizer_sha256"));
@@ -229,6 +234,8 @@ Status shard_read(Shard *shard, int64_t first, int64_t count, int32_t *out)
           "%s: tokens %lld + %lld of %lld", shard->path, (long long)first, (long long)count,
           (long long)shard->info.n_tokens);
     hdf5_silence();
+    // Checked per token and not per chunk: the checksum covers what was written, not that it was
+    // right.
     TRY(shard_row_read32(&shard->tokens, first, count, out));
     for (int64_t i = 0; i < count; i++) {
         // A stored id above INT32_MAX arrives as INT32_MAX, which no vocabulary has either.

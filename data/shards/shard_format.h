@@ -12,8 +12,8 @@ enum {
     // and compress nearly as well as large chunks.
     SHARD_CHUNK_TOKENS = 8192,
     SHARD_CHUNK_DOCUMENTS = 2048,
-    SHARD_CHUNK_MOST = 1 << 22, // larger ones are refused: a chunk is inflated into memory
-    SHARD_SMALL_VOCAB = 65536,  // up to here ids are uint16
+    SHARD_CHUNK_MAX = 1 << 22, // larger ones are refused: a chunk is inflated into memory
+    SHARD_SMALL_VOCAB = 65536, // up to here ids are uint16
 };
 
 #endif

@@ -47,7 +47,9 @@ static bool inspect(ShardRow *row)
     bool right = H5Tequal(type, wanted) > 0 && H5Sget_simple_extent_ndims(space) == 1 &&
                  H5Sget_simple_extent_dims(space, &length, NULL) == 1 && length <= INT64_MAX / 8 &&
                  H5Pget_layout(plist) == H5D_CHUNKED && H5Pget_chunk(plist, 1, &chunk) == 1 &&
-                 chunk >= 1 && chunk <= SHARD_CHUNK_MOST && filters_are_ours(plist);
+                 chunk >= 1 && chunk <= SHARD_CHUNK_MAX && filters_are_ours(plist);
+    // HDF5 ignores negative handles apart from an error on its stack, which hdf5_silence() has
+    // muted.
     H5Pclose(plist);
     H5Sclose(space);
     H5Tclose(type);
@@ -71,7 +73,7 @@ Status shard_row_open(ShardRow *out, hid_t file, const char *path, const char *n
         status = fail(BAD_INPUT,
                       "%s: /%s is not one row of little-endian uint%d, in chunks of at most %d, "
                       "with shuffle, deflate and fletcher32 in this order",
-                      path, name, 8 * value_bytes, SHARD_CHUNK_MOST);
+                      path, name, 8 * value_bytes, SHARD_CHUNK_MAX);
         goto close;
     }
     // A damaged header may claim any length. Every chunk has at least its checksum in the file.
@@ -84,8 +86,8 @@ Status shard_row_open(ShardRow *out, hid_t file, const char *path, const char *n
     }
     const int64_t chunk_bytes = row.chunk_length * value_bytes;
     // HDF5 stores a chunk that deflate would enlarge as it is, so the bound is never exceeded.
-    row.most_bytes = (int64_t)compressBound((uLong)chunk_bytes) + CHECKSUM_BYTES;
-    row.stored = malloc((size_t)row.most_bytes);
+    row.capacity_bytes = (int64_t)compressBound((uLong)chunk_bytes) + CHECKSUM_BYTES;
+    row.stored = malloc((size_t)row.capacity_bytes);
     row.planes = malloc((size_t)chunk_bytes);
     if (row.stored == NULL || row.planes == NULL) {
         status = fail(FAILED, "%s: out of memory for chunks of %lld bytes", path,
@@ -102,12 +104,12 @@ close:
 // HDF5's variant of Fletcher's checksum: 16-bit big-endian words, sums modulo 65535.
 static uint32_t fletcher32(const uint8_t *bytes, int64_t size)
 {
-    enum { MOST_WORDS = 360 }; // before a 32-bit sum of sums can overflow
+    enum { MAX_WORDS = 360 }; // before a 32-bit sum of sums can overflow
     uint32_t sum = 0, sums = 0;
     for (int64_t at = 0; at < size;) {
         // The sums are folded after each stretch; 65535 = 2^16 - 1, so a fold adds high and low
         // half.
-        const int64_t end = size - at > 2 * MOST_WORDS ? at + 2 * MOST_WORDS : size;
+        const int64_t end = size - at > 2 * MAX_WORDS ? at + 2 * MAX_WORDS : size;
         for (; at < end; at += 2) {
             sum += (uint32_t)bytes[at] << 8 | (at + 1 < size ? bytes[at + 1] : 0u);
             sums += sum;
@@ -125,6 +127,7 @@ int64_t shard_row_n_chunks(const ShardRow *row)
     return (row->length + row->chunk_length - 1) / row->chunk_length;
 }
 
+// In tokens (or documents) and not only in chunks, so that the user can tell what is lost.
 static Status fail_damaged(const ShardRow *row, int64_t chunk, const char *why)
 {
     const int64_t first = chunk * row->chunk_length, end = first + row->chunk_length;
@@ -156,6 +159,8 @@ static Status decode(ShardRow *row, int64_t chunk, int64_t size, uint32_t skippe
         return OK;
     }
     uLongf inflated = (uLongf)chunk_bytes;
+    // The output is bounded by the chunk's size, so a crafted stream cannot write beyond the
+    // planes.
     if (uncompress(row->planes, &inflated, row->stored, (uLong)body) != Z_OK ||
         inflated != (uLongf)chunk_bytes)
         return fail_damaged(row, chunk, "it does not inflate to its size");
@@ -172,7 +177,7 @@ static Status load_chunk(ShardRow *row, int64_t chunk)
     hsize_t size = 0;
     uint32_t skipped = 0;
     if (H5Dget_chunk_storage_size(row->dataset, &first, &size) < 0 || size <= CHECKSUM_BYTES ||
-        size > (hsize_t)row->most_bytes)
+        size > (hsize_t)row->capacity_bytes)
         return fail_damaged(row, chunk, "it is missing or of an impossible size");
     if (H5Dread_chunk(row->dataset, H5P_DEFAULT, &first, &skipped, row->stored) < 0) {
         char what[128];

@@ -25,10 +25,10 @@ typedef struct ShardRow {
     int value_bytes;  // 2, 4 or 8
     int64_t length;
     int64_t chunk_length;
-    int64_t loaded;     // the chunk held in planes; -1: none
-    uint8_t *stored;    // owned: a chunk as it is in the file
-    int64_t most_bytes; // capacity of stored
-    uint8_t *planes;    // owned [value_bytes, chunk_length]: byte b of every value, then byte b + 1
+    int64_t loaded;         // the chunk held in planes; -1: none
+    uint8_t *stored;        // owned: a chunk as it is in the file
+    int64_t capacity_bytes; // of stored
+    uint8_t *planes; // owned [value_bytes, chunk_length]: byte b of every value, then byte b + 1
 } ShardRow;
 
 // Opens /name, which must be one row of unsigned little-endian integers of value_bytes, chunked,

@@ -74,6 +74,7 @@ static bool write_int_attribute(hid_t file, const char *name, int64_t value)
     return write_attribute(file, name, H5T_STD_I64LE, H5T_NATIVE_INT64, &value);
 }
 
+// Errors of the caller that would otherwise surface only when the shard is read.
 static Status check_info(const char *path, const ShardInfo *info)
 {
     if (info->vocab_size < 1 || info->eos_id < -1 || info->eos_id >= info->vocab_size)
@@ -158,6 +159,7 @@ static bool extend(hid_t dataset, int64_t written, int64_t count, hid_t type, co
     return done;
 }
 
+// HDF5 converts from int32 to the width of the data set.
 static Status flush_tokens(ShardWriter *writer)
 {
     if (writer->n_token_buffer > 0 &&
@@ -186,6 +188,7 @@ Status shard_append(ShardWriter *writer, const int32_t *ids, int64_t n_ids)
     if (n_ids == 0)
         return OK;
     hdf5_silence();
+    // An id beyond 16 bits would otherwise be clipped by HDF5's conversion without an error.
     for (int64_t i = 0; i < n_ids; i++) {
         if (ids[i] < 0 || ids[i] >= writer->vocab_size)
             return fail(BAD_INPUT, "%s: document %lld has token id %d, the vocabulary has %d",
@@ -195,6 +198,8 @@ Status shard_append(ShardWriter *writer, const int32_t *ids, int64_t n_ids)
         if (writer->n_token_buffer == BUFFER_TOKENS) // a document may span any number of buffers
             TRY(flush_tokens(writer));
     }
+    // /documents is the start of each document and the end of the last: n_documents + 1 offsets, of
+    // which the first is 0.
     if (writer->n_document_buffer == BUFFER_DOCUMENTS)
         TRY(flush_documents(writer));
     writer->document_buffer[writer->n_document_buffer++] = (uint64_t)shard_writer_n_tokens(writer);

@@ -77,6 +77,8 @@ static Status append_shard(Source *source, const char *path, const char *sha256)
         status = fail(FAILED, "%s: no memory for one more shard", path);
         goto close_shard;
     }
+    // Grown by one: a list of shards is hundreds long at most, and each costs opening a file
+    // anyway.
     source->shards = shards;
     shards[source->n_shards++] = (SourceShard){file, source->n_samples, sample_crc32};
     source->n_samples += samples_in(info, source->seq_len);
@@ -128,6 +130,7 @@ void source_close(Source *source)
     free(source);
 }
 
+// Fixed after opening; read without a lock from any thread.
 int64_t source_n_samples(const Source *source)
 {
     return source->n_samples;
@@ -189,6 +192,7 @@ Status source_read(Source *source, int64_t index, int32_t *tokens)
             high = middle - 1;
     }
     const SourceShard *at = &source->shards[low];
+    // Consecutive samples share one token: the last target of one is the first input of the next.
     int64_t first = (index - at->first_sample) * source->seq_len;
     TRY(token_file_read(at->file, first, source->seq_len + 1, tokens));
     // A tokenizer may know more tokens than the model embeds; that matters only where they occur.

@@ -15,6 +15,7 @@ struct TokenFile {
     TokenFileInfo info;
 };
 
+// The suffix alone decides, so that a damaged file is reported by the reader of its kind.
 static bool is_nanoset(const char *path)
 {
     const size_t length = strlen(path);

@@ -1,3 +1,5 @@
+// Growable flat arrays: the bytes of all documents and their sizes. Memory is never given back
+// between batches, so a rank settles on the size of its largest batch.
 #include "data/text/documents.h"
 
 #include <stdlib.h>
@@ -13,21 +15,21 @@ static int64_t grown(int64_t capacity, int64_t wanted)
 // On failure what was grown stays grown: both arrays are valid at any time.
 Status documents_reserve(Documents *documents, int64_t count, int64_t size_bytes)
 {
-    if (count > documents->most_count) {
-        const int64_t most = grown(documents->most_count, count);
-        int64_t *sizes = realloc(documents->sizes, (size_t)most * sizeof *sizes);
+    if (count > documents->capacity) {
+        const int64_t capacity = grown(documents->capacity, count);
+        int64_t *sizes = realloc(documents->sizes, (size_t)capacity * sizeof *sizes);
         if (sizes == NULL)
             return fail(FAILED, "out of memory for a batch of %lld documents", (long long)count);
         documents->sizes = sizes;
-        documents->most_count = most;
+        documents->capacity = capacity;
     }
-    if (size_bytes > documents->most_bytes) {
-        const int64_t most = grown(documents->most_bytes, size_bytes);
-        char *bytes = realloc(documents->bytes, (size_t)most);
+    if (size_bytes > documents->capacity_bytes) {
+        const int64_t capacity = grown(documents->capacity_bytes, size_bytes);
+        char *bytes = realloc(documents->bytes, (size_t)capacity);
         if (bytes == NULL)
             return fail(FAILED, "out of memory for documents of %lld bytes", (long long)size_bytes);
         documents->bytes = bytes;
-        documents->most_bytes = most;
+        documents->capacity_bytes = capacity;
     }
     return OK;
 }

@@ -16,10 +16,11 @@
 
 typedef struct Documents {
     int64_t count;
-    int64_t size_bytes;             // all documents together
-    int64_t *sizes;                 // owned [count]: bytes of each
-    char *bytes;                    // owned [size_bytes]: one document after another
-    int64_t most_count, most_bytes; // capacities
+    int64_t size_bytes;     // all documents together
+    int64_t *sizes;         // owned [count]: bytes of each
+    char *bytes;            // owned [size_bytes]: one document after another
+    int64_t capacity;       // of sizes
+    int64_t capacity_bytes; // of bytes
 } Documents;
 
 // Reserves memory for `count` documents of `size_bytes` together. FAILED without memory; what the

@@ -33,7 +33,7 @@ struct TextReader {
     gzFile file;
     bool at_end;      // the file is read; the buffer may hold more
     bool is_damaged;  // at_end comes from damage: the last piece in the buffer is not whole
-    char damage[256]; // what it is, until that is told; pieces before it come first
+    char damage[256]; // the message, "" once reported; pieces before the damage come first
     int64_t n_lines;  // handed out, .jsonl only
     json_t *object;   // owns the last .jsonl document's text
     // The bytes [start, end) of the buffer are read and not yet handed out.
@@ -48,6 +48,7 @@ static bool ends_with(const char *name, size_t length, const char *ending)
 }
 
 // The kind of file by its ending; false if it is none of ours.
+// By name and not by content: a .txt may well begin with a brace.
 static bool find_kind(const char *path, bool *is_jsonl)
 {
     size_t length = strlen(path);
@@ -84,6 +85,7 @@ Status text_open(TextReader **out, const char *path, const TextOptions *options)
         text_close(reader);
         return status;
     }
+    // zlib's default of 8 KiB costs a system call for each.
     gzbuffer(reader->file, BLOCK_BYTES);
     *out = reader;
     return OK;
@@ -120,7 +122,7 @@ static Status skip_fault(TextReader *reader, Status status)
 }
 
 // Makes sure that one more block fits behind `end`: the text that was handed out is dropped first.
-static Status make_room(TextReader *reader)
+static Status reserve_block(TextReader *reader)
 {
     if (reader->start > 0) {
         memmove(reader->buffer, reader->buffer + reader->start, reader->end - reader->start);
@@ -129,8 +131,8 @@ static Status make_room(TextReader *reader)
     }
     if (reader->capacity - reader->end >= BLOCK_BYTES)
         return OK;
-    if (reader->end > TEXT_MOST_BYTES)
-        return fail_at(reader, TEXT_DAMAGED, "a document longer than %d bytes%s", TEXT_MOST_BYTES,
+    if (reader->end > TEXT_MAX_BYTES)
+        return fail_at(reader, TEXT_DAMAGED, "a document longer than %d bytes%s", TEXT_MAX_BYTES,
                        reader->is_jsonl ? "" : "; split the file with --separator");
     // By half, so that the bytes copied for a long document are a constant factor of its length.
     size_t capacity = reader->capacity + reader->capacity / 2 + 2 * BLOCK_BYTES;
@@ -157,8 +159,8 @@ static void note_damage(TextReader *reader)
 
 static Status read_block(TextReader *reader)
 {
-    const Status status = make_room(reader);
-    if (status != OK) { // a document without an end: there is nothing behind it to go on with
+    const Status status = reserve_block(reader);
+    if (status != OK) { // its end is unknown, so nothing after it can be read
         reader->at_end = reader->is_damaged = true;
         return skip_fault(reader, status);
     }
@@ -178,8 +180,8 @@ static Status read_block(TextReader *reader)
     return OK;
 }
 
-// All whole pieces before the damage are handed out: now it is told, once.
-static Status tell_damage(TextReader *reader)
+// Called once all whole pieces before the damage are handed out; reports it once.
+static Status report_damage(TextReader *reader)
 {
     if (reader->damage[0] == '\0')
         return OK;
@@ -208,13 +210,14 @@ static Status next_piece(TextReader *reader, const char *mark, const char **piec
             reader->start += (size_t)*size + mark_bytes;
             return OK;
         }
+        // A mark may lie across two blocks, so the last mark_bytes - 1 bytes are searched again.
         if (mark_bytes > 0 && held >= mark_bytes)
             searched = held - mark_bytes + 1;
         if (reader->at_end) {
             *piece = from;
             *size = held > 0 && !reader->is_damaged ? (int64_t)held : -1;
             reader->start = reader->end;
-            return reader->is_damaged ? tell_damage(reader) : OK;
+            return reader->is_damaged ? report_damage(reader) : OK;
         }
         TRY(read_block(reader));
     }
@@ -300,6 +303,7 @@ static Status next_of_txt(TextReader *reader, TextDocument *out)
     }
 }
 
+// Documents are borrowed from the buffer or from jansson: nothing is copied.
 Status text_next(TextReader *reader, TextDocument *out)
 {
     *out = (TextDocument){NULL, 0};

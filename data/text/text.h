@@ -19,8 +19,8 @@
 // Memory: one buffer, as long as the longest document of the file (for .jsonl its line, twice). A
 // reader belongs to one thread. Errors are BAD_INPUT naming file and line: broken JSON, no such
 // field, a field that is no string, damaged or truncated gzip, a document longer than
-// TEXT_MOST_BYTES. With `skipped` these are counted, the first few shown as warnings, and the work
-// goes on behind the line, or behind the file if it is the file that is damaged.
+// TEXT_MAX_BYTES. With `skipped` these are counted, the first few shown as warnings, and reading
+// continues after the line, or after the file if it is the file that is damaged.
 #ifndef MHA2MLA_DATA_TEXT_TEXT_H
 #define MHA2MLA_DATA_TEXT_TEXT_H
 
@@ -28,7 +28,7 @@
 
 #include <stdint.h>
 
-enum { TEXT_MOST_BYTES = 1 << 30 };
+enum { TEXT_MAX_BYTES = 1 << 30 };
 
 typedef enum TextFault {
     TEXT_BROKEN_JSON, // a line

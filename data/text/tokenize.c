@@ -29,7 +29,8 @@ static int64_t size_on_disk(const char *path)
     return stat(path, &st) == 0 ? (int64_t)st.st_size : 0;
 }
 
-// A name that is no text file, or one that cannot be read, shows now and not after hours.
+// Every file is opened once before work starts: a wrong name or a missing permission is reported at
+// once and not after hours.
 static Status check_files(TokenizeJob *job)
 {
     for (int i = 0; i < job->files.count; i++) {
@@ -41,6 +42,8 @@ static Status check_files(TokenizeJob *job)
     return OK;
 }
 
+// The suffix tells the kind of a token file (data/shards/token_file.h), so another would not be
+// read back.
 static Status check_name(const char *out)
 {
     const size_t length = strlen(out);
@@ -157,6 +160,7 @@ void tokenize_count(const TokenizeJob *job, TokenizeCounts *counts)
 
 Status tokenize_finish(TokenizeJob *job)
 {
+    // shard_finish() frees the writer even on failure.
     const Status status = shard_finish(job->writer);
     job->writer = NULL;
     tokenize_abandon(job);

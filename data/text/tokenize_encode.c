@@ -4,13 +4,13 @@
 #include <string.h>
 
 // An option that is not given is "auto".
-static bool is(const char *choice, const char *word)
+static bool option_is(const char *choice, const char *word)
 {
     return strcmp(choice != NULL ? choice : "auto", word) == 0;
 }
 
-// *out: whether the post-processor ends every text with `eos`. Tried on a short text rather than
-// read from its template: what counts is what it does.
+// *out: whether the post-processor ends every text with `eos`. Tested on a short
+// text rather than read from its template, since several kinds of post-processor add tokens.
 static Status ends_in_eos(bool *out, Tokenizer *tokenizer, int32_t eos)
 {
     TokenBuffer plain = {0}, processed = {0};
@@ -39,13 +39,13 @@ static Status find_token(int32_t *out, const Encoder *encoder, const TokenizeOpt
 // neither run documents together nor end them twice.
 static Status choose_ends(Encoder *encoder, const TokenizeOptions *options)
 {
-    encoder->add_special_tokens = is(options->bos, "auto");
+    encoder->add_special_tokens = option_is(options->bos, "auto");
     encoder->before = encoder->after = encoder->eos_id = -1;
-    if (!is(options->bos, "auto") && !is(options->bos, "none"))
+    if (!option_is(options->bos, "auto") && !option_is(options->bos, "none"))
         TRY(find_token(&encoder->before, encoder, options, "bos", options->bos));
-    if (is(options->eos, "none"))
+    if (option_is(options->eos, "none"))
         return OK;
-    if (is(options->eos, "auto"))
+    if (option_is(options->eos, "auto"))
         encoder->after = tokenizer_eos_id(encoder->tokenizer);
     else
         TRY(find_token(&encoder->after, encoder, options, "eos", options->eos));
@@ -55,10 +55,10 @@ static Status choose_ends(Encoder *encoder, const TokenizeOptions *options)
                     "TOKEN, or --eos none",
                     options->tokenizer_dir);
     encoder->eos_id = encoder->after;
-    bool is_there = false;
+    bool ends_already = false;
     if (encoder->add_special_tokens)
-        TRY(ends_in_eos(&is_there, encoder->tokenizer, encoder->after));
-    if (is_there)
+        TRY(ends_in_eos(&ends_already, encoder->tokenizer, encoder->after));
+    if (ends_already)
         encoder->after = -1;
     return OK;
 }
@@ -81,6 +81,7 @@ static Status append_id(TokenBuffer *buffer, int32_t id)
     return id < 0 ? OK : token_buffer_append(buffer, id);
 }
 
+// One buffer per encoder is reused for every text; the documents receive a copy.
 Status encoder_append(Encoder *encoder, Documents *out, const char *text, int64_t size_bytes)
 {
     TokenBuffer *buffer = &encoder->buffer;
