@@ -7,14 +7,7 @@ set -euo pipefail
 
 make_shard train 600
 make_shard valid 60
-cat >config.yaml <<EOC
-run: {name: base, dir: runs}
-model:
-  init: $tiny_model
-data:
-  seq_len: 32
-  sources: [{name: stories, shards: [train.h5]}]
-  validation: {shards: [valid.h5], every: 2, sequences: 4}
+small_config 'every: 2, sequences: 4' <<'EOC'
 optim: {lr: 1.0e-3, warmup_steps: 2}
 train: {steps: 6, global_batch: 4, micro_batch: 1}
 checkpoint: {every: 2, keep: 2}

@@ -6,14 +6,7 @@ set -euo pipefail
 
 make_shard train 600
 make_shard valid 60
-cat >config.yaml <<EOC
-run: {name: base, dir: runs}
-model:
-  init: $tiny_model
-data:
-  seq_len: 32
-  sources: [{name: stories, shards: [train.h5]}]
-  validation: {shards: [valid.h5], every: 2, sequences: 4}
+small_config 'every: 2, sequences: 4' <<'EOC'
 optim: {lr: 3.0e-3}
 train: {steps: 4, global_batch: 4, micro_batch: 1}
 checkpoint: {every: 2, keep: 2}

@@ -31,19 +31,21 @@ make_shard() {
         --out "$1.h5" "$1.txt" >/dev/null
 }
 
+# small_config VALIDATION: config.yaml of a run of the tiny model on train.h5, validated on valid.h5
+# as VALIDATION says; stdin has the keys of optim, train and checkpoint.
+small_config() {
+    printf '%s\n' 'run: {name: base, dir: runs}' 'model:' "  init: $tiny_model" 'data:' \
+        '  seq_len: 32' '  sources: [{name: stories, shards: [train.h5]}]' \
+        "  validation: {shards: [valid.h5], $1}" >config.yaml
+    cat >>config.yaml
+}
+
 # start_small_runs [LINE]: shards, config.yaml of a run of seven steps, with LINE, a model runs/start
 # of a short one, and in $mla the arguments that train it converted.
 start_small_runs() {
     make_shard train 1500
     make_shard valid 60
-    cat >config.yaml <<EOC
-run: {name: base, dir: runs}
-model:
-  init: $tiny_model
-data:
-  seq_len: 32
-  sources: [{name: stories, shards: [train.h5]}]
-  validation: {shards: [valid.h5], every: 3, sequences: 9}
+    small_config 'every: 3, sequences: 9' <<EOC
 optim: {lr: 3.0e-3, warmup_steps: 2, decay_steps: 3}
 train: {steps: 7, global_batch: 16, micro_batch: 2}
 checkpoint: {every: 2, keep: 10}
