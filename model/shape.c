@@ -118,6 +118,15 @@ Status shape_check(const ModelShape *s, const char *where)
     return OK;
 }
 
+// Positions the model has never seen give losses that say nothing of it.
+Status shape_check_length(const ModelShape *s, int64_t T, const char *setting, const char *model)
+{
+    if (T <= s->max_positions)
+        return OK;
+    return fail(BAD_INPUT, "%s is %lld, more than max_position_embeddings %d of %s", setting,
+                (long long)T, s->max_positions, model);
+}
+
 Status shape_convert(ModelShape *out, const ModelShape *original, int rope_pairs, int d_kv,
                      SvdKind svd)
 {

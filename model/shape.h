@@ -69,6 +69,11 @@ Status shape_check(const ModelShape *shape, const char *where);
 // that know no more of a model.
 Status shape_check_heads(const ModelShape *shape, const char *where);
 
+// BAD_INPUT if a sequence of T tokens is longer than the model was made for; `setting` and `model`
+// name in the text what asks for it and what was asked.
+Status shape_check_length(const ModelShape *shape, int64_t T, const char *setting,
+                          const char *model);
+
 // Numbers a token leaves in the KV cache over all layers: L K 2E, or L K (2P + d_kv).
 int64_t shape_cache_numbers(const ModelShape *shape);
 

@@ -32,6 +32,9 @@ _Static_assert(2LL * MAX_VOCAB * MAX_WIDTH +
                    INT64_MAX / 16,
                "bytes of the parameters and of what training keeps for each");
 
+// An epsilon of 0 leaves RMSNorm of a row of zeros undefined. Models have 1e-5 or 1e-6, some 1e-8.
+#define MIN_EPS 1e-12
+
 // One row of the table: MEMBER names the member and where it lies, INT and REAL the kind with both
 // bounds, STANDARD the value that an absent key stands for.
 #define MEMBER(member) .name = #member, .offset = offsetof(ModelShape, member)
@@ -54,7 +57,7 @@ const ShapeField shape_fields[N_SHAPE_FIELDS] = {
     [SHAPE_VOCAB_SIZE] = {MEMBER(vocab_size), .key = "vocab_size", INT(1, MAX_VOCAB)},
     [SHAPE_MAX_POSITIONS] = {MEMBER(max_positions), .key = "max_position_embeddings",
                              INT(1, MAX_POSITIONS), STANDARD(2048)},
-    [SHAPE_RMS_EPS] = {MEMBER(rms_eps), .key = "rms_norm_eps", REAL(0, 1), STANDARD(1e-6)},
+    [SHAPE_RMS_EPS] = {MEMBER(rms_eps), .key = "rms_norm_eps", REAL(MIN_EPS, 1), STANDARD(1e-6)},
     [SHAPE_ROPE_THETA] = {MEMBER(rope_theta), .key = "rope_theta", REAL(1, 1e15), STANDARD(1e4)},
     [SHAPE_TIED_HEAD] = {MEMBER(tied_head), .key = "tie_word_embeddings", .kind = SHAPE_BOOL,
                          .most = 1, STANDARD(0)},

@@ -176,6 +176,10 @@ has data.json '\u003c/script>'
 has odd/curves.csv "\"</script><b>&\"\" '' 'x \`touch made\` @a {b} \$(touch made) %s, \\n 模型\""
 has odd/curves.svg '&lt;/script'
 [ ! -e odd/made ] && [ ! -e made ] || die "a run's name was run"
+write_run formula '=HYPERLINK(1)' mla 80 60 60 0.7 # a spreadsheet would compute it
+report base formula
+has odd/curves.csv ",\"'=HYPERLINK(1)\""
+! grep -q ',"=' odd/curves.csv || die "a formula in curves.csv: $(grep ',"=' odd/curves.csv)"
 cp -r mla "$(printf 'm\xff [*]')"
 report mla "$(printf 'm\xff [*]')" mla mla
 has data.json '"label":"mla (mla)"' '"label":"mla (m? [*])"' '"label":"mla (mla) #2"' \

@@ -268,8 +268,10 @@ refuses 2 "folder.h5: is a directory, not a token shard" eval $small --perplexit
 refuses 2 "other.h5: made with tokenizer" eval $small --perplexity other.h5
 refuses 2 "other.h5: made with tokenizer" score $small --data other.h5 --out new.h5 --seq-len 16
 refuses 2 "no shard of 'short.h5' holds 65 tokens, one sample" eval $small --perplexity short.h5
-refuses 2 "no shard of 'short.h5' holds 16777217 tokens" \
-    eval $small --perplexity short.h5 --seq-len 16777216
+refuses 2 "--seq-len is 65, more than max_position_embeddings 64 of $small" \
+    eval $small --perplexity shard.h5 --seq-len 65
+refuses 2 "--seq-len is 65, more than max_position_embeddings 64 of $small" \
+    score $small --data shard.h5 --out new.h5 --seq-len 65
 refuses 2 ", the model's vocabulary has 64; tokenize the text with the model's own tokenizer" \
     eval "$gqa" --perplexity shard.h5
 

@@ -50,6 +50,7 @@ static Status open_evaluation(Evaluation *eval, const EvalOptions *options, cons
     eval->seq_len = options->seq_len > 0        ? (int)options->seq_len
                     : longest < DEFAULT_SEQ_LEN ? longest
                                                 : DEFAULT_SEQ_LEN;
+    TRY(shape_check_length(&eval->model.shape, eval->seq_len, "--seq-len", dir));
     // The shard first: it may be shorter than a window, for which memory is allocated next.
     TRY(open_windows(&eval->source, options, &eval->model, dir, eval->seq_len));
     return forward_pass_start(&eval->pass, &eval->model, eval->seq_len);

@@ -31,6 +31,7 @@ static Status open_data(Mixture **out, const ScoreOptions *options, const Model 
     char sha256[SHA256_HEX_BYTES], name[] = "calibration";
     char *pattern = (char *)(uintptr_t)options->data;
     const SourceSpec spec = {.name = name, .shards = &pattern, .n_shards = 1, .weight = 1};
+    TRY(shape_check_length(&model->shape, seq_len, "--seq-len", dir));
     TRY(tokenizer_file_sha256(sha256, dir));
     return mixture_open(out, &spec, 1, seq_len, (uint64_t)options->seed,
                         sha256[0] != '\0' ? sha256 : NULL, model->shape.vocab_size);

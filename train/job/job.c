@@ -300,11 +300,9 @@ close_dir:
 static Status check_length(const Job *job)
 {
     const char *base = job->config.model.base;
-    const int longest = job->plan.original.max_positions;
-    if (base == NULL || job->config.data.seq_len <= longest)
+    if (base == NULL)
         return OK;
-    return fail(BAD_INPUT, "data.seq_len is %d, more than max_position_embeddings %d of %s",
-                job->config.data.seq_len, longest, base);
+    return shape_check_length(&job->plan.original, job->config.data.seq_len, "data.seq_len", base);
 }
 
 // A model.base that has been removed since is needed again for the export alone: its shape is in

@@ -3,6 +3,7 @@
 #include "train/report/report.h"
 
 #include <math.h>
+#include <string.h>
 
 // Nothing between the commas where nothing was measured.
 static void write_number(FILE *out, double value)
@@ -13,10 +14,13 @@ static void write_number(FILE *out, double value)
         fprintf(out, "%.10g,", value);
 }
 
-// As RFC 4180 has it: a quote in the text is written twice.
+// As RFC 4180 has it: a quote in the text is written twice. A spreadsheet computes what starts like
+// a formula, with an apostrophe before it it shows the text.
 static void write_quoted(FILE *out, const char *text)
 {
     fputc('"', out);
+    if (text[0] != '\0' && strchr("=+-@\t\r", text[0]) != NULL)
+        fputc('\'', out);
     for (; *text != '\0'; text++) {
         if (*text == '"')
             fputc('"', out);

@@ -235,6 +235,7 @@ static void test_what_is_not_supported_is_refused_by_name(void **state)
         {"{\"rope_parameters\":{\"partial_rotary_factor\":0.25}}", "is 0.25, supported is 1.0"},
         {"{\"rope_theta\":0}", "'rope_theta' is 0"},
         {"{\"rms_norm_eps\":-1}", "'rms_norm_eps' is -1"},
+        {"{\"rms_norm_eps\":0}", "'rms_norm_eps' is 0, allowed are 1e-12 to 1"},
         {"{\"tie_word_embeddings\":1}", "'tie_word_embeddings' is not true or false"},
         {"{\"hidden_size\":null}", "'hidden_size' is missing"},
         {"{\"hidden_size\":24.0}", "'hidden_size' is not a whole number"},

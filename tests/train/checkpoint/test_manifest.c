@@ -305,7 +305,7 @@ static const Case cases[] = {
     {"shape.tied_head", "1", "shape: 'tied_head' is not true or false: 1"},
     {"shape.tied_head", "true", "'tensors' has 25 entries, the shape makes it 24"},
     {"shape.rope_theta", "0.5", "shape: 'rope_theta' is 0.5, allowed are 1 to 1e+15"},
-    {"shape.rms_eps", "2", "shape: 'rms_eps' is 2, allowed are 0 to 1"},
+    {"shape.rms_eps", "2", "shape: 'rms_eps' is 2, allowed are 1e-12 to 1"},
     {"rope_pairs.0", "4", "'rope_pairs'[0] is 4, allowed are 0 to 2"},
     {"rope_pairs.3", "1", "'rope_pairs'[3] is 1, allowed are 2 to 3"},
     {"rope_pairs.7", "4", "'rope_pairs'[7] is 4, allowed are 1 to 3"},
