@@ -22,6 +22,7 @@ static const char same_data[] = "every rank needs the same data";
 
 // ---- config ------------------------------------------------------------------------------------
 
+// A path may differ between hosts; what lies there is compared by content, below.
 static void add_value(Contract *contract, const ConfigValue *value)
 {
     contract_add(contract, value->key, "%s", value->is_path ? "a path" : value->text);
@@ -53,6 +54,7 @@ Status agreement_config(const Comm *comm, const Config *config, Status own)
 
 // ---- model -------------------------------------------------------------------------------------
 
+// One key for each field, so that the error names the field that differs.
 static void add_shape(Contract *contract, const char *whose, const ModelShape *shape)
 {
     char key[128], value[SHAPE_TEXT_BYTES];
@@ -90,6 +92,7 @@ static Status add_model(Contract *contract, const char *dir)
     return OK;
 }
 
+// On one rank nothing is read: a fingerprint touches every tensor's file.
 Status agreement_model(const Comm *comm, const char *dir)
 {
     Contract contract = {0};
@@ -98,6 +101,7 @@ Status agreement_model(const Comm *comm, const char *dir)
     return contract_agree(&contract, comm, add_model(&contract, dir), same_model);
 }
 
+// The whole file: scores are small beside a model.
 Status agreement_file(const Comm *comm, const char *name, const char *path)
 {
     Contract contract = {0};
@@ -141,6 +145,8 @@ static Status add_fingerprint(Contract *contract, const char *key, json_t *finge
     return OK;
 }
 
+// Opens the data as the run will, so what is wrong with them shows before anything long begins. The
+// fingerprint of a shard comes from its size, its documents and a sample of its tokens.
 static Status add_data(Contract *contract, const Config *config, int vocab_size,
                        const char *tokenizer_sha256)
 {

@@ -1,3 +1,6 @@
+// The statistics behind the 2-norm selection are sums over samples, so the ranks take samples in
+// turn (sample i by rank i mod N) and add their sums up at the end. What needs care is that the
+// sums be the same for any number of ranks: see add_exactly().
 #include "train/calibrate.h"
 
 #include "base/progress.h"
@@ -27,6 +30,7 @@ static void add_exactly(RopeScores *sums, const RopeScores *sample)
         sums->block[i] += nearbyint(sample->block[i] * 0x1p24) * 0x1p-24;
 }
 
+// Sums of one sample alone, so that they can be rounded before they meet others.
 static Status read_sample(Calibration *c, int64_t index)
 {
     TRY(stop_check());
@@ -70,6 +74,7 @@ Status calibrate_run(RopeScores *out, const Comm *comm, const Model *original, M
     TRY_GOTO(release, comm_agree(comm, start(&c, seq_len)));
     TRY_GOTO(release, read_samples(&c, comm, n_samples));
     comm_sum_doubles(comm, c.sums.block, rope_scores_count(&original->shape));
+    // Ownership moves to the caller.
     *out = c.sums;
     c.sums = (RopeScores){0};
 release:

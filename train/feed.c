@@ -1,3 +1,6 @@
+// Between the reading thread and the loop. The position of a run in its data is one integer, the
+// index of a sample: step s begins at (s - 1) global_batch, micro-batch m of it micro_batch m
+// later. Nothing about it is saved, so a resume on another number of ranks reads the same samples.
 #include "train/feed.h"
 
 #include "base/log.h"
@@ -49,6 +52,7 @@ Status feed_next(Feed *feed, const Batch **batch, int step, int m)
     return OK;
 }
 
+// Since the last call: the prefetch counts from its start.
 double feed_take_wait_s(Feed *feed)
 {
     const double waited_s = prefetch_wait_s(feed->prefetch), taken_s = feed->taken_s;
@@ -62,6 +66,7 @@ static int64_t run_samples(const Config *config)
     return (int64_t)config->train.steps * config->train.global_batch;
 }
 
+// Before the first step, while it can still be changed.
 void feed_warn_epochs(const Mixture *mixture, const Config *config)
 {
     for (int i = 0; i < mixture_n_sources(mixture); i++) {

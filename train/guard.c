@@ -1,3 +1,7 @@
+// A spike is a single batch whose gradient is far above the usual; skipping its update leaves
+// weights and moments alone (PaLM, Chowdhery et al., arXiv 2204.02311, section 5.1, skipped batches
+// around spikes by hand). Norms that stay high are no spikes but divergence, so a few skips in a
+// row end the run. Every rank has the same norm and keeps the same history: no messages.
 #include "train/guard.h"
 
 #include <math.h>

@@ -1,3 +1,6 @@
+// Finds out which samples made a step non-finite. The step's own sums only say that something
+// overflowed, so each micro-batch is run again alone, with the weights unchanged, and its loss and
+// norm are recorded. That costs about one step, once, in a run that ends anyway.
 #include "train/guard_trace.h"
 
 #include "base/file.h"
@@ -12,7 +15,7 @@ static bool is_finite(const GuardMicroBatch *micro_batch)
     return isfinite(micro_batch->loss) && isfinite(micro_batch->grad_norm);
 }
 
-// JSON has no NaN.
+// JSON has no NaN and no infinity; they are written as texts.
 static json_t *number(double value)
 {
     if (isfinite(value))
@@ -49,8 +52,9 @@ release:
     return status;
 }
 
-// Names the first micro-batch of the step that is not finite. The loss is named rather than the
-// gradient if both are not: it comes first in the computation.
+// Names the first micro-batch of the step that is not finite. Where both are not, the loss is named
+// and not the gradient, as it comes first in the computation. The sign of an infinity says nothing,
+// hence fabs().
 static void name_cause(char *out, size_t size_bytes, const GuardTrace *trace)
 {
     const GuardMicroBatch *first = NULL;
@@ -75,6 +79,7 @@ static void name_cause(char *out, size_t size_bytes, const GuardTrace *trace)
              first->rank, first->source, more);
 }
 
+// Always FAILED: a file that cannot be written is one clause more of the same error.
 Status guard_trace_report(const GuardTrace *trace, bool writes)
 {
     char cause[512];
@@ -132,6 +137,8 @@ static Status report_run(const GuardTraceRun *run, const double *traced,
     return guard_trace_report(&trace, run->comm->rank == 0);
 }
 
+// Collective. Ranks beyond the number of groups have nothing to run but take part in both
+// agreements.
 Status guard_trace_run(const GuardTraceRun *run)
 {
     const int n = run->schedule->n_micro_batches;

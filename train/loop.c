@@ -10,6 +10,8 @@
 
 #include <stdio.h>
 
+// Before the first step, at the interval, and after the last step, once for each step. valid_step <
+// 0: nothing was measured on this set yet.
 static bool validation_is_due(const Trainer *t)
 {
     const int step = t->progress.step, every = t->config->data.validation.every;
@@ -18,6 +20,8 @@ static bool validation_is_due(const Trainer *t)
             (every > 0 && step % every == 0));
 }
 
+// After step 0 only for a converted model: what a conversion took is worth saving, random or loaded
+// weights are made again at once.
 static bool checkpoint_is_due(const Trainer *t)
 {
     const int step = t->progress.step, every = t->config->checkpoint.every;
@@ -57,6 +61,7 @@ static Status save(Trainer *t)
     return saver_begin(&t->saver, &t->progress, ready);
 }
 
+// For the save of a stopped run, which has nothing to compute meanwhile.
 static Status save_and_wait(Trainer *t)
 {
     TRY(save(t));
@@ -88,6 +93,8 @@ static Status agree_to_continue(Trainer *t)
                                    : stop_check());
 }
 
+// All ranks run the same steps and enter every collective together: what is due depends on the step
+// alone, and whether to continue is agreed on.
 static Status run_steps(Trainer *t)
 {
     Status status = feed_start(&t->feed, t->progress.step + 1);
@@ -132,6 +139,7 @@ static Status finish_save(Trainer *t, Status status)
     return fail(status, "%s", text);
 }
 
+// Not after an error: the table's collectives need all ranks at the same place.
 Status loop_run(Trainer *t)
 {
     phases_start(&t->phases, t->progress.step);

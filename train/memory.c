@@ -1,3 +1,6 @@
+// Where everything lies that a rank needs for training. The same placing code runs twice
+// (base/arena.h): first without memory, which measures the arenas, then in them; `plan` runs only
+// the first half. One arena for each kind of memory, so that the plan can list them.
 #include "train/memory.h"
 
 #include <omp.h>
@@ -59,6 +62,7 @@ void memory_place(TrainerMemory *memory, const ModelShape *shape, const Partitio
     step_sums_place(&memory->sums, &memory->communication, partition, schedule);
 }
 
+// What was allocated before an error is released by memory_release().
 Status memory_allocate(TrainerMemory *memory, const ModelShape *shape, const Partition *partition,
                        const BatchSchedule *schedule, const Config *config)
 {

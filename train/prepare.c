@@ -1,3 +1,7 @@
+// The model as it is before the first step: read or random, measured where the selection of RoPE
+// pairs needs it, converted layer by layer. All functions that take a Comm are collective. Where
+// the ranks of a host share the parameters only the writer fills them (replica_is_writer), so an
+// error on it is agreed on before the others read.
 #include "train/prepare.h"
 
 #include "base/log.h"
@@ -12,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+// "" where no tokenizer is known: shards are then taken as they are.
 Status prepare_tokenizer_sha256(char out[SHA256_HEX_BYTES], const Config *config)
 {
     const ModelConfig *model = &config->model;
@@ -20,6 +25,7 @@ Status prepare_tokenizer_sha256(char out[SHA256_HEX_BYTES], const Config *config
     return dir == NULL ? OK : tokenizer_file_sha256(out, dir);
 }
 
+// From config.json alone, before memory for the weights is asked for.
 static Status original_shape(ModelShape *out, const ModelConfig *model)
 {
     if (!model->init.given)
@@ -81,8 +87,8 @@ close_mixture:
     return status;
 }
 
-// Scores from the file that the config names, from a calibration pass, or, where the selection
-// needs none, {0}.
+// The scores that the 2-norm selection needs: from the file that the config names, or from a
+// calibration pass. The other strategies need none and get {0}.
 static Status find_scores(RopeScores *out, const Model *original, const ModelShape *shape,
                           const Config *config, const Comm *comm, const char *tokenizer_sha256)
 {
@@ -128,6 +134,8 @@ release:
     return status;
 }
 
+// Layers l with l mod N = rank. The writer also copies what is in no layer: embedding, final norm,
+// head. Not collective.
 static Status convert_own_layers(Replica *mla, const WeightSource *original)
 {
     const Comm *comm = mla->comm;

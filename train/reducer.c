@@ -1,3 +1,8 @@
+// Gradients to the ranks that own their shares, and updated parameters back. With train.overlap
+// both run beside the computation: backward hands over each layer's bucket when it is final
+// (send_from_layer), and forward, before each layer, waits only for what that layer needs
+// (before_layer). Without it the same exchanges are made in the same order at the end, so the bits
+// are equal.
 #include "train/reducer.h"
 
 #include "optim/clip.h"
@@ -32,6 +37,8 @@ static void wait_for_parameters(GradientReducer *reducer, int layer)
     phases_enter(reducer->context.phases, before);
 }
 
+// Called by forward before each layer, -1 for the embedding, n_layers for the head; in most calls
+// both have arrived already.
 static void before_layer(void *context, int layer)
 {
     wait_for_reused_memory(context, layer);
@@ -70,6 +77,7 @@ float *reducer_own_sum(const GradientReducer *reducer, const Bucket *bucket)
                                     : memory->flat_grads + bucket->own_first;
 }
 
+// Only after the round before is finished: its buckets are overwritten from here on.
 void reducer_begin_round(GradientReducer *reducer, int round)
 {
     reducer->round = round;
@@ -104,12 +112,16 @@ static void send_from_layer(void *context, int layer)
         send_bucket(reducer, &buckets[--reducer->n_unsent]);
 }
 
+// For the last micro-batch of a group: the earlier ones do not make gradients final.
 LayerCallback reducer_callback(GradientReducer *reducer)
 {
     return reducer_overlaps(reducer) ? (LayerCallback){send_from_layer, reducer}
                                      : (LayerCallback){0};
 }
 
+// Sends what the callback has not: the embedding's bucket, all buckets without overlap, and, on a
+// rank without a group in this round, all of them as well, since every rank submits the same jobs.
+// Such a rank only receives.
 void reducer_end_round(GradientReducer *reducer)
 {
     phases_enter(reducer->context.phases, PHASE_REDUCE);
@@ -152,6 +164,8 @@ void reducer_send_parameters(GradientReducer *reducer, int bucket)
     }
 }
 
+// Afterwards MPI is free for the loop's own collectives, and all parameters are those of the newest
+// update.
 void reducer_wait_all(GradientReducer *reducer)
 {
     const ReducerContext *context = &reducer->context;

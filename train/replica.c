@@ -1,3 +1,8 @@
+// One copy of the parameters for each group of ranks, in a shared window, or one for each rank. In
+// a window every rank updates its own share in place; the shares of other groups arrive by MPI.
+// What a rank has to know before it reads a bucket is that all ranks of its group have stored their
+// part: for that each bucket has a counter, which never falls, so that after update u it stands at
+// u times the ranks of the group.
 #include "train/replica.h"
 
 #include "model/params.h"
@@ -46,11 +51,13 @@ bool replica_is_shared(const Replica *replica)
     return replica->window.bytes != NULL;
 }
 
+// Of the ranks that share a copy one fills it at the beginning.
 bool replica_is_writer(const Replica *replica)
 {
     return !replica_is_shared(replica) || replica->group->rank == 0;
 }
 
+// What the kernel counts in this rank's resident memory although other ranks answer for it.
 int64_t replica_peers_bytes(const Replica *replica)
 {
     const int64_t bytes = replica->window.size_bytes;
@@ -119,6 +126,7 @@ static bool bucket_has_arrived(Replica *replica, Exchange *exchange, int i)
             comm_counter_has(&replica->arrivals[i], replica->n_updates * replica->group->size));
 }
 
+// Remembers how far the buckets have arrived, so that each is asked about once per update.
 bool replica_has_arrived(Replica *replica, Exchange *exchange, int n)
 {
     if (replica->n_updates == 0)

@@ -27,6 +27,7 @@ static void batch(Trainer *t, int step, MicroBatches group, int i)
         t->read_status = feed_next(&t->feed, &t->batch, step, group.first + i);
 }
 
+// Writes activations only; gradients of the round before may still be in transit.
 static void forward(Trainer *t)
 {
     phases_enter(&t->phases, PHASE_FORWARD);
@@ -182,6 +183,8 @@ static void report_step(Trainer *t, StepReport *report, double start_s)
     }
 }
 
+// Collective. The order of the phases is that of the header; an error before update() leaves
+// weights and moments as they were.
 Status step_run(Trainer *t, int step)
 {
     const double start_s = log_seconds();

@@ -1,3 +1,7 @@
+// All that the ranks add up once per step, in one vector of doubles, so that it takes one
+// all-reduce: squares for the norm, losses, waits for data, phases, and how many ranks want to end.
+// Each place is written by one rank and 0 on all others, except the phases and the count at the
+// end, so the sum does not round and its bits do not depend on the order in which MPI adds.
 #include "train/step_sums.h"
 
 #include <math.h>
@@ -14,6 +18,7 @@ void step_sums_place(StepSums *out, Arena *arena, const Partition *partition,
     out->values = arena_place(arena, out->count, sizeof *out->values);
     if (out->values == NULL) // measuring
         return;
+    // [n_squares | n_losses | n_ranks | N_PHASES | 1]
     out->squares = out->values;
     out->losses = out->squares + n_squares;
     out->data_waits_s = out->losses + n_losses;

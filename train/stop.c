@@ -51,6 +51,7 @@ static void note_request(int number)
         _exit(128 + number);
 }
 
+// A signal that the parent ignores stays ignored, as nohup and shells expect of background jobs.
 void stop_install(void)
 {
     atomic_store(&first_signal, 0);
@@ -75,6 +76,7 @@ void stop_after_minutes(double minutes)
     limit_s = 60 * minutes;
 }
 
+// A signal is the more urgent cause, so it is named even where the time limit has passed as well.
 int stop_cause(void)
 {
     const int number = atomic_load(&first_signal);

@@ -1,3 +1,7 @@
+// Builds and releases what a step works on, in the order in which one part needs another: partition
+// and schedule, memory, gradients, exchange, data, and, on a resume, the saved state. What a rank
+// does alone is in start_own() and ends in one agreement, so an error of any part on any rank ends
+// the start on all.
 #include "train/trainer.h"
 
 #include "base/log.h"
@@ -49,6 +53,7 @@ static Status start_own(Trainer *t, const Checkpoint *resumed)
     TRY(partition_create(&t->partition, shape, t->comm->size, t->comm->rank));
     t->schedule = batch_schedule_make(train->global_batch / train->micro_batch, train->sum_groups,
                                       t->comm->size);
+    // From here on nothing allocates within a step.
     TRY(memory_allocate(&t->memory, shape, &t->partition, &t->schedule, t->config));
     TRY(params_place(&t->grads, shape, t->memory.flat_grads));
     const ReducerContext exchanged = {.comm = t->comm,

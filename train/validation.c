@@ -1,3 +1,6 @@
+// The loss over a fixed set of windows, the same on any number of ranks and micro-batches: the
+// ranks take batches in turn, each batch's sum is stored in its own place, and all places are added
+// in order after one exchange.
 #include "train/validation.h"
 
 #include "base/checksum.h"
@@ -96,6 +99,8 @@ release:
     return status;
 }
 
+// Mean over tokens, in nats. Not finite is an error here and not a value: the training would go on
+// with broken weights.
 Status validation_loss(double *out, const Validation *validation, const Comm *comm, Workspace *ws,
                        Batch *batch, const Model *model)
 {
@@ -111,6 +116,7 @@ Status validation_loss(double *out, const Validation *validation, const Comm *co
     return OK;
 }
 
+// With a workspace of its own, for the original model, before the trainer's exists.
 Status validation_measure(double *out, const Config *config, const Comm *comm, const Model *model,
                           const char *tokenizer_sha256)
 {

@@ -43,6 +43,8 @@ static Status check_file(const Checkpoint *checkpoint, int index)
     return OK;
 }
 
+// Cheap: the manifest and the sizes of the files, so that a list of checkpoints can be opened one
+// by one. What is in the files is read by checkpoint_verify().
 Status checkpoint_open(Checkpoint *out, const char *dir)
 {
     Checkpoint checkpoint = {0};
@@ -70,6 +72,7 @@ void checkpoint_close(Checkpoint *checkpoint)
 
 // ---- the numbers -------------------------------------------------------------------------------
 
+// Files first, first + stride, ...: the ranks of a resume share the reading.
 Status checkpoint_verify(const Checkpoint *checkpoint, int first, int stride)
 {
     const Manifest *manifest = &checkpoint->manifest;
@@ -86,6 +89,8 @@ Status checkpoint_verify(const Checkpoint *checkpoint, int first, int stride)
     return OK;
 }
 
+// The first field that differs is named, in the order of the table; a run cannot go from one shape
+// to another.
 Status checkpoint_check_shape(const Checkpoint *checkpoint, const ModelShape *shape)
 {
     const ModelShape *saved = &checkpoint->manifest.shape;
@@ -111,6 +116,9 @@ void checkpoint_copy_pairs(Model *model, const Checkpoint *checkpoint)
            (size_t)count * sizeof *model->rope_pairs);
 }
 
+// Every file is opened, as only its /ranges say which part of the flat vector it has; from each the
+// part that belongs to `partition` is read. So the ranks that wrote and the ranks that read need
+// not be equal in number.
 Status checkpoint_read(const Checkpoint *checkpoint, const Partition *partition, float *params,
                        float *m, float *v)
 {
@@ -140,14 +148,18 @@ Status checkpoint_path(char out[PATH_BYTES], const char *run_dir, int step)
     return file_join(out, run_dir, name);
 }
 
+// The manifest is the last thing a save writes, by rename: where it is, the files are whole unless
+// they were damaged later.
 bool checkpoint_has_manifest(const char *dir)
 {
     char path[PATH_BYTES];
     return manifest_path(path, dir) == OK && file_exists(path);
 }
 
-// Only files: a checkpoint has no directories, and what else somebody put there is not ours to
-// remove with all that is in it.
+// The manifest goes first: a removal that is interrupted leaves a directory that counts as
+// unfinished, never one that looks whole and lacks files. Only files are removed: a checkpoint has
+// no directories, and what else somebody put there is not this program's to remove with all that is
+// in it.
 void checkpoint_remove(const char *dir)
 {
     char path[PATH_BYTES];
@@ -164,6 +176,7 @@ void checkpoint_remove(const char *dir)
     rmdir(dir);
 }
 
+// An earlier attempt at the same step is removed: without a manifest nothing in it can be used.
 Status checkpoint_begin(const char *dir)
 {
     char parent[PATH_BYTES];
@@ -173,9 +186,12 @@ Status checkpoint_begin(const char *dir)
     // The directory's own entry: older checkpoints go once the files in it are on the disk.
     snprintf(parent, sizeof parent, "%s", dir);
     TRY(file_sync_dir(dirname(parent)));
+    // dirname() has cut `parent` in place, so this is the run directory, whose entry "checkpoints"
+    // may be new as well.
     return file_sync_dir(dirname(parent));
 }
 
+// For qsort(): newest first, as a resume wants the newest checkpoint that is whole.
 static int descending(const void *a, const void *b)
 {
     const int x = *(const int *)a, y = *(const int *)b;
@@ -211,6 +227,8 @@ static Status list_steps(int **steps, int *n_steps, DIR *entries, const char *pa
     return OK;
 }
 
+// No directory is no checkpoint; any other error of opendir() is one, as a resume must not take a
+// run that it cannot read for a new one.
 Status checkpoint_list(int **steps, int *n_steps, const char *run_dir)
 {
     char path[PATH_BYTES];
@@ -271,6 +289,8 @@ release_partition:
     return status;
 }
 
+// Over parameters, first and second moments in the order of the flat vector: equal for equal
+// states, whatever the number of ranks and files.
 Status checkpoint_digest(char out[SHA256_HEX_BYTES], const Checkpoint *checkpoint)
 {
     Partition whole;

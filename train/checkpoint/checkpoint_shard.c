@@ -33,8 +33,9 @@ Status checkpoint_shard_path(char out[PATH_BYTES], const char *dir, int rank)
 
 // ---- writing -----------------------------------------------------------------------------------
 
-// Writers answer with true or false and keep HDF5's reason before they close anything: the caller
-// knows the path and makes the error's text.
+// Writers return true or false and keep HDF5's reason before they close anything: the caller knows
+// the path and makes the error's text. Integers are little-endian 64-bit in the file on every
+// machine.
 static bool write_int_attribute(hid_t file, const char *name, int value)
 {
     hid_t space = H5Screate(H5S_SCALAR);
@@ -63,6 +64,8 @@ static bool write_format_attribute(hid_t file)
     return written;
 }
 
+// /ranges [n_buckets, 2]: first and count of this rank's share of every bucket, in floats of the
+// flat vector. The three datasets hold the shares one behind the other in this order.
 static bool write_ranges(hid_t file, const Partition *partition)
 {
     const hsize_t dims[2] = {(hsize_t)partition->n_buckets, 2};
@@ -111,6 +114,8 @@ static bool write_floats(hid_t file, const CheckpointShard *shard, int which)
 {
     const Partition *partition = shard->partition;
     const hsize_t length = (hsize_t)partition->own_count;
+    // The rank's own vectors have the datasets' layout already; only the parameters are gathered
+    // from the flat vector.
     hid_t space = H5Screate_simple(1, &length, NULL);
     hid_t dataset = H5Dcreate2(file, dataset_names[which], H5T_IEEE_F32LE, space, H5P_DEFAULT,
                                H5P_DEFAULT, H5P_DEFAULT);
@@ -120,6 +125,7 @@ static bool write_floats(hid_t file, const CheckpointShard *shard, int which)
         const float *from = which == PARAMETERS     ? shard->params + bucket->own_first
                             : which == FIRST_MOMENT ? shard->m + bucket->moments_first
                                                     : shard->v + bucket->moments_first;
+        // A heartbeat per bucket: a slow disk is not a rank that hangs.
         written = transfer(dataset, bucket->moments_first, bucket->own_count,
                            (float *)(uintptr_t)from, true);
         watchdog_heartbeat();
@@ -135,6 +141,7 @@ static bool write_floats(hid_t file, const CheckpointShard *shard, int which)
     return written;
 }
 
+// Attributes first: they are small, and a file that ends early still says what it was.
 static bool write_content(hid_t file, const CheckpointShard *shard)
 {
     bool written = write_format_attribute(file) &&
@@ -148,6 +155,9 @@ static bool write_content(hid_t file, const CheckpointShard *shard)
     return written;
 }
 
+// Crash windows: until the rename there is only NAME.tmp, which no reader opens; file_publish()
+// syncs the file and its directory before it returns, so the manifest, written after all ranks have
+// been here, never names a file that a power failure could take away.
 Status checkpoint_shard_write(CheckpointFile *out, const char *dir, const CheckpointShard *shard)
 {
     char path[PATH_BYTES], temporary[PATH_BYTES];
@@ -199,6 +209,7 @@ static Status expect_int_attribute(hid_t file, const char *path, const char *nam
     return OK;
 }
 
+// The file's own format version first: attributes of a later one may mean something else.
 static Status expect_attributes(hid_t file, const char *path, const CheckpointShard *expected)
 {
     TRY(expect_int_attribute(file, path, "version", FORMAT_VERSION));
@@ -217,6 +228,8 @@ static Status read_ranges(int64_t **out, int *n_ranges, hid_t file, const char *
     if (dataset < 0)
         return hdf5_fail(BAD_INPUT, path, "not a shard of a checkpoint");
     hid_t space = H5Dget_space(dataset);
+    // The extents come from the file and may be anything: they are checked before memory is asked
+    // for.
     if (H5Sget_simple_extent_ndims(space) != 2 ||
         H5Sget_simple_extent_dims(space, dims, NULL) != 2 || dims[1] != 2 || dims[0] > INT32_MAX)
         status = fail(BAD_INPUT, "%s: /ranges is not a table of two columns", path);
@@ -244,7 +257,8 @@ typedef struct Reading {
     int64_t n_read;
 } Reading;
 
-// What [first, first + count) of the flat vector, `place` in the file, has of the bucket's share.
+// Reads what the range [first, first + count) of the flat vector, which begins at `place` in the
+// file's datasets, has in common with this rank's share of the bucket.
 static Status read_overlap(Reading *reading, const Bucket *bucket, int64_t first, int64_t count,
                            int64_t place)
 {
@@ -294,6 +308,8 @@ static Status read_shares(Reading *reading, const Partition *partition, const in
     return OK;
 }
 
+// Parameters always, moments only where they are wanted: an export leaves two thirds of the file
+// unread.
 static Status open_datasets(Reading *reading, hid_t file)
 {
     for (int which = 0; which < N_DATASETS; which++)

@@ -22,6 +22,7 @@ enum {
 
 // ---- members -----------------------------------------------------------------------------------
 
+// Members that the program keeps in an int; the bounds make the conversion safe.
 static Status get_small(int *out, const json_t *object, const char *where, const char *key, int min,
                         int max)
 {
@@ -83,6 +84,7 @@ static Status get_spikes(SpikeHistory *out, const json_t *root, const char *path
                         out->n_skipped);
 }
 
+// Missing where no validation was made, or by a version that had no names for sets.
 static Status get_validation_set(char out[VALIDATION_SET_BYTES], const json_t *root,
                                  const char *path)
 {
@@ -95,6 +97,7 @@ static Status get_validation_set(char out[VALIDATION_SET_BYTES], const json_t *r
     return OK;
 }
 
+// Step 0, the state right after a conversion, has neither a loss nor a norm.
 static Status get_state(RunState *out, const json_t *root, const char *path)
 {
     TRY(get_small(&out->step, root, path, "step", 0, INT_MAX));
@@ -122,6 +125,8 @@ static Status check_reduce_dtype(const json_t *root, const char *path)
                 config_reduce_dtype_name(known[0]), config_reduce_dtype_name(known[1]));
 }
 
+// micro_batch and sum_groups decide the order of additions, and so the bits of a run: they must be
+// possible ones, though a resume may choose others.
 static Status get_batches(Manifest *manifest, const json_t *root, const char *path)
 {
     int micro_batch, sum_groups;
@@ -154,6 +159,7 @@ static Status get_data(Manifest *manifest, const json_t *root, const char *path)
 
 // ---- the run's config --------------------------------------------------------------------------
 
+// Texts are held to one line, since they are printed; the name becomes part of a path.
 static Status get_names(Manifest *manifest, const json_t *root, const char *path)
 {
     TRY(json_get_line(&manifest->name, root, path, "name"));
@@ -170,6 +176,7 @@ static Status get_names(Manifest *manifest, const json_t *root, const char *path
 
 // ---- the model ---------------------------------------------------------------------------------
 
+// Field by field from the same table that config.json and the config are read by, then as a whole.
 static Status get_shape(Manifest *manifest, const json_t *root, const char *path)
 {
     const json_t *object = json_object_get(root, "shape");
@@ -254,6 +261,8 @@ static Status check_tensors(const Manifest *manifest, const json_t *root, const 
 
 // ---- the files ---------------------------------------------------------------------------------
 
+// The name is fixed by the index, so that a manifest cannot point outside its directory. Sizes are
+// bounded so that their sum over all ranks does not overflow.
 static Status get_file(CheckpointFile *out, const json_t *entry, int index, const char *path)
 {
     char expected[CHECKPOINT_SHARD_NAME_BYTES], where[WHERE_BYTES];
@@ -298,6 +307,7 @@ static Status get_files(Manifest *manifest, const json_t *root, const char *path
 
 // ---- all of it ---------------------------------------------------------------------------------
 
+// Before anything else: a file of another format gets this message and none about a missing member.
 static Status check_format(int *version, const json_t *root, const char *path)
 {
     const char *format;
@@ -320,6 +330,8 @@ static Status check_checksum(const json_t *root, const char *text, int64_t size_
                              const char *path)
 {
     static const char before[] = MANIFEST_BEFORE_CHECKSUM, after[] = MANIFEST_AFTER_CHECKSUM;
+    // The line of the checksum has a fixed length and is the last but one, so everything before it
+    // is found by counting from the end.
     const int64_t digits = SHA256_HEX_BYTES - 1, n_before = sizeof before - 1,
                   n_after = sizeof after - 1, covered = size_bytes - n_before - digits - n_after;
     const char *stored;
@@ -351,6 +363,7 @@ static Status get_members(Manifest *manifest, const char *path)
     return check_tensors(manifest, root, path);
 }
 
+// Version 1 had no checksum; a manifest that has one is held to it whatever its version.
 Status manifest_parse(Manifest *out, const char *text, int64_t size_bytes, const char *where)
 {
     Manifest manifest = {0};

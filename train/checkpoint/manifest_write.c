@@ -13,7 +13,8 @@
 // UTF-8: a manifest without one of its members must not be written.
 typedef int Errors;
 
-// The array or object, or NULL if something is missing in it.
+// Owned by the caller; NULL if something is missing in it. jansson's setters accept NULL as a value
+// and return -1, so errors add up to a number that is not 0.
 static json_t *whole(json_t *json, Errors errors)
 {
     if (errors == 0)
@@ -32,6 +33,7 @@ static json_t *shape_to_json(const ModelShape *shape)
     return whole(object, errors);
 }
 
+// For people and other programs: where each tensor is in the flat vector, in floats.
 static json_t *tensors_to_json(const ModelShape *shape)
 {
     json_t *array = json_array();
@@ -45,6 +47,7 @@ static json_t *tensors_to_json(const ModelShape *shape)
     return whole(array, errors);
 }
 
+// All layers and KV heads in one array, in the order of the model's own.
 static json_t *pairs_to_json(const Model *model)
 {
     const ModelShape *s = &model->shape;
@@ -56,6 +59,7 @@ static json_t *pairs_to_json(const Model *model)
     return whole(array, errors);
 }
 
+// The names follow from the index; they are written for readers in other languages.
 static json_t *files_to_json(const CheckpointFile *files, int n_files)
 {
     json_t *array = json_array();
@@ -99,6 +103,7 @@ static Errors set_state(json_t *root, const RunState *state)
     return errors + json_object_set_new(root, "spikes", spikes_to_json(&state->spikes));
 }
 
+// Only what a resume or an export needs to know; the whole config is in config.yaml beside.
 static Errors set_config(json_t *root, const Config *config)
 {
     Errors errors =
@@ -141,6 +146,7 @@ Status manifest_format(char **out, int64_t *size_bytes, json_t *root)
     const size_t seal_bytes =
         strlen(MANIFEST_BEFORE_CHECKSUM) + SHA256_HEX_BYTES + strlen(MANIFEST_AFTER_CHECKSUM);
     char checksum[SHA256_HEX_BYTES];
+    // Also on a manifest that was read and is written again.
     json_object_del(root, "checksum");
     char *text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
     if (text == NULL)
@@ -167,6 +173,8 @@ free_text:
     return status;
 }
 
+// file_write() writes under a temporary name, syncs and renames: this is the moment at which the
+// files become a checkpoint.
 Status manifest_write(const char *path, const RunState *state, const Model *model,
                       const CheckpointContext *context, const CheckpointFile *files, int n_files)
 {

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+// Collective. The shards' checksums are divided among the ranks; the manifest, a small file, is
+// read by all.
 Status resume_open(Checkpoint *out, const char *dir, const Comm *comm)
 {
     Checkpoint checkpoint = {0};
@@ -62,6 +64,7 @@ static Status find_whole(Checkpoint *out, bool *is_found, const int *steps, int 
     return OK;
 }
 
+// Collective; *is_found is the same on all ranks.
 Status resume_find(Checkpoint *out, bool *is_found, const char *run_dir, const Comm *comm)
 {
     int *steps, n_steps;
@@ -72,6 +75,7 @@ Status resume_find(Checkpoint *out, bool *is_found, const char *run_dir, const C
     return status;
 }
 
+// Not collective and without the costly checks: a plan needs no more than the shape.
 bool resume_original_shape(ModelShape *out, const Config *config)
 {
     char run_dir[PATH_BYTES], dir[PATH_BYTES];
@@ -122,6 +126,9 @@ static void warn_of_other_base(const Checkpoint *checkpoint, const char *now)
                  now);
 }
 
+// What a resumed run must not change: the shape and way of conversion and the global batch, which
+// decide what a step is; the data are compared when they are opened (train/trainer.c). Everything
+// else may change and is recorded (train/job/config_history.h).
 Status resume_check(const Checkpoint *checkpoint, const Config *config, const ModelShape *shape)
 {
     const TrainConfig *train = &config->train;

@@ -1,4 +1,8 @@
-#define _GNU_SOURCE // flock
+// An exclusive flock(2) on RUN/lock. The kernel drops it with the last descriptor of the open file,
+// however the process ends, so a lock never outlives its run and nothing has to be cleaned up; a
+// file whose mere existence is the lock would. NFS on Linux maps flock() to locks of byte ranges,
+// which hold across hosts. The line in the file is for people only.
+#define _GNU_SOURCE // for flock
 #include "train/checkpoint/run_lock.h"
 
 #include "base/file.h"
@@ -19,6 +23,7 @@ static void read_holder(char *out, size_t size_bytes, int file)
     out[strcspn(out, "\n")] = '\0';
 }
 
+// Cut to 0 bytes first: the line of an earlier holder may be longer.
 static Status write_holder(int file, const char *path, const char *host)
 {
     char line[256], since[32];

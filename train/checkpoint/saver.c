@@ -45,7 +45,9 @@ free_lists:
     return status;
 }
 
-// The writer's body. What it leaves in the saver is read after is_written, or after the join.
+// The writer's thread. Parameters and moments are read in place, without a copy; saver_finish()
+// comes before the next update (train/step.c). What it leaves in the saver is read after
+// is_written, or after the join.
 static void *write_shard(void *argument)
 {
     Saver *saver = argument;
@@ -58,7 +60,9 @@ static void *write_shard(void *argument)
     return NULL;
 }
 
-// A save that failed: nothing of it is left, and the run continues or ends, as configured.
+// A save that failed: its directory is removed, and the run continues or ends, as
+// checkpoint.on_error has it. All ranks have the same status from comm_agree(), so all take the
+// same way.
 static Status abandon(Saver *saver, Status status)
 {
     char last[64] = "there is none to resume from yet";
@@ -74,6 +78,7 @@ static Status abandon(Saver *saver, Status status)
     return OK;
 }
 
+// One rank makes it, and the agreement is also the barrier behind which the others write into it.
 static Status make_directory(const Saver *saver)
 {
     return comm_agree(saver->comm, saver->comm->rank == 0 ? checkpoint_begin(saver->dir) : OK);
@@ -93,6 +98,7 @@ static void start_writer(Saver *saver)
         write_shard(saver);
 }
 
+// `ready` is what the caller agreed on before: an error there counts as one of this save.
 Status saver_begin(Saver *saver, const RunState *state, Status ready)
 {
     Status status;
@@ -156,6 +162,8 @@ static void prune(const Saver *saver)
     free(steps);
 }
 
+// Older checkpoints are removed only after the manifest of the new one is on the disk, so there is
+// one to resume from at every moment.
 static Status publish(Saver *saver)
 {
     if (saver->comm->rank != 0)
@@ -175,7 +183,8 @@ static void log_saved(const Saver *saver)
              saver->state.step, bytes / 1e6, saver->written_s - saver->started_s, saver->waited_s);
 }
 
-// From the files to a checkpoint, on all ranks together.
+// The order matters: all files written and synced on all ranks (the agreement), then the sizes and
+// checksums, then the manifest.
 static Status complete(Saver *saver)
 {
     const Status own = saver->status == OK ? OK : fail(saver->status, "%s", saver->text);
@@ -199,6 +208,8 @@ Status saver_finish(Saver *saver)
     return OK;
 }
 
+// Finishes a save as soon as all ranks have written, so that its manifest does not wait for the
+// next save. Collective: comm_all() makes all ranks decide alike.
 Status saver_poll(Saver *saver)
 {
     if (!saver->is_active || !comm_all(saver->comm, atomic_load(&saver->is_written)))
@@ -206,6 +217,7 @@ Status saver_poll(Saver *saver)
     return saver_finish(saver);
 }
 
+// After an error of the run only the thread is waited for; the files stay without a manifest.
 void saver_close(Saver *saver)
 {
     if (saver->is_active)

@@ -6,6 +6,8 @@
 #include <math.h>
 #include <stdio.h>
 
+// A first shard without a manifest is a save that was interrupted; it is taken for a checkpoint
+// too, so that the error says what is missing.
 bool inspect_is_checkpoint(const char *dir)
 {
     char path[PATH_BYTES];
@@ -13,6 +15,7 @@ bool inspect_is_checkpoint(const char *dir)
            (checkpoint_shard_path(path, dir, 0) == OK && file_exists(path));
 }
 
+// NaN stands for a value that was not measured yet.
 static void print_state(const Manifest *manifest)
 {
     const RunState *state = &manifest->state;
@@ -33,6 +36,7 @@ static void print_state(const Manifest *manifest)
     }
 }
 
+// The manifest's own checksum was compared when it was opened; version 1 had none.
 static void print_files(const Manifest *manifest)
 {
     char size[INSPECT_SIZE_BYTES];
@@ -61,6 +65,8 @@ static Status print_checkpoint(const Checkpoint *checkpoint, bool verify)
     print_files(manifest);
     if (!verify)
         return OK;
+    // One process reads all files. CRC-32 finds damage; the digest is over the numbers alone, so it
+    // is equal for checkpoints of one state that different numbers of ranks have written.
     TRY(checkpoint_verify(checkpoint, 0, 1));
     TRY(checkpoint_digest(digest, checkpoint));
     inspect_label("checksums");

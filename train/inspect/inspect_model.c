@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+// The names of the literature: every query head with its own key head (MHA), groups of query heads
+// with one (GQA), all with a single one (MQA).
 static void print_attention(const ModelShape *s)
 {
     const char *kind = shape_is_mla(s)               ? "MLA"
@@ -39,6 +41,8 @@ static void print_cache_row(const char *label, int64_t numbers)
     printf("%12lld numbers%12lld bytes\n", (long long)numbers, (long long)(2 * numbers));
 }
 
+// The saving is against the same model with its full keys and values: 2 n_kv d_h numbers per token
+// and layer, which is what rope_pairs = d_h / 2 without a latent gives.
 static void print_cache(const ModelShape *shape)
 {
     int64_t numbers = shape_cache_numbers(shape);
@@ -69,6 +73,8 @@ static Status read_pairs(int32_t **out, const ModelShape *shape, const char *dir
     return status;
 }
 
+// What can fail is read before the first line is printed, so that an error does not follow half a
+// page.
 Status inspect_model(const char *dir)
 {
     char size[INSPECT_SIZE_BYTES];

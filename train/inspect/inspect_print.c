@@ -6,6 +6,8 @@
 
 enum { LABEL_WIDTH = 14, LINE_WIDTH = 96 };
 
+// Units of 1000, as disks are sold and ls --si shows them. A value that %.1f would round up to
+// 1000.0 gets the next unit.
 const char *inspect_size(char out[INSPECT_SIZE_BYTES], int64_t size_bytes)
 {
     static const char *const units[] = {"kB", "MB", "GB", "TB", "PB", "EB"};
@@ -36,10 +38,13 @@ static char share_mark(const ModelShape *shape, const int32_t *of_layer, int pai
         n_keeping += of_layer[i] == pair;
     if (n_keeping == 0)
         return '.';
+    // Rounded down, so that "9" is never all of them; at least 1, so that a pair that is kept at
+    // all shows.
     int tenths = 10 * n_keeping / K;
     return n_keeping == K ? '#' : (char)('0' + (tenths > 0 ? tenths : 1));
 }
 
+// One row per layer and, where the terminal has the width, several layers beside each other.
 void inspect_pairs(const char *what, const ModelShape *shape, const int32_t *pairs)
 {
     int n_pairs = shape->head_dim / 2, n_columns = LINE_WIDTH / (n_pairs + 7);

@@ -32,6 +32,7 @@ static void print_model(const ReportRun *run, int64_t parameters)
            (long long)run->original_cache * 2, 100.0 * (report_run_share(run) - 1));
 }
 
+// These members are needed here alone, so they are read here and not by report_run_read().
 static Status print_budget(const ReportRun *run, const char *path)
 {
     int64_t step_tokens, seq_len, ranks, threads;
@@ -65,6 +66,7 @@ static void print_progress(const ReportRun *run)
 {
     static const char *const states[] = {
         [RUN_DONE] = "done", [RUN_RUNNING] = "running", [RUN_STOPPED] = "stopped"};
+    // A damaged time must not overflow the conversion to an integer.
     const int64_t wall_s = (int64_t)fmin(run->wall_s, 1e15);
     inspect_label("progress");
     printf("%s, step %d of %d", states[run->state], report_run_last_step(run), run->n_steps);
@@ -79,6 +81,8 @@ static void print_progress(const ReportRun *run)
     putchar('\n');
 }
 
+// Training loss and validation losses by the rules of the report (train/report/): the lowest is
+// chosen only among losses on the newest validation set, as those on other text cannot be compared.
 static void print_losses(const ReportRun *run)
 {
     const RunPoint *best = NULL, *newest = NULL, *trained = NULL;
@@ -103,7 +107,9 @@ static void print_losses(const ReportRun *run)
     print_loss("newest", newest->valid_loss, newest->step);
 }
 
-// The steps that could be resumed from, newest first, or why not.
+// Every step in checkpoints/, newest first, opened as a resume would open it; a directory that a
+// save has left unfinished is listed with the reason. Files are held to their sizes, not read: that
+// takes --verify on one checkpoint.
 static Status print_checkpoints(const char *dir)
 {
     int *steps, n_steps;

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+// By the dataset that only such a file has. HDF5 prints its errors unless it is told not to, and
+// most files asked about are not HDF5.
 bool inspect_is_scores(const char *path)
 {
     hdf5_silence();
@@ -18,7 +20,9 @@ bool inspect_is_scores(const char *path)
     return is_scores;
 }
 
-// The pairs kept with the usual number of them, a sixteenth of the head width.
+// Which pairs the scores choose says more than the sums themselves. The usual number of pairs is a
+// sixteenth of the head width, 4 of 32 for heads of 64; rope_select() works on a shape, so the copy
+// has this number.
 static Status print_selection(const RopeScores *scores, const char *path)
 {
     ModelShape shape = scores->shape;

@@ -11,8 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+// VERIFY_TOKENS: ids read at a time, 256 KiB.
 enum { FIRST_TOKENS = 24, LINE_TOKENS = 12, VERIFY_TOKENS = 1 << 16 };
 
+// A file without document boundaries has 0 of them, hence no average.
 static void print_counts(int64_t n_tokens, int64_t n_documents)
 {
     inspect_label("tokens");
@@ -24,7 +26,8 @@ static void print_counts(int64_t n_tokens, int64_t n_documents)
     printf("\n");
 }
 
-// The text on one line of the terminal, as a string of C would have it.
+// On one line of the terminal, as a C string literal: control characters in a text must not act on
+// the terminal. Bytes from 0x80 up are UTF-8 and printed as they are.
 static void print_quoted(const char *text, int64_t size_bytes)
 {
     putchar('"');
@@ -98,6 +101,7 @@ static Status inspect_first(TokenFile *file, const InspectTokens *options)
     return status;
 }
 
+// HDF5 checks each chunk's Fletcher-32 when it is read, so verifying is reading.
 static Status verify_shard(const char *path)
 {
     Shard *shard;
@@ -133,6 +137,8 @@ static Status print_shard(const char *path)
     return OK;
 }
 
+// The file is opened a second time as a TokenFile: from there on shards and Nanosets are shown by
+// the same code.
 Status inspect_shard(const char *path, const InspectTokens *options)
 {
     TokenFile *file;
@@ -156,6 +162,7 @@ static Status verify_nanoset(Nanoset *nanoset, const char *tokenizer_dir)
     if (ids == NULL)
         return fail(FAILED, "%s: out of memory", nanoset_path(nanoset));
     Status status = tokenizer_dir != NULL ? tokenizer_load(&tokenizer, tokenizer_dir) : OK;
+    // Without a tokenizer every id that fits is allowed.
     const int32_t vocab_size = tokenizer != NULL ? tokenizer_vocab_size(tokenizer) : INT32_MAX;
     const int64_t n = nanoset_n_tokens(nanoset);
     for (int64_t first = 0; first < n && status == OK; first += VERIFY_TOKENS) {

@@ -22,6 +22,8 @@ static bool is_number(const char *text, size_t length)
     return length > 0 && strspn(text, "0123456789") >= length;
 }
 
+// "model.layers.17.mlp.up_proj.weight" becomes "model.layers.*.mlp.up_proj.weight". A name that is
+// too long is cut, which may only join lines that would have been apart.
 static void make_pattern(char out[PATTERN_BYTES], const char *name)
 {
     size_t used = 0;
@@ -70,6 +72,7 @@ static void print_group(const NamedTensor *first, int count)
            inspect_size(size, tensor->size_bytes));
 }
 
+// Sorting puts tensors that are alike beside each other, so a group is a run of equal neighbours.
 static void print_tensors(NamedTensor *list, int n_tensors)
 {
     int n_groups = 0, n_hidden = 0;

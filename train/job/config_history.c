@@ -1,6 +1,10 @@
-#define _GNU_SOURCE // asprintf
+// How the settings of a run changed over its resumes: a list of changes, each with the step after
+// which it holds. It is kept in run.json with the newest config, so that a change can be undone: a
+// resume from an earlier checkpoint first takes back the changes that no kept step was trained
+// with.
 // Settings are kept as the texts of config_values_list(), not as a Config: a later version of the
 // program, with other keys, can still compare them.
+#define _GNU_SOURCE // for asprintf
 #include "train/job/config_history.h"
 
 #include "base/file.h"
@@ -26,6 +30,7 @@ static json_t *text_or_null(const char *text)
     return text != NULL ? json_string(text) : json_null();
 }
 
+// An object of key: text, in the order of the config table.
 static Status config_to_json(json_t **out, const Config *config)
 {
     ConfigValues values;
@@ -52,6 +57,8 @@ static bool is_text_or_null(const json_t *value)
     return json_is_string(value) || json_is_null(value);
 }
 
+// Run directories outlive programs and can be edited: nothing of the file is used before its form
+// is checked.
 static bool is_change(const json_t *change)
 {
     return json_is_integer(json_object_get(change, "step")) &&
@@ -163,6 +170,7 @@ static Status read_earlier(ConfigHistory *out, const RunDir *dir)
     return OK;
 }
 
+// `old` and `new` of a change are texts; a key that one config does not have is null.
 Status config_history_read(ConfigHistory *out, const RunDir *dir, const Config *config)
 {
     ConfigHistory history = {0};
@@ -217,6 +225,7 @@ Status config_history_log(const ConfigHistory *history)
     return OK;
 }
 
+// Comments, so that the file stays a config that can be given to train again.
 static Status write_yaml(FILE *out, const ConfigHistory *history, const Config *config)
 {
     if (json_array_size(history->changes) > 0)

@@ -110,7 +110,8 @@ static Status create_model(Job *job, Replica *replica)
 
 // ---- training and export -----------------------------------------------------------------------
 
-// run.json comes first: config.yaml is for people, and made of the same history. Rank 0 alone.
+// run.json comes first: config.yaml is for people, and made of the same history. A crash between
+// the two leaves a config.yaml of the time before, which the next start writes again. Rank 0 alone.
 static Status describe_run(const Job *job, const char *validation_set)
 {
     ConfigHistory history = {0};
@@ -192,6 +193,8 @@ static Status export_model(const Job *job, const Model *model)
 
 // ---- the job -----------------------------------------------------------------------------------
 
+// Nothing left to do: all steps done, validated and exported. A job that is started again then ends
+// at once with status 0, as requeued Slurm jobs need it.
 static bool is_finished(const Job *job)
 {
     const RunState *progress = &job->dir.checkpoint.manifest.state;
@@ -323,6 +326,7 @@ static Status make_plan(Job *job, ResumeMode mode)
     return check_length(job);
 }
 
+// Collective. The order of the checks is from cheap to costly, and each ends in an agreement.
 Status job_run(const Comm *comm, const JobOptions *options)
 {
     Job job = {.comm = *comm, .original_loss = NAN};

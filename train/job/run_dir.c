@@ -6,7 +6,8 @@
 #include "base/log.h"
 #include "train/parallel/shared_dir.h"
 
-static Status take(RunDir *dir, const Comm *comm)
+// Rank 0 alone: flock() would refuse the other ranks of the same run.
+static Status lock_dir(RunDir *dir, const Comm *comm)
 {
     TRY(file_make_dirs(dir->path));
     return run_lock_take(&dir->lock, dir->path, comm->host);
@@ -34,13 +35,14 @@ static Status check_empty(const RunDir *dir, ResumeMode mode)
     return OK;
 }
 
+// Collective. What was opened before an error is released by run_dir_close().
 Status run_dir_open(RunDir *out, const Config *config, ResumeMode mode, const ModelShape *shape,
                     const Comm *comm)
 {
     *out = (RunDir){0};
     Status status = file_join(out->path, config->run.dir, config->run.name);
     if (status == OK && comm->rank == 0)
-        status = take(out, comm);
+        status = lock_dir(out, comm);
     TRY(comm_agree(comm, status));
     TRY(shared_dir_check(comm, out->path)); // each rank writes its part of a checkpoint there
     if (mode != RESUME_NEVER)

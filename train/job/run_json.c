@@ -33,6 +33,8 @@ static void keep_earlier(json_t *root, const RunDir *dir, const char *path)
     json_decref(earlier);
 }
 
+// The members that `compare` and `inspect` read (train/report/report_run.c); members added later
+// are optional there. "cache" members count numbers, not bytes.
 static json_t *describe(const RunDescription *description)
 {
     const Config *config = description->config;
@@ -52,6 +54,8 @@ static json_t *describe(const RunDescription *description)
         (json_int_t)config->train.steps, "ranks", plan->n_ranks, "threads", plan->n_threads);
 }
 
+// Rank 0 alone, as the next two. json_write() renames into place, so a reader never sees half of
+// it.
 Status run_json_write(const RunDir *dir, const RunDescription *description)
 {
     char path[PATH_BYTES];
@@ -87,6 +91,8 @@ Status run_json_set_exported(const RunDir *dir, int step)
     return status;
 }
 
+// Both must hold: config.json, which hf_save() writes last, and the step it was exported at, as an
+// earlier export of a shorter run may lie there.
 bool run_json_is_exported(const RunDir *dir, int step)
 {
     char path[PATH_BYTES];

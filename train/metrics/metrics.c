@@ -1,3 +1,9 @@
+// metrics.jsonl is the record of a run and grows over all its processes, so three things are kept:
+// a line is whole or absent (a write that fails midway is truncated away); after a resume no step
+// is in it twice (the lines after the checkpoint's step are cut off, since those steps are trained
+// again); and a full disk, which the next pruning of checkpoints may end, does not stop the
+// training. Lines are written but not synced; metrics_sync() is called before every checkpoint, so
+// a checkpoint never counts on lines that a crash of the machine could take away.
 #include "train/metrics/metrics.h"
 
 #include "base/file.h"
@@ -15,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_PENDING_BYTES = 1 << 22 }; // some 20,000 lines
+enum { MAX_PENDING_BYTES = 1 << 22 }; // about 20,000 lines kept in memory while the disk is full
 static const double LIVE_S = 0.2;     // between updates of the live line
 
 static void set_text(char out[METRICS_SET_BYTES], const char *text)
@@ -41,6 +47,8 @@ static bool is_later(const json_t *line, const Scan *scan, const MetricsStart *s
            (json_has(line, "valid_loss") && (step > start->valid_step || scan->has_validation));
 }
 
+// Remembers what a resumed process continues from: the elapsed time, the last step, and the first
+// set that was ever validated on, by which curves are told apart.
 static void keep_line(Scan *scan, const json_t *line, int64_t end, const MetricsStart *start)
 {
     const json_t *elapsed = json_object_get(line, "elapsed_s");
@@ -80,6 +88,7 @@ static Status find_end(Scan *scan, const char *path, const MetricsStart *start)
             keep_line(scan, object, offset, start);
         json_decref(object);
     }
+    // getline() returns -1 at the end of the file as well as after an error.
     const int error = file != NULL && ferror(file) ? errno : 0;
     free(line);
     if (file != NULL)
@@ -92,7 +101,8 @@ static Status find_end(Scan *scan, const char *path, const MetricsStart *start)
     return OK;
 }
 
-// Opens the file for appending, truncated to size_bytes.
+// Opens the file for appending, truncated to size_bytes. O_APPEND: every write goes to the end of
+// the file, even after another truncation.
 static Status open_file(int *out, const char *path, int64_t size_bytes)
 {
     int file = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
@@ -131,6 +141,7 @@ Status metrics_open(Metrics *out, const MetricsOptions *options)
     set_text(metrics.first_valid_set,
              scan.first_valid_set[0] != '\0' ? scan.first_valid_set : options->valid_set);
     TRY(open_file(&metrics.file, path, metrics.size_bytes));
+    // Last of what can fail, as an event file that was begun cannot be taken back.
     if (options->tensorboard) {
         Status status =
             tensorboard_open(&metrics.board, options->run_dir, options->host, (double)time(NULL),
@@ -158,7 +169,7 @@ static bool write_all(Metrics *metrics, const char *text)
         done += (size_t)n;
     }
     if (done < length) {
-        const int error = errno;
+        const int error = errno; // which ftruncate() may change
         if (ftruncate(metrics->file, metrics->size_bytes) != 0)
             metrics->size_bytes += (int64_t)done; // part of a line stays
         errno = error;
@@ -213,9 +224,10 @@ static Status write_line(Metrics *metrics, json_t *object)
     if (errno != ENOSPC && errno != EDQUOT)
         return fail(FAILED, "metrics.jsonl: write failed: %s", strerror(errno));
     if (strlen(metrics->pending) > MAX_PENDING_BYTES)
-        return fail(FAILED, "metrics.jsonl: the disk stays full; make room and start again");
+        return fail(FAILED, "metrics.jsonl: the disk stays full; free some space and start again");
     if (!has_waited)
-        log_warn("metrics.jsonl: the disk is full; its lines are kept until there is room");
+        log_warn(
+            "metrics.jsonl: the disk is full; its lines are kept in memory until there is space");
     return OK;
 }
 
@@ -229,6 +241,8 @@ Status metrics_sync(Metrics *metrics)
     return fail(FAILED, "metrics.jsonl: write failed: %s", strerror(errno));
 }
 
+// On a terminal the live line is updated by time, since it replaces itself; in a log every line
+// stays, so they come by steps. The last step always has one.
 static bool line_is_due(Metrics *metrics, int step)
 {
     const double now_s = log_seconds();
@@ -314,6 +328,7 @@ Status metrics_step(Metrics *metrics, const StepReport *report)
     return write_line(metrics, step_to_json(metrics, report, rate));
 }
 
+// No phases and no rate: a validation is timed as a phase of the step it follows.
 Status metrics_validation(Metrics *metrics, int step, int64_t tokens, double valid_loss)
 {
     if (!metrics->is_open)
@@ -330,6 +345,7 @@ Status metrics_validation(Metrics *metrics, int step, int64_t tokens, double val
                                 "valid_loss", valid_loss, "validation_set", metrics->valid_set));
 }
 
+// Also for a Metrics of zeros, as the ranks above 0 have it.
 void metrics_close(Metrics *metrics)
 {
     if (metrics->is_open)

@@ -1,3 +1,7 @@
+// A stopwatch with one running phase: entering a phase ends the one before. So the phases of a rank
+// add up to its time, whatever the order of the calls, and a phase that interrupts another one
+// (waiting for parameters within forward) gives back what phases_enter() returned. Nothing is
+// communicated before phases_gather().
 #include "train/metrics/phases.h"
 
 #include "base/log.h"
@@ -35,6 +39,7 @@ static void account(Phases *phases, double now_s)
     phases->since_s = now_s;
 }
 
+// The watchdog hears of every change too, so that its report can say in which phase a rank hangs.
 Phase phases_enter(Phases *phases, Phase phase)
 {
     const Phase before = phases->now;
@@ -51,6 +56,7 @@ void phases_leave(Phases *phases)
     phases->is_running = false;
 }
 
+// Since the last call, for the line of a step; the table of a report has a mark of its own.
 void phases_take(Phases *phases, double seconds[N_PHASES])
 {
     account(phases, log_seconds());

@@ -1,3 +1,5 @@
+// The log line of a step. On a narrow terminal a line that wraps cannot be written over, so parts
+// are left out, the least important first, until it fits; a log has no width and gets all of them.
 #include "train/metrics/step_line.h"
 
 #include "base/progress.h"
@@ -90,6 +92,7 @@ void step_line_write(char *out, size_t out_bytes, const StepLine *line, int colu
 {
     Parts parts = {0};
     collect(&parts, line);
+    // The highest priority number that is shown. Part 0, the step, always is.
     int last = MAX_PARTS - 1;
     while (last > 0 && length_up_to(&parts, last) > columns)
         last--;

@@ -56,6 +56,7 @@ static void put_varint(Message *m, uint64_t value)
     put_byte(m, (uint8_t)value);
 }
 
+// Field number and wire type in one varint, as protobuf's encoding has them.
 static void put_key(Message *m, int field, int wire_type)
 {
     put_varint(m, (uint64_t)(field << 3 | wire_type));
@@ -67,6 +68,7 @@ static void put_int(Message *m, int field, int64_t value)
     put_varint(m, (uint64_t)value);
 }
 
+// memcpy() reads the IEEE 754 bits without breaking the aliasing rules of C.
 static void put_double(Message *m, int field, double value)
 {
     uint64_t bits;
@@ -156,6 +158,8 @@ Status tensorboard_open(TensorBoard *out, const char *run_dir, const char *host,
     put_bytes(&event, 3, version, sizeof version - 1);
     bool is_written = write_record(file, &event);
     event.size = 0;
+    // START makes TensorBoard discard what an earlier file has from first_step on: those steps are
+    // trained again after a resume.
     put_int(&start, 1, 1);
     put_double(&event, 1, wall_s);
     put_int(&event, 2, first_step);
@@ -170,6 +174,9 @@ Status tensorboard_open(TensorBoard *out, const char *run_dir, const char *host,
     return OK;
 }
 
+// An embedded message is encoded first and put into the outer one with its length, so each level
+// has a buffer of its own. TensorBoard is a convenience beside metrics.jsonl: an error closes the
+// file with a warning and does not end the run.
 void tensorboard_write(TensorBoard *board, double wall_s, int64_t step,
                        const TensorBoardScalar *scalars, size_t n_scalars)
 {

@@ -1,3 +1,6 @@
+// What the program has to know about the OpenBLAS that it was linked with at run time: which build,
+// which kernels, how much memory it packs operands into. The library has no interface for the last,
+// so blas_buffer_bytes() follows its source.
 #include "train/plan/blas.h"
 
 #include "base/log.h"
@@ -16,6 +19,7 @@ enum {
     WARM_UP_SIZE = 128,
 };
 
+// The configuration begins with the name and the version; the rest of its words are build options.
 const char *blas_name(char out[BLAS_NAME_BYTES])
 {
     static const char *const builds[] = {"serial", "pthread", "OpenMP"};
@@ -82,6 +86,8 @@ int64_t blas_buffer_bytes(int64_t rows, int64_t columns, int64_t inner)
     return bytes < MAX_BUFFER_BYTES ? bytes : MAX_BUFFER_BYTES;
 }
 
+// Small products on all threads at once: OpenBLAS maps a packing buffer for each caller on first
+// use, which must not happen within a measured step.
 void blas_warm_up_threads(void)
 {
 #pragma omp parallel

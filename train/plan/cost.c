@@ -24,6 +24,7 @@ static int64_t serial_micro_batches(const BatchSchedule *schedule)
     return n;
 }
 
+// Bytes that a rank's own share moves through memory in a step, besides the matrix products.
 static double memory_bytes(const Partition *partition, const BatchSchedule *schedule)
 {
     // Floats read and written per parameter. A sum is read and written once a round, besides the
@@ -80,6 +81,7 @@ static void add_messages(Cost *cost, const Partition *partition, const BatchSche
         cost->exposed_s = cost->messages_s;
 }
 
+// One before the first step, one at each multiple of `every`, one at the end if that is none.
 static double validation_passes(const Config *config)
 {
     const int steps = config->train.steps, every = config->data.validation.every;
@@ -130,6 +132,8 @@ Status cost_make(Cost *out, const Plan *plan, const Config *config, const Rates 
     return OK;
 }
 
+// Solves cost_make()'s step_s = products_s / efficiency + memory_s for the efficiency, without
+// messages.
 Status cost_efficiency(double *out, const Plan *plan, const Config *config, const Rates *rates,
                        double compute_s)
 {

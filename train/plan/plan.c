@@ -1,3 +1,7 @@
+// Nothing is estimated that can be measured: the sizes of the arenas come from the code that places
+// them, run without memory behind it; the process and its libraries from the kernel, after they
+// have been used once. Only what HDF5 and MPI allocate for themselves is a constant, with what was
+// seen beside it.
 #include "train/plan/plan.h"
 
 #include "base/checksum.h"
@@ -25,6 +29,7 @@ enum {
     EXCHANGE_BYTES = 1 << 20,
 };
 
+// From /proc/self/statm (proc(5)), in pages; 0 where it cannot be read.
 int64_t plan_resident_bytes(void)
 {
     long long total_pages = 0, resident_pages = 0;
@@ -37,6 +42,7 @@ int64_t plan_resident_bytes(void)
     return resident_pages * sysconf(_SC_PAGESIZE);
 }
 
+// ru_maxrss is in KiB on Linux (getrusage(2)).
 int64_t plan_peak_resident_bytes(void)
 {
     struct rusage usage;
@@ -83,6 +89,7 @@ static Status check_batch(const Config *config, int n_ranks)
     return OK;
 }
 
+// Parameters with their RoPE pairs, from the placing code of model_create().
 static int64_t model_bytes(const ModelShape *shape)
 {
     Arena arena = arena_start("model");
