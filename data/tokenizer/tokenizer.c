@@ -37,6 +37,7 @@ Status token_buffer_append(TokenBuffer *buffer, int32_t id)
     return OK;
 }
 
+// What encoding writes into, one per buffer and so per thread; buffers inside it grow on first use.
 Status token_scratch_create(TokenScratch **out)
 {
     TokenScratch *scratch = calloc(1, sizeof *scratch);
@@ -72,7 +73,8 @@ void token_buffer_release(TokenBuffer *buffer)
     *buffer = (TokenBuffer){0};
 }
 
-// "eos_token": "</s>" or {"content": "</s>", ...}; *out stays where the file says nothing of use.
+// "eos_token": "</s>" or {"content": "</s>", ...}; *out stays as it is if the file names no token
+// of the vocabulary.
 static void find_named(const Tokenizer *tokenizer, const json_t *root, int32_t *out)
 {
     const json_t *value = json_object_get(root, "eos_token");
@@ -112,8 +114,8 @@ static int32_t find_added(const Tokenizer *tokenizer, const char *first, const c
     return -1;
 }
 
-// tokenizer.json itself does not say which token ends a text. Files that name the token
-// come before config.json, which only numbers it.
+// tokenizer.json itself does not record which token ends a text. Files that name the token come
+// before config.json, which only gives its id.
 static Status find_eos(Tokenizer *tokenizer, const char *dir)
 {
     const char *names[] = {"tokenizer_config.json", "special_tokens_map.json", "config.json"};
@@ -153,6 +155,7 @@ static Status set_gpt2_steps(Tokenizer *tokenizer)
     return added_put(&tokenizer->added_raw, &added);
 }
 
+// GPT-2's own format, from before tokenizer.json; merges.txt is read through a map, line by line.
 static Status read_gpt2_files(Tokenizer *tokenizer, const char *vocab_path, const char *merges_path)
 {
     Status status;
@@ -281,6 +284,7 @@ Status tokenizer_encode(const Tokenizer *tokenizer, TokenBuffer *out, const char
     return status;
 }
 
+// The largest id plus one: ids may have gaps, and models size their embedding by it.
 int tokenizer_vocab_size(const Tokenizer *tokenizer)
 {
     return tokenizer->model.vocab.n_ids;

@@ -34,6 +34,8 @@ static int compare_tokens(const void *a, const void *b)
 
 Status added_finish(AddedSet *set)
 {
+    // Two normalized forms may coincide; which of the ids would win is undefined, so it is an
+    // error.
     bool any_single_word = false;
     if (set->n > 0)
         qsort(set->tokens, (size_t)set->n, sizeof *set->tokens, compare_tokens);
@@ -52,6 +54,7 @@ Status added_finish(AddedSet *set)
     return any_single_word ? pattern_compile_class(&set->word_pattern, CLASS_WORD) : OK;
 }
 
+// Texts belong to the vocabulary.
 void added_release(AddedSet *set)
 {
     free(set->tokens);
@@ -144,7 +147,7 @@ static Status find_token(const AddedSet *set, PatternMatch *match, const char *t
             *out = token;
             return OK;
         }
-        i = stop; // the library's search goes on behind a discarded match, too
+        i = stop; // the library continues after a discarded match too, not within it
     }
     *search = size;
     *out = NULL;
@@ -159,6 +162,7 @@ Status added_next(const AddedSet *set, PatternMatch *match, const char *text, in
     if (cursor->finished)
         return OK;
     if (set->n > 0)
+        // Without added tokens the whole text is one gap.
         TRY(find_token(set, match, text, size_bytes, &cursor->search, &token));
     if (token == NULL) {
         cursor->finished = true;

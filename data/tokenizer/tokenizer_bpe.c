@@ -110,6 +110,7 @@ static Status merge_symbols(const Model *model, TokenScratch *scratch, int64_t n
     return OK;
 }
 
+// Links to both neighbours; the last link is corrected when the word is complete.
 static void push_symbol(TokenScratch *scratch, int64_t *n, int32_t id)
 {
     scratch->symbols[*n] = (Symbol){id, (int32_t)(*n - 1), (int32_t)(*n + 1)};
@@ -147,16 +148,16 @@ static Status start_symbols(const Model *model, TokenScratch *scratch, const cha
                             int64_t size, int64_t *out_n)
 {
     // A byte-level character falls back to up to two byte tokens.
-    int64_t most = model->byte_level && model->byte_fallback ? 2 * size : size;
-    if (most > INT32_MAX)
+    int64_t max_symbols = model->byte_level && model->byte_fallback ? 2 * size : size;
+    if (max_symbols > INT32_MAX)
         return fail(BAD_INPUT, "word of %lld bytes; split it into smaller documents",
                     (long long)size);
-    if (most > scratch->symbols_capacity) {
-        Symbol *symbols = realloc(scratch->symbols, (size_t)most * sizeof *symbols);
+    if (max_symbols > scratch->symbols_capacity) {
+        Symbol *symbols = realloc(scratch->symbols, (size_t)max_symbols * sizeof *symbols);
         if (symbols == NULL)
             return fail(FAILED, "no memory for a word of %lld bytes", (long long)size);
         scratch->symbols = symbols;
-        scratch->symbols_capacity = most;
+        scratch->symbols_capacity = max_symbols;
     }
     int64_t n = 0;
     bool unknown = false;
@@ -200,7 +201,7 @@ static Status whole_word_id(const Model *model, TokenScratch *scratch, const cha
     return OK;
 }
 
-// The long way, for words that are not in the cache. Llama 3's ignore_merges takes a word that is a
+// For words that are not in the cache. Llama 3's ignore_merges takes a word that is a
 // token itself before any merge is tried.
 static Status merge_word(EncodeRun *run, const char *text, int64_t size)
 {

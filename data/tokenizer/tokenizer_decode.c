@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+// A list of strings in two arrays: no allocation per token.
 typedef struct Strings {
     Bytes bytes;   // owned; the strings one after another
     int64_t *ends; // owned
@@ -192,6 +193,7 @@ release:
     return status;
 }
 
+// "Fuse": the list becomes one string, so that later steps see text and not tokens.
 static Status fuse_step(Strings *out, const Strings *in)
 {
     TRY(bytes_append(&out->bytes, in->bytes.data, in->bytes.size));
@@ -222,6 +224,7 @@ static Status run_step(Strings *out, const Strings *in, const TextStep *step)
 }
 
 // The tokens' texts, as many strings as ids that have one.
+// Without a decoder the library joins the tokens with spaces.
 static Status collect(Strings *out, const Tokenizer *tokenizer, const int32_t *ids, int64_t n,
                       bool skip_special)
 {

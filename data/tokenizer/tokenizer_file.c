@@ -33,6 +33,8 @@ unmap:
     return status;
 }
 
+// The same order of preference as loading: the checksum is of the file that is used. A directory
+// without either has "", which compares with no shard.
 Status tokenizer_file_sha256(char out[SHA256_HEX_BYTES], const char *dir)
 {
     char json[PATH_BYTES], vocab[PATH_BYTES], merges[PATH_BYTES];

@@ -67,7 +67,7 @@ static Status place_added_token(Tokenizer *t, const char *where, const char *tex
         return fail(BAD_INPUT, "%s: '%.100s' has id %lld, but %d in the vocabulary", where, text,
                     (long long)id, (int)known);
     if (known >= 0 && vocab->tokens[known].added)
-        return fail(BAD_INPUT, "%s: '%.100s' is there twice", where, text);
+        return fail(BAD_INPUT, "%s: '%.100s' occurs twice", where, text);
     if (known >= 0)
         return OK;
     if (id != *next_id)
@@ -110,6 +110,8 @@ static Status read_added_token(Tokenizer *t, const json_t *object, const char *w
     return added_put(normalized ? &t->added_normalized : &t->added_raw, &added);
 }
 
+// Ids after the model's must be dense and in order: the library numbers them itself and ignores the
+// file where they are not.
 static Status read_added_tokens(Tokenizer *t, const json_t *list, const char *where)
 {
     if (!json_is_array(list))
@@ -133,6 +135,7 @@ static Status refuse_fixed_sizes(const json_t *root, const char *path)
 
 typedef Status (*ReadPart)(Tokenizer *t, const json_t *object, const char *where);
 
+// Unigram, WordPiece and WordLevel need other algorithms, and Llama-family models use BPE.
 static Status read_model(Tokenizer *t, const json_t *object, const char *where)
 {
     const char *type;
@@ -183,6 +186,7 @@ static Status read_root(Tokenizer *t, const json_t *root, const char *path)
     return OK;
 }
 
+// The JSON is parsed whole (9 MB for Llama 3) and freed before the first text is encoded.
 Status tokenizer_json_read(Tokenizer *tokenizer, const char *path)
 {
     json_t *root;

@@ -1,8 +1,8 @@
 // Decompositions, combining classes and compositions are utf8proc's; which characters take part is
-// said here. The library's tables are those of Unicode 9: a character that came later is for it one
-// that neither decomposes, composes nor moves, while utf8proc 2.8 knows Unicode 15 and its
-// successors more. Such a character is the same as any without part in normalization: it ends a
-// span and is copied. So what can differ between the two is never given to utf8proc.
+// said here. The library's tables are those of Unicode 9: a character that came later neither
+// decomposes, composes nor is reordered there, while utf8proc 2.8 knows Unicode 15 and later
+// releases more. Such a character is treated like any that normalization leaves alone: it ends a
+// span and is copied. So utf8proc is never given a character on which the two could differ.
 #include "data/tokenizer/tokenizer_normal.h"
 
 #include <stdlib.h>
@@ -138,11 +138,11 @@ void normal_scratch_release(NormalScratch *scratch)
     *scratch = (NormalScratch){0};
 }
 
-static Status reserve_codes(int32_t **codes, int64_t *capacity, int64_t least)
+static Status reserve_codes(int32_t **codes, int64_t *capacity, int64_t needed)
 {
-    if (least <= *capacity)
+    if (needed <= *capacity)
         return OK;
-    int64_t grown = least > 2 * *capacity ? least : 2 * *capacity;
+    int64_t grown = needed > 2 * *capacity ? needed : 2 * *capacity;
     int32_t *made = realloc(*codes, (size_t)grown * sizeof *made);
     if (made == NULL)
         return fail(FAILED, "no memory to normalize %lld characters", (long long)grown);
@@ -207,6 +207,7 @@ static Status flush(Bytes *out, NormalScratch *scratch, NormalForm form)
     TRY(order_marks(scratch));
     utf8proc_ssize_t n = scratch->n;
     if (form == NORMAL_C || form == NORMAL_KC)
+        // STABLE: Unicode's composition exclusions apply, as the standard demands of NFC.
         n = utf8proc_normalize_utf32(scratch->codes, n, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
     CHECK(n >= 0, "utf8proc: %s", utf8proc_errmsg(n));
     TRY(bytes_reserve(out, 4 * n));
@@ -220,15 +221,15 @@ static Status flush(Bytes *out, NormalScratch *scratch, NormalForm form)
 // Appends a character's full decomposition, canonical or for compatibility (the K forms).
 static Status decompose(NormalScratch *scratch, NormalForm form, uint32_t code)
 {
-    enum { MOST = 32 }; // U+FDFA, the longest, is 18
+    enum { MAX_CODES = 32 }; // U+FDFA, the longest, is 18
     int boundclass = 0;
     int options = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE;
     if (form == NORMAL_KC || form == NORMAL_KD)
         options |= UTF8PROC_COMPAT;
-    TRY(reserve_codes(&scratch->codes, &scratch->capacity, scratch->n + MOST));
+    TRY(reserve_codes(&scratch->codes, &scratch->capacity, scratch->n + MAX_CODES));
     utf8proc_ssize_t n = utf8proc_decompose_char(
-        (utf8proc_int32_t)code, scratch->codes + scratch->n, MOST, options, &boundclass);
-    CHECK(n >= 0 && n <= MOST, "utf8proc: U+%04X decomposes to %lld", code, (long long)n);
+        (utf8proc_int32_t)code, scratch->codes + scratch->n, MAX_CODES, options, &boundclass);
+    CHECK(n >= 0 && n <= MAX_CODES, "utf8proc: U+%04X decomposes to %lld", code, (long long)n);
     scratch->n += n;
     return OK;
 }

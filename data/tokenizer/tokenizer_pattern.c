@@ -68,6 +68,7 @@ release:
     return status;
 }
 
+// LITERAL: characters such as . or ( stand for themselves.
 Status pattern_compile_text(Pattern **out, const char *text)
 {
     return compile(out, text, text, (int64_t)strlen(text), PCRE2_UTF | PCRE2_LITERAL);
@@ -119,6 +120,8 @@ void pattern_match_release(PatternMatch *match)
 Status pattern_find(const Pattern *pattern, PatternMatch *match, const char *text, int64_t size,
                     int64_t from, int64_t *start, int64_t *end)
 {
+    // The text was validated as a whole before: the check would cost O(n) per match, O(n^2) per
+    // text.
     int found = pcre2_match(pattern->code, (PCRE2_SPTR)text, (size_t)size, (size_t)from,
                             PCRE2_NO_UTF_CHECK, match->data, match->context);
     if (found == PCRE2_ERROR_NOMATCH) {

@@ -1,9 +1,14 @@
-// The library searches with Oniguruma, we with PCRE2: a pattern is rewritten so that both match the
-// same, and refused where that cannot be had. One pass over the pattern, element by element. Where
-// the two engines differ: \s and properties follow other versions of Unicode; . and $ other ideas
-// of a line; \v, \h and \R other characters; {n}? and {n,m}+ are lazy and possessive in PCRE2 only;
-// \xHH beyond 7F is a byte for Oniguruma;
-// && and [ nest in its classes; and (?i:ss) matches a sharp s there, as folds to many do.
+// The tokenizers library searches with Oniguruma, this program with PCRE2: a pattern is rewritten
+// so that both match the same, and refused where that is not possible. One pass over the pattern,
+// element by element. The two engines differ in these points:
+//
+//     \s, \d, \p{..}     follow different versions of Unicode
+//     . ^ $              differ about which characters end a line
+//     \v \h \R           name different characters
+//     {n}? {n,m}+        are lazy and possessive in PCRE2 only
+//     \xHH above 7F      is a byte for Oniguruma, a character for PCRE2
+//     && and [ in [..]   are set operations in Oniguruma
+//     (?i:ss)            matches a sharp s in Oniguruma, which folds one character to several
 #include "data/tokenizer/tokenizer_regex.h"
 #include "data/tokenizer/tokenizer_unicode.h"
 
@@ -47,7 +52,7 @@ static const struct {
     {"(?!", false, true},  {"(?<=", false, true}, {"(?<!", false, true}, {"(", false, false},
 };
 
-// Says what is not supported and where in the pattern.
+// The error names what is not supported, the byte where it stands and what follows there.
 static Status refuse(const Rewrite *r, const char *why)
 {
     return fail(BAD_INPUT, "regex '%.200s': %s at byte %lld ('%.12s')", r->regex, why,
@@ -59,6 +64,7 @@ static Status put(Rewrite *r, const char *text)
     return bytes_append(r->out, text, (int64_t)strlen(text));
 }
 
+// Groups inherit it, so the innermost decides.
 static bool is_caseless(const Rewrite *r)
 {
     return r->groups[r->depth].caseless;
@@ -86,17 +92,17 @@ static Status put_class_escape(Rewrite *r, bool inside_class, bool *found)
     return OK;
 }
 
-// The number after \x or \u, from 1 to `most` digits; -1 if there is none.
-static int32_t read_hex(const char **at, int least, int most)
+// The number after \x or \u, from `min` to `max` digits; -1 if there is none.
+static int32_t read_hex(const char **at, int min, int max)
 {
     int32_t value = 0;
     int n = 0;
-    for (; n < most && isxdigit((unsigned char)(*at)[n]); n++) {
+    for (; n < max && isxdigit((unsigned char)(*at)[n]); n++) {
         char digit[2] = {(*at)[n], '\0'};
         value = 16 * value + (int32_t)strtol(digit, NULL, 16);
     }
     *at += n;
-    return n >= least ? value : -1;
+    return n >= min ? value : -1;
 }
 
 // By number, so that no character of the pattern can be taken for an operator of PCRE2's.
@@ -164,12 +170,12 @@ static Status put_literal(Rewrite *r)
 static Status check_fold(Rewrite *r)
 {
     static const char *folds[] = {"ss", "st", "ff", "fi", "fl"};
-    char now = is_caseless(r) ? (char)tolower((unsigned char)*r->at) : '\0';
+    char letter = is_caseless(r) ? (char)tolower((unsigned char)*r->at) : '\0';
     for (size_t i = 0; i < sizeof folds / sizeof folds[0]; i++)
-        if (now != '\0' && r->caseless_before == folds[i][0] && now == folds[i][1])
+        if (letter != '\0' && r->caseless_before == folds[i][0] && letter == folds[i][1])
             return refuse(r, "these two letters inside (?i:), which one character can match, are "
                              "not supported");
-    r->caseless_before = now;
+    r->caseless_before = letter;
     return OK;
 }
 
@@ -246,19 +252,19 @@ static Status close_group(Rewrite *r)
 static Status put_counts(Rewrite *r)
 {
     char text[48], *end;
-    long least = 0, most = MAX_REPEATS;
+    long min = 0, max = MAX_REPEATS;
     bool is_range = false;
     const char *at = r->at + 1;
     bool good = isdigit((unsigned char)*at);
     if (good) {
-        least = strtol(at, &end, 10);
+        min = strtol(at, &end, 10);
         at = end;
         is_range = *at == ',';
         if (is_range && isdigit((unsigned char)*++at)) {
-            most = strtol(at, &end, 10);
+            max = strtol(at, &end, 10);
             at = end;
         }
-        good = *at == '}' && least <= most && most <= MAX_REPEATS;
+        good = *at == '}' && min <= max && max <= MAX_REPEATS;
     }
     if (!good || is_caseless(r))
         return refuse(r, "this { is not supported; counts go up to 1000, a brace is \\{");
@@ -327,5 +333,6 @@ Status regex_rewrite(Bytes *out, const char *regex)
             TRY(put_atom(&r));
         }
     }
+    // An open group would be reported by PCRE2 too, but in terms of the rewritten pattern.
     return r.depth == 0 ? OK : refuse(&r, "( without )");
 }

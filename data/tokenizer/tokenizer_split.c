@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+// The pattern cannot match the empty text (tokenizer_pattern.c), so `at` advances each time.
 Status step_append_replaced(Bytes *out, PatternMatch *match, const TextStep *step, const char *text,
                             int64_t size)
 {
@@ -92,6 +93,7 @@ static Status put_part(EncodeRun *run, int step, const char *text, int64_t start
         joined = is_match == pending->is_match;
         break;
     }
+    // An empty pending part has no kind: the first part never joins.
     if (!joined || pending->end == pending->start) {
         TRY(emit_pending(run, step, text, pending));
         pending->start = start;
@@ -138,6 +140,7 @@ static Status split_by_pattern(EncodeRun *run, int step, const char *text, int64
     return OK;
 }
 
+// Marks are single characters, so a match at a byte is a match at a character.
 static bool starts_with(const char *text, int64_t size, const Bytes *mark)
 {
     return size >= mark->size && memcmp(text, mark->data, (size_t)mark->size) == 0;
@@ -229,6 +232,8 @@ static Status split_piece(EncodeRun *run, int step, const char *text, int64_t si
     case SPLIT_PATTERN:
         break;
     }
+    // The common case (GPT-2, Llama 3, Qwen) has a loop of its own, without the bookkeeping of
+    // joins.
     if (split->behavior == BEHAVIOR_ISOLATED)
         return split_by_pattern(run, step, text, size);
     return split_by_behavior(run, step, text, size);
@@ -239,6 +244,8 @@ static Status split_normalized(EncodeRun *run, const char *text, int64_t size, b
 {
     const Tokenizer *tokenizer = run->tokenizer;
     TokenScratch *scratch = run->scratch;
+    // The normalized text lives in the scratch until the next call; nothing below keeps a pointer
+    // into it.
     if (tokenizer->n_normalizer > 0) {
         TRY(normalizer_apply(tokenizer, scratch, text, size));
         text = scratch->normalized.data;
@@ -260,6 +267,8 @@ static Status split_normalized(EncodeRun *run, const char *text, int64_t size, b
     }
 }
 
+// Added tokens that are not "normalized" are cut out of the raw text first, the others after the
+// normalizer: the library's order.
 Status split_text(EncodeRun *run, const char *text, int64_t size_bytes)
 {
     AddedCursor cursor = {0};

@@ -16,6 +16,7 @@ static Status flag_or(bool *out, const json_t *object, const char *where, const 
     return json_has(object, key) ? json_get_bool(out, object, where, key) : OK;
 }
 
+// Copied, since the JSON is freed after loading.
 static Status copy_string(Bytes *out, const json_t *object, const char *where, const char *key)
 {
     const char *text;
@@ -83,6 +84,7 @@ typedef struct NamedValue {
     int value;
 } NamedValue;
 
+// Names are compared exactly, as serde does.
 static int value_of(const NamedValue *list, const char *name)
 {
     while (list->name != NULL && strcmp(list->name, name) != 0)
@@ -94,6 +96,7 @@ static const NamedValue normal_forms[] = {
     {"NFC", NORMAL_C}, {"NFD", NORMAL_D}, {"NFKC", NORMAL_KC}, {"NFKD", NORMAL_KD}, {NULL, 0},
 };
 
+// SplitDelimiterBehavior of the library.
 static const NamedValue behaviors[] = {
     {"Isolated", BEHAVIOR_ISOLATED},
     {"Removed", BEHAVIOR_REMOVED},
@@ -136,6 +139,7 @@ static Status read_metaspace(Bytes *mark, PrependScheme *prepend, bool *split, c
     return OK;
 }
 
+// A Sequence calls itself for its members, so steps are appended in their order.
 Status steps_read_normalizer(Tokenizer *t, const json_t *object, const char *where)
 {
     const char *type;
@@ -276,6 +280,8 @@ static Status read_strip(TextStep *step, const json_t *object, const char *where
     return json_get_int(&step->stop, object, where, "stop", 0, INT32_MAX);
 }
 
+// BPEDecoder, WordPiece, CTC belong to other models than the BPE that is read, so they are refused
+// below.
 Status steps_read_decoder(Tokenizer *t, const json_t *object, const char *where)
 {
     const char *type;
@@ -330,6 +336,7 @@ static Status read_template_token(const Tokenizer *t, const json_t *object, cons
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *id = json_array_get(list, i);
         int64_t value = json_is_integer(id) ? json_integer_value(id) : -1;
+        // The file gives ids besides the names of tokens; the library uses the ids.
         if (value < 0 || value >= t->model.vocab.n_ids || t->model.vocab.tokens[value].text == NULL)
             return fail(BAD_INPUT, "%s: special token '%.100s' has an id of no token (%lld)", where,
                         name, (long long)value);
@@ -348,6 +355,7 @@ static Status read_template(Tokenizer *t, const json_t *object, const char *wher
     bool after_text = false;
     TRY(tokenizer_only_keys(object, where, " type single pair special_tokens "));
     TRY(get_list(&single, object, where, "single"));
+    // Two templates would each add their tokens around the text of the other.
     if (t->has_template)
         return fail(BAD_INPUT, "%s: a second TemplateProcessing is not supported", where);
     for (size_t i = 0; i < json_array_size(single); i++) {
@@ -398,6 +406,7 @@ static void step_release(TextStep *step)
     pattern_release(step->regex);
 }
 
+// Arrays of fixed size: only what the steps own is freed.
 void steps_release(Tokenizer *t)
 {
     for (int i = 0; i < t->n_normalizer; i++)

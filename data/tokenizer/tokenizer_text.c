@@ -1,3 +1,7 @@
+// Growing byte buffers, UTF-8, and GPT-2's byte-level alphabet. Written out rather than taken from
+// a library where the exact rule matters: how many U+FFFD stand for a broken sequence, and which
+// characters are white space, change the ids.
+//
 // Sizes stay below 2 GiB (bytes_reserve() refuses more), so that positions in a text fit in 32
 // bits.
 #define _GNU_SOURCE // memmem
@@ -12,6 +16,7 @@ Status bytes_reserve(Bytes *bytes, int64_t more)
         return OK;
     if (more > INT32_MAX - bytes->size)
         return fail(BAD_INPUT, "text of 2 GiB or more; split it into smaller documents");
+    // At least doubled, so that appending costs the same per byte however long the text.
     int64_t capacity = bytes->size + more;
     if (capacity < 2 * bytes->capacity)
         capacity = 2 * bytes->capacity;
@@ -43,8 +48,8 @@ void bytes_release(Bytes *bytes)
 // Replacements multiply: ten steps that each double a text would make it a thousand times as long.
 Status bytes_check_growth(const Bytes *bytes, int64_t from_bytes)
 {
-    enum { MOST_FACTOR = 64, ALWAYS_BYTES = 1 << 20 }; // NFKD's largest factor is 11
-    if (bytes->size <= ALWAYS_BYTES || bytes->size / MOST_FACTOR <= from_bytes)
+    enum { MAX_FACTOR = 64, FREE_BYTES = 1 << 20 }; // NFKD's largest factor is 11
+    if (bytes->size <= FREE_BYTES || bytes->size / MAX_FACTOR <= from_bytes)
         return OK;
     return fail(BAD_INPUT,
                 "the tokenizer's steps make %lld bytes of a text of %lld; check the replacements "
@@ -82,7 +87,7 @@ Status bytes_append_replaced(Bytes *out, const char *text, int64_t size, const B
 int utf8_check(const char *text, int64_t size)
 {
     const unsigned char *p = (const unsigned char *)text;
-    unsigned char least = 0x80, most = 0xBF; // of the second byte
+    unsigned char min = 0x80, max = 0xBF; // of the second byte
     int more;
     if (p[0] < 0x80)
         return 1;
@@ -95,18 +100,18 @@ int utf8_check(const char *text, int64_t size)
     else
         return -1;
     if (p[0] == 0xE0)
-        least = 0xA0; // no overlong forms
+        min = 0xA0; // no overlong forms
     else if (p[0] == 0xED)
-        most = 0x9F; // no surrogates
+        max = 0x9F; // no surrogates
     else if (p[0] == 0xF0)
-        least = 0x90;
+        min = 0x90;
     else if (p[0] == 0xF4)
-        most = 0x8F; // nothing above U+10FFFF
+        max = 0x8F; // nothing above U+10FFFF
     for (int i = 1; i <= more; i++) {
-        if (i >= size || p[i] < least || p[i] > most)
+        if (i >= size || p[i] < min || p[i] > max)
             return -i;
-        least = 0x80;
-        most = 0xBF;
+        min = 0x80;
+        max = 0xBF;
     }
     return more + 1;
 }
@@ -131,6 +136,8 @@ int64_t utf8_valid_bytes(const char *text, int64_t size)
     return size;
 }
 
+// One U+FFFD per maximal subpart of an ill-formed sequence (Unicode, section 3.9), as Rust's
+// from_utf8_lossy does.
 Status utf8_append_repaired(Bytes *out, const char *text, int64_t size)
 {
     while (size > 0) {
@@ -148,6 +155,7 @@ Status utf8_append_repaired(Bytes *out, const char *text, int64_t size)
     return OK;
 }
 
+// By the first byte of a sequence that is known to be valid.
 int utf8_length(unsigned char first)
 {
     if (first < 0x80)

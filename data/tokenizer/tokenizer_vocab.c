@@ -48,6 +48,7 @@ int32_t vocab_find(const Vocab *vocab, const char *text, int64_t size_bytes)
     return vocab->n_slots > 0 ? vocab->slots[vocab_slot(vocab, text, size_bytes)] : -1;
 }
 
+// Added tokens share the table but are not reached by merging.
 int32_t vocab_find_in_model(const Vocab *vocab, const char *text, int64_t size_bytes)
 {
     int32_t id = vocab_find(vocab, text, size_bytes);
@@ -98,7 +99,7 @@ Status vocab_add(Vocab *vocab, const char *where, const char *text, int64_t size
         return fail(BAD_INPUT, "%s: token '%.100s' has id %lld, allowed are 0 to %d", where, text,
                     (long long)id, TOKENIZER_MAX_IDS - 1);
     if (vocab_find(vocab, text, size_bytes) >= 0)
-        return fail(BAD_INPUT, "%s: token '%.100s' is there twice", where, text);
+        return fail(BAD_INPUT, "%s: token '%.100s' occurs twice", where, text);
     if (id < vocab->n_ids && vocab->tokens[id].text != NULL)
         return fail(BAD_INPUT, "%s: tokens '%.100s' and '%.100s' both have id %lld", where,
                     vocab->tokens[id].text, text, (long long)id);
@@ -111,6 +112,7 @@ Status vocab_add(Vocab *vocab, const char *where, const char *text, int64_t size
     copy[size_bytes] = '\0';
     vocab->tokens[id] =
         (VocabToken){.text = copy, .size_bytes = (int32_t)size_bytes, .in_model = in_model};
+    // Only now in the table: slots compare texts through tokens[].
     vocab->slots[vocab_slot(vocab, text, size_bytes)] = (int32_t)id;
     vocab->n_tokens++;
     if (id >= vocab->n_ids)
@@ -155,19 +157,19 @@ const Merge *model_merge(const Model *model, int32_t left, int32_t right)
     return merge->pair != MERGE_FREE ? merge : NULL;
 }
 
-// Sizes both tables for `most` merges. A merge's rank is its place in the list, so new_ids by rank
-// gives what a heap entry stands for without its pair.
-static Status start_merges(Model *model, int64_t most)
+// Sizes both tables for `max_merges` merges. A merge's rank is its place in the list, so new_ids by
+// rank gives what a heap entry stands for without its pair.
+static Status start_merges(Model *model, int64_t max_merges)
 {
-    if (most >= INT32_MAX)
-        return fail(BAD_INPUT, "%lld merges, allowed are less than 2^31", (long long)most);
+    if (max_merges >= INT32_MAX)
+        return fail(BAD_INPUT, "%lld merges, allowed are less than 2^31", (long long)max_merges);
     model->n_slots = 16;
-    while (model->n_slots < 2 * most)
+    while (model->n_slots < 2 * max_merges)
         model->n_slots *= 2;
     model->merges = malloc((size_t)model->n_slots * sizeof *model->merges);
-    model->new_ids = malloc((size_t)(most + 1) * sizeof *model->new_ids);
+    model->new_ids = malloc((size_t)(max_merges + 1) * sizeof *model->new_ids);
     if (model->merges == NULL || model->new_ids == NULL)
-        return fail(FAILED, "no memory for %lld merges", (long long)most);
+        return fail(FAILED, "no memory for %lld merges", (long long)max_merges);
     for (int64_t i = 0; i < model->n_slots; i++)
         model->merges[i].pair = MERGE_FREE;
     return OK;
@@ -286,6 +288,7 @@ Status model_read_files(Model *model, const json_t *vocab, const char *vocab_pat
     if (merges_bytes == 0) // an empty file's map is NULL, which allows no arithmetic
         merges = "";
     const char *end = merges + merges_bytes;
+    // Counted first, since the table of merges does not grow.
     int64_t n_lines = 1;
     for (const char *p = merges; p < end; p++)
         n_lines += *p == '\n';
@@ -307,6 +310,7 @@ static bool starts_with_mark(const VocabToken *token)
     return token->size_bytes >= 3 && memcmp(token->text, "\xE2\x96\x81", 3) == 0;
 }
 
+// True of the empty token too.
 static bool only_marks(const VocabToken *token)
 {
     int32_t i = 0;
@@ -347,9 +351,12 @@ void model_finish(Model *model)
         snprintf(fallback, sizeof fallback, "<0x%02X>", b);
         model->fallback_ids[b] = vocab_find_in_model(&model->vocab, fallback, 6);
     }
+    // Found from the merges rather than from the model's name: fine-tuned vocabularies may break
+    // it.
     model->words_end_at_space = words_end_at_space(model);
 }
 
+// A model that failed to load half-way is released the same way: what was not reached is zero.
 void vocab_model_release(Model *model)
 {
     for (int32_t id = 0; id < model->vocab.n_ids; id++) {

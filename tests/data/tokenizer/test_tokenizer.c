@@ -344,7 +344,7 @@ static const struct {
     {"added_tokens.1",
      "{\"id\": 2, \"content\": \"</s>\", \"single_word\": false, \"lstrip\": false, "
      "\"rstrip\": false, \"normalized\": false, \"special\": true}",
-     "'</s>' is there twice"},
+     "'</s>' occurs twice"},
 };
 
 static void test_what_is_not_supported_is_refused_by_name(void **state)
