@@ -39,9 +39,8 @@ Status checksum_sha256_file(char out[SHA256_HEX_BYTES], const char *path)
 Status checksum_crc32_file(uint32_t *out, int64_t *size_bytes, const char *path)
 {
     enum { PIECE_BYTES = 1 << 18 }; // fits in the second-level cache
-    FILE *file = fopen(path, "rbe");
-    if (file == NULL)
-        return fail(BAD_INPUT, "%s: cannot be read: %s", path, strerror(errno));
+    FILE *file;
+    TRY(file_open_stream(&file, path));
     Status status = OK;
     uLong sum = crc32_z(0, NULL, 0);
     int64_t total = 0;

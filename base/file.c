@@ -12,15 +12,50 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static const char *kind_of_mode(mode_t mode)
+{
+    return S_ISDIR(mode)    ? "a directory"
+           : S_ISFIFO(mode) ? "a named pipe"
+           : S_ISSOCK(mode) ? "a socket"
+                            : "a device";
+}
+
+// O_NONBLOCK has no effect on regular files, and a pipe without a writer is opened at once.
+Status file_open(int *fd, const char *path)
+{
+    struct stat st;
+    const int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (file < 0)
+        return fail(BAD_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
+    if (fstat(file, &st) == 0 && S_ISREG(st.st_mode)) {
+        *fd = file;
+        return OK;
+    }
+    close(file);
+    return fail(BAD_INPUT, "%s: is %s, not a regular file", path, kind_of_mode(st.st_mode));
+}
+
+Status file_open_stream(FILE **out, const char *path)
+{
+    int fd;
+    TRY(file_open(&fd, path));
+    FILE *stream = fdopen(fd, "rb");
+    if (stream == NULL) {
+        close(fd);
+        return fail(FAILED, "%s: no memory to read it", path);
+    }
+    *out = stream;
+    return OK;
+}
+
 Status file_map(FileMap *out, const char *path)
 {
     Status status = OK;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return fail(BAD_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
     struct stat st;
-    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
-        status = fail(BAD_INPUT, "%s: not a regular file", path);
+    int fd;
+    TRY(file_open(&fd, path));
+    if (fstat(fd, &st) != 0) {
+        status = fail(FAILED, "%s: cannot be read: %s", path, strerror(errno));
         goto close_fd;
     }
     FileMap map = {.size_bytes = st.st_size};

@@ -16,12 +16,17 @@
 
 enum { PATH_BYTES = 4096 };
 
+// Opens a regular file for reading; the caller closes *fd. BAD_INPUT if it is missing, unreadable
+// or something else: a named pipe is refused at once, where open() would wait for its writer.
+Status file_open(int *fd, const char *path);
+Status file_open_stream(FILE **out, const char *path); // fclose() by the caller; errors likewise
+
 typedef struct FileMap {
     const unsigned char *bytes; // owned; NULL for an empty file
     int64_t size_bytes;
 } FileMap;
 
-// Maps a regular file for reading. BAD_INPUT if it is missing, unreadable or a directory.
+// Maps a regular file for reading. Errors as file_open().
 Status file_map(FileMap *out, const char *path);
 void file_unmap(FileMap *map);
 

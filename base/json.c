@@ -4,8 +4,10 @@
 #include "base/json.h"
 
 #include "base/file.h"
+#include "base/file_kind.h"
 
 #include <errno.h>
+#include <math.h>
 #include <string.h>
 
 Status json_parse(json_t **out, const char *bytes, int64_t size_bytes, const char *where)
@@ -38,7 +40,9 @@ Status json_read(json_t **out, const char *path)
 {
     FileMap map;
     TRY(file_map(&map, path));
-    Status status = json_parse(out, (const char *)map.bytes, map.size_bytes, path);
+    const char *kind = map.size_bytes > 0 ? file_kind_of_bytes(map.bytes, map.size_bytes) : NULL;
+    Status status = kind == NULL ? json_parse(out, (const char *)map.bytes, map.size_bytes, path)
+                                 : fail(BAD_INPUT, "%s: is %s", path, kind);
     file_unmap(&map);
     return status;
 }
@@ -96,8 +100,14 @@ Status json_get_int(int64_t *out, const json_t *object, const char *where, const
 {
     const json_t *value;
     TRY(require(&value, object, where, key));
-    if (!json_is_integer(value))
-        return refuse_type(value, where, key, "a whole number");
+    if (!json_is_integer(value)) {
+        char text[JSON_TEXT_BYTES], hint[40] = "";
+        const double real = json_real_value(value); // 0 of what is no real
+        if (json_is_real(value) && real == rint(real) && fabs(real) < 1e15)
+            snprintf(hint, sizeof hint, "; write it as %.0f", real);
+        return fail(BAD_INPUT, "%s: '%s' is not a whole number: %s%s", where, key,
+                    json_describe(text, value), hint);
+    }
     int64_t number = json_integer_value(value);
     if (number < min || number > max)
         return fail(BAD_INPUT, "%s: '%s' is %lld, allowed are %lld to %lld", where, key,

@@ -7,7 +7,6 @@
 #include "base/progress.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,13 +28,11 @@ struct Nanoset {
 static Status open_file(int *file, int64_t *size_bytes, const char *path)
 {
     struct stat st;
-    *file = open(path, O_RDONLY | O_CLOEXEC);
-    if (*file < 0)
-        return fail(BAD_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
-    if (fstat(*file, &st) != 0 || !S_ISREG(st.st_mode)) {
+    TRY(file_open(file, path));
+    if (fstat(*file, &st) != 0) {
         close(*file);
         *file = -1;
-        return fail(BAD_INPUT, "%s: is not a regular file", path);
+        return fail(FAILED, "%s: cannot be read: %s", path, strerror(errno));
     }
     *size_bytes = (int64_t)st.st_size;
     return OK;
@@ -104,7 +101,7 @@ static Status read_index(Nanoset *nanoset)
 {
     char path[PATH_BYTES];
     int file;
-    int64_t size_bytes;
+    int64_t size_bytes = 0;
     if (snprintf(path, sizeof path, "%s.index", nanoset->path) >= PATH_BYTES)
         return fail(BAD_INPUT, "%.200s...: path longer than %d bytes", path, PATH_BYTES);
     if (!file_exists(path))
@@ -126,7 +123,7 @@ static Status read_index(Nanoset *nanoset)
 // index.
 static Status open_tokens(Nanoset *nanoset)
 {
-    int64_t size_bytes;
+    int64_t size_bytes = 0;
     TRY(open_file(&nanoset->file, &size_bytes, nanoset->path));
     const int64_t n = nanoset->n_tokens;
     if (n == 0)

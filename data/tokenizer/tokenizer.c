@@ -177,6 +177,10 @@ free_vocab:
 static Status read_files(Tokenizer *tokenizer, const char *dir)
 {
     char path[PATH_BYTES], merges_path[PATH_BYTES];
+    if (!file_is_dir(dir))
+        return fail(BAD_INPUT, "%s: %s", dir,
+                    file_exists(dir) ? "a file; name the directory that it is in"
+                                     : "no such directory with a tokenizer");
     TRY(tokenizer_file_sha256(tokenizer->sha256, dir));
     TRY(file_join(path, dir, "tokenizer.json"));
     if (file_exists(path)) {

@@ -199,6 +199,22 @@ static Status read_shape(ModelShape *out, const json_t *config, const char *path
     return OK;
 }
 
+// A directory without config.json: often the one above a model, such as that of a run.
+static Status fail_no_config(const char *dir)
+{
+    char below[PATH_BYTES];
+    if (file_join(below, dir, "model/config.json") == OK && file_exists(below))
+        return fail(BAD_INPUT,
+                    "%s: not a Hugging Face model itself; the one of this run is %s/model", dir,
+                    dir);
+    if (file_join(below, dir, "checkpoints") == OK && file_is_dir(below))
+        return fail(BAD_INPUT,
+                    "%s: a run directory without an exported model; export one of %s/checkpoints "
+                    "by mha2mla export",
+                    dir, dir);
+    return fail(BAD_INPUT, "%s: not a Hugging Face model, config.json is missing", dir);
+}
+
 static Status read_config(json_t **out, ModelShape *shape, const char *dir)
 {
     char path[PATH_BYTES];
@@ -207,7 +223,7 @@ static Status read_config(json_t **out, ModelShape *shape, const char *dir)
         return fail(BAD_INPUT, "%s: not a directory with a Hugging Face model", dir);
     TRY(file_join(path, dir, "config.json"));
     if (!file_exists(path))
-        return fail(BAD_INPUT, "%s: not a Hugging Face model, config.json is missing", dir);
+        return fail_no_config(dir);
     TRY(json_read(&config, path));
     Status status;
     TRY_GOTO(release_config, read_shape(shape, config, path));

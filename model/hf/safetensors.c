@@ -4,6 +4,7 @@
 // be a signal. Numbers in the file are little-endian, as are the machines we run on.
 #include "model/hf/safetensors.h"
 
+#include "base/file_kind.h"
 #include "base/simd.h"
 #include "model/kernels/half.h"
 
@@ -255,12 +256,9 @@ Status safetensors_open(SafeTensors *out, const char *path)
     int64_t data_start;
     if (snprintf(file.path, sizeof file.path, "%s", path) >= PATH_BYTES)
         return fail(BAD_INPUT, "%.200s...: path longer than %d bytes", path, PATH_BYTES);
+    TRY(file_kind_check(path));
     TRY(file_map(&file.map, path));
-    file.fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (file.fd < 0) {
-        status = fail(BAD_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
-        goto close_file;
-    }
+    TRY_GOTO(close_file, file_open(&file.fd, path));
     TRY_GOTO(close_file, read_header(&file, &data_start));
     TRY_GOTO(close_file, read_tensors(&file, data_start));
     *out = file;

@@ -4,11 +4,13 @@
 #include "base/arena.h"
 #include "base/checksum.h"
 #include "base/file.h"
+#include "base/file_kind.h"
 #include "base/json.h"
 #include "base/random.h"
 
 #include <math.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -122,6 +124,61 @@ static void test_missing_file_is_named(void **state)
     assert_fails(BAD_INPUT, "not a regular file", file_map(&map, "/"));
 }
 
+// A pipe that nobody writes to must not be waited for.
+static void test_named_pipe_is_refused_at_once(void **state)
+{
+    (void)state;
+    const char *path = testing_path(testing_dir(), "pipe");
+    FileMap map;
+    json_t *root;
+    uint32_t crc32;
+    int64_t size_bytes;
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_fails(BAD_INPUT, "pipe: is a named pipe, not a regular file", file_map(&map, path));
+    assert_fails(BAD_INPUT, "pipe: is a named pipe", json_read(&root, path));
+    assert_fails(BAD_INPUT, "pipe: is a named pipe",
+                 checksum_crc32_file(&crc32, &size_bytes, path));
+}
+
+static void test_files_of_other_kinds_are_told(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *bytes, *text;
+    } cases[] = {
+        {"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"},
+        {"\n<!DOCTYPE HTML><html>", "is a web page"},
+        {"<HTML>", "is a web page"},
+        {"(\xb5/\xfd....", "is zstd-compressed; decompress it with zstd -d"},
+        {"PAR1....", "is a Parquet file"},
+    };
+    const char *dir = testing_dir(), *path = testing_path(dir, "a.json");
+    json_t *root;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_ok(file_write(path, cases[i].bytes, (int64_t)strlen(cases[i].bytes)));
+        assert_fails(BAD_INPUT, cases[i].text, file_kind_check(path));
+        assert_fails(BAD_INPUT, cases[i].text, json_read(&root, path));
+    }
+    assert_ok(file_write(path, "{\"version\": 1}", 14));
+    assert_ok(file_kind_check(path));
+    assert_ok(file_write(testing_path(dir, "a.json.aria2"), "", 0));
+    assert_fails(BAD_INPUT, "a.json: its download is not finished", file_kind_check(path));
+    assert_ok(file_kind_check(testing_absent("x")));
+}
+
+static void test_whole_numbers_are_written_whole(void **state)
+{
+    (void)state;
+    json_t *root = json_pack("{s:f, s:f}", "two", 2.0, "half", 0.5);
+    int64_t value;
+    assert_non_null(root);
+    assert_fails(BAD_INPUT, "x: 'two' is not a whole number: 2.0; write it as 2",
+                 json_get_int(&value, root, "x", "two", 0, 9));
+    assert_fails(BAD_INPUT, "x: 'half' is not a whole number: 0.5",
+                 json_get_int(&value, root, "x", "half", 0, 9));
+    json_decref(root);
+}
+
 static void test_target_of_long_work_is_checked_before(void **state)
 {
     (void)state;
@@ -214,6 +271,9 @@ int main(void)
         cmocka_unit_test(test_atomic_file_appears_whole_or_not_at_all),
         cmocka_unit_test(test_full_disk_is_reported),
         cmocka_unit_test(test_missing_file_is_named),
+        cmocka_unit_test(test_named_pipe_is_refused_at_once),
+        cmocka_unit_test(test_files_of_other_kinds_are_told),
+        cmocka_unit_test(test_whole_numbers_are_written_whole),
         cmocka_unit_test(test_target_of_long_work_is_checked_before),
         cmocka_unit_test(test_json_that_does_not_fit_says_why),
         cmocka_unit_test(test_json_errors_name_the_place),

@@ -210,6 +210,8 @@ refuses_tokenizer "broken/tokenizer.json: model: type 'Unigram' is not supported
 refuses_tokenizer "pre_tokenizer: type 'Metaspaze' is not supported" \
     's/"type": *"ByteLevel"/"type": "Metaspaze"/'
 refuses_tokenizer "broken/tokenizer.json: key 'modell' is not supported" 's/"model"/"modell"/'
+refuses 2 "tokenizer.json: a file; name the directory that it is in" \
+    tokenize --tokenizer tokenizer/tokenizer.json --out new.h5 text.txt
 refuses_text "none.txt: no such file" none.txt
 refuses_text "none-*.txt: no such file" 'none-*.txt'
 refuses_text "[a-: no such file" '[a-'
@@ -262,6 +264,8 @@ for length in 0 1 100 2000 $((size / 2)) $((size - 1)); do
     refuses_shard "cut.h5: not a readable HDF5 file" cut.h5
 done
 refuses 2 "scores.h5: not a token shard" eval $small --perplexity scores.h5
+refuses 2 "runs/small: not a Hugging Face model itself; the one of this run is runs/small/model" \
+    eval runs/small --perplexity shard.h5
 refuses 2 "none.h5: no such file" eval $small --perplexity none.h5
 refuses 2 "none-*.h5: no such file" score $small --data 'none-*.h5' --out new.h5
 refuses 2 "folder.h5: is a directory, not a token shard" eval $small --perplexity folder.h5
@@ -326,7 +330,9 @@ refuses 2 "folder.h5: is a directory; name a file to write" \
 # ---- training configs --------------------------------------------------------------------------
 
 refuses 2 "none.yaml: cannot be opened: No such file or directory" train none.yaml
-refuses 2 "runs: not a regular file" train runs
+refuses 2 "runs: is a directory, not a regular file" train runs
+mkfifo pipe.yaml
+refuses 2 "pipe.yaml: is a named pipe, not a regular file" train pipe.yaml
 refuses 2 "empty.txt: empty; see mha2mla train --help-config" train empty.txt
 refuses 2 "shard.h5: not valid YAML" train shard.h5
 echo 'run: [' >broken.yaml
@@ -341,8 +347,13 @@ refuses_setting() {
 }
 base="--model.init=none --model.base=$small --model.convert.rope_pairs=2 --model.convert.d_kv=4"
 refuses_setting "unknown key train.stepz; did you mean train.steps?" --train.stepz=3
-refuses_setting "'--train.steps' sets no key; write --section.key=value" --train.steps
+refuses_setting "train: --train.steps has no value; write --train.steps=VALUE" --train.steps
+refuses_setting "train: --optim.lr has no value; write --optim.lr=5e-4" --optim.lr 5e-4
 refuses_setting "train.steps is 'many', which is not a whole number" --train.steps=many
+refuses_setting "run.dir is null, which is no text; leave the key out for its default" --run.dir=null
+refuses_setting "log.tensorboard is 'yes'; write true" --log.tensorboard=yes
+refuses_setting "train.steps is '2.0', which is not a whole number; write it as 2" --train.steps=2.0
+refuses_setting "run.dir has '\${X}', which is not expanded in a config" "--run.dir=a/\${X}"
 refuses_setting "optim.lr is -1, allowed are 0 to 10" --optim.lr=-1
 refuses_setting "data.sources must be a list of mappings" --data.sources=3
 refuses_setting "model.base and model.init are both given; keep one" --model.base=$small

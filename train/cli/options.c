@@ -171,11 +171,23 @@ static Status parse_option(Parser *parser)
     return set_value(parser, option, text);
 }
 
-// "--section.key": no option of the program has a dot in its name. Without "=", config_load() says
-// what is missing.
+// "--section.key": no option of the program has a dot in its name.
 static bool is_override(const char *argument)
 {
     return strncmp(argument, "--", 2) == 0 && memchr(argument, '.', strcspn(argument, "=")) != NULL;
+}
+
+// An override has its value behind "=": "--optim.lr 5e-4" could as well be a flag and a CONFIG.
+static Status add_override(CommandLine *line, const Parser *parser)
+{
+    char *argument = parser->argv[parser->at];
+    const char *next = parser->at + 1 < parser->argc ? parser->argv[parser->at + 1] : "--";
+    if (strchr(argument, '=') == NULL)
+        return fail(BAD_INPUT, "%s: %.200s has no value; write %.200s=%.200s",
+                    parser->command->name, argument, argument,
+                    strncmp(next, "--", 2) != 0 ? next : "VALUE");
+    line->overrides[line->n_overrides++] = argument;
+    return OK;
 }
 
 static Status parse_all(CommandLine *line, Parser *parser)
@@ -188,7 +200,7 @@ static Status parse_all(CommandLine *line, Parser *parser)
         else if (!is_option_possible || argument[0] != '-' || argument[1] == '\0')
             line->words[line->n_words++] = argument;
         else if (parser->command->takes_overrides && is_override(argument))
-            line->overrides[line->n_overrides++] = argument;
+            TRY(add_override(line, parser));
         else
             TRY(parse_option(parser));
     }

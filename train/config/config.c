@@ -73,14 +73,6 @@ static void find_unknown(const Node *map, const char *block, ConfigErrors *error
     }
 }
 
-// Quotes make it a text: run.name may be 'none'.
-static bool is_none(const Node *node)
-{
-    return node->kind == NODE_SCALAR && !node->is_quoted &&
-           (strcmp(node->text, "none") == 0 || strcmp(node->text, "null") == 0 ||
-            strcmp(node->text, "~") == 0);
-}
-
 static Status bind_map(void *base, const Node *node, const char *block, int line,
                        ConfigErrors *errors);
 
@@ -157,7 +149,7 @@ static Status bind_map(void *base, const Node *node, const char *block, int line
         if (name == NULL)
             continue;
         const Node *value = node_find(node, name, strlen(name));
-        if (value == NULL || (key_is_optional(key) && is_none(value)))
+        if (value == NULL || (key_is_optional(key) && value_is_none(value)))
             TRY(bind_absent(base, key, line, errors));
         else
             TRY(bind_key(base, key, value, errors));

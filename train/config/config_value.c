@@ -2,6 +2,7 @@
 // such as "4x" up to the x, " 4", "0x10" or "nan".
 #include "train/config/config_value.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -69,12 +70,30 @@ static bool is_number(const char *text)
            *end == '\0';
 }
 
+// Whole numbers in the notations of other programs, 2.0, 1e3 and 10_000: the error says how to
+// write them. "" for all other texts.
+static void suggest_whole(char out[REAL_TEXT_BYTES + 16], const char *text)
+{
+    char digits[REAL_TEXT_BYTES];
+    size_t length = 0;
+    for (const char *c = text; *c != '\0' && length + 1 < sizeof digits; c++)
+        if (*c != '_')
+            digits[length++] = *c;
+    digits[length] = '\0';
+    const double value = is_number(digits) ? strtod(digits, NULL) : 0.5;
+    out[0] = '\0';
+    if (value == rint(value) && fabs(value) < 1e15)
+        snprintf(out, REAL_TEXT_BYTES + 16, "; write it as %.0f", value);
+}
+
 // A value in quotes is text for every YAML reader, so it is not a number here either.
 static void set_whole(void *field, const Key *key, const Node *node, ConfigErrors *errors)
 {
     if (node->is_quoted || !is_whole_number(node->text)) {
-        errors_add(errors, node->line, key->path, "%s is '%.100s', which is not a whole number",
-                   key->path, node->text);
+        char hint[REAL_TEXT_BYTES + 16];
+        suggest_whole(hint, node->text);
+        errors_add(errors, node->line, key->path, "%s is '%.100s', which is not a whole number%s",
+                   key->path, node->text, hint);
         return;
     }
     errno = 0;
@@ -122,14 +141,37 @@ static void set_share(double *field, const Key *key, const Node *node, ConfigErr
         complain_bounds(key, node, errors);
 }
 
+static bool is_one_of(const char *text, const char *const *words)
+{
+    for (; *words != NULL; words++)
+        if (strcmp(text, *words) == 0)
+            return true;
+    return false;
+}
+
+// The booleans of YAML 1.2. Those that only YAML 1.1 knows are refused with the word to write, as
+// readers do not agree on them.
 static void set_bool(bool *field, const Key *key, const Node *node, ConfigErrors *errors)
 {
-    bool is_true = strcmp(node->text, "true") == 0;
-    if (!node->is_quoted && (is_true || strcmp(node->text, "false") == 0))
-        *field = is_true;
-    else
-        errors_add(errors, node->line, key->path, "%s is '%.100s'; write true or false", key->path,
-                   node->text);
+    static const char *const trues[] = {"true", "True", "TRUE", NULL};
+    static const char *const falses[] = {"false", "False", "FALSE", NULL};
+    static const char *const yes[] = {"yes", "Yes", "YES", "on", "On", "ON", "y", "Y", "1", NULL};
+    static const char *const no[] = {"no", "No", "NO", "off", "Off", "OFF", "n", "N", "0", NULL};
+    const char *hint = "true or false";
+    if (!node->is_quoted && is_one_of(node->text, trues)) {
+        *field = true;
+        return;
+    }
+    if (!node->is_quoted && is_one_of(node->text, falses)) {
+        *field = false;
+        return;
+    }
+    if (is_one_of(node->text, yes) || is_one_of(node->text, trues))
+        hint = "true";
+    else if (is_one_of(node->text, no) || is_one_of(node->text, falses))
+        hint = "false";
+    errors_add(errors, node->line, key->path, "%s is '%.100s'; write %s%s", key->path, node->text,
+               hint, node->is_quoted ? " without quotes" : "");
 }
 
 static void set_name(int *field, const Key *key, const Node *node, ConfigErrors *errors)
@@ -146,6 +188,24 @@ static void set_name(int *field, const Key *key, const Node *node, ConfigErrors 
                node->text, names);
 }
 
+bool value_is_none(const Node *node)
+{
+    static const char *const words[] = {"none", "null", "Null", "NULL", "~", NULL};
+    return node->kind == NODE_SCALAR && !node->is_quoted && is_one_of(node->text, words);
+}
+
+// What a shell or another program would have put in: '~/', '$HOME/' and '${HOME}'. Taken as it is
+// it names a directory that nobody wants. NULL: nothing of the kind.
+static const char *find_unexpanded(const Key *key, const char *text)
+{
+    const char *variable = strstr(text, "${");
+    if (variable != NULL || !key->is_path)
+        return variable;
+    const bool is_home = text[0] == '~' && (text[1] == '/' || text[1] == '\0');
+    const bool is_variable = text[0] == '$' && (text[1] == '_' || isalpha((unsigned char)text[1]));
+    return is_home || is_variable ? text : NULL;
+}
+
 // An override may replace a text that the file has set, hence the free().
 static Status set_text(char **field, const Key *key, const Node *node, ConfigErrors *errors)
 {
@@ -157,6 +217,20 @@ static Status set_text(char **field, const Key *key, const Node *node, ConfigErr
     if (node->text[0] == '\0') {
         errors_add(errors, node->line, key->path, "%s has no value; give it one or leave it out",
                    key->path);
+        return OK;
+    }
+    if (value_is_none(node)) {
+        errors_add(errors, node->line, key->path,
+                   "%s is %s, which is no text; leave the key out%s, or write it in quotes",
+                   key->path, node->text, key->standard != NULL ? " for its default" : "");
+        return OK;
+    }
+    const char *unexpanded = find_unexpanded(key, node->text);
+    if (unexpanded != NULL) {
+        errors_add(errors, node->line, key->path,
+                   "%s has '%.100s', which is not expanded in a config; write the value out, or "
+                   "give it on the command line, where the shell expands it",
+                   key->path, unexpanded);
         return OK;
     }
     char *copy = strdup(node->text);

@@ -12,6 +12,10 @@ enum { REAL_TEXT_BYTES = 40 };
 // `errors` and leaves the field as it was. FAILED: memory is short.
 Status value_set(void *field, int *count, const Key *key, const Node *node, ConfigErrors *errors);
 
+// Whether a scalar says "no value": none, or YAML's null. Quotes make it a text: a run may be named
+// 'none'.
+bool value_is_none(const Node *node);
+
 // Sets the field to the key's default.
 Status value_set_standard(void *field, const Key *key, ConfigErrors *errors);
 

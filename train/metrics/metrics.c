@@ -70,9 +70,9 @@ static void keep_line(Scan *scan, const json_t *line, int64_t end, const Metrics
 // as later; foreign lines in between stay.
 static Status find_end(Scan *scan, const char *path, const MetricsStart *start)
 {
-    FILE *file = fopen(path, "rbe");
-    if (file == NULL && errno != ENOENT)
-        return fail(FAILED, "%s: cannot be read: %s", path, strerror(errno));
+    FILE *file = NULL;
+    if (file_exists(path))
+        TRY(file_open_stream(&file, path));
     char *line = NULL;
     size_t capacity = 0;
     ssize_t length;

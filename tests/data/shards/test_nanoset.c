@@ -92,7 +92,7 @@ static void test_missing_files_are_named(void **state)
     assert_int_equal(unlink(path), 0);
     assert_fails(BAD_INPUT, "a.ds: cannot be opened: No such file", open_and_close(path));
     assert_ok(file_make_dirs(path));
-    assert_fails(BAD_INPUT, "a.ds: is not a regular file", open_and_close(path));
+    assert_fails(BAD_INPUT, "a.ds: is a directory, not a regular file", open_and_close(path));
     assert_int_equal(unlink(index), 0);
     assert_fails(BAD_INPUT, "a.ds.index: missing; a Nanoset is NAME.ds and NAME.ds.index together",
                  open_and_close(path));

@@ -118,15 +118,17 @@ static void test_overrides_are_kept_apart_in_order(void **state)
     (void)state;
     PackOptions v;
     CommandLine line;
-    assert_ok(parse(&v, &line, "--optim.lr=1|x.yaml|--out=a.b|--force|--a.b|--|--c.d=1"));
+    assert_ok(parse(&v, &line, "--optim.lr=1|x.yaml|--out=a.b|--force|--a.b=|--|--c.d=1"));
     assert_int_equal(line.n_overrides, 2);
     assert_string_equal(line.overrides[0], "--optim.lr=1");
-    assert_string_equal(line.overrides[1], "--a.b");
+    assert_string_equal(line.overrides[1], "--a.b=");
     assert_int_equal(line.n_words, 2);
     assert_string_equal(line.words[0], "x.yaml");
     assert_string_equal(line.words[1], "--c.d=1");
     assert_string_equal(v.out, "a.b"); // the dot is in its value
     options_release(&line);
+    assert_fails(BAD_INPUT, "pack: --optim.lr has no value; write --optim.lr=5e-4",
+                 parse(&v, &line, "--optim.lr|5e-4"));
     Command plain = pack;
     plain.takes_overrides = false;
     int argc;

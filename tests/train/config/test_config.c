@@ -159,6 +159,17 @@ static void expect_all(const BadCase *cases, size_t n)
 
 #define EXPECT_ALL(cases) expect_all((cases), sizeof(cases) / sizeof *(cases))
 
+static void expect_all_overrides(const BadCase *cases, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        Config c;
+        assert_fails(BAD_INPUT, cases[i].expected,
+                     load_with(&c, BASE SOURCES TRAIN, cases[i].text));
+    }
+}
+
+#define EXPECT_ALL_OVERRIDES(cases) expect_all_overrides((cases), sizeof(cases) / sizeof *(cases))
+
 static void test_a_single_error_names_line_and_key(void **state)
 {
     (void)state;
@@ -227,7 +238,7 @@ static void test_numbers_are_checked(void **state)
         snprintf(text, sizeof text, "--log.every=%s", ints[i].text);
         assert_fails(BAD_INPUT, ints[i].expected, load_with(&c, BASE SOURCES TRAIN, text));
     }
-    assert_fails(BAD_INPUT, "write true or false",
+    assert_fails(BAD_INPUT, "write true",
                  load_with(&c, INIT SOURCES TRAIN, "--model.init.tie_word_embeddings=yes"));
 }
 
@@ -347,6 +358,50 @@ static void test_what_is_no_yaml_mapping_is_refused(void **state)
     assert_fails(BAD_INPUT, "not a regular file", config_load(&c, "/", NULL, 0));
 }
 
+static void test_other_programs_notations_are_told(void **state)
+{
+    (void)state;
+    const BadCase cases[] = {
+        {"--run.dir=null", "run.dir is null, which is no text; leave the key out for its default"},
+        {"--run.dir=~", "run.dir is ~, which is no text"},
+        {"--run.dir=${SCRATCH}/runs", "run.dir has '${SCRATCH}/runs', which is not expanded"},
+        {"--run.dir=$HOME/runs", "run.dir has '$HOME/runs', which is not expanded"},
+        {"--run.dir=~/runs", "run.dir has '~/runs', which is not expanded"},
+        {"--run.name=\"a-${X}\"", "run.name has '${X}', which is not expanded"},
+        {"--train.overlap=yes", "train.overlap is 'yes'; write true"},
+        {"--train.overlap=Off", "train.overlap is 'Off'; write false"},
+        {"--train.overlap='True'", "train.overlap is 'True'; write true without quotes"},
+        {"--train.overlap=maybe", "train.overlap is 'maybe'; write true or false"},
+        {"--train.steps=2.0", "which is not a whole number; write it as 2"},
+        {"--train.steps=1e3", "which is not a whole number; write it as 1000"},
+        {"--train.steps=10_000", "which is not a whole number; write it as 10000"},
+    };
+    EXPECT_ALL_OVERRIDES(cases);
+}
+
+static void test_yaml_booleans_are_taken(void **state)
+{
+    (void)state;
+    static const char *const words[] = {"False", "FALSE", "false"};
+    char text[64];
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        Config c;
+        snprintf(text, sizeof text, "--train.overlap=%s", words[i]);
+        assert_ok(load_with(&c, BASE SOURCES TRAIN, text));
+        assert_false(c.train.overlap);
+        config_release(&c);
+    }
+}
+
+static void test_quoted_null_is_a_name(void **state)
+{
+    (void)state;
+    Config c;
+    assert_ok(load_with(&c, BASE SOURCES TRAIN, "--run.dir='null'"));
+    assert_string_equal(c.run.dir, "null");
+    config_release(&c);
+}
+
 static void test_malformed_overrides_are_named(void **state)
 {
     (void)state;
@@ -365,11 +420,7 @@ static void test_malformed_overrides_are_named(void **state)
         {"--model.base=none", "model.base is missing"},
         {"--train=none", "train is a single value where it needs keys of its own"},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        Config c;
-        assert_fails(BAD_INPUT, cases[i].expected,
-                     load_with(&c, BASE SOURCES TRAIN, cases[i].text));
-    }
+    EXPECT_ALL_OVERRIDES(cases);
 }
 
 // The output of the call on stderr, in static storage.
@@ -578,6 +629,9 @@ int main(void)
         cmocka_unit_test(test_a_share_without_its_tokens_or_beside_steps_is_refused),
         cmocka_unit_test(test_keys_that_do_not_fit_together),
         cmocka_unit_test(test_what_is_no_yaml_mapping_is_refused),
+        cmocka_unit_test(test_other_programs_notations_are_told),
+        cmocka_unit_test(test_yaml_booleans_are_taken),
+        cmocka_unit_test(test_quoted_null_is_a_name),
         cmocka_unit_test(test_malformed_overrides_are_named),
         cmocka_unit_test(test_all_errors_are_printed_in_the_order_of_the_file),
         cmocka_unit_test(test_more_errors_than_kept_are_counted),

@@ -401,7 +401,7 @@ static void test_what_cannot_be_inspected_is_named(void **state)
     output_of(BAD_INPUT, "/nonexistent");
     assert_string_equal(fail_text(), "/nonexistent: neither a file nor a directory");
     output_of(BAD_INPUT, shared_dir());
-    assert_non_null(strstr(fail_text(), "config.json is missing"));
+    assert_non_null(strstr(fail_text(), "not a Hugging Face model"));
     const char *path = testing_path(shared_dir(), "a.txt");
     assert_ok(file_write(path, "x", 1));
     output_of(BAD_INPUT, path);
