@@ -120,6 +120,7 @@ static float *place_of(const Model *mla, const char *name)
     return mla->params.flat + info.offset;
 }
 
+// Names carry the layer in front: model.layers.3.self_attn.q_proj.weight.
 static bool is_named(const ParamInfo *info, const char *end)
 {
     const size_t length = strlen(info->name), end_length = strlen(end);
@@ -154,6 +155,7 @@ static void check_pair(const Model *mla, const WeightSource *original)
 {
     const ModelShape *a = &mla->shape, *b = original->shape;
     CHECK(shape_is_mla(a) && !shape_is_mla(b), "d_kv %d from %d", a->d_kv, b->d_kv);
+    // shape_convert() made the one from the other, so a difference is our fault.
     CHECK(a->n_layers == b->n_layers && a->d_model == b->d_model && a->n_heads == b->n_heads &&
               a->n_kv_heads == b->n_kv_heads && a->head_dim == b->head_dim &&
               a->d_ffn == b->d_ffn && a->vocab_size == b->vocab_size &&
@@ -161,6 +163,7 @@ static void check_pair(const Model *mla, const WeightSource *original)
           "the models differ in more than their attention");
 }
 
+// The tensors outside the layers: embedding, last norm and head.
 Status convert_shared(Model *mla, const WeightSource *original)
 {
     check_pair(mla, original);

@@ -108,6 +108,7 @@ static int with_surplus(const Matrix *matrix, int R)
 
 // ---- placement ---------------------------------------------------------------------------------
 
+// LAPACK is called by its _work functions with memory of the arena: the plain ones allocate.
 static void place_work(Work *work, Arena *arena, int64_t n_reals, size_t real_bytes,
                        int64_t n_integers)
 {
@@ -243,6 +244,8 @@ static void load_block(double *block, const Matrix *matrix, int first, int count
         load_rows(block, matrix->a + first * n, count * n);
         return;
     }
+    // A wide matrix is read as its transpose; the block is filled column by column, along the rows
+    // of A.
     for (int64_t j = 0; j < matrix->shorter; j++)
         for (int64_t i = 0; i < count; i++)
             block[i * matrix->shorter + j] = matrix->a[j * n + first + i];

@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+// Elements of q_norm (n_heads = H) or k_norm (K): [L, n_heads, E/2].
 static int64_t norms_count(const ModelShape *s, int n_heads)
 {
     return (int64_t)s->n_layers * n_heads * (s->head_dim / 2);
@@ -25,6 +26,8 @@ int64_t rope_scores_count(const ModelShape *s)
     return norms_count(s, s->n_heads) + norms_count(s, s->n_kv_heads) + 1;
 }
 
+// One block, so that ranks add their scores up by one reduction: queries, keys, and last the number
+// of tokens.
 Status rope_scores_create(RopeScores *out, const ModelShape *shape)
 {
     int64_t count = rope_scores_count(shape);
@@ -60,6 +63,8 @@ void rope_scores_add(RopeScores *scores, int layer, const float *qkv, int64_t ro
         for (int64_t t = 0; t < n_tokens; t++) {
             const float *x = qkv + t * row + (int64_t)head * 2 * half;
             for (int p = 0; p < half; p++) {
+                // The norm of pair p over its two dims (p, p + E/2), which RoPE does not change: a
+                // rotation keeps lengths.
                 double a = x[p], b = x[p + half];
                 sums[p] += sqrt(a * a + b * b);
             }
@@ -161,6 +166,7 @@ remove_file:
     return status;
 }
 
+// Any integer type is accepted, since h5py writes others than ours.
 static Status read_attribute(int64_t *out, hid_t file, const char *path, const char *name)
 {
     hid_t attribute = H5Aopen(file, name, H5P_DEFAULT);
@@ -178,6 +184,7 @@ static Status read_attribute(int64_t *out, hid_t file, const char *path, const c
     return status;
 }
 
+// Shape and class are checked before the read, so that HDF5 never writes beyond `out`.
 static Status read_norms(double *out, hid_t file, const char *path, const char *name,
                          const ModelShape *s, int n_heads)
 {
@@ -205,11 +212,11 @@ static Status read_norms(double *out, hid_t file, const char *path, const char *
 // must fit ints before shape_check_heads() can look at them.
 static Status check_own_dims(ModelShape *out, const int64_t got[N_ATTRIBUTES], const char *path)
 {
-    static const int64_t most[N_TOKENS] = {FORMAT_VERSION, INT_MAX, INT_MAX, INT_MAX, INT_MAX};
+    static const int64_t max[N_TOKENS] = {FORMAT_VERSION, INT_MAX, INT_MAX, INT_MAX, INT_MAX};
     for (int i = 0; i < N_TOKENS; i++)
-        if (got[i] < 1 || got[i] > most[i])
+        if (got[i] < 1 || got[i] > max[i])
             return fail(BAD_INPUT, "%s: %s is %lld, allowed are 1 to %lld", path,
-                        attribute_names[i], (long long)got[i], (long long)most[i]);
+                        attribute_names[i], (long long)got[i], (long long)max[i]);
     *out = (ModelShape){.n_layers = (int)got[1],
                         .n_heads = (int)got[2],
                         .n_kv_heads = (int)got[3],

@@ -1,4 +1,6 @@
-// Selection by rank or by score. Scores are checked before use: they come from files.
+// Which pairs of each KV head keep their rotation (MHA2MLA, arXiv 2502.14837, section 3.1): by
+// frequency, the same for all heads (high, low, uniform), or by score, each head its own (2-norm).
+// Scores are checked before use: they come from files.
 #include "model/convert/rope_select.h"
 
 #include <math.h>
@@ -58,6 +60,8 @@ static void score_pairs(double *score, const RopeScores *scores, int layer, int 
     const double *q = scores->q_norm + ((int64_t)layer * s->n_heads + (int64_t)kv_head * G) * half;
     const double n = *scores->n_tokens;
     for (int p = 0; p < half; p++) {
+        // Means rather than sums, so that the bound of check_scores() holds for any number of
+        // tokens.
         double q_mean = 0;
         for (int g = 0; g < G; g++)
             q_mean += q[(int64_t)g * half + p] / n;
@@ -66,7 +70,8 @@ static void score_pairs(double *score, const RopeScores *scores, int layer, int 
 }
 
 // Indices of the P largest scores, ascending; of equal scores the lower index goes first. A pair is
-// kept if fewer than P pairs go before it.
+// kept if fewer than P pairs go before it: quadratic in E/2, which is 32 to 128, and without a sort
+// whose ties would need care.
 static void keep_largest(int32_t *pairs, int P, const double *score, int half)
 {
     int kept = 0;
@@ -106,6 +111,7 @@ Status rope_select(int32_t *pairs, const ModelShape *s, int P, RopeStrategy stra
                     s->head_dim);
     if (strategy == ROPE_2NORM)
         return select_2norm(pairs, s, P, scores);
+    // Pair 0 turns fastest, pair E/2 - 1 slowest: high frequencies are the first P.
     for (int64_t row = 0; row < (int64_t)s->n_layers * s->n_kv_heads; row++)
         for (int i = 0; i < P; i++)
             pairs[row * P + i] = (int32_t)(strategy == ROPE_HIGH  ? i

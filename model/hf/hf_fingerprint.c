@@ -1,3 +1,7 @@
+// Identifies a model directory by its weights without reading all of them: name, dtype, shape and a
+// few kilobytes of every tensor. Fine-tuning changes every tensor somewhere, and with float weights
+// practically everywhere, so three pages of each tell two models of one architecture apart at the
+// cost of thousands of reads instead of gigabytes.
 #define _GNU_SOURCE // pread
 #include "model/hf/hf_fingerprint.h"
 
@@ -18,12 +22,14 @@ typedef struct NamedTensor {
     const TensorInfo *tensor; // borrowed
 } NamedTensor;
 
+// By name, since the same weights may be cut into files in another way or order.
 static int compare_names(const void *a, const void *b)
 {
     const NamedTensor *left = a, *right = b;
     return strcmp(left->tensor->name, right->tensor->name);
 }
 
+// pread() rather than the map: a file that became shorter is an error then, not a signal.
 static Status read_piece(unsigned char *out, const NamedTensor *from, int64_t offset, int64_t bytes)
 {
     const int64_t begin = from->tensor->bytes - from->file->map.bytes;
@@ -43,6 +49,7 @@ static Status sum_content(char out[SHA256_HEX_BYTES], const NamedTensor *from)
         TRY(read_piece(bytes, from, 0, size));
         return checksum_sha256_bytes(out, bytes, size);
     }
+    // Offsets 0, half and the end less a page.
     for (int i = 0; i < N_PIECES; i++)
         TRY(read_piece(bytes + i * PIECE_BYTES, from, (size - PIECE_BYTES) / (N_PIECES - 1) * i,
                        PIECE_BYTES));

@@ -12,8 +12,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const int64_t default_max_shard_bytes = 5000000000; // as transformers cut their files
+static const int64_t default_max_shard_bytes = 5000000000; // transformers' max_shard_size of "5GB"
 
+// What AutoTokenizer and generate() look for beside the weights. A model may have any part of them.
 static const char *const copied_files[] = {
     "tokenizer.json",
     "tokenizer_config.json",
@@ -50,6 +51,7 @@ static int64_t spec_bytes(const TensorSpec *spec)
     return bytes;
 }
 
+// rope_pairs are saved as tensors of int32, so that a converted model is complete in itself.
 static void plan_tensors(SavePlan *plan, const Model *model, DType dtype)
 {
     const ModelShape *s = &model->shape;
@@ -92,13 +94,13 @@ static void plan_shards(SavePlan *plan, int64_t max_shard_bytes)
 static Status plan_create(SavePlan *out, const Model *model, DType dtype, int64_t max_shard_bytes)
 {
     SavePlan plan = {0};
-    size_t most = (size_t)(params_n_tensors(&model->shape) + model->shape.n_layers);
-    plan.specs = calloc(most, sizeof *plan.specs);
-    plan.names = calloc(most, sizeof *plan.names);
-    plan.shards = calloc(most, sizeof *plan.shards);
+    size_t capacity = (size_t)(params_n_tensors(&model->shape) + model->shape.n_layers);
+    plan.specs = calloc(capacity, sizeof *plan.specs);
+    plan.names = calloc(capacity, sizeof *plan.names);
+    plan.shards = calloc(capacity, sizeof *plan.shards);
     if (plan.specs == NULL || plan.names == NULL || plan.shards == NULL) {
         plan_release(&plan);
-        return fail(FAILED, "no memory for a list of %zu tensors", most);
+        return fail(FAILED, "no memory for a list of %zu tensors", capacity);
     }
     plan_tensors(&plan, model, dtype);
     plan_shards(&plan, max_shard_bytes);
@@ -111,6 +113,7 @@ static Status plan_create(SavePlan *out, const Model *model, DType dtype, int64_
 Status hf_check_target(const char *base_dir, const char *dir)
 {
     struct stat base, own;
+    // By device and inode: two spellings or a link of one directory are the same.
     if (base_dir != NULL && stat(base_dir, &base) == 0 && stat(dir, &own) == 0 &&
         base.st_dev == own.st_dev && base.st_ino == own.st_ino)
         return fail(BAD_INPUT, "%s: is the base model's directory; name another to save to", dir);
@@ -154,6 +157,7 @@ static Status remove_file(const char *dir, const char *name)
     return OK;
 }
 
+// Numbers from 1, five digits, as transformers names them.
 static void shard_name(char out[64], int shard, int n_shards)
 {
     if (n_shards == 1)
@@ -182,6 +186,8 @@ close_list:
     return status;
 }
 
+// The index of a model in several files, as transformers writes it: total_size in bytes, and the
+// file of each tensor.
 static Status write_index(const SavePlan *plan, const char *dir)
 {
     char path[PATH_BYTES], name[64];
@@ -220,6 +226,8 @@ static Status write_weights(const SavePlan *plan, const char *dir)
     return remove_leftovers(dir, plan->n_shards);
 }
 
+// Missing files are skipped; copies are atomic, so an interrupted save leaves no half of a
+// tokenizer.
 Status hf_copy_tokenizer(const char *base_dir, const char *dir)
 {
     char from[PATH_BYTES], to[PATH_BYTES];
@@ -239,6 +247,7 @@ static Status write_all(const SavePlan *plan, const json_t *config, const char *
     char path[PATH_BYTES];
     TRY(file_make_dirs(dir));
     TRY(file_join(path, dir, "config.json"));
+    // From here until the last line the directory is not a model.
     TRY(remove_file(dir, "config.json"));
     TRY(write_weights(plan, dir));
     if (base_dir != NULL)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+// Like basename(3), which may write into its argument.
 static const char *base_name(const char *path)
 {
     const char *slash = strrchr(path, '/');
@@ -19,6 +20,7 @@ static const SafeTensors *find_file(const HfWeights *weights, const char *name)
     return NULL;
 }
 
+// A file counts only once it is open, so hf_weights_close() never sees half of one.
 static Status add_file(HfWeights *weights, const char *path)
 {
     size_t bytes = (size_t)(weights->n_files + 1) * sizeof *weights->files;
@@ -31,6 +33,8 @@ static Status add_file(HfWeights *weights, const char *path)
     return OK;
 }
 
+// Every file that the index names is opened now, so that a missing one is reported before any
+// tensor is read.
 static Status open_shards(HfWeights *weights, const char *dir)
 {
     const char *tensor;
@@ -79,8 +83,8 @@ static Status open_files(HfWeights *weights, const char *dir)
                         "save_pretrained)",
                         other);
     }
-    return fail(BAD_INPUT,
-                "%s: neither model.safetensors nor model.safetensors.index.json is there", dir);
+    return fail(BAD_INPUT, "%s: has neither model.safetensors nor model.safetensors.index.json",
+                dir);
 }
 
 Status hf_weights_open(HfWeights *out, const char *dir)
@@ -104,6 +108,8 @@ void hf_weights_close(HfWeights *weights)
     *weights = (HfWeights){.n_files = 0};
 }
 
+// A missing tensor is not an error here: which tensors a model needs is the caller's knowledge (a
+// tied head has none).
 Status hf_weights_find(const SafeTensors **out, const HfWeights *weights, const char *name)
 {
     if (weights->index == NULL) {

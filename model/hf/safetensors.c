@@ -77,6 +77,8 @@ Status dtype_parse_torch_name(DType *out, const char *name)
     return fail(BAD_INPUT, "dtype is '%s', allowed are float32, float16 and bfloat16", name);
 }
 
+// Dtypes that are not read are known by size, so that a file which holds some beside ours is
+// checked and not refused.
 static const DTypeDesc *find_dtype(const char *name)
 {
     for (int i = 0; i < N_DTYPES; i++)
@@ -95,6 +97,7 @@ static void print_dims(char out[DIMS_TEXT_BYTES], const int64_t *dims, int n_dim
     snprintf(out + used, (size_t)(DIMS_TEXT_BYTES - used), "]");
 }
 
+// Dims may be 0; their product must fit int64_t, also times the bits of a number.
 static Status read_dims(TensorInfo *tensor, int64_t *count, const json_t *entry, const char *path)
 {
     const json_t *shape = json_object_get(entry, "shape");
@@ -119,6 +122,8 @@ static Status read_dims(TensorInfo *tensor, int64_t *count, const json_t *entry,
     return OK;
 }
 
+// Offsets are relative to the end of the header. data_bytes is what the file has, so a truncated
+// download is noticed when it is opened.
 static Status read_offsets(TensorInfo *tensor, const json_t *entry, const SafeTensors *file,
                            int64_t data_start)
 {
@@ -162,6 +167,7 @@ static Status read_tensor(TensorInfo *out, const char *name, const json_t *entry
     int64_t count, size_bits;
     TRY(read_dims(&tensor, &count, entry, file->path));
     TRY(read_offsets(&tensor, entry, file, data_start));
+    // In bits, since F4 and F6 have fractions of a byte.
     if (__builtin_mul_overflow(count, dtype->size_bits, &size_bits) || size_bits % 8 != 0 ||
         size_bits / 8 != tensor.size_bytes) {
         char dims[DIMS_TEXT_BYTES];
@@ -176,6 +182,7 @@ static Status read_tensor(TensorInfo *out, const char *name, const json_t *entry
     return OK;
 }
 
+// Empty tensors before others at the same place.
 static int compare_place(const void *a, const void *b)
 {
     const TensorInfo *first = a, *second = b;
@@ -231,14 +238,15 @@ static Status read_header(SafeTensors *file, int64_t *data_start)
 
 static Status read_tensors(SafeTensors *file, int64_t data_start)
 {
-    size_t most = json_object_size(file->header);
-    file->tensors = calloc(most + 1, sizeof *file->tensors);
+    size_t n_entries = json_object_size(file->header);
+    file->tensors = calloc(n_entries + 1, sizeof *file->tensors);
     if (file->tensors == NULL)
-        return fail(FAILED, "%s: no memory for a list of %zu tensors", file->path, most);
+        return fail(FAILED, "%s: no memory for a list of %zu tensors", file->path, n_entries);
     const char *name;
     json_t *entry;
     json_object_foreach(file->header, name, entry)
     {
+        // The one key that is no tensor: free text, not used.
         if (strcmp(name, "__metadata__") == 0)
             continue;
         TRY(read_tensor(&file->tensors[file->n_tensors], name, entry, file, data_start));
@@ -278,6 +286,7 @@ void safetensors_close(SafeTensors *file)
     *file = (SafeTensors){.fd = -1};
 }
 
+// Names are sorted after loading: bisection.
 const TensorInfo *safetensors_find(const SafeTensors *file, const char *name)
 {
     if (file->n_tensors == 0)
@@ -313,6 +322,7 @@ static int read_bytes(int fd, void *out, int64_t size_bytes, int64_t offset)
 }
 
 // Reads `count` numbers of a tensor from `offset` on. Errors as read_bytes().
+// 16-bit numbers go through the thread's stack (128 KiB) on their way to float.
 static int read_part(const SafeTensors *file, DType dtype, int64_t offset, int64_t count,
                      float *out)
 {
@@ -334,6 +344,8 @@ static Status fail_read(const SafeTensors *file, const TensorInfo *tensor, int e
                 error < 0 ? "the file has become shorter" : strerror(error));
 }
 
+// The tensor, if its shape is exactly the one wanted: a transposed or padded one would load without
+// an error otherwise.
 static Status find_of_dims(const TensorInfo **out, const SafeTensors *file, const char *name,
                            const int *dims, int n_dims)
 {
@@ -380,6 +392,7 @@ Status safetensors_read_f32(const SafeTensors *file, const char *name, const int
         const int own = read_part(file, dtype, start + first * size,
                                   left < PART_COUNT ? left : PART_COUNT, out + first);
         if (own != 0)
+// Any of several errors will do: the message names the tensor.
 #pragma omp atomic write
             error = own;
     }

@@ -17,6 +17,7 @@ enum {
 static int64_t spec_count(const TensorSpec *spec)
 {
     int64_t count = 1;
+    // Shapes come from the model, so a bad one is our fault.
     CHECK(spec->n_dims >= 0 && spec->n_dims <= SAFETENSORS_MAX_DIMS, "%d dims", spec->n_dims);
     for (int i = 0; i < spec->n_dims; i++)
         CHECK(spec->dims[i] >= 0 && !__builtin_mul_overflow(count, spec->dims[i], &count),
@@ -24,6 +25,8 @@ static int64_t spec_count(const TensorSpec *spec)
     return count;
 }
 
+// {"dtype": "BF16", "shape": [576, 576], "data_offsets": [0, 663552]}; offsets count from the end
+// of the header.
 static json_t *describe(const TensorSpec *spec, int64_t begin, int64_t end)
 {
     json_t *dims = json_array();
@@ -36,6 +39,7 @@ static json_t *describe(const TensorSpec *spec, int64_t begin, int64_t end)
 // The header as text; NULL if memory is short.
 static char *make_header(const TensorSpec *tensors, int n_tensors)
 {
+    // transformers refuses files whose metadata does not name a framework ("pt").
     json_t *header = json_pack("{s:{s:s}}", "__metadata__", "format", "pt");
     int64_t begin = 0;
     for (int i = 0; i < n_tensors; i++) {
@@ -61,12 +65,14 @@ static Status write_header(AtomicFile *file, const TensorSpec *tensors, int n_te
         return fail(FAILED, "%s: no memory for a header of %d tensors", file->path, n_tensors);
     size_t length = strlen(text);
     uint64_t padded = (length + 7) / 8 * 8;
+    // Eight bytes, little-endian (safetensors.c asserts the machine's order), then the JSON.
     fwrite(&padded, sizeof padded, 1, file->stream);
     fprintf(file->stream, "%s%*s", text, (int)(padded - length), "");
     free(text);
     return OK; // write_tensor() and file_commit() see the stream's error
 }
 
+// Round to nearest even; the caller has checked that no finite value rounds to infinity.
 static void convert_block(uint16_t *restrict out, const float *restrict values, DType dtype,
                           int64_t count)
 {

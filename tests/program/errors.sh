@@ -147,7 +147,7 @@ refuses_weights "tensor 'model.embed_tokens.weight' has shape [64, 32], expected
 edited_model 's/"tie_word_embeddings": true/"tie_word_embeddings": false/'
 refuses_weights "lm_head.weight; if the head is the embedding, config.json must say tie_word"
 rm model/model.safetensors
-refuses_weights "model: neither model.safetensors nor model.safetensors.index.json is there"
+refuses_weights "model: has neither model.safetensors nor model.safetensors.index.json"
 : >model/pytorch_model.bin
 refuses_weights "model/pytorch_model.bin: not supported; save the model as safetensors"
 size=$(file_size "$gqa/model.safetensors")
