@@ -38,11 +38,13 @@ static const ModelShape smollm_135m = {.n_layers = 30,
                                        .rope_theta = 1e4,
                                        .rms_eps = 1e-5};
 
+// CPU time of the process would count all threads together, so several are timed by the wall clock.
 static double now_s(void)
 {
     return timing_seconds(omp_get_max_threads() == 1 ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC);
 }
 
+// Normally distributed numbers: a flat spectrum, on which iterative solvers converge slowest.
 static Status bench_factorize(int m, int n, int R, int rounds)
 {
     double seconds[MAX_ROUNDS];
@@ -126,6 +128,7 @@ static Status read_file(const char *path, bool forget, char *buffer, int64_t *n_
     return n == 0 ? OK : fail(FAILED, "%s: cannot be read", path);
 }
 
+// Reads what loading has to read at least, as a lower bound of its time; `forget` drops it instead.
 static Status read_files(const char *dir, bool forget, char *buffer, int64_t *n_bytes)
 {
     HfWeights weights;
@@ -139,6 +142,8 @@ close_weights:
     return status;
 }
 
+// Cold rounds ask the kernel to drop the files from its page cache (POSIX_FADV_DONTNEED), which it
+// does for pages that are not dirty or mapped.
 static Status time_load(const char *dir, bool is_cold, int rounds, char *buffer)
 {
     double read_s[MAX_ROUNDS], load_s[MAX_ROUNDS], cpu_s[MAX_ROUNDS];

@@ -51,6 +51,9 @@ static GemmMatrix matrix(const float *data, int rows, int columns, bool transpos
     return transposed ? gemm_transposed(data, rows) : gemm_matrix(data, columns);
 }
 
+// A product is repeated until it has 5 GFLOP, as the CPU clock is too coarse for the small ones. A
+// weight gradient is added to what is there (beta = 1), as in training; the other products
+// overwrite.
 static void run_product(const Product *p, const float *a, const float *b, float *c, int n_rounds)
 {
     double ours[MAX_ROUNDS], blas[MAX_ROUNDS];
@@ -77,6 +80,7 @@ static void run_product(const Product *p, const float *a, const float *b, float 
            our_median / blas_median);
 }
 
+// The three matrices of the largest product; smaller ones use their beginning.
 static void place(Arena *arena, float **matrices)
 {
     int64_t most[3] = {0};
@@ -106,6 +110,7 @@ int main(int argc, char **argv)
         return FAILED;
     }
     place(&arena, matrices);
+    // Small whole numbers: no denormals, and sums that stay finite over all rounds.
     for (int64_t i = 0; i < arena.size_bytes / (int64_t)sizeof(float); i++)
         ((float *)arena.block)[i] = (float)(i % 7) - 3.0f;
     printf("kernels: %s; GFLOP/s\n",

@@ -6,12 +6,12 @@
 // Prints one line: reads/s and tokens/s of processor time, the chunk size of the shard, and the
 // tokens/s as a multiple of what SmolLM-135M's training takes on one core (TRAINING_TOKENS_S).
 // Reading has to be at least 20 times as fast, so that it is lost beside the step.
+#include "bench/timing.h"
 #include "data/mixture.h"
 #include "data/shards/shard.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 // One core of a 2-core AVX2 machine, T = 2048, MLA.
 enum { TRAINING_TOKENS_S = 95 };
@@ -19,12 +19,11 @@ enum { TRAINING_TOKENS_S = 95 };
 // Of this process: what other programs take of the core does not count.
 static double cpu_s(void)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    return timing_seconds(CLOCK_PROCESS_CPUTIME_ID);
 }
 
-static Status look_at(const char *path, int64_t *chunk_tokens, int *vocab_size)
+// Of the shard itself, which a mixture does not show.
+static Status read_header(const char *path, int64_t *chunk_tokens, int *vocab_size)
 {
     Shard *shard;
     TRY(shard_open(&shard, path));
@@ -34,6 +33,7 @@ static Status look_at(const char *path, int64_t *chunk_tokens, int *vocab_size)
     return OK;
 }
 
+// The mixture permutes its samples, so reads hit random chunks, as in training.
 static Status measure(char *path, int seq_len, int n_reads)
 {
     char name[] = "shard";
@@ -41,7 +41,7 @@ static Status measure(char *path, int seq_len, int n_reads)
     int64_t chunk_tokens;
     int vocab_size;
     Mixture *mixture;
-    TRY(look_at(path, &chunk_tokens, &vocab_size));
+    TRY(read_header(path, &chunk_tokens, &vocab_size));
     TRY(mixture_open(&mixture, &spec, 1, seq_len, 42, NULL, vocab_size));
     Status status = OK;
     int32_t *tokens = malloc(((size_t)seq_len + 1) * sizeof *tokens);

@@ -107,6 +107,8 @@ static Status parse_options(Request *out, int argc, char **argv)
     return OK;
 }
 
+// CPU time leaves out what other programs take of the core; with several ranks or threads it would
+// leave out waiting too, which is part of a step.
 static Status choose_clock(StepSetting *setting, const char *name)
 {
     const bool is_alone = setting->n_ranks == 1 && setting->n_threads == 1;
@@ -169,6 +171,7 @@ static Status report(const StepSetting *setting, const StepRound *rounds, FILE *
     return fflush(rows) == 0 ? OK : fail(FAILED, "the row: %s", strerror(errno));
 }
 
+// Collective; each part that can fail on one rank alone ends in an agreement.
 static Status run_words(StepSetting *setting, const Request *request, char **words, int n_words,
                         const Comm *comm)
 {

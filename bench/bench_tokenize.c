@@ -5,19 +5,17 @@
 // bench_tokenize.sh sets it beside the `tokenizers` library.
 #define _GNU_SOURCE
 #include "base/file.h"
+#include "bench/timing.h"
 #include "data/tokenizer/tokenizer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 // Of this process: what other programs take of the core does not count.
 static double cpu_s(void)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    return timing_seconds(CLOCK_PROCESS_CPUTIME_ID);
 }
 
 // Encodes every document; *n_ids = their ids.
@@ -37,6 +35,7 @@ static Status encode_all(const Tokenizer *tokenizer, TokenBuffer *buffer, const 
     return OK;
 }
 
+// The fastest of the repeats: what slows one down comes from outside.
 static Status measure(const char *dir, const char *path, int repeats)
 {
     Status status;

@@ -59,6 +59,8 @@ static int64_t max_buffer_bytes(const Bench *bench)
     return max_bytes;
 }
 
+// As train/memory.c places a step of one micro-batch: gradients and activations share memory where
+// training lets them.
 static void place(Bench *bench)
 {
     const ModelShape *shape = &bench->setting->shape;
@@ -80,7 +82,7 @@ static void place(Bench *bench)
     bench->matrices = logits < SGEMM_FLOATS ? arena_floats(arena, SGEMM_FLOATS) : bench->ws.logits;
 }
 
-// What the kernel says it can give without swapping; 0: it does not say.
+// What the kernel estimates to be available without swapping (proc(5), MemAvailable); 0: unknown.
 static double available_bytes(void)
 {
     char line[128];
@@ -185,6 +187,7 @@ static void reduce_scatter(Bench *bench)
     }
 }
 
+// All updated shares to all ranks, at the end of the step.
 static void gather(Bench *bench)
 {
     partition_gather(&bench->partition, bench->comm, bench->model.params.flat);
@@ -205,6 +208,7 @@ static double lap(Bench *bench)
     return lap_s;
 }
 
+// An agreement as a barrier; returns the seconds that this rank waited.
 static double wait_for_ranks(Bench *bench)
 {
     comm_all(bench->comm, true);
@@ -226,6 +230,8 @@ static double time_sgemm(Bench *bench)
     return sgemm_s;
 }
 
+// The loss without gradients comes first, beside the step: the timing of its parts is switched off
+// for it.
 static void pass_forward(Bench *bench, StepRound *round)
 {
     transformer_forward(&bench->ws, &bench->model, bench->inputs, NULL);
@@ -324,6 +330,8 @@ static void average_over_ranks(const Comm *comm, StepRound *rounds, int n_rounds
         values[i] /= comm->size;
 }
 
+// One pass over everything before the first round: threads, connections and OpenBLAS's buffers are
+// made on first use.
 static void run_rounds(Bench *bench, StepRound *rounds)
 {
     StepSetting *setting = bench->setting;
@@ -341,6 +349,7 @@ static void run_rounds(Bench *bench, StepRound *rounds)
     average_over_ranks(bench->comm, rounds, n_rounds);
 }
 
+// Collective. The first place() measures the arena, allocate() places again with memory.
 static Status measure(Bench *bench, StepRound *rounds)
 {
     const StepSetting *setting = bench->setting;

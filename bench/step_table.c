@@ -21,6 +21,7 @@ static double stage_s(const StepRound *rounds, int n_rounds, StepStage stage)
     return median(rounds, n_rounds, offsetof(StepRound, stages_s) + (size_t)stage * sizeof(double));
 }
 
+// FLOP per second of one rank's square products, the measure of everything else.
 static double sgemm_flops(const StepSetting *setting, const StepRound *rounds)
 {
     const double size = setting->sgemm_size;
@@ -59,6 +60,7 @@ typedef struct Row {
     double flops, seconds;
 } Row;
 
+// Columns: GFLOP, seconds, share of the step, rate as a share of sgemm's.
 static void print_row(const Row *row, double step_s, double rate)
 {
     printf("%-24s %9.2f %9.3f %7.1f%%", row->name, row->flops / 1e9, row->seconds,
@@ -112,7 +114,8 @@ static bool part_row(Row *row, const StepSetting *setting, const StepRound *roun
     return row->seconds > 0;
 }
 
-// Returns the FLOP of all parts.
+// Returns the FLOP of all parts. Backward's FLOP are twice forward's: the gradients of the input
+// and of the weights. The head is timed both ways at once, hence three times.
 static double print_parts(const StepSetting *setting, const StepRound *rounds, double step_s,
                           double rate)
 {
@@ -128,6 +131,7 @@ static double print_parts(const StepSetting *setting, const StepRound *rounds, d
     return counted;
 }
 
+// One rank neither reduces nor gathers.
 static void print_stages(const StepSetting *setting, const StepRound *rounds, double step_s,
                          double rate)
 {
@@ -152,6 +156,8 @@ static void print_whole(const StepSetting *setting, const char *name, double flo
            flops / seconds / rate);
 }
 
+// The parts must add up to the step's FLOP as model/shape.h counts them: a part that is forgotten
+// or counted twice stops the benchmark.
 void step_table_print(const StepSetting *setting, const StepRound *rounds)
 {
     const int n = setting->n_rounds;
@@ -175,6 +181,7 @@ void step_table_print(const StepSetting *setting, const StepRound *rounds)
     printf(", threads ran %.0f%% of the time\n", 100 * setting->core_share);
 }
 
+// The columns of bench_all.sh's table, in Markdown.
 void step_table_write_row(FILE *file, const StepSetting *setting, const StepRound *rounds)
 {
     const int n = setting->n_rounds;

@@ -58,6 +58,7 @@ static void print_row(const ReportRun *run)
     putchar('\n');
 }
 
+// One line below the table for each run whose settings differ or have changed.
 static Status print_settings(const Report *report)
 {
     for (int i = 0; i < report->n_runs; i++) {
@@ -89,6 +90,7 @@ static Status assert_equal(const Report *report, bool common)
     return OK;
 }
 
+// The table is printed after the report is prepared, as both show the same baseline.
 static Status write_report(Report *report, const char *out, const char *baseline)
 {
     TRY(report_prepare(report, baseline));
@@ -98,6 +100,7 @@ static Status write_report(Report *report, const char *out, const char *baseline
     return OK;
 }
 
+// The report is released here, whatever was made of it.
 static Status compare(const CompareOptions *options, Report *report, char **dirs, int n_dirs)
 {
     TRY(report_read(report, dirs, n_dirs));
@@ -119,6 +122,7 @@ Status cmd_compare_report(char **dirs, int n_dirs, const char *out)
     return compare(&options, &report, dirs, n_dirs);
 }
 
+// Combinations that would silently ignore an option are refused.
 static Status check_options(const CompareOptions *options, int n_dirs)
 {
     const bool is_drawing = options->baseline != NULL || options->log != NOT_GIVEN ||
@@ -174,8 +178,8 @@ const Command cmd_compare = {
     .name = "compare",
     .summary = "show runs side by side: KV cache, loss before and after, their curves",
     .description = "RUN is a run directory. Prints a table; with --out, writes a report with the "
-                   "curves of all runs. Runs that are still going, were stopped or resumed are "
-                   "drawn as far as they are.",
+                   "curves of all runs. Runs that are still training, were stopped or resumed are "
+                   "drawn up to their last step.",
     COMMAND_OPTIONS(CompareOptions, options, defaults),
     .words = {"RUN", 1, INT_MAX, ANY_DIRECTORY},
     .examples = (const char *const[]){"mha2mla compare runs/demo-baseline runs/demo-dkv8",

@@ -87,6 +87,8 @@ static void write_value(FILE *out, const char *const *choices, const char *files
     }
 }
 
+// Keys and sections as shell variables. Keys of list items, data.sources[].name, cannot be set on
+// the command line and are left out.
 static void write_keys(FILE *out)
 {
     fputs("_mha2mla_keys='", out);

@@ -22,6 +22,8 @@ typedef struct ConvertOptions {
 
 enum { DTYPE_OF_MODEL = -1 };
 
+// Each rank chooses from the same file of scores, which was compared (agreement_file), so no
+// message is needed.
 static Status choose_pairs(Model *mla, const ModelShape *original, const ConvertOptions *options)
 {
     RopeScores scores = {0};
@@ -82,6 +84,8 @@ static void print_result(const ModelShape *shape, const ModelShape *original, co
            100.0 * ((double)after / (double)before - 1), shape->n_layers, seconds);
 }
 
+// Collective. First everything is compared and opened, then memory is asked for, then layers are
+// converted; each step ends in an agreement. Rank 0 writes the result.
 static Status convert(const Comm *comm, const ConvertOptions *options, const char *dir)
 {
     HfSource *files = NULL;

@@ -43,6 +43,7 @@ typedef struct Evaluation {
     int seq_len;
 } Evaluation;
 
+// What was opened before an error is released by the caller.
 static Status open_evaluation(Evaluation *eval, const EvalOptions *options, const char *dir)
 {
     TRY(hf_load(&eval->model, dir));
@@ -56,6 +57,8 @@ static Status open_evaluation(Evaluation *eval, const EvalOptions *options, cons
     return forward_pass_start(&eval->pass, &eval->model, eval->seq_len);
 }
 
+// Collective. Every rank loads the model and takes its share of the windows; the sum does not
+// depend on their number (validation_sum).
 static Status measure(const Comm *comm, const EvalOptions *options, const char *dir)
 {
     Evaluation eval = {0};
@@ -64,6 +67,7 @@ static Status measure(const Comm *comm, const EvalOptions *options, const char *
     json_t *data = status == OK ? source_fingerprint(eval.source) : NULL;
     TRY_GOTO(release, agreement_fingerprint(comm, data, status));
     const int T = eval.seq_len;
+    // Whole windows only: --max-tokens is rounded up to them.
     int64_t end = source_n_samples(eval.source), wanted = (options->max_tokens + T - 1) / T;
     if (options->max_tokens > 0 && wanted < end)
         end = wanted;

@@ -71,10 +71,12 @@ static const Option options[] = {
      .choices = config_dtype_names},
 };
 
+// Export is on ranks, so that resume_open() can be used as it is, but made by one process: the work
+// is reading and writing one set of files.
 static Status run(const CommandLine *line)
 {
     if (line->comm->size > 1)
-        return fail(BAD_INPUT, "export is the work of one process; start it without mpirun");
+        return fail(BAD_INPUT, "export runs on one process; start it without mpirun");
     return export_checkpoint(line->options, line->words[0], line->comm);
 }
 
@@ -82,7 +84,7 @@ const Command cmd_export = {
     .name = "export",
     .summary = "write a checkpoint as a Hugging Face model",
     .description = "CHECKPOINT is a checkpoint's directory, or that of a run, whose newest "
-                   "checkpoint is taken. The run may still be going.",
+                   "checkpoint is taken. The run may still be training.",
     COMMAND_OPTIONS(ExportOptions, options, defaults),
     .words = {"CHECKPOINT", 1, 1, ANY_DIRECTORY},
     .is_on_ranks = true,

@@ -65,6 +65,7 @@ static void write_text(FILE *out, const char *text)
     }
 }
 
+// \fB, \fI and \fR: bold, italic, roman, as man(7) has them.
 static void write_font(FILE *out, char font, const char *text)
 {
     fprintf(out, "\\f%c", font);
@@ -100,6 +101,7 @@ static void write_entries(FILE *out, const char *heading, const Entry *entries, 
 
 // ---- commands ----------------------------------------------------------------------------------
 
+// .TP begins a paragraph with a hanging tag: the option's name, then its text.
 static void write_option(FILE *out, const Command *command, const Option *option)
 {
     char notes[HELP_NOTES_BYTES], name[64];
@@ -203,6 +205,7 @@ static void write_keys(FILE *out)
 
 // ---- the page ----------------------------------------------------------------------------------
 
+// The examples of --help, which a test runs.
 static void write_examples(FILE *out)
 {
     fputs(".SH EXAMPLES\nThese lines work in the project's folder once ./quickstart.sh has run.\n",

@@ -1,4 +1,6 @@
 // mha2mla plan: what a run will need and take, on any number of ranks, before it is started.
+// Memory is measured by the code that trains (train/plan/plan.h), time is a model of rates
+// (train/plan/cost.h); the tables apply both to other numbers of ranks than those it runs on.
 #include "base/log.h"
 #include "train/agreement.h"
 #include "train/cli/command.h"
@@ -41,6 +43,7 @@ static const char *print_time(char out[TIME_BYTES], double seconds)
     return out;
 }
 
+// All of the machine's, as a batch system's share of it is not known here: --memory says it.
 static double machine_gib(void)
 {
     return (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) / GIB;
@@ -185,6 +188,8 @@ static void print_row(const Plan *plan, const Cost *cost, const Config *config, 
            (double)plan_peak_bytes(plan) / (1 << 20));
 }
 
+// The same run on 1, 2, 4 ... ranks, the global batch as it is (strong scaling). The micro-batch
+// shrinks where there would be fewer micro-batches than ranks.
 static Status print_table(const Config *config, const Rates *rates, const PlanRequest *request,
                           int64_t process_bytes)
 {

@@ -14,6 +14,7 @@ typedef struct ScoreOptions {
     int64_t samples, seq_len, seed;
 } ScoreOptions;
 
+// The whole model: unlike a conversion, a forward pass needs all layers again and again.
 static Status load_original(Model *out, const char *dir)
 {
     TRY(hf_load(out, dir));
@@ -37,6 +38,7 @@ static Status open_data(Mixture **out, const ScoreOptions *options, const Model 
                         sha256[0] != '\0' ? sha256 : NULL, model->shape.vocab_size);
 }
 
+// Collective. The file is written by rank 0 from sums that all ranks have.
 static Status score(const Comm *comm, const ScoreOptions *options, const char *dir)
 {
     Model model = {0};

@@ -1,4 +1,7 @@
 // mha2mla sweep: the same model at several cache sizes, one run after another, then compared.
+// A run for each latent width, as `train` would make it: the same config with two overrides. Every
+// run has a directory and a checkpoint history of its own, so a sweep has no state and is resumed
+// by starting it again.
 #include "base/file.h"
 #include "base/log.h"
 #include "train/agreement.h"
@@ -71,7 +74,8 @@ static void cut_d_kv(char *name)
         *dash = '\0';
 }
 
-static Status take_text(char *out, size_t out_bytes, const char *text, const char *what)
+// A name that does not fit is an error and never cut: it becomes part of a path.
+static Status copy_text(char *out, size_t out_bytes, const char *text, const char *what)
 {
     const int n = snprintf(out, out_bytes, "%s", text);
     if (n < 0 || (size_t)n >= out_bytes)
@@ -80,19 +84,19 @@ static Status take_text(char *out, size_t out_bytes, const char *text, const cha
     return OK;
 }
 
-// Takes the sweep's names and directories from its config.
-static Status take_base(Sweep *sweep, const Config *config, const char *out)
+// The sweep's names and directories, from its config.
+static Status set_names(Sweep *sweep, const Config *config, const char *out)
 {
     char name[256];
     if (!config->model.convert.given)
         return fail(BAD_INPUT,
                     "%s: has no model.convert to sweep over; --baseline adds the run without it",
                     sweep->path);
-    TRY(take_text(sweep->base_name, sizeof sweep->base_name, config->run.name, "run.name"));
-    TRY(take_text(sweep->run_dir, sizeof sweep->run_dir, config->run.dir, "run.dir"));
+    TRY(copy_text(sweep->base_name, sizeof sweep->base_name, config->run.name, "run.name"));
+    TRY(copy_text(sweep->run_dir, sizeof sweep->run_dir, config->run.dir, "run.dir"));
     cut_d_kv(sweep->base_name);
     if (out != NULL)
-        return take_text(sweep->out, sizeof sweep->out, out, "--out");
+        return copy_text(sweep->out, sizeof sweep->out, out, "--out");
     snprintf(name, sizeof name, "sweep-%s", sweep->base_name);
     return file_join(sweep->out, config->run.dir, name);
 }
@@ -148,6 +152,7 @@ static Status prepare(Sweep *sweep, bool writes)
 
 // ---- here, one after another -------------------------------------------------------------------
 
+// Rank 0 alone; the report is made from the runs' files.
 static Status compare(Sweep *sweep)
 {
     char *dirs[MAX_RUNS];
@@ -187,7 +192,7 @@ static Status find_job_files(JobFiles *out)
     if (realpath("/proc/self/exe", out->program) == NULL)
         return fail(FAILED, "sweep: /proc/self/exe: %s", strerror(errno));
     if (file_exists("slurm/sweep.sbatch"))
-        return take_text(out->scripts, sizeof out->scripts, "slurm", "the folder");
+        return copy_text(out->scripts, sizeof out->scripts, "slurm", "the folder");
     const int dir_bytes = (int)(strrchr(out->program, '/') - out->program);
     for (size_t i = 0; i < sizeof beside / sizeof *beside; i++) {
         char script[PATH_BYTES + 64];
@@ -221,6 +226,7 @@ static void write_word(FILE *out, const char *word)
     fputc('\'', out);
 }
 
+// The path of a job script, quoted.
 static void write_script(FILE *out, const JobFiles *files, const char *name)
 {
     char path[PATH_BYTES + 64];
@@ -280,7 +286,7 @@ static Status run_as_jobs(Sweep *sweep, bool submits)
         if (strncmp(sweep->overrides[i], "--run.name", 10) == 0)
             return fail(BAD_INPUT, "%.100s: with --slurm, runs are named after the config file",
                         sweep->overrides[i]);
-    TRY(take_text(sweep->base_name, sizeof sweep->base_name, file, "the config's name"));
+    TRY(copy_text(sweep->base_name, sizeof sweep->base_name, file, "the config's name"));
     char *dot = strrchr(sweep->base_name, '.');
     if (dot != NULL && dot != sweep->base_name)
         *dot = '\0';
@@ -300,9 +306,10 @@ typedef struct SweepOptions {
     bool baseline, slurm, submit;
 } SweepOptions;
 
+// Not collective: what each rank does here it does for itself, only rank 0 writes.
 static Status prepare_or_submit(Sweep *sweep, const Config *config, const SweepOptions *options)
 {
-    TRY(take_base(sweep, config, options->out));
+    TRY(set_names(sweep, config, options->out));
     return options->slurm ? run_as_jobs(sweep, options->submit) : prepare(sweep, true);
 }
 

@@ -1,5 +1,5 @@
 // mha2mla tokenize: text files into a token shard, on one rank or many.
-#define _GNU_SOURCE // sigaction
+#define _GNU_SOURCE // for sigaction
 #include "base/log.h"
 #include "train/cli/command.h"
 #include "train/cli/tokenize_ranks.h"
@@ -9,12 +9,12 @@
 #include <string.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t stop_wanted = 0;
+static volatile sig_atomic_t stop_requested_by_signal = 0;
 
-static void want_stop(int signal)
+static void request_stop(int signal)
 {
     (void)signal;
-    stop_wanted = 1;
+    stop_requested_by_signal = 1;
 }
 
 // A signal ends the work between two documents, so that the temporary file is removed; a second one
@@ -24,7 +24,8 @@ static void watch_signals(void)
 {
     static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
     for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
-        struct sigaction action = {.sa_handler = want_stop, .sa_flags = SA_RESTART | SA_RESETHAND};
+        struct sigaction action = {.sa_handler = request_stop,
+                                   .sa_flags = SA_RESTART | SA_RESETHAND};
         struct sigaction before;
         // A signal that nohup or a background shell ignores stays ignored.
         if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
@@ -67,6 +68,7 @@ static void show_progress(const TokenizeCounts *so_far)
         log_info("%s", line);
 }
 
+// The progress line has no end of its own: it is erased before the result is printed.
 static void clear_progress(void)
 {
     if (shown_s > started_s && isatty(STDERR_FILENO) == 1)
@@ -96,7 +98,10 @@ static const char *const on_error_names[] = {
     [ON_ERROR_STOP] = "stop", [ON_ERROR_SKIP] = "skip", NULL};
 
 static const TokenizeCommandOptions defaults = {
-    .tokenize = {.bos = "auto", .eos = "auto", .stop = &stop_wanted, .on_progress = show_progress},
+    .tokenize = {.bos = "auto",
+                 .eos = "auto",
+                 .stop = &stop_requested_by_signal,
+                 .on_progress = show_progress},
     .on_error = ON_ERROR_STOP,
 };
 

@@ -31,6 +31,7 @@ typedef struct Arguments {
     char **argv;
 } Arguments;
 
+// A name that is off by a letter or two gets a suggestion, not a list.
 Status command_find(const Command **out, const char *name)
 {
     const char *names[sizeof commands / sizeof *commands];
@@ -47,6 +48,8 @@ Status command_find(const Command **out, const char *name)
     return fail(BAD_INPUT, "unknown command '%.200s'; see mha2mla --help", name);
 }
 
+// On ranks, each has parsed its own copy of the command line; whether they are the same is compared
+// before the command runs, together with the errors of parsing.
 static Status parse_and_run(const Comm *comm, void *context)
 {
     const Arguments *arguments = context;
@@ -117,6 +120,8 @@ static Status run(int argc, char **argv)
     return command_run(command, argc - 1, argv + 1);
 }
 
+// Everything a command prints to stdout has to be on its way before the exit status says so: a full
+// disk or a closed pipe shows only at the flush.
 int command_main(int argc, char **argv)
 {
     Status status = run(argc, argv);

@@ -39,6 +39,8 @@ static void wrap_text(Wrapper *wrapper, const char *text)
 
 // ---- notes on an option ------------------------------------------------------------------------
 
+// Notes are joined by semicolons. They come from tables, so one that is too long is a mistake in a
+// table.
 __attribute__((format(printf, 2, 3))) static void add_note(char out[HELP_NOTES_BYTES],
                                                            const char *format, ...)
 {
@@ -155,6 +157,7 @@ static void print_usage(FILE *out, const Command *command)
     fputc('\n', out);
 }
 
+// The width of the first column: that of the longest name.
 static int options_width(const Command *command)
 {
     char name[PIECE_BYTES];

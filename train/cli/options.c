@@ -47,6 +47,7 @@ static Status unknown_option(const Command *command, const char *argument, int n
                 argument, command->name);
 }
 
+// The whole name: prefixes are not accepted.
 static const Option *find_option(const Command *command, const char *name, int name_length)
 {
     for (int o = 0; o < command->n_options; o++) {
@@ -58,6 +59,7 @@ static const Option *find_option(const Command *command, const char *name, int n
     return NULL;
 }
 
+// strtoll() skips blanks and accepts a plus sign, so the first character is checked as well.
 static Status set_int(int64_t *value, const Command *command, const Option *option,
                       const char *text)
 {
@@ -121,6 +123,7 @@ static Status set_choice(int *value, const Command *command, const Option *optio
     return OK;
 }
 
+// Texts are borrowed from argv, which lives as long as the process.
 static Status set_value(const Parser *parser, const Option *option, char *text)
 {
     void *value = (char *)parser->values + option->offset;
@@ -237,6 +240,7 @@ static Status check_word_count(const Command *command, const CommandLine *line)
                 words->name, line->n_words, command->name);
 }
 
+// An empty argument is nearly always an unset variable of a script.
 static Status check_words(const Command *command, const CommandLine *line)
 {
     char allowed[CHOICES_BYTES];
@@ -278,6 +282,7 @@ static void check_table(const Command *command)
     }
 }
 
+// A query such as --help-config asks for nothing else, so what is missing then is no error.
 Status options_parse(CommandLine *out, void *values, const Command *command, int argc, char **argv)
 {
     Parser parser = {.command = command, .values = values, .argc = argc, .argv = argv};

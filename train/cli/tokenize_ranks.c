@@ -50,6 +50,8 @@ typedef struct Dispatcher {
     TokenizeCounts counts;
 } Dispatcher;
 
+// Three messages in a fixed order: header, sizes, bytes. MPI keeps the order of messages between
+// two ranks, so the receiver needs no tags.
 static void send_documents(const Comm *comm, const Documents *documents, Header header, int to)
 {
     comm_send(comm, &header, sizeof header, to);
@@ -168,6 +170,7 @@ static Status read_ahead(Dispatcher *dispatcher)
     return OK;
 }
 
+// Each idle worker gets the batch that was read ahead, and the next one is read at once.
 static Status feed_idle_ranks(Dispatcher *dispatcher)
 {
     for (int rank = 1; rank < dispatcher->comm->size; rank++) {
@@ -250,6 +253,8 @@ static void end_workers(Dispatcher *dispatcher, Status status)
         (void)fail(status, "%s", text);
 }
 
+// SLOTS_PER_RANK batches for each rank may be read and not yet written: enough that one slow batch
+// does not stop the others at once.
 static Status start_dispatcher(Dispatcher *out, const Comm *comm, const TokenizeOptions *options)
 {
     Dispatcher dispatcher = {.comm = comm,
@@ -267,6 +272,7 @@ static Status start_dispatcher(Dispatcher *out, const Comm *comm, const Tokenize
                : fail(FAILED, "out of memory for %d ranks", comm->size);
 }
 
+// Also after start_dispatcher() has failed half way.
 static void release_dispatcher(Dispatcher *dispatcher)
 {
     for (int s = 0; s < dispatcher->n_slots && dispatcher->slots != NULL; s++)

@@ -20,8 +20,9 @@ static void *field_of(void *base, size_t offset)
 
 enum { MAX_CANDIDATES = 256, MAX_ITEMS = 1000, BLOCK_BYTES = 128 };
 
-// The key that was most likely meant: one of that very name in another block, as keys are often
-// put into the wrong one; else the nearest of this block; else the nearest of all. NULL: none.
+// The key that was most likely meant: one of that very name in another block, as keys are often put
+// into the wrong one; else the nearest of this block by edit distance; else the nearest of all.
+// NULL: none is near.
 static const char *nearest_key(const char *block, const char *name)
 {
     const char *siblings[MAX_CANDIDATES] = {NULL}, *all[MAX_CANDIDATES] = {NULL};
@@ -76,6 +77,8 @@ static void find_unknown(const Node *map, const char *block, ConfigErrors *error
 static Status bind_map(void *base, const Node *node, const char *block, int line,
                        ConfigErrors *errors);
 
+// The items lie in one block of memory, item_bytes each. They are attached to the config before
+// they are bound, so that config_release() frees them also after an error in one of them.
 static Status bind_items(void *base, const Key *key, const Node *node, ConfigErrors *errors)
 {
     if (node->kind != NODE_LIST || node->n_children == 0) {
@@ -114,6 +117,8 @@ static Status bind_absent(void *base, const Key *key, int line, ConfigErrors *er
     return OK;
 }
 
+// A block that is written, even without keys, is given; everything else has its value in its own
+// field.
 static Status bind_key(void *base, const Key *key, const Node *node, ConfigErrors *errors)
 {
     switch (key->kind) {
@@ -171,12 +176,16 @@ static Status name_run(Config *config, const char *path)
     return config->run.name != NULL ? OK : fail(FAILED, "%s: no memory to read it", path);
 }
 
+// Errors of the user's are collected and the binding continues; a Status other than OK from the
+// parts means a lack of memory, or a file that is no YAML at all, where nothing more can be said.
 static Status load(Config *config, Tree *tree, const char *path, char *const *overrides,
                    int n_overrides, ConfigErrors *errors)
 {
     TRY(tree_read(tree, path, errors));
     for (int i = 0; i < n_overrides; i++)
         TRY(tree_override(tree, overrides[i], errors));
+    // Marks that config_check() tells from values: both keys may be left out and then follow from
+    // others.
     config->optim.schedule.decay_start = DECAY_START_NOT_GIVEN;
     config->train.steps = STEPS_NOT_GIVEN;
     TRY(bind_map(config, tree->root, "", LINE_NONE, errors));
@@ -185,6 +194,7 @@ static Status load(Config *config, Tree *tree, const char *path, char *const *ov
     return errors_report(errors);
 }
 
+// Sources of one value, from the weakest to the strongest: default, file, command line.
 Status config_load(Config *out, const char *path, char *const *overrides, int n_overrides)
 {
     ConfigErrors *errors = calloc(1, sizeof *errors);
@@ -228,6 +238,7 @@ static void release_key(void *base, const Key *key)
     free(list);
 }
 
+// By the table that has bound the config, so a key that is added to it needs no code here.
 static void release_block(void *base, const char *block)
 {
     for (int k = 0; k < n_config_keys; k++) {
@@ -247,6 +258,7 @@ void config_release(Config *config)
     *config = (Config){0};
 }
 
+// The 2-norm strategy is the only one that needs statistics; a file of scores replaces them.
 bool config_calibrates(const Config *config)
 {
     const ConvertConfig *convert = &config->model.convert;

@@ -16,6 +16,7 @@ typedef struct Checker {
 static void complain(const Checker *checker, const char *path, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+// Adds an error at the key's line where the file has the key, else at none.
 static void complain(const Checker *checker, const char *path, const char *format, ...)
 {
     char text[512];
@@ -32,6 +33,7 @@ static bool is_good(const Checker *checker, const char *path)
     return !errors_has(checker->errors, path);
 }
 
+// The name becomes a directory of its own in run.dir.
 static void check_run(const Checker *checker, const RunConfig *run)
 {
     if (!is_good(checker, "run.name"))
@@ -88,6 +90,7 @@ static void check_init(const Checker *checker, Config *config)
                  config->data.seq_len, shape->max_positions);
 }
 
+// Exactly one of base and init; what else of a base model is wrong only its config.json can tell.
 static void check_model(const Checker *checker, Config *config)
 {
     const ModelConfig *model = &config->model;
@@ -102,6 +105,7 @@ static void check_model(const Checker *checker, Config *config)
         check_init(checker, config);
 }
 
+// Names tell the sources apart in messages and metrics. Quadratic, as there are few.
 static void check_sources(const Checker *checker, const DataConfig *data)
 {
     if (errors_within(checker->errors, "data.sources") ||
@@ -207,6 +211,8 @@ static void check_train(const Checker *checker, TrainConfig *train)
                  train->sum_groups, n_micro_batches, train->global_batch);
 }
 
+// The order matters twice: the number of steps is known before the schedule is checked, and the
+// shape of model.init before the conversion.
 void config_check(Config *config, const Tree *tree, ConfigErrors *errors)
 {
     const Checker checker = {tree, errors};

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+// The first MAX_ERRORS are kept, all are counted. A text that is too long is cut.
 void errors_add(ConfigErrors *errors, int line, const char *path, const char *format, ...)
 {
     if (errors->n++ >= MAX_ERRORS)
@@ -43,6 +44,7 @@ bool errors_has(const ConfigErrors *errors, const char *path)
     return errors->n > MAX_ERRORS; // one that was not kept may be at this key
 }
 
+// An error at the block itself or at any key in it.
 bool errors_within(const ConfigErrors *errors, const char *block)
 {
     for (int i = 0; i < errors->n && i < MAX_ERRORS; i++) {
@@ -60,6 +62,8 @@ static bool comes_before(const ConfigError *a, const ConfigError *b)
     return a->line < b->line;
 }
 
+// A single error is the Status's own text, so that it is printed in one line like every other
+// error; several are logged one by one and the Status counts them.
 Status errors_report(ConfigErrors *errors)
 {
     int n_kept = errors->n < MAX_ERRORS ? errors->n : MAX_ERRORS;

@@ -282,6 +282,7 @@ static void describe_bounds(char out[KEY_NOTES_BYTES], const Key *key)
     }
 }
 
+// Notes for --help-config, the manual and the reference, all from the table.
 void key_describe(char out[KEY_NOTES_BYTES], const Key *key)
 {
     describe_bounds(out, key);
@@ -294,6 +295,7 @@ void key_describe(char out[KEY_NOTES_BYTES], const Key *key)
         snprintf(out + used, left, key->required ? "required" : "optional");
 }
 
+// Linear: the table has under a hundred rows, and a config is read once.
 const Key *key_find(const char *block, const char *name)
 {
     for (int k = 0; k < n_config_keys; k++) {

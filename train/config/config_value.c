@@ -14,6 +14,8 @@ _Static_assert(sizeof(DType) == sizeof(int) && sizeof(RopeStrategy) == sizeof(in
                    sizeof(SvdKind) == sizeof(int),
                "KEY_NAME writes enums as ints");
 
+// The shortest text that reads back as the same double: between 6 and 17 significant digits, as 17
+// always suffice for IEEE 754's 53 bits.
 void value_format_real(char out[REAL_TEXT_BYTES], double value)
 {
     for (int digits = 6; digits <= 17; digits++) {
@@ -30,6 +32,7 @@ void value_format_real(char out[REAL_TEXT_BYTES], double value)
     }
 }
 
+// "2-norm, high, low": cut at out_bytes.
 void value_format_names(char *out, size_t out_bytes, const char *const *names)
 {
     size_t used = 0;
@@ -106,6 +109,7 @@ static void set_whole(void *field, const Key *key, const Node *node, ConfigError
         *(int *)field = (int)value;
 }
 
+// The comparison is written so that NaN, should it ever come here, fails it.
 static void set_real(double *field, const Key *key, const Node *node, ConfigErrors *errors)
 {
     if (node->is_quoted || !is_number(node->text)) {
@@ -174,6 +178,7 @@ static void set_bool(bool *field, const Key *key, const Node *node, ConfigErrors
                hint, node->is_quoted ? " without quotes" : "");
 }
 
+// The index in key->names, which is the enum's value.
 static void set_name(int *field, const Key *key, const Node *node, ConfigErrors *errors)
 {
     for (int i = 0; key->names[i] != NULL; i++) {
@@ -241,6 +246,8 @@ static Status set_text(char **field, const Key *key, const Node *node, ConfigErr
     return OK;
 }
 
+// The list is attached with its length before it is filled, so that what is there is freed after an
+// error.
 static Status set_texts(char ***field, int *count, const Key *key, const Node *node,
                         ConfigErrors *errors)
 {
@@ -261,6 +268,8 @@ static Status set_texts(char ***field, int *count, const Key *key, const Node *n
     return OK;
 }
 
+// Errors of the user's go to `errors` and leave the field as it is; FAILED is for lack of memory
+// alone.
 Status value_set(void *field, int *count, const Key *key, const Node *node, ConfigErrors *errors)
 {
     if (key->kind == KEY_TEXTS)
@@ -294,6 +303,8 @@ Status value_set(void *field, int *count, const Key *key, const Node *node, Conf
     }
 }
 
+// Defaults are texts of the table and take the same way as a user's, so they are checked too: one
+// that is out of bounds is a mistake in the table.
 Status value_set_standard(void *field, const Key *key, ConfigErrors *errors)
 {
     int n_before = errors->n;
@@ -345,6 +356,7 @@ void value_write_text(FILE *out, const char *text)
     fputc('\'', out);
 }
 
+// What is written reads back as the same value.
 void value_write(FILE *out, const void *base, const Key *key)
 {
     const void *field = field_of(base, key->offset);

@@ -18,6 +18,7 @@ static Status no_memory(void)
     return fail(FAILED, "no memory for the list of the config's values");
 }
 
+// Takes over `text`.
 static Status add(ConfigValues *values, const Key *key, const char *path, char *text)
 {
     // One at a time: there are under a hundred, once per run.
@@ -129,6 +130,8 @@ const char *config_values_find(const ConfigValues *values, const char *key)
     return NULL;
 }
 
+// A key that the table does not know, from another version, is taken for one that changes the
+// result.
 KeyEffect config_key_effect(const char *key)
 {
     char path[KEY_BYTES]; // as in the table: data.sources[] for data.sources[0]

@@ -20,6 +20,7 @@ static void write_indent(FILE *out, int indent)
     fprintf(out, "%*s", indent, "");
 }
 
+// A list of texts in block style, one to a line: paths are long.
 static void write_texts(FILE *out, const void *base, const Key *key, int indent)
 {
     char *const *texts = *(char *const *const *)field_of(base, key->offset);
@@ -78,6 +79,7 @@ void config_print(FILE *out, const Config *config)
     write_block(out, config, "", 0, false);
 }
 
+// Renamed into place when it is whole.
 Status config_write(const Config *config, const char *path)
 {
     AtomicFile file;
@@ -105,6 +107,7 @@ static void print_comment(FILE *out, const Key *key, const char *margin)
     fputc('\n', out);
 }
 
+// The margin of a nested block. Nesting is bounded by the table, hence the CHECK.
 static void widen(char out[MARGIN_BYTES], const char *margin, const char *more)
 {
     int n = snprintf(out, MARGIN_BYTES, "%s%s", margin, more);
@@ -155,6 +158,7 @@ static void print_block(FILE *out, const char *block, const char *margin)
     }
 }
 
+// The text is itself a config that can be loaded: optional keys are commented out with their block.
 void config_print_reference(FILE *out)
 {
     fputs("# Every key of a training config. Above each: what it means; bounds and unit; default.\n"

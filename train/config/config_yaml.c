@@ -41,6 +41,7 @@ static Status no_memory(const char *where)
     return fail(FAILED, "%s: no memory to read it", where);
 }
 
+// At the end, in constant time: the order of the file is kept for messages.
 static void append(Node *parent, Node *child)
 {
     if (parent->end != NULL)
@@ -51,6 +52,7 @@ static void append(Node *parent, Node *child)
     parent->n_children++;
 }
 
+// By length, as a part of a dotted path has no zero at its end.
 Node *node_find(const Node *map, const char *key, size_t length)
 {
     Node *child = map != NULL && map->kind == NODE_MAP ? map->first : NULL;
@@ -98,6 +100,8 @@ static bool is_plain_line(const unsigned char *text, size_t length)
     return true;
 }
 
+// Anchors, aliases and tags are refused for all kinds of nodes: an alias would make the tree a
+// graph, and a chain of them could expand to any size.
 static Status node_from_event(Builder *b, const yaml_event_t *event, Node **out)
 {
     size_t line = event->start_mark.line + 1;
@@ -149,7 +153,8 @@ static Status node_from_event(Builder *b, const yaml_event_t *event, Node **out)
 
 static Status read_children(Builder *b, int depth, Node *parent);
 
-// *out is NULL where a list or map ends.
+// *out is NULL where a list or map ends. Scalars are complete; lists and maps are read with their
+// children, one level deeper.
 static Status read_node(Builder *b, int depth, Node **out)
 {
     yaml_event_t event;
@@ -185,6 +190,8 @@ static Status add_entry(Builder *b, Node *map, const Node *key, Node *value)
     return OK;
 }
 
+// Until the end of the list or map. In a map, nodes alternate between keys and values, which
+// libyaml guarantees.
 static Status read_children(Builder *b, int depth, Node *parent)
 {
     for (;;) {
@@ -214,6 +221,8 @@ static Status expect_event(Builder *b, yaml_event_type_t *type)
     return OK;
 }
 
+// Stream start, document start, one node, document end, stream end: what libyaml sends for one
+// document.
 static Status read_stream(Builder *b, Node **root)
 {
     yaml_event_type_t type;
@@ -244,6 +253,8 @@ static Status parse(Tree *tree, Node **root, const unsigned char *bytes, size_t 
     return status;
 }
 
+// The file is mapped and parsed from memory; texts are copied into the tree, so the map can go at
+// once.
 Status tree_read(Tree *tree, const char *path, ConfigErrors *errors)
 {
     FileMap map;
@@ -329,6 +340,7 @@ static bool is_path(const char *text, size_t length)
            is_plain_line((const unsigned char *)text, length);
 }
 
+// A mistake in an override is collected like one in the file, with the command line as its place.
 Status tree_override(Tree *tree, const char *override, ConfigErrors *errors)
 {
     const char *path = strncmp(override, "--", 2) == 0 ? override + 2 : override;

@@ -20,6 +20,7 @@ enum {
     MIN_WINDOW = 5,
 };
 
+// Among the first n runs, whose labels are final.
 static bool is_label_taken(const Report *report, int n, const char *label)
 {
     for (int i = 0; i < n; i++)
@@ -70,6 +71,8 @@ static Status set_label(Report *report, int place)
     return OK;
 }
 
+// `word` is a run's name or directory; NULL: the first run that kept its attention. -1: there is
+// none, which only a given word makes an error.
 static Status choose_baseline(Report *report, const char *word)
 {
     report->baseline = -1;
@@ -113,6 +116,7 @@ static int choose_window(const Report *report)
     return longest / 100 > MIN_WINDOW ? longest / 100 : MIN_WINDOW;
 }
 
+// Called once, before any writer.
 Status report_prepare(Report *report, const char *baseline)
 {
     if (baseline != NULL)
@@ -159,6 +163,8 @@ static void append(char out[STATE_BYTES], const char *format, ...)
     va_end(arguments);
 }
 
+// The run is compared with the baseline, or with the first run where there is none: only what
+// differs from it is said.
 void report_describe_state(char out[STATE_BYTES], const Report *report, int place)
 {
     const ReportRun *run = &report->runs[place];
@@ -214,6 +220,7 @@ static Status write_script(FILE *out, const Report *report)
     return OK;
 }
 
+// Renamed into place when it is whole, so a reader of the directory never sees half a file.
 static Status write_file(const Report *report, const char *dir, const char *name, Writer writer)
 {
     char path[PATH_BYTES];

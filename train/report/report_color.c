@@ -1,3 +1,7 @@
+// One colour scale for the share of the KV cache that a run keeps, from 100 % to 12.5 %, linear in
+// log2 of the share: halving the cache is the same step everywhere. Two sets of anchors, since a
+// colour that reads well on white paper disappears on a dark screen; between two anchors each
+// channel is interpolated linearly.
 #include "train/report/report_color.h"
 
 #include <math.h>

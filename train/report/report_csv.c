@@ -29,7 +29,8 @@ static void write_quoted(FILE *out, const char *text)
     fputc('"', out);
 }
 
-// The name comes last: what is in it cannot shift a column.
+// %.10g keeps more digits than a plot shows. The name comes last: what is in it cannot shift a
+// column.
 void report_write_csv(FILE *out, const Report *report)
 {
     fputs("run,step,tokens,loss,loss_smoothed,loss_minus_baseline,valid_loss,"

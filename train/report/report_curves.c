@@ -1,3 +1,6 @@
+// What is computed from the points of a run: smoothed losses, differences to the baseline at the
+// same number of tokens, the figures of the summary, and the choice of points to draw. NaN stands
+// for "no value" throughout, as validation and training losses are at different steps.
 #include "train/report/report_curves.h"
 
 #include <math.h>
@@ -97,6 +100,9 @@ static double walk_to(Walk *walk, int64_t tokens)
     return walk->value(a) + part * (walk->value(b) - walk->value(a));
 }
 
+// Differences are taken at equal tokens and not at equal steps: runs may differ in their batch.
+// Between two points of the baseline its loss is interpolated linearly; outside of them there is no
+// difference.
 void report_curves_gaps(ReportRun *run, const ReportRun *baseline)
 {
     Walk losses = {.run = baseline, .value = smoothed_of, .before = -1};
@@ -160,6 +166,7 @@ static int64_t tokens_within(const ReportRun *run, Value gap, double within)
     return tokens;
 }
 
+// By validation losses where there are any, else by smoothed training losses; the page says which.
 void report_curves_summarize(ReportRun *run, double within)
 {
     RunSummary *sum = &run->summary;

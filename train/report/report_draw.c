@@ -60,6 +60,8 @@ static void read_output(char output[OUTPUT_BYTES], int fd)
     output[n] = '\0';
 }
 
+// posix_spawnp() returns ENOENT itself where gnuplot is not in PATH (glibc since 2.24), so the two
+// errors can be told apart.
 static Status run_gnuplot(const char *dir)
 {
     int ends[2], wait_status = 0;
@@ -87,6 +89,7 @@ static Status run_gnuplot(const char *dir)
     return OK;
 }
 
+// Pictures are published only where gnuplot has ended well; otherwise the older ones stay.
 Status report_draw(const char *dir)
 {
     static const char *const names[] = {"curves.svg", "curves.png"};

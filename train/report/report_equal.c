@@ -1,3 +1,6 @@
+// Whether two runs had the same losses to the last bit, as runs on other numbers of ranks and
+// resumed runs must have (train.sum_groups). metrics.jsonl has 17 significant digits, which read
+// back as the same doubles.
 #include "train/report/report_equal.h"
 
 #include <math.h>
@@ -9,6 +12,7 @@ static bool is_same(double a, double b)
     return memcmp(&a, &b, sizeof a) == 0;
 }
 
+// A step that one of the runs does not have: an error unless --common was given.
 static Status missing(const char *what, int step, const ReportRun *has, const ReportRun *lacks)
 {
     return fail(FAILED,

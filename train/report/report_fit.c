@@ -43,6 +43,8 @@ static ReportFit range_from(const Report *report, Value value, int64_t tokens)
     return range;
 }
 
+// The axes leave out the first tenth where it would take more than three quarters of the height:
+// where the whole range is over four times that of the rest.
 void report_fit_choose(Report *report)
 {
     ReportFit whole = range_from(report, smoothed_of, 0);
@@ -51,6 +53,8 @@ void report_fit_choose(Report *report)
     report->skip_start = later.is_given && span > 0 && whole.high - whole.low > 4 * span;
 }
 
+// With a margin of 15 %, as losses of single steps scatter around the mean. Not given where the
+// whole range is shown anyway.
 static ReportFit fit(const Report *report, Value value)
 {
     ReportFit range = range_from(report, value, first_tenth(report));

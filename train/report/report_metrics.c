@@ -14,6 +14,7 @@ typedef struct Reader {
     double segment_s, earlier_s; // elapsed_s of the current process, and of those before it
 } Reader;
 
+// *out keeps its value, NaN, where the line does not have the member.
 static Status optional_real(double *out, const json_t *line, const char *where, const char *key)
 {
     if (!json_has(line, key))
@@ -21,6 +22,7 @@ static Status optional_real(double *out, const json_t *line, const char *where, 
     return json_get_real(out, line, where, key, -INFINITY, INFINITY);
 }
 
+// Capacity doubles: a long run has 10^5 points and more.
 static Status add_point(Reader *reader, int step, int64_t tokens)
 {
     ReportRun *run = reader->run;
@@ -50,7 +52,7 @@ static Status add_point(Reader *reader, int step, int64_t tokens)
     return OK;
 }
 
-// Removes the points from `step` on.
+// Removes the points from `step` on: steps ascend, so these are the last ones.
 static void cut_back(ReportRun *run, int step)
 {
     while (run->n_points > 0 && run->points[run->n_points - 1].step >= step)
@@ -122,7 +124,7 @@ static Status find_point(RunPoint **out, Reader *reader, int step, int64_t token
 
 // A program that did not add up elapsed_s over restarts began at 0 again: where it falls, another
 // process began.
-static void take_time(Reader *reader, double elapsed_s)
+static void add_time(Reader *reader, double elapsed_s)
 {
     if (isnan(elapsed_s))
         return;
@@ -131,7 +133,8 @@ static void take_time(Reader *reader, double elapsed_s)
     reader->segment_s = elapsed_s;
 }
 
-static Status take_set(int *out, ReportRun *run, const json_t *line, const char *where)
+// "" for a line of a version that had no names of sets. Names are hexadecimal (train/validation.c).
+static Status parse_set(int *out, ReportRun *run, const json_t *line, const char *where)
 {
     const char *name = "";
     if (json_has(line, "validation_set"))
@@ -143,7 +146,8 @@ static Status take_set(int *out, ReportRun *run, const json_t *line, const char 
     return find_set(out, run, name);
 }
 
-static Status take_line(Reader *reader, const json_t *line, const char *where)
+// Only the members that are drawn; what other programs add is ignored.
+static Status parse_line(Reader *reader, const json_t *line, const char *where)
 {
     int64_t step, tokens;
     TRY(json_get_int(&step, line, where, "step", 0, INT32_MAX));
@@ -159,7 +163,7 @@ static Status take_line(Reader *reader, const json_t *line, const char *where)
     RunPoint *point;
     int set = -1;
     if (!isnan(valid_loss))
-        TRY(take_set(&set, reader->run, line, where));
+        TRY(parse_set(&set, reader->run, line, where));
     TRY(find_point(&point, reader, (int)step, tokens, !isnan(loss), set, where));
     if (!isnan(loss)) {
         point->loss = loss;
@@ -171,10 +175,11 @@ static Status take_line(Reader *reader, const json_t *line, const char *where)
         point->valid_set = set;
     }
     reader->run->n_skipped += json_is_true(json_object_get(line, "skipped"));
-    take_time(reader, elapsed_s);
+    add_time(reader, elapsed_s);
     return OK;
 }
 
+// From the mapped file: one that grows meanwhile is read up to its size at the time.
 static Status read_lines(Reader *reader, const FileMap *map, const char *path)
 {
     if (map->size_bytes == 0)
@@ -182,13 +187,13 @@ static Status read_lines(Reader *reader, const FileMap *map, const char *path)
     const char *at = (const char *)map->bytes, *end = at + map->size_bytes;
     for (int number = 1; at < end; number++) {
         const char *newline = memchr(at, '\n', (size_t)(end - at));
-        if (newline == NULL) // a run that is still going may be in the middle of its last line
+        if (newline == NULL) // a run that is still training may be in the middle of its last line
             break;
         char where[PATH_BYTES + 32];
         snprintf(where, sizeof where, "%s:%d", path, number);
         json_t *line;
         TRY(json_parse_line(&line, at, newline - at, path, number));
-        Status status = take_line(reader, line, where);
+        Status status = parse_line(reader, line, where);
         json_decref(line);
         if (status != OK)
             return status;
@@ -204,7 +209,7 @@ static int compare_doubles(const void *a, const void *b)
 }
 
 // The median, as steps with a checkpoint or on a busy machine are outliers.
-static Status take_median_rate(ReportRun *run)
+static Status set_median_rate(ReportRun *run)
 {
     run->tokens_per_s = NAN;
     if (run->n_points == 0)
@@ -223,6 +228,7 @@ static Status take_median_rate(ReportRun *run)
     return OK;
 }
 
+// wall_s is the sum over all processes of the run.
 Status report_run_read_metrics(ReportRun *run, const char *path)
 {
     FileMap map;
@@ -237,5 +243,5 @@ Status report_run_read_metrics(ReportRun *run, const char *path)
             run->newest_set = run->points[i].valid_set;
     bool is_timed = reader.earlier_s + reader.segment_s > 0;
     run->wall_s = is_timed ? reader.earlier_s + reader.segment_s : NAN;
-    return take_median_rate(run);
+    return set_median_rate(run);
 }

@@ -111,6 +111,8 @@ static bool set_dir(json_t *object, const char *dir)
     return json_object_set_new(object, "dir", text != NULL ? text : json_string("?")) == 0;
 }
 
+// Both colours of the run, for white and for dark screens: the page chooses by the reader's
+// setting.
 static bool set_look(json_t *object, const Report *report, int place)
 {
     const ReportRun *run = &report->runs[place];
@@ -137,6 +139,7 @@ static bool set_settings(json_t *object, const Report *report, int place)
     return is_done;
 }
 
+// The list owns the object from the first line on, so nothing is to be released after an error.
 static bool append_run(json_t *list, const Report *report, int place)
 {
     const ReportRun *run = &report->runs[place];
@@ -180,6 +183,7 @@ static bool set_tasks(json_t *root, const Report *report)
     return is_done;
 }
 
+// Times are UTC, as reports are compared across machines.
 static bool fill_root(json_t *root, const Report *report)
 {
     char made[64];
@@ -214,6 +218,8 @@ static int write_escaped(const char *bytes, size_t size_bytes, void *out)
     return ferror((FILE *)out) ? -1 : 0;
 }
 
+// The template is cut at its mark and the JSON written in between; 9 significant digits are more
+// than a curve on a screen can show.
 Status report_write_page(FILE *out, const Report *report)
 {
     const char *mark = strstr(report_template, data_mark);

@@ -41,7 +41,8 @@ Status report_run_add_resumed(ReportRun *run, int step)
     return OK;
 }
 
-static Status take_resumed(ReportRun *run, const char *path)
+// Steps at which a process of the run started, as run.json lists them.
+static Status parse_resumed(ReportRun *run, const char *path)
 {
     const json_t *list = json_object_get(run->json, "resumed_steps");
     if (!json_has(run->json, "resumed_steps"))
@@ -58,7 +59,8 @@ static Status take_resumed(ReportRun *run, const char *path)
     return OK;
 }
 
-static Status take_original(ReportRun *run, const char *path)
+// Missing for a run without validation; its set's name is missing in files of older versions.
+static Status parse_original(ReportRun *run, const char *path)
 {
     const char *set = "";
     if (!json_has(run->json, "original_valid_loss"))
@@ -86,7 +88,7 @@ static bool is_change(const json_t *change)
 }
 
 // Runs from before run.json had the config are without it.
-static Status take_config(ReportRun *run, const char *path)
+static Status parse_config(ReportRun *run, const char *path)
 {
     const json_t *config = json_object_get(run->json, "config");
     const json_t *changes = json_object_get(run->json, "config_changes");
@@ -108,7 +110,8 @@ static Status take_config(ReportRun *run, const char *path)
     return OK;
 }
 
-static Status take_shape(ReportRun *run, const char *path)
+// Bounds keep what is computed from these from overflowing.
+static Status parse_shape(ReportRun *run, const char *path)
 {
     const json_t *json = run->json;
     int64_t steps;
@@ -124,7 +127,8 @@ static Status take_shape(ReportRun *run, const char *path)
     return OK;
 }
 
-static Status take_run(ReportRun *run, const char *path)
+// Texts and lists are borrowed from run->json, which the run owns.
+static Status parse_run(ReportRun *run, const char *path)
 {
     const char *format, *attention;
     TRY(json_get_string(&format, run->json, path, "format"));
@@ -141,10 +145,10 @@ static Status take_run(ReportRun *run, const char *path)
     if (!is_printable(run->name) || !is_printable(run->rope) || !is_printable(run->svd))
         return fail(BAD_INPUT, "%s: control characters in 'name', 'rope' or 'svd'; is it damaged?",
                     path);
-    TRY(take_shape(run, path));
-    TRY(take_original(run, path));
-    TRY(take_config(run, path));
-    return take_resumed(run, path);
+    TRY(parse_shape(run, path));
+    TRY(parse_original(run, path));
+    TRY(parse_config(run, path));
+    return parse_resumed(run, path);
 }
 
 // The lock is taken shared and released at once. Where it cannot be taken for another reason (no
@@ -172,7 +176,7 @@ static Status find_state(ReportRun *run)
 }
 
 // A task's result is a number, or an object with its "score".
-static Status take_tasks(ReportRun *run, const json_t *tasks, const char *path)
+static Status parse_tasks(ReportRun *run, const json_t *tasks, const char *path)
 {
     const char *task;
     json_t *value; // borrowed
@@ -188,6 +192,7 @@ static Status take_tasks(ReportRun *run, const json_t *tasks, const char *path)
     return OK;
 }
 
+// A file of another kind that happens to be called eval*.json is left out with a warning.
 static Status read_eval_file(ReportRun *run, const char *path)
 {
     json_t *json;
@@ -199,7 +204,7 @@ static Status read_eval_file(ReportRun *run, const char *path)
     if (run->tasks == NULL)
         status = fail(FAILED, "%s: no memory", path);
     else if (json_is_object(tasks))
-        status = take_tasks(run, tasks, path);
+        status = parse_tasks(run, tasks, path);
     else
         log_warn("%s: has no 'tasks'; left out", path);
     json_decref(json);
@@ -246,7 +251,7 @@ Status report_run_read(ReportRun *out, const char *dir)
     ReportRun run = {.dir = dir, .original_loss = NAN};
     TRY(json_read(&run.json, path));
     Status status;
-    TRY_GOTO(release_run, take_run(&run, path));
+    TRY_GOTO(release_run, parse_run(&run, path));
     TRY_GOTO(release_run, report_run_read_metrics(&run, metrics));
     TRY_GOTO(release_run, find_state(&run));
     TRY_GOTO(release_run, read_eval(&run));
@@ -278,6 +283,7 @@ int64_t report_run_tokens(const ReportRun *run)
     return run->n_points > 0 ? run->points[run->n_points - 1].tokens : 0;
 }
 
+// On any set: for the table, which has a note where the set has changed.
 double report_run_last_valid(const ReportRun *run)
 {
     for (int i = run->n_points - 1; i >= 0; i--)
@@ -286,6 +292,7 @@ double report_run_last_valid(const ReportRun *run)
     return NAN;
 }
 
+// The model as converted, on the newest set. A step may have two points, one for each set.
 double report_run_start_valid(const ReportRun *run)
 {
     for (int i = 0; i < run->n_points && run->points[i].step == 0; i++)
@@ -294,6 +301,7 @@ double report_run_start_valid(const ReportRun *run)
     return NAN;
 }
 
+// NaN where the original was measured on another set than the newest.
 double report_run_original_valid(const ReportRun *run)
 {
     if (run->newest_set >= 0 &&
@@ -302,6 +310,7 @@ double report_run_original_valid(const ReportRun *run)
     return run->original_loss;
 }
 
+// A name that is not known counts as any set.
 bool report_run_is_same_set(const SetName a, const SetName b)
 {
     return a[0] == '\0' || b[0] == '\0' || strcmp(a, b) == 0;

@@ -72,6 +72,8 @@ static void write_string(FILE *out, const char *text, int max_columns)
     fputs(*text != '\0' ? "...\"" : "\"", out);
 }
 
+// gnuplot's arrays begin at 1. Labels and states are cut to columns: gnuplot drops a key that does
+// not fit.
 static void write_runs(FILE *out, const Report *report)
 {
     static const int marks[MARK_TYPES] = {7, 5, 9, 13, 11, 15}; // filled in every terminal
@@ -161,6 +163,7 @@ static void write_start(FILE *out)
           out);
 }
 
+// Functions of gnuplot's by which all panels choose rows and colours.
 static void write_style(FILE *out)
 {
     fputs("\n# A column of curves.csv for run i; nothing for the other runs.\n"
@@ -182,6 +185,7 @@ typedef struct Panel {
     const char *title; // an expression of gnuplot's
 } Panel;
 
+// In fractions of the picture's height (screen coordinates), so that panels line up.
 static void start_panel(FILE *out, const Panel *panel)
 {
     fprintf(out, "    set bmargin at screen %.3f; set tmargin at screen %.3f\n", panel->bottom,
@@ -234,6 +238,7 @@ static void write_loss_panel(FILE *out, const Panel *panel, const Content *conte
           out);
 }
 
+// The baseline itself is the line at 0, WITHIN the gap that counts as closed.
 static void write_gap_panel(FILE *out, const Panel *panel, const Content *content)
 {
     start_panel(out, panel);
@@ -282,6 +287,7 @@ static void write_panels(FILE *out, const Content *content, int n_runs)
     }
 }
 
+// Text that names runs comes only from write_string(), so no name can act as a command of gnuplot.
 void report_write_script(FILE *out, const Report *report)
 {
     Content content = find_content(report);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+// Both members were checked when run.json was read (report_run.c).
 static int step_of(const json_t *change)
 {
     return (int)json_integer_value(json_object_get(change, "step"));
@@ -33,6 +34,7 @@ static bool is_compared_otherwise(const char *key)
     return strncmp(key, "model.convert.", 14) == 0 || strncmp(key, "data.validation.", 16) == 0;
 }
 
+// Changes are few and in no certain order, so the next one is searched for.
 int report_settings_next_change(const ReportRun *run, int after)
 {
     int next = -1;
@@ -112,6 +114,7 @@ static void write_differences(FILE *out, const ReportRun *run, const ReportRun *
     }
 }
 
+// Losses on different text cannot be compared, which the line says.
 static void write_other_set(FILE *out, const ReportRun *run, const ReportRun *other, bool *is_first)
 {
     if (run->newest_set < 0 || other->newest_set < 0 ||
@@ -121,6 +124,7 @@ static void write_other_set(FILE *out, const ReportRun *run, const ReportRun *ot
     fprintf(out, "%svalidated on other text than %s", between(is_first, "; "), other->label);
 }
 
+// The parts are written one behind the other into memory; "" where nothing differs.
 Status report_settings_describe(char **out, const Report *report, int place)
 {
     const ReportRun *run = &report->runs[place];
