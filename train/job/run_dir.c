@@ -44,6 +44,8 @@ Status run_dir_open(RunDir *out, const Config *config, ResumeMode mode, const Mo
     if (status == OK && comm->rank == 0)
         status = lock_dir(out, comm);
     TRY(comm_agree(comm, status));
+    if (comm->rank == 0)
+        shared_dir_clear(out->path);
     TRY(shared_dir_check(comm, out->path)); // each rank writes its part of a checkpoint there
     if (mode != RESUME_NEVER)
         TRY(resume_find(&out->checkpoint, &out->is_resumed, out->path, comm));

@@ -6,15 +6,18 @@
 
 #include "base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#define TOKEN_PREFIX ".shared-"
+
 // A name that was never there: what a network file system remembers of its absence does not matter.
 static Status make_token(char path[PATH_BYTES], const char *dir)
 {
-    TRY(file_join(path, dir, ".shared-XXXXXX"));
+    TRY(file_join(path, dir, TOKEN_PREFIX "XXXXXX"));
     const int file = mkstemp(path);
     if (file < 0)
         return fail(FAILED, "%s: cannot be written: %s", dir, strerror(errno));
@@ -47,4 +50,15 @@ Status shared_dir_check(const Comm *comm, const char *dir)
     if (comm->rank == 0)
         unlink(token);
     return status;
+}
+
+void shared_dir_clear(const char *dir)
+{
+    DIR *entries = opendir(dir);
+    if (entries == NULL)
+        return;
+    for (const struct dirent *entry; (entry = readdir(entries)) != NULL;)
+        if (strncmp(entry->d_name, TOKEN_PREFIX, sizeof TOKEN_PREFIX - 1) == 0)
+            unlinkat(dirfd(entries), entry->d_name, 0);
+    closedir(entries);
 }

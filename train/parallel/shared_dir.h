@@ -12,4 +12,8 @@
 // Collective.
 Status shared_dir_check(const Comm *comm, const char *dir);
 
+// Removes the files of such checks that were killed in that moment. Only for a directory that no
+// other job is checking, as a run's is once it is locked. Not collective.
+void shared_dir_clear(const char *dir);
+
 #endif

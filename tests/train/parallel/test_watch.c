@@ -69,6 +69,19 @@ static void test_a_directory_of_each_rank_is_not_shared(void **state)
     assert_int_equal(n_entries(dir), 0);
 }
 
+// The files of checks that were killed go, others stay.
+static void test_clearing_removes_what_killed_checks_left(void **state)
+{
+    (void)state;
+    const char *dir = testing_dir();
+    assert_ok(file_write(testing_path(dir, ".shared-AbCdEf"), "", 0));
+    assert_ok(file_write(testing_path(dir, ".shared"), "", 0));
+    shared_dir_clear(dir);
+    assert_int_equal(n_entries(dir), 1);
+    assert_true(file_exists(testing_path(dir, ".shared")));
+    shared_dir_clear("nowhere");
+}
+
 static void test_a_directory_that_is_not_there_fails_everywhere(void **state)
 {
     (void)state;
@@ -113,6 +126,7 @@ int main(void)
         cmocka_unit_test(test_a_common_directory_is_shared),
         cmocka_unit_test(test_a_link_to_it_is_shared),
         cmocka_unit_test(test_a_directory_of_each_rank_is_not_shared),
+        cmocka_unit_test(test_clearing_removes_what_killed_checks_left),
         cmocka_unit_test(test_a_directory_that_is_not_there_fails_everywhere),
         cmocka_unit_test(test_watching_leaves_no_file),
         cmocka_unit_test(test_limit_is_rank_0s),
