@@ -261,19 +261,29 @@ damage() {
     esac
 }
 
+# damage_some: one or two files that the newest checkpoint or the run's log and description are made
+# of, or the manifests of all checkpoints.
+damage_some() {
+    local manifests=("$trial"/runs/run/checkpoints/*/manifest.json) newest files i
+    newest=${manifests[-1]}
+    files=("$newest" "${newest%/*}"/*.h5 "$trial"/runs/run/{metrics.jsonl,run.json,config.yaml})
+    draw 6
+    if [ "$drawn" -eq 0 ]; then
+        for i in "${manifests[@]}"; do damage "$i"; done
+        return
+    fi
+    for ((i = 0; i <= drawn % 2; i++)); do
+        pick "$newest" "${files[@]}" # the manifest twice
+        [ ! -e "$picked" ] || damage "$picked"
+    done
+}
+
 trial_torn() {
-    local newest from files curve='' i
+    local from curve=''
     pick killed ended
     from=$picked
     cp -r "$from" "$trial/runs"
-    newest=$(ls -d "$trial"/runs/run/checkpoints/*/manifest.json | tail -n 1)
-    files=("$newest" "${newest%/*}"/*.h5 "$trial"/runs/run/{metrics.jsonl,run.json,config.yaml})
-    draw 2
-    for ((i = 0; i <= drawn; i++)); do
-        pick "$newest" "${files[@]}" # the manifest twice: it is the smallest file
-        [ ! -e "$picked" ] || damage "$picked"
-        draw 2
-    done
+    damage_some
     struck=1
     ! grep -q metrics.jsonl "$trial/damage" || curve=no-curve
     life NO_FAULT=1
