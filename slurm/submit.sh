@@ -70,6 +70,9 @@ for word in "$@"; do
     --*) overrides+=("$word") ;;
     *[!0-9]* | "") fail "'$word' is neither a d_kv nor an override (--section.key=value)" ;;
     *)
+        for d_kv in ${d_kvs[@]+"${d_kvs[@]}"}; do # two runs of one d_kv would share a directory
+            [ $((10#$d_kv)) -ne $((10#$word)) ] || fail "d_kv $word is given twice"
+        done
         d_kvs+=("$word")
         names+=("$name-dkv$word")
         ;;

@@ -85,6 +85,8 @@ test_submit_refuses_what_it_cannot_do() {
     refuses 'give a config that exists' slurm/submit.sh configs/demo.yaml
     refuses 'at least one d_kv' slurm/submit.sh configs/demo.yaml --optim.lr=1e-4
     refuses "'16x' is neither" slurm/submit.sh configs/demo.yaml 16x
+    refuses 'd_kv 4 is given twice' slurm/submit.sh configs/demo.yaml 4 8 4
+    refuses 'd_kv 08 is given twice' slurm/submit.sh configs/demo.yaml 8 08
     refuses "'--run.dir=' names" slurm/submit.sh configs/demo.yaml 16 --run.dir=
     refuses 'give all runs one name' slurm/submit.sh configs/demo.yaml 16 --run.name=x
     refuses '--at-once=N limits it' slurm/submit.sh --array=0-1 configs/demo.yaml 16
@@ -137,6 +139,7 @@ test_jobs_refuse_wrong_words() {
     refuses 'give a config' slurm/train.sbatch
     refuses 'give a config' slurm/train.sbatch configs/missing.yaml
     MHA2MLA=missing refuses 'no program missing' slurm/train.sbatch configs/demo.yaml
+    refuses 'd_kv 16 is given twice' slurm/sweep.sbatch configs/demo.yaml 16 8 16
     refuses 'give all runs one name' slurm/sweep.sbatch configs/demo.yaml 16 --run.name=x
     refuses 'give the run directories' slurm/compare.sbatch
     refuses 'no run directory runs/missing' slurm/compare.sbatch runs/missing --out table
