@@ -3,6 +3,7 @@
 // directory after it: otherwise a crash may leave the new name with no content, or the old one.
 #define _GNU_SOURCE // O_DIRECTORY
 #include "base/file.h"
+#include "base/temporary.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -95,12 +96,15 @@ Status file_join(char out[PATH_BYTES], const char *dir, const char *name)
 Status file_begin(AtomicFile *out, const char *path)
 {
     int n = snprintf(out->path, sizeof out->path, "%s", path);
-    int m = snprintf(out->temporary, sizeof out->temporary, "%s.tmp", path);
-    if (n < 0 || m < 0 || m >= PATH_BYTES)
+    if (n < 0 || n >= PATH_BYTES)
         return fail(BAD_INPUT, "%.200s...: path longer than %d bytes", path, PATH_BYTES);
+    TRY(temporary_make(out->temporary, path));
     out->stream = fopen(out->temporary, "wbe");
-    if (out->stream == NULL)
-        return fail(FAILED, "%s: cannot be written: %s", out->temporary, strerror(errno));
+    if (out->stream == NULL) {
+        const int error = errno;
+        unlink(out->temporary);
+        return fail(FAILED, "%s: cannot be written: %s", path, strerror(error));
+    }
     return OK;
 }
 
@@ -149,7 +153,7 @@ Status file_publish(const char *temporary, const char *path)
     // old content or all of the new.
     TRY_GOTO(remove_temporary, sync_path(temporary, 0));
     if (rename(temporary, path) != 0) {
-        status = fail(FAILED, "%s: cannot be renamed to %s: %s", temporary, path, strerror(errno));
+        status = fail(FAILED, "%s: %s cannot take this name: %s", path, temporary, strerror(errno));
         goto remove_temporary;
     }
     char copy[PATH_BYTES]; // dirname() writes into its argument

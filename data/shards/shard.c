@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/hdf5_error.h"
+#include "base/hdf5_file.h"
 #include "data/shards/shard_format.h"
 #include "data/shards/shard_row.h"
 
@@ -172,9 +173,7 @@ static Status check_offsets(Shard *shard)
 
 static Status read_header(Shard *shard)
 {
-    shard->file = H5Fopen(shard->path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    if (shard->file < 0)
-        return hdf5_fail(BAD_INPUT, shard->path, "not a readable HDF5 file");
+    TRY(hdf5_open(&shard->file, shard->path));
     TRY(read_attributes(shard));
     // The width follows from the vocabulary; a file that has another one is refused.
     const int token_bytes = shard->info.vocab_size > SHARD_SMALL_VOCAB ? 4 : 2;

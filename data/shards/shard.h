@@ -17,8 +17,9 @@
 // chunked with shuffle, deflate and fletcher32. Attributes of the root: format "mha2mla-tokens",
 // version 1, tokenizer_sha256, vocab_size, eos_id (-1: none), source (free text).
 //
-// A writer fills PATH.tmp and renames it when all is on disk, so a killed one leaves nothing that
-// looks finished. Writer and reader hold a few MB whatever the size of the shard. One thread at a
+// A writer fills a temporary file of its own (base/temporary.h) and renames it when all is on disk,
+// so a killed one leaves nothing that looks finished, and of two writers of one path each renames a
+// whole shard. Writer and reader hold a few MB whatever the size of the shard. One thread at a
 // time per handle. Damage is BAD_INPUT naming the file and what is wrong, with HDF5's own reason;
 // HDF5 prints nothing.
 #ifndef MHA2MLA_DATA_SHARDS_SHARD_H
@@ -45,7 +46,7 @@ typedef struct Shard Shard;
 typedef struct ShardWriter ShardWriter;
 
 // Starts a shard that will be at `path`; the counts in `info` are ignored. BAD_INPUT if the
-// vocabulary, eos id or checksum is out of range, FAILED if PATH.tmp cannot be written.
+// vocabulary, eos id or checksum is out of range, FAILED if no file can be made there.
 Status shard_create(ShardWriter **out, const char *path, const ShardInfo *info);
 
 // Appends one document of n_ids >= 0 tokens; one without tokens is left out. BAD_INPUT if an id is

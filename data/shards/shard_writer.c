@@ -3,6 +3,8 @@
 // name only after the close.
 #include "base/file.h"
 #include "base/hdf5_error.h"
+#include "base/hdf5_file.h"
+#include "base/temporary.h"
 #include "data/shards/shard.h"
 #include "data/shards/shard_format.h"
 
@@ -89,18 +91,10 @@ static Status check_info(const char *path, const ShardInfo *info)
 
 static Status create_file(ShardWriter *writer, const ShardInfo *info)
 {
-    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     // From V18 on metadata has checksums; from V110 on the file of a killed writer stays locked.
-    bool created =
-        access >= 0 && H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST) >= 0;
-    if (created)
-        writer->file = H5Fcreate(writer->temporary, H5F_ACC_TRUNC, H5P_DEFAULT, access);
-    if (!created || writer->file < 0) {
-        Status status = hdf5_fail(FAILED, writer->temporary, "cannot be written");
-        H5Pclose(access);
-        return status;
-    }
-    H5Pclose(access);
+    writer->file = hdf5_create(writer->temporary, H5F_LIBVER_V18);
+    if (writer->file < 0)
+        return hdf5_fail(FAILED, writer->path, "cannot be written");
     hid_t type = info->vocab_size > SHARD_SMALL_VOCAB ? H5T_STD_U32LE : H5T_STD_U16LE;
     writer->tokens = create_dataset(writer->file, "tokens", type, SHARD_CHUNK_TOKENS);
     writer->documents =
@@ -112,14 +106,15 @@ static Status create_file(ShardWriter *writer, const ShardInfo *info)
         !write_int_attribute(writer->file, "vocab_size", info->vocab_size) ||
         !write_int_attribute(writer->file, "eos_id", info->eos_id) ||
         !write_text_attribute(writer->file, "source", info->source))
-        return hdf5_fail(FAILED, writer->temporary, "cannot be written");
+        return hdf5_fail(FAILED, writer->path, "cannot be written");
     return OK;
 }
 
 Status shard_create(ShardWriter **out, const char *path, const ShardInfo *info)
 {
     TRY(check_info(path, info));
-    TRY(file_check_target(path)); // says why in plainer words than HDF5
+    TRY(file_check_target(path));
+    temporary_remove_dead(path);
     hdf5_silence();
     ShardWriter *writer = malloc(sizeof *writer); // with its buffers, about 280 KiB
     if (writer == NULL)
@@ -130,16 +125,19 @@ Status shard_create(ShardWriter **out, const char *path, const ShardInfo *info)
     writer->n_document_buffer = 1; // offset 0 of the first document
     Status status;
     int n = snprintf(writer->path, PATH_BYTES, "%s", path);
-    int m = snprintf(writer->temporary, PATH_BYTES, "%s.tmp", path);
-    if (n < 0 || m < 0 || m >= PATH_BYTES) {
-        free(writer);
-        return fail(BAD_INPUT, "%.200s...: path longer than %d bytes", path, PATH_BYTES);
+    if (n < 0 || n >= PATH_BYTES) {
+        status = fail(BAD_INPUT, "%.200s...: path longer than %d bytes", path, PATH_BYTES);
+        goto free_writer;
     }
+    TRY_GOTO(free_writer, temporary_make(writer->temporary, path));
     TRY_GOTO(abandon, create_file(writer, info));
     *out = writer;
     return OK;
 abandon:
     shard_abandon(writer);
+    return status;
+free_writer:
+    free(writer);
     return status;
 }
 
@@ -165,7 +163,7 @@ static Status flush_tokens(ShardWriter *writer)
     if (writer->n_token_buffer > 0 &&
         !extend(writer->tokens, writer->tokens_written, writer->n_token_buffer, H5T_NATIVE_INT32,
                 writer->token_buffer))
-        return hdf5_fail(FAILED, writer->temporary, "write failed");
+        return hdf5_fail(FAILED, writer->path, "write failed");
     writer->tokens_written += writer->n_token_buffer;
     writer->n_token_buffer = 0;
     return OK;
@@ -176,7 +174,7 @@ static Status flush_documents(ShardWriter *writer)
     if (writer->n_document_buffer > 0 &&
         !extend(writer->documents, writer->documents_written, writer->n_document_buffer,
                 H5T_NATIVE_UINT64, writer->document_buffer))
-        return hdf5_fail(FAILED, writer->temporary, "write failed");
+        return hdf5_fail(FAILED, writer->path, "write failed");
     writer->documents_written += writer->n_document_buffer;
     writer->n_document_buffer = 0;
     return OK;
@@ -242,7 +240,7 @@ Status shard_finish(ShardWriter *writer)
     TRY_GOTO(abandon, flush_tokens(writer));
     TRY_GOTO(abandon, flush_documents(writer));
     if (!close_file(writer)) {
-        status = hdf5_fail(FAILED, writer->temporary, "write failed");
+        status = hdf5_fail(FAILED, writer->path, "write failed");
         goto abandon;
     }
     // HDF5 does not sync: file_publish() does, before the rename.

@@ -4,6 +4,8 @@
 
 #include "base/file.h"
 #include "base/hdf5_error.h"
+#include "base/hdf5_file.h"
+#include "base/temporary.h"
 
 #include <errno.h>
 #include <hdf5.h>
@@ -140,22 +142,20 @@ static Status write_content(hid_t file, const char *path, const RopeScores *scor
 Status rope_scores_write(const RopeScores *scores, const char *path)
 {
     char temporary[PATH_BYTES];
-    int n = snprintf(temporary, sizeof temporary, "%s.tmp", path);
-    if (n < 0 || n >= PATH_BYTES)
-        return fail(BAD_INPUT, "%.200s...: path longer than %d bytes", path, PATH_BYTES);
-    TRY(file_check_target(path)); // says why in plainer words than HDF5
+    Status status;
+    TRY(file_check_target(path));
+    temporary_remove_dead(path);
+    TRY(temporary_make(temporary, path));
     hdf5_silence();
-    const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     // From 1.10 on every structure of the file has a checksum, the chunk index included.
-    H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_LATEST);
-    const hid_t file = H5Fcreate(temporary, H5F_ACC_TRUNC, H5P_DEFAULT, access);
-    Status status = file < 0 ? hdf5_fail(FAILED, temporary, "cannot be written") : OK;
-    H5Pclose(access);
-    if (file < 0)
-        return status;
-    TRY_GOTO(close_file, write_content(file, temporary, scores));
+    const hid_t file = hdf5_create(temporary, H5F_LIBVER_V110);
+    if (file < 0) {
+        status = hdf5_fail(FAILED, path, "cannot be written");
+        goto remove_file;
+    }
+    TRY_GOTO(close_file, write_content(file, path, scores));
     if (H5Fclose(file) < 0) {
-        status = hdf5_fail(FAILED, temporary, "write failed");
+        status = hdf5_fail(FAILED, path, "write failed");
         goto remove_file;
     }
     return file_publish(temporary, path);
@@ -274,9 +274,8 @@ Status rope_scores_read(RopeScores *out, const ModelShape *shape, const char *pa
         return fail(BAD_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
     if (file_is_dir(path))
         return fail(BAD_INPUT, "%s: is a directory, not a file of RoPE scores", path);
-    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    if (file < 0)
-        return hdf5_fail(BAD_INPUT, path, "not a readable HDF5 file");
+    hid_t file;
+    TRY(hdf5_open(&file, path));
     RopeScores scores;
     ModelShape dims;
     double n_tokens;

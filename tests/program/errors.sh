@@ -241,9 +241,9 @@ refuses_text "new.h5: no tokens to write; is the text empty?" empty.txt
 refuses_text "--eos: the tokenizer in tokenizer has no token '<end>'" text.txt --eos '<end>'
 refuses 2 "new.hdf: the name of a shard ends in .h5" \
     tokenize --tokenizer tokenizer --out new.hdf text.txt
-refuses 1 "none/new.h5.tmp: cannot be written: No such file or directory" \
+refuses 1 "none/new.h5: cannot be written: No such file or directory" \
     tokenize --tokenizer tokenizer --out none/new.h5 text.txt
-refuses 1 "text.txt/new.h5.tmp: cannot be written: Not a directory" \
+refuses 1 "text.txt/new.h5: cannot be written: Not a directory" \
     tokenize --tokenizer tokenizer --out text.txt/new.h5 text.txt
 mkdir folder.h5
 refuses 2 "folder.h5: is a directory; name a file to write" \
@@ -321,7 +321,7 @@ refuses_convert 1 "text.txt: directory cannot be made: a file has this name" \
     $small --out text.txt/new --rope-pairs 2 --d-kv 4 --rope high
 refuses 2 "has latent attention already; score its original" \
     score "$mla" --data shard.h5 --out new.h5
-refuses 1 "none/new.h5.tmp: cannot be written: No such file or directory" \
+refuses 1 "none/new.h5: cannot be written: No such file or directory" \
     score $small --data shard.h5 --out none/new.h5
 refuses 2 "folder.h5: is a directory; name a file to write" \
     score $small --data shard.h5 --out folder.h5
@@ -410,7 +410,7 @@ ranks_refuse 2 2 "runs/small: there is a run already" train config.yaml --resume
 ranks_refuse 2 2 "other.h5: made with tokenizer" train config.yaml --run.name=two \
     "--data.sources=[{name: ships, shards: [other.h5]}]"
 ranks_refuse 2 2 "none: not a directory with a Hugging Face model" eval none --perplexity shard.h5
-ranks_refuse 2 1 "none/new.h5.tmp: cannot be written" \
+ranks_refuse 2 1 "none/new.h5: cannot be written" \
     score $small --data shard.h5 --out none/new.h5
 
 # ---- runs --------------------------------------------------------------------------------------

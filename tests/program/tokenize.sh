@@ -14,7 +14,7 @@ printf '{"text": "A cat sat."}\n{"text": "The dog ran."}' | gzip >b.jsonl.gz
 grep -qE '^4 documents, [0-9]+ tokens, 46 bytes of text, [0-9.]+ bytes/token, [0-9.]+ s: ab.h5$' \
     line || die "printed: $(cat line)"
 [ "$(wc -l <line)" -eq 1 ] || die "more than one line: $(cat line)"
-[ ! -e ab.h5.tmp ] || die "ab.h5.tmp is left"
+[ -z "$(temporaries)" ] || die "left $(temporaries)"
 
 # The same command twice gives the same bytes.
 "$mha2mla" tokenize --tokenizer "$tokenizer" --separator '<|endoftext|>' --out again.h5 a.txt \
@@ -30,10 +30,10 @@ refuses 2 "tokenize needs at least one FILE" tokenize --tokenizer "$tokenizer" -
 refuses 2 "did you mean --separator" tokenize --tokenizer "$tokenizer" --out x.h5 --seperator x a.txt
 refuses 2 "nowhere.txt: no such file" tokenize --tokenizer "$tokenizer" --out x.h5 nowhere.txt
 refuses 2 "no field 'body'" tokenize --tokenizer "$tokenizer" --out x.h5 --text-field body b.jsonl.gz
-refuses 1 "no/x.h5.tmp: cannot be written" tokenize --tokenizer "$tokenizer" --out no/x.h5 a.txt
+refuses 1 "no/x.h5: cannot be written" tokenize --tokenizer "$tokenizer" --out no/x.h5 a.txt
 head -c 30 b.jsonl.gz >cut.jsonl.gz
 refuses 2 "truncated gzip" tokenize --tokenizer "$tokenizer" --out x.h5 cut.jsonl.gz
-[ ! -e x.h5 ] && [ ! -e x.h5.tmp ] || die "a failed run left $(ls x.h5*)"
+[ ! -e x.h5 ] && [ -z "$(temporaries)" ] || die "a failed run left $(ls -A)"
 
 # Faults are named by file and line, and end the run or are skipped and counted.
 printf '{"text": "A cat."}\n{"text": "cut\n{"title": "x"}\n{"text": 3}\n{"text": "A dog."}\n' \
@@ -89,7 +89,7 @@ mpirun -n 3 --oversubscribe --bind-to none "$mha2mla" tokenize --tokenizer "$tok
 [ "$status" -eq 2 ] || die "3 ranks with a broken line: status $status: $(cat out)"
 [ "$(grep -c 'mha2mla: error' out)" -eq 1 ] || die "3 ranks with a broken line said: $(cat out)"
 grep -q 'error: faulty.jsonl:2: not valid JSON' out || die "3 ranks said: $(cat out)"
-[ ! -e x.h5 ] && [ ! -e x.h5.tmp ] || die "3 ranks left $(ls x.h5*)"
+[ ! -e x.h5 ] && [ -z "$(temporaries)" ] || die "3 ranks left $(ls -A)"
 
 # Interrupted while it works: status 1, no file. The text is long enough for minutes of work.
 awk 'BEGIN { for (i = 0; i < 30000; i++)
@@ -102,16 +102,16 @@ for signal in INT TERM; do
         long.jsonl.gz >out 2>err &
     pid=$!
     for _ in $(seq 200); do
-        [ ! -e long.h5.tmp ] || break
+        [ -z "$(temporaries)" ] || break
         sleep 0.05
     done
-    [ -e long.h5.tmp ] || die "long.h5.tmp did not appear"
+    [ -n "$(temporaries)" ] || die "no temporary file appeared"
     kill -s "$signal" "$pid"
     status=0
     wait "$pid" || status=$?
     [ "$status" -eq 1 ] || die "after SIG$signal: status $status: $(cat err)"
     grep -q 'interrupted; long.h5 is not written' err || die "after SIG$signal: $(cat err)"
-    [ ! -e long.h5 ] && [ ! -e long.h5.tmp ] || die "after SIG$signal: $(ls long.h5*)"
+    [ ! -e long.h5 ] && [ -z "$(temporaries)" ] || die "after SIG$signal: $(ls -A)"
 done
 
 # Interrupted at several ranks: the signal reaches all of them, and nothing is left.
@@ -119,17 +119,17 @@ mpirun -n 2 --oversubscribe --bind-to none "$mha2mla" tokenize --tokenizer "$tok
     --out long.h5 long.jsonl.gz >out 2>err &
 pid=$!
 for _ in $(seq 200); do
-    [ ! -e long.h5.tmp ] || break
+    [ -z "$(temporaries)" ] || break
     sleep 0.05
 done
-[ -e long.h5.tmp ] || die "long.h5.tmp did not appear at 2 ranks"
+[ -n "$(temporaries)" ] || die "no temporary file appeared at 2 ranks"
 kill -s TERM "$pid"
 wait "$pid" && die "after SIGTERM to mpirun: status 0"
 for _ in $(seq 100); do
-    [ -e long.h5.tmp ] || break
+    [ -n "$(temporaries)" ] || break
     sleep 0.05
 done
-[ ! -e long.h5 ] && [ ! -e long.h5.tmp ] || die "after SIGTERM to mpirun: $(ls long.h5*)"
+[ ! -e long.h5 ] && [ -z "$(temporaries)" ] || die "after SIGTERM to mpirun: $(ls -A)"
 
 # On a terminal a line shows the progress and the time left.
 if command -v script >/dev/null &&
@@ -144,11 +144,22 @@ fi
 "$mha2mla" tokenize --tokenizer "$tokenizer" --out long.h5 long.jsonl.gz >out 2>&1 &
 pid=$!
 for _ in $(seq 200); do
-    [ ! -e long.h5.tmp ] || break
+    [ -z "$(temporaries)" ] || break
     sleep 0.05
 done
 kill -s KILL "$pid"
 wait "$pid" 2>/dev/null || true
 [ ! -e long.h5 ] || die "a killed run left a finished shard"
 "$mha2mla" tokenize --tokenizer "$tokenizer" --out long.h5 a.txt >out || die "after a kill: $(cat out)"
-[ -s long.h5 ] && [ ! -e long.h5.tmp ] || die "after a kill: $(ls long.h5*)"
+[ -s long.h5 ] && [ -z "$(temporaries)" ] || die "after a kill: $(ls -A)"
+
+# Two that write one shard at the same time: both end well, and the shard is whole.
+mv block.gz block.jsonl.gz
+"$mha2mla" tokenize --tokenizer "$tokenizer" --out both.h5 block.jsonl.gz >first 2>&1 &
+pid=$!
+"$mha2mla" tokenize --tokenizer "$tokenizer" --out both.h5 block.jsonl.gz >second 2>&1 ||
+    die "the second writer: $(cat second)"
+wait "$pid" || die "the first writer: $(cat first)"
+"$mha2mla" inspect --verify both.h5 >out 2>&1 || die "after two writers: $(cat out)"
+grep -qE '^  documents +30000,' out || die "after two writers: $(cat out)"
+[ -z "$(temporaries)" ] || die "after two writers: $(ls -A)"

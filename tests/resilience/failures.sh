@@ -59,12 +59,12 @@ ranks_refuse 2 2 'damaged.h5' train config.yaml --run.name=damaged --train.steps
     '--data.sources=[{name: stories, shards: [damaged.h5]}]'
 
 # A full disk, at each file that is written.
-if [ -w /dev/full ]; then
+if [ -w /dev/full ] && ${CC:-cc} -shared -fPIC -o full_disk.so \
+    "$root/tests/support/full_disk.c" 2>cc.log; then
     for file in config.yaml run.json model/model.safetensors model/config.json; do
         rm -rf runs/full
-        mkdir -p runs/full/model
-        ln -s /dev/full "runs/full/$file.tmp"
-        ranks_refuse 2 1 "runs/full/$file: write failed: No space left" \
+        LD_PRELOAD="$PWD/full_disk.so" FULL_FILE=${file##*/} ranks_refuse 2 1 \
+            "runs/full/$file: write failed: No space left" \
             train config.yaml --run.name=full --train.steps=1
     done
 fi

@@ -84,7 +84,7 @@ grep '^mha2mla: error: ' stops.log | grep -q 'checkpoint of step .* is not writt
     die "stops: $(cat stops.log)"
 [ "$(grep -c '^mha2mla: error: ' stops.log)" -eq 1 ] || die "not one error line: $(cat stops.log)"
 saved=$(newest stops)
-[ -z "$(find runs/stops -name '*.tmp')" ] || die "left $(find runs/stops -name '*.tmp')"
+[ -z "$(temporaries runs/stops)" ] || die "left $(temporaries runs/stops)"
 free_disk
 finishes stops --checkpoint.on_error=stop
 says "resuming runs/stops from step $((10#${saved#step-}))" || die "stops: $(cat stops.log)"

@@ -61,13 +61,18 @@ own_lines() {
     grep -v '^\[hwloc' "$1" || true
 }
 
+# temporaries [DIR]: the files there, and below, that are not whole yet or were left.
+temporaries() {
+    find "${1:-.}" -name '.*.tmp-*'
+}
+
 # check_refusal STATUS TEXT GOT WHAT: what `refuses` and its like have in common. $work/err is what
 # the program said, but for the lines of mpirun and of the work before the error.
 check_refusal() {
     [ "$3" -eq "$1" ] || die "$4: status $3, expected $1: $(cat err)"
     grep -qF -- "$2" err || die "$4: said '$(cat err)', expected '$2'"
     [ "$(grep -c '^mha2mla: error: ' err)" -eq 1 ] || die "$4: not one error line: $(cat err)"
-    [ -z "$(find . -name '*.tmp')" ] || die "$4: left $(find . -name '*.tmp')"
+    [ -z "$(temporaries)" ] || die "$4: left $(temporaries)"
 }
 
 # refuses STATUS TEXT ARGUMENTS...: the program must end with this status, in time, and say one line

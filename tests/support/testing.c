@@ -4,10 +4,14 @@
 #include "base/file.h"
 #include "base/random.h"
 
+#include <dirent.h>
+#include <libgen.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 void testing_assert_fails(Status kind, const char *part, Status got, const char *call)
@@ -80,6 +84,41 @@ const char *testing_path(const char *dir, const char *name)
 const char *testing_absent(const char *name)
 {
     return testing_path(testing_path(testing_dir(), "absent"), name);
+}
+
+static int count_files(const char *dir, const char *part)
+{
+    int count = 0;
+    DIR *entries = opendir(dir);
+    CHECK(entries != NULL, "%s cannot be listed", dir);
+    for (const struct dirent *entry; (entry = readdir(entries)) != NULL;)
+        count += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
+                 strstr(entry->d_name, part) != NULL;
+    closedir(entries);
+    return count;
+}
+
+int testing_count_files(const char *dir)
+{
+    return count_files(dir, "");
+}
+
+void testing_no_temporaries(const char *path)
+{
+    char copy[PATH_BYTES]; // dirname() writes into its argument
+    snprintf(copy, sizeof copy, "%s", path);
+    const char *dir = dirname(copy);
+    if (file_is_dir(dir))
+        assert_int_equal(count_files(dir, ".tmp-"), 0);
+}
+
+void testing_limit_files(int64_t bytes)
+{
+    struct rlimit limit;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = bytes < 0 ? limit.rlim_max : (rlim_t)bytes;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
 }
 
 const char *testing_asset(const char *name)

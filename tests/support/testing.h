@@ -46,6 +46,16 @@ const char *testing_absent(const char *name);
 // "DIR/name" in static storage (a ring of eight).
 const char *testing_path(const char *dir, const char *name);
 
+// How many files and directories are in a directory, hidden ones included.
+int testing_count_files(const char *dir);
+
+// Fails if a temporary file (base/temporary.h) is in the directory of `path`.
+void testing_no_temporaries(const char *path);
+
+// From now on no file can become longer, so that writes fail as on a full disk, with "File too
+// large"; -1: without a limit again.
+void testing_limit_files(int64_t bytes);
+
 // ASSETS_DIR/name, or skips the test (cmocka) where the assets are missing.
 const char *testing_asset(const char *name);
 

@@ -5,6 +5,8 @@
 #include "train/checkpoint/checkpoint_shard.h"
 
 #include "base/hdf5_error.h"
+#include "base/hdf5_file.h"
+#include "base/temporary.h"
 #include "train/parallel/watchdog.h"
 
 #include <hdf5.h>
@@ -162,22 +164,16 @@ Status checkpoint_shard_write(CheckpointFile *out, const char *dir, const Checkp
 {
     char path[PATH_BYTES], temporary[PATH_BYTES];
     TRY(checkpoint_shard_path(path, dir, shard->rank));
-    if (snprintf(temporary, sizeof temporary, "%s.tmp", path) >= PATH_BYTES)
-        return fail(BAD_INPUT, "%.200s...: path longer than %d bytes", path, PATH_BYTES);
+    TRY(temporary_make(temporary, path));
     hdf5_silence();
-    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST); // metadata with checksums
-    hid_t file = H5Fcreate(temporary, H5F_ACC_TRUNC, H5P_DEFAULT, access);
-    if (file < 0)
-        hdf5_keep_reason();
-    H5Pclose(access);
+    hid_t file = hdf5_create(temporary, H5F_LIBVER_V18); // metadata with checksums
     if (file < 0) {
         unlink(temporary);
-        return hdf5_fail(FAILED, temporary, "cannot be written");
+        return hdf5_fail(FAILED, path, "cannot be written");
     }
-    Status status = write_content(file, shard) ? OK : hdf5_fail(FAILED, temporary, "write failed");
+    Status status = write_content(file, shard) ? OK : hdf5_fail(FAILED, path, "write failed");
     if (H5Fclose(file) < 0 && status == OK)
-        status = hdf5_fail(FAILED, temporary, "write failed");
+        status = hdf5_fail(FAILED, path, "write failed");
     if (status != OK) {
         unlink(temporary);
         return status;
@@ -338,9 +334,7 @@ Status checkpoint_shard_read(int64_t *n_read, const char *path, const Checkpoint
     int n_ranges = 0;
     Status status;
     hdf5_silence();
-    reading.file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    if (reading.file < 0)
-        return hdf5_fail(BAD_INPUT, path, "not a readable HDF5 file");
+    TRY(hdf5_open(&reading.file, path));
     TRY_GOTO(close, open_datasets(&reading, reading.file));
     TRY_GOTO(close, expect_attributes(reading.file, path, expected));
     TRY_GOTO(close, read_ranges(&ranges, &n_ranges, reading.file, path));

@@ -1,5 +1,5 @@
 // Scores are shown by what they are for: the pairs that a conversion of usual size would keep.
-#include "base/hdf5_error.h"
+#include "base/hdf5_file.h"
 #include "model/convert/rope_select.h"
 #include "train/inspect/inspect.h"
 
@@ -11,9 +11,8 @@
 // most files asked about are not HDF5.
 bool inspect_is_scores(const char *path)
 {
-    hdf5_silence();
-    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    if (file < 0)
+    hid_t file;
+    if (hdf5_open(&file, path) != OK)
         return false;
     const bool is_scores = H5Lexists(file, "q_norm", H5P_DEFAULT) > 0;
     H5Fclose(file);

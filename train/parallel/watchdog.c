@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "base/temporary.h"
 #include "train/parallel/activity.h"
 #include "train/parallel/watchdog_report.h"
 
@@ -185,6 +186,7 @@ static void remove_files(const Watchdog *watchdog)
 {
     for (int r = 0; r < watchdog->size; r++)
         watchdog_remove(watchdog->dir, r);
+    temporary_remove_all(watchdog->dir); // of ranks that were killed while they wrote
     rmdir(watchdog->dir);
 }
 

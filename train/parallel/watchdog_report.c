@@ -91,14 +91,11 @@ Status watchdog_read(WatchdogRank *out, const char *dir, int rank)
 
 void watchdog_remove(const char *dir, int rank)
 {
-    char path[PATH_BYTES], temporary[PATH_BYTES];
+    char path[PATH_BYTES];
     for (int asks = 0; asks <= 1; asks++) {
         if (file_of(path, dir, rank, asks != 0) != OK)
             continue;
         unlink(path);
-        // A rank that was killed while it wrote has left it.
-        if (snprintf(temporary, sizeof temporary, "%s.tmp", path) < PATH_BYTES)
-            unlink(temporary);
     }
 }
 

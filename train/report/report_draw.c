@@ -2,10 +2,12 @@
 // under temporary names, so that a failed or killed gnuplot leaves the older ones as they were.
 #define _GNU_SOURCE
 #include "base/file.h"
+#include "base/temporary.h"
 #include "train/report/report.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <spawn.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -15,12 +17,43 @@ extern char **environ;
 
 enum { OUTPUT_BYTES = 1024 };
 
-// Starts `gnuplot curves.gp` in the directory; its output and errors go to `output_fd`.
-static int start_gnuplot(pid_t *pid, const char *dir, int output_fd)
+enum { SVG, PNG, N_PICTURES };
+
+static const char *const picture_names[N_PICTURES] = {"curves.svg", "curves.png"};
+
+// The temporary files that gnuplot draws to.
+typedef struct Pictures {
+    char paths[N_PICTURES][PATH_BYTES];
+    int n_made;
+} Pictures;
+
+static Status pictures_make(Pictures *out, const char *dir)
 {
+    for (int i = 0; i < N_PICTURES; i++) {
+        char path[PATH_BYTES];
+        TRY(file_join(path, dir, picture_names[i]));
+        TRY(temporary_make(out->paths[i], path));
+        out->n_made++;
+    }
+    return OK;
+}
+
+static void pictures_remove(const Pictures *pictures)
+{
+    for (int i = 0; i < pictures->n_made; i++)
+        unlink(pictures->paths[i]);
+}
+
+// Starts `gnuplot curves.gp` in the directory; its output and errors go to `output_fd`. The names
+// of temporary files need no quoting.
+static int start_gnuplot(pid_t *pid, const char *dir, const Pictures *pictures, int output_fd)
+{
+    char names[2 * NAME_MAX + 64];
+    snprintf(names, sizeof names, "SVG = '%s'; PNG = '%s'", strrchr(pictures->paths[SVG], '/') + 1,
+             strrchr(pictures->paths[PNG], '/') + 1);
     char *const words[] = {
         (char[]){"gnuplot"},   (char[]){"--default-settings"}, // the user's ~/.gnuplot is not read
-        (char[]){"-e"},        (char[]){"SVG = 'curves.svg.tmp'; PNG = 'curves.png.tmp'"},
+        (char[]){"-e"},        names,
         (char[]){"curves.gp"}, NULL};
     posix_spawn_file_actions_t actions;
     int error = posix_spawn_file_actions_init(&actions);
@@ -62,14 +95,14 @@ static void read_output(char output[OUTPUT_BYTES], int fd)
 
 // posix_spawnp() returns ENOENT itself where gnuplot is not in PATH (glibc since 2.24), so the two
 // errors can be told apart.
-static Status run_gnuplot(const char *dir)
+static Status run_gnuplot(const char *dir, const Pictures *pictures)
 {
     int ends[2], wait_status = 0;
     char output[OUTPUT_BYTES];
     pid_t pid;
     if (pipe2(ends, O_CLOEXEC) != 0)
         return fail(FAILED, "gnuplot: no pipe: %s", strerror(errno));
-    int error = start_gnuplot(&pid, dir, ends[1]);
+    int error = start_gnuplot(&pid, dir, pictures, ends[1]);
     close(ends[1]); // so that reading ends when gnuplot does
     if (error == 0)
         read_output(output, ends[0]);
@@ -92,16 +125,17 @@ static Status run_gnuplot(const char *dir)
 // Pictures are published only where gnuplot has ended well; otherwise the older ones stay.
 Status report_draw(const char *dir)
 {
-    static const char *const names[] = {"curves.svg", "curves.png"};
-    Status status = run_gnuplot(dir);
-    for (int i = 0; i < 2; i++) {
-        char path[PATH_BYTES], temporary[PATH_BYTES];
-        TRY(file_join(path, dir, names[i]));
-        TRY(file_join(temporary, dir, i == 0 ? "curves.svg.tmp" : "curves.png.tmp"));
-        if (status == OK)
-            status = file_publish(temporary, path);
-        else
-            unlink(temporary);
+    Pictures pictures = {.n_made = 0};
+    Status status;
+    TRY_GOTO(remove_pictures, pictures_make(&pictures, dir));
+    TRY_GOTO(remove_pictures, run_gnuplot(dir, &pictures));
+    for (int i = 0; i < N_PICTURES; i++) {
+        char path[PATH_BYTES];
+        TRY_GOTO(remove_pictures, file_join(path, dir, picture_names[i]));
+        TRY_GOTO(remove_pictures, file_publish(pictures.paths[i], path));
     }
+    return OK;
+remove_pictures:
+    pictures_remove(&pictures);
     return status;
 }

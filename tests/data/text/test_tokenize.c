@@ -37,10 +37,8 @@ static TokenizeOptions options_for(const char *dir)
 
 static void check_nothing_left(void)
 {
-    char temporary[PATH_BYTES + 4];
-    snprintf(temporary, sizeof temporary, "%s.tmp", out_path);
     assert_false(file_exists(out_path));
-    assert_false(file_exists(temporary));
+    testing_no_temporaries(out_path);
 }
 
 // Decodes document `index` of the shard; special tokens are shown.

@@ -129,7 +129,7 @@ static void test_only_other_ranks_that_wait_ask(void **state)
     assert_false(watchdog_is_asked(dir, 0)); // no directory
     assert_ok(watchdog_write(dir, 0, "node0", &own, true));
     assert_ok(watchdog_write(dir, 1, "node1", &own, false));
-    assert_ok(file_write(testing_path(dir, "rank-0002-waits.json.tmp"), "{}", 2));
+    assert_ok(file_write(testing_path(dir, ".rank-0002-waits.json.tmp-node2-11-0"), "{}", 2));
     assert_false(watchdog_is_asked(dir, 0));
     assert_true(watchdog_is_asked(dir, 1));
     assert_ok(watchdog_write(dir, 12345, "node9", &own, true));
