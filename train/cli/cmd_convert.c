@@ -1,5 +1,6 @@
 // mha2mla convert: conversion without training, from files to files. The original is never in
 // memory as a whole; ranks share the layers.
+#include "base/file_lock.h"
 #include "base/log.h"
 #include "model/convert/rope_select.h"
 #include "model/hf/hf.h"
@@ -66,10 +67,12 @@ static Status create_converted(Replica *mla, const Comm *comm, CommGroup *group,
 
 // Finds what is wrong with the files before anything is computed.
 static Status open_files(HfSource **out, DType *dtype, const Comm *comm,
-                         const ConvertOptions *options, const char *dir)
+                         const ConvertOptions *options, const char *dir, FileLock *target)
 {
-    if (comm->rank == 0)
+    if (comm->rank == 0) {
         TRY(hf_check_target(dir, options->out));
+        TRY(file_lock_directory(target, options->out));
+    }
     TRY(choose_dtype(dtype, options->dtype, dir));
     return hf_source_open(out, dir);
 }
@@ -91,12 +94,13 @@ static Status convert(const Comm *comm, const ConvertOptions *options, const cha
     HfSource *files = NULL;
     CommGroup group = {0};
     Replica mla = {0};
+    FileLock target = {0};
     DType dtype;
     Status status;
     TRY(agreement_model(comm, dir));
     if (options->rope == ROPE_2NORM)
         TRY(agreement_file(comm, "--scores", options->scores));
-    TRY_GOTO(release, comm_agree(comm, open_files(&files, &dtype, comm, options, dir)));
+    TRY_GOTO(release, comm_agree(comm, open_files(&files, &dtype, comm, options, dir, &target)));
     const WeightSource original = hf_source_weights(files);
     TRY_GOTO(release, comm_group_start(&group, comm, 0));
     TRY_GOTO(release, create_converted(&mla, comm, &group, original.shape, options, dir));
@@ -113,6 +117,7 @@ release:
     replica_release(&mla);
     comm_group_end(&group);
     hf_source_close(files);
+    file_lock_remove(&target);
     return status;
 }
 

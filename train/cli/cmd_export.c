@@ -1,4 +1,5 @@
 // mha2mla export: a Hugging Face directory of a checkpoint, at any time in a run.
+#include "base/file_lock.h"
 #include "model/hf/hf.h"
 #include "train/checkpoint/resume.h"
 #include "train/cli/command.h"
@@ -34,6 +35,7 @@ static Status export_checkpoint(const ExportOptions *options, const char *path, 
 {
     Checkpoint checkpoint = {0};
     Model model = {0};
+    FileLock target = {0};
     TRY(open_checkpoint(&checkpoint, path, comm));
     const Manifest *manifest = &checkpoint.manifest;
     const char *base = options->base != NULL ? options->base : manifest->base;
@@ -46,7 +48,8 @@ static Status export_checkpoint(const ExportOptions *options, const char *path, 
         goto close;
     }
     TRY_GOTO(close, hf_check_target(base, options->out));
-    TRY_GOTO(close, checkpoint_load_model(&model, &checkpoint));
+    TRY_GOTO(close, file_lock_directory(&target, options->out));
+    TRY_GOTO(unlock, checkpoint_load_model(&model, &checkpoint));
     if (base == NULL && tokenizer != NULL && file_is_dir(tokenizer))
         TRY_GOTO(release, hf_copy_tokenizer(tokenizer, options->out));
     TRY_GOTO(release, hf_save(&model, base, options->dtype, options->out));
@@ -54,6 +57,8 @@ static Status export_checkpoint(const ExportOptions *options, const char *path, 
            manifest->name, (double)params_count(&model.shape) / 1e6);
 release:
     model_release(&model);
+unlock:
+    file_lock_remove(&target);
 close:
     checkpoint_close(&checkpoint);
     return status;

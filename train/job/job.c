@@ -4,8 +4,9 @@
 // job that is given more steps exports again.
 #include "train/job/job.h"
 
-#include "base/file.h"
+#include "base/file_lock.h"
 #include "base/log.h"
+#include "base/temporary.h"
 #include "model/hf/hf.h"
 #include "train/agreement.h"
 #include "train/job/config_history.h"
@@ -184,9 +185,16 @@ static Status export_model(const Job *job, const Model *model)
     char dir[PATH_BYTES];
     TRY(file_join(dir, job->dir.path, "model"));
     const ModelConfig *from = &job->config.model;
+    FileLock target = {0}; // against an export by hand; the run's own lock keeps other runs away
+    Status status = OK;
+    TRY(file_lock_directory(&target, dir));
+    temporary_remove_all(dir);
     if (from->base == NULL && from->init.tokenizer != NULL)
-        TRY(hf_copy_tokenizer(from->init.tokenizer, dir));
-    TRY(hf_save(model, from->base, job->config.run.export_dtype, dir));
+        TRY_GOTO(unlock, hf_copy_tokenizer(from->init.tokenizer, dir));
+    status = hf_save(model, from->base, job->config.run.export_dtype, dir);
+unlock:
+    file_lock_remove(&target);
+    TRY(status);
     log_info("model written to %s", dir);
     return run_json_set_exported(&job->dir, job->config.train.steps);
 }

@@ -4,13 +4,16 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/temporary.h"
 #include "train/parallel/shared_dir.h"
 
 // Rank 0 alone: flock() would refuse the other ranks of the same run.
 static Status lock_dir(RunDir *dir, const Comm *comm)
 {
     TRY(file_make_dirs(dir->path));
-    return run_lock_take(&dir->lock, dir->path, comm->host);
+    TRY(run_lock_take(&dir->lock, dir->path, comm->host));
+    temporary_remove_all(dir->path); // of a run here that was killed while it wrote
+    return OK;
 }
 
 // A run that is there is never written over: neither with --resume never nor where none of its
@@ -59,6 +62,6 @@ Status run_dir_open(RunDir *out, const Config *config, ResumeMode mode, const Mo
 void run_dir_close(RunDir *dir)
 {
     checkpoint_close(&dir->checkpoint);
-    run_lock_release(&dir->lock);
+    file_lock_release(&dir->lock);
     *dir = (RunDir){0};
 }

@@ -14,7 +14,7 @@
 
 typedef struct RunDir {
     char path[PATH_BYTES];
-    RunLock lock; // rank 0's
+    FileLock lock; // rank 0's
     bool is_resumed;
     Checkpoint checkpoint; // the one to resume from, if is_resumed
 } RunDir;

@@ -3,7 +3,7 @@
 // left out of the drawing only after everything has been computed from all of them.
 #include "train/report/report.h"
 
-#include "base/file.h"
+#include "base/file_lock.h"
 #include "train/report/report_color.h"
 #include "train/report/report_curves.h"
 #include "train/report/report_fit.h"
@@ -239,10 +239,15 @@ abandon_file:
 
 Status report_write(const Report *report, const char *dir)
 {
-    TRY(file_make_dirs(dir));
+    FileLock lock = {0};
+    Status status;
+    TRY(file_lock_directory(&lock, dir)); // the files of two reports would be mixed
     // gnuplot last: without it everything but the pictures is there.
-    TRY(write_file(report, dir, "curves.csv", write_csv));
-    TRY(write_file(report, dir, "curves.gp", write_script));
-    TRY(write_file(report, dir, "report.html", report_write_page));
-    return report_draw(dir);
+    TRY_GOTO(unlock, write_file(report, dir, "curves.csv", write_csv));
+    TRY_GOTO(unlock, write_file(report, dir, "curves.gp", write_script));
+    TRY_GOTO(unlock, write_file(report, dir, "report.html", report_write_page));
+    status = report_draw(dir);
+unlock:
+    file_lock_remove(&lock);
+    return status;
 }

@@ -36,7 +36,7 @@ static pid_t start_holder(const char *dir)
     const pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
-        RunLock lock;
+        FileLock lock;
         if (run_lock_take(&lock, dir, "node7") != OK || write(ready[1], &byte, 1) != 1)
             _exit(1);
         for (;;)
@@ -59,7 +59,7 @@ static void test_second_run_is_refused_and_told_of_the_first(void **state)
     (void)state;
     const char *dir = testing_dir();
     const pid_t child = start_holder(dir);
-    RunLock lock = {0};
+    FileLock lock = {0};
     char holder[64];
     snprintf(holder, sizeof holder, "another run (pid %ld on node7, since 20", (long)child);
     assert_fails(BAD_INPUT, holder, run_lock_take(&lock, dir, "node1"));
@@ -75,9 +75,9 @@ static void test_killed_run_leaves_no_lock(void **state)
     (void)state;
     const char *dir = testing_dir();
     kill_holder(start_holder(dir));
-    RunLock lock = {0};
+    FileLock lock = {0};
     assert_ok(run_lock_take(&lock, dir, "node1"));
-    run_lock_release(&lock);
+    file_lock_release(&lock);
 }
 
 // Two open files of one process exclude each other as two processes do.
@@ -85,13 +85,13 @@ static void test_released_lock_can_be_taken(void **state)
 {
     (void)state;
     const char *dir = testing_dir();
-    RunLock first = {0}, second = {0};
+    FileLock first = {0}, second = {0};
     assert_ok(run_lock_take(&first, dir, "node1"));
     assert_fails(BAD_INPUT, "another run", run_lock_take(&second, dir, "node1"));
-    run_lock_release(&first);
+    file_lock_release(&first);
     assert_false(first.is_open);
     assert_ok(run_lock_take(&second, dir, "node1"));
-    run_lock_release(&second);
+    file_lock_release(&second);
 }
 
 // As a program that is started by the run, or another reader of the file, would.
@@ -99,23 +99,23 @@ static void test_another_handle_of_the_file_does_not_drop_the_lock(void **state)
 {
     (void)state;
     const char *dir = testing_dir();
-    RunLock lock = {0}, second = {0};
+    FileLock lock = {0}, second = {0};
     assert_ok(run_lock_take(&lock, dir, "node1"));
     FILE *reader = fopen(testing_path(dir, "lock"), "re");
     assert_non_null(reader);
     fclose(reader);
     assert_fails(BAD_INPUT, "another run", run_lock_take(&second, dir, "node1"));
-    run_lock_release(&lock);
+    file_lock_release(&lock);
 }
 
 static void test_directories_have_locks_of_their_own(void **state)
 {
     (void)state;
-    RunLock first = {0}, second = {0};
+    FileLock first = {0}, second = {0};
     assert_ok(run_lock_take(&first, testing_dir(), "node1"));
     assert_ok(run_lock_take(&second, testing_dir(), "node1"));
-    run_lock_release(&first);
-    run_lock_release(&second);
+    file_lock_release(&first);
+    file_lock_release(&second);
 }
 
 static void test_longer_line_of_before_is_gone(void **state)
@@ -125,20 +125,20 @@ static void test_longer_line_of_before_is_gone(void **state)
     char line[256] = {0};
     memset(line, 'x', sizeof line - 1);
     assert_ok(file_write(path, line, sizeof line));
-    RunLock lock = {0};
+    FileLock lock = {0};
     assert_ok(run_lock_take(&lock, dir, "node1"));
     FileMap map;
     assert_ok(file_map(&map, path));
     assert_null(memchr(map.bytes, 'x', (size_t)map.size_bytes));
     file_unmap(&map);
-    run_lock_release(&lock);
+    file_lock_release(&lock);
 }
 
 static void test_damaged_line_is_printed_as_one_line(void **state)
 {
     (void)state;
     const char *dir = testing_dir();
-    RunLock lock = {0}, second = {0};
+    FileLock lock = {0}, second = {0};
     assert_ok(run_lock_take(&lock, dir, "node1"));
     char garbage[1000];
     memset(garbage, '\033', sizeof garbage);
@@ -148,7 +148,7 @@ static void test_damaged_line_is_printed_as_one_line(void **state)
     fclose(file);
     assert_fails(BAD_INPUT, "another run (????", run_lock_take(&second, dir, "node1"));
     assert_null(strchr(fail_text(), '\033'));
-    run_lock_release(&lock);
+    file_lock_release(&lock);
 }
 
 static void test_file_system_without_locks_is_no_obstacle(void **state)
@@ -156,20 +156,20 @@ static void test_file_system_without_locks_is_no_obstacle(void **state)
     (void)state;
     const int errors[] = {ENOLCK, ENOSYS, EOPNOTSUPP}; // NFS, Lustre, others
     for (int i = 0; i < 3; i++) {
-        RunLock lock = {0};
+        FileLock lock = {0};
         flock_error = errors[i];
         const Status status = run_lock_take(&lock, testing_dir(), "node1");
         flock_error = 0;
         assert_ok(status);
         assert_true(lock.is_open);
-        run_lock_release(&lock);
+        file_lock_release(&lock);
     }
 }
 
 static void test_directory_that_is_missing(void **state)
 {
     (void)state;
-    RunLock lock = {0};
+    FileLock lock = {0};
     assert_fails(FAILED, "lock: cannot be written: No such file or directory",
                  run_lock_take(&lock, testing_path(testing_dir(), "missing"), "node1"));
     assert_false(lock.is_open);
@@ -179,7 +179,7 @@ static void test_lock_that_is_a_directory(void **state)
 {
     (void)state;
     const char *dir = testing_dir();
-    RunLock lock = {0};
+    FileLock lock = {0};
     assert_int_equal(mkdir(testing_path(dir, "lock"), 0777), 0);
     assert_fails(FAILED, "cannot be written: Is a directory", run_lock_take(&lock, dir, "node1"));
 }
