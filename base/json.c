@@ -163,3 +163,10 @@ Status json_get_bool(bool *out, const json_t *object, const char *where, const c
     *out = json_is_true(value);
     return OK;
 }
+
+Status json_get_bool_or(bool *out, const json_t *object, const char *where, const char *key,
+                        bool otherwise)
+{
+    *out = otherwise;
+    return json_has(object, key) ? json_get_bool(out, object, where, key) : OK;
+}

@@ -35,6 +35,9 @@ Status json_get_string(const char **out, const json_t *object, const char *where
 // The same of a text that is one line and can be shown on a terminal: no control characters.
 Status json_get_line(const char **out, const json_t *object, const char *where, const char *key);
 Status json_get_bool(bool *out, const json_t *object, const char *where, const char *key);
+// The same where the member may be missing or null: then *out = otherwise.
+Status json_get_bool_or(bool *out, const json_t *object, const char *where, const char *key,
+                        bool otherwise);
 
 // A value as its file has it, cut to fit a line of an error; NULL gives "". Returns `out`.
 enum { JSON_TEXT_BYTES = 120 };

@@ -184,6 +184,7 @@ const char *nanoset_path(const Nanoset *nanoset)
     return nanoset->path;
 }
 
+// Ids are checked for the range of int32 here and against the vocabulary by source_read().
 Status nanoset_read(Nanoset *nanoset, int64_t first, int64_t count, int32_t *out)
 {
     CHECK(first >= 0 && count >= 0 && first <= nanoset->n_tokens - count,
@@ -206,6 +207,7 @@ Status nanoset_read(Nanoset *nanoset, int64_t first, int64_t count, int32_t *out
     return OK;
 }
 
+// The index is closed after its check; only the tokens stay open.
 void nanoset_close(Nanoset *nanoset)
 {
     if (nanoset == NULL)

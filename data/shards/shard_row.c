@@ -20,6 +20,8 @@
 enum { CHECKSUM_BYTES = 4, DEFLATE_SKIPPED = 1 << 1 };
 
 // The filters decode() undoes, in this order and no others.
+// Read straight from the stored bytes, so HDF5's own filters never run: shuffle, deflate and
+// checksum are undone here. A file with another pipeline would be misread.
 static bool filters_are_ours(hid_t plist)
 {
     static const H5Z_filter_t ours[] = {H5Z_FILTER_SHUFFLE, H5Z_FILTER_DEFLATE,
@@ -58,6 +60,7 @@ static bool inspect(ShardRow *row)
     return right;
 }
 
+// The row owns the data set and two buffers, of a stored and of a decoded chunk.
 Status shard_row_open(ShardRow *out, hid_t file, const char *path, const char *name,
                       int value_bytes)
 {
@@ -139,7 +142,7 @@ static Status fail_damaged(const ShardRow *row, int64_t chunk, const char *why)
                 (long long)shard_row_n_chunks(row) - 1);
 }
 
-// Checks and undoes `size` stored bytes into the planes.
+// The checksum is compared before zlib sees the bytes.
 static Status decode(ShardRow *row, int64_t chunk, int64_t size, uint32_t skipped)
 {
     const int64_t chunk_bytes = row->chunk_length * row->value_bytes;
@@ -190,7 +193,7 @@ static Status load_chunk(ShardRow *row, int64_t chunk)
     return OK;
 }
 
-// Value i of the loaded chunk from its bytes in as many planes, lowest first.
+// Byte b of value i is at [b, i] of the planes [value_bytes, chunk_length].
 static uint64_t value_at(const ShardRow *row, int64_t i)
 {
     uint64_t value = 0;
@@ -199,14 +202,22 @@ static uint64_t value_at(const ShardRow *row, int64_t i)
     return value;
 }
 
+// Value `at` of the row. Larger ones than `max` become `max` rather than wrap: the caller's check
+// against the vocabulary or the number of tokens then refuses them.
+static inline Status read_value(uint64_t *out, ShardRow *row, int64_t at, uint64_t max)
+{
+    TRY(load_chunk(row, at / row->chunk_length));
+    const uint64_t value = value_at(row, at % row->chunk_length);
+    *out = value > max ? max : value;
+    return OK;
+}
+
 Status shard_row_read32(ShardRow *row, int64_t first, int64_t count, int32_t *out)
 {
     for (int64_t i = 0; i < count; i++) {
-        const int64_t at = first + i;
-        TRY(load_chunk(row, at / row->chunk_length));
-        const uint64_t value = value_at(row, at % row->chunk_length);
-        // Saturated rather than wrapped: the caller's check against the vocabulary then refuses it.
-        out[i] = value > INT32_MAX ? INT32_MAX : (int32_t)value;
+        uint64_t value;
+        TRY(read_value(&value, row, first + i, INT32_MAX));
+        out[i] = (int32_t)value;
     }
     return OK;
 }
@@ -214,10 +225,9 @@ Status shard_row_read32(ShardRow *row, int64_t first, int64_t count, int32_t *ou
 Status shard_row_read64(ShardRow *row, int64_t first, int64_t count, int64_t *out)
 {
     for (int64_t i = 0; i < count; i++) {
-        const int64_t at = first + i;
-        TRY(load_chunk(row, at / row->chunk_length));
-        const uint64_t value = value_at(row, at % row->chunk_length);
-        out[i] = value > INT64_MAX ? INT64_MAX : (int64_t)value;
+        uint64_t value;
+        TRY(read_value(&value, row, first + i, INT64_MAX));
+        out[i] = (int64_t)value;
     }
     return OK;
 }

@@ -48,6 +48,7 @@ static hid_t create_dataset(hid_t file, const char *name, hid_t type, hsize_t ch
     return dataset;
 }
 
+// `stored` is the type in the file, `type` the one in memory.
 static bool write_attribute(hid_t file, const char *name, hid_t stored, hid_t type,
                             const void *value)
 {
@@ -89,6 +90,8 @@ static Status check_info(const char *path, const ShardInfo *info)
     return OK;
 }
 
+// The order of calls matters for a full disk only: whatever fails, the temporary is removed by
+// shard_abandon().
 static Status create_file(ShardWriter *writer, const ShardInfo *info)
 {
     // From V18 on metadata has checksums; from V110 on the file of a killed writer stays locked.
@@ -152,6 +155,7 @@ static bool extend(hid_t dataset, int64_t written, int64_t count, hid_t type, co
     bool done = file_space >= 0 && memory_space >= 0 &&
                 H5Sselect_hyperslab(file_space, H5S_SELECT_SET, &start, NULL, &more, NULL) >= 0 &&
                 H5Dwrite(dataset, type, memory_space, file_space, H5P_DEFAULT, values) >= 0;
+    // The extent may have grown although the write failed; the file is abandoned then.
     H5Sclose(memory_space);
     H5Sclose(file_space);
     return done;
@@ -252,6 +256,7 @@ abandon:
     return status;
 }
 
+// The file is closed before it is removed, since HDF5 would write its caches into it.
 void shard_abandon(ShardWriter *writer)
 {
     if (writer == NULL)

@@ -88,6 +88,7 @@ close_shard:
     return status;
 }
 
+// One shard after another: the first that is damaged or of another tokenizer ends it.
 Status source_open(Source **out, const char *name, char *const *patterns, int n_patterns,
                    int seq_len, const char *tokenizer_sha256, int vocab_size)
 {
@@ -157,6 +158,8 @@ static json_t *file_name(const char *name)
     return json_string(ascii);
 }
 
+// [{file, tokens, content}], "content" from two CRC-32: where documents end, and some of the
+// tokens.
 json_t *source_fingerprint(const Source *source)
 {
     json_t *list = json_array();

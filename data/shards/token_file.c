@@ -44,11 +44,13 @@ static Status open_shard(TokenFile *file, const char *path)
     return OK;
 }
 
+// Both readers own their path; info borrows it.
 Status token_file_open(TokenFile **out, const char *path)
 {
     TokenFile *file = calloc(1, sizeof *file);
     if (file == NULL)
         return fail(FAILED, "%s: out of memory", path);
+    // Exactly one of the two handles is set.
     const Status status = is_nanoset(path) ? open_nanoset(file, path) : open_shard(file, path);
     if (status == OK)
         *out = file;

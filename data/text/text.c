@@ -95,6 +95,8 @@ Status text_open(TextReader **out, const char *path, const TextOptions *options)
 #define fail_at(reader, fault, ...)                                                                \
     (fail_write(__VA_ARGS__), fail_write_place((reader), (fault)), BAD_INPUT)
 
+// fail_at() is an expression of status BAD_INPUT, as fail() is; the kind of fault is kept for
+// skip_fault().
 static void fail_write_place(TextReader *reader, TextFault fault)
 {
     reader->fault = fault;
@@ -131,6 +133,8 @@ static Status reserve_block(TextReader *reader)
     }
     if (reader->capacity - reader->end >= BLOCK_BYTES)
         return OK;
+    // A bound, so that a binary file named .txt, or a .jsonl without line ends, does not fill the
+    // memory.
     if (reader->end > TEXT_MAX_BYTES)
         return fail_at(reader, TEXT_DAMAGED, "a document longer than %d bytes%s", TEXT_MAX_BYTES,
                        reader->is_jsonl ? "" : "; split the file with --separator");
@@ -249,6 +253,8 @@ static Status parse_line(TextReader *reader, const char *line, int64_t size, Tex
     return OK;
 }
 
+// The white space of RFC 8259, without the line feed that ends the line. Windows files end lines in
+// \r\n.
 static bool is_json_space(char c)
 {
     return c == ' ' || c == '\t' || c == '\r';
@@ -310,6 +316,7 @@ Status text_next(TextReader *reader, TextDocument *out)
     return reader->is_jsonl ? next_of_jsonl(reader, out) : next_of_txt(reader, out);
 }
 
+// gzoffset() is the place in the compressed file, up to a buffer ahead of what was handed out.
 int64_t text_offset_bytes(const TextReader *reader)
 {
     return (int64_t)gzoffset(reader->file);

@@ -23,6 +23,7 @@ struct TokenizeJob {
     int64_t total_bytes, done_bytes; // sizes on the disk, so compressed: for progress alone
 };
 
+// 0 for a file that is gone: progress must not fail the work.
 static int64_t size_on_disk(const char *path)
 {
     struct stat st;
@@ -92,6 +93,8 @@ abandon:
     return status;
 }
 
+// Apart from tokenize_open(), since the vocabulary size and eos are known only once an encoder has
+// loaded.
 Status tokenize_create(TokenizeJob *job, const Encoder *encoder)
 {
     ShardInfo info = {.vocab_size = tokenizer_vocab_size(encoder->tokenizer),
@@ -123,6 +126,7 @@ static Status next_document(TokenizeJob *job, TextDocument *out)
 
 Status tokenize_read(TokenizeJob *job, Documents *texts, double *fraction)
 {
+    // A batch is at least this long and ends with a whole document.
     const int64_t wanted = job->options->batch_bytes;
     texts->count = texts->size_bytes = 0;
     while (texts->size_bytes < (wanted > 0 ? wanted : TOKENIZE_BATCH_BYTES)) {
@@ -140,6 +144,8 @@ Status tokenize_read(TokenizeJob *job, Documents *texts, double *fraction)
     return OK;
 }
 
+// Documents without ids are dropped by shard_append(), so counts may differ from those that were
+// read.
 Status tokenize_write(TokenizeJob *job, const Documents *ids)
 {
     const int32_t *next = (const int32_t *)(const void *)ids->bytes; // from malloc: aligned

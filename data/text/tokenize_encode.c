@@ -63,6 +63,7 @@ static Status choose_ends(Encoder *encoder, const TokenizeOptions *options)
     return OK;
 }
 
+// The tokenizer is loaded by every rank, since encoding is what they share out.
 Status encoder_open(Encoder *out, const TokenizeOptions *options)
 {
     Encoder encoder = {0};
@@ -76,6 +77,7 @@ close:
     return status;
 }
 
+// -1 stands for no token.
 static Status append_id(TokenBuffer *buffer, int32_t id)
 {
     return id < 0 ? OK : token_buffer_append(buffer, id);

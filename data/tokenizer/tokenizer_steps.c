@@ -8,14 +8,6 @@
 
 #include <string.h>
 
-// A flag that the file may leave out.
-static Status flag_or(bool *out, const json_t *object, const char *where, const char *key,
-                      bool otherwise)
-{
-    *out = otherwise;
-    return json_has(object, key) ? json_get_bool(out, object, where, key) : OK;
-}
-
 // Copied, since the JSON is freed after loading.
 static Status copy_string(Bytes *out, const json_t *object, const char *where, const char *key)
 {
@@ -125,8 +117,8 @@ static Status read_metaspace(Bytes *mark, PrependScheme *prepend, bool *split, c
     TRY(copy_string(mark, object, where, "replacement"));
     if (mark->size == 0 || utf8_length((unsigned char)mark->data[0]) != mark->size)
         return fail(BAD_INPUT, "%s: Metaspace's 'replacement' is not one character", where);
-    TRY(flag_or(&prefix, object, where, "add_prefix_space", true));
-    TRY(flag_or(split, object, where, "split", true));
+    TRY(json_get_bool_or(&prefix, object, where, "add_prefix_space", true));
+    TRY(json_get_bool_or(split, object, where, "split", true));
     if (json_has(object, "prepend_scheme"))
         TRY(json_get_string(&scheme, object, where, "prepend_scheme"));
     int value = value_of(prepend_schemes, scheme != NULL ? scheme : prefix ? "always" : "never");
@@ -179,8 +171,8 @@ static Status read_byte_level(Tokenizer *t, SplitStep *step, const json_t *objec
     bool use_regex, trim;
     TRY(tokenizer_only_keys(object, where, " type add_prefix_space trim_offsets use_regex "));
     TRY(json_get_bool(&step->add_prefix_space, object, where, "add_prefix_space"));
-    TRY(flag_or(&trim, object, where, "trim_offsets", true));
-    TRY(flag_or(&use_regex, object, where, "use_regex", true));
+    TRY(json_get_bool_or(&trim, object, where, "trim_offsets", true));
+    TRY(json_get_bool_or(&use_regex, object, where, "use_regex", true));
     t->has_byte_level = true;
     step->kind = use_regex ? SPLIT_PATTERN : SPLIT_NONE;
     return use_regex ? pattern_compile_regex(&step->pattern, PATTERN_GPT2) : OK;

@@ -238,12 +238,6 @@ static Status read_merges(Model *model, const json_t *list, const char *where)
     return OK;
 }
 
-static Status optional_flag(bool *out, const json_t *object, const char *where, const char *key)
-{
-    *out = false;
-    return json_has(object, key) ? json_get_bool(out, object, where, key) : OK;
-}
-
 // Settings that BPE files carry but none in use sets: "" and 0 mean that they are off.
 static Status refuse_unless_empty(const json_t *object, const char *where, const char *key)
 {
@@ -264,9 +258,9 @@ Status model_read_json(Model *model, const json_t *object, const char *where)
     TRY(refuse_unless_empty(object, where, "dropout"));
     TRY(refuse_unless_empty(object, where, "continuing_subword_prefix"));
     TRY(refuse_unless_empty(object, where, "end_of_word_suffix"));
-    TRY(optional_flag(&model->fuse_unk, object, where, "fuse_unk"));
-    TRY(optional_flag(&model->byte_fallback, object, where, "byte_fallback"));
-    TRY(optional_flag(&model->ignore_merges, object, where, "ignore_merges"));
+    TRY(json_get_bool_or(&model->fuse_unk, object, where, "fuse_unk", false));
+    TRY(json_get_bool_or(&model->byte_fallback, object, where, "byte_fallback", false));
+    TRY(json_get_bool_or(&model->ignore_merges, object, where, "ignore_merges", false));
     TRY(read_vocab(&model->vocab, json_object_get(object, "vocab"), where));
     if (json_has(object, "unk_token")) {
         const char *unk;
