@@ -193,7 +193,7 @@ Status prepare_converted(Replica *out, const int32_t *pairs, const Config *confi
            (size_t)shape.n_layers * (size_t)(shape.n_kv_heads * shape.rope_pairs) * sizeof *pairs);
     TRY_GOTO(release, prepare_layers(&mla, &original));
     if (files != NULL && !config_reads_original(config)) // which has warned
-        hf_source_warn_unused(files, config->model.base);
+        hf_source_warn(files, config->model.base);
     log_info("converted %d layers: %.1f s", shape.n_layers, log_seconds() - start_s);
     hf_source_close(files);
     *out = mla;

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "base/progress.h"
+#include "model/hf/hf_config.h"
 #include "model/hf/hf_weights.h"
 #include "model/kernels/finite.h"
 
@@ -46,6 +47,28 @@ static Status check_present(const HfWeights *weights, const ModelShape *shape, c
                 lacks_head && n_missing == 1
                     ? "; if the head is the embedding, config.json must say tie_word_embeddings"
                     : "");
+}
+
+// transformers 5 keeps both matrices where they differ, older versions one of them: which model the
+// files mean is for their owner to say. A copy of the embedding is common, and harmless.
+static Status check_tied_head(const HfWeights *weights, const ModelShape *shape, const char *dir)
+{
+    static const char head[] = "lm_head.weight", embed[] = "model.embed_tokens.weight";
+    const SafeTensors *head_file, *embed_file;
+    bool is_copy = true;
+    if (!shape->tied_head)
+        return OK;
+    TRY(hf_weights_find(&head_file, weights, head));
+    if (head_file == NULL)
+        return OK;
+    TRY(hf_weights_find(&embed_file, weights, embed));
+    TRY(safetensors_are_equal(&is_copy, embed_file, embed, head_file, head));
+    if (is_copy)
+        return OK;
+    return fail(BAD_INPUT,
+                "%s: 'tie_word_embeddings' is true, but '%s' and '%s' are stored and differ; set "
+                "it to false in config.json to use both, as transformers 5 does",
+                dir, head, embed);
 }
 
 struct HfSource {
@@ -138,10 +161,11 @@ static bool ends_with(const char *text, const char *end)
 
 // Tensors without a use here mean that the files may describe another computation than ours. Some
 // are known to be redundant: the copy of a tied head, tables of rotary angles.
-void hf_source_warn_unused(const HfSource *source, const char *dir)
+void hf_source_warn(const HfSource *source, const char *dir)
 {
     const ModelShape *shape = &source->shape;
     const HfWeights *weights = &source->weights;
+    hf_config_warn(dir);
     int n_read = params_n_tensors(shape), n_present = 0;
     const char *bias = NULL;
     for (int f = 0; f < weights->n_files; f++) {
@@ -169,6 +193,7 @@ Status hf_source_open(HfSource **out, const char *dir)
     TRY_GOTO(free_source, hf_load_shape(&source->shape, dir));
     TRY_GOTO(free_source, hf_weights_open(&source->weights, dir));
     TRY_GOTO(close_source, check_present(&source->weights, &source->shape, dir));
+    TRY_GOTO(close_source, check_tied_head(&source->weights, &source->shape, dir));
     *out = source;
     return OK;
 close_source:
@@ -189,7 +214,7 @@ static Status read_all(Model *model, const HfSource *source, const char *dir)
 {
     TRY(read_pairs(model->rope_pairs, &source->shape, &source->weights));
     TRY(read_weights(model, source));
-    hf_source_warn_unused(source, dir);
+    hf_source_warn(source, dir);
     return OK;
 }
 

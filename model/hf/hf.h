@@ -13,7 +13,9 @@
 // Its model_type is "mha2mla_llama", so that transformers refuses it instead of filling in the keys
 // that a Llama has and it has not; any config with the block is read as converted.
 // What config.json asks for and this program does not do (another architecture or activation,
-// biases, rope_scaling, sliding windows, quantized weights ...) is BAD_INPUT, by name and value.
+// biases, rope_scaling, sliding windows, quantized weights ...) is BAD_INPUT, by name and value:
+// model/hf/hf_config_keys.c has every key. So are a head that tie_word_embeddings calls the
+// embedding and that differs from it, and an adapter beside the weights.
 #ifndef MHA2MLA_MODEL_HF_HF_H
 #define MHA2MLA_MODEL_HF_HF_H
 
@@ -39,8 +41,9 @@ typedef struct HfSource HfSource;
 Status hf_source_open(HfSource **out, const char *dir);
 WeightSource hf_source_weights(const HfSource *source);
 
-// Warns of tensors that the model does not have, as hf_load() does.
-void hf_source_warn_unused(const HfSource *source, const char *dir);
+// Warns of tensors that the model does not have and of keys of config.json that are not known, as
+// hf_load() does.
+void hf_source_warn(const HfSource *source, const char *dir);
 void hf_source_close(HfSource *source); // NULL is allowed
 
 // The dtype of the weights in the files, by the embedding's.

@@ -2,11 +2,11 @@
 // it.
 //
 // What a config asks for is refused rather than ignored wherever ignoring it would compute other
-// numbers than transformers does. Keys that change nothing here (dropout, cache, token ids ...) are
-// not looked at.
+// numbers than transformers does; which other keys change nothing is in hf_config_keys.c.
 #include "model/hf/hf_config.h"
 
 #include "model/hf/hf.h"
+#include "model/hf/hf_config_keys.h"
 #include "model/shape_fields.h"
 
 #include <string.h>
@@ -18,14 +18,6 @@ static const char mla_type[] = "mha2mla_llama", mla_architecture[] = "LlamaMlaFo
 
 // ---- what is refused ---------------------------------------------------------------------------
 
-static Status refuse(const json_t *config, const char *where, const char *key,
-                     const char *supported)
-{
-    char text[JSON_TEXT_BYTES];
-    return fail(BAD_INPUT, "%s: '%s' is %s, supported is %s", where, key,
-                json_describe(text, json_object_get(config, key)), supported);
-}
-
 static Status check_architecture(const json_t *config, const char *where)
 {
     const char *type = json_string_value(json_object_get(config, "model_type"));
@@ -35,45 +27,41 @@ static Status check_architecture(const json_t *config, const char *where)
                     where);
     if (json_has(config, "model_type") &&
         (type == NULL || (strcmp(type, plain_type) != 0 && strcmp(type, mla_type) != 0)))
-        return refuse(config, where, "model_type", "\"llama\"");
+        return hf_config_refuse(config, where, "model_type", "\"llama\"");
     if (!json_has(config, "architectures"))
         return OK;
     const char *name = json_string_value(json_array_get(list, 0));
     if (json_array_size(list) != 1 || name == NULL ||
         (strcmp(name, plain_architecture) != 0 && strcmp(name, mla_architecture) != 0))
-        return refuse(config, where, "architectures", "[\"LlamaForCausalLM\"]");
+        return hf_config_refuse(config, where, "architectures", "[\"LlamaForCausalLM\"]");
     return OK;
 }
 
-// true and numbers are refused; missing, null and false are not.
-static Status check_off(const json_t *config, const char *where, const char *key)
-{
-    const json_t *value = json_object_get(config, key);
-    bool is_off = !json_has(config, key) || json_is_false(value);
-    return is_off ? OK : refuse(config, where, key, "a model without it");
-}
-
 // Old configs: rope_theta and rope_scaling {"type" ...}; transformers 5: rope_parameters
-// {"rope_theta", "rope_type"}.
+// {"rope_theta", "rope_type"}. Without a type, a factor would be read by nobody.
 static Status check_rope(const json_t *config, const char *where, const char *key)
 {
+    static const char unscaled[] = "RoPE without scaling (\"default\")";
     json_t *rope = json_object_get(config, key), *value;
     const char *name;
     if (!json_has(config, key))
         return OK;
     if (!json_is_object(rope))
-        return refuse(config, where, key, "null");
+        return hf_config_refuse(config, where, key, "null");
     static const char *const names[] = {"rope_type", "type"};
     for (int i = 0; i < 2; i++) {
         const char *type = json_string_value(json_object_get(rope, names[i]));
         if (json_has(rope, names[i]) && (type == NULL || strcmp(type, "default") != 0))
-            return refuse(config, where, key, "RoPE without scaling (\"default\")");
+            return hf_config_refuse(config, where, key, unscaled);
     }
+    if (!json_has(rope, "rope_type") && !json_has(rope, "type") && json_has(rope, "factor") &&
+        json_number_value(json_object_get(rope, "factor")) != 1.0)
+        return hf_config_refuse(config, where, key, unscaled);
     json_object_foreach(rope, name, value)
     {
         // One entry per kind of layer: models whose layers differ.
         if (json_is_object(value))
-            return refuse(config, where, key, "the same RoPE in every layer");
+            return hf_config_refuse(config, where, key, "the same RoPE in every layer");
     }
     return OK;
 }
@@ -82,32 +70,61 @@ static Status check_partial_rope(const json_t *object, const char *where)
 {
     static const char key[] = "partial_rotary_factor";
     if (json_has(object, key) && json_number_value(json_object_get(object, key)) != 1.0)
-        return refuse(object, where, key, "1.0");
+        return hf_config_refuse(object, where, key, "1.0");
     return OK;
+}
+
+// The object that transformers 5 reads RoPE from: rope_scaling before rope_parameters, an empty one
+// as if it were missing. NULL: neither.
+static const json_t *rope_of(const json_t *config)
+{
+    const json_t *scaling = json_object_get(config, "rope_scaling");
+    const json_t *parameters = json_object_get(config, "rope_parameters");
+    return json_object_size(scaling) > 0      ? scaling
+           : json_object_size(parameters) > 0 ? parameters
+                                              : NULL;
+}
+
+// Where the file says two things, transformers 4 follows the key beside the objects and
+// transformers 5 one of the objects.
+static Status check_one_rope(const json_t *config, const char *where)
+{
+    static const char theta[] = "rope_theta";
+    char outer[JSON_TEXT_BYTES], inner[JSON_TEXT_BYTES];
+    const json_t *rope = rope_of(config), *parameters = json_object_get(config, "rope_parameters");
+    if (json_object_size(parameters) > 0 && !json_equal(rope, parameters))
+        return fail(BAD_INPUT, "%s: 'rope_scaling' and 'rope_parameters' differ; keep one", where);
+    const json_t *own = json_object_get(config, theta), *other = json_object_get(rope, theta);
+    if (!json_has(config, theta) || !json_has(rope, theta) ||
+        json_number_value(own) == json_number_value(other))
+        return OK;
+    return fail(BAD_INPUT,
+                "%s: 'rope_theta' is %s, and %s in '%s'; versions of transformers differ in which "
+                "they read: keep one",
+                where, json_describe(outer, own), json_describe(inner, other),
+                rope == parameters ? "rope_parameters" : "rope_scaling");
 }
 
 static Status check_supported(const json_t *config, const char *where)
 {
-    static const char *const must_be_off[] = {"attention_bias", "mlp_bias", "sliding_window",
-                                              "quantization_config"};
     const char *act = json_string_value(json_object_get(config, "hidden_act"));
     TRY(check_architecture(config, where));
     if (json_has(config, "hidden_act") && (act == NULL || strcmp(act, "silu") != 0))
-        return refuse(config, where, "hidden_act", "\"silu\"");
-    for (size_t i = 0; i < sizeof must_be_off / sizeof must_be_off[0]; i++)
-        TRY(check_off(config, where, must_be_off[i]));
+        return hf_config_refuse(config, where, "hidden_act", "\"silu\"");
+    TRY(hf_config_keys_check(config, where));
     TRY(check_rope(config, where, "rope_scaling"));
     TRY(check_rope(config, where, "rope_parameters"));
+    TRY(check_one_rope(config, where));
     TRY(check_partial_rope(config, where));
-    return check_partial_rope(json_object_get(config, "rope_parameters"), where);
+    return check_partial_rope(rope_of(config), where);
 }
 
 // ---- reading -----------------------------------------------------------------------------------
 
-// Transformers 5 moved rope_theta into rope_parameters; files of both kinds are about.
+// Transformers 5 moved rope_theta into an object; files of both kinds are about.
 static const json_t *owner_of(const json_t *config, const ShapeField *field)
 {
-    const json_t *rope = json_object_get(config, "rope_parameters");
+    const json_t *rope = rope_of(config);
     return field == &shape_fields[SHAPE_ROPE_THETA] && json_has(rope, field->key) ? rope : config;
 }
 
@@ -165,7 +182,7 @@ static Status read_mla(ModelShape *shape, const json_t *config, const char *path
         return OK;
     }
     if (!json_is_object(block))
-        return refuse(config, path, "mha2mla", "an object");
+        return hf_config_refuse(config, path, "mha2mla", "an object");
     snprintf(where, sizeof where, "%s: mha2mla", path);
     if (json_has(block, "rope_dim_for_mla") && !json_has(block, "rope_pairs"))
         return fail(BAD_INPUT,
@@ -217,13 +234,19 @@ static Status fail_no_config(const char *dir)
 
 static Status read_config(json_t **out, ModelShape *shape, const char *dir)
 {
-    char path[PATH_BYTES];
+    char path[PATH_BYTES], adapter[PATH_BYTES];
     json_t *config;
     if (!file_is_dir(dir))
         return fail(BAD_INPUT, "%s: not a directory with a Hugging Face model", dir);
     TRY(file_join(path, dir, "config.json"));
     if (!file_exists(path))
         return fail_no_config(dir);
+    TRY(file_join(adapter, dir, "adapter_config.json"));
+    if (file_exists(adapter)) // transformers adds it to the weights
+        return fail(BAD_INPUT,
+                    "%s: an adapter is not supported; merge it into the weights (in peft: "
+                    "merge_and_unload) or move it out of the directory",
+                    adapter);
     TRY(json_read(&config, path));
     Status status;
     TRY_GOTO(release_config, read_shape(shape, config, path));
@@ -240,6 +263,17 @@ Status hf_load_shape(ModelShape *out, const char *dir)
     TRY(read_config(&config, out, dir));
     json_decref(config);
     return OK;
+}
+
+void hf_config_warn(const char *dir)
+{
+    char path[PATH_BYTES];
+    ModelShape shape;
+    json_t *config;
+    if (read_config(&config, &shape, dir) != OK || file_join(path, dir, "config.json") != OK)
+        return; // has been reported by who read the shape
+    hf_config_keys_warn(config, &shape, path);
+    json_decref(config);
 }
 
 // ---- writing -----------------------------------------------------------------------------------

@@ -16,4 +16,8 @@
 // if base_dir is NULL. The caller owns *out. BAD_INPUT if base_dir's model has other dims.
 Status hf_config_make(json_t **out, const ModelShape *shape, const char *base_dir, DType dtype);
 
+// Warns of what hf_load_shape() has let pass: keys that are not known, token ids outside of the
+// vocabulary. For a directory whose shape has been loaded.
+void hf_config_warn(const char *dir);
+
 #endif

@@ -370,13 +370,18 @@ static Status find_of_dims(const TensorInfo **out, const SafeTensors *file, cons
     return OK;
 }
 
+static bool is_float(DType dtype)
+{
+    return dtype == DTYPE_F32 || dtype == DTYPE_F16 || dtype == DTYPE_BF16;
+}
+
 Status safetensors_read_f32(const SafeTensors *file, const char *name, const int *dims, int n_dims,
                             float *out)
 {
     const TensorInfo *tensor;
     TRY(find_of_dims(&tensor, file, name, dims, n_dims));
     DType dtype = tensor->dtype;
-    if (dtype != DTYPE_F32 && dtype != DTYPE_F16 && dtype != DTYPE_BF16)
+    if (!is_float(dtype))
         return fail(BAD_INPUT, "%s: tensor '%.200s' has dtype %s, supported are F32, F16 and BF16",
                     file->path, name, tensor->dtype_text);
     const int64_t size = dtype_size_bytes(dtype), count = tensor->size_bytes / size;
@@ -397,6 +402,39 @@ Status safetensors_read_f32(const SafeTensors *file, const char *name, const int
             error = own;
     }
     return error == 0 ? OK : fail_read(file, tensor, error);
+}
+
+// Reads the part of a tensor that starts at number `first`.
+static Status read_part_of(const SafeTensors *file, const TensorInfo *tensor, int64_t first,
+                           int64_t count, float *out)
+{
+    const int64_t place = tensor->bytes - file->map.bytes + first * dtype_size_bytes(tensor->dtype);
+    const int error = read_part(file, tensor->dtype, place, count, out);
+    return error == 0 ? OK : fail_read(file, tensor, error);
+}
+
+Status safetensors_are_equal(bool *out, const SafeTensors *file, const char *name,
+                             const SafeTensors *other_file, const char *other_name)
+{
+    const TensorInfo *tensor = safetensors_find(file, name);
+    const TensorInfo *other = safetensors_find(other_file, other_name);
+    CHECK(tensor != NULL && other != NULL, "%s or %s is missing", name, other_name);
+    int64_t count = 1;
+    bool is_same =
+        is_float(tensor->dtype) && is_float(other->dtype) && tensor->n_dims == other->n_dims;
+    for (int i = 0; is_same && i < tensor->n_dims; i++) {
+        is_same = tensor->dims[i] == other->dims[i];
+        count *= tensor->dims[i];
+    }
+    for (int64_t first = 0; is_same && first < count; first += PART_COUNT) {
+        float part[PART_COUNT], other_part[PART_COUNT]; // 256 KiB each
+        const int64_t n = count - first < PART_COUNT ? count - first : PART_COUNT;
+        TRY(read_part_of(file, tensor, first, n, part));
+        TRY(read_part_of(other_file, other, first, n, other_part));
+        is_same = memcmp(part, other_part, (size_t)n * sizeof *part) == 0;
+    }
+    *out = is_same;
+    return OK;
 }
 
 Status safetensors_read_i32(const SafeTensors *file, const char *name, const int *dims, int n_dims,

@@ -59,6 +59,11 @@ Status safetensors_read_f32(const SafeTensors *file, const char *name, const int
 Status safetensors_read_i32(const SafeTensors *file, const char *name, const int *dims, int n_dims,
                             int32_t *out);
 
+// Whether two tensors, of one file or of two, hold the same numbers in the same shape, whatever
+// float dtypes they are stored in.
+Status safetensors_are_equal(bool *out, const SafeTensors *file, const char *name,
+                             const SafeTensors *other_file, const char *other_name);
+
 // Writing: one tensor after another, in the order of the list, converted to `dtype` (round to
 // nearest even, NaN stays NaN) while it is written. The file appears whole or not at all. Names
 // must differ. List the wider dtypes first to keep every tensor aligned.

@@ -58,7 +58,7 @@ damaged() {
 damaged 's/"n_kv_heads": 2/"n_kv_heads": 0/' "shape: 'n_kv_heads' is 0, allowed are 1 to 4096"
 damaged 's/"svd": "joint"/"svd": "banana"/' "shape: 'svd' is \"banana\", allowed are \"joint\" and"
 damaged 's/"rope_theta": 10000.0/"rope_theta": 0.0/' "shape: 'rope_theta' is 0, allowed are 1 to"
-damaged 's/"rms_eps": [0-9.e-]*/"rms_eps": -1.0/' "shape: 'rms_eps' is -1, allowed are 0 to 1"
+damaged 's/"rms_eps": [0-9.e-]*/"rms_eps": -1.0/' "shape: 'rms_eps' is -1, allowed are 1e-12 to 1"
 damaged '/"rope_pairs": \[/{n;s/0/9/}' "'rope_pairs'[0] is 9, allowed are 0 to 6"
 damaged 's/"step": 4/"step": 5/' "'next_sample' is 16, the other members make it 20"
 damaged 's/"global_batch": 4/"global_batch": 0/' "'global_batch' is 0, allowed are 1 to"

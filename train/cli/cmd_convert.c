@@ -106,7 +106,7 @@ static Status convert(const Comm *comm, const ConvertOptions *options, const cha
     TRY_GOTO(release, create_converted(&mla, comm, &group, original.shape, options, dir));
     double start_s = log_seconds();
     TRY_GOTO(release, prepare_layers(&mla, &original));
-    hf_source_warn_unused(files, dir);
+    hf_source_warn(files, dir);
     double seconds = log_seconds() - start_s;
     if (comm->rank == 0)
         status = hf_save(&mla.model, dir, dtype, options->out);
