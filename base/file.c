@@ -91,8 +91,6 @@ Status file_join(char out[PATH_BYTES], const char *dir, const char *name)
     return OK;
 }
 
-// One writer per target is assumed: the temporary name is fixed, so the remains of a killed run are
-// overwritten by the next.
 Status file_begin(AtomicFile *out, const char *path)
 {
     int n = snprintf(out->path, sizeof out->path, "%s", path);
@@ -180,6 +178,7 @@ Status file_check_target(const char *path)
     return OK;
 }
 
+// A short write is kept in the stream's error flag, so only file_commit() needs to check.
 Status file_write(const char *path, const void *bytes, int64_t size_bytes)
 {
     AtomicFile file;
@@ -199,6 +198,7 @@ Status file_copy(const char *from, const char *to)
     return status;
 }
 
+// False for a dangling link, true for a directory.
 bool file_exists(const char *path)
 {
     return access(path, F_OK) == 0;

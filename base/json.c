@@ -23,6 +23,7 @@ Status json_parse(json_t **out, const char *bytes, int64_t size_bytes, const cha
     return OK;
 }
 
+// For .jsonl files, whose lines are parsed one by one: errors name the line of the file.
 Status json_parse_line(json_t **out, const char *bytes, int64_t size_bytes, const char *path,
                        int number)
 {

@@ -68,6 +68,7 @@ void log_failure(void)
     is_said = true;
 }
 
+// "dumb" is what Emacs and some CI systems set: no cursor movement.
 bool log_is_terminal(void)
 {
     const char *term = getenv("TERM");

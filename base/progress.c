@@ -82,6 +82,7 @@ void progress_show(ProgressMeter *meter, int64_t done)
         log_info("%s", line);
 }
 
+// A meter that never showed anything has no line to erase.
 void progress_end(const ProgressMeter *meter)
 {
     if (meter->shown_s > meter->start_s) // something was shown

@@ -20,7 +20,7 @@
 enum { CHECKSUM_BYTES = 4, DEFLATE_SKIPPED = 1 << 1 };
 
 // The filters decode() undoes, in this order and no others.
-// Read straight from the stored bytes, so HDF5's own filters never run: shuffle, deflate and
+// Chunks are read as they are stored, so HDF5's own filters never run: shuffle, deflate and
 // checksum are undone here. A file with another pipeline would be misread.
 static bool filters_are_ours(hid_t plist)
 {

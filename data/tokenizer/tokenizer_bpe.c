@@ -178,6 +178,7 @@ static Status start_symbols(const Model *model, TokenScratch *scratch, const cha
     }
     if (unknown)
         push_symbol(scratch, &n, model->unk_id);
+    // The last symbol's link would point past the end.
     if (n > 0)
         scratch->symbols[n - 1].next = -1;
     *out_n = n;
@@ -240,6 +241,7 @@ static Status encode_word(EncodeRun *run, const char *text, int64_t size)
     }
     int64_t before = out->count;
     TRY(merge_word(run, text, size));
+    // n_ids may be 0: a word of unknown characters in a model without unk_token.
     int64_t n_ids = out->count - before;
     if (n_ids <= WORD_IDS) {
         slot->size_bytes = (uint8_t)size;

@@ -251,6 +251,8 @@ Status tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, int64_t 
     Strings strings = {0}, next = {0};
     TRY_GOTO(release, collect(&strings, tokenizer, ids, n, skip_special));
     const int64_t from_bytes = strings.bytes.size;
+    // The output is held to a multiple of the input: replacements of a crafted file could double it
+    // at every step.
     for (int i = 0; i < tokenizer->n_decoder; i++) {
         next.n = next.bytes.size = 0;
         TRY_GOTO(release, run_step(&next, &strings, &tokenizer->decoder[i]));

@@ -123,6 +123,7 @@ static Status read_added_tokens(Tokenizer *t, const json_t *list, const char *wh
 }
 
 // Truncation and padding belong to a use, not to a tokenizer; documents are always encoded whole.
+// Both would change the ids: truncation drops tokens, padding adds some.
 static Status refuse_fixed_sizes(const json_t *root, const char *path)
 {
     const char *keys[] = {"truncation", "padding"};

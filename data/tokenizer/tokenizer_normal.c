@@ -185,6 +185,7 @@ static void sort_short_run(int32_t *marks, int64_t n)
     }
 }
 
+// Runs of characters with a combining class, between starters, are sorted each by itself.
 static Status order_marks(NormalScratch *scratch)
 {
     int32_t *codes = scratch->codes;
@@ -202,6 +203,8 @@ static Status order_marks(NormalScratch *scratch)
 }
 
 // Writes the collected characters in the form, and forgets them.
+// The codes are composed in place, which never makes them more; four bytes of UTF-8 hold any of
+// them.
 static Status flush(Bytes *out, NormalScratch *scratch, NormalForm form)
 {
     TRY(order_marks(scratch));

@@ -107,6 +107,7 @@ Status pattern_match_create(PatternMatch **out)
     return OK;
 }
 
+// PCRE2's own free functions accept NULL.
 void pattern_match_release(PatternMatch *match)
 {
     if (match == NULL)

@@ -173,6 +173,7 @@ static Status read_byte_level(Tokenizer *t, SplitStep *step, const json_t *objec
     TRY(json_get_bool(&step->add_prefix_space, object, where, "add_prefix_space"));
     TRY(json_get_bool_or(&trim, object, where, "trim_offsets", true));
     TRY(json_get_bool_or(&use_regex, object, where, "use_regex", true));
+    // The model then looks up single bytes under their stand-in characters.
     t->has_byte_level = true;
     step->kind = use_regex ? SPLIT_PATTERN : SPLIT_NONE;
     return use_regex ? pattern_compile_regex(&step->pattern, PATTERN_GPT2) : OK;

@@ -35,6 +35,7 @@ typedef struct SavePlan {
     int n_specs, n_shards;
 } SavePlan;
 
+// Also releases a plan whose allocation failed half-way.
 static void plan_release(SavePlan *plan)
 {
     free(plan->specs);
@@ -255,6 +256,7 @@ static Status write_all(const SavePlan *plan, const json_t *config, const char *
     return json_write(config, path);
 }
 
+// All that can be refused comes before write_all(), which removes the old config.json.
 Status hf_save_sharded(const Model *model, const char *base_dir, DType dtype, const char *dir,
                        int64_t max_shard_bytes)
 {

@@ -198,6 +198,8 @@ static int compare_name(const void *a, const void *b)
 }
 
 // Sorts by place: then overlapping tensors are neighbours.
+// Overlapping tensors are refused as the reference implementation does: such a file is damaged or
+// crafted.
 static Status check_overlaps(SafeTensors *file)
 {
     qsort(file->tensors, (size_t)file->n_tensors, sizeof *file->tensors, compare_place);
@@ -257,6 +259,7 @@ static Status read_tensors(SafeTensors *file, int64_t data_start)
     return OK;
 }
 
+// The header is kept as long as the file: names and dtypes are borrowed from it.
 Status safetensors_open(SafeTensors *out, const char *path)
 {
     SafeTensors file = {.fd = -1};
@@ -295,6 +298,7 @@ const TensorInfo *safetensors_find(const SafeTensors *file, const char *name)
     return bsearch(&key, file->tensors, (size_t)file->n_tensors, sizeof key, compare_name);
 }
 
+// Exact: every F16 and BF16 is a float.
 HOT static void widen_f16(float *restrict out, const uint16_t *restrict halves, int64_t count)
 {
     for (int64_t i = 0; i < count; i++)
@@ -337,6 +341,7 @@ static int read_part(const SafeTensors *file, DType dtype, int64_t offset, int64
     return error;
 }
 
+// A file that changed is the user's input; an I/O error is the machine's.
 static Status fail_read(const SafeTensors *file, const TensorInfo *tensor, int error)
 {
     return fail(error < 0 ? BAD_INPUT : FAILED, "%s: tensor '%.200s' cannot be read: %s",

@@ -1,4 +1,4 @@
-// What long work says of itself, on a terminal and elsewhere. The terminal is a pseudo-terminal in
+// Progress lines, on a terminal and in a log file. The terminal is a pseudo-terminal in
 // stderr's place; time is made by setting a meter's clock back.
 #define _GNU_SOURCE // posix_openpt
 #include "tests/support/testing.h"

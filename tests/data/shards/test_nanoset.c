@@ -1,4 +1,5 @@
-// data/nanoset, data/token_file: both widths, what does not fit together, and Nanosets as sources.
+// data/shards/nanoset and token_file: both widths of tokens, files that do not match their index,
+// and Nanosets as sources.
 #include "tests/support/testing.h"
 
 #include "base/file.h"

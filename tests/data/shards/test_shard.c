@@ -1,4 +1,4 @@
-// data/shard: round trips, whole-or-nothing writing, and every kind of damage.
+// data/shards/shard: round trips, whole-or-nothing writing, and every kind of damage.
 #include "tests/support/testing.h"
 #include "tests/support/testing_shard.h"
 

@@ -1,4 +1,4 @@
-// data/text: documents out of .jsonl and .txt, plain and gzip, whole and broken.
+// data/text/text: documents from .jsonl and .txt, plain and gzip, whole and broken.
 #include "tests/support/testing.h"
 
 #include "base/file.h"

@@ -1,4 +1,4 @@
-// data/tokenize: what goes around the documents, several files, and runs that fail.
+// data/text/tokenize: tokens before and after each document, several files, and runs that fail.
 #include "tests/support/testing.h"
 #include "tests/support/testing_shard.h"
 

@@ -1,5 +1,5 @@
-// data/tokenizer: loading, looking up, and what malformed files and texts give. Ids and decoded
-// text are tested in test_tokenizer_golden.c.
+// data/tokenizer: loading, looking tokens up, and the errors of malformed files and texts. Ids and
+// decoded text are tested in test_tokenizer_golden.c.
 #include "tests/support/testing.h"
 
 #include "base/checksum.h"

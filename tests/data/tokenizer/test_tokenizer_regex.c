@@ -1,4 +1,4 @@
-// data/tokenizer_pattern and tokenizer_regex: what patterns match, and which are refused.
+// data/tokenizer/tokenizer_pattern and tokenizer_regex: what patterns match, and which are refused.
 #include "tests/support/testing.h"
 
 #include "data/tokenizer/tokenizer_pattern.h"

@@ -1,6 +1,6 @@
 #define _GNU_SOURCE // memmem
-// Hugging Face directories: round trips of every kind of model, each refusal by its text, models
-// others wrote.
+// Hugging Face directories: round trips of every kind of model, each refusal by its text, and
+// models that other programs wrote.
 #include "tests/support/testing.h"
 
 #include "base/file.h"
