@@ -72,6 +72,7 @@ release:
     return status;
 }
 
+// How much the statistics add to a forward pass of SmolLM-135M's shape.
 static Status bench_calibrate(int T, int rounds)
 {
     double with_s[MAX_ROUNDS], without_s[MAX_ROUNDS], share[MAX_ROUNDS];
@@ -171,6 +172,7 @@ static Status time_load(const char *dir, bool is_cold, int rounds, char *buffer)
     return OK;
 }
 
+// Cold first: the warm rounds need the pages that it reads.
 static Status bench_load(const char *dir, int rounds)
 {
     char *buffer = malloc(BUFFER_BYTES);

@@ -46,6 +46,7 @@ static const Product products[] = {
     {"  weight gradient", 4096, 4096, 512, true, false},
 };
 
+// A matrix as gemm() takes it; the leading dimension of a transposed one is its number of rows.
 static GemmMatrix matrix(const float *data, int rows, int columns, bool transposed)
 {
     return transposed ? gemm_transposed(data, rows) : gemm_matrix(data, columns);

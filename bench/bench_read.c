@@ -22,7 +22,7 @@ static double cpu_s(void)
     return timing_seconds(CLOCK_PROCESS_CPUTIME_ID);
 }
 
-// Of the shard itself, which a mixture does not show.
+// Chunk size and vocabulary come from the shard itself: a mixture does not show them.
 static Status read_header(const char *path, int64_t *chunk_tokens, int *vocab_size)
 {
     Shard *shard;

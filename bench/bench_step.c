@@ -49,6 +49,7 @@ static const struct {
      32},
 };
 
+// Shapes are written out here, as a benchmark must not depend on a model's files.
 static Status find_shape(StepSetting *setting, const char *name, bool is_mla, int n_layers)
 {
     size_t n_shapes = sizeof shapes / sizeof shapes[0], i = 0;
@@ -139,6 +140,7 @@ static Status parse_words(StepSetting *setting, char **words, int n_words)
     return find_shape(setting, words[0], is_mla, n_layers);
 }
 
+// All that a figure depends on, so that a line copied from the output can be compared later.
 static void print_heading(const StepSetting *setting)
 {
     char blas[BLAS_NAME_BYTES];

@@ -18,7 +18,8 @@ static double cpu_s(void)
     return timing_seconds(CLOCK_PROCESS_CPUTIME_ID);
 }
 
-// Encodes every document; *n_ids = their ids.
+// Encodes every document; *n_ids = their ids. Documents end behind a blank line, as
+// tokenize_peer.py cuts them.
 static Status encode_all(const Tokenizer *tokenizer, TokenBuffer *buffer, const char *text,
                          int64_t size, int64_t *n_ids)
 {

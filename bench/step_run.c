@@ -47,7 +47,7 @@ typedef struct Bench {
 
 // ------------------------------------------------------------------------------------ memory
 
-// Of the largest bucket.
+// Bytes that the exchange of the largest bucket takes.
 static int64_t max_buffer_bytes(const Bench *bench)
 {
     int64_t max_bytes = 0;
@@ -150,6 +150,7 @@ static void touch(Arena *arena)
     }
 }
 
+// Not collective: each rank allocates for itself and makes inputs of its own.
 static Status allocate(Bench *bench)
 {
     const ModelShape *shape = &bench->setting->shape;
@@ -282,6 +283,7 @@ static double measure_scale(Bench *bench)
     return clip_scale(sqrt(sum), 1.0);
 }
 
+// As in train/step.c: norm, AdamW on the own shares, then all shares to all ranks.
 static void update(Bench *bench, StepRound *round, int step)
 {
     const AdamW rule = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8};
@@ -299,8 +301,9 @@ static void update(Bench *bench, StepRound *round, int step)
     round->waits_s += wait_for_ranks(bench);
 }
 
-// A sgemm is measured before and after the loss: the step may rest there, as it may not between a
-// pass and the exchange of what that made or is to read, and logits have room for the matrices.
+// sgemm is measured before and after the loss. An interruption there changes nothing, while one
+// between a pass and its exchange would hide waiting; and the memory of the logits can hold the
+// matrices.
 static void run_round(StepRound *round, Bench *bench, int step)
 {
     *round = (StepRound){0};
@@ -320,6 +323,7 @@ static void run_round(StepRound *round, Bench *bench, int step)
         round->step_s += round->stages_s[stage];
 }
 
+// A StepRound is doubles alone, so rounds are averaged as one vector in one all-reduce.
 static void average_over_ranks(const Comm *comm, StepRound *rounds, int n_rounds)
 {
     _Static_assert(sizeof(StepRound) % sizeof(double) == 0, "only doubles");

@@ -148,6 +148,8 @@ static void print_stages(const StepSetting *setting, const StepRound *rounds, do
     print_row(&waits, step_s, rate);
 }
 
+// Seconds, tokens per second and GFLOP/s of all ranks, and the rate of a rank as a share of
+// sgemm's.
 static void print_whole(const StepSetting *setting, const char *name, double flops, double seconds,
                         double rate)
 {

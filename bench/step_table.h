@@ -1,4 +1,4 @@
-// What bench_step measured and how it is told: medians over the rounds as a table of the step's
+// What bench_step measures, and its output: medians over the rounds as a table of the step's
 // parts, or as one row of the table that bench_all.sh makes.
 //
 //     StepRound rounds[3];                          // filled by each rank, averaged over ranks

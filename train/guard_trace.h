@@ -50,7 +50,7 @@ typedef struct GuardTrace {
 } GuardTrace;
 
 // The FAILED of such a step. With `writes` the file gets every micro-batch; should that fail, the
-// text says so. Not collective.
+// text tells why. Not collective.
 Status guard_trace_report(const GuardTrace *trace, bool writes);
 
 #endif

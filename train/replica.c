@@ -23,7 +23,7 @@ static Status create_model(Replica *replica, const ModelShape *shape)
     return model_create_in(&replica->model, shape, replica->window.bytes);
 }
 
-// A host without room for the window does not fail: group->shares is then false on all ranks, and
+// Too little shared memory on a host is no error: group->shares is then false on all ranks, and
 // each allocates its own copy.
 Status replica_create(Replica *out, const Comm *comm, CommGroup *group, const ModelShape *shape)
 {
@@ -51,7 +51,7 @@ bool replica_is_shared(const Replica *replica)
     return replica->window.bytes != NULL;
 }
 
-// Of the ranks that share a copy one fills it at the beginning.
+// One of the ranks that share a copy fills it at the beginning.
 bool replica_is_writer(const Replica *replica)
 {
     return !replica_is_shared(replica) || replica->group->rank == 0;

@@ -40,7 +40,8 @@ typedef struct Replica {
 } Replica;
 
 // A model of this shape, parameters zero, on all ranks or none. FAILED: no memory. `group` stops
-// sharing if there is no room for it. Released by all ranks, also {0}, which does nothing.
+// sharing if a host has too little shared memory. Released by all ranks, also {0}, which does
+// nothing.
 Status replica_create(Replica *out, const Comm *comm, CommGroup *group, const ModelShape *shape);
 void replica_release(Replica *replica);
 

@@ -297,7 +297,7 @@ Status checkpoint_digest(char out[SHA256_HEX_BYTES], const Checkpoint *checkpoin
     Status status;
     TRY(partition_create(&whole, &checkpoint->manifest.shape, 1, 0));
     const int64_t count = whole.own_count;
-    // SHA-256 goes over one piece of memory, so all three vectors are there at once.
+    // SHA-256 goes over one piece of memory, so all three vectors are in memory together.
     float *state = calloc((size_t)count * 3, sizeof *state);
     if (state == NULL) {
         status =

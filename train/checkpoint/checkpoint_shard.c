@@ -280,7 +280,7 @@ static Status read_overlap(Reading *reading, const Bucket *bucket, int64_t first
 
 // Goes through the ranges of a file and the buckets of a partition side by side, as both ascend in
 // the flat vector; `place` counts along the file's datasets. Files of few ranks have ranges that
-// reach over several of our shares, those of many ranks several ranges within one.
+// reach over several of this rank's shares, those of many ranks several ranges within one.
 static Status read_shares(Reading *reading, const Partition *partition, const int64_t *ranges,
                           int n_ranges)
 {

@@ -188,7 +188,7 @@ static Status get_shape(Manifest *manifest, const json_t *root, const char *path
     return shape_check(&manifest->shape, where);
 }
 
-// How the pairs were chosen: by a run that converted its model.
+// How the pairs were chosen; missing for a run that did not convert its model.
 static Status get_strategy(Manifest *manifest, const json_t *root, const char *path)
 {
     RopeStrategy strategy;
@@ -203,7 +203,7 @@ static Status get_strategy(Manifest *manifest, const json_t *root, const char *p
     return OK;
 }
 
-// Ascending for each KV head, so that none is there twice and the original's are all of them.
+// Ascending for each KV head, so that none occurs twice and the original attention has all of them.
 static Status get_pairs(Manifest *manifest, const json_t *root, const char *path)
 {
     const ModelShape *s = &manifest->shape;
@@ -233,8 +233,8 @@ static Status get_pairs(Manifest *manifest, const json_t *root, const char *path
     return OK;
 }
 
-// The list is for people and scripts: we go by the shape. Another list is another order of the
-// parameters in the files.
+// The list is for people and scripts: this program uses the shape. Another list is another order of
+// the parameters in the files.
 static Status check_tensors(const Manifest *manifest, const json_t *root, const char *path)
 {
     const json_t *array = json_object_get(root, "tensors");
@@ -391,6 +391,7 @@ Status manifest_read(Manifest *out, const char *path)
     return status;
 }
 
+// Texts were borrowed from root, so they go with it.
 void manifest_release(Manifest *manifest)
 {
     json_decref(manifest->root);

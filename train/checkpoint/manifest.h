@@ -64,19 +64,19 @@ Status manifest_parse(Manifest *out, const char *text, int64_t size_bytes, const
 
 void manifest_release(Manifest *manifest);
 
-// What a manifest says beside what the model and the files are.
+// What a manifest records of the run, besides its state, the model and the files. All borrowed.
 typedef struct CheckpointContext {
     const Config *config;
     const char *tokenizer_sha256;
     const json_t *data_fingerprint;
 } CheckpointContext;
 
-// Writes it, all or nothing.
+// Writes the manifest by rename: the file is whole or unchanged.
 Status manifest_write(const char *path, const RunState *state, const Model *model,
                       const CheckpointContext *context, const CheckpointFile *files, int n_files);
 
-// The text of a manifest with its checksum, which replaces one that is there; the caller frees
-// *out. FAILED if memory is short.
+// The text of a manifest with its checksum, which replaces an earlier one in `root`; the caller
+// frees *out. FAILED: no memory.
 Status manifest_format(char **out, int64_t *size_bytes, json_t *root);
 
 // ---- for the functions above -------------------------------------------------------------------

@@ -46,8 +46,8 @@ static Status share_list(int **steps, int *n_steps, const char *run_dir, const C
     return OK;
 }
 
-// The newest of these steps that is whole. What is not is skipped; a machine that fails is an
-// error.
+// The newest of these steps that is whole. A damaged one (BAD_INPUT) is skipped with a warning; a
+// machine that fails (FAILED) is an error, as an older checkpoint would not mend it.
 static Status find_whole(Checkpoint *out, bool *is_found, const int *steps, int n_steps,
                          const char *run_dir, const Comm *comm)
 {
@@ -116,7 +116,7 @@ static Status check_rope(const Checkpoint *checkpoint, const Config *config)
                 checkpoint->dir, saved, now);
 }
 
-// A directory may have moved, so this is no error.
+// A directory may have moved, so another path is no error.
 static void warn_of_other_base(const Checkpoint *checkpoint, const char *now)
 {
     const char *saved = checkpoint->manifest.base;

@@ -20,7 +20,7 @@ typedef enum ResumeMode {
 } ResumeMode;
 
 // Opens a checkpoint and compares the checksums of all its files, which the ranks share; a warning
-// says so if the manifest has none of its own. BAD_INPUT with the reason. Collective.
+// is logged if the manifest has no checksum of its own. BAD_INPUT with the reason. Collective.
 Status resume_open(Checkpoint *out, const char *dir, const Comm *comm);
 
 // The newest checkpoint of the run that is whole, checksums included; what is skipped is said with

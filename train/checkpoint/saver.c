@@ -36,7 +36,7 @@ Status saver_open(Saver *out, const Comm *comm, const char *run_dir,
     Status status = OK;
     if (saver.files == NULL || saver.exchanged == NULL)
         status = fail(FAILED, "no memory for %d ranks", comm->size);
-    TRY_GOTO(free_lists, comm_agree(comm, status)); // all have it or none goes on
+    TRY_GOTO(free_lists, comm_agree(comm, status)); // all ranks have the memory, or all return
     *out = saver;
     return OK;
 free_lists:

@@ -82,6 +82,7 @@ static Status print_table(const Report *report)
     return print_settings(report);
 }
 
+// For scripts and tests: the exit status is the answer.
 static Status assert_equal(const Report *report, bool common)
 {
     int n_steps;

@@ -155,6 +155,8 @@ static void write_command(FILE *out, const Command *command)
     fputs("\n        fi\n        ;;\n", out);
 }
 
+// The order of the parts matters to bash: variables before the functions that read them, `complete`
+// last.
 static Status run(const CommandLine *line)
 {
     (void)line;

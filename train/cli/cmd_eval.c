@@ -30,6 +30,7 @@ static Status open_windows(Source **out, const EvalOptions *options, const Model
                        model->shape.vocab_size);
 }
 
+// One line that scripts can split; perplexity is exp of the mean loss.
 static void print_loss(double loss, int64_t n_windows, int T)
 {
     printf("loss %.4f nats/token  perplexity %.4f  %lld tokens in %lld windows of %d\n", loss,

@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+// Case matters, as in the names that this program gives.
 static bool ends_with(const char *text, const char *end)
 {
     size_t length = strlen(text), end_length = strlen(end);

@@ -50,7 +50,8 @@ static const Entry variables[] = {
      "Both must be 1 where mpirun runs as root, as in containers."},
 };
 
-// Text of a paragraph. Every hyphen is a minus sign, so that options can be copied and searched.
+// Text of a paragraph. Every hyphen is a minus sign, so that options can be copied and searched; a
+// line must not begin with roff's control characters.
 static void write_text(FILE *out, const char *text)
 {
     if (*text == '.' || *text == '\'')
@@ -219,6 +220,7 @@ static void write_examples(FILE *out)
     }
 }
 
+// Sections in the order that man-pages(7) gives.
 static void write_page(FILE *out)
 {
     fprintf(out,
@@ -247,6 +249,7 @@ static void write_page(FILE *out)
     fputs(".SH SEE ALSO\n.BR mpirun (1),\n.BR srun (1),\n.BR gnuplot (1)\n", out);
 }
 
+// All pages of the manual are one, as the commands share config and files.
 static Status run(const CommandLine *line)
 {
     (void)line;

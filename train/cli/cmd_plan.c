@@ -133,13 +133,14 @@ static Status print_fit(const Plan *plan, const Config *config, const PlanReques
     printf("fit          yes: a rank needs %.3g GiB of %.3g GiB (%s)", needed_gib, memory_gib,
            whose);
     if (!is_given)
-        printf(", which has room for %d such ranks", (int)(memory_gib / needed_gib));
+        printf(", which holds %d such ranks", (int)(memory_gib / needed_gib));
     putchar('\n');
     return OK;
 }
 
 // ---- time --------------------------------------------------------------------------------------
 
+// Each rate with where it comes from: a plan is no better than they are.
 static void print_rates(const Rates *rates, const PlanRequest *request)
 {
     const char *const measured = "measured", *const given = "given";
@@ -254,6 +255,7 @@ static Status print_weak_table(const Config *config, const Rates *rates, const P
     return OK;
 }
 
+// What the model of time leaves out, printed with every plan.
 static void print_assumptions(const Config *config)
 {
     const TrainConfig *train = &config->train;
@@ -308,6 +310,7 @@ static Status make_and_print(const Config *config, PlanRequest *request)
     return comm_agree(comm, comm->rank == 0 ? print_all(&plan, config, &rates, request) : OK);
 }
 
+// Collective. Threads are set for the measurement; the plan itself has them as an argument.
 static Status load_and_plan(PlanRequest *request, const char *path, char *const *overrides,
                             int n_overrides)
 {
@@ -352,6 +355,7 @@ static const Option options[] = {
      "latency of a message in microseconds", .max = 1000000, .derived = "measured under mpirun"},
 };
 
+// Options that are 0 stand for what this start of the program has.
 static Status run(const CommandLine *line)
 {
     PlanRequest request = *(const PlanRequest *)line->options;

@@ -101,6 +101,7 @@ static Status set_names(Sweep *sweep, const Config *config, const char *out)
     return file_join(sweep->out, config->run.dir, name);
 }
 
+// NAME-dkvN, NAME-baseline: what the Slurm scripts call them too.
 static Status name_run(const Sweep *sweep, SweepRun *run)
 {
     char file[300];
@@ -313,6 +314,8 @@ static Status prepare_or_submit(Sweep *sweep, const Config *config, const SweepO
     return options->slurm ? run_as_jobs(sweep, options->submit) : prepare(sweep, true);
 }
 
+// Collective. The base config is read once by all ranks for names; each run's own is read again by
+// job_run().
 static Status start(Sweep *sweep, const SweepOptions *options)
 {
     const Comm *comm = sweep->comm;

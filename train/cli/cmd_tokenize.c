@@ -75,6 +75,8 @@ static void clear_progress(void)
         fprintf(stderr, "\r\033[K");
 }
 
+// Bytes per token, the compression of the tokenizer on this text, shows at a glance whether it
+// fits.
 static void print_counts(const TokenizeCounts *counts, const char *out)
 {
     printf("%lld documents, %lld tokens, %lld bytes of text, %.3f bytes/token, %.1f s: %s\n",
@@ -126,6 +128,7 @@ static const Option options[] = {
      .choices = on_error_names},
 };
 
+// Options, progress and signals; the work is in tokenize_ranks.c.
 static Status run(const CommandLine *line)
 {
     const TokenizeCommandOptions *given = line->options;

@@ -25,6 +25,7 @@ static const Option options[] = {
      "show every key of CONFIG: meaning, bounds, unit, default", .is_query = true},
 };
 
+// --help-config needs neither CONFIG nor a job, so it is answered first, by one rank.
 static Status run(const CommandLine *line)
 {
     const TrainOptions *given = line->options;

@@ -52,6 +52,8 @@ static void add_words(Contract *contract, const Words *words, const CommandLine 
     }
 }
 
+// Collective. A rank whose own parsing failed has an empty list; contract_agree() then returns its
+// error.
 Status command_agree(const Comm *comm, const Command *command, const CommandLine *line, Status own)
 {
     Contract contract = {0};

@@ -190,7 +190,7 @@ static Status feed_idle_ranks(Dispatcher *dispatcher)
 }
 
 // The batch that was read ahead becomes rank 0's own; the buffers change places.
-static void take_own(Dispatcher *dispatcher)
+static void start_own_batch(Dispatcher *dispatcher)
 {
     const Documents done = dispatcher->own;
     dispatcher->own = dispatcher->next;
@@ -228,7 +228,7 @@ static Status dispatch(Dispatcher *dispatcher)
         if (dispatcher->own_batch != NO_BATCH) {
             TRY(encode_one_of_own(dispatcher));
         } else if (dispatcher->next_batch != NO_BATCH) {
-            take_own(dispatcher);
+            start_own_batch(dispatcher);
         } else if (dispatcher->n_busy > 0) {
             TRY(collect(dispatcher, comm_probe(dispatcher->comm, true)));
         } else if (dispatcher->n_written == dispatcher->n_read) {

@@ -124,7 +124,7 @@ static void check_sources(const Checker *checker, const DataConfig *data)
 }
 
 // Sets the number of steps that read at least this share of the pretraining tokens.
-static void take_fraction(const Checker *checker, Config *config)
+static void set_steps_from_fraction(const Checker *checker, Config *config)
 {
     TrainConfig *train = &config->train;
     double step_tokens = (double)train->global_batch * config->data.seq_len;
@@ -158,7 +158,7 @@ static void check_budget(const Checker *checker, Config *config)
             complain(checker, "data.pretraining_tokens",
                      "data.pretraining_tokens is missing; train.fraction is a share of them");
         else if (is_good(checker, "train.global_batch") && is_good(checker, "data.seq_len"))
-            take_fraction(checker, config);
+            set_steps_from_fraction(checker, config);
     }
 }
 

@@ -46,6 +46,7 @@ const Key config_keys[] = {
      .effect = EFFECT_NONE, .help = "name of the run directory"},
     {"run.dir", KEY_TEXT, IN(run.dir), .is_path = true, .standard = "runs", .effect = EFFECT_NONE,
      .help = "directory in which run directories are created"},
+    // The seed decides which samples a step reads, so it has an effect on the result.
     {"run.seed", KEY_LONG, IN(run.seed), .standard = "42", RANGE(0, MAX_SEED),
      .help = "seed of the data order and of random weights"},
     {"run.export_dtype", KEY_NAME, IN(run.export_dtype), .standard = "float32",
@@ -64,6 +65,7 @@ const Key config_keys[] = {
      .help = "Hugging Face directory of the pretrained model"},
     {"model.init", KEY_BLOCK, IN(model.init.given), .is_off = true,
      .help = "a model with random weights, of this shape"},
+    // Rows of model.init and model.convert have no bounds here: those of shape_fields[] apply.
     {"model.init.hidden_size", KEY_INT, INIT(d_model, SHAPE_D_MODEL), .required = true,
      .example = "576", .unit = "numbers", .help = "width of the model"},
     {"model.init.intermediate_size", KEY_INT, INIT(d_ffn, SHAPE_D_FFN), .required = true,
@@ -123,6 +125,7 @@ const Key config_keys[] = {
     {"data.sources", KEY_ITEMS, IN(data.sources), COUNT(data.n_sources),
      .item_bytes = sizeof(SourceSpec), .required = true,
      .help = "the mixture: one entry per source"},
+    // "[]" stands for each item; offsets are those within a SourceSpec.
     {"data.sources[].name", KEY_TEXT, ITEM(name), .required = true, .example = "fineweb-edu-dedup",
      .help = "name in messages and metrics; must be unique"},
     {"data.sources[].shards", KEY_TEXTS, ITEM(shards), .is_path = true,
@@ -176,6 +179,9 @@ const Key config_keys[] = {
      .help = "length of training as a share of data.pretraining_tokens, instead of steps"},
     {"train.global_batch", KEY_INT, IN(train.global_batch), .required = true, .example = "64",
      RANGE(1, 1048576), .unit = "sequences", .help = "sequences per step over all ranks"},
+    // EFFECT_ROUNDING: micro-batches and groups decide only in which order gradients are added.
+    // Memory, overlap and copies, with EFFECT_NONE, leave every bit as it is, which tests hold them
+    // to.
     {"train.micro_batch", KEY_INT, IN(train.micro_batch), .standard = "1", RANGE(1, 1048576),
      .unit = "sequences", .effect = EFFECT_ROUNDING,
      .help = "sequences that a rank processes at once; must divide global_batch"},
@@ -205,6 +211,8 @@ const Key config_keys[] = {
      .help = "length of that running mean; none of the first steps up to this number is skipped"},
 
     {"checkpoint", KEY_SECTION, .help = "checkpoints, from which a run resumes"},
+    // None of these has an effect on the result: a resumed run has the bits of one that was not
+    // interrupted.
     {"checkpoint.every", KEY_INT, IN(checkpoint.every), .standard = "500", RANGE(0, INT_MAX),
      .unit = "steps", .effect = EFFECT_NONE,
      .help = "interval between checkpoints; 0: only when the run is stopped and at its end"},

@@ -41,6 +41,7 @@ void value_format_names(char *out, size_t out_bytes, const char *const *names)
         used += (size_t)snprintf(out + used, out_bytes - used, "%s%s", i > 0 ? ", " : "", names[i]);
 }
 
+// Whole numbers without an exponent, as %g would round them.
 static void complain_bounds(const Key *key, const Node *node, ConfigErrors *errors)
 {
     char min[REAL_TEXT_BYTES], max[REAL_TEXT_BYTES];
@@ -57,7 +58,8 @@ static void complain_bounds(const Key *key, const Node *node, ConfigErrors *erro
                key->unit != NULL ? key->unit : "");
 }
 
-// Decimal digits after an optional sign, nothing else.
+// Decimal digits after an optional sign, nothing else: YAML's octal and hexadecimal numbers and
+// underscores are refused.
 static bool is_whole_number(const char *text)
 {
     text += *text == '-' || *text == '+';
@@ -89,7 +91,8 @@ static void suggest_whole(char out[REAL_TEXT_BYTES + 16], const char *text)
         snprintf(out, REAL_TEXT_BYTES + 16, "; write it as %.0f", value);
 }
 
-// A value in quotes is text for every YAML reader, so it is not a number here either.
+// Compared as doubles: bounds are doubles in the table, and whole numbers up to 2^53 are exact in
+// them. A value in quotes is text for every YAML reader, so it is not a number here either.
 static void set_whole(void *field, const Key *key, const Node *node, ConfigErrors *errors)
 {
     if (node->is_quoted || !is_whole_number(node->text)) {

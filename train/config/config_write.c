@@ -116,7 +116,8 @@ static void widen(char out[MARGIN_BYTES], const char *margin, const char *more)
 
 static void print_block(FILE *out, const char *block, const char *margin);
 
-// `margin` is what every line starts with: spaces, in a block that is commented out with "# ".
+// `margin` is what every line starts with: spaces, in a block that is commented out with "# ". A
+// key without a default shows its example.
 static void print_key(FILE *out, const Key *key, const char *name, const char *margin,
                       const char *dash)
 {

@@ -82,8 +82,8 @@ static Status next_event(Builder *b, yaml_event_t *event)
                 p->problem_mark.column + 1, problem);
 }
 
-// Characters that would break a line of ours or that YAML cannot write back as they are: controls,
-// Unicode's line separators, byte order marks. libyaml has checked the UTF-8.
+// Characters that would break a line of output, or that YAML cannot write back as they are:
+// controls, Unicode's line separators, byte order marks. libyaml has checked the UTF-8.
 static bool is_plain_line(const unsigned char *text, size_t length)
 {
     for (size_t i = 0; i < length; i++) {

@@ -76,6 +76,7 @@ static Status print_checkpoint(const Checkpoint *checkpoint, bool verify)
     return OK;
 }
 
+// Opening has already held every file to the size in the manifest.
 Status inspect_checkpoint(const char *dir, bool verify)
 {
     Checkpoint checkpoint;

@@ -24,6 +24,7 @@ static void print_attention(const ModelShape *s)
     putchar('\n');
 }
 
+// Also for checkpoints, whose manifest has the same shape.
 void inspect_shape(const ModelShape *s)
 {
     inspect_label("layers");
@@ -59,6 +60,7 @@ static void print_cache(const ModelShape *shape)
     printf("%12.2f %%\n", 100.0 * (1.0 - (double)numbers / (double)before));
 }
 
+// [n_layers, n_kv_heads, rope_pairs], owned by the caller.
 static Status read_pairs(int32_t **out, const ModelShape *shape, const char *dir)
 {
     size_t count = (size_t)shape->n_layers * (size_t)(shape->n_kv_heads * shape->rope_pairs);

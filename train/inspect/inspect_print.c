@@ -30,7 +30,8 @@ void inspect_label(const char *label)
     printf("  %-*s", LABEL_WIDTH, label);
 }
 
-// How many of a layer's KV heads keep a pair: ".", "1" to "9" tenths of them, "#" all.
+// Counts, in one layer, the KV heads that keep a pair: "." none, "1" to "9" tenths of them, "#"
+// all.
 static char share_mark(const ModelShape *shape, const int32_t *of_layer, int pair)
 {
     int n_keeping = 0, K = shape->n_kv_heads;

@@ -11,12 +11,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+// run.json is written before the first step, so a run that has just started has it.
 bool inspect_is_run(const char *dir)
 {
     char path[PATH_BYTES];
     return file_join(path, dir, "run.json") == OK && file_exists(path);
 }
 
+// KV cache in bytes at 16 bits per number, and its change against the original in percent.
 static void print_model(const ReportRun *run, int64_t parameters)
 {
     inspect_label("attention");
@@ -62,6 +64,7 @@ static void print_loss(const char *what, double loss, int step)
     putchar('\n');
 }
 
+// Hours, minutes and seconds of all processes together; the rate is the median of the steps.
 static void print_progress(const ReportRun *run)
 {
     static const char *const states[] = {
@@ -158,6 +161,7 @@ static Status print_run(const ReportRun *run)
     return print_results(run->dir);
 }
 
+// Read as `compare` reads it, so both show the same figures.
 Status inspect_run(const char *dir)
 {
     ReportRun run;

@@ -39,6 +39,7 @@ static Status print_selection(const RopeScores *scores, const char *path)
     return status != OK ? fail_within(status, "%s", path) : OK;
 }
 
+// The shape comes from the file itself: scores do not name the model they were made of.
 Status inspect_scores(const char *path)
 {
     RopeScores scores;

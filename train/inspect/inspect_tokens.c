@@ -45,6 +45,7 @@ static void print_quoted(const char *text, int64_t size_bytes)
     putchar('"');
 }
 
+// Special tokens are shown as they are written, so that documents can be told apart.
 static Status print_text(const Tokenizer *tokenizer, const int32_t *ids, int64_t n)
 {
     char *text;
@@ -92,6 +93,7 @@ static Status load_tokenizer(Tokenizer **out, const TokenFileInfo *info, const c
     return OK;
 }
 
+// The tokenizer is loaded here, after the header was shown, as loading may fail on its own.
 static Status inspect_first(TokenFile *file, const InspectTokens *options)
 {
     Tokenizer *tokenizer;
@@ -115,6 +117,7 @@ static Status verify_shard(const char *path)
     return OK;
 }
 
+// The header only: opening checks its attributes, not the chunks.
 static Status print_shard(const char *path)
 {
     Shard *shard;
@@ -195,6 +198,7 @@ static Status print_nanoset(const char *path, const InspectTokens *options)
     return status;
 }
 
+// A Nanoset is ids alone, without a header: what it was made with cannot be known.
 Status inspect_nanoset(const char *path, const InspectTokens *options)
 {
     TokenFile *file;

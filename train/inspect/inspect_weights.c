@@ -17,6 +17,7 @@ typedef struct NamedTensor {
     const TensorInfo *tensor;
 } NamedTensor;
 
+// Digits alone: "0" of "model.layers.0", not "q_proj2".
 static bool is_number(const char *text, size_t length)
 {
     return length > 0 && strspn(text, "0123456789") >= length;
@@ -58,6 +59,8 @@ static int compare_alike(const void *a, const void *b)
     return order;
 }
 
+// Number of tensors, name, dtype, dims, size of one. Dims are cut where a damaged file has too
+// many.
 static void print_group(const NamedTensor *first, int count)
 {
     char dims[PATTERN_BYTES] = "[", size[INSPECT_SIZE_BYTES];
@@ -90,12 +93,14 @@ static void print_tensors(NamedTensor *list, int n_tensors)
         printf("%6d more\n", n_hidden);
 }
 
+// Only the header is read; the file's bytes are mapped and stay on the disk.
 Status inspect_safetensors(const char *path)
 {
     char size[INSPECT_SIZE_BYTES];
     SafeTensors file;
     TRY(safetensors_open(&file, path));
     Status status = OK;
+    // One more than needed: calloc() may return NULL for 0 elements.
     NamedTensor *list = calloc((size_t)file.n_tensors + 1, sizeof *list);
     if (list == NULL) {
         status = fail(FAILED, "%s: no memory for a list of %d tensors", path, file.n_tensors);

@@ -178,7 +178,7 @@ release_trainer:
     return status;
 }
 
-// Rank 0 alone. config.json is written last, so RUN/model is whole where it is there.
+// Rank 0 alone. config.json is written last, so where it exists RUN/model is whole.
 static Status export_model(const Job *job, const Model *model)
 {
     watchdog_phase("export", 0);
@@ -212,7 +212,8 @@ static bool is_finished(const Job *job)
            run_json_is_exported(&job->dir, last);
 }
 
-// Where model.base has been removed since, the checkpoint knows the tokenizer of its data.
+// "" where none is known. Where model.base has been removed since, the checkpoint knows the
+// tokenizer of its data.
 static Status find_tokenizer(Job *job)
 {
     const char *base = job->config.model.base;
@@ -290,6 +291,7 @@ static Status start_watchdog(const Job *job)
     return watch_ranks(&job->comm, dir, job->config.run.stall_minutes, "run.stall_minutes");
 }
 
+// Collective. The lock and the checkpoint are held until the end, whatever it is.
 static Status run(Job *job, ResumeMode mode)
 {
     Status status;
@@ -307,7 +309,8 @@ close_dir:
     return status;
 }
 
-// As config_check() does for a shape in the config itself.
+// Only now is the base model's config.json read; config_check() does the same for a shape in the
+// config.
 static Status check_length(const Job *job)
 {
     const char *base = job->config.model.base;

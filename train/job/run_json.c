@@ -8,7 +8,9 @@
 
 #include <math.h>
 
-// What an earlier process of the run knew and this one cannot measure, and where this one starts.
+// What an earlier process of the run knew and this one cannot measure, and the list of steps at
+// which a process started. Errors of jansson's setters are not checked: a member that is lost costs
+// a figure in a report.
 static void keep_earlier(json_t *root, const RunDir *dir, const char *path)
 {
     json_t *earlier = NULL, *resumed = NULL;

@@ -179,7 +179,8 @@ static bool write_all(Metrics *metrics, const char *text)
     return true;
 }
 
-// Adds a line to the pending ones; frees `line`.
+// Adds a line to the pending ones; frees `line`. Usually there are none, and the line is written at
+// once.
 static Status append_pending(Metrics *metrics, char *line)
 {
     const size_t before = metrics->pending != NULL ? strlen(metrics->pending) : 0;
@@ -282,6 +283,8 @@ static void print_step(Metrics *metrics, const StepReport *report, double rate)
         log_live_end(true);
 }
 
+// The members' names are the file's format: `compare` and users' scripts read them. Times are in
+// seconds, rates in tokens per second over all ranks.
 static json_t *step_to_json(const Metrics *metrics, const StepReport *report, double rate)
 {
     const double elapsed_s = metrics->earlier_s + log_seconds() - metrics->start_s;
@@ -315,6 +318,7 @@ static void draw_step(Metrics *metrics, const StepReport *report, double rate)
                       sizeof scalars / sizeof *scalars);
 }
 
+// Rank 0 alone; on the others nothing is open and nothing is done.
 Status metrics_step(Metrics *metrics, const StepReport *report)
 {
     if (!metrics->is_open)

@@ -21,6 +21,7 @@ const char *phases_name(Phase phase)
     return names[phase];
 }
 
+// The table of a resumed run begins at the step it resumes from.
 void phases_start(Phases *phases, int step)
 {
     *phases = (Phases){.step = step, .first_step = step, .reported_step = step};

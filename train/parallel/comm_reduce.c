@@ -26,14 +26,14 @@ void comm_share(int64_t count, int rank, int n_ranks, int64_t *first, int64_t *o
     *own_count = (end < count ? end : count) - *first;
 }
 
-// A number on its way.
+// Bytes of one number in a message.
 static size_t item_bytes(bool as_bf16)
 {
     return as_bf16 ? sizeof(uint16_t) : sizeof(float);
 }
 
-// Of the bucket as bfloat16 at the beginning of the buffer; what arrives follows it, 64-byte
-// aligned.
+// Size of the bucket as bfloat16, which lies at the beginning of the buffer; what arrives follows
+// it, 64-byte aligned.
 static int64_t packed_bytes(int64_t count, bool as_bf16)
 {
     return as_bf16 ? (count * (int64_t)sizeof(uint16_t) + 63) / 64 * 64 : 0;

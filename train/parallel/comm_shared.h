@@ -6,7 +6,7 @@
 //     CommWindow window;
 //     if (comm_window_open(&window, &comm, &group, size_bytes)) {
 //         ... each rank writes its part of window.bytes ...
-//         comm_window_sync(&window, &group);               // what was written is there
+//         comm_window_sync(&window, &group);               // makes all writes visible
 //         ... each rank reads all of it ...
 //         comm_window_close(&window);
 //     }
@@ -34,7 +34,7 @@ typedef struct CommGroup {
 } CommGroup;
 
 // Groups of at most `max_ranks` ranks of a host; 0: of all of them, 1: no rank shares. Where groups
-// would differ in size no rank shares, and the log says so. FAILED: no memory.
+// would differ in size no rank shares, and a log line tells why. FAILED: no memory.
 Status comm_group_start(CommGroup *out, const Comm *comm, int max_ranks);
 
 // Does nothing for {0}.
@@ -46,8 +46,8 @@ typedef struct CommWindow {
     struct CommWindowMpi *mpi; // owned
 } CommWindow;
 
-// False on all ranks if a host has no room for it (/dev/shm): from then on the group does not
-// share, which a warning says.
+// False on all ranks if a host has too little shared memory (/dev/shm) for it: from then on the
+// group does not share; a warning names the cause.
 bool comm_window_open(CommWindow *out, const Comm *comm, CommGroup *group, int64_t size_bytes);
 
 // A barrier of the group: what its ranks wrote before is seen by all of them after it. Collective

@@ -73,7 +73,7 @@ static bool has_work(Exchange *exchange)
 }
 
 // The thread's own copy of the job: its place in the queue is free for another once it is done.
-static bool take_job(Exchange *exchange, Transfer *transfer)
+static bool next_job(Exchange *exchange, Transfer *transfer)
 {
     pthread_mutex_lock(&exchange->lock);
     const bool has_job = exchange->n_begun < exchange->n_submitted;
@@ -143,7 +143,7 @@ static void *run(void *argument)
         bool has_moved = false;
         for (int i = 0; i < N_TRANSFERS; i++) {
             Transfer *transfer = &exchange->transfers[i];
-            if (transfer->ticket < 0 && take_job(exchange, transfer)) {
+            if (transfer->ticket < 0 && next_job(exchange, transfer)) {
                 begin_job(exchange, transfer, exchange->buffers[i]);
                 has_moved = true;
             }

@@ -52,7 +52,7 @@ static bool find_dir(char out[PATH_BYTES], const Comm *comm, const Host *hosts)
         char parent[PATH_BYTES];
         candidate(parent, i, is_one_host);
         comm_broadcast(comm, parent, sizeof parent, 0);
-        // Files that the others do not see would make every one of them silent to the rest.
+        // In a directory that the others do not see, every rank would seem silent to the rest.
         if (parent[0] == '\0' || shared_dir_check(comm, parent) != OK)
             continue;
         char name[64];

@@ -3,7 +3,7 @@
 //     WatchdogSettings settings = {.dir = "runs/x/ranks", .rank = 1, .size = 4, .hosts = hosts,
 //                                  .minutes = 30, .limit_name = "run.stall_minutes"};
 //     TRY(watchdog_start(&settings));            // train/parallel/watch.h does it for all ranks
-//     watchdog_phase("backward", step);          // wherever the step goes on: a heartbeat
+//     watchdog_phase("backward", step);          // at each new phase of a step: a heartbeat
 //     watchdog_wait_begin();                     // train/parallel/comm.c, around every call of MPI
 //     MPI_Allreduce(...);
 //     watchdog_wait_end();
@@ -21,7 +21,7 @@
 // not answer shows none.
 //
 // When no rank that answers has shown a sign of life for the whole time, the lowest rank that waits
-// says so in one line and leaves with status 1, at which mpirun and srun end the others:
+// reports it in one line and exits with status 1, at which mpirun and srun end the others:
 //
 //     stalled for 30 min in reduce of step 412: rank 3 on node7 is silent since
 //     2026-01-31T12:00:00Z; ranks 0-2, 4-7 wait; raise run.stall_minutes ...
@@ -49,8 +49,9 @@ typedef struct WatchdogSettings {
 // before. At most one per process. FAILED: no memory or no thread.
 Status watchdog_start(const WatchdogSettings *settings);
 
-// The rank begins or goes on with a phase: a heartbeat. `phase` is static text; step 0: before or
-// after the steps. Costs a few stores, also when nothing is watched; from the main thread only.
+// Tells that the rank begins or continues a phase: a heartbeat. `phase` is static text; step 0:
+// before or after the steps. Costs a few stores, also when nothing is watched; from the main thread
+// only.
 void watchdog_phase(const char *phase, int64_t step);
 
 // From any thread, inside long work.

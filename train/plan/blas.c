@@ -34,7 +34,8 @@ const char *blas_name(char out[BLAS_NAME_BYTES])
     return out;
 }
 
-// Two pools of threads on the same cores slow each other down.
+// Two pools of threads on the same cores slow each other down: the pthread build keeps its threads
+// spinning for a while after each product.
 static void check_threads(void)
 {
     if (openblas_get_parallel() != PARALLEL_PTHREAD || omp_get_max_threads() == 1)
@@ -47,7 +48,7 @@ static void check_threads(void)
 }
 
 // Ranks with different kernels train correctly, but only the same placement of ranks repeats such a
-// run bit by bit. OpenBLAS is compared as well as our own kernels, since LAPACK uses it.
+// run bit by bit. OpenBLAS is compared as well as the program's own kernels, since LAPACK uses it.
 static Status compare_kernels(const Comm *comm)
 {
     Contract contract = {0};
@@ -62,6 +63,7 @@ static Status compare_kernels(const Comm *comm)
     return status == BAD_INPUT ? OK : status;
 }
 
+// Collective.
 Status blas_check(const Comm *comm)
 {
     check_threads();

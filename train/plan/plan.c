@@ -49,6 +49,7 @@ int64_t plan_peak_resident_bytes(void)
     return getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_maxrss * 1024 : 0;
 }
 
+// `original` is given where model.base is gone and a checkpoint has its shape.
 static Status find_shapes(Plan *plan, const ModelShape *original, const Config *config)
 {
     if (original != NULL)
@@ -116,6 +117,7 @@ static Status measure_training(Plan *plan, const Config *config)
     return OK;
 }
 
+// One layer's work at a time, in one arena.
 static void measure_conversion(Plan *plan, const Config *config)
 {
     Arena arena = arena_start("conversion");
@@ -165,6 +167,8 @@ static int64_t linear_bytes(int64_t tokens, int n_out, int n_in)
     return max_bytes;
 }
 
+// What the kernels pack operands into: ours per thread, or OpenBLAS's for the largest product of a
+// step.
 static void measure_products(Plan *plan, const Config *config)
 {
     const ModelShape *s = &plan->shape;
@@ -231,6 +235,7 @@ static int64_t conversion_bytes(const Plan *plan)
     return before > after ? before : after;
 }
 
+// Training and conversion do not overlap, so the larger of the two counts.
 int64_t plan_peak_bytes(const Plan *plan)
 {
     int64_t training = plan->parameters / plan->n_sharers + plan->gradients + plan->moments +
@@ -282,6 +287,7 @@ static void print_work(FILE *out, const Plan *plan, const Config *config)
                 train->steps / 1e15);
 }
 
+// MiB, to one decimal: as `job` logs the peak that was measured.
 void plan_print(FILE *out, const Plan *plan, const Config *config)
 {
     print_model(out, plan, config);

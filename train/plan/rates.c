@@ -136,6 +136,7 @@ static void time_calls(double *seconds, Call *const *calls, int n_calls, const P
     }
 }
 
+// A multiply-add counts as two.
 static double product_flops(void)
 {
     return 2.0 * SGEMM_SIZE * SGEMM_SIZE * SGEMM_SIZE;

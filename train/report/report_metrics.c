@@ -159,7 +159,7 @@ static Status parse_line(Reader *reader, const json_t *line, const char *where)
     TRY(optional_real(&tokens_per_s, line, where, "tokens_per_s"));
     TRY(optional_real(&elapsed_s, line, where, "elapsed_s"));
     if (isnan(loss) && isnan(valid_loss))
-        return OK; // not of ours: other programs may add lines
+        return OK; // not written by this program: others may add lines
     RunPoint *point;
     int set = -1;
     if (!isnan(valid_loss))
