@@ -57,7 +57,9 @@ static Status save(Trainer *t)
 {
     phases_enter(&t->phases, PHASE_SAVE);
     TRY(saver_finish(&t->saver));
-    const Status ready = comm_agree(t->comm, metrics_sync(t->context.metrics));
+    Status ready = comm_agree(t->comm, metrics_sync(t->context.metrics));
+    if (ready != OK && saver_make_room(&t->saver, t->progress.step))
+        ready = comm_agree(t->comm, metrics_sync(t->context.metrics));
     return saver_begin(&t->saver, &t->progress, ready);
 }
 

@@ -114,3 +114,34 @@ wait "$job" || got=$?
 free_disk
 finishes export
 same_run export whole
+
+# A disk for two checkpoints and a half, with keep 2: a new one fits as soon as the older of the two is
+# gone, which keep would remove after it anyway. The run loses no save, and says at its start what it
+# needs.
+kilobytes=$(du -sk runs/whole/checkpoints/step-00000200 | cut -f1)
+mkdir small
+mount -t tmpfs -o size=$((kilobytes * 5 / 2 + 400))k tmpfs small
+trap 'kill $filler 2>/dev/null || true; umount -l "$work/runs" "$work/small"; rm -rf "$work"' EXIT
+start room --run.dir=small --train.steps=40
+ends_with 0
+grep -q 'warning: small/room: .* MB are free on its disk, the run needs .* MB at most: 3 more checkpoints of' room.log ||
+    die "no numbers at the start: $(cat room.log)"
+grep -q 'cannot be written yet: .*No space left on device.*; removing 1 older, as checkpoint.keep would' room.log ||
+    die "no room was made: $(cat room.log)"
+says 'is not written' && die "a save is lost: $(cat room.log)"
+[ "$(ls small/room/checkpoints | tr '\n' ' ')" = 'step-00000035 step-00000040 ' ] ||
+    die "room: kept $(ls small/room/checkpoints)"
+
+# There is room for one checkpoint and a half: nothing can be removed without losing the last good
+# one. The run says in its last line what is not saved, and does not end as a success.
+rm -r small/room
+mount -o remount,size=$((kilobytes * 3 / 2 + 400))k small
+start unsaved --run.dir=small --train.steps=40
+ends_with 1
+grep '^mha2mla: ' unsaved.log | tail -n 1 | grep -q 'error: small/unsaved: trained to step 40 and exported to small/unsaved/model, but the checkpoint of this step could not be written, the newest is that of step 5;' ||
+    die "the last line: $(tail -n 9 unsaved.log)"
+[ -s small/unsaved/checkpoints/step-00000005/manifest.json ] || die 'unsaved: the last good one is gone'
+mount -o remount,size=$((kilobytes * 5 + 400))k small
+start unsaved --run.dir=small --train.steps=40
+ends_with 0
+says 'resuming small/unsaved from step 5' || die "unsaved: $(cat unsaved.log)"

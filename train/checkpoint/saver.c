@@ -4,6 +4,10 @@
 // (MPI_THREAD_FUNNELED), and only the manifest makes a checkpoint of the files: a process that dies
 // in between leaves a directory without one, which the next save of that step, or the pruning after
 // a later one, removes.
+//
+// A save that fails is tried once more where that may help: if there are checkpoints that its
+// success would make superfluous, they are removed first. The newest complete one is never among
+// them.
 #include "train/checkpoint/saver.h"
 
 #include "base/log.h"
@@ -60,11 +64,58 @@ static void *write_shard(void *argument)
     return NULL;
 }
 
+// Keeps the newest n_newest up to last_step, and those of keep_every; returns how many were
+// removed. Complete ones of later steps are from before this process: resuming found them damaged
+// and went back behind them. Step 0 is a multiple of everything and the start of nothing worth
+// keeping.
+static int prune(const Saver *saver, int n_newest, int last_step)
+{
+    const int keep_every = saver->context.config->checkpoint.keep_every;
+    int *steps, n_steps, n_kept = 0, n_removed = 0;
+    if (checkpoint_list(&steps, &n_steps, saver->run_dir) != OK)
+        return 0;
+    for (int i = 0; i < n_steps; i++) {
+        char dir[PATH_BYTES];
+        if (checkpoint_path(dir, saver->run_dir, steps[i]) != OK)
+            continue;
+        const bool is_complete = steps[i] <= last_step && checkpoint_has_manifest(dir);
+        const bool is_for_good = keep_every > 0 && steps[i] > 0 && steps[i] % keep_every == 0;
+        if (is_complete && n_kept < n_newest) {
+            n_kept++;
+        } else if (!is_complete || !is_for_good) {
+            checkpoint_remove(dir);
+            n_removed++;
+        }
+    }
+    free(steps);
+    return n_removed;
+}
+
+// What is left of the failed attempt goes first, so that it does not count as room.
+bool saver_make_room(Saver *saver, int step)
+{
+    int n_removed = 0;
+    if (saver->comm->rank == 0 && saver->saved_step >= 0) {
+        const int keep = saver->context.config->checkpoint.keep;
+        char dir[PATH_BYTES], why[512];
+        snprintf(why, sizeof why, "%s", fail_text());
+        if (saver->saved_step != step && checkpoint_path(dir, saver->run_dir, step) == OK)
+            checkpoint_remove(dir);
+        n_removed = prune(saver, keep > 1 ? keep - 1 : 1, saver->saved_step);
+        if (n_removed > 0)
+            log_warn("checkpoint of step %d cannot be written yet: %s; removing %d older, as "
+                     "checkpoint.keep would after it, and trying again",
+                     step, why, n_removed);
+    }
+    return !comm_all(saver->comm, n_removed == 0);
+}
+
 // A save that failed: its directory is removed, and the run continues or ends, as
 // checkpoint.on_error has it. All ranks have the same status from comm_agree(), so all take the
 // same way.
 static Status abandon(Saver *saver, Status status)
 {
+    saver->n_failed++;
     char last[64] = "there is none to resume from yet";
     if (saver->comm->rank == 0)
         checkpoint_remove(saver->dir);
@@ -110,7 +161,10 @@ Status saver_begin(Saver *saver, const RunState *state, Status ready)
     // Whatever fails from here on is this save: what it leaves is removed from its own directory.
     TRY(comm_agree(saver->comm, checkpoint_path(saver->dir, saver->run_dir, state->step)));
     TRY_GOTO(failed, ready);
-    TRY_GOTO(failed, make_directory(saver));
+    status = make_directory(saver);
+    if (status != OK && saver_make_room(saver, state->step))
+        status = make_directory(saver);
+    TRY_GOTO(failed, status);
     start_writer(saver);
     saver->waited_s = log_seconds() - saver->started_s;
     return OK;
@@ -140,28 +194,6 @@ static void exchange_files(Saver *saver)
                                            (uint32_t)saver->exchanged[2 * i + 1]};
 }
 
-// Keeps the newest and those of keep_every. Steps later than the one just saved are from before
-// this process: resuming found them damaged and went back behind them.
-static void prune(const Saver *saver)
-{
-    const CheckpointConfig *config = &saver->context.config->checkpoint;
-    int *steps, n_steps, n_kept = 0;
-    if (checkpoint_list(&steps, &n_steps, saver->run_dir) != OK)
-        return;
-    for (int i = 0; i < n_steps; i++) {
-        char dir[PATH_BYTES];
-        if (checkpoint_path(dir, saver->run_dir, steps[i]) != OK)
-            continue;
-        const bool is_complete = steps[i] <= saver->state.step && checkpoint_has_manifest(dir);
-        const bool is_for_good = config->keep_every > 0 && steps[i] % config->keep_every == 0;
-        if (is_complete && n_kept < config->keep)
-            n_kept++;
-        else if (!is_complete || !is_for_good)
-            checkpoint_remove(dir);
-    }
-    free(steps);
-}
-
 // Older checkpoints are removed only after the manifest of the new one is on the disk, so there is
 // one to resume from at every moment.
 static Status publish(Saver *saver)
@@ -170,7 +202,7 @@ static Status publish(Saver *saver)
         return OK;
     TRY(checkpoint_commit(saver->dir, &saver->state, saver->model, &saver->context, saver->files,
                           saver->comm->size));
-    prune(saver);
+    prune(saver, saver->context.config->checkpoint.keep, saver->state.step);
     return OK;
 }
 
@@ -193,13 +225,24 @@ static Status complete(Saver *saver)
     return comm_agree(saver->comm, publish(saver));
 }
 
+// The state is still that of the step, as nothing may change it before saver_finish().
+static Status write_again(Saver *saver)
+{
+    TRY(make_directory(saver));
+    start_writer(saver);
+    join(saver);
+    return complete(saver);
+}
+
 Status saver_finish(Saver *saver)
 {
     if (!saver->is_active)
         return OK;
     const double start_s = log_seconds();
     join(saver);
-    const Status status = complete(saver);
+    Status status = complete(saver);
+    if (status != OK && saver_make_room(saver, saver->state.step))
+        status = write_again(saver);
     saver->waited_s += log_seconds() - start_s;
     if (status != OK)
         return abandon(saver, status);

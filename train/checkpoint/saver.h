@@ -9,9 +9,11 @@
 //     TRY(saver_finish(&saver));                  // waits, publishes: before anything changes
 //     saver_close(&saver);
 //
-// A save that fails leaves the last good checkpoint as it is; checkpoint.on_error says whether the
-// run continues. With a HDF5 library that is not thread-safe the writing is done in saver_begin().
-// All functions but saver_close() are collective.
+// A save that fails leaves the last good checkpoint as it is, and older ones only if
+// checkpoint.keep would keep them beside it: on a full disk they make room for a second attempt.
+// checkpoint.on_error says whether the run continues where that fails, too. With a HDF5 library
+// that is not thread-safe the writing is done in saver_begin(). All functions but saver_close() are
+// collective.
 #ifndef MHA2MLA_TRAIN_CHECKPOINT_SAVER_H
 #define MHA2MLA_TRAIN_CHECKPOINT_SAVER_H
 
@@ -27,6 +29,7 @@ typedef struct Saver {
     const Model *model;
     CheckpointContext context;
     int saved_step; // of the newest checkpoint that is complete; -1: none
+    int n_failed;   // saves that this process could not complete
     bool is_active; // a save is under way, on all ranks alike
     bool is_needed; // set before saver_begin(): its failure is an error whatever is configured
     RunState state; // what is being saved
@@ -49,6 +52,11 @@ Status saver_open(Saver *out, const Comm *comm, const char *run_dir,
 // Finishes the save before, if one is under way, then starts one. `ready`, agreed on by the ranks,
 // is whether what the checkpoint counts on is on the disk; if not, this save has failed.
 Status saver_begin(Saver *saver, const RunState *state, Status ready);
+
+// After an error (its text is current) that a full disk may have caused: removes the checkpoints
+// that checkpoint.keep would remove once `step` is saved. true, on all ranks, if there were any:
+// what has failed is worth another attempt.
+bool saver_make_room(Saver *saver, int step);
 
 // Both do nothing if no save is under way. FAILED, with checkpoint.on_error: stop, if it failed.
 Status saver_poll(Saver *saver);

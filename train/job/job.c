@@ -10,6 +10,7 @@
 #include "model/hf/hf.h"
 #include "train/agreement.h"
 #include "train/job/config_history.h"
+#include "train/job/disk_room.h"
 #include "train/job/run_dir.h"
 #include "train/job/run_json.h"
 #include "train/loop.h"
@@ -37,6 +38,8 @@ typedef struct Job {
     double original_loss;                    // validation loss before conversion; NaN: not measured
     double step_flops;                       // of the model, forward and backward, on all ranks
     double machine_flops; // what sgemm does per s on all of them; 0: not measured
+    bool is_unsaved;      // the last step is trained and in no checkpoint
+    int saved_step;       // of the newest checkpoint; -1: none
     int64_t peak_resident_bytes, peak_bytes; // so far: of the kernel; this rank's part of it
 } Job;
 
@@ -151,6 +154,30 @@ static Status open_metrics(Metrics *metrics, const Job *job, const char *validat
     return metrics_open(metrics, &options);
 }
 
+// Saves that failed do not end a run with checkpoint.on_error: continue; its end tells of them.
+static void report_failed_saves(Job *job, const Trainer *trainer)
+{
+    const Saver *saver = &trainer->saver;
+    job->saved_step = saver->saved_step;
+    job->is_unsaved = saver->n_failed > 0 && saver->saved_step != trainer->progress.step;
+    if (saver->n_failed > 0 && !job->is_unsaved)
+        log_warn("%d checkpoint%s could not be written while training; that of step %d is",
+                 saver->n_failed, saver->n_failed == 1 ? "" : "s", saver->saved_step);
+}
+
+// A run whose end is not saved is no success, though the model is there: what comes after it (more
+// steps, a sweep's next job) counts on the checkpoint.
+static Status fail_unsaved(const Job *job)
+{
+    char newest[64] = "there is none";
+    if (job->saved_step >= 0)
+        snprintf(newest, sizeof newest, "the newest is that of step %d", job->saved_step);
+    return fail(FAILED,
+                "%s: trained to step %d and exported to %s/model, but the checkpoint of this step "
+                "could not be written, %s; make room and start again to train and save the rest",
+                job->dir.path, job->config.train.steps, job->dir.path, newest);
+}
+
 // Trains the weights of the replica in place. Collective.
 static Status train(Job *job, Replica *replica)
 {
@@ -166,6 +193,8 @@ static Status train(Job *job, Replica *replica)
     Status status = job->comm.rank == 0 ? open_metrics(&metrics, job, trainer.validation.set) : OK;
     TRY_GOTO(release_trainer, comm_agree(&job->comm, status));
     status = loop_run(&trainer);
+    if (status == OK)
+        report_failed_saves(job, &trainer);
     if (trainer.progress.spikes.n_skipped > 0)
         log_info("%lld of %d steps skipped: their gradient was a spike (train.skip_spikes)",
                  (long long)trainer.progress.spikes.n_skipped, trainer.progress.step);
@@ -266,14 +295,18 @@ static Status work(Job *job)
 {
     Replica replica = {0};
     TRY(agree_on_files(job));
-    if (job->comm.rank == 0)
+    if (job->comm.rank == 0) {
         plan_print(stderr, &job->plan, &job->config);
+        disk_room_check(job->dir.path, &job->config, &job->plan.shape);
+    }
     TRY(measure_machine(job));
     Status status;
     TRY_GOTO(release_replica, create_model(job, &replica));
     TRY_GOTO(release_replica, train(job, &replica));
     status = job->comm.rank == 0 ? export_model(job, &replica.model) : OK;
-    status = comm_agree(&job->comm, status);
+    TRY_GOTO(release_replica, comm_agree(&job->comm, status));
+    if (job->is_unsaved)
+        status = fail_unsaved(job);
 release_replica:
     measure_peak(job, &replica);
     if (status == OK)

@@ -25,6 +25,7 @@ static const Comm alone = {.size = 1};
 
 static const RunState first = {.step = 1, .valid_loss = NAN, .valid_step = -1};
 static const RunState second = {.step = 2, .valid_loss = NAN, .valid_step = -1};
+static const RunState third = {.step = 3, .valid_loss = NAN, .valid_step = -1};
 
 typedef struct Setup {
     Config config;
@@ -128,6 +129,64 @@ static void test_save_without_a_manifest_leaves_the_one_before(void **state)
     stop(&s);
 }
 
+static bool has_step(const char *run_dir, int step)
+{
+    char dir[PATH_BYTES];
+    assert_ok(checkpoint_path(dir, run_dir, step));
+    return file_exists(dir);
+}
+
+// The first attempt fails at its manifest, the second finds room. With keep 2, step 3 and step 2
+// would stay: step 1 may go before step 3 is complete, step 2 may not.
+static void test_save_that_fails_makes_room_of_what_keep_would_remove(void **state)
+{
+    (void)state;
+    Setup s;
+    char dir[PATH_BYTES];
+    const char *run_dir = testing_dir();
+    start(&s, run_dir);
+    s.config.checkpoint.keep = 2;
+    assert_ok(saver_begin(&s.saver, &second, OK));
+    assert_ok(saver_finish(&s.saver));
+    assert_true(has_step(run_dir, 1));
+    assert_ok(checkpoint_path(dir, run_dir, 3));
+    assert_ok(saver_begin(&s.saver, &third, OK));
+    while (!atomic_load(&s.saver.is_written))
+        usleep(1000);
+    assert_int_equal(rename(dir, testing_path(run_dir, "away")), 0);
+    assert_ok(saver_finish(&s.saver));
+    assert_int_equal(s.saver.saved_step, 3);
+    assert_int_equal(s.saver.n_failed, 0);
+    assert_false(has_step(run_dir, 1));
+    assert_is_whole(run_dir, 2);
+    assert_is_whole(run_dir, 3);
+    stop(&s);
+}
+
+// Every number is a multiple of keep_every but 0, which would stay for ever.
+static void test_keep_every_does_not_keep_the_start(void **state)
+{
+    (void)state;
+    Setup s;
+    const char *run_dir = testing_dir();
+    const RunState zeroth = {.step = 0, .valid_loss = NAN, .valid_step = -1};
+    start(&s, run_dir);
+    s.config.checkpoint.keep_every = 2;
+    assert_ok(saver_begin(&s.saver, &zeroth, OK));
+    assert_ok(saver_finish(&s.saver));
+    for (int step = 1; step <= 4; step++) {
+        const RunState now = {.step = step, .valid_loss = NAN, .valid_step = -1};
+        assert_ok(saver_begin(&s.saver, &now, OK));
+        assert_ok(saver_finish(&s.saver));
+    }
+    assert_false(has_step(run_dir, 0));
+    assert_false(has_step(run_dir, 1));
+    assert_is_whole(run_dir, 2);
+    assert_false(has_step(run_dir, 3));
+    assert_is_whole(run_dir, 4);
+    stop(&s);
+}
+
 // A run that is stopped does not go on, whatever checkpoint.on_error says.
 static void test_save_that_is_needed_fails_with_its_reason(void **state)
 {
@@ -146,6 +205,8 @@ int main(void)
         cmocka_unit_test(test_save_that_may_not_begin_leaves_the_one_before),
         cmocka_unit_test(test_save_that_fails_leaves_the_one_before),
         cmocka_unit_test(test_save_without_a_manifest_leaves_the_one_before),
+        cmocka_unit_test(test_save_that_fails_makes_room_of_what_keep_would_remove),
+        cmocka_unit_test(test_keep_every_does_not_keep_the_start),
         cmocka_unit_test(test_save_that_is_needed_fails_with_its_reason),
     };
     log_set_quiet(true); // each failure is said

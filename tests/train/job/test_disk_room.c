@@ -1,0 +1,49 @@
+// What a run is said to need on its disk.
+#include "tests/support/testing.h"
+
+#include "model/params.h"
+#include "train/job/disk_room.h"
+
+static const ModelShape shape = {.n_layers = 1,
+                                 .d_model = 8,
+                                 .n_heads = 2,
+                                 .n_kv_heads = 1,
+                                 .head_dim = 4,
+                                 .d_ffn = 12,
+                                 .vocab_size = 17,
+                                 .max_positions = 16,
+                                 .rope_pairs = 2,
+                                 .tied_head = true};
+
+static void test_bytes_follow_from_the_parameters(void **state)
+{
+    (void)state;
+    const int64_t n = params_count(&shape);
+    assert_int_equal(disk_room_checkpoint_bytes(&shape), 12 * n);
+    assert_int_equal(disk_room_export_bytes(&shape, DTYPE_F32), 4 * n);
+    assert_int_equal(disk_room_export_bytes(&shape, DTYPE_BF16), 2 * n);
+}
+
+static void test_checkpoints_are_those_kept_and_the_one_being_written(void **state)
+{
+    (void)state;
+    Config config = {.train.steps = 40, .checkpoint = {.every = 4, .keep = 2}};
+    assert_int_equal(disk_room_n_checkpoints(&config), 3);
+    config.checkpoint.keep_every = 20; // steps 20 and 40 stay
+    assert_int_equal(disk_room_n_checkpoints(&config), 5);
+    config.checkpoint = (CheckpointConfig){.every = 0, .keep = 2}; // that of the end alone
+    assert_int_equal(disk_room_n_checkpoints(&config), 1);
+    config.checkpoint = (CheckpointConfig){.every = 20, .keep = 10}; // steps 20 and 40
+    assert_int_equal(disk_room_n_checkpoints(&config), 2);
+    config.model.convert.given = true; // and step 0
+    assert_int_equal(disk_room_n_checkpoints(&config), 3);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_bytes_follow_from_the_parameters),
+        cmocka_unit_test(test_checkpoints_are_those_kept_and_the_one_being_written),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
