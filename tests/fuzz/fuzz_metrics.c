@@ -1,7 +1,6 @@
 // metrics.jsonl: an input is two bytes - the checkpoint's step and that of its validation - and the
-// file that a run left behind. A resumed run cuts the file to whole lines from its beginning, and
-// doing so again takes nothing more away; `compare` refuses it in one line or has points whose
-// steps and tokens ascend.
+// file that a run left behind. A resumed run keeps whole lines of it, and doing so again takes
+// nothing more away; `compare` refuses it in one line or has points whose steps and tokens ascend.
 #include "tests/fuzz/fuzzing.h"
 
 #include "base/file.h"
@@ -32,8 +31,8 @@ static void check_resume(const FuzzInput *input, const MetricsStart *start, cons
 {
     FileMap once = resume(start, path);
     const size_t kept = (size_t)once.size_bytes;
-    CHECK(kept <= input->size, "%zu bytes of %zu", kept, input->size);
-    CHECK(kept == 0 || memcmp(once.bytes, input->bytes, kept) == 0, "other bytes than the file's");
+    // Lines are cut, dropped or put in order; a newline may be added to the last one.
+    CHECK(kept <= input->size + 1, "%zu bytes of %zu", kept, input->size);
     CHECK(kept == 0 || once.bytes[kept - 1] == '\n', "ends within a line");
     file_unmap(&once);
     FileMap twice = resume(start, path);

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "train/metrics/metrics_resume.h"
 #include "train/metrics/step_line.h"
 
 #include <errno.h>
@@ -27,78 +28,6 @@ static const double LIVE_S = 0.2;     // between updates of the live line
 static void set_text(char out[METRICS_SET_BYTES], const char *text)
 {
     snprintf(out, METRICS_SET_BYTES, "%s", text != NULL ? text : "");
-}
-
-// How far the reading of an earlier process's file is.
-typedef struct Scan {
-    int64_t end;      // offset of the first later line
-    double elapsed_s; // of the last line before it, as last_step
-    int64_t last_step;
-    bool has_validation; // the checkpoint's newest one
-    char first_valid_set[METRICS_SET_BYTES];
-} Scan;
-
-// Whether a line is later than the checkpoint, and so will be written again. Two validation sets
-// may have been measured at one step: what follows the checkpoint's own is later.
-static bool is_later(const json_t *line, const Scan *scan, const MetricsStart *start)
-{
-    const json_int_t step = json_integer_value(json_object_get(line, "step"));
-    return step > start->step ||
-           (json_has(line, "valid_loss") && (step > start->valid_step || scan->has_validation));
-}
-
-// Remembers what a resumed process continues from: the elapsed time, the last step, and the first
-// set that was ever validated on, by which curves are told apart.
-static void keep_line(Scan *scan, const json_t *line, int64_t end, const MetricsStart *start)
-{
-    const json_t *elapsed = json_object_get(line, "elapsed_s");
-    const char *set = json_string_value(json_object_get(line, "validation_set"));
-    scan->end = end;
-    scan->last_step = json_integer_value(json_object_get(line, "step"));
-    if (json_is_number(elapsed))
-        scan->elapsed_s = json_number_value(elapsed);
-    if (!json_has(line, "valid_loss"))
-        return;
-    if (scan->first_valid_set[0] == '\0')
-        set_text(scan->first_valid_set, set);
-    scan->has_validation =
-        scan->last_step == start->valid_step &&
-        (set == NULL || start->valid_set[0] == '\0' || strcmp(set, start->valid_set) == 0);
-}
-
-// Reads up to where the lines are later than the checkpoint. A line that a crash has cut off counts
-// as later; foreign lines in between stay.
-static Status find_end(Scan *scan, const char *path, const MetricsStart *start)
-{
-    FILE *file = NULL;
-    if (file_exists(path))
-        TRY(file_open_stream(&file, path));
-    char *line = NULL;
-    size_t capacity = 0;
-    ssize_t length;
-    int64_t offset = 0;
-    bool is_earlier = file != NULL;
-    while (is_earlier && (length = getline(&line, &capacity, file)) > 0 &&
-           line[length - 1] == '\n') {
-        json_t *object = json_loadb(line, (size_t)length, 0, NULL);
-        offset += length;
-        const json_t *step = json_object_get(object, "step");
-        is_earlier = !json_is_integer(step) || !is_later(object, scan, start);
-        if (json_is_integer(step) && is_earlier)
-            keep_line(scan, object, offset, start);
-        json_decref(object);
-    }
-    // getline() returns -1 at the end of the file as well as after an error.
-    const int error = file != NULL && ferror(file) ? errno : 0;
-    free(line);
-    if (file != NULL)
-        fclose(file);
-    if (error != 0)
-        return fail(FAILED, "%s: read failed: %s", path, strerror(error));
-    if (scan->last_step < start->step)
-        log_warn("%s: has lines up to step %lld only, the run continues after step %d", path,
-                 (long long)scan->last_step, start->step);
-    return OK;
 }
 
 // Opens the file for appending, truncated to size_bytes. O_APPEND: every write goes to the end of
@@ -131,15 +60,18 @@ Status metrics_open(Metrics *out, const MetricsOptions *options)
         .step_flops = options->step_flops,
         .machine_flops = options->machine_flops,
     };
-    Scan scan = {0};
+    EarlierMetrics earlier = {0};
     TRY(file_join(path, options->run_dir, "metrics.jsonl"));
     if (resumed != NULL)
-        TRY(find_end(&scan, path, resumed));
-    metrics.size_bytes = scan.end;
-    metrics.earlier_s = scan.elapsed_s;
+        TRY(metrics_resume(&earlier, path, resumed));
+    if (resumed != NULL && earlier.last_step < resumed->step)
+        log_warn("%s: has lines up to step %lld only, the run continues after step %d", path,
+                 (long long)earlier.last_step, resumed->step);
+    metrics.size_bytes = earlier.size_bytes;
+    metrics.earlier_s = earlier.elapsed_s;
     set_text(metrics.valid_set, options->valid_set);
     set_text(metrics.first_valid_set,
-             scan.first_valid_set[0] != '\0' ? scan.first_valid_set : options->valid_set);
+             earlier.first_valid_set[0] != '\0' ? earlier.first_valid_set : options->valid_set);
     TRY(open_file(&metrics.file, path, metrics.size_bytes));
     // Last of what can fail, as an event file that was begun cannot be taken back.
     if (options->tensorboard) {

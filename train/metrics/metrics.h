@@ -24,8 +24,9 @@
 // same point of this step. So update_s is of the update of the step before, gather_s the wait for
 // the parameters of that update, and save_s and validation_s are of what came in between.
 //
-// When a run is resumed, lines later than its checkpoint are removed, so no step appears twice. A
-// line that cannot be written because the disk is full is kept and written with the next one.
+// When a run is resumed, lines later than its checkpoint are removed, so no step appears twice, and
+// lines that something else has doubled or mixed are put in order (train/metrics/metrics_resume.h).
+// A line that cannot be written because the disk is full is kept and written with the next one.
 #ifndef MHA2MLA_TRAIN_METRICS_METRICS_H
 #define MHA2MLA_TRAIN_METRICS_METRICS_H
 

@@ -226,9 +226,56 @@ static void test_resuming_drops_what_a_crash_cut_off(void **state)
 {
     (void)state;
     check_cut("{\"step\":1,\"loss\":2}\n{\"step\":2,\"lo", 5, 20, 0);
-    check_cut("{\"step\":1,\"loss\":2}\n{\"step\":2,\"loss\":3}", 5, 20, 0);
     check_cut("{\"step\":1,\"loss\":2}\ngarbage\n", 5, 20, 0);
     check_cut("", 5, 0, 0);
+}
+
+// What the file is after it was resumed from `step`.
+static void check_becomes(const char *text, int step, const char *wanted)
+{
+    char path[PATH_BYTES], now[1024] = "";
+    const char *dir = testing_dir();
+    assert_ok(file_join(path, dir, "metrics.jsonl"));
+    write_text(path, text);
+    const MetricsStart resumed = {step, step, ""};
+    const MetricsOptions options = {
+        .run_dir = dir, .resumed = &resumed, .n_steps = 100, .every = 10};
+    Metrics metrics;
+    log_set_quiet(true); // that they are put in order is said
+    assert_ok(metrics_open(&metrics, &options));
+    assert_int_equal(metrics.size_bytes, strlen(wanted));
+    metrics_close(&metrics);
+    log_set_quiet(false);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    now[fread(now, 1, sizeof now - 1, file)] = '\0';
+    fclose(file);
+    assert_string_equal(now, wanted);
+}
+
+// The step is in the checkpoint, so its line would never be written again.
+static void test_a_whole_last_line_without_its_newline_stays(void **state)
+{
+    (void)state;
+    check_becomes("{\"step\":1,\"loss\":2}\n{\"step\":2,\"loss\":3}", 5,
+                  "{\"step\":1,\"loss\":2}\n{\"step\":2,\"loss\":3}\n");
+    check_becomes("{\"step\":1,\"loss\":2}\n{\"step\":2,\"loss\":3}", 1,
+                  "{\"step\":1,\"loss\":2}\n");
+}
+
+static void test_doubled_and_shuffled_lines_are_put_in_order(void **state)
+{
+    (void)state;
+    // The newer of two lines of a step stays; a validation is not the training of its step.
+    check_becomes(
+        "{\"step\":1,\"loss\":2}\n{\"step\":1,\"loss\":9}\n{\"step\":1,\"valid_loss\":3}\n", 1,
+        "{\"step\":1,\"loss\":9}\n{\"step\":1,\"valid_loss\":3}\n");
+    check_becomes(
+        "{\"step\":3,\"loss\":2}\n{\"step\":1,\"loss\":9}\n# a note\n{\"step\":2,\"loss\":5}\n", 3,
+        "{\"step\":1,\"loss\":9}\n# a note\n{\"step\":2,\"loss\":5}\n{\"step\":3,\"loss\":2}\n");
+    // Lines behind one that is later than the checkpoint.
+    check_becomes("{\"step\":1,\"loss\":2}\n{\"step\":3,\"loss\":9}\n{\"step\":2,\"loss\":5}\n", 2,
+                  "{\"step\":1,\"loss\":2}\n{\"step\":2,\"loss\":5}\n");
 }
 
 // Stopped after step 4, validated by the next process, which did not come to a checkpoint.
@@ -372,6 +419,8 @@ int main(void)
         cmocka_unit_test(test_full_disk_costs_no_line),
         cmocka_unit_test(test_resuming_cuts_later_lines),
         cmocka_unit_test(test_resuming_drops_what_a_crash_cut_off),
+        cmocka_unit_test(test_a_whole_last_line_without_its_newline_stays),
+        cmocka_unit_test(test_doubled_and_shuffled_lines_are_put_in_order),
         cmocka_unit_test(test_a_validation_that_comes_again_is_cut),
         cmocka_unit_test(test_two_validation_sets_at_one_step_are_told_apart),
         cmocka_unit_test(test_another_validation_set_is_another_curve_in_tensorboard),
