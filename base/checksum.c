@@ -58,7 +58,7 @@ Status checksum_crc32_file(uint32_t *out, int64_t *size_bytes, const char *path)
         total += (int64_t)n;
     }
     if (ferror(file)) {
-        status = fail(BAD_INPUT, "%s: read failed: %s", path, strerror(errno));
+        status = fail(FAILED, "%s: read failed: %s", path, strerror(errno));
         goto free_piece;
     }
     *out = (uint32_t)sum;

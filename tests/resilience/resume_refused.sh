@@ -59,6 +59,43 @@ cmp runs/longer/model/model.safetensors expected/model.safetensors ||
 ranks 2 train config.yaml --run.name=longer --train.steps=6
 grep -q 'is finished: 6 steps' out || die "a finished run said: $(cat out)"
 
+# A stop in the last step leaves a checkpoint before its validation: the next start validates and
+# exports, the one after it has nothing left to do.
+ranks 2 train config.yaml --run.name=late --data.validation=none
+rm -r runs/late/model
+ranks 2 train config.yaml --run.name=late
+grep -q 'validation loss' out && [ -s runs/late/model/config.json ] || die "late: $(cat out)"
+ranks 2 train config.yaml --run.name=late
+grep -q 'is finished: 4 steps' out || die "validated again: $(cat out)"
+
+# A finished run is exported again if it is to have another type.
+ranks 2 train config.yaml --run.name=late --run.export_dtype=bfloat16
+grep -q '"torch_dtype": "bfloat16"' runs/late/model/config.json || die "another type: $(cat out)"
+ranks 2 train config.yaml --run.name=late --run.export_dtype=bfloat16
+grep -q 'is finished: 4 steps' out || die "exported again: $(cat out)"
+
+# A checkpoint of another run of the same shape, in a new directory and in that of a run; and a whole
+# run that was copied, which may go on under its new name.
+mkdir -p runs/foreign/checkpoints
+cp -r $original runs/foreign/checkpoints
+ranks_refuse 2 2 "step-00000004: is of the run 'base', not of 'foreign'; remove it, or" train \
+    config.yaml --run.name=foreign
+cp -r $original runs/late/checkpoints/step-00000006
+ranks_refuse 2 2 "is of the run 'base', not of 'late'" train config.yaml --run.name=late --train.steps=6
+rm -r runs/late/checkpoints/step-00000006
+copy renamed
+ranks 2 train config.yaml --run.name=renamed --train.steps=6
+
+# A file that cannot be read now is no reason to go back behind its checkpoint, which the next save
+# would then remove.
+copy away
+shard=runs/away/checkpoints/step-00000004/shard-0001.h5
+mv $shard there
+ln -s shard-0001.h5 $shard # to itself
+ranks_refuse 2 1 'shard-0001.h5: cannot be read now: ' train config.yaml --run.name=away --train.steps=6
+mv there $shard
+kept away
+
 # Another conversion, and another base, in the same directory.
 mla='--model.init=none --model.convert.rope_pairs=2 --model.convert.d_kv=6
      --model.convert.samples=20 --run.name=mla'

@@ -6,6 +6,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -28,6 +29,22 @@ Status checkpoint_commit(const char *dir, const RunState *state, const Model *mo
     return manifest_write(path, state, model, context, files, n_files);
 }
 
+// A file that is there and cannot be read now (no permission, a server that is away) says nothing
+// of the checkpoint: it is a failure of the machine, not damage that resuming may go back behind.
+static Status check_readable(const char *path)
+{
+    const int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (file < 0 && errno != ENOENT)
+        return fail(
+            FAILED,
+            "%s: cannot be read now: %s; its checkpoint is not skipped for that: start again "
+            "when it can be read, or remove the checkpoint",
+            path, strerror(errno));
+    if (file >= 0)
+        close(file);
+    return OK;
+}
+
 // The file is there and of its size; its CRC-32 is another matter (checkpoint_verify).
 static Status check_file(const Checkpoint *checkpoint, int index)
 {
@@ -35,6 +52,7 @@ static Status check_file(const Checkpoint *checkpoint, int index)
     char path[PATH_BYTES];
     struct stat st;
     TRY(checkpoint_shard_path(path, checkpoint->dir, index));
+    TRY(check_readable(path));
     if (stat(path, &st) != 0)
         return fail(BAD_INPUT, "%s: cannot be read: %s", path, strerror(errno));
     if (st.st_size != expected)
@@ -52,6 +70,7 @@ Status checkpoint_open(Checkpoint *out, const char *dir)
     Status status;
     TRY(manifest_path(path, dir));
     snprintf(checkpoint.dir, sizeof checkpoint.dir, "%s", dir); // shorter than the path
+    TRY(check_readable(path));
     if (!file_exists(path))
         return fail(BAD_INPUT, "%s: is missing: the checkpoint was not finished", path);
     TRY(manifest_read(&checkpoint.manifest, path));

@@ -49,10 +49,11 @@ void checkpoint_remove(const char *dir);
 // ---- reading ----
 
 // BAD_INPUT, with the reason, if the manifest is missing, damaged or not one, or a file is missing
-// or of another size.
+// or of another size; FAILED if one is there and the system does not let it be read.
 Status checkpoint_open(Checkpoint *out, const char *dir);
 
-// Reads files first, first + stride, ... and compares their CRC-32. BAD_INPUT names the file.
+// Reads files first, first + stride, ... and compares their CRC-32. BAD_INPUT names the file;
+// FAILED if reading it fails.
 Status checkpoint_verify(const Checkpoint *checkpoint, int first, int stride);
 
 // BAD_INPUT names the first field in which the config's model is another one.

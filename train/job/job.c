@@ -40,6 +40,7 @@ typedef struct Job {
     double machine_flops; // what sgemm does per s on all of them; 0: not measured
     bool is_unsaved;      // the last step is trained and in no checkpoint
     int saved_step;       // of the newest checkpoint; -1: none
+    int valid_step;       // of the newest validation; -1: none
     int64_t peak_resident_bytes, peak_bytes; // so far: of the kernel; this rank's part of it
 } Job;
 
@@ -193,6 +194,7 @@ static Status train(Job *job, Replica *replica)
     Status status = job->comm.rank == 0 ? open_metrics(&metrics, job, trainer.validation.set) : OK;
     TRY_GOTO(release_trainer, comm_agree(&job->comm, status));
     status = loop_run(&trainer);
+    job->valid_step = trainer.progress.valid_step;
     if (status == OK)
         report_failed_saves(job, &trainer);
     if (trainer.progress.spikes.n_skipped > 0)
@@ -225,7 +227,7 @@ unlock:
     file_lock_remove(&target);
     TRY(status);
     log_info("model written to %s", dir);
-    return run_json_set_exported(&job->dir, job->config.train.steps);
+    return run_json_set_exported(&job->dir, job->config.train.steps, job->valid_step);
 }
 
 // ---- the job -----------------------------------------------------------------------------------
@@ -236,9 +238,10 @@ static bool is_finished(const Job *job)
 {
     const RunState *progress = &job->dir.checkpoint.manifest.state;
     const int last = job->config.train.steps;
-    const bool is_validated = !job->config.data.validation.given || progress->valid_step == last;
+    const bool is_validated = !job->config.data.validation.given || progress->valid_step == last ||
+                              run_json_is_validated(&job->dir, last);
     return job->dir.is_resumed && progress->step == last && is_validated &&
-           run_json_is_exported(&job->dir, last);
+           run_json_is_exported(&job->dir, last, job->config.run.export_dtype);
 }
 
 // "" where none is known. Where model.base has been removed since, the checkpoint knows the

@@ -5,7 +5,10 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/temporary.h"
+#include "train/job/run_json.h"
 #include "train/parallel/shared_dir.h"
+
+#include <string.h>
 
 // Rank 0 alone: flock() would refuse the other ranks of the same run.
 static Status lock_dir(RunDir *dir, const Comm *comm)
@@ -38,6 +41,19 @@ static Status check_empty(const RunDir *dir, ResumeMode mode)
     return OK;
 }
 
+// A checkpoint that somebody copied from another run would replace this one's model by that of the
+// other, of the same shape. A run that was renamed is another matter: run.json knows its names.
+static Status check_name(const RunDir *dir, const char *now)
+{
+    const char *saved = dir->checkpoint.manifest.name;
+    if (strcmp(saved, now) == 0 || run_json_has_name(dir, saved))
+        return OK;
+    return fail(BAD_INPUT,
+                "%s: is of the run '%s', not of '%s'; remove it, or copy the whole directory of "
+                "'%s', with its run.json, to go on from there under another name",
+                dir->checkpoint.dir, saved, now, saved);
+}
+
 // Collective. What was opened before an error is released by run_dir_close().
 Status run_dir_open(RunDir *out, const Config *config, ResumeMode mode, const ModelShape *shape,
                     const Comm *comm)
@@ -56,6 +72,7 @@ Status run_dir_open(RunDir *out, const Config *config, ResumeMode mode, const Mo
         return comm_agree(comm, comm->rank == 0 ? check_empty(out, mode) : OK);
     log_info("resuming %s from step %d, saved by %d ranks", out->path,
              out->checkpoint.manifest.state.step, out->checkpoint.manifest.n_files);
+    TRY(comm_agree(comm, comm->rank == 0 ? check_name(out, config->run.name) : OK));
     return comm_agree(comm, resume_check(&out->checkpoint, config, shape));
 }
 

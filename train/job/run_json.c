@@ -7,6 +7,7 @@
 #include "base/json.h"
 
 #include <math.h>
+#include <string.h>
 
 // What an earlier process of the run knew and this one cannot measure, and the list of steps at
 // which a process started. Errors of jansson's setters are not checked: a member that is lost costs
@@ -16,7 +17,7 @@ static void keep_earlier(json_t *root, const RunDir *dir, const char *path)
     json_t *earlier = NULL, *resumed = NULL;
     if (dir->is_resumed && file_exists(path) && json_read(&earlier, path) == OK) {
         static const char *const kept[] = {"original_valid_loss", "original_validation_set",
-                                           "exported_step"};
+                                           "exported_step", "validated_step"};
         for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
             json_t *value = json_object_get(earlier, kept[i]);
             if (value != NULL)
@@ -81,29 +82,73 @@ Status run_json_write(const RunDir *dir, const RunDescription *description)
     return status;
 }
 
-Status run_json_set_exported(const RunDir *dir, int step)
+Status run_json_set_exported(const RunDir *dir, int step, int valid_step)
 {
     char path[PATH_BYTES];
     json_t *root;
     TRY(file_join(path, dir->path, "run.json"));
     TRY(json_read(&root, path));
     json_object_set_new(root, "exported_step", json_integer(step));
+    json_object_set_new(root, "validated_step", json_integer(valid_step));
     const Status status = json_write(root, path);
     json_decref(root);
     return status;
 }
 
-// Both must hold: config.json, which hf_save() writes last, and the step it was exported at, as an
-// earlier export of a shorter run may lie there.
-bool run_json_is_exported(const RunDir *dir, int step)
+// A new reference; NULL: it is not there or cannot be read.
+static json_t *read_file(const RunDir *dir, const char *name)
 {
     char path[PATH_BYTES];
     json_t *root = NULL;
-    if (file_join(path, dir->path, "model/config.json") != OK || !file_exists(path) ||
-        file_join(path, dir->path, "run.json") != OK || json_read(&root, path) != OK)
-        return false;
-    const json_t *exported = json_object_get(root, "exported_step");
-    const bool is_same = json_is_integer(exported) && json_integer_value(exported) == step;
+    if (file_join(path, dir->path, name) != OK || !file_exists(path) ||
+        json_read(&root, path) != OK)
+        return NULL;
+    return root;
+}
+
+static bool has_step(const RunDir *dir, const char *key, int step)
+{
+    json_t *root = read_file(dir, "run.json");
+    const json_t *value = json_object_get(root, key);
+    const bool is_same = json_is_integer(value) && json_integer_value(value) == step;
     json_decref(root);
     return is_same;
+}
+
+// All must hold: config.json, which hf_save() writes last and which says what the numbers are, and
+// the step it was exported at, as an earlier export of a shorter run may lie there.
+bool run_json_is_exported(const RunDir *dir, int step, DType dtype)
+{
+    json_t *config = read_file(dir, "model/config.json");
+    const char *name = json_string_value(json_object_get(config, "torch_dtype"));
+    if (name == NULL)
+        name = json_string_value(json_object_get(config, "dtype"));
+    const bool is_same_type = name != NULL && strcmp(name, dtype_torch_name(dtype)) == 0;
+    json_decref(config);
+    return is_same_type && has_step(dir, "exported_step", step);
+}
+
+bool run_json_is_validated(const RunDir *dir, int step)
+{
+    return has_step(dir, "validated_step", step);
+}
+
+static bool is_name(const json_t *text, const char *name)
+{
+    return json_is_string(text) && strcmp(json_string_value(text), name) == 0;
+}
+
+bool run_json_has_name(const RunDir *dir, const char *name)
+{
+    json_t *root = read_file(dir, "run.json");
+    const json_t *changes = json_object_get(root, "config_changes");
+    bool has_name = is_name(json_object_get(root, "name"), name);
+    for (size_t i = 0; i < json_array_size(changes) && !has_name; i++) {
+        const json_t *change = json_array_get(changes, i);
+        has_name = is_name(json_object_get(change, "key"), "run.name") &&
+                   (is_name(json_object_get(change, "old"), name) ||
+                    is_name(json_object_get(change, "new"), name));
+    }
+    json_decref(root);
+    return has_name;
 }

@@ -9,6 +9,7 @@
 //      "original_validation_set": "5d1f08a3",    // and on what
 //      "pretraining_tokens": 600000000,  // where the config knows them
 //      "exported_step": 200,             // that RUN/model is of, once it is exported
+//      "validated_step": 200,            // the newest validation of the run that was exported
 //      "resumed_steps": [100, 150],
 //      "config": {...}, "config_changes": [...]}    // train/job/config_history.h
 //
@@ -33,10 +34,17 @@ typedef struct RunDescription {
 // which gets the step it resumes from.
 Status run_json_write(const RunDir *dir, const RunDescription *description);
 
-// Notes which step RUN/model is of: it may be left from an earlier, shorter end of the run.
-Status run_json_set_exported(const RunDir *dir, int step);
+// Notes which step RUN/model is of, as it may be left from an earlier, shorter end of the run, and
+// the step of the newest validation (-1: none): one after the last checkpoint is in no checkpoint.
+Status run_json_set_exported(const RunDir *dir, int step, int valid_step);
 
-// Whether RUN/model is there and of that step.
-bool run_json_is_exported(const RunDir *dir, int step);
+// Whether RUN/model is there, of that step, and its numbers are of that type.
+bool run_json_is_exported(const RunDir *dir, int step, DType dtype);
+
+// Whether the run that was exported had been validated after that step.
+bool run_json_is_validated(const RunDir *dir, int step);
+
+// Whether the run has had that name, now or before it was renamed.
+bool run_json_has_name(const RunDir *dir, const char *name);
 
 #endif

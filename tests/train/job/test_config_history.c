@@ -223,7 +223,7 @@ static void test_run_json_keeps_what_earlier_processes_knew(void **state)
     RunDir dir = {0};
     strcpy(dir.path, run.dir);
     start(&run, NEW_RUN, "", 1.25);
-    assert_ok(run_json_set_exported(&dir, 500));
+    assert_ok(run_json_set_exported(&dir, 500, 400));
     start(&run, 500, "", NAN);
     start(&run, 600, "", NAN);
     json_t *root = read_json(&run);
@@ -233,11 +233,15 @@ static void test_run_json_keeps_what_earlier_processes_knew(void **state)
     assert_int_equal(json_array_size(resumed), 2);
     assert_int_equal(json_integer_value(json_array_get(resumed, 1)), 600);
     json_decref(root);
-    assert_false(run_json_is_exported(&dir, 500)); // RUN/model is not there
+    assert_false(run_json_is_exported(&dir, 500, DTYPE_BF16)); // RUN/model is not there
     assert_ok(file_make_dirs(testing_path(run.dir, "model")));
-    assert_ok(file_write(testing_path(run.dir, "model/config.json"), "{}", 2));
-    assert_true(run_json_is_exported(&dir, 500));
-    assert_false(run_json_is_exported(&dir, 600));
+    static const char config[] = "{\"torch_dtype\": \"bfloat16\"}";
+    assert_ok(file_write(testing_path(run.dir, "model/config.json"), config, sizeof config - 1));
+    assert_true(run_json_is_exported(&dir, 500, DTYPE_BF16));
+    assert_false(run_json_is_exported(&dir, 600, DTYPE_BF16));
+    assert_false(run_json_is_exported(&dir, 500, DTYPE_F32));
+    assert_true(run_json_is_validated(&dir, 400));
+    assert_false(run_json_is_validated(&dir, 500));
 }
 
 int main(void)
