@@ -44,6 +44,9 @@ static Status compare(json_t *current, const json_t *saved, const char *where, c
         json_object_foreach(current, key, value)
         {
             snprintf(inner, sizeof inner, "%s.%s", field, key);
+            // Older versions did not write it: then `content` is all there is to compare.
+            if (strcmp(key, "tokens_crc32") == 0 && json_object_get(saved, key) == NULL)
+                continue;
             TRY(compare(value, json_object_get(saved, key), where, inner));
         }
         return OK;

@@ -142,6 +142,9 @@ static Status read_attributes(Shard *shard)
                     "%s: attribute 'tokenizer_sha256' is '%s', not 64 hexadecimal digits",
                     shard->path, sha256);
     TRY(read_text(shard->info.source, sizeof shard->info.source, shard, "source"));
+    shard->info.tokens_crc32 = -1;
+    if (H5Aexists(shard->file, "tokens_crc32") > 0) // of older versions none has it
+        TRY(read_int(&shard->info.tokens_crc32, shard, "tokens_crc32", 0, UINT32_MAX));
     memcpy(shard->info.tokenizer_sha256, sha256, SHA256_HEX_BYTES);
     shard->info.vocab_size = (int)vocab_size;
     shard->info.eos_id = (int)eos_id;

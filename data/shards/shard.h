@@ -15,7 +15,8 @@
 // The file: /tokens uint16, or uint32 if the vocabulary has more than 65536 ids; /documents uint64
 // [n_documents + 1], where each document starts and the last one ends, never descending. Both
 // chunked with shuffle, deflate and fletcher32. Attributes of the root: format "mha2mla-tokens",
-// version 1, tokenizer_sha256, vocab_size, eos_id (-1: none), source (free text).
+// version 1, tokenizer_sha256, vocab_size, eos_id (-1: none), source (free text),
+// tokens_crc32 (CRC-32 of all ids as little-endian uint32; shards of older versions have none).
 //
 // A writer fills a temporary file of its own (base/temporary.h) and renames it when all is on disk,
 // so a killed one leaves nothing that looks finished, and of two writers of one path each renames a
@@ -36,8 +37,9 @@ typedef struct ShardInfo {
     int64_t n_tokens;         // set by the reader
     int64_t n_documents;      // set by the reader
     uint32_t documents_crc32; // over the offsets of documents, set by the reader
-    int vocab_size;           // every id is below it
-    int eos_id;               // -1: documents do not end in a token of their own
+    int64_t tokens_crc32; // over all ids, as the writer stored it; -1: not known. Set by the reader
+    int vocab_size;       // every id is below it
+    int eos_id;           // -1: documents do not end in a token of their own
     char tokenizer_sha256[SHA256_HEX_BYTES];
     char source[SHARD_SOURCE_BYTES]; // where the text came from
 } ShardInfo;

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <zlib.h>
 
 // Appends go through buffers of whole chunks, so that HDF5 compresses each chunk once.
 enum { BUFFER_TOKENS = 8 * SHARD_CHUNK_TOKENS, BUFFER_DOCUMENTS = SHARD_CHUNK_DOCUMENTS };
@@ -28,6 +29,7 @@ struct ShardWriter {
     int32_t token_buffer[BUFFER_TOKENS];
     uint64_t document_buffer[BUFFER_DOCUMENTS];
     int64_t n_documents;
+    uLong tokens_crc32; // of the ids in the file
 };
 
 // An extendable one-dimensional data set. Shuffle and deflate save a fifth of 16-bit ids and half
@@ -168,6 +170,9 @@ static Status flush_tokens(ShardWriter *writer)
         !extend(writer->tokens, writer->tokens_written, writer->n_token_buffer, H5T_NATIVE_INT32,
                 writer->token_buffer))
         return hdf5_fail(FAILED, writer->path, "write failed");
+    writer->tokens_crc32 =
+        crc32(writer->tokens_crc32, (const Bytef *)writer->token_buffer,
+              (uInt)((size_t)writer->n_token_buffer * sizeof *writer->token_buffer));
     writer->tokens_written += writer->n_token_buffer;
     writer->n_token_buffer = 0;
     return OK;
@@ -243,7 +248,9 @@ Status shard_finish(ShardWriter *writer)
     }
     TRY_GOTO(abandon, flush_tokens(writer));
     TRY_GOTO(abandon, flush_documents(writer));
-    if (!close_file(writer)) {
+    const bool is_written =
+        write_int_attribute(writer->file, "tokens_crc32", (int64_t)writer->tokens_crc32);
+    if (!close_file(writer) || !is_written) {
         status = hdf5_fail(FAILED, writer->path, "write failed");
         goto abandon;
     }

@@ -15,6 +15,7 @@ typedef struct SourceShard {
     TokenFile *file;       // owned
     int64_t first_sample;  // the index in the source of the shard's first sample
     uint32_t sample_crc32; // over some of its tokens
+    int64_t tokens_crc32;  // over all of them; -1: not known
 } SourceShard;
 
 struct Source {
@@ -38,6 +39,16 @@ static void warn_of_unknown_tokenizer(const char *path)
     if (!warned)
         log_warn("%s: a Nanoset does not say which tokenizer made it; be sure that it is the "
                  "model's (only ids beyond the vocabulary are noticed)",
+                 path);
+    warned = true;
+}
+
+static void warn_of_unknown_content(const char *path)
+{
+    static bool warned = false;
+    if (!warned)
+        log_warn("%s: has no checksum of its tokens (a Nanoset, or a shard of an older version): "
+                 "whether it is the same file when the run resumes is seen from samples only",
                  path);
     warned = true;
 }
@@ -69,8 +80,12 @@ static Status append_shard(Source *source, const char *path, const char *sha256)
     const TokenFileInfo *info = token_file_info(file);
     Status status;
     uint32_t sample_crc32;
+    int64_t tokens_crc32;
     TRY_GOTO(close_shard, check_tokenizer(source, info, sha256));
     TRY_GOTO(close_shard, token_file_sample_crc32(&sample_crc32, file));
+    TRY_GOTO(close_shard, token_file_tokens_crc32(&tokens_crc32, file));
+    if (tokens_crc32 < 0)
+        warn_of_unknown_content(path);
     SourceShard *shards =
         realloc(source->shards, (size_t)(source->n_shards + 1) * sizeof *source->shards);
     if (shards == NULL) {
@@ -80,7 +95,7 @@ static Status append_shard(Source *source, const char *path, const char *sha256)
     // Grown by one: a list of shards is hundreds long at most, and each costs opening a file
     // anyway.
     source->shards = shards;
-    shards[source->n_shards++] = (SourceShard){file, source->n_samples, sample_crc32};
+    shards[source->n_shards++] = (SourceShard){file, source->n_samples, sample_crc32, tokens_crc32};
     source->n_samples += samples_in(info, source->seq_len);
     return OK;
 close_shard:
@@ -174,6 +189,8 @@ json_t *source_fingerprint(const Source *source)
         json_t *entry =
             json_pack("{s:o, s:I, s:s}", "file", file_name(slash == NULL ? info->path : slash + 1),
                       "tokens", (json_int_t)info->n_tokens, "content", content);
+        if (shard->tokens_crc32 >= 0)
+            json_object_set_new(entry, "tokens_crc32", json_integer(shard->tokens_crc32));
         if (entry == NULL || json_array_append_new(list, entry) != 0) {
             json_decref(list);
             list = NULL;

@@ -29,8 +29,9 @@ int64_t source_n_samples(const Source *source);
 // SHA-256 of the tokenizer its shards were made with, "" if none says; lives as long as the source.
 const char *source_tokenizer_sha256(const Source *source);
 
-// A list of what the shards are: file name without its folder, tokens, and a checksum of where the
-// documents lie and of a few hundred tokens, taken when they were opened. The caller owns it; NULL
+// A list of what the shards are: file name without its folder, tokens, a checksum of where the
+// documents lie and of a few hundred tokens, and that of all tokens where it is known
+// (data/shards/token_file.h), taken when they were opened. The caller owns it; NULL
 // without memory.
 json_t *source_fingerprint(const Source *source);
 

@@ -29,6 +29,7 @@ static Status open_nanoset(TokenFile *file, const char *path)
     file->info.n_tokens = nanoset_n_tokens(file->nanoset);
     file->info.n_documents = nanoset_n_documents(file->nanoset);
     file->info.documents_crc32 = nanoset_documents_crc32(file->nanoset);
+    file->info.tokens_crc32 = -1;
     return OK;
 }
 
@@ -40,6 +41,7 @@ static Status open_shard(TokenFile *file, const char *path)
     file->info.n_tokens = info->n_tokens;
     file->info.n_documents = info->n_documents;
     file->info.documents_crc32 = info->documents_crc32;
+    file->info.tokens_crc32 = info->tokens_crc32;
     memcpy(file->info.tokenizer_sha256, info->tokenizer_sha256, SHA256_HEX_BYTES);
     return OK;
 }
@@ -85,6 +87,32 @@ Status token_file_sample_crc32(uint32_t *out, TokenFile *file)
         crc = crc32(crc, (const Bytef *)tokens, (uInt)((size_t)count * sizeof *tokens));
     }
     *out = (uint32_t)crc;
+    return OK;
+}
+
+Status token_file_tokens_crc32(int64_t *out, TokenFile *file)
+{
+    // 4 Mi tokens take some 30 ms to read; each rank opens the files of a run a few times.
+    enum { WHOLE_TOKENS = 1 << 22, BLOCK_TOKENS = 8192 };
+    const int64_t n = file->info.n_tokens;
+    *out = file->info.tokens_crc32;
+    if (n > WHOLE_TOKENS)
+        return OK;
+    int32_t tokens[BLOCK_TOKENS];
+    uLong crc = crc32(0, NULL, 0);
+    for (int64_t first = 0; first < n; first += BLOCK_TOKENS) {
+        const int64_t count = n - first < BLOCK_TOKENS ? n - first : BLOCK_TOKENS;
+        if (token_file_read(file, first, count, tokens) != OK)
+            return OK; // damage is told where the tokens are used
+        crc = crc32(crc, (const Bytef *)tokens, (uInt)((size_t)count * sizeof *tokens));
+    }
+    if (*out >= 0 && *out != (int64_t)crc)
+        return fail(
+            BAD_INPUT,
+            "%s: its tokens were changed after it was made: their CRC-32 is %08lx, the file "
+            "says %08llx; tokenize it again",
+            file->info.path, crc, (unsigned long long)*out);
+    *out = (int64_t)crc;
     return OK;
 }
 

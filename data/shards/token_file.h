@@ -20,6 +20,7 @@ typedef struct TokenFileInfo {
     const char *path; // borrowed from the file
     int64_t n_tokens, n_documents;
     uint32_t documents_crc32;                // over where the documents lie
+    int64_t tokens_crc32;                    // over all ids, as the file says; -1: it does not
     char tokenizer_sha256[SHA256_HEX_BYTES]; // "" if the file does not say
 } TokenFileInfo;
 
@@ -36,6 +37,11 @@ Status token_file_read(TokenFile *file, int64_t first, int64_t count, int32_t *o
 // documents_crc32 it tells one text from another without reading all of it, the same however the
 // file is compressed. Errors as for token_file_read().
 Status token_file_sample_crc32(uint32_t *out, TokenFile *file);
+
+// A checksum of all its tokens; -1: only the sample above is known. Files of a few million tokens
+// are read for it; larger ones count on what they say of themselves. BAD_INPUT if a file that was
+// read says otherwise: it was changed after it was made.
+Status token_file_tokens_crc32(int64_t *out, TokenFile *file);
 
 void token_file_close(TokenFile *file); // NULL is allowed
 

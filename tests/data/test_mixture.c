@@ -7,6 +7,7 @@
 #include "data/shards/shard.h"
 #include "data/shards/source.h"
 
+#include <hdf5.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -266,6 +267,56 @@ static void test_fingerprint_names_what_differs(void **state)
     json_decref(saved);
 }
 
+// Replaces one token of a shard in the file itself, as an editor of HDF5 files does.
+static void overwrite_token(const char *path, hsize_t at, int32_t id)
+{
+    const hsize_t one = 1;
+    const hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+    const hid_t tokens = H5Dopen2(file, "tokens", H5P_DEFAULT);
+    const hid_t place = H5Dget_space(tokens), memory = H5Screate_simple(1, &one, NULL);
+    assert_true(H5Sselect_hyperslab(place, H5S_SELECT_SET, &at, NULL, &one, NULL) >= 0);
+    assert_true(H5Dwrite(tokens, H5T_NATIVE_INT32, memory, place, H5P_DEFAULT, &id) >= 0);
+    H5Sclose(memory);
+    H5Sclose(place);
+    H5Dclose(tokens);
+    assert_true(H5Fclose(file) >= 0);
+}
+
+static void delete_checksum(const char *path)
+{
+    const hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+    assert_true(H5Adelete(file, "tokens_crc32") >= 0);
+    assert_true(H5Fclose(file) >= 0);
+}
+
+// Token 100 of 1001 lies between those that are sampled, 0 to 63 and 133 to 196.
+static void test_fingerprint_is_of_every_token(void **state)
+{
+    (void)state;
+    char *b = in_dir("b.h5"), *path = in_dir("every/c.h5");
+    SourceSpec spec = {(char[]){"x"}, &path, 1, 1};
+    Mixture *mixture = open_pair(in_dir("c.h5"), b, 0.7, 7, T);
+    json_t *saved = mixture_fingerprint(mixture);
+    mixture_close(mixture);
+    assert_ok(file_make_dirs(in_dir("every")));
+    assert_ok(file_copy(in_dir("c.h5"), path));
+    overwrite_token(path, 100, 5);
+    assert_fails(BAD_INPUT, "c.h5: its tokens were changed after it was made",
+                 mixture_open(&mixture, &spec, 1, T, 7, NULL, V));
+    delete_checksum(path); // as in a shard of an older version
+    check_differs("data.sources[0].shards[0].tokens_crc32 ", open_pair(path, b, 0.7, 7, T), saved);
+    overwrite_token(path, 100, 30100);
+    mixture = open_pair(path, b, 0.7, 7, T);
+    assert_ok(mixture_check_fingerprint(mixture, saved, "run"));
+    // A run of an older version knows the samples alone.
+    json_t *source = json_array_get(json_object_get(saved, "sources"), 0);
+    json_t *shard = json_array_get(json_object_get(source, "shards"), 0);
+    assert_int_equal(json_object_del(shard, "tokens_crc32"), 0);
+    assert_ok(mixture_check_fingerprint(mixture, saved, "run"));
+    mixture_close(mixture);
+    json_decref(saved);
+}
+
 static void test_fingerprint_may_be_damaged(void **state)
 {
     (void)state;
@@ -315,6 +366,7 @@ int main(void)
         cmocka_unit_test(test_epochs_are_different_permutations),
         cmocka_unit_test(test_fingerprint_outlives_a_file_and_a_move),
         cmocka_unit_test(test_fingerprint_names_what_differs),
+        cmocka_unit_test(test_fingerprint_is_of_every_token),
         cmocka_unit_test(test_fingerprint_may_be_damaged),
         cmocka_unit_test(test_bad_weights_are_refused),
     };
