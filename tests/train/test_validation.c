@@ -173,8 +173,8 @@ static void test_missing_shard_fails_on_all_ranks(void **state)
     double loss;
     start(&s, 0.5);
     if (comm.rank == comm.size - 1)
-        strcpy(s.path, "/nonexistent/valid.h5");
-    assert_fails(BAD_INPUT, "/nonexistent/valid.h5",
+        strcpy(s.path, testing_absent("valid.h5"));
+    assert_fails(BAD_INPUT, "/absent/valid.h5",
                  validation_measure(&loss, &s.config, &comm, &s.model, NULL));
     model_release(&s.model);
 }

@@ -139,7 +139,8 @@ static void test_unreadable_files_are_refused(void **state)
     (void)state;
     ModelShape shape = small_shape();
     RopeScores scores;
-    assert_fails(BAD_INPUT, "No such file", rope_scores_read(&scores, &shape, "/nonexistent/s.h5"));
+    assert_fails(BAD_INPUT, "No such file",
+                 rope_scores_read(&scores, &shape, testing_absent("s.h5")));
     const char *path = testing_path(testing_dir(), "text.h5");
     assert_ok(file_write(path, "not HDF5", 8));
     assert_fails(BAD_INPUT, "file signature not found", rope_scores_read(&scores, &shape, path));

@@ -436,7 +436,8 @@ static void test_missing_files_are_named(void **state)
     (void)state;
     char dir[PATH_BYTES];
     Model model;
-    assert_fails(BAD_INPUT, "/nonexistent: not a directory", hf_load(&model, "/nonexistent"));
+    assert_fails(BAD_INPUT, "/absent/model: not a directory",
+                 hf_load(&model, testing_absent("model")));
     save_sample(dir, &gqa_tied);
     assert_int_equal(unlink(testing_path(dir, "model.safetensors")), 0);
     assert_fails(BAD_INPUT, "neither model.safetensors nor model.safetensors.index.json",

@@ -38,8 +38,8 @@ static void test_source_that_cannot_be_opened(void **state)
 {
     (void)state;
     HfSource *files = NULL;
-    assert_fails(BAD_INPUT, "/nonexistent: not a directory",
-                 hf_source_open(&files, "/nonexistent"));
+    assert_fails(BAD_INPUT, "/absent/model: not a directory",
+                 hf_source_open(&files, testing_absent("model")));
     assert_null(files);
     hf_source_close(files);
 }

@@ -107,7 +107,8 @@ static void check_failure(const TokenizeOptions *options, char *file, Status kin
     TokenizeCounts counts;
     assert_fails(kind, text, tokenize_over_ranks(&counts, &comm, options, &file, 1));
     assert_ok(comm_agree(&comm, OK)); // all are here
-    testing_no_temporaries(options->out);
+    if (comm.rank == 0) // which writes what comes next
+        testing_no_temporaries(options->out);
     assert_false(file_exists(options->out));
 }
 
@@ -138,8 +139,8 @@ static void test_missing_file_and_directory_name_no_rank(void **state)
     assert_null(strstr(fail_text(), "rank"));
     if (comm.rank == 0)
         assert_ok(file_write(in_dir("d.txt"), "x", 1));
-    options.out = "/nonexistent/a.h5";
-    check_failure(&options, in_dir("d.txt"), FAILED, "/nonexistent/a.h5: cannot be written");
+    options.out = in_dir("absent/a.h5");
+    check_failure(&options, in_dir("d.txt"), FAILED, "/absent/a.h5: cannot be written");
     assert_null(strstr(fail_text(), "rank"));
 }
 
@@ -168,9 +169,9 @@ static void test_rank_without_the_tokenizer_is_named(void **state)
     if (comm.rank == 0)
         assert_ok(file_write(in_dir("d.txt"), "x", 1));
     if (comm.rank == last)
-        options.tokenizer_dir = "/nonexistent";
+        options.tokenizer_dir = in_dir("absent");
     check_failure(&options, in_dir("d.txt"), BAD_INPUT, text);
-    assert_non_null(strstr(fail_text(), ": /nonexistent"));
+    assert_non_null(strstr(fail_text(), "/absent"));
     if (comm.rank == last)
         options.tokenizer_dir = GOLDEN_DIR "/tokenizer/tiny_bytelevel";
     options.eos = "none";

@@ -353,8 +353,8 @@ static void test_what_is_no_yaml_mapping_is_refused(void **state)
     };
     EXPECT_ALL(cases);
     Config c;
-    assert_fails(BAD_INPUT, "/nonexistent/x.yaml: cannot be opened",
-                 config_load(&c, "/nonexistent/x.yaml", NULL, 0));
+    assert_fails(BAD_INPUT, "/absent/x.yaml: cannot be opened",
+                 config_load(&c, testing_absent("x.yaml"), NULL, 0));
     assert_fails(BAD_INPUT, "not a regular file", config_load(&c, "/", NULL, 0));
 }
 

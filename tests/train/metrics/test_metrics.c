@@ -386,8 +386,8 @@ static void test_missing_directory_is_named(void **state)
 {
     (void)state;
     Metrics metrics;
-    const MetricsOptions options = {.run_dir = "/nonexistent/run", .n_steps = 1, .every = 1};
-    assert_fails(FAILED, "/nonexistent/run/metrics.jsonl: cannot be written: No such file",
+    const MetricsOptions options = {.run_dir = testing_absent("run"), .n_steps = 1, .every = 1};
+    assert_fails(FAILED, "/absent/run/metrics.jsonl: cannot be written: No such file",
                  metrics_open(&metrics, &options));
 }
 

@@ -374,11 +374,12 @@ static void test_conversion_that_does_not_fit_is_refused(void **state)
     config.model.convert.rope_pairs = 3;
     Plan plan;
     assert_fails(BAD_INPUT, "3", plan_make(&plan, &config, 1, 1));
-    char missing[] = "/nonexistent/model";
+    char missing[PATH_BYTES];
+    snprintf(missing, sizeof missing, "%s", testing_absent("model"));
     config = converted_config();
     config.model.init.given = false;
     config.model.base = missing;
-    assert_fails(BAD_INPUT, "/nonexistent/model: not a directory", plan_make(&plan, &config, 1, 1));
+    assert_fails(BAD_INPUT, "/absent/model: not a directory", plan_make(&plan, &config, 1, 1));
 }
 
 static void test_resident_memory_is_seen(void **state)
