@@ -7,13 +7,18 @@
 #include "data/text/text.h"
 
 #include "base/file.h"
+#include "base/file_kind.h"
 #include "base/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #ifndef TEXT_BLOCK_BYTES // the fuzz build sets few: more blocks to a text, less to allocate
@@ -27,9 +32,10 @@ struct TextReader {
     char path[PATH_BYTES];
     bool is_jsonl;
     const char *field;
-    const char *separator; // NULL: none
-    TextSkips *skipped;    // borrowed; NULL: faults are errors
-    TextFault fault;       // the last one
+    const char *separator;             // NULL: none
+    TextSkips *skipped;                // borrowed; NULL: faults are errors
+    const volatile sig_atomic_t *stop; // borrowed; may be NULL
+    TextFault fault;                   // the last one
     gzFile file;
     bool at_end;      // the file is read; the buffer may hold more
     bool is_damaged;  // at_end comes from damage: the last piece in the buffer is not whole
@@ -54,39 +60,96 @@ static bool find_kind(const char *path, bool *is_jsonl)
     size_t length = strlen(path);
     if (ends_with(path, length, ".gz"))
         length -= 3;
-    *is_jsonl = ends_with(path, length, ".jsonl");
+    // Data sets such as C4 name their JSON lines .json.gz.
+    *is_jsonl = ends_with(path, length, ".jsonl") || ends_with(path, length, ".json");
     return *is_jsonl || ends_with(path, length, ".txt");
+}
+
+Status text_check_name(const char *path)
+{
+    bool is_jsonl;
+    const size_t length = strlen(path);
+    if (length >= PATH_BYTES)
+        return fail(BAD_INPUT, "%.200s...: path longer than %d bytes", path, PATH_BYTES);
+    if (find_kind(path, &is_jsonl))
+        return OK;
+    const char *hint = "";
+    if (ends_with(path, length, ".zst"))
+        hint = "; decompress this one with zstd -d";
+    else if (ends_with(path, length, ".parquet"))
+        hint = "; write the text column of this one as JSON lines";
+    return fail(BAD_INPUT,
+                "%s: the name of a text file ends in .jsonl, .jsonl.gz, .json, .json.gz, .txt or "
+                ".txt.gz%s",
+                path, hint);
+}
+
+static Status fail_interrupted(const char *path)
+{
+    return fail(FAILED, "%s: interrupted while it was read", path);
+}
+
+static bool is_stopped(const TextReader *reader)
+{
+    return reader->stop != NULL && *reader->stop != 0;
+}
+
+// A pipe is opened without waiting, so that a request to stop is seen before a writer comes; then
+// reads block as on files.
+static Status open_file(int *out, const TextReader *reader)
+{
+    enum { LOOK_MS = 200 };
+    const char *path = reader->path;
+    struct stat st;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return fail(BAD_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
+    const bool is_pipe = fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode);
+    struct pollfd ready = {.fd = fd, .events = POLLIN};
+    while (is_pipe && !is_stopped(reader) && poll(&ready, 1, LOOK_MS) <= 0)
+        ;
+    if (is_pipe && is_stopped(reader)) {
+        close(fd);
+        return fail_interrupted(path);
+    }
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+    *out = fd;
+    return OK;
+}
+
+static Status open_stream(TextReader *reader)
+{
+    int fd = -1;
+    TRY(open_file(&fd, reader));
+    reader->file = gzdopen(fd, "rb"); // owns fd then
+    if (reader->file == NULL) {
+        close(fd);
+        return fail(FAILED, "%s: out of memory", reader->path);
+    }
+    gzbuffer(reader->file, BLOCK_BYTES);
+    return OK;
 }
 
 Status text_open(TextReader **out, const char *path, const TextOptions *options)
 {
-    bool is_jsonl;
-    if (!find_kind(path, &is_jsonl))
-        return fail(BAD_INPUT,
-                    "%s: the name of a text file ends in .jsonl, .jsonl.gz, .txt or .txt.gz", path);
+    TRY(text_check_name(path));
     if (file_is_dir(path))
         return fail(BAD_INPUT, "%s: is a directory, not a text file", path);
-    if (strlen(path) >= PATH_BYTES)
-        return fail(BAD_INPUT, "%.200s...: path longer than %d bytes", path, PATH_BYTES);
     TextReader *reader = calloc(1, sizeof *reader);
     if (reader == NULL)
         return fail(FAILED, "%s: out of memory", path);
     strcpy(reader->path, path);
-    reader->is_jsonl = is_jsonl;
+    (void)find_kind(path, &reader->is_jsonl); // the name has been checked
     reader->field = options->field != NULL ? options->field : "text";
     if (options->separator != NULL && options->separator[0] != '\0')
         reader->separator = options->separator;
     reader->skipped = options->skipped;
-    errno = 0; // zlib leaves it alone when it is out of memory itself
-    reader->file = gzopen(path, "rbe");
-    if (reader->file == NULL) {
-        Status status = fail(BAD_INPUT, "%s: cannot be opened: %s", path,
-                             errno != 0 ? strerror(errno) : "out of memory");
+    reader->stop = options->stop;
+    const Status status = open_stream(reader);
+    if (status != OK) {
         text_close(reader);
         return status;
     }
-    // zlib's default of 8 KiB costs a system call for each.
-    gzbuffer(reader->file, BLOCK_BYTES);
     *out = reader;
     return OK;
 }
@@ -131,13 +194,14 @@ static Status reserve_block(TextReader *reader)
         reader->end -= reader->start;
         reader->start = 0;
     }
-    if (reader->capacity - reader->end >= BLOCK_BYTES)
-        return OK;
     // A bound, so that a binary file named .txt, or a .jsonl without line ends, does not fill the
     // memory.
     if (reader->end > TEXT_MAX_BYTES)
         return fail_at(reader, TEXT_DAMAGED, "a document longer than %d bytes%s", TEXT_MAX_BYTES,
-                       reader->is_jsonl ? "" : "; split the file with --separator");
+                       reader->is_jsonl ? ""
+                                        : "; name what separates its documents by --separator");
+    if (reader->capacity - reader->end >= BLOCK_BYTES)
+        return OK;
     // By half, so that the bytes copied for a long document are a constant factor of its length.
     size_t capacity = reader->capacity + reader->capacity / 2 + 2 * BLOCK_BYTES;
     char *buffer = realloc(reader->buffer, capacity);
@@ -149,16 +213,30 @@ static Status reserve_block(TextReader *reader)
     return OK;
 }
 
-// Keeps why zlib failed, without the path it puts before its text.
+// Keeps why zlib failed, without the name it puts before its text.
 static void note_damage(TextReader *reader)
 {
     int code = Z_OK;
     const char *text = gzerror(reader->file, &code);
-    if (strncmp(text, reader->path, strlen(reader->path)) == 0)
-        text += strlen(reader->path) + strspn(text + strlen(reader->path), ": ");
+    if (strncmp(text, "<fd:", 4) == 0)
+        text += strcspn(text, " ") + 1; // "<fd:3>: " and the reason
     snprintf(reader->damage, sizeof reader->damage, "cannot be read: %.180s%s", text,
              code == Z_BUF_ERROR ? " (truncated gzip; fetch the file again)" : "");
     reader->at_end = reader->is_damaged = true;
+}
+
+// What the first block tells: the byte order mark is left out, and a file of another kind is not
+// read on. In a .txt a web page may be what is wanted.
+static Status check_start(TextReader *reader)
+{
+    if (reader->end >= 3 && memcmp(reader->buffer, "\xef\xbb\xbf", 3) == 0)
+        reader->start = 3;
+    const char *kind = file_kind_of_bytes(reader->buffer, (int64_t)reader->end);
+    if (kind == NULL || (!reader->is_jsonl && reader->buffer[0] == '<'))
+        return OK;
+    reader->at_end = reader->is_damaged = true;
+    reader->start = reader->end;
+    return skip_fault(reader, fail_at(reader, TEXT_DAMAGED, "is %s", kind));
 }
 
 static Status read_block(TextReader *reader)
@@ -174,14 +252,14 @@ static Status read_block(TextReader *reader)
     // gzread() calls a file that ends within a gzip member a short read, not an error.
     if (n < BLOCK_BYTES && n >= 0)
         gzerror(reader->file, &code);
-    if (is_first && n >= 3 && memcmp(reader->buffer, "\xef\xbb\xbf", 3) == 0)
-        reader->start = 3; // the byte order mark
     reader->end += n > 0 ? (size_t)n : 0;
+    if (is_stopped(reader)) // a signal ends the wait for a pipe's writer as an error of the read
+        return fail_interrupted(reader->path);
     if (n < 0 || code != Z_OK)
         note_damage(reader);
     else
         reader->at_end = n < BLOCK_BYTES && gzeof(reader->file);
-    return OK;
+    return is_first && n > 0 ? check_start(reader) : OK;
 }
 
 // Called once all whole pieces before the damage are handed out; reports it once.
@@ -227,6 +305,16 @@ static Status next_piece(TextReader *reader, const char *mark, const char **piec
     }
 }
 
+// What a first line that is no JSON object is part of.
+static const char *describe_layout(const TextReader *reader, const char *line, int64_t size)
+{
+    if (reader->n_lines == 0 && line[0] == '[')
+        return "; a JSON array is not JSON lines: write one object per line, as jq -c '.[]' does";
+    if (reader->n_lines == 0 && size == 1 && line[0] == '{')
+        return "; an object over several lines is not JSON lines: write each on one, as jq -c does";
+    return "";
+}
+
 // jansson checks UTF-8 and gives the string with its escapes resolved; the object owns it until the
 // next line.
 static Status parse_line(TextReader *reader, const char *line, int64_t size, TextDocument *out)
@@ -237,11 +325,11 @@ static Status parse_line(TextReader *reader, const char *line, int64_t size, Tex
     reader->object =
         json_loadb(line, (size_t)size, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &error);
     if (reader->object == NULL)
-        return fail_at(reader, TEXT_BROKEN_JSON, "not valid JSON at column %d: %s", error.column,
-                       error.text);
+        return fail_at(reader, TEXT_BROKEN_JSON, "not valid JSON at column %d: %s%s", error.column,
+                       error.text, describe_layout(reader, line, size));
     if (!json_is_object(reader->object))
-        return fail_at(reader, TEXT_BROKEN_JSON, "not a JSON object with a field '%s'",
-                       reader->field);
+        return fail_at(reader, TEXT_BROKEN_JSON, "not a JSON object with a field '%s'%s",
+                       reader->field, describe_layout(reader, line, size));
     const json_t *text = json_object_get(reader->object, reader->field);
     if (text == NULL)
         return fail_at(reader, TEXT_NO_FIELD,

@@ -1,4 +1,4 @@
-// Documents out of text files: .jsonl and .txt, plain or gzip.
+// Documents out of text files: .jsonl (also named .json) and .txt, plain or gzip.
 //
 //     TextReader *reader;
 //     TRY(text_open(&reader, "fineweb.jsonl.gz", &(TextOptions){.field = "text"}));
@@ -26,9 +26,10 @@
 
 #include "base/status.h"
 
+#include <signal.h>
 #include <stdint.h>
 
-enum { TEXT_MAX_BYTES = 1 << 30 };
+enum { TEXT_MAX_BYTES = 1 << 27 }; // tokenizing takes about 20 bytes of memory for each
 
 typedef enum TextFault {
     TEXT_BROKEN_JSON, // a line
@@ -46,6 +47,7 @@ typedef struct TextOptions {
     const char *field;     // .jsonl: borrowed until text_close(); NULL means "text"
     const char *separator; // .txt: borrowed likewise; NULL or "" means one document per file
     TextSkips *skipped;    // borrowed likewise; NULL: the first fault is an error
+    const volatile sig_atomic_t *stop; // borrowed likewise; may be NULL. Set: reading is FAILED
 } TextOptions;
 
 typedef struct TextDocument {
@@ -55,7 +57,11 @@ typedef struct TextDocument {
 
 typedef struct TextReader TextReader;
 
-// BAD_INPUT if the file cannot be read or its ending is none of .jsonl .jsonl.gz .txt .txt.gz.
+// BAD_INPUT if the ending is none of .jsonl .json .txt, each with .gz or without.
+Status text_check_name(const char *path);
+
+// Errors as text_check_name(), and BAD_INPUT if the file cannot be read. A named pipe is read once,
+// like a file, as soon as it has a writer; until then this waits, or for `stop`.
 Status text_open(TextReader **out, const char *path, const TextOptions *options);
 
 Status text_next(TextReader *reader, TextDocument *out);

@@ -30,12 +30,22 @@ static int64_t size_on_disk(const char *path)
     return stat(path, &st) == 0 ? (int64_t)st.st_size : 0;
 }
 
+static bool is_pipe(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISFIFO(st.st_mode);
+}
+
 // Every file is opened once before work starts: a wrong name or a missing permission is reported at
 // once and not after hours.
 static Status check_files(TokenizeJob *job)
 {
     for (int i = 0; i < job->files.count; i++) {
         TextReader *reader;
+        if (is_pipe(job->files.paths[i])) { // can be read only once
+            TRY(text_check_name(job->files.paths[i]));
+            continue;
+        }
         TRY(text_open(&reader, job->files.paths[i], &job->text));
         text_close(reader);
         job->total_bytes += size_on_disk(job->files.paths[i]);
@@ -81,7 +91,8 @@ Status tokenize_open(TokenizeJob **out, const TokenizeOptions *options, char *co
     job->options = options;
     job->text = (TextOptions){.field = options->text_field,
                               .separator = options->separator,
-                              .skipped = options->skip_faults ? &job->skipped : NULL};
+                              .skipped = options->skip_faults ? &job->skipped : NULL,
+                              .stop = options->stop};
     describe_source(job->source, patterns, n_patterns);
     Status status;
     TRY_GOTO(abandon, paths_expand(&job->files, patterns, n_patterns));

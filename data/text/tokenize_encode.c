@@ -66,7 +66,7 @@ static Status choose_ends(Encoder *encoder, const TokenizeOptions *options)
 // The tokenizer is loaded by every rank, since encoding is what they share out.
 Status encoder_open(Encoder *out, const TokenizeOptions *options)
 {
-    Encoder encoder = {0};
+    Encoder encoder = {.buffer.stop = options->stop};
     Status status;
     TRY_GOTO(close, tokenizer_load(&encoder.tokenizer, options->tokenizer_dir));
     TRY_GOTO(close, choose_ends(&encoder, options));

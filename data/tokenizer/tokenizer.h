@@ -24,6 +24,7 @@
 
 #include "base/status.h"
 
+#include <signal.h>
 #include <stdint.h>
 
 typedef struct Tokenizer Tokenizer;
@@ -34,7 +35,8 @@ typedef struct TokenBuffer {
     int32_t *ids; // owned
     int64_t count;
     int64_t capacity;
-    struct TokenScratch *scratch; // owned
+    struct TokenScratch *scratch;      // owned
+    const volatile sig_atomic_t *stop; // borrowed; may be NULL. Set: encoding is FAILED
 } TokenBuffer;
 
 void token_buffer_release(TokenBuffer *buffer);

@@ -76,16 +76,31 @@ static Status push_pair(const Model *model, TokenScratch *scratch, int64_t left,
     return merge != NULL ? heap_push(scratch, merge->rank, left) : OK;
 }
 
+// A word may be as long as a text: a request to stop is looked for within it too.
+enum { TURNS_PER_LOOK = 1 << 16 };
+
+static Status check_stop(const TokenBuffer *out)
+{
+    return out->stop == NULL || *out->stop == 0 ? OK : fail(FAILED, "interrupted");
+}
+
 // Merges symbols [n] in place: lowest rank first, then leftmost. Symbols are a doubly linked list
 // in an array, so a merge is O(1) and the heap makes a word O(n log n), where the textbook's search
 // for the best pair is O(n^2).
-static Status merge_symbols(const Model *model, TokenScratch *scratch, int64_t n)
+static Status merge_symbols(const EncodeRun *run, int64_t n)
 {
+    const Model *model = &run->tokenizer->model;
+    TokenScratch *scratch = run->scratch;
     Symbol *symbols = scratch->symbols;
     scratch->heap_size = 0;
-    for (int64_t i = 0; i + 1 < n; i++)
+    for (int64_t i = 0; i + 1 < n; i++) {
+        if (i % TURNS_PER_LOOK == 0)
+            TRY(check_stop(run->out));
         TRY(push_pair(model, scratch, i, i + 1));
-    while (scratch->heap_size > 0) {
+    }
+    for (int64_t turn = 0; scratch->heap_size > 0; turn++) {
+        if (turn % TURNS_PER_LOOK == 0)
+            TRY(check_stop(run->out));
         uint64_t top = heap_pop(scratch);
         int64_t position = (int64_t)(top & UINT32_MAX);
         Symbol *symbol = &symbols[position];
@@ -217,7 +232,7 @@ static Status merge_word(EncodeRun *run, const char *text, int64_t size)
     }
     int64_t n;
     TRY(start_symbols(model, scratch, text, size, &n));
-    TRY(merge_symbols(model, scratch, n));
+    TRY(merge_symbols(run, n));
     TRY(token_buffer_reserve(out, n));
     for (int64_t i = 0; i < n; i++)
         if (scratch->symbols[i].id >= 0)
@@ -228,6 +243,7 @@ static Status merge_word(EncodeRun *run, const char *text, int64_t size)
 // Few words make up most of a text, so most calls end in the cache: one line of memory is read.
 static Status encode_word(EncodeRun *run, const char *text, int64_t size)
 {
+    TRY(check_stop(run->out));
     if (size > WORD_BYTES)
         return merge_word(run, text, size);
     TokenBuffer *out = run->out;

@@ -47,7 +47,7 @@ void testing_assert_close(const char *what, const float *a, const float *b, int6
         fail_msg("%s: relative error %.3g, allowed %.3g", what, error, tolerance);
 }
 
-static char made_dirs[64][PATH_BYTES];
+static char made_dirs[128][PATH_BYTES];
 static int n_made = 0;
 
 static void remove_dirs(void)
@@ -63,7 +63,7 @@ static void remove_dirs(void)
 const char *testing_dir(void)
 {
     const char *root = getenv("TMPDIR");
-    CHECK(n_made < 64, "too many temporary directories");
+    CHECK(n_made < 128, "too many temporary directories");
     char *path = made_dirs[n_made];
     snprintf(path, PATH_BYTES, "%s/mha2mla-test-XXXXXX", root != NULL ? root : "/tmp");
     CHECK(mkdtemp(path) != NULL, "no temporary directory %s", path);

@@ -17,15 +17,14 @@ static void request_stop(int signal)
     stop_requested_by_signal = 1;
 }
 
-// A signal ends the work between two documents, so that the temporary file is removed; a second one
-// ends the process at once. train/stop.h is for runs, which save before they end; there is nothing
-// to save here.
+// A signal ends the work soon, also within a document, so that the temporary file is removed; a
+// second one ends the process at once. Without SA_RESTART, a read that waits for a pipe ends too.
+// train/stop.h is for runs, which save before they end; there is nothing to save here.
 static void watch_signals(void)
 {
     static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
     for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
-        struct sigaction action = {.sa_handler = request_stop,
-                                   .sa_flags = SA_RESTART | SA_RESETHAND};
+        struct sigaction action = {.sa_handler = request_stop, .sa_flags = SA_RESETHAND};
         struct sigaction before;
         // A signal that nohup or a background shell ignores stays ignored.
         if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)

@@ -214,13 +214,18 @@ static Status encode_one_of_own(Dispatcher *dispatcher)
     return OK;
 }
 
+static bool is_stopped(const Dispatcher *dispatcher)
+{
+    return dispatcher->options->stop != NULL && *dispatcher->options->stop != 0;
+}
+
 // Rank 0's loop. Each turn does the most urgent thing that there is: collect answers, write, keep
 // the workers busy, tokenize a document, and only then wait for a worker.
 static Status dispatch(Dispatcher *dispatcher)
 {
     for (;;) {
-        if (dispatcher->options->stop != NULL && *dispatcher->options->stop != 0)
-            return fail(FAILED, "interrupted; %s is not written", dispatcher->options->out);
+        if (is_stopped(dispatcher))
+            return fail(FAILED, "interrupted");
         for (int from; dispatcher->n_busy > 0 && (from = comm_probe(dispatcher->comm, false)) >= 0;)
             TRY(collect(dispatcher, from));
         TRY(write_finished(dispatcher));
@@ -340,7 +345,10 @@ static Status write_shard(Dispatcher *dispatcher)
     dispatcher->job = NULL;
     if (status != OK) {
         tokenize_abandon(job);
-        return status;
+        // Reading, encoding or the loop has noticed it, this rank or another.
+        return is_stopped(dispatcher)
+                   ? fail(FAILED, "interrupted; %s is not written", dispatcher->options->out)
+                   : status;
     }
     tokenize_count(job, &dispatcher->counts);
     return tokenize_finish(job);

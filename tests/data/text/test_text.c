@@ -5,9 +5,12 @@
 #include "base/log.h"
 #include "data/text/text.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -334,11 +337,87 @@ static void test_what_is_no_text_file_is_refused(void **state)
                  text_open(&reader, testing_absent("a.txt"), &options));
     assert_fails(BAD_INPUT, "a.parquet: the name of a text file ends in",
                  text_open(&reader, "a.parquet", &options));
+    assert_fails(BAD_INPUT, "write the text column", text_open(&reader, "a.parquet", &options));
+    assert_fails(BAD_INPUT, "with zstd -d", text_open(&reader, "a.jsonl.zst", &options));
     assert_fails(BAD_INPUT, "gz: the name of a text file ends in",
                  text_open(&reader, "gz", &options));
     const char *dir = testing_path(testing_dir(), "d.txt");
     assert_ok(file_make_dirs(dir));
     assert_fails(BAD_INPUT, "d.txt: is a directory", text_open(&reader, dir, &options));
+}
+
+static void test_json_lines_may_be_named_json(void **state)
+{
+    (void)state;
+    check("c4.json", "{\"text\": \"one\"}\n{\"text\": \"two\"}\n", "one|two|");
+}
+
+static void test_other_kinds_of_files_are_told(void **state)
+{
+    (void)state;
+    check_refused("[\n{\"text\": \"x\"}\n]\n", "a JSON array is not JSON lines");
+    check_refused("{\n\"text\": \"x\"\n}\n", "an object over several lines is not JSON lines");
+    check_refused("<!DOCTYPE html><html>", "bad.jsonl:1: is a web page");
+    char got[100];
+    const TextOptions options = {0};
+    const char lfs[] = "version https://git-lfs.github.com/spec/v1\noid sha256:0\n";
+    const char *path = write_plain("a.txt", lfs, sizeof lfs - 1);
+    assert_fails(BAD_INPUT, "a.txt: is a Git LFS pointer",
+                 read_all(got, sizeof got, path, &options));
+    path = write_plain("a.txt.gz", "\x28\xb5\x2f\xfd....", 8);
+    assert_fails(BAD_INPUT, "decompress it with zstd -d",
+                 read_all(got, sizeof got, path, &options));
+    check_skipped(path, options, "", "1 damaged file (its rest)");
+    check("b.txt", "<html>kept</html>", "<html>kept</html>|");
+}
+
+// Few bytes on the disk: what they unpack to is what counts.
+static void test_too_long_a_document_is_refused(void **state)
+{
+    (void)state;
+    enum { PIECE = 1 << 20 };
+    static char piece[PIECE], got[100];
+    const char *path = testing_path(testing_dir(), "a.txt.gz");
+    gzFile file = gzopen(path, "wb1");
+    assert_non_null(file);
+    for (int64_t done = 0; done < TEXT_MAX_BYTES + (int64_t)PIECE; done += PIECE)
+        assert_int_equal(gzwrite(file, piece, PIECE), PIECE);
+    assert_int_equal(gzclose(file), Z_OK);
+    assert_fails(BAD_INPUT, "name what separates its documents by --separator",
+                 read_all(got, sizeof got, path, &(TextOptions){0}));
+}
+
+// The writer is a child, as both ends of a pipe wait for each other.
+static void test_named_pipe_is_read(void **state)
+{
+    (void)state;
+    const char *path = testing_path(testing_dir(), "pipe.jsonl");
+    const char line[] = "{\"text\": \"one\"}\n";
+    char got[100];
+    assert_int_equal(mkfifo(path, 0600), 0);
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        const int fd = open(path, O_WRONLY);
+        _exit(fd >= 0 && write(fd, line, sizeof line - 1) == sizeof line - 1 ? 0 : 1);
+    }
+    const Status status = read_all(got, sizeof got, path, &(TextOptions){0});
+    int code;
+    assert_int_equal(waitpid(child, &code, 0), child);
+    assert_ok(status);
+    assert_int_equal(code, 0);
+    assert_string_equal(got, "one|");
+}
+
+static void test_stop_ends_the_wait_for_a_pipe(void **state)
+{
+    (void)state;
+    const char *path = testing_path(testing_dir(), "pipe.jsonl");
+    const volatile sig_atomic_t stop = 1;
+    TextReader *reader;
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_fails(FAILED, "pipe.jsonl: interrupted",
+                 text_open(&reader, path, &(TextOptions){.stop = &stop}));
 }
 
 int main(void)
@@ -364,6 +443,11 @@ int main(void)
         cmocka_unit_test(test_documents_before_a_truncation_are_kept),
         cmocka_unit_test(test_flipped_bits_are_skipped_with_the_rest),
         cmocka_unit_test(test_what_is_no_text_file_is_refused),
+        cmocka_unit_test(test_json_lines_may_be_named_json),
+        cmocka_unit_test(test_other_kinds_of_files_are_told),
+        cmocka_unit_test(test_too_long_a_document_is_refused),
+        cmocka_unit_test(test_named_pipe_is_read),
+        cmocka_unit_test(test_stop_ends_the_wait_for_a_pipe),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
