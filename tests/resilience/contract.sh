@@ -221,14 +221,16 @@ stalls() {
     rm -rf runs/new
 }
 
-# A file system that does not answer looks like a pipe that nobody writes: the process sleeps in the
-# kernel.
+# A file system that does not answer: rank 1 never returns from opening a file whose path has "stuck"
+# in it.
 test_a_stuck_rank_ends_every_command() {
-    mkdir stuck tmp
+    "${CC:-cc}" -shared -fPIC -O1 -o fault_shim.so "$root/tests/support/fault_shim.c" -ldl
+    local program1="env LD_PRELOAD=$work/fault_shim.so TORTURE_UNDER=stuck TORTURE_AT=1
+        TORTURE_FAULT=HANG $mha2mla"
+    cp -r "$model" stuck
+    cp config.yaml stuck.yaml
+    mkdir tmp
     export TMPDIR=$work/tmp MHA2MLA_STALL_MINUTES=0.04
-    cp -r "$model"/. stuck
-    rm stuck/config.json
-    mkfifo stuck/config.json stuck.yaml
     stalls eval --perplexity valid.h5 -- "$model" -- stuck
     stalls score --data train.h5 --out s.h5 -- "$model" -- stuck
     stalls convert --out mla --rope high --rope-pairs 2 --d-kv 6 -- "$model" -- stuck
@@ -237,8 +239,6 @@ test_a_stuck_rank_ends_every_command() {
     stalls sweep --d-kv 6,4 -- config.yaml -- stuck.yaml
     MHA2MLA_STALL_MINUTES=30 stalls plan config.yaml --run.stall_minutes=0.04 --model.init=none \
         -- "--model.base=$model" -- --model.base=stuck
-    rm stuck/tokenizer.json
-    mkfifo stuck/tokenizer.json
     stalls tokenize --out t.h5 valid.txt -- --tokenizer "$model" -- --tokenizer stuck
     unset TMPDIR MHA2MLA_STALL_MINUTES
 }

@@ -1,7 +1,7 @@
-// Faults at a chosen call, for tests/torture.sh: a library for LD_PRELOAD that counts a process's
-// calls on files under one directory and lets one of them, or all from there on, fail, write less
-// than asked for, or end the process as kill -9 would. It can also set the wall clock to another
-// time. Compiled by the script in its own folder; no part of the product.
+// Faults at a chosen call, for tests of faults (tests/torture.sh): a library for LD_PRELOAD that
+// counts a process's calls on files under one directory and lets one of them, or all from there on,
+// fail, write less than asked for, or end the process as kill -9 would. It can also set the wall
+// clock to another time. Compiled by the script in its own folder; no part of the product.
 //
 //     TORTURE_UNDER=TEXT    what the paths of the counted files contain; unset: nothing is counted
 //     TORTURE_RANK=N        the MPI rank that is struck (unset: every rank)
@@ -10,7 +10,8 @@
 //     TORTURE_COUNT=N       how many calls from there on (default 1)
 //     TORTURE_FAULT=NAME    EIO, ENOSPC, EDQUOT, EINTR, EACCES or EMFILE; SHORT: half of a write is
 //                           done; KILL: the process ends before the call, KILL_AFTER: after it,
-//                           KILL_HALF: after half of a write
+//                           KILL_HALF: after half of a write; HANG: the call never returns, as on a
+//                           file system that does not answer
 //     TORTURE_FIRED=FILE    is made when a call is struck
 //     TORTURE_CLOCK_S=S     moves the wall clock by S seconds ...
 //     TORTURE_CLOCK_AFTER_MS=MS    ... this long after the start of the process
@@ -36,7 +37,7 @@
 
 enum { BUFFER_BYTES = 4096 }; // of a stream
 
-typedef enum Fault { NONE, FAILS, SHORT, KILL, KILL_AFTER, KILL_HALF } Fault;
+typedef enum Fault { NONE, FAILS, SHORT, KILL, KILL_AFTER, KILL_HALF, HANG } Fault;
 
 static struct {
     const char *under, *log, *fired;
@@ -69,11 +70,11 @@ static void read_fault(const char *name)
         const char *name;
         Fault fault;
         int error;
-    } faults[] = {{"EIO", FAILS, EIO},           {"ENOSPC", FAILS, ENOSPC},
-                  {"EDQUOT", FAILS, EDQUOT},     {"EINTR", FAILS, EINTR},
-                  {"EACCES", FAILS, EACCES},     {"EMFILE", FAILS, EMFILE},
-                  {"SHORT", SHORT, 0},           {"KILL", KILL, 0},
-                  {"KILL_AFTER", KILL_AFTER, 0}, {"KILL_HALF", KILL_HALF, 0}};
+    } faults[] = {
+        {"EIO", FAILS, EIO},         {"ENOSPC", FAILS, ENOSPC}, {"EDQUOT", FAILS, EDQUOT},
+        {"EINTR", FAILS, EINTR},     {"EACCES", FAILS, EACCES}, {"EMFILE", FAILS, EMFILE},
+        {"SHORT", SHORT, 0},         {"KILL", KILL, 0},         {"KILL_AFTER", KILL_AFTER, 0},
+        {"KILL_HALF", KILL_HALF, 0}, {"HANG", HANG, 0}};
     for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
         if (name != NULL && strcmp(name, faults[i].name) == 0) {
             shim.fault = faults[i].fault;
@@ -124,7 +125,7 @@ static _Noreturn void die_here(void)
         pause();
 }
 
-// Counts a call on `path` and returns what becomes of it; does not return for KILL.
+// Counts a call on `path` and returns what becomes of it; does not return for KILL and HANG.
 static Fault strike(const char *call, const char *path)
 {
     char line[4200];
@@ -143,6 +144,8 @@ static Fault strike(const char *call, const char *path)
     }
     if (shim.fault == KILL)
         die_here();
+    while (shim.fault == HANG)
+        pause();
     errno = shim.error;
     return shim.fault;
 }
