@@ -1,10 +1,13 @@
 #include "base/hdf5_file.h"
 
+#include "base/file.h"
+#include "base/file_kind.h"
 #include "base/hdf5_error.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct LockFailure {
     bool is_found;
@@ -44,7 +47,10 @@ static LockFailure lock_failure(void)
 
 Status hdf5_open(hid_t *out, const char *path)
 {
+    int fd;
     hdf5_silence();
+    TRY(file_open(&fd, path)); // H5Fopen() would wait for the writer of a named pipe
+    close(fd);
     hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
     LockFailure failure = lock_failure();
     if (file < 0 && failure.is_found && failure.error == EWOULDBLOCK)
@@ -59,6 +65,13 @@ Status hdf5_open(hid_t *out, const char *path)
         if (file < 0)
             hdf5_keep_reason();
         H5Pclose(access);
+    }
+    if (file < 0 && !failure.is_found) {
+        hdf5_keep_reason();
+        const bool is_hdf5 = H5Fis_hdf5(path) > 0; // of any state: cut short, say
+        H5Eclear2(H5E_DEFAULT);
+        if (!is_hdf5)
+            TRY(file_kind_check(path));
     }
     if (file < 0)
         return hdf5_fail(BAD_INPUT, path,

@@ -16,7 +16,8 @@
 
 #include <hdf5.h>
 
-// Opens a file for reading. BAD_INPUT if it is not HDF5, is damaged, or another program writes it.
+// Opens a file for reading. BAD_INPUT if it is no regular file, not HDF5 (a known other kind is
+// named, base/file_kind.h), damaged, or another program writes it.
 // Calls hdf5_silence().
 Status hdf5_open(hid_t *out, const char *path);
 

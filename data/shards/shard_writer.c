@@ -158,6 +158,8 @@ static bool extend(hid_t dataset, int64_t written, int64_t count, hid_t type, co
                 H5Sselect_hyperslab(file_space, H5S_SELECT_SET, &start, NULL, &more, NULL) >= 0 &&
                 H5Dwrite(dataset, type, memory_space, file_space, H5P_DEFAULT, values) >= 0;
     // The extent may have grown although the write failed; the file is abandoned then.
+    if (!done)
+        hdf5_keep_reason();
     H5Sclose(memory_space);
     H5Sclose(file_space);
     return done;
@@ -228,12 +230,18 @@ int64_t shard_writer_n_documents(const ShardWriter *writer)
 static bool close_file(ShardWriter *writer)
 {
     bool closed = true;
-    if (writer->tokens >= 0 && H5Dclose(writer->tokens) < 0)
+    if (writer->tokens >= 0 && H5Dclose(writer->tokens) < 0) {
         closed = false;
-    if (writer->documents >= 0 && H5Dclose(writer->documents) < 0)
+        hdf5_keep_reason(); // the next call forgets it
+    }
+    if (writer->documents >= 0 && H5Dclose(writer->documents) < 0) {
         closed = false;
-    if (writer->file >= 0 && H5Fclose(writer->file) < 0)
+        hdf5_keep_reason();
+    }
+    if (writer->file >= 0 && H5Fclose(writer->file) < 0) {
         closed = false;
+        hdf5_keep_reason();
+    }
     writer->file = writer->tokens = writer->documents = H5I_INVALID_HID;
     return closed;
 }

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -83,6 +84,12 @@ static void test_other_files_are_refused(void **state)
     const Status status = hdf5_open(&file, path);
     flock_error = 0;
     assert_fails(BAD_INPUT, "a.h5: not a readable HDF5 file", status);
+    const char pointer[] = "version https://git-lfs.github.com/spec/v1\noid sha256:0\n";
+    assert_ok(file_write(path, pointer, sizeof pointer - 1));
+    assert_fails(BAD_INPUT, "a.h5: is a Git LFS pointer", hdf5_open(&file, path));
+    const char *pipe = testing_path(testing_dir(), "pipe.h5");
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    assert_fails(BAD_INPUT, "pipe.h5: is a named pipe", hdf5_open(&file, pipe)); // and at once
 }
 
 int main(void)
