@@ -9,7 +9,8 @@ if [ -z "${SLURM_CLUSTER:-}" ]; then
 fi
 . "$tests/support/slurm_jobs.sh" "$1"
 
-long=(--train.steps=300 --checkpoint.every=30)
+# Long enough that a quick machine does not end a run before it is interrupted.
+long=(--train.steps=1500 --checkpoint.every=30)
 
 # wait_for_step JOB RUN STEP: until the run has taken this step.
 wait_for_step() {
@@ -20,7 +21,7 @@ wait_for_step() {
         step=$(tail -n 1 "$2/metrics.jsonl" 2>/dev/null | grep -oE '"step":[0-9]+' | cut -d: -f2) ||
             true
     done
-    [ "$step" -lt 300 ] || job_failed "$1" "$2 was too quick to be interrupted"
+    [ "$step" -lt 1500 ] || job_failed "$1" "$2 was too quick to be interrupted"
 }
 
 # restarts JOB: how often Slurm has started it again.
