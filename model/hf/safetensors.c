@@ -66,17 +66,6 @@ const char *dtype_torch_name(DType dtype)
     return torch_names[dtype];
 }
 
-Status dtype_parse_torch_name(DType *out, const char *name)
-{
-    for (int i = 0; i < N_TORCH_NAMES; i++) {
-        if (strcmp(name, torch_names[i]) == 0) {
-            *out = (DType)i;
-            return OK;
-        }
-    }
-    return fail(BAD_INPUT, "dtype is '%s', allowed are float32, float16 and bfloat16", name);
-}
-
 // Dtypes that are not read are known by size, so that a file which holds some beside ours is
 // checked and not refused.
 static const DTypeDesc *find_dtype(const char *name)

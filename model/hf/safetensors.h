@@ -81,9 +81,7 @@ Status safetensors_write(const char *path, const TensorSpec *tensors, int n_tens
 int64_t dtype_size_bytes(DType dtype); // of one number; not for DTYPE_OTHER
 const char *dtype_name(DType dtype);   // "F32", ..., "other"
 
-// The names config.json and torch use: "float32", "float16", "bfloat16". Parsing another is
-// BAD_INPUT.
+// The names config.json and torch use: "float32", "float16", "bfloat16".
 const char *dtype_torch_name(DType dtype);
-Status dtype_parse_torch_name(DType *out, const char *name);
 
 #endif
