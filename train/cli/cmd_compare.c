@@ -3,7 +3,7 @@
 #include "train/cli/cmd_compare.h"
 
 #include "base/log.h"
-#include "train/cli/command.h"
+#include "train/cli/command/command.h"
 #include "train/report/report.h"
 #include "train/report/report_equal.h"
 #include "train/report/report_settings.h"

@@ -5,7 +5,7 @@
 #include "model/convert/rope_select.h"
 #include "model/hf/hf.h"
 #include "train/agreement.h"
-#include "train/cli/command.h"
+#include "train/cli/command/command.h"
 #include "train/config/config_table.h"
 #include "train/plan/blas.h"
 #include "train/prepare.h"

@@ -3,7 +3,7 @@
 #include "eval/forward_pass.h"
 #include "model/hf/hf.h"
 #include "train/agreement.h"
-#include "train/cli/command.h"
+#include "train/cli/command/command.h"
 #include "train/plan/blas.h"
 #include "train/validation.h"
 

@@ -2,7 +2,7 @@
 #include "base/file_lock.h"
 #include "model/hf/hf.h"
 #include "train/checkpoint/resume.h"
-#include "train/cli/command.h"
+#include "train/cli/command/command.h"
 #include "train/config/config_table.h"
 #include "train/inspect/inspect.h"
 

@@ -1,6 +1,6 @@
 // mha2mla inspect: finds out what kind of file or directory PATH is; train/inspect/ does the rest.
 #include "base/file.h"
-#include "train/cli/command.h"
+#include "train/cli/command/command.h"
 #include "train/inspect/inspect.h"
 
 #include <string.h>

@@ -3,7 +3,7 @@
 // (train/plan/cost.h); the tables apply both to other numbers of ranks than those it runs on.
 #include "base/log.h"
 #include "train/agreement.h"
-#include "train/cli/command.h"
+#include "train/cli/command/command.h"
 #include "train/parallel/watch.h"
 #include "train/plan/blas.h"
 #include "train/plan/cost.h"

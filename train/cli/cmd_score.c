@@ -4,7 +4,7 @@
 #include "model/hf/hf.h"
 #include "train/agreement.h"
 #include "train/calibrate.h"
-#include "train/cli/command.h"
+#include "train/cli/command/command.h"
 #include "train/plan/blas.h"
 
 #include <stdio.h>

@@ -6,7 +6,7 @@
 #include "base/log.h"
 #include "train/agreement.h"
 #include "train/cli/cmd_compare.h"
-#include "train/cli/command.h"
+#include "train/cli/command/command.h"
 #include "train/job/job.h"
 #include "train/parallel/watch.h"
 #include "train/plan/plan.h"

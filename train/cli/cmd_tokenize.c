@@ -1,7 +1,7 @@
 // mha2mla tokenize: text files into a token shard, on one rank or many.
 #define _GNU_SOURCE // for sigaction
 #include "base/log.h"
-#include "train/cli/command.h"
+#include "train/cli/command/command.h"
 #include "train/cli/tokenize_ranks.h"
 
 #include <signal.h>

@@ -1,5 +1,5 @@
 // mha2mla train: one job, from the config to the exported model. All of its work is in train/job/.
-#include "train/cli/command.h"
+#include "train/cli/command/command.h"
 #include "train/config/config.h"
 #include "train/job/job.h"
 

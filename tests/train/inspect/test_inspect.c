@@ -7,7 +7,7 @@
 #include "data/tokenizer/tokenizer.h"
 #include "model/convert/rope_scores.h"
 #include "model/hf/hf.h"
-#include "train/cli/command.h"
+#include "train/cli/commands.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -39,7 +39,7 @@ static const char *output_with(Status expected, const char *path, const char *co
     int saved = dup(STDOUT_FILENO);
     int fd = open(capture, O_RDWR | O_CREAT | O_TRUNC, 0600);
     assert_true(saved >= 0 && fd >= 0 && dup2(fd, STDOUT_FILENO) >= 0);
-    Status status = command_run(&cmd_inspect, argc, argv);
+    Status status = command_run(&cmd_inspect, commands, argc, argv);
     fflush(stdout);
     dup2(saved, STDOUT_FILENO);
     close(saved);

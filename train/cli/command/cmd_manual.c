@@ -1,6 +1,6 @@
 // mha2mla manual: the manual page, in roff, from the tables of the commands and of the config keys.
 // The build writes it to mha2mla.1.
-#include "train/cli/help.h"
+#include "train/cli/command/help.h"
 #include "train/config/config_table.h"
 
 #include <ctype.h>
@@ -163,13 +163,13 @@ static void write_command(FILE *out, const Command *command)
     write_sentence(out, "set a key of CONFIG, as listed below", "");
 }
 
-static void write_commands(FILE *out)
+static void write_commands(FILE *out, const Command *const *commands)
 {
     fputs(".SH COMMANDS\nEvery command has the option \\fB\\-\\-help\\fR. Values may follow their "
           "option as a word of their own or after an equals sign; \\fB\\-\\-\\fR ends the "
           "options.\n",
           out);
-    for (int i = 0; i < n_commands; i++)
+    for (int i = 0; commands[i] != NULL; i++)
         write_command(out, commands[i]);
 }
 
@@ -207,11 +207,11 @@ static void write_keys(FILE *out)
 // ---- the page ----------------------------------------------------------------------------------
 
 // The examples of --help, which a test runs.
-static void write_examples(FILE *out)
+static void write_examples(FILE *out, const Command *const *commands)
 {
     fputs(".SH EXAMPLES\nThese lines work in the project's folder once ./quickstart.sh has run.\n",
           out);
-    for (int i = 0; i < n_commands; i++) {
+    for (int i = 0; commands[i] != NULL; i++) {
         for (int e = 0; commands[i]->examples[e] != NULL; e++) {
             fputs(".PP\n.EX\n", out);
             write_text(out, commands[i]->examples[e]);
@@ -221,7 +221,7 @@ static void write_examples(FILE *out)
 }
 
 // Sections in the order that man-pages(7) gives.
-static void write_page(FILE *out)
+static void write_page(FILE *out, const Command *const *commands)
 {
     fprintf(out,
             ".TH MHA2MLA 1 \"\" \"mha2mla %s\" \"User Commands\"\n"
@@ -239,21 +239,20 @@ static void write_page(FILE *out)
             "smaller KV cache, and heals the model by training it on a small share of its "
             "pretraining tokens, over MPI on CPUs. The result is a Hugging Face model.\n",
             MHA2MLA_VERSION);
-    write_commands(out);
+    write_commands(out, commands);
     write_keys(out);
     write_entries(out, "EXIT STATUS", exit_statuses, sizeof exit_statuses / sizeof *exit_statuses);
     write_entries(out, "FILES", files, sizeof files / sizeof *files);
     write_entries(out, "SIGNALS", signals, sizeof signals / sizeof *signals);
     write_entries(out, "ENVIRONMENT", variables, sizeof variables / sizeof *variables);
-    write_examples(out);
+    write_examples(out, commands);
     fputs(".SH SEE ALSO\n.BR mpirun (1),\n.BR srun (1),\n.BR gnuplot (1)\n", out);
 }
 
 // All pages of the manual are one, as the commands share config and files.
 static Status run(const CommandLine *line)
 {
-    (void)line;
-    write_page(stdout);
+    write_page(stdout, line->commands);
     return OK;
 }
 

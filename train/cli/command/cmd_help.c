@@ -1,14 +1,14 @@
 // mha2mla help: the text of --help.
-#include "train/cli/help.h"
+#include "train/cli/command/help.h"
 
 static Status run(const CommandLine *line)
 {
     const Command *command;
     if (line->n_words == 0) {
-        help_print_program(stdout);
+        help_print_program(stdout, line->commands);
         return OK;
     }
-    TRY(command_find(&command, line->words[0]));
+    TRY(command_find(&command, line->commands, line->words[0]));
     help_print_command(stdout, command);
     return OK;
 }

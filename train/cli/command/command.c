@@ -1,23 +1,19 @@
 // Finds the subcommand, parses its command line and runs it, on one process or on all ranks. On
 // ranks the command line is parsed after MPI has started, so that a mistake in it is reported once.
-#include "train/cli/command.h"
+#include "train/cli/command/command.h"
 
 #include "base/log.h"
 #include "base/suggest.h"
-#include "train/cli/command_agreement.h"
-#include "train/cli/help.h"
-#include "train/cli/options.h"
+#include "train/cli/command/command_agreement.h"
+#include "train/cli/command/help.h"
+#include "train/cli/command/options.h"
 #include "train/stop.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-const Command *const commands[] = {
-    &cmd_tokenize, &cmd_score,   &cmd_convert, &cmd_plan, &cmd_train,      &cmd_sweep,  &cmd_export,
-    &cmd_eval,     &cmd_compare, &cmd_inspect, &cmd_help, &cmd_completion, &cmd_manual,
-};
-const int n_commands = sizeof commands / sizeof *commands;
+enum { MAX_COMMANDS = 32 };
 
 // Room for the options struct of any command, aligned for all types that it may hold.
 typedef union OptionValues {
@@ -27,22 +23,25 @@ typedef union OptionValues {
 
 typedef struct Arguments {
     const Command *command;
-    int argc; // argv[0] is the command's name
+    const Command *const *commands; // as in CommandLine
+    int argc;                       // argv[0] is the command's name
     char **argv;
 } Arguments;
 
 // A name that is off by a letter or two gets a suggestion, not a list.
-Status command_find(const Command **out, const char *name)
+Status command_find(const Command **out, const Command *const *commands, const char *name)
 {
-    const char *names[sizeof commands / sizeof *commands];
-    for (int i = 0; i < n_commands; i++) {
-        names[i] = commands[i]->name;
-        if (strcmp(name, names[i]) == 0) {
-            *out = commands[i];
+    const char *names[MAX_COMMANDS];
+    int n = 0;
+    for (; commands[n] != NULL; n++) {
+        CHECK(n < MAX_COMMANDS, "more than %d commands", MAX_COMMANDS);
+        names[n] = commands[n]->name;
+        if (strcmp(name, names[n]) == 0) {
+            *out = commands[n];
             return OK;
         }
     }
-    const char *nearest = suggest_nearest(name, names, n_commands);
+    const char *nearest = suggest_nearest(name, names, n);
     if (nearest != NULL)
         return fail(BAD_INPUT, "unknown command '%.200s'; did you mean '%s'?", name, nearest);
     return fail(BAD_INPUT, "unknown command '%.200s'; see mha2mla --help", name);
@@ -63,6 +62,7 @@ static Status parse_and_run(const Comm *comm, void *context)
         status = command_agree(comm, command, &line, status);
     TRY_GOTO(release, status);
     line.comm = comm;
+    line.commands = arguments->commands;
     status = command->run(&line);
 release:
     options_release(&line);
@@ -83,9 +83,9 @@ static bool is_first_process(void)
     return true;
 }
 
-Status command_run(const Command *command, int argc, char **argv)
+Status command_run(const Command *command, const Command *const *commands, int argc, char **argv)
 {
-    Arguments arguments = {command, argc, argv};
+    Arguments arguments = {command, commands, argc, argv};
     if (options_ask_for_help(argc, argv)) {
         if (is_first_process())
             help_print_command(stdout, command);
@@ -101,12 +101,12 @@ Status command_run(const Command *command, int argc, char **argv)
     return comm_run(program, parse_and_run, &arguments);
 }
 
-static Status run(int argc, char **argv)
+static Status run(const Command *const *commands, int argc, char **argv)
 {
     if (argc < 2)
         return fail(BAD_INPUT, "no command is given; see mha2mla --help");
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
-        help_print_program(stdout);
+        help_print_program(stdout, commands);
         return OK;
     }
     if (strcmp(argv[1], "--version") == 0) {
@@ -116,15 +116,15 @@ static Status run(int argc, char **argv)
     if (argv[1][0] == '-')
         return fail(BAD_INPUT, "%.200s stands before the command; see mha2mla --help", argv[1]);
     const Command *command;
-    TRY(command_find(&command, argv[1]));
-    return command_run(command, argc - 1, argv + 1);
+    TRY(command_find(&command, commands, argv[1]));
+    return command_run(command, commands, argc - 1, argv + 1);
 }
 
 // Everything a command prints to stdout has to be on its way before the exit status says so: a full
 // disk or a closed pipe shows only at the flush.
-int command_main(int argc, char **argv)
+int command_main(const Command *const *commands, int argc, char **argv)
 {
-    Status status = run(argc, argv);
+    Status status = run(commands, argc, argv);
     // Commands on ranks have reported it in comm_stop(), and a second report prints nothing.
     // STOPPED is not an error.
     if (status != OK && status != STOPPED)

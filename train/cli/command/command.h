@@ -1,7 +1,7 @@
-// A subcommand as data. Each cmd_NAME.c defines one: static tables of its options, words and
-// examples, and the function that does its work. command_main() parses, checks, prints --help,
-// starts MPI and calls that function; help, the manual page and bash completion are made from the
-// same tables without running anything.
+// A subcommand as data. Each cmd_NAME.c of train/cli defines one: static tables of its options,
+// words and examples, and the function that does its work. command_main() parses, checks, prints
+// --help, starts MPI and calls that function; help, the manual page and bash completion are made
+// from the same tables without running anything.
 //
 //     typedef struct PackOptions {
 //         const char *out;
@@ -30,8 +30,11 @@
 //         .examples = (const char *const[]){"mha2mla pack --out a.pack b.txt", NULL},
 //         .run = run,
 //     };
-#ifndef MHA2MLA_TRAIN_CLI_COMMAND_H
-#define MHA2MLA_TRAIN_CLI_COMMAND_H
+//
+// This folder knows no command but those that print what the tables say: help, the manual page and
+// completion. The program's list is in train/cli/commands.h and is passed down.
+#ifndef MHA2MLA_TRAIN_CLI_COMMAND_COMMAND_H
+#define MHA2MLA_TRAIN_CLI_COMMAND_COMMAND_H
 
 #include "train/parallel/comm.h"
 
@@ -75,16 +78,19 @@ typedef struct Words {
     const char *const *choices; // what a word may be, closed by NULL; NULL: anything
 } Words;
 
+typedef struct Command Command;
+
 typedef struct CommandLine {
-    const Comm *comm;    // NULL for a command that does not run on ranks
-    const void *options; // the command's own struct
-    char **words;        // [n_words]
+    const Command *const *commands; // all of the program, closed by NULL, in the order of --help
+    const Comm *comm;               // NULL for a command that does not run on ranks
+    const void *options;            // the command's own struct
+    char **words;                   // [n_words]
     int n_words;
     char **overrides; // [n_overrides]: "--section.key=value", for config_load()
     int n_overrides;
 } CommandLine;
 
-typedef struct Command {
+struct Command {
     const char *name;
     const char *summary;     // one line, starts with a verb
     const char *description; // a paragraph for --help and the manual; NULL: none
@@ -98,36 +104,26 @@ typedef struct Command {
     bool handles_stop;           // SIGTERM, SIGINT and SIGUSR1 stop it between steps (train/stop.h)
     const char *const *examples; // lines that work once ./quickstart.sh has run; closed by NULL
     Status (*run)(const CommandLine *line); // collective if it is on ranks
-} Command;
+};
 
 #define COMMAND_OPTIONS(type, table, values)                                                       \
     .options = (table), .n_options = sizeof(table) / sizeof *(table),                              \
     .options_bytes = sizeof(type), .defaults = &(values)
 
-extern const Command cmd_tokenize;
-extern const Command cmd_score;
-extern const Command cmd_convert;
-extern const Command cmd_train;
-extern const Command cmd_export;
-extern const Command cmd_eval;
-extern const Command cmd_inspect;
-extern const Command cmd_compare;
-extern const Command cmd_plan;
-extern const Command cmd_sweep;
+// What every program has: they print what the tables of its commands say.
 extern const Command cmd_help;
 extern const Command cmd_manual;
 extern const Command cmd_completion;
 
-extern const Command *const commands[]; // all of them, in the order of --help
-extern const int n_commands;
+// In all of these, `commands` is as in CommandLine.
 
 // BAD_INPUT: no such command, with the nearest one.
-Status command_find(const Command **out, const char *name);
+Status command_find(const Command **out, const Command *const *commands, const char *name);
 
 // Runs a command; argv[0] is its name.
-Status command_run(const Command *command, int argc, char **argv);
+Status command_run(const Command *command, const Command *const *commands, int argc, char **argv);
 
 // The program: finds the command that argv[1] names and runs it. The exit status.
-int command_main(int argc, char **argv);
+int command_main(const Command *const *commands, int argc, char **argv);
 
 #endif

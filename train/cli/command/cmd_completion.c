@@ -1,7 +1,7 @@
 // mha2mla completion: a completion script for a shell, from the tables of the commands and of the
 // config keys. It names every word itself and does not start the program, so that a key press is
 // never slow. The build installs it.
-#include "train/cli/command.h"
+#include "train/cli/command/command.h"
 #include "train/config/config_table.h"
 
 #include <stdio.h>
@@ -102,10 +102,10 @@ static void write_keys(FILE *out)
     fputs("'\n", out);
 }
 
-static void write_names(FILE *out)
+static void write_names(FILE *out, const Command *const *commands)
 {
     fputs("_mha2mla_commands='", out);
-    for (int i = 0; i < n_commands; i++)
+    for (int i = 0; commands[i] != NULL; i++)
         fprintf(out, " %s", commands[i]->name);
     fputs("'\n\n", out);
 }
@@ -159,14 +159,13 @@ static void write_command(FILE *out, const Command *command)
 // last.
 static Status run(const CommandLine *line)
 {
-    (void)line;
     fputs(head, stdout);
     write_keys(stdout);
-    write_names(stdout);
+    write_names(stdout, line->commands);
     fputs(middle, stdout);
     write_key_values(stdout);
-    for (int i = 0; i < n_commands; i++)
-        write_command(stdout, commands[i]);
+    for (int i = 0; line->commands[i] != NULL; i++)
+        write_command(stdout, line->commands[i]);
     fputs(tail, stdout);
     return OK;
 }

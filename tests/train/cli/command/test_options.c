@@ -3,8 +3,8 @@
 #include "tests/support/testing.h"
 
 #include "base/suggest.h"
-#include "train/cli/help.h"
-#include "train/cli/options.h"
+#include "train/cli/command/help.h"
+#include "train/cli/command/options.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 // Text for a terminal of 80 columns: it is read there, and piped into pagers and mails.
-#include "train/cli/help.h"
+#include "train/cli/command/help.h"
 
 #include <ctype.h>
 #include <stdarg.h>
@@ -213,12 +213,12 @@ void help_print_command(FILE *out, const Command *command)
         fprintf(out, "  %s\n", command->examples[i]);
 }
 
-void help_print_program(FILE *out)
+void help_print_program(FILE *out, const Command *const *commands)
 {
     fputs("usage: mha2mla COMMAND [ARGUMENTS]\n\n"
           "Converts Llama-family models to multi-head latent attention and heals them.\n\n",
           out);
-    for (int i = 0; i < n_commands; i++)
+    for (int i = 0; commands[i] != NULL; i++)
         fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
     fputs("\nmha2mla COMMAND --help says more.\n", out);
 }

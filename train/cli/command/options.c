@@ -1,7 +1,7 @@
 // One pass over argv. Every argument is an option, the value of one, an override of a config key or
 // a word. getopt_long() is not used: it accepts unambiguous prefixes, which break scripts when an
 // option is added, it permutes argv, and its messages know no "did you mean".
-#include "train/cli/options.h"
+#include "train/cli/command/options.h"
 
 #include "base/suggest.h"
 

@@ -2,7 +2,7 @@
 // words, but not under an srun --multi-prog or a wrapper that varies its arguments by rank. Values
 // are compared after parsing, so "--d-kv 8" and "--d-kv=8" are the same; paths are not compared, as
 // what they hold is compared by the command itself.
-#include "train/cli/command_agreement.h"
+#include "train/cli/command/command_agreement.h"
 
 #include "train/parallel/contract.h"
 

@@ -1,4 +1,4 @@
-// Command-line options of the subcommands, by their tables (train/cli/command.h).
+// Command-line options of the subcommands, by their tables (train/cli/command/command.h).
 //
 //     PackOptions values;
 //     CommandLine line;
@@ -9,10 +9,10 @@
 // Accepts --name value and --name=value; "--" ends options. Errors are BAD_INPUT: an unknown option
 // with the nearest known one, a missing or malformed value, a number out of bounds, too few or too
 // many words.
-#ifndef MHA2MLA_TRAIN_CLI_OPTIONS_H
-#define MHA2MLA_TRAIN_CLI_OPTIONS_H
+#ifndef MHA2MLA_TRAIN_CLI_COMMAND_OPTIONS_H
+#define MHA2MLA_TRAIN_CLI_COMMAND_OPTIONS_H
 
-#include "train/cli/command.h"
+#include "train/cli/command/command.h"
 
 // Whether --help or -h stands before "--". argv[0] is the subcommand's name.
 bool options_ask_for_help(int argc, char **argv);
