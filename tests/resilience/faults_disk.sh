@@ -16,7 +16,7 @@ fi
 mkdir runs
 mount -t tmpfs -o size=24m tmpfs runs
 filler=
-trap 'kill $filler 2>/dev/null || true; umount -l "$work/runs"; rm -rf "$work"' EXIT
+trap 'kill $filler 2>/dev/null || true; umount -l "$work/runs"; rm -rf "$work" "$OMPI_MCA_orte_top_session_dir"' EXIT
 
 make_shard train 1200
 make_shard valid 100
@@ -121,7 +121,7 @@ same_run export whole
 kilobytes=$(du -sk runs/whole/checkpoints/step-00000200 | cut -f1)
 mkdir small
 mount -t tmpfs -o size=$((kilobytes * 5 / 2 + 400))k tmpfs small
-trap 'kill $filler 2>/dev/null || true; umount -l "$work/runs" "$work/small"; rm -rf "$work"' EXIT
+trap 'kill $filler 2>/dev/null || true; umount -l "$work/runs" "$work/small"; rm -rf "$work" "$OMPI_MCA_orte_top_session_dir"' EXIT
 start room --run.dir=small --train.steps=40
 ends_with 0
 grep -q 'warning: small/room: .* MB are free on its disk, the run needs .* MB at most: 3 more checkpoints of' room.log ||

@@ -3,7 +3,13 @@
 mha2mla=$(realpath "$1")
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+
+# Open MPI's session directory is shared by a user's jobs, and the last to leave removes it while
+# another may be starting. The script has one of its own, which `kept` keeps from being empty.
+OMPI_MCA_orte_top_session_dir=$(mktemp -d)
+export OMPI_MCA_orte_top_session_dir
+mkdir "$OMPI_MCA_orte_top_session_dir/kept"
+trap 'rm -rf "$work" "$OMPI_MCA_orte_top_session_dir"' EXIT
 cd "$work"
 
 die() {

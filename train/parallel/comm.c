@@ -42,6 +42,7 @@ Status comm_start(Comm *out)
 {
     int provided = 0;
     TRY(launcher_check());
+    launcher_own_session_dir();
     if (MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &provided) != MPI_SUCCESS)
         return fail(FAILED, "MPI does not start; run under mpirun or srun --mpi=pmix");
     MPI_Comm_set_errhandler(MPI_COMM_WORLD,
