@@ -31,6 +31,8 @@ static const FileKind kinds[] = {
     {"PAR1", 4, "a Parquet file; write its text column as JSON lines (.jsonl)"},
     {"\x89HDF\r\n\x1a\n", 8, "an HDF5 file"},
     {"GGUF", 4, "a GGUF file; the Hugging Face model in safetensors is needed"},
+    {"\xff\xfe", 2, FILE_KIND_UTF16},
+    {"\xfe\xff", 2, FILE_KIND_UTF16},
     {"\x80\x02", 2, "a Python pickle; save the model as safetensors"},
 };
 

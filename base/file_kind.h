@@ -11,6 +11,8 @@
 
 #include <stdint.h>
 
+#define FILE_KIND_UTF16 "UTF-16 text; convert it with iconv -f UTF-16 -t UTF-8"
+
 // "a Git LFS pointer, not the file itself; fetch it with git lfs pull". NULL: none that is known.
 const char *file_kind_of_bytes(const void *bytes, int64_t size_bytes);
 

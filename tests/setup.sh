@@ -15,7 +15,7 @@ SETUP_PACKAGES=(
     build-essential cmake ninja-build pkg-config
     libopenmpi-dev openmpi-bin
     libopenblas-openmp-dev liblapacke-dev
-    libhdf5-dev zlib1g-dev libyaml-dev libjansson-dev libpcre2-dev libssl-dev
+    libhdf5-dev zlib1g-dev libzstd-dev libyaml-dev libjansson-dev libpcre2-dev libssl-dev
     libutf8proc-dev gnuplot-nox
     libcmocka-dev
 )

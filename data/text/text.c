@@ -1,6 +1,5 @@
 // One buffer slides over the text: blocks are appended at its end, documents are handed out from
-// its start, and it grows only when a single document fills it. gzread() passes files that are not
-// gzip through unchanged, so both take the same path.
+// its start, and it grows only when a single document fills it.
 //
 //     buffer: | handed out | start ... read, not handed out ... end | free ... capacity |
 #define _GNU_SOURCE // memmem
@@ -9,6 +8,8 @@
 #include "base/file.h"
 #include "base/file_kind.h"
 #include "base/log.h"
+#include "data/text/text_stream.h"
+#include "data/tokenizer/tokenizer_text.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,11 +20,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zlib.h>
-
-#ifndef TEXT_BLOCK_BYTES // the fuzz build sets few: more blocks to a text, less to allocate
-#define TEXT_BLOCK_BYTES (1 << 17)
-#endif
 
 // A web crawl may have millions of faults: the first few are shown, all are counted.
 enum { BLOCK_BYTES = TEXT_BLOCK_BYTES, FAULTS_SHOWN = 10 };
@@ -36,12 +32,13 @@ struct TextReader {
     TextSkips *skipped;                // borrowed; NULL: faults are errors
     const volatile sig_atomic_t *stop; // borrowed; may be NULL
     TextFault fault;                   // the last one
-    gzFile file;
-    bool at_end;      // the file is read; the buffer may hold more
-    bool is_damaged;  // at_end comes from damage: the last piece in the buffer is not whole
-    char damage[256]; // the message, "" once reported; pieces before the damage come first
-    int64_t n_lines;  // handed out, .jsonl only
-    json_t *object;   // owns the last .jsonl document's text
+    TextStream stream;
+    bool at_end;         // the file is read; the buffer may hold more
+    bool is_damaged;     // at_end comes from damage: the last piece in the buffer is not whole
+    bool is_told;        // the stream's damage is; pieces before the damage come first
+    int64_t n_lines;     // handed out, .jsonl only
+    int64_t buffer_from; // the place in the text of the buffer's first byte
+    json_t *object;      // owns the last .jsonl document's text
     // The bytes [start, end) of the buffer are read and not yet handed out.
     char *buffer;
     size_t capacity, start, end;
@@ -60,6 +57,8 @@ static bool find_kind(const char *path, bool *is_jsonl)
     size_t length = strlen(path);
     if (ends_with(path, length, ".gz"))
         length -= 3;
+    else if (ends_with(path, length, ".zst"))
+        length -= 4;
     // Data sets such as C4 name their JSON lines .json.gz.
     *is_jsonl = ends_with(path, length, ".jsonl") || ends_with(path, length, ".json");
     return *is_jsonl || ends_with(path, length, ".txt");
@@ -74,13 +73,15 @@ Status text_check_name(const char *path)
     if (find_kind(path, &is_jsonl))
         return OK;
     const char *hint = "";
-    if (ends_with(path, length, ".zst"))
-        hint = "; decompress this one with zstd -d";
+    if (ends_with(path, length, ".xz"))
+        hint = "; decompress this one with xz -d";
+    else if (ends_with(path, length, ".bz2"))
+        hint = "; decompress this one with bzip2 -d";
     else if (ends_with(path, length, ".parquet"))
         hint = "; write the text column of this one as JSON lines";
     return fail(BAD_INPUT,
-                "%s: the name of a text file ends in .jsonl, .jsonl.gz, .json, .json.gz, .txt or "
-                ".txt.gz%s",
+                "%s: the name of a text file ends in .jsonl, .json or .txt, or in one of these and "
+                ".gz or .zst%s",
                 path, hint);
 }
 
@@ -121,13 +122,7 @@ static Status open_stream(TextReader *reader)
 {
     int fd = -1;
     TRY(open_file(&fd, reader));
-    reader->file = gzdopen(fd, "rb"); // owns fd then
-    if (reader->file == NULL) {
-        close(fd);
-        return fail(FAILED, "%s: out of memory", reader->path);
-    }
-    gzbuffer(reader->file, BLOCK_BYTES);
-    return OK;
+    return text_stream_open(&reader->stream, fd, reader->path);
 }
 
 Status text_open(TextReader **out, const char *path, const TextOptions *options)
@@ -192,6 +187,7 @@ static Status reserve_block(TextReader *reader)
     if (reader->start > 0) {
         memmove(reader->buffer, reader->buffer + reader->start, reader->end - reader->start);
         reader->end -= reader->start;
+        reader->buffer_from += (int64_t)reader->start;
         reader->start = 0;
     }
     // A bound, so that a binary file named .txt, or a .jsonl without line ends, does not fill the
@@ -213,16 +209,13 @@ static Status reserve_block(TextReader *reader)
     return OK;
 }
 
-// Keeps why zlib failed, without the name it puts before its text.
-static void note_damage(TextReader *reader)
+// Half of the bytes of ASCII in UTF-16 are 0, which UTF-8 has for U+0000 alone: RFC 4627, 3.
+static bool is_utf16(const char *bytes, size_t size_bytes)
 {
-    int code = Z_OK;
-    const char *text = gzerror(reader->file, &code);
-    if (strncmp(text, "<fd:", 4) == 0)
-        text += strcspn(text, " ") + 1; // "<fd:3>: " and the reason
-    snprintf(reader->damage, sizeof reader->damage, "cannot be read: %.180s%s", text,
-             code == Z_BUF_ERROR ? " (truncated gzip; fetch the file again)" : "");
-    reader->at_end = reader->is_damaged = true;
+    if (size_bytes < 4)
+        return false;
+    const bool is_big = bytes[0] == 0 && bytes[1] != 0 && bytes[2] == 0 && bytes[3] != 0;
+    return is_big || (bytes[0] != 0 && bytes[1] == 0 && bytes[2] != 0 && bytes[3] == 0);
 }
 
 // What the first block tells: the byte order mark is left out, and a file of another kind is not
@@ -232,9 +225,11 @@ static Status check_start(TextReader *reader)
     if (reader->end >= 3 && memcmp(reader->buffer, "\xef\xbb\xbf", 3) == 0)
         reader->start = 3;
     const char *kind = file_kind_of_bytes(reader->buffer, (int64_t)reader->end);
+    if (kind == NULL && is_utf16(reader->buffer, reader->end))
+        kind = FILE_KIND_UTF16;
     if (kind == NULL || (!reader->is_jsonl && reader->buffer[0] == '<'))
         return OK;
-    reader->at_end = reader->is_damaged = true;
+    reader->at_end = reader->is_damaged = reader->is_told = true;
     reader->start = reader->end;
     return skip_fault(reader, fail_at(reader, TEXT_DAMAGED, "is %s", kind));
 }
@@ -246,30 +241,23 @@ static Status read_block(TextReader *reader)
         reader->at_end = reader->is_damaged = true;
         return skip_fault(reader, status);
     }
-    const bool is_first = reader->end == 0 && gztell(reader->file) == 0;
-    int n = gzread(reader->file, reader->buffer + reader->end, BLOCK_BYTES);
-    int code = Z_OK;
-    // gzread() calls a file that ends within a gzip member a short read, not an error.
-    if (n < BLOCK_BYTES && n >= 0)
-        gzerror(reader->file, &code);
-    reader->end += n > 0 ? (size_t)n : 0;
+    const bool is_first = !reader->stream.is_begun;
+    const size_t n = text_stream_read(&reader->stream, reader->buffer + reader->end, BLOCK_BYTES);
+    reader->end += n;
     if (is_stopped(reader)) // a signal ends the wait for a pipe's writer as an error of the read
         return fail_interrupted(reader->path);
-    if (n < 0 || code != Z_OK)
-        note_damage(reader);
-    else
-        reader->at_end = n < BLOCK_BYTES && gzeof(reader->file);
+    reader->at_end = reader->stream.at_end;
+    reader->is_damaged = reader->stream.damage[0] != '\0';
     return is_first && n > 0 ? check_start(reader) : OK;
 }
 
 // Called once all whole pieces before the damage are handed out; reports it once.
 static Status report_damage(TextReader *reader)
 {
-    if (reader->damage[0] == '\0')
+    if (reader->is_told || reader->stream.damage[0] == '\0')
         return OK;
-    const Status status = fail_at(reader, TEXT_DAMAGED, "%s", reader->damage);
-    reader->damage[0] = '\0';
-    return skip_fault(reader, status);
+    reader->is_told = true;
+    return skip_fault(reader, fail_at(reader, TEXT_DAMAGED, "%s", reader->stream.damage));
 }
 
 // Finds the next piece that ends in `mark` or with the file, and moves past it. *size is -1 when
@@ -315,6 +303,8 @@ static const char *describe_layout(const TextReader *reader, const char *line, i
     return "";
 }
 
+#define TO_UTF8 "convert the file to UTF-8, as iconv -f LATIN1 -t UTF-8 does with Latin-1"
+
 // jansson checks UTF-8 and gives the string with its escapes resolved; the object owns it until the
 // next line.
 static Status parse_line(TextReader *reader, const char *line, int64_t size, TextDocument *out)
@@ -324,6 +314,10 @@ static Status parse_line(TextReader *reader, const char *line, int64_t size, Tex
     // Numbers beside the text do not matter: as reals none of them is too large.
     reader->object =
         json_loadb(line, (size_t)size, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &error);
+    const int64_t valid = reader->object == NULL ? utf8_valid_bytes(line, size) : size;
+    if (valid < size)
+        return fail_at(reader, TEXT_NOT_UTF8, "byte 0x%02X at column %lld is not UTF-8; " TO_UTF8,
+                       (unsigned char)line[valid], (long long)valid + 1);
     if (reader->object == NULL)
         return fail_at(reader, TEXT_BROKEN_JSON, "not valid JSON at column %d: %s%s", error.column,
                        error.text, describe_layout(reader, line, size));
@@ -376,6 +370,17 @@ static bool is_line_break(char c)
     return c == '\n' || c == '\r';
 }
 
+// Tokens of bytes that are no text would be taken for text. `piece` points into the buffer.
+static Status check_utf8(TextReader *reader, const char *piece, int64_t size)
+{
+    const int64_t valid = utf8_valid_bytes(piece, size);
+    if (valid == size)
+        return OK;
+    const int64_t offset = reader->buffer_from + (piece - reader->buffer) + valid;
+    return fail_at(reader, TEXT_NOT_UTF8, "byte 0x%02X at offset %lld is not UTF-8; " TO_UTF8,
+                   (unsigned char)piece[valid], (long long)offset);
+}
+
 // The next piece between separators. Line breaks beside a separator belong to how it is written,
 // not to the documents; without a separator nothing is taken away.
 static Status next_of_txt(TextReader *reader, TextDocument *out)
@@ -392,6 +397,10 @@ static Status next_of_txt(TextReader *reader, TextDocument *out)
             piece++;
         if (size == 0)
             continue;
+        const Status status = check_utf8(reader, piece, size);
+        TRY(skip_fault(reader, status));
+        if (status != OK)
+            continue;
         *out = (TextDocument){piece, size};
         return OK;
     }
@@ -404,10 +413,9 @@ Status text_next(TextReader *reader, TextDocument *out)
     return reader->is_jsonl ? next_of_jsonl(reader, out) : next_of_txt(reader, out);
 }
 
-// gzoffset() is the place in the compressed file, up to a buffer ahead of what was handed out.
 int64_t text_offset_bytes(const TextReader *reader)
 {
-    return (int64_t)gzoffset(reader->file);
+    return text_stream_offset_bytes(&reader->stream);
 }
 
 void text_describe_skips(char out[TEXT_SKIPS_BYTES], const TextSkips *skipped)
@@ -417,6 +425,7 @@ void text_describe_skips(char out[TEXT_SKIPS_BYTES], const TextSkips *skipped)
         [TEXT_NO_FIELD] = {"line without the field", "lines without the field"},
         [TEXT_NOT_STRING] = {"line with no string in the field",
                              "lines with no string in the field"},
+        [TEXT_NOT_UTF8] = {"document that is not UTF-8", "documents that are not UTF-8"},
         [TEXT_DAMAGED] = {"damaged file (its rest)", "damaged files (their rest)"},
     };
     int used = 0;
@@ -433,8 +442,7 @@ void text_close(TextReader *reader)
 {
     if (reader == NULL)
         return;
-    if (reader->file != NULL)
-        gzclose(reader->file);
+    text_stream_close(&reader->stream);
     json_decref(reader->object);
     free(reader->buffer);
     free(reader);

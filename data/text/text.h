@@ -1,4 +1,4 @@
-// Documents out of text files: .jsonl (also named .json) and .txt, plain or gzip.
+// Documents out of text files: .jsonl (also named .json) and .txt, plain, gzip or zstd.
 //
 //     TextReader *reader;
 //     TRY(text_open(&reader, "fineweb.jsonl.gz", &(TextOptions){.field = "text"}));
@@ -7,20 +7,20 @@
 //         use(document.bytes, document.size_bytes);
 //     text_close(reader);
 //
-// What a file holds goes by its ending, whether it is gzip by its content (several members one
-// after another are one text).
+// What a file holds goes by its ending, how it is compressed by its content (text_stream.h).
 //   .jsonl: one JSON object per line, the document is the string in `field`; blank lines are
 //           skipped.
 //   .txt:   the whole file is one document, byte for byte; with a separator it is split there, and
 //           line breaks at both ends of each piece are dropped.
-// Empty documents are skipped, and so is a UTF-8 byte order mark at the start of a file. Text is
-// handed on as it is: not checked for UTF-8 in .txt.
+// Empty documents are skipped, and so is a UTF-8 byte order mark at the start of a file. Documents
+// are UTF-8; in other encodings they would become tokens of another text, without a word.
 //
 // Memory: one buffer, as long as the longest document of the file (for .jsonl its line, twice). A
 // reader belongs to one thread. Errors are BAD_INPUT naming file and line: broken JSON, no such
-// field, a field that is no string, damaged or truncated gzip, a document longer than
-// TEXT_MAX_BYTES. With `skipped` these are counted, the first few shown as warnings, and reading
-// continues after the line, or after the file if it is the file that is damaged.
+// field, a field that is no string, bytes that are not UTF-8, a damaged or truncated file, a
+// document longer than TEXT_MAX_BYTES. With `skipped` these are counted, the first few shown as
+// warnings, and reading continues after the line, or after the file if it is the file that is
+// damaged.
 #ifndef MHA2MLA_DATA_TEXT_TEXT_H
 #define MHA2MLA_DATA_TEXT_TEXT_H
 
@@ -35,6 +35,7 @@ typedef enum TextFault {
     TEXT_BROKEN_JSON, // a line
     TEXT_NO_FIELD,    // a line
     TEXT_NOT_STRING,  // a line
+    TEXT_NOT_UTF8,    // a line, or a document of a .txt
     TEXT_DAMAGED,     // a file: the documents before the damage are kept, not the one it is in
     TEXT_N_FAULTS,
 } TextFault;
@@ -57,7 +58,7 @@ typedef struct TextDocument {
 
 typedef struct TextReader TextReader;
 
-// BAD_INPUT if the ending is none of .jsonl .json .txt, each with .gz or without.
+// BAD_INPUT if the ending is none of .jsonl .json .txt, each with .gz or .zst or without.
 Status text_check_name(const char *path);
 
 // Errors as text_check_name(), and BAD_INPUT if the file cannot be read. A named pipe is read once,

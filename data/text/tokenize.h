@@ -15,9 +15,9 @@
 //     TRY(tokenize_finish(job));                    // or tokenize_abandon(job)
 //     encoder_close(&encoder);
 //
-// A document's ids are (bos) + ids of its text + (eos). Files are .jsonl and .txt, each may be gzip
-// (data/text/text.h), named by paths or glob patterns and read one after another. The shard appears
-// under its name when it is complete; a failed or stopped run leaves nothing behind.
+// A document's ids are (bos) + ids of its text + (eos). Files are .jsonl and .txt, each may be
+// compressed (data/text/text.h), named by paths or glob patterns and read one after another. The
+// shard appears under its name when it is complete; a failed or stopped run leaves nothing behind.
 #ifndef MHA2MLA_DATA_TEXT_TOKENIZE_H
 #define MHA2MLA_DATA_TEXT_TOKENIZE_H
 

@@ -1,13 +1,15 @@
 // data/text: the same documents and the same errors whether a file is plain, gzip of one member or
-// of two, and wherever the reader's blocks end in it (they are small in the fuzz build). The first
-// three bytes are settings.
+// of two, or zstd of two frames, and wherever the reader's blocks end in it (they are small in the
+// fuzz build). The first three bytes are settings.
 #include "tests/fuzz/fuzzing.h"
 
 #include "data/text/text.h"
+#include "data/tokenizer/tokenizer_text.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
+#include <zstd.h>
 
 enum {
     GZIP_BYTES = 23,     // around the data of a member
@@ -16,10 +18,11 @@ enum {
 };
 
 typedef struct Settings {
-    bool is_jsonl, is_gzip;
-    bool is_as_given; // the input is the file; else it is its text
-    size_t cut;       // bytes of the first member
-    size_t before;    // bytes of a document before the input; 0: none
+    bool is_jsonl;
+    bool is_compressed; // the text is read out of gzip and zstd, too
+    bool is_as_given;   // the input is the file; else it is its text
+    size_t cut;         // bytes of the first member
+    size_t before;      // bytes of a document before the input; 0: none
     TextOptions options;
 } Settings;
 
@@ -113,15 +116,48 @@ static void check_gzip(const Settings *settings, const FuzzInput *text, const Ou
     check_same(plain, &outcome, "gzip");
 }
 
-// A .txt without a separator is one document: the bytes behind the byte order mark.
+// A skippable frame between two others makes no difference.
+static void check_zstd(const Settings *settings, const FuzzInput *text, const Outcome *plain)
+{
+    static const uint8_t skippable[] = {0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 'x'};
+    const size_t cut = settings->cut < text->size ? settings->cut : text->size;
+    const size_t capacity = 2 * ZSTD_compressBound(text->size) + sizeof skippable;
+    uint8_t *file = malloc(capacity);
+    CHECK(file != NULL, "no memory");
+    size_t used = ZSTD_compress(file, capacity, text->bytes, cut, 1);
+    CHECK(!ZSTD_isError(used), "zstd");
+    memcpy(file + used, skippable, sizeof skippable);
+    used += sizeof skippable;
+    const size_t last =
+        ZSTD_compress(file + used, capacity - used, text->bytes + cut, text->size - cut, 1);
+    CHECK(!ZSTD_isError(last), "zstd");
+    Outcome outcome = read_file(put_file(settings, file, used + last), &settings->options, 0);
+    free(file);
+    check_same(plain, &outcome, "zstd");
+}
+
+static bool is_compressed_itself(const FuzzInput *text)
+{
+    const uint8_t *b = text->bytes;
+    if (text->size >= 2 && memcmp(b, "\x1f\x8b", 2) == 0)
+        return true;
+    return text->size >= 4 && (memcmp(b, "\x28\xb5\x2f\xfd", 4) == 0 ||
+                               ((b[0] & 0xf0) == 0x50 && memcmp(b + 1, "\x2a\x4d\x18", 3) == 0));
+}
+
+// A .txt without a separator is one document: the bytes behind the byte order mark, if they are
+// UTF-8 and not a file of another kind, as which they may be refused.
 static void check_whole(const Settings *settings, const FuzzInput *text, const Outcome *plain)
 {
-    if (settings->is_jsonl || settings->options.separator != NULL)
+    if (settings->is_jsonl || settings->options.separator != NULL ||
+        plain->skipped.counts[TEXT_DAMAGED] > 0 || plain->status != OK)
         return;
     size_t mark = text->size >= 3 && memcmp(text->bytes, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
     Outcome whole = {0};
     TextDocument document = {(const char *)text->bytes + mark, (int64_t)(text->size - mark)};
-    if (document.size_bytes > 0)
+    if (utf8_valid_bytes(document.bytes, document.size_bytes) < document.size_bytes)
+        whole.skipped.counts[TEXT_NOT_UTF8] = 1;
+    else if (document.size_bytes > 0)
         add_document(&whole, &document, "the text");
     check_same(&whole, plain, "as one document");
 }
@@ -152,7 +188,8 @@ static Settings take_settings(FuzzInput *input)
     static const char *const separators[] = {NULL, "\n", "<|endoftext|>", "aab"};
     uint8_t flags = fuzz_take_byte(input), cut = fuzz_take_byte(input);
     uint8_t before = fuzz_take_byte(input);
-    Settings settings = {.is_jsonl = flags & 1, .is_as_given = flags & 2, .is_gzip = flags & 4};
+    Settings settings = {
+        .is_jsonl = flags & 1, .is_as_given = flags & 2, .is_compressed = flags & 4};
     settings.cut = cut;
     settings.options.separator = separators[flags >> 4 & 3];
     settings.options.skipped = flags & 8 ? &count : NULL;
@@ -169,12 +206,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     FuzzInput input = {data, size};
     Settings settings = take_settings(&input);
     Outcome plain = read_file(put_file(&settings, input.bytes, input.size), &settings.options, 0);
-    bool is_gzip_itself = input.size >= 2 && memcmp(input.bytes, "\x1f\x8b", 2) == 0;
-    if (settings.is_as_given || is_gzip_itself || input.size > MOST_STORED)
+    if (settings.is_as_given || is_compressed_itself(&input) || input.size > MOST_STORED)
         return 0;
     check_whole(&settings, &input, &plain);
-    if (settings.is_gzip)
+    if (settings.is_compressed) {
         check_gzip(&settings, &input, &plain);
+        check_zstd(&settings, &input, &plain);
+    }
     bool has_mark = input.size >= 3 && memcmp(input.bytes, "\xef\xbb\xbf", 3) == 0;
     if (settings.before > 0 && !has_mark)
         check_behind_another(&settings, &input, &plain);

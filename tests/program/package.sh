@@ -45,7 +45,7 @@ test_package_names_what_it_needs() {
     has_field Recommends 'gnuplot-nox'
     has_field Depends 'openmpi-bin'
     for library in libopenmpi libopenblas0 libhdf5- libyaml-0 libjansson libpcre2-8 libutf8proc \
-        libssl liblapacke zlib1g libc6; do
+        libssl liblapacke zlib1g libzstd1 libc6; do
         has_field Depends "(^|, )$library"
     done
 }

@@ -36,6 +36,7 @@ package_of() {
     libcrypto) echo openssl ;;
     yaml-0.1) echo libyaml ;;
     libutf8proc) echo utf8proc ;;
+    libzstd) echo zstd ;;
     PkgConfig) echo pkgconfig ;;
     OpenMP | Threads) ;; # the compiler's
     *) echo "$1" ;;

@@ -123,7 +123,8 @@ static const Option options[] = {
     {"bos", OPTION_TEXT, AT(tokenize.bos), "TOKEN",
      "token before each document: auto (the tokenizer's own), none or a token"},
     {"on-error", OPTION_CHOICE, AT(on_error), "ACTION",
-     "what a malformed line or damaged file does: stop the command, or be skipped and counted",
+     "what a malformed line, text that is not UTF-8 or a damaged file does: stop the command, or "
+     "be skipped and counted",
      .choices = on_error_names},
 };
 
@@ -148,7 +149,7 @@ static Status run(const CommandLine *line)
 
 const Command cmd_tokenize = {
     .name = "tokenize",
-    .summary = "turn text files (.jsonl, .txt, also .gz) into a token shard",
+    .summary = "turn text files (.jsonl, .txt, also .gz and .zst) into a token shard",
     .description = "FILE is a path or a glob pattern. The files are read one after another; rank 0 "
                    "reads and writes, all ranks tokenize, and the shard is the same for any number "
                    "of ranks.",

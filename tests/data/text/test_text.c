@@ -1,9 +1,10 @@
-// data/text/text: documents from .jsonl and .txt, plain and gzip, whole and broken.
+// data/text/text: documents from .jsonl and .txt, plain and compressed, whole and broken.
 #include "tests/support/testing.h"
 
 #include "base/file.h"
 #include "base/log.h"
 #include "data/text/text.h"
+#include "tests/support/testing_compress.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -21,19 +22,17 @@ static const char *write_plain(const char *name, const char *bytes, size_t size)
     return path;
 }
 
-// Appends a gzip member.
-static void append_gzip(const char *path, const char *bytes, size_t size)
-{
-    gzFile file = gzopen(path, "ab");
-    assert_non_null(file);
-    assert_int_equal(gzwrite(file, bytes, (unsigned)size), size);
-    assert_int_equal(gzclose(file), Z_OK);
-}
-
 static const char *write_gzip(const char *name, const char *bytes, size_t size)
 {
     const char *path = testing_path(testing_dir(), name);
-    append_gzip(path, bytes, size);
+    testing_append_gzip(path, bytes, size);
+    return path;
+}
+
+static const char *write_zstd(const char *name, const char *bytes, size_t size)
+{
+    const char *path = testing_path(testing_dir(), name);
+    testing_append_zstd(path, bytes, size);
     return path;
 }
 
@@ -62,9 +61,12 @@ static void check_with(const char *name, const char *content, TextOptions option
     char got[1000];
     assert_ok(read_all(got, sizeof got, write_plain(name, content, strlen(content)), &options));
     assert_string_equal(got, expected);
-    char gz[64];
-    snprintf(gz, sizeof gz, "%s.gz", name);
-    assert_ok(read_all(got, sizeof got, write_gzip(gz, content, strlen(content)), &options));
+    char packed[64];
+    snprintf(packed, sizeof packed, "%s.gz", name);
+    assert_ok(read_all(got, sizeof got, write_gzip(packed, content, strlen(content)), &options));
+    assert_string_equal(got, expected);
+    snprintf(packed, sizeof packed, "%s.zst", name);
+    assert_ok(read_all(got, sizeof got, write_zstd(packed, content, strlen(content)), &options));
     assert_string_equal(got, expected);
 }
 
@@ -141,7 +143,9 @@ static void test_jsonl_errors_name_the_line(void **state)
     check_refused("{\"text\": null}", "bad.jsonl:1: field 'text' is not a string");
     check_refused("[\"text\"]", "bad.jsonl:1: not a JSON object");
     check_refused("{\"text\": \"x\"} {\"text\": \"y\"}\n", "bad.jsonl:1: not valid JSON");
-    check_refused("{\"text\": \"\xff\xfe\"}\n", "bad.jsonl:1: not valid JSON");
+    check_refused("{\"text\": \"smile \\ud83d end\"}\n", "invalid Unicode '\\uD83D'");
+    check_refused("{\"text\": \"x\", \"score\": NaN}\n", "invalid token near 'NaN'");
+    check_refused("{\"text\": \"x\", \"score\": 0x1F}\n", "bad.jsonl:1: not valid JSON");
 }
 
 static void test_jsonl_of_deep_nesting_is_refused(void **state)
@@ -216,7 +220,7 @@ static void test_gzip_goes_by_content_and_has_members(void **state)
     char got[100];
     const TextOptions options = {0};
     const char *path = write_gzip("a.jsonl", "{\"text\": \"one\"}\n", 16); // no .gz
-    append_gzip(path, "{\"text\": \"two\"}\n", 16);
+    testing_append_gzip(path, "{\"text\": \"two\"}\n", 16);
     assert_ok(read_all(got, sizeof got, path, &options));
     assert_string_equal(got, "one|two|");
     assert_ok(read_all(got, sizeof got, write_plain("plain.txt.gz", "abc", 3), &options));
@@ -338,7 +342,7 @@ static void test_what_is_no_text_file_is_refused(void **state)
     assert_fails(BAD_INPUT, "a.parquet: the name of a text file ends in",
                  text_open(&reader, "a.parquet", &options));
     assert_fails(BAD_INPUT, "write the text column", text_open(&reader, "a.parquet", &options));
-    assert_fails(BAD_INPUT, "with zstd -d", text_open(&reader, "a.jsonl.zst", &options));
+    assert_fails(BAD_INPUT, "with xz -d", text_open(&reader, "a.jsonl.xz", &options));
     assert_fails(BAD_INPUT, "gz: the name of a text file ends in",
                  text_open(&reader, "gz", &options));
     const char *dir = testing_path(testing_dir(), "d.txt");
@@ -364,11 +368,65 @@ static void test_other_kinds_of_files_are_told(void **state)
     const char *path = write_plain("a.txt", lfs, sizeof lfs - 1);
     assert_fails(BAD_INPUT, "a.txt: is a Git LFS pointer",
                  read_all(got, sizeof got, path, &options));
-    path = write_plain("a.txt.gz", "\x28\xb5\x2f\xfd....", 8);
-    assert_fails(BAD_INPUT, "decompress it with zstd -d",
+    path = write_plain("a.txt.gz", "BZh9....", 8);
+    assert_fails(BAD_INPUT, "decompress it with bzip2 -d",
                  read_all(got, sizeof got, path, &options));
     check_skipped(path, options, "", "1 damaged file (its rest)");
     check("b.txt", "<html>kept</html>", "<html>kept</html>|");
+}
+
+static void test_text_that_is_not_utf8_is_told(void **state)
+{
+    (void)state;
+    char got[100];
+    TextOptions options = {.separator = "\n"};
+    const char latin1[] = "\xef\xbb\xbfone\ncaf\xe9 na\xefve\ntwo\n";
+    const char *path = write_plain("latin1.txt", latin1, sizeof latin1 - 1);
+    assert_fails(BAD_INPUT, "latin1.txt: byte 0xE9 at offset 10 is not UTF-8; convert the file",
+                 read_all(got, sizeof got, path, &options));
+    assert_string_equal(got, "one|");
+    check_skipped(path, options, "one|two|", "1 document that is not UTF-8");
+    const char lines[] = "{\"text\": \"one\"}\n{\"text\": \"caf\xe9\"}\n{\"text\": \"two\"}\n";
+    path = write_plain("latin1.jsonl", lines, sizeof lines - 1);
+    options.separator = NULL;
+    assert_fails(BAD_INPUT, "latin1.jsonl:2: byte 0xE9 at column 14 is not UTF-8; convert the file",
+                 read_all(got, sizeof got, path, &options));
+    check_skipped(path, options, "one|two|", "1 document that is not UTF-8");
+    path = write_plain("cut.txt", "caf\xc3", 4);
+    assert_fails(BAD_INPUT, "cut.txt: byte 0xC3 at offset 3 is not UTF-8",
+                 read_all(got, sizeof got, path, &options));
+}
+
+// Past the first block, where the buffer no longer begins with the text.
+static void test_offset_of_a_byte_counts_from_the_start(void **state)
+{
+    (void)state;
+    enum { SIZE = 400000, AT = 300000 };
+    char *content = malloc(SIZE), got[100];
+    assert_non_null(content);
+    memset(content, '\n', SIZE);
+    content[AT] = '\xff';
+    const char *path = write_gzip("long.txt", content, SIZE);
+    free(content);
+    assert_fails(BAD_INPUT, "long.txt: byte 0xFF at offset 300000 is not UTF-8",
+                 read_all(got, sizeof got, path, &(TextOptions){.separator = "\n"}));
+}
+
+static void test_utf16_is_told(void **state)
+{
+    (void)state;
+    static const char *const starts[] = {"\xff\xfe{\0\"\0", "\xfe\xff\0{\0\"", "{\0\"\0t\0",
+                                         "\0{\0\"\0t"};
+    for (size_t i = 0; i < sizeof starts / sizeof *starts; i++) {
+        char got[100];
+        const TextOptions options = {0};
+        const char *path = write_plain("utf16.jsonl", starts[i], 6);
+        assert_fails(BAD_INPUT, "utf16.jsonl:1: is UTF-16 text; convert it with iconv -f UTF-16",
+                     read_all(got, sizeof got, path, &options));
+        path = write_plain("utf16.txt", starts[i], 6);
+        assert_fails(BAD_INPUT, "utf16.txt: is UTF-16 text",
+                     read_all(got, sizeof got, path, &options));
+    }
 }
 
 // Few bytes on the disk: what they unpack to is what counts.
@@ -445,6 +503,9 @@ int main(void)
         cmocka_unit_test(test_what_is_no_text_file_is_refused),
         cmocka_unit_test(test_json_lines_may_be_named_json),
         cmocka_unit_test(test_other_kinds_of_files_are_told),
+        cmocka_unit_test(test_text_that_is_not_utf8_is_told),
+        cmocka_unit_test(test_offset_of_a_byte_counts_from_the_start),
+        cmocka_unit_test(test_utf16_is_told),
         cmocka_unit_test(test_too_long_a_document_is_refused),
         cmocka_unit_test(test_named_pipe_is_read),
         cmocka_unit_test(test_stop_ends_the_wait_for_a_pipe),

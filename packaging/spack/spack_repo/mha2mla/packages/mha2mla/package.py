@@ -30,6 +30,7 @@ class Mha2mla(CMakePackage):
     depends_on("openblas@0.3.10: threads=openmp")  # contains LAPACKE
     depends_on("hdf5@1.10: ~mpi")  # every file has one writer
     depends_on("zlib-api")
+    depends_on("zstd")
     depends_on("libyaml")
     depends_on("jansson")
     depends_on("pcre2 +jit")
