@@ -1,0 +1,42 @@
+// What attention reads of a KV cache: the keys and values of up to 64 positions of one layer, as
+// the cache holds them.
+//
+//     for (int i = 0; i < kv_n_blocks(sequence, n_tokens); i++) {
+//         KvBlock block = kv_block(sequence, layer, i);
+//         if (block.kind == KV_ROWS && block.type == KV_BFLOAT16)
+//             ...read block.key and block.value...
+//         else
+//             kv_block_widen(&block, key, value);
+//     }
+//
+// Keys lie channel by channel, so that the scores of 16 neighbouring positions fill a vector;
+// values lie token by token, so that weighted sums over positions do. (Heads and widths of the two
+// parts: kv_format.h.)
+//
+//     KV_ROWS    key   [K][key width][64]        float32 or bfloat16
+//                value [heads][64][value width]  the same
+#ifndef MHA2MLA_INFER_CACHE_KV_BLOCK_H
+#define MHA2MLA_INFER_CACHE_KV_BLOCK_H
+
+#include "infer/cache/kv_format.h"
+
+typedef enum KvBlockKind { KV_ROWS } KvBlockKind;
+
+// Everything is borrowed from the sequence, until it is committed or released.
+typedef struct KvBlock {
+    KvBlockKind kind;
+    int first;       // position of the block's first token
+    int count;       // tokens from there on, 1 to 64
+    KvPart key_part; // heads and width of the arrays below
+    KvPart value_part;
+    KvType type;       // KV_ROWS
+    const void *key;   // 64-byte aligned
+    const void *value; // 64-byte aligned
+} KvBlock;
+
+// Keys and values as float32, whatever the block's kind; positions beyond `count` are 0.
+void kv_block_widen(const KvBlock *block,
+                    float *key,    // [K][key width][64]
+                    float *value); // [heads][64][value width]
+
+#endif

@@ -1,0 +1,56 @@
+// Pages of a KV cache: pieces of memory of a few fixed sizes, counted by reference, under one
+// limit.
+//
+//     const int64_t size_bytes[N_KV_PAGE_KINDS] = {65536, 20480};
+//     KvPool *pool;
+//     TRY(kv_pool_create(&pool, size_bytes, 1 << 30));
+//     KvPage *page;
+//     TRY(kv_pool_take(pool, KV_PAGE_ROWS, 1, &page)); // one reference, zeroed
+//     kv_page_retain(page);                            // two
+//     kv_pool_drop(pool, page);
+//     kv_pool_drop(pool, page);                        // none: another take may get it
+//     kv_pool_release(pool);
+//
+// Safe to use from several threads; a page's bytes are its holders' to protect.
+#ifndef MHA2MLA_INFER_CACHE_KV_POOL_H
+#define MHA2MLA_INFER_CACHE_KV_POOL_H
+
+#include "base/status.h"
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+typedef enum KvPageKind { KV_PAGE_ROWS, N_KV_PAGE_KINDS } KvPageKind;
+
+typedef struct KvPage {
+    KvPageKind kind;
+    atomic_int n_references;
+    struct KvPage *next; // in the pool's list of unused pages
+    _Alignas(64) unsigned char bytes[];
+} KvPage;
+
+typedef struct KvPool KvPool;
+
+// size_bytes [N_KV_PAGE_KINDS] of a page of each kind. max_bytes: the most that pages in use may
+// take; 0: no limit.
+Status kv_pool_create(KvPool **out, const int64_t *size_bytes, int64_t max_bytes);
+
+// pages [count] = pages of zeros with one reference each; all of them or none. FAILED with the
+// numbers if the limit is exceeded or the machine has not the memory.
+Status kv_pool_take(KvPool *pool, KvPageKind kind, int count, KvPage **pages);
+
+void kv_page_retain(KvPage *page);
+
+// Whether nobody but the caller holds the page: it may be written.
+bool kv_page_is_exclusive(KvPage *page);
+
+void kv_pool_drop(KvPool *pool, KvPage *page);
+
+// Bytes of pages in use, now and at most; pages' headers (64 bytes each) are not counted.
+int64_t kv_pool_bytes(KvPool *pool);
+int64_t kv_pool_peak_bytes(KvPool *pool);
+
+// Every page must have been dropped.
+void kv_pool_release(KvPool *pool);
+
+#endif
