@@ -41,8 +41,7 @@ Beside each are its config (config.yaml) and its measurements (metrics.jsonl).
 
 To try next:
     build/release/mha2mla inspect runs/demo-dkv4/model
-    build/release/mha2mla eval runs/demo-dkv4/model --seq-len 256 \
-        --perplexity runs/demo/shards/valid.h5
+    build/release/mha2mla eval runs/demo-dkv4/model --perplexity runs/demo/shards/valid.h5
     build/release/mha2mla train configs/demo.yaml --train.steps=300 --run.name=demo-longer
 What the numbers mean: docs/demo.md. How to convert a model of your own: docs/own-model.md.
 

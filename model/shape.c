@@ -4,6 +4,7 @@
 #include "model/shape.h"
 
 #include "base/intmath.h"
+#include "base/log.h"
 #include "model/shape_fields.h"
 
 #include <string.h>
@@ -125,6 +126,22 @@ Status shape_check_length(const ModelShape *s, int64_t T, const char *setting, c
         return OK;
     return fail(BAD_INPUT, "%s is %lld, more than max_position_embeddings %d of %s", setting,
                 (long long)T, s->max_positions, model);
+}
+
+// Training on shorter sequences later does not undo what longer ones have taught, so the maximum is
+// kept and not the last length.
+void shape_set_healed(ModelShape *s, int T)
+{
+    if (shape_is_mla(s) && T > s->healed_seq_len)
+        s->healed_seq_len = T;
+}
+
+void shape_warn_healed(const ModelShape *s, int64_t T, const char *setting, const char *model)
+{
+    if (shape_is_mla(s) && s->healed_seq_len > 0 && T > s->healed_seq_len)
+        log_warn("%s is %lld, but %s was healed on sequences of %d tokens: its loss rises from "
+                 "there on; train it on longer ones (data.seq_len)",
+                 setting, (long long)T, model, s->healed_seq_len);
 }
 
 Status shape_convert(ModelShape *out, const ModelShape *original, int rope_pairs, int d_kv,

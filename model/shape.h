@@ -32,6 +32,10 @@ typedef struct ModelShape {
     bool tied_head;    // the head is the embedding
     double rope_theta;
     double rms_eps;
+    // MLA: tokens of the longest sequences that the converted attention was trained on; 0: unknown
+    // or none. It is remembered with the shape but is no part of what makes two shapes the same, so
+    // it has no row in model/shape_fields.h.
+    int healed_seq_len;
 } ModelShape;
 
 // Dims a table can name (model/params.c); every one follows from the shape.
@@ -73,6 +77,14 @@ Status shape_check_heads(const ModelShape *shape, const char *where);
 // name in the text what asks for it and what was asked.
 Status shape_check_length(const ModelShape *shape, int64_t T, const char *setting,
                           const char *model);
+
+// After training on sequences of T tokens: the longest ones count. A model with the original
+// attention stays as it is, as it was trained for max_positions.
+void shape_set_healed(ModelShape *shape, int T);
+
+// Warns if T tokens reach beyond the length that a converted model was healed at, where its loss
+// rises at once; `setting` and `model` as in shape_check_length(). To be called once a command.
+void shape_warn_healed(const ModelShape *shape, int64_t T, const char *setting, const char *model);
 
 // Numbers a token leaves in the KV cache over all layers: L K 2E, or L K (2P + d_kv).
 int64_t shape_cache_numbers(const ModelShape *shape);

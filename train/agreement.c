@@ -62,6 +62,8 @@ static void add_shape(Contract *contract, const char *whose, const ModelShape *s
         snprintf(key, sizeof key, "%s %s", whose, shape_fields[i].key);
         contract_add(contract, key, "%s", shape_field_format(value, &shape_fields[i], shape));
     }
+    snprintf(key, sizeof key, "%s healed_seq_len", whose);
+    contract_add(contract, key, "%d", shape->healed_seq_len);
 }
 
 Status agreement_shapes(const Comm *comm, const ModelShape *original, const ModelShape *converted,

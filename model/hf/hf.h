@@ -8,7 +8,8 @@
 //
 // A converted model has, besides config.json's usual keys, a block
 //     "mha2mla": {"rope_pairs": 4, "rope_dim_for_mla": 8, "d_kv": 16, "low_rank": 16,
-//                 "svd": "joint", "cache_numbers_per_token": 1440, ...}
+//                 "svd": "joint", "cache_numbers_per_token": 1440, "healed_seq_len": 2048}
+// (healed_seq_len: tokens of the longest sequences it was trained on since; missing before that)
 // and per layer the tensors of model/params.c plus int32 self_attn.rope_pairs [K, P].
 // Its model_type is "mha2mla_llama", so that transformers refuses it instead of filling in the keys
 // that a Llama has and it has not; any config with the block is read as converted.

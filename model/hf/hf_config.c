@@ -171,6 +171,17 @@ static Status check_redundant(const json_t *block, const char *where, const char
     return OK;
 }
 
+// The key is missing before any training and in files of earlier versions: 0.
+static Status read_healed(ModelShape *shape, const json_t *block, const char *where)
+{
+    int64_t value = 0;
+    if (json_has(block, "healed_seq_len"))
+        TRY(json_get_int(&value, block, where, "healed_seq_len", 1,
+                         (int64_t)shape_fields[SHAPE_MAX_POSITIONS].most));
+    shape->healed_seq_len = (int)value;
+    return OK;
+}
+
 static Status read_mla(ModelShape *shape, const json_t *config, const char *path)
 {
     const json_t *block = json_object_get(config, "mha2mla");
@@ -195,6 +206,7 @@ static Status read_mla(ModelShape *shape, const json_t *config, const char *path
     if (!shape_is_mla(shape))
         return fail(BAD_INPUT, "%s: 'd_kv' is 0, allowed are 1 to %.0f", where,
                     shape_fields[SHAPE_D_KV].most);
+    TRY(read_healed(shape, block, where));
     TRY(check_redundant(block, where, "rope_dim_for_mla", 2LL * shape->rope_pairs));
     TRY(check_redundant(block, where, "low_rank", shape->d_kv));
     return check_redundant(block, where, "cache_numbers_per_token", shape_cache_numbers(shape));
@@ -322,11 +334,14 @@ static int set_mla(json_t *config, const ModelShape *shape)
     if (!shape_is_mla(shape))
         return 0;
     json_int_t pairs = shape->rope_pairs, d_kv = shape->d_kv;
-    return set(config, "mha2mla",
-               json_pack("{s:I, s:I, s:I, s:I, s:s, s:I}", "rope_pairs", pairs, "rope_dim_for_mla",
-                         2 * pairs, "d_kv", d_kv, "low_rank", d_kv, "svd",
-                         shape_svd_name(shape->svd), "cache_numbers_per_token",
-                         (json_int_t)shape_cache_numbers(shape)));
+    json_t *block =
+        json_pack("{s:I, s:I, s:I, s:I, s:s, s:I}", "rope_pairs", pairs, "rope_dim_for_mla",
+                  2 * pairs, "d_kv", d_kv, "low_rank", d_kv, "svd", shape_svd_name(shape->svd),
+                  "cache_numbers_per_token", (json_int_t)shape_cache_numbers(shape));
+    int errors = 0;
+    if (shape->healed_seq_len > 0)
+        errors += set(block, "healed_seq_len", json_integer(shape->healed_seq_len));
+    return errors + set(config, "mha2mla", block);
 }
 
 // transformers 5 writes "dtype", older ones "torch_dtype"; both read the older name.
@@ -346,12 +361,14 @@ Status hf_config_make(json_t **out, const ModelShape *shape, const char *base_di
 {
     Status status;
     json_t *config = NULL;
+    ModelShape saved = *shape;
     bool is_mla = shape_is_mla(shape);
     int errors = 0;
     if (base_dir != NULL) {
         ModelShape base;
         TRY(read_config(&config, &base, base_dir));
         TRY_GOTO(release_config, check_same_fields(&base, shape, base_dir));
+        shape_set_healed(&saved, base.healed_seq_len); // a converted base was trained before
     } else {
         config = json_object();
     }
@@ -360,7 +377,7 @@ Status hf_config_make(json_t **out, const ModelShape *shape, const char *base_di
     errors += set(config, "model_type", json_string(is_mla ? mla_type : plain_type));
     if (base_dir == NULL)
         errors += set_plain(config, shape);
-    errors += set_dtype(config, dtype) + set_mla(config, shape);
+    errors += set_dtype(config, dtype) + set_mla(config, &saved);
     if (errors != 0) {
         status = fail(FAILED, "no memory for a config.json");
         goto release_config;

@@ -15,7 +15,7 @@ static bool is_same(const ModelShape *a, const ModelShape *b)
            a->vocab_size == b->vocab_size && a->max_positions == b->max_positions &&
            a->rope_pairs == b->rope_pairs && a->d_kv == b->d_kv && a->svd == b->svd &&
            a->tied_head == b->tied_head && a->rope_theta == b->rope_theta &&
-           a->rms_eps == b->rms_eps;
+           a->rms_eps == b->rms_eps && a->healed_seq_len == b->healed_seq_len;
 }
 
 // With the input as base, or from the shape alone.

@@ -68,6 +68,17 @@ close eval.loss run.loss 1e-4
 ranks 2 eval runs/n2/model --perplexity valid.h5 --seq-len 64 --max-tokens $((24 * 64))
 grep -qF "$(cat eval.txt)" out || die "eval differs on 2 ranks: $(cat out) against $(cat eval.txt)"
 
+# What was healed at 64 tokens is measured at 64, and not beyond without a warning.
+grep -q '"healed_seq_len": 64' runs/n2/model/config.json || die "config.json: $(cat runs/n2/model/config.json)"
+"$mha2mla" export runs/n2 --out exported >/dev/null 2>&1
+grep -q '"healed_seq_len": 64' exported/config.json || die "export: $(cat exported/config.json)"
+"$mha2mla" eval runs/n2/model --perplexity valid.h5 --max-tokens $((24 * 64)) >default.txt 2>err
+cmp -s eval.txt default.txt || die "the default length gives $(cat default.txt)"
+! grep -q warning err || die "a warning without a cause: $(cat err)"
+"$mha2mla" eval runs/n2/model --perplexity valid.h5 --seq-len 65 --max-tokens 65 2>err >/dev/null
+grep -q 'warning: --seq-len is 65, but runs/n2/model was healed on sequences of 64 tokens' err ||
+    die "no warning: $(cat err)"
+
 # The baseline keeps its attention.
 ranks 2 train config.yaml --model.init=none --model.base=runs/base/model --run.name=baseline
 grep -q '"attention": "original"' runs/baseline/run.json || die "baseline: $(cat runs/baseline/run.json)"

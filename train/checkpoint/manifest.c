@@ -145,14 +145,13 @@ static Status get_data(Manifest *manifest, const json_t *root, const char *path)
 {
     const int64_t samples = (int64_t)manifest->state.step * manifest->global_batch;
     char where[WHERE_BYTES];
-    int seq_len;
     snprintf(where, sizeof where, "%s: data", path);
     manifest->data = json_object_get(root, "data");
-    TRY(get_small(&seq_len, manifest->data, where, "seq_len", 1, MAX_SEQ_LEN));
-    if (samples > INT64_MAX / seq_len)
+    TRY(get_small(&manifest->seq_len, manifest->data, where, "seq_len", 1, MAX_SEQ_LEN));
+    if (samples > INT64_MAX / manifest->seq_len)
         return fail(BAD_INPUT, "%s: 'step' is %d, more tokens than can be counted", path,
                     manifest->state.step);
-    manifest->tokens = samples * seq_len;
+    manifest->tokens = samples * manifest->seq_len;
     TRY(expect_int(root, path, "next_sample", samples));
     return expect_int(root, path, "tokens", manifest->tokens);
 }
@@ -177,6 +176,7 @@ static Status get_names(Manifest *manifest, const json_t *root, const char *path
 // ---- the model ---------------------------------------------------------------------------------
 
 // Field by field from the same table that config.json and the config are read by, then as a whole.
+// What an earlier run has healed is in the config.json of its base, where an export finds it.
 static Status get_shape(Manifest *manifest, const json_t *root, const char *path)
 {
     const json_t *object = json_object_get(root, "shape");
@@ -185,7 +185,10 @@ static Status get_shape(Manifest *manifest, const json_t *root, const char *path
     for (int i = 0; i < N_SHAPE_FIELDS; i++)
         TRY(shape_field_read(&manifest->shape, &shape_fields[i], object, shape_fields[i].name,
                              where));
-    return shape_check(&manifest->shape, where);
+    TRY(shape_check(&manifest->shape, where));
+    if (manifest->state.step > 0)
+        shape_set_healed(&manifest->shape, manifest->seq_len);
+    return OK;
 }
 
 // How the pairs were chosen; missing for a run that did not convert its model.

@@ -47,7 +47,7 @@ typedef struct Manifest {
     ModelShape shape;
     RunState state;
     int64_t tokens;
-    int global_batch;                    // sequences
+    int global_batch, seq_len;           // sequences of a step, tokens of a sequence
     const char *name, *tokenizer_sha256; // of the run; "": no tokenizer
     const char *base, *tokenizer, *rope; // NULL: none
     const json_t *data;

@@ -99,6 +99,7 @@ bool resume_original_shape(ModelShape *out, const Config *config)
         out->rope_pairs = out->head_dim / 2;
         out->d_kv = 0;
         out->svd = SVD_JOINT;
+        out->healed_seq_len = 0;
     }
     return is_found;
 }

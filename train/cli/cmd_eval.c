@@ -12,11 +12,19 @@
 
 typedef struct EvalOptions {
     const char *shards; // path or glob
-    int64_t seq_len;    // 0: the model's longest, at most DEFAULT_SEQ_LEN
+    int64_t seq_len;    // 0: default_seq_len()
     int64_t max_tokens; // 0: all
 } EvalOptions;
 
 enum { DEFAULT_SEQ_LEN = 2048 };
+
+// A converted model is measured at the length that it was healed at: longer windows would measure
+// positions whose loss it has not learned.
+static int default_seq_len(const ModelShape *shape)
+{
+    const int wanted = shape->healed_seq_len > 0 ? shape->healed_seq_len : DEFAULT_SEQ_LEN;
+    return wanted < shape->max_positions ? wanted : shape->max_positions;
+}
 
 // The windows that validation in training reads, one behind the other from the start of the shard.
 // A model without tokenizer.json cannot be checked against the shard.
@@ -48,11 +56,10 @@ typedef struct Evaluation {
 static Status open_evaluation(Evaluation *eval, const EvalOptions *options, const char *dir)
 {
     TRY(hf_load(&eval->model, dir));
-    const int longest = eval->model.shape.max_positions;
-    eval->seq_len = options->seq_len > 0        ? (int)options->seq_len
-                    : longest < DEFAULT_SEQ_LEN ? longest
-                                                : DEFAULT_SEQ_LEN;
-    TRY(shape_check_length(&eval->model.shape, eval->seq_len, "--seq-len", dir));
+    const ModelShape *shape = &eval->model.shape;
+    eval->seq_len = options->seq_len > 0 ? (int)options->seq_len : default_seq_len(shape);
+    TRY(shape_check_length(shape, eval->seq_len, "--seq-len", dir));
+    shape_warn_healed(shape, eval->seq_len, "--seq-len", dir);
     // The shard first: it may be shorter than a window, for which memory is allocated next.
     TRY(open_windows(&eval->source, options, &eval->model, dir, eval->seq_len));
     return forward_pass_start(&eval->pass, &eval->model, eval->seq_len);
@@ -97,7 +104,7 @@ static const Option options[] = {
     {"perplexity", OPTION_TEXT, offsetof(EvalOptions, shards), "SHARD.h5",
      "token shard, or a glob pattern of several", .files = "*.h5", .required = true},
     {"seq-len", OPTION_INT, offsetof(EvalOptions, seq_len), "T", "tokens of a window", 1, 1 << 24,
-     .derived = "the model's longest, at most 2048"},
+     .derived = "that of the model's healing, else its longest, at most 2048"},
     {"max-tokens", OPTION_INT, offsetof(EvalOptions, max_tokens), "N",
      "measure at most this many tokens, rounded up to whole windows", 1, INT64_MAX / 2,
      .derived = "all"},
@@ -118,7 +125,7 @@ const Command cmd_eval = {
     .words = {"MODEL", 1, 1, ANY_DIRECTORY},
     .is_on_ranks = true,
     .examples = (const char *const[]){"mha2mla eval runs/demo-dkv8/model --perplexity "
-                                      "runs/demo/shards/valid.h5 --seq-len 256",
+                                      "runs/demo/shards/valid.h5",
                                       NULL},
     .run = run,
 };

@@ -48,7 +48,7 @@ void inspect_label(const char *label);
 // "269.0 MB"; returns `out`.
 const char *inspect_size(char out[INSPECT_SIZE_BYTES], int64_t size_bytes);
 
-// Layers, attention, vocabulary, positions.
+// Layers, attention, vocabulary, positions, and the length that a converted model was healed at.
 void inspect_shape(const ModelShape *shape);
 
 // The map of kept pairs, headed by `what`: a row per layer, a column per pair.

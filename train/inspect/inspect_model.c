@@ -34,6 +34,13 @@ void inspect_shape(const ModelShape *s)
     printf("%d, head %s\n", s->vocab_size, s->tied_head ? "tied to the embedding" : "of its own");
     inspect_label("positions");
     printf("%d, RoPE theta %g, RMSNorm epsilon %g\n", s->max_positions, s->rope_theta, s->rms_eps);
+    if (!shape_is_mla(s))
+        return;
+    inspect_label("healed on");
+    if (s->healed_seq_len > 0)
+        printf("sequences of %d tokens\n", s->healed_seq_len);
+    else
+        printf("no record of training since the conversion\n");
 }
 
 static void print_cache_row(const char *label, int64_t numbers)

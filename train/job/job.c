@@ -195,6 +195,8 @@ static Status train(Job *job, Replica *replica)
     TRY_GOTO(release_trainer, comm_agree(&job->comm, status));
     status = loop_run(&trainer);
     job->valid_step = trainer.progress.valid_step;
+    if (trainer.progress.step > 0)
+        shape_set_healed(&replica->model.shape, job->config.data.seq_len);
     if (status == OK)
         report_failed_saves(job, &trainer);
     if (trainer.progress.spikes.n_skipped > 0)

@@ -279,6 +279,8 @@ static void test_what_is_not_supported_is_refused_by_name(void **state)
         {"{\"mha2mla\":{\"rope_pairs\":2,\"d_kv\":6,\"svd\":\"joint\","
          "\"cache_numbers_per_token\":1}}",
          "'cache_numbers_per_token' is 1, but the other keys make it 40"},
+        {"{\"mha2mla\":{\"rope_pairs\":2,\"d_kv\":6,\"svd\":\"joint\",\"healed_seq_len\":0}}",
+         "'healed_seq_len' is 0, allowed are 1 to"},
     };
     char dir[PATH_BYTES];
     save_sample(dir, &gqa_tied);
@@ -358,6 +360,35 @@ static void test_saved_config_names_what_changed_and_keeps_the_rest(void **state
     free(text);
     json_decref(got);
     json_decref(config);
+    model_release(&model);
+}
+
+// A converted base that is trained again on shorter sequences keeps the longer length, and one that
+// was never trained has none.
+static void test_the_healing_length_is_the_longest(void **state)
+{
+    (void)state;
+    char first[PATH_BYTES], second[PATH_BYTES];
+    ModelShape shape = mla(SVD_JOINT), loaded;
+    Model model;
+    copy_dir_name(first, new_dir());
+    copy_dir_name(second, new_dir());
+    create_random(&model, &shape);
+    assert_ok(hf_save(&model, NULL, DTYPE_F32, first));
+    assert_ok(hf_load_shape(&loaded, first));
+    assert_int_equal(loaded.healed_seq_len, 0);
+    shape_set_healed(&model.shape, 32);
+    assert_ok(hf_save(&model, NULL, DTYPE_F32, first));
+    assert_ok(hf_load_shape(&loaded, first));
+    assert_int_equal(loaded.healed_seq_len, 32);
+    model.shape.healed_seq_len = 16;
+    assert_ok(hf_save(&model, first, DTYPE_F32, second));
+    assert_ok(hf_load_shape(&loaded, second));
+    assert_int_equal(loaded.healed_seq_len, 32);
+    model.shape.healed_seq_len = 48;
+    assert_ok(hf_save(&model, first, DTYPE_F32, second));
+    assert_ok(hf_load_shape(&loaded, second));
+    assert_int_equal(loaded.healed_seq_len, 48);
     model_release(&model);
 }
 
@@ -671,6 +702,7 @@ int main(void)
         cmocka_unit_test(test_what_is_not_supported_is_refused_by_name),
         cmocka_unit_test(test_harmless_keys_and_defaults_are_accepted),
         cmocka_unit_test(test_saved_config_names_what_changed_and_keeps_the_rest),
+        cmocka_unit_test(test_the_healing_length_is_the_longest),
         cmocka_unit_test(test_tokenizer_files_come_along),
         cmocka_unit_test(test_saving_over_the_base_or_with_a_wrong_one_is_refused),
         cmocka_unit_test(test_weights_a_dtype_cannot_hold_are_not_written),

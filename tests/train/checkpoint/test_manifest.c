@@ -123,6 +123,8 @@ static void test_what_is_written_is_read(void **state)
     assert_memory_equal(&m.state.spikes, &state_of_7.spikes, sizeof m.state.spikes);
     assert_int_equal(m.tokens, 7 * 8 * 32);
     assert_int_equal(m.global_batch, 8);
+    assert_int_equal(m.seq_len, 32);
+    assert_int_equal(m.shape.healed_seq_len, 32);
     assert_string_equal(m.name, "run");
     assert_string_equal(m.base, "models/x");
     assert_string_equal(m.tokenizer, "models/t");

@@ -92,6 +92,7 @@ static void test_converted_model(void **state)
     assert_contains(text,
                     "MLA, 4 query and 2 KV heads of width 8; 2 of 4 RoPE pairs, d_kv 6, split");
     assert_contains(text, "  layers        2, width 24, feed-forward 20\n");
+    assert_contains(text, "  healed on     no record of training since the conversion\n");
     assert_contains(text, "  weights       BF16, ");
     assert_contains(text, "  this model              40 numbers          80 bytes\n"
                           "  original                64 numbers         128 bytes\n"
@@ -100,6 +101,9 @@ static void test_converted_model(void **state)
     char parameters[64];
     snprintf(parameters, sizeof parameters, "%lld (0.01 M)", (long long)model.params.count);
     assert_contains(text, parameters);
+    shape_set_healed(&model.shape, 32);
+    assert_ok(hf_save(&model, NULL, DTYPE_BF16, dir));
+    assert_contains(output_of(OK, dir), "  healed on     sequences of 32 tokens\n");
     model_release(&model);
 }
 
