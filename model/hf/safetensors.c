@@ -5,8 +5,6 @@
 #include "model/hf/safetensors.h"
 
 #include "base/file_kind.h"
-#include "base/simd.h"
-#include "model/kernels/half.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -30,7 +28,7 @@ typedef struct DTypeDesc {
     int size_bits;
 } DTypeDesc;
 
-// The format's dtypes; ours first, in the order of the enum.
+// The format's dtypes, ours first.
 static const DTypeDesc dtypes[] = {
     {"F32", DTYPE_F32, 32},          {"F16", DTYPE_F16, 16},      {"BF16", DTYPE_BF16, 16},
     {"I32", DTYPE_I32, 32},          {"BOOL", DTYPE_OTHER, 8},    {"U8", DTYPE_OTHER, 8},
@@ -43,28 +41,6 @@ static const DTypeDesc dtypes[] = {
 };
 
 enum { N_DTYPES = sizeof dtypes / sizeof dtypes[0] };
-
-int64_t dtype_size_bytes(DType dtype)
-{
-    CHECK(dtype >= 0 && dtype < DTYPE_OTHER, "dtype %d", (int)dtype);
-    return dtypes[dtype].size_bits / 8;
-}
-
-const char *dtype_name(DType dtype)
-{
-    return dtype >= 0 && dtype < DTYPE_OTHER ? dtypes[dtype].name : "other";
-}
-
-static const char *const torch_names[] = {
-    [DTYPE_F32] = "float32", [DTYPE_F16] = "float16", [DTYPE_BF16] = "bfloat16"};
-
-enum { N_TORCH_NAMES = sizeof torch_names / sizeof torch_names[0] };
-
-const char *dtype_torch_name(DType dtype)
-{
-    CHECK((int)dtype >= 0 && (int)dtype < N_TORCH_NAMES, "dtype %d", (int)dtype);
-    return torch_names[dtype];
-}
 
 // Dtypes that are not read are known by size, so that a file which holds some beside ours is
 // checked and not refused.
@@ -287,19 +263,6 @@ const TensorInfo *safetensors_find(const SafeTensors *file, const char *name)
     return bsearch(&key, file->tensors, (size_t)file->n_tensors, sizeof key, compare_name);
 }
 
-// Exact: every F16 and BF16 is a float.
-HOT static void widen_f16(float *restrict out, const uint16_t *restrict halves, int64_t count)
-{
-    for (int64_t i = 0; i < count; i++)
-        out[i] = half_f16_to_f32(halves[i]);
-}
-
-HOT static void widen_bf16(float *restrict out, const uint16_t *restrict halves, int64_t count)
-{
-    for (int64_t i = 0; i < count; i++)
-        out[i] = half_bf16_to_f32(halves[i]);
-}
-
 // Reads size_bytes from `offset` on. Returns 0, an errno, or -1 if the file ends before.
 static int read_bytes(int fd, void *out, int64_t size_bytes, int64_t offset)
 {
@@ -323,10 +286,8 @@ static int read_part(const SafeTensors *file, DType dtype, int64_t offset, int64
     if (dtype == DTYPE_F32)
         return read_bytes(file->fd, out, count * (int64_t)sizeof *out, offset);
     int error = read_bytes(file->fd, halves, count * (int64_t)sizeof *halves, offset);
-    if (error == 0 && dtype == DTYPE_F16)
-        widen_f16(out, halves, count);
-    else if (error == 0)
-        widen_bf16(out, halves, count);
+    if (error == 0)
+        dtype_widen(out, halves, dtype, count);
     return error;
 }
 

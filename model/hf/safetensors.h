@@ -15,14 +15,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
-
-typedef enum DType {
-    DTYPE_F32,
-    DTYPE_F16,
-    DTYPE_BF16,
-    DTYPE_I32,
-    DTYPE_OTHER, // of the format, but not read or written here: TensorInfo.dtype_text says which
-} DType;
+#include "model/kernels/dtype.h"
 
 enum { SAFETENSORS_MAX_DIMS = 8 };
 
@@ -77,11 +70,5 @@ typedef struct TensorSpec {
 
 // FAILED if the disk is full or memory is short.
 Status safetensors_write(const char *path, const TensorSpec *tensors, int n_tensors);
-
-int64_t dtype_size_bytes(DType dtype); // of one number; not for DTYPE_OTHER
-const char *dtype_name(DType dtype);   // "F32", ..., "other"
-
-// The names config.json and torch use: "float32", "float16", "bfloat16".
-const char *dtype_torch_name(DType dtype);
 
 #endif

@@ -3,7 +3,6 @@
 #include "model/hf/safetensors.h"
 
 #include "base/progress.h"
-#include "model/kernels/half.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -11,7 +10,7 @@
 
 enum {
     BUFFER_COUNT = 1 << 19, // numbers converted before they are written
-    PARALLEL_COUNT = 1 << 16,
+    PART_COUNT = 1 << 16,   // of them by a thread at a time
 };
 
 static int64_t spec_count(const TensorSpec *spec)
@@ -76,14 +75,10 @@ static Status write_header(AtomicFile *file, const TensorSpec *tensors, int n_te
 static void convert_block(uint16_t *restrict out, const float *restrict values, DType dtype,
                           int64_t count)
 {
-    if (dtype == DTYPE_F16) {
-#pragma omp parallel for schedule(static) if (count > PARALLEL_COUNT)
-        for (int64_t i = 0; i < count; i++)
-            out[i] = half_f32_to_f16(values[i]);
-    } else {
-#pragma omp parallel for schedule(static) if (count > PARALLEL_COUNT)
-        for (int64_t i = 0; i < count; i++)
-            out[i] = half_f32_to_bf16(values[i]);
+#pragma omp parallel for schedule(static) if (count > PART_COUNT)
+    for (int64_t first = 0; first < count; first += PART_COUNT) {
+        const int64_t left = count - first;
+        dtype_narrow(out + first, dtype, values + first, left < PART_COUNT ? left : PART_COUNT);
     }
 }
 
