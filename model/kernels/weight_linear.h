@@ -1,0 +1,53 @@
+// Products with weights that stay as they lie in a file, in float32, float16 or bfloat16, and are
+// widened in registers: inference reads every weight once per step, so half the bytes are nearly
+// twice the tokens per second. Activations and sums are float32.
+//
+//     WeightMatrix gate_up = {values, DTYPE_BF16, 2 * F, D};
+//     float *scratch = arena_floats(&arena, weight_linear_scratch_floats(max_N, 2 * F, D));
+//     weight_linear_forward(y, 2 * F, x, D, &gate_up, N, false, scratch);
+//
+// A product of up to WEIGHT_DIRECT_TOKENS tokens reads the weights in place; one of more widens
+// blocks of rows into the scratch for model/kernels/gemm.h. Up to that number the bits of a token's
+// result do not depend on the tokens beside it, and never on the number of threads.
+#ifndef MHA2MLA_MODEL_KERNELS_WEIGHT_LINEAR_H
+#define MHA2MLA_MODEL_KERNELS_WEIGHT_LINEAR_H
+
+#include "model/kernels/dtype.h"
+
+#include <stdbool.h>
+
+enum { WEIGHT_DIRECT_TOKENS = 64 };
+
+typedef struct WeightMatrix {
+    const void *values; // borrowed: [n_out, n_in], rows without gaps
+    DType dtype;        // F32, F16 or BF16
+    int n_out, n_in;
+} WeightMatrix;
+
+// Rows [first, first + count), a view.
+WeightMatrix weight_rows(const WeightMatrix *w, int first, int count);
+
+// One row as floats: the embedding of a token.
+void weight_row_read(float *out, // [n_in]
+                     const WeightMatrix *w, int row);
+
+// Floats of scratch for products of at most N tokens.
+int64_t weight_linear_scratch_floats(int N, int n_out, int n_in);
+
+// y = x w^T, or y += x w^T if `add`. Divided among OpenMP's threads; called outside of parallel
+// regions.
+void weight_linear_forward(float *y, int ldy,       // [N, n_out]
+                           const float *x, int ldx, // [N, n_in]
+                           const WeightMatrix *w, int N, bool add, float *scratch);
+
+// The same on the calling thread alone, for use inside a parallel region.
+void weight_product(float *y, int ldy,       // [N, n_out]
+                    const float *x, int ldx, // [N, n_in]
+                    const WeightMatrix *w, int N, bool add);
+
+// y = x w, or y += x w if `add`, on the calling thread alone.
+void weight_product_transposed(float *y, int ldy,       // [N, n_in]
+                               const float *x, int ldx, // [N, n_out]
+                               const WeightMatrix *w, int N, bool add);
+
+#endif
