@@ -126,6 +126,7 @@ static void find_tensor(void *context, const ParamDesc *desc, int layer, int64_t
         .rows = shape_dim(search->shape, desc->rows),
         .cols = shape_dim(search->shape, desc->cols),
         .is_vector = desc->cols == DIM_ONE,
+        .field = desc->field,
         .offset = offset,
     };
     if (layer < 0)

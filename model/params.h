@@ -49,6 +49,7 @@ typedef struct ParamInfo {
     int layer;                   // -1: belongs to no layer
     int rows, cols;              // cols == 1 and is_vector: a vector of `rows`
     bool is_vector;
+    size_t field;   // offset of its pointer in LayerParams (layer >= 0) or Params
     int64_t offset; // of its first element in the flat vector
 } ParamInfo;
 

@@ -203,6 +203,32 @@ free_source:
     return status;
 }
 
+// F32 holds what both 16-bit formats hold.
+Status hf_source_dtype(DType *out, const HfSource *source)
+{
+    DType widest = DTYPE_OTHER;
+    const int n_tensors = params_n_tensors(&source->shape);
+    for (int t = 0; t < n_tensors; t++) {
+        const ParamInfo info = params_info(&source->shape, t);
+        const SafeTensors *file;
+        if (info.is_vector)
+            continue;
+        TRY(hf_weights_find(&file, &source->weights, info.name));
+        const TensorInfo *tensor = safetensors_find(file, info.name);
+        if (tensor->dtype != DTYPE_F32 && tensor->dtype != DTYPE_F16 && tensor->dtype != DTYPE_BF16)
+            return fail(BAD_INPUT, "%s: tensor '%s' has dtype %s, supported are F32, F16 and BF16",
+                        file->path, info.name, tensor->dtype_text);
+        widest = widest == DTYPE_OTHER || widest == tensor->dtype ? tensor->dtype : DTYPE_F32;
+    }
+    *out = widest;
+    return OK;
+}
+
+Status hf_source_rope_pairs(int32_t *pairs, const HfSource *source)
+{
+    return read_pairs(pairs, &source->shape, &source->weights);
+}
+
 void hf_source_close(HfSource *source)
 {
     if (source != NULL)

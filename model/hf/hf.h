@@ -42,6 +42,12 @@ typedef struct HfSource HfSource;
 Status hf_source_open(HfSource **out, const char *dir);
 WeightSource hf_source_weights(const HfSource *source);
 
+// The dtype of the matrices in the files; where they differ, F32.
+Status hf_source_dtype(DType *out, const HfSource *source);
+
+// Which RoPE pairs each KV head keeps: pairs [L, K, P]. Original attention: all of them.
+Status hf_source_rope_pairs(int32_t *pairs, const HfSource *source);
+
 // Warns of tensors that the model does not have and of keys of config.json that are not known, as
 // hf_load() does.
 void hf_source_warn(const HfSource *source, const char *dir);

@@ -1,0 +1,271 @@
+// Where a tensor goes follows from its field in LayerParams or Params by one table. Tensors that
+// are rows of one matrix here follow one another in the table of parameters (model/params.h), so
+// each is put behind the rows that its matrix has already.
+#include "infer/weights.h"
+
+#include "base/progress.h"
+#include "model/hf/hf.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+// A tensor's field in LayerParams or Params, and the field in InferLayer or InferWeights that it
+// belongs to: a float pointer for vectors, else a WeightMatrix.
+typedef struct Slot {
+    size_t param, field;
+} Slot;
+
+#define LAYER_SLOT(param, field)                                                                   \
+    {                                                                                              \
+        offsetof(LayerParams, param), offsetof(InferLayer, field)                                  \
+    }
+#define MODEL_SLOT(param)                                                                          \
+    {                                                                                              \
+        offsetof(Params, param), offsetof(InferWeights, param)                                     \
+    }
+
+static const Slot layer_slots[] = {
+    LAYER_SLOT(attn_norm, attn_norm),
+    LAYER_SLOT(q, qkv),
+    LAYER_SLOT(k, qkv),
+    LAYER_SLOT(v, qkv),
+    LAYER_SLOT(k_r, qkv),
+    LAYER_SLOT(down_kv, qkv),
+    LAYER_SLOT(up_k, up_k),
+    LAYER_SLOT(up_v, up_v),
+    LAYER_SLOT(o, o),
+    LAYER_SLOT(ffn_norm, ffn_norm),
+    LAYER_SLOT(gate, gate_up),
+    LAYER_SLOT(up, gate_up),
+    LAYER_SLOT(down, down),
+};
+
+static const Slot model_slots[] = {MODEL_SLOT(embed), MODEL_SLOT(norm), MODEL_SLOT(head)};
+
+static size_t field_of(const ParamInfo *info)
+{
+    const Slot *slots = info->layer >= 0 ? layer_slots : model_slots;
+    const size_t n_slots = info->layer >= 0 ? sizeof layer_slots / sizeof *layer_slots
+                                            : sizeof model_slots / sizeof *model_slots;
+    size_t i = 0;
+    while (i < n_slots && slots[i].param != info->field)
+        i++;
+    CHECK(i < n_slots, "tensor %s has no place in inference", info->name);
+    return slots[i].field;
+}
+
+// Neighbouring tensors of one matrix, or a vector.
+typedef struct Group {
+    int first_tensor, n_tensors, layer;
+    size_t field;
+    int rows, cols;
+    bool is_vector;
+} Group;
+
+static bool next_group(Group *group, const ModelShape *shape, int first_tensor)
+{
+    const int end = params_n_tensors(shape);
+    *group = (Group){.first_tensor = first_tensor};
+    for (int t = first_tensor; t < end; t++) {
+        const ParamInfo info = params_info(shape, t);
+        const size_t field = field_of(&info);
+        if (t > first_tensor && (info.layer != group->layer || field != group->field))
+            break;
+        group->layer = info.layer;
+        group->field = field;
+        group->is_vector = info.is_vector;
+        group->rows += info.rows;
+        group->cols = info.cols;
+        group->n_tensors++;
+    }
+    return group->n_tensors > 0;
+}
+
+static void *place_group(Arena *arena, const Group *group, DType dtype)
+{
+    return arena_place(arena, (int64_t)group->rows * group->cols,
+                       group->is_vector ? sizeof(float) : (size_t)dtype_size_bytes(dtype));
+}
+
+static int32_t *place_pairs(Arena *arena, const ModelShape *shape)
+{
+    return arena_place(arena, (int64_t)shape->n_layers * shape->n_kv_heads * shape->rope_pairs,
+                       sizeof(int32_t));
+}
+
+static Arena measure(const ModelShape *shape, DType dtype)
+{
+    Arena arena = arena_start("weights");
+    Group group;
+    place_pairs(&arena, shape);
+    for (int t = 0; next_group(&group, shape, t); t += group.n_tensors)
+        place_group(&arena, &group, dtype);
+    return arena;
+}
+
+int64_t infer_weights_bytes(const ModelShape *shape, DType dtype)
+{
+    return measure(shape, dtype).peak_bytes;
+}
+
+static void *slot_of(InferWeights *weights, const Group *group)
+{
+    char *owner = group->layer < 0 ? (char *)weights : (char *)&weights->layers[group->layer];
+    return owner + group->field;
+}
+
+static void place(InferWeights *weights)
+{
+    Group group;
+    weights->rope_pairs = place_pairs(&weights->arena, &weights->shape);
+    for (int t = 0; next_group(&group, &weights->shape, t); t += group.n_tensors) {
+        void *values = place_group(&weights->arena, &group, weights->dtype);
+        if (group.is_vector)
+            *(float **)slot_of(weights, &group) = values;
+        else
+            *(WeightMatrix *)slot_of(weights, &group) =
+                (WeightMatrix){values, weights->dtype, group.rows, group.cols};
+    }
+    if (weights->shape.tied_head)
+        weights->head = weights->embed;
+}
+
+// FAILED if a number would become infinite: of the 16-bit formats, only F16's range is short.
+static Status check_range(const ParamInfo *info, const float *values, DType dtype)
+{
+    const float limit = 65520.0f; // rounds to infinity, as in IEEE 754
+    const int64_t count = (int64_t)info->rows * info->cols;
+    for (int64_t i = 0; dtype == DTYPE_F16 && i < count; i++)
+        if (!(fabsf(values[i]) < limit))
+            return fail(FAILED, "tensor '%s' has %g at row %lld, column %lld, which %s cannot hold",
+                        info->name, (double)values[i], (long long)(i / info->cols),
+                        (long long)(i % info->cols), dtype_name(dtype));
+    return OK;
+}
+
+// Reads a tensor to `to`, through `scratch` unless it is stored as floats.
+static Status read_tensor(void *to, const WeightSource *source, const ParamInfo *info, DType dtype,
+                          float *scratch)
+{
+    if (info->is_vector || dtype == DTYPE_F32)
+        return weight_source_read(source, info, to);
+    TRY(weight_source_read(source, info, scratch));
+    TRY(check_range(info, scratch, dtype));
+    const int64_t size = dtype_size_bytes(dtype);
+#pragma omp parallel for schedule(static)
+    for (int row = 0; row < info->rows; row++)
+        dtype_narrow((char *)to + (int64_t)row * info->cols * size, dtype,
+                     scratch + (int64_t)row * info->cols, info->cols);
+    return OK;
+}
+
+static Status read_group(InferWeights *weights, const Group *group, const WeightSource *source,
+                         ProgressMeter *meter, float *scratch)
+{
+    // The block is ours: a matrix is `const` for its readers alone.
+    char *to = *(char **)slot_of(weights, group);
+    for (int t = group->first_tensor; t < group->first_tensor + group->n_tensors; t++) {
+        const ParamInfo info = params_info(&weights->shape, t);
+        const int64_t count = (int64_t)info.rows * info.cols;
+        TRY(read_tensor(to, source, &info, weights->dtype, scratch));
+        to += count * dtype_size_bytes(info.is_vector ? DTYPE_F32 : weights->dtype);
+        progress_show(meter, info.offset + count);
+    }
+    return OK;
+}
+
+static int64_t largest_tensor(const ModelShape *shape)
+{
+    int64_t most = 0;
+    for (int t = 0; t < params_n_tensors(shape); t++) {
+        const ParamInfo info = params_info(shape, t);
+        const int64_t count = (int64_t)info.rows * info.cols;
+        most = count > most ? count : most;
+    }
+    return most;
+}
+
+static Status read_all(InferWeights *weights, const WeightSource *source)
+{
+    const ModelShape *shape = &weights->shape;
+    Group group;
+    Arena scratch = arena_start("a tensor of the weights");
+    const int64_t count = weights->dtype == DTYPE_F32 ? 0 : largest_tensor(shape);
+    arena_floats(&scratch, count);
+    if (arena_allocate(&scratch) != OK)
+        return fail(FAILED, "no memory to read a tensor of %lld numbers", (long long)count);
+    float *values = arena_floats(&scratch, count);
+    ProgressMeter meter = progress_start("reading the weights", "numbers", params_count(shape));
+    Status status = OK;
+    for (int t = 0; next_group(&group, shape, t); t += group.n_tensors)
+        TRY_GOTO(end, read_group(weights, &group, source, &meter, values));
+end:
+    progress_end(&meter);
+    arena_release(&scratch);
+    return status;
+}
+
+static Status allocate(InferWeights *weights)
+{
+    weights->layers = calloc((size_t)weights->shape.n_layers, sizeof *weights->layers);
+    weights->size_bytes = weights->arena.peak_bytes;
+    if (weights->layers == NULL || arena_allocate(&weights->arena) != OK)
+        return fail(FAILED, "no memory for weights of %.2f GiB",
+                    (double)weights->size_bytes / (1 << 30));
+    return OK;
+}
+
+Status infer_weights_read(InferWeights *out, const WeightSource *source, const int32_t *rope_pairs,
+                          DType dtype)
+{
+    const ModelShape *shape = source->shape;
+    InferWeights weights = {.shape = *shape, .dtype = dtype, .arena = measure(shape, dtype)};
+    Status status;
+    TRY_GOTO(release_weights, allocate(&weights));
+    place(&weights);
+    memcpy(weights.rope_pairs, rope_pairs,
+           (size_t)shape->n_layers * (size_t)shape->n_kv_heads * (size_t)shape->rope_pairs *
+               sizeof *rope_pairs);
+    TRY_GOTO(release_weights, read_all(&weights, source));
+    *out = weights;
+    return OK;
+release_weights:
+    infer_weights_release(&weights);
+    return status;
+}
+
+static Status load_from(InferWeights *out, const HfSource *files, const char *dir)
+{
+    const WeightSource source = hf_source_weights(files);
+    const ModelShape *s = source.shape;
+    DType dtype;
+    Status status;
+    TRY(hf_source_dtype(&dtype, files));
+    int32_t *pairs =
+        calloc((size_t)s->n_layers * (size_t)s->n_kv_heads * (size_t)s->rope_pairs, sizeof *pairs);
+    if (pairs == NULL)
+        return fail(FAILED, "%s: no memory for its RoPE pairs", dir);
+    TRY_GOTO(free_pairs, hf_source_rope_pairs(pairs, files));
+    TRY_GOTO(free_pairs, infer_weights_read(out, &source, pairs, dtype));
+    hf_source_warn(files, dir);
+free_pairs:
+    free(pairs);
+    return status;
+}
+
+Status infer_weights_load(InferWeights *out, const char *dir)
+{
+    HfSource *files;
+    TRY(hf_source_open(&files, dir));
+    const Status status = load_from(out, files, dir);
+    hf_source_close(files);
+    return status;
+}
+
+void infer_weights_release(InferWeights *weights)
+{
+    arena_release(&weights->arena);
+    free(weights->layers);
+    weights->layers = NULL;
+}
