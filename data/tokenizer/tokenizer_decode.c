@@ -1,27 +1,23 @@
-// Ids into text: the tokens pass the decoder's steps as a list of strings, as in the library. Each
-// step reads one list and writes another, and the two swap. Steps that look at one token at a time
-// (Metaspace's first one, Strip) depend on how the list is divided, so it is kept until a Fuse.
-#include "data/tokenizer/tokenizer_parts.h"
+// Each step reads one list of strings and writes another. Steps that look at one token at a time
+// (Metaspace's first one, Strip) depend on how the list is divided, so it is kept until a Fuse or
+// ByteLevel; what follows these sees pieces of one string, whose borders mean nothing.
+//
+// Tokens come in parts, so a step holds what later tokens may still change: the bytes of a run that
+// is not over, the beginning of a character, what may be stripped from the end. A step for which
+// that could be anything, as for a regular expression on a fused string, waits for the end.
+#include "data/tokenizer/tokenizer_decode.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-// A list of strings in two arrays: no allocation per token.
-typedef struct Strings {
-    Bytes bytes;   // owned; the strings one after another
-    int64_t *ends; // owned
-    int64_t n, capacity;
-} Strings;
-
-static void strings_release(Strings *strings)
+void strings_release(Strings *strings)
 {
     bytes_release(&strings->bytes);
     free(strings->ends);
     *strings = (Strings){0};
 }
 
-// The bytes that were appended since the last string are the next one.
-static Status strings_close(Strings *strings)
+Status strings_close(Strings *strings)
 {
     if (strings->n == strings->capacity) {
         int64_t capacity = strings->capacity > 0 ? 2 * strings->capacity : 64;
@@ -61,16 +57,19 @@ release:
     return status;
 }
 
-// The first token loses its marks altogether, as in the library.
-static Status metaspace_step(Strings *out, const Strings *in, const TextStep *step)
+// The first token loses its marks altogether, as in the library; a fused string is the first.
+static Status metaspace_step(Strings *out, const Strings *in, const TextStep *step,
+                             DecodeState *state)
 {
     const Bytes space = {.data = (char[]){' '}, .size = 1}, nothing = {0};
     for (int64_t i = 0; i < in->n; i++) {
         int64_t size;
         const char *text = string_at(in, i, &size);
+        const bool is_first = state->fused || state->n_strings == 0;
         TRY(bytes_append_replaced(&out->bytes, text, size, &step->pattern,
-                                  i == 0 && step->first ? &nothing : &space));
+                                  is_first && step->first ? &nothing : &space));
         TRY(strings_close(out));
+        state->n_strings++;
     }
     return OK;
 }
@@ -112,52 +111,91 @@ static Status flush_byte_run(Strings *out, Bytes *bytes)
     return OK;
 }
 
-// "ByteFallback": a run of tokens <0xNN> is one character or more, or what is left of them.
-static Status byte_fallback_step(Strings *out, const Strings *in)
+// "ByteFallback": a run of tokens <0xNN> is one character or more, or what is left of them. Whether
+// its bytes are characters is known when the run is over, as one that is not valid UTF-8 is none.
+static Status byte_fallback_step(Strings *out, const Strings *in, DecodeState *state, bool is_last)
 {
-    Status status = OK;
-    Bytes pending = {0};
     for (int64_t i = 0; i < in->n; i++) {
         int64_t size;
         const char *text = string_at(in, i, &size);
         int byte = fallback_byte(text, size);
         if (byte >= 0) {
             char c = (char)byte;
-            TRY_GOTO(release, bytes_append(&pending, &c, 1));
+            TRY(bytes_append(&state->held, &c, 1));
             continue;
         }
-        TRY_GOTO(release, flush_byte_run(out, &pending));
-        TRY_GOTO(release, bytes_append(&out->bytes, text, size));
-        TRY_GOTO(release, strings_close(out));
+        TRY(flush_byte_run(out, &state->held));
+        TRY(bytes_append(&out->bytes, text, size));
+        TRY(strings_close(out));
     }
-    status = flush_byte_run(out, &pending);
-release:
-    bytes_release(&pending);
-    return status;
+    return is_last ? flush_byte_run(out, &state->held) : OK;
+}
+
+// Cuts `content` from the beginning of a string, and counts that in *n_cut, which ends at `start`
+// or where something else stands: then *n_cut is set to `start`. Without is_whole, more may follow.
+static void strip_start(const char **text, int64_t *size, const TextStep *step, int64_t *n_cut,
+                        bool is_whole)
+{
+    const Bytes *cut = &step->content;
+    while (*n_cut < step->start) {
+        const int64_t seen = *size < cut->size ? *size : cut->size;
+        const bool differs = memcmp(*text, cut->data, (size_t)seen) != 0;
+        if (!differs && seen < cut->size && !is_whole)
+            return;
+        if (differs || seen < cut->size) {
+            *n_cut = step->start;
+            return;
+        }
+        *text += cut->size;
+        *size -= cut->size;
+        ++*n_cut;
+    }
+}
+
+static int64_t strip_end(const char *text, int64_t size, const TextStep *step)
+{
+    const Bytes *cut = &step->content;
+    for (int64_t k = 0; k < step->stop && size >= cut->size; k++) {
+        if (memcmp(text + size - cut->size, cut->data, (size_t)cut->size) != 0)
+            break;
+        size -= cut->size;
+    }
+    return size;
 }
 
 // "Strip": at most `start` times from the beginning of each string and `stop` times from its end.
 static Status strip_step(Strings *out, const Strings *in, const TextStep *step)
 {
-    const Bytes *cut = &step->content;
     for (int64_t i = 0; i < in->n; i++) {
-        int64_t size;
+        int64_t size, n_cut = 0;
         const char *text = string_at(in, i, &size);
-        for (int64_t k = 0; k < step->start && size >= cut->size; k++) {
-            if (memcmp(text, cut->data, (size_t)cut->size) != 0)
-                break;
-            text += cut->size;
-            size -= cut->size;
-        }
-        for (int64_t k = 0; k < step->stop && size >= cut->size; k++) {
-            if (memcmp(text + size - cut->size, cut->data, (size_t)cut->size) != 0)
-                break;
-            size -= cut->size;
-        }
-        TRY(bytes_append(&out->bytes, text, size));
+        strip_start(&text, &size, step, &n_cut, true);
+        TRY(bytes_append(&out->bytes, text, strip_end(text, size, step)));
         TRY(strings_close(out));
     }
     return OK;
+}
+
+// The same for pieces of one string: its last characters are held, as they may be cut.
+static Status strip_fused_step(Strings *out, const Strings *in, const TextStep *step,
+                               DecodeState *state, bool is_last)
+{
+    Bytes *held = &state->held;
+    TRY(bytes_append(held, in->bytes.data, in->bytes.size));
+    const char *text = held->data != NULL ? held->data : "";
+    int64_t size = held->size;
+    strip_start(&text, &size, step, &state->n_cut, is_last);
+    int64_t n_ready =
+        is_last ? strip_end(text, size, step) : size - step->stop * step->content.size;
+    if (n_ready < 0 || state->n_cut < step->start)
+        n_ready = 0;
+    while (n_ready > 0 && n_ready < size && ((unsigned char)text[n_ready] & 0xC0) == 0x80)
+        n_ready--; // whole characters
+    TRY(bytes_append(&out->bytes, text, n_ready));
+    if (size > n_ready)
+        memmove(held->data, text + n_ready, (size_t)(size - n_ready));
+    held->size = size - n_ready;
+    return strings_close(out);
 }
 
 // The bytes a token stands for; its text itself if a character is not of the byte-level alphabet.
@@ -177,20 +215,21 @@ static Status append_byte_level(Bytes *out, const char *text, int64_t size)
 }
 
 // "ByteLevel": characters may be cut between tokens, so bytes are joined before they are decoded.
-static Status byte_level_step(Strings *out, const Strings *in)
+// Bytes at the end that a later one may complete are held.
+static Status byte_level_step(Strings *out, const Strings *in, DecodeState *state, bool is_last)
 {
-    Status status = OK;
-    Bytes bytes = {0};
+    Bytes *held = &state->held;
     for (int64_t i = 0; i < in->n; i++) {
         int64_t size;
         const char *text = string_at(in, i, &size);
-        TRY_GOTO(release, append_byte_level(&bytes, text, size));
+        TRY(append_byte_level(held, text, size));
     }
-    TRY_GOTO(release, utf8_append_repaired(&out->bytes, bytes.data, bytes.size));
-    status = strings_close(out);
-release:
-    bytes_release(&bytes);
-    return status;
+    const int64_t n_ready = is_last ? held->size : utf8_decided_bytes(held->data, held->size);
+    TRY(utf8_append_repaired(&out->bytes, held->data, n_ready));
+    if (n_ready > 0)
+        memmove(held->data, held->data + n_ready, (size_t)(held->size - n_ready));
+    held->size -= n_ready;
+    return strings_close(out);
 }
 
 // "Fuse": the list becomes one string, so that later steps see text and not tokens.
@@ -200,21 +239,23 @@ static Status fuse_step(Strings *out, const Strings *in)
     return strings_close(out);
 }
 
-static Status run_step(Strings *out, const Strings *in, const TextStep *step)
+static Status run_step(Strings *out, const Strings *in, const TextStep *step, DecodeState *state,
+                       bool is_last)
 {
     switch (step->kind) {
     case STEP_REPLACE:
         return replace_step(out, in, step);
     case STEP_BYTE_FALLBACK:
-        return byte_fallback_step(out, in);
+        return byte_fallback_step(out, in, state, is_last);
     case STEP_FUSE:
         return fuse_step(out, in);
     case STEP_STRIP:
-        return strip_step(out, in, step);
+        return state->fused ? strip_fused_step(out, in, step, state, is_last)
+                            : strip_step(out, in, step);
     case STEP_BYTE_LEVEL:
-        return byte_level_step(out, in);
+        return byte_level_step(out, in, state, is_last);
     case STEP_METASPACE:
-        return metaspace_step(out, in, step);
+        return metaspace_step(out, in, step, state);
     case STEP_PREPEND:
     case STEP_NORMALIZE:
         break;
@@ -223,51 +264,22 @@ static Status run_step(Strings *out, const Strings *in, const TextStep *step)
     return FAILED;
 }
 
-// The tokens' texts, as many strings as ids that have one.
-// Without a decoder the library joins the tokens with spaces.
-static Status collect(Strings *out, const Tokenizer *tokenizer, const int32_t *ids, int64_t n,
-                      bool skip_special)
+// What these steps make of a string depends on all of it.
+static bool waits_for_whole_string(const TextStep *step)
 {
-    const Vocab *vocab = &tokenizer->model.vocab;
-    for (int64_t i = 0; i < n; i++) {
-        if (ids[i] < 0 || ids[i] >= vocab->n_ids)
-            continue;
-        const VocabToken *token = &vocab->tokens[ids[i]];
-        if (token->text == NULL || (skip_special && token->special))
-            continue;
-        if (!tokenizer->has_decoder && out->n > 0)
-            TRY(bytes_append(&out->bytes, " ", 1));
-        const char *text = token->decoded != NULL ? token->decoded : token->text;
-        TRY(bytes_append(&out->bytes, text, (int64_t)strlen(text)));
-        TRY(strings_close(out));
-    }
-    return OK;
+    return step->kind == STEP_REPLACE || step->kind == STEP_BYTE_FALLBACK ||
+           step->kind == STEP_BYTE_LEVEL;
 }
 
-Status tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, int64_t n, char **out_text,
-                        int64_t *size, bool skip_special)
+Status decode_step(Strings *out, const Strings *in, const TextStep *step, DecodeState *state,
+                   bool is_last)
 {
-    Status status = OK;
-    Strings strings = {0}, next = {0};
-    TRY_GOTO(release, collect(&strings, tokenizer, ids, n, skip_special));
-    const int64_t from_bytes = strings.bytes.size;
-    // The output is held to a multiple of the input: replacements of a crafted file could double it
-    // at every step.
-    for (int i = 0; i < tokenizer->n_decoder; i++) {
-        next.n = next.bytes.size = 0;
-        TRY_GOTO(release, run_step(&next, &strings, &tokenizer->decoder[i]));
-        TRY_GOTO(release, bytes_check_growth(&next.bytes, from_bytes));
-        Strings swap = strings;
-        strings = next;
-        next = swap;
-    }
-    int64_t bytes = strings.bytes.size;
-    TRY_GOTO(release, bytes_append(&strings.bytes, "", 1)); // the closing zero, not counted
-    *size = bytes;
-    *out_text = strings.bytes.data;
-    strings.bytes = (Bytes){0};
-release:
-    strings_release(&strings);
-    strings_release(&next);
-    return status;
+    if (!state->fused || !waits_for_whole_string(step))
+        return run_step(out, in, step, state, is_last);
+    TRY(bytes_append(&state->whole, in->bytes.data, in->bytes.size));
+    if (!is_last)
+        return OK;
+    int64_t end = state->whole.size;
+    const Strings whole = {.bytes = state->whole, .ends = &end, .n = 1, .capacity = 1};
+    return run_step(out, &whole, step, state, true);
 }

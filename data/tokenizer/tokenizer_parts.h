@@ -12,7 +12,8 @@
 // tokenizer_pattern.c the patterns on PCRE2
 // tokenizer_regex.c   their regular expressions, rewritten for PCRE2
 // tokenizer_bpe.c    a word into ids: cache, merging
-// tokenizer_decode.c ids into text
+// tokenizer_decode.c the decoder's steps
+// token_stream.c     ids into text, at once or as they come
 // tokenizer_text.c   growing bytes, UTF-8, the byte-level alphabet
 #ifndef MHA2MLA_DATA_TOKENIZER_TOKENIZER_PARTS_H
 #define MHA2MLA_DATA_TOKENIZER_TOKENIZER_PARTS_H

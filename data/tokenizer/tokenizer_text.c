@@ -155,6 +155,19 @@ Status utf8_append_repaired(Bytes *out, const char *text, int64_t size)
     return OK;
 }
 
+int64_t utf8_decided_bytes(const char *text, int64_t size)
+{
+    int64_t at = 0;
+    while (at < size) {
+        at += utf8_valid_bytes(text + at, size - at);
+        const int64_t invalid = at < size ? -utf8_check(text + at, size - at) : 0;
+        if (invalid > 0 && at + invalid == size)
+            return at;
+        at += invalid;
+    }
+    return size;
+}
+
 // By the first byte of a sequence that is known to be valid.
 int utf8_length(unsigned char first)
 {

@@ -36,6 +36,10 @@ int utf8_check(const char *text, int64_t size);
 // Number of leading bytes that are valid UTF-8.
 int64_t utf8_valid_bytes(const char *text, int64_t size);
 
+// Number of leading bytes whose repaired text no further bytes can change: without a sequence at
+// the end that is not valid, which one more byte may make a character.
+int64_t utf8_decided_bytes(const char *text, int64_t size);
+
 // Appends `text` with U+FFFD for each maximal invalid part.
 Status utf8_append_repaired(Bytes *out, const char *text, int64_t size);
 

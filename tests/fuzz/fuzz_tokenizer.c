@@ -1,5 +1,6 @@
 // data/tokenizer: a tokenizer.json is refused in one line, or encodes and decodes any text.
 #include "tests/fuzz/fuzzing.h"
+#include "tests/support/testing_tokens.h"
 
 #include "data/tokenizer/tokenizer.h"
 
@@ -43,6 +44,7 @@ static void check_text(const Tokenizer *tokenizer, TokenBuffer *buffer, const ch
     for (int64_t i = 0; i < buffer->count; i++)
         CHECK(buffer->ids[i] >= 0 && buffer->ids[i] < tokenizer_vocab_size(tokenizer), "id %d",
               (int)buffer->ids[i]);
+    testing_check_stream(tokenizer, buffer->ids, buffer->count);
     char *decoded;
     int64_t size;
     if (tokenizer_decode(tokenizer, buffer->ids, buffer->count, &decoded, &size, false) != OK)

@@ -1,9 +1,11 @@
 // data/tokenizer: ids and decoded text against goldens of the `tokenizers` library, made by
 // golden/make_tokenizer_golden.py.
 #include "tests/support/testing.h"
+#include "tests/support/testing_tokens.h"
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/random.h"
 #include "data/tokenizer/tokenizer.h"
 
 #include <stdio.h>
@@ -47,6 +49,22 @@ static void check_case(const Tokenizer *tokenizer, TokenBuffer *buffer, const js
         fail_msg("%s: decoded '%s', expected '%s'", what, got, json_string_value(expected));
     assert_int_equal(got[got_size], '\0');
     free(got);
+    testing_check_stream(tokenizer, buffer->ids, buffer->count);
+}
+
+// Ids in an order that no text has: cut characters, byte tokens that are none, special tokens.
+static void check_random_ids(const Tokenizer *tokenizer)
+{
+    enum { N_IDS = 64 };
+    int32_t ids[N_IDS];
+    for (uint64_t k = 0; k < 200; k++) {
+        // In half of the trials low ids, where single bytes and special tokens are.
+        uint64_t n_ids = (uint64_t)tokenizer_vocab_size(tokenizer) + 1;
+        n_ids = k % 2 == 0 && n_ids > 300 ? 300 : n_ids;
+        for (uint64_t i = 0; i < N_IDS; i++)
+            ids[i] = (int32_t)(random_bits(k, i) % n_ids);
+        testing_check_stream(tokenizer, ids, (int64_t)(random_bits(k, N_IDS) % N_IDS));
+    }
 }
 
 static json_t *load_golden(const char *name)
@@ -70,6 +88,7 @@ static void check_cases(const char *name, const char *dir, const json_t *cases)
         snprintf(what, sizeof what, "%s case %zu", name, i);
         check_case(tokenizer, &buffer, json_array_get(cases, i), what);
     }
+    check_random_ids(tokenizer);
     token_buffer_release(&buffer);
     tokenizer_release(tokenizer);
 }
