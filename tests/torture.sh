@@ -378,7 +378,7 @@ print_counts() {
 # The undisturbed run, the calls it makes, and two states of it for trial_torn.
 prepare() {
     local begun
-    "${CC:-cc}" -shared -fPIC -O1 -o fault_shim.so "$here/support/fault_shim.c" -ldl
+    make_fault_shim
     make_shard train 300
     make_shard valid 40
     cat >base.yaml <<EOC
@@ -426,7 +426,7 @@ EOC
 }
 
 n_lost=0 n_refused=0 n_skipped=0
-trap - EXIT
+trap 'rm -rf "$OMPI_MCA_orte_top_session_dir"' EXIT
 prepare
 echo "${#classes[@]} kinds of calls; a run takes $whole_ms ms; first seed $first_seed; in $work"
 begun=$SECONDS

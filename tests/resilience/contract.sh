@@ -4,6 +4,7 @@
 # stopped on one rank alone ends the command on all of them, whichever it is.
 set -euo pipefail
 . "$(dirname -- "$0")/../support/checks.sh" "$1"
+. "$root/tests/support/background_runs.sh"
 
 make_shard train 600
 make_shard valid 60
@@ -33,7 +34,7 @@ start_pair() {
             second+=("$word")
         fi
     done
-    timeout 60 mpirun --oversubscribe --bind-to none \
+    timeout 300 mpirun --oversubscribe --bind-to none \
         -n 1 ${program0:-"$mha2mla"} "${common[@]}" "${first[@]}" : \
         -n 1 ${program1:-"$mha2mla"} "${common[@]}" "${second[@]}" >out 2>err </dev/null
 }
@@ -216,7 +217,7 @@ test_other_kernels_are_said() {
 stalls() {
     local got=0
     start_pair "$@" || got=$?
-    check_refusal 1 'stalled for 0.04 min in ' "$got" "$*"
+    check_refusal 1 'stalled for 0.1 min in ' "$got" "$*"
     grep -q "rank 1 on $host is busy in .*; rank 0 waits; raise " err || die "$*: $(cat err)"
     rm -rf runs/new
 }
@@ -224,20 +225,20 @@ stalls() {
 # A file system that does not answer: rank 1 never returns from opening a file whose path has "stuck"
 # in it.
 test_a_stuck_rank_ends_every_command() {
-    "${CC:-cc}" -shared -fPIC -O1 -o fault_shim.so "$root/tests/support/fault_shim.c" -ldl
+    make_fault_shim
     local program1="env LD_PRELOAD=$work/fault_shim.so TORTURE_UNDER=stuck TORTURE_AT=1
         TORTURE_FAULT=HANG $mha2mla"
     cp -r "$model" stuck
     cp config.yaml stuck.yaml
     mkdir tmp
-    export TMPDIR=$work/tmp MHA2MLA_STALL_MINUTES=0.04
+    export TMPDIR=$work/tmp MHA2MLA_STALL_MINUTES=0.1
     stalls eval --perplexity valid.h5 -- "$model" -- stuck
     stalls score --data train.h5 --out s.h5 -- "$model" -- stuck
     stalls convert --out mla --rope high --rope-pairs 2 --d-kv 6 -- "$model" -- stuck
     stalls train --run.name=new -- config.yaml -- stuck.yaml
     stalls plan -- config.yaml -- stuck.yaml
     stalls sweep --d-kv 6,4 -- config.yaml -- stuck.yaml
-    MHA2MLA_STALL_MINUTES=30 stalls plan config.yaml --run.stall_minutes=0.04 --model.init=none \
+    MHA2MLA_STALL_MINUTES=30 stalls plan config.yaml --run.stall_minutes=0.1 --model.init=none \
         -- "--model.base=$model" -- --model.base=stuck
     stalls tokenize --out t.h5 valid.txt -- --tokenizer "$model" -- --tokenizer stuck
     unset TMPDIR MHA2MLA_STALL_MINUTES

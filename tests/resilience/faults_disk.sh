@@ -15,8 +15,7 @@ fi
 
 mkdir runs
 mount -t tmpfs -o size=24m tmpfs runs
-filler=
-trap 'kill $filler 2>/dev/null || true; umount -l "$work/runs"; rm -rf "$work" "$OMPI_MCA_orte_top_session_dir"' EXIT
+mounts=("$work/runs")
 
 make_shard train 1200
 make_shard valid 100
@@ -35,65 +34,64 @@ log: {every: 1}
 EOC
 finishes whole
 
-# fill_disk: fills the disk, and again whenever space is freed, until free_disk.
+# has_saved STEP N: the run has N checkpoints, the newest of which is that of the step.
+has_saved() {
+    [ "$(newest)" = "$1" ] && [ "$(ls "$run_dir/checkpoints" | wc -l)" -eq "$2" ]
+}
+
+# fill_disk [STEP N]: while the run is held, once it has_saved so. Where there is one checkpoint, it
+# must not be removed to make room.
 fill_disk() {
-    while [ ! -e has_room ]; do
-        dd if=/dev/zero of=runs/filler bs=16k oflag=append conv=notrunc status=none || true
-        dd if=/dev/zero of=runs/filler bs=1k oflag=append conv=notrunc status=none || true
-    done 2>/dev/null &
-    filler=$!
+    [ $# -eq 0 ] || until_true has_saved "$@" || die "$run_dir: has $(ls "$run_dir/checkpoints")"
+    dd if=/dev/zero of=runs/filler bs=16k status=none 2>/dev/null || true
+    dd if=/dev/zero of=runs/filler bs=1k oflag=append conv=notrunc status=none 2>/dev/null || true
+    [ "$(df --output=avail runs | tail -n 1)" -eq 0 ] || die "the disk is not full: $(df runs)"
 }
 
-# The loop ends by itself: killing it would leave a dd behind that fills the disk again.
 free_disk() {
-    : >has_room
-    wait "$filler" || true
-    rm has_room runs/filler
-}
-
-# newest NAME: the step of the newest checkpoint that has a manifest.
-newest() {
-    ls -d "runs/$1"/checkpoints/step-*/manifest.json | tail -n 1 | grep -oE 'step-[0-9]+'
+    rm runs/filler
 }
 
 # on_error: continue. One error is printed for each checkpoint that is due; when there is room again
 # the run saves, and ends like an undisturbed one.
-start goes-on
-until_step 11
-fill_disk
-until_it_says ' is not written, the newest is that of step '
+start_held '7|150' goes-on
+fill_disk 5 1
+release
+until_held
+[ "$(grep -c ' is not written, the newest is that of step 5' goes-on.log)" -ge 25 ] ||
+    die "goes-on: $(grep -v ': step' goes-on.log)"
 grep ' is not written' goes-on.log | grep -q 'No space left on device' ||
     die "no reason: $(grep ' is not written' goes-on.log)"
-[ -n "$(newest goes-on)" ] || die "the last good checkpoint is gone"
+[ "$(newest)" = 5 ] || die "the last good checkpoint is gone"
 for pid in $(ranks_of_job | cut -d' ' -f2); do
-    held=$(find "/proc/$pid/fd" -lname '*(deleted)' -lname '*checkpoints*' 2>/dev/null) || true # it has ended
+    held=$(find "/proc/$pid/fd" -lname '*(deleted)' -lname '*checkpoints*')
     [ -z "$held" ] || die "a file that was given up is held open: $(ls -l "$held")"
 done
 free_disk
+release
 ends_with 0
-[ "$(newest goes-on)" = step-00000200 ] || die "no checkpoint at the end: $(ls runs/goes-on/checkpoints)"
+[ "$(newest)" = 200 ] || die "no checkpoint at the end: $(ls runs/goes-on/checkpoints)"
 same_run goes-on whole
 
 # on_error: stop. The run ends with status 1 and resumes from the last good checkpoint when there is
 # room.
-start stops --checkpoint.on_error=stop
-until_step 11
-fill_disk
+start_held 7 stops --checkpoint.on_error=stop
+fill_disk 5 1
+release
 ends_with 1
-grep '^mha2mla: error: ' stops.log | grep -q 'checkpoint of step .* is not written' ||
+grep '^mha2mla: error: ' stops.log | grep -q 'checkpoint of step 10 is not written' ||
     die "stops: $(cat stops.log)"
 [ "$(grep -c '^mha2mla: error: ' stops.log)" -eq 1 ] || die "not one error line: $(cat stops.log)"
-saved=$(newest stops)
 [ -z "$(temporaries runs/stops)" ] || die "left $(temporaries runs/stops)"
 free_disk
 finishes stops --checkpoint.on_error=stop
-says "resuming runs/stops from step $((10#${saved#step-}))" || die "stops: $(cat stops.log)"
+says "resuming runs/stops from step 5" || die "stops: $(cat stops.log)"
 same_run stops whole
 
 # A stop is requested where the state cannot be saved: one error, which gives both causes.
-start full --train.steps=100000 --data.validation=none --checkpoint.every=0
-until_step 11
+start_held 7 full --train.steps=1000000 --data.validation=none --checkpoint.every=0
 fill_disk
+release
 until_it_says 'metrics.jsonl: the disk is full'
 signal_ranks USR1
 ends_with 1
@@ -103,10 +101,10 @@ grep '^mha2mla: error: ' full.log | grep -q 'stopped by SIGUSR1: checkpoint of s
 [ "$(grep -c '^mha2mla: error: ' full.log)" -eq 1 ] || die "not one error line: $(cat full.log)"
 
 # No room for the exported model: nothing that could be taken for one is left, and the next start of
-# the run writes it.
-start export
-until_step 190
-fill_disk
+# the run writes it. Two checkpoints are replaced by two others until then.
+start_held 192 export
+fill_disk 190 2
+release
 got=0
 wait "$job" || got=$?
 [ "$got" -eq 1 ] || die "export: status $got: $(tail -n 5 export.log)"
@@ -121,7 +119,7 @@ same_run export whole
 kilobytes=$(du -sk runs/whole/checkpoints/step-00000200 | cut -f1)
 mkdir small
 mount -t tmpfs -o size=$((kilobytes * 5 / 2 + 400))k tmpfs small
-trap 'kill $filler 2>/dev/null || true; umount -l "$work/runs" "$work/small"; rm -rf "$work" "$OMPI_MCA_orte_top_session_dir"' EXIT
+mounts+=("$work/small")
 start room --run.dir=small --train.steps=40
 ends_with 0
 grep -q 'warning: small/room: .* MB are free on its disk, the run needs .* MB at most: 3 more checkpoints of' room.log ||

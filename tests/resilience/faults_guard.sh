@@ -33,12 +33,12 @@ names_silent() {
     local ranks=$1 rank sentence
     shift
     rm -rf runs/silent
-    start silent --run.stall_minutes=0.04
-    until_step 12
+    start_held 12 silent --run.stall_minutes=0.1
     for rank in $ranks; do signal_rank STOP "$rank"; done
+    release
     ends_with 1
     [ "$(grep -c '^mha2mla: error: ' silent.log)" -eq 1 ] || die "not one error: $(cat silent.log)"
-    for sentence in 'stalled for 0.04 min in ' ' of step ' "$@"; do
+    for sentence in 'stalled for 0.1 min in ' ' of step ' "$@"; do
         grep '^mha2mla: error: ' silent.log | grep -qF -- "$sentence" ||
             die "$ranks stopped, no '$sentence': $(grep error: silent.log)"
     done
@@ -49,15 +49,16 @@ names_silent 1 "rank 1 on $host is silent since 20" ' wait'
 names_silent '0 2' "rank 0 on $host is silent since 20" "; rank 2 on $host is silent since 20" \
     '; rank 1 waits; '
 [ -e runs/silent/ranks ] || die "the ranks' files are gone"
-finishes silent --run.stall_minutes=0.04
-says 'resuming runs/silent from step 10' || die "silent: $(cat silent.log)"
+saved=$(newest)
+finishes silent
+says "resuming runs/silent from step $saved," || die "silent: $(cat silent.log)"
 same_run silent whole
 [ ! -e runs/silent/ranks ] || die "a good run left $(ls runs/silent/ranks)"
 
 # The others wait for a rank that is only slow for a while.
-start slow --run.stall_minutes=0.1
-until_step 12
+start_held 12 slow --run.stall_minutes=1
 signal_rank STOP 2
+release
 sleep 3
 signal_rank CONT 2
 ends_with 0
@@ -87,8 +88,7 @@ cmp got expected || die "skipped $(cat got), expected $(cat expected)"
 says "$(wc -l <got) of 60 steps skipped" || die "skips: $(tail -n 4 skips.log)"
 N_RANKS=1 finishes skips-alone $skip
 same_run skips-alone skips
-start skips-killed $skip
-until_step $(($(head -n 1 got) + 11)) # a checkpoint after the first that is skipped
+start_held $(($(head -n 1 got) + 11)) skips-killed $skip # a checkpoint after the first that is skipped
 signal_rank KILL 1
 ends_with 137
 finishes skips-killed $skip

@@ -65,21 +65,18 @@ truncate -s -100 damaged/model.safetensors
 ranks_refuse 4 2 'error: damaged/model.safetensors: ' train config.yaml --model.init=none \
     --model.base=damaged --run.name=damaged
 
-# After kill -9 no shared memory stays behind. Windows of other programs on this machine, and what
-# they left, do not count.
-windows() {
-    find /dev/shm -maxdepth 1 -name 'osc_sm.*' | sort
-}
+# After kill -9 no shared memory stays behind, of what the ranks had.
 N_RANKS=4
-windows >windows-before
-start killed --train.steps=4000 --optim.decay_steps=0
-until_step 3
+start_held 3 killed
+for pid in $(ranks_of_job | cut -d' ' -f2); do
+    awk '$6 ~ "^/dev/shm/" { print $6 }' "/proc/$pid/maps"
+done | sort -u >windows
 signal_ranks KILL
 ends_with 137
 leaves_nobody
-for window in $(windows | comm -13 windows-before -); do
-    grep -qF "$window" /proc/[0-9]*/maps 2>/dev/null || die "$window is left"
-done
+while read -r window; do
+    [ ! -e "$window" ] || die "$window is left"
+done <windows
 
 # Where a host has no room in /dev/shm a warning is printed and every rank has its own copy.
 unshare --mount mount -t tmpfs tmpfs /dev/shm 2>/dev/null || exit 0 # needs root

@@ -3,15 +3,52 @@
 N_RANKS=2
 
 # start NAME ARGUMENTS...: a run of config.yaml on N_RANKS ranks, in the background; its output is
-# in NAME.log.
+# in NAME.log. The limit is for a hang, on any machine.
 start() {
     local name=$1
     shift
     run_dir=runs/$name log=$name.log
     : >"$log" # now, not when the shell in the background gets to it: an earlier life has steps, too
-    timeout -k 5 60 mpirun -n "$N_RANKS" --oversubscribe --bind-to none "$mha2mla" \
-        train config.yaml --run.name="$name" "$@" >"$log" 2>&1 </dev/null &
+    timeout -k 10 300 mpirun -n "$N_RANKS" --oversubscribe --bind-to none env "${shim[@]}" \
+        "$mha2mla" train config.yaml --run.name="$name" "$@" >"$log" 2>&1 </dev/null &
     job=$!
+}
+shim=()
+
+make_fault_shim() {
+    [ -e "$work/fault_shim.so" ] || "${CC:-cc}" -shared -fPIC -O1 -o "$work/fault_shim.so" \
+        "$root/tests/support/fault_shim.c" -ldl
+}
+
+# start_holding STEPS NAME ARGUMENTS...: `start`, where rank 0 waits in each of these steps ('7' or
+# '7|9'), before it adds the step's line to metrics.jsonl: until `release`, or until it gets a signal
+# that it handles. So what a test does to a run hits it where it is meant to, however slow the machine
+# is.
+start_holding() {
+    local steps=$1
+    shift
+    make_fault_shim
+    rm -f gate held
+    shim=(LD_PRELOAD="$work/fault_shim.so" TORTURE_FAULT=WAIT TORTURE_RANK=0 TORTURE_AT=1
+        TORTURE_COUNT=9 TORTURE_UNDER=/metrics.jsonl TORTURE_FIRED="$work/held"
+        TORTURE_GATE="$work/gate" TORTURE_TEXT="\"step\":($steps),"$'[^\n]*"loss"[^\n]*\n$')
+    start "$@"
+    shim=()
+}
+
+# start_held STEPS NAME ARGUMENTS...: the same; returns when rank 0 waits in the first of them.
+start_held() {
+    start_holding "$@"
+    until_held
+}
+
+until_held() {
+    until_true test -s held || die "$run_dir: does not get there: $(tail -n 5 "$log")"
+}
+
+release() {
+    rm -f held
+    : >gate
 }
 
 # ends_with STATUS: of the run that was started.
@@ -27,10 +64,13 @@ finishes() {
     ends_with 0
 }
 
-# until_true COMMAND...: looks every 10 ms, while the run is there.
+# until_true COMMAND...: looks every 10 ms, while the run is there, and once more when it has ended.
 until_true() {
     while ! "$@" 2>/dev/null; do
-        kill -0 "$job" 2>/dev/null || return 1
+        kill -0 "$job" 2>/dev/null || {
+            "$@" 2>/dev/null
+            return
+        }
         sleep 0.01
     done
 }
@@ -49,7 +89,7 @@ until_step() {
 }
 
 until_it_says() {
-    until_true says "$1" || says "$1" || die "$run_dir: does not say '$1': $(tail -n 5 "$log")"
+    until_true says "$1" || die "$run_dir: does not say '$1': $(tail -n 5 "$log")"
 }
 
 # ranks_of_job: "RANK PID" of each rank that runs.
@@ -70,15 +110,31 @@ signal_ranks() {
     kill -"$1" $(ranks_of_job | cut -d' ' -f2) 2>/dev/null
 }
 
-# leaves_nobody: no process of the run that has ended is left.
+# processes_of_run: of this test's, as other tests may have runs of the same name.
+processes_of_run() {
+    local pid
+    for pid in $(pgrep -f -- "train config.yaml --run.name=${run_dir#runs/}( |\$)"); do
+        [ "$(readlink "/proc/$pid/cwd")" != "$work" ] || echo "$pid"
+    done
+}
+
+# leaves_nobody: no process of the run that has ended is left. A killed one takes a moment to go.
 leaves_nobody() {
-    local name=${run_dir#runs/} i
-    for i in $(seq 100); do
-        pgrep -f "train config.yaml --run.name=$name " >/dev/null ||
-            pgrep -f "train config.yaml --run.name=$name\$" >/dev/null || return 0
+    local i
+    for i in $(seq 600); do
+        [ -n "$(processes_of_run)" ] || return 0
         sleep 0.1
     done
-    die "$run_dir: processes are left: $(pgrep -af "run.name=$name")"
+    die "$run_dir: processes are left: $(ps -o pid,args -p "$(processes_of_run | xargs)")"
+}
+
+# newest: the step of the run's newest checkpoint that has a manifest.
+newest() {
+    local manifest
+    manifest=$(ls "$run_dir"/checkpoints/step-*/manifest.json 2>/dev/null | tail -n 1)
+    [ -n "$manifest" ] || return 1
+    manifest=${manifest%/*}
+    echo $((10#${manifest##*step-}))
 }
 
 # same_run A B: the runs' curves and models have the same bits.

@@ -2,14 +2,22 @@
 # is gone afterwards, and goes there.
 mha2mla=$(realpath "$1")
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
-work=$(mktemp -d)
+work=$(realpath "$(mktemp -d)")
 
 # Open MPI's session directory is shared by a user's jobs, and the last to leave removes it while
 # another may be starting. The script has one of its own, which `kept` keeps from being empty.
 OMPI_MCA_orte_top_session_dir=$(mktemp -d)
 export OMPI_MCA_orte_top_session_dir
 mkdir "$OMPI_MCA_orte_top_session_dir/kept"
-trap 'rm -rf "$work" "$OMPI_MCA_orte_top_session_dir"' EXIT
+
+job=      # a process in the background that must not outlive the script
+mounts=() # file systems of its own
+clean_up() {
+    [ -z "$job" ] || kill "$job" 2>/dev/null || true
+    [ ${#mounts[@]} -eq 0 ] || umount -l "${mounts[@]}"
+    rm -rf "$work" "$OMPI_MCA_orte_top_session_dir"
+}
+trap clean_up EXIT
 cd "$work"
 
 die() {
@@ -86,7 +94,7 @@ check_refusal() {
 refuses() {
     local status=$1 text=$2 got=0
     shift 2
-    timeout 120 "$mha2mla" "$@" >out 2>err </dev/null || got=$?
+    timeout 600 "$mha2mla" "$@" >out 2>err </dev/null || got=$?
     check_refusal "$status" "$text" "$got" "mha2mla $*"
     [ "$(own_lines err | wc -l)" -eq 1 ] || die "mha2mla $*: more than one line: $(cat err)"
 }
@@ -95,7 +103,7 @@ refuses() {
 breaks_off() {
     local status=$1 text=$2 got=0
     shift 2
-    timeout 120 "$mha2mla" "$@" >out 2>err </dev/null || got=$?
+    timeout 600 "$mha2mla" "$@" >out 2>err </dev/null || got=$?
     check_refusal "$status" "$text" "$got" "mha2mla $*"
 }
 
@@ -103,7 +111,7 @@ breaks_off() {
 ranks_refuse() {
     local n=$1 status=$2 text=$3 got=0
     shift 3
-    timeout 240 mpirun -n "$n" --oversubscribe --bind-to none "$mha2mla" "$@" >out 2>err \
+    timeout 600 mpirun -n "$n" --oversubscribe --bind-to none "$mha2mla" "$@" >out 2>err \
         </dev/null || got=$?
     check_refusal "$status" "$text" "$got" "mpirun -n $n mha2mla $*"
 }

@@ -11,7 +11,10 @@
 //     TORTURE_FAULT=NAME    EIO, ENOSPC, EDQUOT, EINTR, EACCES or EMFILE; SHORT: half of a write is
 //                           done; KILL: the process ends before the call, KILL_AFTER: after it,
 //                           KILL_HALF: after half of a write; HANG: the call never returns, as on a
-//                           file system that does not answer
+//                           file system that does not answer; WAIT: it waits until FILE of
+//                           TORTURE_GATE is there, which it removes, or until a signal is handled
+//     TORTURE_GATE=FILE     what WAIT waits for
+//     TORTURE_TEXT=REGEX    counts no calls but write() of bytes that match, as grep -E has it
 //     TORTURE_FIRED=FILE    is made when a call is struck
 //     TORTURE_CLOCK_S=S     moves the wall clock by S seconds ...
 //     TORTURE_CLOCK_AFTER_MS=MS    ... this long after the start of the process
@@ -22,6 +25,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <regex.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -37,10 +41,12 @@
 
 enum { BUFFER_BYTES = 4096 }; // of a stream
 
-typedef enum Fault { NONE, FAILS, SHORT, KILL, KILL_AFTER, KILL_HALF, HANG } Fault;
+typedef enum Fault { NONE, FAILS, SHORT, KILL, KILL_AFTER, KILL_HALF, HANG, WAIT } Fault;
 
 static struct {
-    const char *under, *log, *fired;
+    const char *under, *log, *fired, *gate;
+    bool has_text;
+    regex_t text; // what a counted write has
     long at, count;
     Fault fault;
     int error;
@@ -74,7 +80,7 @@ static void read_fault(const char *name)
         {"EIO", FAILS, EIO},         {"ENOSPC", FAILS, ENOSPC}, {"EDQUOT", FAILS, EDQUOT},
         {"EINTR", FAILS, EINTR},     {"EACCES", FAILS, EACCES}, {"EMFILE", FAILS, EMFILE},
         {"SHORT", SHORT, 0},         {"KILL", KILL, 0},         {"KILL_AFTER", KILL_AFTER, 0},
-        {"KILL_HALF", KILL_HALF, 0}, {"HANG", HANG, 0}};
+        {"KILL_HALF", KILL_HALF, 0}, {"HANG", HANG, 0},         {"WAIT", WAIT, 0}};
     for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
         if (name != NULL && strcmp(name, faults[i].name) == 0) {
             shim.fault = faults[i].fault;
@@ -96,6 +102,10 @@ __attribute__((constructor)) static void read_environment(void)
         return;
     shim.log = getenv("TORTURE_LOG");
     shim.fired = getenv("TORTURE_FIRED");
+    shim.has_text = getenv("TORTURE_TEXT") != NULL;
+    if (shim.has_text && regcomp(&shim.text, getenv("TORTURE_TEXT"), REG_EXTENDED | REG_NOSUB) != 0)
+        abort();
+    shim.gate = getenv("TORTURE_GATE");
     shim.at = number("TORTURE_AT", 0);
     shim.count = number("TORTURE_COUNT", 1);
     shim.clock_s = (double)number("TORTURE_CLOCK_S", 0);
@@ -125,8 +135,16 @@ static _Noreturn void die_here(void)
         pause();
 }
 
+static void wait_for_gate(void)
+{
+    const struct timespec rest = {.tv_nsec = 5000000};
+    while (shim.gate == NULL || syscall(SYS_unlinkat, AT_FDCWD, shim.gate, 0) != 0)
+        if (nanosleep(&rest, NULL) != 0)
+            return;
+}
+
 // Counts a call on `path` and returns what becomes of it; does not return for KILL and HANG.
-static Fault strike(const char *call, const char *path)
+static Fault strike_counted(const char *call, const char *path)
 {
     char line[4200];
     if (shim.under == NULL || path == NULL || strstr(path, shim.under) == NULL)
@@ -146,11 +164,20 @@ static Fault strike(const char *call, const char *path)
         die_here();
     while (shim.fault == HANG)
         pause();
+    if (shim.fault == WAIT) {
+        wait_for_gate();
+        return NONE;
+    }
     errno = shim.error;
     return shim.fault;
 }
 
-static Fault strike_fd(const char *call, int fd)
+static Fault strike(const char *call, const char *path)
+{
+    return shim.has_text ? NONE : strike_counted(call, path);
+}
+
+static Fault strike_open_file(const char *call, int fd)
 {
     char name[64], path[4096];
     if (shim.under == NULL)
@@ -158,7 +185,12 @@ static Fault strike_fd(const char *call, int fd)
     snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
     const ssize_t n = readlink(name, path, sizeof path - 1);
     path[n > 0 ? n : 0] = '\0';
-    return strike(call, path);
+    return strike_counted(call, path);
+}
+
+static Fault strike_fd(const char *call, int fd)
+{
+    return shim.has_text ? NONE : strike_open_file(call, fd);
 }
 
 static void end_call(Fault fault)
@@ -199,9 +231,16 @@ FILE *fopen(const char *path, const char *mode)
     return stream;
 }
 
+static bool has_text(const void *bytes, size_t size)
+{
+    regmatch_t within = {.rm_eo = (regoff_t)size};
+    return regexec(&shim.text, bytes, 1, &within, REG_STARTEND) == 0;
+}
+
 ssize_t write(int fd, const void *bytes, size_t size)
 {
-    const Fault fault = strike_fd("write", fd);
+    const bool counts = !shim.has_text || has_text(bytes, size);
+    const Fault fault = counts ? strike_open_file("write", fd) : NONE;
     if (fault == FAILS)
         return -1;
     const ssize_t n = NEXT(write)(fd, bytes, share(fault, size));
