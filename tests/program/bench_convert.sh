@@ -33,4 +33,4 @@ declines "usage: bench_convert" load
 declines "M is '4x', allowed are 1 to 32768" factorize 4x 4 1
 declines "R is '5', allowed are 1 to 4" factorize 9 4 5
 declines "ROUNDS is '0', allowed are 1 to 99" calibrate 8 0
-declines "/nonexistent: not a directory" load /nonexistent
+declines "absent: not a directory" load absent

@@ -94,7 +94,8 @@ static void test_a_directory_without_weights_is_an_error(void **state)
 {
     (void)state;
     json_t *fingerprint;
-    assert_fails(BAD_INPUT, "nowhere", hf_fingerprint(&fingerprint, "nowhere"));
+    const char *absent = testing_absent("model");
+    assert_fails(BAD_INPUT, absent, hf_fingerprint(&fingerprint, absent));
 }
 
 int main(void)

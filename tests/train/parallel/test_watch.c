@@ -79,15 +79,15 @@ static void test_clearing_removes_what_killed_checks_left(void **state)
     shared_dir_clear(dir);
     assert_int_equal(n_entries(dir), 1);
     assert_true(file_exists(testing_path(dir, ".shared")));
-    shared_dir_clear("nowhere");
+    shared_dir_clear(testing_absent("directory"));
 }
 
 static void test_a_directory_that_is_not_there_fails_everywhere(void **state)
 {
     (void)state;
     if (comm.size > 1)
-        assert_fails(FAILED, "nowhere: cannot be written: No such file",
-                     shared_dir_check(&comm, "nowhere"));
+        assert_fails(FAILED, "absent/directory: cannot be written: No such file",
+                     shared_dir_check(&comm, testing_absent("directory")));
 }
 
 // Nothing lies there while all is well, and nothing stays.
