@@ -21,17 +21,7 @@ data:
 train: {steps: 2, global_batch: 2, micro_batch: 1}
 EOC
 
-# A rank that notes its own high-water mark, in KiB as the kernel counts it, in high.RANK.
-cat >watched <<'EOC'
-#!/usr/bin/env bash
-"$@" &
-while high=$(grep VmHWM "/proc/$!/status" 2>/dev/null) && [ -n "$high" ]; do
-    echo "${high//[!0-9]/}" >"high.$OMPI_COMM_WORLD_RANK"
-    sleep 0.02
-done
-wait $!
-EOC
-chmod +x watched
+"${CC:-cc}" -O1 -o watched "$root/tests/support/watched.c"
 
 # within A B WHAT: A is at most 5 % above B, and at most 12 % below: room for transfers that never
 # were under way together is planned, but not touched.

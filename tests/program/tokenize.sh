@@ -96,59 +96,62 @@ awk 'BEGIN { for (i = 0; i < 30000; i++)
     print "{\"text\": \"Once upon a time there was a little girl who liked the park.\"}" }' |
     gzip -1 >block.gz
 for _ in $(seq 100); do cat block.gz; done >long.jsonl.gz
+# until_it_writes: until process $job has a temporary file.
+until_it_writes() {
+    while [ -z "$(temporaries)" ]; do
+        kill -0 "$job" 2>/dev/null || die "no temporary file appeared: $(cat out err)"
+        sleep 0.05
+    done
+}
 for signal in INT TERM; do
     # bash starts background jobs with SIGINT ignored; env gives it back.
     env --default-signal=INT "$mha2mla" tokenize --tokenizer "$tokenizer" --out long.h5 \
         long.jsonl.gz >out 2>err &
-    pid=$!
-    for _ in $(seq 200); do
-        [ -z "$(temporaries)" ] || break
-        sleep 0.05
-    done
-    [ -n "$(temporaries)" ] || die "no temporary file appeared"
-    kill -s "$signal" "$pid"
+    job=$!
+    until_it_writes
+    kill -s "$signal" "$job"
     status=0
-    wait "$pid" || status=$?
+    wait "$job" || status=$?
     [ "$status" -eq 1 ] || die "after SIG$signal: status $status: $(cat err)"
     grep -q 'interrupted; long.h5 is not written' err || die "after SIG$signal: $(cat err)"
     [ ! -e long.h5 ] && [ -z "$(temporaries)" ] || die "after SIG$signal: $(ls -A)"
 done
 
-# Interrupted at several ranks: the signal reaches all of them, and nothing is left.
-mpirun -n 2 --oversubscribe --bind-to none "$mha2mla" tokenize --tokenizer "$tokenizer" \
-    --out long.h5 long.jsonl.gz >out 2>err &
-pid=$!
-for _ in $(seq 200); do
-    [ -z "$(temporaries)" ] || break
-    sleep 0.05
-done
-[ -n "$(temporaries)" ] || die "no temporary file appeared at 2 ranks"
-kill -s TERM "$pid"
-wait "$pid" && die "after SIGTERM to mpirun: status 0"
-for _ in $(seq 100); do
+# Interrupted at several ranks: the signal reaches all of them, and nothing is left. mpirun kills
+# what has not ended some seconds after its SIGTERM, by default 1.
+OMPI_MCA_odls_base_sigkill_timeout=20 mpirun -n 2 --oversubscribe --bind-to none "$mha2mla" \
+    tokenize --tokenizer "$tokenizer" --out long.h5 long.jsonl.gz >out 2>err &
+job=$!
+until_it_writes
+kill -s TERM "$job"
+wait "$job" && die "after SIGTERM to mpirun: status 0"
+for _ in $(seq 600); do
     [ -n "$(temporaries)" ] || break
-    sleep 0.05
+    sleep 0.1
 done
 [ ! -e long.h5 ] && [ -z "$(temporaries)" ] || die "after SIGTERM to mpirun: $(ls -A)"
 
 # On a terminal a line shows the progress and the time left.
 if command -v script >/dev/null &&
-    timeout -k 1 5 script -qec true pty </dev/null >/dev/null 2>&1; then # else there are no ptys
-    timeout -k 5 60 script -qec "timeout -s INT 4 '$mha2mla' tokenize --tokenizer '$tokenizer' \
-        --out long.h5 long.jsonl.gz" terminal </dev/null >/dev/null || true
-    grep -qE '[0-9]+ %  [0-9]+ documents, [0-9]+ tokens, [0-9.]+ MB/s, [0-9]+:[0-9]{2}:[0-9]{2} left' \
-        terminal || die "on a terminal it showed: $(head -c 500 terminal)"
+    timeout -k 1 60 script -qec true pty </dev/null >/dev/null 2>&1; then # else there are no ptys
+    timeout -k 5 300 script -qfec "exec '$mha2mla' tokenize --tokenizer '$tokenizer' \
+        --out long.h5 long.jsonl.gz" terminal </dev/null >/dev/null &
+    job=$!
+    until grep -qE '[0-9]+ %  [0-9]+ documents, [0-9]+ tokens, [0-9.]+ MB/s, [0-9]+:[0-9]{2}:[0-9]{2} left' \
+        terminal; do
+        kill -0 "$job" 2>/dev/null || die "on a terminal it showed: $(head -c 500 terminal)"
+        sleep 0.1
+    done 2>/dev/null
+    kill "$job"
+    wait "$job" || true
 fi
 
 # SIGKILL leaves at most the temporary file, which does not disturb the next run.
 "$mha2mla" tokenize --tokenizer "$tokenizer" --out long.h5 long.jsonl.gz >out 2>&1 &
-pid=$!
-for _ in $(seq 200); do
-    [ -z "$(temporaries)" ] || break
-    sleep 0.05
-done
-kill -s KILL "$pid"
-wait "$pid" 2>/dev/null || true
+job=$!
+until_it_writes
+kill -s KILL "$job"
+wait "$job" 2>/dev/null || true
 [ ! -e long.h5 ] || die "a killed run left a finished shard"
 "$mha2mla" tokenize --tokenizer "$tokenizer" --out long.h5 a.txt >out || die "after a kill: $(cat out)"
 [ -s long.h5 ] && [ -z "$(temporaries)" ] || die "after a kill: $(ls -A)"
@@ -156,10 +159,10 @@ wait "$pid" 2>/dev/null || true
 # Two that write one shard at the same time: both end well, and the shard is whole.
 mv block.gz block.jsonl.gz
 "$mha2mla" tokenize --tokenizer "$tokenizer" --out both.h5 block.jsonl.gz >first 2>&1 &
-pid=$!
+job=$!
 "$mha2mla" tokenize --tokenizer "$tokenizer" --out both.h5 block.jsonl.gz >second 2>&1 ||
     die "the second writer: $(cat second)"
-wait "$pid" || die "the first writer: $(cat first)"
+wait "$job" || die "the first writer: $(cat first)"
 "$mha2mla" inspect --verify both.h5 >out 2>&1 || die "after two writers: $(cat out)"
 grep -qE '^  documents +30000,' out || die "after two writers: $(cat out)"
 [ -z "$(temporaries)" ] || die "after two writers: $(ls -A)"
