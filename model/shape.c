@@ -160,6 +160,17 @@ Status shape_convert(ModelShape *out, const ModelShape *original, int rope_pairs
     return OK;
 }
 
+// A conversion leaves all other fields as they were.
+ModelShape shape_original(const ModelShape *s)
+{
+    ModelShape original = *s;
+    original.rope_pairs = original.head_dim / 2;
+    original.d_kv = 0;
+    original.svd = SVD_JOINT;
+    original.healed_seq_len = 0;
+    return original;
+}
+
 // What decoding has to keep: rotated keys and the latent, or keys and values. The NoPE keys and the
 // values are computed from the latent again.
 int64_t shape_cache_numbers(const ModelShape *s)

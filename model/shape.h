@@ -64,6 +64,9 @@ static inline bool shape_is_mla(const ModelShape *shape)
 Status shape_convert(ModelShape *out, const ModelShape *original, int rope_pairs, int d_kv,
                      SvdKind svd);
 
+// The shape before conversion; a shape with the original attention is its own.
+ModelShape shape_original(const ModelShape *shape);
+
 // BAD_INPUT if a field is out of its bounds (model/shape_fields.h) or the fields do not fit
 // together; `where` names the file or config in the text. What has passed can be computed with: no
 // dim is 0, no product of dims overflows.

@@ -94,13 +94,8 @@ bool resume_original_shape(ModelShape *out, const Config *config)
         checkpoint_close(&checkpoint);
     }
     free(steps);
-    // A conversion leaves all other fields as they were.
-    if (is_found && config->model.convert.given) {
-        out->rope_pairs = out->head_dim / 2;
-        out->d_kv = 0;
-        out->svd = SVD_JOINT;
-        out->healed_seq_len = 0;
-    }
+    if (is_found && config->model.convert.given)
+        *out = shape_original(out);
     return is_found;
 }
 

@@ -1,6 +1,7 @@
 // From config.json, the header of the weights and the checksum of the tokenizer: no weight is read
 // but the RoPE pairs of a converted model.
 #include "data/tokenizer/tokenizer_file.h"
+#include "infer/cache/kv_table.h"
 #include "model/hf/hf.h"
 #include "train/inspect/inspect.h"
 
@@ -43,28 +44,18 @@ void inspect_shape(const ModelShape *s)
         printf("no record of training since the conversion\n");
 }
 
-static void print_cache_row(const char *label, int64_t numbers)
-{
-    inspect_label(label);
-    printf("%12lld numbers%12lld bytes\n", (long long)numbers, (long long)(2 * numbers));
-}
-
-// The saving is against the same model with its full keys and values: 2 n_kv d_h numbers per token
-// and layer, which is what rope_pairs = d_h / 2 without a latent gives.
+// The saving is against the same model with its full keys and values.
 static void print_cache(const ModelShape *shape)
 {
-    int64_t numbers = shape_cache_numbers(shape);
-    printf("KV cache per token, at 16 bit\n");
-    print_cache_row("this model", numbers);
-    if (!shape_is_mla(shape))
-        return;
-    ModelShape original = *shape;
-    original.d_kv = 0;
-    original.rope_pairs = original.head_dim / 2;
-    int64_t before = shape_cache_numbers(&original);
-    print_cache_row("original", before);
-    inspect_label("saving");
-    printf("%12.2f %%\n", 100.0 * (1.0 - (double)numbers / (double)before));
+    const ModelShape original = shape_original(shape);
+    const int64_t numbers = shape_cache_numbers(shape), before = shape_cache_numbers(&original);
+    inspect_label("cache");
+    printf("%lld numbers per token", (long long)numbers);
+    if (shape_is_mla(shape))
+        printf(", original %lld: saving %.2f %%", (long long)before,
+               100.0 * (1.0 - (double)numbers / (double)before));
+    putchar('\n');
+    kv_table_print(stdout, shape);
 }
 
 // [n_layers, n_kv_heads, rope_pairs], owned by the caller.

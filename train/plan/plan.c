@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/paths.h"
 #include "eval/forward_pass.h"
+#include "infer/cache/kv_table.h"
 #include "model/convert/convert.h"
 #include "model/hf/hf.h"
 #include "model/kernels/gemm.h"
@@ -263,6 +264,7 @@ static void print_model(FILE *out, const Plan *plan, const Config *config)
     fprintf(out, "\nKV cache     %lld bytes per token at 16 bits, original %lld: %+.2f %%\n",
             (long long)after * 2, (long long)before * 2,
             100.0 * ((double)after / (double)before - 1.0));
+    kv_table_print(out, s);
 }
 
 static void print_work(FILE *out, const Plan *plan, const Config *config)

@@ -94,9 +94,17 @@ static void test_converted_model(void **state)
     assert_contains(text, "  layers        2, width 24, feed-forward 20\n");
     assert_contains(text, "  healed on     no record of training since the conversion\n");
     assert_contains(text, "  weights       BF16, ");
-    assert_contains(text, "  this model              40 numbers          80 bytes\n"
-                          "  original                64 numbers         128 bytes\n"
-                          "  saving               37.50 %\n");
+    assert_contains(text, "  cache         40 numbers per token, original 64: saving 37.50 %\n");
+    // b bits and a half, for the scale and zero of 64 codes; 20 x 8.5 bits of k_r and c a layer.
+    assert_contains(
+        text, "KV cache per token    float32   bfloat16     8 bits     4 bits     3 bits     "
+              "2 bits  bytes\n"
+              "  this model              160         80       42.5       22.5       17.5       "
+              "12.5\n"
+              "  original                256        128         68         36         28         "
+              "20\n"
+              "  share              125.00 %    62.50 %    33.20 %    17.58 %    13.67 %     "
+              "9.77 %  of the original in bfloat16\n");
     assert_contains(text, "    0 55.#    1 ..##\n");
     char parameters[64];
     snprintf(parameters, sizeof parameters, "%lld (0.01 M)", (long long)model.params.count);

@@ -303,7 +303,11 @@ static void test_budget_and_machine_are_told(void **state)
     assert_ok(plan_make(&plan, &config, 2, 3));
     const char *text = printed(&plan, &config);
     // 2 layers of 2 RoPE dims and d_kv 2, against 2 x 4 for keys and as many for values.
-    assert_says(text, "KV cache     16 bytes per token at 16 bits, original 32: -50.00 %\n");
+    assert_says(text,
+                "KV cache     16 bytes per token at 16 bits, original 32: -50.00 %\n"
+                "KV cache per token    float32   bfloat16     8 bits     4 bits     3 bits     "
+                "2 bits  bytes\n"
+                "  this model               32         16        8.5        4.5        3.5");
     assert_says(text, "ranks        2, 3 threads each, OpenBLAS 0.");
     if (gemm_kernel_name() != NULL)
         assert_says(text, "\nproducts     by the program's own kernels for AVX-512\n");
