@@ -1,0 +1,65 @@
+// The inner kernels of attention over the cache: one block of 64 positions against a tile of
+// queries. A table of implementations; the machine and the shape decide.
+//
+//     const AttendKernel *kernel = attend_kernel_best(&dims);
+//     AttendWork work = {...};        // of the thread, sized by attend_work_place()
+//     attend_tile_start(&tile, &dims);
+//     kernel->start(&work, &tile);
+//     kernel->block(&work, &tile, &block);
+//
+// Every kernel takes blocks of every kind; those it cannot read in place are widened to float32.
+// Private to infer/attention.
+#ifndef MHA2MLA_INFER_ATTENTION_ATTEND_KERNEL_H
+#define MHA2MLA_INFER_ATTENTION_ATTEND_KERNEL_H
+
+#include "base/arena.h"
+#include "infer/attention/attend.h"
+#include "infer/attention/attend_tile.h"
+
+// A block as float32.
+typedef struct AttendFloats {
+    int first, count;            // positions
+    const float *key;            // [K][key_width][64]
+    const float *value;          // [value_heads][64][cache_width], readable 15 floats further
+    const float *latent_columns; // [latent][64] the latent's columns that keys are made of; or NULL
+} AttendFloats;
+
+// A thread's scratch.
+typedef struct AttendWork {
+    const AttendDims *dims;
+    float *key, *value, *latent_columns; // a block widened: AttendFloats
+    float *scores;                       // [rows, ATTEND_KEYS]
+    void *own;                           // of the kernel
+} AttendWork;
+
+typedef struct AttendKernel {
+    const char *name;
+    // Whether this machine can run it and it is meant for these dims.
+    bool (*fits)(const AttendDims *dims);
+    int64_t (*own_floats)(const AttendDims *dims, int rows); // of AttendWork.own; NULL: 0
+    // Before the first block of a tile; NULL: nothing to do.
+    void (*start)(const AttendWork *work, const AttendTile *tile);
+    void (*block)(const AttendWork *work, const AttendTile *tile, const KvBlock *block);
+} AttendKernel;
+
+typedef enum AttendKernelId { ATTEND_WIDENED, N_ATTEND_KERNELS } AttendKernelId;
+
+// NULL if it does not fit.
+const AttendKernel *attend_kernel(AttendKernelId id, const AttendDims *dims);
+const AttendKernel *attend_kernel_best(const AttendDims *dims);
+
+// Places the scratch for tiles of at most `rows` rows and this or any other kernel.
+void attend_work_place(AttendWork *work, Arena *arena, const AttendDims *dims, int rows);
+
+// A block of floats: the products by model/kernels/tile.h.
+void attend_block_floats(const AttendWork *work, const AttendTile *tile, const AttendFloats *block);
+
+// Widens a block into the thread's scratch.
+AttendFloats attend_block_widen(const AttendWork *work, const KvBlock *block);
+
+// attend() by a kernel, with jobs of `expand_from` positions or more expanded.
+void attend_by(const AttendKernel *kernel, int expand_from, const AttendJob *jobs, int n_jobs,
+               int layer, const ModelShape *shape, const WeightMatrix *up_k,
+               const WeightMatrix *up_v, int ld_q, float *scratch);
+
+#endif

@@ -1,0 +1,145 @@
+// A row's maximum and denominator over the blocks seen so far stand beside its weighted sums; a
+// block whose scores exceed the maximum shrinks what the earlier ones left. Sums of a row are kept
+// lane by lane and added up once at the end.
+#include "infer/attention/attend_tile.h"
+
+#include "base/intmath.h"
+#include "base/simd.h"
+#include "model/kernels/tile.h"
+#include "model/kernels/vexp.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { KEYS = ATTEND_KEYS, LANES = ATTEND_LANES };
+
+AttendDims attend_expanded_dims(const ModelShape *s)
+{
+    return (AttendDims){
+        .H = s->n_heads,
+        .K = s->n_kv_heads,
+        .G = s->n_heads / s->n_kv_heads,
+        .E = s->head_dim,
+        .key_width = s->head_dim,
+        .value_heads = s->n_kv_heads,
+        .cache_width = s->head_dim,
+        .value_width = s->head_dim,
+        .value_ld = tile_padded(s->head_dim),
+        .scale = 1.0f / sqrtf((float)s->head_dim),
+    };
+}
+
+AttendDims attend_dims(const ModelShape *s)
+{
+    AttendDims d = attend_expanded_dims(s);
+    if (!shape_is_mla(s))
+        return d;
+    const int width = shape_dim(s, DIM_UP_INPUT);
+    d.is_mla = true;
+    d.key_width = 2 * s->rope_pairs;
+    d.nope = d.E - d.key_width;
+    d.latent = d.nope > 0 ? width : 0;
+    d.value_heads = 1;
+    d.cache_width = shape_dim(s, DIM_LATENT);
+    d.value_column = d.cache_width - width;
+    d.value_width = width;
+    d.value_ld = tile_padded(width);
+    return d;
+}
+
+void attend_tile_start(const AttendTile *tile, const AttendDims *dims)
+{
+    const int rows = attend_tile_rows(tile, dims);
+    memset(tile->sums, 0, (size_t)rows * (size_t)dims->value_ld * sizeof(float));
+    memset(tile->row_sums, 0, (size_t)rows * LANES * sizeof(float));
+    for (int r = 0; r < rows; r++)
+        tile->row_max[r] = -INFINITY;
+}
+
+// The largest of a row of scores.
+static inline float largest(const float *s)
+{
+    float lanes[LANES];
+    memcpy(lanes, s, sizeof lanes);
+    for (int j = LANES; j < KEYS; j += LANES)
+#pragma omp simd
+        for (int l = 0; l < LANES; l++)
+            lanes[l] = s[j + l] > lanes[l] ? s[j + l] : lanes[l];
+    float max = lanes[0];
+    for (int l = 1; l < LANES; l++)
+        max = lanes[l] > max ? lanes[l] : max;
+    return max;
+}
+
+// Scores -> probabilities relative to `max`, added to `sums` lane by lane.
+static inline void exponentiate(float *restrict s, float *restrict sums, float max)
+{
+    float lanes[LANES];
+    memcpy(lanes, sums, sizeof lanes);
+    for (int j = 0; j < KEYS; j += LANES)
+#pragma omp simd
+        for (int l = 0; l < LANES; l++) {
+            s[j + l] = vexp_to_88(s[j + l] - max);
+            lanes[l] += s[j + l];
+        }
+    memcpy(sums, lanes, sizeof lanes);
+}
+
+// The row's maximum grew to `max`: what earlier blocks left shrinks. At the first block the old
+// maximum is -infinity and the factor 0, on zeros.
+static inline void raise_maximum(float *restrict row_max, float *restrict row_sums,
+                                 float *restrict sums, int width, float max)
+{
+    const float shrink = vexp(*row_max - max);
+    *row_max = max;
+    for (int l = 0; l < LANES; l++)
+        row_sums[l] *= shrink;
+#pragma omp simd
+    for (int e = 0; e < width; e++)
+        sums[e] *= shrink;
+}
+
+HOT void attend_tile_softmax(const AttendTile *tile, const AttendDims *dims, float *scores,
+                             int first_key, int keys)
+{
+    const int rows = attend_tile_rows(tile, dims), width = dims->value_ld;
+    for (int r = 0; r < rows; r++) {
+        float *s = scores + (int64_t)r * KEYS, *row_sums = tile->row_sums + (int64_t)r * LANES;
+        const int visible = min_int(tile->first + r % tile->n - first_key + 1, keys);
+        if (visible <= 0) {
+            memset(s, 0, KEYS * sizeof *s);
+            continue;
+        }
+        for (int j = visible; j < KEYS; j++)
+            s[j] = -INFINITY;
+        const float max = largest(s);
+        if (max > tile->row_max[r])
+            raise_maximum(&tile->row_max[r], row_sums, tile->sums + (int64_t)r * width, width, max);
+        exponentiate(s, row_sums, tile->row_max[r]);
+    }
+}
+
+// A part in which the row sees no key has the maximum -infinity and so the weight 0.
+HOT void attend_tile_merge(float *restrict out, const AttendTile *tile, const AttendDims *dims,
+                           int n_parts, int row)
+{
+    const int64_t part_rows = attend_tile_rows(tile, dims);
+    float max = -INFINITY, denominator = 0;
+    for (int p = 0; p < n_parts; p++)
+        max = fmaxf(max, tile->row_max[p * part_rows + row]);
+    memset(out, 0, (size_t)dims->value_width * sizeof *out);
+    for (int p = 0; p < n_parts; p++) {
+        const int64_t at = p * part_rows + row;
+        const float weight = vexp(tile->row_max[at] - max),
+                    *sums = tile->sums + at * dims->value_ld;
+        float sum = 0;
+        for (int l = 0; l < LANES; l++)
+            sum += tile->row_sums[at * LANES + l];
+        denominator += weight * sum;
+        for (int e = 0; e < dims->value_width; e++)
+            out[e] += weight * sums[e];
+    }
+    const float inverse = 1.0f / denominator;
+    for (int e = 0; e < dims->value_width; e++)
+        out[e] *= inverse;
+}

@@ -1,0 +1,273 @@
+// Attention over the cache by every kernel and both ways through MLA, in one body, against the
+// oracle: whole rows of scores over keys and values expanded in double. The oracle reads the cache
+// as the kernels do, so that the rounding of the cache itself is no error.
+#include "tests/support/testing.h"
+
+#include "infer/attention/attend_kernel.h"
+#include "tests/reference/ref.h"
+#include "tests/reference/ref_attend.h"
+
+#include <limits.h>
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+
+typedef struct Case {
+    int K, G, E;
+    int P, d_kv; // d_kv 0: original attention
+    SvdKind svd;
+} Case;
+
+// Forms and widths: original (MHA, GQA, MQA, widths of part of a vector), joint, split, all pairs
+// rotated, R odd, a latent wider and narrower than a head.
+static const Case cases[] = {
+    {1, 1, 8},
+    {2, 1, 64},
+    {3, 3, 64},
+    {2, 4, 6},
+    {1, 5, 128},
+    {3, 3, 64, 4, 16, SVD_JOINT},
+    {3, 3, 64, 4, 16, SVD_SPLIT},
+    {1, 3, 10, 2, 7, SVD_JOINT},
+    {3, 1, 12, 1, 5, SVD_JOINT},
+    {2, 2, 8, 4, 6, SVD_JOINT},
+    {2, 2, 8, 3, 4, SVD_SPLIT},
+    {2, 1, 8, 1, 8, SVD_JOINT},
+    {4, 1, 32, 4, 40, SVD_JOINT},
+    {4, 2, 32, 4, 48, SVD_SPLIT},
+    {5, 7, 16, 2, 16, SVD_JOINT},
+};
+
+enum { N_CASES = sizeof cases / sizeof *cases, LAYERS = 2, MAX_JOBS = 70 };
+
+typedef struct Fixture {
+    ModelShape shape;
+    KvCache *cache;
+    KvSequence *sequences[MAX_JOBS];
+    AttendJob jobs[MAX_JOBS];
+    float *expected[MAX_JOBS];
+    int n_jobs, n_tokens, ld_q;
+    float *up_k, *up_v; // exact in bfloat16
+    uint16_t *up_k_bf16, *up_v_bf16;
+    uint64_t seed;
+} Fixture;
+
+static ModelShape shape_of(const Case *c)
+{
+    ModelShape shape = {.n_layers = LAYERS,
+                        .d_model = 4096,
+                        .n_heads = c->K * c->G,
+                        .n_kv_heads = c->K,
+                        .head_dim = c->E,
+                        .d_ffn = 1,
+                        .max_positions = 4096,
+                        .vocab_size = 1,
+                        .rope_pairs = c->E / 2,
+                        .rope_theta = 1e4,
+                        .rms_eps = 1e-5};
+    if (c->d_kv > 0) {
+        shape.rope_pairs = c->P;
+        shape.d_kv = c->d_kv;
+        shape.svd = c->svd;
+    }
+    return shape;
+}
+
+// Normal floats rounded to bfloat16, and the same as bfloat16.
+static float *make_weight(uint16_t **halves, int64_t count, double scale, uint64_t seed)
+{
+    float *weight = ref_random(count, scale, seed);
+    *halves = calloc((size_t)count + 1, sizeof **halves);
+    dtype_narrow(*halves, DTYPE_BF16, weight, count);
+    dtype_widen(weight, *halves, DTYPE_BF16, count);
+    return weight;
+}
+
+static Fixture make_fixture(const Case *c, const KvFormat *format)
+{
+    Fixture f = {.shape = shape_of(c), .seed = 1};
+    const ModelShape *s = &f.shape;
+    assert_ok(kv_cache_create(&f.cache, s, format, 0));
+    f.ld_q = s->n_heads * s->head_dim + 3; // rows are a part of longer ones
+    const int width = shape_dim(s, DIM_UP_INPUT);
+    const int64_t k_rows = shape_is_mla(s) ? shape_dim(s, DIM_K_NOPE) : 0;
+    const int64_t v_rows = shape_is_mla(s) ? shape_dim(s, DIM_KV) : 0;
+    const double scale = width > 0 ? 1 / sqrt(width) : 0;
+    f.up_k = make_weight(&f.up_k_bf16, k_rows * width, scale, 101);
+    f.up_v = make_weight(&f.up_v_bf16, v_rows * width, scale, 102);
+    return f;
+}
+
+// Writes n positions of all layers at the sequence's end.
+static void write_positions(Fixture *f, KvSequence *sequence, int n, double key_scale)
+{
+    const int keys = kv_part_channels(kv_key_part(&f->shape)),
+              values = kv_part_channels(kv_value_part(&f->shape));
+    assert_ok(kv_sequence_reserve(sequence, n));
+    for (int layer = 0; layer < LAYERS; layer++) {
+        float *key = ref_random((int64_t)n * keys, key_scale, f->seed++);
+        float *value = ref_random((int64_t)n * values, 1.0, f->seed++);
+        kv_write(sequence, layer, key, keys, value, values, n);
+        free(key);
+        free(value);
+    }
+}
+
+// A sequence of `first` committed positions and `count` written ones, and a job for the latter.
+static void add_job(Fixture *f, int first, int count, double scale)
+{
+    const int i = f->n_jobs++;
+    assert_ok(kv_sequence_create(&f->sequences[i], f->cache));
+    for (int done = 0; done < first;) { // committed in pieces, as chunks of a prompt are
+        const int n = done + 100 < first ? 100 : first - done;
+        write_positions(f, f->sequences[i], n, scale);
+        assert_ok(kv_sequence_commit(f->sequences[i], n));
+        done += n;
+    }
+    write_positions(f, f->sequences[i], count, scale);
+    const int64_t out = (int64_t)count * f->shape.n_heads * f->shape.head_dim;
+    f->jobs[i] = (AttendJob){.sequence = f->sequences[i],
+                             .q = ref_random((int64_t)count * f->ld_q, scale, f->seed++),
+                             .first = first,
+                             .count = count};
+    f->expected[i] = ref_nans(out);
+    f->n_tokens += count;
+}
+
+static void release_fixture(Fixture *f)
+{
+    for (int i = 0; i < f->n_jobs; i++) {
+        free((void *)(uintptr_t)f->jobs[i].q);
+        free(f->expected[i]);
+        kv_sequence_release(f->sequences[i]);
+    }
+    kv_cache_release(f->cache);
+    free(f->up_k);
+    free(f->up_v);
+    free(f->up_k_bf16);
+    free(f->up_v_bf16);
+}
+
+// All jobs by one kernel in one call. Scratch is one block of exactly the stated size, so that the
+// sanitizer sees an overrun.
+static void compare_kernel(Fixture *f, const AttendKernel *kernel, int expand_from, int layer,
+                           double tolerance)
+{
+    const ModelShape *s = &f->shape;
+    const int width = shape_dim(s, DIM_UP_INPUT), row = s->n_heads * s->head_dim;
+    const WeightMatrix up_k = {f->up_k_bf16, DTYPE_BF16, shape_dim(s, DIM_K_NOPE), width},
+                       up_v = {f->up_v_bf16, DTYPE_BF16, shape_dim(s, DIM_KV), width};
+    float *scratch =
+        ref_nans(attend_scratch_floats(s, f->n_jobs, f->n_tokens, omp_get_max_threads()));
+    for (int i = 0; i < f->n_jobs; i++)
+        f->jobs[i].out = ref_nans((int64_t)f->jobs[i].count * row);
+    attend_by(kernel, expand_from, f->jobs, f->n_jobs, layer, s, &up_k, &up_v, f->ld_q, scratch);
+    for (int i = 0; i < f->n_jobs; i++) {
+        testing_assert_close(kernel->name, f->jobs[i].out, f->expected[i],
+                             (int64_t)f->jobs[i].count * row, tolerance);
+        free(f->jobs[i].out);
+    }
+    free(scratch);
+}
+
+// Every kernel, absorbed and expanded, on 1, 2 and 4 threads.
+static void compare(Fixture *f, double tolerance)
+{
+    const AttendDims dims = attend_dims(&f->shape);
+    const int n_threads = omp_get_max_threads();
+    for (int layer = 0; layer < LAYERS; layer++) {
+        for (int i = 0; i < f->n_jobs; i++)
+            f->jobs[i].out = f->expected[i];
+        ref_attend(f->jobs, f->n_jobs, layer, &f->shape, f->up_k, f->up_v, f->ld_q);
+        for (int threads = 1; threads <= 4; threads *= 2) {
+            omp_set_num_threads(threads);
+            for (int id = 0; id < N_ATTEND_KERNELS; id++) {
+                const AttendKernel *kernel = attend_kernel((AttendKernelId)id, &dims);
+                if (kernel == NULL)
+                    continue;
+                compare_kernel(f, kernel, INT_MAX, layer, tolerance);
+                compare_kernel(f, kernel, 2, layer, tolerance);
+            }
+        }
+    }
+    omp_set_num_threads(n_threads);
+}
+
+static void compare_plain(const Case *c, KvType type, const int (*jobs)[2], int n_jobs)
+{
+    const KvFormat format = kv_format_plain(type);
+    Fixture f = make_fixture(c, &format);
+    for (int i = 0; i < n_jobs; i++)
+        add_job(&f, jobs[i][0], jobs[i][1], 1.0);
+    compare(&f, 5e-6); // seen 1.2e-6
+    release_fixture(&f);
+}
+
+// Jobs of different lengths together, around the borders of blocks; prompts from the beginning.
+static void test_lengths_around_the_blocks(void **state)
+{
+    (void)state;
+    static const int jobs[][2] = {{0, 1},  {1, 1},  {62, 1}, {63, 1},  {64, 1},
+                                  {65, 3}, {0, 64}, {0, 65}, {127, 2}, {300, 1}};
+    for (int i = 0; i < N_CASES; i++)
+        compare_plain(&cases[i], i % 2 == 0 ? KV_BFLOAT16 : KV_FLOAT32, jobs,
+                      sizeof jobs / sizeof *jobs);
+}
+
+static void test_both_types_of_rows(void **state)
+{
+    (void)state;
+    static const int jobs[][2] = {{129, 1}};
+    for (int i = 0; i < N_CASES; i++)
+        for (int type = KV_FLOAT32; type <= KV_BFLOAT16; type++)
+            compare_plain(&cases[i], (KvType)type, jobs, 1);
+}
+
+// Chunks over several ranges of expanded blocks, with jobs of one position beside them.
+static void test_chunks_of_prompts(void **state)
+{
+    (void)state;
+    static const int jobs[][2] = {{700, 1}, {530, 150}, {0, 37}, {64, 1}, {100, 70}};
+    compare_plain(&cases[2], KV_BFLOAT16, jobs, 5);
+    compare_plain(&cases[5], KV_BFLOAT16, jobs, 5);
+    compare_plain(&cases[6], KV_BFLOAT16, jobs, 5);
+}
+
+static void test_more_jobs_than_a_batch_holds(void **state)
+{
+    (void)state;
+    int jobs[MAX_JOBS][2];
+    for (int i = 0; i < MAX_JOBS; i++) {
+        jobs[i][0] = 3 * i;
+        jobs[i][1] = 1 + i % 2;
+    }
+    compare_plain(&cases[2], KV_BFLOAT16, (const int(*)[2])jobs, MAX_JOBS);
+    compare_plain(&cases[5], KV_BFLOAT16, (const int(*)[2])jobs, MAX_JOBS);
+}
+
+// Scores of some thousands: a float of that size resolves 1e-4, so that is how well probabilities
+// can be known.
+static void test_large_scores(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_CASES; i += 5) {
+        const KvFormat format = kv_format_plain(KV_BFLOAT16);
+        Fixture f = make_fixture(&cases[i], &format);
+        add_job(&f, 200, 1, 30.0);
+        add_job(&f, 70, 5, 30.0);
+        compare(&f, 2e-3); // seen
+        release_fixture(&f);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_lengths_around_the_blocks),
+        cmocka_unit_test(test_both_types_of_rows),
+        cmocka_unit_test(test_chunks_of_prompts),
+        cmocka_unit_test(test_more_jobs_than_a_batch_holds),
+        cmocka_unit_test(test_large_scores),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
