@@ -12,25 +12,38 @@ HOT static void widen_bfloat16(float *restrict out, const uint16_t *restrict in,
         out[i] = half_bf16_to_f32(in[i]);
 }
 
-static void widen(float *out, const void *in, KvType type, int64_t count)
+static void widen_rows(float *out, const void *in, KvType type, KvPart part)
 {
+    int64_t count = (int64_t)kv_part_channels(part) * KV_BLOCK_TOKENS;
     if (type == KV_FLOAT32)
         memcpy(out, in, (size_t)count * sizeof *out);
     else
         widen_bfloat16(out, in, count);
 }
 
+// The cache's own memory beyond `count` holds zeros or rows of a sequence that shares it.
+static void clear_behind(float *key, float *value, const KvBlock *b)
+{
+    const int T = KV_BLOCK_TOKENS, n_behind = T - b->count;
+    for (int c = 0; n_behind > 0 && c < kv_part_channels(b->key_part); c++)
+        memset(key + (int64_t)c * T + b->count, 0, (size_t)n_behind * sizeof *key);
+    for (int h = 0; n_behind > 0 && h < b->value_part.n_heads; h++)
+        memset(value + ((int64_t)h * T + b->count) * b->value_part.width, 0,
+               (size_t)n_behind * b->value_part.width * sizeof *value);
+}
+
 void kv_block_widen(const KvBlock *b, float *key, float *value)
 {
-    const int T = KV_BLOCK_TOKENS, n_channels = kv_part_channels(b->key_part);
-    widen(key, b->key, b->type, (int64_t)n_channels * T);
-    widen(value, b->value, b->type, (int64_t)kv_part_channels(b->value_part) * T);
-    // The cache's own memory beyond `count` holds zeros or rows of a sequence that shares it.
-    if (b->count == T)
-        return;
-    for (int c = 0; c < n_channels; c++)
-        memset(key + (int64_t)c * T + b->count, 0, (size_t)(T - b->count) * sizeof *key);
-    for (int h = 0; h < b->value_part.n_heads; h++)
-        memset(value + ((int64_t)h * T + b->count) * b->value_part.width, 0,
-               (size_t)(T - b->count) * b->value_part.width * sizeof *value);
+    switch (b->kind) {
+    case KV_ROWS:
+        widen_rows(key, b->key, b->type, b->key_part);
+        widen_rows(value, b->value, b->type, b->value_part);
+        break;
+    case KV_CODES:
+    case KV_GROUPS:
+        kv_codes_read_channels(key, &b->key_codes, b->key_part);
+        kv_codes_read(value, &b->value_codes, b->value_part);
+        break;
+    }
+    clear_behind(key, value, b);
 }

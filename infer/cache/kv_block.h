@@ -15,23 +15,32 @@
 //
 //     KV_ROWS    key   [K][key width][64]        float32 or bfloat16
 //                value [heads][64][value width]  the same
+//     KV_CODES   both  [heads][width] channels of 64 codes, each with a scale and a zero: 64 of 64
+//                      positions, quantized for good (kv_codes.h)
+//     KV_GROUPS  both  the same, but at least one part in groups that are not channels, as the
+//                      libraries' axes make them; for kv_block_widen()
+//
+// Block i of a sequence holds positions 64 i to 64 i + 63; only the last can be incomplete.
 #ifndef MHA2MLA_INFER_CACHE_KV_BLOCK_H
 #define MHA2MLA_INFER_CACHE_KV_BLOCK_H
 
-#include "infer/cache/kv_format.h"
+#include "infer/cache/kv_codes.h"
 
-typedef enum KvBlockKind { KV_ROWS } KvBlockKind;
+typedef enum KvBlockKind { KV_ROWS, KV_CODES, KV_GROUPS } KvBlockKind;
 
-// Everything is borrowed from the sequence, until it is committed or released.
+// Everything is borrowed from the sequence, until it is committed or released, and not to be
+// written.
 typedef struct KvBlock {
     KvBlockKind kind;
-    int first;       // position of the block's first token
-    int count;       // tokens from there on, 1 to 64
-    KvPart key_part; // heads and width of the arrays below
-    KvPart value_part;
+    int first;         // position of the block's first token
+    int count;         // tokens from there on, 1 to 64
+    KvPart key_part;   // heads and width of the arrays below
+    KvPart value_part; //
     KvType type;       // KV_ROWS
-    const void *key;   // 64-byte aligned
-    const void *value; // 64-byte aligned
+    const void *key;   // KV_ROWS; 64-byte aligned, finite beyond `count`
+    const void *value; // KV_ROWS; the same
+    KvCodes key_codes; // KV_CODES and KV_GROUPS
+    KvCodes value_codes;
 } KvBlock;
 
 // Keys and values as float32, whatever the block's kind; positions beyond `count` are 0.

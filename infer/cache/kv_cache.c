@@ -2,28 +2,30 @@
 #include "infer/cache/kv_cache.h"
 
 #include "base/intmath.h"
-#include "base/simd.h"
-#include "infer/cache/kv_pool.h"
-#include "model/kernels/half.h"
+#include "infer/cache/kv_page.h"
 
 #include <limits.h>
+#include <omp.h>
 #include <stdlib.h>
-#include <string.h>
+
+enum { RESIDUAL_BLOCKS = 2 }; // blocks of rows from which on the oldest is quantized
 
 struct KvCache {
     ModelShape shape;
-    KvFormat format;
-    KvPart key_part, value_part;
-    int64_t key_bytes, layer_bytes; // of one layer in a page: keys; keys and values
+    KvPageLayout layout;
     KvPool *pool;
 };
 
+// pages: [0, n_coded) codes | [n_coded, ...) rows, the last one incomplete or only reserved
 struct KvSequence {
     KvCache *cache;
     KvPage **pages;  // [n_pages], page i holds positions 64 i to 64 i + 63
     int n_pages;     // those of reserved positions included
     int max_pages;   // that `pages` has room for
+    int n_coded;     // complete pages at the beginning that are quantized
     int length;      // committed tokens
+    KvPage *spares;  // list of pages of codes, reserved for the next commit
+    int n_spares;    //
     int n_written[]; // [L] positions written, at least `length`
 };
 
@@ -31,12 +33,10 @@ Status kv_cache_create(KvCache **out, const ModelShape *shape, const KvFormat *f
                        int64_t max_bytes)
 {
     TRY(kv_format_check(format, shape));
-    CHECK(format->scheme == KV_PLAIN, "scheme %d", (int)format->scheme);
-    KvPart key = kv_key_part(shape), value = kv_value_part(shape);
-    const int64_t channel_bytes = (int64_t)KV_BLOCK_TOKENS * kv_type_bytes(format->type);
-    int64_t key_bytes = kv_part_channels(key) * channel_bytes;
-    int64_t layer_bytes = key_bytes + kv_part_channels(value) * channel_bytes;
-    const int64_t page_bytes[N_KV_PAGE_KINDS] = {[KV_PAGE_ROWS] = shape->n_layers * layer_bytes};
+    CHECK(!format->reference_policy, "reference policy");
+    const KvPageLayout layout = kv_page_layout(shape, format);
+    const int64_t page_bytes[N_KV_PAGE_KINDS] = {kv_page_bytes(&layout, KV_PAGE_ROWS),
+                                                 kv_page_bytes(&layout, KV_PAGE_CODES)};
     if (max_bytes > 0 && page_bytes[KV_PAGE_ROWS] > max_bytes)
         return fail(
             BAD_INPUT,
@@ -51,7 +51,7 @@ Status kv_cache_create(KvCache **out, const ModelShape *shape, const KvFormat *f
         kv_pool_release(pool);
         return fail(FAILED, "KV cache: no memory");
     }
-    *cache = (KvCache){*shape, *format, key, value, key_bytes, layer_bytes, pool};
+    *cache = (KvCache){*shape, layout, pool};
     *out = cache;
     return OK;
 }
@@ -108,9 +108,10 @@ Status kv_sequence_fork(KvSequence **out, KvSequence *parent)
     TRY_GOTO(release, grow_list(s, n_pages));
     for (int i = 0; i < n_pages; i++) {
         s->pages[i] = parent->pages[i];
-        kv_page_retain(s->pages[i]);
+        kv_pool_retain(s->pages[i]);
     }
     s->n_pages = n_pages;
+    s->n_coded = parent->n_coded;
     s->length = parent->length;
     for (int layer = 0; layer < parent->cache->shape.n_layers; layer++)
         s->n_written[layer] = parent->length;
@@ -121,10 +122,20 @@ release:
     return status;
 }
 
+static void drop_spares(KvSequence *s)
+{
+    for (KvPage *page; (page = s->spares) != NULL;) {
+        s->spares = page->next;
+        kv_pool_drop(s->cache->pool, page);
+    }
+    s->n_spares = 0;
+}
+
 void kv_sequence_release(KvSequence *s)
 {
     if (s == NULL)
         return;
+    drop_spares(s);
     for (int i = 0; i < s->n_pages; i++)
         kv_pool_drop(s->cache->pool, s->pages[i]);
     free(s->pages);
@@ -136,101 +147,65 @@ int kv_sequence_length(const KvSequence *s)
     return s->length;
 }
 
-// The view of what a layer has in a page.
-static KvBlock rows_block(const KvCache *cache, KvPage *page, int layer, int first, int count)
+// Pages in codes once `length` tokens are committed: the oldest 64 are quantized as soon as 128 are
+// not, so that 64 to 127 stay rows.
+static int coded_pages(const KvSequence *s, int length)
 {
-    const unsigned char *rows = page->bytes + layer * cache->layer_bytes;
-    return (KvBlock){.kind = KV_ROWS,
-                     .first = first,
-                     .count = count,
-                     .key_part = cache->key_part,
-                     .value_part = cache->value_part,
-                     .type = cache->format.type,
-                     .key = rows,
-                     .value = rows + cache->key_bytes};
+    int n_coded = length / KV_BLOCK_TOKENS - (RESIDUAL_BLOCKS - 1);
+    bool is_plain = s->cache->layout.format.scheme == KV_PLAIN;
+    return is_plain || n_coded < s->n_coded ? s->n_coded : n_coded;
 }
 
-// Copies the first `count` tokens of a layer and nothing behind them, where another sequence may be
-// writing.
-static void copy_rows(KvPage *to, const KvPage *from, const KvCache *cache, int layer, int count)
+// Pages of codes for all that a commit at `length` tokens will quantize.
+static Status reserve_spares(KvSequence *s, int length)
 {
-    const size_t number = (size_t)kv_type_bytes(cache->format.type);
-    const size_t channel_bytes = KV_BLOCK_TOKENS * number;
-    size_t at = (size_t)(layer * cache->layer_bytes);
-    for (int c = 0; c < kv_part_channels(cache->key_part); c++, at += channel_bytes)
-        memcpy(to->bytes + at, from->bytes + at, (size_t)count * number);
-    const KvPart part = cache->value_part;
-    for (int h = 0; h < part.n_heads; h++, at += part.width * channel_bytes)
-        memcpy(to->bytes + at, from->bytes + at, (size_t)count * part.width * number);
+    int n_needed = coded_pages(s, length) - s->n_coded;
+    while (s->n_spares < n_needed) {
+        KvPage *page;
+        TRY(kv_pool_take(s->cache->pool, KV_PAGE_CODES, 1, &page));
+        page->next = s->spares;
+        s->spares = page;
+        s->n_spares++;
+    }
+    return OK;
+}
+
+// The page that is written next becomes `copy`, with the tokens written so far.
+static void replace_shared(KvSequence *s, int index, KvPage *copy)
+{
+    KvPage *shared = s->pages[index];
+    for (int layer = 0; layer < s->cache->shape.n_layers; layer++) {
+        int count = s->n_written[layer] - index * KV_BLOCK_TOKENS;
+        kv_page_copy(&s->cache->layout, copy, shared, layer, min_int(count, KV_BLOCK_TOKENS));
+    }
+    s->pages[index] = copy;
+    kv_pool_drop(s->cache->pool, shared);
 }
 
 Status kv_sequence_reserve(KvSequence *s, int n_tokens)
 {
     CHECK(n_tokens >= 0 && n_tokens < INT_MAX - KV_BLOCK_TOKENS - s->length, "%d tokens after %d",
           n_tokens, s->length);
-    KvCache *cache = s->cache;
+    KvPool *pool = s->cache->pool;
+    Status status;
     int last = s->length / KV_BLOCK_TOKENS; // the page that is written next
-    bool is_shared = n_tokens > 0 && last < s->n_pages && !kv_page_is_exclusive(s->pages[last]);
+    bool has_last = n_tokens > 0 && last < s->n_pages;
+    bool is_shared = has_last && !kv_pool_is_exclusive(s->pages[last]);
     int n_pages = ceil_div(s->length + n_tokens, KV_BLOCK_TOKENS);
     int n_new = (n_pages > s->n_pages ? n_pages - s->n_pages : 0) + (is_shared ? 1 : 0);
     TRY(grow_list(s, s->n_pages + n_new));
-    TRY(kv_pool_take(cache->pool, KV_PAGE_ROWS, n_new, s->pages + s->n_pages));
-    if (is_shared) {
-        KvPage *shared = s->pages[last], *copy = s->pages[s->n_pages + --n_new];
-        for (int layer = 0; layer < cache->shape.n_layers; layer++)
-            copy_rows(copy, shared, cache, layer,
-                      min_int(s->n_written[layer] - last * KV_BLOCK_TOKENS, KV_BLOCK_TOKENS));
-        s->pages[last] = copy;
-        kv_pool_drop(cache->pool, shared);
-    }
+    KvPage **pages = s->pages + s->n_pages;
+    TRY_GOTO(drop_spares, reserve_spares(s, s->length + n_tokens));
+    TRY_GOTO(drop_spares, kv_pool_take(pool, KV_PAGE_ROWS, n_new, pages));
+    if (is_shared)
+        replace_shared(s, last, pages[--n_new]);
+    else if (has_last)
+        kv_pool_forget_coded(pool, s->pages[last]); // of another sequence, which filled it first
     s->n_pages += n_new;
     return OK;
-}
-
-// out [n_channels][64] from the slot of the first token on, in [n, n_channels].
-HOT static void write_channels_bfloat16(uint16_t *restrict out, const float *restrict in, int ld_in,
-                                        int n_channels, int n)
-{
-    for (int c = 0; c < n_channels; c++)
-        for (int t = 0; t < n; t++)
-            out[(int64_t)c * KV_BLOCK_TOKENS + t] = half_f32_to_bf16(in[(int64_t)t * ld_in + c]);
-}
-
-static void write_channels_float32(float *restrict out, const float *restrict in, int ld_in,
-                                   int n_channels, int n)
-{
-    for (int c = 0; c < n_channels; c++)
-        for (int t = 0; t < n; t++)
-            out[(int64_t)c * KV_BLOCK_TOKENS + t] = in[(int64_t)t * ld_in + c];
-}
-
-HOT static void write_row_bfloat16(uint16_t *restrict out, const float *restrict in, int width)
-{
-    for (int i = 0; i < width; i++)
-        out[i] = half_f32_to_bf16(in[i]);
-}
-
-// n tokens of one page and layer, from slot `slot` on.
-static void write_rows(const KvCache *cache, unsigned char *rows, int slot, const float *key,
-                       int ld_key, const float *value, int ld_value, int n)
-{
-    const bool is_float = cache->format.type == KV_FLOAT32;
-    const int n_channels = kv_part_channels(cache->key_part);
-    if (is_float)
-        write_channels_float32((float *)rows + slot, key, ld_key, n_channels, n);
-    else
-        write_channels_bfloat16((uint16_t *)rows + slot, key, ld_key, n_channels, n);
-    const KvPart part = cache->value_part;
-    unsigned char *values = rows + cache->key_bytes;
-    for (int h = 0; h < part.n_heads; h++)
-        for (int t = 0; t < n; t++) {
-            int64_t at = ((int64_t)h * KV_BLOCK_TOKENS + slot + t) * part.width;
-            const float *row = value + (int64_t)t * ld_value + h * part.width;
-            if (is_float)
-                memcpy((float *)values + at, row, (size_t)part.width * sizeof *row);
-            else
-                write_row_bfloat16((uint16_t *)values + at, row, part.width);
-        }
+drop_spares:
+    drop_spares(s);
+    return status;
 }
 
 void kv_write(KvSequence *s, int layer, const float *key, int ld_key, const float *value,
@@ -244,13 +219,57 @@ void kv_write(KvSequence *s, int layer, const float *key, int ld_key, const floa
     for (int done = 0; done < n;) {
         int position = s->length + done, slot = position % KV_BLOCK_TOKENS;
         int count = min_int(KV_BLOCK_TOKENS - slot, n - done);
-        unsigned char *page = s->pages[position / KV_BLOCK_TOKENS]->bytes;
-        write_rows(s->cache, page + layer * s->cache->layer_bytes, slot,
-                   key + (int64_t)done * ld_key, ld_key, value + (int64_t)done * ld_value, ld_value,
-                   count);
+        kv_page_write(&s->cache->layout, s->pages[position / KV_BLOCK_TOKENS], layer, slot,
+                      key + (int64_t)done * ld_key, ld_key, value + (int64_t)done * ld_value,
+                      ld_value, count);
         done += count;
     }
     s->n_written[layer] = s->length + n;
+}
+
+// Layers are quantized side by side, each thread in its own part of the scratch.
+static void quantize_page(const KvCache *cache, KvPage *codes, KvPage *rows, char *scratch,
+                          int64_t scratch_bytes)
+{
+#pragma omp parallel for schedule(dynamic)
+    for (int layer = 0; layer < cache->shape.n_layers; layer++)
+        kv_page_quantize(&cache->layout, codes, rows, layer,
+                         scratch + omp_get_thread_num() * scratch_bytes);
+}
+
+// The page in codes, made here unless another sequence that shares it has made it already.
+static KvPage *coded_page(KvSequence *s, KvPage *rows, char *scratch, int64_t scratch_bytes)
+{
+    KvPool *pool = s->cache->pool;
+    KvPage *coded = kv_pool_coded(pool, rows);
+    if (coded != NULL)
+        return coded;
+    coded = s->spares;
+    s->spares = coded->next;
+    s->n_spares--;
+    quantize_page(s->cache, coded, rows, scratch, scratch_bytes);
+    return kv_pool_is_exclusive(rows) ? coded : kv_pool_set_coded(pool, rows, coded);
+}
+
+// Quantizes what is due with `length` tokens. FAILED, with nothing changed, if there is no memory
+// for scratch.
+static Status quantize_due(KvSequence *s, int length)
+{
+    int n_coded = coded_pages(s, length);
+    if (n_coded == s->n_coded)
+        return OK;
+    // Whole cache lines, so that threads do not share one.
+    int64_t scratch_bytes = (kv_page_scratch_bytes(&s->cache->layout) + 63) / 64 * 64;
+    char *scratch = malloc((size_t)(scratch_bytes * omp_get_max_threads()));
+    if (scratch == NULL)
+        return fail(FAILED, "KV cache: no memory to quantize %d tokens in", KV_BLOCK_TOKENS);
+    for (; s->n_coded < n_coded; s->n_coded++) {
+        KvPage *rows = s->pages[s->n_coded];
+        s->pages[s->n_coded] = coded_page(s, rows, scratch, scratch_bytes);
+        kv_pool_drop(s->cache->pool, rows);
+    }
+    free(scratch);
+    return OK;
 }
 
 Status kv_sequence_commit(KvSequence *s, int n_tokens)
@@ -259,13 +278,15 @@ Status kv_sequence_commit(KvSequence *s, int n_tokens)
         CHECK(s->n_written[layer] == s->length + n_tokens,
               "layer %d has %d positions of %d written", layer, s->n_written[layer],
               s->length + n_tokens);
+    TRY(quantize_due(s, s->length + n_tokens));
+    drop_spares(s);
     s->length += n_tokens;
     return OK;
 }
 
 Status kv_sequence_end_prompt(KvSequence *s)
 {
-    CHECK(s->cache->format.scheme == KV_PLAIN, "scheme %d", (int)s->cache->format.scheme);
+    (void)s;
     return OK;
 }
 
@@ -281,5 +302,8 @@ KvBlock kv_block(const KvSequence *s, int layer, int index)
     int first = index * KV_BLOCK_TOKENS, n_behind = s->n_written[layer] - first;
     CHECK(index >= 0 && n_behind > 0, "block %d of layer %d with %d positions", index, layer,
           s->n_written[layer]);
-    return rows_block(s->cache, s->pages[index], layer, first, min_int(n_behind, KV_BLOCK_TOKENS));
+    KvBlock block = kv_page_block(&s->cache->layout, s->pages[index], layer);
+    block.first = first;
+    block.count = min_int(n_behind, KV_BLOCK_TOKENS);
+    return block;
 }

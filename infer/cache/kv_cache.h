@@ -18,9 +18,9 @@
 //     kv_sequence_release(prompt);
 //     kv_cache_release(cache);
 //
-// A page holds all layers of its 64 positions:
-//
-//     KV_ROWS    | layer 0: key [K][key width][64] | value [heads][64][value width] | layer 1: ...
+// New tokens are rows in the format's type. In a quantized format the oldest 64 of them become
+// codes when a commit leaves 128 rows or more, and are never touched again: the newest 64 to 127
+// tokens are exact.
 //
 // A page that several sequences hold is never written where they read: the first of them to reserve
 // room in it gets a copy. Different sequences of a cache may be used from different threads at the

@@ -68,7 +68,7 @@ static KvPage *take_one(KvPool *pool, KvPageKind kind)
             return NULL;
     }
     page->kind = kind;
-    page->next = NULL;
+    page->next = page->coded = NULL;
     atomic_init(&page->n_references, 1);
     pool->used_bytes += pool->size_bytes[kind];
     return page;
@@ -114,25 +114,60 @@ Status kv_pool_take(KvPool *pool, KvPageKind kind, int count, KvPage **pages)
     return status;
 }
 
-void kv_page_retain(KvPage *page)
+void kv_pool_retain(KvPage *page)
 {
     atomic_fetch_add_explicit(&page->n_references, 1, memory_order_relaxed);
 }
 
 // Acquires what kv_pool_drop() of the others released: their reads of the page come before the
 // caller's writes.
-bool kv_page_is_exclusive(KvPage *page)
+bool kv_pool_is_exclusive(KvPage *page)
 {
     return atomic_load_explicit(&page->n_references, memory_order_acquire) == 1;
+}
+
+KvPage *kv_pool_coded(KvPool *pool, KvPage *page)
+{
+    pthread_mutex_lock(&pool->lock);
+    KvPage *coded = page->coded;
+    if (coded != NULL)
+        kv_pool_retain(coded);
+    pthread_mutex_unlock(&pool->lock);
+    return coded;
+}
+
+KvPage *kv_pool_set_coded(KvPool *pool, KvPage *page, KvPage *coded)
+{
+    pthread_mutex_lock(&pool->lock);
+    KvPage *unneeded = page->coded == NULL ? NULL : coded;
+    if (unneeded == NULL)
+        page->coded = coded;
+    coded = page->coded;
+    kv_pool_retain(coded);
+    pthread_mutex_unlock(&pool->lock);
+    if (unneeded != NULL)
+        kv_pool_drop(pool, unneeded);
+    return coded;
+}
+
+void kv_pool_forget_coded(KvPool *pool, KvPage *page)
+{
+    KvPage *coded = page->coded;
+    page->coded = NULL;
+    if (coded != NULL)
+        kv_pool_drop(pool, coded);
 }
 
 void kv_pool_drop(KvPool *pool, KvPage *page)
 {
     if (atomic_fetch_sub_explicit(&page->n_references, 1, memory_order_acq_rel) > 1)
         return;
+    KvPage *coded = page->coded;
     pthread_mutex_lock(&pool->lock);
     give_back(pool, page);
     pthread_mutex_unlock(&pool->lock);
+    if (coded != NULL)
+        kv_pool_drop(pool, coded); // a page of codes is not quantized again: no third level
 }
 
 int64_t kv_pool_bytes(KvPool *pool)
