@@ -1,7 +1,9 @@
 // Widens blocks of the KV cache to float32. See kv_block.h.
 #include "infer/cache/kv_block.h"
 
+#include "base/intmath.h"
 #include "base/simd.h"
+#include "infer/cache/kv_segment.h"
 #include "model/kernels/half.h"
 
 #include <string.h>
@@ -32,6 +34,17 @@ static void clear_behind(float *key, float *value, const KvBlock *b)
                (size_t)n_behind * b->value_part.width * sizeof *value);
 }
 
+static void widen_segment(float *key, float *value, const KvBlock *b)
+{
+    // Without positions behind the segment, the block has no rows.
+    if (b->first + b->count > b->n_quantized) {
+        widen_rows(key, b->key, b->type, b->key_part);
+        widen_rows(value, b->value, b->type, b->value_part);
+    }
+    kv_segment_read(key, value, b->segment, b->layer, b->first,
+                    min_int(b->count, b->n_quantized - b->first));
+}
+
 void kv_block_widen(const KvBlock *b, float *key, float *value)
 {
     switch (b->kind) {
@@ -43,6 +56,9 @@ void kv_block_widen(const KvBlock *b, float *key, float *value)
     case KV_GROUPS:
         kv_codes_read_channels(key, &b->key_codes, b->key_part);
         kv_codes_read(value, &b->value_codes, b->value_part);
+        break;
+    case KV_SEGMENT:
+        widen_segment(key, value, b);
         break;
     }
     clear_behind(key, value, b);

@@ -19,6 +19,8 @@
 //                      positions, quantized for good (kv_codes.h)
 //     KV_GROUPS  both  the same, but at least one part in groups that are not channels, as the
 //                      libraries' axes make them; for kv_block_widen()
+//     KV_SEGMENT       positions below `n_quantized` are in `segment`, for kv_block_widen(); those
+//                      behind are in key and value as KV_ROWS has them: the reference policy
 //
 // Block i of a sequence holds positions 64 i to 64 i + 63; only the last can be incomplete.
 #ifndef MHA2MLA_INFER_CACHE_KV_BLOCK_H
@@ -26,7 +28,9 @@
 
 #include "infer/cache/kv_codes.h"
 
-typedef enum KvBlockKind { KV_ROWS, KV_CODES, KV_GROUPS } KvBlockKind;
+typedef struct KvSegment KvSegment; // infer/cache/kv_segment.h
+
+typedef enum KvBlockKind { KV_ROWS, KV_CODES, KV_GROUPS, KV_SEGMENT } KvBlockKind;
 
 // Everything is borrowed from the sequence, until it is committed or released, and not to be
 // written.
@@ -36,11 +40,14 @@ typedef struct KvBlock {
     int count;         // tokens from there on, 1 to 64
     KvPart key_part;   // heads and width of the arrays below
     KvPart value_part; //
-    KvType type;       // KV_ROWS
-    const void *key;   // KV_ROWS; 64-byte aligned, finite beyond `count`
-    const void *value; // KV_ROWS; the same
+    KvType type;       // of the rows
+    const void *key;   // KV_ROWS, KV_SEGMENT; 64-byte aligned, finite beyond `count`
+    const void *value; // the same
     KvCodes key_codes; // KV_CODES and KV_GROUPS
     KvCodes value_codes;
+    const KvSegment *segment; // KV_SEGMENT
+    int layer;                //
+    int n_quantized;          // tokens that the segment holds, from position 0 on
 } KvBlock;
 
 // Keys and values as float32, whatever the block's kind; positions beyond `count` are 0.

@@ -3,12 +3,14 @@
 
 #include "base/intmath.h"
 #include "infer/cache/kv_page.h"
+#include "infer/cache/kv_requantize.h"
 
 #include <limits.h>
 #include <omp.h>
 #include <stdlib.h>
 
-enum { RESIDUAL_BLOCKS = 2 }; // blocks of rows from which on the oldest is quantized
+// Rows from which on some are quantized: the oldest block, or everything (reference policy).
+enum { RESIDUAL_TOKENS = 128, RESIDUAL_BLOCKS = RESIDUAL_TOKENS / KV_BLOCK_TOKENS };
 
 struct KvCache {
     ModelShape shape;
@@ -17,23 +19,25 @@ struct KvCache {
 };
 
 // pages: [0, n_coded) codes | [n_coded, ...) rows, the last one incomplete or only reserved
+// With the reference policy, once the prompt has ended, n_coded pages are NULL: a segment holds
+// their positions and some of the next page's.
 struct KvSequence {
     KvCache *cache;
-    KvPage **pages;  // [n_pages], page i holds positions 64 i to 64 i + 63
-    int n_pages;     // those of reserved positions included
-    int max_pages;   // that `pages` has room for
-    int n_coded;     // complete pages at the beginning that are quantized
-    int length;      // committed tokens
-    KvPage *spares;  // list of pages of codes, reserved for the next commit
-    int n_spares;    //
-    int n_written[]; // [L] positions written, at least `length`
+    KvPage **pages;     // [n_pages], page i holds positions 64 i to 64 i + 63
+    int n_pages;        // those of reserved positions included
+    int max_pages;      // that `pages` has room for
+    int n_coded;        // complete pages at the beginning that are quantized
+    KvSegment *segment; // reference policy: the quantized beginning; NULL before the prompt's end
+    int length;         // committed tokens
+    KvPage *spares;     // list of pages of codes, reserved for the next commit
+    int n_spares;       //
+    int n_written[];    // [L] positions written, at least `length`
 };
 
 Status kv_cache_create(KvCache **out, const ModelShape *shape, const KvFormat *format,
                        int64_t max_bytes)
 {
     TRY(kv_format_check(format, shape));
-    CHECK(!format->reference_policy, "reference policy");
     const KvPageLayout layout = kv_page_layout(shape, format);
     const int64_t page_bytes[N_KV_PAGE_KINDS] = {kv_page_bytes(&layout, KV_PAGE_ROWS),
                                                  kv_page_bytes(&layout, KV_PAGE_CODES)};
@@ -108,9 +112,13 @@ Status kv_sequence_fork(KvSequence **out, KvSequence *parent)
     TRY_GOTO(release, grow_list(s, n_pages));
     for (int i = 0; i < n_pages; i++) {
         s->pages[i] = parent->pages[i];
-        kv_pool_retain(s->pages[i]);
+        if (s->pages[i] != NULL)
+            kv_pool_retain(s->pages[i]);
     }
     s->n_pages = n_pages;
+    s->segment = parent->segment;
+    if (s->segment != NULL)
+        kv_segment_retain(s->segment);
     s->n_coded = parent->n_coded;
     s->length = parent->length;
     for (int layer = 0; layer < parent->cache->shape.n_layers; layer++)
@@ -137,7 +145,9 @@ void kv_sequence_release(KvSequence *s)
         return;
     drop_spares(s);
     for (int i = 0; i < s->n_pages; i++)
-        kv_pool_drop(s->cache->pool, s->pages[i]);
+        if (s->pages[i] != NULL)
+            kv_pool_drop(s->cache->pool, s->pages[i]);
+    kv_segment_drop(s->segment, s->cache->pool);
     free(s->pages);
     free(s);
 }
@@ -152,8 +162,9 @@ int kv_sequence_length(const KvSequence *s)
 static int coded_pages(const KvSequence *s, int length)
 {
     int n_coded = length / KV_BLOCK_TOKENS - (RESIDUAL_BLOCKS - 1);
-    bool is_plain = s->cache->layout.format.scheme == KV_PLAIN;
-    return is_plain || n_coded < s->n_coded ? s->n_coded : n_coded;
+    const KvFormat *format = &s->cache->layout.format;
+    bool never = format->scheme == KV_PLAIN || format->reference_policy;
+    return never || n_coded < s->n_coded ? s->n_coded : n_coded;
 }
 
 // Pages of codes for all that a commit at `length` tokens will quantize.
@@ -272,22 +283,39 @@ static Status quantize_due(KvSequence *s, int length)
     return OK;
 }
 
+// Reference policy: everything up to `length` becomes the segment.
+static Status replace_segment(KvSequence *s, int length)
+{
+    KvSegment *segment;
+    TRY(kv_requantize(&segment, s, &s->cache->layout, s->cache->pool, length));
+    kv_segment_drop(s->segment, s->cache->pool);
+    s->segment = segment;
+    for (; s->n_coded < length / KV_BLOCK_TOKENS; s->n_coded++) {
+        kv_pool_drop(s->cache->pool, s->pages[s->n_coded]);
+        s->pages[s->n_coded] = NULL;
+    }
+    return OK;
+}
+
 Status kv_sequence_commit(KvSequence *s, int n_tokens)
 {
     for (int layer = 0; layer < s->cache->shape.n_layers; layer++)
         CHECK(s->n_written[layer] == s->length + n_tokens,
               "layer %d has %d positions of %d written", layer, s->n_written[layer],
               s->length + n_tokens);
-    TRY(quantize_due(s, s->length + n_tokens));
+    const int length = s->length + n_tokens;
+    TRY(quantize_due(s, length));
+    if (s->segment != NULL && length - kv_segment_tokens(s->segment) >= RESIDUAL_TOKENS)
+        TRY(replace_segment(s, length));
     drop_spares(s);
-    s->length += n_tokens;
+    s->length = length;
     return OK;
 }
 
 Status kv_sequence_end_prompt(KvSequence *s)
 {
-    (void)s;
-    return OK;
+    bool is_due = s->cache->layout.format.reference_policy && s->segment == NULL && s->length > 0;
+    return is_due ? replace_segment(s, s->length) : OK;
 }
 
 int kv_n_blocks(const KvSequence *s, int n_tokens)
@@ -302,8 +330,17 @@ KvBlock kv_block(const KvSequence *s, int layer, int index)
     int first = index * KV_BLOCK_TOKENS, n_behind = s->n_written[layer] - first;
     CHECK(index >= 0 && n_behind > 0, "block %d of layer %d with %d positions", index, layer,
           s->n_written[layer]);
-    KvBlock block = kv_page_block(&s->cache->layout, s->pages[index], layer);
+    const KvPageLayout *layout = &s->cache->layout;
+    KvBlock block = {.key_part = layout->key, .value_part = layout->value};
+    if (s->pages[index] != NULL)
+        block = kv_page_block(layout, s->pages[index], layer);
     block.first = first;
     block.count = min_int(n_behind, KV_BLOCK_TOKENS);
+    if (s->segment != NULL && first < kv_segment_tokens(s->segment)) {
+        block.kind = KV_SEGMENT;
+        block.segment = s->segment;
+        block.layer = layer;
+        block.n_quantized = kv_segment_tokens(s->segment);
+    }
     return block;
 }

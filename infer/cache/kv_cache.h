@@ -68,10 +68,13 @@ void kv_write(KvSequence *sequence, int layer,
               const float *value, // [n, heads * value width], rows ld_value apart
               int ld_value, int n);
 
-// The n_tokens written in every layer count from now on.
+// The n_tokens written in every layer count from now on. FAILED, with nothing changed, without
+// memory to quantize in; in the reference policy also where the limit has no room for the old codes
+// and the new ones together.
 Status kv_sequence_commit(KvSequence *sequence, int n_tokens);
 
-// The prompt is committed; what follows is generated. Rows that are not quantized stay as they are.
+// The prompt is committed; what follows is generated. Once, for the reference policy, which
+// quantizes the whole prompt now; until then its tokens are rows. FAILED as kv_sequence_reserve().
 Status kv_sequence_end_prompt(KvSequence *sequence);
 
 // The blocks that hold the first n_tokens positions, written or committed.

@@ -4,6 +4,8 @@
 // back to the system where a new page would.
 #include "infer/cache/kv_pool.h"
 
+#include "base/intmath.h"
+
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,16 +82,27 @@ static void give_back(KvPool *pool, KvPage *page)
     put_unused(pool, page);
 }
 
+static Status check_limit(const KvPool *pool, int64_t new_bytes)
+{
+    const double mib = 1 << 20;
+    if (pool->max_bytes == 0 || pool->used_bytes + new_bytes <= pool->max_bytes)
+        return OK;
+    return fail(FAILED,
+                "KV cache: %.2f MiB more are needed, and %.2f of at most %.2f MiB are in use; "
+                "allow it more memory, or use shorter texts, fewer at a time, or fewer bits",
+                (double)new_bytes / mib, (double)pool->used_bytes / mib,
+                (double)pool->max_bytes / mib);
+}
+
+static void note_peak(KvPool *pool)
+{
+    pool->peak_bytes = max_int64(pool->peak_bytes, pool->used_bytes);
+}
+
 static Status take_all(KvPool *pool, KvPageKind kind, int count, KvPage **pages)
 {
     int64_t new_bytes = count * pool->size_bytes[kind];
-    const double mib = 1 << 20;
-    if (pool->max_bytes > 0 && pool->used_bytes + new_bytes > pool->max_bytes)
-        return fail(FAILED,
-                    "KV cache: %.2f MiB more are needed, and %.2f of at most %.2f MiB are in use; "
-                    "allow it more memory, or use shorter texts, fewer at a time, or fewer bits",
-                    (double)new_bytes / mib, (double)pool->used_bytes / mib,
-                    (double)pool->max_bytes / mib);
+    TRY(check_limit(pool, new_bytes));
     for (int i = 0; i < count; i++) {
         pages[i] = take_one(pool, kind);
         if (pages[i] != NULL)
@@ -97,9 +110,9 @@ static Status take_all(KvPool *pool, KvPageKind kind, int count, KvPage **pages)
         while (i-- > 0)
             give_back(pool, pages[i]);
         return fail(FAILED, "KV cache: no memory for %.2f MiB more beside the %.2f MiB in use",
-                    (double)new_bytes / mib, (double)pool->used_bytes / mib);
+                    (double)new_bytes / (1 << 20), (double)pool->used_bytes / (1 << 20));
     }
-    pool->peak_bytes = pool->used_bytes > pool->peak_bytes ? pool->used_bytes : pool->peak_bytes;
+    note_peak(pool);
     return OK;
 }
 
@@ -112,6 +125,27 @@ Status kv_pool_take(KvPool *pool, KvPageKind kind, int count, KvPage **pages)
     for (int i = 0; status == OK && i < count; i++)
         memset(pages[i]->bytes, 0, (size_t)pool->size_bytes[kind]);
     return status;
+}
+
+Status kv_pool_charge(KvPool *pool, int64_t bytes)
+{
+    pthread_mutex_lock(&pool->lock);
+    Status status = check_limit(pool, bytes);
+    if (status == OK) {
+        if (pool->max_bytes > 0)
+            shrink(pool, bytes);
+        pool->used_bytes += bytes;
+        note_peak(pool);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return status;
+}
+
+void kv_pool_uncharge(KvPool *pool, int64_t bytes)
+{
+    pthread_mutex_lock(&pool->lock);
+    pool->used_bytes -= bytes;
+    pthread_mutex_unlock(&pool->lock);
 }
 
 void kv_pool_retain(KvPage *page)

@@ -59,11 +59,15 @@ void kv_pool_forget_coded(KvPool *pool, KvPage *page);
 // One reference less; the last also drops what the page was quantized to.
 void kv_pool_drop(KvPool *pool, KvPage *page);
 
-// Bytes of pages in use, now and at most; pages' headers (64 bytes each) are not counted.
+// Counts bytes that are not a page as in use. FAILED with the numbers if the limit is exceeded.
+Status kv_pool_charge(KvPool *pool, int64_t bytes);
+void kv_pool_uncharge(KvPool *pool, int64_t bytes);
+
+// Bytes in use, now and at most; pages' headers (64 bytes each) are not counted.
 int64_t kv_pool_bytes(KvPool *pool);
 int64_t kv_pool_peak_bytes(KvPool *pool);
 
-// Every page must have been dropped.
+// Every page must have been dropped and every charge undone.
 void kv_pool_release(KvPool *pool);
 
 #endif

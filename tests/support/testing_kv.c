@@ -66,12 +66,28 @@ void testing_kv_write(TestSequence *s, Draw *draw, int n)
     free(value);
 }
 
+// transformers' QuantizedLayer quantizes everything when the residual would hold 128.
+void testing_kv_commit(TestSequence *s, int n)
+{
+    assert_ok(kv_sequence_commit(s->sequence, n));
+    s->length += n;
+    if (s->n_points > 0 && s->length - s->points[s->n_points - 1] >= 128)
+        s->points[s->n_points++] = s->length;
+    assert_true(s->n_points < TEST_KV_POINTS);
+}
+
+void testing_kv_end_prompt(TestSequence *s)
+{
+    assert_ok(kv_sequence_end_prompt(s->sequence));
+    if (s->format->reference_policy && s->length > 0)
+        s->points[s->n_points++] = s->length;
+}
+
 void testing_kv_append(TestSequence *s, Draw *draw, int n)
 {
     assert_ok(kv_sequence_reserve(s->sequence, n));
     testing_kv_write(s, draw, n);
-    assert_ok(kv_sequence_commit(s->sequence, n));
-    s->length += n;
+    testing_kv_commit(s, n);
 }
 
 void testing_kv_fork(TestSequence *to, const TestSequence *from)
@@ -80,18 +96,22 @@ void testing_kv_fork(TestSequence *to, const TestSequence *from)
     assert_ok(kv_sequence_fork(&to->sequence, from->sequence));
 }
 
-// rows [heads][64][width] = what rows of the format's type hold of tokens [count], 0 behind them.
+// What a row of the format's type holds.
+static float row_number(uint64_t token, int layer, int part, int c, KvType type)
+{
+    float number = number_of(token, layer, part, c);
+    return type == KV_FLOAT32 ? number : half_bf16_to_f32(half_f32_to_bf16(number));
+}
+
+// rows [heads][64][width] = what rows hold of tokens [count], 0 behind them.
 static void expect_rows(float *rows, KvPart part, const uint64_t *tokens, int count, int layer,
                         int which, KvType type)
 {
     memset(rows, 0, (size_t)kv_part_channels(part) * T * sizeof *rows);
     for (int t = 0; t < count; t++)
-        for (int c = 0; c < kv_part_channels(part); c++) {
-            float number = number_of(tokens[t], layer, which, c);
-            if (type == KV_BFLOAT16)
-                number = half_bf16_to_f32(half_f32_to_bf16(number));
-            rows[(c / part.width * T + t) * part.width + c % part.width] = number;
-        }
+        for (int c = 0; c < kv_part_channels(part); c++)
+            rows[(c / part.width * T + t) * part.width + c % part.width] =
+                row_number(tokens[t], layer, which, c, type);
 }
 
 // Each channel by itself, with the scale and zero that the cache stores.
@@ -110,20 +130,22 @@ static void quantize_by_channel(float *rows, KvPart part, int bits)
     }
 }
 
-// The part as one tensor, through the library's quantizer and back.
-static void quantize_by_library(float *rows, KvPart part, const KvFormat *format, int bits)
+// rows [heads][n_tokens][width] as one tensor, through the library's quantizer and back.
+static void quantize_by_library(float *rows, KvPart part, int n_tokens, const KvFormat *format,
+                                int bits, bool in_bfloat16)
 {
-    const int64_t n = kv_part_channels(part) * T;
-    uint8_t codes[MAX_CHANNELS * T];
-    float scale[MAX_CHANNELS], zero[MAX_CHANNELS];
+    const int64_t n = (int64_t)kv_part_channels(part) * n_tokens;
+    static _Thread_local uint8_t codes[MAX_CHANNELS * TEST_KV_TOKENS];
+    static _Thread_local float scale[MAX_CHANNELS * TEST_KV_TOKENS / T + MAX_CHANNELS];
+    static _Thread_local float zero[MAX_CHANNELS * TEST_KV_TOKENS / T + MAX_CHANNELS];
     if (format->scheme == KV_HQQ) {
         QuantGroups groups = hqq_groups(format->axis, n, part.width);
-        quantize_hqq(codes, scale, zero, rows, &groups, bits, false);
-        dequantize_hqq(rows, codes, scale, zero, &groups, 0, n, false);
+        quantize_hqq(codes, scale, zero, rows, &groups, bits, in_bfloat16);
+        dequantize_hqq(rows, codes, scale, zero, &groups, 0, n, in_bfloat16);
     } else {
         QuantGroups groups = quanto_groups(format->axis, n, part.width);
-        quantize_quanto(codes, scale, zero, rows, &groups, bits, false);
-        dequantize_quanto(rows, codes, scale, zero, &groups, 0, n, false);
+        quantize_quanto(codes, scale, zero, rows, &groups, bits, in_bfloat16);
+        dequantize_quanto(rows, codes, scale, zero, &groups, 0, n, in_bfloat16);
     }
 }
 
@@ -133,7 +155,7 @@ static float quantize_part(float *rows, KvPart part, const KvFormat *format, int
         quantize_by_channel(rows, part, bits);
         return 0;
     }
-    quantize_by_library(rows, part, format, bits);
+    quantize_by_library(rows, part, T, format, bits, false);
     // scale and zero rounded to bfloat16 move a number of at most 1, from a zero of at least -1, by
     // up to (2 + 1) / 256.
     return 3.0f / 256;
@@ -152,34 +174,86 @@ static void check_part(const float *got, const float *rows, KvPart part, bool is
         }
 }
 
-static void check_block(const KvBlock *b, const TestSequence *s, int layer, bool is_coded)
+// One part of a sequence in one layer.
+typedef struct Expected {
+    KvPart part;
+    int which, bits, layer;
+    float history[MAX_CHANNELS * TEST_KV_TOKENS]; // reference policy: [heads][last point][width]
+} Expected;
+
+// The reference policy replayed: at each point the numbers read so far and the newer rows are
+// quantized together.
+static void replay(Expected *e, const TestSequence *s)
 {
     const KvFormat *format = s->format;
-    float key[MAX_CHANNELS * T], value[MAX_CHANNELS * T], rows[MAX_CHANNELS * T];
-    float key_tolerance = 0, value_tolerance = 0;
-    kv_block_widen(b, key, value);
-    expect_rows(rows, b->key_part, s->tokens + b->first, b->count, layer, 0, format->type);
-    if (is_coded)
-        key_tolerance = quantize_part(rows, b->key_part, format, format->key_bits);
-    check_part(key, rows, b->key_part, true, key_tolerance);
-    expect_rows(rows, b->value_part, s->tokens + b->first, b->count, layer, 1, format->type);
-    if (is_coded)
-        value_tolerance = quantize_part(rows, b->value_part, format, format->value_bits);
-    check_part(value, rows, b->value_part, false, value_tolerance);
+    static _Thread_local float next[MAX_CHANNELS * TEST_KV_TOKENS];
+    for (int i = 0; i < s->n_points; i++) {
+        const int before = i == 0 ? 0 : s->points[i - 1], n = s->points[i], w = e->part.width;
+        for (int c = 0; c < kv_part_channels(e->part); c++)
+            for (int t = 0; t < n; t++)
+                next[(c / w * n + t) * w + c % w] =
+                    t < before ? e->history[(c / w * before + t) * w + c % w]
+                               : row_number(s->tokens[t], e->layer, e->which, c, format->type);
+        quantize_by_library(next, e->part, n, format, e->bits, format->type == KV_BFLOAT16);
+        memcpy(e->history, next, (size_t)(kv_part_channels(e->part) * n) * sizeof *next);
+    }
+}
+
+// rows [heads][64][width] of a block, and how far the cache's may be from them.
+static float expect_block(float *rows, const Expected *e, const TestSequence *s, const KvBlock *b,
+                          bool is_coded)
+{
+    expect_rows(rows, e->part, s->tokens + b->first, b->count, e->layer, e->which, s->format->type);
+    if (is_coded && !s->format->reference_policy)
+        return quantize_part(rows, e->part, s->format, e->bits);
+    const int n = is_coded ? s->points[s->n_points - 1] : 0, w = e->part.width;
+    for (int c = 0; c < kv_part_channels(e->part); c++)
+        for (int t = 0; t < b->count && b->first + t < n; t++)
+            rows[(c / w * T + t) * w + c % w] = e->history[(c / w * n + b->first + t) * w + c % w];
+    return 0;
+}
+
+static void check_block(const KvBlock *b, const Expected parts[2], const TestSequence *s,
+                        bool is_coded)
+{
+    float got[2][MAX_CHANNELS * T], rows[MAX_CHANNELS * T];
+    kv_block_widen(b, got[0], got[1]);
+    for (int which = 0; which < 2; which++) {
+        float tolerance = expect_block(rows, &parts[which], s, b, is_coded);
+        check_part(got[which], rows, parts[which].part, which == 0, tolerance);
+    }
+}
+
+// Blocks that are not rows alone.
+static int coded_blocks(const TestSequence *s)
+{
+    if (s->format->scheme == KV_PLAIN)
+        return 0;
+    if (s->format->reference_policy)
+        return s->n_points == 0 ? 0 : (s->points[s->n_points - 1] + T - 1) / T;
+    return s->length / T - 1;
 }
 
 void testing_kv_check(const TestSequence *s, int n_tokens)
 {
+    static _Thread_local Expected parts[2];
     assert_int_equal(kv_sequence_length(s->sequence), s->length);
-    int n_coded = s->format->scheme == KV_PLAIN ? 0 : s->length / T - 1;
+    const int n_coded = coded_blocks(s);
     for (int layer = 0; layer < L; layer++) {
+        for (int which = 0; which < 2; which++) {
+            parts[which].part = which == 0 ? kv_key_part(s->shape) : kv_value_part(s->shape);
+            parts[which].bits = which == 0 ? s->format->key_bits : s->format->value_bits;
+            parts[which].which = which;
+            parts[which].layer = layer;
+            replay(&parts[which], s);
+        }
         int first = 0;
         for (int i = 0; i < kv_n_blocks(s->sequence, n_tokens); i++) {
             KvBlock b = kv_block(s->sequence, layer, i);
             assert_int_equal(b.first, first);
             assert_int_equal(b.count, n_tokens - first < T ? n_tokens - first : T);
             assert_int_equal(b.kind == KV_ROWS, i >= n_coded);
-            check_block(&b, s, layer, i < n_coded);
+            check_block(&b, parts, s, i < n_coded);
             first += b.count;
         }
         assert_int_equal(first, n_tokens);

@@ -11,7 +11,7 @@
 
 #include "infer/cache/kv_cache.h"
 
-enum { TEST_KV_TOKENS = 700, TEST_KV_LAYERS = 3 };
+enum { TEST_KV_TOKENS = 700, TEST_KV_LAYERS = 3, TEST_KV_POINTS = 8 };
 
 // Original attention (GQA), MLA of joint SVD with an odd latent, of split SVD with P = E / 2.
 enum { TEST_KV_SHAPES = 3 };
@@ -31,11 +31,19 @@ typedef struct TestSequence {
     const KvFormat *format;
     int length;
     uint64_t tokens[TEST_KV_TOKENS];
+    int points[TEST_KV_POINTS]; // reference policy: the lengths at which all was quantized
+    int n_points;
 } TestSequence;
 
 // Writes n random tokens behind the committed ones in all layers, with gaps between the rows; room
 // is reserved. They are s->tokens[length] and on.
 void testing_kv_write(TestSequence *s, Draw *draw, int n);
+
+// What was written counts.
+void testing_kv_commit(TestSequence *s, int n);
+
+// The sequence's tokens so far are the prompt.
+void testing_kv_end_prompt(TestSequence *s);
 
 // Reserves, writes, and commits n random tokens.
 void testing_kv_append(TestSequence *s, Draw *draw, int n);

@@ -19,6 +19,10 @@ static const KvFormat formats[] = {
     {KV_FLOAT32, KV_HQQ, .value_bits = 2, .key_bits = 4, .axis = 1},
     {KV_BFLOAT16, KV_QUANTO, .value_bits = 4, .key_bits = 4, .axis = 0},
     {KV_FLOAT32, KV_QUANTO, .value_bits = 2, .key_bits = 3, .axis = -1},
+    {KV_FLOAT32, KV_HQQ, true, .value_bits = 4, .key_bits = 2, .axis = 0},
+    {KV_BFLOAT16, KV_HQQ, true, .value_bits = 3, .key_bits = 4, .axis = 1},
+    {KV_BFLOAT16, KV_QUANTO, true, .value_bits = 4, .key_bits = 4, .axis = 0},
+    {KV_FLOAT32, KV_QUANTO, true, .value_bits = 2, .key_bits = 8, .axis = -1},
 };
 enum { N_FORMATS = sizeof formats / sizeof *formats };
 
@@ -33,7 +37,7 @@ static void start(TestSequence *s, KvCache *cache, int shape, const KvFormat *fo
 {
     s->shape = &testing_kv_shapes[shape];
     s->format = format;
-    s->length = 0;
+    s->length = s->n_points = 0;
     assert_ok(kv_sequence_create(&s->sequence, cache));
 }
 
@@ -67,8 +71,7 @@ static void append(Run *run, TestSequence *s)
     testing_kv_write(s, &run->draw, n);
     if (draw_below(&run->draw, 8) == 0)
         testing_kv_check(s, s->length + n);
-    assert_ok(kv_sequence_commit(s->sequence, n));
-    s->length += n;
+    testing_kv_commit(s, n);
 }
 
 static void operate(Run *run)
@@ -86,6 +89,8 @@ static void operate(Run *run)
         assert_ok(kv_sequence_reserve(s->sequence, draw_chunk(&run->draw, s)));
     else if (kind == 4)
         testing_kv_check(s, s->length);
+    else if (kind <= 6 && s->n_points == 0)
+        testing_kv_end_prompt(s);
     else
         append(run, s);
 }
@@ -216,8 +221,7 @@ static void test_codes_of_a_page_that_went_on(void **state)
     assert_ok(kv_sequence_reserve(parent.sequence, 150)); // room in the page that is then shared
     testing_kv_fork(&child, &parent);
     testing_kv_write(&parent, &draw, 150);
-    assert_ok(kv_sequence_commit(parent.sequence, 150));
-    parent.length += 150;
+    testing_kv_commit(&parent, 150);
     testing_kv_check(&child, 10); // the parent's rows behind its own are not seen
     testing_kv_append(&child, &draw, 60);
     testing_kv_fork(&grandchild, &child);
@@ -284,6 +288,34 @@ static void test_limit_with_codes(void **state)
     kv_cache_release(cache);
 }
 
+// A prompt for whose codes there is no room beside its rows stays rows, and can be quantized once
+// there is.
+static void test_limit_of_the_reference_policy(void **state)
+{
+    (void)state;
+    static TestSequence s, other;
+    const KvFormat format = {KV_FLOAT32, KV_HQQ, true, .value_bits = 4, .key_bits = 4};
+    const int64_t rows = rows_bytes(1, KV_FLOAT32);
+    KvCache *cache = make_cache(1, &format, 4 * rows);
+    Draw draw = {.key = 4};
+    start(&other, cache, 1, &format);
+    testing_kv_append(&other, &draw, 1);
+    start(&s, cache, 1, &format);
+    testing_kv_append(&s, &draw, 130);
+    assert_fails(FAILED, "are in use", kv_sequence_end_prompt(s.sequence));
+    testing_kv_check(&s, 130);
+    assert_int_equal(kv_cache_bytes(cache), 4 * rows);
+    kv_sequence_release(other.sequence);
+    testing_kv_end_prompt(&s);
+    testing_kv_check(&s, 130);
+    // The page of positions 128 to 191, and 64 codes of 4 bits with a scale and a zero of 32 for
+    // each begun 64 of the 130 x 12 key numbers and the 130 x 15 of the latent.
+    assert_int_equal(kv_cache_bytes(cache), rows + 3 * (25 + 31) * (32 + 8));
+    kv_sequence_release(s.sequence);
+    assert_int_equal(kv_cache_bytes(cache), 0);
+    kv_cache_release(cache);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -294,6 +326,7 @@ int main(void)
         cmocka_unit_test(test_codes_of_a_page_that_went_on),
         cmocka_unit_test(test_limit),
         cmocka_unit_test(test_limit_with_codes),
+        cmocka_unit_test(test_limit_of_the_reference_policy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

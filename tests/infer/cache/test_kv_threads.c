@@ -45,6 +45,7 @@ static void run_threads(const KvFormat *format)
     assert_ok(kv_sequence_create(&prompt.sequence, cache));
     Draw draw = {.key = 1};
     testing_kv_append(&prompt, &draw, 100);
+    testing_kv_end_prompt(&prompt);
     for (int i = 0; i < N_THREADS; i++) {
         workers[i].draw = (Draw){.key = random_key((uint64_t)i, "threads")};
         testing_kv_fork(&workers[i].own, &prompt);
@@ -72,11 +73,19 @@ static void test_codes(void **state)
     run_threads(&format);
 }
 
+static void test_segments(void **state)
+{
+    (void)state;
+    const KvFormat format = {KV_BFLOAT16, KV_QUANTO, true, .value_bits = 2, .key_bits = 4};
+    run_threads(&format);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rows),
         cmocka_unit_test(test_codes),
+        cmocka_unit_test(test_segments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
