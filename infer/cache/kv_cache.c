@@ -9,9 +9,6 @@
 #include <omp.h>
 #include <stdlib.h>
 
-// Rows from which on some are quantized: the oldest block, or everything (reference policy).
-enum { RESIDUAL_TOKENS = 128, RESIDUAL_BLOCKS = RESIDUAL_TOKENS / KV_BLOCK_TOKENS };
-
 struct KvCache {
     ModelShape shape;
     KvPageLayout layout;
@@ -157,14 +154,11 @@ int kv_sequence_length(const KvSequence *s)
     return s->length;
 }
 
-// Pages in codes once `length` tokens are committed: the oldest 64 are quantized as soon as 128 are
-// not, so that 64 to 127 stay rows.
+// Pages in codes once `length` tokens are committed.
 static int coded_pages(const KvSequence *s, int length)
 {
-    int n_coded = length / KV_BLOCK_TOKENS - (RESIDUAL_BLOCKS - 1);
-    const KvFormat *format = &s->cache->layout.format;
-    bool never = format->scheme == KV_PLAIN || format->reference_policy;
-    return never || n_coded < s->n_coded ? s->n_coded : n_coded;
+    int n_coded = kv_format_coded_blocks(&s->cache->layout.format, length);
+    return n_coded > s->n_coded ? n_coded : s->n_coded;
 }
 
 // Pages of codes for all that a commit at `length` tokens will quantize.
@@ -305,7 +299,7 @@ Status kv_sequence_commit(KvSequence *s, int n_tokens)
               s->length + n_tokens);
     const int length = s->length + n_tokens;
     TRY(quantize_due(s, length));
-    if (s->segment != NULL && length - kv_segment_tokens(s->segment) >= RESIDUAL_TOKENS)
+    if (s->segment != NULL && length - kv_segment_tokens(s->segment) >= KV_RESIDUAL_TOKENS)
         TRY(replace_segment(s, length));
     drop_spares(s);
     s->length = length;

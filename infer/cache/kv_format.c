@@ -1,6 +1,8 @@
 // Formats of the KV cache: names, limits, and bytes per token. See kv_format.h.
 #include "infer/cache/kv_format.h"
 
+#include "base/intmath.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,4 +107,23 @@ double kv_format_bytes_per_token(const KvFormat *f, const ModelShape *shape)
     double bits = kv_part_channels(kv_value_part(shape)) * (f->value_bits + overhead_bits) +
                   kv_part_channels(kv_key_part(shape)) * (f->key_bits + overhead_bits);
     return shape->n_layers * bits / 8;
+}
+
+int kv_format_coded_blocks(const KvFormat *f, int n_tokens)
+{
+    if (f->scheme == KV_PLAIN || f->reference_policy || n_tokens < KV_RESIDUAL_TOKENS)
+        return 0;
+    return n_tokens / KV_BLOCK_TOKENS - (KV_RESIDUAL_TOKENS / KV_BLOCK_TOKENS - 1);
+}
+
+int64_t kv_format_sequence_bytes(const KvFormat *f, const ModelShape *shape, int n_tokens)
+{
+    CHECK(!f->reference_policy, "reference policy");
+    const KvFormat rows = kv_format_plain(f->type);
+    int n_coded = kv_format_coded_blocks(f, n_tokens);
+    int n_rows = ceil_div(n_tokens, KV_BLOCK_TOKENS) - n_coded;
+    // Both are whole numbers: a block of b-bit codes with scale and zero has 8 b + 4 bytes a
+    // channel.
+    return (int64_t)(KV_BLOCK_TOKENS * (n_coded * kv_format_bytes_per_token(f, shape) +
+                                        n_rows * kv_format_bytes_per_token(&rows, shape)));
 }

@@ -19,6 +19,10 @@
 // Positions of a block of the cache, and of a quantization group along the tokens.
 enum { KV_BLOCK_TOKENS = 64 };
 
+// Rows from which on a quantized format quantizes: the oldest block of them, or, by the reference
+// policy, everything.
+enum { KV_RESIDUAL_TOKENS = 128 };
+
 // Of rows that are not quantized.
 typedef enum KvType { KV_FLOAT32, KV_BFLOAT16 } KvType;
 
@@ -78,5 +82,14 @@ const char *kv_format_describe(char out[KV_FORMAT_TEXT_BYTES], const KvFormat *f
 // the type. Quantized: bits + 0.5 per number, as 64 codes share a 16-bit scale and a 16-bit zero;
 // the 64 to 127 newest tokens, which are not quantized yet, cost what they do in the plain format.
 double kv_format_bytes_per_token(const KvFormat *format, const ModelShape *shape);
+
+// Complete blocks at the beginning of a sequence of n_tokens that are codes, whichever chunks the
+// tokens came in: the newest 64 to 127 tokens are rows. 0 in plain formats and the reference
+// policy.
+int kv_format_coded_blocks(const KvFormat *format, int n_tokens);
+
+// Bytes that a sequence of n_tokens takes in the cache's pages if it shares none: blocks of rows
+// count whole. Not for the reference policy.
+int64_t kv_format_sequence_bytes(const KvFormat *format, const ModelShape *shape, int n_tokens);
 
 #endif

@@ -184,6 +184,25 @@ static void test_bytes_of_codes(void **state)
     }
 }
 
+// What kv_format_sequence_bytes() says is what the cache allocates, whatever the chunks.
+static void test_bytes_of_a_sequence(void **state)
+{
+    (void)state;
+    static TestSequence s;
+    for (int f = 0; f < N_FORMATS && !formats[f].reference_policy; f++) {
+        KvCache *cache = make_cache(f % TEST_KV_SHAPES, &formats[f], 0);
+        Draw draw = {.key = (uint64_t)f};
+        start(&s, cache, f % TEST_KV_SHAPES, &formats[f]);
+        for (int step = 0; step < 8; step++) {
+            testing_kv_append(&s, &draw, draw_below(&draw, 80));
+            assert_int_equal(kv_cache_bytes(cache),
+                             kv_format_sequence_bytes(&formats[f], s.shape, s.length));
+        }
+        kv_sequence_release(s.sequence);
+        kv_cache_release(cache);
+    }
+}
+
 // Forks that share rows share what these are quantized to.
 static void test_codes_are_shared(void **state)
 {
@@ -322,6 +341,7 @@ int main(void)
         cmocka_unit_test(test_random_operations),
         cmocka_unit_test(test_bytes_and_sharing),
         cmocka_unit_test(test_bytes_of_codes),
+        cmocka_unit_test(test_bytes_of_a_sequence),
         cmocka_unit_test(test_codes_are_shared),
         cmocka_unit_test(test_codes_of_a_page_that_went_on),
         cmocka_unit_test(test_limit),
