@@ -1,21 +1,40 @@
 // Pages by reference counts and a list of unused ones per kind. See kv_pool.h.
 //
-// Pages in use plus unused pages never exceed the limit: an unused page of another kind is given
-// back to the system where a new page would.
+// Pages are cut from slabs of many, which ask the system for huge pages: attention reads a few
+// kilobytes of every page per layer, and walking the page tables for each of them costs more than
+// the reading (2.9 against 11.6 GB/s for parts of 9 KiB, 4.6 against 12.4 for 48 KiB, on one core
+// of a virtual machine).
+//
+// Unused pages stay in their slabs. Where they and those in use would exceed the limit, the memory
+// of unused ones is given back to the system, and comes again as zeros when it is touched.
+#define _GNU_SOURCE
 #include "infer/cache/kv_pool.h"
 
+#include "base/arena.h"
 #include "base/intmath.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { SLAB_BYTES = 32 << 20 }; // at least: many huge pages
+
+typedef struct Slab {
+    Arena arena;
+    int n_left; // pages that were never taken
+    struct Slab *next;
+} Slab;
 
 struct KvPool {
     pthread_mutex_t lock; // over everything below
     int64_t size_bytes[N_KV_PAGE_KINDS];
     int64_t max_bytes; // 0: no limit
+    Slab *slabs[N_KV_PAGE_KINDS];
     KvPage *unused[N_KV_PAGE_KINDS];
-    int64_t used_bytes, unused_bytes, peak_bytes;
+    int64_t used_bytes, peak_bytes;
+    int64_t resident_bytes; // of unused pages that were not given back to the system
 };
 
 Status kv_pool_create(KvPool **out, const int64_t *size_bytes, int64_t max_bytes)
@@ -30,46 +49,84 @@ Status kv_pool_create(KvPool **out, const int64_t *size_bytes, int64_t max_bytes
     return OK;
 }
 
-static void put_unused(KvPool *pool, KvPage *page)
-{
-    page->next = pool->unused[page->kind];
-    pool->unused[page->kind] = page;
-    pool->unused_bytes += pool->size_bytes[page->kind];
-}
-
 static KvPage *take_unused(KvPool *pool, KvPageKind kind)
 {
     KvPage *page = pool->unused[kind];
-    if (page != NULL) {
-        pool->unused[kind] = page->next;
-        pool->unused_bytes -= pool->size_bytes[kind];
-    }
+    if (page == NULL)
+        return NULL;
+    pool->unused[kind] = page->next;
+    if (page->is_resident)
+        pool->resident_bytes -= pool->size_bytes[kind];
     return page;
 }
 
-// Frees unused pages until the pool holds at most max_bytes - new_bytes, as far as there are any.
-static void shrink(KvPool *pool, int64_t new_bytes)
+// Whole system pages of what lies behind the header.
+static void give_to_system(KvPool *pool, KvPage *page)
 {
-    for (int kind = 0; kind < N_KV_PAGE_KINDS; kind++)
-        while (pool->used_bytes + pool->unused_bytes + new_bytes > pool->max_bytes &&
-               pool->unused[kind] != NULL)
-            free(take_unused(pool, (KvPageKind)kind));
+    const uintptr_t system_page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t bytes = (uintptr_t)page->bytes;
+    const uintptr_t first = (bytes + system_page - 1) / system_page * system_page;
+    const uintptr_t end =
+        (bytes + (uintptr_t)pool->size_bytes[page->kind]) / system_page * system_page;
+    if (first < end)
+        madvise((void *)first, end - first, MADV_DONTNEED);
+    page->is_resident = false;
+    pool->resident_bytes -= pool->size_bytes[page->kind];
 }
 
-// NULL if the machine has not the memory.
+// Makes room for new_bytes under the limit, as far as unused pages do.
+static void shrink(KvPool *pool, int64_t new_bytes)
+{
+    for (int kind = 0; pool->max_bytes > 0 && kind < N_KV_PAGE_KINDS; kind++)
+        for (KvPage *page = pool->unused[kind];
+             page != NULL && pool->used_bytes + pool->resident_bytes + new_bytes > pool->max_bytes;
+             page = page->next)
+            if (page->is_resident)
+                give_to_system(pool, page);
+}
+
+// The address space of a slab; NULL if there is none.
+static Slab *add_slab(KvPool *pool, KvPageKind kind)
+{
+    Slab *slab = calloc(1, sizeof *slab);
+    if (slab == NULL)
+        return NULL;
+    const size_t page_bytes = sizeof(KvPage) + (size_t)pool->size_bytes[kind];
+    slab->n_left = (int)max_int64(1, SLAB_BYTES / (int64_t)page_bytes);
+    slab->arena = arena_start("KV cache");
+    for (int i = 0; i < slab->n_left; i++)
+        arena_place(&slab->arena, 1, page_bytes);
+    if (arena_allocate(&slab->arena) != OK) {
+        free(slab);
+        return NULL;
+    }
+    slab->next = pool->slabs[kind];
+    pool->slabs[kind] = slab;
+    return slab;
+}
+
+// A page that was never used before; NULL if the machine has not the memory.
+static KvPage *cut(KvPool *pool, KvPageKind kind)
+{
+    Slab *slab = pool->slabs[kind];
+    if (slab == NULL || slab->n_left == 0)
+        slab = add_slab(pool, kind);
+    if (slab == NULL)
+        return NULL;
+    slab->n_left--;
+    return arena_place(&slab->arena, 1, sizeof(KvPage) + (size_t)pool->size_bytes[kind]);
+}
+
 static KvPage *take_one(KvPool *pool, KvPageKind kind)
 {
     KvPage *page = take_unused(pool, kind);
-    if (page == NULL) {
-        if (pool->max_bytes > 0)
-            shrink(pool, pool->size_bytes[kind]);
-        // aligned_alloc() takes multiples of the alignment.
-        size_t size = sizeof *page + ((size_t)pool->size_bytes[kind] + 63) / 64 * 64;
-        page = aligned_alloc(64, size);
-        if (page == NULL)
-            return NULL;
-    }
+    shrink(pool, pool->size_bytes[kind]);
+    if (page == NULL)
+        page = cut(pool, kind);
+    if (page == NULL)
+        return NULL;
     page->kind = kind;
+    page->is_resident = true;
     page->next = page->coded = NULL;
     atomic_init(&page->n_references, 1);
     pool->used_bytes += pool->size_bytes[kind];
@@ -79,7 +136,9 @@ static KvPage *take_one(KvPool *pool, KvPageKind kind)
 static void give_back(KvPool *pool, KvPage *page)
 {
     pool->used_bytes -= pool->size_bytes[page->kind];
-    put_unused(pool, page);
+    pool->resident_bytes += pool->size_bytes[page->kind];
+    page->next = pool->unused[page->kind];
+    pool->unused[page->kind] = page;
 }
 
 static Status check_limit(const KvPool *pool, int64_t new_bytes)
@@ -132,8 +191,7 @@ Status kv_pool_charge(KvPool *pool, int64_t bytes)
     pthread_mutex_lock(&pool->lock);
     Status status = check_limit(pool, bytes);
     if (status == OK) {
-        if (pool->max_bytes > 0)
-            shrink(pool, bytes);
+        shrink(pool, bytes);
         pool->used_bytes += bytes;
         note_peak(pool);
     }
@@ -226,8 +284,11 @@ void kv_pool_release(KvPool *pool)
         return;
     CHECK(pool->used_bytes == 0, "%lld bytes of pages are in use", (long long)pool->used_bytes);
     for (int kind = 0; kind < N_KV_PAGE_KINDS; kind++)
-        for (KvPage *page; (page = take_unused(pool, (KvPageKind)kind)) != NULL;)
-            free(page);
+        for (Slab *slab; (slab = pool->slabs[kind]) != NULL;) {
+            pool->slabs[kind] = slab->next;
+            arena_release(&slab->arena);
+            free(slab);
+        }
     pthread_mutex_destroy(&pool->lock);
     free(pool);
 }

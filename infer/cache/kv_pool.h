@@ -24,6 +24,7 @@ typedef enum KvPageKind { KV_PAGE_ROWS, KV_PAGE_CODES, N_KV_PAGE_KINDS } KvPageK
 
 typedef struct KvPage {
     KvPageKind kind;
+    bool is_resident; // of an unused page: its memory was not given back to the system
     atomic_int n_references;
     struct KvPage *next;  // in the pool's list of unused pages, or in one of the only holder's
     struct KvPage *coded; // one reference to what the page was quantized to; NULL: nothing yet

@@ -307,6 +307,31 @@ static void test_limit_with_codes(void **state)
     kv_cache_release(cache);
 }
 
+// Rows that a sequence has left unused make room for another's codes: their memory goes back to the
+// system, and comes again as good as new.
+static void test_unused_memory_makes_room(void **state)
+{
+    (void)state;
+    static TestSequence s, other;
+    const int64_t rows = rows_bytes(0, KV_FLOAT32), codes = codes_bytes(0, 4);
+    KvCache *cache = make_cache(0, &formats[2], 5 * rows);
+    Draw draw = {.key = 5};
+    for (int round = 0; round < 2; round++) {
+        start(&s, cache, 0, &formats[2]);
+        start(&other, cache, 0, &formats[2]);
+        testing_kv_append(&s, &draw, 127);
+        testing_kv_append(&other, &draw, 100);
+        testing_kv_check(&other, 100);
+        kv_sequence_release(other.sequence);
+        while (s.length < 600)
+            testing_kv_append(&s, &draw, 43);
+        testing_kv_check(&s, s.length);
+        assert_int_equal(kv_cache_bytes(cache), 2 * rows + 8 * codes);
+        kv_sequence_release(s.sequence);
+    }
+    kv_cache_release(cache);
+}
+
 // A prompt for whose codes there is no room beside its rows stays rows, and can be quantized once
 // there is.
 static void test_limit_of_the_reference_policy(void **state)
@@ -346,6 +371,7 @@ int main(void)
         cmocka_unit_test(test_codes_of_a_page_that_went_on),
         cmocka_unit_test(test_limit),
         cmocka_unit_test(test_limit_with_codes),
+        cmocka_unit_test(test_unused_memory_makes_room),
         cmocka_unit_test(test_limit_of_the_reference_policy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
