@@ -19,8 +19,9 @@ for command in $commands; do
     "$mha2mla" help "$command" | cmp - help
     # The options of this command, up to the next one, without the roff.
     sed -n "/^\.SS $command$/,/^\.S[SH] /p" mha2mla.1 | sed 's/\\-/-/g; s/\\f.//g' >page
-    for option in $(awk '$1 ~ /^--[a-z-]+$/ { print $1 }' help | grep -vx -- --help); do
-        grep -qE -- "^$option( |$)" page || die "$command: there is no option $option"
+    for option in $(sed 's/^  -[a-z], /  /' help | awk '$1 ~ /^--[a-z-]+$/ { print $1 }' |
+        grep -vx -- --help); do
+        grep -qE -- "^(-[a-z], )?$option( |$)" page || die "$command: there is no option $option"
     done
 done
 

@@ -59,7 +59,7 @@ static const char middle[] =
     "        cur='' key=${COMP_WORDS[COMP_CWORD - 1]}\n"
     "    elif [[ ${COMP_WORDS[COMP_CWORD - 1]} == '=' ]]; then\n"
     "        key=${COMP_WORDS[COMP_CWORD - 2]}\n"
-    "    elif [[ ${COMP_WORDS[COMP_CWORD - 1]} == --* && $cur != --* ]]; then\n"
+    "    elif [[ ${COMP_WORDS[COMP_CWORD - 1]} == -?* && $cur != --* ]]; then\n"
     "        key=${COMP_WORDS[COMP_CWORD - 1]}\n"
     "    fi\n"
     "    case $command:$key in\n";
@@ -138,7 +138,10 @@ static void write_command(FILE *out, const Command *command)
         const Option *option = &command->options[o];
         if (option->kind == OPTION_FLAG) // what follows it is a word
             continue;
-        fprintf(out, "    %s:--%s) ", command->name, option->name);
+        fprintf(out, "    %s:--%s", command->name, option->name);
+        if (option->letter != 0)
+            fprintf(out, "|%s:-%c", command->name, option->letter);
+        fputs(") ", out);
         write_value(out, option->choices, option->files);
         fputs(" ;;\n", out);
     }

@@ -107,7 +107,10 @@ static void write_option(FILE *out, const Command *command, const Option *option
 {
     char notes[HELP_NOTES_BYTES], name[64];
     help_option_notes(notes, command, option);
-    snprintf(name, sizeof name, "--%s", option->name);
+    if (option->letter != 0)
+        snprintf(name, sizeof name, "-%c, --%s", option->letter, option->name);
+    else
+        snprintf(name, sizeof name, "--%s", option->name);
     fputs(".TP\n", out);
     write_font(out, 'B', name);
     if (option->kind != OPTION_FLAG) {

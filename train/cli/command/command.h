@@ -44,12 +44,20 @@
 
 typedef enum OptionKind {
     OPTION_TEXT,     // const char *
+    OPTION_TEXTS,    // OptionTexts: may be given several times
     OPTION_INT,      // int64_t, min..max
     OPTION_REAL,     // double, min..max
     OPTION_POSITIVE, // double, more than 0, at most max
     OPTION_CHOICE,   // int or an enum: the index in `choices`
     OPTION_FLAG,     // bool, takes no value
 } OptionKind;
+
+// The values of an option that may be given several times, in their order.
+enum { MAX_OPTION_TEXTS = 16 };
+typedef struct OptionTexts {
+    const char *items[MAX_OPTION_TEXTS]; // [n]
+    int n;
+} OptionTexts;
 
 // For Option.files and Words.files: what completion offers. Any other text is a glob of file names.
 #define ANY_FILE      "*"
@@ -65,7 +73,9 @@ typedef struct Option {
     const char *const *choices; // OPTION_CHOICE: closed by NULL
     const char *derived;        // the default in words, where `defaults` holds none within bounds
     const char *files;          // NULL: the value is not a path
+    char letter;                // -n for --max-new; 0: it has none
     bool required;
+    bool may_be_empty; // a text of no characters is a value
     bool
         is_query; // asks for information instead of work: words and required options may be missing
 } Option;

@@ -21,6 +21,12 @@ static void add_option(Contract *contract, const Option *option, const void *val
             contract_add(contract, key, "%s", option->files != NULL ? "a path" : text);
         return;
     }
+    case OPTION_TEXTS: {
+        const OptionTexts *texts = value;
+        for (int i = 0; i < texts->n; i++)
+            contract_add(contract, key, "%s", option->files != NULL ? "a path" : texts->items[i]);
+        return;
+    }
     case OPTION_INT:
         contract_add(contract, key, "%lld", (long long)*(const int64_t *)value);
         return;

@@ -86,6 +86,8 @@ static void add_bounds(char out[HELP_NOTES_BYTES], const Option *option)
 static void add_default(char out[HELP_NOTES_BYTES], const Command *command, const Option *option)
 {
     const void *value = (const char *)command->defaults + option->offset;
+    if (option->kind == OPTION_TEXTS)
+        add_note(out, "may be repeated");
     if (option->required) {
         add_note(out, "required");
     } else if (option->derived != NULL) {
@@ -128,6 +130,18 @@ static const char *name_option(char out[PIECE_BYTES], const Option *option)
     return out;
 }
 
+// With its letter: "-n, --max-new N".
+static const char *name_both(char out[PIECE_BYTES], const Option *option)
+{
+    char name[PIECE_BYTES];
+    name_option(name, option);
+    if (option->letter != 0)
+        snprintf(out, PIECE_BYTES, "-%c, %.*s", option->letter, PIECE_BYTES - 5, name);
+    else
+        snprintf(out, PIECE_BYTES, "%s", name);
+    return out;
+}
+
 // Words first and required options before optional ones, whatever their order in the table: the
 // shortest command that works can be read from the left.
 static void print_usage(FILE *out, const Command *command)
@@ -163,7 +177,7 @@ static int options_width(const Command *command)
     char name[PIECE_BYTES];
     int width = (int)strlen(command->takes_overrides ? "--" HELP_OVERRIDE : "--help");
     for (int o = 0; o < command->n_options; o++) {
-        const int length = (int)strlen(name_option(name, &command->options[o]));
+        const int length = (int)strlen(name_both(name, &command->options[o]));
         width = length > width ? length : width;
     }
     return width;
@@ -189,7 +203,7 @@ static void print_options(FILE *out, const Command *command)
     fputs("\nOptions:\n", out);
     for (int o = 0; o < command->n_options; o++) {
         help_option_notes(notes, command, &command->options[o]);
-        print_option(out, width, name_option(name, &command->options[o]), command->options[o].help,
+        print_option(out, width, name_both(name, &command->options[o]), command->options[o].help,
                      notes);
     }
     if (command->takes_overrides)

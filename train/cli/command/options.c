@@ -59,6 +59,17 @@ static const Option *find_option(const Command *command, const char *name, int n
     return NULL;
 }
 
+// "-n": a letter alone, whose value is the next argument.
+static const Option *find_letter(const Command *command, const char *argument)
+{
+    for (int o = 0; o < command->n_options; o++) {
+        const Option *option = &command->options[o];
+        if (option->letter != 0 && argument[1] == option->letter && argument[2] == '\0')
+            return option;
+    }
+    return NULL;
+}
+
 // strtoll() skips blanks and accepts a plus sign, so the first character is checked as well.
 static Status set_int(int64_t *value, const Command *command, const Option *option,
                       const char *text)
@@ -123,6 +134,16 @@ static Status set_choice(int *value, const Command *command, const Option *optio
     return OK;
 }
 
+static Status add_text(OptionTexts *texts, const Command *command, const Option *option,
+                       const char *text)
+{
+    if (texts->n == MAX_OPTION_TEXTS)
+        return fail(BAD_INPUT, "%s: --%s is given more than %d times", command->name, option->name,
+                    MAX_OPTION_TEXTS);
+    texts->items[texts->n++] = text;
+    return OK;
+}
+
 // Texts are borrowed from argv, which lives as long as the process.
 static Status set_value(const Parser *parser, const Option *option, char *text)
 {
@@ -136,9 +157,11 @@ static Status set_value(const Parser *parser, const Option *option, char *text)
     case OPTION_CHOICE:
         return set_choice(value, parser->command, option, text);
     default:
-        if (*text == '\0')
+        if (*text == '\0' && !option->may_be_empty)
             return fail(BAD_INPUT, "%s: --%s is empty; give it as --%s %s", parser->command->name,
                         option->name, option->name, option->argument);
+        if (option->kind == OPTION_TEXTS)
+            return add_text(value, parser->command, option, text);
         *(const char **)value = text;
         return OK;
     }
@@ -152,7 +175,8 @@ static Status parse_option(Parser *parser)
     const size_t n_dashes = strspn(argument, "-");
     char *name = argument + n_dashes;
     const int name_length = (int)strcspn(name, "=");
-    const Option *option = n_dashes == 2 ? find_option(command, name, name_length) : NULL;
+    const Option *option =
+        n_dashes == 2 ? find_option(command, name, name_length) : find_letter(command, argument);
     if (option == NULL)
         return unknown_option(command, argument, name_length);
     char *text = name[name_length] == '=' ? name + name_length + 1 : NULL;
@@ -277,6 +301,7 @@ static void check_table(const Command *command)
                                option->kind == OPTION_POSITIVE;
         CHECK(!is_number || option->min < option->max, "%s --%s has no bounds", command->name,
               option->name);
+        CHECK(option->letter != 'h', "%s --%s: -h is help", command->name, option->name);
         CHECK((option->kind == OPTION_CHOICE) == (option->choices != NULL), "%s --%s: choices",
               command->name, option->name);
     }

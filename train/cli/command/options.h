@@ -6,9 +6,9 @@
 //     ...
 //     options_release(&line);
 //
-// Accepts --name value and --name=value; "--" ends options. Errors are BAD_INPUT: an unknown option
-// with the nearest known one, a missing or malformed value, a number out of bounds, too few or too
-// many words.
+// Accepts --name value, --name=value and -l value; "--" ends options. Errors are BAD_INPUT: an
+// unknown option with the nearest known one, a missing or malformed value, a number out of bounds,
+// too few or too many words.
 #ifndef MHA2MLA_TRAIN_CLI_COMMAND_OPTIONS_H
 #define MHA2MLA_TRAIN_CLI_COMMAND_OPTIONS_H
 

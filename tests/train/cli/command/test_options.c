@@ -15,6 +15,8 @@ typedef struct PackOptions {
     double ratio, speed;
     int mode;
     bool force, list;
+    const char *label;
+    OptionTexts skip;
 } PackOptions;
 
 static const PackOptions defaults = {.eos = -1, .seq_len = 2048, .ratio = 0.5, .mode = 1};
@@ -34,6 +36,9 @@ static const Option table[] = {
     {"force", OPTION_FLAG, offsetof(PackOptions, force), NULL, "write over an old file"},
     {"list", OPTION_FLAG, offsetof(PackOptions, list), NULL, "show what is known",
      .is_query = true},
+    {"label", OPTION_TEXT, offsetof(PackOptions, label), "TEXT", "name of the pack", .letter = 'l',
+     .may_be_empty = true},
+    {"skip", OPTION_TEXTS, offsetof(PackOptions, skip), "NAME", "leave this out", .letter = 's'},
 };
 
 static Status run_nothing(const CommandLine *line)
@@ -55,7 +60,7 @@ static const Command pack = {
 // Splits the words after the subcommand's name, given as one text "word|word|word".
 static char **split(int *argc, const char *words)
 {
-    static char name[] = "pack", text[512], *argv[32];
+    static char name[] = "pack", text[512], *argv[48];
     snprintf(text, sizeof text, "%s", words);
     *argc = 0;
     argv[(*argc)++] = name;
@@ -145,6 +150,28 @@ static void test_last_of_a_repeated_option_counts(void **state)
     assert_ok(parse(&v, &line, "--out=a|--out=b"));
     assert_string_equal(v.out, "b");
     options_release(&line);
+}
+
+static void test_letters_and_repeated_texts(void **state)
+{
+    (void)state;
+    PackOptions v;
+    CommandLine line;
+    assert_ok(parse(&v, &line, "--out=a|-l||-s|x|-|--skip=y z|-s|-q"));
+    assert_string_equal(v.label, "");
+    assert_int_equal(v.skip.n, 3);
+    assert_string_equal(v.skip.items[0], "x");
+    assert_string_equal(v.skip.items[1], "y z");
+    assert_string_equal(v.skip.items[2], "-q");
+    assert_int_equal(line.n_words, 1);
+    options_release(&line);
+    assert_fails(BAD_INPUT, "pack: --label needs a value", parse_bad("--out=a|-l"));
+    assert_fails(BAD_INPUT, "pack: --skip is empty", parse_bad("--out=a|-s|"));
+    assert_fails(BAD_INPUT, "pack: unknown option -sx", parse_bad("--out=a|-sx|1"));
+    assert_fails(BAD_INPUT, "pack: unknown option -s=x", parse_bad("--out=a|-s=x"));
+    assert_fails(BAD_INPUT, "pack: --skip is given more than 16 times",
+                 parse_bad("-s|1|-s|2|-s|3|-s|4|-s|5|-s|6|-s|7|-s|8|-s|9|-s|10|-s|11|-s|12|-s|13|"
+                           "-s|14|-s|15|-s|16|-s|17"));
 }
 
 static void test_unknown_option_names_the_nearest(void **state)
@@ -268,8 +295,8 @@ static void test_help_shows_every_option_and_the_example(void **state)
     fclose(out);
     assert_string_equal(
         text, "usage: mha2mla pack [FILE...] --out FILE [--eos ID] [--seq-len T] [--ratio R]\n"
-              "           [--speed MB/S] [--mode MODE] [--force] [--list]\n"
-              "           [--section.key=value ...]\n"
+              "           [--speed MB/S] [--mode MODE] [--force] [--list] [--label TEXT]\n"
+              "           [--skip NAME] [--section.key=value ...]\n"
               "\nPack files.\n\nOptions:\n"
               "  --out FILE           file to write (required)\n"
               "  --eos ID             token after each document (0 to 65535)\n"
@@ -280,6 +307,8 @@ static void test_help_shows_every_option_and_the_example(void **state)
               "                       second line (one of fast, small; default small)\n"
               "  --force              write over an old file\n"
               "  --list               show what is known\n"
+              "  -l, --label TEXT     name of the pack\n"
+              "  -s, --skip NAME      leave this out (may be repeated)\n"
               "  --section.key=value  set a key of CONFIG; train --help-config lists all keys\n"
               "  --help               show this text\n"
               "\nExample:\n  mha2mla pack --out a.h5 b.txt\n");
@@ -308,6 +337,7 @@ int main(void)
         cmocka_unit_test(test_words_keep_their_order_between_options),
         cmocka_unit_test(test_overrides_are_kept_apart_in_order),
         cmocka_unit_test(test_last_of_a_repeated_option_counts),
+        cmocka_unit_test(test_letters_and_repeated_texts),
         cmocka_unit_test(test_unknown_option_names_the_nearest),
         cmocka_unit_test(test_missing_values_and_options_are_named),
         cmocka_unit_test(test_a_query_needs_nothing_else),
