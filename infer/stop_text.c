@@ -58,20 +58,27 @@ static void drop_ready(StopText *stop)
     stop->n_ready = 0;
 }
 
-Status stop_text_push(StopText *stop, const char *part, int64_t size)
+static Status reserve(StopText *stop, int64_t more)
+{
+    if (more <= stop->capacity - stop->size)
+        return OK;
+    const int64_t capacity = 2 * (stop->size + more);
+    char *bytes = realloc(stop->bytes, (size_t)capacity);
+    if (bytes == NULL)
+        return fail(FAILED, "no memory for %lld bytes of text", (long long)capacity);
+    stop->bytes = bytes;
+    stop->capacity = capacity;
+    return OK;
+}
+
+Status stop_text_push(StopText *stop, const char *part, int64_t size, bool is_last)
 {
     drop_ready(stop);
-    if (stop->found >= 0 || size == 0)
+    if (stop->found >= 0)
         return OK;
-    if (size > stop->capacity - stop->size) {
-        const int64_t capacity = 2 * (stop->size + size);
-        char *bytes = realloc(stop->bytes, (size_t)capacity);
-        if (bytes == NULL)
-            return fail(FAILED, "no memory for %lld bytes of text", (long long)capacity);
-        stop->bytes = bytes;
-        stop->capacity = capacity;
-    }
-    memcpy(stop->bytes + stop->size, part, (size_t)size);
+    TRY(reserve(stop, size));
+    if (size > 0)
+        memcpy(stop->bytes + stop->size, part, (size_t)size);
     const int64_t end = stop->size + size;
     while (stop->size < end) {
         stop->found = find_complete(stop, ++stop->size);
@@ -81,12 +88,6 @@ Status stop_text_push(StopText *stop, const char *part, int64_t size)
             return OK;
         }
     }
-    stop->n_ready = stop->size - count_held(stop);
+    stop->n_ready = is_last ? stop->size : stop->size - count_held(stop);
     return OK;
-}
-
-void stop_text_finish(StopText *stop)
-{
-    drop_ready(stop);
-    stop->n_ready = stop->size;
 }

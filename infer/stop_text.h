@@ -5,9 +5,9 @@
 //     const char *const stops[] = {"\n\n", "User:"};
 //     StopText stop;
 //     TRY(stop_text_start(&stop, stops, 2));
-//     TRY_GOTO(release, stop_text_push(&stop, part, size)); // stop.bytes [stop.n_ready] is text
+//     TRY_GOTO(release, stop_text_push(&stop, part, size, false)); // stop.bytes [stop.n_ready]
 //     ...
-//     stop_text_finish(&stop);                // no more comes: what was held is text
+//     TRY_GOTO(release, stop_text_push(&stop, part, size, true)); // no more comes
 //     stop_text_release(&stop);
 //
 // Parts and stop strings are whole characters of UTF-8, and so is what is ready.
@@ -29,12 +29,10 @@ typedef struct StopText {
 
 Status stop_text_start(StopText *out, const char *const *stops, int n_stops);
 
-// Takes the next part [size]; afterwards bytes [n_ready] are text that is certain now. Of stop
-// strings that end at the same byte the longest counts. FAILED without memory.
-Status stop_text_push(StopText *stop, const char *part, int64_t size);
-
-// The text is over: bytes [n_ready] is what was held, nothing after a stop string.
-void stop_text_finish(StopText *stop);
+// Takes the next part [size]; afterwards bytes [n_ready] are text that is certain now: of the last
+// part all of it, unless a stop string has ended the text. Of stop strings that end at the same
+// byte the longest counts. FAILED without memory.
+Status stop_text_push(StopText *stop, const char *part, int64_t size, bool is_last);
 
 void stop_text_release(StopText *stop); // a zeroed one is allowed
 
