@@ -1,18 +1,26 @@
-// Few tokens: threads take items of rows as they finish, since other work shares the cores. An item
-// is long enough to stream from memory and to cost more than taking it. Many tokens: the products
-// limit, so rows are widened once and multiplied by the kernels that training uses.
+// A product takes the first of three ways that it can take. With AMX, activations are packed once
+// and all threads read them. Few tokens: memory limits, so weights are widened in registers. Many
+// tokens: multiplication limits, so rows are widened once and multiplied by the kernels that
+// training uses.
+//
+// Threads take items of rows as they finish, since other work shares the cores. An item is long
+// enough to stream from memory and to cost more than taking it.
 #include "model/kernels/weight_linear.h"
 
 #include "base/intmath.h"
 #include "base/status.h"
 #include "model/kernels/gemm.h"
+#include "model/kernels/weight_amx.h"
 #include "model/kernels/weight_kernel.h"
 
+#include <omp.h>
+
 enum {
-    ITEM_BYTES = 64 << 10,    // of weights a thread reads at a time
-    ITEM_GRAIN = 16,          // rows: whole cache lines of y
-    WIDENED_FLOATS = 1 << 20, // of a block: it stays in the caches until it is multiplied
-    WIDENED_ROWS = 256,       // at least: fewer would leave gemm() little to share
+    ITEM_BYTES = 64 << 10,         // of weights a thread reads at a time
+    PROMPT_ITEM_BYTES = 512 << 10, // the same for many tokens: activations are read for each item
+    ITEM_GRAIN = 16,               // rows: whole cache lines of y
+    WIDENED_FLOATS = 1 << 20,      // of a block: it stays in the caches until it is multiplied
+    WIDENED_ROWS = 256,            // at least: fewer would leave gemm() little to share
 };
 
 WeightMatrix weight_rows(const WeightMatrix *w, int first, int count)
@@ -36,11 +44,46 @@ static WeightOperands operands_of(float *y, int ldy, const float *x, int ldx, co
     return (WeightOperands){y, x, w->values, w->dtype, ldy, ldx, w->n_out, w->n_in, N, add};
 }
 
-static void multiply_direct(const WeightOperands *operands, const WeightKernel *kernel)
+// Rows of an item: whole cache lines of y, and of many tokens' products two items for each thread.
+static int item_rows(const WeightOperands *operands)
 {
     const int64_t row_bytes = operands->n_in * dtype_size_bytes(operands->dtype);
-    const int rows = round_up((int)(ITEM_BYTES / row_bytes) + 1, ITEM_GRAIN);
-    const int n_items = ceil_div(operands->n_out, rows);
+    if (operands->N <= WEIGHT_DIRECT_TOKENS)
+        return round_up((int)(ITEM_BYTES / row_bytes) + 1, ITEM_GRAIN);
+    const int share = ceil_div(operands->n_out, 2 * omp_get_max_threads());
+    return round_up(min_int((int)(PROMPT_ITEM_BYTES / row_bytes) + 1, share), ITEM_GRAIN);
+}
+
+static bool fits_tiles(const WeightOperands *operands)
+{
+    return operands->dtype == DTYPE_BF16 && weight_amx_works();
+}
+
+static void multiply_tiles(const WeightOperands *operands, float *scratch)
+{
+    const int rows = item_rows(operands), n_items = ceil_div(operands->n_out, rows);
+    uint16_t *packed = (uint16_t *)(void *)scratch;
+#pragma omp parallel if (n_items > 1)
+    {
+        weight_amx_pack(packed, operands->x, operands->ldx, operands->N, operands->n_in);
+#pragma omp for schedule(dynamic)
+        for (int item = 0; item < n_items; item++)
+            weight_amx_dots(operands->y, operands->ldy, packed, operands->w, operands->N,
+                            operands->n_in, item * rows,
+                            min_int(rows, operands->n_out - item * rows), operands->add);
+    }
+}
+
+static bool fits_direct(const WeightOperands *operands)
+{
+    return operands->N <= WEIGHT_DIRECT_TOKENS;
+}
+
+static void multiply_direct(const WeightOperands *operands, float *scratch)
+{
+    (void)scratch;
+    const WeightKernel *kernel = weight_kernel(weight_target(operands->n_in));
+    const int rows = item_rows(operands), n_items = ceil_div(operands->n_out, rows);
 #pragma omp parallel for schedule(dynamic) if (n_items > 1)
     for (int item = 0; item < n_items; item++)
         kernel->dots(operands, item * rows, min_int(rows, operands->n_out - item * rows));
@@ -52,11 +95,6 @@ static int widened_rows(int n_out, int n_in)
     return min_int(n_out, rows);
 }
 
-int64_t weight_linear_scratch_floats(int N, int n_out, int n_in)
-{
-    return N > WEIGHT_DIRECT_TOKENS ? (int64_t)widened_rows(n_out, n_in) * n_in : 0;
-}
-
 static void widen_rows(float *widened, // [w->n_out, w->n_in]
                        const WeightMatrix *w)
 {
@@ -65,31 +103,58 @@ static void widen_rows(float *widened, // [w->n_out, w->n_in]
         weight_row_read(widened + (int64_t)row * w->n_in, w, row);
 }
 
-static void multiply_widened(float *y, int ldy, const float *x, int ldx, const WeightMatrix *w,
-                             int N, bool add, float *widened)
+static bool fits_widened(const WeightOperands *operands)
 {
-    const int block = w->dtype == DTYPE_F32 ? w->n_out : widened_rows(w->n_out, w->n_in);
-    for (int first = 0; first < w->n_out; first += block) {
-        const WeightMatrix rows = weight_rows(w, first, min_int(block, w->n_out - first));
+    (void)operands;
+    return true;
+}
+
+static void multiply_widened(const WeightOperands *operands, float *scratch)
+{
+    const WeightOperands *o = operands;
+    const WeightMatrix w = {o->w, o->dtype, o->n_out, o->n_in};
+    const int block = w.dtype == DTYPE_F32 ? w.n_out : widened_rows(w.n_out, w.n_in);
+    for (int first = 0; first < w.n_out; first += block) {
+        const WeightMatrix rows = weight_rows(&w, first, min_int(block, w.n_out - first));
         const float *values = rows.values;
-        if (w->dtype != DTYPE_F32) {
-            widen_rows(widened, &rows);
-            values = widened;
+        if (w.dtype != DTYPE_F32) {
+            widen_rows(scratch, &rows);
+            values = scratch;
         }
-        gemm(y + first, ldy, gemm_matrix(x, ldx), gemm_transposed(values, w->n_in), N, rows.n_out,
-             w->n_in, add);
+        gemm(o->y + first, o->ldy, gemm_matrix(o->x, o->ldx), gemm_transposed(values, w.n_in), o->N,
+             rows.n_out, w.n_in, o->add);
     }
+}
+
+// By preference.
+typedef struct Way {
+    const char *name;
+    bool (*fits)(const WeightOperands *operands);
+    void (*multiply)(const WeightOperands *operands, float *scratch);
+} Way;
+
+static const Way ways[] = {
+    {"tiles", fits_tiles, multiply_tiles},
+    {"direct", fits_direct, multiply_direct},
+    {"widened", fits_widened, multiply_widened},
+};
+
+int64_t weight_linear_scratch_floats(int N, int n_out, int n_in)
+{
+    const int64_t packed = weight_amx_works() ? weight_amx_packed_bytes(N, n_in) / 4 : 0;
+    const int64_t widened =
+        N > WEIGHT_DIRECT_TOKENS ? (int64_t)widened_rows(n_out, n_in) * n_in : 0;
+    return max_int64(packed, widened);
 }
 
 void weight_linear_forward(float *y, int ldy, const float *x, int ldx, const WeightMatrix *w, int N,
                            bool add, float *scratch)
 {
-    if (N > WEIGHT_DIRECT_TOKENS) {
-        multiply_widened(y, ldy, x, ldx, w, N, add, scratch);
-        return;
-    }
     const WeightOperands operands = operands_of(y, ldy, x, ldx, w, N, add);
-    multiply_direct(&operands, weight_kernel(weight_target(w->n_in)));
+    const Way *way = ways;
+    while (!way->fits(&operands))
+        way++;
+    way->multiply(&operands, scratch);
 }
 
 void weight_product(float *y, int ldy, const float *x, int ldx, const WeightMatrix *w, int N,

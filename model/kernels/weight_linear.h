@@ -6,9 +6,10 @@
 //     float *scratch = arena_floats(&arena, weight_linear_scratch_floats(max_N, 2 * F, D));
 //     weight_linear_forward(y, 2 * F, x, D, &gate_up, N, false, scratch);
 //
-// A product of up to WEIGHT_DIRECT_TOKENS tokens reads the weights in place; one of more widens
-// blocks of rows into the scratch for model/kernels/gemm.h. Up to that number the bits of a token's
-// result do not depend on the tokens beside it, and never on the number of threads.
+// bfloat16 weights are multiplied by AMX's tiles where the CPU has them. Else a product of up to
+// WEIGHT_DIRECT_TOKENS tokens reads the weights in place, and one of more widens blocks of rows
+// into the scratch for model/kernels/gemm.h. With tiles, or up to that number, the bits of a
+// token's result do not depend on the tokens beside it; they never depend on the number of threads.
 #ifndef MHA2MLA_MODEL_KERNELS_WEIGHT_LINEAR_H
 #define MHA2MLA_MODEL_KERNELS_WEIGHT_LINEAR_H
 
@@ -31,7 +32,8 @@ WeightMatrix weight_rows(const WeightMatrix *w, int first, int count);
 void weight_row_read(float *out, // [n_in]
                      const WeightMatrix *w, int row);
 
-// Floats of scratch for products of at most N tokens.
+// Floats of scratch for products of at most N tokens, whatever the dtype. It begins at a multiple
+// of 64 bytes.
 int64_t weight_linear_scratch_floats(int N, int n_out, int n_in);
 
 // y = x w^T, or y += x w^T if `add`. Divided among OpenMP's threads; called outside of parallel

@@ -1,24 +1,31 @@
-// Products with weights as a file has them, from one token to a prompt: against sums in double, the
-// same on any number of threads, and one token the same whatever the batch.
+// Products with weights as a file has them, from one token to a prompt: every way of computing them
+// against sums in double, the same on any number of threads, and one token the same whatever the
+// batch. The source is included to reach the ways this machine would not choose.
 #include "tests/support/testing.h"
 
-#include "model/kernels/weight_linear.h"
+#include "model/kernels/weight_linear.c"
 #include "tests/reference/ref.h"
 
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
-// Rows of the second do not fit one item of a thread, nor one widened block.
 typedef struct Shape {
     int n_out, n_in;
 } Shape;
 
-static const Shape shapes[] = {{37, 50}, {4099, 272}};
+// Around a tile's 16 outputs and 32 inputs, and a widened block and item of rows.
+static const Shape shapes[] = {{1, 1}, {16, 32}, {37, 50}, {48, 33}, {20, 64}, {4099, 272}};
+static const Shape LARGE = {4099, 272};
 static const DType dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
-static const int batches[] = {1, 2, 7, 16, WEIGHT_DIRECT_TOKENS, WEIGHT_DIRECT_TOKENS + 1};
+// Around the tokens of one, two and three tiles, of a group, of a block of groups.
+static const int batches[] = {1, 2, 5, 6, 16, 33, WEIGHT_DIRECT_TOKENS, WEIGHT_DIRECT_TOKENS + 1};
 
-enum { MOST_N = WEIGHT_DIRECT_TOKENS + 1, N_BATCHES = sizeof batches / sizeof *batches };
+enum {
+    MOST_N = WEIGHT_DIRECT_TOKENS + 1,
+    N_BATCHES = sizeof batches / sizeof *batches,
+    N_SHAPES = sizeof shapes / sizeof *shapes
+};
 
 typedef struct Weights {
     WeightMatrix matrix;
@@ -45,89 +52,155 @@ static void release(Weights *w)
     free(w->widened);
 }
 
+// Of the largest batch, since a way may be tried where another would be chosen; at a multiple of 64
+// bytes, NaN.
+static float *make_scratch(const WeightMatrix *w)
+{
+    const int64_t count = weight_linear_scratch_floats(MOST_N, w->n_out, w->n_in);
+    float *scratch = aligned_alloc(64, (size_t)round_up((int)count, 16) * sizeof *scratch);
+    assert_non_null(scratch);
+    memset(scratch, 0xff, (size_t)count * sizeof *scratch);
+    return scratch;
+}
+
 // Outputs that are written start as NaN, others as numbers that must be added to.
-static void check_forward(const Weights *w, int N, bool add)
+static void check_way(const Way *way, const Weights *w, int N, bool add)
 {
     const int n_in = w->matrix.n_in, n_out = w->matrix.n_out, ldx = n_in + 3, ldy = n_out + 5;
     const int64_t count = (int64_t)N * ldy;
     float *x = ref_random((int64_t)N * ldx, 1.0, 2), *y = ref_random(count, 1.0, 3);
-    float *scratch = ref_nans(weight_linear_scratch_floats(N, n_out, n_in));
-    float *expected = ref_floats(count);
+    float *scratch = make_scratch(&w->matrix), *expected = ref_floats(count);
+    const WeightOperands operands = operands_of(y, ldy, x, ldx, &w->matrix, N, add);
     for (int i = 0; !add && i < N; i++)
         memset(y + (int64_t)i * ldy, 0xff, (size_t)n_out * sizeof *y);
     memcpy(expected, y, (size_t)count * sizeof *y);
-    ref_linear_forward(expected, ldy, x, ldx, w->widened, N, n_in, n_out, add);
-    weight_linear_forward(y, ldy, x, ldx, &w->matrix, N, add, scratch);
-    testing_assert_close("y", y, expected, count, 1e-6);
+    if (way->fits(&operands)) {
+        ref_linear_forward(expected, ldy, x, ldx, w->widened, N, n_in, n_out, add);
+        way->multiply(&operands, scratch);
+    }
+    for (int i = 0; i < N; i++) // the padding between the rows keeps its bits
+        assert_memory_equal(y + (int64_t)i * ldy + n_out, expected + (int64_t)i * ldy + n_out,
+                            5 * sizeof *y);
+    if (way->fits(&operands))
+        testing_assert_close(way->name, y, expected, count, 1e-6); // seen 4.6e-7
     free(x);
     free(y);
     free(scratch);
     free(expected);
 }
 
-static void test_forward(void **state)
+static void test_every_way(void **state)
 {
     (void)state;
-    for (int s = 0; s < 2; s++)
+    for (int s = 0; s < N_SHAPES; s++)
         for (int d = 0; d < 3; d++) {
             Weights w = make(&shapes[s], dtypes[d]);
-            for (int i = 0; i < N_BATCHES; i++)
-                check_forward(&w, batches[i], i % 2 == 1);
+            for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
+                for (int b = 0; b < N_BATCHES; b++) {
+                    check_way(&ways[i], &w, batches[b], false);
+                    check_way(&ways[i], &w, batches[b], true);
+                }
             release(&w);
         }
 }
 
-static void test_threads_do_not_change_bits(void **state)
+static void check_threads(int N, DType dtype)
 {
-    (void)state;
-    Weights w = make(&shapes[1], DTYPE_BF16);
+    Weights w = make(&LARGE, dtype);
     const int n_out = w.matrix.n_out, n_in = w.matrix.n_in;
-    float *x = ref_random((int64_t)7 * n_in, 1.0, 2);
-    float *one = ref_nans((int64_t)7 * n_out), *many = ref_nans((int64_t)7 * n_out);
-    weight_linear_forward(one, n_out, x, n_in, &w.matrix, 7, false, NULL);
+    float *x = ref_random((int64_t)N * n_in, 1.0, 2), *scratch = make_scratch(&w.matrix);
+    float *one = ref_nans((int64_t)N * n_out), *many = ref_nans((int64_t)N * n_out);
+    weight_linear_forward(one, n_out, x, n_in, &w.matrix, N, false, scratch);
     for (int n_threads = 2; n_threads < 5; n_threads++) {
         omp_set_num_threads(n_threads);
-        weight_linear_forward(many, n_out, x, n_in, &w.matrix, 7, false, NULL);
-        assert_memory_equal(many, one, (size_t)(7 * n_out) * sizeof *one);
+        weight_linear_forward(many, n_out, x, n_in, &w.matrix, N, false, scratch);
+        assert_memory_equal(many, one, (size_t)N * (size_t)n_out * sizeof *one);
     }
     omp_set_num_threads(1);
     free(x);
+    free(scratch);
     free(one);
     free(many);
     release(&w);
 }
 
+static void test_threads_do_not_change_bits(void **state)
+{
+    (void)state;
+    check_threads(1, DTYPE_BF16);
+    check_threads(7, DTYPE_BF16);
+    check_threads(7, DTYPE_F16);
+    if (weight_amx_works())
+        check_threads(MOST_N, DTYPE_BF16);
+}
+
 // Greedy decoding must give one answer alone and in a batch, and after a long prompt.
-static void test_a_token_is_the_same_in_every_batch(void **state)
+static void check_batches(const Way *way, const Weights *w)
+{
+    const int n_out = w->matrix.n_out, n_in = w->matrix.n_in;
+    float *x = ref_random((int64_t)MOST_N * n_in, 1.0, 2);
+    float *scratch = make_scratch(&w->matrix);
+    float *one = ref_nans(n_out), *batch = ref_nans((int64_t)MOST_N * n_out);
+    WeightOperands operands = operands_of(one, n_out, x, n_in, &w->matrix, 1, false);
+    if (way->fits(&operands))
+        way->multiply(&operands, scratch);
+    operands.y = batch;
+    for (int i = 0; i < N_BATCHES; i++) {
+        operands.N = batches[i];
+        if (!way->fits(&operands))
+            continue;
+        way->multiply(&operands, scratch);
+        if (way->multiply != multiply_widened || gemm_kernel_name() != NULL)
+            assert_memory_equal(batch, one, (size_t)n_out * sizeof *one);
+        else // OpenBLAS promises no more
+            testing_assert_close("y", batch, one, n_out, 1e-6);
+    }
+    free(x);
+    free(scratch);
+    free(one);
+    free(batch);
+}
+
+static void test_a_token_has_the_same_bits_in_every_batch(void **state)
 {
     (void)state;
     for (int d = 0; d < 3; d++) {
-        Weights w = make(&shapes[1], dtypes[d]);
-        const int n_out = w.matrix.n_out, n_in = w.matrix.n_in;
-        float *x = ref_random((int64_t)MOST_N * n_in, 1.0, 2);
-        float *scratch = ref_nans(weight_linear_scratch_floats(MOST_N, n_out, n_in));
-        float *one = ref_nans(n_out), *batch = ref_nans((int64_t)MOST_N * n_out);
-        weight_linear_forward(one, n_out, x, n_in, &w.matrix, 1, false, NULL);
-        for (int i = 0; i < N_BATCHES; i++) {
-            weight_linear_forward(batch, n_out, x, n_in, &w.matrix, batches[i], false, scratch);
-            if (batches[i] <= WEIGHT_DIRECT_TOKENS)
-                assert_memory_equal(batch, one, (size_t)n_out * sizeof *one);
-            else
-                testing_assert_close("y", batch, one, n_out, 1e-6);
-        }
-        free(x);
-        free(scratch);
-        free(one);
-        free(batch);
+        Weights w = make(&LARGE, dtypes[d]);
+        for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
+            check_batches(&ways[i], &w);
         release(&w);
     }
+}
+
+// What is computed in different ways for different N is the same token still.
+static void test_ways_agree(void **state)
+{
+    (void)state;
+    Weights w = make(&LARGE, DTYPE_BF16);
+    const int n_out = w.matrix.n_out, n_in = w.matrix.n_in;
+    float *x = ref_random(n_in, 1.0, 2), *scratch = make_scratch(&w.matrix);
+    float *first = ref_nans(n_out), *second = ref_nans(n_out);
+    WeightOperands operands = operands_of(first, n_out, x, n_in, &w.matrix, 1, false);
+    multiply_widened(&operands, scratch);
+    operands.y = second;
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        if (!ways[i].fits(&operands) || ways[i].multiply == multiply_widened)
+            continue;
+        ways[i].multiply(&operands, scratch);
+        testing_assert_close(ways[i].name, second, first, n_out, 1e-6);
+    }
+    free(x);
+    free(scratch);
+    free(first);
+    free(second);
+    release(&w);
 }
 
 // y = x w^T of some rows, then back through the same rows.
 static void test_products_of_a_view(void **state)
 {
     (void)state;
-    Weights w = make(&shapes[0], DTYPE_BF16);
+    Weights w = make(&(Shape){37, 50}, DTYPE_BF16);
     const WeightMatrix rows = weight_rows(&w.matrix, 11, 20);
     const float *widened = w.widened + 11 * rows.n_in;
     float *x = ref_random(5 * 50, 1.0, 2), *y = ref_nans(5 * 20), *back = ref_nans(5 * 50);
@@ -151,9 +224,10 @@ static void test_products_of_a_view(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forward),
+        cmocka_unit_test(test_every_way),
         cmocka_unit_test(test_threads_do_not_change_bits),
-        cmocka_unit_test(test_a_token_is_the_same_in_every_batch),
+        cmocka_unit_test(test_a_token_has_the_same_bits_in_every_batch),
+        cmocka_unit_test(test_ways_agree),
         cmocka_unit_test(test_products_of_a_view),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,378 @@
+// A tile holds 16 rows of 64 bytes. Weights are read in place, 16 outputs x 32 inputs; activations
+// are packed, 16 pairs of inputs x 16 columns, as the instruction wants them; sums are 16 outputs x
+// 16 columns in float32. Of the eight tiles, four are sums, two outputs x two columns, so that two
+// tiles of weights and two of activations feed four products.
+//
+// Tokens form groups of up to 32. The columns of a group of n are the n high parts of its tokens,
+// then the n middle parts, then the n low parts, so that up to five tokens take one tile.
+//
+//     packed: | group 0: tile 0: step 0, step 1, ... | tile 1 ... | group 1 ...    (1 KiB each
+//     step)
+#define _GNU_SOURCE
+#include "model/kernels/weight_amx.h"
+
+#include "base/intmath.h"
+#include "base/status.h"
+
+#if defined(__x86_64__) && defined(__linux__)
+
+#include <cpuid.h>
+#include <immintrin.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum {
+    GROUP = 32, // tokens
+    PARTS = 3,  // of a float
+    TILE_ROWS = 16,
+    STEP = 32,               // inputs of a tile
+    TILE_HALVES = 16 * STEP, // numbers of a tile
+    COLUMNS = GROUP * PARTS, // of a group
+    CACHED_BYTES = 512 << 10,
+};
+
+#define TARGET         __attribute__((target("avx512f,avx512bw,avx2,fma")))
+#define ALWAYS_INLINE  __attribute__((always_inline)) static inline
+#define UNROLLED(loop) _Pragma("GCC unroll 32") loop
+
+// ---- the machine -------------------------------------------------------------------------------
+
+// Linux gives a process the state of the tiles when it asks (Documentation/arch/x86/xstate.rst).
+static bool ask_for_tiles(void)
+{
+    enum { ARCH_REQUEST_PERMISSION = 0x1023, XFEATURE_TILE_DATA = 18 };
+    unsigned a, b, c, d;
+    const unsigned amx_bf16 = 1u << 22, amx_tile = 1u << 24;
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+        !__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & amx_bf16) == 0 || (d & amx_tile) == 0)
+        return false;
+    return syscall(SYS_arch_prctl, ARCH_REQUEST_PERMISSION, XFEATURE_TILE_DATA) == 0;
+}
+
+bool weight_amx_works(void)
+{
+    static int answer; // 0: not asked yet; asking twice does no harm
+    int known = __atomic_load_n(&answer, __ATOMIC_RELAXED);
+    if (known == 0) {
+        known = ask_for_tiles() ? 1 : -1;
+        __atomic_store_n(&answer, known, __ATOMIC_RELAXED);
+    }
+    return known > 0;
+}
+
+// ---- packing -----------------------------------------------------------------------------------
+
+static int steps_of(int n_in)
+{
+    return ceil_div(n_in, STEP);
+}
+
+static int tiles_of(int n_tokens)
+{
+    return ceil_div(n_tokens * PARTS, 16);
+}
+
+// Of the tokens before the group that begins with `token`.
+static int64_t tiles_before(int token)
+{
+    return (int64_t)(token / GROUP) * tiles_of(GROUP);
+}
+
+int64_t weight_amx_packed_bytes(int N, int n_in)
+{
+    const int64_t tiles = tiles_before(N) + tiles_of(N % GROUP);
+    return tiles * steps_of(n_in) * TILE_HALVES * (int64_t)sizeof(uint16_t);
+}
+
+// The parts of 32 floats, each as 16 pairs of bfloat16. Cutting off bits is exact: what is left of
+// 24 bits after the first 8 fits a float, and after the second 8 a bfloat16.
+TARGET ALWAYS_INLINE void split(__m512i parts[PARTS], __m512 even, __m512 odd)
+{
+    const __m512i high = _mm512_set1_epi32((int)0xffff0000);
+    // Words 1, 3, 5 ... of both: the upper halves.
+    const __m512i upper =
+        _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27,
+                         25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+    UNROLLED(for (int p = 0; p < PARTS; p++))
+    {
+        const __m512i a = _mm512_castps_si512(even), b = _mm512_castps_si512(odd);
+        parts[p] = _mm512_permutex2var_epi16(a, upper, b);
+        even = _mm512_sub_ps(even, _mm512_castsi512_ps(_mm512_and_si512(a, high)));
+        odd = _mm512_sub_ps(odd, _mm512_castsi512_ps(_mm512_and_si512(b, high)));
+    }
+}
+
+// One step of a group's tokens; `x` at the step's first input, of which `left` exist.
+TARGET static void pack_step(uint16_t *packed, int64_t tile_step, const float *x, int ldx,
+                             int n_tokens, int left)
+{
+    const __mmask16 first = left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
+    const __mmask16 second = left >= STEP ? 0xffff
+                             : left > 16  ? (__mmask16)((1u << (left - 16)) - 1)
+                                          : 0;
+    const __m512i rows =
+        _mm512_set_epi32(240, 224, 208, 192, 176, 160, 144, 128, 112, 96, 80, 64, 48, 32, 16, 0);
+    for (int t = 0; t < n_tokens; t++, x += ldx) {
+        __m512i parts[PARTS];
+        split(parts, _mm512_maskz_loadu_ps(first, x), _mm512_maskz_loadu_ps(second, x + 16));
+        UNROLLED(for (int p = 0; p < PARTS; p++))
+        {
+            const int column = p * n_tokens + t;
+            _mm512_i32scatter_epi32((int *)(void *)(packed + column / 16 * tile_step) + column % 16,
+                                    rows, parts[p], 4);
+        }
+    }
+}
+
+void weight_amx_pack(uint16_t *packed, const float *x, int ldx, int N, int n_in)
+{
+    const int n_steps = steps_of(n_in), n_groups = ceil_div(N, GROUP);
+    const int64_t tile_step = (int64_t)n_steps * TILE_HALVES;
+#pragma omp for collapse(2) schedule(static)
+    for (int g = 0; g < n_groups; g++)
+        for (int s = 0; s < n_steps; s++) {
+            const int token = g * GROUP, n = min_int(GROUP, N - token);
+            uint16_t *to = packed + tiles_before(token) * tile_step + (int64_t)s * TILE_HALVES;
+            // The last tile's columns beyond the tokens' are multiplied too.
+            if (n * PARTS % 16 != 0)
+                memset(to + (tiles_of(n) - 1) * tile_step, 0, TILE_HALVES * sizeof *to);
+            pack_step(to, tile_step, x + (int64_t)token * ldx + s * STEP, ldx, n, n_in - s * STEP);
+        }
+}
+
+// ---- products ----------------------------------------------------------------------------------
+
+// Tiles 0 to 3: sums; 4, 5: weights; 6, 7: activations.
+#define TILE_LOAD(tile, from, stride)                                                              \
+    __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(from), "r"((int64_t)(stride))        \
+                     : "memory")
+#define TILE_STORE(tile, to, stride)                                                               \
+    __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), "r"((int64_t)(stride))      \
+                     : "memory")
+#define TILE_ZERO(tile)       __asm__ volatile("tilezero %%tmm" #tile ::)
+#define TILE_PRODUCT(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::)
+
+typedef struct TileConfig {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+} TileConfig;
+
+// Tiles of weights and sums have as many rows as there are outputs, 1 to 16 each.
+static void configure(int upper_rows, int lower_rows)
+{
+    _Alignas(64) TileConfig config = {.palette = 1};
+    for (int tile = 0; tile < 8; tile++) {
+        config.row_bytes[tile] = 64;
+        config.rows[tile] = TILE_ROWS;
+    }
+    config.rows[0] = config.rows[1] = config.rows[4] = (uint8_t)upper_rows;
+    config.rows[2] = config.rows[3] = config.rows[5] = (uint8_t)lower_rows;
+    __asm__ volatile("ldtilecfg %0" ::"m"(config) : "memory");
+}
+
+static void release_tiles(void)
+{
+    __asm__ volatile("tilerelease" ::);
+}
+
+// Rows of weights as tiles read them: in place but for the last step, which is copied if it is
+// short.
+typedef struct WeightTiles {
+    const uint16_t *rows;
+    int64_t row_bytes;
+    int count, n_steps, n_whole; // rows, steps, steps that are read in place
+    _Alignas(64) uint16_t tail[2 * TILE_ROWS * STEP];
+} WeightTiles;
+
+static void set_rows(WeightTiles *tiles, const uint16_t *w, int n_in, int first, int count)
+{
+    tiles->rows = w + (int64_t)first * n_in;
+    tiles->row_bytes = n_in * (int64_t)sizeof *w;
+    tiles->count = count;
+    tiles->n_steps = steps_of(n_in);
+    tiles->n_whole = n_in / STEP;
+    const int left = n_in % STEP;
+    if (left == 0)
+        return;
+    memset(tiles->tail, 0, sizeof tiles->tail);
+    for (int r = 0; r < count; r++)
+        memcpy(tiles->tail + r * STEP, tiles->rows + (int64_t)r * n_in + tiles->n_whole * STEP,
+               (size_t)left * sizeof *w);
+}
+
+// sums [16 or 32, COLUMNS] at the columns' place, of one or two tiles of columns.
+ALWAYS_INLINE void multiply_tiles(float *sums, const WeightTiles *tiles, const uint16_t *x,
+                                  int64_t tile_step, const bool two_rows, const bool two_columns)
+{
+    const char *w = (const char *)tiles->rows;
+    int64_t row_bytes = tiles->row_bytes;
+    TILE_ZERO(0);
+    if (two_columns)
+        TILE_ZERO(1);
+    if (two_rows)
+        TILE_ZERO(2);
+    if (two_rows && two_columns)
+        TILE_ZERO(3);
+    for (int s = 0; s < tiles->n_steps; s++, w += 64, x += TILE_HALVES) {
+        if (s == tiles->n_whole) {
+            w = (const char *)tiles->tail;
+            row_bytes = 64;
+        }
+        TILE_LOAD(6, x, 64);
+        TILE_LOAD(4, w, row_bytes);
+        TILE_PRODUCT(0, 4, 6);
+        if (two_columns) {
+            TILE_LOAD(7, x + tile_step, 64);
+            TILE_PRODUCT(1, 4, 7);
+        }
+        if (two_rows) {
+            TILE_LOAD(5, w + TILE_ROWS * row_bytes, row_bytes);
+            TILE_PRODUCT(2, 5, 6);
+        }
+        if (two_rows && two_columns)
+            TILE_PRODUCT(3, 5, 7);
+    }
+    const int64_t stride = COLUMNS * sizeof *sums;
+    TILE_STORE(0, sums, stride);
+    if (two_columns)
+        TILE_STORE(1, sums + 16, stride);
+    if (two_rows)
+        TILE_STORE(2, sums + TILE_ROWS * COLUMNS, stride);
+    if (two_rows && two_columns)
+        TILE_STORE(3, sums + TILE_ROWS * COLUMNS + 16, stride);
+}
+
+static void multiply_group(float *sums, const WeightTiles *tiles, const uint16_t *x, int n_tiles)
+{
+    const int64_t tile_step = (int64_t)tiles->n_steps * TILE_HALVES;
+    const bool two_rows = tiles->count > TILE_ROWS;
+    int c = 0;
+    for (; c + 2 <= n_tiles; c += 2, x += 2 * tile_step) {
+        if (two_rows)
+            multiply_tiles(sums + c * 16, tiles, x, tile_step, true, true);
+        else
+            multiply_tiles(sums + c * 16, tiles, x, tile_step, false, true);
+    }
+    if (c == n_tiles)
+        return;
+    if (two_rows)
+        multiply_tiles(sums + c * 16, tiles, x, tile_step, true, false);
+    else
+        multiply_tiles(sums + c * 16, tiles, x, tile_step, false, false);
+}
+
+#define TRANSPOSE_ROUND(to, from, step, LOW, HIGH)                                                 \
+    UNROLLED(for (int i = 0; i < 16; i++))                                                         \
+    if ((i & (step)) == 0) {                                                                       \
+        (to)[i] = LOW((from)[i], (from)[i + (step)]);                                              \
+        (to)[i + (step)] = HIGH((from)[i], (from)[i + (step)]);                                    \
+    }
+#define LOW_1(a, b)  _mm512_unpacklo_ps(a, b)
+#define HIGH_1(a, b) _mm512_unpackhi_ps(a, b)
+#define LOW_2(a, b)  _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)))
+#define HIGH_2(a, b) _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)))
+#define LOW_4(a, b)  _mm512_shuffle_f32x4(a, b, 0x88)
+#define HIGH_4(a, b) _mm512_shuffle_f32x4(a, b, 0xdd)
+
+// y of up to 16 outputs and up to 16 tokens of a group of n: the sums of the three parts.
+TARGET static void finish(float *y, int ldy, const float *sums, int n, int n_tokens, int n_rows,
+                          bool add)
+{
+    __m512 a[16], b[16];
+    const __mmask16 tokens = (__mmask16)((1u << n_tokens) - 1);
+    UNROLLED(for (int r = 0; r < 16; r++))
+    {
+        const float *row = sums + r * COLUMNS;
+        a[r] = _mm512_add_ps(_mm512_maskz_loadu_ps(tokens, row + 2 * n),
+                             _mm512_maskz_loadu_ps(tokens, row + n));
+        a[r] = _mm512_add_ps(a[r], _mm512_maskz_loadu_ps(tokens, row));
+    }
+    TRANSPOSE_ROUND(b, a, 1, LOW_1, HIGH_1)
+    TRANSPOSE_ROUND(a, b, 2, LOW_2, HIGH_2)
+    TRANSPOSE_ROUND(b, a, 4, LOW_4, HIGH_4)
+    TRANSPOSE_ROUND(a, b, 8, LOW_4, HIGH_4)
+    const __mmask16 rows = (__mmask16)((1u << n_rows) - 1);
+    UNROLLED(for (int i = 0; i < 16; i++))
+    {
+        const int t = (i & 12) | (i >> 1 & 1) | (i & 1) << 1; /* where the rounds put it */
+        if (t < n_tokens) {
+            float *to = y + (int64_t)t * ldy;
+            if (add)
+                a[i] = _mm512_add_ps(a[i], _mm512_maskz_loadu_ps(rows, to));
+            _mm512_mask_storeu_ps(to, rows, a[i]);
+        }
+    }
+}
+
+// One block of outputs, up to 32, of tokens [first_token, end_token).
+static void multiply_rows(float *y, int ldy, float *sums, const WeightTiles *tiles,
+                          const uint16_t *packed, int first_token, int end_token, bool add)
+{
+    const int64_t tile_step = (int64_t)tiles->n_steps * TILE_HALVES;
+    for (int token = first_token; token < end_token; token += GROUP) {
+        const int n = min_int(GROUP, end_token - token);
+        multiply_group(sums, tiles, packed + tiles_before(token) * tile_step, tiles_of(n));
+        for (int r = 0; r < tiles->count; r += TILE_ROWS)
+            for (int t = 0; t < n; t += 16)
+                finish(y + (int64_t)(token + t) * ldy + r, ldy, sums + r * COLUMNS + t, n,
+                       min_int(16, n - t), min_int(TILE_ROWS, tiles->count - r), add);
+    }
+}
+
+// Whole groups whose packed numbers stay in the second cache while all outputs pass.
+static int tokens_at_once(int n_in)
+{
+    const int groups = (int)(CACHED_BYTES / weight_amx_packed_bytes(GROUP, n_in));
+    return (groups > 0 ? groups : 1) * GROUP;
+}
+
+void weight_amx_dots(float *y, int ldy, const uint16_t *packed, const uint16_t *w, int N, int n_in,
+                     int first, int count, bool add)
+{
+    // Zero, as the sums of outputs that do not exist are read, though not stored.
+    _Alignas(64) float sums[2 * TILE_ROWS * COLUMNS] = {0};
+    WeightTiles tiles;
+    const int n_tokens = tokens_at_once(n_in), end = first + count;
+    for (int token = 0; token < N; token += n_tokens) {
+        configure(TILE_ROWS, TILE_ROWS);
+        for (int row = first; row < end; row += 2 * TILE_ROWS) {
+            const int n_rows = min_int(2 * TILE_ROWS, end - row);
+            if (n_rows < 2 * TILE_ROWS) // the last
+                configure(min_int(TILE_ROWS, n_rows),
+                          n_rows > TILE_ROWS ? n_rows - TILE_ROWS : TILE_ROWS);
+            set_rows(&tiles, w, n_in, row, n_rows);
+            multiply_rows(y + row, ldy, sums, &tiles, packed, token, min_int(token + n_tokens, N),
+                          add);
+        }
+    }
+    release_tiles();
+}
+
+#else
+
+bool weight_amx_works(void)
+{
+    return false;
+}
+
+int64_t weight_amx_packed_bytes(int N, int n_in)
+{
+    (void)N, (void)n_in;
+    return 0;
+}
+
+void weight_amx_pack(uint16_t *packed, const float *x, int ldx, int N, int n_in)
+{
+    (void)packed, (void)x, (void)ldx, (void)N, (void)n_in;
+}
+
+void weight_amx_dots(float *y, int ldy, const uint16_t *packed, const uint16_t *w, int N, int n_in,
+                     int first, int count, bool add)
+{
+    (void)y, (void)ldy, (void)packed, (void)w, (void)N, (void)n_in;
+    (void)first, (void)count, (void)add;
+}
+
+#endif
