@@ -34,7 +34,7 @@ HOT static void scale_row(float *restrict y, const float *restrict x, const floa
 void rmsnorm_forward(float *restrict y, float *restrict inv_rms, const float *restrict x,
                      const float *restrict w, int N, int D, float eps)
 {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (N > 1)
     for (int n = 0; n < N; n++) {
         inv_rms[n] = inverse_rms(x + (int64_t)n * D, D, eps);
         scale_row(y + (int64_t)n * D, x + (int64_t)n * D, w, inv_rms[n], D);
@@ -44,7 +44,7 @@ void rmsnorm_forward(float *restrict y, float *restrict inv_rms, const float *re
 void rmsnorm_apply(float *restrict y, const float *restrict inv_rms, const float *restrict x,
                    const float *restrict w, int N, int D)
 {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (N > 1)
     for (int n = 0; n < N; n++)
         scale_row(y + (int64_t)n * D, x + (int64_t)n * D, w, inv_rms[n], D);
 }

@@ -8,15 +8,19 @@
 
 #include <math.h>
 
+void rope_row(float *cos_row, float *sin_row, int position, int E, double theta)
+{
+    for (int p = 0; p < E / 2; p++) {
+        float frequency = 1.0f / powf((float)theta, (float)(2 * p) / (float)E);
+        float angle = (float)position * frequency;
+        cos_row[p] = (float)cos(angle);
+        sin_row[p] = (float)sin(angle);
+    }
+}
+
 void rope_table(float *cos_table, float *sin_table, int T, int E, double theta)
 {
 #pragma omp parallel for schedule(static)
-    for (int t = 0; t < T; t++) {
-        for (int p = 0; p < E / 2; p++) {
-            float frequency = 1.0f / powf((float)theta, (float)(2 * p) / (float)E);
-            float angle = (float)t * frequency;
-            cos_table[(int64_t)t * (E / 2) + p] = (float)cos(angle);
-            sin_table[(int64_t)t * (E / 2) + p] = (float)sin(angle);
-        }
-    }
+    for (int t = 0; t < T; t++)
+        rope_row(cos_table + (int64_t)t * (E / 2), sin_table + (int64_t)t * (E / 2), t, E, theta);
 }

@@ -8,7 +8,12 @@
 
 #include <stdint.h>
 
-// cos and sin of every position and pair.
+// cos and sin of every pair at one position.
+void rope_row(float *cos_row, // [E/2]
+              float *sin_row, // [E/2]
+              int position, int E, double theta);
+
+// The same for the positions 0 .. T - 1.
 void rope_table(float *cos_table, // [T, E/2]
                 float *sin_table, // [T, E/2]
                 int T, int E, double theta);

@@ -16,7 +16,7 @@ HOT static void forward_row(float *restrict act, const float *restrict gate,
 
 void swiglu_forward(float *restrict act, const float *restrict gate_up, int N, int F)
 {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (N > 1)
     for (int n = 0; n < N; n++) {
         const float *row = gate_up + (int64_t)n * 2 * F;
         forward_row(act + (int64_t)n * F, row, row + F, F);
@@ -39,7 +39,7 @@ HOT static void backward_row(float *restrict gate, float *restrict up, float *re
 
 void swiglu_backward(float *restrict gate_up, float *restrict act, int N, int F)
 {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (N > 1)
     for (int n = 0; n < N; n++) {
         float *row = gate_up + (int64_t)n * 2 * F;
         backward_row(row, row + F, act + (int64_t)n * F, F);
