@@ -161,7 +161,8 @@ static int coded_pages(const KvSequence *s, int length)
     return n_coded > s->n_coded ? n_coded : s->n_coded;
 }
 
-// Pages of codes for all that a commit at `length` tokens will quantize.
+// Pages of codes for all that a commit at `length` tokens will quantize, so that the limit is met
+// here, before anything is computed, and not there.
 static Status reserve_spares(KvSequence *s, int length)
 {
     int n_needed = coded_pages(s, length) - s->n_coded;
@@ -175,14 +176,13 @@ static Status reserve_spares(KvSequence *s, int length)
     return OK;
 }
 
-// The page that is written next becomes `copy`, with the tokens written so far.
+// The page that is written next becomes `copy`, with the committed tokens alone: one of the other
+// holders may have had room in the page before it was shared, and write behind them.
 static void replace_shared(KvSequence *s, int index, KvPage *copy)
 {
     KvPage *shared = s->pages[index];
-    for (int layer = 0; layer < s->cache->shape.n_layers; layer++) {
-        int count = s->n_written[layer] - index * KV_BLOCK_TOKENS;
-        kv_page_copy(&s->cache->layout, copy, shared, layer, min_int(count, KV_BLOCK_TOKENS));
-    }
+    for (int layer = 0; layer < s->cache->shape.n_layers; layer++)
+        kv_page_copy(&s->cache->layout, copy, shared, layer, s->length - index * KV_BLOCK_TOKENS);
     s->pages[index] = copy;
     kv_pool_drop(s->cache->pool, shared);
 }
@@ -193,19 +193,23 @@ Status kv_sequence_reserve(KvSequence *s, int n_tokens)
           n_tokens, s->length);
     KvPool *pool = s->cache->pool;
     Status status;
+    for (int layer = 0; layer < s->cache->shape.n_layers; layer++)
+        s->n_written[layer] = s->length;    // less what was written and not committed
     int last = s->length / KV_BLOCK_TOKENS; // the page that is written next
     bool has_last = n_tokens > 0 && last < s->n_pages;
     bool is_shared = has_last && !kv_pool_is_exclusive(s->pages[last]);
     int n_pages = ceil_div(s->length + n_tokens, KV_BLOCK_TOKENS);
     int n_new = (n_pages > s->n_pages ? n_pages - s->n_pages : 0) + (is_shared ? 1 : 0);
     TRY(grow_list(s, s->n_pages + n_new));
-    KvPage **pages = s->pages + s->n_pages;
+    KvPage **pages = s->pages + s->n_pages; // a copy of the shared one is the last of them
     TRY_GOTO(drop_spares, reserve_spares(s, s->length + n_tokens));
     TRY_GOTO(drop_spares, kv_pool_take(pool, KV_PAGE_ROWS, n_new, pages));
     if (is_shared)
         replace_shared(s, last, pages[--n_new]);
     else if (has_last)
-        kv_pool_forget_coded(pool, s->pages[last]); // of another sequence, which filled it first
+        // What was the parent's page once, filled and quantized by the parent while this sequence
+        // shared its beginning.
+        kv_pool_forget_coded(pool, s->pages[last]);
     s->n_pages += n_new;
     return OK;
 drop_spares:
@@ -252,6 +256,7 @@ static KvPage *coded_page(KvSequence *s, KvPage *rows, char *scratch, int64_t sc
     coded = s->spares;
     s->spares = coded->next;
     s->n_spares--;
+    // Outside the pool's lock: two sequences that do this at once both make it, and keep the first.
     quantize_page(s->cache, coded, rows, scratch, scratch_bytes);
     return kv_pool_is_exclusive(rows) ? coded : kv_pool_set_coded(pool, rows, coded);
 }
@@ -277,7 +282,8 @@ static Status quantize_due(KvSequence *s, int length)
     return OK;
 }
 
-// Reference policy: everything up to `length` becomes the segment.
+// Reference policy: everything up to `length` becomes the segment. The page that holds tokens
+// behind it stays, with rows in front of them that are not read again.
 static Status replace_segment(KvSequence *s, int length)
 {
     KvSegment *segment;

@@ -56,8 +56,9 @@ void kv_sequence_release(KvSequence *sequence);
 // Committed tokens.
 int kv_sequence_length(const KvSequence *sequence);
 
-// Room for n_tokens beyond the committed ones: afterwards writing them cannot fail. FAILED with the
-// numbers if the cache's limit is exceeded; the sequence then is as it was.
+// Room for n_tokens beyond the committed ones: afterwards writing them cannot fail. What was
+// written and not committed is forgotten. FAILED with the numbers if the cache's limit is exceeded;
+// the committed tokens then are as they were.
 Status kv_sequence_reserve(KvSequence *sequence, int n_tokens);
 
 // The rows of n new tokens in one layer, at positions length .. length + n - 1, once per layer

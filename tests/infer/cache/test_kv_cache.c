@@ -360,6 +360,34 @@ static void test_limit_of_the_reference_policy(void **state)
     kv_cache_release(cache);
 }
 
+// A commit that cannot quantize changes nothing; once there is memory the step can be done again.
+static void test_commit_that_fails(void **state)
+{
+    (void)state;
+    static TestSequence s, other;
+    const KvFormat format = {KV_BFLOAT16, KV_QUANTO, true, .value_bits = 8, .key_bits = 8};
+    const int64_t rows = rows_bytes(1, KV_BFLOAT16);
+    KvCache *cache = make_cache(1, &format, 5 * rows);
+    Draw draw = {.key = 6};
+    start(&other, cache, 1, &format);
+    testing_kv_append(&other, &draw, 64);
+    start(&s, cache, 1, &format);
+    testing_kv_append(&s, &draw, 20);
+    testing_kv_end_prompt(&s);
+    for (int i = 0; i < 127; i++)
+        testing_kv_append(&s, &draw, 1);
+    assert_ok(kv_sequence_reserve(s.sequence, 1));
+    testing_kv_write(&s, &draw, 1);
+    assert_fails(FAILED, "are in use", kv_sequence_commit(s.sequence, 1));
+    testing_kv_check(&s, 148);
+    kv_sequence_release(other.sequence);
+    testing_kv_append(&s, &draw, 1);
+    assert_int_equal(s.n_points, 2);
+    testing_kv_check(&s, 148);
+    kv_sequence_release(s.sequence);
+    kv_cache_release(cache);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -373,6 +401,7 @@ int main(void)
         cmocka_unit_test(test_limit_with_codes),
         cmocka_unit_test(test_unused_memory_makes_room),
         cmocka_unit_test(test_limit_of_the_reference_policy),
+        cmocka_unit_test(test_commit_that_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
