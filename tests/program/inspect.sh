@@ -45,7 +45,7 @@ printf x | dd of=$newest/shard-0001.h5 bs=1 seek=2500 conv=notrunc status=none
 says $newest 'files         2'
 breaks_off 2 'shard-0001.h5: is damaged: CRC-32' inspect $newest --verify
 rm $newest/shard-0001.h5
-refuses 2 "$newest/shard-0001.h5: cannot be read" inspect $newest
+refuses 2 "$newest/shard-0001.h5: is missing: the checkpoint is incomplete" inspect $newest
 says runs/small 'step 4, not whole: ' 'step 2'
 rm $newest/manifest.json
 refuses 2 "$newest/manifest.json: is missing: the checkpoint was not finished" inspect $newest

@@ -8,11 +8,12 @@
 //     TORTURE_LOG=FILE      appends "RANK NUMBER CALL PATH" for each counted call
 //     TORTURE_AT=NUMBER     the call that is struck, from 1
 //     TORTURE_COUNT=N       how many calls from there on (default 1)
-//     TORTURE_FAULT=NAME    EIO, ENOSPC, EDQUOT, EINTR, EACCES or EMFILE; SHORT: half of a write is
-//                           done; KILL: the process ends before the call, KILL_AFTER: after it,
-//                           KILL_HALF: after half of a write; HANG: the call never returns, as on a
-//                           file system that does not answer; WAIT: it waits until FILE of
-//                           TORTURE_GATE is there, which it removes, or until a signal is handled
+//     TORTURE_FAULT=NAME    EIO, ENOSPC, EDQUOT, EINTR, EACCES, EMFILE or ENOENT; SHORT: half of a
+//                           write is done; KILL: the process ends before the call, KILL_AFTER:
+//                           after it, KILL_HALF: after half of a write; HANG: the call never
+//                           returns, as on a file system that does not answer; WAIT: it waits until
+//                           FILE of TORTURE_GATE is there, which it removes, or until a signal is
+//                           handled
 //     TORTURE_GATE=FILE     what WAIT waits for
 //     TORTURE_TEXT=REGEX    counts no calls but write() of bytes that match, as grep -E has it
 //     TORTURE_FIRED=FILE    is made when a call is struck
@@ -80,7 +81,8 @@ static void read_fault(const char *name)
         {"EIO", FAILS, EIO},         {"ENOSPC", FAILS, ENOSPC}, {"EDQUOT", FAILS, EDQUOT},
         {"EINTR", FAILS, EINTR},     {"EACCES", FAILS, EACCES}, {"EMFILE", FAILS, EMFILE},
         {"SHORT", SHORT, 0},         {"KILL", KILL, 0},         {"KILL_AFTER", KILL_AFTER, 0},
-        {"KILL_HALF", KILL_HALF, 0}, {"HANG", HANG, 0},         {"WAIT", WAIT, 0}};
+        {"KILL_HALF", KILL_HALF, 0}, {"HANG", HANG, 0},         {"WAIT", WAIT, 0},
+        {"ENOENT", FAILS, ENOENT}};
     for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
         if (name != NULL && strcmp(name, faults[i].name) == 0) {
             shim.fault = faults[i].fault;

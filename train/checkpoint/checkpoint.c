@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 // ---- the manifest ------------------------------------------------------------------------------
@@ -29,19 +30,23 @@ Status checkpoint_commit(const char *dir, const RunState *state, const Model *mo
     return manifest_write(path, state, model, context, files, n_files);
 }
 
+#define INCOMPLETE "the checkpoint is incomplete"
+
 // A file that is there and cannot be read now (no permission, a server that is away) says nothing
 // of the checkpoint: it is a failure of the machine, not damage that resuming may go back behind.
-static Status check_readable(const char *path)
+// One that is missing, with this consequence, may be back later, too (checkpoint_misses_file()).
+static Status check_readable(const char *path, const char *consequence)
 {
     const int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (file < 0 && errno != ENOENT)
+    if (file < 0 && errno == ENOENT)
+        return fail(BAD_INPUT, "%s: is missing: %s", path, consequence);
+    if (file < 0)
         return fail(
             FAILED,
             "%s: cannot be read now: %s; its checkpoint is not skipped for that: start again "
             "when it can be read, or remove the checkpoint",
             path, strerror(errno));
-    if (file >= 0)
-        close(file);
+    close(file);
     return OK;
 }
 
@@ -52,7 +57,7 @@ static Status check_file(const Checkpoint *checkpoint, int index)
     char path[PATH_BYTES];
     struct stat st;
     TRY(checkpoint_shard_path(path, checkpoint->dir, index));
-    TRY(check_readable(path));
+    TRY(check_readable(path, INCOMPLETE));
     if (stat(path, &st) != 0)
         return fail(BAD_INPUT, "%s: cannot be read: %s", path, strerror(errno));
     if (st.st_size != expected)
@@ -70,9 +75,7 @@ Status checkpoint_open(Checkpoint *out, const char *dir)
     Status status;
     TRY(manifest_path(path, dir));
     snprintf(checkpoint.dir, sizeof checkpoint.dir, "%s", dir); // shorter than the path
-    TRY(check_readable(path));
-    if (!file_exists(path))
-        return fail(BAD_INPUT, "%s: is missing: the checkpoint was not finished", path);
+    TRY(check_readable(path, "the checkpoint was not finished"));
     TRY(manifest_read(&checkpoint.manifest, path));
     for (int i = 0; i < checkpoint.manifest.n_files; i++)
         TRY_GOTO(close, check_file(&checkpoint, i));
@@ -100,6 +103,7 @@ Status checkpoint_verify(const Checkpoint *checkpoint, int first, int stride)
         uint32_t crc32;
         int64_t size_bytes;
         TRY(checkpoint_shard_path(path, checkpoint->dir, i));
+        TRY(check_readable(path, INCOMPLETE));
         TRY(checksum_crc32_file(&crc32, &size_bytes, path));
         if (crc32 != manifest->files[i].crc32)
             return fail(BAD_INPUT, "%s: is damaged: CRC-32 %08x, the manifest says %08x", path,
@@ -175,6 +179,40 @@ bool checkpoint_has_manifest(const char *dir)
     return manifest_path(path, dir) == OK && file_exists(path);
 }
 
+void checkpoint_wait_for_second_look(void)
+{
+    const struct timespec moment = {.tv_nsec = 300 * 1000 * 1000};
+    nanosleep(&moment, NULL);
+}
+
+// ENOTDIR: somebody's file has the directory's name.
+bool checkpoint_is_unfinished(const char *dir)
+{
+    char path[PATH_BYTES];
+    if (manifest_path(path, dir) != OK)
+        return false;
+    for (int look = 0; look < 2; look++) {
+        if (look > 0)
+            checkpoint_wait_for_second_look();
+        if (access(path, F_OK) == 0 || (errno != ENOENT && errno != ENOTDIR))
+            return false;
+    }
+    return true;
+}
+
+bool checkpoint_misses_file(const char *dir)
+{
+    char path[PATH_BYTES];
+    Manifest manifest;
+    bool misses = false;
+    if (manifest_path(path, dir) != OK || manifest_read(&manifest, path) != OK)
+        return false;
+    for (int i = 0; i < manifest.n_files && !misses; i++)
+        misses = checkpoint_shard_path(path, dir, i) == OK && !file_exists(path);
+    manifest_release(&manifest);
+    return misses;
+}
+
 // The manifest goes first: a removal that is interrupted leaves a directory that counts as
 // unfinished, never one that looks whole and lacks files. Only files are removed: a checkpoint has
 // no directories, and what else somebody put there is not this program's to remove with all that is
@@ -217,8 +255,7 @@ static int descending(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-// The step of "step-00000500"; -1: another name.
-static int step_of(const char *name)
+int checkpoint_step_of(const char *name)
 {
     static const char prefix[] = "step-";
     const char *digits = name + sizeof prefix - 1;
@@ -230,11 +267,19 @@ static int step_of(const char *name)
     return step <= INT_MAX ? (int)step : -1;
 }
 
-// Appends the steps that the names in a directory say.
+// Appends the steps that the names in a directory say. A list that ends early for an error would
+// hide the newest checkpoint.
 static Status list_steps(int **steps, int *n_steps, DIR *entries, const char *path)
 {
-    for (struct dirent *entry; (entry = readdir(entries)) != NULL;) {
-        const int step = step_of(entry->d_name);
+    for (;;) {
+        errno = 0;
+        const struct dirent *entry = readdir(entries);
+        if (entry == NULL && errno != 0)
+            return fail(FAILED, "%s: cannot be read now: %s; start again when it can", path,
+                        strerror(errno));
+        if (entry == NULL)
+            return OK;
+        const int step = checkpoint_step_of(entry->d_name);
         if (step < 0)
             continue;
         int *more = realloc(*steps, (size_t)(*n_steps + 1) * sizeof **steps);
@@ -243,7 +288,6 @@ static Status list_steps(int **steps, int *n_steps, DIR *entries, const char *pa
         *steps = more;
         (*steps)[(*n_steps)++] = step;
     }
-    return OK;
 }
 
 // No directory is no checkpoint; any other error of opendir() is one, as a resume must not take a

@@ -52,8 +52,8 @@ void checkpoint_remove(const char *dir);
 // or of another size; FAILED if one is there and the system does not let it be read.
 Status checkpoint_open(Checkpoint *out, const char *dir);
 
-// Reads files first, first + stride, ... and compares their CRC-32. BAD_INPUT names the file;
-// FAILED if reading it fails.
+// Reads files first, first + stride, ... and compares their CRC-32. BAD_INPUT names the file that
+// is missing or damaged; FAILED if one cannot be read.
 Status checkpoint_verify(const Checkpoint *checkpoint, int first, int stride);
 
 // BAD_INPUT names the first field in which the config's model is another one.
@@ -76,8 +76,21 @@ Status checkpoint_digest(char out[SHA256_HEX_BYTES], const Checkpoint *checkpoin
 
 void checkpoint_close(Checkpoint *checkpoint);
 
-// Whether the directory's save was finished.
+// Whether the directory's save was finished, as far as one look tells.
 bool checkpoint_has_manifest(const char *dir);
+
+// Whether it certainly was not: there is no manifest, also a moment later.
+bool checkpoint_is_unfinished(const char *dir);
+
+// Whether a file that a sound manifest names is not there: it may be back later.
+bool checkpoint_misses_file(const char *dir);
+
+// Waits as long as it may take that a file is seen which another host has renamed, or that a server
+// answers again: a third of a second.
+void checkpoint_wait_for_second_look(void);
+
+// The step of a directory's name, "step-00000500"; -1: another name.
+int checkpoint_step_of(const char *name);
 
 // The steps of RUN/checkpoints/step-*, descending, finished or not. The caller frees *steps.
 Status checkpoint_list(int **steps, int *n_steps, const char *run_dir);

@@ -26,11 +26,24 @@ close: // a rank that could open it when others could not, too
     return status;
 }
 
+// A run that has begun has checkpoints, or was ended before its first: that there are none is worth
+// a second look, as it would begin anew.
+static Status list_checkpoints(int **steps, int *n_steps, const char *run_dir)
+{
+    char metrics[PATH_BYTES];
+    TRY(checkpoint_list(steps, n_steps, run_dir));
+    if (*n_steps > 0 || file_join(metrics, run_dir, "metrics.jsonl") != OK || !file_exists(metrics))
+        return OK;
+    free(*steps);
+    checkpoint_wait_for_second_look();
+    return checkpoint_list(steps, n_steps, run_dir);
+}
+
 // Rank 0's list: another machine may see the directory a little later.
 static Status share_list(int **steps, int *n_steps, const char *run_dir, const Comm *comm)
 {
     int *list = NULL, n = 0;
-    TRY(comm_agree(comm, comm->rank == 0 ? checkpoint_list(&list, &n, run_dir) : OK));
+    TRY(comm_agree(comm, comm->rank == 0 ? list_checkpoints(&list, &n, run_dir) : OK));
     comm_broadcast(comm, &n, sizeof n, 0);
     if (comm->rank != 0)
         list = calloc((size_t)n + 1, sizeof *list);
@@ -46,15 +59,26 @@ static Status share_list(int **steps, int *n_steps, const char *run_dir, const C
     return OK;
 }
 
-// The newest of these steps that is whole. A damaged one (BAD_INPUT) is skipped with a warning; a
-// machine that fails (FAILED) is an error, as an older checkpoint would not mend it.
+// What fails is looked at twice: a file that another host has just renamed, or a server that did
+// not answer, would otherwise cost the steps since an older checkpoint. Collective.
+static Status open_after_second_look(Checkpoint *out, const char *dir, const Comm *comm)
+{
+    if (resume_open(out, dir, comm) == OK)
+        return OK;
+    checkpoint_wait_for_second_look();
+    return resume_open(out, dir, comm);
+}
+
+// The newest of these steps that is whole. One that is damaged or incomplete (BAD_INPUT) is skipped
+// with a warning; a machine that fails (FAILED) is an error, as an older checkpoint would not mend
+// it.
 static Status find_whole(Checkpoint *out, bool *is_found, const int *steps, int n_steps,
                          const char *run_dir, const Comm *comm)
 {
     for (int i = 0; i < n_steps; i++) {
         char dir[PATH_BYTES];
         TRY(comm_agree(comm, checkpoint_path(dir, run_dir, steps[i])));
-        const Status status = resume_open(out, dir, comm);
+        const Status status = open_after_second_look(out, dir, comm);
         if (status == OK)
             *is_found = true;
         if (status != BAD_INPUT)

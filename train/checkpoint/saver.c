@@ -11,8 +11,10 @@
 #include "train/checkpoint/saver.h"
 
 #include "base/log.h"
+#include "train/checkpoint/retention.h"
 
 #include <hdf5.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,44 +66,18 @@ static void *write_shard(void *argument)
     return NULL;
 }
 
-// Keeps the newest n_newest up to last_step, and those of keep_every; returns how many were
-// removed. Complete ones of later steps are from before this process: resuming found them damaged
-// and went back behind them. Step 0 is a multiple of everything and the start of nothing worth
-// keeping.
-static int prune(const Saver *saver, int n_newest, int last_step)
-{
-    const int keep_every = saver->context.config->checkpoint.keep_every;
-    int *steps, n_steps, n_kept = 0, n_removed = 0;
-    if (checkpoint_list(&steps, &n_steps, saver->run_dir) != OK)
-        return 0;
-    for (int i = 0; i < n_steps; i++) {
-        char dir[PATH_BYTES];
-        if (checkpoint_path(dir, saver->run_dir, steps[i]) != OK)
-            continue;
-        const bool is_complete = steps[i] <= last_step && checkpoint_has_manifest(dir);
-        const bool is_for_good = keep_every > 0 && steps[i] > 0 && steps[i] % keep_every == 0;
-        if (is_complete && n_kept < n_newest) {
-            n_kept++;
-        } else if (!is_complete || !is_for_good) {
-            checkpoint_remove(dir);
-            n_removed++;
-        }
-    }
-    free(steps);
-    return n_removed;
-}
-
 // What is left of the failed attempt goes first, so that it does not count as room.
 bool saver_make_room(Saver *saver, int step)
 {
     int n_removed = 0;
     if (saver->comm->rank == 0 && saver->saved_step >= 0) {
-        const int keep = saver->context.config->checkpoint.keep;
+        const CheckpointConfig *config = &saver->context.config->checkpoint;
         char dir[PATH_BYTES], why[512];
         snprintf(why, sizeof why, "%s", fail_text());
         if (saver->saved_step != step && checkpoint_path(dir, saver->run_dir, step) == OK)
             checkpoint_remove(dir);
-        n_removed = prune(saver, keep > 1 ? keep - 1 : 1, saver->saved_step);
+        n_removed = retention_prune(saver->run_dir, config, config->keep > 1 ? config->keep - 1 : 1,
+                                    saver->saved_step);
         if (n_removed > 0)
             log_warn("checkpoint of step %d cannot be written yet: %s; removing %d older, as "
                      "checkpoint.keep would after it, and trying again",
@@ -161,6 +137,8 @@ Status saver_begin(Saver *saver, const RunState *state, Status ready)
     // Whatever fails from here on is this save: what it leaves is removed from its own directory.
     TRY(comm_agree(saver->comm, checkpoint_path(saver->dir, saver->run_dir, state->step)));
     TRY_GOTO(failed, ready);
+    if (saver->comm->rank == 0 && saver->saved_step != state->step)
+        retention_set_aside(saver->run_dir, state->step, state->step);
     status = make_directory(saver);
     if (status != OK && saver_make_room(saver, state->step))
         status = make_directory(saver);
@@ -198,11 +176,13 @@ static void exchange_files(Saver *saver)
 // one to resume from at every moment.
 static Status publish(Saver *saver)
 {
+    const CheckpointConfig *config = &saver->context.config->checkpoint;
     if (saver->comm->rank != 0)
         return OK;
     TRY(checkpoint_commit(saver->dir, &saver->state, saver->model, &saver->context, saver->files,
                           saver->comm->size));
-    prune(saver, saver->context.config->checkpoint.keep, saver->state.step);
+    retention_set_aside(saver->run_dir, saver->state.step + 1, INT_MAX);
+    retention_prune(saver->run_dir, config, config->keep, saver->state.step);
     return OK;
 }
 

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/temporary.h"
+#include "train/checkpoint/retention.h"
 #include "train/job/run_json.h"
 #include "train/parallel/shared_dir.h"
 
@@ -73,7 +74,12 @@ Status run_dir_open(RunDir *out, const Config *config, ResumeMode mode, const Mo
     log_info("resuming %s from step %d, saved by %d ranks", out->path,
              out->checkpoint.manifest.state.step, out->checkpoint.manifest.n_files);
     TRY(comm_agree(comm, comm->rank == 0 ? check_name(out, config->run.name) : OK));
-    return comm_agree(comm, resume_check(&out->checkpoint, config, shape));
+    TRY(comm_agree(comm, resume_check(&out->checkpoint, config, shape)));
+    // A run that was killed between its last save and the removal of older ones has one too many.
+    if (comm->rank == 0)
+        retention_prune(out->path, &config->checkpoint, config->checkpoint.keep,
+                        out->checkpoint.manifest.state.step);
+    return OK;
 }
 
 void run_dir_close(RunDir *dir)

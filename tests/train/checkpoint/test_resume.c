@@ -1,14 +1,36 @@
 // Which checkpoint a run resumes from: the newest that is whole, and the warnings on the way there.
-#define _GNU_SOURCE // memmem
+#define _GNU_SOURCE // memmem, syscall
 #include "tests/support/testing.h"
 
 #include "base/log.h"
 #include "train/checkpoint/checkpoint_shard.h"
 #include "train/checkpoint/resume.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+// In place of the C library's: the next `failures` calls for a file of this name fail.
+static const char *failing = "";
+static int failures, failure;
+
+int open(const char *path, int flags, ...)
+{
+    va_list arguments;
+    va_start(arguments, flags);
+    const int mode = (flags & O_CREAT) != 0 ? va_arg(arguments, int) : 0;
+    va_end(arguments);
+    if (failures > 0 && strstr(path, failing) != NULL) {
+        failures--;
+        errno = failure;
+        return -1;
+    }
+    return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+}
 
 static const ModelShape shape = {.n_layers = 1,
                                  .d_model = 8,
@@ -139,6 +161,56 @@ static void test_newest_whole_one_is_found(void **state)
     assert_said(said, "step-00000002/manifest.json: is missing");
 }
 
+static void fail_to_open(const char *name, int times, int error)
+{
+    failing = name;
+    failures = times;
+    failure = error;
+}
+
+// As for a moment on a network file system: no steps are lost for that.
+static void test_what_fails_for_a_moment_is_looked_at_again(void **state)
+{
+    (void)state;
+    const char *run_dir = write_run();
+    static const char *const names[] = {"step-00000006/manifest.json",
+                                        "step-00000006/shard-0000.h5"};
+    static const int errors[] = {ENOENT, EIO, ESTALE, EACCES};
+    char said[2048];
+    for (size_t n = 0; n < 2; n++) {
+        for (size_t e = 0; e < sizeof errors / sizeof *errors; e++) {
+            fail_to_open(names[n], 1, errors[e]);
+            assert_int_equal(find(run_dir, said, sizeof said), 6);
+            assert_string_equal(said, "");
+            assert_int_equal(failures, 0);
+        }
+    }
+    fail_to_open("", 0, 0);
+}
+
+static void test_incomplete_one_is_skipped(void **state)
+{
+    (void)state;
+    const char *run_dir = write_run();
+    char said[2048];
+    assert_int_equal(unlink(path_of(run_dir, 6, "shard-0000.h5")), 0);
+    assert_int_equal(find(run_dir, said, sizeof said), 4);
+    assert_said(said, "warning: the checkpoint of step 6 is skipped: ");
+    assert_said(said, "step-00000006/shard-0000.h5: is missing: the checkpoint is incomplete");
+}
+
+static void test_unreadable_one_is_not_skipped(void **state)
+{
+    (void)state;
+    const char *run_dir = write_run();
+    Checkpoint checkpoint;
+    bool is_found;
+    fail_to_open("step-00000006/shard-0000.h5", 1000, EIO);
+    assert_fails(FAILED, "shard-0000.h5: cannot be read now: Input/output error",
+                 resume_find(&checkpoint, &is_found, run_dir, &alone));
+    fail_to_open("", 0, 0);
+}
+
 // Of what the older version wrote: it is resumed from, with a warning.
 static void test_manifest_without_checksum_is_said(void **state)
 {
@@ -201,6 +273,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_newest_whole_one_is_found),
+        cmocka_unit_test(test_what_fails_for_a_moment_is_looked_at_again),
+        cmocka_unit_test(test_incomplete_one_is_skipped),
+        cmocka_unit_test(test_unreadable_one_is_not_skipped),
         cmocka_unit_test(test_manifest_without_checksum_is_said),
         cmocka_unit_test(test_original_shape_is_that_of_the_newest_manifest_that_can_be_read),
         cmocka_unit_test(test_what_cannot_be_followed_is_refused),

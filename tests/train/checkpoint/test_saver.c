@@ -2,6 +2,7 @@
 #include "tests/support/testing.h"
 
 #include "base/log.h"
+#include "train/checkpoint/retention.h"
 #include "train/checkpoint/saver.h"
 
 #include <math.h>
@@ -187,6 +188,108 @@ static void test_keep_every_does_not_keep_the_start(void **state)
     stop(&s);
 }
 
+static void save(Setup *s, int step)
+{
+    const RunState now = {.step = step, .valid_loss = NAN, .valid_step = -1};
+    assert_ok(saver_begin(&s->saver, &now, OK));
+    assert_ok(saver_finish(&s->saver));
+    assert_int_equal(s->saver.saved_step, step);
+}
+
+static const char *path_in(const char *run_dir, int step, const char *name)
+{
+    static char path[PATH_BYTES];
+    assert_true(snprintf(path, sizeof path, "%.2000s/checkpoints/step-%08d%s", run_dir, step,
+                         name) < PATH_BYTES);
+    return path;
+}
+
+// Saves steps 2 and 3 with keep 3, then goes on as after a resume from step 1.
+static const char *start_behind(Setup *s)
+{
+    const char *run_dir = testing_dir();
+    start(s, run_dir);
+    s->config.checkpoint.keep = 3;
+    save(s, 2);
+    save(s, 3);
+    s->saver.saved_step = 1;
+    return run_dir;
+}
+
+// A shard was not there when the run resumed. It is back, or may be.
+static void test_incomplete_checkpoints_stay_until_the_run_is_as_far(void **state)
+{
+    (void)state;
+    Setup s;
+    const char *run_dir = start_behind(&s);
+    s.config.checkpoint.keep = 1;
+    assert_int_equal(unlink(path_in(run_dir, 2, "/shard-0000.h5")), 0);
+    assert_int_equal(unlink(path_in(run_dir, 3, "/shard-0000.h5")), 0);
+    save(&s, 2);
+    assert_is_whole(run_dir, 2);
+    assert_false(file_exists(path_in(run_dir, 2, ".skipped"))); // its step is saved
+    assert_false(has_step(run_dir, 3));
+    assert_true(file_exists(path_in(run_dir, 3, ".skipped/manifest.json")));
+    save(&s, 3);
+    assert_is_whole(run_dir, 3);
+    assert_false(file_exists(path_in(run_dir, 3, ".skipped")));
+    stop(&s);
+}
+
+// What could not be read is whole in fact.
+static void test_whole_checkpoints_that_were_skipped_stay(void **state)
+{
+    (void)state;
+    Setup s;
+    const char *run_dir = start_behind(&s);
+    save(&s, 2);
+    assert_true(file_exists(path_in(run_dir, 3, ".skipped/shard-0000.h5")));
+    stop(&s);
+}
+
+static void test_damaged_checkpoints_are_removed(void **state)
+{
+    (void)state;
+    Setup s;
+    const char *run_dir = start_behind(&s);
+    assert_int_equal(truncate(path_in(run_dir, 3, "/shard-0000.h5"), 100), 0);
+    save(&s, 2);
+    assert_is_whole(run_dir, 2);
+    assert_false(has_step(run_dir, 3));
+    assert_false(file_exists(path_in(run_dir, 3, ".skipped")));
+    stop(&s);
+}
+
+// Until the manifest of the new one is there.
+static void test_a_skipped_one_stays_while_its_step_is_saved(void **state)
+{
+    (void)state;
+    Setup s;
+    const char *run_dir = start_behind(&s);
+    assert_ok(saver_begin(&s.saver, &second, OK));
+    assert_true(file_exists(path_in(run_dir, 2, ".skipped/manifest.json")));
+    assert_ok(saver_finish(&s.saver));
+    assert_false(file_exists(path_in(run_dir, 2, ".skipped")));
+    stop(&s);
+}
+
+// As where the run was killed between its last manifest and the removal; a torn save, too.
+static void test_pruning_at_a_resume(void **state)
+{
+    (void)state;
+    Setup s;
+    const char *run_dir = start_behind(&s);
+    assert_ok(file_make_dirs(path_in(run_dir, 4, "")));
+    assert_int_equal(retention_prune(run_dir, &s.config.checkpoint, 2, 3), 2);
+    assert_false(has_step(run_dir, 1));
+    assert_is_whole(run_dir, 2);
+    assert_is_whole(run_dir, 3);
+    assert_false(has_step(run_dir, 4));
+    assert_int_equal(retention_prune(run_dir, &s.config.checkpoint, 1, 2), 0); // 3 may be whole
+    assert_is_whole(run_dir, 3);
+    stop(&s);
+}
+
 // A run that is stopped does not go on, whatever checkpoint.on_error says.
 static void test_save_that_is_needed_fails_with_its_reason(void **state)
 {
@@ -206,6 +309,11 @@ int main(void)
         cmocka_unit_test(test_save_that_fails_leaves_the_one_before),
         cmocka_unit_test(test_save_without_a_manifest_leaves_the_one_before),
         cmocka_unit_test(test_save_that_fails_makes_room_of_what_keep_would_remove),
+        cmocka_unit_test(test_incomplete_checkpoints_stay_until_the_run_is_as_far),
+        cmocka_unit_test(test_whole_checkpoints_that_were_skipped_stay),
+        cmocka_unit_test(test_damaged_checkpoints_are_removed),
+        cmocka_unit_test(test_a_skipped_one_stays_while_its_step_is_saved),
+        cmocka_unit_test(test_pruning_at_a_resume),
         cmocka_unit_test(test_keep_every_does_not_keep_the_start),
         cmocka_unit_test(test_save_that_is_needed_fails_with_its_reason),
     };
