@@ -258,6 +258,19 @@ Status shard_read(Shard *shard, int64_t first, int64_t count, int32_t *out)
     return OK;
 }
 
+// Chunks whose own checksums are right may still be others than those that were written: a program
+// that changes tokens through HDF5 makes new checksums of chunks, but not this one.
+static Status check_tokens_crc32(const Shard *shard, uint32_t computed)
+{
+    const int64_t stored = shard->info.tokens_crc32;
+    if (stored < 0 || stored == computed)
+        return OK;
+    return fail(BAD_INPUT,
+                "%s: its tokens were changed after it was written: they have CRC-32 %08x, "
+                "attribute 'tokens_crc32' is %08llx; make the shard again",
+                shard->path, computed, (unsigned long long)stored);
+}
+
 // /documents was read whole when the shard was opened.
 // For mha2mla inspect: every chunk is decoded, damaged or not.
 Status shard_verify(Shard *shard, int64_t *n_chunks)
@@ -265,6 +278,7 @@ Status shard_verify(Shard *shard, int64_t *n_chunks)
     const int64_t length = shard->tokens.chunk_length, n = shard_row_n_chunks(&shard->tokens);
     char first_text[1024] = "";
     int64_t n_damaged = 0;
+    uint32_t tokens_crc32 = 0;
     Status first = OK;
     int32_t *ids = malloc((size_t)length * sizeof *ids);
     if (ids == NULL)
@@ -273,9 +287,13 @@ Status shard_verify(Shard *shard, int64_t *n_chunks)
     // All of them: how many are damaged tells a bad copy from one bad bit.
     for (int64_t c = 0; c < n; c++) {
         const int64_t rest = shard->info.n_tokens - c * length;
-        const Status status = shard_read(shard, c * length, rest < length ? rest : length, ids);
-        if (status == OK)
+        const int64_t count = rest < length ? rest : length;
+        const Status status = shard_read(shard, c * length, count, ids);
+        if (status == OK) {
+            tokens_crc32 = (uint32_t)crc32(tokens_crc32, (const Bytef *)ids,
+                                           (uInt)((size_t)count * sizeof *ids));
             continue;
+        }
         if (n_damaged++ == 0) {
             first = status;
             snprintf(first_text, sizeof first_text, "%s", fail_text());
@@ -287,6 +305,7 @@ Status shard_verify(Shard *shard, int64_t *n_chunks)
                     (long long)n);
     if (n_damaged == 1)
         return fail(first, "%s", first_text);
+    TRY(check_tokens_crc32(shard, tokens_crc32));
     *n_chunks = n + shard_row_n_chunks(&shard->documents);
     return OK;
 }

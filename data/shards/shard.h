@@ -79,7 +79,8 @@ int64_t shard_chunk_tokens(const Shard *shard);  // what a read decodes at a tim
 Status shard_read(Shard *shard, int64_t first, int64_t count, int32_t *out);
 
 // Reads every chunk, also behind a damaged one; *n_chunks is how many there are. BAD_INPUT if any
-// is damaged or holds an id outside the vocabulary: the text of the first, and how many are.
+// is damaged or holds an id outside the vocabulary: the text of the first, and how many are; or if
+// the tokens together are not those of tokens_crc32.
 Status shard_verify(Shard *shard, int64_t *n_chunks);
 
 void shard_close(Shard *shard); // NULL is allowed

@@ -109,11 +109,13 @@ static Status verify_shard(const char *path)
     Shard *shard;
     int64_t n_chunks = 0;
     TRY(shard_open(&shard, path));
+    const bool has_crc32 = shard_info(shard)->tokens_crc32 >= 0;
     const Status status = shard_verify(shard, &n_chunks);
     shard_close(shard);
     TRY(status);
     inspect_label("checksums");
-    printf("right in all %lld chunks\n", (long long)n_chunks);
+    printf("right in all %lld chunks%s\n", (long long)n_chunks,
+           has_crc32 ? " and over all tokens" : "; an older shard, none over all tokens");
     return OK;
 }
 

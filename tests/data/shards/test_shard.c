@@ -231,6 +231,46 @@ static void test_truncated_files_are_refused(void **state)
     file_unmap(&map);
 }
 
+// Writes a token through HDF5, which renews the checksum of its chunk.
+static void rewrite_token(const char *path, int64_t at, int32_t value)
+{
+    const hsize_t start = (hsize_t)at, one = 1;
+    const hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+    const hid_t dataset = H5Dopen2(file, "tokens", H5P_DEFAULT);
+    const hid_t space = H5Dget_space(dataset), memory = H5Screate_simple(1, &one, NULL);
+    assert_true(H5Sselect_hyperslab(space, H5S_SELECT_SET, &start, NULL, &one, NULL) >= 0);
+    assert_true(H5Dwrite(dataset, H5T_NATIVE_INT32, memory, space, H5P_DEFAULT, &value) >= 0);
+    H5Sclose(memory);
+    H5Sclose(space);
+    H5Dclose(dataset);
+    assert_true(H5Fclose(file) >= 0);
+}
+
+static Status verify(const char *path)
+{
+    Shard *shard;
+    int64_t n_chunks;
+    TRY(shard_open(&shard, path));
+    const Status status = shard_verify(shard, &n_chunks);
+    shard_close(shard);
+    return status;
+}
+
+static void test_tokens_that_were_changed_are_told(void **state)
+{
+    (void)state;
+    static const int sizes[] = {49152, 151936};
+    for (int i = 0; i < 2; i++) {
+        const char *path = make_shard("a.h5", sizes[i]);
+        assert_ok(verify(path));
+        const int32_t before = token(20000, sizes[i]);
+        rewrite_token(path, 20000, before ^ 1);
+        assert_fails(BAD_INPUT, "a.h5: its tokens were changed after it was written", verify(path));
+        rewrite_token(path, 20000, before);
+        assert_ok(verify(path));
+    }
+}
+
 // A flipped bit anywhere is refused or harmless: the tokens are never silently other ones.
 static void test_flipped_bits_never_change_tokens(void **state)
 {
@@ -516,6 +556,7 @@ int main(void)
         cmocka_unit_test(test_writer_refuses_bad_info),
         cmocka_unit_test(test_not_a_shard_is_refused),
         cmocka_unit_test(test_truncated_files_are_refused),
+        cmocka_unit_test(test_tokens_that_were_changed_are_told),
         cmocka_unit_test(test_flipped_bits_never_change_tokens),
         cmocka_unit_test(test_missing_attributes_are_named),
         cmocka_unit_test(test_wrong_attributes_are_refused),
