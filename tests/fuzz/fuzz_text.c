@@ -3,6 +3,7 @@
 // fuzz build). The first three bytes are settings.
 #include "tests/fuzz/fuzzing.h"
 
+#include "base/file_kind.h"
 #include "data/text/text.h"
 #include "data/tokenizer/tokenizer_text.h"
 
@@ -145,6 +146,16 @@ static bool is_compressed_itself(const FuzzInput *text)
                                ((b[0] & 0xf0) == 0x50 && memcmp(b + 1, "\x2a\x4d\x18", 3) == 0));
 }
 
+// Behind another document these bytes are nothing special: a byte order mark, the magic number of
+// another kind of file, UTF-16.
+static bool is_told_by_its_start(const FuzzInput *text)
+{
+    if (text->size >= 3 && memcmp(text->bytes, "\xef\xbb\xbf", 3) == 0)
+        return true;
+    return file_kind_of_bytes(text->bytes, (int64_t)text->size) != NULL ||
+           (text->size >= 4 && memchr(text->bytes, 0, 4) != NULL);
+}
+
 // A .txt without a separator is one document: the bytes behind the byte order mark, if they are
 // UTF-8 and not a file of another kind, as which they may be refused.
 static void check_whole(const Settings *settings, const FuzzInput *text, const Outcome *plain)
@@ -213,8 +224,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check_gzip(&settings, &input, &plain);
         check_zstd(&settings, &input, &plain);
     }
-    bool has_mark = input.size >= 3 && memcmp(input.bytes, "\xef\xbb\xbf", 3) == 0;
-    if (settings.before > 0 && !has_mark)
+    if (settings.before > 0 && !is_told_by_its_start(&input))
         check_behind_another(&settings, &input, &plain);
     return 0;
 }
