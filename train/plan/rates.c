@@ -5,6 +5,7 @@
 
 #include "base/arena.h"
 #include "base/log.h"
+#include "base/median.h"
 
 #include <cblas.h>
 #include <stdlib.h>
@@ -107,12 +108,6 @@ static double time_piece(Call *call, const Probe *probe, const Comm *comm)
     return seconds / n_calls;
 }
 
-static int compare(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 // Median seconds of each call that is not NULL. Piece -1 is not timed: it warms up caches and opens
 // connections.
 static void time_calls(double *seconds, Call *const *calls, int n_calls, const Probe *probe,
@@ -128,12 +123,9 @@ static void time_calls(double *seconds, Call *const *calls, int n_calls, const P
             else
                 pieces[c][piece] = time_piece(calls[c], probe, comm);
         }
-    for (int c = 0; c < n_calls; c++) {
-        if (calls[c] == NULL)
-            continue;
-        qsort(pieces[c], N_PIECES, sizeof pieces[c][0], compare);
-        seconds[c] = pieces[c][N_PIECES / 2];
-    }
+    for (int c = 0; c < n_calls; c++)
+        if (calls[c] != NULL)
+            seconds[c] = median_take(pieces[c], N_PIECES);
 }
 
 // A multiply-add counts as two.

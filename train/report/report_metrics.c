@@ -2,6 +2,7 @@
 // two sets. A resumed run cuts its file back; where it could not, a step that is not after the last
 // one removes the points at or after it.
 #include "base/file.h"
+#include "base/median.h"
 #include "train/report/report_run.h"
 
 #include <math.h>
@@ -202,12 +203,6 @@ static Status read_lines(Reader *reader, const FileMap *map, const char *path)
     return OK;
 }
 
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 // The median, as steps with a checkpoint or on a busy machine are outliers.
 static Status set_median_rate(ReportRun *run)
 {
@@ -221,9 +216,8 @@ static Status set_median_rate(ReportRun *run)
     for (int i = 0; i < run->n_points; i++)
         if (!isnan(run->points[i].tokens_per_s))
             rates[n++] = run->points[i].tokens_per_s;
-    qsort(rates, (size_t)n, sizeof *rates, compare_doubles);
     if (n > 0)
-        run->tokens_per_s = 0.5 * (rates[(n - 1) / 2] + rates[n / 2]);
+        run->tokens_per_s = median_take(rates, n);
     free(rates);
     return OK;
 }
