@@ -10,9 +10,6 @@
 
 enum { KEY_BYTES = 128 };
 
-static const char *const effect_names[] = {
-    [EFFECT_RESULT] = "result", [EFFECT_ROUNDING] = "rounding", [EFFECT_NONE] = "none"};
-
 static Status no_memory(void)
 {
     return fail(FAILED, "no memory for the list of the config's values");
@@ -121,15 +118,6 @@ release:
     return status;
 }
 
-const char *config_values_find(const ConfigValues *values, const char *key)
-{
-    for (int i = 0; i < values->n; i++) {
-        if (strcmp(values->items[i].key, key) == 0)
-            return values->items[i].text;
-    }
-    return NULL;
-}
-
 // A key that the table does not know, from another version, is taken for one that changes the
 // result.
 KeyEffect config_key_effect(const char *key)
@@ -148,11 +136,6 @@ KeyEffect config_key_effect(const char *key)
             return config_keys[k].effect;
     }
     return EFFECT_RESULT;
-}
-
-const char *config_effect_name(KeyEffect effect)
-{
-    return effect_names[effect];
 }
 
 void config_values_release(ConfigValues *values)

@@ -42,13 +42,8 @@ struct Config;
 // Lists all values of a config. FAILED: memory is short.
 Status config_values_list(ConfigValues *out, const struct Config *config);
 
-// The text of a key, or NULL where the list does not have it.
-const char *config_values_find(const ConfigValues *values, const char *key);
-
 // The effect of a key as ConfigValue names it; EFFECT_RESULT for a key that is not known.
 KeyEffect config_key_effect(const char *key);
-
-const char *config_effect_name(KeyEffect effect); // "result", "rounding", "none"; static text
 
 void config_values_release(ConfigValues *values);
 
