@@ -5,7 +5,10 @@
 
 #include "base/intmath.h"
 
+#include <math.h>
 #include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 // Optimal string alignment distance (restricted Damerau-Levenshtein): the fewest insertions,
@@ -56,4 +59,22 @@ const char *suggest_nearest(const char *word, const char *const *candidates, int
         }
     }
     return nearest;
+}
+
+// The characters rule out hexadecimal, infinity and NaN; 1e15 is the largest that a reader counts
+// the digits of.
+void suggest_whole(char out[SUGGEST_WHOLE_BYTES], const char *text)
+{
+    char digits[SUGGEST_WHOLE_BYTES], *end;
+    size_t length = 0;
+    for (const char *c = text; *c != '\0' && length + 1 < sizeof digits; c++)
+        if (*c != '_')
+            digits[length++] = *c;
+    digits[length] = '\0';
+    out[0] = '\0';
+    if (strpbrk(digits, "0123456789") == NULL || digits[strspn(digits, "+-.0123456789eE")] != '\0')
+        return;
+    const double value = strtod(digits, &end);
+    if (*end == '\0' && value == rint(value) && fabs(value) < 1e15)
+        snprintf(out, SUGGEST_WHOLE_BYTES, "; write it as %.0f", value);
 }

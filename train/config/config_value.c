@@ -2,6 +2,8 @@
 // such as "4x" up to the x, " 4", "0x10" or "nan".
 #include "train/config/config_value.h"
 
+#include "base/suggest.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
@@ -75,28 +77,12 @@ static bool is_number(const char *text)
            *end == '\0';
 }
 
-// Whole numbers in the notations of other programs, 2.0, 1e3 and 10_000: the error says how to
-// write them. "" for all other texts.
-static void suggest_whole(char out[REAL_TEXT_BYTES + 16], const char *text)
-{
-    char digits[REAL_TEXT_BYTES];
-    size_t length = 0;
-    for (const char *c = text; *c != '\0' && length + 1 < sizeof digits; c++)
-        if (*c != '_')
-            digits[length++] = *c;
-    digits[length] = '\0';
-    const double value = is_number(digits) ? strtod(digits, NULL) : 0.5;
-    out[0] = '\0';
-    if (value == rint(value) && fabs(value) < 1e15)
-        snprintf(out, REAL_TEXT_BYTES + 16, "; write it as %.0f", value);
-}
-
 // Compared as doubles: bounds are doubles in the table, and whole numbers up to 2^53 are exact in
 // them. A value in quotes is text for every YAML reader, so it is not a number here either.
 static void set_whole(void *field, const Key *key, const Node *node, ConfigErrors *errors)
 {
     if (node->is_quoted || !is_whole_number(node->text)) {
-        char hint[REAL_TEXT_BYTES + 16];
+        char hint[SUGGEST_WHOLE_BYTES];
         suggest_whole(hint, node->text);
         errors_add(errors, node->line, key->path, "%s is '%.100s', which is not a whole number%s",
                    key->path, node->text, hint);
@@ -116,8 +102,9 @@ static void set_whole(void *field, const Key *key, const Node *node, ConfigError
 static void set_real(double *field, const Key *key, const Node *node, ConfigErrors *errors)
 {
     if (node->is_quoted || !is_number(node->text)) {
-        errors_add(errors, node->line, key->path, "%s is '%.100s', which is not a number",
-                   key->path, node->text);
+        errors_add(errors, node->line, key->path,
+                   "%s is '%.100s', which is not a number such as 0.5 or 5.0e-1", key->path,
+                   node->text);
         return;
     }
     double value = strtod(node->text, NULL); // infinite on overflow: out of bounds

@@ -205,7 +205,7 @@ static void test_numbers_are_checked(void **state)
 {
     (void)state;
     const BadCase reals[] = {
-        {"4x", "optim.lr is '4x', which is not a number"},
+        {"4x", "optim.lr is '4x', which is not a number such as 0.5 or 5.0e-1"},
         {"nan", "'nan', which is not a number"},
         {"inf", "'inf', which is not a number"},
         {".inf", "which is not a number"},

@@ -78,9 +78,12 @@ static Status set_int(int64_t *value, const Command *command, const Option *opti
     errno = 0;
     const long long number = strtoll(text, &end, 10);
     const bool starts_well = (*text >= '0' && *text <= '9') || *text == '-';
-    if (!starts_well || end == text || *end != '\0')
-        return fail(BAD_INPUT, "%s: --%s is '%.200s', which is not a whole number", command->name,
-                    option->name, text);
+    if (!starts_well || end == text || *end != '\0') {
+        char hint[SUGGEST_WHOLE_BYTES];
+        suggest_whole(hint, text);
+        return fail(BAD_INPUT, "%s: --%s is '%.200s', which is not a whole number%s", command->name,
+                    option->name, text, hint[0] != '\0' ? hint : "; it takes digits alone");
+    }
     if (errno == ERANGE || number < option->min || number > option->max)
         return fail(BAD_INPUT, "%s: --%s is %.200s, allowed are %lld to %lld", command->name,
                     option->name, text, (long long)option->min, (long long)option->max);
@@ -96,8 +99,8 @@ static Status set_real(double *value, const Command *command, const Option *opti
     const bool is_decimal = text[strspn(text, "+-.0123456789eE")] == '\0'; // no hex, inf or nan
     const bool is_positive = option->kind == OPTION_POSITIVE;
     if (!is_decimal || end == text || *end != '\0')
-        return fail(BAD_INPUT, "%s: --%s is '%.200s', which is not a number", command->name,
-                    option->name, text);
+        return fail(BAD_INPUT, "%s: --%s is '%.200s', which is not a number such as 0.5 or 5e-1",
+                    command->name, option->name, text);
     if (is_positive && !(number > 0 && number <= (double)option->max))
         return fail(BAD_INPUT, "%s: --%s is %.200s, allowed is more than 0, at most %lld",
                     command->name, option->name, text, (long long)option->max);

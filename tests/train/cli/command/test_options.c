@@ -258,12 +258,21 @@ static void test_numbers_and_choices_are_checked(void **state)
     const char *wrong[] = {"4x", "x4", " 4", "4 ", "+4", "4.0", "-"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         assert_fails(BAD_INPUT, "which is not a whole number", parse_value("eos", wrong[i]));
+    assert_fails(BAD_INPUT, "pack: --eos is '2.0', which is not a whole number; write it as 2",
+                 parse_value("eos", "2.0"));
+    assert_fails(BAD_INPUT, "which is not a whole number; write it as 1000",
+                 parse_value("eos", "1e3"));
+    assert_fails(BAD_INPUT, "which is not a whole number; write it as 10000",
+                 parse_value("eos", "10_000"));
+    assert_fails(BAD_INPUT, "which is not a whole number; it takes digits alone",
+                 parse_value("eos", "4k"));
     const char *outside[] = {"-1", "65536", "9223372036854775808", "-99999999999999999999"};
     for (size_t i = 0; i < sizeof outside / sizeof *outside; i++)
         assert_fails(BAD_INPUT, ", allowed are 0 to 65535", parse_value("eos", outside[i]));
     const char *no_number[] = {"x", "nan", "inf", "0x1", "1 "};
     for (size_t i = 0; i < sizeof no_number / sizeof *no_number; i++)
-        assert_fails(BAD_INPUT, "which is not a number", parse_value("ratio", no_number[i]));
+        assert_fails(BAD_INPUT, "which is not a number such as 0.5 or 5e-1",
+                     parse_value("ratio", no_number[i]));
     assert_fails(BAD_INPUT, "pack: --ratio is -1, allowed are 0 to 2", parse_value("ratio", "-1"));
     assert_fails(BAD_INPUT, "allowed are 0 to 2", parse_value("ratio", "2.1"));
     assert_fails(BAD_INPUT, "pack: --speed is 0, allowed is more than 0, at most 100",
