@@ -24,10 +24,10 @@ clusters_processes() {
     done 2>/dev/null || true
 }
 
-# nothing_is_left HOW: waits up to 5 s, because killed processes take a moment to disappear.
+# nothing_is_left HOW: waits up to 60 s, because killed processes take a moment to disappear.
 nothing_is_left() {
     local processes
-    for _ in {1..50}; do
+    for _ in {1..600}; do
         processes=$(clusters_processes)
         [ -n "$processes" ] || break
         sleep 0.1
@@ -53,7 +53,7 @@ test_it_is_ended_by() {
     "$cluster" srun --nodes=2 --ntasks=2 bash -c "echo \$HOSTNAME >>'$work/runs'; sleep 600" \
         2>/dev/null &
     id=$!
-    for _ in {1..300}; do
+    for _ in {1..3000}; do
         [ "$(wc -l 2>/dev/null <"$work/runs")" = 2 ] && break
         sleep 0.1
     done

@@ -8,20 +8,44 @@ if [ -z "${SLURM_CLUSTER:-}" ]; then
     exec "$tests/support/slurm_cluster.sh" bash "$tests/slurm/slurm_requeue.sh" "$1"
 fi
 . "$tests/support/slurm_jobs.sh" "$1"
+. "$tests/support/background_runs.sh"
 
-# Long enough that a quick machine does not end a run before it is interrupted.
-long=(--train.steps=1500 --checkpoint.every=30)
+long=(--train.steps=60 --checkpoint.every=5)
 
-# wait_for_step JOB RUN STEP: until the run has taken this step.
-wait_for_step() {
-    local deadline=$((SECONDS + 150)) step=
-    until [ "${step:-0}" -ge "$3" ]; do
-        [ $SECONDS -lt $deadline ] || job_failed "$1" "$2 is not at step $3 after 150 s"
+# The program of the jobs. The first start of a run NAME waits at the step in hold/NAME until it gets
+# a signal, so that the run is interrupted there, however quick or slow the machine is.
+cat >holding <<END
+#!/bin/bash
+for word; do
+    case \$word in --run.name=*) name=\${word#*=} ;; esac
+done
+if [ -z "\${SLURM_RESTART_COUNT:-}" ] && [ -e "$work/hold/\${name:-}" ]; then
+    export LD_PRELOAD=$work/fault_shim.so TORTURE_FAULT=WAIT TORTURE_AT=1
+    export TORTURE_UNDER=/metrics.jsonl TORTURE_TEXT="\"step\":\$(<"$work/hold/\$name"),.*\"loss\""
+    export TORTURE_FIRED="$work/held-\$name"
+fi
+exec "$mha2mla" "\$@"
+END
+chmod +x holding
+export MHA2MLA=$PWD/holding
+
+# hold NAME STEP: before the run is submitted.
+hold() {
+    mkdir -p hold
+    echo "$2" >"hold/$1"
+}
+
+job_is_held() {
+    [ -s "held-$1" ] && ls runs/"$1"/checkpoints/step-*/manifest.json >checkpoints 2>&1
+}
+
+# until_job_is_held JOB NAME: until the run waits at its step and has a checkpoint.
+until_job_is_held() {
+    local deadline=$((SECONDS + 600))
+    until job_is_held "$2"; do
+        [ $SECONDS -lt $deadline ] || job_failed "$1" "$2 is not at step $(<"hold/$2") after 600 s"
         sleep 0.1
-        step=$(tail -n 1 "$2/metrics.jsonl" 2>/dev/null | grep -oE '"step":[0-9]+' | cut -d: -f2) ||
-            true
     done
-    [ "$step" -lt 1500 ] || job_failed "$1" "$2 was too quick to be interrupted"
 }
 
 # restarts JOB: how often Slurm has started it again.
@@ -40,31 +64,17 @@ expect_bits() {
 }
 
 # The job runs on one node, so that the next tests do not disturb it. Slurm checks time limits every
-# 30 s, and so small a run would be over by then: after the job's first start the program is stopped
-# (SIGSTOP) until the signal arrives.
+# 30 s.
 start_a_job_that_meets_its_time_limit() {
-    cat >resting <<END
-#!/bin/bash
-[ -z "\${SLURM_RESTART_COUNT:-}" ] || exec "$mha2mla" "\$@"
-"$mha2mla" "\$@" &
-pid=\$!
-trap 'kill -CONT \$pid; kill -USR1 \$pid' USR1
-until grep -q '"loss"' runs/limited/metrics.jsonl 2>/dev/null; do sleep 0.1; done
-kill -STOP \$pid
-while kill -0 \$pid 2>/dev/null; do
-    wait \$pid
-    status=\$?
-done
-exit \$status
-END
-    chmod +x resting
-    limited=$(MHA2MLA=$PWD/resting submit --nodes=1 --nodelist=n1 --time=1 --signal=USR1@50 \
+    hold limited 8
+    limited=$(submit --nodes=1 --nodelist=n1 --time=1 --signal=USR1@50 \
         slurm/train.sbatch config.yaml --run.name=limited "${long[@]}")
 }
 
 test_a_job_of_higher_priority_takes_the_nodes() {
+    hold preempted 8
     preempted=$(submit slurm/train.sbatch config.yaml --run.name=preempted "${long[@]}")
-    wait_for_step "$preempted" runs/preempted 10
+    until_job_is_held "$preempted" preempted
     srun --quiet --partition=urgent --nodelist=n2 --cpus-per-task=4 true
     [ "$(restarts "$preempted")" = 1 ] || job_failed "$preempted" 'it was not preempted'
     # The job continues during the next test; expect_the_preempted_job_to_finish checks it.
@@ -79,9 +89,10 @@ expect_the_preempted_job_to_finish() {
 # comparison waits for the requeued task.
 test_a_task_of_the_sweep_is_signalled() {
     local sweep comparison
+    hold config-dkv6 8
     slurm/submit.sh "${small[@]}" config.yaml 6 "${long[@]}" >submitted
     read -r sweep comparison < <(submitted_jobs)
-    wait_for_step "$sweep" runs/config-dkv6 10
+    until_job_is_held "$sweep" config-dkv6
     scancel --signal=USR1 "${sweep}_1"
     expect "$sweep" COMPLETED
     expect "$comparison" COMPLETED
@@ -94,8 +105,9 @@ test_a_task_of_the_sweep_is_signalled() {
 # Slurm would notice after half a minute. The test tells it at once, as a site's monitoring does.
 test_a_node_loses_its_power() {
     local job
+    hold crashed 40
     job=$(submit slurm/train.sbatch config.yaml --run.name=crashed "${long[@]}")
-    wait_for_step "$job" runs/crashed 40
+    until_job_is_held "$job" crashed
     "$SLURM_CLUSTER" --crash n2
     scontrol update nodename=n2 state=down reason=power
     wait_for_states "$job" PENDING
@@ -112,6 +124,7 @@ test_the_time_limit_comes_near() {
 }
 
 make_project
+make_fault_shim
 "$mha2mla" train config.yaml --run.name=whole "${long[@]}" >out 2>&1 || die "whole: $(cat out)"
 start_a_job_that_meets_its_time_limit
 test_a_job_of_higher_priority_takes_the_nodes

@@ -15,7 +15,7 @@ on_hosts() {
     local name=$1 words=$2 text=$3
     shift 3
     # shellcheck disable=SC2086 # several words
-    timeout 100 srun --mpi=pmix --nodes=2 $words "$mha2mla" train config.yaml --run.name="$name" \
+    timeout 600 srun --mpi=pmix --nodes=2 $words "$mha2mla" train config.yaml --run.name="$name" \
         "$@" >out 2>&1 || die "$name: status $?: $(tail -n 5 out)"
     grep -qF -- "$text" out || die "$name does not say '$text': $(cat out)"
     same_run "$name" one

@@ -131,14 +131,14 @@ start_head() {
 }
 
 start_nodes() {
-    local node deadline=$((SECONDS + 60))
+    local node deadline=$((SECONDS + 300))
     for node in "${NODES[@]}"; do
         connect "$node"
         boot "$node"
     done
     until [ "$(sinfo --noheader --Node --partition=main --format=%t 2>/dev/null |
         grep -c '^idle$')" -eq ${#NODES[@]} ]; do
-        [ $SECONDS -lt $deadline ] || fail "the nodes are not idle after 60 s: $(sinfo 2>&1)"
+        [ $SECONDS -lt $deadline ] || fail "the nodes are not idle after 300 s: $(sinfo 2>&1)"
         sleep 0.1
     done
 }

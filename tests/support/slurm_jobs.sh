@@ -54,11 +54,11 @@ submitted_jobs() {
     grep -oE '^job [0-9]+' submitted | cut -d' ' -f2 | xargs
 }
 
-# wait_for_states JOB REGEX: until the job's states match, at most 150 s; they are in $states then.
+# wait_for_states JOB REGEX: until the job's states match, at most 600 s; they are in $states then.
 wait_for_states() {
-    local deadline=$((SECONDS + 150))
+    local deadline=$((SECONDS + 600))
     until states=$(job_states "$1") && [[ $states =~ ^($2)$ ]]; do
-        [ $SECONDS -lt $deadline ] || job_failed "$1" "still $states after 150 s, expected $2"
+        [ $SECONDS -lt $deadline ] || job_failed "$1" "still $states after 600 s, expected $2"
         sleep 0.3
     done
 }
