@@ -454,7 +454,7 @@ for words in --help --version "inspect $gqa" "inspect shard.h5" "compare runs/sm
     "eval $small --perplexity shard.h5" "train config.yaml --run.name=new --dry-run" \
     "convert --help"; do
     got=0
-    timeout 120 "$mha2mla" $words >/dev/full 2>err </dev/null || got=$?
+    timeout 600 "$mha2mla" $words >/dev/full 2>err </dev/null || got=$?
     check_refusal 1 "standard output cannot be written" "$got" "mha2mla $words >/dev/full"
 done
 [ ! -e runs/new ] || die "--dry-run made runs/new"

@@ -20,7 +20,7 @@
 enum { N_RANKS = 4, RUNS = -1, KILLED = -2 };
 
 // Seconds. An idle job is to be ended after LIMIT_S; a look is taken every LIMIT_S / 16.
-static const double LIMIT_S = 3.2, STOPS_S = 1.0, GOES_ON_S = 3.7, GOOD_END_S = 4.5, TOO_LATE_S = 9;
+static const double LIMIT_S = 3.2, STOPS_S = 1.0, GOES_ON_S = 3.7, GOOD_END_S = 4.5, TOO_LATE_S = 60;
 
 typedef enum Role {
     WAITS,    // in a collective
