@@ -119,7 +119,7 @@ done
 
 # Interrupted at several ranks: the signal reaches all of them, and nothing is left. mpirun kills
 # what has not ended some seconds after its SIGTERM, by default 1.
-OMPI_MCA_odls_base_sigkill_timeout=20 mpirun -n 2 --oversubscribe --bind-to none "$mha2mla" \
+OMPI_MCA_odls_base_sigkill_timeout=5 mpirun -n 2 --oversubscribe --bind-to none "$mha2mla" \
     tokenize --tokenizer "$tokenizer" --out long.h5 long.jsonl.gz >out 2>err &
 job=$!
 until_it_writes
