@@ -125,7 +125,8 @@ void file_lock_remove(FileLock *lock)
 {
     if (!lock->is_open)
         return;
-    unlink(lock->path);
+    if (unlink(lock->path) != 0 && errno != ENOENT)
+        log_warn("%s: cannot be removed: %s; it locks nothing", lock->path, strerror(errno));
     if (lock->made_dir)
         rmdir(dirname(lock->path)); // fails where something was written
     close(lock->file);

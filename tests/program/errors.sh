@@ -215,7 +215,7 @@ refuses 2 "tokenizer.json: a file; name the directory that it is in" \
 refuses_text "none.txt: no such file" none.txt
 refuses_text "none-*.txt: no such file" 'none-*.txt'
 refuses_text "[a-: no such file" '[a-'
-refuses_text "shard.h5: the name of a text file ends in .jsonl, .jsonl.gz, .json" shard.h5
+refuses_text "shard.h5: the name of a text file ends in .jsonl, .json or .txt, or in one of these" shard.h5
 mkdir folder.txt
 refuses_text "folder.txt: is a directory, not a text file" folder.txt
 gzip -c text.txt >whole.txt.gz

@@ -71,8 +71,11 @@ grep -q 'is finished: 4 steps' out || die "validated again: $(cat out)"
 # A finished run is exported again if it is to have another type.
 ranks 2 train config.yaml --run.name=late --run.export_dtype=bfloat16
 grep -q '"torch_dtype": "bfloat16"' runs/late/model/config.json || die "another type: $(cat out)"
+# What was left of the lock of an export goes.
+: >runs/late/model/.lock
 ranks 2 train config.yaml --run.name=late --run.export_dtype=bfloat16
 grep -q 'is finished: 4 steps' out || die "exported again: $(cat out)"
+[ ! -e runs/late/model/.lock ] || die 'an old lock is left'
 
 # A checkpoint of another run of the same shape, in a new directory and in that of a run; and a whole
 # run that was copied, which may go on under its new name.

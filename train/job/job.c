@@ -329,6 +329,17 @@ static Status start_watchdog(const Job *job)
     return watch_ranks(&job->comm, dir, job->config.run.stall_minutes, "run.stall_minutes");
 }
 
+// Rank 0 alone. The lock file of an export that could not be removed after it.
+static void remove_export_lock(const Job *job)
+{
+    char dir[PATH_BYTES], path[PATH_BYTES];
+    FileLock target = {0};
+    if (file_join(dir, job->dir.path, "model") != OK || file_join(path, dir, ".lock") != OK)
+        return;
+    if (file_exists(path) && file_lock_directory(&target, dir) == OK)
+        file_lock_remove(&target);
+}
+
 // Collective. The lock and the checkpoint are held until the end, whatever it is.
 static Status run(Job *job, ResumeMode mode)
 {
@@ -338,6 +349,8 @@ static Status run(Job *job, ResumeMode mode)
     if (!comm_all(&job->comm, !is_finished(job))) {
         log_info("%s is finished: %d steps; raise train.steps to train on", job->dir.path,
                  job->config.train.steps);
+        if (job->comm.rank == 0)
+            remove_export_lock(job);
         goto close_dir;
     }
     TRY_GOTO(close_dir, start_watchdog(job));
