@@ -1,6 +1,6 @@
 // The loss over a fixed set of windows, the same on any number of ranks and micro-batches: the
-// ranks take batches in turn, each batch's sum is stored in its own place, and all places are added
-// in order after one exchange.
+// ranks take parts in turn, each part's sum is stored in its own place, and all places are added in
+// order after one exchange.
 #include "train/validation.h"
 
 #include "base/checksum.h"
@@ -57,46 +57,65 @@ void validation_close(Validation *validation)
     *validation = (Validation){0};
 }
 
-// Adds the loss of batch b of the source; nothing if there are fewer batches. The last batch may be
-// smaller than placed_B.
-static Status add_batch(double *losses, int64_t b, Source *source, int64_t n_windows, Workspace *ws,
-                        Batch *batch, const Model *model)
+// Part b by rank b mod N; nothing if there are fewer parts.
+static Status add_part(double *losses, int64_t n_parts, int64_t b, LossOfPart *loss_of,
+                       void *context)
 {
-    const int capacity = ws->placed_B;
-    const int64_t left = n_windows - b * capacity;
     TRY(stop_check());
-    if (left <= 0)
-        return OK;
-    return perplexity_batch(&losses[b], ws, model, source, batch, b * capacity,
-                            left < capacity ? (int)left : capacity);
+    return b < n_parts ? loss_of(&losses[b], context, b) : OK;
 }
 
-// The ranks take batches in turn, batch b by rank b mod N, and agree after each turn, so that all
-// leave together when one fails or is asked to stop.
-Status validation_sum(double *loss_sum, Source *source, int64_t n_windows, const Comm *comm,
-                      Workspace *ws, Batch *batch, const Model *model)
+// The ranks agree after each turn, so that all leave together when one fails or is asked to stop.
+Status validation_sum_parts(double *loss_sum, int64_t n_parts, int windows_per_part,
+                            const Comm *comm, LossOfPart *loss_of, void *context)
 {
-    const int64_t n_batches = (n_windows + ws->placed_B - 1) / ws->placed_B;
-    double *losses = calloc((size_t)n_batches, sizeof *losses), sum = 0;
-    ProgressMeter meter = progress_start("validation", "windows", n_windows);
+    double *losses = calloc((size_t)n_parts, sizeof *losses), sum = 0;
+    ProgressMeter meter = progress_start("validation", "windows", n_parts * windows_per_part);
     Status status =
-        losses != NULL ? OK : fail(FAILED, "no memory for %lld losses", (long long)n_batches);
+        losses != NULL ? OK : fail(FAILED, "no memory for %lld losses", (long long)n_parts);
     TRY_GOTO(release, comm_agree(comm, status));
-    for (int64_t b = 0; b < n_batches; b += comm->size) {
-        TRY_GOTO(release, comm_agree(comm, add_batch(losses, b + comm->rank, source, n_windows, ws,
-                                                     batch, model)));
-        progress_show(&meter, (b + comm->size) * ws->placed_B);
+    for (int64_t b = 0; b < n_parts; b += comm->size) {
+        TRY_GOTO(release,
+                 comm_agree(comm, add_part(losses, n_parts, b + comm->rank, loss_of, context)));
+        progress_show(&meter, (b + comm->size) * windows_per_part);
     }
-    // One rank has the loss of a batch, all others 0: adding them does not round. The sum over
-    // batches is taken in their order on every rank.
-    comm_sum_doubles(comm, losses, n_batches);
-    for (int64_t b = 0; b < n_batches; b++)
+    // One rank has the loss of a part, all others 0: adding them does not round. The sum over
+    // parts is taken in their order on every rank.
+    comm_sum_doubles(comm, losses, n_parts);
+    for (int64_t b = 0; b < n_parts; b++)
         sum += losses[b];
     *loss_sum = sum;
 release:
     progress_end(&meter);
     free(losses);
     return status;
+}
+
+typedef struct Batches {
+    Source *source;
+    int64_t n_windows;
+    Workspace *ws;
+    Batch *batch;
+    const Model *model;
+} Batches;
+
+// The last batch may be smaller than placed_B.
+static Status batch_loss(double *loss_sum, void *context, int64_t b)
+{
+    const Batches *batches = context;
+    const int capacity = batches->ws->placed_B;
+    const int64_t left = batches->n_windows - b * capacity;
+    return perplexity_batch(loss_sum, batches->ws, batches->model, batches->source, batches->batch,
+                            b * capacity, left < capacity ? (int)left : capacity);
+}
+
+Status validation_sum(double *loss_sum, Source *source, int64_t n_windows, const Comm *comm,
+                      Workspace *ws, Batch *batch, const Model *model)
+{
+    const int capacity = ws->placed_B;
+    Batches batches = {source, n_windows, ws, batch, model};
+    return validation_sum_parts(loss_sum, (n_windows + capacity - 1) / capacity, capacity, comm,
+                                batch_loss, &batches);
 }
 
 // Mean over tokens, in nats. Not finite is an error here and not a value: the training would go on

@@ -27,9 +27,17 @@ typedef struct Validation {
 Status validation_open(Validation *out, const Config *config, int vocab_size,
                        const char *tokenizer_sha256);
 
-// Sums the losses of the first n_windows of a source over their targets, in nats. The ranks take
-// batches in turn; all get the sum, with the same bits for any number of ranks. STOPPED if a stop
-// is requested meanwhile. Collective.
+// The loss of one part of a sum, in nats.
+typedef Status LossOfPart(double *loss_sum, void *context, int64_t part);
+
+// Sums the losses of n_parts parts. The ranks take parts in turn; all get the sum, with the same
+// bits for any number of ranks. STOPPED if a stop is requested meanwhile. windows_per_part is what
+// progress counts in. Collective.
+Status validation_sum_parts(double *loss_sum, int64_t n_parts, int windows_per_part,
+                            const Comm *comm, LossOfPart *loss_of, void *context);
+
+// Sums the losses of the first n_windows of a source over their targets, in nats; a part is a
+// batch. Collective.
 Status validation_sum(double *loss_sum, Source *source, int64_t n_windows, const Comm *comm,
                       Workspace *ws, Batch *batch, const Model *model);
 

@@ -276,6 +276,14 @@ refuses 2 "--seq-len is 65, more than max_position_embeddings 64 of $small" \
     eval $small --perplexity shard.h5 --seq-len 65
 refuses 2 "--seq-len is 65, more than max_position_embeddings 64 of $small" \
     score $small --data shard.h5 --out new.h5 --seq-len 65
+refuses 2 "--kv-bits 5: allowed are 32, 16, 8, 4, 3 and 2 bits" \
+    eval $small --perplexity shard.h5 --kv-bits 5
+refuses 2 "KV scheme channel has no reference policy; choose hqq or quanto, or append" \
+    eval $small --perplexity shard.h5 --kv-bits 4 --kv-policy reference
+refuses 2 "--kv-scheme hqq with --kv-policy append quantizes the KV cache; give --kv-bits 8" \
+    eval $small --perplexity shard.h5 --kv-scheme hqq
+refuses 2 "windows of 64 tokens: the reference policy quantizes their first half, and needs 128" \
+    eval $small --perplexity shard.h5 --kv-bits 4 --kv-policy reference --kv-scheme hqq
 refuses 2 ", the model's vocabulary has 64; tokenize the text with the model's own tokenizer" \
     eval "$gqa" --perplexity shard.h5
 

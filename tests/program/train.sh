@@ -68,6 +68,15 @@ close eval.loss run.loss 1e-4
 ranks 2 eval runs/n2/model --perplexity valid.h5 --seq-len 64 --max-tokens $((24 * 64))
 grep -qF "$(cat eval.txt)" out || die "eval differs on 2 ranks: $(cat out) against $(cat eval.txt)"
 
+# So is its loss over a KV cache that rounds nothing; the cache's format and size are told.
+"$mha2mla" eval runs/n2/model --perplexity valid.h5 --seq-len 64 --max-tokens $((24 * 64)) \
+    --kv-bits 32 >cached.txt
+grep -oE 'loss [0-9.]+' cached.txt | cut -d' ' -f2 >cached.loss
+close eval.loss cached.loss 1e-4
+grep -qE 'KV cache float32: [0-9.]+ bytes/token$' cached.txt || die "eval --kv-bits 32: $(cat cached.txt)"
+ranks 2 eval runs/n2/model --perplexity valid.h5 --seq-len 64 --max-tokens $((24 * 64)) --kv-bits 32
+grep -qF "$(cat cached.txt)" out || die "on 2 ranks: $(cat out) against $(cat cached.txt)"
+
 # What was healed at 64 tokens is measured at 64, and not beyond without a warning.
 grep -q '"healed_seq_len": 64' runs/n2/model/config.json || die "config.json: $(cat runs/n2/model/config.json)"
 "$mha2mla" export runs/n2 --out exported >/dev/null 2>&1

@@ -1,19 +1,23 @@
 // mha2mla eval: loss of a model, original or converted, over the windows of a shard.
 #include "data/tokenizer/tokenizer_file.h"
+#include "eval/cached_loss.h"
 #include "eval/forward_pass.h"
 #include "model/hf/hf.h"
 #include "train/agreement.h"
 #include "train/cli/command/command.h"
+#include "train/cli/kv_options.h"
 #include "train/plan/blas.h"
 #include "train/validation.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 typedef struct EvalOptions {
     const char *shards; // path or glob
     int64_t seq_len;    // 0: default_seq_len()
     int64_t max_tokens; // 0: all
+    KvOptions kv;       // bits: NULL for the forward of training, without a cache
 } EvalOptions;
 
 enum { DEFAULT_SEQ_LEN = 2048 };
@@ -28,45 +32,92 @@ static int default_seq_len(const ModelShape *shape)
 
 // The windows that validation in training reads, one behind the other from the start of the shard.
 // A model without tokenizer.json cannot be checked against the shard.
-static Status open_windows(Source **out, const EvalOptions *options, const Model *model,
+static Status open_windows(Source **out, const EvalOptions *options, const ModelShape *shape,
                            const char *dir, int T)
 {
     char sha256[SHA256_HEX_BYTES];
     TRY(tokenizer_file_sha256(sha256, dir));
     char *shards = (char *)(uintptr_t)options->shards;
     return source_open(out, "perplexity", &shards, 1, T, sha256[0] != '\0' ? sha256 : NULL,
-                       model->shape.vocab_size);
-}
-
-// One line that scripts can split; perplexity is exp of the mean loss.
-static void print_loss(double loss, int64_t n_windows, int T)
-{
-    printf("loss %.4f nats/token  perplexity %.4f  %lld tokens in %lld windows of %d\n", loss,
-           exp(loss), (long long)n_windows * T, (long long)n_windows, T);
+                       shape->vocab_size);
 }
 
 typedef struct Evaluation {
-    Model model;
-    Source *source;
-    ForwardPass pass;
+    ModelShape shape;
     int seq_len;
+    Source *source;
+    // The forward of training over whole windows.
+    Model model;
+    ForwardPass pass;
+    // Decoding over a KV cache.
+    KvFormat format;
+    InferWeights weights;
+    CachedLoss *cached;
+    int32_t *sample; // [seq_len + 1]
 } Evaluation;
+
+static bool is_cached(const EvalOptions *options)
+{
+    return options->kv.bits != NULL;
+}
+
+// One line that scripts can split; perplexity is exp of the mean loss.
+static void print_loss(const Evaluation *eval, bool cached, double loss, int64_t n_windows)
+{
+    const int T = eval->seq_len;
+    printf("loss %.4f nats/token  perplexity %.4f  %lld tokens in %lld windows of %d", loss,
+           exp(loss), (long long)n_windows * T, (long long)n_windows, T);
+    char text[KV_FORMAT_TEXT_BYTES];
+    if (cached)
+        printf("  KV cache %s: %.1f bytes/token", kv_format_describe(text, &eval->format),
+               kv_format_bytes_per_token(&eval->format, &eval->shape));
+    printf("\n");
+}
+
+static Status open_cached(Evaluation *eval, const char *dir)
+{
+    TRY(infer_weights_load(&eval->weights, dir));
+    TRY(cached_loss_create(&eval->cached, &eval->weights, &eval->format, eval->seq_len));
+    eval->sample = malloc(((size_t)eval->seq_len + 1) * sizeof *eval->sample);
+    return eval->sample != NULL ? OK : fail(FAILED, "no memory for a window");
+}
 
 // What was opened before an error is released by the caller.
 static Status open_evaluation(Evaluation *eval, const EvalOptions *options, const char *dir)
 {
-    TRY(hf_load(&eval->model, dir));
-    const ModelShape *shape = &eval->model.shape;
+    TRY(kv_options_format(&eval->format, &options->kv));
+    TRY(hf_load_shape(&eval->shape, dir));
+    const ModelShape *shape = &eval->shape;
     eval->seq_len = options->seq_len > 0 ? (int)options->seq_len : default_seq_len(shape);
     TRY(shape_check_length(shape, eval->seq_len, "--seq-len", dir));
     shape_warn_healed(shape, eval->seq_len, "--seq-len", dir);
     // The shard first: it may be shorter than a window, for which memory is allocated next.
-    TRY(open_windows(&eval->source, options, &eval->model, dir, eval->seq_len));
+    TRY(open_windows(&eval->source, options, shape, dir, eval->seq_len));
+    if (is_cached(options))
+        return open_cached(eval, dir);
+    TRY(hf_load(&eval->model, dir));
     return forward_pass_start(&eval->pass, &eval->model, eval->seq_len);
 }
 
+static void close_evaluation(Evaluation *eval)
+{
+    free(eval->sample);
+    cached_loss_release(eval->cached);
+    infer_weights_release(&eval->weights);
+    forward_pass_release(&eval->pass);
+    model_release(&eval->model);
+    source_close(eval->source);
+}
+
+static Status window_loss(double *loss_sum, void *context, int64_t window)
+{
+    Evaluation *eval = context;
+    TRY(source_read(eval->source, window, eval->sample));
+    return cached_loss_window(loss_sum, eval->cached, eval->sample);
+}
+
 // Collective. Every rank loads the model and takes its share of the windows; the sum does not
-// depend on their number (validation_sum).
+// depend on their number (validation_sum_parts).
 static Status measure(const Comm *comm, const EvalOptions *options, const char *dir)
 {
     Evaluation eval = {0};
@@ -80,8 +131,11 @@ static Status measure(const Comm *comm, const EvalOptions *options, const char *
     if (options->max_tokens > 0 && wanted < end)
         end = wanted;
     double sum;
-    TRY_GOTO(release, validation_sum(&sum, eval.source, end, comm, &eval.pass.ws, &eval.pass.batch,
-                                     &eval.model));
+    if (is_cached(options))
+        TRY_GOTO(release, validation_sum_parts(&sum, end, 1, comm, window_loss, &eval));
+    else
+        TRY_GOTO(release, validation_sum(&sum, eval.source, end, comm, &eval.pass.ws,
+                                         &eval.pass.batch, &eval.model));
     if (!isfinite(sum)) { // on all ranks alike
         status = fail(FAILED,
                       "%s: the loss over %lld tokens is not finite: numbers overflow; the weights "
@@ -90,15 +144,13 @@ static Status measure(const Comm *comm, const EvalOptions *options, const char *
         goto release;
     }
     if (comm->rank == 0)
-        print_loss(sum / ((double)end * T), end, T);
+        print_loss(&eval, is_cached(options), sum / ((double)end * T), end);
 release:
-    forward_pass_release(&eval.pass);
-    source_close(eval.source);
-    model_release(&eval.model);
+    close_evaluation(&eval);
     return status;
 }
 
-static const EvalOptions defaults = {0};
+static const EvalOptions defaults = {.kv = KV_OPTIONS_DEFAULTS};
 
 static const Option options[] = {
     {"perplexity", OPTION_TEXT, offsetof(EvalOptions, shards), "SHARD.h5",
@@ -108,6 +160,7 @@ static const Option options[] = {
     {"max-tokens", OPTION_INT, offsetof(EvalOptions, max_tokens), "N",
      "measure at most this many tokens, rounded up to whole windows", 1, INT64_MAX / 2,
      .derived = "all"},
+    KV_OPTIONS(EvalOptions, kv),
 };
 
 static Status run(const CommandLine *line)
@@ -120,12 +173,15 @@ const Command cmd_eval = {
     .name = "eval",
     .summary = "measure a model's loss over the windows of a token shard",
     .description = "Prints the mean cross-entropy in nats per token and the perplexity of an "
-                   "original or a converted model. The ranks share the windows.",
+                   "original or a converted model. The ranks share the windows. With --kv-bits the "
+                   "loss is that of decoding over a KV cache of this format.",
     COMMAND_OPTIONS(EvalOptions, options, defaults),
     .words = {"MODEL", 1, 1, ANY_DIRECTORY},
     .is_on_ranks = true,
     .examples = (const char *const[]){"mha2mla eval runs/demo-dkv8/model --perplexity "
                                       "runs/demo/shards/valid.h5",
+                                      "mha2mla eval runs/demo-dkv8/model --perplexity "
+                                      "runs/demo/shards/valid.h5 --kv-bits 2,4",
                                       NULL},
     .run = run,
 };
