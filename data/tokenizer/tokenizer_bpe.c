@@ -157,6 +157,17 @@ static int32_t character_id(const Model *model, const char *text, int length)
     return vocab_find_in_model(&model->vocab, text, length);
 }
 
+// The library fails here, too.
+static Status refuse_unknown(const Model *model, const char *character)
+{
+    const uint32_t code = model->byte_level ? (unsigned char)character[0] : utf8_code(character);
+    return fail(
+        BAD_INPUT,
+        "the text has %s%02X, which the tokenizer does not know, and its unk_token '%.100s' "
+        "is not in the model's vocabulary",
+        model->byte_level ? "byte 0x" : "U+", code, model->missing_unk);
+}
+
 // The word's characters as symbols, with unknown ones fused, dropped or as bytes. An unknown that
 // waits to be fused stays behind byte tokens that follow it: the library's order.
 static Status start_symbols(const Model *model, TokenScratch *scratch, const char *text,
@@ -185,6 +196,8 @@ static Status start_symbols(const Model *model, TokenScratch *scratch, const cha
             unknown = false;
             push_symbol(scratch, &n, id);
         } else if (!model->byte_fallback || !push_bytes(model, scratch, &n, text + i, length)) {
+            if (model->missing_unk != NULL)
+                return refuse_unknown(model, text + i);
             if (unknown && !model->fuse_unk)
                 push_symbol(scratch, &n, model->unk_id);
             unknown = model->unk_id >= 0;

@@ -136,11 +136,17 @@ static Status refuse_fixed_sizes(const json_t *root, const char *path)
 
 typedef Status (*ReadPart)(Tokenizer *t, const json_t *object, const char *where);
 
-// Unigram, WordPiece and WordLevel need other algorithms, and Llama-family models use BPE.
+// Unigram, WordPiece and WordLevel need other algorithms, and Llama-family models use BPE. A model
+// without a type, as GPT-2's file has it, is of the kind whose members it has: merges are BPE's.
 static Status read_model(Tokenizer *t, const json_t *object, const char *where)
 {
-    const char *type;
-    TRY(json_get_string(&type, object, where, "type"));
+    const char *type = "BPE";
+    if (json_object_get(object, "type") != NULL)
+        TRY(json_get_string(&type, object, where, "type"));
+    else if (!json_has(object, "merges"))
+        return fail(BAD_INPUT,
+                    "%s: has neither a 'type' nor the 'merges' of BPE, which alone is supported",
+                    where);
     if (strcmp(type, "BPE") != 0)
         return fail(BAD_INPUT, "%s: type '%.100s' is not supported; only BPE is", where, type);
     TRY(tokenizer_only_keys(object, where,

@@ -3,7 +3,9 @@
 // element by element. The two engines differ in these points:
 //
 //     \s, \d, \p{..}     follow different versions of Unicode
+//     \w \b              hold different characters
 //     . ^ $              differ about which characters end a line
+//     (?i)               ends with its alternative in Oniguruma, with its group in PCRE2
 //     \v \h \R           name different characters
 //     {n}? {n,m}+        are lazy and possessive in PCRE2 only
 //     \xHH above 7F      is a byte for Oniguruma, a character for PCRE2
@@ -28,20 +30,29 @@ typedef struct Rewrite {
     const char *regex, *at;
     Group groups[MAX_DEPTH]; // the whole is groups[0]
     int depth;
+    bool is_at_start;     // of the pattern, of a group or of an alternative
     bool can_repeat;      // a quantifier may follow
     char caseless_before; // the letter that a caseless one would follow, or 0
 } Rewrite;
 
 // Each class by the characters of the library's Unicode version (tokenizer_unicode.h), not PCRE2's.
 static const struct {
-    const char *written, *members;
+    const char *name, *members;
+    bool is_cased; // matches more in a caseless group of Oniguruma's
+} properties[] = {
+    {"L", LETTERS, false},     {"N", NUMBERS, false},        {"Nd", DIGITS, false},
+    {"Lu", UPPERCASE, true},   {"Ll", LOWERCASE, true},      {"Lt", TITLECASE, true},
+    {"Lm", MODIFIERS, false},  {"Lo", OTHER_LETTERS, false}, {"M", MARKS, false},
+    {"P", PUNCTUATION, false}, {"S", SYMBOLS, false},
+};
+
+static const struct {
+    char letter; // behind the backslash
+    const char *members;
     bool negated;
-} classes[] = {
-    {"\\s", SPACES, false},     {"\\S", NOT_SPACES, false}, {"\\d", DIGITS, false},
-    {"\\D", DIGITS, true},      {"\\p{L}", LETTERS, false}, {"\\P{L}", LETTERS, true},
-    {"\\p{^L}", LETTERS, true}, {"\\p{N}", NUMBERS, false}, {"\\P{N}", NUMBERS, true},
-    {"\\p{^N}", NUMBERS, true}, {"\\p{Nd}", DIGITS, false}, {"\\P{Nd}", DIGITS, true},
-    {"\\p{^Nd}", DIGITS, true},
+} class_letters[] = {
+    {'s', SPACES, false}, {'S', NOT_SPACES, false},           {'d', DIGITS, false},
+    {'D', DIGITS, true},  {'w', ONIGURUMA_WORD_CHARS, false}, {'W', ONIGURUMA_WORD_CHARS, true},
 };
 
 static const struct {
@@ -70,25 +81,55 @@ static bool is_caseless(const Rewrite *r)
     return r->groups[r->depth].caseless;
 }
 
+// What an escape such as \s, \p{L}, \P{L} or \p{^L} stands for.
+typedef struct ClassEscape {
+    const char *members;
+    bool negated, is_cased;
+    int length; // of the escape; 0: it is none
+} ClassEscape;
+
+static ClassEscape find_letter(const char *at)
+{
+    for (size_t i = 0; i < sizeof class_letters / sizeof class_letters[0]; i++)
+        if (at[0] == '\\' && at[1] == class_letters[i].letter)
+            return (ClassEscape){class_letters[i].members, class_letters[i].negated, false, 2};
+    return (ClassEscape){0};
+}
+
+static ClassEscape find_property(const char *at)
+{
+    if (strncmp(at, "\\p{", 3) != 0 && strncmp(at, "\\P{", 3) != 0)
+        return (ClassEscape){0};
+    const bool is_inverted = at[1] == 'p' && at[3] == '^';
+    const char *name = at + 3 + is_inverted;
+    for (size_t i = 0; i < sizeof properties / sizeof properties[0]; i++) {
+        const size_t length = strlen(properties[i].name);
+        if (strncmp(name, properties[i].name, length) == 0 && name[length] == '}')
+            return (ClassEscape){properties[i].members, at[1] == 'P' || is_inverted,
+                                 properties[i].is_cased, (int)(name - at + (int)length + 1)};
+    }
+    return (ClassEscape){0};
+}
+
 // "\s" and its like at the cursor; *found = whether it is one.
 static Status put_class_escape(Rewrite *r, bool inside_class, bool *found)
 {
-    *found = false;
-    for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++) {
-        size_t length = strlen(classes[i].written);
-        if (strncmp(r->at, classes[i].written, length) != 0)
-            continue;
-        if (inside_class && classes[i].negated)
-            return refuse(r, "a negated property inside [] is not supported");
-        if (!inside_class)
-            TRY(put(r, classes[i].negated ? "[^" : "["));
-        TRY(put(r, classes[i].members));
-        if (!inside_class)
-            TRY(put(r, "]"));
-        r->at += length;
-        *found = true;
+    ClassEscape escape = find_letter(r->at);
+    if (escape.length == 0)
+        escape = find_property(r->at);
+    *found = escape.length > 0;
+    if (!*found)
         return OK;
-    }
+    if (escape.is_cased && is_caseless(r))
+        return refuse(r, "a property of upper or lower case inside (?i:) is not supported");
+    if (inside_class && escape.negated)
+        return refuse(r, "a negated property inside [] is not supported");
+    if (!inside_class)
+        TRY(put(r, escape.negated ? "[^" : "["));
+    TRY(put(r, escape.members));
+    if (!inside_class)
+        TRY(put(r, "]"));
+    r->at += escape.length;
     return OK;
 }
 
@@ -196,7 +237,7 @@ static Status put_class_member(Rewrite *r, bool is_first)
     if (r->at[0] != '-' || r->at[1] == ']')
         return OK;
     r->at++;
-    if (*r->at == '\0' || *r->at == '[' || (*r->at == '\\' && strchr("sSdDpP", r->at[1]) != NULL))
+    if (*r->at == '\0' || *r->at == '[' || (*r->at == '\\' && strchr("sSdDwWpP", r->at[1]) != NULL))
         return refuse(r, "this end of a range is not supported");
     TRY(put(r, "-"));
     return put_literal(r);
@@ -219,6 +260,17 @@ static Status put_class(Rewrite *r)
         TRY(put_class_member(r, is_first));
     r->at++;
     return put(r, "]");
+}
+
+// (?i) makes the rest of its group caseless. Behind something else in an alternative it would, in
+// Oniguruma, take the alternatives that follow into a group with it.
+static Status put_option(Rewrite *r)
+{
+    if (!r->is_at_start)
+        return refuse(r, "(?i) behind something else is not supported");
+    r->groups[r->depth].caseless = true;
+    r->at += 4;
+    return put(r, "(?i)");
 }
 
 // A group with its options. (?i: holds for all groups inside it, in both engines.
@@ -292,11 +344,42 @@ static Status put_quantifier(Rewrite *r)
     return OK;
 }
 
-// What a quantifier may follow: a class, a dot or a single character. Anchors depend on the
-// engine's idea of a line and occur in no known tokenizer.
+// A word character before, or none, and one after, or none. An end of the text is none.
+static Status put_between(Rewrite *r, bool before, bool after)
+{
+    TRY(put(r, before ? "(?<=[" : "(?<!["));
+    TRY(put(r, ONIGURUMA_WORD_CHARS));
+    TRY(put(r, after ? "])(?=[" : "])(?!["));
+    TRY(put(r, ONIGURUMA_WORD_CHARS));
+    return put(r, "])");
+}
+
+// \b, \B and $, whose meaning depends on the engine's classes and its idea of a line; *found =
+// whether one of them is at the cursor. ^ and the others occur in no known tokenizer.
+static Status put_anchor(Rewrite *r, bool *found)
+{
+    const bool is_end = *r->at == '$', is_boundary = strncmp(r->at, "\\b", 2) == 0;
+    *found = is_end || is_boundary || strncmp(r->at, "\\B", 2) == 0;
+    if (!*found)
+        return OK;
+    r->can_repeat = false;
+    r->at += is_end ? 1 : 2;
+    if (is_end) // a line ends before every line feed and at the end of the text
+        return put(r, "(?=\\n|\\z)");
+    TRY(put(r, "(?:"));
+    TRY(put_between(r, true, !is_boundary));
+    TRY(put(r, "|"));
+    TRY(put_between(r, false, is_boundary));
+    return put(r, ")");
+}
+
+// What a quantifier may follow: a class, a dot or a single character.
 static Status put_atom(Rewrite *r)
 {
     bool found;
+    TRY(put_anchor(r, &found));
+    if (found)
+        return OK;
     r->can_repeat = true;
     if (*r->at == '[' || *r->at == '.') {
         r->caseless_before = '\0';
@@ -305,7 +388,7 @@ static Status put_atom(Rewrite *r)
         r->at++;
         return put(r, "[^\\n]"); // what PCRE2's dot excludes depends on its build
     }
-    if (strchr("^$]}", *r->at) != NULL)
+    if (strchr("^]}", *r->at) != NULL)
         return refuse(r, "this character unescaped is not supported");
     TRY(check_fold(r));
     TRY(put_class_escape(r, false, &found));
@@ -314,12 +397,14 @@ static Status put_atom(Rewrite *r)
 
 Status regex_rewrite(Bytes *out, const char *regex)
 {
-    Rewrite r = {.out = out, .regex = regex, .at = regex};
+    Rewrite r = {.out = out, .regex = regex, .at = regex, .is_at_start = true};
     while (*r.at != '\0') {
-        char c = *r.at;
+        const char c = *r.at;
         if (strchr("|*+?{", c) != NULL)
             r.caseless_before = '\0';
-        if (c == '(') {
+        if (strncmp(r.at, "(?i)", 4) == 0) {
+            TRY(put_option(&r));
+        } else if (c == '(') {
             TRY(open_group(&r));
         } else if (c == ')') {
             TRY(close_group(&r));
@@ -332,6 +417,7 @@ Status regex_rewrite(Bytes *out, const char *regex)
         } else {
             TRY(put_atom(&r));
         }
+        r.is_at_start = c == '|' || (c == '(' && !r.can_repeat);
     }
     // An open group would be reported by PCRE2 too, but in terms of the rewritten pattern.
     return r.depth == 0 ? OK : refuse(&r, "( without )");

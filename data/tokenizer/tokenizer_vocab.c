@@ -266,8 +266,10 @@ Status model_read_json(Model *model, const json_t *object, const char *where)
         const char *unk;
         TRY(json_get_string(&unk, object, where, "unk_token"));
         model->unk_id = vocab_find(&model->vocab, unk, (int64_t)strlen(unk));
-        if (model->unk_id < 0)
-            return fail(BAD_INPUT, "%s: unk_token '%.100s' is not in the vocabulary", where, unk);
+        // An error only once a text needs it: byte-level models, which know every byte, name one
+        // that is an added token alone, or none at all.
+        if (model->unk_id < 0 && (model->missing_unk = strdup(unk)) == NULL)
+            return fail(FAILED, "%s: no memory for unk_token", where);
     }
     return read_merges(model, json_object_get(object, "merges"), where);
 }
@@ -359,6 +361,7 @@ void vocab_model_release(Model *model)
     }
     free(model->vocab.tokens);
     free(model->vocab.slots);
+    free(model->missing_unk);
     free(model->merges);
     free(model->new_ids);
     *model = (Model){0};

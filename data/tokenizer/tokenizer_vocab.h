@@ -42,7 +42,8 @@ typedef struct Model {
     int64_t n_slots;
     int32_t *new_ids; // owned, [n_merges]: what the merge of a rank makes
     int32_t n_merges;
-    int32_t unk_id; // -1: unknown characters are dropped
+    int32_t unk_id;    // -1: unknown characters are dropped, or refused:
+    char *missing_unk; // owned: the unk_token that is not in the vocabulary; NULL: it is, or none
     bool fuse_unk, byte_fallback, ignore_merges;
     bool byte_level;         // words are bytes, each standing for its byte-level character
     bool words_end_at_space; // no merge crosses from another character into U+2581

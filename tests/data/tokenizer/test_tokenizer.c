@@ -207,6 +207,30 @@ static void test_eos_outside_the_vocabulary_is_refused(void **state)
                  tokenizer_load(&tokenizer, dir));
 }
 
+// As GPT-2's file is; and an unk_token that is an added token alone, which matters only where a
+// text has something unknown.
+static void test_model_without_type_and_unknown_without_token(void **state)
+{
+    (void)state;
+    const char *model = "{\"model\": {\"unk_token\": \"<unk>\", \"vocab\": {\"a\": 0, \"b\": 1, "
+                        "\"ab\": 2}, \"merges\": [\"a b\"]}, \"added_tokens\": [{\"id\": 3, "
+                        "\"content\": \"<unk>\", \"special\": true, \"normalized\": false, "
+                        "\"lstrip\": false, \"rstrip\": false, \"single_word\": false}]}";
+    Tokenizer *tokenizer;
+    TokenBuffer buffer = {0};
+    assert_ok(tokenizer_load(&tokenizer, dir_with("tokenizer.json", model)));
+    assert_ok(tokenizer_encode(tokenizer, &buffer, "ab<unk>a", 8, true));
+    const int32_t expected[] = {2, 3, 0};
+    assert_int_equal(buffer.count, 3);
+    assert_memory_equal(buffer.ids, expected, sizeof expected);
+    assert_fails(BAD_INPUT,
+                 "the text has U+E9, which the tokenizer does not know, and its unk_token '<unk>' "
+                 "is not in the model's vocabulary",
+                 tokenizer_encode(tokenizer, &buffer, "ab\u00E9", 4, true));
+    token_buffer_release(&buffer);
+    tokenizer_release(tokenizer);
+}
+
 static void test_vocab_and_merges_files(void **state)
 {
     (void)state;
@@ -285,14 +309,14 @@ static const struct {
     {"truncation", "{}", "'truncation' is set"},
     {"padding", "{}", "'padding' is set"},
     {"model", "null", "'model' is missing"},
-    {"model", "[]", "model: 'type' is missing"},
+    {"model", "{\"vocab\": {\"a\": 0}}", "model: has neither a 'type' nor the 'merges' of BPE"},
+    {"model.type", "null", "model: 'type' is missing"},
     {"model.type", "\"Unigram\"", "model: type 'Unigram' is not supported"},
     {"model.surprise", "1", "model: key 'surprise' is not supported"},
     {"model.dropout", "0.1", "'dropout' is 0.1"},
     {"model.end_of_word_suffix", "\"</w>\"", "'end_of_word_suffix' is \"</w>\""},
     {"model.continuing_subword_prefix", "\"##\"", "'continuing_subword_prefix' is \"##\""},
     {"model.fuse_unk", "\"yes\"", "'fuse_unk' is not true or false"},
-    {"model.unk_token", "\"<none>\"", "unk_token '<none>' is not in the vocabulary"},
     {"model.vocab", "[]", "the vocabulary is not an object"},
     {"model.vocab", "{}", "the vocabulary is empty"},
     {"model.vocab.a", "\"7\"", "the id of token 'a' is not a whole number"},
@@ -429,6 +453,7 @@ int main(void)
         cmocka_unit_test(test_ids_without_a_token_are_left_out_of_the_text),
         cmocka_unit_test(test_eos_comes_from_the_first_file_that_names_it),
         cmocka_unit_test(test_eos_outside_the_vocabulary_is_refused),
+        cmocka_unit_test(test_model_without_type_and_unknown_without_token),
         cmocka_unit_test(test_vocab_and_merges_files),
         cmocka_unit_test(test_damaged_merges_files_are_refused),
         cmocka_unit_test(test_what_is_not_supported_is_refused_by_name),

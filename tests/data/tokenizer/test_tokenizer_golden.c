@@ -221,17 +221,16 @@ static void test_metaspace_kind_matches_the_library(void **state)
     check_golden("tiny_metaspace", GOLDEN_DIR "/tokenizer/tiny_metaspace");
 }
 
-// tiny_spm with other steps: each behavior of Split, scheme of Metaspace, normalization form.
-static void test_variants_of_steps_match_the_library(void **state)
+// Tokenizers that are `base` (a path) with other parts in place of its own.
+static void check_variants(const char *name, const char *base, size_t min_variants)
 {
-    (void)state;
-    json_t *golden = load_golden("variants"), *root, *part;
+    json_t *golden = load_golden(name), *root, *part;
     const json_t *variants = json_object_get(golden, "variants");
     const char *dir = testing_dir(), *key;
-    assert_true(json_array_size(variants) >= 45);
+    assert_true(json_array_size(variants) >= min_variants);
     for (size_t i = 0; i < json_array_size(variants); i++) {
         const json_t *variant = json_array_get(variants, i);
-        assert_ok(json_read(&root, GOLDEN_DIR "/tokenizer/tiny_spm/tokenizer.json"));
+        assert_ok(json_read(&root, base));
         json_object_foreach(json_object_get(variant, "parts"), key, part)
         {
             json_object_set(root, key, part);
@@ -239,10 +238,24 @@ static void test_variants_of_steps_match_the_library(void **state)
         assert_ok(json_write(root, testing_path(dir, "tokenizer.json")));
         json_decref(root);
         char what[64];
-        snprintf(what, sizeof what, "variant %zu", i);
+        snprintf(what, sizeof what, "%s %zu", name, i);
         check_cases(what, dir, json_object_get(variant, "cases"));
     }
     json_decref(golden);
+}
+
+// Each behavior of Split, scheme of Metaspace, normalization form.
+static void test_variants_of_steps_match_the_library(void **state)
+{
+    (void)state;
+    check_variants("variants", GOLDEN_DIR "/tokenizer/tiny_spm/tokenizer.json", 45);
+}
+
+// Split patterns of models, and each class of characters that patterns may name.
+static void test_split_patterns_match_the_library(void **state)
+{
+    (void)state;
+    check_variants("splits", GOLDEN_DIR "/tokenizer/tiny_bytelevel/tokenizer.json", 20);
 }
 
 int main(void)
@@ -261,6 +274,7 @@ int main(void)
         cmocka_unit_test(test_qwen2_kind_matches_the_library),
         cmocka_unit_test(test_metaspace_kind_matches_the_library),
         cmocka_unit_test(test_variants_of_steps_match_the_library),
+        cmocka_unit_test(test_split_patterns_match_the_library),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

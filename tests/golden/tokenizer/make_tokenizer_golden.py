@@ -7,7 +7,7 @@ the tokenizers found under ASSETS_DIR: {"cases": [{"text", "ids", "special"?, "d
 "special": the ids with the post-processor's tokens, if they differ. "decoded": the text of `special`
 (or `ids`) with special tokens left out, if it differs from `text`. variants.json has the
 same cases for variants of tiny_spm: {"variants": [{"parts": {...}, "cases": [...]}]}, each with some
-parts of its tokenizer.json replaced.
+parts of its tokenizer.json replaced; splits.json likewise, of tiny_bytelevel.
 """
 import json
 import os
@@ -241,6 +241,13 @@ def variants():
     return out
 
 
+def write_parts(name, out):
+    with open(os.path.join(HERE, "%s.json" % name), "w", encoding="utf-8") as f:
+        f.write('{"variants":[\n')
+        f.write(",\n".join(json.dumps(v, ensure_ascii=False, separators=(",", ":")) for v in out))
+        f.write("\n]}\n")
+
+
 def write_variants(base, rng):
     with open(os.path.join(HERE, "%s/tokenizer.json" % base), encoding="utf-8") as f:
         root = json.load(f)
@@ -252,10 +259,45 @@ def write_variants(base, rng):
         texts = ["", " ", "a", "aa. a.a. b", "  the  they a.  12 ", "<s> the<s>the </s>", "Hello, world."]
         texts += rng.sample(HARD, 5) + rng.sample(COMBINED, 5) + [random_text(rng) for _ in range(5)]
         out.append({"parts": parts, "cases": make_cases(tokenizer, texts)})
-    with open(os.path.join(HERE, "variants.json"), "w", encoding="utf-8") as f:
-        f.write('{"variants":[\n')
-        f.write(",\n".join(json.dumps(v, ensure_ascii=False, separators=(",", ":")) for v in out))
-        f.write("\n]}\n")
+    write_parts("variants", out)
+
+
+# Split patterns of models, and each class that patterns may name.
+PATTERNS = [
+    [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"],  # DeepSeek-Coder
+    [r"[\r\n]", "\\s?[A-Za-z\u00b5\u00c0-\u00d6\u00d8-\u00f6]+", "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e]+",
+     r"\s+$"],  # DeepSeek LLM
+    [r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|\p{N}{1,3}|"
+     r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"],  # o200k
+    [r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+     r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+|"""
+     r""" ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""],  # DeepSeek-V3
+    [r"\d{1,3}(?=(?:\d{3})*\b)"], [r"(?i)'s|'t| ?\p{L}+"], [r"\w+|[^\w\s]+"], [r"\p{Lu}?\p{Ll}+|."],
+    [r"\p{Lu}+"], [r"\p{Ll}+"], [r"[\p{Lt}\p{Lm}]+"], [r"\p{Lo}+"], [r"\p{M}+"], [r"\p{P}+"], [r"\p{S}+"],
+    [r"\W+"], [r"\b\w"], [r"\B\S"], [r"\s$"], [r"x|(?i)the|a"],
+]
+CLASSES = [  # characters of every class, old and new; what the engines' words and line ends differ in
+    "Ab\u01c5\u02b0\u4e2d\u0301_1\u00b2\u00bd\u2167\u200c\u200d\u203f$+!?\u20ac\u3000-", "\u1c89\u1c8a\ua7cb\ua7cd\u1c8a\U00010d50\U00010d70",
+    "\U0001e030\U00010d4e \U00031350\U0001e5d0 \u0897\U00011241a\U000113b8", "\u1b4e\u1b7f\U00010d6e \u2427\u31ef\U0001cc00\U0001fae9 ",
+    "1234567 12 123456 1,234 12\u0663\u0664\u0665 a1234", "x \n\ny \n", "a\nb\r\nc\rd\u2028e\u0085f", "'S 'T x'tX THE The XthE aA",
+    "HTTPServer getURLFor x\u01c5y \u00c9COLE \u0130\u0131 \u00df\u1e9e \u03a3\u03c2",
+]
+
+
+def write_splits(base, rng):
+    """Each pattern before byte-level steps that put a space before every piece: ids show the pieces."""
+    with open(os.path.join(HERE, "%s/tokenizer.json" % base), encoding="utf-8") as f:
+        root = json.load(f)
+    out = []
+    for patterns in PATTERNS:
+        steps = [{"type": "Split", "pattern": {"Regex": p}, "behavior": "Isolated", "invert": False} for p in patterns]
+        steps.append({"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": False})
+        parts = {"pre_tokenizer": {"type": "Sequence", "pretokenizers": steps}}
+        tokenizer = Tokenizer.from_str(json.dumps({**root, **parts}))
+        texts = SENTENCES + CLASSES + rng.sample(HARD, 8) + rng.sample(COMBINED, 5)
+        texts += [random_text(rng) for _ in range(10)]
+        out.append({"parts": parts, "cases": make_cases(tokenizer, texts)})
+    write_parts("splits", out)
 
 
 def load_gpt2(folder):
@@ -345,6 +387,7 @@ def main():
         "tiny_metaspace": lambda: own("tiny_metaspace"),
     }
     write_variants("tiny_spm", random.Random(99))
+    write_splits("tiny_bytelevel", random.Random(98))
     for seed, (name, make) in enumerate(makers.items()):
         rng = random.Random(seed)
         texts = HARD + [random_text(rng) for _ in range(300)]
