@@ -279,12 +279,11 @@ Status hf_load_shape(ModelShape *out, const char *dir)
 
 void hf_config_warn(const char *dir)
 {
-    char path[PATH_BYTES];
     ModelShape shape;
     json_t *config;
-    if (read_config(&config, &shape, dir) != OK || file_join(path, dir, "config.json") != OK)
+    if (read_config(&config, &shape, dir) != OK)
         return; // has been reported by who read the shape
-    hf_config_keys_warn(config, &shape, path);
+    hf_config_keys_warn(config, &shape, dir);
     json_decref(config);
 }
 

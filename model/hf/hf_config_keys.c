@@ -5,6 +5,7 @@
 // one was made for a model that neither program computes.
 #include "model/hf/hf_config_keys.h"
 
+#include "base/file.h"
 #include "base/log.h"
 #include "model/shape_fields.h"
 
@@ -275,15 +276,34 @@ static bool is_known(const char *name)
     return false;
 }
 
-static void warn_unknown(const json_t *config, const char *where)
+// What transformers reads from rope_scaling or rope_parameters for any of its types.
+static bool is_known_of_rope(const char *name)
+{
+    static const char *const known[] = {"rope_type",        "type",
+                                        "rope_theta",       "partial_rotary_factor",
+                                        "factor",           "original_max_position_embeddings",
+                                        "low_freq_factor",  "high_freq_factor",
+                                        "beta_fast",        "beta_slow",
+                                        "attention_factor", "mscale",
+                                        "mscale_all_dim",   "truncate",
+                                        "short_factor",     "long_factor"};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (strcmp(known[i], name) == 0)
+            return true;
+    return false;
+}
+
+// `what` is what they are no keys of.
+static void warn_unknown(const json_t *object, bool (*is_known_name)(const char *name),
+                         const char *what, const char *where)
 {
     char names[UNKNOWN_SHOWN * (NAME_SHOWN_BYTES + 4)] = "";
     const char *name;
     json_t *value;
     int n_unknown = 0;
-    json_object_foreach((json_t *)(uintptr_t)config, name, value)
+    json_object_foreach((json_t *)(uintptr_t)object, name, value)
     {
-        if (is_known(name) || json_is_null(value))
+        if (is_known_name(name) || json_is_null(value))
             continue;
         size_t used = strlen(names);
         if (n_unknown++ < UNKNOWN_SHOWN)
@@ -291,36 +311,74 @@ static void warn_unknown(const json_t *config, const char *where)
                      NAME_SHOWN_BYTES, name);
     }
     if (n_unknown > 0)
-        log_warn("%s: %s%s: no key of a Llama model, ignored", where, names,
-                 n_unknown > UNKNOWN_SHOWN ? " and more" : "");
+        log_warn("%s: %s%s: no key of %s, ignored", where, names,
+                 n_unknown > UNKNOWN_SHOWN ? " and more" : "", what);
+}
+
+static void raise_to_id(int64_t *n_ids, const json_t *id)
+{
+    if (json_is_integer(id) && json_integer_value(id) >= *n_ids)
+        *n_ids = json_integer_value(id) + 1;
+}
+
+// The highest id of the directory's tokenizer.json and one; 0: there is none that can be read. The
+// vocabulary of the model is often padded to a round number beyond it.
+static int64_t count_tokenizer_ids(const char *dir)
+{
+    char path[PATH_BYTES];
+    json_t *root, *token;
+    const char *name;
+    int64_t n_ids = 0;
+    size_t i;
+    if (file_join(path, dir, "tokenizer.json") != OK || !file_exists(path) ||
+        json_read(&root, path) != OK)
+        return 0;
+    json_object_foreach(json_object_get(json_object_get(root, "model"), "vocab"), name, token)
+        raise_to_id(&n_ids, token);
+    json_array_foreach(json_object_get(root, "added_tokens"), i, token)
+        raise_to_id(&n_ids, json_object_get(token, "id"));
+    json_decref(root);
+    return n_ids;
 }
 
 // -1 stands for none in some of the oldest configs.
-static bool is_outside(const json_t *id, const ModelShape *shape)
+static bool is_outside(const json_t *id, int64_t n_ids)
 {
-    return json_is_integer(id) &&
-           (json_integer_value(id) < -1 || json_integer_value(id) >= shape->vocab_size);
+    return json_is_integer(id) && (json_integer_value(id) < -1 || json_integer_value(id) >= n_ids);
 }
 
 // Logits do not depend on them, so the model is taken; text generation with it would fail.
-static void warn_token_ids(const json_t *config, const ModelShape *shape, const char *where)
+static void warn_token_ids(const json_t *config, const ModelShape *shape, const char *dir,
+                           const char *where)
 {
+    const int64_t n_own = count_tokenizer_ids(dir);
+    const bool has_tokenizer = n_own > 0 && n_own < shape->vocab_size;
+    const int64_t n_ids = has_tokenizer ? n_own : shape->vocab_size;
     static const char *const names[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char text[JSON_TEXT_BYTES];
         const json_t *value = json_object_get(config, names[i]);
-        bool is_bad = is_outside(value, shape);
+        bool is_bad = is_outside(value, n_ids);
         for (size_t id = 0; id < json_array_size(value); id++)
-            is_bad = is_bad || is_outside(json_array_get(value, id), shape);
+            is_bad = is_bad || is_outside(json_array_get(value, id), n_ids);
         if (is_bad)
-            log_warn("%s: '%s' is %s, the vocabulary has tokens 0 to %d; text generation with the "
-                     "model will fail",
-                     where, names[i], json_describe(text, value), shape->vocab_size - 1);
+            log_warn("%s: '%s' is %s, the %s has tokens 0 to %lld; text generation with the model "
+                     "will fail",
+                     where, names[i], json_describe(text, value),
+                     has_tokenizer ? "tokenizer" : "vocabulary", (long long)n_ids - 1);
     }
 }
 
-void hf_config_keys_warn(const json_t *config, const ModelShape *shape, const char *where)
+void hf_config_keys_warn(const json_t *config, const ModelShape *shape, const char *dir)
 {
-    warn_unknown(config, where);
-    warn_token_ids(config, shape, where);
+    static const char *const ropes[] = {"rope_scaling", "rope_parameters"};
+    char where[PATH_BYTES], what[32];
+    if (file_join(where, dir, "config.json") != OK)
+        return;
+    warn_unknown(config, is_known, "a Llama model", where);
+    for (int i = 0; i < 2; i++) {
+        snprintf(what, sizeof what, "'%s'", ropes[i]);
+        warn_unknown(json_object_get(config, ropes[i]), is_known_of_rope, what, where);
+    }
+    warn_token_ids(config, shape, dir, where);
 }

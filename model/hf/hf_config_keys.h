@@ -2,7 +2,7 @@
 // computation that this program does not do. Behind model/hf/hf_config.c.
 //
 //     TRY(hf_config_keys_check(config, path));       // refuses by name and value
-//     hf_config_keys_warn(config, &shape, path);     // once, when the weights are loaded
+//     hf_config_keys_warn(config, &shape, dir);      // once, when the weights are loaded
 #ifndef MHA2MLA_MODEL_HF_HF_CONFIG_KEYS_H
 #define MHA2MLA_MODEL_HF_HF_CONFIG_KEYS_H
 
@@ -16,7 +16,8 @@ Status hf_config_refuse(const json_t *config, const char *where, const char *key
 // BAD_INPUT for the first key whose value asks for another computation; `where` names the file.
 Status hf_config_keys_check(const json_t *config, const char *where);
 
-// Warns of keys that are not known, and of token ids outside of the vocabulary.
-void hf_config_keys_warn(const json_t *config, const ModelShape *shape, const char *where);
+// Warns of keys that are not known, also inside the object of RoPE, and of token ids that are
+// outside of the vocabulary, or of the tokenizer that lies in `dir` beside config.json.
+void hf_config_keys_warn(const json_t *config, const ModelShape *shape, const char *dir);
 
 #endif

@@ -87,6 +87,19 @@ static void test_unknown_keys_are_named(void **state)
                "'a', 'b', 'c' and more: no key of a Llama model, ignored");
 }
 
+static void test_unknown_keys_of_rope_are_named(void **state)
+{
+    (void)state;
+    check_said("{\"rope_scaling\":{\"rope_type\":\"default\",\"rope_theta\":10000.0,"
+               "\"original_max_position_embeddings\":64,\"new\":null}}",
+               "");
+    check_said("{\"rope_scaling\":{\"rope_type\":\"default\",\"base\":500000}}",
+               "'base': no key of 'rope_scaling', ignored");
+    check_said("{\"rope_scaling\":null,\"rope_parameters\":{\"rope_type\":\"default\","
+               "\"rope_theta\":10000.0,\"interleaved\":true}}",
+               "'interleaved': no key of 'rope_parameters', ignored");
+}
+
 static void test_token_ids_beyond_the_vocabulary_are_named(void **state)
 {
     (void)state;
@@ -97,6 +110,33 @@ static void test_token_ids_beyond_the_vocabulary_are_named(void **state)
     check_said("{\"eos_token_id\":[2,128009]}",
                "'eos_token_id' is [2,128009], the vocabulary has tokens 0 to 30; text generation "
                "with the model will fail");
+}
+
+// The model's vocabulary of 31 is padded: the tokenizer has 8 ids.
+static void test_token_ids_beyond_the_tokenizer_are_named(void **state)
+{
+    (void)state;
+    static const char tokenizer[] = "{\"model\":{\"vocab\":{\"a\":0,\"b\":6}},"
+                                    "\"added_tokens\":[{\"id\":7,\"content\":\"<s>\"}]}";
+    static const struct {
+        const char *changes, *said;
+    } cases[] = {
+        {"{\"bos_token_id\":7,\"eos_token_id\":[0,6]}", ""},
+        {"{\"bos_token_id\":8}", "'bos_token_id' is 8, the tokenizer has tokens 0 to 7; text "
+                                 "generation with the model will fail"},
+    };
+    for (int i = 0; i < 2; i++) {
+        char said[PATH_BYTES + 1024];
+        Model model;
+        create_random(&model);
+        save_changed(&model, DTYPE_F32, cases[i].changes);
+        model_release(&model);
+        assert_ok(
+            file_write(testing_path(model_dir, "tokenizer.json"), tokenizer, sizeof tokenizer - 1));
+        testing_capture(said, sizeof said, load);
+        if (strstr(said, cases[i].said) == NULL || (i == 0 && said[0] != '\0'))
+            fail_msg("said '%s'", said);
+    }
 }
 
 // transformers 5 leaves both matrices as they are stored: the loss is another than with one.
@@ -145,7 +185,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_harmless_keys_are_silent),
         cmocka_unit_test(test_unknown_keys_are_named),
+        cmocka_unit_test(test_unknown_keys_of_rope_are_named),
         cmocka_unit_test(test_token_ids_beyond_the_vocabulary_are_named),
+        cmocka_unit_test(test_token_ids_beyond_the_tokenizer_are_named),
         cmocka_unit_test(test_tied_head_may_be_stored_as_a_copy_alone),
         cmocka_unit_test(test_adapter_beside_the_weights_is_refused),
     };
