@@ -231,6 +231,49 @@ static void test_model_without_type_and_unknown_without_token(void **state)
     tokenizer_release(tokenizer);
 }
 
+// As if a signal came when about AT ids are made: the request to stop is the place of an id, which
+// is 0 until encoding has come so far. It must not be after more than the ids of a word.
+static void test_stop_is_seen_within_a_document(void **state)
+{
+    (void)state;
+    enum { SIZE = 1 << 20, AT = 1000, MARGIN = 16 };
+    Tokenizer *tokenizer;
+    TokenBuffer buffer = {0};
+    char *text = malloc(SIZE);
+    assert_non_null(text);
+    for (int i = 0; i < SIZE; i++)
+        text[i] = i % 4 == 3 ? ' ' : (char)('a' + i / 4 % 26);
+    assert_ok(tokenizer_load(&tokenizer, TINY_BYTELEVEL));
+    for (int i = 0; i < SIZE + MARGIN; i++) // so that the buffer stays where it is
+        assert_ok(token_buffer_append(&buffer, 0));
+    buffer.count = 0;
+    buffer.stop = (const volatile sig_atomic_t *)&buffer.ids[AT];
+    assert_fails(FAILED, "interrupted", tokenizer_encode(tokenizer, &buffer, text, SIZE, false));
+    assert_int_equal(buffer.ids[AT + MARGIN], 0); // nothing was made behind it
+    token_buffer_release(&buffer);
+    tokenizer_release(tokenizer);
+    free(text);
+}
+
+// One word as long as the document, as models without splits make it.
+static void test_stop_is_seen_within_a_word(void **state)
+{
+    (void)state;
+    enum { SIZE = 1 << 20 };
+    Tokenizer *tokenizer;
+    const volatile sig_atomic_t stop = 1;
+    TokenBuffer buffer = {.stop = &stop};
+    char *text = malloc(SIZE);
+    assert_non_null(text);
+    memset(text, 'a', SIZE);
+    assert_ok(tokenizer_load(&tokenizer, TINY_SPM));
+    assert_fails(FAILED, "interrupted", tokenizer_encode(tokenizer, &buffer, text, SIZE, false));
+    assert_int_equal(buffer.count, 0);
+    token_buffer_release(&buffer);
+    tokenizer_release(tokenizer);
+    free(text);
+}
+
 static void test_vocab_and_merges_files(void **state)
 {
     (void)state;
@@ -454,6 +497,8 @@ int main(void)
         cmocka_unit_test(test_eos_comes_from_the_first_file_that_names_it),
         cmocka_unit_test(test_eos_outside_the_vocabulary_is_refused),
         cmocka_unit_test(test_model_without_type_and_unknown_without_token),
+        cmocka_unit_test(test_stop_is_seen_within_a_document),
+        cmocka_unit_test(test_stop_is_seen_within_a_word),
         cmocka_unit_test(test_vocab_and_merges_files),
         cmocka_unit_test(test_damaged_merges_files_are_refused),
         cmocka_unit_test(test_what_is_not_supported_is_refused_by_name),
