@@ -1,4 +1,4 @@
-// The table was made from what transformers 4.57 and 5.0 read for a LlamaForCausalLM:
+// The table was made from what transformers 4.57, 5.0 and 5.24 read for a LlamaForCausalLM:
 // configuration_llama.py, configuration_utils.py, modeling_rope_utils.py, masking_utils.py,
 // cache_utils.py, modeling_utils.py and modeling_llama.py. Beside these are keys by which other
 // families change the forward pass: Llama's code ignores them, so a config of type llama that has
@@ -54,6 +54,7 @@ static const ConfigKey keys[] = {
     {"quantization_config", KEY_OFF},
     {"compression_config", KEY_OFF},
     {"transformers_weights", KEY_OFF},
+    {"per_layer_config", KEY_OFF}, // layers of different shapes
 
     // Other masks, positions and scores.
     {"sliding_window", KEY_OFF},
@@ -122,6 +123,12 @@ static const ConfigKey keys[] = {
     {"torchscript", KEY_HARMLESS},
     {"tf_legacy_loss", KEY_HARMLESS},
     {"distributed_config", KEY_HARMLESS},
+    {"base_model_tp_plan", KEY_HARMLESS},
+    {"base_model_pp_plan", KEY_HARMLESS},
+    {"base_model_ep_plan", KEY_HARMLESS},
+    {"base_model_fsdp_plan", KEY_HARMLESS},
+    {"serialize_explicit_per_layer_config", KEY_HARMLESS},
+    {"allow_global_per_layer_attribute_access", KEY_HARMLESS},
 
     // Read with a sliding window or a scaled RoPE alone, and those are refused.
     {"max_window_layers", KEY_HARMLESS},
@@ -188,6 +195,24 @@ static const ConfigKey keys[] = {
     {"assistant_confidence_threshold", KEY_HARMLESS},
     {"assistant_lookbehind", KEY_HARMLESS},
     {"target_lookbehind", KEY_HARMLESS},
+    {"max_new_tokens", KEY_HARMLESS},
+    {"min_new_tokens", KEY_HARMLESS},
+    {"max_time", KEY_HARMLESS},
+    {"stop_strings", KEY_HARMLESS},
+    {"min_p", KEY_HARMLESS},
+    {"top_h", KEY_HARMLESS},
+    {"penalty_alpha", KEY_HARMLESS},
+    {"guidance_scale", KEY_HARMLESS},
+    {"sequence_bias", KEY_HARMLESS},
+    {"force_words_ids", KEY_HARMLESS},
+    {"constraints", KEY_HARMLESS},
+    {"renormalize_logits", KEY_HARMLESS},
+    {"watermarking_config", KEY_HARMLESS},
+    {"token_healing", KEY_HARMLESS},
+    {"dola_layers", KEY_HARMLESS},
+    {"low_memory", KEY_HARMLESS},
+    {"prompt_lookup_num_tokens", KEY_HARMLESS},
+    {"cache_config", KEY_HARMLESS},
 };
 
 enum { N_KEYS = sizeof keys / sizeof keys[0], UNKNOWN_SHOWN = 3, NAME_SHOWN_BYTES = 64 };

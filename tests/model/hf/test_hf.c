@@ -241,6 +241,7 @@ static void test_what_is_not_supported_is_refused_by_name(void **state)
         {"{\"rope_scaling\":{\"type\":\"default\"},\"rope_parameters\":{\"rope_theta\":1e4}}",
          "'rope_scaling' and 'rope_parameters' differ; keep one"},
         {"{\"attention_chunk_size\":8192}", "'attention_chunk_size' is 8192"},
+        {"{\"per_layer_config\":{\"0\":{\"num_key_value_heads\":1}}}", "'per_layer_config' is"},
         {"{\"layer_types\":[\"full_attention\",\"sliding_attention\"]}",
          "supported is \"full_attention\""},
         {"{\"pruned_heads\":{\"0\":[1]}}", "'pruned_heads' is {\"0\":[1]}"},
