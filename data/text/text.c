@@ -303,6 +303,40 @@ static const char *describe_layout(const TextReader *reader, const char *line, i
     return "";
 }
 
+// Python writes numbers that are not finite as NaN, Infinity and -Infinity, which no JSON has.
+// Beside the text they do not matter: 0 takes their place. Returns whether there were any.
+static bool replace_non_finite(char *line, int64_t size)
+{
+    static const char *const names[] = {"NaN", "Infinity", "-Infinity"};
+    bool is_inside = false, has_any = false; // of a string
+    for (int64_t i = 0; i < size; i++) {
+        if (line[i] == '\\' && is_inside)
+            i++; // what is escaped ends no string
+        else if (line[i] == '"')
+            is_inside = !is_inside;
+        for (int n = 0; n < 3 && !is_inside; n++) {
+            const int64_t length = (int64_t)strlen(names[n]);
+            if (size - i < length || memcmp(line + i, names[n], (size_t)length) != 0)
+                continue;
+            memset(line + i, ' ', (size_t)length);
+            line[i] = '0';
+            has_any = true;
+        }
+    }
+    return has_any;
+}
+
+static json_t *load_line(TextReader *reader, const char *line, int64_t size, json_error_t *error)
+{
+    // Numbers beside the text do not matter: as reals none of them is too large.
+    static const size_t flags = JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL;
+    json_t *object = json_loadb(line, (size_t)size, flags, error);
+    char *own = reader->buffer + (line - reader->buffer); // where it may be changed
+    if (object == NULL && replace_non_finite(own, size))
+        object = json_loadb(line, (size_t)size, flags, error);
+    return object;
+}
+
 #define TO_UTF8 "convert the file to UTF-8, as iconv -f LATIN1 -t UTF-8 does with Latin-1"
 
 // jansson checks UTF-8 and gives the string with its escapes resolved; the object owns it until the
@@ -311,9 +345,7 @@ static Status parse_line(TextReader *reader, const char *line, int64_t size, Tex
 {
     json_error_t error;
     json_decref(reader->object);
-    // Numbers beside the text do not matter: as reals none of them is too large.
-    reader->object =
-        json_loadb(line, (size_t)size, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &error);
+    reader->object = load_line(reader, line, size, &error);
     const int64_t valid = reader->object == NULL ? utf8_valid_bytes(line, size) : size;
     if (valid < size)
         return fail_at(reader, TEXT_NOT_UTF8, "byte 0x%02X at column %lld is not UTF-8; " TO_UTF8,

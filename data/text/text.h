@@ -9,7 +9,7 @@
 //
 // What a file holds goes by its ending, how it is compressed by its content (text_stream.h).
 //   .jsonl: one JSON object per line, the document is the string in `field`; blank lines are
-//           skipped.
+//           skipped. Numbers may be NaN or infinite, as Python writes them.
 //   .txt:   the whole file is one document, byte for byte; with a separator it is split there, and
 //           line breaks at both ends of each piece are dropped.
 // Empty documents are skipped, and so is a UTF-8 byte order mark at the start of a file. Documents

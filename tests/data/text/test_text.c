@@ -120,6 +120,10 @@ static void test_jsonl_ignores_what_numbers_are(void **state)
 {
     (void)state;
     check("a.jsonl", "{\"id\": 18446744073709551615123, \"text\": \"x\"}\n", "x|");
+    check("a.jsonl",
+          "{\"score\": NaN, \"text\": \"x\\\\\\\"NaN\", \"of\": [-Infinity,Infinity]}\n"
+          "{\"NaN\": NaN, \"text\": \"y\"}\n",
+          "x\\\"NaN|y|");
 }
 
 static void test_jsonl_text_may_hold_zero_bytes(void **state)
@@ -144,7 +148,9 @@ static void test_jsonl_errors_name_the_line(void **state)
     check_refused("[\"text\"]", "bad.jsonl:1: not a JSON object");
     check_refused("{\"text\": \"x\"} {\"text\": \"y\"}\n", "bad.jsonl:1: not valid JSON");
     check_refused("{\"text\": \"smile \\ud83d end\"}\n", "invalid Unicode '\\uD83D'");
-    check_refused("{\"text\": \"x\", \"score\": NaN}\n", "invalid token near 'NaN'");
+    check_refused("{\"text\": NaN}\n", "field 'text' is not a string");
+    check_refused("{\"text\": \"x\", \"score\": nan}\n", "bad.jsonl:1: not valid JSON");
+    check_refused("{\"text\": \"x\" NaN}\n", "bad.jsonl:1: not valid JSON");
     check_refused("{\"text\": \"x\", \"score\": 0x1F}\n", "bad.jsonl:1: not valid JSON");
 }
 
