@@ -34,7 +34,7 @@ Status checkpoint_commit(const char *dir, const RunState *state, const Model *mo
 
 // A file that is there and cannot be read now (no permission, a server that is away) says nothing
 // of the checkpoint: it is a failure of the machine, not damage that resuming may go back behind.
-// One that is missing, with this consequence, may be back later, too (checkpoint_misses_file()).
+// One that is missing, with this consequence, may be back later, too.
 static Status check_readable(const char *path, const char *consequence)
 {
     const int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -200,17 +200,20 @@ bool checkpoint_is_unfinished(const char *dir)
     return true;
 }
 
-bool checkpoint_misses_file(const char *dir)
+bool checkpoint_can_be_read(const char *dir)
 {
     char path[PATH_BYTES];
     Manifest manifest;
-    bool misses = false;
-    if (manifest_path(path, dir) != OK || manifest_read(&manifest, path) != OK)
+    if (manifest_path(path, dir) != OK || check_readable(path, INCOMPLETE) != OK)
         return false;
-    for (int i = 0; i < manifest.n_files && !misses; i++)
-        misses = checkpoint_shard_path(path, dir, i) == OK && !file_exists(path);
+    if (manifest_read(&manifest, path) != OK) // it says nothing of files
+        return true;
+    bool can_be_read = true;
+    for (int i = 0; i < manifest.n_files && can_be_read; i++)
+        can_be_read =
+            checkpoint_shard_path(path, dir, i) == OK && check_readable(path, INCOMPLETE) == OK;
     manifest_release(&manifest);
-    return misses;
+    return can_be_read;
 }
 
 // The manifest goes first: a removal that is interrupted leaves a directory that counts as

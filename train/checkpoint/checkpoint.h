@@ -82,8 +82,9 @@ bool checkpoint_has_manifest(const char *dir);
 // Whether it certainly was not: there is no manifest, also a moment later.
 bool checkpoint_is_unfinished(const char *dir);
 
-// Whether a file that a sound manifest names is not there: it may be back later.
-bool checkpoint_misses_file(const char *dir);
+// Whether the manifest and the files that it names are there and can be opened, damaged or not.
+// Where not, they may be back later.
+bool checkpoint_can_be_read(const char *dir);
 
 // Waits as long as it may take that a file is seen which another host has renamed, or that a server
 // answers again: a third of a second.

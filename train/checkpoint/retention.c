@@ -77,7 +77,7 @@ static bool is_damaged(const char *dir)
         status = checkpoint_verify(&checkpoint, 0, 1);
         checkpoint_close(&checkpoint);
     }
-    return status == BAD_INPUT && !checkpoint_misses_file(dir);
+    return status == BAD_INPUT && checkpoint_can_be_read(dir);
 }
 
 static void set_aside(const char *dir, int step)

@@ -5,9 +5,11 @@
 #include "base/log.h"
 #include "train/checkpoint/checkpoint_shard.h"
 #include "train/checkpoint/resume.h"
+#include "train/checkpoint/retention.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -199,6 +201,29 @@ static void test_incomplete_one_is_skipped(void **state)
     assert_said(said, "step-00000006/shard-0000.h5: is missing: the checkpoint is incomplete");
 }
 
+// Whether it is back, or only seems so, cannot be known: it is not removed.
+static void test_what_cannot_be_read_is_set_aside(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"step-00000006/manifest.json",
+                                        "step-00000006/shard-0000.h5"};
+    static const int errors[] = {ENOENT, EIO};
+    for (int n = 0; n < 2; n++) {
+        for (int e = 0; e < 2; e++) {
+            const char *run_dir = write_run();
+            fail_to_open(names[n], 1000, errors[e]);
+            log_set_quiet(true);
+            retention_set_aside(run_dir, 5, INT_MAX);
+            log_set_quiet(false);
+            fail_to_open("", 0, 0);
+            assert_false(file_exists(path_of(run_dir, 6, "")));
+            assert_true(file_exists(testing_path(run_dir, "checkpoints/step-00000006.skipped/"
+                                                          "manifest.json")));
+            assert_true(file_exists(path_of(run_dir, 4, "manifest.json")));
+        }
+    }
+}
+
 static void test_unreadable_one_is_not_skipped(void **state)
 {
     (void)state;
@@ -275,6 +300,7 @@ int main(void)
         cmocka_unit_test(test_newest_whole_one_is_found),
         cmocka_unit_test(test_what_fails_for_a_moment_is_looked_at_again),
         cmocka_unit_test(test_incomplete_one_is_skipped),
+        cmocka_unit_test(test_what_cannot_be_read_is_set_aside),
         cmocka_unit_test(test_unreadable_one_is_not_skipped),
         cmocka_unit_test(test_manifest_without_checksum_is_said),
         cmocka_unit_test(test_original_shape_is_that_of_the_newest_manifest_that_can_be_read),
