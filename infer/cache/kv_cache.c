@@ -80,7 +80,8 @@ static Status grow_list(KvSequence *s, int n_pages)
 {
     if (n_pages <= s->max_pages)
         return OK;
-    int max_pages = n_pages + n_pages / 2 + 4;
+    int max_pages =
+        n_pages + n_pages / 2 + 4; // grows by shares, as a decoded sequence does by ones
     KvPage **pages = realloc(s->pages, (size_t)max_pages * sizeof(KvPage *));
     if (pages == NULL)
         return fail(FAILED, "KV cache: no memory for a list of %d pages", max_pages);
@@ -100,6 +101,8 @@ Status kv_sequence_create(KvSequence **out, KvCache *cache)
     return OK;
 }
 
+// The child holds the pages of committed tokens alone; room that the parent has reserved behind
+// them stays the parent's.
 Status kv_sequence_fork(KvSequence **out, KvSequence *parent)
 {
     KvSequence *s;

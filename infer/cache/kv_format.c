@@ -16,6 +16,7 @@ KvPart kv_key_part(const ModelShape *s)
     return (KvPart){s->n_kv_heads, shape_is_mla(s) ? 2 * s->rope_pairs : s->head_dim};
 }
 
+// Split SVD needs no case of its own: its two latents lie side by side in one row of R numbers.
 KvPart kv_value_part(const ModelShape *s)
 {
     if (shape_is_mla(s))
@@ -63,6 +64,7 @@ static Status check_quantized(const KvFormat *f)
                     "KV scheme %s: %d bits for values and %d for keys, allowed are 8, 4, "
                     "3 and 2",
                     name, f->value_bits, f->key_bits);
+    // The libraries' names of their axes; infer/cache/quant_groups.h says what each groups.
     int other_axis = f->scheme == KV_HQQ ? 1 : f->scheme == KV_QUANTO ? -1 : 0;
     if (f->axis != 0 && f->axis != other_axis)
         return fail(BAD_INPUT, "KV scheme %s: axis is %d, allowed are 0 and %d", name, f->axis,
@@ -73,6 +75,7 @@ static Status check_quantized(const KvFormat *f)
     return OK;
 }
 
+// The shape is checked, too: what follows multiplies its dims without looking for overflow.
 Status kv_format_check(const KvFormat *f, const ModelShape *shape)
 {
     TRY(shape_check(shape, "KV cache"));

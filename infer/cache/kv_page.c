@@ -15,6 +15,7 @@ KvPageLayout kv_page_layout(const ModelShape *shape, const KvFormat *format)
                            .n_layers = shape->n_layers,
                            .key = kv_key_part(shape),
                            .value = kv_value_part(shape)};
+    // 64 numbers are whole cache lines, so that every layer and part begins on one, unpadded.
     const int64_t channel_bytes = T * kv_type_bytes(format->type);
     layout.rows_key_bytes = kv_part_channels(layout.key) * channel_bytes;
     layout.rows_bytes = layout.rows_key_bytes + kv_part_channels(layout.value) * channel_bytes;
@@ -36,6 +37,8 @@ int64_t kv_page_bytes(const KvPageLayout *layout, KvPageKind kind)
     return layout->n_layers * layer;
 }
 
+// 64 codes take 16, 24, 32 or 64 bytes. Scales of 2 bytes between them would move the next layer's
+// codes off these multiples, so the codes of all layers come first.
 static KvBlock codes_block(const KvPageLayout *layout, KvPage *page, int layer)
 {
     uint8_t *packed = page->bytes + layer * layout->codes_bytes;
@@ -67,7 +70,9 @@ KvBlock kv_page_block(const KvPageLayout *layout, KvPage *page, int layer)
                      .value = rows + layout->rows_key_bytes};
 }
 
-// out [n_channels][64] from the slot of the first token on, in [n, n_channels].
+// out [n_channels][64] from the slot of the first token on, in [n, n_channels]. Tokens are the
+// inner loop: a channel's are neighbours in `out`, and the at most 64 lines that they come from
+// serve the next channels from the first cache.
 HOT static void write_channels_bfloat16(uint16_t *restrict out, const float *restrict in, int ld_in,
                                         int n_channels, int n)
 {
@@ -128,6 +133,7 @@ void kv_page_copy(const KvPageLayout *layout, KvPage *to, const KvPage *from, in
         memcpy(to->bytes + at, from->bytes + at, (size_t)count * part.width * number);
 }
 
+// Keys and values are quantized one after the other in the same scratch.
 static KvPart larger_part(const KvPageLayout *layout)
 {
     bool is_key = kv_part_channels(layout->key) > kv_part_channels(layout->value);
@@ -152,7 +158,9 @@ void kv_page_quantize(const KvPageLayout *layout, KvPage *codes, KvPage *rows, i
 {
     const KvBlock from = kv_page_block(layout, rows, layer);
     const KvBlock to = kv_page_block(layout, codes, layer);
-    float *tensor = scratch; // [heads][64][width] of either part
+    // [heads][64][width] of either part: the libraries' order of elements, which decides their
+    // groups.
+    float *tensor = scratch;
     void *rest = tensor + (int64_t)kv_part_channels(larger_part(layout)) * T;
     const int width = layout->key.width;
     for (int64_t c = 0; c < kv_part_channels(layout->key); c++)

@@ -228,6 +228,7 @@ KvPage *kv_pool_coded(KvPool *pool, KvPage *page)
     return coded;
 }
 
+// The lock orders it against kv_pool_coded() of the page's other holders.
 KvPage *kv_pool_set_coded(KvPool *pool, KvPage *page, KvPage *coded)
 {
     pthread_mutex_lock(&pool->lock);
@@ -250,6 +251,8 @@ void kv_pool_forget_coded(KvPool *pool, KvPage *page)
         kv_pool_drop(pool, coded);
 }
 
+// Releases the caller's reads to whoever finds the page exclusive later, and acquires those of all
+// others for the last.
 void kv_pool_drop(KvPool *pool, KvPage *page)
 {
     if (atomic_fetch_sub_explicit(&page->n_references, 1, memory_order_acq_rel) > 1)

@@ -30,6 +30,7 @@ static Scratch scratch_at(char *memory, const KvPageLayout *layout, int n_tokens
     return s;
 }
 
+// The first `count` tokens of a block to their places in the tensors.
 static void collect_block(const Scratch *s, const KvBlock *b, int count, int n_tokens)
 {
     kv_block_widen(b, s->block_key, s->block_value);
@@ -48,6 +49,8 @@ static void collect_block(const Scratch *s, const KvBlock *b, int count, int n_t
         }
 }
 
+// transformers concatenates what it dequantizes, the residual and the new tokens: here the blocks
+// give all three, as attention sees them.
 static void quantize_layer(KvSegment *segment, const KvSequence *sequence, int layer,
                            const Scratch *s, int n_tokens)
 {
@@ -64,6 +67,8 @@ Status kv_requantize(KvSegment **out, const KvSequence *sequence, const KvPageLa
 {
     KvSegment *segment;
     TRY(kv_segment_create(&segment, layout, pool, n_tokens));
+    // All threads' scratch is there before any of them begins: what can fail has not begun to
+    // write.
     int64_t bytes = scratch_bytes(layout, segment, n_tokens);
     char *memory = malloc((size_t)(bytes * omp_get_max_threads()));
     if (memory == NULL) {

@@ -18,7 +18,7 @@ for folder in "${libraries[@]}" /usr/include "/usr/include/$(gcc -print-multiarc
     flags+=(-idirafter "$folder")
 done
 
-mapfile -t sources < <(find "$root"/{base,data,eval,model,optim,train} -name '*.c' | sort)
+mapfile -t sources < <(find "$root"/{base,data,eval,infer,model,optim,train} -name '*.c' | sort)
 [ "${#sources[@]}" -ge 100 ] || die "only ${#sources[@]} sources are found"
 printf '%s\0' "${sources[@]}" |
     xargs -0 -n 8 -P 2 "$compiler" "${flags[@]}" -c || die "not every source compiles for aarch64"
