@@ -47,8 +47,9 @@ int attend_span_tokens(const AttendDims *dims)
 // Parts of all spans together; see divide().
 static int64_t max_part_rows(const AttendDims *d, int n_tokens, int n_threads)
 {
-    const int tile_rows = d->H * min_int(attend_span_tokens(d), n_tokens);
-    return (int64_t)d->H * n_tokens + (int64_t)PARTS_PER_THREAD * n_threads * tile_rows;
+    const int span_rows = round_up(d->H * min_int(attend_span_tokens(d), n_tokens), ATTEND_ROWS);
+    return (int64_t)(d->H + ATTEND_ROWS - 1) * n_tokens +
+           (int64_t)PARTS_PER_THREAD * n_threads * span_rows;
 }
 
 static void place_shared(Batch *b, Arena *arena, int n_tokens, int n_threads)
@@ -107,7 +108,7 @@ static void divide(Batch *b, const AttendSpan *spans, int n_spans, int n_threads
         s->first_item = b->n_items;
         s->first_part_row = part_row;
         b->n_items += s->n_parts;
-        part_row += (int64_t)s->n_parts * b->dims.H * s->span.n;
+        part_row += (int64_t)s->n_parts * round_up(b->dims.H * s->span.n, ATTEND_ROWS);
     }
 }
 
@@ -207,7 +208,8 @@ static AttendTile tile_of(const Batch *b, const BatchSpan *s, int part)
 {
     const AttendDims *d = &b->dims;
     const int64_t row = (int64_t)d->H * s->first_token;
-    const int64_t part_row = s->first_part_row + (int64_t)part * d->H * s->span.n;
+    const int64_t part_row =
+        s->first_part_row + (int64_t)part * round_up(d->H * s->span.n, ATTEND_ROWS);
     return (AttendTile){
         .first = s->span.job->first + s->span.offset,
         .n = s->span.n,
@@ -236,6 +238,8 @@ static void run_item(const Batch *b, int item)
         const KvBlock block = kv_block(s->span.job->sequence, b->call->layer, i);
         kernel->block(&b->work, &tile, &block);
     }
+    if (kernel->finish != NULL)
+        kernel->finish(&b->work);
 }
 
 static void merge_row(float *out, const Batch *b, const BatchSpan *s, int token, int h)

@@ -2,7 +2,9 @@
 // products by model/kernels/tile.h.
 #include "infer/attention/attend_kernel.h"
 
+#include "base/intmath.h"
 #include "base/simd.h"
+#include "infer/attention/attend_avx512.h"
 #include "model/kernels/tile.h"
 
 enum { KEYS = ATTEND_KEYS };
@@ -16,7 +18,7 @@ HOT static void transpose(float *restrict columns, const float *restrict rows, i
                 columns[(int64_t)c * KEYS + t + i] = rows[(int64_t)(t + i) * ld + c];
 }
 
-AttendFloats attend_block_widen(const AttendWork *work, const KvBlock *block)
+static AttendFloats widen(const AttendWork *work, const KvBlock *block)
 {
     const AttendDims *d = work->dims;
     kv_block_widen(block, work->key, work->value);
@@ -48,9 +50,9 @@ void attend_block_floats(const AttendWork *work, const AttendTile *tile, const A
                       d->cache_width, m, d->value_width, KEYS, true);
 }
 
-static void widened_block(const AttendWork *work, const AttendTile *tile, const KvBlock *block)
+void attend_block_widened(const AttendWork *work, const AttendTile *tile, const KvBlock *block)
 {
-    const AttendFloats floats = attend_block_widen(work, block);
+    const AttendFloats floats = widen(work, block);
     attend_block_floats(work, tile, &floats);
 }
 
@@ -60,29 +62,34 @@ static bool widened_fits(const AttendDims *dims)
     return true;
 }
 
-static const AttendKernel kernels[N_ATTEND_KERNELS] = {
-    [ATTEND_WIDENED] = {"widened", widened_fits, NULL, NULL, widened_block},
+static const AttendKernel attend_widened = {
+    .name = "widened", .fits = widened_fits, .block = attend_block_widened};
+
+static const AttendKernel *const kernels[N_ATTEND_KERNELS] = {
+    [ATTEND_WIDENED] = &attend_widened,
+    [ATTEND_AVX512] = &attend_avx512,
+    [ATTEND_AMX] = &attend_amx,
 };
 
 const AttendKernel *attend_kernel(AttendKernelId id, const AttendDims *dims)
 {
-    return kernels[id].fits(dims) ? &kernels[id] : NULL;
+    return kernels[id]->fits(dims) ? kernels[id] : NULL;
 }
 
 const AttendKernel *attend_kernel_best(const AttendDims *dims)
 {
     int id = N_ATTEND_KERNELS - 1;
-    while (!kernels[id].fits(dims))
+    while (!kernels[id]->fits(dims))
         id--;
-    return &kernels[id];
+    return kernels[id];
 }
 
 void attend_work_place(AttendWork *work, Arena *arena, const AttendDims *d, int rows)
 {
     int64_t own = 0;
     for (int id = 0; id < N_ATTEND_KERNELS; id++)
-        if (kernels[id].fits(d) && kernels[id].own_floats != NULL)
-            own = max_int64(own, kernels[id].own_floats(d, rows));
+        if (kernels[id]->fits(d) && kernels[id]->own_floats != NULL)
+            own = max_int64(own, kernels[id]->own_floats(d, rows));
     *work = (AttendWork){
         .dims = d,
         .key = arena_floats(arena, (int64_t)d->K * d->key_width * KEYS),

@@ -40,9 +40,16 @@ typedef struct AttendKernel {
     // Before the first block of a tile; NULL: nothing to do.
     void (*start)(const AttendWork *work, const AttendTile *tile);
     void (*block)(const AttendWork *work, const AttendTile *tile, const KvBlock *block);
+    // After the last block of a tile; NULL: nothing to do.
+    void (*finish)(const AttendWork *work);
 } AttendKernel;
 
-typedef enum AttendKernelId { ATTEND_WIDENED, N_ATTEND_KERNELS } AttendKernelId;
+typedef enum AttendKernelId {
+    ATTEND_WIDENED,
+    ATTEND_AVX512,
+    ATTEND_AMX,
+    N_ATTEND_KERNELS
+} AttendKernelId;
 
 // NULL if it does not fit.
 const AttendKernel *attend_kernel(AttendKernelId id, const AttendDims *dims);
@@ -54,8 +61,8 @@ void attend_work_place(AttendWork *work, Arena *arena, const AttendDims *dims, i
 // A block of floats: the products by model/kernels/tile.h.
 void attend_block_floats(const AttendWork *work, const AttendTile *tile, const AttendFloats *block);
 
-// Widens a block into the thread's scratch.
-AttendFloats attend_block_widen(const AttendWork *work, const KvBlock *block);
+// Any block, widened into the thread's scratch.
+void attend_block_widened(const AttendWork *work, const AttendTile *tile, const KvBlock *block);
 
 // attend() by a kernel, with jobs of `expand_from` positions or more expanded.
 void attend_by(const AttendKernel *kernel, int expand_from, const AttendJob *jobs, int n_jobs,

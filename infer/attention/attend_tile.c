@@ -3,7 +3,6 @@
 // lane by lane and added up once at the end.
 #include "infer/attention/attend_tile.h"
 
-#include "base/intmath.h"
 #include "base/simd.h"
 #include "model/kernels/tile.h"
 #include "model/kernels/vexp.h"
@@ -12,6 +11,14 @@
 #include <string.h>
 
 enum { KEYS = ATTEND_KEYS, LANES = ATTEND_LANES };
+
+// Floats of an accumulator's row: whole vectors, and not a multiple of 256 bytes, as the 16 rows of
+// a tile would then compete for a few sets of the first cache.
+static int accumulator_ld(int width)
+{
+    const int padded = tile_padded(width);
+    return padded % 64 == 0 ? padded + TILE_WIDTH : padded;
+}
 
 AttendDims attend_expanded_dims(const ModelShape *s)
 {
@@ -24,7 +31,7 @@ AttendDims attend_expanded_dims(const ModelShape *s)
         .value_heads = s->n_kv_heads,
         .cache_width = s->head_dim,
         .value_width = s->head_dim,
-        .value_ld = tile_padded(s->head_dim),
+        .value_ld = accumulator_ld(s->head_dim),
         .scale = 1.0f / sqrtf((float)s->head_dim),
     };
 }
@@ -43,7 +50,7 @@ AttendDims attend_dims(const ModelShape *s)
     d.cache_width = shape_dim(s, DIM_LATENT);
     d.value_column = d.cache_width - width;
     d.value_width = width;
-    d.value_ld = tile_padded(width);
+    d.value_ld = accumulator_ld(width);
     return d;
 }
 
@@ -123,7 +130,7 @@ HOT void attend_tile_softmax(const AttendTile *tile, const AttendDims *dims, flo
 HOT void attend_tile_merge(float *restrict out, const AttendTile *tile, const AttendDims *dims,
                            int n_parts, int row)
 {
-    const int64_t part_rows = attend_tile_rows(tile, dims);
+    const int64_t part_rows = attend_part_rows(tile, dims);
     float max = -INFINITY, denominator = 0;
     for (int p = 0; p < n_parts; p++)
         max = fmaxf(max, tile->row_max[p * part_rows + row]);

@@ -13,10 +13,12 @@
 #ifndef MHA2MLA_INFER_ATTENTION_ATTEND_TILE_H
 #define MHA2MLA_INFER_ATTENTION_ATTEND_TILE_H
 
+#include "base/intmath.h"
 #include "infer/cache/kv_block.h"
 
 enum {
     ATTEND_KEYS = KV_BLOCK_TOKENS, // columns of a tile of scores
+    ATTEND_ROWS = 16,              // whose multiple of rows an accumulator has
     ATTEND_LANES = 16              // partial sums of a row's denominator
 };
 
@@ -55,6 +57,13 @@ static inline int attend_tile_rows(const AttendTile *tile, const AttendDims *dim
     return tile->n_heads * dims->G * tile->n;
 }
 
+// Rows from one part of a tile's blocks to the next: whole tiles of the matrix units, so that a
+// kernel may write rows that are not there.
+static inline int attend_part_rows(const AttendTile *tile, const AttendDims *dims)
+{
+    return round_up(attend_tile_rows(tile, dims), ATTEND_ROWS);
+}
+
 // Sums 0, maxima -infinity.
 void attend_tile_start(const AttendTile *tile, const AttendDims *dims);
 
@@ -65,7 +74,7 @@ void attend_tile_softmax(const AttendTile *tile, const AttendDims *dims,
                          float *scores, // [rows, ATTEND_KEYS]
                          int first_key, int keys);
 
-// One row of a tile whose blocks were divided among n_parts tiles, which lie `part_rows` rows apart
+// One row of a tile whose blocks were divided among n_parts tiles, attend_part_rows() apart
 // -> weighted values, normalized.
 void attend_tile_merge(float *out, // [value_width]
                        const AttendTile *tile, const AttendDims *dims, int n_parts, int row);
