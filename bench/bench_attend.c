@@ -1,12 +1,13 @@
-// Attention over the KV cache (infer/attention): wall time per layer and token of decoding and of
+// Attention over the KV cache (infer/attention): time per layer and token of decoding and of
 // chunks of a prompt, for the original attention and converted ones, by every kernel the machine
 // has, beside the measured memory bandwidth and the attention of a training step's forward.
 //
-//     OMP_NUM_THREADS=2 build/release/bench/bench_attend [MODEL] [DEPTH] [ROUNDS]
+//     OMP_NUM_THREADS=2 build/release/bench/bench_attend [MODEL] [DEPTH] [ROUNDS] [BITS]
 //
-// MODEL: 135M, 1.7B, 7B or all; DEPTH: cached positions, 0: a list of them. Printed is the best of
-// ROUNDS, by the CPU time that a thread got, as other work may share the cores. Layers are read in
-// turn, so that the cache comes from memory and not from a cache of the processor.
+// MODEL: 135M, 1.7B, 7B or all; DEPTH: cached positions, 0: a list of them. BITS of the cache, as
+// generate's --kv-bits has them (16). Printed is the best of ROUNDS, by the CPU time that a thread
+// got, as other work may share the cores. Layers are read in turn, so that the cache comes from
+// memory and not from a cache of the processor.
 #include "base/arena.h"
 #include "bench/timing.h"
 #include "infer/attention/attend_kernel.h"
@@ -137,10 +138,10 @@ static void or_exit(Status status)
 }
 
 // Layers so that the cache is about 64 MiB, at least 2.
-static Bench make_bench(const BenchModel *m, int d_kv, int length)
+static Bench make_bench(const BenchModel *m, int d_kv, int length, const KvFormat *format)
 {
     Bench b = {.model = m, .shape = shape_of(m, d_kv, 1)};
-    const double layer_bytes = 2.0 * (double)shape_cache_numbers(&b.shape) * length;
+    const double layer_bytes = kv_format_bytes_per_token(format, &b.shape) * length;
     const int n_layers = (int)fmax(2, fmin(m->L, 67e6 / layer_bytes));
     b.shape.n_layers = n_layers;
     const int width = shape_dim(&b.shape, DIM_UP_INPUT);
@@ -152,8 +153,7 @@ static Bench make_bench(const BenchModel *m, int d_kv, int length)
     b.q = random_floats((int64_t)CHUNK * b.ld_q);
     b.out = random_floats((int64_t)CHUNK * b.ld_q);
     b.scratch = allocate(4 * attend_scratch_floats(&b.shape, 1, CHUNK, omp_get_max_threads()));
-    const KvFormat format = kv_format_plain(KV_BFLOAT16);
-    or_exit(kv_cache_create(&b.cache, &b.shape, &format, 0));
+    or_exit(kv_cache_create(&b.cache, &b.shape, format, 0));
     or_exit(kv_sequence_create(&b.sequence, b.cache));
     const int keys = kv_part_channels(kv_key_part(&b.shape)),
               values = kv_part_channels(kv_value_part(&b.shape));
@@ -183,22 +183,25 @@ static void release_bench(Bench *b)
 static double run(const Bench *b, const AttendKernel *kernel, int count)
 {
     const int first = kv_sequence_length(b->sequence) - count;
+    const AttendDims dims = attend_dims(&b->shape);
+    const int expand_from = attend_expand_from(kernel, &dims);
     const AttendJob job = {b->sequence, b->q, b->out, first, count};
     const double start_s = used_s();
     for (int layer = 0; layer < b->shape.n_layers; layer++)
-        attend_by(kernel, attend_break_even(&b->shape), &job, 1, layer, &b->shape, &b->up_k,
-                  &b->up_v, b->ld_q, b->scratch);
+        attend_by(kernel, expand_from, &job, 1, layer, &b->shape, &b->up_k, &b->up_v, b->ld_q,
+                  b->scratch);
     return (used_s() - start_s) / b->shape.n_layers;
 }
 
-static void print_decode(const BenchModel *m, int length, double bandwidth, int n_rounds)
+static void print_decode(const BenchModel *m, const KvFormat *format, int length, double bandwidth,
+                         int n_rounds)
 {
     double original_s = 0;
     for (int form = 0; form < 4; form++) {
-        Bench b = make_bench(m, m->d_kv[form], length);
+        Bench b = make_bench(m, m->d_kv[form], length, format);
         const AttendDims dims = attend_dims(&b.shape);
         const double bytes =
-            2.0 * (double)shape_cache_numbers(&b.shape) / b.shape.n_layers * length;
+            kv_format_bytes_per_token(format, &b.shape) / b.shape.n_layers * length;
         for (int id = N_ATTEND_KERNELS - 1; id >= 0; id--) {
             const AttendKernel *kernel = attend_kernel((AttendKernelId)id, &dims);
             if (kernel == NULL)
@@ -270,12 +273,12 @@ static double run_forward(const ModelShape *shape, int n_rounds)
 
 // A chunk whose queries see themselves alone (depth 0), as a training sequence does, and one at the
 // end of a longer prompt.
-static void print_chunks(const BenchModel *m, int n_rounds)
+static void print_chunks(const BenchModel *m, const KvFormat *format, int n_rounds)
 {
     static const int depths[] = {0, 2048};
     for (int form = 0; form < 4; form++) {
         for (int i = 0; i < 2; i++) {
-            Bench b = make_bench(m, m->d_kv[form], CHUNK + depths[i]);
+            Bench b = make_bench(m, m->d_kv[form], CHUNK + depths[i], format);
             const AttendDims dims = attend_dims(&b.shape);
             const double forward_s = depths[i] == 0 ? run_forward(&b.shape, n_rounds) : NAN;
             for (int id = N_ATTEND_KERNELS - 1; id >= 0; id--) {
@@ -300,19 +303,23 @@ int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "all";
     const int depth = argc > 2 ? atoi(argv[2]) : 0, n_rounds = argc > 3 ? atoi(argv[3]) : 5;
+    KvFormat format = kv_format_plain(KV_BFLOAT16);
+    if (argc > 4)
+        or_exit(kv_format_parse_bits(&format, argv[4], "BITS"));
     setvbuf(stdout, NULL, _IOLBF, 0);
     const double bandwidth = measure_bandwidth(n_rounds);
     printf("%d threads, memory %.1f GB/s\n", omp_get_max_threads(), bandwidth);
-    printf("model  depth  d_kv  kernel      per layer   cache read of memory  time of the "
+    printf("model  depth  d_kv  kernel      per layer   cache read of memory  "
+           "time of the "
            "original's\n");
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         if (strcmp(name, "all") != 0 && strcmp(name, models[i].name) != 0)
             continue;
         for (size_t j = 0; j < sizeof lengths / sizeof *lengths; j++)
             if (depth == 0 || depth == lengths[j])
-                print_decode(&models[i], lengths[j], bandwidth, n_rounds);
+                print_decode(&models[i], &format, lengths[j], bandwidth, n_rounds);
         if (depth == 0 || depth == CHUNK)
-            print_chunks(&models[i], n_rounds);
+            print_chunks(&models[i], &format, n_rounds);
     }
     return 0;
 }

@@ -11,16 +11,23 @@
 // all its query tiles then costs less than reading it in place for each.
 enum { ORIGINAL_CHUNK = 32 };
 
-// Multiplications per cached position and KV head. Absorbed: G n_q (key width + latent + value
-// width). Expanded: the up-projections, and G n_q 2 E.
+// Multiplications per cached position and KV head, in units of those of model/kernels/tile.h.
+// Absorbed: G n_q (key width + (latent + value width) / rate). Expanded: the up-projections, and
+// 2 E G n_q.
+int attend_expand_from(const AttendKernel *kernel, const AttendDims *d)
+{
+    if (!d->is_mla)
+        return ORIGINAL_CHUNK;
+    const double up = (double)d->nope * d->latent + (double)d->E * d->value_width;
+    const double absorbed = d->key_width + (d->latent + d->value_width) / kernel->latent_rate;
+    const double saved = d->G * (absorbed - 2.0 * d->E);
+    return saved > 0 ? (int)fmin(ceil(up / saved), INT_MAX) : INT_MAX;
+}
+
 int attend_break_even(const ModelShape *shape)
 {
-    if (!shape_is_mla(shape))
-        return ORIGINAL_CHUNK;
     const AttendDims d = attend_dims(shape);
-    const double up = (double)d.nope * d.latent + (double)d.E * d.value_width;
-    const double saved = d.G * (d.key_width + d.latent + d.value_width - 2.0 * d.E);
-    return saved > 0 ? (int)fmin(ceil(up / saved), INT_MAX) : INT_MAX;
+    return attend_expand_from(attend_kernel_best(&d), &d);
 }
 
 int64_t attend_scratch_floats(const ModelShape *shape, int max_jobs, int max_total_tokens,

@@ -11,6 +11,7 @@
 #include "infer/attention/attend_avx512.h"
 
 #include "base/intmath.h"
+#include "infer/attention/attend_codes.h"
 #include "model/kernels/tile.h"
 
 #if defined(__x86_64__) && defined(__linux__)
@@ -28,16 +29,18 @@ enum {
     SIDE = 16,           // rows of a tile
     DEPTH = 32,          // bfloat16 numbers of a row
     TILE = SIDE * DEPTH, // bfloat16 numbers of a tile
-    SLAB = 4             // tiles of columns of `sums` that are computed together
+    SLAB = 4,            // tiles of columns of `sums` that are computed together
+    MIN_ROWS_OF_CODES = 24
 };
 
 // The kernel's own scratch of a thread.
 typedef struct Own {
     uint16_t *q;      // [groups of 16 rows][steps of 32 channels][high, low][tile b]
     uint16_t *latent; // [64, steps * 32] zero beyond the latent; where its width is no whole step
-    float *scores;    // [64, 16] of a group, transposed
-    uint16_t *p_high, *p_low; // [groups * 16, 64]
-    uint16_t *pairs[2];       // [SLAB][2][tile b]
+    uint16_t *decoded_high, *decoded_low; // [64, R in whole steps] the latent of quantized blocks
+    float *scores;                        // [64, 16] of a group, transposed
+    uint16_t *p_high, *p_low;             // [groups * 16, 64]
+    uint16_t *pairs[2];                   // [SLAB][2][tile b]
 } Own;
 
 static int n_groups(int rows)
@@ -50,6 +53,11 @@ static int n_steps(const AttendDims *d)
     return ceil_div(d->latent, DEPTH);
 }
 
+static int decoded_ld(const AttendDims *d)
+{
+    return round_up(d->cache_width, DEPTH);
+}
+
 static int64_t place_own(Own *own, float *block, const AttendDims *d, int rows)
 {
     Arena arena = block != NULL ? arena_over("amx", block, INT64_MAX) : arena_start("amx");
@@ -57,6 +65,8 @@ static int64_t place_own(Own *own, float *block, const AttendDims *d, int rows)
     const size_t half = sizeof(uint16_t);
     own->q = arena_place(&arena, (int64_t)groups * steps * 2 * TILE, half);
     own->latent = arena_place(&arena, (int64_t)KEYS * steps * DEPTH, half);
+    own->decoded_high = arena_place(&arena, (int64_t)KEYS * decoded_ld(d), half);
+    own->decoded_low = arena_place(&arena, (int64_t)KEYS * decoded_ld(d), half);
     own->scores = arena_floats(&arena, KEYS * SIDE);
     own->p_high = arena_place(&arena, (int64_t)groups * SIDE * KEYS, half);
     own->p_low = arena_place(&arena, (int64_t)groups * SIDE * KEYS, half);
@@ -153,29 +163,33 @@ AMX static void finish(const AttendWork *work)
     _tile_release();
 }
 
+// The latent of a block: bfloat16 rows, and what they leave of it where it was quantized.
+typedef struct Latent {
+    const uint16_t *high, *low; // [64, ld]; low: NULL for nothing
+    int ld;
+} Latent;
+
 // The latent's columns that keys are made of, in whole steps of 32 channels.
-AMX static const uint16_t *whole_steps(const Own *own, const AttendDims *d, const uint16_t *latent,
-                                       int *ld)
+AMX static Latent whole_steps(const Own *own, const AttendDims *d, const uint16_t *latent)
 {
-    const int steps = n_steps(d), rest = d->latent % DEPTH;
-    *ld = d->cache_width;
+    const int steps = n_steps(d), rest = d->latent % DEPTH, ld = steps * DEPTH;
     if (rest == 0)
-        return latent;
-    *ld = steps * DEPTH;
+        return (Latent){latent, NULL, d->cache_width};
     const __mmask32 mask = (__mmask32)((1u << rest) - 1);
     for (int t = 0; t < KEYS; t++)
         for (int s = 0; s < steps; s++)
             _mm512_storeu_si512(
-                own->latent + t * *ld + s * DEPTH,
+                own->latent + t * ld + s * DEPTH,
                 _mm512_maskz_loadu_epi16(s + 1 < steps ? 0xffffffffu : mask,
                                          latent + (int64_t)t * d->cache_width + s * DEPTH));
-    return own->latent;
+    return (Latent){own->latent, NULL, ld};
 }
 
 // Scores of 64 tokens and group g's rows, transposed: four tiles of 16 tokens each.
-AMX static void group_scores(const Own *own, const uint16_t *latent, int ld, const uint16_t *q,
-                             int steps)
+AMX static void group_scores(const Own *own, const Latent *rows, const uint16_t *q, int steps)
 {
+    const uint16_t *latent = rows->high, *low = rows->low, *q_high = q;
+    const int ld = rows->ld;
     const size_t stride = (size_t)ld * sizeof *latent;
     complete_stores();
     _tile_zero(0);
@@ -197,6 +211,17 @@ AMX static void group_scores(const Own *own, const uint16_t *latent, int ld, con
         _tile_loadd(5, latent + (int64_t)3 * SIDE * ld, stride);
         _tile_dpbf16ps(3, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
+    }
+    for (int s = 0; low != NULL && s < steps; s++, low += DEPTH, q_high += 2 * TILE) {
+        _tile_loadd(6, q_high, 2 * DEPTH);
+        _tile_loadd(4, low, stride);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(5, low + (int64_t)SIDE * ld, stride);
+        _tile_dpbf16ps(1, 5, 6);
+        _tile_loadd(4, low + (int64_t)2 * SIDE * ld, stride);
+        _tile_dpbf16ps(2, 4, 6);
+        _tile_loadd(5, low + (int64_t)3 * SIDE * ld, stride);
+        _tile_dpbf16ps(3, 5, 6);
     }
     _tile_stored(0, own->scores, 4 * SIDE);
     _tile_stored(1, own->scores + SIDE * SIDE, 4 * SIDE);
@@ -257,7 +282,7 @@ INLINE void pack_pairs(uint16_t *pairs, const uint16_t *value, int ld, int chann
     }
 }
 
-// sums [16, 16 n_tiles] += p [16, 64] times the packed slab.
+// sums [16, 16 n_tiles] += p [16, 64] times the packed slab. p_low may be NULL.
 INLINE void group_sums(float *sums, int ld, const uint16_t *p_high, const uint16_t *p_low,
                        const uint16_t *pairs, const int n_tiles)
 {
@@ -272,25 +297,30 @@ INLINE void group_sums(float *sums, int ld, const uint16_t *p_high, const uint16
         _tile_loadd(3, sums + 3 * SIDE, stride);
     for (int half = 0; half < 2; half++) {
         _tile_loadd(4, p_high + half * DEPTH, 2 * KEYS);
-        _tile_loadd(5, p_low + half * DEPTH, 2 * KEYS);
+        if (p_low != NULL)
+            _tile_loadd(5, p_low + half * DEPTH, 2 * KEYS);
         const uint16_t *b = pairs + half * TILE;
         _tile_loadd(6, b, 2 * DEPTH);
         _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(0, 5, 6);
+        if (p_low != NULL)
+            _tile_dpbf16ps(0, 5, 6);
         if (n_tiles > 1) {
             _tile_loadd(7, b + 2 * TILE, 2 * DEPTH);
             _tile_dpbf16ps(1, 4, 7);
-            _tile_dpbf16ps(1, 5, 7);
+            if (p_low != NULL)
+                _tile_dpbf16ps(1, 5, 7);
         }
         if (n_tiles > 2) {
             _tile_loadd(6, b + 4 * TILE, 2 * DEPTH);
             _tile_dpbf16ps(2, 4, 6);
-            _tile_dpbf16ps(2, 5, 6);
+            if (p_low != NULL)
+                _tile_dpbf16ps(2, 5, 6);
         }
         if (n_tiles > 3) {
             _tile_loadd(7, b + 6 * TILE, 2 * DEPTH);
             _tile_dpbf16ps(3, 4, 7);
-            _tile_dpbf16ps(3, 5, 7);
+            if (p_low != NULL)
+                _tile_dpbf16ps(3, 5, 7);
         }
     }
     _tile_stored(0, sums, stride);
@@ -303,28 +333,29 @@ INLINE void group_sums(float *sums, int ld, const uint16_t *p_high, const uint16
 }
 
 // Slab i of the values' columns into its buffer.
-AMX static void pack_slab(const Own *own, const AttendDims *d, const uint16_t *value, int i)
+AMX static void pack_slab(const Own *own, const AttendDims *d, const uint16_t *value, int ld, int i)
 {
     const int c = i * SLAB * SIDE;
-    pack_pairs(own->pairs[i % 2], value + c, d->cache_width,
-               min_int(SLAB * SIDE, d->value_width - c));
+    pack_pairs(own->pairs[i % 2], value + c, ld, min_int(SLAB * SIDE, d->value_width - c));
 }
 
 // The first slab is packed already. The next one is packed before a slab is read: the matrix units
 // wait for stores that are not in the cache yet.
 AMX static void add_values(const Own *own, const AttendTile *tile, const AttendDims *d,
-                           const uint16_t *value, int rows)
+                           const uint16_t *value, int ld, bool by_high_alone)
 {
+    const int rows = attend_tile_rows(tile, d);
     const int n_slabs = ceil_div(d->value_width, SLAB * SIDE);
     for (int i = 0; i < n_slabs; i++) {
         const int c = i * SLAB * SIDE;
         const int n_tiles = ceil_div(min_int(SLAB * SIDE, d->value_width - c), SIDE);
         if (i + 1 < n_slabs)
-            pack_slab(own, d, value, i + 1);
+            pack_slab(own, d, value, ld, i + 1);
         for (int g = 0; g < n_groups(rows); g++) {
             float *sums = tile->sums + (int64_t)g * SIDE * d->value_ld + c;
             const uint16_t *p_high = own->p_high + g * SIDE * KEYS,
-                           *p_low = own->p_low + g * SIDE * KEYS, *pairs = own->pairs[i % 2];
+                           *p_low = by_high_alone ? NULL : own->p_low + g * SIDE * KEYS,
+                           *pairs = own->pairs[i % 2];
             switch (n_tiles) {
             case 4:
                 group_sums(sums, d->value_ld, p_high, p_low, pairs, 4);
@@ -342,28 +373,58 @@ AMX static void add_values(const Own *own, const AttendTile *tile, const AttendD
     }
 }
 
+// Decodes a quantized block: keys into work->key, the latent into own's two parts.
+AMX static Latent decode_latent(const Own *own, const AttendWork *work, const KvBlock *block)
+{
+    const AttendDims *d = work->dims;
+    const int ld = decoded_ld(d), width = d->cache_width;
+    attend_decode_columns(work->key, &block->key_codes, 0, d->K * d->key_width);
+    for (int c = 0; c < width; c += DEPTH) {
+        float columns[DEPTH * KEYS], rows[DEPTH * KEYS];
+        const int count = min_int(DEPTH, width - c);
+        attend_decode_columns(columns, &block->value_codes, c, count);
+        attend_transpose_columns(rows, DEPTH, columns, count);
+        for (int t = 0; t < KEYS; t++) {
+            __m512i high, low;
+            split(&high, &low, load_floats(rows + t * DEPTH, count),
+                  load_floats(rows + t * DEPTH + 16, count - 16));
+            _mm512_storeu_si512(own->decoded_high + (int64_t)t * ld + c, high);
+            _mm512_storeu_si512(own->decoded_low + (int64_t)t * ld + c, low);
+        }
+    }
+    return (Latent){own->decoded_high, own->decoded_low, ld};
+}
+
 AMX static void latent_block(const AttendWork *work, const AttendTile *tile, const KvBlock *block)
 {
-    if (block->kind != KV_ROWS || block->type != KV_BFLOAT16) {
+    const bool is_codes = block->kind == KV_CODES;
+    if (!is_codes && (block->kind != KV_ROWS || block->type != KV_BFLOAT16)) {
         attend_block_widened(work, tile, block);
         return;
     }
     const AttendDims *d = work->dims;
-    const int rows = attend_tile_rows(tile, d), steps = n_steps(d);
+    const int rows = attend_tile_rows(tile, d), steps = n_steps(d), column = d->value_column;
     Own own;
     place_own(&own, work->own, d, rows);
-    const uint16_t *value = (const uint16_t *)block->value + d->value_column;
-    pack_slab(&own, d, value, 0);
-    int ld;
-    const uint16_t *latent = whole_steps(&own, d, block->value, &ld);
+    const Latent latent =
+        is_codes ? decode_latent(&own, work, block) : (Latent){block->value, NULL, d->cache_width};
+    pack_slab(&own, d, latent.high + column, latent.ld, 0);
+    const Latent for_keys = is_codes ? latent : whole_steps(&own, d, block->value);
     for (int g = 0; g < n_groups(rows); g++) {
-        group_scores(&own, latent, ld, own.q + (int64_t)g * steps * 2 * TILE, steps);
+        group_scores(&own, &for_keys, own.q + (int64_t)g * steps * 2 * TILE, steps);
         transpose_scores(work->scores + g * SIDE * KEYS, own.scores, rows - g * SIDE);
     }
-    attend_key_scores_bf16(work, tile, block, true);
-    attend_tile_softmax(tile, d, work->scores, block->first, block->count);
+    if (is_codes)
+        attend_key_scores(work, tile, work->key, true);
+    else
+        attend_key_scores_bf16(work, tile, block, true);
+    attend_softmax_avx512(tile, d, work->scores, block->first, block->count);
     split_probabilities(&own, work->scores, rows);
-    add_values(&own, tile, d, value, rows);
+    add_values(&own, tile, d, latent.high + column, latent.ld, false);
+    if (latent.low != NULL) {
+        pack_slab(&own, d, latent.low + column, latent.ld, 0);
+        add_values(&own, tile, d, latent.low + column, latent.ld, true);
+    }
 }
 
 // Linux gives the tiles' registers to processes that ask for them.
@@ -375,7 +436,8 @@ static bool has_amx(void)
         unsigned a, b, c, features = 0, more_features = 0;
         const bool has_leaf = __get_cpuid_count(LEAF, 0, &a, &b, &c, &features) != 0 &&
                               __get_cpuid_count(LEAF, 1, &more_features, &b, &c, &a) != 0;
-        const unsigned tiles = 1u << 24 | 1u << 22, avx512_bf16 = 1u << 5; // AMX-TILE, AMX-BF16
+        const unsigned tiles = 1u << 24 | 1u << 22,
+                       avx512_bf16 = 1u << 5; // AMX-TILE, AMX-BF16
         known = has_leaf && attend_has_avx512() && (features & tiles) == tiles &&
                 (more_features & avx512_bf16) != 0 &&
                 syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
@@ -389,7 +451,7 @@ static bool fits(const AttendDims *d)
     return d->latent > 0 && has_amx();
 }
 
-const AttendKernel attend_amx = {"AMX", fits, own_floats, start, latent_block, finish};
+const AttendKernel attend_amx = {"AMX", 4, fits, own_floats, start, latent_block, finish};
 #else
 static bool fits(const AttendDims *dims)
 {

@@ -4,6 +4,8 @@
 #include "infer/attention/attend_avx512.h"
 
 #include "base/intmath.h"
+#include "infer/attention/attend_codes.h"
+#include "infer/attention/attend_softmax.h"
 #include "model/kernels/tile.h"
 
 #if defined(__x86_64__)
@@ -146,6 +148,43 @@ void attend_key_scores_bf16(const AttendWork *work, const AttendTile *tile, cons
                              d->key_width, add);
 }
 
+// The compiler's own choice are vectors of 256 bits.
+__attribute__((target("avx512f,avx512bw,prefer-vector-width=512"))) void attend_softmax_avx512(
+    const AttendTile *tile, const AttendDims *dims, float *scores, int first_key, int keys)
+{
+    attend_softmax_inline(tile, dims, scores, first_key, keys);
+}
+
+// Value channels [first, first + n) of a head's rows, from its first channel on.
+static void decode_rows(float *rows, int ld, const KvCodes *codes, int head_channel, int first,
+                        int n)
+{
+    float columns[16 * KEYS];
+    for (int c = first; c < first + n; c += 16) {
+        const int count = min_int(16, first + n - c);
+        attend_decode_columns(columns, codes, head_channel + c, count);
+        attend_transpose_columns(rows + c, ld, columns, count);
+    }
+}
+
+AttendFloats attend_block_decode(const AttendWork *work, const KvBlock *block)
+{
+    const AttendDims *d = work->dims;
+    const KvCodes *codes = &block->value_codes;
+    const int width = d->cache_width;
+    attend_decode_columns(work->key, &block->key_codes, 0, d->K * d->key_width);
+    if (d->latent > 0)
+        attend_decode_columns(work->latent_columns, codes, 0, d->latent);
+    if (d->latent > 0 && d->value_column == 0) // keys and values are made of the same columns
+        attend_transpose_columns(work->value, width, work->latent_columns, d->value_width);
+    else
+        for (int j = 0; j < d->value_heads; j++)
+            decode_rows(work->value + (int64_t)j * KEYS * width, width, codes, j * width,
+                        d->value_column, d->value_width);
+    return (AttendFloats){block->first, block->count, work->key, work->value,
+                          d->latent > 0 ? work->latent_columns : NULL};
+}
+
 // [64, width] bfloat16 -> [width, 64] float.
 AVX512_TARGET static void widen_columns(float *columns, const uint16_t *rows, int ld, int width)
 {
@@ -170,6 +209,11 @@ AVX512_TARGET static void widen_columns(float *columns, const uint16_t *rows, in
 
 static void rows_block(const AttendWork *work, const AttendTile *tile, const KvBlock *block)
 {
+    if (block->kind == KV_CODES) {
+        const AttendFloats floats = attend_block_decode(work, block);
+        attend_block_floats(work, tile, &floats);
+        return;
+    }
     if (block->kind != KV_ROWS || block->type != KV_BFLOAT16) {
         attend_block_widened(work, tile, block);
         return;
@@ -183,7 +227,7 @@ static void rows_block(const AttendWork *work, const AttendTile *tile, const KvB
         tile_multiply(work->scores, KEYS, tile->q_latent, d->latent, work->latent_columns, KEYS,
                       rows, KEYS, d->latent, true);
     }
-    attend_tile_softmax(tile, d, work->scores, block->first, block->count);
+    attend_softmax_avx512(tile, d, work->scores, block->first, block->count);
     const int n_products = d->value_heads == 1 ? 1 : tile->n_heads, m = rows / n_products;
     for (int j = 0; j < n_products; j++)
         attend_multiply_bf16(tile->sums + (int64_t)j * m * d->value_ld, d->value_ld,
@@ -198,7 +242,7 @@ static bool fits(const AttendDims *dims)
     return attend_has_avx512();
 }
 
-const AttendKernel attend_avx512 = {"AVX-512", fits, NULL, NULL, rows_block, NULL};
+const AttendKernel attend_avx512 = {"AVX-512", 1, fits, NULL, NULL, rows_block, NULL};
 #else
 static bool fits(const AttendDims *dims)
 {

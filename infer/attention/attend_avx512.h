@@ -26,6 +26,13 @@ void attend_multiply_bf16(float *c, int ldc,          // [m, n]
 void attend_key_scores_bf16(const AttendWork *work, const AttendTile *tile, const KvBlock *block,
                             bool add);
 
+// attend_tile_softmax().
+void attend_softmax_avx512(const AttendTile *tile, const AttendDims *dims, float *scores,
+                           int first_key, int keys);
+
+// A block of KV_CODES as float32 in the thread's scratch.
+AttendFloats attend_block_decode(const AttendWork *work, const KvBlock *block);
+
 // 16 x 16 numbers of 32 bits, in place.
 AVX512_TARGET __attribute__((always_inline)) static inline void attend_transpose_16(__m512i r[16])
 {

@@ -36,7 +36,8 @@ typedef struct Batch {
     float *sums, *row_max, *row_sums; // [part rows, ...]
     // Each thread its own.
     AttendWork work;
-    float *product_in, *product_out; // [ATTEND_BATCH_TOKENS, ...] of an up-projection
+    float *product_in,
+        *product_out; // [ATTEND_BATCH_TOKENS, ...] of an up-projection
 } Batch;
 
 int attend_span_tokens(const AttendDims *dims)

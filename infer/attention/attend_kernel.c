@@ -28,16 +28,23 @@ static AttendFloats widen(const AttendWork *work, const KvBlock *block)
                           d->latent > 0 ? work->latent_columns : NULL};
 }
 
+void attend_key_scores(const AttendWork *work, const AttendTile *tile, const float *key, bool add)
+{
+    const AttendDims *d = work->dims;
+    const int group_rows = d->G * tile->n;
+    for (int j = 0; j < tile->n_heads; j++)
+        tile_multiply(work->scores + (int64_t)j * group_rows * KEYS, KEYS,
+                      tile->q_key + (int64_t)j * group_rows * d->key_width, d->key_width,
+                      key + (int64_t)j * d->key_width * KEYS, KEYS, group_rows, KEYS, d->key_width,
+                      add);
+}
+
 // The rows of each KV head meet their own keys; all rows meet the same latent.
 void attend_block_floats(const AttendWork *work, const AttendTile *tile, const AttendFloats *block)
 {
     const AttendDims *d = work->dims;
-    const int group_rows = d->G * tile->n, rows = tile->n_heads * group_rows;
-    for (int j = 0; j < tile->n_heads; j++)
-        tile_multiply(work->scores + (int64_t)j * group_rows * KEYS, KEYS,
-                      tile->q_key + (int64_t)j * group_rows * d->key_width, d->key_width,
-                      block->key + (int64_t)j * d->key_width * KEYS, KEYS, group_rows, KEYS,
-                      d->key_width, false);
+    const int rows = attend_tile_rows(tile, d);
+    attend_key_scores(work, tile, block->key, false);
     if (block->latent_columns != NULL)
         tile_multiply(work->scores, KEYS, tile->q_latent, d->latent, block->latent_columns, KEYS,
                       rows, KEYS, d->latent, true);
@@ -63,7 +70,7 @@ static bool widened_fits(const AttendDims *dims)
 }
 
 static const AttendKernel attend_widened = {
-    .name = "widened", .fits = widened_fits, .block = attend_block_widened};
+    .name = "widened", .latent_rate = 1, .fits = widened_fits, .block = attend_block_widened};
 
 static const AttendKernel *const kernels[N_ATTEND_KERNELS] = {
     [ATTEND_WIDENED] = &attend_widened,

@@ -34,9 +34,11 @@ typedef struct AttendWork {
 
 typedef struct AttendKernel {
     const char *name;
+    double latent_rate; // products with the latent in the time of one of model/kernels/tile.h
     // Whether this machine can run it and it is meant for these dims.
     bool (*fits)(const AttendDims *dims);
-    int64_t (*own_floats)(const AttendDims *dims, int rows); // of AttendWork.own; NULL: 0
+    int64_t (*own_floats)(const AttendDims *dims,
+                          int rows); // of AttendWork.own; NULL: 0
     // Before the first block of a tile; NULL: nothing to do.
     void (*start)(const AttendWork *work, const AttendTile *tile);
     void (*block)(const AttendWork *work, const AttendTile *tile, const KvBlock *block);
@@ -58,11 +60,17 @@ const AttendKernel *attend_kernel_best(const AttendDims *dims);
 // Places the scratch for tiles of at most `rows` rows and this or any other kernel.
 void attend_work_place(AttendWork *work, Arena *arena, const AttendDims *dims, int rows);
 
+// Scores of a tile's rows with a block's keys, [K][key_width][64], = or +=.
+void attend_key_scores(const AttendWork *work, const AttendTile *tile, const float *key, bool add);
+
 // A block of floats: the products by model/kernels/tile.h.
 void attend_block_floats(const AttendWork *work, const AttendTile *tile, const AttendFloats *block);
 
 // Any block, widened into the thread's scratch.
 void attend_block_widened(const AttendWork *work, const AttendTile *tile, const KvBlock *block);
+
+// Positions of a job from which expanding costs less than absorbing by this kernel.
+int attend_expand_from(const AttendKernel *kernel, const AttendDims *dims);
 
 // attend() by a kernel, with jobs of `expand_from` positions or more expanded.
 void attend_by(const AttendKernel *kernel, int expand_from, const AttendJob *jobs, int n_jobs,

@@ -4,8 +4,8 @@
 #include "infer/attention/attend_tile.h"
 
 #include "base/simd.h"
+#include "infer/attention/attend_softmax.h"
 #include "model/kernels/tile.h"
-#include "model/kernels/vexp.h"
 
 #include <math.h>
 #include <string.h>
@@ -63,67 +63,10 @@ void attend_tile_start(const AttendTile *tile, const AttendDims *dims)
         tile->row_max[r] = -INFINITY;
 }
 
-// The largest of a row of scores.
-static inline float largest(const float *s)
-{
-    float lanes[LANES];
-    memcpy(lanes, s, sizeof lanes);
-    for (int j = LANES; j < KEYS; j += LANES)
-#pragma omp simd
-        for (int l = 0; l < LANES; l++)
-            lanes[l] = s[j + l] > lanes[l] ? s[j + l] : lanes[l];
-    float max = lanes[0];
-    for (int l = 1; l < LANES; l++)
-        max = lanes[l] > max ? lanes[l] : max;
-    return max;
-}
-
-// Scores -> probabilities relative to `max`, added to `sums` lane by lane.
-static inline void exponentiate(float *restrict s, float *restrict sums, float max)
-{
-    float lanes[LANES];
-    memcpy(lanes, sums, sizeof lanes);
-    for (int j = 0; j < KEYS; j += LANES)
-#pragma omp simd
-        for (int l = 0; l < LANES; l++) {
-            s[j + l] = vexp_to_88(s[j + l] - max);
-            lanes[l] += s[j + l];
-        }
-    memcpy(sums, lanes, sizeof lanes);
-}
-
-// The row's maximum grew to `max`: what earlier blocks left shrinks. At the first block the old
-// maximum is -infinity and the factor 0, on zeros.
-static inline void raise_maximum(float *restrict row_max, float *restrict row_sums,
-                                 float *restrict sums, int width, float max)
-{
-    const float shrink = vexp(*row_max - max);
-    *row_max = max;
-    for (int l = 0; l < LANES; l++)
-        row_sums[l] *= shrink;
-#pragma omp simd
-    for (int e = 0; e < width; e++)
-        sums[e] *= shrink;
-}
-
 HOT void attend_tile_softmax(const AttendTile *tile, const AttendDims *dims, float *scores,
                              int first_key, int keys)
 {
-    const int rows = attend_tile_rows(tile, dims), width = dims->value_ld;
-    for (int r = 0; r < rows; r++) {
-        float *s = scores + (int64_t)r * KEYS, *row_sums = tile->row_sums + (int64_t)r * LANES;
-        const int visible = min_int(tile->first + r % tile->n - first_key + 1, keys);
-        if (visible <= 0) {
-            memset(s, 0, KEYS * sizeof *s);
-            continue;
-        }
-        for (int j = visible; j < KEYS; j++)
-            s[j] = -INFINITY;
-        const float max = largest(s);
-        if (max > tile->row_max[r])
-            raise_maximum(&tile->row_max[r], row_sums, tile->sums + (int64_t)r * width, width, max);
-        exponentiate(s, row_sums, tile->row_max[r]);
-    }
+    attend_softmax_inline(tile, dims, scores, first_key, keys);
 }
 
 // A part in which the row sees no key has the maximum -infinity and so the weight 0.
