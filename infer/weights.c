@@ -4,6 +4,7 @@
 #include "infer/weights.h"
 
 #include "base/progress.h"
+#include "infer/latent_rotation.h"
 #include "model/hf/hf.h"
 
 #include <math.h>
@@ -235,10 +236,10 @@ release_weights:
     return status;
 }
 
-static Status load_from(InferWeights *out, const HfSource *files, const char *dir)
+static Status load_from(InferWeights *out, const HfSource *files, const WeightSource *source,
+                        const char *dir)
 {
-    const WeightSource source = hf_source_weights(files);
-    const ModelShape *s = source.shape;
+    const ModelShape *s = source->shape;
     DType dtype;
     Status status;
     TRY(hf_source_dtype(&dtype, files));
@@ -247,7 +248,7 @@ static Status load_from(InferWeights *out, const HfSource *files, const char *di
     if (pairs == NULL)
         return fail(FAILED, "%s: no memory for its RoPE pairs", dir);
     TRY_GOTO(free_pairs, hf_source_rope_pairs(pairs, files));
-    TRY_GOTO(free_pairs, infer_weights_read(out, &source, pairs, dtype));
+    TRY_GOTO(free_pairs, infer_weights_read(out, source, pairs, dtype));
     hf_source_warn(files, dir);
 free_pairs:
     free(pairs);
@@ -258,7 +259,24 @@ Status infer_weights_load(InferWeights *out, const char *dir)
 {
     HfSource *files;
     TRY(hf_source_open(&files, dir));
-    const Status status = load_from(out, files, dir);
+    const WeightSource source = hf_source_weights(files);
+    const Status status = load_from(out, files, &source, dir);
+    hf_source_close(files);
+    return status;
+}
+
+Status infer_weights_load_rotated(InferWeights *out, const char *dir)
+{
+    HfSource *files;
+    LatentRotation *rotation = NULL;
+    Status status;
+    TRY(hf_source_open(&files, dir));
+    const WeightSource source = hf_source_weights(files);
+    TRY_GOTO(close, latent_rotation_create(&rotation, &source));
+    const WeightSource rotated = latent_rotation_weights(rotation);
+    TRY_GOTO(close, load_from(out, files, &rotated, dir));
+close:
+    latent_rotation_release(rotation);
     hf_source_close(files);
     return status;
 }

@@ -44,6 +44,9 @@ typedef struct InferWeights {
 // several dtypes in F32. BAD_INPUT and FAILED as hf_load() (model/hf/hf.h).
 Status infer_weights_load(InferWeights *out, const char *dir);
 
+// The same with an orthogonal rotation of the latent in the weights (infer/latent_rotation.h).
+Status infer_weights_load_rotated(InferWeights *out, const char *dir);
+
 // Reads any source's tensors and narrows them to `dtype`. rope_pairs [L, K, P] is copied. FAILED
 // if a weight is too large for F16.
 Status infer_weights_read(InferWeights *out, const WeightSource *source, const int32_t *rope_pairs,

@@ -284,6 +284,8 @@ refuses 2 "--kv-scheme hqq with --kv-policy append quantizes the KV cache; give 
     eval $small --perplexity shard.h5 --kv-scheme hqq
 refuses 2 "windows of 64 tokens: the reference policy quantizes their first half, and needs 128" \
     eval $small --perplexity shard.h5 --kv-bits 4 --kv-policy reference --kv-scheme hqq
+refuses 2 "--kv-rotate changes what a KV cache holds; give --kv-bits" \
+    eval $small --perplexity shard.h5 --kv-rotate
 refuses 2 ", the model's vocabulary has 64; tokenize the text with the model's own tokenizer" \
     eval "$gqa" --perplexity shard.h5
 

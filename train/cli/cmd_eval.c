@@ -18,6 +18,7 @@ typedef struct EvalOptions {
     int64_t seq_len;    // 0: default_seq_len()
     int64_t max_tokens; // 0: all
     KvOptions kv;       // bits: NULL for the forward of training, without a cache
+    bool is_rotated;    // the latent in the cache
 } EvalOptions;
 
 enum { DEFAULT_SEQ_LEN = 2048 };
@@ -74,9 +75,10 @@ static void print_loss(const Evaluation *eval, bool cached, double loss, int64_t
     printf("\n");
 }
 
-static Status open_cached(Evaluation *eval, const char *dir)
+static Status open_cached(Evaluation *eval, bool is_rotated, const char *dir)
 {
-    TRY(infer_weights_load(&eval->weights, dir));
+    TRY(is_rotated ? infer_weights_load_rotated(&eval->weights, dir)
+                   : infer_weights_load(&eval->weights, dir));
     TRY(cached_loss_create(&eval->cached, &eval->weights, &eval->format, eval->seq_len));
     eval->sample = malloc(((size_t)eval->seq_len + 1) * sizeof *eval->sample);
     return eval->sample != NULL ? OK : fail(FAILED, "no memory for a window");
@@ -86,6 +88,8 @@ static Status open_cached(Evaluation *eval, const char *dir)
 static Status open_evaluation(Evaluation *eval, const EvalOptions *options, const char *dir)
 {
     TRY(kv_options_format(&eval->format, &options->kv));
+    if (options->is_rotated && !is_cached(options))
+        return fail(BAD_INPUT, "--kv-rotate changes what a KV cache holds; give --kv-bits");
     TRY(hf_load_shape(&eval->shape, dir));
     const ModelShape *shape = &eval->shape;
     eval->seq_len = options->seq_len > 0 ? (int)options->seq_len : default_seq_len(shape);
@@ -94,7 +98,7 @@ static Status open_evaluation(Evaluation *eval, const EvalOptions *options, cons
     // The shard first: it may be shorter than a window, for which memory is allocated next.
     TRY(open_windows(&eval->source, options, shape, dir, eval->seq_len));
     if (is_cached(options))
-        return open_cached(eval, dir);
+        return open_cached(eval, options->is_rotated, dir);
     TRY(hf_load(&eval->model, dir));
     return forward_pass_start(&eval->pass, &eval->model, eval->seq_len);
 }
@@ -161,6 +165,8 @@ static const Option options[] = {
      "measure at most this many tokens, rounded up to whole windows", 1, INT64_MAX / 2,
      .derived = "all"},
     KV_OPTIONS(EvalOptions, kv),
+    {"kv-rotate", OPTION_FLAG, offsetof(EvalOptions, is_rotated), NULL,
+     "fold an orthogonal rotation of the latent into the weights; helps --kv-scheme quanto"},
 };
 
 static Status run(const CommandLine *line)
