@@ -84,6 +84,11 @@ TARGET_AVX512 ALWAYS_INLINE Vector4 sum_lanes_avx512(Vector16 a, Vector16 b, Vec
 static const uint32_t tail_mask[32] = {[16] = ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u,
                                        ~0u,        ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u};
 
+// The first tokens' pass over 4 rows fetches the next 4 into the second cache: the hardware's
+// prefetcher starts anew in every row. Where a row is longer than a page it does better alone with
+// AVX-512, not with AVX2 (bench/results.md).
+enum { PAGE_BYTES = 4096 };
+
 // NAME_dots_block, NAME_sums_block: a block whose size is a constant. MOST_TOKENS and MOST_VECTORS
 // fill the registers beside the operands: of dots with 4 rows of weights, of sums with 6 tokens.
 #define DEFINE_WEIGHT(NAME, TARGET, VECTOR, WORDS, HALVES, MOST_TOKENS, MOST_VECTORS, FMA, SPREAD, \
@@ -106,10 +111,18 @@ static const uint32_t tail_mask[32] = {[16] = ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u,
                   whole = n_in / NAME##_LANES * NAME##_LANES;                                      \
         const int64_t at = (int64_t)row * n_in;                                                    \
         const float *x = operands->x + (int64_t)token * ldx;                                       \
-        VECTOR sum[8][MOST_TOKENS], left[MOST_TOKENS];                                             \
-        UNROLLED(for (int r = 0; r < 8; r++))                                                      \
+        VECTOR sum[4][MOST_TOKENS], left[MOST_TOKENS];                                             \
+        UNROLLED(for (int r = 0; r < 4; r++))                                                      \
         UNROLLED(for (int t = 0; t < tokens; t++)) sum[r][t] = (VECTOR){0};                        \
+        const int size = dtype == DTYPE_F32 ? 4 : 2; /* bytes of a weight */                       \
+        const bool is_ahead = token == 0 && (NAME##_LANES < 16 || n_in * size <= PAGE_BYTES);      \
+        const char *next = (const char *)operands->w + (at + rows * (int64_t)n_in) * size;         \
         for (int i = 0; i < whole; i += NAME##_LANES) {                                            \
+            if (is_ahead) {                                                                        \
+                UNROLLED(for (int b = 0; b < rows * NAME##_LANES * size; b += 64))                 \
+                __builtin_prefetch(next + b, 0, 2);                                                \
+                next += rows * NAME##_LANES * size;                                                \
+            }                                                                                      \
             UNROLLED(for (int t = 0; t < tokens; t++))                                             \
             left[t] = *(const VECTOR *)(x + (int64_t)t * ldx + i);                                 \
             UNROLLED(for (int r = 0; r < rows; r++))                                               \
@@ -132,11 +145,9 @@ static const uint32_t tail_mask[32] = {[16] = ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u,
             }                                                                                      \
         }                                                                                          \
         UNROLLED(for (int t = 0; t < tokens; t++))                                                 \
-        UNROLLED(for (int r = 0; r < rows; r += 4))                                                \
         {                                                                                          \
-            float *y = operands->y + (int64_t)(token + t) * operands->ldy + row + r;               \
-            Vector4 sums =                                                                         \
-                sum_lanes_##NAME(sum[r][t], sum[r + 1][t], sum[r + 2][t], sum[r + 3][t]);          \
+            float *y = operands->y + (int64_t)(token + t) * operands->ldy + row;                   \
+            Vector4 sums = sum_lanes_##NAME(sum[0][t], sum[1][t], sum[2][t], sum[3][t]);           \
             if (rows == 1) {                                                                       \
                 *y = (operands->add ? *y : 0) + sums[0];                                           \
             } else {                                                                               \
@@ -180,9 +191,6 @@ static const uint32_t tail_mask[32] = {[16] = ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u,
     {                                                                                              \
         const int end = first + count;                                                             \
         int row = first;                                                                           \
-        if (operands->N == 1)                                                                      \
-            for (; row + 8 <= end; row += 8)                                                       \
-                NAME##_dots_block(operands, row, 0, 8, 1, dtype);                                  \
         for (; row + 4 <= end; row += 4)                                                           \
             NAME##_dots_tokens(operands, row, dtype);                                              \
         for (; row < end; row++)                                                                   \
@@ -326,8 +334,8 @@ static const WeightKernel kernels[N_WEIGHT_TARGETS] = {
 static bool machine_has(WeightTarget target)
 {
 #if defined(__x86_64__)
-    const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                          __builtin_cpu_supports("f16c");
+    // Every CPU with AVX2 has F16C; clang 14 cannot ask for it.
+    const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (target == WEIGHT_AVX512)
         return has_avx2 && __builtin_cpu_supports("avx512f");
     if (target == WEIGHT_AVX2)
