@@ -18,9 +18,10 @@
 enum {
     ITEM_BYTES = 64 << 10,         // of weights a thread reads at a time
     PROMPT_ITEM_BYTES = 512 << 10, // the same for many tokens: activations are read for each item
-    ITEM_GRAIN = 16,               // rows: whole cache lines of y
-    WIDENED_FLOATS = 1 << 20,      // of a block: it stays in the caches until it is multiplied
-    WIDENED_ROWS = 256,            // at least: fewer would leave gemm() little to share
+    SHORT_TOKENS = 4,
+    ITEM_GRAIN = 16,          // rows: whole cache lines of y
+    WIDENED_FLOATS = 1 << 20, // of a block: it stays in the caches until it is multiplied
+    WIDENED_ROWS = 256,       // at least: fewer would leave gemm() little to share
 };
 
 WeightMatrix weight_rows(const WeightMatrix *w, int first, int count)
@@ -63,9 +64,14 @@ static void multiply_tiles(const WeightOperands *operands, float *scratch)
 {
     const int rows = item_rows(operands), n_items = ceil_div(operands->n_out, rows);
     uint16_t *packed = (uint16_t *)(void *)scratch;
+    // Packing a few tokens costs less than letting threads wait for one another.
+    const bool is_short = operands->N <= SHORT_TOKENS;
+    if (is_short)
+        weight_amx_pack(packed, operands->x, operands->ldx, operands->N, operands->n_in);
 #pragma omp parallel if (n_items > 1)
     {
-        weight_amx_pack(packed, operands->x, operands->ldx, operands->N, operands->n_in);
+        if (!is_short)
+            weight_amx_pack(packed, operands->x, operands->ldx, operands->N, operands->n_in);
 #pragma omp for schedule(dynamic)
         for (int item = 0; item < n_items; item++)
             weight_amx_dots(operands->y, operands->ldy, packed, operands->w, operands->N,
