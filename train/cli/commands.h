@@ -16,6 +16,7 @@ extern const Command cmd_convert;
 extern const Command cmd_train;
 extern const Command cmd_export;
 extern const Command cmd_eval;
+extern const Command cmd_generate;
 extern const Command cmd_inspect;
 extern const Command cmd_compare;
 extern const Command cmd_plan;
