@@ -107,10 +107,9 @@ TARGET ALWAYS_INLINE void split(__m512i parts[PARTS], __m512 even, __m512 odd)
 TARGET static void pack_step(uint16_t *packed, int64_t tile_step, const float *x, int ldx,
                              int n_tokens, int left)
 {
-    const __mmask16 first = left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
-    const __mmask16 second = left >= STEP ? 0xffff
-                             : left > 16  ? (__mmask16)((1u << (left - 16)) - 1)
-                                          : 0;
+    const unsigned first_mask = left >= 16 ? 0xffffu : (1u << left) - 1;
+    const unsigned second_mask = left >= STEP ? 0xffffu : left > 16 ? (1u << (left - 16)) - 1 : 0;
+    const __mmask16 first = (__mmask16)first_mask, second = (__mmask16)second_mask;
     const __m512i rows =
         _mm512_set_epi32(240, 224, 208, 192, 176, 160, 144, 128, 112, 96, 80, 64, 48, 32, 16, 0);
     for (int t = 0; t < n_tokens; t++, x += ldx) {
