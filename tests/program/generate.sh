@@ -209,7 +209,7 @@ test_bad_input_is_one_line() {
     refuses 2 "empty.jsonl: has no prompts" generate "$model" --prompts empty.jsonl
     refuses 2 "--kv-bits 5: allowed are" generate mla -p x --kv-bits 5
     refuses 2 "--kv-bits 2,4,8: allowed are" generate mla -p x --kv-bits 2,4,8
-    refuses 2 "--kv-scheme is given without --kv-bits" generate mla -p x --kv-scheme hqq
+    refuses 2 "give --kv-bits 8, 4, 3 or 2" generate mla -p x --kv-scheme hqq
     refuses 2 "--kv-scheme is 'fast', allowed are channel, hqq, quanto" \
         generate mla -p x --kv-bits 4 --kv-scheme fast
     refuses 2 "KV scheme channel has no reference policy" \

@@ -5,6 +5,7 @@
 #include "model/hf/hf.h"
 #include "train/agreement.h"
 #include "train/cli/command/command.h"
+#include "train/cli/kv_options.h"
 #include "train/generate/generate_ranks.h"
 #include "train/plan/blas.h"
 #include "train/plan/plan.h"
@@ -30,8 +31,7 @@ typedef struct GenerateOptions {
     int64_t repeat_last_n, seed; // seed -1: drawn
     OptionTexts stops;
     int64_t n_samples, batch, context; // context 0: the model's positions
-    const char *kv_bits;
-    int kv_scheme, kv_policy, kv_type;
+    KvOptions kv;
     double memory_gib; // 0: the machine's
     bool ignore_eos, json, chat;
 } GenerateOptions;
@@ -83,9 +83,6 @@ static Status check_options(const GenerateOptions *options)
         return fail(BAD_INPUT,
                     "generate: --max-new-tokens is 0, allowed are -1 (up to the context) and 1 "
                     "and more");
-    if (options->kv_bits == NULL && (options->kv_scheme >= 0 || options->kv_policy >= 0))
-        return fail(BAD_INPUT, "generate: %s is given without --kv-bits",
-                    options->kv_scheme >= 0 ? "--kv-scheme" : "--kv-policy");
     for (int i = 0; i < options->stops.n; i++) {
         const char *stop = options->stops.items[i];
         const int64_t size = (int64_t)strlen(stop);
@@ -94,20 +91,6 @@ static Status check_options(const GenerateOptions *options)
                         (unsigned char)stop[utf8_valid_bytes(stop, size)]);
     }
     return sampler_check(&sampling);
-}
-
-static Status read_format(KvFormat *out, const GenerateOptions *options, const ModelShape *shape)
-{
-    KvFormat format = kv_format_plain((KvType)options->kv_type);
-    if (options->kv_bits != NULL) {
-        TRY(kv_format_parse_bits(&format, options->kv_bits, "--kv-bits"));
-        if (options->kv_scheme >= 0)
-            format.scheme = (KvScheme)(options->kv_scheme + KV_CHANNEL);
-        format.reference_policy = options->kv_policy == 1;
-    }
-    TRY(kv_format_check(&format, shape));
-    *out = format;
-    return OK;
 }
 
 // ---- prompts
@@ -285,7 +268,8 @@ static Status open_small_files(Generation *gen)
     TRY(check_options(options));
     TRY(hf_load_shape(&gen->shape, gen->dir));
     TRY(hf_weights_dtype(&gen->dtype, gen->dir));
-    TRY(read_format(&gen->format, options, &gen->shape));
+    TRY(kv_options_format(&gen->format, &options->kv));
+    TRY(kv_format_check(&gen->format, &gen->shape));
     gen->context = options->context > 0 ? options->context : gen->shape.max_positions;
     TRY(shape_check_length(&gen->shape, gen->context, "--ctx", gen->dir));
     gen->max_new = options->max_new == NOT_GIVEN ? DEFAULT_MAX_NEW : options->max_new;
@@ -443,12 +427,8 @@ static const GenerateOptions defaults = {
     .seed = -1,
     .n_samples = 1,
     .batch = 8,
-    .kv_scheme = -1,
-    .kv_policy = -1,
-    .kv_type = KV_BFLOAT16,
+    .kv = KV_OPTIONS_DEFAULTS,
 };
-
-static const char *const policies[] = {"append", "reference", NULL};
 
 static const Option options[] = {
     {"prompt", OPTION_TEXT, offsetof(GenerateOptions, prompt), "TEXT",
@@ -489,17 +469,7 @@ static const Option options[] = {
      "answers that a rank decodes together at most", 1, 65536},
     {"ctx", OPTION_INT, offsetof(GenerateOptions, context), "T",
      "tokens of prompt and answer at most", 1, LARGEST_CONTEXT, .derived = "the model's positions"},
-    {"kv-bits", OPTION_TEXT, offsetof(GenerateOptions, kv_bits), "BITS",
-     "quantize the KV cache: 8, 4, 3 or 2, or two for values (the latent) and keys, as in 2,4",
-     .derived = "as --kv-type says"},
-    {"kv-scheme", OPTION_CHOICE, offsetof(GenerateOptions, kv_scheme), "SCHEME",
-     "how: per channel over 64 tokens, or as these libraries do", .choices = kv_scheme_names + 1,
-     .derived = "channel"},
-    {"kv-policy", OPTION_CHOICE, offsetof(GenerateOptions, kv_policy), "POLICY",
-     "when: 64 tokens at a time, once, or as transformers does", .choices = policies,
-     .derived = "append"},
-    {"kv-type", OPTION_CHOICE, offsetof(GenerateOptions, kv_type), "TYPE",
-     "of what is not quantized", .choices = kv_type_names},
+    KV_OPTIONS(GenerateOptions, kv),
     {"memory", OPTION_POSITIVE, offsetof(GenerateOptions, memory_gib), "GIB",
      "what weights and cache of a rank may take", .max = 1 << 20, .derived = "the machine's"},
     {"chat", OPTION_FLAG, offsetof(GenerateOptions, chat), NULL,
