@@ -30,6 +30,11 @@ make_tree() {
 echo "mha2mla $*" >>"$CALLS"
 case $1 in
 tokenize) : >"$7" ;;
+sweep) mkdir -p "${*: -1}" ;;
+generate)
+    echo " a pot by the gate"
+    echo "mha2mla: KV cache: bfloat16, 240 bytes per token, nominal 1 KiB" >&2
+    ;;
 train) for word in "$@"; do case $word in --run.name=*) mkdir "runs/${word#*=}" ;; esac; done ;;
 esac
 END
@@ -84,7 +89,13 @@ mha2mla tokenize --tokenizer configs/demo/model --separator <|endoftext|> --out 
 mha2mla tokenize --tokenizer configs/demo/model --separator <|endoftext|> --out runs/demo/shards/valid.h5 configs/demo/valid.txt.gz
 threads 1, mpirun -n 2 --bind-to none build/release/mha2mla
 mha2mla sweep configs/demo.yaml --d-kv 16,8,4 --baseline --out runs/demo/sweep
+mha2mla generate runs/demo-baseline/model --prompt Dad gave Otto a tiny seed. Otto put it in -n 32 --stop .
+mha2mla generate runs/demo-dkv16/model --prompt Dad gave Otto a tiny seed. Otto put it in -n 32 --stop .
+mha2mla generate runs/demo-dkv8/model --prompt Dad gave Otto a tiny seed. Otto put it in -n 32 --stop .
+mha2mla generate runs/demo-dkv4/model --prompt Dad gave Otto a tiny seed. Otto put it in -n 32 --stop .
 END
+    grep -qF 'dkv4       240 bytes: Dad gave Otto a tiny seed. Otto put it in a pot by the gate.' \
+        "$work/out" || fail "no sentence of the model with d_kv 4"
     [ "$(tail -n 1 "$work/out")" = "$tree/runs/demo/sweep/report.html" ] ||
         fail "its last line is not the report: $(tail -n 1 "$work/out")"
 }
