@@ -99,6 +99,27 @@ says 'ranks        2, ' 'GFLOP/s, measured' 'us each, measured' 'measured on 2 r
 "$mha2mla" plan config.yaml >plan
 says 'assumed: give --bandwidth and --latency, or start under mpirun'
 
+# Serving: the table has the original and the widths of latents, each in every width of the cache.
+rates="--gflops 100 --memory-bandwidth 20 --threads 2"
+"$mha2mla" plan --serve config.yaml --batch 4 --memory 1 $rates --run.export_dtype=bfloat16 >plan
+says 'load         4 sequences of 256 tokens, 2 threads' 'memory       1 GiB (--memory)' \
+    'reading 20.0 GB/s, given; sgemm 100.0 GFLOP/s, given, of which products reach 70 %' \
+    'original *   float32         1024 ' 'd_kv 8       float32          320 '
+[ "$(grep -cE ' (reading|products)$' plan)" -eq 24 ] || die "other rows: $(cat plan)"
+# 4 layers, 2 KV heads, 16 + 16 numbers of 2 bytes, 4 sequences of 256.
+grep -qE '^ +bfloat16 +512 +[0-9.]+ +0\.5 ' plan || die "another cache: $(cat plan)"
+"$mha2mla" plan --serve config.yaml --model.convert='{rope: high, rope_pairs: 1, svd: joint, d_kv: 6}' \
+    $rates --batch 100 --memory 0.0001 >plan
+says 'd_kv 6 *     float32          256 ' 'none' 'd_kv 8 ' 'd_kv 2 '
+mkdir -p runs
+refuses 2 'plan: --context is for a plan with --serve' plan config.yaml --context 8
+refuses 2 'plan: --ranks is for a plan without --serve' plan config.yaml --serve --ranks 2
+refuses 2 'plan: --batch is 0, allowed are 1 to' plan config.yaml --serve --batch 0
+refuses 2 '--context is 257, more than max_position_embeddings 256 of config.yaml' \
+    plan config.yaml --serve --context 257
+refuses 2 'none.yaml' plan --serve none.yaml
+refuses 2 'runs: not a Hugging Face model, config.json is missing' plan --serve runs
+
 refuses 2 "plan needs one CONFIG, got 0" plan
 refuses 2 "plan: --gflops is '4x', which is not a number" plan config.yaml --gflops 4x
 refuses 2 "plan: --efficiency is 1.5, allowed is more than 0, at most 1" \

@@ -4,13 +4,13 @@
 #include "base/log.h"
 #include "train/agreement.h"
 #include "train/cli/command/command.h"
+#include "train/cli/plan_serve.h"
 #include "train/parallel/watch.h"
 #include "train/plan/blas.h"
 #include "train/plan/cost.h"
 
 #include <omp.h>
 #include <stdio.h>
-#include <unistd.h>
 
 enum { MAX_TABLE_RANKS = 1024, TIME_BYTES = 32 };
 
@@ -27,6 +27,8 @@ typedef struct PlanRequest {
     double gflops, memory_gb_s, bandwidth_gb_s, latency_us;
     double efficiency;   // share of sgemm's rate
     double step_seconds; // measured on n_ranks; 0: from sgemm's rate and efficiency
+    bool serve;
+    int64_t context, batch; // with serve; 0: not given
 } PlanRequest;
 
 // "1.2 ms", "3.4 s", "0:12:34", "27:01:02". Returns `out`.
@@ -41,12 +43,6 @@ static const char *print_time(char out[TIME_BYTES], double seconds)
         snprintf(out, TIME_BYTES, "%lld:%02d:%02d", whole / 3600, (int)(whole / 60 % 60),
                  (int)(whole % 60));
     return out;
-}
-
-// All of the machine's, as a batch system's share of it is not known here: --memory says it.
-static double machine_gib(void)
-{
-    return (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) / GIB;
 }
 
 static double peak_gib(const Plan *plan)
@@ -122,7 +118,7 @@ static Status suggest(const Config *config, const PlanRequest *request, double m
 static Status print_fit(const Plan *plan, const Config *config, const PlanRequest *request)
 {
     const bool is_given = request->memory_gib > 0;
-    const double memory_gib = is_given ? request->memory_gib : machine_gib();
+    const double memory_gib = is_given ? request->memory_gib : plan_machine_gib();
     const double needed_gib = peak_gib(plan);
     const char *whose = is_given ? "--memory" : "this machine's";
     if (needed_gib > memory_gib) {
@@ -328,6 +324,40 @@ release_config: // also on a rank that has read it where another could not
     return status;
 }
 
+// Options of one kind of plan would be ignored by the other.
+static Status check_serving(const PlanRequest *request)
+{
+    const struct {
+        const char *name;
+        bool is_given, is_for_serving;
+    } options[] = {
+        {"context", request->context > 0, true},
+        {"batch", request->batch > 0, true},
+        {"ranks", request->n_ranks > 0, false},
+        {"ranks-per-host", request->ranks_per_host > 0, false},
+        {"step-seconds", request->step_seconds > 0, false},
+        {"bandwidth", request->bandwidth_gb_s > 0, false},
+        {"latency", request->latency_us > 0, false},
+    };
+    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
+        if (options[i].is_given && options[i].is_for_serving != request->serve)
+            return fail(BAD_INPUT, "plan: --%s is for a plan %s --serve", options[i].name,
+                        request->serve ? "without" : "with");
+    return OK;
+}
+
+static Status run_serving(const PlanRequest *request, const CommandLine *line)
+{
+    const PlanServeRequest serving = {
+        .context = request->context,
+        .batch = request->batch > 0 ? request->batch : 1,
+        .n_threads = request->n_threads,
+        .memory_gib = request->memory_gib,
+        .efficiency = request->efficiency,
+        .rates = {.sgemm_flops = request->gflops * 1e9, .read_bytes = request->memory_gb_s * 1e9}};
+    return plan_serve(&serving, line);
+}
+
 static const PlanRequest defaults = {.efficiency = 0.7};
 
 static const Option options[] = {
@@ -353,6 +383,13 @@ static const Option options[] = {
      "network bandwidth of a rank", .max = 1000000, .derived = "measured under mpirun"},
     {"latency", OPTION_POSITIVE, offsetof(PlanRequest, latency_us), "US",
      "latency of a message in microseconds", .max = 1000000, .derived = "measured under mpirun"},
+    {"serve", OPTION_FLAG, offsetof(PlanRequest, serve), NULL,
+     "plan decoding with a model, or with what CONFIG makes, instead of training"},
+    {"context", OPTION_INT, offsetof(PlanRequest, context), "S",
+     "with --serve: tokens of a sequence in the cache", 1, 1 << 28,
+     .derived = "the model's longest"},
+    {"batch", OPTION_INT, offsetof(PlanRequest, batch), "B",
+     "with --serve: sequences decoded together", 1, 1 << 16, .derived = "1"},
 };
 
 // Options that are 0 stand for what this start of the program has.
@@ -360,25 +397,32 @@ static Status run(const CommandLine *line)
 {
     PlanRequest request = *(const PlanRequest *)line->options;
     request.comm = line->comm;
-    if (request.n_ranks == 0)
-        request.n_ranks = line->comm->size;
+    TRY(check_serving(&request));
     if (request.n_threads == 0)
         request.n_threads = omp_get_max_threads();
+    if (request.serve)
+        return run_serving(&request, line);
+    if (request.n_ranks == 0)
+        request.n_ranks = line->comm->size;
     return load_and_plan(&request, line->words[0], line->overrides, line->n_overrides);
 }
 
 const Command cmd_plan = {
     .name = "plan",
-    .summary = "say what a run needs and how long it takes, on any number of ranks",
+    .summary = "say what a run, or serving a model, needs and how long it takes",
     .description = "Prints the memory of each rank, whether it fits, the time of a step and of the "
                    "run, and how both scale with ranks. Rates that are not given are measured on "
-                   "the ranks that plan runs on, in about two seconds.",
+                   "the ranks that plan runs on, in about two seconds. With --serve, CONFIG may be "
+                   "a model's directory: weights, KV cache in every width, the largest batch and "
+                   "tokens per second, of the original attention and of several latent widths.",
     COMMAND_OPTIONS(PlanRequest, options, defaults),
     .words = {"CONFIG", 1, 1, "*.yaml"},
     .is_on_ranks = true,
     .takes_overrides = true,
     .examples = (const char *const[]){"mha2mla plan configs/demo.yaml --ranks 4 --memory 4 "
                                       "--gflops 80 --bandwidth 12.5 --latency 2",
+                                      "mha2mla plan --serve runs/demo-dkv8/model --context 256 "
+                                      "--batch 16 --memory 1",
                                       NULL},
     .run = run,
 };

@@ -6,6 +6,7 @@
 #include "base/arena.h"
 #include "base/log.h"
 #include "base/median.h"
+#include "base/simd.h"
 
 #include <cblas.h>
 #include <stdlib.h>
@@ -13,11 +14,12 @@
 enum {
     SGEMM_SIZE = 1024,
     TRIAD_FLOATS = 8 << 20, // 32 MiB per array: beyond most caches
+    READ_FLOATS = 24 << 20, // 96 MiB per array, all three of which are read
     N_PING_PONGS = 100,
     N_PIECES = 9,
 };
 
-typedef enum Measured { SGEMM, TRIAD, GATHER, PING_PONG, N_CALLS } Measured;
+typedef enum Measured { SGEMM, TRIAD, GATHER, PING_PONG, READ, N_CALLS } Measured;
 
 static const double PIECE_S = 0.05; // least duration of a piece
 
@@ -66,6 +68,34 @@ static void triad(const Probe *probe, const Comm *comm)
 #pragma omp parallel for simd schedule(static)
     for (int64_t i = 0; i < TRIAD_FLOATS; i++)
         a[i] = b[i] + 3.0f * c[i];
+}
+
+// Enough sums beside each other that the latency of an addition does not limit the rate.
+enum { READ_LANES = 64 };
+
+HOT static float sum(const float *values, int64_t count)
+{
+    float lanes[READ_LANES] = {0}, total = 0;
+    for (int64_t i = 0; i < count; i += READ_LANES)
+        for (int lane = 0; lane < READ_LANES; lane++)
+            lanes[lane] += values[i + lane];
+    for (int lane = 0; lane < READ_LANES; lane++)
+        total += lanes[lane];
+    return total;
+}
+
+// Weights and cache are read once for a token and nothing is written beside them.
+static void read_all(const Probe *probe, const Comm *comm)
+{
+    (void)comm;
+    enum { CHUNK = 1 << 16 };
+    const float *arrays[] = {probe->a, probe->b, probe->c};
+    const int64_t per_array = probe->n_floats / CHUNK;
+    float total = 0;
+#pragma omp parallel for schedule(static) reduction(+ : total)
+    for (int64_t i = 0; i < 3 * per_array; i++)
+        total += sum(arrays[i / per_array] + i % per_array * CHUNK, CHUNK);
+    CHECK(total <= 0 || total > 0, "sums of small numbers are finite"); // and so are not left out
 }
 
 // A bucket of the largest size, as training exchanges them.
@@ -163,6 +193,24 @@ Status rates_measure(Rates *rates, const Comm *comm)
         !has_network && (rates->network_bytes == 0 || rates->latency_s == 0);
     rates->network_bytes = rates->network_bytes == 0 ? 12.5e9 : rates->network_bytes;
     rates->latency_s = rates->latency_s == 0 ? 10e-6 : rates->latency_s;
+    return OK;
+}
+
+Status rates_measure_serving(Rates *rates, const Comm *comm)
+{
+    Probe probe;
+    double seconds[N_CALLS];
+    Call *const calls[N_CALLS] = {
+        [SGEMM] = rates->sgemm_flops == 0 ? product : NULL,
+        [READ] = rates->read_bytes == 0 ? read_all : NULL,
+    };
+    TRY(start(&probe, READ_FLOATS, comm));
+    time_calls(seconds, calls, N_CALLS, &probe, comm);
+    arena_release(&probe.arena);
+    if (calls[SGEMM] != NULL)
+        rates->sgemm_flops = product_flops() / seconds[SGEMM];
+    if (calls[READ] != NULL)
+        rates->read_bytes = 3.0 * READ_FLOATS * sizeof(float) / seconds[READ];
     return OK;
 }
 
