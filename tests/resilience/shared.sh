@@ -71,6 +71,7 @@ start_held 3 killed
 for pid in $(ranks_of_job | cut -d' ' -f2); do
     awk '$6 ~ "^/dev/shm/" { print $6 }' "/proc/$pid/maps"
 done | sort -u >windows
+grep -q osc_sm windows || die "no windows of MPI among: $(cat windows)"
 signal_ranks KILL
 ends_with 137
 leaves_nobody
