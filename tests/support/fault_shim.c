@@ -56,6 +56,8 @@ static struct {
 } shim;
 
 static atomic_long n_calls;
+static atomic_int n_handled; // signals, where the fault is WAIT
+static void (*handlers[NSIG])(int);
 static _Atomic(FILE *) broken; // the stream whose fwrite failed: its error flag stays set
 
 static long number(const char *name, long otherwise)
@@ -137,12 +139,13 @@ static _Noreturn void die_here(void)
         pause();
 }
 
-static void wait_for_gate(void)
+// `n_before`: the signals that were handled before the wait was told of.
+static void wait_for_gate(int n_before)
 {
     const struct timespec rest = {.tv_nsec = 5000000};
-    while (shim.gate == NULL || syscall(SYS_unlinkat, AT_FDCWD, shim.gate, 0) != 0)
-        if (nanosleep(&rest, NULL) != 0)
-            return;
+    while (atomic_load(&n_handled) == n_before &&
+           (shim.gate == NULL || syscall(SYS_unlinkat, AT_FDCWD, shim.gate, 0) != 0))
+        nanosleep(&rest, NULL);
 }
 
 // Counts a call on `path` and returns what becomes of it; does not return for KILL and HANG.
@@ -158,6 +161,7 @@ static Fault strike_counted(const char *call, const char *path)
     }
     if (shim.fault == NONE || n < shim.at || n >= shim.at + shim.count)
         return NONE;
+    const int n_before = atomic_load(&n_handled);
     if (shim.fired != NULL) {
         snprintf(line, sizeof line, "rank %ld, call %ld: %s %s\n", shim.rank, n, call, path);
         append(shim.fired, line);
@@ -167,7 +171,7 @@ static Fault strike_counted(const char *call, const char *path)
     while (shim.fault == HANG)
         pause();
     if (shim.fault == WAIT) {
-        wait_for_gate();
+        wait_for_gate(n_before);
         return NONE;
     }
     errno = shim.error;
@@ -351,6 +355,28 @@ int mkdir(const char *path, mode_t mode)
     const int status = NEXT(mkdir)(path, mode);
     end_call(fault);
     return status;
+}
+
+// ---- signals, which end a wait -----------------------------------------------------------------
+
+static void count_signal(int number)
+{
+    atomic_fetch_add(&n_handled, 1);
+    handlers[number](number);
+}
+
+int sigaction(int number, const struct sigaction *restrict action, struct sigaction *restrict old)
+{
+    struct sigaction counted;
+    if (shim.fault == WAIT && action != NULL && (action->sa_flags & SA_SIGINFO) == 0 &&
+        action->sa_handler != SIG_DFL && action->sa_handler != SIG_IGN &&
+        action->sa_handler != count_signal && number > 0 && number < NSIG) {
+        counted = *action;
+        handlers[number] = action->sa_handler;
+        counted.sa_handler = count_signal;
+        action = &counted;
+    }
+    return NEXT(sigaction)(number, action, old);
 }
 
 // ---- the clock ---------------------------------------------------------------------------------
