@@ -30,13 +30,14 @@ enum {
     DEPTH = 32,          // bfloat16 numbers of a row
     TILE = SIDE * DEPTH, // bfloat16 numbers of a tile
     SLAB = 4,            // tiles of columns of `sums` that are computed together
-    MIN_ROWS_OF_CODES = 24
+    MIN_ROWS_OF_CODES = 24,
+    MIN_PRODUCTS = 512 // of a token: rows times width of the latent
 };
 
 // The kernel's own scratch of a thread.
 typedef struct Own {
-    uint16_t *q;      // [groups of 16 rows][steps of 32 channels][high, low][tile b]
-    uint16_t *latent; // [64, steps * 32] zero beyond the latent; where its width is no whole step
+    uint16_t *q;         // [groups of 16 rows][steps of 32 channels][high, low][tile b]
+    uint16_t *last_rows; // [16, steps * 32]; see whole_steps()
     uint16_t *decoded_high, *decoded_low; // [64, R in whole steps] the latent of quantized blocks
     float *scores;                        // [64, 16] of a group, transposed
     uint16_t *p_high, *p_low;             // [groups * 16, 64]
@@ -64,7 +65,7 @@ static int64_t place_own(Own *own, float *block, const AttendDims *d, int rows)
     const int groups = n_groups(rows), steps = n_steps(d);
     const size_t half = sizeof(uint16_t);
     own->q = arena_place(&arena, (int64_t)groups * steps * 2 * TILE, half);
-    own->latent = arena_place(&arena, (int64_t)KEYS * steps * DEPTH, half);
+    own->last_rows = arena_place(&arena, (int64_t)SIDE * steps * DEPTH, half);
     own->decoded_high = arena_place(&arena, (int64_t)KEYS * decoded_ld(d), half);
     own->decoded_low = arena_place(&arena, (int64_t)KEYS * decoded_ld(d), half);
     own->scores = arena_floats(&arena, KEYS * SIDE);
@@ -166,37 +167,42 @@ AMX static void finish(const AttendWork *work)
 // The latent of a block: bfloat16 rows, and what they leave of it where it was quantized.
 typedef struct Latent {
     const uint16_t *high, *low; // [64, ld]; low: NULL for nothing
-    int ld;
+    const uint16_t *last;       // [16, last_ld] the last 16 rows of `high`
+    int ld, last_ld;
 } Latent;
 
-// The latent's columns that keys are made of, in whole steps of 32 channels.
+// The latent's columns that keys are made of, for steps of 32 channels. The last step may read
+// columns behind them, which queries multiply by 0; behind the last row may be nothing, so the last
+// 16 rows are copied.
 AMX static Latent whole_steps(const Own *own, const AttendDims *d, const uint16_t *latent)
 {
-    const int steps = n_steps(d), rest = d->latent % DEPTH, ld = steps * DEPTH;
+    const int steps = n_steps(d), rest = d->latent % DEPTH, ld = steps * DEPTH, first = KEYS - SIDE;
     if (rest == 0)
-        return (Latent){latent, NULL, d->cache_width};
+        return (Latent){latent, NULL, latent + (int64_t)first * d->cache_width, d->cache_width,
+                        d->cache_width};
     const __mmask32 mask = (__mmask32)((1u << rest) - 1);
-    for (int t = 0; t < KEYS; t++)
+    for (int t = 0; t < SIDE; t++)
         for (int s = 0; s < steps; s++)
-            _mm512_storeu_si512(
-                own->latent + t * ld + s * DEPTH,
-                _mm512_maskz_loadu_epi16(s + 1 < steps ? 0xffffffffu : mask,
-                                         latent + (int64_t)t * d->cache_width + s * DEPTH));
-    return (Latent){own->latent, NULL, ld};
+            _mm512_storeu_si512(own->last_rows + t * ld + s * DEPTH,
+                                _mm512_maskz_loadu_epi16(
+                                    s + 1 < steps ? 0xffffffffu : mask,
+                                    latent + (int64_t)(first + t) * d->cache_width + s * DEPTH));
+    return (Latent){latent, NULL, own->last_rows, d->cache_width, ld};
 }
 
 // Scores of 64 tokens and group g's rows, transposed: four tiles of 16 tokens each.
 AMX static void group_scores(const Own *own, const Latent *rows, const uint16_t *q, int steps)
 {
-    const uint16_t *latent = rows->high, *low = rows->low, *q_high = q;
+    const uint16_t *latent = rows->high, *low = rows->low, *last = rows->last, *q_high = q;
     const int ld = rows->ld;
-    const size_t stride = (size_t)ld * sizeof *latent;
+    const size_t stride = (size_t)ld * sizeof *latent,
+                 last_stride = (size_t)rows->last_ld * sizeof *last;
     complete_stores();
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    for (int s = 0; s < steps; s++, latent += DEPTH, q += 2 * TILE) {
+    for (int s = 0; s < steps; s++, latent += DEPTH, last += DEPTH, q += 2 * TILE) {
         _tile_loadd(6, q, 2 * DEPTH);
         _tile_loadd(7, q + TILE, 2 * DEPTH);
         _tile_loadd(4, latent, stride);
@@ -208,7 +214,7 @@ AMX static void group_scores(const Own *own, const Latent *rows, const uint16_t 
         _tile_loadd(4, latent + (int64_t)2 * SIDE * ld, stride);
         _tile_dpbf16ps(2, 4, 6);
         _tile_dpbf16ps(2, 4, 7);
-        _tile_loadd(5, latent + (int64_t)3 * SIDE * ld, stride);
+        _tile_loadd(5, last, last_stride);
         _tile_dpbf16ps(3, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }
@@ -392,26 +398,31 @@ AMX static Latent decode_latent(const Own *own, const AttendWork *work, const Kv
             _mm512_storeu_si512(own->decoded_low + (int64_t)t * ld + c, low);
         }
     }
-    return (Latent){own->decoded_high, own->decoded_low, ld};
+    return (Latent){own->decoded_high, own->decoded_low, own->decoded_high + (KEYS - SIDE) * ld, ld,
+                    ld};
 }
 
 AMX static void latent_block(const AttendWork *work, const AttendTile *tile, const KvBlock *block)
 {
     const bool is_codes = block->kind == KV_CODES;
-    if (!is_codes && (block->kind != KV_ROWS || block->type != KV_BFLOAT16)) {
-        attend_block_widened(work, tile, block);
+    const int rows = attend_tile_rows(tile, work->dims);
+    // Floats are AVX-512's; so are codes where the rows are too few to pay for splitting them, and
+    // products so small that a block takes longer to arrive than to be multiplied.
+    if ((is_codes ? rows < MIN_ROWS_OF_CODES
+                  : block->kind != KV_ROWS || block->type != KV_BFLOAT16) ||
+        rows * work->dims->latent < MIN_PRODUCTS) {
+        attend_avx512.block(work, tile, block);
         return;
     }
     const AttendDims *d = work->dims;
-    const int rows = attend_tile_rows(tile, d), steps = n_steps(d), column = d->value_column;
+    const int steps = n_steps(d), column = d->value_column;
     Own own;
     place_own(&own, work->own, d, rows);
     const Latent latent =
-        is_codes ? decode_latent(&own, work, block) : (Latent){block->value, NULL, d->cache_width};
+        is_codes ? decode_latent(&own, work, block) : whole_steps(&own, d, block->value);
     pack_slab(&own, d, latent.high + column, latent.ld, 0);
-    const Latent for_keys = is_codes ? latent : whole_steps(&own, d, block->value);
     for (int g = 0; g < n_groups(rows); g++) {
-        group_scores(&own, &for_keys, own.q + (int64_t)g * steps * 2 * TILE, steps);
+        group_scores(&own, &latent, own.q + (int64_t)g * steps * 2 * TILE, steps);
         transpose_scores(work->scores + g * SIDE * KEYS, own.scores, rows - g * SIDE);
     }
     if (is_codes)
