@@ -148,9 +148,15 @@ void attend_key_scores_bf16(const AttendWork *work, const AttendTile *tile, cons
                              d->key_width, add);
 }
 
-// The compiler's own choice are vectors of 256 bits.
-__attribute__((target("avx512f,avx512bw,prefer-vector-width=512"))) void attend_softmax_avx512(
-    const AttendTile *tile, const AttendDims *dims, float *scores, int first_key, int keys)
+// gcc's own choice are vectors of 256 bits.
+#if defined(__clang__)
+#define WIDE_VECTORS AVX512_TARGET
+#else
+#define WIDE_VECTORS __attribute__((target("avx512f,avx512bw,prefer-vector-width=512")))
+#endif
+
+WIDE_VECTORS void attend_softmax_avx512(const AttendTile *tile, const AttendDims *dims,
+                                        float *scores, int first_key, int keys)
 {
     attend_softmax_inline(tile, dims, scores, first_key, keys);
 }
