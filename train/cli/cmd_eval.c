@@ -92,6 +92,7 @@ static Status open_evaluation(Evaluation *eval, const EvalOptions *options, cons
         return fail(BAD_INPUT, "--kv-rotate changes what a KV cache holds; give --kv-bits");
     TRY(hf_load_shape(&eval->shape, dir));
     const ModelShape *shape = &eval->shape;
+    TRY(kv_format_check(&eval->format, shape));
     eval->seq_len = options->seq_len > 0 ? (int)options->seq_len : default_seq_len(shape);
     TRY(shape_check_length(shape, eval->seq_len, "--seq-len", dir));
     shape_warn_healed(shape, eval->seq_len, "--seq-len", dir);
