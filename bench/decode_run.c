@@ -1,6 +1,7 @@
 // Each repetition is measured right after the two rates: what else the machine does moves both.
 #include "bench/decode_run.h"
 
+#include "base/intmath.h"
 #include "base/random.h"
 #include "base/simd.h"
 #include "bench/timing.h"
@@ -256,7 +257,8 @@ static Status start(Run *run)
 {
     const DecodeTest *test = run->test;
     const InferWeights *weights = &test->model->weights;
-    const int n_tokens = test->batch > test->n_prompt ? test->batch : test->n_prompt;
+    const int chunk = min_int(test->n_prompt, SERVE_PROMPT_CHUNK);
+    const int n_tokens = test->batch > chunk ? test->batch : chunk;
     place(run);
     TRY(arena_allocate(&run->arena));
     place(run);

@@ -1,30 +1,43 @@
 // Bytes come from the code that allocates them (infer/), FLOP from the parameter table.
 #include "train/plan/serve_cost.h"
 
+#include "base/intmath.h"
 #include "infer/infer.h"
+#include "model/params.h"
 
 #include <math.h>
 
-enum {
-    MAX_BATCH = 1 << 20,
-    PROMPT_CHUNK = 512, // tokens of a prompt that go through the layers together
-};
+enum { MAX_BATCH = 1 << 20 };
 
 // ---- memory ------------------------------------------------------------------------------------
 
-// A step has a token of each sequence, a chunk of the prompt PROMPT_CHUNK of one.
+// A step has a token of each sequence, a chunk of the prompt SERVE_PROMPT_CHUNK of one.
 static int64_t buffers_bytes(const ModelShape *shape, int batch, int n_threads)
 {
-    const int n_tokens = batch > PROMPT_CHUNK ? batch : PROMPT_CHUNK;
+    const int n_tokens = batch > SERVE_PROMPT_CHUNK ? batch : SERVE_PROMPT_CHUNK;
     const int64_t logits = (int64_t)batch * shape->vocab_size * (int64_t)sizeof(float);
     return infer_bytes(shape, n_tokens, batch, n_threads) + logits;
 }
 
+// Floats of the largest tensor, which is narrowed to the weights' type as it is read
+// (infer/weights.h).
+static int64_t loading_bytes(const ModelShape *shape)
+{
+    int64_t largest = 0;
+    for (int i = 0; i < params_n_tensors(shape); i++) {
+        const ParamInfo info = params_info(shape, i);
+        largest = max_int64(largest, (int64_t)info.rows * info.cols);
+    }
+    return largest * (int64_t)sizeof(float);
+}
+
+// Loading is over before the cache and the buffers are used.
 static int64_t total_bytes(const ModelShape *shape, int64_t sequence_bytes, int batch,
                            const ServeLoad *load)
 {
+    const int64_t serving = buffers_bytes(shape, batch, load->n_threads) + batch * sequence_bytes;
     return load->process_bytes + infer_weights_bytes(shape, load->dtype) +
-           buffers_bytes(shape, batch, load->n_threads) + batch * sequence_bytes;
+           max_int64(serving, loading_bytes(shape));
 }
 
 // By bisection: what a batch takes grows with it.
@@ -83,7 +96,7 @@ static double absorbed_up(const ModelShape *s)
 
 // Attention is absorbed for n tokens, or the keys and values of all depth + n are expanded once for
 // them: whichever costs less, as in infer/attention/attend.h.
-double serve_prompt_flops(const ModelShape *s, int n, int depth)
+static double chunk_flops(const ModelShape *s, int n, int depth)
 {
     const LayerWeights layer = layer_weights(s);
     const double pairs = (double)n * depth + 0.5 * n * (n + 1.0);
@@ -93,11 +106,11 @@ double serve_prompt_flops(const ModelShape *s, int n, int depth)
     return s->n_layers * (2 * n * layer.plain + fmin(expanded, absorbed));
 }
 
-static double prompt_flops(const ModelShape *s, int n)
+double serve_prompt_flops(const ModelShape *s, int n, int depth)
 {
-    double flops = 2 * head_weights(s);
-    for (int first = 0; first < n; first += PROMPT_CHUNK)
-        flops += serve_prompt_flops(s, n - first < PROMPT_CHUNK ? n - first : PROMPT_CHUNK, first);
+    double flops = 0;
+    for (int first = 0; first < n; first += SERVE_PROMPT_CHUNK)
+        flops += chunk_flops(s, min_int(n - first, SERVE_PROMPT_CHUNK), depth + first);
     return flops;
 }
 
@@ -129,7 +142,7 @@ ServeCost serve_cost(const ModelShape *shape, const KvFormat *format, const Serv
                               2 * batch * weights_multiplied, rates->read_bytes, flops_per_s),
         .attention_s = roofline(cache_bytes, attention_flops, rates->read_bytes, flops_per_s),
         .is_compute_bound = attention_flops / flops_per_s > cache_bytes / rates->read_bytes,
-        .prompt_s = prompt_flops(shape, load->context) / flops_per_s,
+        .prompt_s = (serve_prompt_flops(shape, load->context, 0) + 2 * head) / flops_per_s,
     };
     cost.tokens_per_s = batch / (cost.weights_s + cost.attention_s);
     return cost;

@@ -20,6 +20,9 @@
 #include "model/kernels/dtype.h"
 #include "train/plan/rates.h"
 
+// Tokens of a prompt that go through the layers together.
+enum { SERVE_PROMPT_CHUNK = 512 };
+
 typedef struct ServeLoad {
     int context, batch; // tokens in the cache of each sequence, sequences
     DType dtype;        // of the weights
@@ -32,7 +35,7 @@ typedef struct ServeCost {
     int64_t weights_bytes;
     int64_t cache_bytes;   // of the batch, with the newest tokens that are not quantized yet
     int64_t buffers_bytes; // activations of a chunk of the prompt or a step, logits
-    int64_t total_bytes;   // with the process
+    int64_t total_bytes;   // the peak, with the process; while loading or after it
     int largest_batch;     // of this context that memory_bytes hold; 0: not one
     double weights_s, attention_s;
     bool is_compute_bound; // attention: its FLOP take longer than its bytes
@@ -43,8 +46,7 @@ typedef struct ServeCost {
 ServeCost serve_cost(const ModelShape *shape, const KvFormat *format, const ServeLoad *load,
                      const Rates *rates, double efficiency);
 
-// FLOP of n tokens of a prompt that go through the layers together, behind `depth` others; without
-// logits.
+// FLOP of n tokens of a prompt behind `depth` others, in chunks, without logits.
 double serve_prompt_flops(const ModelShape *shape, int n, int depth);
 
 #endif

@@ -161,7 +161,9 @@ static void print_notes(FILE *out, const ServePlan *plan, const Rates *rates)
     const ServeCost cost = serve_cost(&plan->shape, &plain, &plan->load, rates, plan->efficiency);
     fprintf(out,
             "prompt       one of %d tokens is read in %.3g s, in chunks, whatever its cache\n"
-            "total        with %.1f MiB of buffers and %.1f MiB of program and libraries\n"
+            "total        with %.1f MiB of buffers and %.1f MiB of program and libraries; at least "
+            "what\n"
+            "             loading takes, a float copy of the largest tensor\n"
             "assumed\n"
             "  tokens/s   of the whole batch, each sequence with its %d tokens in the cache; a\n"
             "             limit: norms, softmax, sampling and quantized codes' scales are not\n"
