@@ -10,10 +10,11 @@ OMPI_MCA_orte_top_session_dir=$(mktemp -d)
 export OMPI_MCA_orte_top_session_dir
 mkdir "$OMPI_MCA_orte_top_session_dir/kept"
 
-job=      # a process in the background that must not outlive the script
 mounts=() # file systems of its own
 clean_up() {
-    [ -z "$job" ] || kill "$job" 2>/dev/null || true
+    local left
+    left=$(jobs -pr) # in the background, by numbers that are no other process's by now
+    [ -z "$left" ] || kill $left 2>/dev/null || true
     [ ${#mounts[@]} -eq 0 ] || umount -l "${mounts[@]}"
     rm -rf "$work" "$OMPI_MCA_orte_top_session_dir"
 }
