@@ -95,7 +95,7 @@ grep -q 'error: faulty.jsonl:2: not valid JSON' out || die "3 ranks said: $(cat 
 awk 'BEGIN { for (i = 0; i < 30000; i++)
     print "{\"text\": \"Once upon a time there was a little girl who liked the park.\"}" }' |
     gzip -1 >block.gz
-for _ in $(seq 100); do cat block.gz; done >long.jsonl.gz
+for _ in $(seq 2000); do cat block.gz; done >long.jsonl.gz
 # until_it_writes: until process $job has a temporary file.
 until_it_writes() {
     while [ -z "$(temporaries)" ]; do
@@ -117,18 +117,23 @@ for signal in INT TERM; do
     [ ! -e long.h5 ] && [ -z "$(temporaries)" ] || die "after SIG$signal: $(ls -A)"
 done
 
-# Interrupted at several ranks: the signal reaches all of them, and nothing is left. mpirun kills
-# what has not ended some seconds after its SIGTERM, by default 1.
+# until_none_writes: until what was told to end has removed its temporary file.
+until_none_writes() {
+    for _ in $(seq 600); do
+        [ -n "$(temporaries)" ] || return 0
+        sleep 0.1
+    done
+}
+
+# Interrupted at several ranks: the signal reaches all of them, and nothing is left. mpirun waits so
+# many seconds, by default 1, before it passes SIGTERM on and again before it kills what is left.
 OMPI_MCA_odls_base_sigkill_timeout=5 mpirun -n 2 --oversubscribe --bind-to none "$mha2mla" \
     tokenize --tokenizer "$tokenizer" --out long.h5 long.jsonl.gz >out 2>err &
 job=$!
 until_it_writes
 kill -s TERM "$job"
 wait "$job" && die "after SIGTERM to mpirun: status 0"
-for _ in $(seq 600); do
-    [ -n "$(temporaries)" ] || break
-    sleep 0.1
-done
+until_none_writes
 [ ! -e long.h5 ] && [ -z "$(temporaries)" ] || die "after SIGTERM to mpirun: $(ls -A)"
 
 # On a terminal a line shows the progress and the time left.
@@ -144,6 +149,7 @@ if command -v script >/dev/null &&
     done 2>/dev/null
     kill "$job"
     wait "$job" || true
+    until_none_writes # the program ends after its terminal
 fi
 
 # SIGKILL leaves at most the temporary file, which does not disturb the next run.

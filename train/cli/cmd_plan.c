@@ -419,10 +419,10 @@ const Command cmd_plan = {
     .words = {"CONFIG", 1, 1, "*.yaml"},
     .is_on_ranks = true,
     .takes_overrides = true,
-    .examples = (const char *const[]){"mha2mla plan configs/demo.yaml --ranks 4 --memory 4 "
-                                      "--gflops 80 --bandwidth 12.5 --latency 2",
-                                      "mha2mla plan --serve runs/demo-dkv8/model --context 256 "
+    .examples = (const char *const[]){"mha2mla plan --serve runs/demo-dkv8/model --context 256 "
                                       "--batch 16 --memory 1",
+                                      "mha2mla plan configs/demo.yaml --ranks 4 --memory 4 "
+                                      "--gflops 80 --bandwidth 12.5 --latency 2",
                                       NULL},
     .run = run,
 };
