@@ -242,7 +242,7 @@ static void test_stop_is_seen_within_a_document(void **state)
     char *text = malloc(SIZE);
     assert_non_null(text);
     for (int i = 0; i < SIZE; i++)
-        text[i] = i % 4 == 3 ? ' ' : (char)('a' + i / 4 % 26);
+        text[i] = (char)(i % 4 == 3 ? ' ' : 'a' + i / 4 % 26);
     assert_ok(tokenizer_load(&tokenizer, TINY_BYTELEVEL));
     for (int i = 0; i < SIZE + MARGIN; i++) // so that the buffer stays where it is
         assert_ok(token_buffer_append(&buffer, 0));
