@@ -437,7 +437,7 @@ EOC
 }
 
 n_lost=0 n_refused=0 n_skipped=0 n_launcher_hangs=0
-trap 'rm -rf "$OMPI_MCA_orte_top_session_dir"' EXIT
+trap 'rm -rf "$sessions"' EXIT
 prepare
 echo "${#classes[@]} kinds of calls; a run takes $whole_ms ms; first seed $first_seed; in $work"
 begun=$SECONDS

@@ -6,9 +6,9 @@ work=$(realpath "$(mktemp -d)")
 
 # Open MPI's session directory is shared by a user's jobs, and the last to leave removes it while
 # another may be starting. The script has one of its own, which `kept` keeps from being empty.
-OMPI_MCA_orte_top_session_dir=$(mktemp -d)
-export OMPI_MCA_orte_top_session_dir
-mkdir "$OMPI_MCA_orte_top_session_dir/kept"
+sessions=$(mktemp -d)
+export OMPI_MCA_orte_tmpdir_base=$sessions
+mkdir -p "$sessions/ompi.$(uname -n | cut -d. -f1).$(id -u)/kept"
 
 mounts=() # file systems of its own
 clean_up() {
@@ -16,7 +16,7 @@ clean_up() {
     left=$(jobs -pr) # in the background, by numbers that are no other process's by now
     [ -z "$left" ] || kill $left 2>/dev/null || true
     [ ${#mounts[@]} -eq 0 ] || umount -l "${mounts[@]}"
-    rm -rf "$work" "$OMPI_MCA_orte_top_session_dir"
+    rm -rf "$work" "$sessions"
 }
 trap clean_up EXIT
 cd "$work"
