@@ -1,8 +1,8 @@
 #include "eval/cached_loss.h"
 
 #include "base/intmath.h"
+#include "model/kernels/head.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 // Tokens of a forward. The cache quantizes at multiples of it alone (counted from the end of the
@@ -55,25 +55,14 @@ void cached_loss_release(CachedLoss *cached)
     free(cached);
 }
 
-// -log softmax(logits)[target]
-static double row_loss(const float *logits, int V, int32_t target)
-{
-    double sum = 0;
-    float most = logits[0];
-    for (int v = 1; v < V; v++)
-        most = logits[v] > most ? logits[v] : most;
-    for (int v = 0; v < V; v++)
-        sum += expf(logits[v] - most);
-    return log(sum) + (double)most - (double)logits[target];
-}
-
 static double chunk_loss(CachedLoss *cached, const int32_t *targets, int n)
 {
     const int V = cached->weights->shape.vocab_size;
     double sum = 0;
+    float inverse_sum;
     infer_logits(cached->infer, cached->logits, infer_hidden(cached->infer, 0), n);
     for (int t = 0; t < n; t++)
-        sum += row_loss(cached->logits + (int64_t)t * V, V, targets[t]);
+        sum += head_token_loss(cached->logits + (int64_t)t * V, V, targets[t], &inverse_sum);
     return sum;
 }
 

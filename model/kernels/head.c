@@ -43,8 +43,7 @@ HOT static float exponentiate(float *restrict z, int count, float max)
     return sum;
 }
 
-// One token's loss; leaves exp(z - max) and the inverse of its sum for the gradient.
-static double token_loss(float *z, int V, int32_t target, float *inverse_sum)
+double head_token_loss(float *restrict z, int V, int32_t target, float *inverse_sum)
 {
     // One float for the sum over a vocabulary would lose two digits, so parts are added in double.
     // The difference of max and target is taken in double too: both may be large.
@@ -73,7 +72,7 @@ static double block_loss(float *logits, const int32_t *targets, int n_tokens, in
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < n_tokens; n++) {
         float *z = logits + (int64_t)n * V, inverse_sum;
-        losses[n] = token_loss(z, V, targets[n], &inverse_sum);
+        losses[n] = head_token_loss(z, V, targets[n], &inverse_sum);
         if (wants_gradient) {
             // d loss / d z_v = scale (softmax(z)_v - [v = target]), in place over exp(z - max).
             scale_row(z, V, inverse_sum * scale);

@@ -20,4 +20,9 @@ double head_loss(float *d_normed,        // [N, D] or NULL
                  const int32_t *targets, // [N]
                  int N, int D, int V, float scale, bool add);
 
+// -log softmax(z)[target] of one token. Leaves exp(z - max) in z and the inverse of its sum, which
+// the gradient needs.
+double head_token_loss(float *restrict z, // [V] overwritten
+                       int V, int32_t target, float *inverse_sum);
+
 #endif
