@@ -176,23 +176,12 @@ static Status read_group(InferWeights *weights, const Group *group, const Weight
     return OK;
 }
 
-static int64_t largest_tensor(const ModelShape *shape)
-{
-    int64_t most = 0;
-    for (int t = 0; t < params_n_tensors(shape); t++) {
-        const ParamInfo info = params_info(shape, t);
-        const int64_t count = (int64_t)info.rows * info.cols;
-        most = count > most ? count : most;
-    }
-    return most;
-}
-
 static Status read_all(InferWeights *weights, const WeightSource *source)
 {
     const ModelShape *shape = &weights->shape;
     Group group;
     Arena scratch = arena_start("a tensor of the weights");
-    const int64_t count = weights->dtype == DTYPE_F32 ? 0 : largest_tensor(shape);
+    const int64_t count = weights->dtype == DTYPE_F32 ? 0 : params_largest(shape);
     arena_floats(&scratch, count);
     if (arena_allocate(&scratch) != OK)
         return fail(FAILED, "no memory to read a tensor of %lld numbers", (long long)count);

@@ -145,6 +145,17 @@ ParamInfo params_info(const ModelShape *shape, int index)
     return search.info;
 }
 
+int64_t params_largest(const ModelShape *shape)
+{
+    int64_t most = 0;
+    for (int t = 0; t < params_n_tensors(shape); t++) {
+        const ParamInfo info = params_info(shape, t);
+        const int64_t count = (int64_t)info.rows * info.cols;
+        most = count > most ? count : most;
+    }
+    return most;
+}
+
 // The visitor of params_find(): the layer is parsed from the name once, the rest is compared with
 // the table's.
 typedef struct NameSearch {

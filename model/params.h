@@ -57,6 +57,9 @@ typedef struct ParamInfo {
 int params_n_tensors(const ModelShape *shape);
 int64_t params_count(const ModelShape *shape);
 
+// Numbers of the largest tensor.
+int64_t params_largest(const ModelShape *shape);
+
 // Describes tensor `index` in 0..params_n_tensors()-1, in the order of the flat vector.
 ParamInfo params_info(const ModelShape *shape, int index);
 

@@ -23,12 +23,7 @@ static int64_t buffers_bytes(const ModelShape *shape, int batch, int n_threads)
 // (infer/weights.h).
 static int64_t loading_bytes(const ModelShape *shape)
 {
-    int64_t largest = 0;
-    for (int i = 0; i < params_n_tensors(shape); i++) {
-        const ParamInfo info = params_info(shape, i);
-        largest = max_int64(largest, (int64_t)info.rows * info.cols);
-    }
-    return largest * (int64_t)sizeof(float);
+    return params_largest(shape) * (int64_t)sizeof(float);
 }
 
 // Loading is over before the cache and the buffers are used.
