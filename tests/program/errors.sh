@@ -75,7 +75,7 @@ refuses 2 "tokenize: --tokenizer DIR is missing" tokenize
 refuses 2 "score: --data SHARD.h5 is missing" score $small
 refuses 2 "convert: --d-kv N is missing" convert $small --out new --rope-pairs 2
 refuses 2 "train needs one CONFIG, got 0" train
-refuses 2 "eval: --perplexity SHARD.h5 is missing" eval $small
+refuses 2 "eval: what to measure is missing; give --perplexity SHARD.h5" eval $small
 refuses 2 "eval needs one MODEL, got 2" eval $small $small --perplexity shard.h5
 refuses 2 "compare needs at least one RUN" compare
 refuses 2 "inspect needs one PATH, got 2" inspect a b

@@ -1,165 +1,15 @@
-// mha2mla eval: loss of a model, original or converted, over the windows of a shard.
-#include "data/tokenizer/tokenizer_file.h"
-#include "eval/cached_loss.h"
-#include "eval/forward_pass.h"
-#include "model/hf/hf.h"
-#include "train/agreement.h"
-#include "train/cli/command/command.h"
-#include "train/cli/kv_options.h"
+// mha2mla eval: what a model, original or converted, is worth. The kinds are in eval_*.c.
+#include "train/cli/eval_kinds.h"
 #include "train/plan/blas.h"
-#include "train/validation.h"
 
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-typedef struct EvalOptions {
-    const char *shards; // path or glob
-    int64_t seq_len;    // 0: default_seq_len()
-    int64_t max_tokens; // 0: all
-    KvOptions kv;       // bits: NULL for the forward of training, without a cache
-    bool is_rotated;    // the latent in the cache
-} EvalOptions;
-
-enum { DEFAULT_SEQ_LEN = 2048 };
-
-// A converted model is measured at the length that it was healed at: longer windows would measure
-// positions whose loss it has not learned.
-static int default_seq_len(const ModelShape *shape)
-{
-    const int wanted = shape->healed_seq_len > 0 ? shape->healed_seq_len : DEFAULT_SEQ_LEN;
-    return wanted < shape->max_positions ? wanted : shape->max_positions;
-}
-
-// The windows that validation in training reads, one behind the other from the start of the shard.
-// A model without tokenizer.json cannot be checked against the shard.
-static Status open_windows(Source **out, const EvalOptions *options, const ModelShape *shape,
-                           const char *dir, int T)
-{
-    char sha256[SHA256_HEX_BYTES];
-    TRY(tokenizer_file_sha256(sha256, dir));
-    char *shards = (char *)(uintptr_t)options->shards;
-    return source_open(out, "perplexity", &shards, 1, T, sha256[0] != '\0' ? sha256 : NULL,
-                       shape->vocab_size);
-}
-
-typedef struct Evaluation {
-    ModelShape shape;
-    int seq_len;
-    Source *source;
-    // The forward of training over whole windows.
-    Model model;
-    ForwardPass pass;
-    // Decoding over a KV cache.
-    KvFormat format;
-    InferWeights weights;
-    CachedLoss *cached;
-    int32_t *sample; // [seq_len + 1]
-} Evaluation;
-
-static bool is_cached(const EvalOptions *options)
-{
-    return options->kv.bits != NULL;
-}
-
-// One line that scripts can split; perplexity is exp of the mean loss.
-static void print_loss(const Evaluation *eval, bool cached, double loss, int64_t n_windows)
-{
-    const int T = eval->seq_len;
-    printf("loss %.4f nats/token  perplexity %.4f  %lld tokens in %lld windows of %d", loss,
-           exp(loss), (long long)n_windows * T, (long long)n_windows, T);
-    char text[KV_FORMAT_TEXT_BYTES];
-    if (cached)
-        printf("  KV cache %s: %.1f bytes/token", kv_format_describe(text, &eval->format),
-               kv_format_bytes_per_token(&eval->format, &eval->shape));
-    printf("\n");
-}
-
-static Status open_cached(Evaluation *eval, bool is_rotated, const char *dir)
-{
-    TRY(is_rotated ? infer_weights_load_rotated(&eval->weights, dir)
-                   : infer_weights_load(&eval->weights, dir));
-    TRY(cached_loss_create(&eval->cached, &eval->weights, &eval->format, eval->seq_len));
-    eval->sample = malloc(((size_t)eval->seq_len + 1) * sizeof *eval->sample);
-    return eval->sample != NULL ? OK : fail(FAILED, "no memory for a window");
-}
-
-// What was opened before an error is released by the caller.
-static Status open_evaluation(Evaluation *eval, const EvalOptions *options, const char *dir)
-{
-    TRY(kv_options_format(&eval->format, &options->kv));
-    if (options->is_rotated && !is_cached(options))
-        return fail(BAD_INPUT, "--kv-rotate changes what a KV cache holds; give --kv-bits");
-    TRY(hf_load_shape(&eval->shape, dir));
-    const ModelShape *shape = &eval->shape;
-    TRY(kv_format_check(&eval->format, shape));
-    eval->seq_len = options->seq_len > 0 ? (int)options->seq_len : default_seq_len(shape);
-    TRY(shape_check_length(shape, eval->seq_len, "--seq-len", dir));
-    shape_warn_healed(shape, eval->seq_len, "--seq-len", dir);
-    // The shard first: it may be shorter than a window, for which memory is allocated next.
-    TRY(open_windows(&eval->source, options, shape, dir, eval->seq_len));
-    if (is_cached(options))
-        return open_cached(eval, options->is_rotated, dir);
-    TRY(hf_load(&eval->model, dir));
-    return forward_pass_start(&eval->pass, &eval->model, eval->seq_len);
-}
-
-static void close_evaluation(Evaluation *eval)
-{
-    free(eval->sample);
-    cached_loss_release(eval->cached);
-    infer_weights_release(&eval->weights);
-    forward_pass_release(&eval->pass);
-    model_release(&eval->model);
-    source_close(eval->source);
-}
-
-static Status window_loss(double *loss_sum, void *context, int64_t window)
-{
-    Evaluation *eval = context;
-    TRY(source_read(eval->source, window, eval->sample));
-    return cached_loss_window(loss_sum, eval->cached, eval->sample);
-}
-
-// Collective. Every rank loads the model and takes its share of the windows; the sum does not
-// depend on their number (validation_sum_parts).
-static Status measure(const Comm *comm, const EvalOptions *options, const char *dir)
-{
-    Evaluation eval = {0};
-    TRY(agreement_model(comm, dir));
-    Status status = open_evaluation(&eval, options, dir);
-    json_t *data = status == OK ? source_fingerprint(eval.source) : NULL;
-    TRY_GOTO(release, agreement_fingerprint(comm, data, status));
-    const int T = eval.seq_len;
-    // Whole windows only: --max-tokens is rounded up to them.
-    int64_t end = source_n_samples(eval.source), wanted = (options->max_tokens + T - 1) / T;
-    if (options->max_tokens > 0 && wanted < end)
-        end = wanted;
-    double sum;
-    if (is_cached(options))
-        TRY_GOTO(release, validation_sum_parts(&sum, end, 1, comm, window_loss, &eval));
-    else
-        TRY_GOTO(release, validation_sum(&sum, eval.source, end, comm, &eval.pass.ws,
-                                         &eval.pass.batch, &eval.model));
-    if (!isfinite(sum)) { // on all ranks alike
-        status = fail(FAILED,
-                      "%s: the loss over %lld tokens is not finite: numbers overflow; the weights "
-                      "are damaged or from a run that diverged",
-                      dir, (long long)end * T);
-        goto release;
-    }
-    if (comm->rank == 0)
-        print_loss(&eval, is_cached(options), sum / ((double)end * T), end);
-release:
-    close_evaluation(&eval);
-    return status;
-}
+#include <stddef.h>
+#include <string.h>
 
 static const EvalOptions defaults = {.kv = KV_OPTIONS_DEFAULTS};
 
 static const Option options[] = {
     {"perplexity", OPTION_TEXT, offsetof(EvalOptions, shards), "SHARD.h5",
-     "token shard, or a glob pattern of several", .files = "*.h5", .required = true},
+     "the mean loss over a token shard, or a glob pattern of several", .files = "*.h5"},
     {"seq-len", OPTION_INT, offsetof(EvalOptions, seq_len), "T", "tokens of a window", 1, 1 << 24,
      .derived = "that of the model's healing, else its longest, at most 2048"},
     {"max-tokens", OPTION_INT, offsetof(EvalOptions, max_tokens), "N",
@@ -170,10 +20,48 @@ static const Option options[] = {
      "fold an orthogonal rotation of the latent into the weights; helps --kv-scheme quanto"},
 };
 
+// What is measured, by the option that asks for it.
+static const struct {
+    const char *option, *argument;
+    size_t offset; // of a const char * in EvalOptions; NULL: not asked for
+    EvalKind *run;
+} kinds[] = {
+    {"--perplexity", "SHARD.h5", offsetof(EvalOptions, shards), eval_loss},
+};
+enum { N_KINDS = sizeof kinds / sizeof *kinds };
+
+static const char *kind_argument(const EvalOptions *given, int kind)
+{
+    const char *argument;
+    memcpy(&argument, (const char *)given + kinds[kind].offset, sizeof argument);
+    return argument;
+}
+
+static Status choose_kind(int *out, const EvalOptions *given)
+{
+    int chosen = -1;
+    for (int kind = 0; kind < N_KINDS; kind++) {
+        if (kind_argument(given, kind) == NULL)
+            continue;
+        if (chosen >= 0)
+            return fail(BAD_INPUT, "eval: %s and %s exclude each other; give one of them",
+                        kinds[chosen].option, kinds[kind].option);
+        chosen = kind;
+    }
+    if (chosen < 0)
+        return fail(BAD_INPUT, "eval: what to measure is missing; give %s %s", kinds[0].option,
+                    kinds[0].argument);
+    *out = chosen;
+    return OK;
+}
+
 static Status run(const CommandLine *line)
 {
+    const EvalOptions *given = line->options;
+    int kind;
+    TRY(choose_kind(&kind, given));
     TRY(blas_check(line->comm));
-    return measure(line->comm, line->options, line->words[0]);
+    return kinds[kind].run(line->comm, given, line->words[0]);
 }
 
 const Command cmd_eval = {

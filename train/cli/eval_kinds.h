@@ -1,0 +1,23 @@
+// The kinds of `mha2mla eval`, each in a file of its own: eval_loss.c, ... One option says which
+// kind is asked for; the options of the others are refused (cmd_eval.c).
+#ifndef MHA2MLA_TRAIN_CLI_EVAL_KINDS_H
+#define MHA2MLA_TRAIN_CLI_EVAL_KINDS_H
+
+#include "train/cli/kv_options.h"
+
+typedef struct EvalOptions {
+    KvOptions kv;
+    bool is_rotated; // the latent in the cache
+
+    // --perplexity
+    const char *shards; // path or glob
+    int64_t seq_len;    // 0: that of the model's healing, else its longest, at most 2048
+    int64_t max_tokens; // 0: all
+} EvalOptions;
+
+// `dir` is the model's Hugging Face directory. Rank 0 prints the result. Collective.
+typedef Status EvalKind(const Comm *comm, const EvalOptions *options, const char *dir);
+
+EvalKind eval_loss;
+
+#endif
