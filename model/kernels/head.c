@@ -43,17 +43,30 @@ HOT static float exponentiate(float *restrict z, int count, float max)
     return sum;
 }
 
-double head_token_loss(float *restrict z, int V, int32_t target, float *inverse_sum)
+// z -> exp(z - max); returns their sum. One float for the sum over a vocabulary would lose two
+// digits, so parts are added in double.
+static double exponentiate_row(float *z, int V, float max)
 {
-    // One float for the sum over a vocabulary would lose two digits, so parts are added in double.
-    // The difference of max and target is taken in double too: both may be large.
-    float target_logit = z[target], max = largest(z, V);
     double sum = 0;
     for (int first = 0; first < V; first += SUMMED_IN_FLOAT)
         sum += (double)exponentiate(z + first,
                                     V - first < SUMMED_IN_FLOAT ? V - first : SUMMED_IN_FLOAT, max);
+    return sum;
+}
+
+double head_token_loss(float *restrict z, int V, int32_t target, float *inverse_sum)
+{
+    // The difference of max and target is taken in double: both may be large.
+    const float target_logit = z[target], max = largest(z, V);
+    const double sum = exponentiate_row(z, V, max);
     *inverse_sum = (float)(1.0 / sum);
     return (double)max - (double)target_logit + log(sum);
+}
+
+double head_log_sum_exp(float *z, int V)
+{
+    const float max = largest(z, V);
+    return (double)max + log(exponentiate_row(z, V, max));
 }
 
 HOT static void scale_row(float *restrict z, int V, float factor)

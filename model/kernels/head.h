@@ -25,4 +25,8 @@ double head_loss(float *d_normed,        // [N, D] or NULL
 double head_token_loss(float *restrict z, // [V] overwritten
                        int V, int32_t target, float *inverse_sum);
 
+// log(sum of exp(z_v)) of one token's logits.
+double head_log_sum_exp(float *z, // [V] overwritten
+                        int V);
+
 #endif

@@ -1,0 +1,49 @@
+// Log-likelihoods of chosen tokens at chosen rows of a forward: only those rows' logits are
+// computed, a block of rows at a time.
+//
+//     TargetScores scores;
+//     TRY(target_scores_start(&scores, &weights->shape));
+//     target_scores_clear(&scores);
+//     TRY(target_scores_add(&scores, row, id, &sum)); // rows in ascending order
+//     TRY(target_scores_finish(&scores, infer));      // sum += log softmax(logits[row])[id]
+//     target_scores_release(&scores);
+//
+// Private to eval/tasks.
+#ifndef MHA2MLA_EVAL_TASKS_TARGET_SCORES_H
+#define MHA2MLA_EVAL_TASKS_TARGET_SCORES_H
+
+#include "infer/infer.h"
+
+typedef struct ScoreTarget {
+    int row;
+    int32_t id;
+    double *sum; // borrowed
+} ScoreTarget;
+
+typedef struct TargetScores {
+    int D, V;
+    int max_rows;         // of a block
+    float *hidden;        // owned [max_rows, D]
+    float *logits;        // owned [max_rows, V]
+    ScoreTarget *targets; // owned [n_targets], room for max_targets
+    int64_t n_targets, max_targets;
+    int64_t n_rows; // whose logits were computed, over all forwards
+} TargetScores;
+
+// FAILED if memory is short.
+Status target_scores_start(TargetScores *out, const ModelShape *shape);
+void target_scores_release(TargetScores *scores); // a zeroed one is allowed
+
+// What target_scores_start() takes.
+int64_t target_scores_bytes(const ModelShape *shape);
+
+// A token at a row of the next forward that target_scores_finish() reads. Rows ascend.
+Status target_scores_add(TargetScores *scores, int row, int32_t id, double *sum);
+
+void target_scores_clear(TargetScores *scores); // forgets all targets
+
+// Adds to all sums, in the order in which their targets were added. FAILED if a logit is not a
+// number.
+Status target_scores_finish(TargetScores *scores, Infer *infer);
+
+#endif
