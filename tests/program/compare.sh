@@ -196,6 +196,34 @@ echo '{"tasks": {"piqa": 0.7}}' >known/eval-more.json
 report base known
 has data.json '"tasks":["piqa","hellaswag","arc"]' '"arc":0.3' '"pretraining_tokens":6000000'
 
+# Result files of `eval --out`: tables of the terminal, tasks.csv; files of other programs are left
+# out, and without scores there is no tasks.csv, nor that of an earlier report.
+cp -r base base2
+cp -r mla mla2
+write_eval base2/eval.json tasks reference plain 16 1280 'piqa 0.7 0.03 200,arc_easy 0.5 0.03 200'
+write_eval mla2/eval.json tasks reference plain 16 160 'piqa 0.6 0.03 200,arc_easy 0.3 0.03 200'
+write_eval mla2/eval-int4.json tasks reference channel 4 45 'piqa 0.52 0.03 200,arc_easy 0.3 0.03 200'
+write_eval mla2/eval-lm.json tasks lm-eval plain 16 160 'piqa 0.61 0.03 200,arc_easy 0.31 0.03 200'
+write_eval mla2/eval-long.json longbench reference hqq 2 25 'narrativeqa 0.05 0.01 12' ', "n_cut": 3'
+echo '{"results": {"piqa": {"acc,none": 0.5}}}' >mla2/evaluated-by-another.json
+"$mha2mla" compare base2 mla2 >table 2>err || die "compare: $(cat err)"
+[ "$(cat err)" = "mha2mla: warning: mla2/evaluated-by-another.json: no result of mha2mla eval, \
+'mha2mla' is missing; left out" ] || die "compare: $(cat err)"
+tr -s ' ' <table >rows # one blank between two columns
+has rows 'base bfloat16 1280 +0.00 60.00 2.12 baseline 200 reference 0 yes 70.00 50.00' \
+    'mla bfloat16 160 -87.50 45.00 2.12 -15.00 200 reference 0 yes 60.00 30.00~' \
+    'mla channel 4 bits 45 -96.48 41.00~ 2.12 -19.00 200 reference 0 yes 52.00~ 30.00~' \
+    'mla bfloat16 160 -87.50 46.00 2.12 - 200 lm-eval 0 yes 61.00 31.00~' \
+    'mla, eval-lm.json: not comparable: rules lm-eval, there reference' \
+    '~ within two standard errors of guessing' \
+    'mla hqq 2 bits 25 -98.05 5.00 1.00 - 12 reference 0 yes 3 5.00'
+"$mha2mla" compare base2 mla2 --out odd >table 2>/dev/null || die 'compare --out with results failed'
+[ "$(wc -l <odd/tasks.csv)" -eq 15 ] || die "tasks.csv: $(cat odd/tasks.csv)"
+report base mla
+"$mha2mla" compare base2 mla2 --out odd >table 2>/dev/null
+"$mha2mla" compare base mla --out odd >table 2>/dev/null || die 'compare --out failed'
+[ ! -e odd/tasks.csv ] || die 'tasks.csv of an earlier report'
+
 # Many steps: thinned, the largest and the smallest loss kept, the page small.
 write_run many many mla 80 100000 20000 0.7
 sed -i '7777s/"loss":[0-9.]*/"loss":55.5/; 9999s/"loss":[0-9.]*/"loss":0.125/' many/metrics.jsonl
@@ -256,5 +284,10 @@ damage ":7:" metrics.jsonl '7s/"loss":[0-9.]*/"loss":NaN/'
 damage ":9: 'step' is not a whole number" metrics.jsonl '9s/"step":[0-9]*/&.5/'
 echo '{"tasks": {"arc": "good"}}' >known/eval.json
 refuses 2 "known/eval.json: the result of task 'arc' is no number" compare known
+write_eval known/eval.json tasks reference plain 16 1280 'piqa 1.7 0.03 200'
+refuses 2 "known/eval.json: mha2mla: scores: piqa: 'score' is 1.7, allowed are 0 to 1" compare known
+sed -i 's/"version": 1/"version": 2/' known/eval.json
+refuses 2 "known/eval.json: mha2mla: 'version' is 2, this program reads 1" compare known
+damage ":8: 'tasks': the score of 'piqa' is no number from 0 to 1" metrics.jsonl '8s/"loss":[0-9.]*/"tasks":{"piqa":"x"}/'
 echo '{"tasks": ' >known/eval.json
 refuses 2 "known/eval.json:2:0: not valid JSON" compare known

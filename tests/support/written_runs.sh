@@ -22,3 +22,26 @@ END
         }
     }' >"$1/metrics.jsonl"
 }
+
+# write_eval FILE KIND RULES SCHEME BITS BYTES SCORES [MEMBERS]: a result file of `eval --out`. SCORES
+# are "task score stderr n" separated by commas; their mean is the average. MEMBERS go behind.
+write_eval() {
+    local bits="[$5, $5]" format="$4 $5 bits"
+    [ "$4" != plain ] || format=$([ "$5" = 16 ] && echo bfloat16 || echo float32)
+    awk -v kind="$2" -v rules="$3" -v scheme="$4" -v bits="$bits" -v format="$format" -v bytes="$6" \
+        -v scores="$7" -v more="${8:-}" 'BEGIN {
+        n = split(scores, rows, ",")
+        printf "{\"results\": {}, \"mha2mla\": {\"format\": \"mha2mla-eval\", \"version\": 1,\n"
+        printf "  \"kind\": \"%s\", \"rules\": \"%s\", \"bos\": true, \"shots\": 0,\n", kind, rules
+        printf "  \"max_length\": 2048, \"scores\": {"
+        for (i = 1; i <= n; i++) {
+            split(rows[i], cell, " ")
+            printf "%s\"%s\": {\"metric\": \"acc_norm\", \"score\": %s, \"stderr\": %s, \"n\": %d}",
+                   (i > 1) ? ", " : "", cell[1], cell[2], cell[3], cell[4]
+            sum += cell[2]
+        }
+        printf "},\n  \"average\": %.10g, \"cache\": {\"format\": \"%s\", ", sum / n, format
+        printf "\"scheme\": \"%s\", \"bits\": %s, \"bytes_per_token\": %s, ", scheme, bits, bytes
+        printf "\"original_bytes_per_token\": 1280}%s}}\n", more
+    }' >"$1"
+}

@@ -6,6 +6,7 @@
 #include "train/cli/command/command.h"
 #include "train/report/report.h"
 #include "train/report/report_equal.h"
+#include "train/report/report_scores.h"
 #include "train/report/report_settings.h"
 
 #include <math.h>
@@ -79,7 +80,8 @@ static Status print_table(const Report *report)
            "d_kv", "pr", "RoPE", "SVD", "/token", "%", "original", "converted", "trained", "M");
     for (int i = 0; i < report->n_runs; i++)
         print_row(&report->runs[i]);
-    return print_settings(report);
+    TRY(print_settings(report));
+    return report_scores_print(stdout, report);
 }
 
 // For scripts and tests: the exit status is the answer.

@@ -7,11 +7,14 @@
 #include "train/report/report_color.h"
 #include "train/report/report_curves.h"
 #include "train/report/report_fit.h"
+#include "train/report/report_scores.h"
 #include "train/report/report_settings.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     MAX_DRAWN_OF_A_RUN = 3000,
@@ -100,7 +103,9 @@ Status report_read(Report *report, char **dirs, int n_dirs)
     }
     for (int i = 0; i < n_dirs; i++)
         TRY_GOTO(release_runs, set_label(report, i));
-    return choose_baseline(report, NULL);
+    TRY_GOTO(release_runs, choose_baseline(report, NULL));
+    report_scores_compare(report);
+    return OK;
 release_runs:
     report_release(report);
     return status;
@@ -121,6 +126,7 @@ Status report_prepare(Report *report, const char *baseline)
 {
     if (baseline != NULL)
         TRY(choose_baseline(report, baseline));
+    report_scores_compare(report);
     if (report->window == 0)
         report->window = choose_window(report);
     for (int i = 0; i < report->n_runs; i++)
@@ -214,6 +220,12 @@ static Status write_csv(FILE *out, const Report *report)
     return OK;
 }
 
+static Status write_scores_csv(FILE *out, const Report *report)
+{
+    report_scores_write_csv(out, report);
+    return OK;
+}
+
 static Status write_script(FILE *out, const Report *report)
 {
     report_write_script(out, report);
@@ -237,6 +249,18 @@ abandon_file:
     return status;
 }
 
+// Without scores the file of an earlier report would tell of other runs.
+static Status write_scores(const Report *report, const char *dir)
+{
+    char path[PATH_BYTES];
+    if (report_scores_has_any(report))
+        return write_file(report, dir, "tasks.csv", write_scores_csv);
+    TRY(file_join(path, dir, "tasks.csv"));
+    if (unlink(path) != 0 && errno != ENOENT)
+        return fail(FAILED, "%s: cannot be removed: %s", path, strerror(errno));
+    return OK;
+}
+
 Status report_write(const Report *report, const char *dir)
 {
     FileLock lock = {0};
@@ -244,6 +268,7 @@ Status report_write(const Report *report, const char *dir)
     TRY(file_lock_directory(&lock, dir)); // the files of two reports would be mixed
     // gnuplot last: without it everything but the pictures is there.
     TRY_GOTO(unlock, write_file(report, dir, "curves.csv", write_csv));
+    TRY_GOTO(unlock, write_scores(report, dir));
     TRY_GOTO(unlock, write_file(report, dir, "curves.gp", write_script));
     TRY_GOTO(unlock, write_file(report, dir, "report.html", report_write_page));
     status = report_draw(dir);

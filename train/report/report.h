@@ -5,6 +5,7 @@
 //     curves.gp                  the script that drew them
 //     curves.csv                 the points of the curves; beyond some thousand steps those of the
 //                                smallest and largest losses (metrics.jsonl has every step)
+//     tasks.csv                  the scores of evaluations, if there are any (report_scores.h)
 //
 //     Report report = {.within = 0.05};
 //     TRY(report_read(&report, dirs, n_dirs));

@@ -220,6 +220,11 @@ void report_curves_thin(ReportRun *run, int max_points)
         run->points[i].is_drawn = false;
     run->points[0].is_drawn = true;
     run->points[run->n_points - 1].is_drawn = true;
+    for (int i = 0, k = 0; i < run->n_points && k < run->n_task_points; i++)
+        if (run->points[i].step == run->task_points[k].step) {
+            run->points[i].is_drawn = true;
+            k++;
+        }
     // Two points to an interval: 3/4 of them for the losses of steps, 1/4 for validation.
     draw_extremes(run, loss_of, max_points * 3 / 8);
     draw_extremes(run, valid_loss_of, max_points / 8);

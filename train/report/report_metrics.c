@@ -56,6 +56,8 @@ static Status add_point(Reader *reader, int step, int64_t tokens)
 // Removes the points from `step` on: steps ascend, so these are the last ones.
 static void cut_back(ReportRun *run, int step)
 {
+    while (run->n_task_points > 0 && run->task_points[run->n_task_points - 1].step >= step)
+        json_decref(run->task_points[--run->n_task_points].scores);
     while (run->n_points > 0 && run->points[run->n_points - 1].step >= step)
         run->n_points--;
 }
@@ -123,6 +125,50 @@ static Status find_point(RunPoint **out, Reader *reader, int step, int64_t token
     return OK;
 }
 
+static bool is_score(const json_t *value)
+{
+    const double score = json_number_value(value); // 0 of what is no number
+    return json_is_number(value) && score >= 0 && score <= 1;
+}
+
+// Takes over a reference to `scores`, which is checked. A step that was evaluated twice keeps the
+// later scores.
+static Status add_task_point(ReportRun *run, const RunPoint *point, json_t *scores)
+{
+    const int n = run->n_task_points;
+    if (n > 0 && run->task_points[n - 1].step == point->step) {
+        json_decref(run->task_points[n - 1].scores);
+        run->task_points[n - 1].scores = json_incref(scores);
+        return OK;
+    }
+    TaskPoint *points = realloc(run->task_points, ((size_t)n + 1) * sizeof *points);
+    if (points == NULL)
+        return fail(FAILED, "%s: no memory", run->dir);
+    points[n] = (TaskPoint){point->step, point->tokens, json_incref(scores)};
+    run->task_points = points;
+    run->n_task_points = n + 1;
+    return OK;
+}
+
+// {"step": 100, "tokens": 819200, "tasks": {"piqa": 0.55, ..., "average": 0.31}}
+static Status parse_tasks(Reader *reader, const json_t *line, int step, int64_t tokens,
+                          const char *where)
+{
+    json_t *tasks = json_object_get(line, "tasks"), *score; // borrowed
+    RunPoint *point;
+    const char *task;
+    if (!json_is_object(tasks))
+        return fail(BAD_INPUT, "%s: 'tasks' is no object of scores", where);
+    json_object_foreach(tasks, task, score)
+    {
+        if (!report_eval_is_printable(task) || !is_score(score))
+            return fail(BAD_INPUT, "%s: 'tasks': the score of '%.64s' is no number from 0 to 1",
+                        where, report_eval_is_printable(task) ? task : "?");
+    }
+    TRY(find_point(&point, reader, step, tokens, false, -1, where));
+    return add_task_point(reader->run, point, tasks);
+}
+
 // A program that did not add up elapsed_s over restarts began at 0 again: where it falls, another
 // process began.
 static void add_time(Reader *reader, double elapsed_s)
@@ -159,6 +205,8 @@ static Status parse_line(Reader *reader, const json_t *line, const char *where)
     TRY(optional_real(&lr, line, where, "lr"));
     TRY(optional_real(&tokens_per_s, line, where, "tokens_per_s"));
     TRY(optional_real(&elapsed_s, line, where, "elapsed_s"));
+    if (isnan(loss) && isnan(valid_loss) && json_has(line, "tasks"))
+        return parse_tasks(reader, line, (int)step, tokens, where);
     if (isnan(loss) && isnan(valid_loss))
         return OK; // not written by this program: others may add lines
     RunPoint *point;

@@ -160,7 +160,8 @@ static bool append_run(json_t *list, const Report *report, int place)
            set_real(object, "tokens_per_s", run->tokens_per_s) &&
            set_real(object, "wall_s", run->wall_s) && set_summary(object, &run->summary) &&
            json_object_set_new(object, "tasks",
-                               run->tasks != NULL ? json_incref(run->tasks) : json_object()) == 0 &&
+                               run->evals.old != NULL ? json_incref(run->evals.old)
+                                                      : json_object()) == 0 &&
            set_points(object, run);
 }
 
@@ -172,7 +173,7 @@ static bool set_tasks(json_t *root, const Report *report)
     for (int i = 0; i < report->n_runs && is_done; i++) {
         const char *task;
         json_t *value;
-        json_object_foreach(report->runs[i].tasks, task, value)
+        json_object_foreach(report->runs[i].evals.old, task, value)
         {
             if (json_object_get(seen, task) == NULL)
                 is_done = is_done && json_array_append_new(list, json_string(task)) == 0 &&

@@ -3,25 +3,14 @@
 #include "train/report/report_run.h"
 
 #include "base/file.h"
-#include "base/log.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <unistd.h>
-
-// A damaged file must not send control sequences to the terminal that its texts are printed on.
-static bool is_printable(const char *text)
-{
-    for (; *text != '\0'; text++)
-        if ((unsigned char)*text < ' ' || *text == 0x7f)
-            return false;
-    return true;
-}
 
 Status report_run_add_resumed(ReportRun *run, int step)
 {
@@ -75,14 +64,15 @@ static Status parse_original(ReportRun *run, const char *path)
 
 static bool is_text_or_null(const json_t *value)
 {
-    return json_is_null(value) || (json_is_string(value) && is_printable(json_string_value(value)));
+    return json_is_null(value) ||
+           (json_is_string(value) && report_eval_is_printable(json_string_value(value)));
 }
 
 static bool is_change(const json_t *change)
 {
     const json_t *key = json_object_get(change, "key");
     return json_is_integer(json_object_get(change, "step")) && json_is_string(key) &&
-           is_printable(json_string_value(key)) &&
+           report_eval_is_printable(json_string_value(key)) &&
            is_text_or_null(json_object_get(change, "old")) &&
            is_text_or_null(json_object_get(change, "new"));
 }
@@ -99,7 +89,8 @@ static Status parse_config(ReportRun *run, const char *path)
     bool is_whole = json_is_object(config) && json_is_array(changes);
     json_object_foreach((json_t *)(uintptr_t)config, key, text)
     {
-        is_whole = is_whole && json_is_string(text) && is_text_or_null(text) && is_printable(key);
+        is_whole = is_whole && json_is_string(text) && is_text_or_null(text) &&
+                   report_eval_is_printable(key);
     }
     for (size_t i = 0; is_whole && i < json_array_size(changes); i++)
         is_whole = is_change(json_array_get(changes, i));
@@ -142,7 +133,8 @@ static Status parse_run(ReportRun *run, const char *path)
     if (!run->is_mla && strcmp(attention, "original") != 0)
         return fail(BAD_INPUT, "%s: 'attention' is '%.64s', allowed are mla and original", path,
                     attention);
-    if (!is_printable(run->name) || !is_printable(run->rope) || !is_printable(run->svd))
+    if (!report_eval_is_printable(run->name) || !report_eval_is_printable(run->rope) ||
+        !report_eval_is_printable(run->svd))
         return fail(BAD_INPUT, "%s: control characters in 'name', 'rope' or 'svd'; is it damaged?",
                     path);
     TRY(parse_shape(run, path));
@@ -175,72 +167,6 @@ static Status find_state(ReportRun *run)
     return OK;
 }
 
-// A task's result is a number, or an object with its "score".
-static Status parse_tasks(ReportRun *run, const json_t *tasks, const char *path)
-{
-    const char *task;
-    json_t *value; // borrowed
-    json_object_foreach((json_t *)(uintptr_t)tasks, task, value)
-    {
-        const json_t *score = json_is_object(value) ? json_object_get(value, "score") : value;
-        if (!json_is_number(score) || !is_printable(task))
-            return fail(BAD_INPUT, "%s: the result of task '%.64s' is no number and has no 'score'",
-                        path, is_printable(task) ? task : "?");
-        if (json_object_set_new(run->tasks, task, json_real(json_number_value(score))) != 0)
-            return fail(FAILED, "%s: no memory", path);
-    }
-    return OK;
-}
-
-// A file of another kind that happens to be called eval*.json is left out with a warning.
-static Status read_eval_file(ReportRun *run, const char *path)
-{
-    json_t *json;
-    TRY(json_read(&json, path));
-    Status status = OK;
-    const json_t *tasks = json_object_get(json, "tasks");
-    if (run->tasks == NULL)
-        run->tasks = json_object();
-    if (run->tasks == NULL)
-        status = fail(FAILED, "%s: no memory", path);
-    else if (json_is_object(tasks))
-        status = parse_tasks(run, tasks, path);
-    else
-        log_warn("%s: has no 'tasks'; left out", path);
-    json_decref(json);
-    return status;
-}
-
-// Appends the files DIR/eval*.json to `found`, in the order of their names. The directory's own
-// name may hold what glob() takes for a pattern.
-static Status find_eval_files(glob_t *found, const char *dir)
-{
-    char pattern[2 * PATH_BYTES];
-    int n = 0;
-    for (const char *p = dir; *p != '\0' && n < 2 * PATH_BYTES - 32; p++) {
-        if (strchr("*?[\\", *p) != NULL)
-            pattern[n++] = '\\';
-        pattern[n++] = *p;
-    }
-    snprintf(pattern + n, 32, "/eval*.json");
-    int result = glob(pattern, 0, NULL, found);
-    if (result == GLOB_NOSPACE)
-        return fail(FAILED, "%s: no memory", dir);
-    return OK; // no match, or a directory that cannot be listed, is no evaluation
-}
-
-static Status read_eval(ReportRun *run)
-{
-    glob_t found = {0};
-    Status status;
-    TRY_GOTO(free_found, find_eval_files(&found, run->dir));
-    for (size_t i = 0; i < found.gl_pathc; i++)
-        TRY_GOTO(free_found, read_eval_file(run, found.gl_pathv[i]));
-free_found:
-    globfree(&found);
-    return status;
-}
-
 Status report_run_read(ReportRun *out, const char *dir)
 {
     char path[PATH_BYTES], metrics[PATH_BYTES];
@@ -254,7 +180,7 @@ Status report_run_read(ReportRun *out, const char *dir)
     TRY_GOTO(release_run, parse_run(&run, path));
     TRY_GOTO(release_run, report_run_read_metrics(&run, metrics));
     TRY_GOTO(release_run, find_state(&run));
-    TRY_GOTO(release_run, read_eval(&run));
+    TRY_GOTO(release_run, report_evals_read(&run.evals, dir));
     *out = run;
     return OK;
 release_run:
@@ -262,10 +188,18 @@ release_run:
     return status;
 }
 
+static void release_task_points(ReportRun *run)
+{
+    for (int i = 0; i < run->n_task_points; i++)
+        json_decref(run->task_points[i].scores);
+    free(run->task_points);
+}
+
 void report_run_release(ReportRun *run)
 {
     json_decref(run->json);
-    json_decref(run->tasks);
+    report_evals_release(&run->evals);
+    release_task_points(run);
     free(run->points);
     free(run->valid_sets);
     free(run->resumed);

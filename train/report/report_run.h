@@ -2,9 +2,10 @@
 //
 //     run.json         what was trained (train/job/run_json.h); optional in it: "resumed_steps",
 //                      "pretraining_tokens", "config" and "config_changes"
-//     metrics.jsonl    a line per step and per validation; a last line without its end is not read
+//     metrics.jsonl    a line per step, per validation and per evaluation on tasks; a last line
+//                      without its end is not read
 //     lock             held (flock) by the process that trains, so a held one means: running
-//     eval*.json       optional: {"tasks": {"hellaswag": 0.41, "arc": {"score": 0.3}}}
+//     eval*.json       optional: results of evaluations (report_eval.h)
 //
 //     ReportRun run;
 //     TRY(report_run_read(&run, "runs/demo-dkv8"));
@@ -18,7 +19,7 @@
 #ifndef MHA2MLA_TRAIN_REPORT_REPORT_RUN_H
 #define MHA2MLA_TRAIN_REPORT_REPORT_RUN_H
 
-#include "base/json.h"
+#include "train/report/report_eval.h"
 
 typedef enum RunStatus {
     RUN_DONE,
@@ -39,6 +40,13 @@ typedef struct RunPoint {
     double valid_gap; // valid_loss minus the baseline's at the same tokens
     bool is_drawn;    // not thinned out
 } RunPoint;
+
+// Scores on tasks while the run was trained; the run has a RunPoint of the same step.
+typedef struct TaskPoint {
+    int step;
+    int64_t tokens;
+    json_t *scores; // owned: object, task -> 0 to 1; one of them may be the "average"
+} TaskPoint;
 
 typedef struct RunSummary {
     bool is_validation; // on the newest set; else the losses are of training, smoothed
@@ -78,8 +86,10 @@ typedef struct ReportRun {
     int n_skipped;       // steps whose gradient was a spike: no update
     double tokens_per_s; // median over steps
     double wall_s;       // over all of its processes
-    json_t *tasks;       // owned: object, task -> number; NULL: not evaluated
-    RunSummary summary;  // made by report_curves_summarize()
+    ReportEvals evals;
+    TaskPoint *task_points; // owned [n_task_points], steps ascend
+    int n_task_points;
+    RunSummary summary; // made by report_curves_summarize()
 } ReportRun;
 
 // Reads all of a run but its label.
