@@ -221,6 +221,7 @@ static Status reserve_ids(Slot *slot, int64_t n)
 static Status accept_token(Generator *generator, Slot *slot, int32_t id)
 {
     const GeneratorOptions *options = &generator->options;
+    const int64_t max_new = slot->prompt->max_new > 0 ? slot->prompt->max_new : options->max_new;
     if (id < 0)
         return fail(FAILED,
                     "the logits after token %lld are not finite: numbers overflow; the weights are "
@@ -235,7 +236,7 @@ static Status accept_token(Generator *generator, Slot *slot, int32_t id)
     TRY(tell_text(generator, slot));
     if (slot->text.stop.found >= 0)
         return end_answer(generator, slot, ANSWER_STOP);
-    if (slot->n_ids - slot->prompt->n_ids == options->max_new)
+    if (slot->n_ids - slot->prompt->n_ids == max_new)
         return end_answer(generator, slot, ANSWER_LENGTH);
     if (slot->n_ids == options->context)
         return end_answer(generator, slot, ANSWER_CONTEXT);

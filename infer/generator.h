@@ -45,12 +45,13 @@ typedef struct GeneratorPrompt {
     const int32_t *ids; // borrowed [n_ids], 1 to context - 1 of them
     int64_t n_ids;
     int first_sample, n_samples; // numbers of the answers to it
+    int64_t max_new;             // tokens of them at most; 0: as in the options
 } GeneratorPrompt;
 
 typedef enum AnswerEnd {
     ANSWER_END_TOKEN,   // one of end_ids, which is the last of its ids and not in its text
     ANSWER_STOP,        // a stop string, which is not in its text
-    ANSWER_LENGTH,      // max_new
+    ANSWER_LENGTH,      // max_new, the prompt's or the options'
     ANSWER_CONTEXT,     // the context is full
     ANSWER_INTERRUPTED, // is_stopped()
 } AnswerEnd;

@@ -51,7 +51,8 @@ release:
     return status;
 }
 
-Status generation_config_load(GenerationConfig *out, const char *dir, int vocab_size)
+Status generation_config_load(GenerationConfig *out, const char *dir, int vocab_size,
+                              int32_t eos_id)
 {
     static const char *const names[] = {"generation_config.json", "config.json"};
     GenerationConfig config = {.begin_id = -1};
@@ -61,6 +62,8 @@ Status generation_config_load(GenerationConfig *out, const char *dir, int vocab_
         if (file_exists(path))
             TRY(read_file(&config, path, vocab_size));
     }
+    if (config.n_end_ids == 0 && eos_id >= 0)
+        config.end_ids[config.n_end_ids++] = eos_id;
     *out = config;
     return OK;
 }

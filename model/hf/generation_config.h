@@ -16,8 +16,10 @@ typedef struct GenerationConfig {
 } GenerationConfig;
 
 // eos_token_id (a number or a list of them) and bos_token_id of DIR/generation_config.json, each
-// from config.json where that file is missing or does not say it, as in transformers. BAD_INPUT if
-// an id is not below vocab_size.
-Status generation_config_load(GenerationConfig *out, const char *dir, int vocab_size);
+// from config.json where that file is missing or does not say it, as in transformers; where neither
+// says what ends a text, the tokenizer's eos_id does, if it is not -1. BAD_INPUT if an id is not
+// below vocab_size.
+Status generation_config_load(GenerationConfig *out, const char *dir, int vocab_size,
+                              int32_t eos_id);
 
 #endif

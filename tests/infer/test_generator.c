@@ -243,6 +243,23 @@ static void test_the_context_ends_answers(void **state)
     }
 }
 
+static void test_a_prompt_has_a_length_of_its_own(void **state)
+{
+    World *w = *state;
+    GeneratorCounts counts;
+    GeneratorOptions options = sampled(4);
+    GeneratorPrompt prompts[N_PROMPTS];
+    memcpy(prompts, w->prompts, sizeof prompts);
+    prompts[1].max_new = 3;
+    prompts[2].max_new = 1;
+    assert_ok(run(w, &options, prompts, N_PROMPTS, 0, &counts));
+    for (int i = 0; i < N_ANSWERS; i++) {
+        const int64_t max_new = prompts[i / N_SAMPLES].max_new;
+        assert_int_equal(w->told[i].end, ANSWER_LENGTH);
+        assert_int_equal(w->told[i].n_ids, max_new > 0 ? max_new : 20);
+    }
+}
+
 // A token of some answers as their end: they stop with it, the others do not have it.
 static void test_end_tokens(void **state)
 {
@@ -367,6 +384,7 @@ int main(void)
         cmocka_unit_test(test_answers_do_not_depend_on_the_batch),
         cmocka_unit_test(test_shared_tokens_count_once),
         cmocka_unit_test(test_the_context_ends_answers),
+        cmocka_unit_test(test_a_prompt_has_a_length_of_its_own),
         cmocka_unit_test(test_end_tokens),
         cmocka_unit_test(test_stop_strings),
         cmocka_unit_test(test_a_request_to_stop_ends_what_has_begun),

@@ -274,12 +274,8 @@ static Status open_small_files(Generation *gen)
     TRY(shape_check_length(&gen->shape, gen->context, "--ctx", gen->dir));
     gen->max_new = options->max_new == NOT_GIVEN ? DEFAULT_MAX_NEW : options->max_new;
     TRY(tokenizer_load(&gen->tokenizer, gen->dir));
-    TRY(generation_config_load(&gen->config, gen->dir, gen->shape.vocab_size));
-    const int32_t eos = tokenizer_eos_id(gen->tokenizer);
-    if (gen->config.n_end_ids == 0 && eos >= 0) {
-        gen->config.end_ids[0] = eos;
-        gen->config.n_end_ids = 1;
-    }
+    TRY(generation_config_load(&gen->config, gen->dir, gen->shape.vocab_size,
+                               tokenizer_eos_id(gen->tokenizer)));
     return options->chat ? chat_template_load(&gen->chat, gen->dir) : OK;
 }
 

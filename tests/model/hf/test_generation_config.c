@@ -14,7 +14,7 @@ static Status load(GenerationConfig *out, const char *generation, const char *co
     for (int i = 0; i < 2; i++)
         if (texts[i] != NULL)
             assert_ok(file_write(testing_path(dir, names[i]), texts[i], (int64_t)strlen(texts[i])));
-    return generation_config_load(out, dir, 100);
+    return generation_config_load(out, dir, 100, 42);
 }
 
 static void test_a_number_or_a_list(void **state)
@@ -45,7 +45,8 @@ static void test_what_a_file_does_not_say_is_the_others(void **state)
     assert_ok(load(&config, "{\"eos_token_id\": null}", "{\"eos_token_id\": [4]}"));
     assert_int_equal(config.end_ids[0], 4);
     assert_ok(load(&config, NULL, "{}"));
-    assert_int_equal(config.n_end_ids, 0);
+    assert_int_equal(config.n_end_ids, 1); // the tokenizer's
+    assert_int_equal(config.end_ids[0], 42);
 }
 
 static void test_ids_are_checked(void **state)
