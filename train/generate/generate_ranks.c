@@ -4,8 +4,6 @@
 // is agreed on when all have ended.
 #include "train/generate/generate_ranks.h"
 
-#include "train/generate/answers.h"
-
 #include <stdlib.h>
 
 // The first message of an answer; its ids and text follow. index < 0: the rank has ended.
@@ -40,6 +38,15 @@ static Status reserve(void **memory, int64_t *capacity, int64_t n, size_t size_b
 // ---- rank 0
 // --------------------------------------------------------------------------------------
 
+static Status take_answer(Exchange *exchange, int64_t index, const AnswerEnding *ending)
+{
+    const GenerateJob *job = exchange->job;
+    if (job->on_answer == NULL)
+        return answers_end(&exchange->answers, index, ending);
+    return job->on_answer(job->context, index / job->n_samples, (int)(index % job->n_samples),
+                          ending);
+}
+
 // Receives what a rank has sent. Without memory for it, the messages are received and dropped, so
 // that the sender is not left waiting.
 static Status receive(Exchange *exchange, int from)
@@ -64,7 +71,7 @@ static Status receive(Exchange *exchange, int from)
                                  .stop = header.stop,
                                  .ids = exchange->ids,
                                  .n_ids = header.n_ids};
-    return answers_end(&exchange->answers, header.index, &ending);
+    return take_answer(exchange, header.index, &ending);
 }
 
 static Status receive_arrived(Exchange *exchange)
@@ -119,7 +126,9 @@ static Status on_text(void *context, const GeneratorPrompt *prompt, int sample, 
                       int64_t size)
 {
     Exchange *exchange = context;
-    TRY(answers_add_text(&exchange->answers, answer_index(exchange, prompt, sample), text, size));
+    if (exchange->job->on_answer == NULL) // else its ids say all
+        TRY(answers_add_text(&exchange->answers, answer_index(exchange, prompt, sample), text,
+                             size));
     return receive_arrived(exchange);
 }
 
@@ -129,11 +138,14 @@ static Status on_end(void *context, const Answer *answer)
     const int64_t index = answer_index(exchange, answer->prompt, answer->sample);
     const AnswerEnding ending = {
         .end = answer->end, .stop = answer->stop, .ids = answer->ids, .n_ids = answer->n_ids};
-    TRY(answers_end(&exchange->answers, index, &ending));
     exchange->n_complete += answer->end != ANSWER_INTERRUPTED;
-    if (exchange->comm->rank > 0)
-        send_answer(exchange, index);
-    return receive_arrived(exchange);
+    if (exchange->comm->rank == 0) {
+        TRY(take_answer(exchange, index, &ending));
+        return receive_arrived(exchange);
+    }
+    TRY(answers_end(&exchange->answers, index, &ending));
+    send_answer(exchange, index);
+    return OK;
 }
 
 // ---- all ranks
@@ -155,7 +167,8 @@ static int64_t choose_own(GeneratorPrompt *out, const GenerateJob *job, const Co
                                      .ids = prompts->items[p].ids,
                                      .n_ids = prompts->items[p].n_ids,
                                      .first_sample = (int)first,
-                                     .n_samples = (int)count};
+                                     .n_samples = (int)count,
+                                     .max_new = prompts->items[p].max_new};
     }
     return n;
 }

@@ -5,6 +5,7 @@
 #define MHA2MLA_TRAIN_GENERATE_GENERATE_RANKS_H
 
 #include "infer/generator.h"
+#include "train/generate/answers.h"
 #include "train/generate/prompts.h"
 #include "train/parallel/comm.h"
 
@@ -18,6 +19,10 @@ typedef struct GenerateJob {
     int n_samples;
     bool as_json;
     FILE *out; // borrowed; where rank 0 prints
+    // What rank 0 does with an answer instead of printing it, in the order in which they end, those
+    // that are interrupted included; NULL: they are printed.
+    Status (*on_answer)(void *context, int64_t prompt, int sample, const AnswerEnding *answer);
+    void *context; // borrowed; its first argument
 } GenerateJob;
 
 // Sums over all ranks, seconds of the slowest.

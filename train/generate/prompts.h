@@ -21,6 +21,7 @@ typedef struct Prompt {
     int64_t line; // of the .jsonl file; 0: the prompt is not from one
     int32_t *ids; // owned [n_ids], from prompts_encode()
     int64_t n_ids;
+    int64_t max_new; // tokens of an answer at most; 0: as for all
 } Prompt;
 
 typedef struct PromptList {
