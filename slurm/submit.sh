@@ -1,16 +1,17 @@
 #!/bin/bash
-# Submits a sweep over cache sizes and the comparison that follows it:
+# Submits a sweep and the comparison that follows it:
 #
 #     slurm/submit.sh configs/demo.yaml 16 8 4
+#     slurm/submit.sh configs/demo.yaml --vary=model.convert.rope=high,low,uniform,2-norm
 #     slurm/submit.sh --partition=cpu --nodes=4 configs/demo.yaml 16 8 4 --train.steps=300
 #
 # Words before the config go to sbatch and are written as --option=value; words after it are
 # explained in sweep.sbatch. With --at-once=N at most N runs of the sweep go on at the same time.
-# The runs are made in the folder runs, or in that of --run.dir=DIR. If one of them fails, Slurm
-# cancels the comparison.
+# All runs are checked before anything is submitted. If one of them fails later, Slurm cancels the
+# comparison.
 #
 # The jobs start the program that MHA2MLA names, or else the one built or installed together with
-# this script, or else the mha2mla on the PATH.
+# this script, or else the mha2mla on the PATH. This script asks the same program for the runs.
 set -euo pipefail
 fail() {
     echo "submit.sh: $*" >&2
@@ -41,7 +42,7 @@ while [[ ${1:-} == -* ]]; do
     case $1 in
     --at-once=*[!0-9]* | --at-once= | --at-once=0) fail "'$1': give a number from 1 on" ;;
     --at-once=*) at_once=%${1#*=} ;;
-    --array=*) fail "'$1': the array follows from the values of d_kv; --at-once=N limits it" ;;
+    --array=*) fail "'$1': the array follows from the values; --at-once=N limits it" ;;
     --partition=* | --account=* | --qos=* | --reservation=* | --constraint=*) for_both+=("$1") ;;
     --?*) for_sweep+=("$1") ;;
     *) fail "'$1': write sbatch's options as --option=value" ;;
@@ -49,46 +50,36 @@ while [[ ${1:-} == -* ]]; do
     shift
 done
 if [ $# -lt 2 ] || [ ! -f "$1" ]; then
-    fail "give a config that exists, seen from $PWD, and values of d_kv:" \
-        "slurm/submit.sh [--sbatch-option=value...] CONFIG D_KV..."
+    fail "give a config that exists, seen from $PWD, and values to vary:" \
+        "slurm/submit.sh [--sbatch-option=value...] CONFIG [D_KV...] [--vary=KEY=VALUE,...]"
 fi
 find_program
 
 config=$1
 shift
-name=$(basename -- "$config")
-name=${name%.*}
-d_kvs=()
-names=("$name-baseline")
-overrides=()
-run_dir=runs
+d_kvs=
+others=()
 for word in "$@"; do
     case $word in
-    --run.name=*) fail "'$word' would give all runs one name: they are named after the config" ;;
-    --run.dir=) fail "'$word' names no folder" ;;
-    --run.dir=*) run_dir=${word#*=} ;;
-    --*) overrides+=("$word") ;;
-    *[!0-9]* | "") fail "'$word' is neither a d_kv nor an override (--section.key=value)" ;;
-    *)
-        for d_kv in ${d_kvs[@]+"${d_kvs[@]}"}; do # two runs of one d_kv would share a directory
-            [ $((10#$d_kv)) -ne $((10#$word)) ] || fail "d_kv $word is given twice"
-        done
-        d_kvs+=("$word")
-        names+=("$name-dkv$word")
-        ;;
+    --list | --slurm | --submit | --task* | --out*) fail "'$word' is not for a sweep of jobs" ;;
+    --*) others+=("$word") ;;
+    *[!0-9]* | "") fail "'$word' is neither a d_kv nor an option (--vary=..., --section.key=value)" ;;
+    *) d_kvs=${d_kvs:+$d_kvs,}$word ;;
     esac
 done
-[ "${#d_kvs[@]}" -gt 0 ] || fail "give at least one d_kv after the config"
-overrides+=("--run.dir=$run_dir")
+# One directory a line, the baseline's first. The program itself says what is wrong.
+list=$("$MHA2MLA" sweep "$config" ${d_kvs:+"--d-kv=$d_kvs"} --baseline \
+    ${others[@]+"${others[@]}"} --list) || exit $?
+mapfile -t runs <<<"$list"
 
 options=(--parsable ${for_both[@]+"${for_both[@]}"})
 sweep=$(sbatch "${options[@]}" ${for_sweep[@]+"${for_sweep[@]}"} \
-    "--array=0-${#d_kvs[@]}$at_once" "$here/sweep.sbatch" "$config" "${d_kvs[@]}" \
-    "${overrides[@]}") || fail "the sweep is not submitted"
+    "--array=0-$((${#runs[@]} - 1))$at_once" "$here/sweep.sbatch" "$config" "$@") ||
+    fail "the sweep is not submitted"
 sweep=${sweep%%;*}
-echo "job $sweep: ${#names[@]} runs in $run_dir: ${names[*]}"
+echo "job $sweep: ${#runs[@]} runs: ${runs[*]}"
 comparison=$(sbatch "${options[@]}" "--dependency=afterok:$sweep" --kill-on-invalid-dep=yes \
-    "$here/compare.sbatch" "${names[@]/#/$run_dir/}") ||
+    "$here/compare.sbatch" "${runs[@]}") ||
     fail "the sweep is job $sweep, but its comparison is not submitted"
 comparison=${comparison%%;*}
 echo "job $comparison: compares the runs when all have finished, in" \

@@ -179,20 +179,11 @@ sweep() {
         bash slurm/sweep.sbatch configs/demo.yaml 16 8 --optim.lr=1e-4 >"$work/out" 2>&1)
 }
 
-test_sweep_runs_the_baseline_first_and_then_each_d_kv() {
-    sweep 0 || fail "sweep.sbatch failed for task 0"
-    expect_calls "sweep.sbatch, task 0" <<'END'
-srun --mpi=pmix --kill-on-bad-exit=0 --wait=60 build/release/mha2mla train configs/demo.yaml --model.convert=none --run.name=demo-baseline --optim.lr=1e-4
-END
+test_each_task_of_a_sweep_says_which_run_it_is() {
     sweep 2 || fail "sweep.sbatch failed for task 2"
     expect_calls "sweep.sbatch, task 2" <<'END'
-srun --mpi=pmix --kill-on-bad-exit=0 --wait=60 build/release/mha2mla train configs/demo.yaml --model.convert.d_kv=8 --run.name=demo-dkv8 --optim.lr=1e-4
+srun --mpi=pmix --kill-on-bad-exit=0 --wait=60 build/release/mha2mla sweep configs/demo.yaml --d-kv=16,8 --baseline --optim.lr=1e-4 --task=2
 END
-}
-
-test_sweep_refuses_a_task_without_d_kv() {
-    if sweep 3; then fail "sweep.sbatch ran task 3 of two values"; fi
-    grep -q 'it is --array=0-2' "$work/out" || fail "the right array is not named"
 }
 
 test_train_and_compare_jobs_pass_their_words_on() {
@@ -214,6 +205,5 @@ test_quickstart_stops_at_a_failed_run
 test_setup_names_the_packages_where_it_cannot_install
 test_setup_installs_only_what_is_missing
 test_tests_go_on_after_a_failed_preset_and_fail_in_the_end
-test_sweep_runs_the_baseline_first_and_then_each_d_kv
-test_sweep_refuses_a_task_without_d_kv
+test_each_task_of_a_sweep_says_which_run_it_is
 test_train_and_compare_jobs_pass_their_words_on

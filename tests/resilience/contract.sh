@@ -154,7 +154,7 @@ test_missing_on_one_rank() {
         --model.base=gone -- "--model.base=$model"
     pair_refuses 'gone.yaml' train --run.name=new -- config.yaml -- gone.yaml
     pair_refuses 'gone.yaml' plan -- config.yaml -- gone.yaml
-    pair_refuses 'gone.yaml' sweep --d-kv 6,4 -- config.yaml -- gone.yaml
+    pair_refuses 'gone.yaml' sweep --vary optim.lr=0.1,0.2 -- config.yaml -- gone.yaml
     pair_refuses 'rank 1 on '"$host"': gone' eval --perplexity valid.h5 -- "$model" -- gone
     pair_refuses 'gone.h5' eval "$model" -- --perplexity valid.h5 -- --perplexity gone.h5
     pair_refuses 'rank 1 on '"$host"': gone' score --data train.h5 --out s.h5 -- "$model" -- gone
@@ -237,7 +237,7 @@ test_a_stuck_rank_ends_every_command() {
     stalls convert --out mla --rope high --rope-pairs 2 --d-kv 6 -- "$model" -- stuck
     stalls train --run.name=new -- config.yaml -- stuck.yaml
     stalls plan -- config.yaml -- stuck.yaml
-    stalls sweep --d-kv 6,4 -- config.yaml -- stuck.yaml
+    stalls sweep --vary optim.lr=0.1,0.2 -- config.yaml -- stuck.yaml
     MHA2MLA_STALL_MINUTES=30 stalls plan config.yaml --run.stall_minutes=0.1 --model.init=none \
         -- "--model.base=$model" -- --model.base=stuck
     stalls tokenize --out t.h5 valid.txt -- --tokenizer "$model" -- --tokenizer stuck

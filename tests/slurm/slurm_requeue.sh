@@ -17,7 +17,7 @@ long=(--train.steps=60 --checkpoint.every=5)
 cat >holding <<END
 #!/bin/bash
 for word; do
-    case \$word in --run.name=*) name=\${word#*=} ;; esac
+    case \$word in --run.name=*) name=\${word#*=} ;; --task=1) name=config-dkv6 ;; esac
 done
 if [ -z "\${SLURM_RESTART_COUNT:-}" ] && [ -e "$work/hold/\${name:-}" ]; then
     export LD_PRELOAD=$work/fault_shim.so TORTURE_FAULT=WAIT TORTURE_AT=1

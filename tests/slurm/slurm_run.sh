@@ -28,11 +28,12 @@ test_a_wrong_config_is_not_requeued() {
 
 test_the_sweep_ends_in_the_comparison() {
     local sweep comparison
-    slurm/submit.sh "${small[@]}" config.yaml 6 4 --train.steps=2 >submitted
+    slurm/submit.sh "${small[@]}" config.yaml 6 --vary=model.convert.svd=joint,split \
+        --train.steps=2 >submitted
     read -r sweep comparison < <(submitted_jobs)
     expect "$sweep" COMPLETED
     expect "$comparison" COMPLETED
-    for words in 'config-baseline' 'config-dkv6' 'config-dkv4'; do
+    for words in 'config-baseline' 'config-dkv6-svd-joint' 'config-dkv6-svd-split'; do
         grep -q "$words" "mha2mla-compare-$comparison.log" || job_failed "$comparison" "no $words"
     done
 }
@@ -55,10 +56,12 @@ test_an_installation_runs_from_any_folder() (
     expect "$job" COMPLETED
 )
 
-# d_kv 400 is more than the width of a key and a value together: only that task of the array fails.
+# A file where the run's checkpoints belong is found by its task alone.
 test_a_failed_task_cancels_the_comparison() {
     local sweep comparison
-    slurm/submit.sh "${small[@]}" config.yaml 400 4 --train.steps=1 --run.dir=failing >submitted
+    mkdir -p failing/config-dkv6
+    : >failing/config-dkv6/checkpoints
+    slurm/submit.sh "${small[@]}" config.yaml 6 4 --train.steps=1 --run.dir=failing >submitted
     read -r sweep comparison < <(submitted_jobs)
     expect "$sweep" COMPLETED FAILED
     expect "$comparison" CANCELLED

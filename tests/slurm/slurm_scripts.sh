@@ -29,8 +29,14 @@ make_tree() {
     : >"$tree/configs/demo.yaml"
     unset MHA2MLA
     export CALLS="$work/calls" PATH="$work/bin:$PATH"
-    stand_in mha2mla </dev/null
-    mv "$work/bin/mha2mla" "$tree/build/release/"
+    # Lists runs as `mha2mla sweep --list` does, without being noted.
+    cat >"$tree/build/release/mha2mla" <<'END'
+#!/bin/bash
+[ "${LIST_STATUS:-0}" -eq 0 ] || { echo "mha2mla: error: sweep: a mistake" >&2; exit "$LIST_STATUS"; }
+echo "$*" >"$CALLS.list"
+printf '%s\n' 'my runs/demo-baseline' 'my runs/demo-dkv16' 'my runs/demo-dkv8'
+END
+    chmod +x "$tree/build/release/mha2mla"
     # The same installed below a prefix, and a folder of a user's that has a config alone.
     mkdir -p "$work/prefix/bin" "$work/prefix/share/mha2mla" "$work/a project/configs"
     cp "$tree/build/release/mha2mla" "$work/prefix/bin/"
@@ -71,11 +77,13 @@ refuses() {
 
 test_a_sweep_is_submitted_with_its_comparison() {
     run 0 slurm/submit.sh --partition=cpu --nodes=4 --at-once=2 configs/demo.yaml 16 \
-        --optim.lr=1e-4 8 '--run.dir=my runs'
+        --optim.lr=1e-4 8 '--run.dir=my runs' --vary=optim.clip=1,2
     expect_calls submit.sh <<'END'
-sbatch --parsable --partition=cpu --nodes=4 --array=0-2%2 slurm/sweep.sbatch configs/demo.yaml 16 8 --optim.lr=1e-4 --run.dir=my runs
+sbatch --parsable --partition=cpu --nodes=4 --array=0-2%2 slurm/sweep.sbatch configs/demo.yaml 16 --optim.lr=1e-4 8 --run.dir=my runs --vary=optim.clip=1,2
 sbatch --parsable --partition=cpu --dependency=afterok:1 --kill-on-invalid-dep=yes slurm/compare.sbatch my runs/demo-baseline my runs/demo-dkv16 my runs/demo-dkv8
 END
+    [ "$(<"$work/calls.list")" = "sweep configs/demo.yaml --d-kv=16,8 --baseline --optim.lr=1e-4 \
+--run.dir=my runs --vary=optim.clip=1,2 --list" ] || fail "it asked: $(<"$work/calls.list")"
     grep -q 'job 2: .*mha2mla-compare-2.log' "$work/out" || fail 'it does not say where the table is'
 }
 
@@ -83,12 +91,9 @@ test_submit_refuses_what_it_cannot_do() {
     refuses 'give a config that exists' slurm/submit.sh
     refuses 'give a config that exists' slurm/submit.sh configs/missing.yaml 16
     refuses 'give a config that exists' slurm/submit.sh configs/demo.yaml
-    refuses 'at least one d_kv' slurm/submit.sh configs/demo.yaml --optim.lr=1e-4
+    LIST_STATUS=2 refuses 'error: sweep: a mistake' slurm/submit.sh configs/demo.yaml --optim.lr=1e-4
     refuses "'16x' is neither" slurm/submit.sh configs/demo.yaml 16x
-    refuses 'd_kv 4 is given twice' slurm/submit.sh configs/demo.yaml 4 8 4
-    refuses 'd_kv 08 is given twice' slurm/submit.sh configs/demo.yaml 8 08
-    refuses "'--run.dir=' names" slurm/submit.sh configs/demo.yaml 16 --run.dir=
-    refuses 'give all runs one name' slurm/submit.sh configs/demo.yaml 16 --run.name=x
+    refuses "'--task=1' is not for a sweep of jobs" slurm/submit.sh configs/demo.yaml 16 --task=1
     refuses '--at-once=N limits it' slurm/submit.sh --array=0-1 configs/demo.yaml 16
     refuses 'give a number' slurm/submit.sh --at-once=two configs/demo.yaml 16
     refuses '--option=value' slurm/submit.sh -N 4 configs/demo.yaml 16
@@ -139,8 +144,7 @@ test_jobs_refuse_wrong_words() {
     refuses 'give a config' slurm/train.sbatch
     refuses 'give a config' slurm/train.sbatch configs/missing.yaml
     MHA2MLA=missing refuses 'no program missing' slurm/train.sbatch configs/demo.yaml
-    refuses 'd_kv 16 is given twice' slurm/sweep.sbatch configs/demo.yaml 16 8 16
-    refuses 'give all runs one name' slurm/sweep.sbatch configs/demo.yaml 16 --run.name=x
+    refuses "'16x' is neither" slurm/sweep.sbatch configs/demo.yaml 16x
     refuses 'give the run directories' slurm/compare.sbatch
     refuses 'no run directory runs/missing' slurm/compare.sbatch runs/missing --out table
 }
@@ -153,7 +157,7 @@ test_installed_scripts_find_the_program() {
     grep -qF "$scripts/sweep.sbatch configs/demo.yaml 16" "$work/calls" || fail 'another sweep'
     MHA2MLA=$work/prefix/bin/mha2mla SLURM_ARRAY_TASK_ID=0 \
         run 0 "$scripts/sweep.sbatch" configs/demo.yaml 16
-    grep -qF "$work/prefix/bin/mha2mla train configs/demo.yaml --model.convert=none" \
+    grep -qF "$work/prefix/bin/mha2mla sweep configs/demo.yaml --d-kv=16 --baseline --task=0" \
         "$work/calls" || fail 'the sweep starts something else'
     PATH=$work/prefix/bin:$PATH run 0 "$scripts/train.sbatch" configs/demo.yaml
     grep -qF "$work/prefix/bin/mha2mla train configs/demo.yaml" "$work/calls" ||
@@ -163,7 +167,7 @@ test_installed_scripts_find_the_program() {
         fail 'compare.sbatch does not start the program on the PATH'
     PATH=$work/prefix/bin:$PATH SLURM_ARRAY_TASK_ID=1 \
         run 0 "$scripts/sweep.sbatch" configs/demo.yaml 16
-    grep -qF "$work/prefix/bin/mha2mla train configs/demo.yaml --model.convert.d_kv=16" \
+    grep -qF "$work/prefix/bin/mha2mla sweep configs/demo.yaml --d-kv=16 --baseline --task=1" \
         "$work/calls" || fail 'the sweep does not start the program on the PATH'
 }
 

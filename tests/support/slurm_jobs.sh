@@ -15,7 +15,7 @@ make_project() {
     make_shard train 1000
     make_shard valid 200
     cat >config.yaml <<END
-run: {name: run, dir: runs}
+run: {name: config, dir: runs}
 model:
   base: base/model
   convert: {rope: 2-norm, rope_pairs: 2, svd: joint, d_kv: 6, samples: 4}
