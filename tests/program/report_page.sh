@@ -26,5 +26,20 @@ timeout 600 "$chromium" --headless=new --no-sandbox --disable-gpu --disable-dev-
 write_run half half mla 160 60 60 0.62
 sed -i -E 's/("step":[012]0,.*"valid_loss":[^}]*)/\1,"validation_set":"aa"/
     s/("step":[3-6]0,.*"valid_loss":[^}]*)/\1,"validation_set":"bb"/' half/metrics.jsonl
+# Evaluations: two schemes and two rule sets, texts that would be HTML, and scores while training.
+hostile='<img src=x onerror=document.title=1>'
+write_eval base/eval.json tasks reference plain 16 1280 'piqa 0.7 0.03 200,arc_easy 0.5 0.03 200'
+write_eval half/eval.json tasks reference plain 16 320 'piqa 0.65 0.03 200,arc_easy 0.4 0.03 200'
+write_eval half/eval-int4.json tasks reference channel 4 90 'piqa 0.54 0.03 200,arc_easy 0.35 0.03 200'
+write_eval half/eval-int2.json tasks reference channel 2 50 'piqa 0.5 0.03 200,arc_easy 0.27 0.03 200'
+write_eval half/eval-html.json tasks "$hostile" "$hostile" 4 90 "$(tr ' ' / <<<"$hostile") 0.4 0.03 200"
+write_eval base/eval-long.json longbench reference plain 16 1280 'longbench_qasper 0.09 0.01 12' ', "n_cut": 7'
+write_eval half/eval-long.json longbench reference hqq 4 90 'longbench_qasper 0.06 0.01 12' ', "n_cut": 7'
+for step in 0 20 40 60; do
+    printf '{"step":%d,"tokens":%d,"tasks":{"piqa":0.%d,"average":0.%d}}\n' $step $((step * 1000)) \
+        $((50 + step / 5)) $((40 + step / 5)) >>half/tasks
+done
+sort -t: -sn -k2 half/metrics.jsonl half/tasks >sorted # by step, each step's scores last
+mv sorted half/metrics.jsonl
 "$mha2mla" compare base half --out sets >/dev/null 2>&1 || die "compare --out failed"
 timeout 1200 python3 "$root/tests/support/report_page.py" "$chromium" report sets || die "report_page.py: $?"

@@ -1,7 +1,8 @@
 """The report's page under real mouse and keyboard events: report_page.py CHROMIUM REPORT SETS.
 
 The directories are made by program_report_page.sh: REPORT of the runs base (the baseline), mla and
-half; SETS of base and half, where half was validated on other text until step 20."""
+half; SETS of base and half, where half was validated on other text until step 20, and both were
+evaluated."""
 import csv
 import os
 import sys
@@ -40,7 +41,7 @@ def tip(page, panel="loss"):
 def box(page, panel="loss"):
     return page.js(f"""(() => {{
         document.querySelector("#{panel}").scrollIntoView({{block: "center"}});
-        const b = document.querySelector("#{panel} svg").getBoundingClientRect();
+        const b = document.querySelector("#{panel} .plot svg").getBoundingClientRect();
         return {{x: b.x, y: b.y, width: b.width, height: b.height}};
     }})()""")
 
@@ -210,6 +211,122 @@ def test_sets(page):
     check(settings == "half: validated on other text until step 20.", f"settings: {settings}")
 
 
+def scored(folder):
+    """The rows of tasks.csv, by run, file and task."""
+    with open(os.path.join(folder, "tasks.csv"), encoding="utf-8") as file:
+        return {(row["name"], row["file"], row["task"]): row for row in csv.DictReader(file)}
+
+
+def point_at(page, kind, file):
+    """Moves the mouse to the mark of an evaluation."""
+    area = box(page, kind)
+    at = page.js(f"""(() => {{
+        const chart = scoreCharts.find((c) => c.kind === "{kind}");
+        const item = chart.lines().flatMap((line) => line.items)
+            .find((i) => `${{i.of.label}}/${{i.file}}` === "{file}");
+        const scale = chart.svg.getBoundingClientRect().width / chart.width;
+        return chart.place(item).map((v) => v * scale);
+    }})()""")
+    page.move(area["x"] + at[0], area["y"] + at[1])
+    return tip(page, kind)
+
+
+def test_scores(page, rows):
+    """The charts of scores: lines by scheme, and what the mouse shows is what tasks.csv has."""
+    schemes = page.js("""["tasks", "longbench"].map((kind) =>
+        [...document.querySelectorAll(`#${kind} [data-scheme]`)].map((g) => g.dataset.scheme))""")
+    check(schemes == [["plain", "channel"], ["plain", "hqq"]], f"lines of {schemes}")
+    marks = page.js("""[...document.querySelectorAll("#tasks [data-scheme=channel] .dot")]
+        .map((mark) => mark.classList.contains("earlier"))""")
+    check(marks == [True, False], f"open marks, near guessing: {marks}")
+    for kind, files in {"tasks": ("base/eval.json", "half/eval.json", "half/eval-int4.json",
+                                  "half/eval-int2.json"),
+                        "longbench": ("base/eval-long.json", "half/eval-long.json")}.items():
+        for file in files:
+            said, (run, name) = point_at(page, kind, file), file.split("/")
+            row = rows[run, name, "average"]
+            check(said["run"] == run and said["cache"] == row["cache"], f"{file}: {said}")
+            check(said["score"] == f"{100 * float(row['score']):.2f} \u00b1 "
+                  f"{100 * float(row['stderr']):.2f} %", f"{file}: {said}")
+            check(shown(said["bytes"]) == float(row["cache_bytes_per_token"]), f"{file}: {said}")
+            check(("chance" in said) == (row["near_chance"] == "yes"), f"{file}: {said}")
+            if row["average_minus_baseline"]:
+                difference = 100 * float(row["average_minus_baseline"])
+                check(abs(shown(said["difference"]) - difference) < 5.1e-3, f"{file}: {said}")
+            else:
+                check(said["difference"] == "baseline", f"{file}: {said}")
+    page.move(2, 2)
+    check(tip(page, "longbench") is None, "the tip stays when the mouse is gone")
+
+
+def test_scores_by_keyboard(page, rows):
+    page.js("document.querySelector('#tasks .plot svg').focus()")
+    page.key("ArrowRight")
+    check(tip(page, "tasks")["cache"] == "bfloat16", f"the first is {tip(page, 'tasks')}")
+    page.key("ArrowDown")
+    page.key("Home")
+    check(tip(page, "tasks")["cache"] == "channel 2 bits", f"Home: {tip(page, 'tasks')}")
+    page.key("ArrowRight")
+    said = page.js("document.querySelector('#announcement').textContent")
+    check("half: average 44.50" in said and "channel 4 bits" in said, f"said: {said}")
+    page.js("""(() => {
+        const select = document.querySelector("#tasks select");
+        select.value = [...select.options].find((o) => o.textContent === "piqa").value;
+        select.dispatchEvent(new Event("change"));
+    })()""")
+    said = point_at(page, "tasks", "half/eval-int4.json")
+    check(shown(said["score"]) == 100 * float(rows["half", "eval-int4.json", "piqa"]["score"]),
+          f"piqa: {said}")
+    page.move(2, 2)
+
+
+def test_score_table(page):
+    rows = page.js("""[...document.querySelectorAll("#tasks-table tbody tr")]
+        .map((row) => [...row.children].map((cell) => cell.textContent))""")
+    heads = page.js("""[...document.querySelectorAll("#tasks-table thead button")]
+        .map((button) => button.textContent)""")
+    rows = {row[0]: dict(zip(heads, row)) for row in rows}
+    check(len(rows) == 5, f"the table has {list(rows)}")
+    int4 = rows["halfeval-int4.json"]
+    check(int4["average"] == "44.50\u00b1 2.12" and int4["piqa"] == "54.00~\u00b1 3.00", f"{int4}")
+    check(int4["to baseline"] == "\u221215.50" and int4["% of original"] == "7.03", f"{int4}")
+    check(int4["items of each"] == "200" and int4["rules"] == "reference", f"{int4}")
+    check(rows["baseeval.json"]["to baseline"] == "baseline", f"{rows['baseeval.json']}")
+    hostile = "<img src=x onerror=document.title=1>"
+    html = rows["halfeval-html.json"]
+    check(html["rules"] == hostile and html["to baseline"] == "not comparable", f"{html}")
+    check("half, eval-html.json: not comparable: rules <img" in
+          page.js("document.querySelector('#evaluations .notes').textContent"), "no reason")
+    check(page.js("document.querySelector('img') === null && document.title !== '1'"),
+          "a text became HTML")
+    cut = page.js("document.querySelector('#longbench-table tbody').textContent")
+    check("qasper" not in cut and "7" in cut, f"LongBench: {cut}")
+
+
+def test_score_curves(page):
+    dots = page.js("document.querySelectorAll('#scores .dot').length")
+    check(dots == 4, f"{dots} scores while training")
+    area = box(page, "scores")
+    page.move(area["x"] + area["width"] * 0.97, area["y"] + area["height"] * 0.2)
+    said = tip(page, "scores")
+    check(said["run"] == "half" and said["score"] == "52.00" and said["step"] == "60 of 60",
+          f"the last score: {said}")
+    page.move(2, 2)
+
+
+def test_score_look(page):
+    color = "getComputedStyle(document.querySelector('#tasks [data-scheme=channel]')).color"
+    light = page.js(color)
+    page.media(prefers_color_scheme="dark")
+    check((light, page.js(color)) == ("rgb(31, 95, 191)", "rgb(138, 180, 248)"),
+          f"{light} and {page.js(color)}")
+    page.media()
+    for width in (700, 320):
+        page.size(width, 800, mobile=width < 500)
+        wide = page.js("document.documentElement.scrollWidth")
+        check(wide <= width, f"at {width} pixels the page is {wide} wide")
+
+
 def check_quiet(page):
     check(not page.complaints(), f"the page complains: {page.complaints()}")
     others = [url for url in page.requests() if not url.startswith(("file:", "data:", "about:"))]
@@ -223,4 +340,10 @@ with Page(binary, f"file://{os.path.abspath(folder)}/report.html", 1280, 900) as
     check_quiet(page)
 with Page(binary, f"file://{os.path.abspath(folder_of_sets)}/report.html", 1280, 900) as page:
     test_sets(page)
+    found = scored(folder_of_sets)
+    test_scores(page, found)
+    test_scores_by_keyboard(page, found)
+    test_score_table(page)
+    test_score_curves(page)
+    test_score_look(page)
     check_quiet(page)

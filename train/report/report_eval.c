@@ -92,6 +92,7 @@ static Status parse_score(EvalScore *out, const char *task, const json_t *json, 
     if (json_has(json, "metric"))
         TRY(json_get_line(&score.metric, json, place, "metric"));
     score.chance = report_eval_chance(task);
+    TRY(optional_real(&score.chance, json, place, "chance", 0, 1));
     *out = score;
     return OK;
 }
@@ -168,6 +169,7 @@ static Status parse_average(ReportEval *eval, const json_t *object, const char *
     if (!eval->is_average_ours) {
         TRY(json_get_real(&eval->average.score, object, where, "average", 0, 1));
         set_spread(eval, names);
+        TRY(optional_real(&eval->average.error, object, where, "average_stderr", 0, 1));
         return OK;
     }
     for (int i = 0; i < eval->n_scores; i++)

@@ -1,25 +1,25 @@
 // What a run scored in its evaluations: the files RUN/eval*.json that `eval --out` writes, one for
 // each cache format, rule set and kind.
 //
-//     { "results": ...,                                     // for programs that read lm-eval's
-//     files
+//     { "results": ...,                                    // for readers of lm-eval's files
 //       "mha2mla": { "format": "mha2mla-eval", "version": 1, "kind": "tasks" or "longbench",
 //                    "rules": "reference", "bos": true, "max_length": 2048, "shots": 0,
 //                    "scores": {"piqa": {"metric": "acc_norm", "score": 0.5, "stderr": 0.03,
-//                                        "n": 200}, ...},   // 0 to 1
-//                    "average": 0.31, "average_of": ["hellaswag", "arc", ...],
+//                                        "n": 200, "chance": 0.5}, ...},   // 0 to 1
+//                    "average": 0.31, "average_stderr": 0.01, "average_of": ["arc", "piqa", ...],
 //                    "cache": {"format": "channel 4 bits", "scheme": "channel", "bits": [4, 4],
 //                              "bytes_per_token": 123.5, "original_bytes_per_token": 720.0},
 //                    "step": 300, "tokens": 1228800, "n_cut": 3 } }
 //
-// Optional are "bos", "max_length", "shots", "average", "average_of", "bits",
-// "original_bytes_per_token", "step", "tokens", "n_cut", and of a score "metric", "stderr" and "n".
-// Others are ignored.
+// Optional are "bos", "max_length", "shots", those of the average, "bits",
+// "original_bytes_per_token", "step", "tokens", "n_cut", and of a score all but "score". Others are
+// ignored.
 //
 //     ReportEvals evals = {0};
 //     TRY(report_evals_read(&evals, "runs/demo-dkv8"));
 //     for (int i = 0; i < evals.n; i++)
-//         printf("%s: %.4f\n", evals.list[i].cache, evals.list[i].average);
+//         printf("%s: %.4f\n", evals.list[i].cache,
+//                evals.list[i].average.score);
 //     report_evals_release(&evals);
 //
 // Errors are BAD_INPUT and name file and key. A file of another program, as lm-eval's own results,

@@ -1,9 +1,10 @@
 // report.html: the page of train/report/page/ with the data put in as JSON. The page's script reads
 // the members by the names given here. Points are written by columns, whose names then stand in the
-// file once; jansson's setters refuse NULL, so one check of what they return covers a lack of
-// memory.
+// file once.
 #include "train/report/report.h"
 #include "train/report/report_color.h"
+#include "train/report/report_json.h"
+#include "train/report/report_scores.h"
 #include "train/report/report_settings.h"
 
 #include <math.h>
@@ -14,33 +15,6 @@
 extern const char report_template[]; // made by train/report/page/embed.cmake
 
 static const char data_mark[] = "@DATA@";
-
-// A member that was not measured is null. True on success, as everywhere below.
-static bool set_real(json_t *object, const char *key, double value)
-{
-    return json_object_set_new(object, key, isnan(value) ? json_null() : json_real(value)) == 0;
-}
-
-static bool set_int(json_t *object, const char *key, int64_t value)
-{
-    return json_object_set_new(object, key, json_integer(value)) == 0;
-}
-
-static bool set_bool(json_t *object, const char *key, bool value)
-{
-    return json_object_set_new(object, key, json_boolean(value)) == 0;
-}
-
-// `text` is UTF-8.
-static bool set_text(json_t *object, const char *key, const char *text)
-{
-    return json_object_set_new(object, key, json_string(text)) == 0;
-}
-
-static json_t *real_or_null(double value)
-{
-    return isnan(value) ? json_null() : json_real(value);
-}
 
 // A point as the members of the columns, in the order of `point_columns`.
 enum { POINT_COLUMNS = 9 };
@@ -162,7 +136,7 @@ static bool append_run(json_t *list, const Report *report, int place)
            json_object_set_new(object, "tasks",
                                run->evals.old != NULL ? json_incref(run->evals.old)
                                                       : json_object()) == 0 &&
-           set_points(object, run);
+           report_scores_set_curve(object, run) && set_points(object, run);
 }
 
 // The tasks of all runs, each once, in the order found.
@@ -200,6 +174,7 @@ static bool fill_root(json_t *root, const Report *report)
         set_bool(root, "log_x", report->log_x) && set_bool(root, "log_y", report->log_y) &&
         set_bool(root, "skip_start", report->skip_start) &&
         set_bool(root, "is_thinned", report->is_thinned) && set_tasks(root, report) &&
+        report_scores_set(root, report) &&
         (report->baseline >= 0 ? set_int(root, "baseline", report->baseline)
                                : json_object_set_new(root, "baseline", json_null()) == 0);
     for (int i = 0; i < report->n_runs && is_done; i++)

@@ -50,6 +50,12 @@ double report_scores_share(const ReportRun *run, const ReportEval *eval);
 // evaluated. FAILED: memory is short.
 Status report_scores_print(FILE *out, const Report *report);
 
+// Puts the page's data of all evaluations into `root`. False: memory is short.
+bool report_scores_set(json_t *root, const Report *report);
+
+// The same of a run's scores in metrics.jsonl, into the run's object.
+bool report_scores_set_curve(json_t *object, const ReportRun *run);
+
 // tasks.csv: a row for each score and average, and for each score in metrics.jsonl.
 void report_scores_write_csv(FILE *out, const Report *report);
 

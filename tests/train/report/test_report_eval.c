@@ -72,6 +72,10 @@ static void test_file_is_read_whole(void **state)
     assert_true(fabs(eval->average.error - 0.025) < 1e-15); // seen 0
     assert_false(eval->is_average_ours);
     report_evals_release(&evals);
+    write_eval(dir, "eval-a.json", "reference", 0.4, 100, ",\"average_stderr\":0.5");
+    assert_ok(report_evals_read(&evals, dir));
+    assert_true(evals.list[0].average.error == 0.5); // what the file says comes first
+    report_evals_release(&evals);
 }
 
 static void test_scores_near_chance_are_told_from_others(void **state)

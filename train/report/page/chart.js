@@ -11,6 +11,7 @@ const view = {
   skipStart: report.skip_start,
   logX: report.log_x,
   logY: report.log_y,
+  task: null,    // whose scores are drawn
   cursor: null,  // {run, i, isDot, panel}
 };
 const shown = () => runs.filter((run) => !view.hidden.has(run));
@@ -46,25 +47,14 @@ function slice(run, lo, hi) {
 
 const panels = [];
 
-class Panel {
+class Panel extends Chart {
   constructor(id, spec) {
-    Object.assign(
-        this, spec, {id, yRange: null, margin: {left: 56, right: 14, top: 10, bottom: 36}});
-    this.figure = byId(id);
-    this.figure.append(make("figcaption", {}, `${spec.title} `, make("small", {}, spec.unit)));
-    this.plot = make("div", {class: "plot"});
-    this.svg = make("svg", {
-      tabindex: "0",
-      preserveAspectRatio: "xMinYMin",
-      role: "application",
-      "aria-roledescription": "chart",
-      "aria-label":
-          `${spec.title}. Left and right arrows step along a run, up and down change the run, ` +
-          "plus and minus zoom, 0 shows all. The table below has the numbers.",
+    super(byId(id), {
+      ...spec,
+      label: "Left and right arrows step along a run, up and down change the run, plus and minus " +
+          "zoom, 0 shows all. The table below has the numbers."
     });
-    this.tip = make("div", {class: "tip", hidden: ""});
-    this.plot.append(this.svg, this.tip);
-    this.figure.append(this.plot);
+    Object.assign(this, spec, {id, yRange: null});
     listen(this);
     panels.push(this);
   }
@@ -82,7 +72,7 @@ class Panel {
 
   // The range of the visible values between two numbers of tokens, with a margin.
   autoRange(from, hi) {
-    const isCut = view.skipStart && view.x === null && !this.fromZero;
+    const isCut = view.skipStart && view.x === null && !this.fromZero && !this.isDotted;
     const lo = isCut ? from + 0.1 * (hi - from) : from;
     let least = Infinity, most = -Infinity;
     for (const run of shown())
@@ -109,69 +99,18 @@ class Panel {
   }
 
   draw() {
-    const width = Math.max(260, Math.round(this.plot.clientWidth)), margin = this.margin;
-    const height = Math.round(Math.min(this.mostHeight, Math.max(220, width * this.aspect)));
-    const range = view.x ?? wholeX();
-    this.x = makeScale(range[0], range[1], margin.left, width - margin.right, isLogX());
+    const margin = this.margin, range = view.x ?? wholeX();
+    this.measure(this.aspect, this.mostHeight);
+    this.x = makeScale(range[0], range[1], margin.left, this.width - margin.right, isLogX());
     const y = this.yRange ?? this.autoRange(range[0], range[1]);
-    this.y = makeScale(y[0], y[1], height - margin.bottom, margin.top, this.isLogY);
-    Object.assign(this, {width, height});
-    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    const clip = make("clipPath", {id: `clip-${this.id}`}, make("rect", {
-                        x: margin.left - 6,
-                        y: margin.top - 6,
-                        width: width - margin.left - margin.right + 12,
-                        height: height - margin.top - margin.bottom + 7
-                      }));
-    this.curves = make("g", {"clip-path": `url(#clip-${this.id})`});
-    this.over = make("g");
-    this.svg.replaceChildren(make("defs", {}, clip), this.axes(), this.curves, this.over);
-    for (const value of this.rules) this.addRule(value);
+    this.y = makeScale(y[0], y[1], this.height - margin.bottom, margin.top, this.isLogY);
+    this.layers(this.id, "tokens trained on");
+    for (const value of this.rules) this.addRule(value, value === 0);
     if (this.faint && view.raw)
       for (const run of shown()) this.curves.append(this.faintCurve(run));
     for (const run of shown()) this.curves.append(this.curve(run));
     this.svg.classList.toggle("dimmed", view.highlighted !== null);
     this.drawCursor();
-  }
-
-  axes() {
-    const g = make("g"), {left, right, top, bottom} = this.margin, {width, height} = this;
-    const xTicks = ticksOf(this.x, Math.max(2, Math.floor(width / 110))),
-          yTicks = ticksOf(this.y, Math.max(3, Math.floor(height / 55)));
-    for (const value of yTicks) {
-      const at = this.y.at(value).toFixed(1);
-      g.append(
-          make("line", {class: "grid", x1: left, x2: width - right, y1: at, y2: at}),
-          make(
-              "text", {x: left - 8, y: at, dy: "0.33em", "text-anchor": "end"},
-              tickText(value, yTicks, this.isSmall)));
-    }
-    for (const value of xTicks) {
-      const at = this.x.at(value).toFixed(1);
-      g.append(
-          make("line", {class: "grid", x1: at, x2: at, y1: top, y2: height - bottom}),
-          make(
-              "text", {x: at, y: height - bottom + 16, "text-anchor": "middle"},
-              tickText(value, xTicks)));
-    }
-    g.append(
-        make(
-            "line",
-            {class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom}),
-        make("text", {x: width - right, y: height - 4, "text-anchor": "end"}, "tokens trained on"));
-    return g;
-  }
-
-  addRule(value) {
-    if (!this.y.holds(value)) return;
-    const at = this.y.at(value).toFixed(1);
-    this.curves.append(make("line", {
-      class: value === 0 ? "axis" : "rule",
-      x1: this.margin.left,
-      x2: this.width,
-      y1: at,
-      y2: at
-    }));
   }
 
   path(run, name) {
@@ -208,15 +147,15 @@ class Panel {
     return g;
   }
 
-  // The validations of a run that are drawn: on each validation set not closer than their marks are
-  // wide.
+  // The validations of a run that are drawn, or the points of a panel that is always dotted: on
+  // each validation set not closer than their marks are wide.
   dotsOf(run) {
     const points = run.points, found = [];
-    if (!this.dots || !view.dots) return found;
+    if (!this.dots || !(view.dots || this.isDotted)) return found;
     const last = {true: -Infinity, false: -Infinity};  // pixel, by is_earlier_set
     for (let [i, end] = slice(run, this.x.lo, this.x.hi); i < end; i++) {
       if (!this.y.holds(points[this.dots][i]) || !this.x.holds(points.tokens[i])) continue;
-      const x = this.x.at(points.tokens[i]), isEarlier = points.is_earlier_set[i];
+      const x = this.x.at(points.tokens[i]), isEarlier = this.isEarlier(points, i);
       if (x - last[isEarlier] < 12) continue;
       found.push(i);
       last[isEarlier] = x;
@@ -224,12 +163,16 @@ class Panel {
     return found;
   }
 
+  isEarlier(points, i) {
+    return !this.isDotted && points.is_earlier_set[i];
+  }
+
   // Validations, resumes, and the end of a run that is not done.
   addMarks(g, run) {
     const points = run.points;
     for (const i of this.dotsOf(run)) {
       const [x, y] = this.place(run, i, true);
-      const kind = points.is_earlier_set[i] ? "dot earlier" : "dot";
+      const kind = this.isEarlier(points, i) ? "dot earlier" : "dot";
       g.append(make("path", {class: kind, d: shapePath(run.index, x, y, 4)}));
     }
     for (const step of run.resumed) {
@@ -292,20 +235,9 @@ class Panel {
     if (!this.y.holds(cursor.run.points[isDot ? this.dots : this.line][cursor.i])) return;
     const y = this.place(cursor.run, cursor.i, isDot)[1];
     this.over.append(colored(make("circle", {class: "ring", cx: x, cy: y, r: 7}), cursor.run));
-    if (cursor.panel === this) this.showTip(cursor, x, y);
-  }
-
-  showTip(cursor, x, y) {
-    this.tip.replaceChildren(
-        make("strong", {}, sample(cursor.run), cursor.run.label), list(factsOf(cursor)));
-    this.tip.hidden = false;
-    const scale = this.plot.clientWidth / this.width, w = this.tip.offsetWidth,
-          h = this.tip.offsetHeight;
-    const left = x * scale + 16 + w > this.plot.clientWidth ? x * scale - 16 - w : x * scale + 16;
-    this.tip.style.left = `${Math.max(0, Math.min(left, this.plot.clientWidth - w))}px`;
-    const above = y * scale - h - 12;  // losses fall: there is more room above a curve
-    const top = above >= 0 ? above : y * scale - h / 2;
-    this.tip.style.top = `${Math.max(0, Math.min(top, this.plot.clientHeight - h))}px`;
+    if (cursor.panel === this)
+      this.showTip(
+          [make("strong", {}, sample(cursor.run), cursor.run.label), list(factsOf(cursor))], x, y);
   }
 }
 
@@ -323,15 +255,7 @@ function factsOf({run, i, isDot, panel}) {
   add("gap", "\u2026 minus baseline's", signed);
   add("loss", "loss of the step", loss);
   add("lr", "learning rate", rate);
+  add("score", `${view.task}, %`, (value) => fixed(value, 2));
   const here = panel[isDot ? "dots" : "line"];
   return facts.map(([key, name, text]) => ({key, name, text, isHere: key === here}));
-}
-
-function list(facts) {
-  const dl = make("dl");
-  for (const fact of facts)
-    dl.append(
-        make("dt", fact.isHere ? {class: "here"} : {}, fact.name),
-        make("dd", {"data-key": fact.key, ...(fact.isHere ? {class: "here"} : {})}, fact.text));
-  return dl;
 }

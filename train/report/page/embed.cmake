@@ -3,7 +3,7 @@
 #     cmake -D DIR=train/report -D OUT=report_template.c -P train/report/embed.cmake
 file(READ ${DIR}/page.html page)
 file(READ ${DIR}/page.css style)
-foreach(part numbers chart pointing page)
+foreach(part numbers plot chart pointing table scores page)
     file(READ ${DIR}/${part}.js text)
     string(APPEND script "${text}\n")
 endforeach()

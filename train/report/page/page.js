@@ -63,10 +63,7 @@ function fillRuns() {
           "with the keyboard: arrows, + and \u2212, 0.";
 }
 
-// ---- the table ---------------------------------------------------------------------------------
-
-const column = (group, head, value, text, note) =>
-    ({group, head, value, text: text ?? ((v) => fixed(v, 4)), note});
+// ---- the table of runs -------------------------------------------------------------------------
 
 function columnsOf() {
   const asText = (value) => value ?? "\u2013", s = (name) => (run) => run.summary[name];
@@ -100,59 +97,9 @@ function columnsOf() {
   return all.filter((c) => runs.some((run) => c.value(run) !== null && c.value(run) !== undefined));
 }
 
-function rowOf(run, columns) {
-  const head = make("th", {scope: "row"}, sample(run), run.label);
+function headOf(run) {
   const state = [run === baseline ? "baseline" : "", run.state_text].filter(Boolean).join(", ");
-  if (state) head.append(make("small", {}, state));
-  const row = make("tr", {}, head);
-  columns.forEach((c, k) => {
-    const value = c.value(run), cell = make("td", {}, c.text(value));
-    if (typeof value === "string") cell.classList.add("text");
-    if (k === 0 || columns[k - 1].group !== c.group) cell.classList.add("first");
-    row.append(cell);
-  });
-  return row;
-}
-
-function fillTable() {
-  const columns = columnsOf(), groups = make("tr", {}, make("td")), heads = make("tr"),
-        body = make("tbody");
-  const rows = runs.map((run) => ({run, row: rowOf(run, columns)}));
-  const sortBy = (cell, value) => {
-    const way = cell.getAttribute("aria-sort") === "ascending" ? -1 : 1;
-    for (const other of heads.children) other.removeAttribute("aria-sort");
-    cell.setAttribute("aria-sort", way > 0 ? "ascending" : "descending");
-    const sorted = [...rows].sort((p, q) => {
-      const a = value(p.run), b = value(q.run);
-      if (typeof a === "string" && typeof b === "string") return way * a.localeCompare(b);
-      return !isNumber(a) || !isNumber(b) ? isNumber(b) - isNumber(a) : way * (a - b);
-    });
-    body.replaceChildren(...sorted.map((entry) => entry.row));
-  };
-  const addHead = (text, value, classes) => {
-    const button = make("button", {type: "button"}, text),
-          cell = make("th", {scope: "col", class: classes}, button);
-    button.addEventListener("click", () => sortBy(cell, value));
-    heads.append(cell);
-  };
-  addHead("run", (run) => run.label, "text");
-  columns.forEach((c, k) => {
-    const isFirst = k === 0 || columns[k - 1].group !== c.group,
-          isText = runs.some((run) => typeof c.value(run) === "string");
-    if (isFirst)
-      groups.append(make(
-          "th", {
-            scope: "colgroup",
-            class: "first",
-            colspan: columns.filter((d) => d.group === c.group).length
-          },
-          c.group));
-    addHead(c.head, c.value, `${isFirst ? "first" : ""} ${isText ? "text" : ""}`.trim());
-  });
-  body.append(...rows.map((entry) => entry.row));
-  byId("table").append(
-      make("caption", {class: "unseen"}, "The runs in numbers"), make("thead", {}, groups, heads),
-      body);
+  return [sample(run), run.label, ...(state ? [make("small", {}, state)] : [])];
 }
 
 function fillNotes() {
@@ -269,13 +216,15 @@ function start() {
     });
   else
     byId("lr").hidden = true;
+  addScores();
   fillTools();
   fillRuns();
-  fillTable();
+  fillTable(byId("table"), "The runs in numbers", runs, columnsOf(), headOf, (run) => run.label);
   fillNotes();
+  fillEvaluations();
   drawAll();
-  new ResizeObserver(
-      () => panels.some((panel) => Math.round(panel.plot.clientWidth) !== panel.width) && drawAll())
+  const isOfOtherWidth = (chart) => Math.round(chart.plot.clientWidth) !== chart.width;
+  new ResizeObserver(() => [...panels, ...scoreCharts].some(isOfOtherWidth) && drawAll())
       .observe(document.body);
 }
 

@@ -3,7 +3,7 @@
 // ---- pointing, zooming, keys -------------------------------------------------------------------
 
 function drawAll() {
-  for (const panel of panels) panel.draw();
+  for (const chart of [...panels, ...scoreCharts]) chart.draw();
 }
 
 function point(cursor) {
