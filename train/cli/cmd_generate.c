@@ -268,7 +268,7 @@ static Status open_small_files(Generation *gen)
     TRY(check_options(options));
     TRY(hf_load_shape(&gen->shape, gen->dir));
     TRY(hf_weights_dtype(&gen->dtype, gen->dir));
-    TRY(kv_options_format(&gen->format, &options->kv));
+    TRY(kv_options_format(&gen->format, &options->kv, KV_BFLOAT16));
     TRY(kv_format_check(&gen->format, &gen->shape));
     gen->context = options->context > 0 ? options->context : gen->shape.max_positions;
     TRY(shape_check_length(&gen->shape, gen->context, "--ctx", gen->dir));
@@ -465,7 +465,7 @@ static const Option options[] = {
      "answers that a rank decodes together at most", 1, 65536},
     {"ctx", OPTION_INT, offsetof(GenerateOptions, context), "T",
      "tokens of prompt and answer at most", 1, LARGEST_CONTEXT, .derived = "the model's positions"},
-    KV_OPTIONS(GenerateOptions, kv),
+    KV_OPTIONS(GenerateOptions, kv, "bfloat16"),
     {"memory", OPTION_POSITIVE, offsetof(GenerateOptions, memory_gib), "GIB",
      "what weights and cache of a rank may take", .max = 1 << 20, .derived = "the machine's"},
     {"chat", OPTION_FLAG, offsetof(GenerateOptions, chat), NULL,

@@ -13,11 +13,21 @@ typedef struct EvalOptions {
     const char *shards; // path or glob
     int64_t seq_len;    // 0: that of the model's healing, else its longest, at most 2048
     int64_t max_tokens; // 0: all
+
+    // --tasks
+    const char *tasks;   // directory
+    const char *only;    // names of tasks with commas; NULL: all
+    int rules;           // TaskRules
+    int64_t max_length;  // tokens of a text; 0: that of the rules
+    int64_t limit;       // samples of a task; 0: all
+    const char *out;     // the result as JSON; NULL: no file
+    const char *samples; // a line for every sample; NULL: no file
 } EvalOptions;
 
 // `dir` is the model's Hugging Face directory. Rank 0 prints the result. Collective.
 typedef Status EvalKind(const Comm *comm, const EvalOptions *options, const char *dir);
 
 EvalKind eval_loss;
+EvalKind eval_tasks;
 
 #endif

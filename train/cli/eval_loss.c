@@ -77,9 +77,7 @@ static Status open_cached(Evaluation *eval, bool is_rotated, const char *dir)
 // What was opened before an error is released by the caller.
 static Status open_evaluation(Evaluation *eval, const EvalOptions *options, const char *dir)
 {
-    TRY(kv_options_format(&eval->format, &options->kv));
-    if (options->is_rotated && !is_cached(options))
-        return fail(BAD_INPUT, "--kv-rotate changes what a KV cache holds; give --kv-bits");
+    TRY(kv_options_format(&eval->format, &options->kv, KV_BFLOAT16));
     TRY(hf_load_shape(&eval->shape, dir));
     const ModelShape *shape = &eval->shape;
     TRY(kv_format_check(&eval->format, shape));

@@ -3,9 +3,9 @@
 const char *const kv_option_schemes[] = {"channel", "hqq", "quanto", NULL};
 const char *const kv_option_policies[] = {"append", "reference", NULL};
 
-Status kv_options_format(KvFormat *out, const KvOptions *given)
+Status kv_options_format(KvFormat *out, const KvOptions *given, KvType type)
 {
-    KvFormat format = kv_format_plain((KvType)given->type);
+    KvFormat format = kv_format_plain(given->type >= 0 ? (KvType)given->type : type);
     const bool is_default_scheme = given->scheme == 0 && given->policy == 0;
     if (given->bits != NULL) {
         format.scheme = (KvScheme)(given->scheme + KV_CHANNEL);
