@@ -213,34 +213,45 @@ test_other_kernels_are_said() {
         die "other kernels: $(cat all)"
 }
 
-# stalls WORDS...: rank 1 waits for ever for a file, the others for it.
+# stalls WORDS...: rank 1 waits for ever for a file, the others for it. In the background, in a folder
+# of its own with the same files.
+n_stalls=0
 stalls() {
-    local got=0
-    start_pair "$@" || got=$?
-    check_refusal 1 'stalled for 0.1 min in ' "$got" "$*"
-    grep -q "rank 1 on $host is busy in .*; rank 0 waits; raise " err || die "$*: $(cat err)"
-    rm -rf runs/new
+    n_stalls=$((n_stalls + 1))
+    mkdir pair-$n_stalls
+    ln -s ../{config.yaml,stuck.yaml,runs,stuck,train.h5,valid.h5,valid.txt} pair-$n_stalls
+    (
+        cd pair-$n_stalls
+        got=0
+        start_pair "$@" || got=$?
+        check_refusal 1 "stalled for $limit min in " "$got" "$*"
+        grep -q "rank 1 on $host is busy in .*; rank 0 waits; raise " err || die "$*: $(cat err)"
+    ) &
 }
 
 # A file system that does not answer: rank 1 never returns from opening a file whose path has "stuck"
-# in it.
+# in it. The limit is long enough for a rank that is only slow to show a sign of life.
 test_a_stuck_rank_ends_every_command() {
+    local limit=0.25 job
     make_fault_shim
     local program1="env LD_PRELOAD=$work/fault_shim.so TORTURE_UNDER=stuck TORTURE_AT=1
         TORTURE_FAULT=HANG $mha2mla"
     cp -r "$model" stuck
     cp config.yaml stuck.yaml
     mkdir tmp
-    export TMPDIR=$work/tmp MHA2MLA_STALL_MINUTES=0.1
+    export TMPDIR=$work/tmp MHA2MLA_STALL_MINUTES=$limit
     stalls eval --perplexity valid.h5 -- "$model" -- stuck
     stalls score --data train.h5 --out s.h5 -- "$model" -- stuck
     stalls convert --out mla --rope high --rope-pairs 2 --d-kv 6 -- "$model" -- stuck
     stalls train --run.name=new -- config.yaml -- stuck.yaml
     stalls plan -- config.yaml -- stuck.yaml
     stalls sweep --vary optim.lr=0.1,0.2 -- config.yaml -- stuck.yaml
-    MHA2MLA_STALL_MINUTES=30 stalls plan config.yaml --run.stall_minutes=0.1 --model.init=none \
+    MHA2MLA_STALL_MINUTES=30 stalls plan config.yaml --run.stall_minutes=$limit --model.init=none \
         -- "--model.base=$model" -- --model.base=stuck
     stalls tokenize --out t.h5 valid.txt -- --tokenizer "$model" -- --tokenizer stuck
+    for job in $(jobs -p); do
+        wait "$job" || die "a rank that is stuck does not end its command as it must, see above"
+    done
     unset TMPDIR MHA2MLA_STALL_MINUTES
 }
 

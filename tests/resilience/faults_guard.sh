@@ -33,12 +33,12 @@ names_silent() {
     local ranks=$1 rank sentence
     shift
     rm -rf runs/silent
-    start_held 12 silent --run.stall_minutes=0.1
+    start_held 12 silent --run.stall_minutes=0.2
     for rank in $ranks; do signal_rank STOP "$rank"; done
     release
     ends_with 1
     [ "$(grep -c '^mha2mla: error: ' silent.log)" -eq 1 ] || die "not one error: $(cat silent.log)"
-    for sentence in 'stalled for 0.1 min in ' ' of step ' "$@"; do
+    for sentence in 'stalled for 0.2 min in ' ' of step ' "$@"; do
         grep '^mha2mla: error: ' silent.log | grep -qF -- "$sentence" ||
             die "$ranks stopped, no '$sentence': $(grep error: silent.log)"
     done
