@@ -152,20 +152,26 @@ test_quantized_caches() {
 
 # An interrupt ends it with what there is, whole lines and the statistics.
 test_an_interrupt_ends_it() {
-    local got=0 i
+    local got i signal
     for i in $(seq 2000); do echo "\"$prompt number $i\""; done >many.jsonl
-    "$mha2mla" generate "$model" --prompts many.jsonl -n 300 --ignore-eos >out 2>err &
-    until [ -s out ]; do
-        kill -0 $! || die "it ended: $(cat err)"
-        sleep 0.05
+    for signal in TERM INT; do
+        : >out
+        # Shells start background jobs with SIGINT ignored.
+        env --default-signal=INT "$mha2mla" generate "$model" --prompts many.jsonl -n 300 \
+            --ignore-eos >out 2>err &
+        until [ -s out ]; do
+            kill -0 $! || die "it ended: $(cat err)"
+            sleep 0.05
+        done
+        kill -$signal $!
+        got=0
+        wait $! || got=$?
+        [ $got -eq 1 ] && grep -q 'error: interrupted; [0-9]* of 2000 answers are complete' err ||
+            die "SIG$signal: status $got: $(cat err)"
+        grep -q '^mha2mla: KV cache: ' err || die "$(cat err)"
+        grep -q '"finish_reason":"interrupted"' out &&
+            [ "$(grep -c '^{.*}$' out)" -eq "$(wc -l <out)" ] || die "$(tail -n 2 out)"
     done
-    kill -TERM $! # shells start background jobs with SIGINT ignored
-    wait $! || got=$?
-    [ $got -eq 1 ] && grep -q 'error: interrupted; [0-9]* of 2000 answers are complete' err ||
-        die "status $got: $(cat err)"
-    grep -q '^mha2mla: KV cache: ' err || die "$(cat err)"
-    grep -q '"finish_reason":"interrupted"' out && [ "$(grep -c '^{.*}$' out)" -eq "$(wc -l <out)" ] ||
-        die "$(tail -n 2 out)"
 }
 
 test_a_converted_model_warns_beyond_its_healing() {

@@ -35,9 +35,13 @@ static const Entry files[] = {
 static const Entry signals[] = {
     {"SIGUSR1, SIGTERM, SIGINT",
      "Sent to any rank of train or sweep: all ranks finish the step, save a checkpoint and exit "
-     "with "
-     "status 75. Under mpirun send SIGUSR1: on SIGTERM and Ctrl-C, mpirun kills its ranks a second "
+     "with status 75. Sent to generate: it prints the answers as far as they are and exits with "
+     "status 1. Under mpirun send SIGUSR1: on SIGTERM and Ctrl-C, mpirun kills its ranks a second "
      "later. A second SIGTERM or SIGINT ends the process at once, outside Slurm."},
+    {"SIGTERM, SIGINT, SIGHUP",
+     "Sent to tokenize: it removes what it has written and exits with status 1; a second one ends "
+     "it at once. The other commands end at once; what they write has another name until it is "
+     "whole."},
 };
 
 static const Entry variables[] = {
