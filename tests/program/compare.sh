@@ -219,10 +219,17 @@ has rows 'base bfloat16 1280 +0.00 60.00 2.12 baseline 200 reference 0 yes 70.00
     'mla hqq 2 bits 25 -98.05 5.00 1.00 - 12 reference 0 yes 3 5.00'
 "$mha2mla" compare base2 mla2 --out odd >table 2>/dev/null || die 'compare --out with results failed'
 [ "$(wc -l <odd/tasks.csv)" -eq 15 ] || die "tasks.csv: $(cat odd/tasks.csv)"
-report base mla
-"$mha2mla" compare base2 mla2 --out odd >table 2>/dev/null
+[ "$(ls odd | tr '\n' ' ')" = "curves.csv curves.gp curves.png curves.svg report.html scores.gp \
+scores.png scores.svg tasks.csv " ] || die "the report has $(ls odd)"
+has odd/scores.svg '</svg>' 'not quantized' 'per channel' 'HQQ' 'LongBench: rules reference, 0 shots'
+if grep -q Quanto odd/scores.svg; then die 'a scheme that no run has'; fi
 "$mha2mla" compare base mla --out odd >table 2>/dev/null || die 'compare --out failed'
-[ ! -e odd/tasks.csv ] || die 'tasks.csv of an earlier report'
+[ -z "$(ls odd | grep -E 'tasks|scores')" ] || die "of an earlier report: $(ls odd)"
+odd="a, 'b' \`touch made\` @c {d} %s" # one evaluation of a scheme that is not known
+write_eval mla2/eval.json tasks "$odd" "$odd" 4 45 'piqa 0.6 null 200'
+rm mla2/eval-*.json mla2/evaluated*
+report mla2
+has odd/scores.svg "a, 'b' \`touch made" && [ ! -e odd/made ] || die 'a text was run'
 
 # Many steps: thinned, the largest and the smallest loss kept, the page small.
 write_run many many mla 80 100000 20000 0.7

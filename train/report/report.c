@@ -226,6 +226,12 @@ static Status write_scores_csv(FILE *out, const Report *report)
     return OK;
 }
 
+static Status write_scores_script(FILE *out, const Report *report)
+{
+    report_scores_write_script(out, report);
+    return OK;
+}
+
 static Status write_script(FILE *out, const Report *report)
 {
     report_write_script(out, report);
@@ -249,15 +255,30 @@ abandon_file:
     return status;
 }
 
-// Without scores the file of an earlier report would tell of other runs.
-static Status write_scores(const Report *report, const char *dir)
+// A file of an earlier report that would tell of other runs.
+static Status remove_file(const char *dir, const char *name)
 {
     char path[PATH_BYTES];
-    if (report_scores_has_any(report))
-        return write_file(report, dir, "tasks.csv", write_scores_csv);
-    TRY(file_join(path, dir, "tasks.csv"));
+    TRY(file_join(path, dir, name));
     if (unlink(path) != 0 && errno != ENOENT)
         return fail(FAILED, "%s: cannot be removed: %s", path, strerror(errno));
+    return OK;
+}
+
+static bool has_evals(const Report *report)
+{
+    return report_scores_has(report, EVAL_TASKS) || report_scores_has(report, EVAL_LONGBENCH);
+}
+
+static Status write_scores(const Report *report, const char *dir)
+{
+    static const char *const pictures[] = {"scores.gp", "scores.svg", "scores.png"};
+    TRY(report_scores_has_any(report) ? write_file(report, dir, "tasks.csv", write_scores_csv)
+                                      : remove_file(dir, "tasks.csv"));
+    if (has_evals(report))
+        return write_file(report, dir, "scores.gp", write_scores_script);
+    for (size_t i = 0; i < sizeof pictures / sizeof pictures[0]; i++)
+        TRY(remove_file(dir, pictures[i]));
     return OK;
 }
 
@@ -271,7 +292,9 @@ Status report_write(const Report *report, const char *dir)
     TRY_GOTO(unlock, write_scores(report, dir));
     TRY_GOTO(unlock, write_file(report, dir, "curves.gp", write_script));
     TRY_GOTO(unlock, write_file(report, dir, "report.html", report_write_page));
-    status = report_draw(dir);
+    TRY_GOTO(unlock, report_draw(dir, "curves"));
+    if (has_evals(report))
+        status = report_draw(dir, "scores");
 unlock:
     file_lock_remove(&lock);
     return status;

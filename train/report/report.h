@@ -6,6 +6,7 @@
 //     curves.csv                 the points of the curves; beyond some thousand steps those of the
 //                                smallest and largest losses (metrics.jsonl has every step)
 //     tasks.csv                  the scores of evaluations, if there are any (report_scores.h)
+//     scores.{svg,png,gp}        the score against the bytes of the cache, as the curves are
 //
 //     Report report = {.within = 0.05};
 //     TRY(report_read(&report, dirs, n_dirs));
@@ -62,7 +63,7 @@ void report_write_csv(FILE *out, const Report *report);
 void report_write_script(FILE *out, const Report *report);
 Status report_write_page(FILE *out, const Report *report);
 
-// Draws DIR/curves.svg and DIR/curves.png with DIR/curves.gp.
-Status report_draw(const char *dir);
+// Draws DIR/NAME.svg and DIR/NAME.png with DIR/NAME.gp.
+Status report_draw(const char *dir, const char *name);
 
 #endif

@@ -1,4 +1,4 @@
-// Runs gnuplot on curves.gp, without a shell, as directories may have any name. The pictures appear
+// Runs gnuplot on a script, without a shell, as directories may have any name. The pictures appear
 // under temporary names, so that a failed or killed gnuplot leaves the older ones as they were.
 #define _GNU_SOURCE
 #include "base/file.h"
@@ -19,7 +19,18 @@ enum { OUTPUT_BYTES = 1024 };
 
 enum { SVG, PNG, N_PICTURES };
 
-static const char *const picture_names[N_PICTURES] = {"curves.svg", "curves.png"};
+// Names of a script's files are short: "curves", "scores".
+enum { FILE_BYTES = 32 };
+
+static const char *const endings[N_PICTURES] = {".svg", ".png"};
+
+// DIR/NAME.ENDING.
+static Status join(char out[PATH_BYTES], const char *dir, const char *name, const char *ending)
+{
+    char file[FILE_BYTES];
+    snprintf(file, sizeof file, "%s%s", name, ending);
+    return file_join(out, dir, file);
+}
 
 // The temporary files that gnuplot draws to.
 typedef struct Pictures {
@@ -27,11 +38,11 @@ typedef struct Pictures {
     int n_made;
 } Pictures;
 
-static Status pictures_make(Pictures *out, const char *dir)
+static Status pictures_make(Pictures *out, const char *dir, const char *name)
 {
     for (int i = 0; i < N_PICTURES; i++) {
         char path[PATH_BYTES];
-        TRY(file_join(path, dir, picture_names[i]));
+        TRY(join(path, dir, name, endings[i]));
         TRY(temporary_make(out->paths[i], path));
         out->n_made++;
     }
@@ -44,17 +55,21 @@ static void pictures_remove(const Pictures *pictures)
         unlink(pictures->paths[i]);
 }
 
-// Starts `gnuplot curves.gp` in the directory; its output and errors go to `output_fd`. The names
+// Starts `gnuplot NAME.gp` in the directory; its output and errors go to `output_fd`. The names
 // of temporary files need no quoting.
-static int start_gnuplot(pid_t *pid, const char *dir, const Pictures *pictures, int output_fd)
+static int start_gnuplot(pid_t *pid, const char *dir, const char *name, const Pictures *pictures,
+                         int output_fd)
 {
-    char names[2 * NAME_MAX + 64];
+    char names[2 * NAME_MAX + 64], script[FILE_BYTES];
+    snprintf(script, sizeof script, "%s.gp", name);
     snprintf(names, sizeof names, "SVG = '%s'; PNG = '%s'", strrchr(pictures->paths[SVG], '/') + 1,
              strrchr(pictures->paths[PNG], '/') + 1);
-    char *const words[] = {
-        (char[]){"gnuplot"},   (char[]){"--default-settings"}, // the user's ~/.gnuplot is not read
-        (char[]){"-e"},        names,
-        (char[]){"curves.gp"}, NULL};
+    char *const words[] = {(char[]){"gnuplot"},
+                           (char[]){"--default-settings"}, // the user's ~/.gnuplot is not read
+                           (char[]){"-e"},
+                           names,
+                           script,
+                           NULL};
     posix_spawn_file_actions_t actions;
     int error = posix_spawn_file_actions_init(&actions);
     if (error != 0)
@@ -95,43 +110,43 @@ static void read_output(char output[OUTPUT_BYTES], int fd)
 
 // posix_spawnp() returns ENOENT itself where gnuplot is not in PATH (glibc since 2.24), so the two
 // errors can be told apart.
-static Status run_gnuplot(const char *dir, const Pictures *pictures)
+static Status run_gnuplot(const char *dir, const char *name, const Pictures *pictures)
 {
     int ends[2], wait_status = 0;
     char output[OUTPUT_BYTES];
     pid_t pid;
     if (pipe2(ends, O_CLOEXEC) != 0)
         return fail(FAILED, "gnuplot: no pipe: %s", strerror(errno));
-    int error = start_gnuplot(&pid, dir, pictures, ends[1]);
+    int error = start_gnuplot(&pid, dir, name, pictures, ends[1]);
     close(ends[1]); // so that reading ends when gnuplot does
     if (error == 0)
         read_output(output, ends[0]);
     close(ends[0]);
     if (error == ENOENT)
         return fail(FAILED,
-                    "gnuplot: not found, so %s has no curves.svg and curves.png; the other files "
-                    "are written; install gnuplot-nox and run gnuplot curves.gp there",
-                    dir);
+                    "gnuplot: not found, so %s has no %s.svg and %s.png; the other files "
+                    "are written; install gnuplot-nox and run gnuplot %s.gp there",
+                    dir, name, name, name);
     if (error != 0)
         return fail(FAILED, "gnuplot: cannot be started: %s", strerror(error));
     while (waitpid(pid, &wait_status, 0) < 0)
         if (errno != EINTR)
             return fail(FAILED, "gnuplot: %s", strerror(errno));
     if (!WIFEXITED(wait_status) || WEXITSTATUS(wait_status) != 0)
-        return fail(FAILED, "%s/curves.gp: gnuplot failed: %.900s", dir, output);
+        return fail(FAILED, "%s/%s.gp: gnuplot failed: %.900s", dir, name, output);
     return OK;
 }
 
 // Pictures are published only where gnuplot has ended well; otherwise the older ones stay.
-Status report_draw(const char *dir)
+Status report_draw(const char *dir, const char *name)
 {
     Pictures pictures = {.n_made = 0};
     Status status;
-    TRY_GOTO(remove_pictures, pictures_make(&pictures, dir));
-    TRY_GOTO(remove_pictures, run_gnuplot(dir, &pictures));
+    TRY_GOTO(remove_pictures, pictures_make(&pictures, dir, name));
+    TRY_GOTO(remove_pictures, run_gnuplot(dir, name, &pictures));
     for (int i = 0; i < N_PICTURES; i++) {
         char path[PATH_BYTES];
-        TRY_GOTO(remove_pictures, file_join(path, dir, picture_names[i]));
+        TRY_GOTO(remove_pictures, join(path, dir, name, endings[i]));
         TRY_GOTO(remove_pictures, file_publish(pictures.paths[i], path));
     }
     return OK;

@@ -50,6 +50,9 @@ double report_scores_share(const ReportRun *run, const ReportEval *eval);
 // evaluated. FAILED: memory is short.
 Status report_scores_print(FILE *out, const Report *report);
 
+// scores.gp: the script of gnuplot's that draws scores.svg and scores.png. There is an evaluation.
+void report_scores_write_script(FILE *out, const Report *report);
+
 // Puts the page's data of all evaluations into `root`. False: memory is short.
 bool report_scores_set(json_t *root, const Report *report);
 

@@ -1,6 +1,7 @@
 // curves.gp: a script a reader can edit. What differs from report to report stands at its top; the
 // panels below are the same text each time, except that panels without anything to draw are left
 // out (gnuplot stops at an empty plot). Both pictures come from one loop over the terminals.
+#include "train/report/report_script.h"
 #include "train/report/report.h"
 #include "train/report/report_color.h"
 #include "train/report/report_fit.h"
@@ -10,13 +11,13 @@
 #include <string.h>
 
 enum {
-    MARK_TYPES = 6,
-    LABEL_COLUMNS = 32, // for a run's name in the key: gnuplot leaves out a key that is too wide
     STATE_COLUMNS = 40, // for its state there
     TITLE_COLUMNS = 60,
     MAX_KEY_ROWS = 12,
     MANY_VALIDATIONS = 60, // of one run: more of them are drawn small
 };
+
+const int report_script_marks[MARK_TYPES] = {7, 5, 9, 13, 11, 15};
 
 // What there is to draw in all runs together.
 typedef struct Content {
@@ -55,7 +56,7 @@ static Content find_content(const Report *report)
 // Up to max_columns of the text in double quotes. A character that could mean something there
 // is written as octal digits; a long text is cut between two characters of UTF-8. (The two single
 // quotes that stand for one are not read as such at the start of a string.)
-static void write_string(FILE *out, const char *text, int max_columns)
+void report_script_string(FILE *out, const char *text, int max_columns)
 {
     int n = 0;
     fputc('"', out);
@@ -76,7 +77,6 @@ static void write_string(FILE *out, const char *text, int max_columns)
 // not fit.
 static void write_runs(FILE *out, const Report *report)
 {
-    static const int marks[MARK_TYPES] = {7, 5, 9, 13, 11, 15}; // filled in every terminal
     int n = report->n_runs;
     fprintf(out, "\n# The runs: colour by their share of the KV cache.\nN = %d\n", n);
     fprintf(out,
@@ -88,11 +88,12 @@ static void write_runs(FILE *out, const Report *report)
         report_color(color, report_run_share(run), false);
         report_describe_state(state, report, i);
         fprintf(out, "color[%d] = 0x%s; dash[%d] = %d; mark[%d] = %d; name[%d] = ", i + 1,
-                color + 1, i + 1, report_dash(report, i), i + 1, marks[i % MARK_TYPES], i + 1);
-        write_string(out, run->label, LABEL_COLUMNS);
+                color + 1, i + 1, report_dash(report, i), i + 1,
+                report_script_marks[i % MARK_TYPES], i + 1);
+        report_script_string(out, run->label, LABEL_COLUMNS);
         fprintf(out, ".'  %.4g %% KV%s'.", 100 * report_run_share(run),
                 state[0] != '\0' ? ", " : "");
-        write_string(out, state, STATE_COLUMNS);
+        report_script_string(out, state, STATE_COLUMNS);
         fprintf(out, "\nnewest[%d] = '%s'\n", i + 1,
                 run->newest_set >= 0 ? run->valid_sets[run->newest_set] : "");
     }
@@ -107,7 +108,7 @@ static void write_titles(FILE *out, const Report *report, const Content *content
     if (report->baseline < 0)
         return;
     fputs("GAP_TITLE = 'Difference to '.", out);
-    write_string(out, report->runs[report->baseline].label, TITLE_COLUMNS);
+    report_script_string(out, report->runs[report->baseline].label, TITLE_COLUMNS);
     fputs(".' at the same tokens'\n", out);
 }
 
@@ -151,16 +152,40 @@ static void write_axes(FILE *out, const Report *report, const Content *content)
     write_fit(out, report);
 }
 
-static void write_start(FILE *out)
+void report_script_start(FILE *out, const char *name)
 {
-    fputs("# The curves of mha2mla compare. Edit, then run in this directory: gnuplot curves.gp\n"
-          "# To other files: gnuplot -e \"SVG = 'a.svg'; PNG = 'a.png'\" curves.gp\n"
-          "if (!exists('SVG')) SVG = 'curves.svg'\n"
-          "if (!exists('PNG')) PNG = 'curves.png'\n"
-          "set encoding utf8\n"
+    fprintf(out,
+            "# The %s of mha2mla compare. Edit, then run in this directory: gnuplot %s.gp\n"
+            "# To other files: gnuplot -e \"SVG = 'a.svg'; PNG = 'a.png'\" %s.gp\n"
+            "if (!exists('SVG')) SVG = '%s.svg'\n"
+            "if (!exists('PNG')) PNG = '%s.png'\n",
+            name, name, name, name, name);
+    fputs("set encoding utf8\n"
           "set datafile separator comma\n"
           "set datafile columnheaders\n",
           out);
+}
+
+// The PNG has three pixels for two units of the SVG.
+void report_script_open(FILE *out, int height)
+{
+    fprintf(out,
+            "\ndo for [kind in 'svg png'] {\n"
+            "    if (kind eq 'svg') {\n"
+            "        set terminal svg size 900,%d font 'sans,12' noenhanced background '#ffffff'\n"
+            "        set output SVG\n"
+            "    } else {\n"
+            "        set terminal pngcairo size 1350,%d fontscale 1.35 linewidth 1.5 \\\n"
+            "            pointscale 1.3 font 'sans,12' noenhanced\n"
+            "        set output PNG\n"
+            "    }\n"
+            "    set multiplot\n",
+            height, height * 3 / 2);
+}
+
+void report_script_close(FILE *out)
+{
+    fputs("    unset multiplot\n    unset output\n}\n", out);
 }
 
 // Functions of gnuplot's by which all panels choose rows and colours.
@@ -287,26 +312,17 @@ static void write_panels(FILE *out, const Content *content, int n_runs)
     }
 }
 
-// Text that names runs comes only from write_string(), so no name can act as a command of gnuplot.
+// Text that names runs comes only from report_script_string(), so no name can act as a command of
+// gnuplot.
 void report_write_script(FILE *out, const Report *report)
 {
     Content content = find_content(report);
-    write_start(out);
+    report_script_start(out, "curves");
     write_runs(out, report);
     write_titles(out, report, &content);
     write_axes(out, report, &content);
     write_style(out);
-    fputs("\ndo for [kind in 'svg png'] {\n"
-          "    if (kind eq 'svg') {\n"
-          "        set terminal svg size 900,1000 font 'sans,12' noenhanced background '#ffffff'\n"
-          "        set output SVG\n"
-          "    } else {\n"
-          "        set terminal pngcairo size 1350,1500 fontscale 1.35 linewidth 1.5 \\\n"
-          "            pointscale 1.3 font 'sans,12' noenhanced\n"
-          "        set output PNG\n"
-          "    }\n"
-          "    set multiplot\n",
-          out);
+    report_script_open(out, 1000);
     write_panels(out, &content, report->n_runs);
-    fputs("    unset multiplot\n    unset output\n}\n", out);
+    report_script_close(out);
 }
