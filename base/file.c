@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char *kind_of_mode(mode_t mode)
+const char *file_kind_of_mode(mode_t mode)
 {
     return S_ISDIR(mode)    ? "a directory"
            : S_ISFIFO(mode) ? "a named pipe"
@@ -33,7 +33,7 @@ Status file_open(int *fd, const char *path)
         return OK;
     }
     close(file);
-    return fail(BAD_INPUT, "%s: is %s, not a regular file", path, kind_of_mode(st.st_mode));
+    return fail(BAD_INPUT, "%s: is %s, not a regular file", path, file_kind_of_mode(st.st_mode));
 }
 
 Status file_open_stream(FILE **out, const char *path)

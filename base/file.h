@@ -13,6 +13,7 @@
 
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/types.h>
 
 enum { PATH_BYTES = 4096 };
 
@@ -20,6 +21,8 @@ enum { PATH_BYTES = 4096 };
 // or something else: a named pipe is refused at once, where open() would wait for its writer.
 Status file_open(int *fd, const char *path);
 Status file_open_stream(FILE **out, const char *path); // fclose() by the caller; errors likewise
+
+const char *file_kind_of_mode(mode_t mode); // "a named pipe", of what is no regular file
 
 typedef struct FileMap {
     const unsigned char *bytes; // owned; NULL for an empty file

@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 // A name has at most 255 bytes on the usual file systems: long ones are cut. What is left of two
@@ -49,6 +50,12 @@ Status temporary_make(char out[PATH_BYTES], const char *path)
     own_host(host);
     if (strlen(path) >= PATH_BYTES)
         return fail(BAD_INPUT, "%.200s...: path longer than %d bytes", path, PATH_BYTES);
+    // The rename at the end would put a file in the place of a device: root may do that to
+    // /dev/null.
+    struct stat st;
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+        return fail(BAD_INPUT, "%s: is %s, not a regular file; name a file to write", path,
+                    file_kind_of_mode(st.st_mode));
     for (;;) {
         const int n = snprintf(out, PATH_BYTES, "%.*s.%.*s%s%s-%ld-%d", dir_bytes, path, STEM_BYTES,
                                name, mark, host, (long)getpid(), atomic_fetch_add(&count, 1));

@@ -14,7 +14,7 @@
 #include "base/file.h"
 
 // Makes an empty file beside `path` and gives its name. FAILED, naming `path`, if it cannot be
-// made.
+// made; BAD_INPUT if `path` is a device, a pipe or a socket, which the file must not replace.
 Status temporary_make(char out[PATH_BYTES], const char *path);
 
 // Removes the temporary files in the directory of `path` whose process, one of this host, is gone.

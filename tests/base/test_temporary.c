@@ -56,6 +56,25 @@ static void test_names_are_hidden_beside_the_file_and_differ(void **state)
     assert_int_equal(info.st_mode & 0777, 0644); // as the file itself shall have
 }
 
+// A link, so that no device is lost if this fails as root.
+static void test_devices_and_pipes_are_not_replaced(void **state)
+{
+    (void)state;
+    const char *dir = testing_dir(), *pipe = testing_path(dir, "pipe");
+    const char *device = testing_path(dir, "device");
+    char temporary[PATH_BYTES];
+    struct stat info;
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    assert_int_equal(symlink("/dev/null", device), 0);
+    assert_fails(BAD_INPUT, "pipe: is a named pipe, not a regular file; name a file to write",
+                 file_write(pipe, "x", 1));
+    assert_fails(BAD_INPUT, "device: is a device, not a regular file", file_check_target(device));
+    assert_fails(BAD_INPUT, "device: is a device", temporary_make(temporary, device));
+    assert_int_equal(lstat(device, &info), 0);
+    assert_true(S_ISLNK(info.st_mode));
+    assert_int_equal(testing_count_files(dir), 2);
+}
+
 static void test_long_name_is_cut(void **state)
 {
     (void)state;
@@ -143,6 +162,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_two_writers_of_one_file_do_not_meet),
         cmocka_unit_test(test_names_are_hidden_beside_the_file_and_differ),
+        cmocka_unit_test(test_devices_and_pipes_are_not_replaced),
         cmocka_unit_test(test_long_name_is_cut),
         cmocka_unit_test(test_leftovers_of_dead_processes_are_removed),
         cmocka_unit_test(test_directory_has_one_writer),
