@@ -1,8 +1,9 @@
 // Words as numbers: equal words have the same.
 //
-//     WordList words;
-//     TRY(word_list_split(&words, work, text));            // text.split()
-//     TRY(word_ids_number(&n_distinct, work, lists, 2));   // over both lists
+//     WordList a, b;
+//     TRY(word_list_create(&a, work, capacity));
+//     a.words[a.n++] = word; ...
+//     TRY(word_ids_number(&n_distinct, work, &a, &b)); // a.ids and b.ids
 #ifndef MHA2MLA_EVAL_LONGBENCH_WORD_IDS_H
 #define MHA2MLA_EVAL_LONGBENCH_WORD_IDS_H
 

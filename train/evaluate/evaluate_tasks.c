@@ -95,16 +95,19 @@ static Status choose_named(uint64_t *mask, const TasksRequest *request)
 static Status choose_present(uint64_t *mask, const TasksRequest *request)
 {
     const Task *task;
-    char path[PATH_BYTES];
+    char path[PATH_BYTES], missing[EVALUATE_MAX_TASKS * (NAME_BYTES + 16)] = "";
     for (int i = 0; (task = task_at(request->rules, i)) != NULL; i++) {
+        const size_t size = strlen(missing);
         if (task->is_only_named)
             continue;
         if (find_file(path, request->dir, task))
             *mask |= (uint64_t)1 << i;
         else
-            log_info("%s: has no %s.jsonl or %s.jsonl.gz; task %s is left out", request->dir,
-                     task->files[0], task->files[0], task->name);
+            snprintf(missing + size, sizeof missing - size, "%s%s.jsonl[.gz]", size > 0 ? ", " : "",
+                     task->files[0]);
     }
+    if (*mask != 0 && missing[0] != '\0')
+        log_info("%s: tasks left out, whose files are missing: %s", request->dir, missing);
     if (*mask == 0)
         return fail(BAD_INPUT,
                     "%s: has the rows of no task; they are in files such as piqa.jsonl or "
