@@ -28,6 +28,7 @@ struct Infer {
     ModelShape shape;
     RowColumns columns;
     int max_tokens, max_segments;
+    bool is_reproducible;
     int n_rows;                  // of the last forward
     Arena arena;                 // owns what follows
     AttendJob *jobs;             // [max_segments]
@@ -127,6 +128,21 @@ void infer_release(Infer *infer)
     free(infer);
 }
 
+void infer_set_reproducible(Infer *infer)
+{
+    CHECK(infer->max_tokens > WEIGHT_DIRECT_TOKENS, "forwards of %d tokens", infer->max_tokens);
+    infer->is_reproducible = true;
+}
+
+static void multiply(const Infer *infer, float *y, int ldy, const float *x, int ldx,
+                     const WeightMatrix *w, int N, bool add)
+{
+    if (infer->is_reproducible)
+        weight_linear_forward_reproducible(y, ldy, x, ldx, w, N, add, infer->products);
+    else
+        weight_linear_forward(y, ldy, x, ldx, w, N, add, infer->products);
+}
+
 // ---- a layer -----------------------------------------------------------------------------------
 
 // Queries and keys of the rows [first, first + count) by their positions.
@@ -154,6 +170,20 @@ static int first_row(const Infer *infer, int segment)
     return (int)((infer->jobs[segment].q - infer->rows) / infer->columns.row);
 }
 
+// Branches read what the others write.
+static void write_cache(const Infer *infer, const InferSegment *segments, int n_segments, int layer)
+{
+    const RowColumns *col = &infer->columns;
+    for (int branches = 0; branches < 2; branches++)
+#pragma omp parallel for schedule(dynamic) if (n_segments > 1)
+        for (int i = 0; i < n_segments; i++) {
+            const float *rows = infer->rows + (int64_t)first_row(infer, i) * col->row;
+            if (kv_sequence_is_branch(segments[i].sequence) == (branches > 0))
+                kv_write(segments[i].sequence, layer, rows + col->key, col->row, rows + col->value,
+                         col->row, segments[i].count);
+        }
+}
+
 // x += o(attention(norm(x))); the new tokens' keys and values go to the cache on the way.
 static void attention_block(Infer *infer, const InferSegment *segments, int n_segments, int layer)
 {
@@ -162,20 +192,13 @@ static void attention_block(Infer *infer, const InferSegment *segments, int n_se
     const RowColumns *col = &infer->columns;
     const int N = infer->n_rows, D = s->d_model;
     rmsnorm_forward(infer->normed, infer->inv_rms, infer->x, w->attn_norm, N, D, (float)s->rms_eps);
-    weight_linear_forward(infer->rows, col->row, infer->normed, D, &w->qkv, N, false,
-                          infer->products);
+    multiply(infer, infer->rows, col->row, infer->normed, D, &w->qkv, N, false);
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int n = 0; n < N; n++)
         rotate_row(infer, layer, n);
-#pragma omp parallel for schedule(static) if (n_segments > 1)
-    for (int i = 0; i < n_segments; i++) {
-        const float *rows = infer->rows + (int64_t)first_row(infer, i) * col->row;
-        kv_write(segments[i].sequence, layer, rows + col->key, col->row, rows + col->value,
-                 col->row, segments[i].count);
-    }
+    write_cache(infer, segments, n_segments, layer);
     attend(infer->jobs, n_segments, layer, s, &w->up_k, &w->up_v, col->row, infer->attention);
-    weight_linear_forward(infer->x, D, infer->attended, shape_dim(s, DIM_Q), &w->o, N, true,
-                          infer->products);
+    multiply(infer, infer->x, D, infer->attended, shape_dim(s, DIM_Q), &w->o, N, true);
 }
 
 // x += down(swiglu(norm(x)))
@@ -185,10 +208,9 @@ static void ffn_block(Infer *infer, int layer)
     const InferLayer *w = &infer->weights->layers[layer];
     const int N = infer->n_rows, D = s->d_model, F = s->d_ffn;
     rmsnorm_forward(infer->normed, infer->inv_rms, infer->x, w->ffn_norm, N, D, (float)s->rms_eps);
-    weight_linear_forward(infer->gate_up, 2 * F, infer->normed, D, &w->gate_up, N, false,
-                          infer->products);
+    multiply(infer, infer->gate_up, 2 * F, infer->normed, D, &w->gate_up, N, false);
     swiglu_forward(infer->act, infer->gate_up, N, F);
-    weight_linear_forward(infer->x, D, infer->act, F, &w->down, N, true, infer->products);
+    multiply(infer, infer->x, D, infer->act, F, &w->down, N, true);
 }
 
 // ---- forward -----------------------------------------------------------------------------------
@@ -216,7 +238,8 @@ static void enter(Infer *infer, const InferSegment *segments, int n_segments)
                                      .q = infer->rows + (int64_t)n * infer->columns.row,
                                      .out = infer->attended + (int64_t)n * Q,
                                      .first = first,
-                                     .count = segment->count};
+                                     .count = segment->count,
+                                     .is_reproducible = infer->is_reproducible};
 #pragma omp parallel for schedule(static) if (segment->count > 1)
         for (int t = 0; t < segment->count; t++) {
             weight_row_read(infer->x + (int64_t)(n + t) * s->d_model, &infer->weights->embed,
@@ -266,6 +289,6 @@ const float *infer_hidden(const Infer *infer, int row)
 
 void infer_logits(Infer *infer, float *logits, const float *hidden, int n)
 {
-    weight_linear_forward(logits, infer->shape.vocab_size, hidden, infer->shape.d_model,
-                          &infer->weights->head, n, false, infer->products);
+    multiply(infer, logits, infer->shape.vocab_size, hidden, infer->shape.d_model,
+             &infer->weights->head, n, false);
 }

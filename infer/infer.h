@@ -24,7 +24,8 @@
 #include "infer/cache/kv_cache.h"
 #include "infer/weights.h"
 
-// New tokens of a sequence, each < V, at the positions from its length on.
+// New tokens of a sequence, each < V, at the positions from its length on. The parent of a branch
+// (infer/cache/kv_cache.h) is in the same forward.
 typedef struct InferSegment {
     KvSequence *sequence;  // borrowed; in one segment of a forward at most
     const int32_t *tokens; // [count]
@@ -37,6 +38,11 @@ typedef struct Infer Infer;
 // borrowed. FAILED if memory is short.
 Status infer_create(Infer **out, const InferWeights *weights, int max_tokens, int max_segments);
 void infer_release(Infer *infer); // NULL is allowed
+
+// From now on the bits of a token's results depend on its sequence and the segments that it came
+// in, neither on other segments nor on the number of threads. Slower for a few tokens alone.
+// max_tokens is above WEIGHT_DIRECT_TOKENS.
+void infer_set_reproducible(Infer *infer);
 
 // What infer_create() takes, on n_threads.
 int64_t infer_bytes(const ModelShape *shape, int max_tokens, int max_segments, int n_threads);

@@ -42,6 +42,15 @@ int64_t question_work_tokens(const ScoredQuestion *question, const KvFormat *for
     return n;
 }
 
+bool question_work_can_pass(const ScoredQuestion *question, const KvFormat *format)
+{
+    const int shared = shared_length(question, format);
+    bool can_pass = format->scheme == KV_PLAIN && shared <= QUESTION_PIECE_TOKENS;
+    for (int i = 0; i < question->n_texts; i++)
+        can_pass = can_pass && question->texts[i].n_ids - 1 - shared <= QUESTION_PIECE_TOKENS;
+    return can_pass;
+}
+
 // The shared beginning is a prompt itself if it is everyone's.
 static bool is_prompt(const ScoredQuestion *question, int length)
 {
@@ -52,10 +61,11 @@ static bool is_prompt(const ScoredQuestion *question, int length)
 }
 
 Status question_work_start(QuestionWork *out, const ScoredQuestion *question,
-                           const KvFormat *format)
+                           const KvFormat *format, bool is_passing)
 {
     const int shared = shared_length(question, format);
-    QuestionWork work = {.question = question, .is_quantized = format->scheme != KV_PLAIN};
+    QuestionWork work = {
+        .question = question, .is_quantized = format->scheme != KV_PLAIN, .is_passing = is_passing};
     work.branches = calloc((size_t)n_branches(&work), sizeof *work.branches);
     if (work.branches == NULL)
         return fail(FAILED, "no memory for a question of %d choices", question->n_texts);
@@ -79,7 +89,8 @@ Status question_work_start(QuestionWork *out, const ScoredQuestion *question,
 
 void question_work_end(QuestionWork *work)
 {
-    for (int b = 0; work->branches != NULL && b < n_branches(work); b++)
+    // The beginning last: branches of a passing cache point to it.
+    for (int b = work->branches != NULL ? n_branches(work) - 1 : -1; b >= 0; b--)
         kv_sequence_release(work->branches[b].sequence);
     free(work->branches);
     *work = (QuestionWork){0};
@@ -89,7 +100,8 @@ int question_work_next(const QuestionWork *work, int branch)
 {
     const TextBranch *branches = work->branches;
     // Until the shared beginning is complete nothing else can run.
-    const int end = branches[0].next < branches[0].end ? 1 : n_branches(work);
+    const int ready = branches[0].next + (work->is_passing ? branches[0].n_queued : 0);
+    const int end = ready < branches[0].end ? 1 : n_branches(work);
     for (int b = branch; b < end; b++)
         if (branches[b].next < branches[b].end && branches[b].n_queued == 0)
             return b;
@@ -114,17 +126,22 @@ static Status end_prompt(TextBranch *branch)
     return branch->prompt == branch->next ? kv_sequence_end_prompt(branch->sequence) : OK;
 }
 
+static Status start_sequence(QuestionWork *work, TextBranch *branch, KvCache *cache)
+{
+    KvSequence *beginning = work->branches[0].sequence;
+    if (branch == &work->branches[0] || beginning == NULL)
+        return kv_sequence_create(&branch->sequence, cache);
+    if (work->is_passing)
+        return kv_sequence_branch(&branch->sequence, beginning, branch->next);
+    TRY(kv_sequence_fork(&branch->sequence, beginning));
+    return end_prompt(branch);
+}
+
 Status question_work_segment(QuestionWork *work, int branch, KvCache *cache, InferSegment *out)
 {
     TextBranch *b = &work->branches[branch];
-    KvSequence *beginning = work->branches[0].sequence;
-    if (b->sequence == NULL) {
-        if (branch > 0 && beginning != NULL)
-            TRY(kv_sequence_fork(&b->sequence, beginning));
-        else
-            TRY(kv_sequence_create(&b->sequence, cache));
-        TRY(end_prompt(b));
-    }
+    if (b->sequence == NULL)
+        TRY(start_sequence(work, b, cache));
     b->n_queued = question_work_piece(work, branch);
     *out = (InferSegment){b->sequence, b->ids + b->next, b->n_queued};
     return OK;

@@ -2,7 +2,7 @@
 // first, which run piece by piece. A piece is a segment of a forward.
 //
 //     QuestionWork work;
-//     TRY(question_work_start(&work, &question, &format));
+//     TRY(question_work_start(&work, &question, &format, is_passing));
 //     while (!question_work_is_done(&work)) {
 //         for (int b = 0; (b = question_work_next(&work, b)) >= 0; b++) {
 //             TRY_GOTO(end, question_work_segment(&work, b, cache, &segments[n]));
@@ -13,6 +13,9 @@
 //         TRY_GOTO(end, question_work_advance(&work));
 //     }
 //     question_work_end(&work);
+//
+// A question that fits one forward (question_work_can_pass()) may run in a passing cache, all
+// pieces at once: nothing of it is kept, and the numbers are the same.
 //
 // Where pieces are cut depends on the question and the format alone, so that its numbers do.
 //
@@ -39,6 +42,7 @@ typedef struct TextBranch {
 typedef struct QuestionWork {
     const ScoredQuestion *question; // borrowed
     bool is_quantized;              // the cache's format
+    bool is_passing;                // all branches run in the same forward
     TextBranch *branches;           // owned [1 + n_texts]: the shared beginning, then each text's
                                     // inputs behind it
 } QuestionWork;
@@ -46,12 +50,16 @@ typedef struct QuestionWork {
 // Tokens that the question's branches have together.
 int64_t question_work_tokens(const ScoredQuestion *question, const KvFormat *format);
 
+// Whether every branch is a single piece.
+bool question_work_can_pass(const ScoredQuestion *question, const KvFormat *format);
+
 // Sets the question's log-likelihoods to 0. FAILED if memory is short.
 Status question_work_start(QuestionWork *out, const ScoredQuestion *question,
-                           const KvFormat *format);
+                           const KvFormat *format, bool is_passing);
 void question_work_end(QuestionWork *work); // a zeroed one is allowed
 
 // The first branch from `branch` on with a piece that can run now and is not queued; -1: none.
+// Where is_passing the branches of a queued beginning can.
 int question_work_next(const QuestionWork *work, int branch);
 
 // Tokens of its next piece, at most QUESTION_PIECE_TOKENS.

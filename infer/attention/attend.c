@@ -39,7 +39,7 @@ int64_t attend_scratch_floats(const ModelShape *shape, int max_jobs, int max_tot
 }
 
 // Spans of the next positions that make a batch, from position *offset of *job on; both move on.
-// Returns the number of spans.
+// Where a job is cut depends on the job alone. Returns the number of spans.
 static int next_batch(AttendSpan *spans, int span_tokens, const AttendJob *jobs, int n_jobs,
                       int expand_from, int *job, int *offset)
 {
@@ -51,8 +51,9 @@ static int next_batch(AttendSpan *spans, int span_tokens, const AttendJob *jobs,
             *offset = 0;
             continue;
         }
-        const int n =
-            min_int(min_int(span_tokens, from->count - *offset), ATTEND_BATCH_TOKENS - n_tokens);
+        const int n = min_int(min_int(span_tokens, ATTEND_BATCH_TOKENS), from->count - *offset);
+        if (n > ATTEND_BATCH_TOKENS - n_tokens)
+            break;
         spans[n_spans++] = (AttendSpan){from, *offset, n};
         n_tokens += n;
         *offset += n;

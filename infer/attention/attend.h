@@ -31,10 +31,11 @@ typedef struct AttendJob {
                     // dims, then all heads' E - 2P others
     float *out;     // [count, H E]
     int first, count;
+    bool is_reproducible; // its blocks are not divided among threads
 } AttendJob;
 
 // Fills `out` of all jobs. Parallel inside. What other jobs there are and the number of threads
-// change the result in the rounding of sums alone.
+// change the result in the rounding of sums alone; of a reproducible job, nothing.
 void attend(const AttendJob *jobs, int n_jobs, int layer, const ModelShape *shape,
             const WeightMatrix *up_k, // [K (E - 2P), R or R/2]; MLA only
             const WeightMatrix *up_v, // [K E, R or R/2]; MLA only

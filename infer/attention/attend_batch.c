@@ -104,7 +104,8 @@ static void divide(Batch *b, const AttendSpan *spans, int n_spans, int n_threads
     int64_t part_row = 0;
     for (int i = 0; i < n_spans; i++) {
         BatchSpan *s = &b->spans[i];
-        const int n_parts = (int)(parts_per_work * s->n_blocks * s->span.n);
+        const int n_parts =
+            s->span.job->is_reproducible ? 1 : (int)(parts_per_work * s->n_blocks * s->span.n);
         s->n_parts = min_int(n_parts > 1 ? n_parts : 1, s->n_blocks);
         s->first_item = b->n_items;
         s->first_part_row = part_row;

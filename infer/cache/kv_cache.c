@@ -13,13 +13,16 @@ struct KvCache {
     ModelShape shape;
     KvPageLayout layout;
     KvPool *pool;
+    bool is_passing; // pages have one layer, that of the last kv_write()
 };
 
 // pages: [0, n_coded) codes | [n_coded, ...) rows, the last one incomplete or only reserved
 // With the reference policy, once the prompt has ended, n_coded pages are NULL: a segment holds
-// their positions and some of the next page's.
+// their positions and some of the next page's. A branch's pages begin with NULL too: the parent has
+// those positions.
 struct KvSequence {
     KvCache *cache;
+    KvSequence *parent; // of a branch, borrowed; else NULL
     KvPage **pages;     // [n_pages], page i holds positions 64 i to 64 i + 63
     int n_pages;        // those of reserved positions included
     int max_pages;      // that `pages` has room for
@@ -28,14 +31,16 @@ struct KvSequence {
     int length;         // committed tokens
     KvPage *spares;     // list of pages of codes, reserved for the next commit
     int n_spares;       //
-    int n_written[];    // [L] positions written, at least `length`
+    int n_written[];    // [L], of a passing cache [1]: positions written, at least `length`
 };
 
-Status kv_cache_create(KvCache **out, const ModelShape *shape, const KvFormat *format,
-                       int64_t max_bytes)
+static Status create(KvCache **out, const ModelShape *shape, const KvFormat *format,
+                     int64_t max_bytes, bool is_passing)
 {
     TRY(kv_format_check(format, shape));
-    const KvPageLayout layout = kv_page_layout(shape, format);
+    KvPageLayout layout = kv_page_layout(shape, format);
+    if (is_passing)
+        layout.n_layers = 1;
     const int64_t page_bytes[N_KV_PAGE_KINDS] = {kv_page_bytes(&layout, KV_PAGE_ROWS),
                                                  kv_page_bytes(&layout, KV_PAGE_CODES)};
     if (max_bytes > 0 && page_bytes[KV_PAGE_ROWS] > max_bytes)
@@ -52,9 +57,28 @@ Status kv_cache_create(KvCache **out, const ModelShape *shape, const KvFormat *f
         kv_pool_release(pool);
         return fail(FAILED, "KV cache: no memory");
     }
-    *cache = (KvCache){*shape, layout, pool};
+    *cache = (KvCache){*shape, layout, pool, is_passing};
     *out = cache;
     return OK;
+}
+
+Status kv_cache_create(KvCache **out, const ModelShape *shape, const KvFormat *format,
+                       int64_t max_bytes)
+{
+    return create(out, shape, format, max_bytes, false);
+}
+
+Status kv_cache_create_passing(KvCache **out, const ModelShape *shape, const KvFormat *format)
+{
+    CHECK(format->scheme == KV_PLAIN, "a passing cache is not quantized");
+    return create(out, shape, format, 0, true);
+}
+
+// Where a layer is in n_written and in pages.
+static int layer_place(const KvCache *cache, int layer)
+{
+    CHECK(layer >= 0 && layer < cache->shape.n_layers, "layer %d", layer);
+    return cache->is_passing ? 0 : layer;
 }
 
 void kv_cache_release(KvCache *cache)
@@ -92,7 +116,7 @@ static Status grow_list(KvSequence *s, int n_pages)
 
 Status kv_sequence_create(KvSequence **out, KvCache *cache)
 {
-    const size_t n_layers = (size_t)cache->shape.n_layers;
+    const size_t n_layers = (size_t)cache->layout.n_layers;
     KvSequence *s = calloc(1, sizeof *s + n_layers * sizeof s->n_written[0]);
     if (s == NULL)
         return fail(FAILED, "KV cache: no memory for a sequence");
@@ -107,6 +131,7 @@ Status kv_sequence_fork(KvSequence **out, KvSequence *parent)
 {
     KvSequence *s;
     Status status;
+    CHECK(!parent->cache->is_passing, "what a passing cache had is gone");
     TRY(kv_sequence_create(&s, parent->cache));
     int n_pages = ceil_div(parent->length, KV_BLOCK_TOKENS);
     TRY_GOTO(release, grow_list(s, n_pages));
@@ -121,13 +146,38 @@ Status kv_sequence_fork(KvSequence **out, KvSequence *parent)
         kv_segment_retain(s->segment);
     s->n_coded = parent->n_coded;
     s->length = parent->length;
-    for (int layer = 0; layer < parent->cache->shape.n_layers; layer++)
+    for (int layer = 0; layer < parent->cache->layout.n_layers; layer++)
         s->n_written[layer] = parent->length;
     *out = s;
     return OK;
 release:
     kv_sequence_release(s);
     return status;
+}
+
+Status kv_sequence_branch(KvSequence **out, KvSequence *parent, int n_tokens)
+{
+    KvSequence *s;
+    Status status;
+    const int n_pages = n_tokens / KV_BLOCK_TOKENS; // the next one is a copy, made by kv_write()
+    CHECK(parent->cache->is_passing && parent->parent == NULL, "a branch of a kept sequence");
+    TRY(kv_sequence_create(&s, parent->cache));
+    TRY_GOTO(release, grow_list(s, n_pages));
+    for (int i = 0; i < n_pages; i++)
+        s->pages[i] = NULL;
+    s->n_pages = n_pages;
+    s->parent = parent;
+    s->length = n_tokens;
+    *out = s;
+    return OK;
+release:
+    kv_sequence_release(s);
+    return status;
+}
+
+bool kv_sequence_is_branch(const KvSequence *s)
+{
+    return s->parent != NULL;
 }
 
 static void drop_spares(KvSequence *s)
@@ -184,7 +234,7 @@ static Status reserve_spares(KvSequence *s, int length)
 static void replace_shared(KvSequence *s, int index, KvPage *copy)
 {
     KvPage *shared = s->pages[index];
-    for (int layer = 0; layer < s->cache->shape.n_layers; layer++)
+    for (int layer = 0; layer < s->cache->layout.n_layers; layer++)
         kv_page_copy(&s->cache->layout, copy, shared, layer, s->length - index * KV_BLOCK_TOKENS);
     s->pages[index] = copy;
     kv_pool_drop(s->cache->pool, shared);
@@ -196,7 +246,7 @@ Status kv_sequence_reserve(KvSequence *s, int n_tokens)
           n_tokens, s->length);
     KvPool *pool = s->cache->pool;
     Status status;
-    for (int layer = 0; layer < s->cache->shape.n_layers; layer++)
+    for (int layer = 0; layer < s->cache->layout.n_layers; layer++)
         s->n_written[layer] = s->length;    // less what was written and not committed
     int last = s->length / KV_BLOCK_TOKENS; // the page that is written next
     bool has_last = n_tokens > 0 && last < s->n_pages;
@@ -220,23 +270,35 @@ drop_spares:
     return status;
 }
 
+// Of a passing cache: forgets the layer before; a branch copies the rows of its parent's that share
+// a block with its own.
+static void start_layer(KvSequence *s)
+{
+    const int last = s->length / KV_BLOCK_TOKENS, n_copied = s->length % KV_BLOCK_TOKENS;
+    s->n_written[0] = s->length;
+    if (s->parent != NULL && n_copied > 0)
+        kv_page_copy(&s->cache->layout, s->pages[last], s->parent->pages[last], 0, n_copied);
+}
+
 void kv_write(KvSequence *s, int layer, const float *key, int ld_key, const float *value,
               int ld_value, int n)
 {
-    CHECK(layer >= 0 && layer < s->cache->shape.n_layers, "layer %d", layer);
-    CHECK(s->n_written[layer] == s->length, "layer %d is written twice before a commit", layer);
+    const int place = layer_place(s->cache, layer);
+    if (s->cache->is_passing)
+        start_layer(s);
+    CHECK(s->n_written[place] == s->length, "layer %d is written twice before a commit", layer);
     CHECK(n >= 0 && s->length + n <= s->n_pages * KV_BLOCK_TOKENS,
           "%d tokens after %d, room is reserved for %d", n, s->length,
           s->n_pages * KV_BLOCK_TOKENS);
     for (int done = 0; done < n;) {
         int position = s->length + done, slot = position % KV_BLOCK_TOKENS;
         int count = min_int(KV_BLOCK_TOKENS - slot, n - done);
-        kv_page_write(&s->cache->layout, s->pages[position / KV_BLOCK_TOKENS], layer, slot,
+        kv_page_write(&s->cache->layout, s->pages[position / KV_BLOCK_TOKENS], place, slot,
                       key + (int64_t)done * ld_key, ld_key, value + (int64_t)done * ld_value,
                       ld_value, count);
         done += count;
     }
-    s->n_written[layer] = s->length + n;
+    s->n_written[place] = s->length + n;
 }
 
 // Layers are quantized side by side, each thread in its own part of the scratch.
@@ -302,7 +364,7 @@ static Status replace_segment(KvSequence *s, int length)
 
 Status kv_sequence_commit(KvSequence *s, int n_tokens)
 {
-    for (int layer = 0; layer < s->cache->shape.n_layers; layer++)
+    for (int layer = 0; layer < s->cache->layout.n_layers; layer++)
         CHECK(s->n_written[layer] == s->length + n_tokens,
               "layer %d has %d positions of %d written", layer, s->n_written[layer],
               s->length + n_tokens);
@@ -330,13 +392,16 @@ int kv_n_blocks(const KvSequence *s, int n_tokens)
 
 KvBlock kv_block(const KvSequence *s, int layer, int index)
 {
-    int first = index * KV_BLOCK_TOKENS, n_behind = s->n_written[layer] - first;
+    if (s->parent != NULL && s->pages[index] == NULL)
+        return kv_block(s->parent, layer, index);
+    const int place = layer_place(s->cache, layer);
+    int first = index * KV_BLOCK_TOKENS, n_behind = s->n_written[place] - first;
     CHECK(index >= 0 && n_behind > 0, "block %d of layer %d with %d positions", index, layer,
-          s->n_written[layer]);
+          s->n_written[place]);
     const KvPageLayout *layout = &s->cache->layout;
     KvBlock block = {.key_part = layout->key, .value_part = layout->value};
     if (s->pages[index] != NULL)
-        block = kv_page_block(layout, s->pages[index], layer);
+        block = kv_page_block(layout, s->pages[index], place);
     block.first = first;
     block.count = min_int(n_behind, KV_BLOCK_TOKENS);
     if (s->segment != NULL && first < kv_segment_tokens(s->segment)) {

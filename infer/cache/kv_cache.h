@@ -38,6 +38,10 @@ typedef struct KvSequence KvSequence;
 Status kv_cache_create(KvCache **out, const ModelShape *shape, const KvFormat *format,
                        int64_t max_bytes);
 
+// A cache that keeps one layer at a time, the one written last, so that its pages take 1/L: for
+// sequences that run in one forward and are not read again. Of a plain format.
+Status kv_cache_create_passing(KvCache **out, const ModelShape *shape, const KvFormat *format);
+
 // All sequences must have been released.
 void kv_cache_release(KvCache *cache);
 
@@ -50,6 +54,12 @@ Status kv_sequence_create(KvSequence **out, KvCache *cache);
 
 // A sequence with the parent's committed tokens, sharing its pages.
 Status kv_sequence_fork(KvSequence **out, KvSequence *parent);
+
+// In a passing cache: a sequence that continues the first n_tokens of the parent's, which run in
+// the same forward; in each layer the parent's are written first. The parent must outlive it, and
+// is no branch itself.
+Status kv_sequence_branch(KvSequence **out, KvSequence *parent, int n_tokens);
+bool kv_sequence_is_branch(const KvSequence *sequence);
 
 void kv_sequence_release(KvSequence *sequence);
 

@@ -301,12 +301,15 @@ static bool has_own_kernel(void)
     return tile_target() == TILE_AVX512;
 }
 
-int64_t gemm_buffer_bytes(int n_threads)
+static int64_t buffer_bytes(int n_threads)
 {
-    if (!has_own_kernel())
-        return 0;
     const int64_t size_bytes = (int64_t)BUFFER_BYTES * n_threads;
     return (size_bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+}
+
+int64_t gemm_buffer_bytes(int n_threads)
+{
+    return has_own_kernel() ? buffer_bytes(n_threads) : 0;
 }
 
 // The threads' buffers, BUFFER_BYTES apart. Kept from product to product.
@@ -315,7 +318,7 @@ static char *find_buffers(int n_threads)
     static char *buffers;
     static int n_placed;
     if (n_threads > n_placed) {
-        const size_t size_bytes = (size_t)gemm_buffer_bytes(n_threads);
+        const size_t size_bytes = (size_t)buffer_bytes(n_threads);
         free(buffers);
         buffers = aligned_alloc(HUGE_PAGE, size_bytes);
         CHECK(buffers != NULL, "no memory for products' buffers on %d threads", n_threads);
@@ -379,6 +382,11 @@ void gemm(float *c, int ldc, GemmMatrix a, GemmMatrix b, int m, int n, int k, bo
         gemm_kernel(&product, tile_kernel(TILE_AVX512));
     else
         gemm_openblas(&product);
+}
+
+void gemm_reproducible(float *c, int ldc, GemmMatrix a, GemmMatrix b, int m, int n, int k, bool add)
+{
+    gemm_kernel(&(GemmProduct){c, ldc, a, b, m, n, k, add}, tile_kernel(tile_target()));
 }
 
 const char *gemm_kernel_name(void)

@@ -35,6 +35,10 @@ void gemm(float *c, int ldc, // [m, n]
           GemmMatrix b,      // [k, n]
           int m, int n, int k, bool add);
 
+// The same by our kernels on any machine.
+void gemm_reproducible(float *c, int ldc, GemmMatrix a, GemmMatrix b, int m, int n, int k,
+                       bool add);
+
 // Bytes of packing buffers on n_threads; 0 where products are OpenBLAS's.
 int64_t gemm_buffer_bytes(int n_threads);
 

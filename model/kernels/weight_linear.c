@@ -115,9 +115,10 @@ static bool fits_widened(const WeightOperands *operands)
     return true;
 }
 
-static void multiply_widened(const WeightOperands *operands, float *scratch)
+typedef void (*Gemm)(float *c, int ldc, GemmMatrix a, GemmMatrix b, int m, int n, int k, bool add);
+
+static void multiply_by(Gemm multiply, const WeightOperands *o, float *scratch)
 {
-    const WeightOperands *o = operands;
     const WeightMatrix w = {o->w, o->dtype, o->n_out, o->n_in};
     const int block = w.dtype == DTYPE_F32 ? w.n_out : widened_rows(w.n_out, w.n_in);
     for (int first = 0; first < w.n_out; first += block) {
@@ -127,9 +128,19 @@ static void multiply_widened(const WeightOperands *operands, float *scratch)
             widen_rows(scratch, &rows);
             values = scratch;
         }
-        gemm(o->y + first, o->ldy, gemm_matrix(o->x, o->ldx), gemm_transposed(values, w.n_in), o->N,
-             rows.n_out, w.n_in, o->add);
+        multiply(o->y + first, o->ldy, gemm_matrix(o->x, o->ldx), gemm_transposed(values, w.n_in),
+                 o->N, rows.n_out, w.n_in, o->add);
     }
+}
+
+static void multiply_widened(const WeightOperands *operands, float *scratch)
+{
+    multiply_by(gemm, operands, scratch);
+}
+
+static void multiply_reproducible(const WeightOperands *operands, float *scratch)
+{
+    multiply_by(gemm_reproducible, operands, scratch);
 }
 
 // By preference.
@@ -145,6 +156,18 @@ static const Way ways[] = {
     {"widened", fits_widened, multiply_widened},
 };
 
+static const Way reproducible_ways[] = {
+    {"tiles", fits_tiles, multiply_tiles},
+    {"reproducible", fits_widened, multiply_reproducible},
+};
+
+static void multiply(const Way *way, const WeightOperands *operands, float *scratch)
+{
+    while (!way->fits(operands))
+        way++;
+    way->multiply(operands, scratch);
+}
+
 int64_t weight_linear_scratch_floats(int N, int n_out, int n_in)
 {
     const int64_t packed = weight_amx_works() ? weight_amx_packed_bytes(N, n_in) / 4 : 0;
@@ -157,10 +180,14 @@ void weight_linear_forward(float *y, int ldy, const float *x, int ldx, const Wei
                            bool add, float *scratch)
 {
     const WeightOperands operands = operands_of(y, ldy, x, ldx, w, N, add);
-    const Way *way = ways;
-    while (!way->fits(&operands))
-        way++;
-    way->multiply(&operands, scratch);
+    multiply(ways, &operands, scratch);
+}
+
+void weight_linear_forward_reproducible(float *y, int ldy, const float *x, int ldx,
+                                        const WeightMatrix *w, int N, bool add, float *scratch)
+{
+    const WeightOperands operands = operands_of(y, ldy, x, ldx, w, N, add);
+    multiply(reproducible_ways, &operands, scratch);
 }
 
 void weight_product(float *y, int ldy, const float *x, int ldx, const WeightMatrix *w, int N,

@@ -42,7 +42,12 @@ void weight_linear_forward(float *y, int ldy,       // [N, n_out]
                            const float *x, int ldx, // [N, n_in]
                            const WeightMatrix *w, int N, bool add, float *scratch);
 
-// The same on the calling thread alone, for use inside a parallel region.
+// The same, and a token's result has the same bits whatever tokens are beside it. Slower for a few
+// tokens where there are no tiles. Scratch is that of more than WEIGHT_DIRECT_TOKENS tokens.
+void weight_linear_forward_reproducible(float *y, int ldy, const float *x, int ldx,
+                                        const WeightMatrix *w, int N, bool add, float *scratch);
+
+// weight_linear_forward() on the calling thread alone, for use inside a parallel region.
 void weight_product(float *y, int ldy,       // [N, n_out]
                     const float *x, int ldx, // [N, n_in]
                     const WeightMatrix *w, int N, bool add);

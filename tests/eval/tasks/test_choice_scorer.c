@@ -8,6 +8,7 @@
 #include "tests/support/testing_model.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -79,6 +80,7 @@ static const Plan plans[] = {
     {"two ids", 1, 2, {1, 1}, {1, 1}},
     {"a beginning of whole blocks", 128, 2, {64, 65}, {64, 65}},
     {"a beginning of several pieces", 1030, 2, {5, 150}, {4, 150}},
+    {"more than a small forward holds", 500, 3, {300, 200, 100}, {300, 20, 100}},
     {"choices of several pieces", 3, 2, {1100, 700}, {1100, 20}},
 };
 enum { N_PLANS = sizeof plans / sizeof plans[0] };
@@ -125,7 +127,8 @@ static ChoiceScorer *start_scorer(const Case *c, const KvFormat *format, int max
     return scorer;
 }
 
-// All of them in one run, in the order given by `step`: question i step mod n.
+// All of them in one run, in the order given by `step`, which has no divisor of n: question i step
+// mod n.
 static void score(const Case *c, const KvFormat *format, int max_tokens, TestQuestion *questions,
                   int n, int step)
 {
@@ -252,10 +255,72 @@ static void quantized_caches_read_what_single_steps_do(void **state)
     free(questions);
 }
 
+// All questions together on three threads, in another order, and each alone.
+static void numbers_do_not_depend_on_the_batch(void **state)
+{
+    (void)state;
+    static const DType dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    static const KvFormat formats[] = {
+        {.type = KV_FLOAT32},
+        {.type = KV_BFLOAT16, .scheme = KV_CHANNEL, .value_bits = 2, .key_bits = 3}};
+    enum { N = 3 * N_PLANS };
+    TestQuestion *questions = make_questions(N);
+    double(*expected)[MOST_TEXTS] = calloc(N, sizeof *expected);
+    const int n_threads = omp_get_max_threads();
+    assert_non_null(expected);
+    for (int i = 0; i < 6; i++) {
+        Case c;
+        const KvFormat *format = &formats[i / 3];
+        start_case(&c, &shapes[i % N_SHAPES], dtypes[i % 3]);
+        score(&c, format, 0, questions, N, 1);
+        for (int q = 0; q < N; q++)
+            memcpy(expected[q], questions[q].log_likelihoods, sizeof expected[q]);
+        omp_set_num_threads(3);
+        score(&c, format, 1500, questions, N, 11);
+        omp_set_num_threads(n_threads);
+        for (int q = 0; q < N; q++)
+            assert_memory_equal(expected[q], questions[q].log_likelihoods, sizeof expected[q]);
+        for (int q = 0; q < N; q++) {
+            score(&c, format, 0, &questions[q], 1, 1);
+            assert_memory_equal(expected[q], questions[q].log_likelihoods, sizeof expected[q]);
+        }
+        end_case(&c);
+    }
+    free(expected);
+    free(questions);
+}
+
+// Letters cost one row of logits a question, and short questions nothing of the cache that stays.
+static void single_ids_need_no_more_than_their_context(void **state)
+{
+    (void)state;
+    enum { N = 40 };
+    TestQuestion *questions = calloc(N, sizeof *questions);
+    ScoredQuestion list[N];
+    Case c;
+    assert_non_null(questions);
+    for (int i = 0; i < N; i++) {
+        make_question(&questions[i], &plans[0], i);
+        list[i] = scored(&questions[i]);
+    }
+    start_case(&c, &shapes[0], DTYPE_F32);
+    ChoiceScorer *scorer = start_scorer(&c, &exact, 0);
+    assert_ok(choice_scorer_run(scorer, list, N));
+    const ChoiceScorerCounts counts = choice_scorer_counts(scorer);
+    assert_int_equal(counts.n_tokens, N * plans[0].shared);
+    assert_int_equal(counts.n_logits, N);
+    assert_int_equal(counts.n_forwards, (N * plans[0].shared + 1023) / 1024);
+    choice_scorer_release(scorer);
+    end_case(&c);
+    free(questions);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(log_likelihoods_are_those_of_the_full_forward),
+        cmocka_unit_test(numbers_do_not_depend_on_the_batch),
+        cmocka_unit_test(single_ids_need_no_more_than_their_context),
         cmocka_unit_test(quantized_caches_read_what_single_steps_do),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
