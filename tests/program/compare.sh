@@ -167,6 +167,30 @@ has odd/curves.gp "newest[1] = 'aa'" "newest[2] = 'bb'" 'pt mark[i]-1'
 report base mla
 ! grep -q 'mark\[i\]-1' odd/curves.gp || die 'marks of an earlier set where there is none'
 
+# What runs vary has columns, in the legend its values, and colours or dashes.
+# varied DIR ROPE LR: a converted run with this strategy and learning rate.
+varied() {
+    write_run "$1" "$1" mla 80 60 60 0.7 "\"config\": {\"optim.lr\": \"$3\", \"data.seq_len\": \"32\"},
+        \"config_changes\": [],"
+    sed -i "s/\"rope\": \"2-norm\"/\"rope\": \"$2\"/" "$1/run.json"
+}
+varied high-1 high 1.0e-3
+varied low-1 low 1.0e-3
+varied high-2 high 2.0e-3
+"$mha2mla" compare same high-1 low-1 high-2 >table
+sed 's/  */ /g; 2!d' table | grep -qF 'run d_kv pr RoPE SVD lr /token' || die "heads: $(cat table)"
+sed 's/  */ /g' table | grep -qF 'high-2 8 2 high joint 2.0e-3 160' || die "values: $(cat table)"
+sed 's/  */ /g' table | grep -qF 'same - all - - 0.001 1280' || die "values: $(cat table)"
+sed 's/  */ /g' table | grep -qxF 'low-1: differs from same in data.seq_len 32 (there 64)' ||
+    die "settings: $(cat table)"
+report same high-1 low-1 high-2
+has data.json '"varied":[{"key":"optim.lr","head":"lr"}]' '"varied":{"optim.lr":"2.0e-3"}' \
+    '"varied_text":"rope high, lr 2.0e-3"' '"look":"Colours stand for rope, dashes for lr."'
+has odd/curves.gp '# The runs. Colours stand for rope, dashes for lr.' '"rope low, lr 1.0e-3"' \
+    'color[1] = 0x1b1044; dash[1] = 1' 'color[2] = 0x2b6ab0; dash[2] = 1' \
+    'color[3] = 0xc4561f; dash[3] = 1' 'color[4] = 0x2b6ab0; dash[4] = 2'
+has odd/curves.svg 'rope low, lr 1.0e-3'
+
 # Another length than the baseline's; longer than it.
 write_run long long mla 80 120 120 0.61
 report base long

@@ -42,4 +42,13 @@ done
 sort -t: -sn -k2 half/metrics.jsonl half/tasks >sorted # by step, each step's scores last
 mv sorted half/metrics.jsonl
 "$mha2mla" compare base half --out sets >/dev/null 2>&1 || die "compare --out failed"
-timeout 1200 python3 "$root/tests/support/report_page.py" "$chromium" report sets || die "report_page.py: $?"
+# Converted runs of one size with other strategies and rates.
+for lr in 1.0e-3 2.0e-3 5.0e-4; do
+    for rope in high low; do
+        write_run "$rope-$lr" "$rope-$lr" mla 80 60 60 0.65 \
+            "\"config\": {\"optim.lr\": \"$lr\"}, \"config_changes\": [],"
+        sed -i "s/\"rope\": \"2-norm\"/\"rope\": \"$rope\"/" "$rope-$lr/run.json"
+    done
+done
+"$mha2mla" compare base high-* low-* --out varied >/dev/null 2>&1 || die "compare --out failed"
+timeout 1200 python3 "$root/tests/support/report_page.py" "$chromium" report sets varied || die "report_page.py: $?"

@@ -1,15 +1,15 @@
-"""The report's page under real mouse and keyboard events: report_page.py CHROMIUM REPORT SETS.
+"""The report's page under real mouse and keyboard events: report_page.py CHROMIUM REPORT SETS VARIED.
 
 The directories are made by program_report_page.sh: REPORT of the runs base (the baseline), mla and
 half; SETS of base and half, where half was validated on other text until step 20, and both were
-evaluated."""
+evaluated; VARIED of base and a grid of two strategies (colours) and three learning rates (dashes)."""
 import csv
 import os
 import sys
 
 from chromium_page import Page
 
-binary, folder, folder_of_sets = sys.argv[1:]
+binary, folder, folder_of_sets, folder_of_varied = sys.argv[1:]
 with open(os.path.join(folder, "curves.csv"), encoding="utf-8") as file:
     points = list(csv.DictReader(file))
 
@@ -327,6 +327,35 @@ def test_score_look(page):
         check(wide <= width, f"at {width} pixels the page is {wide} wide")
 
 
+def test_varied(page):
+    """What is varied has a column that sorts as numbers, values in the list, colours and dashes."""
+    heads = page.js("""[...document.querySelectorAll("#table thead button")]
+        .map((button) => button.textContent)""")
+    check("lr" in heads and "RoPE" in heads, f"the table has {heads}")
+    page.js(f"document.querySelectorAll('#table thead button')[{heads.index('lr')}].click()")
+    rows = page.js("""[...document.querySelectorAll("#table tbody tr")]
+        .map((row) => row.children[0].textContent)""")
+    order = [rows.index(f"high-{lr}") for lr in ("5.0e-4", "1.0e-3", "2.0e-3")]
+    check(order == sorted(order), f"by learning rate: {rows}")
+    listed = page.js("document.querySelector('#runs').textContent")
+    check("rope low, lr 2.0e-3" in listed, f"the list says {listed}")
+    looks = page.js("""runs.map((run) => {
+        const line = document.querySelector(`#loss [data-run='${run.index}'] .line`);
+        return [run.varied_text, getComputedStyle(line).stroke,
+                line.getAttribute("stroke-dasharray") ?? ""];
+    })""")
+    for part, place in (("rope", 1), ("lr", 2)):
+        value = {text: [word for word in text.split(", ") if word.startswith(part)]
+                 for text, _, _ in looks[1:]}
+        kinds = {str(value[look[0]]): look[place] for look in looks[1:]}
+        check(all(kinds[str(value[look[0]])] == look[place] for look in looks[1:]),
+              f"one {part} looks different: {looks}")
+        check(len(set(kinds.values())) == len(kinds), f"two {part} look alike: {looks}")
+    check(looks[0][1] == "rgb(27, 16, 68)", f"the baseline is {looks[0]}")
+    notes = page.js("document.querySelector('#notes').textContent")
+    check("Colours stand for rope, dashes for lr." in notes, f"the notes say {notes}")
+
+
 def check_quiet(page):
     check(not page.complaints(), f"the page complains: {page.complaints()}")
     others = [url for url in page.requests() if not url.startswith(("file:", "data:", "about:"))]
@@ -346,4 +375,7 @@ with Page(binary, f"file://{os.path.abspath(folder_of_sets)}/report.html", 1280,
     test_score_table(page)
     test_score_curves(page)
     test_score_look(page)
+    check_quiet(page)
+with Page(binary, f"file://{os.path.abspath(folder_of_varied)}/report.html", 1280, 900) as page:
+    test_varied(page)
     check_quiet(page)

@@ -8,6 +8,7 @@
 #include "train/report/report_equal.h"
 #include "train/report/report_scores.h"
 #include "train/report/report_settings.h"
+#include "train/report/report_varied.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -38,9 +39,41 @@ static void print_loss(double loss)
         printf("  %9.4f", loss);
 }
 
+// What the runs vary beside the conversion's shape, which has columns of its own: a column as wide
+// as its longest text, up to a limit.
+enum { MAX_VARIED_COLUMNS = 24 };
+
+static int varied_columns(const Report *report, int which)
+{
+    size_t widest = strlen(report_varied_head(report, which));
+    char buffer[VARIED_TEXT_BYTES];
+    for (int i = 0; i < report->n_runs; i++) {
+        const char *text = report_varied_text(buffer, &report->runs[i], report->varied[which]);
+        if (text != NULL && strlen(text) > widest)
+            widest = strlen(text);
+    }
+    return widest < MAX_VARIED_COLUMNS ? (int)widest : MAX_VARIED_COLUMNS;
+}
+
+// `run`: NULL for the names of the keys, which are in the table's second line.
+static void print_varied(const Report *report, const ReportRun *run, bool is_blank)
+{
+    for (int v = 0; v < report->n_varied; v++) {
+        char buffer[VARIED_TEXT_BYTES];
+        if (report_varied_is_shape(report->varied[v]))
+            continue;
+        const char *text = run != NULL ? report_varied_text(buffer, run, report->varied[v])
+                                       : report_varied_head(report, v);
+        printf("  %-*.*s", varied_columns(report, v), MAX_VARIED_COLUMNS,
+               is_blank       ? ""
+               : text != NULL ? text
+                              : "-");
+    }
+}
+
 // The loss columns of a run that keeps its attention: it starts with the original's loss and is not
 // converted. KV bytes are at 16 bits per number.
-static void print_row(const ReportRun *run)
+static void print_row(const Report *report, const ReportRun *run)
 {
     int last_step = report_run_last_step(run);
     printf("%-24s ", run->label);
@@ -49,6 +82,7 @@ static void print_row(const ReportRun *run)
                run->rope, run->svd);
     else
         printf("%5s %4s  %-7s  %-5s", "-", "all", "-", "-");
+    print_varied(report, run, false);
     printf("  %8lld  %+8.2f", (long long)run->cache * 2, 100.0 * (report_run_share(run) - 1.0));
     print_loss(run->is_mla ? report_run_original_valid(run) : report_run_start_valid(run));
     print_loss(run->is_mla ? report_run_start_valid(run) : NAN);
@@ -74,12 +108,19 @@ static Status print_settings(const Report *report)
 
 static Status print_table(const Report *report)
 {
-    printf("%-24s %5s %4s  %-7s  %-5s  %8s  %8s  %9s  %9s  %9s  %9s\n"
-           "%-24s %5s %4s  %-7s  %-5s  %8s  %8s  %9s  %9s  %9s  %9s\n",
-           "", "", "RoPE", "", "", "KV bytes", "KV", "loss", "loss", "loss", "tokens", "run",
-           "d_kv", "pr", "RoPE", "SVD", "/token", "%", "original", "converted", "trained", "M");
+    for (int line = 0; line < 2; line++) {
+        static const char *const heads[2][11] = {
+            {"", "", "RoPE", "", "", "KV bytes", "KV", "loss", "loss", "loss", "tokens"},
+            {"run", "d_kv", "pr", "RoPE", "SVD", "/token", "%", "original", "converted", "trained",
+             "M"}};
+        const char *const *head = heads[line];
+        printf("%-24s %5s %4s  %-7s  %-5s", head[0], head[1], head[2], head[3], head[4]);
+        print_varied(report, NULL, line == 0);
+        printf("  %8s  %8s  %9s  %9s  %9s  %9s\n", head[5], head[6], head[7], head[8], head[9],
+               head[10]);
+    }
     for (int i = 0; i < report->n_runs; i++)
-        print_row(&report->runs[i]);
+        print_row(report, &report->runs[i]);
     TRY(print_settings(report));
     return report_scores_print(stdout, report);
 }

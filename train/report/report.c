@@ -4,11 +4,12 @@
 #include "train/report/report.h"
 
 #include "base/file_lock.h"
-#include "train/report/report_color.h"
 #include "train/report/report_curves.h"
 #include "train/report/report_fit.h"
+#include "train/report/report_look.h"
 #include "train/report/report_scores.h"
 #include "train/report/report_settings.h"
+#include "train/report/report_varied.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -103,6 +104,8 @@ Status report_read(Report *report, char **dirs, int n_dirs)
     }
     for (int i = 0; i < n_dirs; i++)
         TRY_GOTO(release_runs, set_label(report, i));
+    report_varied_find(report);
+    report_look_choose(report);
     TRY_GOTO(release_runs, choose_baseline(report, NULL));
     report_scores_compare(report);
     return OK;
@@ -194,20 +197,6 @@ void report_describe_state(char out[STATE_BYTES], const Report *report, int plac
     if (run->n_skipped > 0)
         append(out, "%s%d step%s skipped", out[0] != '\0' ? ", " : "", run->n_skipped,
                run->n_skipped > 1 ? "s" : "");
-}
-
-// Runs with the same share of the KV cache have the same colour, so the line has to tell them
-// apart.
-int report_dash(const Report *report, int place)
-{
-    char own[COLOR_BYTES], other[COLOR_BYTES];
-    int dash = 1;
-    report_color(own, report_run_share(&report->runs[place]), false);
-    for (int i = 0; i < place; i++) {
-        report_color(other, report_run_share(&report->runs[i]), false);
-        dash += strcmp(own, other) == 0;
-    }
-    return dash;
 }
 
 // ---- writing -----------------------------------------------------------------------------------

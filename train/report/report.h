@@ -23,19 +23,24 @@
 
 #include <stdio.h>
 
+enum { MAX_VARIED = 8 };
+
 typedef struct Report {
     double within;     // nats: a gap so small counts as closed
     int window;        // steps in the mean of a smoothed loss; 0: chosen by report_prepare()
     bool log_x, log_y; // whether the page starts with logarithmic axes
     ReportRun *runs;   // owned [n_runs], in the order given
     int n_runs;
-    int baseline;    // its place in runs; -1: there is none
-    bool skip_start; // the axes fit what comes after the steep start (report_fit.h)
-    bool is_thinned; // not every step is drawn
+    int baseline;                   // its place in runs; -1: there is none
+    const char *varied[MAX_VARIED]; // keys in which the runs differ, borrowed from their configs
+    int n_varied;                   // (report_varied.h)
+    bool skip_start;                // the axes fit what comes after the steep start (report_fit.h)
+    bool is_thinned;                // not every step is drawn
 } Report;
 
 // Reads the runs, at least one, whose directories the caller keeps, and gives each a label of its
-// own. Sets runs and n_runs, and as baseline the first run with its original attention.
+// own, colour and dash. Sets runs and n_runs, varied and n_varied, and as baseline the first run
+// with its original attention.
 Status report_read(Report *report, char **dirs, int n_dirs);
 
 // Computes what is drawn. `baseline` is the name or directory of a run, or NULL: as chosen by
@@ -54,9 +59,6 @@ enum { STATE_BYTES = 256 };
 // baseline has 60", "2 steps skipped"; "" for a run that is done, was never resumed, skipped no
 // step and is as long as the baseline (without one: as the first run).
 void report_describe_state(char out[STATE_BYTES], const Report *report, int place);
-
-// 1 for a solid line, 2 and more for the dashes of further runs with the same colour.
-int report_dash(const Report *report, int place);
 
 // The writers behind report_write(): of the open file, without closing it.
 void report_write_csv(FILE *out, const Report *report);

@@ -1,14 +1,13 @@
-// One colour scale for the share of the KV cache that a run keeps, from 100 % to 12.5 %, linear in
-// log2 of the share: halving the cache is the same step everywhere. Two sets of anchors, since a
-// colour that reads well on white paper disappears on a dark screen; between two anchors each
-// channel is interpolated linearly.
+// The scale is linear in log2 of the share of the KV cache: halving the cache is the same step
+// everywhere. Two sets of anchors, since a colour that reads well on white paper disappears on a
+// dark screen; between two anchors each channel is interpolated linearly.
 #include "train/report/report_color.h"
 
 #include <math.h>
 #include <stdio.h>
 
 typedef struct Anchor {
-    double place;  // 0: 100 %, 1: 12.5 %
+    double place;
     int paper[3];  // red, green, blue from 0 to 255 on white paper
     int screen[3]; // on a dark screen
 } Anchor;
@@ -20,9 +19,16 @@ static const Anchor anchors[] = {
     {1.00, {0x5f, 0xbf, 0x8a}, {0x3c, 0x93, 0x78}},
 };
 
-void report_color(char out[COLOR_BYTES], double share, bool is_dark_screen)
+// Hues far apart, of about one lightness, so that no group stands out.
+enum { N_GROUPS = 8 };
+static const char *const group_colors[2][N_GROUPS] = {
+    // blue, orange, green, purple, red, olive, teal, brown
+    {"#2b6ab0", "#c4561f", "#1f8a5b", "#8b4bb0", "#b3304f", "#6f6f12", "#0d8791", "#86592f"},
+    {"#8ab8f0", "#f2a36f", "#6fcf9f", "#cf9be8", "#f28aa0", "#cccc66", "#5fd0de", "#d6ab80"},
+};
+
+void report_color_at(char out[COLOR_BYTES], double place, bool is_dark_screen)
 {
-    double place = fmin(fmax(-log2(share) / 3, 0), 1); // 1/8 is 2^-3
     int i = 1;
     while (anchors[i].place < place)
         i++;
@@ -35,4 +41,14 @@ void report_color(char out[COLOR_BYTES], double share, bool is_dark_screen)
         rgb[c] = (unsigned)lround(from + part * (to - from)) & 0xff;
     }
     snprintf(out, COLOR_BYTES, "#%02x%02x%02x", rgb[0], rgb[1], rgb[2]);
+}
+
+void report_color(char out[COLOR_BYTES], double share, bool is_dark_screen)
+{
+    report_color_at(out, fmin(fmax(-log2(share) / 3, 0), 1), is_dark_screen); // 1/8 is 2^-3
+}
+
+void report_color_of_group(char out[COLOR_BYTES], int n, bool is_dark_screen)
+{
+    snprintf(out, COLOR_BYTES, "%s", group_colors[is_dark_screen][n % N_GROUPS]);
 }

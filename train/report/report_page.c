@@ -2,10 +2,11 @@
 // the members by the names given here. Points are written by columns, whose names then stand in the
 // file once.
 #include "train/report/report.h"
-#include "train/report/report_color.h"
 #include "train/report/report_json.h"
+#include "train/report/report_look.h"
 #include "train/report/report_scores.h"
 #include "train/report/report_settings.h"
+#include "train/report/report_varied.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -92,14 +93,44 @@ static bool set_look(json_t *object, const Report *report, int place)
     const ReportRun *run = &report->runs[place];
     static const char *const states[] = {
         [RUN_DONE] = "done", [RUN_RUNNING] = "running", [RUN_STOPPED] = "stopped"};
-    char color[COLOR_BYTES], color_on_dark[COLOR_BYTES], state[STATE_BYTES];
-    report_color(color, report_run_share(run), false);
-    report_color(color_on_dark, report_run_share(run), true);
+    char state[STATE_BYTES], varied[VARIED_BYTES];
     report_describe_state(state, report, place);
+    report_varied_describe(varied, report, place);
     return set_text(object, "label", run->label) && set_dir(object, run->dir) &&
-           set_text(object, "color", color) && set_text(object, "color_on_dark", color_on_dark) &&
-           set_int(object, "dash", report_dash(report, place)) &&
+           set_text(object, "color", run->color) &&
+           set_text(object, "color_on_dark", run->color_on_dark) &&
+           set_int(object, "dash", run->dash) && set_text(object, "varied_text", varied) &&
            set_text(object, "state", states[run->state]) && set_text(object, "state_text", state);
+}
+
+// The varied keys that the table has no column for otherwise: [{"key": "optim.lr", "head": "lr"}].
+static bool set_varied_keys(json_t *root, const Report *report)
+{
+    char look[LOOK_TEXT_BYTES];
+    json_t *list = json_array();
+    bool is_done = json_object_set_new(root, "varied", list) == 0;
+    for (int v = 0; v < report->n_varied && is_done; v++)
+        if (!report_varied_is_shape(report->varied[v]))
+            is_done =
+                json_array_append_new(list, json_pack("{s:s, s:s}", "key", report->varied[v],
+                                                      "head", report_varied_head(report, v))) == 0;
+    report_look_describe(look, report);
+    return is_done && set_text(root, "look", look);
+}
+
+// A run's values of them, by key.
+static bool set_varied(json_t *object, const Report *report, int place)
+{
+    json_t *values = json_object();
+    bool is_done = json_object_set_new(object, "varied", values) == 0;
+    for (int v = 0; v < report->n_varied && is_done; v++) {
+        char buffer[VARIED_TEXT_BYTES];
+        const char *key = report->varied[v];
+        const char *text = report_varied_text(buffer, &report->runs[place], key);
+        if (text != NULL && !report_varied_is_shape(key))
+            is_done = set_text(values, key, text);
+    }
+    return is_done;
 }
 
 // A text that cannot be made for lack of memory counts as a member that cannot be set.
@@ -121,9 +152,10 @@ static bool append_run(json_t *list, const Report *report, int place)
     if (json_array_append_new(list, object) != 0)
         return false;
     return set_look(object, report, place) && set_settings(object, report, place) &&
-           set_bool(object, "is_mla", run->is_mla) && set_int(object, "d_kv", run->d_kv) &&
-           set_int(object, "rope_pairs", run->rope_pairs) && set_text(object, "rope", run->rope) &&
-           set_text(object, "svd", run->svd) && set_int(object, "cache_bytes", 2 * run->cache) &&
+           set_varied(object, report, place) && set_bool(object, "is_mla", run->is_mla) &&
+           set_int(object, "d_kv", run->d_kv) && set_int(object, "rope_pairs", run->rope_pairs) &&
+           set_text(object, "rope", run->rope) && set_text(object, "svd", run->svd) &&
+           set_int(object, "cache_bytes", 2 * run->cache) &&
            set_real(object, "share", report_run_share(run)) &&
            set_int(object, "pretraining_tokens", run->pretraining_tokens) &&
            set_real(object, "original_loss",
@@ -174,7 +206,7 @@ static bool fill_root(json_t *root, const Report *report)
         set_bool(root, "log_x", report->log_x) && set_bool(root, "log_y", report->log_y) &&
         set_bool(root, "skip_start", report->skip_start) &&
         set_bool(root, "is_thinned", report->is_thinned) && set_tasks(root, report) &&
-        report_scores_set(root, report) &&
+        report_scores_set(root, report) && set_varied_keys(root, report) &&
         (report->baseline >= 0 ? set_int(root, "baseline", report->baseline)
                                : json_object_set_new(root, "baseline", json_null()) == 0);
     for (int i = 0; i < report->n_runs && is_done; i++)

@@ -19,6 +19,7 @@
 #ifndef MHA2MLA_TRAIN_REPORT_REPORT_RUN_H
 #define MHA2MLA_TRAIN_REPORT_REPORT_RUN_H
 
+#include "train/report/report_color.h"
 #include "train/report/report_eval.h"
 
 typedef enum RunStatus {
@@ -66,6 +67,8 @@ typedef struct ReportRun {
     json_t *json;                  // owned: run.json
     const char *name, *rope, *svd; // borrowed from it
     char *label;                   // owned: the name, with the directory where two share a name
+    char color[COLOR_BYTES], color_on_dark[COLOR_BYTES]; // made by report_look_choose()
+    int dash;                                            // 1: a solid line; made likewise
     bool is_mla;
     int64_t d_kv, rope_pairs;
     int64_t cache, original_cache; // numbers per token

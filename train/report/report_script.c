@@ -3,15 +3,17 @@
 // out (gnuplot stops at an empty plot). Both pictures come from one loop over the terminals.
 #include "train/report/report_script.h"
 #include "train/report/report.h"
-#include "train/report/report_color.h"
 #include "train/report/report_fit.h"
+#include "train/report/report_look.h"
+#include "train/report/report_varied.h"
 
 #include <ctype.h>
 #include <math.h>
 #include <string.h>
 
 enum {
-    STATE_COLUMNS = 40, // for its state there
+    VARIED_COLUMNS = 40, // for what it varies
+    STATE_COLUMNS = 40,  // for its state there
     TITLE_COLUMNS = 60,
     MAX_KEY_ROWS = 12,
     MANY_VALIDATIONS = 60, // of one run: more of them are drawn small
@@ -78,21 +80,26 @@ void report_script_string(FILE *out, const char *text, int max_columns)
 static void write_runs(FILE *out, const Report *report)
 {
     int n = report->n_runs;
-    fprintf(out, "\n# The runs: colour by their share of the KV cache.\nN = %d\n", n);
+    char look[LOOK_TEXT_BYTES];
+    report_look_describe(look, report);
+    fprintf(out, "\n# The runs. %s\nN = %d\n",
+            look[0] != '\0' ? look : "Colours stand for the share of the KV cache.", n);
     fprintf(out,
             "array name[%d]\narray color[%d]\narray dash[%d]\narray mark[%d]\narray newest[%d]\n",
             n, n, n, n, n);
     for (int i = 0; i < n; i++) {
         const ReportRun *run = &report->runs[i];
-        char color[COLOR_BYTES], state[STATE_BYTES];
-        report_color(color, report_run_share(run), false);
+        char state[STATE_BYTES], varied[VARIED_BYTES];
         report_describe_state(state, report, i);
+        report_varied_describe(varied, report, i);
         fprintf(out, "color[%d] = 0x%s; dash[%d] = %d; mark[%d] = %d; name[%d] = ", i + 1,
-                color + 1, i + 1, report_dash(report, i), i + 1,
-                report_script_marks[i % MARK_TYPES], i + 1);
+                run->color + 1, i + 1, run->dash, i + 1, report_script_marks[i % MARK_TYPES],
+                i + 1);
         report_script_string(out, run->label, LABEL_COLUMNS);
         fprintf(out, ".'  %.4g %% KV%s'.", 100 * report_run_share(run),
-                state[0] != '\0' ? ", " : "");
+                varied[0] != '\0' ? ", " : "");
+        report_script_string(out, varied, VARIED_COLUMNS);
+        fprintf(out, ".'%s'.", state[0] != '\0' ? ", " : "");
         report_script_string(out, state, STATE_COLUMNS);
         fprintf(out, "\nnewest[%d] = '%s'\n", i + 1,
                 run->newest_set >= 0 ? run->valid_sets[run->newest_set] : "");

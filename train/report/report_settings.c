@@ -4,6 +4,7 @@
 #include "train/report/report_settings.h"
 
 #include "train/config/config_values.h"
+#include "train/report/report_varied.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -27,11 +28,12 @@ static bool matters(const char *key)
     return config_key_effect(key) != EFFECT_NONE && strcmp(key, "train.steps") != 0;
 }
 
-// The conversion is what the runs are compared for, and validation text is compared by its content
-// (write_other_set).
-static bool is_compared_otherwise(const char *key)
+// The conversion is what the runs are compared for, what they vary has a column of the table, and
+// validation text is compared by its content (write_other_set).
+static bool is_compared_otherwise(const Report *report, const char *key)
 {
-    return strncmp(key, "model.convert.", 14) == 0 || strncmp(key, "data.validation.", 16) == 0;
+    return strncmp(key, "model.convert.", 14) == 0 || report_varied_has(report, key) ||
+           strncmp(key, "data.validation.", 16) == 0;
 }
 
 // Changes are few and in no certain order, so the next one is searched for.
@@ -84,15 +86,17 @@ static void write_earlier_set(FILE *out, const ReportRun *run, bool *is_first)
 }
 
 // Rounding is left out: another micro-batch is usual where models differ in memory.
-static bool is_different(const json_t *config, const json_t *other, const char *key)
+static bool is_different(const Report *report, const json_t *config, const json_t *other,
+                         const char *key)
 {
-    return config_key_effect(key) == EFFECT_RESULT && matters(key) && !is_compared_otherwise(key) &&
+    return config_key_effect(key) == EFFECT_RESULT && matters(key) &&
+           !is_compared_otherwise(report, key) &&
            strcmp(text_of(config, key), text_of(other, key)) != 0;
 }
 
 // The keys of both configs, each once.
-static void write_differences(FILE *out, const ReportRun *run, const ReportRun *other,
-                              bool *is_first)
+static void write_differences(FILE *out, const Report *report, const ReportRun *run,
+                              const ReportRun *other, bool *is_first)
 {
     const char *key;
     json_t *text; // borrowed
@@ -104,7 +108,7 @@ static void write_differences(FILE *out, const ReportRun *run, const ReportRun *
         json_object_foreach((json_t *)(uintptr_t)keys, key, text)
         {
             const bool is_seen = pass == 1 && json_object_get(run->config, key) != NULL;
-            if (is_seen || !is_different(run->config, other->config, key))
+            if (is_seen || !is_different(report, run->config, other->config, key))
                 continue;
             if (is_first_key)
                 fprintf(out, "%sdiffers from %s in ", between(is_first, "; "), other->label);
@@ -138,7 +142,7 @@ Status report_settings_describe(char **out, const Report *report, int place)
     write_changes(stream, run, &is_first);
     write_earlier_set(stream, run, &is_first);
     if (run != other) {
-        write_differences(stream, run, other, &is_first);
+        write_differences(stream, report, run, other, &is_first);
         write_other_set(stream, run, other, &is_first);
     }
     if (fclose(stream) != 0) {

@@ -31,7 +31,8 @@ function fillTools() {
 function summaryOf(run) {
   const {final, gap} = run.summary;
   const loss = isNumber(final) ? ` \u00b7 loss ${fixed(final, 4)}` : "";
-  return `${percent(run.share)} KV${loss}${isNumber(gap) ? ` (${signed(gap)})` : ""}`;
+  const varied = run.varied_text ? ` \u00b7 ${run.varied_text}` : "";
+  return `${percent(run.share)} KV${varied}${loss}${isNumber(gap) ? ` (${signed(gap)})` : ""}`;
 }
 
 function fillRuns() {
@@ -65,6 +66,9 @@ function fillRuns() {
 
 // ---- the table of runs -------------------------------------------------------------------------
 
+// Numbers are sorted as numbers.
+const asNumber = (text) => (text && isFinite(text) ? Number(text) : text ?? null);
+
 function columnsOf() {
   const asText = (value) => value ?? "\u2013", s = (name) => (run) => run.summary[name];
   const all = [
@@ -79,6 +83,8 @@ function columnsOf() {
     column("Conversion", "r", (run) => (run.is_mla ? run.rope_pairs : null), whole),
     column("Conversion", "RoPE", (run) => (run.is_mla ? run.rope : null), asText),
     column("Conversion", "SVD", (run) => (run.is_mla ? run.svd : null), asText),
+    ...report.varied.map(({key, head}) => column(
+        "Varied", head, (run) => asNumber(run.varied[key]), asText)),
     column("Healing", "tokens", (run) => run.tokens, short),
     column(
         "Healing", "% of pretraining",
@@ -112,6 +118,7 @@ function fillNotes() {
     "conversion that of the converted model before training, original that of the model before " +
     "conversion. KV cache: two bytes per number."
   ];
+  if (report.look) notes.push(report.look);
   const isOfTraining = ({summary}) => !summary.is_validation && isNumber(summary.final);
   const withoutValidation = runs.filter(isOfTraining).map((run) => run.label);
   if (withoutValidation.length > 0)
