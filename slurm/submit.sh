@@ -1,14 +1,16 @@
 #!/bin/bash
-# Submits a sweep and the comparison that follows it:
+# Submits a sweep and the comparison that follows it, with evaluations between them if asked:
 #
 #     slurm/submit.sh configs/demo.yaml 16 8 4
 #     slurm/submit.sh configs/demo.yaml --vary=model.convert.rope=high,low,uniform,2-norm
 #     slurm/submit.sh --partition=cpu --nodes=4 configs/demo.yaml 16 8 4 --train.steps=300
+#     slurm/submit.sh --eval --tasks=DIR --kv=16 --kv=4 -- configs/demo.yaml 16 8 4
 #
 # Words before the config go to sbatch and are written as --option=value; words after it are
-# explained in sweep.sbatch. With --at-once=N at most N runs of the sweep go on at the same time.
-# All runs are checked before anything is submitted. If one of them fails later, Slurm cancels the
-# comparison.
+# explained in sweep.sbatch, those between --eval and -- in eval.sbatch. With --at-once=N at most N
+# runs or evaluations go on at the same time. All runs are checked before anything is submitted. If
+# one of them fails later, Slurm cancels the evaluations and the comparison; if an evaluation fails,
+# the comparison is made without it.
 #
 # The jobs start the program that MHA2MLA names, or else the one built or installed together with
 # this script, or else the mha2mla on the PATH. This script asks the same program for the runs.
@@ -38,10 +40,17 @@ find_program() {
 for_sweep=()
 for_both=()
 at_once=
+evaluation=() # words of eval.sbatch
 while [[ ${1:-} == -* ]]; do
     case $1 in
     --at-once=*[!0-9]* | --at-once= | --at-once=0) fail "'$1': give a number from 1 on" ;;
     --at-once=*) at_once=%${1#*=} ;;
+    --eval)
+        while shift && [ $# -gt 0 ] && [ "$1" != -- ]; do evaluation+=("$1"); done
+        if [ $# -eq 0 ] || [ "${#evaluation[@]}" -eq 0 ]; then
+            fail "write what to evaluate, then --, as in --eval --tasks=DIR -- CONFIG"
+        fi
+        ;;
     --array=*) fail "'$1': the array follows from the values; --at-once=N limits it" ;;
     --partition=* | --account=* | --qos=* | --reservation=* | --constraint=*) for_both+=("$1") ;;
     --?*) for_sweep+=("$1") ;;
@@ -71,6 +80,10 @@ done
 list=$("$MHA2MLA" sweep "$config" ${d_kvs:+"--d-kv=$d_kvs"} --baseline \
     ${others[@]+"${others[@]}"} --list) || exit $?
 mapfile -t runs <<<"$list"
+n_evaluations=0
+if [ "${#evaluation[@]}" -gt 0 ]; then
+    n_evaluations=$(bash "$here/eval.sbatch" --count "${evaluation[@]}" "${runs[@]}") || exit $?
+fi
 
 options=(--parsable ${for_both[@]+"${for_both[@]}"})
 sweep=$(sbatch "${options[@]}" ${for_sweep[@]+"${for_sweep[@]}"} \
@@ -78,7 +91,17 @@ sweep=$(sbatch "${options[@]}" ${for_sweep[@]+"${for_sweep[@]}"} \
     fail "the sweep is not submitted"
 sweep=${sweep%%;*}
 echo "job $sweep: ${#runs[@]} runs: ${runs[*]}"
-comparison=$(sbatch "${options[@]}" "--dependency=afterok:$sweep" --kill-on-invalid-dep=yes \
+after=afterok:$sweep
+if [ "$n_evaluations" -gt 0 ]; then
+    evaluations=$(sbatch "${options[@]}" ${for_sweep[@]+"${for_sweep[@]}"} "--dependency=$after" \
+        --kill-on-invalid-dep=yes "--array=0-$((n_evaluations - 1))$at_once" "$here/eval.sbatch" \
+        "${evaluation[@]}" "${runs[@]}") ||
+        fail "the sweep is job $sweep, but its evaluation is not submitted"
+    evaluations=${evaluations%%;*}
+    echo "job $evaluations: $n_evaluations evaluations of the runs when all have finished"
+    after=$after,afterany:$evaluations
+fi
+comparison=$(sbatch "${options[@]}" "--dependency=$after" --kill-on-invalid-dep=yes \
     "$here/compare.sbatch" "${runs[@]}") ||
     fail "the sweep is job $sweep, but its comparison is not submitted"
 comparison=${comparison%%;*}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The job scripts on a Slurm cluster of two nodes (tests/support/slurm_cluster.sh): one run, the
-# sweep and its comparison, from the project's root and from an installation.
+# sweep, its evaluation and its comparison, from the project's root and from an installation.
 set -euo pipefail
 tests=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 if [ -z "${SLURM_CLUSTER:-}" ]; then
@@ -27,15 +27,32 @@ test_a_wrong_config_is_not_requeued() {
 }
 
 test_the_sweep_ends_in_the_comparison() {
-    local sweep comparison
-    slurm/submit.sh "${small[@]}" config.yaml 6 --vary=model.convert.svd=joint,split \
-        --train.steps=2 >submitted
-    read -r sweep comparison < <(submitted_jobs)
+    local sweep evaluations comparison run
+    mkdir tasks
+    printf '{"goal": "open a jar", "sol1": "turn the lid", "sol2": "eat it", "label": %d}\n' 0 1 0 \
+        >tasks/piqa.jsonl
+    slurm/submit.sh "${small[@]}" --eval --tasks=tasks --kv=32 --kv=4 -- config.yaml 6 \
+        --vary=model.convert.svd=joint,split --train.steps=2 >submitted
+    read -r sweep evaluations comparison < <(submitted_jobs)
     expect "$sweep" COMPLETED
+    expect "$evaluations" COMPLETED
     expect "$comparison" COMPLETED
-    for words in 'config-baseline' 'config-dkv6-svd-joint' 'config-dkv6-svd-split'; do
-        grep -q "$words" "mha2mla-compare-$comparison.log" || job_failed "$comparison" "no $words"
+    for run in config-baseline config-dkv6-svd-joint config-dkv6-svd-split; do
+        grep -q "$run" "mha2mla-compare-$comparison.log" || job_failed "$comparison" "no $run"
+        grep -q '"piqa"' "runs/$run/eval-tasks-kv32.json" "runs/$run/eval-tasks-kv4.json" ||
+            job_failed "$evaluations" "$run is not evaluated"
     done
+    grep -q piqa "mha2mla-compare-$comparison.log" || job_failed "$comparison" 'no scores'
+}
+
+# What is evaluated already is not again.
+test_an_evaluation_is_made_once() {
+    local job
+    cp -p runs/config-baseline/eval-tasks-kv4.json before
+    job=$(submit --array=1 slurm/eval.sbatch --tasks=tasks --kv=32 --kv=4 runs/config-baseline)
+    expect "$job" COMPLETED
+    grep -q 'nothing to do' "mha2mla-eval-${job}_1.log" || job_failed "$job" 'it evaluates again'
+    cmp before runs/config-baseline/eval-tasks-kv4.json
 }
 
 # Files where `cmake --install` puts them, used from a folder that has no scripts and no program.
@@ -72,5 +89,6 @@ make_project
 test_a_run_on_two_nodes
 test_a_wrong_config_is_not_requeued
 test_the_sweep_ends_in_the_comparison
+test_an_evaluation_is_made_once
 test_an_installation_runs_from_any_folder
 test_a_failed_task_cancels_the_comparison

@@ -87,6 +87,59 @@ END
     grep -q 'job 2: .*mha2mla-compare-2.log' "$work/out" || fail 'it does not say where the table is'
 }
 
+test_evaluations_are_between_the_sweep_and_the_comparison() {
+    run 0 slurm/submit.sh --nodes=4 --eval --tasks=my/tasks --kv=16 --kv=4:hqq --limit=9 -- \
+        --account=me --at-once=5 configs/demo.yaml 16 8
+    expect_calls submit.sh <<'END'
+sbatch --parsable --account=me --nodes=4 --array=0-2%5 slurm/sweep.sbatch configs/demo.yaml 16 8
+sbatch --parsable --account=me --nodes=4 --dependency=afterok:1 --kill-on-invalid-dep=yes --array=0-5%5 slurm/eval.sbatch --tasks=my/tasks --kv=16 --kv=4:hqq --limit=9 my runs/demo-baseline my runs/demo-dkv16 my runs/demo-dkv8
+sbatch --parsable --account=me --dependency=afterok:1,afterany:2 --kill-on-invalid-dep=yes slurm/compare.sbatch my runs/demo-baseline my runs/demo-dkv16 my runs/demo-dkv8
+END
+    grep -q '^job 2: 6 evaluations' "$work/out" || fail 'it does not tell of the evaluations'
+    refuses 'write what to evaluate' slurm/submit.sh --eval --tasks=x configs/demo.yaml 16
+    refuses 'write what to evaluate' slurm/submit.sh --eval -- configs/demo.yaml 16
+    refuses 'give what to evaluate on' slurm/submit.sh --eval --kv=4 -- configs/demo.yaml 16
+    FAILING=eval.sbatch run 2 slurm/submit.sh --eval --tasks=x -- configs/demo.yaml 16
+    grep -q 'the sweep is job 1, but its evaluation' "$work/out" || fail 'the sweep is not named'
+}
+
+# evaluate TASK WORDS...: in a tree with a model of the run "my runs/a", and none of b.
+evaluate() {
+    local task=$1
+    shift
+    mkdir -p "$tree/my runs/a/model" "$tree/my runs/b"
+    touch -d '2020-01-01' "$tree/my runs/a/model/config.json"
+    SLURM_ARRAY_TASK_ID=$task run "${expected:-0}" slurm/eval.sbatch "$@" 'my runs/a/' 'my runs/b'
+}
+
+test_each_task_of_an_array_is_one_evaluation() {
+    local words=(--tasks=t --longbench='my texts' --kv=32 '--kv=2,4:quanto:reference' --limit=9)
+    local start='srun --mpi=pmix --kill-on-bad-exit=0 --wait=60 build/release/mha2mla eval my runs/a/model'
+    evaluate 0 "${words[@]}"
+    expect_calls 'task 0' <<<"$start --tasks=t --kv-bits=32 --out=my runs/a/eval-tasks-kv32.json --limit=9"
+    evaluate 3 "${words[@]}"
+    expect_calls 'task 3' <<<"$start --longbench=my texts --kv-bits=2,4 --kv-scheme=quanto \
+--kv-policy=reference --out=my runs/a/eval-longbench-kv2-4-quanto-reference.json --limit=9"
+    evaluate 0 --tasks=t
+    expect_calls 'without --kv' <<<"$start --tasks=t --out=my runs/a/eval-tasks.json"
+    expected=2 evaluate 4 "${words[@]}"
+    grep -q 'no model my runs/b/model, .*has the run ended' "$work/out" || fail 'another error'
+    expected=2 evaluate 8 "${words[@]}"
+    grep -q 'with 2 runs, 2 caches and 2 kinds it is --array=0-7' "$work/out" || fail 'another array'
+    touch "$tree/my runs/a/eval-tasks.json"
+    evaluate 0 --tasks=t
+    [ ! -s "$work/calls" ] || fail "what is done is done again: $(<"$work/calls")"
+    touch "$tree/my runs/a/model/config.json" -d '2099-01-01'
+    SLURM_ARRAY_TASK_ID=0 run 0 slurm/eval.sbatch --tasks=t 'my runs/a'
+    [ -s "$work/calls" ] || fail 'a newer model is not evaluated'
+    rm -r "$tree/my runs"
+    refuses 'write --tasks=DIR' slurm/eval.sbatch --tasks runs/a
+    refuses 'write --kv=BITS' slurm/eval.sbatch --tasks=t --kv='4 hqq' runs/a
+    refuses 'this script sets it' slurm/eval.sbatch --tasks=t --kv-bits=4 runs/a
+    refuses 'this script sets it' slurm/eval.sbatch --tasks=t --out=x runs/a
+    refuses 'give the run directories' slurm/eval.sbatch --tasks=t --kv=4
+}
+
 test_submit_refuses_what_it_cannot_do() {
     refuses 'give a config that exists' slurm/submit.sh
     refuses 'give a config that exists' slurm/submit.sh configs/missing.yaml 16
@@ -187,6 +240,8 @@ test_scripts_without_a_program_say_so() {
 
 make_tree
 test_a_sweep_is_submitted_with_its_comparison
+test_evaluations_are_between_the_sweep_and_the_comparison
+test_each_task_of_an_array_is_one_evaluation
 test_submit_refuses_what_it_cannot_do
 test_submit_hands_the_program_of_its_tree_to_the_jobs
 test_submit_says_which_part_was_not_submitted

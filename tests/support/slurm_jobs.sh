@@ -49,7 +49,7 @@ job_failed() {
     die "job $1: $2"
 }
 
-# submitted_jobs: the ids of the sweep and the comparison that submit.sh told of in `submitted`.
+# submitted_jobs: the ids of the jobs that submit.sh told of in `submitted`.
 submitted_jobs() {
     grep -oE '^job [0-9]+' submitted | cut -d' ' -f2 | xargs
 }
