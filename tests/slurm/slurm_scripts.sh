@@ -180,6 +180,11 @@ test_only_the_task_itself_is_requeued() {
     SLURM_JOB_ID=7 SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=1 STATUS=75 \
         run 75 slurm/sweep.sbatch configs/demo.yaml 16
     tail -n 1 "$work/calls" | grep -qx 'scontrol requeue 7_1' || fail 'it requeues something else'
+    mkdir -p "$tree/runs/a/model"
+    : >"$tree/runs/a/model/config.json"
+    SLURM_JOB_ID=7 SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=0 STATUS=75 \
+        run 75 slurm/eval.sbatch --tasks=t runs/a
+    tail -n 1 "$work/calls" | grep -qx 'scontrol requeue 7_0' || fail 'an evaluation is not requeued'
 }
 
 test_a_cancelled_run_is_not_requeued() {

@@ -39,6 +39,16 @@ static void print_loss(double loss)
         printf("  %9.4f", loss);
 }
 
+// Names of runs in a grid are long.
+static int label_columns(const Report *report)
+{
+    size_t widest = 24;
+    for (int i = 0; i < report->n_runs; i++)
+        if (strlen(report->runs[i].label) > widest)
+            widest = strlen(report->runs[i].label);
+    return widest < 64 ? (int)widest : 64;
+}
+
 // What the runs vary beside the conversion's shape, which has columns of its own: a column as wide
 // as its longest text, up to a limit.
 enum { MAX_VARIED_COLUMNS = 24 };
@@ -76,7 +86,7 @@ static void print_varied(const Report *report, const ReportRun *run, bool is_bla
 static void print_row(const Report *report, const ReportRun *run)
 {
     int last_step = report_run_last_step(run);
-    printf("%-24s ", run->label);
+    printf("%-*s ", label_columns(report), run->label);
     if (run->is_mla)
         printf("%5lld %4lld  %-7s  %-5s", (long long)run->d_kv, (long long)run->rope_pairs,
                run->rope, run->svd);
@@ -114,7 +124,8 @@ static Status print_table(const Report *report)
             {"run", "d_kv", "pr", "RoPE", "SVD", "/token", "%", "original", "converted", "trained",
              "M"}};
         const char *const *head = heads[line];
-        printf("%-24s %5s %4s  %-7s  %-5s", head[0], head[1], head[2], head[3], head[4]);
+        printf("%-*s %5s %4s  %-7s  %-5s", label_columns(report), head[0], head[1], head[2],
+               head[3], head[4]);
         print_varied(report, NULL, line == 0);
         printf("  %8s  %8s  %9s  %9s  %9s  %9s\n", head[5], head[6], head[7], head[8], head[9],
                head[10]);
