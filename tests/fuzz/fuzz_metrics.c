@@ -41,6 +41,14 @@ static void check_resume(const FuzzInput *input, const MetricsStart *start, cons
     file_unmap(&twice);
 }
 
+static bool has_scores(const ReportRun *run, int step)
+{
+    for (int i = 0; i < run->n_task_points; i++)
+        if (run->task_points[i].step == step)
+            return true;
+    return false;
+}
+
 static void check_points(const ReportRun *run)
 {
     for (int i = 0; i < run->n_points; i++) {
@@ -56,22 +64,38 @@ static void check_points(const ReportRun *run)
               point->step);
         CHECK(point->valid_set < run->n_valid_sets, "set %d of %d", point->valid_set,
               run->n_valid_sets);
-        CHECK(!isnan(point->loss) || !isnan(point->valid_loss), "step %d without a loss",
-              point->step);
+        CHECK(!isnan(point->loss) || !isnan(point->valid_loss) || has_scores(run, point->step),
+              "step %d without a loss or scores", point->step);
     }
     for (int i = 1; i < run->n_resumed; i++)
         CHECK(run->resumed[i - 1] < run->resumed[i], "resumed from %d twice", run->resumed[i]);
     CHECK(run->n_points > 0 || isnan(run->tokens_per_s), "a rate of nothing");
 }
 
+static void check_task_points(const ReportRun *run)
+{
+    for (int i = 0; i < run->n_task_points; i++) {
+        const TaskPoint *point = &run->task_points[i];
+        int k = 0;
+        while (k < run->n_points && run->points[k].step != point->step)
+            k++;
+        CHECK(k < run->n_points, "scores at step %d, which is no point", point->step);
+        CHECK(json_is_object(point->scores), "no scores at step %d", point->step);
+        CHECK(i == 0 || run->task_points[i - 1].step < point->step, "scores at step %d twice",
+              point->step);
+    }
+}
+
 static void check_report(const char *path)
 {
     ReportRun run = {.dir = fuzz_dir()};
     const Status status = report_run_read_metrics(&run, path);
-    if (status == OK)
+    if (status == OK) {
         check_points(&run);
-    else
+        check_task_points(&run);
+    } else {
         fuzz_check_refusal(status);
+    }
     report_run_release(&run);
 }
 

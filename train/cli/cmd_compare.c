@@ -199,7 +199,8 @@ static const CompareOptions defaults = {.within = NOT_GIVEN, .log = NOT_GIVEN};
 
 static const Option options[] = {
     {"out", OPTION_TEXT, offsetof(CompareOptions, out), "DIR",
-     "write report.html and curves.{svg,png,csv,gp} there", .files = ANY_DIRECTORY},
+     "write report.html, curves.{svg,png,csv,gp} and the scores of evaluations there",
+     .files = ANY_DIRECTORY},
     {"within", OPTION_REAL, offsetof(CompareOptions, within), "NATS",
      "the gap to the baseline's loss that counts as closed", 0, 100, .derived = "0.05"},
     {"baseline", OPTION_TEXT, offsetof(CompareOptions, baseline), "RUN",
