@@ -63,12 +63,17 @@ expect_bits() {
         job_failed "$1" 'another model'
 }
 
-# The job runs on one node, so that the next tests do not disturb it. Slurm checks time limits every
-# 30 s.
+# The job runs on one node, so that the next tests do not disturb it. Its limit is moved when it is
+# held: then three to four minutes are left, of which the warning is for the last four. Slurm checks
+# time limits every 30 s.
 start_a_job_that_meets_its_time_limit() {
+    local started
     hold limited 8
-    limited=$(submit --nodes=1 --nodelist=n1 --time=1 --signal=USR1@50 \
+    limited=$(submit --nodes=1 --nodelist=n1 --time=60 --signal=USR1@240 \
         slurm/train.sbatch config.yaml --run.name=limited "${long[@]}")
+    until_job_is_held "$limited" limited
+    started=$(date -d "$(squeue --noheader --jobs="$limited" --format=%S)" +%s)
+    scontrol update jobid="$limited" timelimit=$((($(date +%s) - started) / 60 + 4))
 }
 
 test_a_job_of_higher_priority_takes_the_nodes() {

@@ -39,7 +39,7 @@ SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
 # A requeued job waits until its old credential has expired: 120 s by default.
-AuthInfo=socket=$D/munge/socket,cred_expire=5
+AuthInfo=socket=$D/munge/socket,cred_expire=10
 StateSaveLocation=$D/state
 SlurmdSpoolDir=$D/spool/%n
 SlurmctldPidFile=$D/slurmctld.pid
@@ -56,9 +56,12 @@ SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=2,bf_interval=2,bf_resolution=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-# A node that was down comes back by itself.
+# A node that was down comes back by itself; who answers late, on a loaded machine, is not down.
 ReturnToService=2
-SlurmdTimeout=5
+SlurmdTimeout=60
+MessageTimeout=30
+TCPTimeout=20
+BatchStartTimeout=60
 KillWait=10
 MailProg=/bin/true
 # More CPUs than the machine has.
