@@ -4,6 +4,19 @@
 
 #include <string.h>
 
+const ModelShape testing_tiny_shape = {.n_layers = 1,
+                                       .d_model = 8,
+                                       .n_heads = 2,
+                                       .n_kv_heads = 1,
+                                       .head_dim = 4,
+                                       .d_ffn = 12,
+                                       .vocab_size = 17,
+                                       .max_positions = 16,
+                                       .rope_pairs = 2,
+                                       .tied_head = true,
+                                       .rope_theta = 10000,
+                                       .rms_eps = 1e-5};
+
 static Status read_tensor(const void *context, const ParamInfo *info, float *values)
 {
     const Model *model = context;

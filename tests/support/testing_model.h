@@ -1,5 +1,5 @@
-// A model in memory as the source of a conversion, and all of a conversion on one process, as
-// train/prepare.c does it on ranks.
+// The shape of a model that is as small as one can be; a model in memory as the source of a
+// conversion; and all of a conversion on one process, as train/prepare.c does it on ranks.
 //
 //     const WeightSource source = testing_model_weights(&original);
 //     testing_convert(&mla, &source);
@@ -7,6 +7,8 @@
 #define MHA2MLA_TESTS_SUPPORT_TESTING_MODEL_H
 
 #include "model/convert/convert.h"
+
+extern const ModelShape testing_tiny_shape; // one layer of width 8, original attention
 
 // The model's tensors as they are; the model is borrowed.
 WeightSource testing_model_weights(const Model *model);

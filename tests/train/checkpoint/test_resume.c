@@ -1,6 +1,7 @@
 // Which checkpoint a run resumes from: the newest that is whole, and the warnings on the way there.
 #define _GNU_SOURCE // memmem, syscall
 #include "tests/support/testing.h"
+#include "tests/support/testing_model.h"
 
 #include "base/log.h"
 #include "train/checkpoint/checkpoint_shard.h"
@@ -34,19 +35,6 @@ int open(const char *path, int flags, ...)
     return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
 }
 
-static const ModelShape shape = {.n_layers = 1,
-                                 .d_model = 8,
-                                 .n_heads = 2,
-                                 .n_kv_heads = 1,
-                                 .head_dim = 4,
-                                 .d_ffn = 12,
-                                 .vocab_size = 17,
-                                 .max_positions = 16,
-                                 .rope_pairs = 2,
-                                 .tied_head = true,
-                                 .rope_theta = 10000,
-                                 .rms_eps = 1e-5};
-
 static const Comm alone = {.size = 1};
 
 static const Config config = {
@@ -60,8 +48,8 @@ static void write_checkpoint(const char *run_dir, int step)
     Model model;
     Partition partition;
     CheckpointFile file;
-    assert_ok(model_create(&model, &shape));
-    assert_ok(partition_create(&partition, &shape, 1, 0));
+    assert_ok(model_create(&model, &testing_tiny_shape));
+    assert_ok(partition_create(&partition, &testing_tiny_shape, 1, 0));
     const CheckpointShard shard = {.step = step,
                                    .n_ranks = 1,
                                    .partition = &partition,
@@ -276,21 +264,21 @@ static void test_what_cannot_be_followed_is_refused(void **state)
     const char *run_dir = write_run();
     char dir[PATH_BYTES];
     Checkpoint checkpoint;
-    ModelShape other = shape;
+    ModelShape other = testing_tiny_shape;
     Config changed = config;
     assert_ok(checkpoint_path(dir, run_dir, 6));
     assert_ok(resume_open(&checkpoint, dir, &alone));
-    assert_ok(resume_check(&checkpoint, &config, &shape));
+    assert_ok(resume_check(&checkpoint, &config, &testing_tiny_shape));
     other.rope_theta = 20000;
     assert_fails(BAD_INPUT, "its model has rope_theta 10000, the config's 20000",
                  resume_check(&checkpoint, &config, &other));
     changed.train.global_batch = 8;
     assert_fails(BAD_INPUT, "made with train.global_batch 4, the config has 8",
-                 resume_check(&checkpoint, &changed, &shape));
+                 resume_check(&checkpoint, &changed, &testing_tiny_shape));
     changed = config;
     changed.train.steps = 5;
     assert_fails(BAD_INPUT, "is of step 6, train.steps is 5",
-                 resume_check(&checkpoint, &changed, &shape));
+                 resume_check(&checkpoint, &changed, &testing_tiny_shape));
     checkpoint_close(&checkpoint);
 }
 

@@ -1,5 +1,6 @@
 // Saves that fail leave the checkpoints before them.
 #include "tests/support/testing.h"
+#include "tests/support/testing_model.h"
 
 #include "base/log.h"
 #include "train/checkpoint/retention.h"
@@ -8,19 +9,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
-
-static const ModelShape shape = {.n_layers = 1,
-                                 .d_model = 8,
-                                 .n_heads = 2,
-                                 .n_kv_heads = 1,
-                                 .head_dim = 4,
-                                 .d_ffn = 12,
-                                 .vocab_size = 17,
-                                 .max_positions = 16,
-                                 .rope_pairs = 2,
-                                 .tied_head = true,
-                                 .rope_theta = 10000,
-                                 .rms_eps = 1e-5};
 
 static const Comm alone = {.size = 1};
 
@@ -45,8 +33,8 @@ static void start(Setup *s, const char *run_dir)
                             .train = {.global_batch = 4, .micro_batch = 2, .sum_groups = 2},
                             .checkpoint = {.keep = 1}},
                  .data = json_pack("{s:i, s:i}", "seed", 42, "seq_len", 16)};
-    assert_ok(model_create(&s->model, &shape));
-    assert_ok(partition_create(&s->partition, &shape, 1, 0));
+    assert_ok(model_create(&s->model, &testing_tiny_shape));
+    assert_ok(partition_create(&s->partition, &testing_tiny_shape, 1, 0));
     s->moments = calloc((size_t)s->partition.own_count, sizeof *s->moments);
     assert_non_null(s->moments);
     const CheckpointContext context = {

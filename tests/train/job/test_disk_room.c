@@ -1,27 +1,17 @@
 // What a run is said to need on its disk.
 #include "tests/support/testing.h"
+#include "tests/support/testing_model.h"
 
 #include "model/params.h"
 #include "train/job/disk_room.h"
 
-static const ModelShape shape = {.n_layers = 1,
-                                 .d_model = 8,
-                                 .n_heads = 2,
-                                 .n_kv_heads = 1,
-                                 .head_dim = 4,
-                                 .d_ffn = 12,
-                                 .vocab_size = 17,
-                                 .max_positions = 16,
-                                 .rope_pairs = 2,
-                                 .tied_head = true};
-
 static void test_bytes_follow_from_the_parameters(void **state)
 {
     (void)state;
-    const int64_t n = params_count(&shape);
-    assert_int_equal(disk_room_checkpoint_bytes(&shape), 12 * n);
-    assert_int_equal(disk_room_export_bytes(&shape, DTYPE_F32), 4 * n);
-    assert_int_equal(disk_room_export_bytes(&shape, DTYPE_BF16), 2 * n);
+    const int64_t n = params_count(&testing_tiny_shape);
+    assert_int_equal(disk_room_checkpoint_bytes(&testing_tiny_shape), 12 * n);
+    assert_int_equal(disk_room_export_bytes(&testing_tiny_shape, DTYPE_F32), 4 * n);
+    assert_int_equal(disk_room_export_bytes(&testing_tiny_shape, DTYPE_BF16), 2 * n);
 }
 
 static void test_checkpoints_are_those_kept_and_the_one_being_written(void **state)
