@@ -101,8 +101,6 @@ Status task_request_continue(TaskRequest *request, const TaskEncoding *encoding,
         TRY(append_last(&request->ids, before, n_before, kept - n_continuation));
     TRY(append_last(&request->ids, scored, n_continuation, kept));
     request->is_cut = n > kept;
-    request->n_context = (int)n_before;
-    request->n_continuation = (int)n_continuation;
     request->n_scored =
         (int)(n_continuation < request->ids.count ? n_continuation : request->ids.count - 1);
     return OK;

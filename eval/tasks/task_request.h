@@ -34,11 +34,10 @@ typedef struct TaskRequest {
     TokenBuffer ids; // owned: the context's and the continuation's, cut
     int n_scored;    // the last ones, of the continuation
     bool is_cut;
-    int n_context, n_continuation; // tokens before the cut
-    TokenBuffer context, whole;    // owned
-    Bytes text;                    // owned: context and continuation
-    int64_t context_bytes;         // of `text`, without its white space at the end
-    int64_t whole_context_bytes;   // of `text`, with it
+    TokenBuffer context, whole;  // owned
+    Bytes text;                  // owned: context and continuation
+    int64_t context_bytes;       // of `text`, without its white space at the end
+    int64_t whole_context_bytes; // of `text`, with it
 } TaskRequest;
 
 // BAD_INPUT, named by `where`, if a token is not of the model's vocabulary, if nothing is left to

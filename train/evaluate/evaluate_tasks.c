@@ -16,6 +16,7 @@ enum {
     // few enough that a request to stop is soon heard.
     TURN_QUESTIONS = 64,
     NAME_BYTES = 64,
+    LIST_BYTES = 512,
 };
 
 int evaluate_tasks_max_length(TaskRules rules, const ModelShape *shape)
@@ -54,15 +55,20 @@ static Status refuse_missing(const char *dir, const Task *task)
                 task->files[0], task->files[0], task->name);
 }
 
+static void add_name(char list[LIST_BYTES], const char *name)
+{
+    const size_t size = strlen(list);
+    snprintf(list + size, LIST_BYTES - size, "%s%s", size > 0 ? ", " : "", name);
+}
+
 static Status refuse_name(const char *name, TaskRules rules)
 {
     const char *names[EVALUATE_MAX_TASKS];
-    char known[512] = "";
+    char known[LIST_BYTES] = "";
     int n = 0;
     for (const Task *task; n < EVALUATE_MAX_TASKS && (task = task_at(rules, n)) != NULL; n++) {
         names[n] = task->name;
-        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", n > 0 ? ", " : "",
-                 task->name);
+        add_name(known, task->name);
     }
     const char *nearest = suggest_nearest(name, names, n);
     if (nearest != NULL)
@@ -280,8 +286,10 @@ TaskShown evaluate_tasks_shown(const TaskSet *set)
         shown.score = score.acc_norm;
         shown.standard_error = score.acc_norm_stderr;
     }
-    // Written so that it is true where the error is NaN.
-    shown.is_near_chance = !(fabs(shown.score - shown.chance) > 2 * shown.standard_error);
+    // Of few samples all may be right or wrong, whose error seems to be 0: chance has one, too.
+    const double chance_error = sqrt(shown.chance * (1 - shown.chance) / (double)shown.n);
+    shown.is_near_chance =
+        fabs(shown.score - shown.chance) <= 2 * fmax(shown.standard_error, chance_error);
     return shown;
 }
 

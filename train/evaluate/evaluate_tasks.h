@@ -74,7 +74,7 @@ typedef struct TaskShown {
     double score, standard_error; // shares of 1; the error of a single sample is NaN
     int64_t n;
     double chance;
-    bool is_near_chance; // within two standard errors of it, or of a single sample
+    bool is_near_chance; // within two standard errors of it, the score's or chance's own
 } TaskShown;
 
 TaskShown evaluate_tasks_shown(const TaskSet *set);
