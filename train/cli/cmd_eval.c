@@ -1,12 +1,13 @@
 // mha2mla eval: what a model, original or converted, is worth. The kinds are in eval_*.c.
 #include "eval/tasks/task.h"
 #include "train/cli/eval_kinds.h"
+#include "train/evaluate/evaluate_longbench.h"
 #include "train/plan/blas.h"
 
 #include <stddef.h>
 #include <string.h>
 
-static const EvalOptions defaults = {.kv = KV_OPTIONS_DEFAULTS};
+static const EvalOptions defaults = {.batch = 8, .kv = KV_OPTIONS_DEFAULTS};
 
 static const Option options[] = {
     {"perplexity", OPTION_TEXT, offsetof(EvalOptions, shards), "SHARD.h5",
@@ -22,23 +23,36 @@ static const Option options[] = {
      "multiple-choice tasks: DIR has hellaswag, arc_easy, arc_challenge, openbookqa, piqa, "
      "winogrande and mmlu, or some of them, as .jsonl or .jsonl.gz with Hugging Face's columns",
      .files = ANY_DIRECTORY},
-    {"only", OPTION_TEXT, offsetof(EvalOptions, only), "TASK[,TASK]", "these tasks alone",
+    {"longbench", OPTION_TEXT, offsetof(EvalOptions, longbench), "DIR",
+     "LongBench's English sets: DIR, or DIR/data, has narrativeqa, qasper, ... as .jsonl or "
+     ".jsonl.gz; also rows of RULER and of passkeys, by their keys",
+     .files = ANY_DIRECTORY},
+    {"only", OPTION_TEXT, offsetof(EvalOptions, only), "NAME[,NAME]", "these tasks or sets alone",
      .derived = "all whose files are there"},
     {"rules", OPTION_CHOICE, offsetof(EvalOptions, rules), "NAME",
      "whose prompts and scores: those of the paper's code or of lm-evaluation-harness",
      .choices = task_rules_names},
     {"max-length", OPTION_INT, offsetof(EvalOptions, max_length), "T",
-     "tokens of a question at most; longer ones are cut on the left", 1, 1 << 24,
-     .derived = "the model's longest; with the rules reference at most 2048"},
+     "tokens of a question at most, longer ones are cut on the left; of LongBench tokens of prompt "
+     "and answer, longer prompts are cut in the middle",
+     1, 1 << 24,
+     .derived = "the model's longest; of questions with the rules reference at most 2048, of "
+                "LongBench what the model was healed at"},
     {"limit", OPTION_INT, offsetof(EvalOptions, limit), "N",
-     "samples of a task at most: the first ones, of mmlu at even distances", 1, INT64_MAX / 2,
-     .derived = "all"},
+     "samples of a task or set at most: the first ones, of mmlu at even distances", 1,
+     INT64_MAX / 2, .derived = "all"},
     {"out", OPTION_TEXT, offsetof(EvalOptions, out), "FILE.json",
      "write the scores, in lm-evaluation-harness' layout; compare reads RUN/eval*.json",
      .files = "*.json"},
     {"log-samples", OPTION_TEXT, offsetof(EvalOptions, samples), "FILE.jsonl",
      "write a line for every sample: log-likelihoods, gold, predictions", .files = "*.jsonl"},
-    KV_OPTIONS(EvalOptions, kv, "bfloat16; float32 for tasks without --kv-bits"),
+    {"predictions", OPTION_TEXT, offsetof(EvalOptions, predictions), "FILE.jsonl",
+     "keep the answers to LongBench in this file, a line each; what is in it is not run again, so "
+     "that a stopped evaluation goes on",
+     .files = "*.jsonl"},
+    {"batch", OPTION_INT, offsetof(EvalOptions, batch), "B",
+     "answers to LongBench that a rank decodes together at most", 1, EVALUATE_LONGBENCH_MAX_BATCH},
+    KV_OPTIONS(EvalOptions, kv, "bfloat16; float32 for tasks and LongBench without --kv-bits"),
 };
 enum { N_OPTIONS = sizeof options / sizeof *options };
 
@@ -55,6 +69,11 @@ static const struct Kind {
      offsetof(EvalOptions, tasks),
      {"only", "rules", "max-length", "limit", "out", "log-samples"},
      eval_tasks},
+    {"longbench",
+     "DIR",
+     offsetof(EvalOptions, longbench),
+     {"only", "max-length", "limit", "out", "predictions", "batch"},
+     eval_longbench},
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
@@ -109,8 +128,9 @@ static Status choose_kind(const struct Kind **out, const EvalOptions *given)
         chosen = &kinds[kind];
     }
     if (chosen == NULL)
-        return fail(BAD_INPUT, "eval: what to measure is missing; give --%s %s or --%s %s",
-                    kinds[0].option, kinds[0].argument, kinds[1].option, kinds[1].argument);
+        return fail(BAD_INPUT, "eval: what to measure is missing; give --%s %s, --%s %s or --%s %s",
+                    kinds[0].option, kinds[0].argument, kinds[1].option, kinds[1].argument,
+                    kinds[2].option, kinds[2].argument);
     TRY(check_options(given, chosen));
     if (given->is_rotated && given->kv.bits == NULL)
         return fail(BAD_INPUT, "--kv-rotate changes what a KV cache holds; give --kv-bits");
@@ -134,8 +154,9 @@ const Command cmd_eval = {
         "--perplexity prints the mean cross-entropy in nats per token and the perplexity of an "
         "original or a converted model; with --kv-bits the loss is that of decoding over a KV "
         "cache of this format. --tasks scores the choices of multiple-choice questions by their "
-        "likelihood, without examples, and prints accuracies with their standard errors. The ranks "
-        "share the windows or questions.",
+        "likelihood, without examples, and prints accuracies with their standard errors. "
+        "--longbench answers long prompts greedily and prints the scores of the answers. The ranks "
+        "share the windows, questions or prompts, and print the same on any number of them.",
     COMMAND_OPTIONS(EvalOptions, options, defaults),
     .words = {"MODEL", 1, 1, ANY_DIRECTORY},
     .is_on_ranks = true,

@@ -22,6 +22,11 @@ typedef struct EvalOptions {
     int64_t limit;       // samples of a task; 0: all
     const char *out;     // the result as JSON; NULL: no file
     const char *samples; // a line for every sample; NULL: no file
+
+    // --longbench, with only, max_length, limit and out
+    const char *longbench;   // directory
+    const char *predictions; // what answers are kept in; NULL: no file
+    int64_t batch;           // answers decoded together
 } EvalOptions;
 
 // `dir` is the model's Hugging Face directory. Rank 0 prints the result. Collective.
@@ -29,5 +34,6 @@ typedef Status EvalKind(const Comm *comm, const EvalOptions *options, const char
 
 EvalKind eval_loss;
 EvalKind eval_tasks;
+EvalKind eval_longbench;
 
 #endif
