@@ -116,6 +116,15 @@ static void *slot_of(InferWeights *weights, const Group *group)
     return owner + group->field;
 }
 
+// The up-projections are multiplied KV head by KV head, by ranges of rows.
+static WeightMatrix matrix_of(const InferWeights *weights, const Group *group, void *values)
+{
+    const bool is_up = group->layer >= 0 && (group->field == offsetof(InferLayer, up_k) ||
+                                             group->field == offsetof(InferLayer, up_v));
+    return (WeightMatrix){values, weights->dtype, group->rows, group->cols,
+                          !is_up && weight_prefers_blocks(weights->dtype, group->cols)};
+}
+
 static void place(InferWeights *weights)
 {
     Group group;
@@ -125,8 +134,7 @@ static void place(InferWeights *weights)
         if (group.is_vector)
             *(float **)slot_of(weights, &group) = values;
         else
-            *(WeightMatrix *)slot_of(weights, &group) =
-                (WeightMatrix){values, weights->dtype, group.rows, group.cols};
+            *(WeightMatrix *)slot_of(weights, &group) = matrix_of(weights, &group, values);
     }
     if (weights->shape.tied_head)
         weights->head = weights->embed;
@@ -145,33 +153,35 @@ static Status check_range(const ParamInfo *info, const float *values, DType dtyp
     return OK;
 }
 
-// Reads a tensor to `to`, through `scratch` unless it is stored as floats.
-static Status read_tensor(void *to, const WeightSource *source, const ParamInfo *info, DType dtype,
-                          float *scratch)
+// Reads a tensor's rows into a matrix, from row `first` on, through `scratch` unless it is stored
+// as floats. The block is ours: a matrix is `const` for its readers alone.
+static Status read_rows(WeightMatrix *w, int first, const WeightSource *source,
+                        const ParamInfo *info, float *scratch)
 {
-    if (info->is_vector || dtype == DTYPE_F32)
-        return weight_source_read(source, info, to);
+    char *values = *(char **)(void *)&w->values;
+    if (w->dtype == DTYPE_F32)
+        return weight_source_read(source, info, (float *)(void *)values + (int64_t)first * w->n_in);
     TRY(weight_source_read(source, info, scratch));
-    TRY(check_range(info, scratch, dtype));
-    const int64_t size = dtype_size_bytes(dtype);
+    TRY(check_range(info, scratch, w->dtype));
 #pragma omp parallel for schedule(static)
     for (int row = 0; row < info->rows; row++)
-        dtype_narrow((char *)to + (int64_t)row * info->cols * size, dtype,
-                     scratch + (int64_t)row * info->cols, info->cols);
+        weight_row_write(values, w, first + row, scratch + (int64_t)row * info->cols);
     return OK;
 }
 
 static Status read_group(InferWeights *weights, const Group *group, const WeightSource *source,
                          ProgressMeter *meter, float *scratch)
 {
-    // The block is ours: a matrix is `const` for its readers alone.
-    char *to = *(char **)slot_of(weights, group);
+    void *slot = slot_of(weights, group);
+    int row = 0;
     for (int t = group->first_tensor; t < group->first_tensor + group->n_tensors; t++) {
         const ParamInfo info = params_info(&weights->shape, t);
-        const int64_t count = (int64_t)info.rows * info.cols;
-        TRY(read_tensor(to, source, &info, weights->dtype, scratch));
-        to += count * dtype_size_bytes(info.is_vector ? DTYPE_F32 : weights->dtype);
-        progress_show(meter, info.offset + count);
+        if (info.is_vector)
+            TRY(weight_source_read(source, &info, *(float **)slot));
+        else
+            TRY(read_rows(slot, row, source, &info, scratch));
+        row += info.rows;
+        progress_show(meter, info.offset + (int64_t)info.rows * info.cols);
     }
     return OK;
 }

@@ -1,7 +1,8 @@
-// A tile holds 16 rows of 64 bytes. Weights are read in place, 16 outputs x 32 inputs; activations
-// are packed, 16 pairs of inputs x 16 columns, as the instruction wants them; sums are 16 outputs x
-// 16 columns in float32. Of the eight tiles, four are sums, two outputs x two columns, so that two
-// tiles of weights and two of activations feed four products.
+// A tile holds 16 rows of 64 bytes. Weights are read in place, 16 outputs x 32 inputs, whether they
+// lie in rows or in blocks (weight_matrix.h); activations are packed, 16 pairs of inputs x 16
+// columns, as the instruction wants them; sums are 16 outputs x 16 columns in float32. Of the eight
+// tiles, four are sums, two outputs x two columns, so that two tiles of weights and two of
+// activations feed four products.
 //
 // Tokens form groups of up to 32. The columns of a group of n are the n high parts of its tokens,
 // then the n middle parts, then the n low parts, so that up to five tokens take one tile.
@@ -13,28 +14,20 @@
 
 #include "base/intmath.h"
 #include "base/status.h"
+#include "model/kernels/weight_amx_tiles.h"
 
 #if defined(__x86_64__) && defined(__linux__)
 
 #include <cpuid.h>
-#include <immintrin.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 enum {
-    GROUP = 32, // tokens
-    PARTS = 3,  // of a float
-    TILE_ROWS = 16,
-    STEP = 32,               // inputs of a tile
-    TILE_HALVES = 16 * STEP, // numbers of a tile
+    GROUP = 32,              // tokens
     COLUMNS = GROUP * PARTS, // of a group
     CACHED_BYTES = 512 << 10,
 };
-
-#define TARGET         __attribute__((target("avx512f,avx512bw,avx2,fma")))
-#define ALWAYS_INLINE  __attribute__((always_inline)) static inline
-#define UNROLLED(loop) _Pragma("GCC unroll 32") loop
 
 // ---- the machine -------------------------------------------------------------------------------
 
@@ -85,24 +78,6 @@ int64_t weight_amx_packed_bytes(int N, int n_in)
     return tiles * steps_of(n_in) * TILE_HALVES * (int64_t)sizeof(uint16_t);
 }
 
-// The parts of 32 floats, each as 16 pairs of bfloat16. Cutting off bits is exact: what is left of
-// 24 bits after the first 8 fits a float, and after the second 8 a bfloat16.
-TARGET ALWAYS_INLINE void split(__m512i parts[PARTS], __m512 even, __m512 odd)
-{
-    const __m512i high = _mm512_set1_epi32((int)0xffff0000);
-    // Words 1, 3, 5 ... of both: the upper halves.
-    const __m512i upper =
-        _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27,
-                         25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
-    UNROLLED(for (int p = 0; p < PARTS; p++))
-    {
-        const __m512i a = _mm512_castps_si512(even), b = _mm512_castps_si512(odd);
-        parts[p] = _mm512_permutex2var_epi16(a, upper, b);
-        even = _mm512_sub_ps(even, _mm512_castsi512_ps(_mm512_and_si512(a, high)));
-        odd = _mm512_sub_ps(odd, _mm512_castsi512_ps(_mm512_and_si512(b, high)));
-    }
-}
-
 // One step of a group's tokens; `x` at the step's first input, of which `left` exist.
 TARGET static void pack_step(uint16_t *packed, int64_t tile_step, const float *x, int ldx,
                              int n_tokens, int left)
@@ -133,9 +108,7 @@ void weight_amx_pack(uint16_t *packed, const float *x, int ldx, int N, int n_in)
         for (int s = 0; s < n_steps; s++) {
             const int token = g * GROUP, n = min_int(GROUP, N - token);
             uint16_t *to = packed + tiles_before(token) * tile_step + (int64_t)s * TILE_HALVES;
-            // The last tile's columns beyond the tokens' are multiplied too.
-            if (n * PARTS % 16 != 0)
-                memset(to + (tiles_of(n) - 1) * tile_step, 0, TILE_HALVES * sizeof *to);
+            // The last tile's columns beyond the tokens' give sums that nobody reads.
             pack_step(to, tile_step, x + (int64_t)token * ldx + s * STEP, ldx, n, n_in - s * STEP);
         }
 }
@@ -143,21 +116,6 @@ void weight_amx_pack(uint16_t *packed, const float *x, int ldx, int N, int n_in)
 // ---- products ----------------------------------------------------------------------------------
 
 // Tiles 0 to 3: sums; 4, 5: weights; 6, 7: activations.
-#define TILE_LOAD(tile, from, stride)                                                              \
-    __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(from), "r"((int64_t)(stride))        \
-                     : "memory")
-#define TILE_STORE(tile, to, stride)                                                               \
-    __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), "r"((int64_t)(stride))      \
-                     : "memory")
-#define TILE_ZERO(tile)       __asm__ volatile("tilezero %%tmm" #tile ::)
-#define TILE_PRODUCT(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::)
-
-typedef struct TileConfig {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-} TileConfig;
-
 // Tiles of weights and sums have as many rows as there are outputs, 1 to 16 each.
 static void configure(int upper_rows, int lower_rows)
 {
@@ -168,10 +126,15 @@ static void configure(int upper_rows, int lower_rows)
     }
     config.rows[0] = config.rows[1] = config.rows[4] = (uint8_t)upper_rows;
     config.rows[2] = config.rows[3] = config.rows[5] = (uint8_t)lower_rows;
-    __asm__ volatile("ldtilecfg %0" ::"m"(config) : "memory");
+    load_configuration(&config);
 }
 
-static void release_tiles(void)
+void weight_amx_start(void)
+{
+    configure(TILE_ROWS, TILE_ROWS);
+}
+
+void weight_amx_end(void)
 {
     __asm__ volatile("tilerelease" ::);
 }
@@ -180,30 +143,35 @@ static void release_tiles(void)
 // short.
 typedef struct WeightTiles {
     const uint16_t *rows;
-    int64_t row_bytes;
-    int count, n_steps, n_whole; // rows, steps, steps that are read in place
+    int64_t row_bytes, step_bytes; // from one row or step to the next
+    int count, n_steps, n_whole;   // rows, steps, steps that are read in place
+    bool is_blocked;
     _Alignas(64) uint16_t tail[2 * TILE_ROWS * STEP];
 } WeightTiles;
 
-static void set_rows(WeightTiles *tiles, const uint16_t *w, int n_in, int first, int count)
+static void set_rows(WeightTiles *tiles, const WeightOperands *operands, int first, int count)
 {
-    tiles->rows = w + (int64_t)first * n_in;
-    tiles->row_bytes = n_in * (int64_t)sizeof *w;
+    const int n_in = operands->n_in, left = n_in % STEP;
+    const int height = min_int(WEIGHT_BLOCK, operands->n_out - first); // of a block
+    tiles->rows = (const uint16_t *)operands->w + (int64_t)first * n_in;
+    tiles->is_blocked = operands->is_blocked;
+    tiles->row_bytes = operands->is_blocked ? STEP_BYTES : n_in * (int64_t)sizeof(uint16_t);
+    tiles->step_bytes = operands->is_blocked ? height * STEP_BYTES : STEP_BYTES;
     tiles->count = count;
     tiles->n_steps = steps_of(n_in);
     tiles->n_whole = n_in / STEP;
-    const int left = n_in % STEP;
     if (left == 0)
         return;
     memset(tiles->tail, 0, sizeof tiles->tail);
     for (int r = 0; r < count; r++)
         memcpy(tiles->tail + r * STEP, tiles->rows + (int64_t)r * n_in + tiles->n_whole * STEP,
-               (size_t)left * sizeof *w);
+               (size_t)left * sizeof(uint16_t));
 }
 
 // sums [16 or 32, COLUMNS] at the columns' place, of one or two tiles of columns.
 ALWAYS_INLINE void multiply_tiles(float *sums, const WeightTiles *tiles, const uint16_t *x,
-                                  int64_t tile_step, const bool two_rows, const bool two_columns)
+                                  int64_t tile_step, const bool two_rows, const bool two_columns,
+                                  bool is_ahead)
 {
     const char *w = (const char *)tiles->rows;
     int64_t row_bytes = tiles->row_bytes;
@@ -214,10 +182,12 @@ ALWAYS_INLINE void multiply_tiles(float *sums, const WeightTiles *tiles, const u
         TILE_ZERO(2);
     if (two_rows && two_columns)
         TILE_ZERO(3);
-    for (int s = 0; s < tiles->n_steps; s++, w += 64, x += TILE_HALVES) {
+    for (int s = 0; s < tiles->n_steps; s++, w += tiles->step_bytes, x += TILE_HALVES) {
+        if (is_ahead)
+            fetch_ahead(w, two_rows ? 2 : 1);
         if (s == tiles->n_whole) {
             w = (const char *)tiles->tail;
-            row_bytes = 64;
+            row_bytes = STEP_BYTES;
         }
         TILE_LOAD(6, x, 64);
         TILE_LOAD(4, w, row_bytes);
@@ -243,23 +213,26 @@ ALWAYS_INLINE void multiply_tiles(float *sums, const WeightTiles *tiles, const u
         TILE_STORE(3, sums + TILE_ROWS * COLUMNS + 16, stride);
 }
 
-static void multiply_group(float *sums, const WeightTiles *tiles, const uint16_t *x, int n_tiles)
+// The weights of the first tiles of columns come from memory, those of the others from the caches.
+static void multiply_group(float *sums, const WeightTiles *tiles, const uint16_t *x, int n_tiles,
+                           bool is_first)
 {
     const int64_t tile_step = (int64_t)tiles->n_steps * TILE_HALVES;
     const bool two_rows = tiles->count > TILE_ROWS;
+    bool is_ahead = is_first && tiles->is_blocked;
     int c = 0;
-    for (; c + 2 <= n_tiles; c += 2, x += 2 * tile_step) {
+    for (; c + 2 <= n_tiles; c += 2, x += 2 * tile_step, is_ahead = false) {
         if (two_rows)
-            multiply_tiles(sums + c * 16, tiles, x, tile_step, true, true);
+            multiply_tiles(sums + c * 16, tiles, x, tile_step, true, true, is_ahead);
         else
-            multiply_tiles(sums + c * 16, tiles, x, tile_step, false, true);
+            multiply_tiles(sums + c * 16, tiles, x, tile_step, false, true, is_ahead);
     }
     if (c == n_tiles)
         return;
     if (two_rows)
-        multiply_tiles(sums + c * 16, tiles, x, tile_step, true, false);
+        multiply_tiles(sums + c * 16, tiles, x, tile_step, true, false, is_ahead);
     else
-        multiply_tiles(sums + c * 16, tiles, x, tile_step, false, false);
+        multiply_tiles(sums + c * 16, tiles, x, tile_step, false, false, is_ahead);
 }
 
 #define TRANSPOSE_ROUND(to, from, step, LOW, HIGH)                                                 \
@@ -312,11 +285,15 @@ static void multiply_rows(float *y, int ldy, float *sums, const WeightTiles *til
     const int64_t tile_step = (int64_t)tiles->n_steps * TILE_HALVES;
     for (int token = first_token; token < end_token; token += GROUP) {
         const int n = min_int(GROUP, end_token - token);
-        multiply_group(sums, tiles, packed + tiles_before(token) * tile_step, tiles_of(n));
-        for (int r = 0; r < tiles->count; r += TILE_ROWS)
+        multiply_group(sums, tiles, packed + tiles_before(token) * tile_step, tiles_of(n),
+                       token == 0);
+        for (int r = 0; r < tiles->count; r += TILE_ROWS) {
+            const int n_rows = min_int(TILE_ROWS, tiles->count - r);
+            float *to = y + (int64_t)token * ldy + r;
             for (int t = 0; t < n; t += 16)
-                finish(y + (int64_t)(token + t) * ldy + r, ldy, sums + r * COLUMNS + t, n,
-                       min_int(16, n - t), min_int(TILE_ROWS, tiles->count - r), add);
+                finish(to + (int64_t)t * ldy, ldy, sums + r * COLUMNS + t, n, min_int(16, n - t),
+                       n_rows, add);
+        }
     }
 }
 
@@ -327,26 +304,30 @@ static int tokens_at_once(int n_in)
     return (groups > 0 ? groups : 1) * GROUP;
 }
 
-void weight_amx_dots(float *y, int ldy, const uint16_t *packed, const uint16_t *w, int N, int n_in,
-                     int first, int count, bool add)
+// A configuration is changed for rows that are not whole tiles alone: the change waits for all
+// loads.
+void weight_amx_dots(const WeightOperands *operands, const uint16_t *packed, int first, int count)
 {
-    // Zero, as the sums of outputs that do not exist are read, though not stored.
-    _Alignas(64) float sums[2 * TILE_ROWS * COLUMNS] = {0};
+    _Alignas(64) float sums[2 * TILE_ROWS * COLUMNS];
     WeightTiles tiles;
-    const int n_tokens = tokens_at_once(n_in), end = first + count;
+    const int N = operands->N, n_tokens = tokens_at_once(operands->n_in), end = first + count;
+    const bool is_whole = count % TILE_ROWS == 0;
+    CHECK(!operands->is_blocked || first % WEIGHT_BLOCK == 0, "outputs from %d on", first);
+    if (!is_whole) // sums of outputs that do not exist are read, though not stored
+        memset(sums, 0, sizeof sums);
     for (int token = 0; token < N; token += n_tokens) {
-        configure(TILE_ROWS, TILE_ROWS);
         for (int row = first; row < end; row += 2 * TILE_ROWS) {
             const int n_rows = min_int(2 * TILE_ROWS, end - row);
-            if (n_rows < 2 * TILE_ROWS) // the last
+            if (!is_whole && n_rows < 2 * TILE_ROWS) // the last
                 configure(min_int(TILE_ROWS, n_rows),
                           n_rows > TILE_ROWS ? n_rows - TILE_ROWS : TILE_ROWS);
-            set_rows(&tiles, w, n_in, row, n_rows);
-            multiply_rows(y + row, ldy, sums, &tiles, packed, token, min_int(token + n_tokens, N),
-                          add);
+            set_rows(&tiles, operands, row, n_rows);
+            multiply_rows(operands->y + row, operands->ldy, sums, &tiles, packed, token,
+                          min_int(token + n_tokens, N), operands->add);
         }
+        if (!is_whole)
+            configure(TILE_ROWS, TILE_ROWS);
     }
-    release_tiles();
 }
 
 #else
@@ -367,11 +348,17 @@ void weight_amx_pack(uint16_t *packed, const float *x, int ldx, int N, int n_in)
     (void)packed, (void)x, (void)ldx, (void)N, (void)n_in;
 }
 
-void weight_amx_dots(float *y, int ldy, const uint16_t *packed, const uint16_t *w, int N, int n_in,
-                     int first, int count, bool add)
+void weight_amx_start(void)
 {
-    (void)y, (void)ldy, (void)packed, (void)w, (void)N, (void)n_in;
-    (void)first, (void)count, (void)add;
+}
+
+void weight_amx_end(void)
+{
+}
+
+void weight_amx_dots(const WeightOperands *operands, const uint16_t *packed, int first, int count)
+{
+    (void)operands, (void)packed, (void)first, (void)count;
 }
 
 #endif

@@ -5,15 +5,16 @@
 //     #pragma omp parallel
 //     {
 //         weight_amx_pack(packed, x, ldx, N, n_in);
-//         weight_amx_dots(y, ldy, packed, w, N, n_in, first, count, add); // each its outputs
+//         weight_amx_start();
+//         weight_amx_dots(&operands, packed, first, count); // each its outputs
+//         weight_amx_end();
 //     }
 //
 // The bits of a token's result do not depend on the tokens beside it.
 #ifndef MHA2MLA_MODEL_KERNELS_WEIGHT_AMX_H
 #define MHA2MLA_MODEL_KERNELS_WEIGHT_AMX_H
 
-#include <stdbool.h>
-#include <stdint.h>
+#include "model/kernels/weight_kernel.h"
 
 // Whether the CPU has tiles of bfloat16 and the kernel lets this process use them.
 bool weight_amx_works(void);
@@ -25,10 +26,14 @@ int64_t weight_amx_packed_bytes(int N, int n_in);
 void weight_amx_pack(uint16_t *packed, const float *x, int ldx, // [N, n_in]
                      int N, int n_in);
 
-// Outputs [first, first + count) of y = x w^T, or y += x w^T if `add`, on the calling thread.
-void weight_amx_dots(float *y, int ldy,      // [N, n_out]
-                     const uint16_t *packed, // of x
-                     const uint16_t *w,      // [n_out, n_in] bfloat16
-                     int N, int n_in, int first, int count, bool add);
+// The calling thread's tiles are for weight_amx_dots() in between.
+void weight_amx_start(void);
+void weight_amx_end(void);
+
+// Outputs [first, first + count) of y = x w^T, or y += x w^T, on the calling thread. w: bfloat16;
+// of blocks, first and count are multiples of WEIGHT_BLOCK, but for the end of the matrix.
+void weight_amx_dots(const WeightOperands *operands,
+                     const uint16_t *packed, // of operands->x
+                     int first, int count);
 
 #endif

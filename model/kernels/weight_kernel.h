@@ -9,18 +9,17 @@
 #ifndef MHA2MLA_MODEL_KERNELS_WEIGHT_KERNEL_H
 #define MHA2MLA_MODEL_KERNELS_WEIGHT_KERNEL_H
 
-#include "model/kernels/dtype.h"
-
-#include <stdbool.h>
+#include "model/kernels/weight_matrix.h"
 
 // What the rows of a product share. ld: floats from one row to the next.
 typedef struct WeightOperands {
     float *y;
     const float *x;
-    const void *w; // [n_out, n_in] of dtype, rows without gaps
+    const void *w; // [n_out, n_in] of dtype, rows without gaps or in blocks (weight_matrix.h)
     DType dtype;   // F32, F16 or BF16
     int ldy, ldx, n_out, n_in, N;
     bool add;
+    bool is_blocked; // AMX alone reads blocks
 } WeightOperands;
 
 typedef enum WeightTarget {

@@ -1,7 +1,7 @@
-// A product takes the first of three ways that it can take. With AMX, activations are packed once
-// and all threads read them. Few tokens: memory limits, so weights are widened in registers. Many
-// tokens: multiplication limits, so rows are widened once and multiplied by the kernels that
-// training uses.
+// A product takes the first of four ways that it can take. With AMX, activations are packed once
+// and all threads read them; a single token has a kernel of its own. Without, few tokens: memory
+// limits, so weights are widened in registers. Many tokens: multiplication limits, so rows are
+// widened once and multiplied by the kernels that training uses.
 //
 // Threads take items of rows as they finish, since other work shares the cores. An item is long
 // enough to stream from memory and to cost more than taking it.
@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "model/kernels/gemm.h"
 #include "model/kernels/weight_amx.h"
+#include "model/kernels/weight_amx_one.h"
 #include "model/kernels/weight_kernel.h"
 
 #include <omp.h>
@@ -19,30 +20,16 @@ enum {
     ITEM_BYTES = 64 << 10,         // of weights a thread reads at a time
     PROMPT_ITEM_BYTES = 512 << 10, // the same for many tokens: activations are read for each item
     SHORT_TOKENS = 4,
-    ITEM_GRAIN = 16,          // rows: whole cache lines of y
-    WIDENED_FLOATS = 1 << 20, // of a block: it stays in the caches until it is multiplied
-    WIDENED_ROWS = 256,       // at least: fewer would leave gemm() little to share
+    ITEM_GRAIN = WEIGHT_BLOCK, // rows: whole blocks and cache lines of y
+    WIDENED_FLOATS = 1 << 20,  // of a block: it stays in the caches until it is multiplied
+    WIDENED_ROWS = 256,        // at least: fewer would leave gemm() little to share
 };
-
-WeightMatrix weight_rows(const WeightMatrix *w, int first, int count)
-{
-    CHECK(first >= 0 && count >= 0 && first + count <= w->n_out, "rows %d to %d of %d", first,
-          first + count, w->n_out);
-    WeightMatrix rows = *w;
-    rows.values = (const char *)w->values + (int64_t)first * w->n_in * dtype_size_bytes(w->dtype);
-    rows.n_out = count;
-    return rows;
-}
-
-void weight_row_read(float *out, const WeightMatrix *w, int row)
-{
-    dtype_widen(out, weight_rows(w, row, 1).values, w->dtype, w->n_in);
-}
 
 static WeightOperands operands_of(float *y, int ldy, const float *x, int ldx, const WeightMatrix *w,
                                   int N, bool add)
 {
-    return (WeightOperands){y, x, w->values, w->dtype, ldy, ldx, w->n_out, w->n_in, N, add};
+    return (WeightOperands){y,        x,       w->values, w->dtype, ldy,          ldx,
+                            w->n_out, w->n_in, N,         add,      w->is_blocked};
 }
 
 // Rows of an item: whole cache lines of y, and of many tokens' products two items for each thread.
@@ -53,6 +40,28 @@ static int item_rows(const WeightOperands *operands)
         return round_up((int)(ITEM_BYTES / row_bytes) + 1, ITEM_GRAIN);
     const int share = ceil_div(operands->n_out, 2 * omp_get_max_threads());
     return round_up(min_int((int)(PROMPT_ITEM_BYTES / row_bytes) + 1, share), ITEM_GRAIN);
+}
+
+static bool fits_one(const WeightOperands *operands)
+{
+    return operands->N == 1 && operands->is_blocked;
+}
+
+// The threads' ranges are long, since they stream from memory, and end with single blocks, so that
+// the threads end together.
+static void multiply_one(const WeightOperands *operands, float *scratch)
+{
+    const int n_blocks = ceil_div(operands->n_out, WEIGHT_BLOCK);
+    uint16_t *packed = (uint16_t *)(void *)scratch;
+    weight_amx_one_pack(packed, operands->x, operands->n_in);
+#pragma omp parallel if (operands->n_out > item_rows(operands))
+    {
+        weight_amx_one_start();
+#pragma omp for schedule(guided)
+        for (int block = 0; block < n_blocks; block++)
+            weight_amx_one_dots(operands, packed, block);
+        weight_amx_end();
+    }
 }
 
 static bool fits_tiles(const WeightOperands *operands)
@@ -72,17 +81,18 @@ static void multiply_tiles(const WeightOperands *operands, float *scratch)
     {
         if (!is_short)
             weight_amx_pack(packed, operands->x, operands->ldx, operands->N, operands->n_in);
-#pragma omp for schedule(dynamic)
+        weight_amx_start();
+#pragma omp for schedule(guided)
         for (int item = 0; item < n_items; item++)
-            weight_amx_dots(operands->y, operands->ldy, packed, operands->w, operands->N,
-                            operands->n_in, item * rows,
-                            min_int(rows, operands->n_out - item * rows), operands->add);
+            weight_amx_dots(operands, packed, item * rows,
+                            min_int(rows, operands->n_out - item * rows));
+        weight_amx_end();
     }
 }
 
 static bool fits_direct(const WeightOperands *operands)
 {
-    return operands->N <= WEIGHT_DIRECT_TOKENS;
+    return operands->N <= WEIGHT_DIRECT_TOKENS && !operands->is_blocked;
 }
 
 static void multiply_direct(const WeightOperands *operands, float *scratch)
@@ -111,15 +121,14 @@ static void widen_rows(float *widened, // [w->n_out, w->n_in]
 
 static bool fits_widened(const WeightOperands *operands)
 {
-    (void)operands;
-    return true;
+    return !operands->is_blocked;
 }
 
 typedef void (*Gemm)(float *c, int ldc, GemmMatrix a, GemmMatrix b, int m, int n, int k, bool add);
 
 static void multiply_by(Gemm multiply, const WeightOperands *o, float *scratch)
 {
-    const WeightMatrix w = {o->w, o->dtype, o->n_out, o->n_in};
+    const WeightMatrix w = {o->w, o->dtype, o->n_out, o->n_in, false};
     const int block = w.dtype == DTYPE_F32 ? w.n_out : widened_rows(w.n_out, w.n_in);
     for (int first = 0; first < w.n_out; first += block) {
         const WeightMatrix rows = weight_rows(&w, first, min_int(block, w.n_out - first));
@@ -151,6 +160,7 @@ typedef struct Way {
 } Way;
 
 static const Way ways[] = {
+    {"one token", fits_one, multiply_one},
     {"tiles", fits_tiles, multiply_tiles},
     {"direct", fits_direct, multiply_direct},
     {"widened", fits_widened, multiply_widened},
@@ -163,6 +173,7 @@ static const Way reproducible_ways[] = {
 
 static void multiply(const Way *way, const WeightOperands *operands, float *scratch)
 {
+    CHECK(!operands->is_blocked || fits_tiles(operands), "a matrix in blocks without AMX");
     while (!way->fits(operands))
         way++;
     way->multiply(operands, scratch);
@@ -193,6 +204,7 @@ void weight_linear_forward_reproducible(float *y, int ldy, const float *x, int l
 void weight_product(float *y, int ldy, const float *x, int ldx, const WeightMatrix *w, int N,
                     bool add)
 {
+    CHECK(!w->is_blocked, "a matrix in blocks");
     const WeightOperands operands = operands_of(y, ldy, x, ldx, w, N, add);
     weight_kernel(weight_target(w->n_in))->dots(&operands, 0, w->n_out);
 }
@@ -200,6 +212,7 @@ void weight_product(float *y, int ldy, const float *x, int ldx, const WeightMatr
 void weight_product_transposed(float *y, int ldy, const float *x, int ldx, const WeightMatrix *w,
                                int N, bool add)
 {
+    CHECK(!w->is_blocked, "a matrix in blocks");
     const WeightOperands operands = operands_of(y, ldy, x, ldx, w, N, add);
     weight_kernel(weight_target(w->n_in))->sums(&operands);
 }

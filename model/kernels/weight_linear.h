@@ -2,7 +2,7 @@
 // widened in registers: inference reads every weight once per step, so half the bytes are nearly
 // twice the tokens per second. Activations and sums are float32.
 //
-//     WeightMatrix gate_up = {values, DTYPE_BF16, 2 * F, D};
+//     WeightMatrix gate_up = {values, DTYPE_BF16, 2 * F, D, is_blocked}; // weight_matrix.h
 //     float *scratch = arena_floats(&arena, weight_linear_scratch_floats(max_N, 2 * F, D));
 //     weight_linear_forward(y, 2 * F, x, D, &gate_up, N, false, scratch);
 //
@@ -13,24 +13,9 @@
 #ifndef MHA2MLA_MODEL_KERNELS_WEIGHT_LINEAR_H
 #define MHA2MLA_MODEL_KERNELS_WEIGHT_LINEAR_H
 
-#include "model/kernels/dtype.h"
-
-#include <stdbool.h>
+#include "model/kernels/weight_matrix.h"
 
 enum { WEIGHT_DIRECT_TOKENS = 64 };
-
-typedef struct WeightMatrix {
-    const void *values; // borrowed: [n_out, n_in], rows without gaps
-    DType dtype;        // F32, F16 or BF16
-    int n_out, n_in;
-} WeightMatrix;
-
-// Rows [first, first + count), a view.
-WeightMatrix weight_rows(const WeightMatrix *w, int first, int count);
-
-// One row as floats: the embedding of a token.
-void weight_row_read(float *out, // [n_in]
-                     const WeightMatrix *w, int row);
 
 // Floats of scratch for products of at most N tokens, whatever the dtype. It begins at a multiple
 // of 64 bytes.
@@ -47,12 +32,13 @@ void weight_linear_forward(float *y, int ldy,       // [N, n_out]
 void weight_linear_forward_reproducible(float *y, int ldy, const float *x, int ldx,
                                         const WeightMatrix *w, int N, bool add, float *scratch);
 
-// weight_linear_forward() on the calling thread alone, for use inside a parallel region.
+// weight_linear_forward() on the calling thread alone, for use inside a parallel region. The
+// matrix is not blocked.
 void weight_product(float *y, int ldy,       // [N, n_out]
                     const float *x, int ldx, // [N, n_in]
                     const WeightMatrix *w, int N, bool add);
 
-// y = x w, or y += x w if `add`, on the calling thread alone.
+// y = x w, or y += x w if `add`, on the calling thread alone. The matrix is not blocked.
 void weight_product_transposed(float *y, int ldy,       // [N, n_in]
                                const float *x, int ldx, // [N, n_out]
                                const WeightMatrix *w, int N, bool add);

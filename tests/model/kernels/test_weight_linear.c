@@ -15,7 +15,8 @@ typedef struct Shape {
 } Shape;
 
 // Around a tile's 16 outputs and 32 inputs, and a widened block and item of rows.
-static const Shape shapes[] = {{1, 1}, {16, 32}, {37, 50}, {48, 33}, {20, 64}, {4099, 272}};
+static const Shape shapes[] = {{1, 1},   {16, 32}, {37, 50},   {48, 33},
+                               {20, 64}, {71, 96}, {4099, 272}};
 static const Shape LARGE = {4099, 272};
 static const DType dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
 // Around the tokens of one, two and three tiles, of a group, of a block of groups.
@@ -33,17 +34,26 @@ typedef struct Weights {
     float *widened;
 } Weights;
 
-static Weights make(const Shape *shape, DType dtype)
+static Weights make_as(const Shape *shape, DType dtype, bool is_blocked)
 {
-    Weights w = {.matrix = {.dtype = dtype, .n_out = shape->n_out, .n_in = shape->n_in}};
+    Weights w = {
+        .matrix = {
+            .dtype = dtype, .n_out = shape->n_out, .n_in = shape->n_in, .is_blocked = is_blocked}};
     const int64_t count = (int64_t)shape->n_out * shape->n_in;
     w.widened = ref_random(count, 1.0, 1);
     w.values = malloc((size_t)(count * dtype_size_bytes(dtype)));
     assert_non_null(w.values);
-    dtype_narrow(w.values, dtype, w.widened, count);
-    dtype_widen(w.widened, w.values, dtype, count);
+    for (int row = 0; row < shape->n_out; row++)
+        weight_row_write(w.values, &w.matrix, row, w.widened + (int64_t)row * shape->n_in);
     w.matrix.values = w.values;
+    for (int row = 0; row < shape->n_out; row++)
+        weight_row_read(w.widened + (int64_t)row * shape->n_in, &w.matrix, row);
     return w;
+}
+
+static Weights make(const Shape *shape, DType dtype)
+{
+    return make_as(shape, dtype, false);
 }
 
 static void release(Weights *w)
@@ -89,26 +99,64 @@ static void check_way(const Way *way, const Weights *w, int N, bool add)
     free(expected);
 }
 
+static void check_every_way(const Shape *shape, DType dtype, bool is_blocked)
+{
+    Weights w = make_as(shape, dtype, is_blocked);
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
+        // The large one, which takes long, with the fewest and the most tokens.
+        for (int b = 0; b < N_BATCHES; b += shape == &shapes[N_SHAPES - 1] ? N_BATCHES - 1 : 1) {
+            check_way(&ways[i], &w, batches[b], false);
+            check_way(&ways[i], &w, batches[b], true);
+        }
+    release(&w);
+}
+
 static void test_every_way(void **state)
 {
     (void)state;
     for (int s = 0; s < N_SHAPES; s++)
         for (int d = 0; d < 3; d++) {
-            Weights w = make(&shapes[s], dtypes[d]);
-            for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
-                // The large one, which takes long, with the fewest and the most tokens.
-                for (int b = 0; b < N_BATCHES; b += s == N_SHAPES - 1 ? N_BATCHES - 1 : 1) {
-                    check_way(&ways[i], &w, batches[b], false);
-                    check_way(&ways[i], &w, batches[b], true);
-                }
-            release(&w);
+            check_every_way(&shapes[s], dtypes[d], false);
+            if (weight_prefers_blocks(dtypes[d], shapes[s].n_in))
+                check_every_way(&shapes[s], dtypes[d], true);
         }
+}
+
+// Blocks and rows, and a single token's own kernel, are no different to the reader of y.
+static void test_blocks_give_the_bits_of_rows(void **state)
+{
+    (void)state;
+    const Shape shape = {1001, 288};
+    if (!weight_prefers_blocks(DTYPE_BF16, shape.n_in))
+        skip();
+    Weights rows = make_as(&shape, DTYPE_BF16, false), blocks = make_as(&shape, DTYPE_BF16, true);
+    float *x = ref_random((int64_t)MOST_N * shape.n_in, 1.0, 2);
+    float *scratch = make_scratch(&rows.matrix);
+    const int64_t count = (int64_t)MOST_N * shape.n_out;
+    float *from_rows = ref_nans(count), *from_blocks = ref_nans(count);
+    assert_memory_equal(rows.widened, blocks.widened,
+                        (size_t)shape.n_out * (size_t)shape.n_in * sizeof *x);
+    for (int b = 0; b < N_BATCHES; b++) {
+        weight_linear_forward(from_rows, shape.n_out, x, shape.n_in, &rows.matrix, batches[b],
+                              false, scratch);
+        weight_linear_forward(from_blocks, shape.n_out, x, shape.n_in, &blocks.matrix, batches[b],
+                              false, scratch);
+        assert_memory_equal(from_blocks, from_rows,
+                            (size_t)batches[b] * (size_t)shape.n_out * sizeof *x);
+    }
+    free(x);
+    free(scratch);
+    free(from_rows);
+    free(from_blocks);
+    release(&rows);
+    release(&blocks);
 }
 
 // Several items of rows; few regions, since on busy cores threads wait long for one another.
 static void check_threads(int N, DType dtype)
 {
-    Weights w = make(&(Shape){1001, 272}, dtype);
+    const Shape shape = {1001, 288};
+    Weights w = make_as(&shape, dtype, weight_prefers_blocks(dtype, shape.n_in));
     const int n_out = w.matrix.n_out, n_in = w.matrix.n_in;
     float *x = ref_random((int64_t)N * n_in, 1.0, 2), *scratch = make_scratch(&w.matrix);
     float *one = ref_nans((int64_t)N * n_out), *many = ref_nans((int64_t)N * n_out);
@@ -166,6 +214,13 @@ static void check_batches(const Way *way, const Weights *w)
 static void test_a_token_has_the_same_bits_in_every_batch(void **state)
 {
     (void)state;
+    const Shape whole = {1001, 288};
+    if (weight_prefers_blocks(DTYPE_BF16, whole.n_in)) {
+        Weights w = make_as(&whole, DTYPE_BF16, true);
+        for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
+            check_batches(&ways[i], &w);
+        release(&w);
+    }
     for (int d = 0; d < 3; d++) {
         Weights w = make(&LARGE, dtypes[d]);
         for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
@@ -227,6 +282,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_way),
+        cmocka_unit_test(test_blocks_give_the_bits_of_rows),
         cmocka_unit_test(test_threads_do_not_change_bits),
         cmocka_unit_test(test_a_token_has_the_same_bits_in_every_batch),
         cmocka_unit_test(test_ways_agree),
