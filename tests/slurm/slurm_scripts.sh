@@ -117,9 +117,18 @@ test_each_task_of_an_array_is_one_evaluation() {
     local start='srun --mpi=pmix --kill-on-bad-exit=0 --wait=60 build/release/mha2mla eval my runs/a/model'
     evaluate 0 "${words[@]}"
     expect_calls 'task 0' <<<"$start --tasks=t --kv-bits=32 --out=my runs/a/eval-tasks-kv32.json --limit=9"
+    local answers='my runs/a/eval-longbench-kv2-4-quanto-reference.predictions.jsonl'
+    mkdir -p "$tree/my runs/a"
+    echo 'of an older model' >"$tree/$answers"
+    touch -d '2019-01-01' "$tree/$answers"
     evaluate 3 "${words[@]}"
+    [ ! -e "$tree/$answers" ] || fail "the answers of an older model are there"
+    echo 'of this one' >"$tree/$answers"
+    evaluate 3 "${words[@]}"
+    [ -e "$tree/$answers" ] || fail "the answers so far are gone"
     expect_calls 'task 3' <<<"$start --longbench=my texts --kv-bits=2,4 --kv-scheme=quanto \
---kv-policy=reference --out=my runs/a/eval-longbench-kv2-4-quanto-reference.json --limit=9"
+--kv-policy=reference --predictions=$answers --out=my runs/a/eval-longbench-kv2-4-quanto-reference.json \
+--limit=9"
     evaluate 0 --tasks=t
     expect_calls 'without --kv' <<<"$start --tasks=t --out=my runs/a/eval-tasks.json"
     expected=2 evaluate 4 "${words[@]}"

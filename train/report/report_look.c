@@ -158,21 +158,32 @@ void report_look_choose(Report *report)
     }
 }
 
+// Appends as far as there is room.
+static void append(char out[LOOK_TEXT_BYTES], const char *before, const char *text)
+{
+    const size_t n = strlen(out);
+    snprintf(out + n, LOOK_TEXT_BYTES - n, "%s%s", before, text);
+}
+
 void report_look_describe(char out[LOOK_TEXT_BYTES], const Report *report)
 {
     const int color_key = choose_color_key(report);
-    size_t n = 0;
+    const char *before = ", dashes for ";
+    bool has_dashes = false;
     out[0] = '\0';
-    for (int v = 0; v < report->n_varied && n < LOOK_TEXT_BYTES; v++)
-        if (is_of_dash(report, v, color_key))
-            n += (size_t)snprintf(out + n, LOOK_TEXT_BYTES - n, "%s%s", n > 0 ? ", " : "",
-                                  report_varied_head(report, v));
-    char dashes[LOOK_TEXT_BYTES];
-    memcpy(dashes, out, sizeof dashes);
-    if (color_key == BY_SHARE && dashes[0] == '\0')
+    for (int v = 0; v < report->n_varied; v++)
+        has_dashes = has_dashes || is_of_dash(report, v, color_key);
+    if (color_key == BY_SHARE && !has_dashes)
         return;
-    snprintf(out, LOOK_TEXT_BYTES, "Colours stand for %.200s%s%.200s.",
-             color_key == BY_SHARE ? "the share of the KV cache"
-                                   : report_varied_head(report, color_key),
-             dashes[0] != '\0' ? ", dashes for " : "", dashes);
+    append(out, "Colours stand for ",
+           color_key == BY_SHARE ? "the share of the KV cache"
+                                 : report_varied_head(report, color_key));
+    for (int v = 0; v < report->n_varied; v++) {
+        if (!is_of_dash(report, v, color_key))
+            continue;
+        append(out, before, report_varied_head(report, v));
+        before = ", ";
+    }
+    append(out, ".", "");
+    report_varied_trim(out);
 }

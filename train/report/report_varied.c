@@ -119,6 +119,20 @@ const char *report_varied_head(const Report *report, int which)
     return word;
 }
 
+void report_varied_trim(char *text)
+{
+    const size_t n = strlen(text);
+    size_t lead = n; // of the last character
+    while (lead > 0 && ((unsigned char)text[lead - 1] & 0xc0) == 0x80)
+        lead--;
+    if (lead == 0)
+        return;
+    const unsigned char first = (unsigned char)text[--lead];
+    const size_t n_bytes = first < 0x80 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+    if (n - lead < n_bytes)
+        text[lead] = '\0';
+}
+
 // The cache's size says what d_kv and the number of pairs are.
 void report_varied_describe(char out[VARIED_BYTES], const Report *report, int place)
 {
@@ -135,4 +149,5 @@ void report_varied_describe(char out[VARIED_BYTES], const Report *report, int pl
             n += (size_t)snprintf(out + n, VARIED_BYTES - n, "%s%s %s", n > 0 ? ", " : "",
                                   report_varied_head(report, v), text);
     }
+    report_varied_trim(out);
 }

@@ -30,7 +30,10 @@ bool report_varied_has(const Report *report, const char *key);
 // Whether the table of `compare` has a column of its own for the key, varied or not.
 bool report_varied_is_shape(const char *key);
 
-// "RoPE high, lr 1.0e-3" of the run's values, without the cache's size; "" if there are none.
+// Makes UTF-8 of a text that snprintf() has cut in the middle of a character.
+void report_varied_trim(char *text);
+
+// "rope high, lr 1.0e-3" of the run's values, without the cache's size; "" if there are none.
 void report_varied_describe(char out[VARIED_BYTES], const Report *report, int place);
 
 #endif

@@ -184,6 +184,29 @@ static void test_heads_differ_and_keys_are_few(void **state)
     release(runs, 2);
 }
 
+// The page's JSON takes UTF-8 alone.
+static void test_long_texts_are_cut_between_characters(void **state)
+{
+    (void)state;
+    char config[1200], text[VARIED_BYTES];
+    for (int shift = 0; shift < 4; shift++) {
+        int n = snprintf(config, sizeof config, "{\"model.base\": \"%.*s", shift, "abc");
+        for (int i = 0; i < 300; i++)
+            n += snprintf(config + n, sizeof config - (size_t)n, "\xe6\xa8\xa1");
+        snprintf(config + n, sizeof config - (size_t)n, "\"}");
+        ReportRun runs[] = {run_of(config, "2-norm", 8, 120),
+                            run_of("{\"model.base\": \"\"}", "2-norm", 8, 120)};
+        Report report;
+        look(&report, runs, 2);
+        report_varied_describe(text, &report, 0);
+        assert_true(strlen(text) > VARIED_BYTES - 5);
+        json_t *whole = json_string(text);
+        assert_non_null(whole);
+        json_decref(whole);
+        release(runs, 2);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -193,6 +216,7 @@ int main(void)
         cmocka_unit_test(test_numbers_are_coloured_along_the_scale),
         cmocka_unit_test(test_what_all_converted_runs_have_is_not_varied),
         cmocka_unit_test(test_heads_differ_and_keys_are_few),
+        cmocka_unit_test(test_long_texts_are_cut_between_characters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
