@@ -130,6 +130,10 @@ test_what_is_refused() {
     ranks_refuse 2 2 'cache is "float32" there and "channel 4 bits" here' \
         eval "$model" $own --kv-bits 4 --predictions whole.jsonl
     ranks_refuse 2 2 "bad/lcc.jsonl:2: 'answers' is missing" eval "$model" --longbench bad
+    cp -r "$model" long_model
+    sed -i 's/"max_position_embeddings": 512/"max_position_embeddings": 16777216/' long_model/config.json
+    refuses 2 "the KV cache (float32, 2560 bytes per token, 64 at a time)" \
+        eval long_model --longbench "$sets" --batch 64
     refuses 2 "/dev/full: is a device, not a regular file" eval "$model" $own --only trec --predictions /dev/full
 }
 

@@ -6,12 +6,12 @@
 #include "train/agreement.h"
 #include "train/cli/command/command.h"
 #include "train/cli/kv_options.h"
+#include "train/generate/generate_memory.h"
 #include "train/generate/generate_ranks.h"
 #include "train/plan/blas.h"
 #include "train/plan/plan.h"
 #include "train/stop.h"
 
-#include <omp.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -19,8 +19,6 @@
 
 enum { DEFAULT_MAX_NEW = 128, PREFILL_TOKENS = 512, NAME_BYTES = 512, LARGEST_CONTEXT = 1 << 24 };
 enum { NOT_GIVEN = -2 };
-
-static const double GIB = 1024.0 * 1024.0 * 1024.0;
 
 typedef struct GenerateOptions {
     const char *prompt, *file, *prompts; // one of them; none: standard input
@@ -209,13 +207,9 @@ static int64_t longest_answer(const Generation *gen, const Prompt *prompt)
     return gen->max_new < 0 || n > gen->context ? gen->context : n;
 }
 
-// Bytes of the cache for so many tokens of one sequence; the reference policy holds a prompt as
-// rows before it quantizes it.
 static double sequence_bytes(const Generation *gen, int64_t n_tokens)
 {
-    const KvFormat plain = kv_format_plain(gen->format.type);
-    const KvFormat *format = gen->format.reference_policy ? &plain : &gen->format;
-    return (double)kv_format_sequence_bytes(format, &gen->shape, (int)n_tokens);
+    return generate_sequence_bytes(&gen->format, &gen->shape, n_tokens);
 }
 
 // At most, on one rank: the batch full of the prompt that takes most. Its samples share the pages
@@ -235,27 +229,18 @@ static double cache_bytes(const Generation *gen)
     return most;
 }
 
-// Before anything is read or computed, and on each rank for itself: ranks may be on hosts of their
-// own.
 static Status check_memory(const Generation *gen)
 {
-    char name[KV_FORMAT_TEXT_BYTES];
-    const double machine = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) / GIB;
-    const double limit = gen->options->memory_gib > 0 ? gen->options->memory_gib : machine;
-    const double weights = (double)infer_weights_bytes(&gen->shape, gen->dtype) / GIB;
-    const double work =
-        (double)infer_bytes(&gen->shape, gen->max_tokens, gen->batch, omp_get_max_threads()) / GIB;
-    const double cache = cache_bytes(gen) / GIB;
-    if (weights + work + cache <= limit)
-        return OK;
-    return fail(
-        BAD_INPUT,
-        "%s: %.3g GiB are needed, of which the weights take %.3g and the KV cache (%s, %g "
-        "bytes per token, %d at a time) %.3g, %s %.3g; lower --batch, --max-new-tokens or --ctx, "
-        "or quantize the cache with --kv-bits",
-        gen->dir, weights + work + cache, weights, kv_format_describe(name, &gen->format),
-        kv_format_bytes_per_token(&gen->format, &gen->shape), gen->batch, cache,
-        gen->options->memory_gib > 0 ? "--memory is" : "the machine has", limit);
+    const GenerateMemory need = {.model = gen->dir,
+                                 .shape = &gen->shape,
+                                 .dtype = gen->dtype,
+                                 .format = &gen->format,
+                                 .max_tokens = gen->max_tokens,
+                                 .batch = gen->batch,
+                                 .cache_bytes = cache_bytes(gen),
+                                 .limit_gib = gen->options->memory_gib,
+                                 .options = "--batch, --max-new-tokens or --ctx"};
+    return generate_check_memory(&need);
 }
 
 // ---- opening

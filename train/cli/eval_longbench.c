@@ -31,10 +31,14 @@ static Status open_small_files(Session *session, const EvalOptions *options, con
     return options->out != NULL ? file_check_target(options->out) : OK;
 }
 
-static Status load_weights(Session *session, const EvalOptions *options, const char *dir)
+static Status load_weights(Session *session, const EvalOptions *options,
+                           const LongbenchModel *model)
 {
-    return options->is_rotated ? infer_weights_load_rotated(&session->weights, dir)
-                               : infer_weights_load(&session->weights, dir);
+    DType dtype;
+    TRY(hf_weights_dtype(&dtype, model->dir));
+    TRY(evaluate_longbench_check_memory(&session->evaluation, model, dtype));
+    return options->is_rotated ? infer_weights_load_rotated(&session->weights, model->dir)
+                               : infer_weights_load(&session->weights, model->dir);
 }
 
 static double rate(double n, double seconds)
@@ -81,7 +85,7 @@ static Status answer(Session *session, const Comm *comm, const EvalOptions *opti
                  (long long)evaluation->n_items, options->predictions);
     if (evaluation->n_missing == 0)
         return OK;
-    TRY(comm_agree(comm, load_weights(session, options, model->dir)));
+    TRY(comm_agree(comm, load_weights(session, options, model)));
     const Status status = evaluate_longbench_run(evaluation, comm, &session->weights, model);
     if (status == STOPPED)
         return tell_stopped(evaluation, comm, options);

@@ -5,6 +5,7 @@
 #include "model/hf/hf_fingerprint.h"
 #include "model/shape_fields.h"
 #include "train/agreement.h"
+#include "train/generate/generate_memory.h"
 #include "train/stop.h"
 
 #include <math.h>
@@ -168,6 +169,7 @@ static Status open_predictions(LongbenchEvaluation *evaluation, bool *is_done, c
             *is_done = prediction != NULL;
             if (*is_done++)
                 TRY(take_prediction(prediction, set, &items->items[i], request->predictions));
+            progress_beat();
         }
     }
     return OK;
@@ -199,14 +201,23 @@ release:
     return status;
 }
 
+// The same on any number of ranks, as the chunks of a prompt are, too.
+static int choose_max_tokens(int64_t T, int batch)
+{
+    const int chunk = T < PREFILL_TOKENS ? (int)T : PREFILL_TOKENS;
+    return chunk > batch ? chunk : batch;
+}
+
 Status evaluate_longbench_open(LongbenchEvaluation *out, const Comm *comm,
                                const LongbenchRequest *request, const LongbenchModel *model)
 {
     Status status;
     const int64_t T =
         request->max_length > 0 ? request->max_length : evaluate_longbench_max_length(model->shape);
-    LongbenchEvaluation evaluation = {
-        .max_length = T, .limit = request->limit, .batch = request->batch};
+    LongbenchEvaluation evaluation = {.max_length = T,
+                                      .limit = request->limit,
+                                      .batch = request->batch,
+                                      .max_tokens = choose_max_tokens(T, request->batch)};
     status = shape_check_length(model->shape, T, "--max-length", model->dir);
     if (status == OK)
         status = read_sets(&evaluation, request, model);
@@ -285,18 +296,29 @@ static Status list_prompts(PromptList *out, const LongbenchEvaluation *evaluatio
     return out->items != NULL ? OK : fail(FAILED, "no memory for %lld prompts", (long long)n);
 }
 
-// Sizes are the same on any number of ranks: chunks of a prompt are, too.
+Status evaluate_longbench_check_memory(const LongbenchEvaluation *evaluation,
+                                       const LongbenchModel *model, DType dtype)
+{
+    const double sequence =
+        generate_sequence_bytes(model->format, model->shape, evaluation->max_length);
+    const GenerateMemory need = {.model = model->dir,
+                                 .shape = model->shape,
+                                 .dtype = dtype,
+                                 .format = model->format,
+                                 .max_tokens = evaluation->max_tokens,
+                                 .batch = evaluation->batch,
+                                 .cache_bytes = evaluation->batch * sequence,
+                                 .options = "--batch or --max-length"};
+    return generate_check_memory(&need);
+}
+
 static Status create_engine(GeneratorModel *out, const LongbenchEvaluation *evaluation,
                             const InferWeights *weights, const LongbenchModel *model)
 {
-    int max_tokens =
-        evaluation->max_length < PREFILL_TOKENS ? (int)evaluation->max_length : PREFILL_TOKENS;
-    if (max_tokens < evaluation->batch)
-        max_tokens = evaluation->batch;
     *out = (GeneratorModel){.tokenizer = model->tokenizer,
                             .vocab_size = weights->shape.vocab_size,
-                            .max_tokens = max_tokens};
-    TRY(infer_create(&out->infer, weights, max_tokens, evaluation->batch));
+                            .max_tokens = evaluation->max_tokens};
+    TRY(infer_create(&out->infer, weights, out->max_tokens, evaluation->batch));
     return kv_cache_create(&out->cache, &weights->shape, model->format, 0);
 }
 

@@ -62,7 +62,7 @@ typedef struct LongbenchScore {
 
 typedef struct LongbenchEvaluation {
     int64_t max_length, limit;
-    int batch;
+    int batch, max_tokens;  // answers, and tokens of a forward, at a time
     bool puts_begin;        // the tokenizer puts a token before every text
     LongbenchFiles files;   // owned
     LongbenchItems *sets;   // owned [files.n]
@@ -84,6 +84,11 @@ int64_t evaluate_longbench_max_length(const ModelShape *shape);
 // Collective.
 Status evaluate_longbench_open(LongbenchEvaluation *out, const Comm *comm,
                                const LongbenchRequest *request, const LongbenchModel *model);
+
+// BAD_INPUT with the numbers if weights of this type and the cache exceed the machine's memory. Not
+// collective.
+Status evaluate_longbench_check_memory(const LongbenchEvaluation *evaluation,
+                                       const LongbenchModel *model, DType dtype);
 
 // Answers the missing rows. STOPPED after a request to stop; those that were complete are kept.
 // Collective.

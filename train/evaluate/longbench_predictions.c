@@ -83,9 +83,16 @@ static Status write_line(FILE *stream, const char *path, const json_t *line)
 
 // ---- reading -----------------------------------------------------------------------------------
 
-static Status check_identity(const Predictions *predictions, const json_t *line, const char *path)
+static bool is_format(const char *key)
 {
-    const json_t *found = json_object_get(line, identity_key), *value;
+    return strcmp(key, "format") == 0 || strcmp(key, "version") == 0;
+}
+
+// What the file does not say is not compared: predictions that were made elsewhere. It stays as it
+// is.
+static Status check_identity(Predictions *predictions, const json_t *line, const char *path)
+{
+    json_t *found = json_object_get(line, identity_key), *value;
     const char *key;
     if (!json_is_object(found))
         return fail(BAD_INPUT,
@@ -95,13 +102,17 @@ static Status check_identity(const Predictions *predictions, const json_t *line,
     {
         char there[JSON_TEXT_BYTES], here[JSON_TEXT_BYTES];
         const json_t *other = json_object_get(found, key);
-        if (json_equal(other, value))
+        if (json_equal(other, value) || (other == NULL && !is_format(key)))
             continue;
         return fail(BAD_INPUT,
                     "%s: its predictions are of another evaluation: %s is %s there and %s here; "
                     "name another file",
-                    path, key, json_describe(there, other), json_describe(here, value));
+                    path, key, other != NULL ? json_describe(there, other) : "missing",
+                    json_describe(here, value));
     }
+    json_incref(found);
+    json_decref(predictions->identity);
+    predictions->identity = found;
     return OK;
 }
 

@@ -7,10 +7,12 @@
 //      "prompt_sha256": ..., "pred": "...", "answers": [...], "all_classes": null, "score": 0.5}
 //     ...
 //
-// The first line says what the answers follow from, `identity`; the others are named as in
-// LongBench's own prediction files, whose eval.py reads those of a set. While the evaluation runs,
-// lines are in the order in which answers end; when all are there the file is written again in the
-// order of sets and rows, and then has the same bytes for any number of ranks and of stops.
+// The first line says what the answers follow from, `identity`, of which predictions that were made
+// elsewhere need only format and version, as they need only set, row and pred of a line; the others
+// are named as in LongBench's own prediction files, whose eval.py reads those of a set. While the
+// evaluation runs, lines are in the order in which answers end; when all are there the file is
+// written again in the order of sets and rows, and then has the same bytes for any number of ranks
+// and of stops.
 //
 //     Predictions predictions;
 //     TRY(predictions_open(&predictions, "out.jsonl", identity, comm->host));

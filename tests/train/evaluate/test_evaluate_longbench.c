@@ -175,20 +175,16 @@ static void add_golden_lines(FILE *out, const json_t *sets)
     }
 }
 
-// The file of an evaluation that is complete, but for its scores: the identity is that of one that
-// has answered nothing yet.
-static void write_golden_predictions(const char *path, const LongbenchRequest *request,
-                                     const LongbenchModel *model, const json_t *golden)
+// A file of predictions that were made elsewhere.
+static void write_golden_predictions(const char *path, const json_t *golden)
 {
-    LongbenchEvaluation evaluation;
-    assert_ok(evaluate_longbench_open(&evaluation, &comm, request, model));
-    evaluate_longbench_release(&evaluation);
-    if (comm.rank == 0) {
-        FILE *file = fopen(path, "a");
-        assert_non_null(file);
-        add_golden_lines(file, json_object_get(golden, "sets"));
-        assert_int_equal(fclose(file), 0);
-    }
+    if (comm.rank != 0)
+        return;
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs("{\"mha2mla\": {\"format\": \"mha2mla-predictions\", \"version\": 1}}\n", file);
+    add_golden_lines(file, json_object_get(golden, "sets"));
+    assert_int_equal(fclose(file), 0);
 }
 
 static void check_golden_scores(const LongbenchEvaluation *evaluation, const json_t *golden)
@@ -232,7 +228,7 @@ static void test_given_predictions_have_the_golden_scores(void **state)
     assert_ok(file_join(path, dir, "golden.jsonl"));
     const LongbenchRequest request = {
         .dir = testing_asset("longbench"), .batch = 1, .predictions = path};
-    write_golden_predictions(path, &request, &subject.model, golden);
+    write_golden_predictions(path, golden);
     assert_ok(evaluate_longbench_open(&evaluation, &comm, &request, &subject.model));
     assert_int_equal(evaluation.n_missing, 0);
     assert_int_equal(evaluation.n_items, 187);
@@ -334,6 +330,10 @@ static void test_files_of_other_evaluations_are_refused(void **state)
         write_line(path, whole, cases[c][0]);
         refuse(path, cases[c][1], &subject.model, DEMO_T);
     }
+    static const char other_version[] = "{\"mha2mla\": {\"format\": \"mha2mla-predictions\"}}\n";
+    if (comm.rank == 0)
+        assert_ok(file_write(path, other_version, sizeof other_version - 1));
+    refuse(path, "version is missing there and 1 here", &subject.model, DEMO_T);
     if (comm.rank == 0)
         assert_ok(file_write(path, "{\"set\": \"lcc\"}\n", 15));
     refuse(path, "bad.jsonl:1: is not the first line of a file of predictions", &subject.model,

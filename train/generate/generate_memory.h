@@ -1,0 +1,31 @@
+// What answering takes in memory, on each rank for itself, as ranks may be on hosts of their own:
+// said before anything is loaded or computed.
+//
+//     const GenerateMemory need = {.model = dir, .shape = &shape, .dtype = dtype, ...,
+//                                  .cache_bytes = batch * generate_sequence_bytes(&format, &shape,
+//                                  T)};
+//     TRY(generate_check_memory(&need));
+#ifndef MHA2MLA_TRAIN_GENERATE_GENERATE_MEMORY_H
+#define MHA2MLA_TRAIN_GENERATE_GENERATE_MEMORY_H
+
+#include "infer/cache/kv_format.h"
+#include "model/kernels/dtype.h"
+
+typedef struct GenerateMemory {
+    const char *model;       // names it in the error
+    const ModelShape *shape; // borrowed, as all here
+    DType dtype;             // of the weights
+    const KvFormat *format;
+    int max_tokens, batch; // of a forward; answers decoded together
+    double cache_bytes;    // of the batch, full
+    double limit_gib;      // --memory; 0: what the machine has
+    const char *options;   // what makes it less, "--batch or --ctx"
+} GenerateMemory;
+
+// Bytes of the cache for so many tokens of one sequence, while they are a prompt.
+double generate_sequence_bytes(const KvFormat *format, const ModelShape *shape, int64_t n_tokens);
+
+// BAD_INPUT with the numbers if the limit is exceeded.
+Status generate_check_memory(const GenerateMemory *need);
+
+#endif
