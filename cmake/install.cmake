@@ -34,7 +34,7 @@ function(install_mha2mla)
     install(DIRECTORY configs DESTINATION ${share}
         FILES_MATCHING PATTERN "*.yaml" PATTERN "*.gz" PATTERN "*.json" PATTERN "*.safetensors")
     install(PROGRAMS slurm/submit.sh DESTINATION ${share}/slurm)
-    install(FILES slurm/train.sbatch slurm/sweep.sbatch slurm/compare.sbatch
+    install(FILES slurm/train.sbatch slurm/sweep.sbatch slurm/eval.sbatch slurm/compare.sbatch
         DESTINATION ${share}/slurm)
     install(FILES packaging/modulefile DESTINATION ${share}/modulefiles/mha2mla
         RENAME ${PROJECT_VERSION})

@@ -58,7 +58,7 @@ test_package_is_installed() {
     for file in bin/mha2mla share/man/man1/mha2mla.1 \
         share/bash-completion/completions/mha2mla \
         share/mha2mla/configs/demo/model/model.safetensors \
-        share/mha2mla/slurm/train.sbatch share/doc/mha2mla/README.md \
+        share/mha2mla/slurm/train.sbatch share/mha2mla/slurm/eval.sbatch share/doc/mha2mla/README.md \
         share/doc/mha2mla/copyright; do
         [ -f "$installed/$file" ] || die "/usr/$file is not in the package"
     done

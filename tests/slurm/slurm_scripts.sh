@@ -226,6 +226,12 @@ test_installed_scripts_find_the_program() {
         run 0 "$scripts/sweep.sbatch" configs/demo.yaml 16
     grep -qF "$work/prefix/bin/mha2mla sweep configs/demo.yaml --d-kv=16 --baseline --task=0" \
         "$work/calls" || fail 'the sweep starts something else'
+    mkdir -p "$tree/runs/a/model"
+    : >"$tree/runs/a/model/config.json"
+    MHA2MLA=$work/prefix/bin/mha2mla SLURM_ARRAY_TASK_ID=0 \
+        run 0 "$scripts/eval.sbatch" --tasks=t runs/a
+    grep -qF "$work/prefix/bin/mha2mla eval runs/a/model --tasks=t" "$work/calls" ||
+        fail 'eval.sbatch starts something else'
     PATH=$work/prefix/bin:$PATH run 0 "$scripts/train.sbatch" configs/demo.yaml
     grep -qF "$work/prefix/bin/mha2mla train configs/demo.yaml" "$work/calls" ||
         fail 'train.sbatch does not start the program on the PATH'
