@@ -287,8 +287,14 @@ const float *infer_hidden(const Infer *infer, int row)
     return infer->normed + (int64_t)from * infer->shape.d_model;
 }
 
+void infer_logits_part(Infer *infer, float *logits, const float *hidden, int n, int first,
+                       int count)
+{
+    const WeightMatrix rows = weight_rows(&infer->weights->head, first, count);
+    multiply(infer, logits, count, hidden, infer->shape.d_model, &rows, n, false);
+}
+
 void infer_logits(Infer *infer, float *logits, const float *hidden, int n)
 {
-    multiply(infer, logits, infer->shape.vocab_size, hidden, infer->shape.d_model,
-             &infer->weights->head, n, false);
+    infer_logits_part(infer, logits, hidden, n, 0, infer->shape.vocab_size);
 }

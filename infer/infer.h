@@ -66,4 +66,11 @@ void infer_logits(Infer *infer,
                   const float *hidden, // [n, D]
                   int n);
 
+// Those of tokens [first, first + count) of the vocabulary alone: multiples of WEIGHT_BLOCK, but
+// for the end.
+void infer_logits_part(Infer *infer,
+                       float *logits,       // [n, count]
+                       const float *hidden, // [n, D]
+                       int n, int first, int count);
+
 #endif

@@ -9,30 +9,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-// A block's logits stay in the last cache; a block is wide enough to reuse the head's weights.
-enum { LOGIT_BYTES = 24 << 20, MIN_ROWS = 32, MAX_ROWS = 256 };
-
-static int block_rows(int V)
-{
-    const int rows = (int)(LOGIT_BYTES / (V * (int64_t)sizeof(float)));
-    return rows < MIN_ROWS ? MIN_ROWS : min_int(rows, MAX_ROWS);
-}
-
 int64_t target_scores_bytes(const ModelShape *s)
 {
-    return (int64_t)sizeof(float) * block_rows(s->vocab_size) * (s->d_model + s->vocab_size);
+    return (int64_t)sizeof(float) * SCORE_ROWS * (s->d_model + SCORE_PART);
 }
 
 Status target_scores_start(TargetScores *out, const ModelShape *s)
 {
-    TargetScores scores = {
-        .D = s->d_model, .V = s->vocab_size, .max_rows = block_rows(s->vocab_size)};
-    const size_t rows = (size_t)scores.max_rows;
-    scores.hidden = malloc(rows * (size_t)scores.D * sizeof *scores.hidden);
-    scores.logits = malloc(rows * (size_t)scores.V * sizeof *scores.logits);
+    TargetScores scores = {.D = s->d_model, .V = s->vocab_size};
+    scores.hidden = malloc(SCORE_ROWS * (size_t)scores.D * sizeof *scores.hidden);
+    scores.logits = malloc((size_t)SCORE_ROWS * SCORE_PART * sizeof *scores.logits);
     if (scores.hidden == NULL || scores.logits == NULL) {
         target_scores_release(&scores);
-        return fail(FAILED, "no memory for the logits of %d tokens", scores.max_rows);
+        return fail(FAILED, "no memory for the logits of %d tokens", SCORE_ROWS);
     }
     *out = scores;
     return OK;
@@ -72,7 +61,9 @@ Status target_scores_add(TargetScores *scores, int row, int32_t id, double *sum)
 typedef struct ScoreBlock {
     int64_t first, end;
     int n_rows;
-    int64_t first_of_row[MAX_ROWS + 1]; // targets of row i: [first_of_row[i], first_of_row[i + 1])
+    int64_t
+        first_of_row[SCORE_ROWS + 1]; // targets of row i: [first_of_row[i], first_of_row[i + 1])
+    HeadSum sums[SCORE_ROWS];
 } ScoreBlock;
 
 static void find_block(ScoreBlock *block, const TargetScores *scores, int64_t first)
@@ -83,50 +74,73 @@ static void find_block(ScoreBlock *block, const TargetScores *scores, int64_t fi
     for (; i < scores->n_targets; i++) {
         if (i > first && scores->targets[i].row == scores->targets[i - 1].row)
             continue;
-        if (block->n_rows == scores->max_rows)
+        if (block->n_rows == SCORE_ROWS)
             break;
         block->first_of_row[block->n_rows++] = i;
     }
     block->end = block->first_of_row[block->n_rows] = i;
 }
 
-// The targets' logits are read before exp() overwrites them; `row` is no longer needed then.
-static void score_row(TargetScores *scores, float *z, double *values, int64_t first, int64_t end)
+// A row of logits of the tokens [first, first + count): those of targets go to `values`, before
+// exp() overwrites them.
+static void score_row(const TargetScores *scores, ScoreBlock *block, int row, double *values,
+                      int first, int count)
 {
-    for (int64_t i = first; i < end; i++)
-        values[i - first] = z[scores->targets[i].id];
-    const double log_sum = head_log_sum_exp(z, scores->V);
-    for (int64_t i = first; i < end; i++)
-        values[i - first] -= log_sum;
+    float *z = scores->logits + (int64_t)row * count;
+    for (int64_t i = block->first_of_row[row]; i < block->first_of_row[row + 1]; i++) {
+        const int32_t id = scores->targets[i].id;
+        if (id >= first && id < first + count)
+            values[i - block->first] = (double)z[id - first];
+    }
+    head_sum_add(&block->sums[row], z, count);
 }
 
-static Status score_block(TargetScores *scores, const ScoreBlock *block, Infer *infer)
+// values [end - first] = the targets' logits.
+static void score_parts(TargetScores *scores, ScoreBlock *block, double *values, Infer *infer)
 {
-    double *values = malloc((size_t)(block->end - block->first) * sizeof *values);
-    bool is_finite = true;
-    if (values == NULL)
-        return fail(FAILED, "no memory to score %lld tokens",
-                    (long long)(block->end - block->first));
-    for (int i = 0; i < block->n_rows; i++)
+    for (int i = 0; i < block->n_rows; i++) {
+        block->sums[i] = HEAD_SUM_EMPTY;
         memcpy(scores->hidden + (int64_t)i * scores->D,
                infer_hidden(infer, scores->targets[block->first_of_row[i]].row),
                (size_t)scores->D * sizeof(float));
-    infer_logits(infer, scores->logits, scores->hidden, block->n_rows);
-#pragma omp parallel for schedule(static)
-    for (int i = 0; i < block->n_rows; i++)
-        score_row(scores, scores->logits + (int64_t)i * scores->V,
-                  values + (block->first_of_row[i] - block->first), block->first_of_row[i],
-                  block->first_of_row[i + 1]);
-    // In the order of the targets, whichever thread computed which.
-    for (int64_t i = block->first; i < block->end; i++) {
-        *scores->targets[i].sum += values[i - block->first];
-        is_finite = is_finite && isfinite(values[i - block->first]);
     }
-    free(values);
-    scores->n_rows += block->n_rows;
+    for (int first = 0; first < scores->V; first += SCORE_PART) {
+        const int count = min_int(SCORE_PART, scores->V - first);
+        infer_logits_part(infer, scores->logits, scores->hidden, block->n_rows, first, count);
+#pragma omp parallel for schedule(static)
+        for (int i = 0; i < block->n_rows; i++)
+            score_row(scores, block, i, values, first, count);
+    }
+}
+
+// In the order of the targets, whichever thread computed which.
+static Status add_up(TargetScores *scores, const ScoreBlock *block, const double *values)
+{
+    bool is_finite = true;
+    for (int row = 0; row < block->n_rows; row++) {
+        const double log_sum = head_sum_log(&block->sums[row]);
+        for (int64_t i = block->first_of_row[row]; i < block->first_of_row[row + 1]; i++) {
+            const double value = values[i - block->first] - log_sum;
+            *scores->targets[i].sum += value;
+            is_finite = is_finite && isfinite(value);
+        }
+    }
     return is_finite ? OK
                      : fail(FAILED, "the model's logits are not finite numbers: its weights may be "
                                     "damaged, or too large for the cache's type");
+}
+
+static Status score_block(TargetScores *scores, ScoreBlock *block, Infer *infer)
+{
+    double *values = malloc((size_t)(block->end - block->first) * sizeof *values);
+    if (values == NULL)
+        return fail(FAILED, "no memory to score %lld tokens",
+                    (long long)(block->end - block->first));
+    score_parts(scores, block, values, infer);
+    const Status status = add_up(scores, block, values);
+    free(values);
+    scores->n_rows += block->n_rows;
+    return status;
 }
 
 Status target_scores_finish(TargetScores *scores, Infer *infer)

@@ -1,5 +1,5 @@
 // Log-likelihoods of chosen tokens at chosen rows of a forward: only those rows' logits are
-// computed, a block of rows at a time.
+// computed, for a block of rows and a part of the vocabulary at a time.
 //
 //     TargetScores scores;
 //     TRY(target_scores_start(&scores, &weights->shape));
@@ -14,6 +14,9 @@
 
 #include "infer/infer.h"
 
+// Of a block: what its logits take stays in the second cache.
+enum { SCORE_ROWS = 128, SCORE_PART = 4096 };
+
 typedef struct ScoreTarget {
     int row;
     int32_t id;
@@ -22,9 +25,8 @@ typedef struct ScoreTarget {
 
 typedef struct TargetScores {
     int D, V;
-    int max_rows;         // of a block
-    float *hidden;        // owned [max_rows, D]
-    float *logits;        // owned [max_rows, V]
+    float *hidden;        // owned [SCORE_ROWS, D]
+    float *logits;        // owned [SCORE_ROWS, SCORE_PART]
     ScoreTarget *targets; // owned [n_targets], room for max_targets
     int64_t n_targets, max_targets;
     int64_t n_rows; // whose logits were computed, over all forwards

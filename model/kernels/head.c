@@ -63,10 +63,19 @@ double head_token_loss(float *restrict z, int V, int32_t target, float *inverse_
     return (double)max - (double)target_logit + log(sum);
 }
 
-double head_log_sum_exp(float *z, int V)
+void head_sum_add(HeadSum *sum, float *z, int count)
 {
-    const float max = largest(z, V);
-    return (double)max + log(exponentiate_row(z, V, max));
+    const float max = largest(z, count);
+    if (max > sum->max) {
+        sum->sum *= exp((double)sum->max - (double)max);
+        sum->max = max;
+    }
+    sum->sum += exponentiate_row(z, count, sum->max);
+}
+
+double head_sum_log(const HeadSum *sum)
+{
+    return (double)sum->max + log(sum->sum);
 }
 
 HOT static void scale_row(float *restrict z, int V, float factor)

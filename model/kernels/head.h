@@ -3,6 +3,7 @@
 #ifndef MHA2MLA_MODEL_KERNELS_HEAD_H
 #define MHA2MLA_MODEL_KERNELS_HEAD_H
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -25,8 +26,22 @@ double head_loss(float *d_normed,        // [N, D] or NULL
 double head_token_loss(float *restrict z, // [V] overwritten
                        int V, int32_t target, float *inverse_sum);
 
-// log(sum of exp(z_v)) of one token's logits.
-double head_log_sum_exp(float *z, // [V] overwritten
-                        int V);
+// The sum of exp(z_v) of one token, whose logits come in parts:
+//
+//     HeadSum sum = HEAD_SUM_EMPTY;
+//     head_sum_add(&sum, part, count); // for each part
+//     log_softmax = z[target] - head_sum_log(&sum);
+typedef struct HeadSum {
+    float max;  // of the logits so far
+    double sum; // of exp(z_v - max)
+} HeadSum;
+
+#define HEAD_SUM_EMPTY ((HeadSum){-INFINITY, 0})
+
+void head_sum_add(HeadSum *sum,
+                  float *z, // [count] overwritten
+                  int count);
+
+double head_sum_log(const HeadSum *sum);
 
 #endif

@@ -56,11 +56,6 @@ bool weight_amx_works(void)
 
 // ---- packing -----------------------------------------------------------------------------------
 
-static int steps_of(int n_in)
-{
-    return ceil_div(n_in, STEP);
-}
-
 static int tiles_of(int n_tokens)
 {
     return ceil_div(n_tokens * PARTS, 16);
@@ -115,57 +110,14 @@ void weight_amx_pack(uint16_t *packed, const float *x, int ldx, int N, int n_in)
 
 // ---- products ----------------------------------------------------------------------------------
 
-// Tiles 0 to 3: sums; 4, 5: weights; 6, 7: activations.
-// Tiles of weights and sums have as many rows as there are outputs, 1 to 16 each.
-static void configure(int upper_rows, int lower_rows)
-{
-    _Alignas(64) TileConfig config = {.palette = 1};
-    for (int tile = 0; tile < 8; tile++) {
-        config.row_bytes[tile] = 64;
-        config.rows[tile] = TILE_ROWS;
-    }
-    config.rows[0] = config.rows[1] = config.rows[4] = (uint8_t)upper_rows;
-    config.rows[2] = config.rows[3] = config.rows[5] = (uint8_t)lower_rows;
-    load_configuration(&config);
-}
-
 void weight_amx_start(void)
 {
-    configure(TILE_ROWS, TILE_ROWS);
+    configure_outputs(TILE_ROWS, TILE_ROWS);
 }
 
 void weight_amx_end(void)
 {
     __asm__ volatile("tilerelease" ::);
-}
-
-// Rows of weights as tiles read them: in place but for the last step, which is copied if it is
-// short.
-typedef struct WeightTiles {
-    const uint16_t *rows;
-    int64_t row_bytes, step_bytes; // from one row or step to the next
-    int count, n_steps, n_whole;   // rows, steps, steps that are read in place
-    bool is_blocked;
-    _Alignas(64) uint16_t tail[2 * TILE_ROWS * STEP];
-} WeightTiles;
-
-static void set_rows(WeightTiles *tiles, const WeightOperands *operands, int first, int count)
-{
-    const int n_in = operands->n_in, left = n_in % STEP;
-    const int height = min_int(WEIGHT_BLOCK, operands->n_out - first); // of a block
-    tiles->rows = (const uint16_t *)operands->w + (int64_t)first * n_in;
-    tiles->is_blocked = operands->is_blocked;
-    tiles->row_bytes = operands->is_blocked ? STEP_BYTES : n_in * (int64_t)sizeof(uint16_t);
-    tiles->step_bytes = operands->is_blocked ? height * STEP_BYTES : STEP_BYTES;
-    tiles->count = count;
-    tiles->n_steps = steps_of(n_in);
-    tiles->n_whole = n_in / STEP;
-    if (left == 0)
-        return;
-    memset(tiles->tail, 0, sizeof tiles->tail);
-    for (int r = 0; r < count; r++)
-        memcpy(tiles->tail + r * STEP, tiles->rows + (int64_t)r * n_in + tiles->n_whole * STEP,
-               (size_t)left * sizeof(uint16_t));
 }
 
 // sums [16 or 32, COLUMNS] at the columns' place, of one or two tiles of columns.
@@ -235,24 +187,11 @@ static void multiply_group(float *sums, const WeightTiles *tiles, const uint16_t
         multiply_tiles(sums + c * 16, tiles, x, tile_step, false, false, is_ahead);
 }
 
-#define TRANSPOSE_ROUND(to, from, step, LOW, HIGH)                                                 \
-    UNROLLED(for (int i = 0; i < 16; i++))                                                         \
-    if ((i & (step)) == 0) {                                                                       \
-        (to)[i] = LOW((from)[i], (from)[i + (step)]);                                              \
-        (to)[i + (step)] = HIGH((from)[i], (from)[i + (step)]);                                    \
-    }
-#define LOW_1(a, b)  _mm512_unpacklo_ps(a, b)
-#define HIGH_1(a, b) _mm512_unpackhi_ps(a, b)
-#define LOW_2(a, b)  _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)))
-#define HIGH_2(a, b) _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)))
-#define LOW_4(a, b)  _mm512_shuffle_f32x4(a, b, 0x88)
-#define HIGH_4(a, b) _mm512_shuffle_f32x4(a, b, 0xdd)
-
 // y of up to 16 outputs and up to 16 tokens of a group of n: the sums of the three parts.
 TARGET static void finish(float *y, int ldy, const float *sums, int n, int n_tokens, int n_rows,
                           bool add)
 {
-    __m512 a[16], b[16];
+    __m512 a[16];
     const __mmask16 tokens = (__mmask16)((1u << n_tokens) - 1);
     UNROLLED(for (int r = 0; r < 16; r++))
     {
@@ -261,14 +200,11 @@ TARGET static void finish(float *y, int ldy, const float *sums, int n, int n_tok
                              _mm512_maskz_loadu_ps(tokens, row + n));
         a[r] = _mm512_add_ps(a[r], _mm512_maskz_loadu_ps(tokens, row));
     }
-    TRANSPOSE_ROUND(b, a, 1, LOW_1, HIGH_1)
-    TRANSPOSE_ROUND(a, b, 2, LOW_2, HIGH_2)
-    TRANSPOSE_ROUND(b, a, 4, LOW_4, HIGH_4)
-    TRANSPOSE_ROUND(a, b, 8, LOW_4, HIGH_4)
+    transpose(a);
     const __mmask16 rows = (__mmask16)((1u << n_rows) - 1);
     UNROLLED(for (int i = 0; i < 16; i++))
     {
-        const int t = (i & 12) | (i >> 1 & 1) | (i & 1) << 1; /* where the rounds put it */
+        const int t = transposed_row(i);
         if (t < n_tokens) {
             float *to = y + (int64_t)t * ldy;
             if (add)
@@ -319,14 +255,14 @@ void weight_amx_dots(const WeightOperands *operands, const uint16_t *packed, int
         for (int row = first; row < end; row += 2 * TILE_ROWS) {
             const int n_rows = min_int(2 * TILE_ROWS, end - row);
             if (!is_whole && n_rows < 2 * TILE_ROWS) // the last
-                configure(min_int(TILE_ROWS, n_rows),
-                          n_rows > TILE_ROWS ? n_rows - TILE_ROWS : TILE_ROWS);
+                configure_outputs(min_int(TILE_ROWS, n_rows),
+                                  n_rows > TILE_ROWS ? n_rows - TILE_ROWS : TILE_ROWS);
             set_rows(&tiles, operands, row, n_rows);
             multiply_rows(operands->y + row, operands->ldy, sums, &tiles, packed, token,
                           min_int(token + n_tokens, N), operands->add);
         }
         if (!is_whole)
-            configure(TILE_ROWS, TILE_ROWS);
+            configure_outputs(TILE_ROWS, TILE_ROWS);
     }
 }
 

@@ -5,8 +5,12 @@
 
 #if defined(__x86_64__) && defined(__linux__)
 
+#include "base/intmath.h"
+#include "model/kernels/weight_kernel.h"
+#include "model/kernels/weight_matrix.h"
+
 #include <immintrin.h>
-#include <stdint.h>
+#include <string.h>
 
 enum {
     PARTS = 3, // of a float
@@ -65,6 +69,83 @@ ALWAYS_INLINE void fetch_ahead(const char *w, const int tiles)
 {
     UNROLLED(for (int line = 0; line < tiles * TILE_ROWS; line++))
     __builtin_prefetch(w + AHEAD_BYTES + line * STEP_BYTES, 0, 2);
+}
+
+static inline int steps_of(int n_in)
+{
+    return ceil_div(n_in, STEP);
+}
+
+// Tiles 0 to 3: sums; 4, 5: weights; 6, 7: activations.
+// Tiles of weights and sums have as many rows as there are outputs, 1 to 16 each.
+static inline void configure_outputs(int upper_rows, int lower_rows)
+{
+    _Alignas(64) TileConfig config = {.palette = 1};
+    for (int tile = 0; tile < 8; tile++) {
+        config.row_bytes[tile] = 64;
+        config.rows[tile] = TILE_ROWS;
+    }
+    config.rows[0] = config.rows[1] = config.rows[4] = (uint8_t)upper_rows;
+    config.rows[2] = config.rows[3] = config.rows[5] = (uint8_t)lower_rows;
+    load_configuration(&config);
+}
+
+// Rows of weights as tiles read them: in place but for the last step, which is copied if it is
+// short.
+typedef struct WeightTiles {
+    const uint16_t *rows;
+    int64_t row_bytes, step_bytes; // from one row or step to the next
+    int count, n_steps, n_whole;   // rows, steps, steps that are read in place
+    bool is_blocked;
+    _Alignas(64) uint16_t tail[2 * TILE_ROWS * STEP];
+} WeightTiles;
+
+static inline void set_rows(WeightTiles *tiles, const WeightOperands *operands, int first,
+                            int count)
+{
+    const int n_in = operands->n_in, left = n_in % STEP;
+    const int height = min_int(WEIGHT_BLOCK, operands->n_out - first); // of a block
+    tiles->rows = (const uint16_t *)operands->w + (int64_t)first * n_in;
+    tiles->is_blocked = operands->is_blocked;
+    tiles->row_bytes = operands->is_blocked ? STEP_BYTES : n_in * (int64_t)sizeof(uint16_t);
+    tiles->step_bytes = operands->is_blocked ? height * STEP_BYTES : STEP_BYTES;
+    tiles->count = count;
+    tiles->n_steps = steps_of(n_in);
+    tiles->n_whole = n_in / STEP;
+    if (left == 0)
+        return;
+    memset(tiles->tail, 0, sizeof tiles->tail);
+    for (int r = 0; r < count; r++)
+        memcpy(tiles->tail + r * STEP, tiles->rows + (int64_t)r * n_in + tiles->n_whole * STEP,
+               (size_t)left * sizeof(uint16_t));
+}
+
+#define TRANSPOSE_ROUND(to, from, step, LOW, HIGH)                                                 \
+    UNROLLED(for (int i = 0; i < 16; i++))                                                         \
+    if ((i & (step)) == 0) {                                                                       \
+        (to)[i] = LOW((from)[i], (from)[i + (step)]);                                              \
+        (to)[i + (step)] = HIGH((from)[i], (from)[i + (step)]);                                    \
+    }
+#define LOW_1(a, b)  _mm512_unpacklo_ps(a, b)
+#define HIGH_1(a, b) _mm512_unpackhi_ps(a, b)
+#define LOW_2(a, b)  _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)))
+#define HIGH_2(a, b) _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)))
+#define LOW_4(a, b)  _mm512_shuffle_f32x4(a, b, 0x88)
+#define HIGH_4(a, b) _mm512_shuffle_f32x4(a, b, 0xdd)
+
+// 16 x 16 floats, in place; r[i] is row transposed_row(i) of the result, where the rounds put it.
+TARGET ALWAYS_INLINE void transpose(__m512 r[16])
+{
+    __m512 other[16];
+    TRANSPOSE_ROUND(other, r, 1, LOW_1, HIGH_1)
+    TRANSPOSE_ROUND(r, other, 2, LOW_2, HIGH_2)
+    TRANSPOSE_ROUND(other, r, 4, LOW_4, HIGH_4)
+    TRANSPOSE_ROUND(r, other, 8, LOW_4, HIGH_4)
+}
+
+static inline int transposed_row(int i)
+{
+    return (i & 12) | (i >> 1 & 1) | (i & 1) << 1;
 }
 
 #endif

@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "model/kernels/gemm.h"
 #include "model/kernels/weight_amx.h"
+#include "model/kernels/weight_amx_many.h"
 #include "model/kernels/weight_amx_one.h"
 #include "model/kernels/weight_kernel.h"
 
@@ -86,6 +87,22 @@ static void multiply_tiles(const WeightOperands *operands, float *scratch)
         for (int item = 0; item < n_items; item++)
             weight_amx_dots(operands, packed, item * rows,
                             min_int(rows, operands->n_out - item * rows));
+        weight_amx_end();
+    }
+}
+
+static void multiply_many(const WeightOperands *operands, float *scratch)
+{
+    const int rows = item_rows(operands), n_items = ceil_div(operands->n_out, rows);
+    uint16_t *packed = (uint16_t *)(void *)scratch;
+#pragma omp parallel if (n_items > 1)
+    {
+        weight_amx_many_pack(packed, operands->x, operands->ldx, operands->N, operands->n_in);
+        weight_amx_start();
+#pragma omp for schedule(guided)
+        for (int item = 0; item < n_items; item++)
+            weight_amx_many_dots(operands, packed, item * rows,
+                                 min_int(rows, operands->n_out - item * rows));
         weight_amx_end();
     }
 }
@@ -167,7 +184,7 @@ static const Way ways[] = {
 };
 
 static const Way reproducible_ways[] = {
-    {"tiles", fits_tiles, multiply_tiles},
+    {"many tokens", fits_tiles, multiply_many},
     {"reproducible", fits_widened, multiply_reproducible},
 };
 
@@ -181,7 +198,10 @@ static void multiply(const Way *way, const WeightOperands *operands, float *scra
 
 int64_t weight_linear_scratch_floats(int N, int n_out, int n_in)
 {
-    const int64_t packed = weight_amx_works() ? weight_amx_packed_bytes(N, n_in) / 4 : 0;
+    const int64_t packed =
+        weight_amx_works()
+            ? max_int64(weight_amx_packed_bytes(N, n_in), weight_amx_many_packed_bytes(N, n_in)) / 4
+            : 0;
     const int64_t widened =
         N > WEIGHT_DIRECT_TOKENS ? (int64_t)widened_rows(n_out, n_in) * n_in : 0;
     return max_int64(packed, widened);

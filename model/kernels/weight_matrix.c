@@ -13,7 +13,9 @@ WeightMatrix weight_rows(const WeightMatrix *w, int first, int count)
 {
     CHECK(first >= 0 && count >= 0 && first + count <= w->n_out, "rows %d to %d of %d", first,
           first + count, w->n_out);
-    CHECK(!w->is_blocked, "rows of a matrix in blocks");
+    CHECK(!w->is_blocked || (first % WEIGHT_BLOCK == 0 &&
+                             (count % WEIGHT_BLOCK == 0 || first + count == w->n_out)),
+          "rows %d to %d of a matrix in blocks", first, first + count);
     WeightMatrix rows = *w;
     rows.values = (const char *)w->values + (int64_t)first * w->n_in * dtype_size_bytes(w->dtype);
     rows.n_out = count;

@@ -32,7 +32,7 @@ typedef struct WeightMatrix {
 // where it does not, it takes rows alone.
 bool weight_prefers_blocks(DType dtype, int n_in);
 
-// Rows [first, first + count), a view. The matrix is not blocked.
+// Rows [first, first + count), a view; of a blocked matrix whole blocks.
 WeightMatrix weight_rows(const WeightMatrix *w, int first, int count);
 
 // One row as floats: the embedding of a token.

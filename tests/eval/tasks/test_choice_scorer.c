@@ -12,7 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { V = 61, MOST = 1300, MOST_TEXTS = 5 };
+// V: more than the scorer takes at a time.
+enum { V = 4150, MOST = 1300, MOST_TEXTS = 5 };
 
 #define SHAPE(p, d, kind)                                                                          \
     {                                                                                              \
@@ -249,7 +250,8 @@ static void quantized_caches_read_what_single_steps_do(void **state)
         for (int i = 0; i < N_QUANTIZED; i++)
             for (int t = 0; t < questions[i].n_texts; t++)
                 check(quantized[i].what, questions[i].log_likelihoods[t],
-                      stepped_log_likelihood(&c, &formats[f], &questions[i].texts[t]), 2e-5);
+                      stepped_log_likelihood(&c, &formats[f], &questions[i].texts[t]),
+                      1e-4); // seen 3.4e-5: a sum in another order may round to another code
     }
     end_case(&c);
     free(questions);

@@ -1,0 +1,206 @@
+// Activations are packed, 16 pairs of inputs x 16 tokens, as the instruction wants them; sums are
+// 16 outputs x 16 tokens in float32, to which the products of both parts are added. Of the eight
+// tiles four are sums, two outputs x two tokens, so that two tiles of weights and four of
+// activations feed eight products.
+//
+//     packed: | tokens 0 to 15: step 0: high, low; step 1: high, low; ... | tokens 16 to 31 ...
+//             (1 KiB each part)
+#include "model/kernels/weight_amx_many.h"
+
+#include "base/intmath.h"
+#include "base/status.h"
+#include "model/kernels/weight_amx_tiles.h"
+
+#if defined(__x86_64__) && defined(__linux__)
+
+enum {
+    SIDE = TILE_ROWS, // tokens of a tile
+    STEP_HALVES = PARTS * TILE_HALVES,
+    COLUMNS = 2 * SIDE, // tokens whose sums are computed together
+    CACHED_BYTES = 512 << 10,
+};
+
+int64_t weight_amx_many_packed_bytes(int N, int n_in)
+{
+    return (int64_t)ceil_div(N, SIDE) * steps_of(n_in) * STEP_HALVES * (int64_t)sizeof(uint16_t);
+}
+
+// One step of up to 16 tokens; `x` at the step's first input, of which `left` exist. Columns of
+// tokens that are not there are 0.
+TARGET static void pack_step(uint16_t *packed, const float *x, int ldx, int n_tokens, int left)
+{
+    const unsigned first_mask = left >= 16 ? 0xffffu : (1u << left) - 1;
+    const unsigned second_mask = left >= STEP ? 0xffffu : left > 16 ? (1u << (left - 16)) - 1 : 0;
+    const __mmask16 first = (__mmask16)first_mask, second = (__mmask16)second_mask;
+    __m512 columns[PARTS][SIDE];
+    UNROLLED(for (int t = 0; t < SIDE; t++))
+    {
+        __m512i parts[PARTS] = {_mm512_setzero_si512()};
+        if (t < n_tokens)
+            split(parts, _mm512_maskz_loadu_ps(first, x + (int64_t)t * ldx),
+                  _mm512_maskz_loadu_ps(second, x + (int64_t)t * ldx + 16));
+        UNROLLED(for (int p = 0; p < PARTS; p++))
+        columns[p][t] = _mm512_castsi512_ps(parts[p]);
+    }
+    for (int p = 0; p < PARTS; p++) {
+        transpose(columns[p]);
+        UNROLLED(for (int i = 0; i < SIDE; i++))
+        _mm512_store_ps(packed + p * TILE_HALVES + transposed_row(i) * STEP, columns[p][i]);
+    }
+}
+
+void weight_amx_many_pack(uint16_t *packed, const float *x, int ldx, int N, int n_in)
+{
+    const int n_steps = steps_of(n_in), n_tiles = ceil_div(N, SIDE);
+#pragma omp for collapse(2) schedule(static)
+    for (int tile = 0; tile < n_tiles; tile++)
+        for (int s = 0; s < n_steps; s++)
+            pack_step(packed + ((int64_t)tile * n_steps + s) * STEP_HALVES,
+                      x + (int64_t)tile * SIDE * ldx + s * STEP, ldx,
+                      min_int(SIDE, N - tile * SIDE), n_in - s * STEP);
+}
+
+// sums [16 or 32, COLUMNS] of one or two tiles of tokens, tile_step apart.
+ALWAYS_INLINE void multiply_tiles(float *sums, const WeightTiles *tiles, const uint16_t *x,
+                                  int64_t tile_step, const bool two_rows, const bool two_columns)
+{
+    const char *w = (const char *)tiles->rows;
+    int64_t row_bytes = tiles->row_bytes;
+    TILE_ZERO(0);
+    if (two_columns)
+        TILE_ZERO(1);
+    if (two_rows)
+        TILE_ZERO(2);
+    if (two_rows && two_columns)
+        TILE_ZERO(3);
+    for (int s = 0; s < tiles->n_steps; s++, w += tiles->step_bytes) {
+        if (s == tiles->n_whole) {
+            w = (const char *)tiles->tail;
+            row_bytes = STEP_BYTES;
+        }
+        TILE_LOAD(4, w, row_bytes);
+        if (two_rows)
+            TILE_LOAD(5, w + SIDE * row_bytes, row_bytes);
+        UNROLLED(for (int part = 0; part < PARTS; part++, x += TILE_HALVES))
+        {
+            TILE_LOAD(6, x, 64);
+            TILE_PRODUCT(0, 4, 6);
+            if (two_rows)
+                TILE_PRODUCT(2, 5, 6);
+            if (two_columns) {
+                TILE_LOAD(7, x + tile_step, 64);
+                TILE_PRODUCT(1, 4, 7);
+            }
+            if (two_rows && two_columns)
+                TILE_PRODUCT(3, 5, 7);
+        }
+    }
+    const int64_t stride = COLUMNS * sizeof *sums;
+    TILE_STORE(0, sums, stride);
+    if (two_columns)
+        TILE_STORE(1, sums + SIDE, stride);
+    if (two_rows)
+        TILE_STORE(2, sums + SIDE * COLUMNS, stride);
+    if (two_rows && two_columns)
+        TILE_STORE(3, sums + SIDE * COLUMNS + SIDE, stride);
+}
+
+// y of up to 16 outputs and up to 16 tokens.
+TARGET static void finish(float *y, int ldy, const float *sums, int n_tokens, int n_rows, bool add)
+{
+    __m512 a[SIDE];
+    UNROLLED(for (int r = 0; r < SIDE; r++))
+    a[r] = _mm512_load_ps(sums + r * COLUMNS);
+    transpose(a);
+    const __mmask16 rows = (__mmask16)((1u << n_rows) - 1);
+    UNROLLED(for (int i = 0; i < SIDE; i++))
+    {
+        const int t = transposed_row(i);
+        if (t < n_tokens) {
+            float *to = y + (int64_t)t * ldy;
+            if (add)
+                a[i] = _mm512_add_ps(a[i], _mm512_maskz_loadu_ps(rows, to));
+            _mm512_mask_storeu_ps(to, rows, a[i]);
+        }
+    }
+}
+
+// One block of outputs, up to 32, of tokens [first_token, end_token).
+static void multiply_rows(float *y, int ldy, float *sums, const WeightTiles *tiles,
+                          const uint16_t *packed, int first_token, int end_token, bool add)
+{
+    const int64_t tile_step = (int64_t)tiles->n_steps * STEP_HALVES;
+    const bool two_rows = tiles->count > SIDE;
+    for (int token = first_token; token < end_token; token += COLUMNS) {
+        const uint16_t *x = packed + token / SIDE * tile_step;
+        const int n = min_int(COLUMNS, end_token - token);
+        if (two_rows && n > SIDE)
+            multiply_tiles(sums, tiles, x, tile_step, true, true);
+        else if (two_rows)
+            multiply_tiles(sums, tiles, x, tile_step, true, false);
+        else if (n > SIDE)
+            multiply_tiles(sums, tiles, x, tile_step, false, true);
+        else
+            multiply_tiles(sums, tiles, x, tile_step, false, false);
+        for (int r = 0; r < tiles->count; r += SIDE)
+            for (int t = 0; t < n; t += SIDE)
+                finish(y + (int64_t)(token + t) * ldy + r, ldy, sums + r * COLUMNS + t,
+                       min_int(SIDE, n - t), min_int(SIDE, tiles->count - r), add);
+    }
+}
+
+// Tokens in whole pairs of tiles whose packed numbers stay in the second cache while all outputs
+// pass.
+static int tokens_at_once(int n_in)
+{
+    const int pairs = (int)(CACHED_BYTES / weight_amx_many_packed_bytes(COLUMNS, n_in));
+    return (pairs > 0 ? pairs : 1) * COLUMNS;
+}
+
+// A configuration is changed for rows that are not whole tiles alone: the change waits for all
+// loads.
+void weight_amx_many_dots(const WeightOperands *operands, const uint16_t *packed, int first,
+                          int count)
+{
+    _Alignas(64) float sums[2 * TILE_ROWS * COLUMNS];
+    WeightTiles tiles;
+    const int N = operands->N, n_tokens = tokens_at_once(operands->n_in), end = first + count;
+    const bool is_whole = count % TILE_ROWS == 0;
+    CHECK(!operands->is_blocked || first % WEIGHT_BLOCK == 0, "outputs from %d on", first);
+    if (!is_whole) // sums of outputs that do not exist are read, though not stored
+        memset(sums, 0, sizeof sums);
+    for (int token = 0; token < N; token += n_tokens) {
+        for (int row = first; row < end; row += 2 * TILE_ROWS) {
+            const int n_rows = min_int(2 * TILE_ROWS, end - row);
+            if (!is_whole && n_rows < 2 * TILE_ROWS) // the last
+                configure_outputs(min_int(TILE_ROWS, n_rows),
+                                  n_rows > TILE_ROWS ? n_rows - TILE_ROWS : TILE_ROWS);
+            set_rows(&tiles, operands, row, n_rows);
+            multiply_rows(operands->y + row, operands->ldy, sums, &tiles, packed, token,
+                          min_int(token + n_tokens, N), operands->add);
+        }
+        if (!is_whole)
+            configure_outputs(TILE_ROWS, TILE_ROWS);
+    }
+}
+
+#else
+
+int64_t weight_amx_many_packed_bytes(int N, int n_in)
+{
+    (void)N, (void)n_in;
+    return 0;
+}
+
+void weight_amx_many_pack(uint16_t *packed, const float *x, int ldx, int N, int n_in)
+{
+    (void)packed, (void)x, (void)ldx, (void)N, (void)n_in;
+}
+
+void weight_amx_many_dots(const WeightOperands *operands, const uint16_t *packed, int first,
+                          int count)
+{
+    (void)operands, (void)packed, (void)first, (void)count;
+}
+
+#endif
