@@ -421,6 +421,7 @@ AMX static void latent_block(const AttendWork *work, const AttendTile *tile, con
     const Latent latent =
         is_codes ? decode_latent(&own, work, block) : whole_steps(&own, d, block->value);
     pack_slab(&own, d, latent.high + column, latent.ld, 0);
+    kv_fetch_slice(work->ahead);
     for (int g = 0; g < n_groups(rows); g++) {
         group_scores(&own, &latent, own.q + (int64_t)g * steps * 2 * TILE, steps);
         transpose_scores(work->scores + g * SIDE * KEYS, own.scores, rows - g * SIDE);
@@ -429,7 +430,9 @@ AMX static void latent_block(const AttendWork *work, const AttendTile *tile, con
         attend_key_scores(work, tile, work->key, true);
     else
         attend_key_scores_bf16(work, tile, block, true);
+    kv_fetch_slice(work->ahead);
     attend_softmax_avx512(tile, d, work->scores, block->first, block->count);
+    kv_fetch_slice(work->ahead);
     split_probabilities(&own, work->scores, rows);
     add_values(&own, tile, d, latent.high + column, latent.ld, false);
     if (latent.low != NULL) {

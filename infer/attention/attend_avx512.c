@@ -227,13 +227,16 @@ static void rows_block(const AttendWork *work, const AttendTile *tile, const KvB
     const AttendDims *d = work->dims;
     const uint16_t *value = block->value;
     const int rows = attend_tile_rows(tile, d);
+    kv_fetch_slice(work->ahead);
     attend_key_scores_bf16(work, tile, block, false);
     if (d->latent > 0) {
         widen_columns(work->latent_columns, value, d->cache_width, d->latent);
+        kv_fetch_slice(work->ahead);
         tile_multiply(work->scores, KEYS, tile->q_latent, d->latent, work->latent_columns, KEYS,
                       rows, KEYS, d->latent, true);
     }
     attend_softmax_avx512(tile, d, work->scores, block->first, block->count);
+    kv_fetch_slice(work->ahead);
     const int n_products = d->value_heads == 1 ? 1 : tile->n_heads, m = rows / n_products;
     for (int j = 0; j < n_products; j++)
         attend_multiply_bf16(tile->sums + (int64_t)j * m * d->value_ld, d->value_ld,

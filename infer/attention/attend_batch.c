@@ -236,8 +236,14 @@ static void run_item(const Batch *b, int item)
         kernel->start(&b->work, &tile);
     const int first = (int)((int64_t)part * s->n_blocks / s->n_parts);
     const int end = (int)((int64_t)(part + 1) * s->n_blocks / s->n_parts);
+    KvBlock next = kv_block(s->span.job->sequence, b->call->layer, first);
     for (int i = first; i < end; i++) {
-        const KvBlock block = kv_block(s->span.job->sequence, b->call->layer, i);
+        const KvBlock block = next;
+        *b->work.ahead = (KvFetch){0};
+        if (i + 1 < end) {
+            next = kv_block(s->span.job->sequence, b->call->layer, i + 1);
+            *b->work.ahead = kv_block_fetch(&next, ATTEND_SLICES);
+        }
         kernel->block(&b->work, &tile, &block);
     }
     if (kernel->finish != NULL)

@@ -106,5 +106,6 @@ void attend_work_place(AttendWork *work, Arena *arena, const AttendDims *d, int 
         .latent_columns = arena_floats(arena, (int64_t)d->latent * KEYS),
         .scores = arena_floats(arena, (int64_t)rows * KEYS),
         .own = arena_floats(arena, own),
+        .ahead = arena_place(arena, 1, sizeof(KvFetch)),
     };
 }

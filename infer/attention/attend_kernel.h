@@ -24,12 +24,15 @@ typedef struct AttendFloats {
     const float *latent_columns; // [latent][64] the latent's columns that keys are made of; or NULL
 } AttendFloats;
 
+enum { ATTEND_SLICES = 3 };
+
 // A thread's scratch.
 typedef struct AttendWork {
     const AttendDims *dims;
     float *key, *value, *latent_columns; // a block widened: AttendFloats
     float *scores;                       // [rows, ATTEND_KEYS]
     void *own;                           // of the kernel
+    KvFetch *ahead; // the next block: kernels ask for ATTEND_SLICES slices of it on their way
 } AttendWork;
 
 typedef struct AttendKernel {

@@ -45,6 +45,32 @@ static void widen_segment(float *key, float *value, const KvBlock *b)
                     min_int(b->count, b->n_quantized - b->first));
 }
 
+static KvFetch fetch_of(const void *memory, int64_t size_bytes, int n_slices)
+{
+    return (KvFetch){memory, (int)((size_bytes + 63) / 64), n_slices};
+}
+
+static void fetch_codes(const KvCodes *codes, KvPart part)
+{
+    KvFetch packed = fetch_of(codes->codes, kv_codes_packed_bytes(part, codes->bits), 1),
+            scales = fetch_of(codes->scale, kv_codes_scales_bytes(part), 1); // and zeros
+    kv_fetch_slice(&packed);
+    kv_fetch_slice(&scales);
+}
+
+KvFetch kv_block_fetch(const KvBlock *b, int n_slices)
+{
+    const int n_channels = kv_part_channels(b->key_part) + kv_part_channels(b->value_part);
+    if (b->kind == KV_ROWS) // values follow keys
+        return fetch_of(b->key, (int64_t)n_channels * KV_BLOCK_TOKENS * kv_type_bytes(b->type),
+                        n_slices);
+    if (b->kind == KV_CODES) {
+        fetch_codes(&b->key_codes, b->key_part);
+        fetch_codes(&b->value_codes, b->value_part);
+    }
+    return (KvFetch){0};
+}
+
 void kv_block_widen(const KvBlock *b, float *key, float *value)
 {
     switch (b->kind) {

@@ -50,6 +50,31 @@ typedef struct KvBlock {
     int n_quantized;          // tokens that the segment holds, from position 0 on
 } KvBlock;
 
+// What is left to ask memory for of a block that comes next, while another one is computed: a
+// layer's blocks are too short and too far apart for the hardware's prefetcher.
+typedef struct KvFetch {
+    const char *at;
+    int n_lines, n_slices; // left
+} KvFetch;
+
+// A block of rows in n_slices slices. Codes are few and are asked for at once.
+KvFetch kv_block_fetch(const KvBlock *block, int n_slices);
+
+// Asks for the next slice. As many lines as the processor can wait for without waiting itself are
+// best: some dozens.
+static inline void kv_fetch_slice(KvFetch *fetch)
+{
+    enum { LINE_BYTES = 64 };
+    if (fetch->n_slices == 0)
+        return;
+    const int n = fetch->n_lines / fetch->n_slices;
+    for (int line = 0; line < n; line++)
+        __builtin_prefetch(fetch->at + line * LINE_BYTES, 0, 2);
+    fetch->at += n * LINE_BYTES;
+    fetch->n_lines -= n;
+    fetch->n_slices--;
+}
+
 // Keys and values as float32, whatever the block's kind; positions beyond `count` are 0.
 void kv_block_widen(const KvBlock *block,
                     float *key,    // [K][key width][64]

@@ -58,7 +58,8 @@ static KvBlock codes_block(const KvPageLayout *layout, KvPage *page, int layer)
 
 KvBlock kv_page_block(const KvPageLayout *layout, KvPage *page, int layer)
 {
-    if (page->kind == KV_PAGE_CODES)
+    // Pages of a plain format are not asked: their header would be one more miss per block.
+    if (layout->format.scheme != KV_PLAIN && page->kind == KV_PAGE_CODES)
         return codes_block(layout, page, layer);
     const unsigned char *rows = page->bytes + layer * layout->rows_bytes;
     return (KvBlock){.kind = KV_ROWS,

@@ -388,6 +388,29 @@ static void test_commit_that_fails(void **state)
     kv_cache_release(cache);
 }
 
+// All lines of a block are asked for, once, in as many slices; more slices ask for nothing.
+static void test_slices_of_a_fetch_cover_the_block(void **state)
+{
+    (void)state;
+    enum { CHANNELS = 5, N_SLICES = 3 };
+    static uint16_t rows[CHANNELS * KV_BLOCK_TOKENS];
+    const KvBlock block = {.kind = KV_ROWS,
+                           .key_part = {1, 2},
+                           .value_part = {1, CHANNELS - 2},
+                           .type = KV_BFLOAT16,
+                           .key = rows,
+                           .value = rows + 2 * KV_BLOCK_TOKENS};
+    KvFetch fetch = kv_block_fetch(&block, N_SLICES);
+    assert_int_equal(fetch.n_lines, sizeof rows / 64);
+    for (int slice = 0; slice < N_SLICES; slice++)
+        kv_fetch_slice(&fetch);
+    assert_int_equal(fetch.n_lines, 0);
+    assert_ptr_equal(fetch.at, (const char *)rows + sizeof rows);
+    kv_fetch_slice(&fetch);
+    assert_int_equal(fetch.n_lines, 0);
+    assert_ptr_equal(fetch.at, (const char *)rows + sizeof rows);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -397,6 +420,7 @@ int main(void)
         cmocka_unit_test(test_bytes_of_a_sequence),
         cmocka_unit_test(test_codes_are_shared),
         cmocka_unit_test(test_codes_of_a_page_that_went_on),
+        cmocka_unit_test(test_slices_of_a_fetch_cover_the_block),
         cmocka_unit_test(test_limit),
         cmocka_unit_test(test_limit_with_codes),
         cmocka_unit_test(test_unused_memory_makes_room),
