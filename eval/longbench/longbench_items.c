@@ -4,6 +4,7 @@
 #include "data/text/json_lines.h"
 #include "data/tokenizer/tokenizer_text.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -226,16 +227,22 @@ static AnswerText *list_texts(const json_t *list)
     return texts;
 }
 
-Status longbench_score_item(double *out, const LongbenchSet *set, const LongbenchItem *item,
-                            AnswerText prediction)
+Status longbench_score_item(LongbenchItemScore *out, const LongbenchSet *set,
+                            const LongbenchItem *item, AnswerText prediction)
 {
     Status status;
+    LongbenchItemScore score = {.levenshtein = NAN};
     AnswerText *references = list_texts(item->answers), *classes = list_texts(item->classes);
     const AnswerKey key = {references, (int)json_array_size(item->answers), classes,
                            (int)json_array_size(item->classes)};
     status = references != NULL && classes != NULL
-                 ? longbench_score(out, set, prediction, &key)
+                 ? longbench_score(&score.score, set, prediction, &key)
                  : fail(FAILED, "no memory for the answers of a row");
+    if (status == OK && set->metric == LONGBENCH_EDIT_SIM)
+        status = answer_score(&score.levenshtein, ANSWER_EDIT_SIM_INDEL, set->first_line_only,
+                              prediction, &key);
+    if (status == OK)
+        *out = score;
     free(references);
     free(classes);
     return status;
@@ -247,7 +254,7 @@ Status longbench_score_item(double *out, const LongbenchSet *set, const Longbenc
 static Status read_item(LongbenchItem *item, TokenBuffer *buffer, const LongbenchSet *set,
                         const json_t *row, const LongbenchPrompting *how, const char *where)
 {
-    double score;
+    LongbenchItemScore score;
     TRY(name_item(item, row));
     TRY(read_answers(item, set, row, where));
     // What cannot be scored is refused before anything is decoded.

@@ -52,8 +52,14 @@ void longbench_items_release(LongbenchItems *items); // a zeroed one is allowed
 // BAD_INPUT if T leaves no room for a prompt in some sets: all are named, and those that fit.
 Status longbench_check_length(const LongbenchFiles *files, int64_t max_length);
 
-// The score of a prediction, 0 to 1. Errors of answer_score().
-Status longbench_score_item(double *out, const LongbenchSet *set, const LongbenchItem *item,
-                            AnswerText prediction);
+// Of a prediction, 0 to 1.
+typedef struct LongbenchItemScore {
+    double score;
+    double levenshtein; // with python-Levenshtein's ratio; NaN if the set's metric has no ratio
+} LongbenchItemScore;
+
+// Errors of answer_score().
+Status longbench_score_item(LongbenchItemScore *out, const LongbenchSet *set,
+                            const LongbenchItem *item, AnswerText prediction);
 
 #endif

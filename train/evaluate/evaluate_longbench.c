@@ -131,11 +131,22 @@ static Status make_identity(json_t **out, const LongbenchEvaluation *evaluation,
     return *out != NULL ? OK : fail(FAILED, "no memory for the predictions");
 }
 
+// Sets the line's "score" and, of code, "score_levenshtein".
+static Status score_line(json_t *line, const LongbenchSet *set, const LongbenchItem *item,
+                         AnswerText prediction)
+{
+    LongbenchItemScore score;
+    TRY(longbench_score_item(&score, set, item, prediction));
+    int failed = json_object_set_new(line, "score", json_real(score.score));
+    if (!isnan(score.levenshtein))
+        failed |= json_object_set_new(line, "score_levenshtein", json_real(score.levenshtein));
+    return failed ? fail(FAILED, "no memory for a score") : OK;
+}
+
 // A prediction that was read is for this row's prompt, and has the score that it deserves.
 static Status take_prediction(const Prediction *prediction, const LongbenchSet *set,
                               const LongbenchItem *item, const char *path)
 {
-    double score;
     char where[WHERE_BYTES];
     const json_t *pred = json_object_get(prediction->line, "pred");
     const json_t *id = json_object_get(prediction->line, "_id");
@@ -147,11 +158,8 @@ static Status take_prediction(const Prediction *prediction, const LongbenchSet *
                     "%s: answers another prompt than row %lld of %s has now; name another file",
                     where, (long long)item->row, set->name);
     const AnswerText text = {json_string_value(pred), (int64_t)json_string_length(pred)};
-    if (longbench_score_item(&score, set, item, text) != OK)
-        return fail_within(BAD_INPUT, "%s", where);
-    return json_object_set_new(prediction->line, "score", json_real(score)) == 0
-               ? OK
-               : fail(FAILED, "%s: no memory for its score", where);
+    const Status status = score_line(prediction->line, set, item, text);
+    return status == OK ? OK : fail_within(status, "%s", where);
 }
 
 // On rank 0: is_done [n_items], in the order of sets and rows.
@@ -239,14 +247,14 @@ typedef struct Answering {
 } Answering;
 
 static json_t *make_line(const LongbenchSet *set, const LongbenchItem *item, const char *text,
-                         int64_t size, double score)
+                         int64_t size)
 {
     json_t *classes = item->classes != NULL ? json_incref(item->classes) : json_null();
-    return json_pack("{s:s, s:I, s:s, s:I, s:I, s:s, s:o, s:O, s:o, s:f}", "set", set->name, "row",
+    return json_pack("{s:s, s:I, s:s, s:I, s:I, s:s, s:o, s:O, s:o}", "set", set->name, "row",
                      (json_int_t)item->row, "_id", item->id, "prompt_tokens",
                      (json_int_t)item->n_ids, "cut", (json_int_t)(item->n_whole - item->n_ids),
                      "prompt_sha256", item->sha256, "pred", json_stringn(text, (size_t)size),
-                     "answers", item->answers, "all_classes", classes, "score", score);
+                     "answers", item->answers, "all_classes", classes);
 }
 
 // The text is that of the answer's tokens alone, as LongBench decodes it.
@@ -260,17 +268,18 @@ static Status on_answer(void *context, int64_t prompt, int sample, const AnswerE
     const LongbenchItem *item = &evaluation->sets[place->set].items[place->row];
     char *text;
     int64_t size;
-    double score;
     if (answer->end == ANSWER_INTERRUPTED)
         return OK;
     TRY(tokenizer_decode(answering->model->tokenizer, answer->ids,
                          answer->n_ids - (answer->end == ANSWER_END_TOKEN), &text, &size, true));
-    Status status = longbench_score_item(&score, set, item, (AnswerText){text, size});
-    json_t *line = status == OK ? make_line(set, item, text, size, score) : NULL;
+    json_t *line = make_line(set, item, text, size);
+    Status status = line != NULL ? score_line(line, set, item, (AnswerText){text, size})
+                                 : fail(FAILED, "no memory for a prediction");
     free(text);
-    TRY(status);
-    if (line == NULL)
-        return fail(FAILED, "no memory for a prediction");
+    if (status != OK) {
+        json_decref(line);
+        return status;
+    }
     TRY(predictions_add(&evaluation->predictions, line));
     progress_show(&answering->meter, ++evaluation->n_done);
     return OK;
@@ -365,19 +374,27 @@ release:
 
 // ---- scores ------------------------------------------------------------------------------------
 
+// NaN where the lines of the set have no such key.
+static double score_of(const Predictions *predictions, const char *set, int64_t row,
+                       const char *key)
+{
+    const json_t *value = json_object_get(predictions_find(predictions, set, row)->line, key);
+    return value != NULL ? json_real_value(value) : NAN;
+}
+
 static void score_set(LongbenchScore *out, const Predictions *predictions, const char *set)
 {
-    double sum = 0, squares = 0;
+    double sum = 0, squares = 0, levenshtein = 0;
     const double n = (double)out->n;
-    for (int64_t i = 0; i < out->n; i++)
-        sum +=
-            json_real_value(json_object_get(predictions_find(predictions, set, i)->line, "score"));
     for (int64_t i = 0; i < out->n; i++) {
-        const double distance =
-            json_real_value(json_object_get(predictions_find(predictions, set, i)->line, "score")) -
-            sum / n;
+        sum += score_of(predictions, set, i, "score");
+        levenshtein += score_of(predictions, set, i, "score_levenshtein");
+    }
+    for (int64_t i = 0; i < out->n; i++) {
+        const double distance = score_of(predictions, set, i, "score") - sum / n;
         squares += distance * distance;
     }
+    out->levenshtein = levenshtein / n;
     out->score = sum / n;
     out->standard_error = out->n > 1 ? sqrt(squares / (n - 1) / n) : NAN;
 }

@@ -58,6 +58,7 @@ typedef struct LongbenchModel {
 typedef struct LongbenchScore {
     int64_t n, n_cut;
     double score, standard_error; // shares of 1; the error of a single row is NaN
+    double levenshtein;           // see longbench_score_item()
 } LongbenchScore;
 
 typedef struct LongbenchEvaluation {

@@ -15,6 +15,19 @@ static const LongbenchSet *set_at(const LongbenchResult *result, int f)
 
 // ---- the table ---------------------------------------------------------------------------------
 
+static void print_levenshtein(FILE *out, const LongbenchResult *result)
+{
+    int n = 0;
+    for (int f = 0; f < result->evaluation->files.n; f++) {
+        const double score = result->evaluation->scores[f].levenshtein;
+        if (!isnan(score))
+            fprintf(out, "%s %s %.2f", n++ == 0 ? "with python-Levenshtein's ratio:" : ",",
+                    set_at(result, f)->name, 100 * score);
+    }
+    if (n > 0)
+        fprintf(out, "\n");
+}
+
 static void print_average(FILE *out, const LongbenchResult *result)
 {
     const LongbenchEvaluation *evaluation = result->evaluation;
@@ -66,6 +79,7 @@ void longbench_result_print(FILE *out, const LongbenchResult *result)
         else
             fprintf(out, "%6.2f\n", 100 * score->standard_error);
     }
+    print_levenshtein(out, result);
     print_average(out, result);
 }
 
@@ -116,11 +130,13 @@ static json_t *scores_object(const LongbenchResult *result)
         const LongbenchScore *score = &result->evaluation->scores[f];
         json_t *error =
             isnan(score->standard_error) ? json_null() : json_real(score->standard_error);
-        json_object_set_new(scores, set->name,
-                            json_pack("{s:s, s:f, s:o, s:I, s:I, s:i}", "metric",
-                                      longbench_metric_name(set->metric), "score", score->score,
-                                      "stderr", error, "n", (json_int_t)score->n, "n_cut",
-                                      (json_int_t)score->n_cut, "max_gen", set->max_gen));
+        json_t *object = json_pack("{s:s, s:f, s:o, s:I, s:I, s:i}", "metric",
+                                   longbench_metric_name(set->metric), "score", score->score,
+                                   "stderr", error, "n", (json_int_t)score->n, "n_cut",
+                                   (json_int_t)score->n_cut, "max_gen", set->max_gen);
+        if (!isnan(score->levenshtein))
+            json_object_set_new(object, "score_levenshtein", json_real(score->levenshtein));
+        json_object_set_new(scores, set->name, object);
     }
     return scores;
 }

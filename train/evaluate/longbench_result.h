@@ -11,7 +11,9 @@
 //
 //     "max_length": T, "cut": "reference" (eval/longbench/longbench_items.h), "n": rows,
 //     "n_cut": prompts that were cut, "batch", "limit": N or null,
-//     "scores": {SET: {"metric", "score", "stderr" (or null), "n", "n_cut", "max_gen"}},
+//     "scores": {SET: {"metric", "score", "stderr" (or null), "n", "n_cut", "max_gen",
+//                "score_levenshtein": of code, with the ratio that fuzzywuzzy takes where
+//                                     python-Levenshtein is installed}},
 //     "average": of LongBench's 16 sets, "average_of": [...]         (if all 16 are there),
 //     "tokens_per_s": {"prompt", "decode"}   (of the answers that this evaluation has made)
 #ifndef MHA2MLA_TRAIN_EVALUATE_LONGBENCH_RESULT_H

@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "eval/longbench/longbench_items.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -320,11 +321,11 @@ static void test_real_needle_rows(void **state)
                                     0};
     assert_string_equal(files.items[0].set.name, "passkey");
     assert_ok(longbench_read_items(&items, &files.items[0], &how));
-    double score;
+    LongbenchItemScore score;
     const char answer[] = "74509. The";
     assert_ok(longbench_score_item(&score, &files.items[0].set, &items.items[0],
                                    (AnswerText){answer, sizeof answer - 1}));
-    assert_true(score == 1);
+    assert_true(score.score == 1 && isnan(score.levenshtein));
     assert_false(items.items[0].is_cut); // whole, far longer than a context of 8 T characters
     longbench_items_release(&items);
     assert_int_equal(files.items[1].set.max_gen, 128);

@@ -202,9 +202,15 @@ static void check_golden_scores(const LongbenchEvaluation *evaluation, const jso
                                 evaluation->sets[f].items[row].id);
             assert_true(json_real_value(json_object_get(got->line, "score")) ==
                         json_number_value(json_object_get(item, "score")));
+            assert_true(json_real_value(json_object_get(got->line, "score_levenshtein")) ==
+                        json_number_value(json_object_get(item, "score_indel")));
         }
         const double expected = json_real_value(json_object_get(entry, "mean"));
         assert_true(fabs(100 * evaluation->scores[f].score - expected) < 1e-10); // 7e-15
+        const json_t *levenshtein = json_object_get(entry, "mean_indel");
+        assert_true(levenshtein == NULL ? isnan(evaluation->scores[f].levenshtein)
+                                        : fabs(100 * evaluation->scores[f].levenshtein -
+                                               json_real_value(levenshtein)) < 1e-10);
         mean += expected / N_LONGBENCH_SETS;
     }
     assert_true(evaluate_longbench_average(&average, evaluation));
