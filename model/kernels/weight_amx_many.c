@@ -17,7 +17,7 @@ enum {
     SIDE = TILE_ROWS, // tokens of a tile
     STEP_HALVES = PARTS * TILE_HALVES,
     COLUMNS = 2 * SIDE, // tokens whose sums are computed together
-    CACHED_BYTES = 512 << 10,
+    CACHED_BYTES = 1 << 20,
 };
 
 int64_t weight_amx_many_packed_bytes(int N, int n_in)
