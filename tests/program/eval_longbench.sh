@@ -125,6 +125,10 @@ test_what_is_refused() {
     refuses 2 "--max-length is 513, more than" eval "$model" --longbench "$sets" --max-length 513
     refuses 2 "eval: --batch goes with --longbench" eval "$model" --tasks "$sets" --batch 2
     refuses 2 "eval: --tasks and --longbench exclude each other" eval "$model" $own --tasks "$sets"
+    refuses 2 "--out and --predictions are one file, both.jsonl; give two" \
+        eval "$model" $own --predictions both.jsonl --out both.jsonl
+    refuses 2 "--out and --log-samples are one file, both.jsonl; give two" \
+        eval "$model" --tasks "$sets" --log-samples both.jsonl --out both.jsonl
     refuses 2 "max_length is 200 there and 210 here; name another file" \
         eval "$model" --longbench "$sets" --max-length 210 --predictions whole.jsonl
     ranks_refuse 2 2 'cache is "float32" there and "channel 4 bits" here' \

@@ -116,6 +116,18 @@ static Status check_options(const EvalOptions *given, const struct Kind *chosen)
     return OK;
 }
 
+// The result is written last, over whatever has its name.
+static Status check_files(const EvalOptions *given)
+{
+    if (given->out == NULL)
+        return OK;
+    if (given->samples != NULL && strcmp(given->out, given->samples) == 0)
+        return fail(BAD_INPUT, "--out and --log-samples are one file, %s; give two", given->out);
+    if (given->predictions != NULL && strcmp(given->out, given->predictions) == 0)
+        return fail(BAD_INPUT, "--out and --predictions are one file, %s; give two", given->out);
+    return OK;
+}
+
 static Status choose_kind(const struct Kind **out, const EvalOptions *given)
 {
     const struct Kind *chosen = NULL;
@@ -132,6 +144,7 @@ static Status choose_kind(const struct Kind **out, const EvalOptions *given)
                     kinds[0].option, kinds[0].argument, kinds[1].option, kinds[1].argument,
                     kinds[2].option, kinds[2].argument);
     TRY(check_options(given, chosen));
+    TRY(check_files(given));
     if (given->is_rotated && given->kv.bits == NULL)
         return fail(BAD_INPUT, "--kv-rotate changes what a KV cache holds; give --kv-bits");
     *out = chosen;
