@@ -29,14 +29,6 @@ static int forward_tokens(const ChoiceScorerOptions *options)
     return n > QUESTION_PIECE_TOKENS ? n : QUESTION_PIECE_TOKENS;
 }
 
-int64_t choice_scorer_bytes(const ModelShape *shape, const ChoiceScorerOptions *options,
-                            int n_threads)
-{
-    const int n = forward_tokens(options);
-    return infer_bytes(shape, n, n, n_threads) + target_scores_bytes(shape) +
-           n * (int64_t)sizeof(InferSegment);
-}
-
 Status choice_scorer_create(ChoiceScorer **out, const InferWeights *weights, const KvFormat *format,
                             const ChoiceScorerOptions *options)
 {

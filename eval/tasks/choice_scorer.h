@@ -63,10 +63,6 @@ Status choice_scorer_create(ChoiceScorer **out, const InferWeights *weights, con
                             const ChoiceScorerOptions *options);
 void choice_scorer_release(ChoiceScorer *scorer); // NULL is allowed
 
-// Bytes that choice_scorer_create() takes on n_threads; the cache comes on top.
-int64_t choice_scorer_bytes(const ModelShape *shape, const ChoiceScorerOptions *options,
-                            int n_threads);
-
 // Scores all texts of n questions. FAILED if memory for the cache is short, or if a log-likelihood
 // is not a number.
 Status choice_scorer_run(ChoiceScorer *scorer, ScoredQuestion *questions, int n);

@@ -9,11 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-int64_t target_scores_bytes(const ModelShape *s)
-{
-    return (int64_t)sizeof(float) * SCORE_ROWS * (s->d_model + SCORE_PART);
-}
-
 Status target_scores_start(TargetScores *out, const ModelShape *s)
 {
     TargetScores scores = {.D = s->d_model, .V = s->vocab_size};

@@ -256,6 +256,20 @@ end:
     return status;
 }
 
+// What the ranks ran, in all.
+static void log_counts(const Comm *comm, const ChoiceScorer *scorer)
+{
+    const ChoiceScorerCounts counts = choice_scorer_counts(scorer);
+    double sums[] = {(double)counts.n_tokens, (double)counts.n_logits, (double)counts.n_forwards};
+    double peak_bytes = (double)counts.peak_bytes;
+    comm_sum_doubles(comm, sums, 3);
+    comm_max_doubles(comm, &peak_bytes, 1);
+    if (comm->rank == 0)
+        log_info("ran %.0f tokens, %.0f of them with logits, in %.0f forwards; a rank's cache took "
+                 "%.1f MiB at most",
+                 sums[0], sums[1], sums[2], peak_bytes / (1 << 20));
+}
+
 Status evaluate_tasks_run(TasksEvaluation *evaluation, const Comm *comm,
                           const InferWeights *weights, const KvFormat *format)
 {
@@ -265,6 +279,7 @@ Status evaluate_tasks_run(TasksEvaluation *evaluation, const Comm *comm,
                                                             &(ChoiceScorerOptions){0})));
     for (int i = 0; i < evaluation->n_sets; i++)
         TRY_GOTO(release, score_set(&evaluation->sets[i], comm, scorer));
+    log_counts(comm, scorer);
 release:
     choice_scorer_release(scorer);
     return status;
