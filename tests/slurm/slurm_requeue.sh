@@ -124,7 +124,8 @@ test_a_node_loses_its_power() {
 
 test_the_time_limit_comes_near() {
     expect "$limited" COMPLETED
-    [ "$(restarts "$limited")" = 1 ] || job_failed "$limited" 'it was not requeued'
+    # More than once if the job, started again with the same limit, meets it again.
+    [ "$(restarts "$limited")" -ge 1 ] || job_failed "$limited" 'it was not requeued'
     expect_bits "$limited" runs/limited
 }
 
