@@ -100,6 +100,18 @@ static void test_what_is_no_axis(void **state)
     refused("is a list, which a sweep cannot vary", "data.sources=[{name: a}]");
 }
 
+// 8 and 08 would be two runs of one width.
+static void test_widths_are_whole_numbers(void **state)
+{
+    (void)state;
+    const char *const wrong[] = {"", "16,", ",16", "16,,8", "16, 8", "08", "0", "-4", "4x", "1e2"};
+    SweepAxis axis;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        assert_fails(BAD_INPUT, "give whole numbers, such as 16,8,4",
+                     sweep_axis_parse_d_kvs(&axis, wrong[i]));
+    assert_fails(BAD_INPUT, "--d-kv has 4 twice", sweep_axis_parse_d_kvs(&axis, "4,2,4"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -107,6 +119,7 @@ int main(void)
         cmocka_unit_test(test_commas_in_quotes_and_brackets_belong_to_the_value),
         cmocka_unit_test(test_paths_give_their_last_part),
         cmocka_unit_test(test_d_kv_has_its_short_name),
+        cmocka_unit_test(test_widths_are_whole_numbers),
         cmocka_unit_test(test_what_is_no_axis),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
