@@ -61,6 +61,7 @@ static void add_name(char list[LIST_BYTES], const char *name)
     snprintf(list + size, LIST_BYTES - size, "%s%s", size > 0 ? ", " : "", name);
 }
 
+// The setting that named it is the caller's: an option or a key of a config.
 static Status refuse_name(const char *name, TaskRules rules)
 {
     const char *names[EVALUATE_MAX_TASKS];
@@ -72,10 +73,10 @@ static Status refuse_name(const char *name, TaskRules rules)
     }
     const char *nearest = suggest_nearest(name, names, n);
     if (nearest != NULL)
-        return fail(BAD_INPUT, "--only: the rules %s have no task '%s'; did you mean '%s'?",
+        return fail(BAD_INPUT, "the rules %s have no task '%s'; did you mean '%s'?",
                     task_rules_names[rules], name, nearest);
-    return fail(BAD_INPUT, "--only: the rules %s have no task '%s'; they have %s",
-                task_rules_names[rules], name, known);
+    return fail(BAD_INPUT, "the rules %s have no task '%s'; they have %s", task_rules_names[rules],
+                name, known);
 }
 
 // Sets the bits, by index of task_at(), of the names in a list with commas.
@@ -162,10 +163,9 @@ static Status open_set(TasksEvaluation *evaluation, const Comm *comm, const Task
     const bool is_found = find_file(path, request->dir, task);
     TRY(comm_agree(comm, is_found ? OK : refuse_missing(request->dir, task)));
     TRY(agreement_file(comm, task->name, path));
-    TRY(comm_agree(comm, read_set(&evaluation->sets[evaluation->n_sets], path, task, request,
-                                  encoding, comm)));
-    evaluation->n_sets++;
-    return OK;
+    // A rank that could read its part releases it where another one could not.
+    TaskSet *set = &evaluation->sets[evaluation->n_sets++];
+    return comm_agree(comm, read_set(set, path, task, request, encoding, comm));
 }
 
 static void count_texts(TasksEvaluation *evaluation, const Comm *comm)
