@@ -268,9 +268,10 @@ static void test_the_trace_of_long_sentences_is_whole(void **state)
     double score;
     assert_non_null(reference);
     assert_non_null(prediction);
-    for (int i = 0; i < WORDS; i++) {
-        snprintf(reference + i * BYTES, BYTES + 1, "w%06d ", i);
-        snprintf(prediction + i * 2 * BYTES, 2 * BYTES + 1, "x%06d w%06d ", i, i);
+    for (unsigned i = 0; i < WORDS; i++) {
+        const unsigned digits = i % 1000000; // six, as the compiler sees
+        snprintf(reference + i * BYTES, BYTES + 1, "w%06u ", digits);
+        snprintf(prediction + i * 2 * BYTES, 2 * BYTES + 1, "x%06u w%06u ", digits, digits);
     }
     assert_ok(score_pair(&score, ANSWER_ROUGE_L, (AnswerText){prediction, 2 * WORDS * BYTES},
                          (AnswerText){reference, WORDS * BYTES}));
