@@ -137,8 +137,9 @@ class ScoreChart extends Chart {
       return [100 * (score - (error ?? 0)), 100 * (score + (error ?? 0))];
     });
     let least = Math.min(...bounds), most = Math.max(...bounds);
-    const chance = this.chance(), span = most - least || 1;
-    if (isNumber(chance) && 100 * chance > least - span / 2) least = Math.min(least, 100 * chance);
+    const guess = 100 * this.chance(), span = most - least || 1;  // guess: 0 where there is none
+    if (guess > 0 && guess > least - span / 2 && guess < most + span / 2)
+      [least, most] = [Math.min(least, guess), Math.max(most, guess)];
     this.x = makeScale(
         Math.min(...bytes) / 1.3, Math.max(...bytes) * 1.3, margin.left, this.width - margin.right,
         true);
@@ -170,7 +171,8 @@ class ScoreChart extends Chart {
       this.curves.append(
           make("text", {class: "note", x: this.margin.left + 4, y: this.y.at(value) - 4}, text));
     };
-    if (isNumber(chance) && 100 * chance >= this.y.lo) add(100 * chance, "guessing");
+    if (isNumber(chance) && 100 * chance >= this.y.lo && 100 * chance <= this.y.hi)
+      add(100 * chance, "guessing");
     if (base) add(100 * scoreOf(base, this.task).score, `baseline, ${base.cache}`);
   }
 
@@ -394,6 +396,10 @@ function scoreNotes(kind) {
     "Scores in percent, with one standard error. Cache: bytes of a token over all layers, " +
     "quantized as far as the format does; in percent of the unconverted model's in bfloat16."
   ];
+  if (items.some((item) => item.scheme !== "plain"))
+    notes.push(
+        "A quantized cache keeps the newest 64 to 127 tokens as they are, unless its policy is " +
+        "the reference's: shorter texts score as without quantization.");
   const all = items.flatMap(
       (item) => [item.is_near_chance, ...Object.values(item.scores).map((score) => score[3])]);
   if (all.some(Boolean))
