@@ -1,7 +1,7 @@
 // With train.overlap updated parameters are still on their way when a step ends, so the ranks
 // cannot agree on anything then. They do so only where they have to meet anyway: before a
-// validation, a save, a report, at the end, and after a step in whose sums some rank said that it
-// wants to end the run. A request to stop thus takes effect one step later at most.
+// validation, an evaluation, a save, a report, at the end, and after a step in whose sums some rank
+// said that it wants to end the run. A request to stop thus takes effect one step later at most.
 #include "train/loop.h"
 
 #include "base/log.h"
@@ -18,6 +18,17 @@ static bool validation_is_due(const Trainer *t)
     return t->validation.source != NULL && t->progress.valid_step != step &&
            (t->progress.valid_step < 0 || step == t->config->train.steps ||
             (every > 0 && step % every == 0));
+}
+
+// At the interval and after the last step, once for each step.
+static bool evaluation_is_due(const Trainer *t)
+{
+    const TrainerEvaluation *evaluation = t->context.evaluation;
+    const int step = t->progress.step;
+    if (evaluation == NULL || evaluation->last_step == step)
+        return false;
+    return step == t->config->train.steps ||
+           (step > 0 && evaluation->every > 0 && step % evaluation->every == 0);
 }
 
 // After step 0 only for a converted model: what a conversion took is worth saving, random or loaded
@@ -51,6 +62,17 @@ static Status validate(Trainer *t)
         t->comm, metrics_validation(t->context.metrics, step, step * trainer_step_tokens(t), loss));
 }
 
+static Status evaluate(Trainer *t)
+{
+    TrainerEvaluation *evaluation = t->context.evaluation;
+    const int step = t->progress.step;
+    phases_enter(&t->phases, PHASE_EVALUATION);
+    TRY(evaluation->run(evaluation->context, t->model, t->context.metrics, step,
+                        step * trainer_step_tokens(t)));
+    evaluation->last_step = step;
+    return OK;
+}
+
 // The checkpoint counts on the lines of metrics.jsonl up to its step. The save before is finished
 // first: its error text would hide that of the metrics.
 static Status save(Trainer *t)
@@ -70,11 +92,13 @@ static Status save_and_wait(Trainer *t)
     return saver_finish(&t->saver);
 }
 
-// Validation, saving and the table of phases, where they are due after progress.step.
+// Validation, evaluation, saving and the table of phases, where they are due after progress.step.
 static Status validate_save_report(Trainer *t)
 {
     if (validation_is_due(t))
         TRY(validate(t));
+    if (evaluation_is_due(t))
+        TRY(evaluate(t));
     if (checkpoint_is_due(t))
         TRY(save(t));
     if (phases_are_due(t))
@@ -87,7 +111,8 @@ static Status validate_save_report(Trainer *t)
 static Status agree_to_continue(Trainer *t)
 {
     if (reducer_overlaps(&t->reducer) && !t->is_ending && !validation_is_due(t) &&
-        !checkpoint_is_due(t) && !phases_are_due(t) && t->progress.step < t->config->train.steps)
+        !evaluation_is_due(t) && !checkpoint_is_due(t) && !phases_are_due(t) &&
+        t->progress.step < t->config->train.steps)
         return OK;
     reducer_wait_all(&t->reducer);
     return comm_agree(t->comm, t->metrics_status != OK

@@ -21,13 +21,24 @@
 #include "train/replica.h"
 #include "train/validation.h"
 
+// An evaluation between steps that the loop calls by its interval (train/job/run_evaluation.h).
+typedef struct TrainerEvaluation {
+    // Evaluates the model as it is after `step` and reports to the metrics, which only rank 0 has
+    // open. STOPPED if a stop is requested meanwhile. Collective.
+    Status (*run)(void *context, const Model *model, Metrics *metrics, int step, int64_t tokens);
+    void *context; // borrowed
+    int every;     // steps; 0: only after the last
+    int last_step; // that has been evaluated, the same on all ranks; -1: none
+} TrainerEvaluation;
+
 // What the trainer borrows from the run.
 typedef struct TrainerContext {
     const Config *config;
     const Comm *comm;
     const char *run_dir;
-    const char *tokenizer_sha256; // "" if unknown
-    Metrics *metrics;             // only rank 0's writes
+    const char *tokenizer_sha256;  // "" if unknown
+    Metrics *metrics;              // only rank 0's writes
+    TrainerEvaluation *evaluation; // NULL: none
 } TrainerContext;
 
 typedef struct Trainer {

@@ -60,7 +60,7 @@ Status metrics_open(Metrics *out, const MetricsOptions *options)
         .step_flops = options->step_flops,
         .machine_flops = options->machine_flops,
     };
-    EarlierMetrics earlier = {0};
+    EarlierMetrics earlier = {.tasks_step = -1};
     TRY(file_join(path, options->run_dir, "metrics.jsonl"));
     if (resumed != NULL)
         TRY(metrics_resume(&earlier, path, resumed));
@@ -69,6 +69,7 @@ Status metrics_open(Metrics *out, const MetricsOptions *options)
                  (long long)earlier.last_step, resumed->step);
     metrics.size_bytes = earlier.size_bytes;
     metrics.earlier_s = earlier.elapsed_s;
+    metrics.tasks_step = earlier.tasks_step;
     set_text(metrics.valid_set, options->valid_set);
     set_text(metrics.first_valid_set,
              earlier.first_valid_set[0] != '\0' ? earlier.first_valid_set : options->valid_set);
@@ -279,6 +280,29 @@ Status metrics_validation(Metrics *metrics, int step, int64_t tokens, double val
     return write_line(metrics,
                       json_pack("{s:i, s:I, s:f, s:s}", "step", step, "tokens", (json_int_t)tokens,
                                 "valid_loss", valid_loss, "validation_set", metrics->valid_set));
+}
+
+Status metrics_tasks(Metrics *metrics, int step, int64_t tokens, const TaskValue *tasks,
+                     int n_tasks)
+{
+    if (!metrics->is_open || metrics->tasks_step == step)
+        return OK;
+    char text[512] = "";
+    json_t *scores = json_object();
+    for (int i = 0; i < n_tasks; i++) {
+        char tag[96];
+        snprintf(tag, sizeof tag, "tasks/%s", tasks[i].name);
+        const TensorBoardScalar scalar = {tag, (float)tasks[i].score};
+        const size_t size = strlen(text);
+        snprintf(text + size, sizeof text - size, "%s%s %.4f", i > 0 ? ", " : "", tasks[i].name,
+                 tasks[i].score);
+        tensorboard_write(&metrics->board, (double)time(NULL), step, &scalar, 1);
+        json_object_set_new(scores, tasks[i].name, json_real(tasks[i].score));
+    }
+    log_info("step %d: %s", step, text);
+    metrics->tasks_step = step;
+    return write_line(metrics, json_pack("{s:i, s:I, s:o}", "step", step, "tokens",
+                                         (json_int_t)tokens, "tasks", scores));
 }
 
 // Also for a Metrics of zeros, as the ranks above 0 have it.

@@ -4,12 +4,14 @@
 //     TRY(metrics_open(&metrics, &options));   // rank 0 alone; other ranks leave metrics = {0}
 //     TRY(metrics_step(&metrics, &report));
 //     TRY(metrics_validation(&metrics, step, tokens, loss));
+//     TRY(metrics_tasks(&metrics, step, tokens, scores, n_scores));
 //     metrics_close(&metrics);
 //
 //     {"step": 10, "tokens": 20480, "loss": 3.21, "grad_norm": 0.93, "lr": 0.0001,
 //      "tokens_per_s": 5120.0, "data_wait_s": 0.00001, "elapsed_s": 4.1,
 //      "data_s": 0.00001, "forward_s": 0.1, "backward_s": 0.2, "reduce_s": 0.03, "update_s": 0.01}
 //     {"step": 10, "tokens": 20480, "valid_loss": 3.05, "validation_set": "5d1f08a3"}
+//     {"step": 10, "tokens": 20480, "tasks": {"arc_easy": 0.28, "piqa": 0.55}}
 //     {"step": 11, ..., "skipped": true}    no update: a gradient spike (train/guard.h)
 //
 // tokens: trained on so far. loss: mean over the targets of the step, nats per token, before the
@@ -17,6 +19,8 @@
 // the rank that waited longest. valid_loss at step 0 is that of the model as converted.
 // validation_set: losses with another one were measured on other text; a run that is resumed with
 // another set has losses on both at the step where it changed.
+// tasks: the score of each task on which the model was evaluated (train/job/run_evaluation.h), a
+// share of 1, and "average", the paper's of six, where all of them were.
 // elapsed_s: running time of all starts of the run, without what a crash has undone.
 //
 // data_s, forward_s, ...: seconds of each phase (train/metrics/phases.h), mean over ranks; left out
@@ -78,6 +82,7 @@ typedef struct Metrics {
     double earlier_s;   // running time of earlier starts
     double last_line_s; // of the newest progress line
     int first_step;     // of this process
+    int64_t tasks_step; // of the newest line of tasks; -1: there is none
     int n_steps, every; // as in the options
     bool is_terminal;
     char valid_set[METRICS_SET_BYTES];       // as in the options
@@ -97,6 +102,16 @@ Status metrics_sync(Metrics *metrics);
 // FAILED if a line cannot be written for another reason than a full disk, or the disk stays full.
 Status metrics_step(Metrics *metrics, const StepReport *report);
 Status metrics_validation(Metrics *metrics, int step, int64_t tokens, double valid_loss);
+
+// The score of a task, a share of 1. The name is borrowed.
+typedef struct TaskValue {
+    const char *name;
+    double score;
+} TaskValue;
+
+// Writes nothing where the file has a line of tasks of this step already.
+Status metrics_tasks(Metrics *metrics, int step, int64_t tokens, const TaskValue *tasks,
+                     int n_tasks);
 void metrics_close(Metrics *metrics);
 
 #endif

@@ -11,13 +11,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+// In the order of lines of one step.
+typedef enum LineKind { LINE_STEP, LINE_VALIDATION, LINE_TASKS } LineKind;
+
 // A line that stays, with the foreign ones (notes, empty lines) between it and the line before.
 typedef struct Line {
     int64_t begin, end; // offsets in the file; without the newline
     int64_t number;     // its place among the lines
     int64_t step;
     double elapsed_s; // NaN: has none
-    bool is_validation;
+    LineKind kind;
     char set[METRICS_SET_BYTES]; // of a validation
 } Line;
 
@@ -31,7 +34,7 @@ typedef struct Lines {
 // what follows the checkpoint's own is later.
 static bool is_later(const Line *line, const Lines *lines, const MetricsStart *start)
 {
-    if (!line->is_validation)
+    if (line->kind != LINE_VALIDATION)
         return line->step > start->step;
     return line->step > start->step || line->step > start->valid_step ||
            (lines->has_validation && line->step == start->valid_step);
@@ -47,7 +50,9 @@ static bool parse(Line *out, const char *text, int64_t length)
     const bool is_ours = json_is_integer(step);
     if (is_ours) {
         out->step = json_integer_value(step);
-        out->is_validation = json_has(object, "valid_loss");
+        out->kind = json_has(object, "valid_loss") ? LINE_VALIDATION
+                    : json_has(object, "tasks")    ? LINE_TASKS
+                                                   : LINE_STEP;
         out->elapsed_s = json_is_number(elapsed) ? json_number_value(elapsed) : NAN;
         snprintf(out->set, sizeof out->set, "%s", set != NULL ? set : "");
     }
@@ -87,29 +92,28 @@ static Status find_lines(Lines *lines, const FileMap *map, const char *path,
         if (is_later(&line, lines, start))
             continue;
         TRY(append(lines, line, path));
-        lines->has_validation =
-            lines->has_validation || (line.is_validation && line.step == start->valid_step &&
-                                      (line.set[0] == '\0' || start->valid_set[0] == '\0' ||
-                                       strcmp(line.set, start->valid_set) == 0));
+        lines->has_validation = lines->has_validation ||
+                                (line.kind == LINE_VALIDATION && line.step == start->valid_step &&
+                                 (line.set[0] == '\0' || start->valid_set[0] == '\0' ||
+                                  strcmp(line.set, start->valid_set) == 0));
     }
     return OK;
 }
 
-// By step, the training before the validation after it, then as they came.
+// By step, the training before the validation and the evaluation after it, then as they came.
 static int in_order(const void *a, const void *b)
 {
     const Line *x = a, *y = b;
     if (x->step != y->step)
         return x->step < y->step ? -1 : 1;
-    if (x->is_validation != y->is_validation)
-        return x->is_validation ? 1 : -1;
+    if (x->kind != y->kind)
+        return x->kind < y->kind ? -1 : 1;
     return x->number < y->number ? -1 : 1;
 }
 
 static bool is_same_event(const Line *a, const Line *b)
 {
-    return a->step == b->step && a->is_validation == b->is_validation &&
-           strcmp(a->set, b->set) == 0;
+    return a->step == b->step && a->kind == b->kind && strcmp(a->set, b->set) == 0;
 }
 
 // Of lines that say the same event the last one stays. Validations of one step on several sets
@@ -160,7 +164,9 @@ static void describe(EarlierMetrics *out, const Lines *lines)
         out->last_step = line->step;
         if (!isnan(line->elapsed_s))
             out->elapsed_s = line->elapsed_s;
-        if (line->is_validation && out->first_valid_set[0] == '\0')
+        if (line->kind == LINE_TASKS)
+            out->tasks_step = line->step;
+        if (line->kind == LINE_VALIDATION && out->first_valid_set[0] == '\0')
             memcpy(out->first_valid_set, line->set, METRICS_SET_BYTES);
     }
 }
@@ -170,7 +176,7 @@ Status metrics_resume(EarlierMetrics *out, const char *path, const MetricsStart 
     FileMap map = {0};
     Lines lines = {0};
     Status status = OK;
-    *out = (EarlierMetrics){0};
+    *out = (EarlierMetrics){.tasks_step = -1};
     if (file_exists(path))
         TRY(file_map(&map, path));
     TRY_GOTO(release, find_lines(&lines, &map, path, start));

@@ -13,6 +13,7 @@ typedef struct EarlierMetrics {
     int64_t size_bytes; // of the lines that stay, from the beginning of the file
     double elapsed_s;   // of the last training step among them, as last_step
     int64_t last_step;
+    int64_t tasks_step;                      // of the last evaluation on tasks; -1: there is none
     char first_valid_set[METRICS_SET_BYTES]; // "": nothing was validated
 } EarlierMetrics;
 

@@ -13,7 +13,7 @@
 static const char *const names[N_PHASES] = {
     [PHASE_DATA] = "data",     [PHASE_FORWARD] = "forward",       [PHASE_BACKWARD] = "backward",
     [PHASE_REDUCE] = "reduce", [PHASE_UPDATE] = "update",         [PHASE_GATHER] = "gather",
-    [PHASE_SAVE] = "save",     [PHASE_VALIDATION] = "validation",
+    [PHASE_SAVE] = "save",     [PHASE_VALIDATION] = "validation", [PHASE_EVALUATION] = "evaluation",
 };
 
 const char *phases_name(Phase phase)

@@ -32,6 +32,7 @@ typedef enum Phase {
     PHASE_GATHER, // waiting for parameters that other ranks have updated
     PHASE_SAVE,   // waiting for checkpoints
     PHASE_VALIDATION,
+    PHASE_EVALUATION, // on tasks
     N_PHASES
 } Phase;
 
