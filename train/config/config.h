@@ -110,6 +110,18 @@ typedef struct LogConfig {
     bool tensorboard; // write event files next to metrics.jsonl
 } LogConfig;
 
+// Multiple-choice tasks on which the run evaluates the model that it trains (train/evaluate).
+typedef enum EvalRules { EVAL_RULES_REFERENCE, EVAL_RULES_LM_EVAL } EvalRules;
+
+typedef struct EvalConfig {
+    char *tasks; // directory with rows of tasks; NULL: nothing is evaluated
+    char **only; // names of tasks; none: all whose rows are there
+    int n_only;
+    EvalRules rules;
+    int every;     // steps; 0: only after the last
+    int64_t limit; // samples of a task at most; 0: all
+} EvalConfig;
+
 typedef struct Config { // owns every string and list in it
     RunConfig run;
     ModelConfig model;
@@ -118,6 +130,7 @@ typedef struct Config { // owns every string and list in it
     TrainConfig train;
     CheckpointConfig checkpoint;
     LogConfig log;
+    EvalConfig eval;
 } Config;
 
 // Reads `path`, then applies the overrides in order, fills defaults, checks. An override is

@@ -25,6 +25,9 @@ static const char *const reduce_names[] = {
 static const char *const save_failure_names[] = {
     [SAVE_FAILURE_CONTINUE] = "continue", [SAVE_FAILURE_STOP] = "stop", NULL};
 
+static const char *const rules_names[] = {
+    [EVAL_RULES_REFERENCE] = "reference", [EVAL_RULES_LM_EVAL] = "lm-eval", NULL};
+
 #define MAX_SEED 9007199254740992.0 // 2^53: what every reader of JSON keeps exactly
 
 #define IN(member)    .offset = offsetof(Config, member)
@@ -234,6 +237,23 @@ const Key config_keys[] = {
      .help = "interval between tables of the time spent in each phase; 0: one table at the end"},
     {"log.tensorboard", KEY_BOOL, IN(log.tensorboard), .standard = "false", .effect = EFFECT_NONE,
      .help = "write TensorBoard event files next to metrics.jsonl"},
+
+    // Evaluation reads the weights and changes none.
+    {"eval", KEY_SECTION,
+     .help = "multiple-choice tasks on which the model is evaluated in the run"},
+    {"eval.tasks", KEY_TEXT, IN(eval.tasks), .is_path = true, .is_off = true, .example = "tasks",
+     .effect = EFFECT_NONE,
+     .help = "directory with the rows of tasks, as for eval --tasks; without it nothing is "
+             "evaluated"},
+    {"eval.only", KEY_TEXTS, IN(eval.only), COUNT(eval.n_only), .is_off = true,
+     .derived = "all whose rows are there", .example = "[arc_easy, piqa]", .effect = EFFECT_NONE,
+     .help = "names of the tasks"},
+    {"eval.rules", KEY_NAME, IN(eval.rules), .standard = "reference", .names = rules_names,
+     .effect = EFFECT_NONE, .help = "prompts and scores: the reference's or lm-eval's"},
+    {"eval.every", KEY_INT, IN(eval.every), .standard = "0", RANGE(0, INT_MAX), .unit = "steps",
+     .effect = EFFECT_NONE, .help = "interval between evaluations; 0: only after the last step"},
+    {"eval.limit", KEY_LONG, IN(eval.limit), .standard = "100", RANGE(0, MAX_SEED),
+     .unit = "samples", .effect = EFFECT_NONE, .help = "samples of each task at most; 0: all"},
 };
 const int n_config_keys = sizeof config_keys / sizeof *config_keys;
 
