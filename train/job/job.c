@@ -12,6 +12,7 @@
 #include "train/job/config_history.h"
 #include "train/job/disk_room.h"
 #include "train/job/run_dir.h"
+#include "train/job/run_evaluation.h"
 #include "train/job/run_json.h"
 #include "train/loop.h"
 #include "train/parallel/watch.h"
@@ -34,6 +35,7 @@ typedef struct Job {
     CommGroup group; // of ranks that share the parameters
     Plan plan;
     RunDir dir;
+    RunEvaluation evaluation;
     char tokenizer_sha256[SHA256_HEX_BYTES]; // "": not known
     double original_loss;                    // validation loss before conversion; NaN: not measured
     double step_flops;                       // of the model, forward and backward, on all ranks
@@ -155,6 +157,20 @@ static Status open_metrics(Metrics *metrics, const Job *job, const char *validat
     return metrics_open(metrics, &options);
 }
 
+// The step of the newest evaluation that metrics.jsonl has; that of the last step counts only with
+// its file. Collective.
+static int find_evaluated_step(const Job *job, const Metrics *metrics)
+{
+    int step = -1;
+    const int last = job->config.train.steps;
+    if (job->comm.rank == 0)
+        step = (int)metrics->tasks_step;
+    if (step == last && !run_evaluation_is_written(&job->config, job->dir.path))
+        step = -1;
+    comm_broadcast(&job->comm, &step, sizeof step, 0);
+    return step;
+}
+
 // Saves that failed do not end a run with checkpoint.on_error: continue; its end tells of them.
 static void report_failed_saves(Job *job, const Trainer *trainer)
 {
@@ -188,11 +204,13 @@ static Status train(Job *job, Replica *replica)
                                     .comm = &job->comm,
                                     .run_dir = job->dir.path,
                                     .tokenizer_sha256 = job->tokenizer_sha256,
-                                    .metrics = &metrics};
+                                    .metrics = &metrics,
+                                    .evaluation = run_evaluation_hook(&job->evaluation)};
     TRY(trainer_start(&trainer, &context, replica,
                       job->dir.is_resumed ? &job->dir.checkpoint : NULL));
     Status status = job->comm.rank == 0 ? open_metrics(&metrics, job, trainer.validation.set) : OK;
     TRY_GOTO(release_trainer, comm_agree(&job->comm, status));
+    run_evaluation_set_step(&job->evaluation, find_evaluated_step(job, &metrics));
     status = loop_run(&trainer);
     job->valid_step = trainer.progress.valid_step;
     if (trainer.progress.step > 0)
@@ -243,6 +261,7 @@ static bool is_finished(const Job *job)
     const bool is_validated = !job->config.data.validation.given || progress->valid_step == last ||
                               run_json_is_validated(&job->dir, last);
     return job->dir.is_resumed && progress->step == last && is_validated &&
+           run_evaluation_is_written(&job->config, job->dir.path) &&
            run_json_is_exported(&job->dir, last, job->config.run.export_dtype);
 }
 
@@ -304,8 +323,10 @@ static Status work(Job *job)
         plan_print(stderr, &job->plan, &job->config);
         disk_room_check(job->dir.path, &job->config, &job->plan.shape);
     }
-    TRY(measure_machine(job));
     Status status;
+    TRY_GOTO(release_replica, run_evaluation_open(&job->evaluation, &job->comm, &job->config,
+                                                  &job->plan.shape, job->dir.path));
+    TRY_GOTO(release_replica, measure_machine(job));
     TRY_GOTO(release_replica, create_model(job, &replica));
     TRY_GOTO(release_replica, train(job, &replica));
     status = job->comm.rank == 0 ? export_model(job, &replica.model) : OK;
@@ -317,6 +338,7 @@ release_replica:
     if (status == OK)
         log_info("peak memory %.1f MiB, planned %.1f MiB", (double)job->peak_bytes / (1 << 20),
                  (double)plan_peak_bytes(&job->plan) / (1 << 20));
+    run_evaluation_release(&job->evaluation);
     replica_release(&replica);
     return status;
 }
