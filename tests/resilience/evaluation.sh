@@ -72,3 +72,20 @@ mkdir rows
 echo '{"goal": "Dig"}' >rows/piqa.jsonl
 ranks_refuse 2 2 'piqa.jsonl:1' train config.yaml --run.name=bad --eval.tasks=rows
 [ ! -e runs/bad/metrics.jsonl ] || die 'a refused run has begun'
+
+# A signal while rows are scored, too many to be done before it: the step is saved, and evaluated
+# first when the run goes on.
+mkdir many
+for ((i = 0; i < 8000; i++)); do cat tasks/piqa.jsonl; done >many/piqa.jsonl
+"$mha2mla" train config.yaml --run.name=stopped --eval.tasks=many --eval.every=2 --eval.limit=0 >out 2>&1 &
+until grep -qs '"step":2,' runs/stopped/metrics.jsonl; do
+    kill -0 $! || die "ended before step 2: $(cat out)"
+    sleep 0.1
+done
+kill -USR1 $!
+got=0
+wait $! || got=$?
+[ $got -eq 75 ] || die "a signal while evaluating: status $got: $(cat out)"
+[ -z "$(lines stopped)" ] || die 'an evaluation that was stopped has a line'
+ranks 2 train config.yaml --run.name=stopped $tasks
+same_run stopped n1
