@@ -385,6 +385,8 @@ bool value_is_given(const void *base, const Key *key)
         return false;
     if (key->kind == KEY_BLOCK)
         return *(const bool *)field;
+    if (key->kind == KEY_TEXTS)
+        return *(const int *)field_of(base, key->count_offset) > 0;
     if (key_is_optional(key) && (key->kind == KEY_REAL || key->kind == KEY_SHARE))
         return *(const double *)field >= key_min(key);
     return key->kind != KEY_TEXT || *(const char *const *)field != NULL;
