@@ -13,13 +13,11 @@
 #include "model/kernels/weight_amx.h"
 
 #include "base/intmath.h"
-#include "base/status.h"
 #include "model/kernels/weight_amx_tiles.h"
 
 #if defined(__x86_64__) && defined(__linux__)
 
 #include <cpuid.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -127,13 +125,7 @@ ALWAYS_INLINE void multiply_tiles(float *sums, const WeightTiles *tiles, const u
 {
     const char *w = (const char *)tiles->rows;
     int64_t row_bytes = tiles->row_bytes;
-    TILE_ZERO(0);
-    if (two_columns)
-        TILE_ZERO(1);
-    if (two_rows)
-        TILE_ZERO(2);
-    if (two_rows && two_columns)
-        TILE_ZERO(3);
+    zero_sums(two_rows, two_columns);
     for (int s = 0; s < tiles->n_steps; s++, w += tiles->step_bytes, x += TILE_HALVES) {
         if (is_ahead)
             fetch_ahead(w, two_rows ? 2 : 1);
@@ -155,14 +147,7 @@ ALWAYS_INLINE void multiply_tiles(float *sums, const WeightTiles *tiles, const u
         if (two_rows && two_columns)
             TILE_PRODUCT(3, 5, 7);
     }
-    const int64_t stride = COLUMNS * sizeof *sums;
-    TILE_STORE(0, sums, stride);
-    if (two_columns)
-        TILE_STORE(1, sums + 16, stride);
-    if (two_rows)
-        TILE_STORE(2, sums + TILE_ROWS * COLUMNS, stride);
-    if (two_rows && two_columns)
-        TILE_STORE(3, sums + TILE_ROWS * COLUMNS + 16, stride);
+    store_sums(sums, COLUMNS, two_rows, two_columns);
 }
 
 // The weights of the first tiles of columns come from memory, those of the others from the caches.
@@ -200,18 +185,7 @@ TARGET static void finish(float *y, int ldy, const float *sums, int n, int n_tok
                              _mm512_maskz_loadu_ps(tokens, row + n));
         a[r] = _mm512_add_ps(a[r], _mm512_maskz_loadu_ps(tokens, row));
     }
-    transpose(a);
-    const __mmask16 rows = (__mmask16)((1u << n_rows) - 1);
-    UNROLLED(for (int i = 0; i < 16; i++))
-    {
-        const int t = transposed_row(i);
-        if (t < n_tokens) {
-            float *to = y + (int64_t)t * ldy;
-            if (add)
-                a[i] = _mm512_add_ps(a[i], _mm512_maskz_loadu_ps(rows, to));
-            _mm512_mask_storeu_ps(to, rows, a[i]);
-        }
-    }
+    write_outputs(y, ldy, a, n_tokens, n_rows, add);
 }
 
 // One block of outputs, up to 32, of tokens [first_token, end_token).
@@ -240,30 +214,11 @@ static int tokens_at_once(int n_in)
     return (groups > 0 ? groups : 1) * GROUP;
 }
 
-// A configuration is changed for rows that are not whole tiles alone: the change waits for all
-// loads.
 void weight_amx_dots(const WeightOperands *operands, const uint16_t *packed, int first, int count)
 {
     _Alignas(64) float sums[2 * TILE_ROWS * COLUMNS];
-    WeightTiles tiles;
-    const int N = operands->N, n_tokens = tokens_at_once(operands->n_in), end = first + count;
-    const bool is_whole = count % TILE_ROWS == 0;
-    CHECK(!operands->is_blocked || first % WEIGHT_BLOCK == 0, "outputs from %d on", first);
-    if (!is_whole) // sums of outputs that do not exist are read, though not stored
-        memset(sums, 0, sizeof sums);
-    for (int token = 0; token < N; token += n_tokens) {
-        for (int row = first; row < end; row += 2 * TILE_ROWS) {
-            const int n_rows = min_int(2 * TILE_ROWS, end - row);
-            if (!is_whole && n_rows < 2 * TILE_ROWS) // the last
-                configure_outputs(min_int(TILE_ROWS, n_rows),
-                                  n_rows > TILE_ROWS ? n_rows - TILE_ROWS : TILE_ROWS);
-            set_rows(&tiles, operands, row, n_rows);
-            multiply_rows(operands->y + row, operands->ldy, sums, &tiles, packed, token,
-                          min_int(token + n_tokens, N), operands->add);
-        }
-        if (!is_whole)
-            configure_outputs(TILE_ROWS, TILE_ROWS);
-    }
+    dots_by(multiply_rows, sums, COLUMNS, operands, packed, first, count,
+            tokens_at_once(operands->n_in));
 }
 
 #else

@@ -8,7 +8,6 @@
 #include "model/kernels/weight_amx_many.h"
 
 #include "base/intmath.h"
-#include "base/status.h"
 #include "model/kernels/weight_amx_tiles.h"
 
 #if defined(__x86_64__) && defined(__linux__)
@@ -66,13 +65,7 @@ ALWAYS_INLINE void multiply_tiles(float *sums, const WeightTiles *tiles, const u
 {
     const char *w = (const char *)tiles->rows;
     int64_t row_bytes = tiles->row_bytes;
-    TILE_ZERO(0);
-    if (two_columns)
-        TILE_ZERO(1);
-    if (two_rows)
-        TILE_ZERO(2);
-    if (two_rows && two_columns)
-        TILE_ZERO(3);
+    zero_sums(two_rows, two_columns);
     for (int s = 0; s < tiles->n_steps; s++, w += tiles->step_bytes) {
         if (s == tiles->n_whole) {
             w = (const char *)tiles->tail;
@@ -95,14 +88,7 @@ ALWAYS_INLINE void multiply_tiles(float *sums, const WeightTiles *tiles, const u
                 TILE_PRODUCT(3, 5, 7);
         }
     }
-    const int64_t stride = COLUMNS * sizeof *sums;
-    TILE_STORE(0, sums, stride);
-    if (two_columns)
-        TILE_STORE(1, sums + SIDE, stride);
-    if (two_rows)
-        TILE_STORE(2, sums + SIDE * COLUMNS, stride);
-    if (two_rows && two_columns)
-        TILE_STORE(3, sums + SIDE * COLUMNS + SIDE, stride);
+    store_sums(sums, COLUMNS, two_rows, two_columns);
 }
 
 // y of up to 16 outputs and up to 16 tokens.
@@ -111,18 +97,7 @@ TARGET static void finish(float *y, int ldy, const float *sums, int n_tokens, in
     __m512 a[SIDE];
     UNROLLED(for (int r = 0; r < SIDE; r++))
     a[r] = _mm512_load_ps(sums + r * COLUMNS);
-    transpose(a);
-    const __mmask16 rows = (__mmask16)((1u << n_rows) - 1);
-    UNROLLED(for (int i = 0; i < SIDE; i++))
-    {
-        const int t = transposed_row(i);
-        if (t < n_tokens) {
-            float *to = y + (int64_t)t * ldy;
-            if (add)
-                a[i] = _mm512_add_ps(a[i], _mm512_maskz_loadu_ps(rows, to));
-            _mm512_mask_storeu_ps(to, rows, a[i]);
-        }
-    }
+    write_outputs(y, ldy, a, n_tokens, n_rows, add);
 }
 
 // One block of outputs, up to 32, of tokens [first_token, end_token).
@@ -157,31 +132,12 @@ static int tokens_at_once(int n_in)
     return (pairs > 0 ? pairs : 1) * COLUMNS;
 }
 
-// A configuration is changed for rows that are not whole tiles alone: the change waits for all
-// loads.
 void weight_amx_many_dots(const WeightOperands *operands, const uint16_t *packed, int first,
                           int count)
 {
     _Alignas(64) float sums[2 * TILE_ROWS * COLUMNS];
-    WeightTiles tiles;
-    const int N = operands->N, n_tokens = tokens_at_once(operands->n_in), end = first + count;
-    const bool is_whole = count % TILE_ROWS == 0;
-    CHECK(!operands->is_blocked || first % WEIGHT_BLOCK == 0, "outputs from %d on", first);
-    if (!is_whole) // sums of outputs that do not exist are read, though not stored
-        memset(sums, 0, sizeof sums);
-    for (int token = 0; token < N; token += n_tokens) {
-        for (int row = first; row < end; row += 2 * TILE_ROWS) {
-            const int n_rows = min_int(2 * TILE_ROWS, end - row);
-            if (!is_whole && n_rows < 2 * TILE_ROWS) // the last
-                configure_outputs(min_int(TILE_ROWS, n_rows),
-                                  n_rows > TILE_ROWS ? n_rows - TILE_ROWS : TILE_ROWS);
-            set_rows(&tiles, operands, row, n_rows);
-            multiply_rows(operands->y + row, operands->ldy, sums, &tiles, packed, token,
-                          min_int(token + n_tokens, N), operands->add);
-        }
-        if (!is_whole)
-            configure_outputs(TILE_ROWS, TILE_ROWS);
-    }
+    dots_by(multiply_rows, sums, COLUMNS, operands, packed, first, count,
+            tokens_at_once(operands->n_in));
 }
 
 #else

@@ -6,6 +6,7 @@
 #if defined(__x86_64__) && defined(__linux__)
 
 #include "base/intmath.h"
+#include "base/status.h"
 #include "model/kernels/weight_kernel.h"
 #include "model/kernels/weight_matrix.h"
 
@@ -146,6 +147,85 @@ TARGET ALWAYS_INLINE void transpose(__m512 r[16])
 static inline int transposed_row(int i)
 {
     return (i & 12) | (i >> 1 & 1) | (i & 1) << 1;
+}
+
+// Sums of one or two tiles of outputs x one or two of columns: tiles 0, 1 the upper outputs', 2, 3
+// the lower ones'.
+ALWAYS_INLINE void zero_sums(const bool two_rows, const bool two_columns)
+{
+    TILE_ZERO(0);
+    if (two_columns)
+        TILE_ZERO(1);
+    if (two_rows)
+        TILE_ZERO(2);
+    if (two_rows && two_columns)
+        TILE_ZERO(3);
+}
+
+// To sums [16 or 32, columns].
+ALWAYS_INLINE void store_sums(float *sums, const int columns, const bool two_rows,
+                              const bool two_columns)
+{
+    const int64_t stride = columns * (int64_t)sizeof *sums;
+    TILE_STORE(0, sums, stride);
+    if (two_columns)
+        TILE_STORE(1, sums + TILE_ROWS, stride);
+    if (two_rows)
+        TILE_STORE(2, sums + TILE_ROWS * columns, stride);
+    if (two_rows && two_columns)
+        TILE_STORE(3, sums + TILE_ROWS * columns + TILE_ROWS, stride);
+}
+
+// y of up to 16 outputs and up to 16 tokens = or += the sums, whose rows are outputs.
+TARGET ALWAYS_INLINE void write_outputs(float *y, int ldy, __m512 sums[16], int n_tokens,
+                                        int n_rows, bool add)
+{
+    const __mmask16 rows = (__mmask16)((1u << n_rows) - 1);
+    transpose(sums);
+    UNROLLED(for (int i = 0; i < 16; i++))
+    {
+        const int t = transposed_row(i);
+        if (t < n_tokens) {
+            float *to = y + (int64_t)t * ldy;
+            if (add)
+                sums[i] = _mm512_add_ps(sums[i], _mm512_maskz_loadu_ps(rows, to));
+            _mm512_mask_storeu_ps(to, rows, sums[i]);
+        }
+    }
+}
+
+// One block of outputs, up to 32, of tokens [first_token, end_token): y at the block's first
+// output.
+typedef void MultiplyRows(float *y, int ldy, float *sums, const WeightTiles *tiles,
+                          const uint16_t *packed, int first_token, int end_token, bool add);
+
+// Outputs [first, first + count) of all tokens, of n_tokens at a time: their packed numbers stay in
+// the second cache while all outputs pass. A configuration is changed for rows that are not whole
+// tiles alone: the change waits for all loads.
+ALWAYS_INLINE void dots_by(MultiplyRows *const multiply_rows,
+                           float *sums, // [2 TILE_ROWS, columns]
+                           const int columns, const WeightOperands *operands,
+                           const uint16_t *packed, int first, int count, int n_tokens)
+{
+    WeightTiles tiles;
+    const int N = operands->N, end = first + count;
+    const bool is_whole = count % TILE_ROWS == 0;
+    CHECK(!operands->is_blocked || first % WEIGHT_BLOCK == 0, "outputs from %d on", first);
+    if (!is_whole) // sums of outputs that do not exist are read, though not stored
+        memset(sums, 0, (size_t)(2 * TILE_ROWS * columns) * sizeof *sums);
+    for (int token = 0; token < N; token += n_tokens) {
+        for (int row = first; row < end; row += 2 * TILE_ROWS) {
+            const int n_rows = min_int(2 * TILE_ROWS, end - row);
+            if (!is_whole && n_rows < 2 * TILE_ROWS) // the last
+                configure_outputs(min_int(TILE_ROWS, n_rows),
+                                  n_rows > TILE_ROWS ? n_rows - TILE_ROWS : TILE_ROWS);
+            set_rows(&tiles, operands, row, n_rows);
+            multiply_rows(operands->y + row, operands->ldy, sums, &tiles, packed, token,
+                          min_int(token + n_tokens, N), operands->add);
+        }
+        if (!is_whole)
+            configure_outputs(TILE_ROWS, TILE_ROWS);
+    }
 }
 
 #endif
