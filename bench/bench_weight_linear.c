@@ -9,7 +9,7 @@
 #include "base/simd.h"
 #include "bench/timing.h"
 #include "model/kernels/gemm.h"
-#include "model/kernels/weight_linear.h"
+#include "model/kernels/weights/weight_linear.h"
 
 #include <omp.h>
 #include <stdio.h>

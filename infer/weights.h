@@ -13,7 +13,7 @@
 #define MHA2MLA_INFER_WEIGHTS_H
 
 #include "base/arena.h"
-#include "model/kernels/weight_linear.h"
+#include "model/kernels/weights/weight_linear.h"
 #include "model/weight_source.h"
 
 typedef struct InferLayer {

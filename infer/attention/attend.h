@@ -22,7 +22,7 @@
 #define MHA2MLA_INFER_ATTENTION_ATTEND_H
 
 #include "infer/cache/kv_cache.h"
-#include "model/kernels/weight_linear.h"
+#include "model/kernels/weights/weight_linear.h"
 
 // `count` new positions of a sequence from `first` on. Their keys and values are in the cache.
 typedef struct AttendJob {

@@ -14,8 +14,8 @@
 //     evaluate_longbench_release(&evaluation);
 //
 // The ranks share the prompts. An answer has the same tokens on any number of ranks and in any
-// batch: no row of a product depends on the others (model/kernels/weight_linear.h). It ends with a
-// token that ends texts or at its set's length; special tokens are no part of it.
+// batch: no row of a product depends on the others (model/kernels/weights/weight_linear.h). It ends
+// with a token that ends texts or at its set's length; special tokens are no part of it.
 //
 // Predictions may be kept in a file (train/evaluate/longbench_predictions.h), from which an
 // evaluation goes on: prompts that it has answers to are not run again, but scored. Memory: the

@@ -11,10 +11,10 @@
 //     }
 //
 // The bits of a token's result do not depend on the tokens beside it.
-#ifndef MHA2MLA_MODEL_KERNELS_WEIGHT_AMX_H
-#define MHA2MLA_MODEL_KERNELS_WEIGHT_AMX_H
+#ifndef MHA2MLA_MODEL_KERNELS_WEIGHTS_WEIGHT_AMX_H
+#define MHA2MLA_MODEL_KERNELS_WEIGHTS_WEIGHT_AMX_H
 
-#include "model/kernels/weight_kernel.h"
+#include "model/kernels/weights/weight_kernel.h"
 
 // Whether the CPU has tiles of bfloat16 and the kernel lets this process use them.
 bool weight_amx_works(void);

@@ -2,7 +2,7 @@
 // place of its own, and rows have views.
 #include "tests/support/testing.h"
 
-#include "model/kernels/weight_matrix.h"
+#include "model/kernels/weights/weight_matrix.h"
 
 #include <stdlib.h>
 #include <string.h>

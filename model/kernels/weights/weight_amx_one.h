@@ -8,10 +8,10 @@
 //         weight_amx_one_dots(&operands, packed, block); // each its blocks
 //         weight_amx_end();
 //     }
-#ifndef MHA2MLA_MODEL_KERNELS_WEIGHT_AMX_ONE_H
-#define MHA2MLA_MODEL_KERNELS_WEIGHT_AMX_ONE_H
+#ifndef MHA2MLA_MODEL_KERNELS_WEIGHTS_WEIGHT_AMX_ONE_H
+#define MHA2MLA_MODEL_KERNELS_WEIGHTS_WEIGHT_AMX_ONE_H
 
-#include "model/kernels/weight_kernel.h"
+#include "model/kernels/weights/weight_kernel.h"
 
 // `packed` has weight_amx_packed_bytes(1, n_in), more than it takes.
 void weight_amx_one_pack(uint16_t *packed, const float *x, // [n_in]

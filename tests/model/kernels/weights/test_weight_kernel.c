@@ -2,7 +2,7 @@
 // the widened weights, and that a token's bits do not depend on the tokens and outputs beside it.
 #include "tests/support/testing.h"
 
-#include "model/kernels/weight_kernel.h"
+#include "model/kernels/weights/weight_kernel.h"
 #include "tests/reference/ref.h"
 
 #include <stdlib.h>

@@ -5,10 +5,10 @@
 //
 //     packed: | tokens 0 to 15: step 0: high, low; step 1: high, low; ... | tokens 16 to 31 ...
 //             (1 KiB each part)
-#include "model/kernels/weight_amx_many.h"
+#include "model/kernels/weights/weight_amx_many.h"
 
 #include "base/intmath.h"
-#include "model/kernels/weight_amx_tiles.h"
+#include "model/kernels/weights/weight_amx_tiles.h"
 
 #if defined(__x86_64__) && defined(__linux__)
 

@@ -10,10 +10,10 @@
 // WEIGHT_DIRECT_TOKENS tokens reads the weights in place, and one of more widens blocks of rows
 // into the scratch for model/kernels/gemm.h. With tiles, or up to that number, the bits of a
 // token's result do not depend on the tokens beside it; they never depend on the number of threads.
-#ifndef MHA2MLA_MODEL_KERNELS_WEIGHT_LINEAR_H
-#define MHA2MLA_MODEL_KERNELS_WEIGHT_LINEAR_H
+#ifndef MHA2MLA_MODEL_KERNELS_WEIGHTS_WEIGHT_LINEAR_H
+#define MHA2MLA_MODEL_KERNELS_WEIGHTS_WEIGHT_LINEAR_H
 
-#include "model/kernels/weight_matrix.h"
+#include "model/kernels/weights/weight_matrix.h"
 
 enum { WEIGHT_DIRECT_TOKENS = 64 };
 

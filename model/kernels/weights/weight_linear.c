@@ -5,15 +5,15 @@
 //
 // Threads take items of rows as they finish, since other work shares the cores. An item is long
 // enough to stream from memory and to cost more than taking it.
-#include "model/kernels/weight_linear.h"
+#include "model/kernels/weights/weight_linear.h"
 
 #include "base/intmath.h"
 #include "base/status.h"
 #include "model/kernels/gemm.h"
-#include "model/kernels/weight_amx.h"
-#include "model/kernels/weight_amx_many.h"
-#include "model/kernels/weight_amx_one.h"
-#include "model/kernels/weight_kernel.h"
+#include "model/kernels/weights/weight_amx.h"
+#include "model/kernels/weights/weight_amx_many.h"
+#include "model/kernels/weights/weight_amx_one.h"
+#include "model/kernels/weights/weight_kernel.h"
 
 #include <omp.h>
 

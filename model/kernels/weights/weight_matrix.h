@@ -12,8 +12,8 @@
 //             n_out is not a multiple of 32
 //
 // Both take the same bytes and give products the same bits.
-#ifndef MHA2MLA_MODEL_KERNELS_WEIGHT_MATRIX_H
-#define MHA2MLA_MODEL_KERNELS_WEIGHT_MATRIX_H
+#ifndef MHA2MLA_MODEL_KERNELS_WEIGHTS_WEIGHT_MATRIX_H
+#define MHA2MLA_MODEL_KERNELS_WEIGHTS_WEIGHT_MATRIX_H
 
 #include "model/kernels/dtype.h"
 

@@ -1,14 +1,14 @@
 // What the products by AMX's tiles share: instructions, the parts of a float, fetching. Private to
-// model/kernels.
-#ifndef MHA2MLA_MODEL_KERNELS_WEIGHT_AMX_TILES_H
-#define MHA2MLA_MODEL_KERNELS_WEIGHT_AMX_TILES_H
+// model/kernels/weights.
+#ifndef MHA2MLA_MODEL_KERNELS_WEIGHTS_WEIGHT_AMX_TILES_H
+#define MHA2MLA_MODEL_KERNELS_WEIGHTS_WEIGHT_AMX_TILES_H
 
 #if defined(__x86_64__) && defined(__linux__)
 
 #include "base/intmath.h"
 #include "base/status.h"
-#include "model/kernels/weight_kernel.h"
-#include "model/kernels/weight_matrix.h"
+#include "model/kernels/weights/weight_kernel.h"
+#include "model/kernels/weights/weight_matrix.h"
 
 #include <immintrin.h>
 #include <string.h>

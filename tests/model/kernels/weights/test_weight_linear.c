@@ -3,7 +3,7 @@
 // batch. The source is included to reach the ways this machine would not choose.
 #include "tests/support/testing.h"
 
-#include "model/kernels/weight_linear.c"
+#include "model/kernels/weights/weight_linear.c"
 #include "tests/reference/ref.h"
 
 #include <omp.h>

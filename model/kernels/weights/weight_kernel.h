@@ -1,15 +1,16 @@
-// The inner kernels of model/kernels/weight_linear.h for one instruction set each: products of a
-// few rows of activations with weights that are widened to float in registers. Single-threaded.
+// The inner kernels of model/kernels/weights/weight_linear.h for one instruction set each: products
+// of a few rows of activations with weights that are widened to float in registers.
+// Single-threaded.
 //
 //     const WeightKernel *kernel = weight_kernel(weight_target());
 //     kernel->dots(&operands, first, count);
 //
 // Every element is one sum whose order depends on n_in (dots) or n_out (sums) and the instruction
 // set alone: a token's result has the same bits whatever tokens are beside it.
-#ifndef MHA2MLA_MODEL_KERNELS_WEIGHT_KERNEL_H
-#define MHA2MLA_MODEL_KERNELS_WEIGHT_KERNEL_H
+#ifndef MHA2MLA_MODEL_KERNELS_WEIGHTS_WEIGHT_KERNEL_H
+#define MHA2MLA_MODEL_KERNELS_WEIGHTS_WEIGHT_KERNEL_H
 
-#include "model/kernels/weight_matrix.h"
+#include "model/kernels/weights/weight_matrix.h"
 
 // What the rows of a product share. ld: floats from one row to the next.
 typedef struct WeightOperands {

@@ -10,10 +10,10 @@
 //     packed: | group 0: tile 0: step 0, step 1, ... | tile 1 ... | group 1 ...    (1 KiB each
 //     step)
 #define _GNU_SOURCE
-#include "model/kernels/weight_amx.h"
+#include "model/kernels/weights/weight_amx.h"
 
 #include "base/intmath.h"
-#include "model/kernels/weight_amx_tiles.h"
+#include "model/kernels/weights/weight_amx_tiles.h"
 
 #if defined(__x86_64__) && defined(__linux__)
 

@@ -3,7 +3,7 @@
 // the end. Each weight is read and widened once for all tokens of a block, from the first cache for
 // the next block. Each target's kernels are an instance of one macro, and the multiply-add is
 // inline assembly, for the reasons that tile.c gives.
-#include "model/kernels/weight_kernel.h"
+#include "model/kernels/weights/weight_kernel.h"
 
 #include "base/intmath.h"
 #include "model/kernels/half.h"

@@ -1,8 +1,8 @@
-#include "model/kernels/weight_matrix.h"
+#include "model/kernels/weights/weight_matrix.h"
 
 #include "base/intmath.h"
 #include "base/status.h"
-#include "model/kernels/weight_amx.h"
+#include "model/kernels/weights/weight_amx.h"
 
 bool weight_prefers_blocks(DType dtype, int n_in)
 {

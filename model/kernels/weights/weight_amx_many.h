@@ -12,10 +12,10 @@
 //     }
 //
 // The bits of a token's result do not depend on the tokens beside it.
-#ifndef MHA2MLA_MODEL_KERNELS_WEIGHT_AMX_MANY_H
-#define MHA2MLA_MODEL_KERNELS_WEIGHT_AMX_MANY_H
+#ifndef MHA2MLA_MODEL_KERNELS_WEIGHTS_WEIGHT_AMX_MANY_H
+#define MHA2MLA_MODEL_KERNELS_WEIGHTS_WEIGHT_AMX_MANY_H
 
-#include "model/kernels/weight_kernel.h"
+#include "model/kernels/weights/weight_kernel.h"
 
 // Bytes of `packed`, which begins at a multiple of 64.
 int64_t weight_amx_many_packed_bytes(int N, int n_in);

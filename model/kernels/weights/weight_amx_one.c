@@ -2,10 +2,10 @@
 // is 256 bytes, and sums of 16 rows are four lines, which need no gathering.
 //
 //     packed: [n_in / 32][16 pairs of inputs][high, middle, low, unused][2]
-#include "model/kernels/weight_amx_one.h"
+#include "model/kernels/weights/weight_amx_one.h"
 
 #include "base/intmath.h"
-#include "model/kernels/weight_amx_tiles.h"
+#include "model/kernels/weights/weight_amx_tiles.h"
 
 #if defined(__x86_64__) && defined(__linux__)
 
