@@ -66,9 +66,11 @@ static Status evaluate(Trainer *t)
 {
     TrainerEvaluation *evaluation = t->context.evaluation;
     const int step = t->progress.step;
+    phases_enter(&t->phases, PHASE_GATHER);
+    replica_make_exact(t->replica, &t->partition);
     phases_enter(&t->phases, PHASE_EVALUATION);
-    TRY(evaluation->run(evaluation->context, t->model, t->context.metrics, step,
-                        step * trainer_step_tokens(t)));
+    TRY(evaluation->run(evaluation->context, replica_exact_model(t->replica), t->context.metrics,
+                        step, step * trainer_step_tokens(t)));
     evaluation->last_step = step;
     return OK;
 }
@@ -166,14 +168,18 @@ static Status finish_save(Trainer *t, Status status)
     return fail(status, "%s", text);
 }
 
-// Not after an error: the table's collectives need all ranks at the same place.
+// A run that is done leaves an exact model. Not after an error: this and the table's collectives
+// need all ranks at the same place.
 Status loop_run(Trainer *t)
 {
     phases_start(&t->phases, t->progress.step);
     Status status = run_steps(t);
     status = status == STOPPED ? save_stopped(t) : finish_save(t, status);
-    if (status == OK)
+    if (status == OK) {
+        phases_enter(&t->phases, PHASE_GATHER);
+        replica_make_exact(t->replica, &t->partition);
         feed_report_epochs(t->mixture, t->config);
+    }
     phases_leave(&t->phases);
     if (status == OK || status == STOPPED)
         phases_report_all(&t->phases, t->comm, t->progress.step);

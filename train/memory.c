@@ -5,15 +5,19 @@
 
 #include <omp.h>
 
-// The bytes that exchanging the largest bucket takes; a multiple of a cache line, as buffers follow
-// one another.
+// The bytes that exchanging the largest bucket takes, its gradients or its parameters as bfloat16;
+// a multiple of a cache line, as buffers follow one another.
 static int64_t max_buffer_bytes(const Partition *partition, const BatchSchedule *schedule,
                                 bool as_bf16)
 {
     int64_t max_bytes = 0;
     for (int i = 0; i < partition->n_buckets; i++) {
-        const int64_t n = comm_reduce_bytes(partition->buckets[i].count, schedule->n_ranks,
-                                            batch_schedule_senders(schedule, 0), as_bf16);
+        const Bucket *bucket = &partition->buckets[i];
+        const CommGather gather = partition_bucket_gather(bucket, NULL, schedule->n_ranks > 1);
+        const int64_t reduced = comm_reduce_bytes(bucket->count, schedule->n_ranks,
+                                                  batch_schedule_senders(schedule, 0), as_bf16);
+        const int64_t gathered = comm_gather_bytes(&gather);
+        const int64_t n = reduced > gathered ? reduced : gathered;
         max_bytes = n > max_bytes ? n : max_bytes;
     }
     return (max_bytes + 63) / 64 * 64;

@@ -151,15 +151,20 @@ void reducer_sum_squares(const GradientReducer *reducer, double *squares)
 }
 
 // Without overlap the collective calls come after the last update: between updates each of them
-// would make all ranks wait for the slowest.
+// would make all ranks wait for the slowest. Forward does not wait then, so that is done here.
 void reducer_send_parameters(GradientReducer *reducer, int bucket)
 {
     const ReducerContext *context = &reducer->context;
+    const int n = context->partition->n_buckets;
     if (reducer_overlaps(reducer)) {
-        replica_send(context->replica, reducer->exchange, context->partition, bucket);
-    } else if (bucket == context->partition->n_buckets - 1) {
+        replica_send(context->replica, reducer->exchange, context->partition, bucket,
+                     context->sends_bf16);
+    } else if (bucket == n - 1) {
         const Phase before = phases_enter(context->phases, PHASE_GATHER);
-        replica_gather(context->replica, context->partition);
+        for (int i = 0; i < n; i++)
+            replica_send(context->replica, reducer->exchange, context->partition, i,
+                         context->sends_bf16);
+        replica_wait(context->replica, reducer->exchange, n);
         phases_enter(context->phases, before);
     }
 }

@@ -59,7 +59,8 @@ typedef struct ReducerContext {
     const Partition *partition;
     TrainerMemory *memory;
     Replica *replica;
-    Phases *phases; // waits are counted as PHASE_REDUCE and PHASE_GATHER
+    bool sends_bf16; // updated parameters, but for vectors (train/replica.h)
+    Phases *phases;  // waits are counted as PHASE_REDUCE and PHASE_GATHER
 } ReducerContext;
 
 typedef struct GradientReducer {

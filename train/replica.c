@@ -74,6 +74,7 @@ void replica_broadcast(const Replica *replica, int64_t first, int64_t count, int
 {
     float *values = replica->model.params.flat + first;
     const int64_t bytes = count * (int64_t)sizeof *values;
+    replica_exact_model(replica);
     if (replica_is_shared(replica))
         comm_group_broadcast(replica->group, replica->comm, values, bytes, from);
     else
@@ -81,39 +82,64 @@ void replica_broadcast(const Replica *replica, int64_t first, int64_t count, int
 }
 
 // Of a shared copy only the groups exchange: each rank sends its share to the ranks of its number
-// in the other groups.
-void replica_gather(const Replica *replica, const Partition *partition)
+// in the other groups. A rank of this copy that is late may still read what they write: hence the
+// first sync.
+void replica_gather(Replica *replica, const Partition *partition)
 {
     float *flat = replica->model.params.flat;
+    replica->is_rounded = false;
     if (!replica_is_shared(replica)) {
         partition_gather(partition, replica->comm, flat);
         return;
     }
-    for (int i = 0; i < partition->n_buckets; i++)
-        comm_group_gather(replica->group, replica->comm, flat + partition->buckets[i].first,
-                          partition->buckets[i].count);
     replica_sync(replica);
+    for (int i = 0; i < partition->n_buckets; i++) {
+        const Bucket *bucket = &partition->buckets[i];
+        const CommGather gather = partition_bucket_gather(bucket, flat + bucket->first, false);
+        comm_group_gather(replica->group, replica->comm, &gather);
+    }
+    replica_sync(replica);
+}
+
+void replica_make_exact(Replica *replica, const Partition *partition)
+{
+    if (replica->is_rounded)
+        replica_gather(replica, partition);
+}
+
+const Model *replica_exact_model(const Replica *replica)
+{
+    CHECK(!replica->is_rounded, "the parameters of other ranks are rounded to bfloat16");
+    return &replica->model;
+}
+
+// Copies of the parameters in the job.
+static int n_copies(const Replica *replica)
+{
+    return replica_is_shared(replica) ? replica->group->n_groups : replica->comm->size;
 }
 
 // Three ways to the other ranks: every rank receives all shares, or the groups exchange and each
 // rank then counts itself in, or, with a single group, the share is in place already and only
 // counted.
-void replica_send(Replica *replica, Exchange *exchange, const Partition *partition, int i)
+void replica_send(Replica *replica, Exchange *exchange, const Partition *partition, int i,
+                  bool as_bf16)
 {
     const Bucket *bucket = &partition->buckets[i];
     float *values = replica->model.params.flat + bucket->first;
+    const CommGather gather = partition_bucket_gather(bucket, values, as_bf16);
     int64_t ticket = -1;
     if (!replica_is_shared(replica))
-        ticket = exchange_gather(exchange, values, bucket->count);
-    else if (replica->group->n_groups > 1)
-        ticket = exchange_gather_shared(exchange, replica->group, values, bucket->count,
-                                        &replica->arrivals[i]);
+        ticket = exchange_gather(exchange, &gather);
+    else if (n_copies(replica) > 1)
+        ticket = exchange_gather_shared(exchange, replica->group, &gather, &replica->arrivals[i]);
     else
         comm_counter_add(&replica->arrivals[i]);
     if (i == 0) {
         replica->first_ticket = ticket;
         replica->n_updates++;
         replica->n_arrived = 0;
+        replica->is_rounded = as_bf16 && n_copies(replica) > 1;
     }
 }
 

@@ -10,14 +10,22 @@
 //     ... every step: the ranks know of each other that all are done reading ...
 //     for (int i = 0; i < partition.n_buckets; i++) {
 //         ... update this rank's share of bucket i ...
-//         replica_send(&replica, exchange, &partition, i);
+//         replica_send(&replica, exchange, &partition, i, as_bf16);
 //     }
 //     ... before bucket n - 1 is read ...
 //     replica_wait(&replica, exchange, n);
+//     ... before the model is exported or copied ...
+//     replica_make_exact(&replica, &partition);
+//     ... replica_exact_model(&replica) ...
 //     replica_release(&replica);
 //
 // With a shared copy a bucket has arrived once all ranks of the host have counted themselves in;
 // between hosts each share is sent once. Without, every rank receives the shares of all the others.
+//
+// Shares that are sent as bfloat16 arrive rounded: a copy then holds the shares of its own ranks as
+// AdamW left them, in float32, and the matrices of all other shares rounded. Where products round
+// the weights they read to bfloat16, and embedding rows are rounded likewise, both give the same
+// bits, since rounding twice is rounding once. Everything else that reads the model wants it exact.
 //
 // Functions are collective unless marked.
 #ifndef MHA2MLA_TRAIN_REPLICA_H
@@ -37,6 +45,7 @@ typedef struct Replica {
     int64_t n_updates;     // calls of replica_send() for the first bucket so far
     int64_t first_ticket;  // the exchange's ticket of that call; -1: nothing was to be exchanged
     int n_arrived;         // buckets of the newest update that are known to have arrived
+    bool is_rounded;       // other copies' shares are as bfloat16 left them; the same on all ranks
 } Replica;
 
 // A model of this shape, parameters zero, on all ranks or none. FAILED: no memory. `group` stops
@@ -59,15 +68,23 @@ int64_t replica_peers_bytes(const Replica *replica);
 void replica_sync(const Replica *replica);
 
 // Copies what rank `from` has written of [first, first + count) of the flat vector to all copies;
-// every rank sees it after replica_sync().
+// every rank sees it after replica_sync(). The copies must be exact.
 void replica_broadcast(const Replica *replica, int64_t first, int64_t count, int from);
 
-// Sends every rank's shares of all buckets to all ranks, and waits.
-void replica_gather(const Replica *replica, const Partition *partition);
+// Sends every rank's shares of all buckets to all ranks, in float32, and waits. No rank may be
+// reading the model, and nothing may be on its way.
+void replica_gather(Replica *replica, const Partition *partition);
 
-// Begins to send this rank's share of one bucket; called for each bucket, from the first to the
-// last.
-void replica_send(Replica *replica, Exchange *exchange, const Partition *partition, int bucket);
+// The same if the copies are rounded.
+void replica_make_exact(Replica *replica, const Partition *partition);
+
+// The model, which must be exact. Not collective.
+const Model *replica_exact_model(const Replica *replica);
+
+// Begins to send this rank's share of one bucket, its matrices rounded to bfloat16 if as_bf16;
+// called for each bucket, from the first to the last.
+void replica_send(Replica *replica, Exchange *exchange, const Partition *partition, int bucket,
+                  bool as_bf16);
 
 // Whether the first n buckets are as the newest update left them. Not collective.
 bool replica_has_arrived(Replica *replica, Exchange *exchange, int n);

@@ -1,11 +1,13 @@
 // Parameters that ranks share, at every number of ranks CTest starts this with: groups, windows,
 // counters, and updates that must be on all ranks when replica_wait() says so, with one copy for
-// all ranks, one for two (as on several hosts), and one for each. Ranks are early and late in turn.
+// all ranks, one for two (as on several hosts), and one for each, sent in float32 and as bfloat16.
+// Ranks are early and late in turn.
 #define _GNU_SOURCE // nanosleep
 #include "tests/support/testing.h"
 #include "tests/support/testing_ranks.h"
 
 #include "base/log.h"
+#include "model/kernels/half.h"
 #include "model/params.h"
 #include "train/replica.h"
 
@@ -177,13 +179,15 @@ typedef struct Case {
 
 static void start(Case *c, int most, bool overlaps)
 {
-    static float no_buffers[16]; // nothing is reduced
+    enum { BUFFER_BYTES = 1 << 18 }; // the largest bucket, a layer, has 20,064 numbers
+    static _Alignas(64) unsigned char buffers[3][BUFFER_BYTES];
+    assert_true(exchange_n_buffers(comm.size, true) <= 3);
     c->group = groups_of(most);
     assert_ok(replica_create(&c->replica, &comm, &c->group, &small));
     assert_int_equal(replica_is_shared(&c->replica), c->group.shares);
     assert_ok(partition_create(&c->partition, &small, comm.size, comm.rank));
     assert_true(c->partition.n_buckets <= partition_max_buckets(&small));
-    assert_ok(exchange_start(&c->exchange, &comm, no_buffers, 0, overlaps));
+    assert_ok(exchange_start(&c->exchange, &comm, buffers, BUFFER_BYTES, overlaps));
 }
 
 static void end(Case *c)
@@ -194,9 +198,10 @@ static void end(Case *c)
     comm_group_end(&c->group);
 }
 
+// Of 23 bits: in bfloat16 it is another number.
 static float value_of(int64_t i, int step)
 {
-    return (float)(i % 1000 + 1000 * step);
+    return (float)(i % 1000 + 1000 * step) * 0x1.fffp-3f;
 }
 
 // This rank's shares of a bucket as an update leaves them.
@@ -207,14 +212,41 @@ static void update(Case *c, int i, int step)
         c->replica.model.params.flat[j] = value_of(j, step);
 }
 
-static void check_bucket(const Case *c, int i, int step)
+// Whether number j of a bucket is updated by a rank of this rank's copy, or is one of a vector.
+static bool is_exact_here(const Case *c, const Bucket *bucket, int64_t j)
+{
+    const bool shared = replica_is_shared(&c->replica);
+    for (int k = 0; k < c->group.size; k++) {
+        const int rank = shared ? comm.rank - c->group.rank + k : comm.rank;
+        int64_t first, own;
+        comm_share(bucket->count, rank, comm.size, &first, &own);
+        if (j >= first && j < first + own)
+            return true;
+    }
+    for (int r = 0; r < bucket->n_vectors; r++)
+        if (j >= bucket->vectors[r].first &&
+            j < bucket->vectors[r].first + bucket->vectors[r].count)
+            return true;
+    return false;
+}
+
+static void check_numbers(const Case *c, int i, int step, bool as_bf16)
 {
     const Bucket *bucket = &c->partition.buckets[i];
-    for (int64_t j = bucket->first; j < bucket->first + bucket->count; j++)
-        if (c->replica.model.params.flat[j] != value_of(j, step))
+    const float *values = c->replica.model.params.flat + bucket->first;
+    for (int64_t j = 0; j < bucket->count; j++) {
+        float expected = value_of(bucket->first + j, step);
+        if (as_bf16 && !is_exact_here(c, bucket, j))
+            expected = half_bf16_to_f32(half_f32_to_bf16(expected));
+        if (values[j] != expected)
             fail_msg("rank %d, step %d, bucket %d: %g at %lld, expected %g", comm.rank, step, i,
-                     (double)c->replica.model.params.flat[j], (long long)j,
-                     (double)value_of(j, step));
+                     (double)values[j], (long long)j, (double)expected);
+    }
+}
+
+static void check_bucket(const Case *c, int i, int step)
+{
+    check_numbers(c, i, step, false);
 }
 
 static void test_shares_are_gathered(void **state)
@@ -237,27 +269,36 @@ static void test_shares_are_gathered(void **state)
 }
 
 // As a training step does: update and send, then, in the next forward, wait for bucket after
-// bucket.
-static void check_updates(int most, bool overlaps)
+// bucket; now and then all parameters are wanted exactly.
+static void check_updates(int most, bool overlaps, bool as_bf16)
 {
     Case c;
     start(&c, most, overlaps);
-    assert_true(
-        replica_has_arrived(&c.replica, c.exchange, c.partition.n_buckets)); // none was sent
+    const int n = c.partition.n_buckets;
+    assert_true(replica_has_arrived(&c.replica, c.exchange, n)); // none was sent
     for (int step = 1; step <= 20; step++) {
-        for (int i = 0; i < c.partition.n_buckets; i++) {
+        for (int i = 0; i < n; i++) {
             if (i == 2)
                 stagger(step);
             update(&c, i, step);
-            replica_send(&c.replica, c.exchange, &c.partition, i);
+            replica_send(&c.replica, c.exchange, &c.partition, i, as_bf16);
         }
-        for (int i = 0; i < c.partition.n_buckets; i++) {
+        for (int i = 0; i < n; i++) {
             if (!replica_has_arrived(&c.replica, c.exchange, i + 1))
                 replica_wait(&c.replica, c.exchange, i + 1);
             assert_true(replica_has_arrived(&c.replica, c.exchange, i + 1));
-            check_bucket(&c, i, step);
+            check_numbers(&c, i, step, as_bf16);
         }
         exchange_wait_all(c.exchange);
+        meet();
+        const bool is_one_copy = comm.size == 1 || (c.group.shares && c.group.n_groups == 1);
+        assert_int_equal(c.replica.is_rounded, as_bf16 && !is_one_copy);
+        if (step % 3 != 0)
+            continue;
+        replica_make_exact(&c.replica, &c.partition);
+        assert_ptr_equal(replica_exact_model(&c.replica), &c.replica.model);
+        for (int i = 0; i < n; i++)
+            check_bucket(&c, i, step);
         meet();
     }
     end(&c);
@@ -267,8 +308,17 @@ static void test_a_bucket_is_here_when_it_is_awaited(void **state)
 {
     (void)state;
     for (int most = 0; most <= 3; most++) {
-        check_updates(most, true);
-        check_updates(most, false);
+        check_updates(most, true, false);
+        check_updates(most, false, false);
+    }
+}
+
+static void test_a_bucket_of_bf16_is_here_when_it_is_awaited(void **state)
+{
+    (void)state;
+    for (int most = 0; most <= 3; most++) {
+        check_updates(most, true, true);
+        check_updates(most, false, true);
     }
 }
 
@@ -280,12 +330,12 @@ static void test_a_bucket_is_not_here_before_all_have_sent_it(void **state)
     if (replica_is_shared(&c.replica)) {
         const bool is_late = comm.rank == comm.size - 1;
         for (int i = 0; i < c.partition.n_buckets && !is_late; i++)
-            replica_send(&c.replica, c.exchange, &c.partition, i);
+            replica_send(&c.replica, c.exchange, &c.partition, i, false);
         meet();
         assert_true(is_late || !replica_has_arrived(&c.replica, c.exchange, 1));
         meet();
         for (int i = 0; i < c.partition.n_buckets && is_late; i++)
-            replica_send(&c.replica, c.exchange, &c.partition, i);
+            replica_send(&c.replica, c.exchange, &c.partition, i, false);
         replica_wait(&c.replica, c.exchange, c.partition.n_buckets);
         exchange_wait_all(c.exchange);
     }
@@ -351,6 +401,7 @@ int main(void)
         cmocka_unit_test(test_what_was_written_before_counting_is_there_after_it),
         cmocka_unit_test(test_shares_are_gathered),
         cmocka_unit_test(test_a_bucket_is_here_when_it_is_awaited),
+        cmocka_unit_test(test_a_bucket_of_bf16_is_here_when_it_is_awaited),
         cmocka_unit_test(test_a_bucket_is_not_here_before_all_have_sent_it),
         cmocka_unit_test(test_layers_of_any_rank_get_everywhere),
         cmocka_unit_test(test_only_pairs_are_the_ranks_own),

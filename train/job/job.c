@@ -329,7 +329,7 @@ static Status work(Job *job)
     TRY_GOTO(release_replica, measure_machine(job));
     TRY_GOTO(release_replica, create_model(job, &replica));
     TRY_GOTO(release_replica, train(job, &replica));
-    status = job->comm.rank == 0 ? export_model(job, &replica.model) : OK;
+    status = job->comm.rank == 0 ? export_model(job, replica_exact_model(&replica)) : OK;
     TRY_GOTO(release_replica, comm_agree(&job->comm, status));
     if (job->is_unsaved)
         status = fail_unsaved(job);

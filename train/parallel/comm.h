@@ -89,15 +89,33 @@ typedef struct CommReduce {
 int64_t comm_reduce_bytes(int64_t count, int n_ranks, int n_senders, bool as_bf16);
 void comm_reduce_scatter(const Comm *comm, const CommReduce *reduce);
 
-// All-gather of one bucket: every rank's share to all ranks.
-void comm_all_gather(const Comm *comm, float *bucket, // [count]
-                     int64_t count);
+// [first, first + count) of a bucket.
+typedef struct CommRange {
+    int64_t first, count;
+} CommRange;
+
+// An all-gather of one bucket: every rank's share to all ranks. As bfloat16 the others receive this
+// rank's share rounded, but for the exact ranges; the share itself is never rounded.
+//
+//     message of a share:  [ 2 bytes a number, rounded | 4 bytes a number of an exact range | ... ]
+typedef struct CommGather {
+    float *bucket; // [count]
+    int64_t count;
+    bool as_bf16;           // else all is sent as it is, and what follows is not used
+    const CommRange *exact; // borrowed [n_exact], ascending: sent as float32
+    int n_exact;
+    void *buffer; // [comm_gather_bytes()], the transfer's alone until comm_gather_end()
+} CommGather;
+
+// Not collective.
+int64_t comm_gather_bytes(const CommGather *gather);
+void comm_all_gather(const Comm *comm, const CommGather *gather);
 
 // The same two without waiting. Several may be pending, begun in the same order on all ranks; until
 // all are done no other collective function of this header may be called.
 typedef struct CommTransfer {
     void *request;                   // owned: an MPI_Request
-    int *counts, *offsets;           // owned [size], in floats: what is sent to each rank
+    int *counts, *offsets;           // owned [size], in numbers: what is sent to each rank
     int *from_counts, *from_offsets; // owned [size], likewise: what arrives from each rank
 } CommTransfer;
 
@@ -105,13 +123,15 @@ Status comm_transfer_create(CommTransfer *out, const Comm *comm); // not collect
 void comm_transfer_release(CommTransfer *transfer);
 
 void comm_reduce_begin(CommTransfer *transfer, const Comm *comm, const CommReduce *reduce);
-void comm_gather_begin(CommTransfer *transfer, const Comm *comm, float *bucket, int64_t count);
+void comm_gather_begin(CommTransfer *transfer, const Comm *comm, const CommGather *gather);
 
 // Whether a transfer that was begun is done. MPI makes progress in this call. Not collective.
 bool comm_transfer_is_done(CommTransfer *transfer);
 
-// Adds up what has arrived, once the transfer is done. Not collective.
+// Adds up what has arrived, or widens it into the bucket, once the transfer is done. Not
+// collective.
 void comm_reduce_end(const Comm *comm, const CommReduce *reduce);
+void comm_gather_end(const Comm *comm, const CommGather *gather);
 
 // Largest bucket of all these, in floats: 16 MiB keep the network busy and are little beside a
 // model.

@@ -20,6 +20,11 @@ extern atomic_int comm_n_pending;
 // Waits until a transfer that was begun is done.
 void comm_transfer_wait(CommTransfer *transfer, const char *what);
 
+// An all-gather among n ranks that are those of `members`, in this order; NULL: all ranks.
+void comm_gather_begin_among(CommTransfer *transfer, const Comm *comm, const CommGather *gather,
+                             const int *ranks, int n, MPI_Comm members);
+void comm_gather_end_among(const Comm *comm, const CommGather *gather, const int *ranks, int n);
+
 // An MPI call that may wait for other ranks: the watchdog is told so, because MPI waits by
 // spinning, which looks like work.
 #define BLOCKING(call, what)                                                                       \

@@ -1,5 +1,6 @@
-// Reduce-scatter and all-gather of buckets, declared in train/parallel/comm.h. A transfer that
-// waits is one that is begun and waited for, so both ways give the same bits.
+// Reduce-scatter of buckets and their transfers, declared in train/parallel/comm.h; all-gathers are
+// in comm_gather.c. A transfer that waits is one that is begun and waited for, so both ways give
+// the same bits.
 #include "model/kernels/half.h"
 #include "train/parallel/comm_mpi.h"
 
@@ -205,23 +206,4 @@ void comm_reduce_scatter(const Comm *comm, const CommReduce *reduce)
     comm_reduce_begin(comm->blocking, comm, reduce);
     comm_transfer_wait(comm->blocking, "reduce-scatter");
     comm_reduce_end(comm, reduce);
-}
-
-// In place: this rank's share is at its offset in the bucket already, as MPI_IN_PLACE demands.
-void comm_gather_begin(CommTransfer *transfer, const Comm *comm, float *bucket, int64_t count)
-{
-    set_shares(transfer, comm, count);
-    atomic_fetch_add(&comm_n_pending, 1);
-    comm_check_code(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, bucket, transfer->counts,
-                                    transfer->offsets, MPI_FLOAT, MPI_COMM_WORLD,
-                                    transfer->request),
-                    "all-gather");
-}
-
-void comm_all_gather(const Comm *comm, float *bucket, int64_t count)
-{
-    if (comm->size == 1)
-        return;
-    comm_gather_begin(comm->blocking, comm, bucket, count);
-    comm_transfer_wait(comm->blocking, "all-gather");
 }

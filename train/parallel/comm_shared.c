@@ -287,30 +287,28 @@ void comm_counter_await(CommCounter *counter, int64_t count)
 
 // ---- between groups ----------------------------------------------------------------------------
 
-// As comm_gather_begin(), among the ranks of this number in the other groups. Their shares do not
-// fill the bucket: the other shares come to the ranks beside this one, in the same window.
+// Among the ranks of this number in the other groups. Their shares do not fill the bucket: the
+// other shares come to the ranks beside this one, in the same window, so each is written by one
+// rank.
 void comm_group_gather_begin(CommTransfer *transfer, const CommGroup *group, const Comm *comm,
-                             float *bucket, int64_t count)
+                             const CommGather *gather)
 {
-    for (int i = 0; i < group->n_groups; i++) {
-        int64_t first, own;
-        comm_share(count, group->peers[i], comm->size, &first, &own);
-        transfer->counts[i] = (int)own;
-        transfer->offsets[i] = (int)first;
-    }
-    atomic_fetch_add(&comm_n_pending, 1);
-    comm_check_code(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, bucket, transfer->counts,
-                                    transfer->offsets, MPI_FLOAT, group->mpi->across,
-                                    transfer->request),
-                    "all-gather");
+    comm_gather_begin_among(transfer, comm, gather, group->peers, group->n_groups,
+                            group->mpi->across);
 }
 
-void comm_group_gather(const CommGroup *group, const Comm *comm, float *bucket, int64_t count)
+void comm_group_gather_end(const CommGroup *group, const Comm *comm, const CommGather *gather)
+{
+    comm_gather_end_among(comm, gather, group->peers, group->n_groups);
+}
+
+void comm_group_gather(const CommGroup *group, const Comm *comm, const CommGather *gather)
 {
     if (group->n_groups == 1)
         return;
-    comm_group_gather_begin(comm->blocking, group, comm, bucket, count);
+    comm_group_gather_begin(comm->blocking, group, comm, gather);
     comm_transfer_wait(comm->blocking, "all-gather");
+    comm_group_gather_end(group, comm, gather);
 }
 
 // Only the ranks of the sender's number take part; the others find it in their window after the

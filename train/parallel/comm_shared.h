@@ -71,10 +71,13 @@ bool comm_counter_has(CommCounter *counter, int64_t count);
 void comm_counter_await(CommCounter *counter, int64_t count);
 
 // comm_all_gather() of a bucket in a window: each rank's share to the other groups. The ranks of
-// its own group see it when they know that its owner is done (counter or sync).
-void comm_group_gather(const CommGroup *group, const Comm *comm, float *bucket, int64_t count);
+// its own group see it, exactly, when they know that its owner is done (counter or sync).
+void comm_group_gather(const CommGroup *group, const Comm *comm, const CommGather *gather);
 void comm_group_gather_begin(CommTransfer *transfer, const CommGroup *group, const Comm *comm,
-                             float *bucket, int64_t count);
+                             const CommGather *gather);
+
+// Writes what has arrived to the window, once the transfer is done. Not collective.
+void comm_group_gather_end(const CommGroup *group, const Comm *comm, const CommGather *gather);
 
 // Copies what rank `from` has written in its group's window to the windows of the other groups.
 void comm_group_broadcast(const CommGroup *group, const Comm *comm, void *bytes, int64_t size_bytes,

@@ -24,9 +24,8 @@ enum {
 };
 
 typedef struct Job {
-    CommReduce reduce; // sum == NULL: an all-gather of
-    float *gathered;
-    int64_t count;
+    CommReduce reduce; // sum == NULL: an all-gather
+    CommGather gather;
     const CommGroup *group; // NULL: gathered by every rank for itself
     CommCounter *arrivals;  // of the group
     bool is_done;
@@ -88,25 +87,29 @@ static bool next_job(Exchange *exchange, Transfer *transfer)
 static void begin_job(Exchange *exchange, Transfer *transfer, void *buffer)
 {
     Job *job = &transfer->job;
-    job->reduce.buffer = buffer;
+    job->reduce.buffer = job->gather.buffer = buffer;
     exchange->n_busy++;
     if (job->reduce.sum != NULL)
         comm_reduce_begin(&transfer->comm, exchange->comm, &job->reduce);
     else if (job->group != NULL)
-        comm_group_gather_begin(&transfer->comm, job->group, exchange->comm, job->gathered,
-                                job->count);
+        comm_group_gather_begin(&transfer->comm, job->group, exchange->comm, &job->gather);
     else
-        comm_gather_begin(&transfer->comm, exchange->comm, job->gathered, job->count);
+        comm_gather_begin(&transfer->comm, exchange->comm, &job->gather);
 }
 
-// Adds up what has arrived and marks the job done. n_done counts jobs before which all are done,
-// since a ticket stands for its job and all before it.
+// Adds up or widens what has arrived and marks the job done. n_done counts jobs before which all
+// are done, since a ticket stands for its job and all before it.
 static void end_job(Exchange *exchange, Transfer *transfer)
 {
-    if (transfer->job.reduce.sum != NULL)
-        comm_reduce_end(exchange->comm, &transfer->job.reduce);
-    if (transfer->job.arrivals != NULL)
-        comm_counter_add(transfer->job.arrivals);
+    const Job *job = &transfer->job;
+    if (job->reduce.sum != NULL)
+        comm_reduce_end(exchange->comm, &job->reduce);
+    else if (job->group != NULL)
+        comm_group_gather_end(job->group, exchange->comm, &job->gather);
+    else
+        comm_gather_end(exchange->comm, &job->gather);
+    if (job->arrivals != NULL)
+        comm_counter_add(job->arrivals);
     watchdog_heartbeat();
     exchange->n_busy--;
     pthread_mutex_lock(&exchange->lock);
@@ -279,34 +282,38 @@ static int64_t submit(Exchange *exchange, const Job *job)
 }
 
 // Without a thread a job is done before its ticket is given out, so every ticket counts as done.
+// The one buffer serves every job in turn.
 int64_t exchange_reduce(Exchange *exchange, const CommReduce *reduce)
 {
     const Job job = {.reduce = *reduce};
     if (exchange->overlaps)
         return submit(exchange, &job);
-    // The one buffer serves every job in turn.
     CommReduce now = *reduce;
     now.buffer = exchange->buffers[0];
     comm_reduce_scatter(exchange->comm, &now);
     return exchange->n_submitted++;
 }
 
-int64_t exchange_gather(Exchange *exchange, float *bucket, int64_t count)
+int64_t exchange_gather(Exchange *exchange, const CommGather *gather)
 {
-    const Job job = {.gathered = bucket, .count = count};
+    const Job job = {.gather = *gather};
     if (exchange->overlaps)
         return submit(exchange, &job);
-    comm_all_gather(exchange->comm, bucket, count);
+    CommGather now = *gather;
+    now.buffer = exchange->buffers[0];
+    comm_all_gather(exchange->comm, &now);
     return exchange->n_submitted++;
 }
 
-int64_t exchange_gather_shared(Exchange *exchange, const CommGroup *group, float *bucket,
-                               int64_t count, CommCounter *arrivals)
+int64_t exchange_gather_shared(Exchange *exchange, const CommGroup *group, const CommGather *gather,
+                               CommCounter *arrivals)
 {
-    const Job job = {.gathered = bucket, .count = count, .group = group, .arrivals = arrivals};
+    const Job job = {.gather = *gather, .group = group, .arrivals = arrivals};
     if (exchange->overlaps)
         return submit(exchange, &job);
-    comm_group_gather(group, exchange->comm, bucket, count);
+    CommGather now = *gather;
+    now.buffer = exchange->buffers[0];
+    comm_group_gather(group, exchange->comm, &now);
     comm_counter_add(arrivals);
     return exchange->n_submitted++;
 }

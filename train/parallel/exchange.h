@@ -6,7 +6,7 @@
 //     exchange_reduce(exchange, &reduce);         // returns at once
 //     ... more computing, more buckets ...
 //     exchange_wait_all(exchange);                // all sums are complete
-//     int64_t ticket = exchange_gather(exchange, bucket, count);
+//     int64_t ticket = exchange_gather(exchange, &gather);
 //     ... computing that does not read the bucket ...
 //     exchange_wait(exchange, ticket);            // from here on it may
 //     exchange_stop(exchange);
@@ -33,7 +33,8 @@ typedef struct Exchange Exchange;
 int exchange_n_buffers(int n_ranks, bool overlaps);
 
 // `buffers`, borrowed: exchange_n_buffers() of them, buffer_bytes each, which is a multiple of 64
-// and at least comm_reduce_bytes() of every job. FAILED: no memory or no thread. Not collective.
+// and at least comm_reduce_bytes() or comm_gather_bytes() of every job. FAILED: no memory or no
+// thread. Not collective.
 Status exchange_start(Exchange **out, const Comm *comm, void *buffers, int64_t buffer_bytes,
                       bool overlaps);
 
@@ -43,13 +44,13 @@ void exchange_stop(Exchange *exchange);
 // Whether jobs are worked on while the caller computes.
 bool exchange_overlaps(const Exchange *exchange);
 
-// Submit a job and return its ticket; tickets count up from 0. reduce->buffer is ignored.
+// Submit a job and return its ticket; tickets count up from 0. The job's own buffer is ignored.
 int64_t exchange_reduce(Exchange *exchange, const CommReduce *reduce);
-int64_t exchange_gather(Exchange *exchange, float *bucket, int64_t count);
+int64_t exchange_gather(Exchange *exchange, const CommGather *gather);
 
 // comm_group_gather() of a bucket in a window; adds one to *arrivals when this rank's part is done.
-int64_t exchange_gather_shared(Exchange *exchange, const CommGroup *group, float *bucket,
-                               int64_t count, CommCounter *arrivals);
+int64_t exchange_gather_shared(Exchange *exchange, const CommGroup *group, const CommGather *gather,
+                               CommCounter *arrivals);
 
 // Whether that job and all before it are done; waits until they are.
 bool exchange_is_done(Exchange *exchange, int64_t ticket);

@@ -37,32 +37,88 @@ int64_t partition_max_buckets(const ModelShape *shape)
     return shape->n_layers + 2 + params_count(shape) / COMM_LARGEST_BUCKET * 2;
 }
 
-Status partition_create(Partition *out, const ModelShape *shape, int n_ranks, int rank)
+// Buckets of the whole flat vector, layer by layer.
+static void cut(Partition *partition, const ModelShape *shape, int n_ranks, int rank)
 {
-    int64_t total = params_count(shape);
-    int64_t capacity = partition_max_buckets(shape);
-    Partition partition = {.buckets = calloc((size_t)capacity, sizeof *partition.buckets)};
-    if (partition.buckets == NULL)
-        return fail(FAILED, "no memory for %lld buckets", (long long)capacity);
     int64_t end = 0;
     // What lies before a layer without belonging to it, the embedding, gets layer -1.
     for (int layer = 0; layer < shape->n_layers; layer++) {
         int64_t first, count;
         params_layer_range(shape, layer, &first, &count);
-        append_range(&partition, -1, end, first, n_ranks, rank);
-        append_range(&partition, layer, first, first + count, n_ranks, rank);
+        append_range(partition, -1, end, first, n_ranks, rank);
+        append_range(partition, layer, first, first + count, n_ranks, rank);
         end = first + count;
     }
-    append_range(&partition, shape->n_layers, end, total, n_ranks, rank);
+    append_range(partition, shape->n_layers, end, params_count(shape), n_ranks, rank);
+}
+
+// The part of a tensor that lies in a bucket, counted from the bucket's beginning; count <= 0:
+// none.
+static CommRange part_in(const Bucket *bucket, const ParamInfo *info)
+{
+    const int64_t first = info->offset > bucket->first ? info->offset : bucket->first;
+    const int64_t tensor_end = info->offset + (int64_t)info->rows * info->cols;
+    const int64_t bucket_end = bucket->first + bucket->count;
+    const int64_t end = tensor_end < bucket_end ? tensor_end : bucket_end;
+    return (CommRange){first - bucket->first, end - first};
+}
+
+// Tensors and buckets are both in the order of the flat vector. A vector that is cut by the end of
+// a bucket is in two of them.
+static void find_vectors(Partition *partition, const ModelShape *shape)
+{
+    const int n_tensors = params_n_tensors(shape);
+    int n_vectors = 0, b = 0;
+    for (int t = 0; t < n_tensors; t++) {
+        const ParamInfo info = params_info(shape, t);
+        while (b < partition->n_buckets - 1 && partition->buckets[b + 1].first <= info.offset)
+            b++;
+        for (int i = b; info.is_vector && i < partition->n_buckets; i++) {
+            Bucket *bucket = &partition->buckets[i];
+            const CommRange part = part_in(bucket, &info);
+            if (part.count <= 0)
+                break;
+            if (bucket->n_vectors++ == 0)
+                bucket->vectors = partition->vectors + n_vectors;
+            partition->vectors[n_vectors++] = part;
+        }
+    }
+}
+
+Status partition_create(Partition *out, const ModelShape *shape, int n_ranks, int rank)
+{
+    const int64_t capacity = partition_max_buckets(shape);
+    // Each bucket's end cuts one tensor at most.
+    const int64_t max_vectors = params_n_tensors(shape) + capacity;
+    Partition partition = {.buckets = calloc((size_t)capacity, sizeof *partition.buckets),
+                           .vectors = calloc((size_t)max_vectors, sizeof *partition.vectors)};
+    if (partition.buckets == NULL || partition.vectors == NULL) {
+        partition_release(&partition);
+        return fail(FAILED, "no memory for %lld buckets", (long long)capacity);
+    }
+    cut(&partition, shape, n_ranks, rank);
     CHECK(partition.n_buckets <= capacity, "%d buckets", partition.n_buckets);
+    find_vectors(&partition, shape);
     *out = partition;
     return OK;
 }
 
+CommGather partition_bucket_gather(const Bucket *bucket, float *values, bool as_bf16)
+{
+    return (CommGather){.bucket = values,
+                        .count = bucket->count,
+                        .as_bf16 = as_bf16,
+                        .exact = bucket->vectors,
+                        .n_exact = bucket->n_vectors};
+}
+
 void partition_gather(const Partition *partition, const Comm *comm, float *flat)
 {
-    for (int i = 0; i < partition->n_buckets; i++)
-        comm_all_gather(comm, flat + partition->buckets[i].first, partition->buckets[i].count);
+    for (int i = 0; i < partition->n_buckets; i++) {
+        const Bucket *bucket = &partition->buckets[i];
+        const CommGather gather = partition_bucket_gather(bucket, flat + bucket->first, false);
+        comm_all_gather(comm, &gather);
+    }
 }
 
 // Rounded up per bucket, since a block of squares never reaches from one bucket into the next.
@@ -77,5 +133,6 @@ int64_t partition_n_blocks(const Partition *partition)
 void partition_release(Partition *partition)
 {
     free(partition->buckets);
+    free(partition->vectors);
     *partition = (Partition){0};
 }

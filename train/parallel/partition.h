@@ -21,12 +21,15 @@ typedef struct Bucket {
     int64_t own_first, own_count; // this rank's share, also in the flat vector
     int64_t moments_first;        // where the share's moments lie in this rank's vectors
     int layer;                    // -1: before the layers; their number: after them
+    const CommRange *vectors;     // borrowed [n_vectors]: the bucket's parts that are vectors of
+    int n_vectors;                // the model (norm weights), ascending, counted from `first`
 } Bucket;
 
 typedef struct Partition {
     Bucket *buckets; // owned, in the order of the flat vector
     int n_buckets;
-    int64_t own_count; // length of this rank's moment vectors
+    CommRange *vectors; // owned: those of all buckets
+    int64_t own_count;  // length of this rank's moment vectors
 } Partition;
 
 // The shares of rank `rank` of n_ranks. FAILED: no memory. Not collective.
@@ -35,7 +38,13 @@ Status partition_create(Partition *out, const ModelShape *shape, int n_ranks, in
 // An upper bound of n_buckets. Not collective.
 int64_t partition_max_buckets(const ModelShape *shape);
 
-// All-gather of the flat vector [params_count()], bucket by bucket. Collective.
+// The all-gather of a bucket. As bfloat16 matrices are rounded, vectors are not: what reads those
+// does not round them. Without a buffer. Not collective.
+CommGather partition_bucket_gather(const Bucket *bucket,
+                                   float *values, // [bucket->count] of the flat vector
+                                   bool as_bf16);
+
+// All-gather of the flat vector [params_count()] as it is, bucket by bucket. Collective.
 void partition_gather(const Partition *partition, const Comm *comm, float *flat);
 
 // Blocks of COMM_SHARE_BLOCK floats in all buckets, a bucket's last one may be shorter. Not

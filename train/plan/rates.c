@@ -101,7 +101,8 @@ static void read_all(const Probe *probe, const Comm *comm)
 // A bucket of the largest size, as training exchanges them.
 static void gather(const Probe *probe, const Comm *comm)
 {
-    comm_all_gather(comm, probe->a, COMM_LARGEST_BUCKET);
+    const CommGather gather = {.bucket = probe->a, .count = COMM_LARGEST_BUCKET};
+    comm_all_gather(comm, &gather);
 }
 
 // Between the first and the last rank, which lie on different hosts if the job has several. Half of

@@ -256,7 +256,8 @@ static void check_bucket(int64_t count, int n_groups, bool as_bf16)
     // An update of the own share, and the gathering of all.
     for (int64_t i = first; i < first + own; i++)
         bucket[i] = (float)(i + comm.rank * 100000);
-    comm_all_gather(&comm, bucket, count);
+    const CommGather gather = {.bucket = bucket, .count = count};
+    comm_all_gather(&comm, &gather);
     for (int rank = 0; rank < comm.size; rank++) {
         comm_share(count, rank, comm.size, &first, &own);
         for (int64_t i = first; i < first + own; i++)
@@ -285,6 +286,71 @@ static void test_largest_bucket(void **state)
     check_bucket(COMM_LARGEST_BUCKET, 2, false);
 }
 
+// ---- All-gathers as bfloat16 ----
+
+// Number i of the owner's share: neither whole nor of 8 bits; some that have no near neighbours.
+static float master(int64_t i)
+{
+    static const float special[] = {-0.0f, 0x1p-140f, INFINITY, 0x1.fffffep127f, NAN};
+    return i % 97 < 5 ? special[i % 97] : (float)(i % 2003 - 1000) * 0x1.234568p-7f;
+}
+
+static bool is_in(const CommRange *ranges, int n_ranges, int64_t i)
+{
+    for (int r = 0; r < n_ranges; r++)
+        if (i >= ranges[r].first && i < ranges[r].first + ranges[r].count)
+            return true;
+    return false;
+}
+
+static bool same_bits(float a, float b)
+{
+    return half_bits_of(a) == half_bits_of(b);
+}
+
+// The others' shares are rounded but for the exact ranges, the own one is as it was.
+static void check_bf16_gather(int64_t count, const CommRange *exact, int n_exact)
+{
+    float *bucket = malloc((size_t)(count + 1) * sizeof(float));
+    CommGather gather = {bucket, count, .as_bf16 = true, .exact = exact, .n_exact = n_exact};
+    const int64_t bytes = comm_gather_bytes(&gather);
+    int64_t first, own, n_exact_numbers = 0;
+    for (int r = 0; r < n_exact; r++)
+        n_exact_numbers += exact[r].count;
+    assert_int_equal(bytes, 2 * count + 2 * n_exact_numbers);
+    unsigned char *buffer = malloc((size_t)bytes + 1);
+    assert_true(bucket != NULL && buffer != NULL);
+    gather.buffer = buffer;
+    comm_share(count, comm.rank, comm.size, &first, &own);
+    for (int64_t i = 0; i < count; i++)
+        bucket[i] = i >= first && i < first + own ? master(i) : 77;
+    bucket[count] = buffer[bytes] = 7;
+    comm_all_gather(&comm, &gather);
+    for (int64_t i = 0; i < count; i++) {
+        const bool is_kept = (i >= first && i < first + own) || is_in(exact, n_exact, i);
+        const float rounded = half_bf16_to_f32(half_f32_to_bf16(master(i)));
+        assert_true(same_bits(bucket[i], is_kept ? master(i) : rounded));
+    }
+    assert_true(bucket[count] == 7 && buffer[bytes] == 7);
+    free(buffer);
+    free(bucket);
+}
+
+static void test_as_bf16_only_others_matrices_are_rounded(void **state)
+{
+    (void)state;
+    enum { COUNT = 100003 };
+    const CommRange some[] = {{0, 48}, {1000, 2000}, {3000, 1}, {50001, 40000}, {99999, 4}};
+    const CommRange all = {0, COUNT}, none_of_first_blocks = {70000, 5};
+    check_bf16_gather(0, NULL, 0);
+    check_bf16_gather(1, NULL, 0);
+    check_bf16_gather(COUNT, NULL, 0);
+    check_bf16_gather(COUNT, some, 5);
+    check_bf16_gather(COUNT, &all, 1);
+    check_bf16_gather(COUNT, &none_of_first_blocks, 1);
+    check_bf16_gather(COMM_LARGEST_BUCKET, some, 5);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -302,6 +368,7 @@ int main(void)
         cmocka_unit_test(test_shares_are_whole_blocks),
         cmocka_unit_test(test_buckets_are_summed_in_one_order_and_gathered_by_shares),
         cmocka_unit_test(test_largest_bucket),
+        cmocka_unit_test(test_as_bf16_only_others_matrices_are_rounded),
     };
     if (!testing_start_ranks(&comm))
         return 1;

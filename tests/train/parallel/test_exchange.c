@@ -86,13 +86,20 @@ static void run(Case *c, int senders, bool as_bf16)
         exchange_wait_all(c->exchange);
     }
     int64_t tickets[N_BUCKETS];
+    CommRange exact[N_BUCKETS]; // read until all are done
     for (int b = 0; b < N_BUCKETS; b++) {
         int64_t first, own;
         comm_share(count_of(b), comm.rank, comm.size, &first, &own);
         float *bucket = c->buckets + b * MOST_COUNT;
         memset(bucket, 0, (size_t)count_of(b) * sizeof(float));
         memcpy(bucket + first, c->sums + b * MOST_COUNT, (size_t)own * sizeof(float));
-        tickets[b] = exchange_gather(c->exchange, bucket, count_of(b));
+        exact[b] = (CommRange){count_of(b) / 3, count_of(b) / 2};
+        const CommGather gather = {.bucket = bucket,
+                                   .count = count_of(b),
+                                   .as_bf16 = as_bf16,
+                                   .exact = &exact[b],
+                                   .n_exact = 1};
+        tickets[b] = exchange_gather(c->exchange, &gather);
     }
     for (int b = 0; b < N_BUCKETS; b++) {
         exchange_wait(c->exchange, tickets[b]);

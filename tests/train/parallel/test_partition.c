@@ -7,6 +7,7 @@
 #include "train/parallel/partition.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum { MOST_RANKS = 9 };
 
@@ -151,6 +152,59 @@ static void test_moments_lie_side_by_side(void **state)
     }
 }
 
+// The buckets' vectors are all numbers of the model's vectors and no others.
+static void check_vectors(const ModelShape *shape)
+{
+    Partition partition;
+    const int64_t total = params_count(shape);
+    unsigned char *marks = calloc((size_t)total, 1);
+    assert_non_null(marks);
+    for (int t = 0; t < params_n_tensors(shape); t++) {
+        const ParamInfo info = params_info(shape, t);
+        if (info.is_vector)
+            memset(marks + info.offset, 1, (size_t)info.rows);
+    }
+    assert_ok(partition_create(&partition, shape, 2, 0));
+    for (int i = 0; i < partition.n_buckets; i++) {
+        const Bucket *bucket = &partition.buckets[i];
+        int64_t end = 0;
+        for (int r = 0; r < bucket->n_vectors; r++) {
+            const CommRange range = bucket->vectors[r];
+            assert_true(range.first >= end && range.count > 0);
+            end = range.first + range.count;
+            assert_true(end <= bucket->count);
+            for (int64_t j = range.first; j < end; j++)
+                assert_int_equal(marks[bucket->first + j]--, 1);
+        }
+    }
+    for (int64_t j = 0; j < total; j++)
+        assert_int_equal(marks[j], 0);
+    partition_release(&partition);
+    free(marks);
+}
+
+static void test_vectors_are_known_in_every_bucket(void **state)
+{
+    (void)state;
+    ModelShape large = with_large_embedding(), mla, cut = small;
+    assert_ok(shape_convert(&mla, &small, 1, 4, SVD_SPLIT));
+    check_vectors(&small);
+    check_vectors(&large);
+    check_vectors(&mla);
+    // 4185 rows of 1002 before the second norm, which the end of the largest bucket cuts.
+    cut.n_layers = 2;
+    cut.d_model = 1002;
+    cut.n_heads = 522;
+    cut.head_dim = 4;
+    Partition partition;
+    assert_ok(partition_create(&partition, &cut, 1, 0));
+    assert_int_equal(partition.buckets[1].n_vectors, 2);
+    assert_int_equal(partition.buckets[2].n_vectors, 1);
+    assert_int_equal(partition.buckets[2].vectors[0].first, 0);
+    partition_release(&partition);
+    check_vectors(&cut);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -160,6 +214,7 @@ int main(void)
         cmocka_unit_test(test_every_parameter_has_one_owner),
         cmocka_unit_test(test_shares_are_those_of_the_collectives),
         cmocka_unit_test(test_moments_lie_side_by_side),
+        cmocka_unit_test(test_vectors_are_known_in_every_bucket),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
