@@ -63,7 +63,7 @@ static void run_product(const Product *p, const float *a, const float *b, float 
     for (int round = 0; round < n_rounds; round++) {
         double start_s = timing_seconds(CLOCK_PROCESS_CPUTIME_ID);
         for (int i = 0; i < repeats; i++)
-            gemm(c, p->n, matrix(a, p->m, p->k, p->a_transposed),
+            gemm(COMPUTE_FLOAT32, rows_f32(c, p->n), matrix(a, p->m, p->k, p->a_transposed),
                  matrix(b, p->k, p->n, p->b_transposed), p->m, p->n, p->k, p->a_transposed);
         double middle_s = timing_seconds(CLOCK_PROCESS_CPUTIME_ID);
         for (int i = 0; i < repeats; i++)

@@ -80,8 +80,8 @@ static void run_step(const Bench *bench, int N)
 // The product that a float32 model would have.
 static void run_gemm(const Bench *bench, int N, int n_out, int n_in)
 {
-    gemm(bench->y, n_out, gemm_matrix(bench->x, n_in), gemm_transposed(bench->gate, n_in), N, n_out,
-         n_in, false);
+    gemm(COMPUTE_FLOAT32, rows_f32(bench->y, n_out), gemm_matrix(bench->x, n_in),
+         gemm_transposed(bench->gate, n_in), N, n_out, n_in, false);
 }
 
 HOT static uint64_t sum_words(const uint64_t *words, int64_t count)

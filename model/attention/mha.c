@@ -37,7 +37,8 @@ void mha_forward(float *qkv, const float *normed, const AttentionContext *contex
 {
     const ModelShape *s = context->shape;
     const int width = projected_width(s), D = s->d_model, N = context->B * context->T;
-    linear_forward(qkv, width, normed, D, context->weights->q, N, D, width, false);
+    linear_forward(COMPUTE_FLOAT32, rows_f32(qkv, width), rows_read_f32(normed, D),
+                   context->weights->q, N, D, width, false);
     step_times_mark(context->times, STEP_INPUT);
     if (context->qk_observer != NULL)
         context->qk_observer->call(context->qk_observer->observer, qkv, width);
@@ -51,7 +52,9 @@ void mha_backward(float *d_normed, LayerParams *grads, float *d_qkv, const float
     const ModelShape *s = context->shape;
     const int width = projected_width(s), D = s->d_model, N = context->B * context->T;
     rotate(d_qkv, context, -1.0f);
-    linear_backward_input(d_normed, D, d_qkv, width, context->weights->q, N, D, width, false);
-    linear_backward_weight(grads->q, d_qkv, width, normed, D, N, D, width, context->add_gradients);
+    linear_backward_input(COMPUTE_FLOAT32, rows_f32(d_normed, D), rows_f32(d_qkv, width),
+                          context->weights->q, N, D, width, false);
+    linear_backward_weight(COMPUTE_FLOAT32, grads->q, rows_f32(d_qkv, width),
+                           rows_read_f32(normed, D), N, D, width, context->add_gradients);
     step_times_mark(context->times, STEP_INPUT);
 }

@@ -151,8 +151,8 @@ static int up_parts(UpPart parts[2], const AttentionContext *context, const Laye
 static void project(float *rows, const float *normed, const AttentionContext *context)
 {
     const int width = mla_projected_width(context->shape), D = context->shape->d_model;
-    linear_forward(rows, width, normed, D, context->weights->q, context->B * context->T, D, width,
-                   false);
+    linear_forward(COMPUTE_FLOAT32, rows_f32(rows, width), rows_read_f32(normed, D),
+                   context->weights->q, context->B * context->T, D, width, false);
     step_times_mark(context->times, STEP_INPUT);
 }
 
@@ -162,8 +162,10 @@ static void project_backward(float *d_normed, LayerParams *grads, const float *d
 {
     const int width = mla_projected_width(context->shape), D = context->shape->d_model,
               N = context->B * context->T;
-    linear_backward_input(d_normed, D, d_rows, width, context->weights->q, N, D, width, false);
-    linear_backward_weight(grads->q, d_rows, width, normed, D, N, D, width, context->add_gradients);
+    linear_backward_input(COMPUTE_FLOAT32, rows_f32(d_normed, D), rows_read_f32(d_rows, width),
+                          context->weights->q, N, D, width, false);
+    linear_backward_weight(COMPUTE_FLOAT32, grads->q, rows_read_f32(d_rows, width),
+                           rows_read_f32(normed, D), N, D, width, context->add_gradients);
     step_times_mark(context->times, STEP_INPUT);
 }
 
@@ -182,8 +184,9 @@ void mla_forward(float *qkv, float *latent, const float *normed, const Attention
     UpPart parts[2];
     int n_parts = up_parts(parts, context, NULL, &col);
     for (int i = 0; i < n_parts; i++)
-        linear_forward(context->expanded + parts[i].first, col.expanded, latent + parts[i].column,
-                       R, parts[i].weight, N, parts[i].width, parts[i].rows, false);
+        linear_forward(COMPUTE_FLOAT32, rows_f32(context->expanded + parts[i].first, col.expanded),
+                       rows_read_f32(latent + parts[i].column, R), parts[i].weight, N,
+                       parts[i].width, parts[i].rows, false);
     step_times_mark(context->times, STEP_UP);
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < N; n++)
@@ -212,12 +215,14 @@ void mla_backward(float *d_normed, LayerParams *grads, const float *d_qkv, const
     UpPart parts[2];
     int n_parts = up_parts(parts, context, grads, &col);
     for (int i = 0; i < n_parts; i++) {
-        const float *d_part = context->expanded + parts[i].first;
-        linear_backward_input(context->projected + col.latent + parts[i].column, col.projected,
-                              d_part, col.expanded, parts[i].weight, N, parts[i].width,
-                              parts[i].rows, false);
-        linear_backward_weight(parts[i].grad, d_part, col.expanded, latent + parts[i].column, R, N,
-                               parts[i].width, parts[i].rows, context->add_gradients);
+        const Rows d_part = rows_f32(context->expanded + parts[i].first, col.expanded);
+        linear_backward_input(
+            COMPUTE_FLOAT32,
+            rows_f32(context->projected + col.latent + parts[i].column, col.projected), d_part,
+            parts[i].weight, N, parts[i].width, parts[i].rows, false);
+        linear_backward_weight(COMPUTE_FLOAT32, parts[i].grad, d_part,
+                               rows_read_f32(latent + parts[i].column, R), N, parts[i].width,
+                               parts[i].rows, context->add_gradients);
     }
     step_times_mark(context->times, STEP_UP);
     project_backward(d_normed, grads, context->projected, normed, context);

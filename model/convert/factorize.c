@@ -341,7 +341,7 @@ static bool find_best(Scratch *scratch, const Matrix *matrix)
 {
     const int k = scratch->k, R = scratch->R, side = matrix->shorter;
     const Work *work = &scratch->work;
-    gemm(scratch->image_f, k,
+    gemm(COMPUTE_FLOAT32, rows_f32(scratch->image_f, k),
          matrix->is_tall ? gemm_matrix(matrix->a, matrix->n)
                          : gemm_transposed(matrix->a, matrix->n),
          gemm_matrix(scratch->q_f, k), matrix->longer, k, side, false);
@@ -374,7 +374,7 @@ static double bound_error(Scratch *scratch, const Matrix *matrix, double norm)
     double *squares = scratch->scales; // [R]
     for (int64_t i = 0; i < (int64_t)matrix->longer * R; i++)
         scratch->best_f[i] = (float)scratch->image[i];
-    gemm(scratch->back_f, R,
+    gemm(COMPUTE_FLOAT32, rows_f32(scratch->back_f, R),
          matrix->is_tall ? gemm_transposed(matrix->a, matrix->n)
                          : gemm_matrix(matrix->a, matrix->n),
          gemm_matrix(scratch->best_f, R), side, R, matrix->longer, false);

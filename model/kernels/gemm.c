@@ -9,14 +9,13 @@
 #include "base/intmath.h"
 #include "base/simd.h"
 #include "base/status.h"
+#include "model/kernels/gemm_bf16.h"
+#include "model/kernels/gemm_buffer.h"
 #include "model/kernels/tile.h"
 
 #include <cblas.h>
 #include <omp.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 enum {
     DIRECT_K = 768, // largest block of k where a is read in place
@@ -24,7 +23,6 @@ enum {
     MAX_PACKED_B = 200 << 10, // floats of a packed block of b
     CHUNK_ROWS = 96,          // a multiple of 16: whole cache lines of a transposed a
     BUFFER_BYTES = 1 << 20,   // of a thread
-    HUGE_PAGE = 2 << 20,      // bytes
 };
 
 typedef struct Buffer {
@@ -35,11 +33,17 @@ typedef struct Buffer {
 
 _Static_assert(sizeof(Buffer) <= BUFFER_BYTES, "a thread's buffer");
 
+// As GemmMatrix.
+typedef struct FloatMatrix {
+    const float *data;
+    int64_t row_step, column_step;
+} FloatMatrix;
+
 // What all items of a product share.
 typedef struct GemmProduct {
     float *c;
     int ldc;
-    GemmMatrix a, b;
+    FloatMatrix a, b;
     int m, n, k;
     bool add;
     const TileKernel *kernel;
@@ -48,12 +52,9 @@ typedef struct GemmProduct {
     int item_rows, item_columns, n_row_items, n_items;
 } GemmProduct;
 
-// Two thirds of the second cache: rows of a and c stream through the rest.
 static int packed_b_floats(void)
 {
-    const long cache_bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
-    const long floats = (cache_bytes > 0 ? cache_bytes : 1 << 19) / 3 * 2 / (long)sizeof(float);
-    return (int)(floats < MAX_PACKED_B ? floats : MAX_PACKED_B);
+    return min_int((int)(gemm_cached_bytes() / (int64_t)sizeof(float)), MAX_PACKED_B);
 }
 
 // Chooses the sizes of blocks and items. k_block decides the order of the sums, so it depends on k
@@ -301,33 +302,11 @@ static bool has_own_kernel(void)
     return tile_target() == TILE_AVX512;
 }
 
-static int64_t buffer_bytes(int n_threads)
+int64_t gemm_buffer_bytes(ComputeType type, int n_threads)
 {
-    const int64_t size_bytes = (int64_t)BUFFER_BYTES * n_threads;
-    return (size_bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-}
-
-int64_t gemm_buffer_bytes(int n_threads)
-{
-    return has_own_kernel() ? buffer_bytes(n_threads) : 0;
-}
-
-// The threads' buffers, BUFFER_BYTES apart. Kept from product to product.
-static char *find_buffers(int n_threads)
-{
-    static char *buffers;
-    static int n_placed;
-    if (n_threads > n_placed) {
-        const size_t size_bytes = (size_t)buffer_bytes(n_threads);
-        free(buffers);
-        buffers = aligned_alloc(HUGE_PAGE, size_bytes);
-        CHECK(buffers != NULL, "no memory for products' buffers on %d threads", n_threads);
-        // A packed block spans 200 pages of 4 KiB, more than the first TLB holds: huge pages, where
-        // the kernel grants them.
-        madvise(buffers, size_bytes, MADV_HUGEPAGE);
-        n_placed = n_threads;
-    }
-    return buffers;
+    if (type == COMPUTE_BFLOAT16)
+        return gemm_bf16_buffer_bytes(n_threads);
+    return has_own_kernel() ? gemm_buffer_size(BUFFER_BYTES, n_threads) : 0;
 }
 
 // Rows [i0, i0 + m) and columns [j0, j0 + n) by OpenBLAS on this thread.
@@ -368,25 +347,44 @@ static void gemm_kernel(const GemmProduct *shared, const TileKernel *kernel)
     GemmProduct product = *shared;
     product.kernel = kernel;
     cut(&product, n_threads);
-    char *buffers = find_buffers(n_threads);
+    char *buffers = gemm_buffer_find(BUFFER_BYTES, n_threads);
 #pragma omp parallel for schedule(dynamic) if (n_threads > 1)
     for (int item = 0; item < product.n_items; item++)
         run_item(&product, (Buffer *)(buffers + (int64_t)BUFFER_BYTES * omp_get_thread_num()),
                  item);
 }
 
-void gemm(float *c, int ldc, GemmMatrix a, GemmMatrix b, int m, int n, int k, bool add)
+static FloatMatrix floats(GemmMatrix matrix)
 {
-    const GemmProduct product = {c, ldc, a, b, m, n, k, add};
-    if (has_own_kernel())
-        gemm_kernel(&product, tile_kernel(TILE_AVX512));
-    else
-        gemm_openblas(&product);
+    CHECK(matrix.dtype == DTYPE_F32, "a product in float32 of %s", dtype_name(matrix.dtype));
+    return (FloatMatrix){matrix.data, matrix.row_step, matrix.column_step};
 }
 
-void gemm_reproducible(float *c, int ldc, GemmMatrix a, GemmMatrix b, int m, int n, int k, bool add)
+static GemmProduct product_of(Rows c, GemmMatrix a, GemmMatrix b, int m, int n, int k, bool add)
 {
-    gemm_kernel(&(GemmProduct){c, ldc, a, b, m, n, k, add}, tile_kernel(tile_target()));
+    CHECK(c.dtype == DTYPE_F32, "a product in float32 to %s", dtype_name(c.dtype));
+    return (GemmProduct){c.data, c.ld, floats(a), floats(b), m, n, k, add};
+}
+
+void gemm_reproducible(ComputeType type, Rows c, GemmMatrix a, GemmMatrix b, int m, int n, int k,
+                       bool add)
+{
+    if (type == COMPUTE_BFLOAT16) {
+        gemm_bf16(c, a, b, m, n, k, add);
+        return;
+    }
+    const GemmProduct product = product_of(c, a, b, m, n, k, add);
+    gemm_kernel(&product, tile_kernel(tile_target()));
+}
+
+void gemm(ComputeType type, Rows c, GemmMatrix a, GemmMatrix b, int m, int n, int k, bool add)
+{
+    if (type == COMPUTE_BFLOAT16 || has_own_kernel()) {
+        gemm_reproducible(type, c, a, b, m, n, k, add);
+        return;
+    }
+    const GemmProduct product = product_of(c, a, b, m, n, k, add);
+    gemm_openblas(&product);
 }
 
 const char *gemm_kernel_name(void)

@@ -116,13 +116,14 @@ double head_loss(float *d_normed, float *d_head, float *logits, const float *nor
     double sum = 0;
     for (int first = 0; first < N; first += block) {
         int n = N - first < block ? N - first : block;
-        const float *x = normed + (int64_t)first * D;
-        linear_forward(logits, V, x, D, head, n, D, V, false);
+        const Rows x = rows_read_f32(normed + (int64_t)first * D, D), z = rows_f32(logits, V);
+        linear_forward(COMPUTE_FLOAT32, z, x, head, n, D, V, false);
         sum += block_loss(logits, targets + first, n, V, scale, d_normed != NULL);
         if (d_normed == NULL)
             continue;
-        linear_backward_input(d_normed + (int64_t)first * D, D, logits, V, head, n, D, V, false);
-        linear_backward_weight(d_head, logits, V, x, D, n, D, V, add || first > 0);
+        linear_backward_input(COMPUTE_FLOAT32, rows_f32(d_normed + (int64_t)first * D, D), z, head,
+                              n, D, V, false);
+        linear_backward_weight(COMPUTE_FLOAT32, d_head, z, x, n, D, V, add || first > 0);
     }
     return sum;
 }

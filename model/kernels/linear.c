@@ -4,20 +4,20 @@
 
 #include "model/kernels/gemm.h"
 
-void linear_forward(float *y, int ldy, const float *x, int ldx, const float *w, int N, int n_in,
-                    int n_out, bool add)
+void linear_forward(ComputeType type, Rows y, Rows x, const float *w, int N, int n_in, int n_out,
+                    bool add)
 {
-    gemm(y, ldy, gemm_matrix(x, ldx), gemm_transposed(w, n_in), N, n_out, n_in, add);
+    gemm(type, y, gemm_rows(x), gemm_transposed(w, n_in), N, n_out, n_in, add);
 }
 
-void linear_backward_input(float *dx, int lddx, const float *dy, int lddy, const float *w, int N,
-                           int n_in, int n_out, bool add)
+void linear_backward_input(ComputeType type, Rows dx, Rows dy, const float *w, int N, int n_in,
+                           int n_out, bool add)
 {
-    gemm(dx, lddx, gemm_matrix(dy, lddy), gemm_matrix(w, n_in), N, n_in, n_out, add);
+    gemm(type, dx, gemm_rows(dy), gemm_matrix(w, n_in), N, n_in, n_out, add);
 }
 
-void linear_backward_weight(float *dw, const float *dy, int lddy, const float *x, int ldx, int N,
-                            int n_in, int n_out, bool add)
+void linear_backward_weight(ComputeType type, float *dw, Rows dy, Rows x, int N, int n_in,
+                            int n_out, bool add)
 {
-    gemm(dw, n_in, gemm_transposed(dy, lddy), gemm_matrix(x, ldx), n_out, n_in, N, add);
+    gemm(type, rows_f32(dw, n_in), gemm_rows_transposed(dy), gemm_rows(x), n_out, n_in, N, add);
 }

@@ -197,7 +197,7 @@ static void measure_products(Plan *plan, const Config *config)
     const ModelShape *s = &plan->shape;
     const int64_t tokens = (int64_t)config->train.micro_batch * config->data.seq_len;
     const int64_t block = head_block(s->vocab_size);
-    plan->products = gemm_buffer_bytes(plan->n_threads);
+    plan->products = gemm_buffer_bytes(COMPUTE_FLOAT32, plan->n_threads);
     if (gemm_kernel_name() != NULL)
         return;
     const int64_t head = linear_bytes(tokens < block ? tokens : block, s->vocab_size, s->d_model);

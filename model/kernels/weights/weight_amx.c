@@ -9,17 +9,13 @@
 //
 //     packed: | group 0: tile 0: step 0, step 1, ... | tile 1 ... | group 1 ...    (1 KiB each
 //     step)
-#define _GNU_SOURCE
 #include "model/kernels/weights/weight_amx.h"
 
 #include "base/intmath.h"
+#include "model/kernels/amx.h"
 #include "model/kernels/weights/weight_amx_tiles.h"
 
 #if defined(__x86_64__) && defined(__linux__)
-
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 enum {
     GROUP = 32,              // tokens
@@ -29,27 +25,9 @@ enum {
 
 // ---- the machine -------------------------------------------------------------------------------
 
-// Linux gives a process the state of the tiles when it asks (Documentation/arch/x86/xstate.rst).
-static bool ask_for_tiles(void)
-{
-    enum { ARCH_REQUEST_PERMISSION = 0x1023, XFEATURE_TILE_DATA = 18 };
-    unsigned a, b, c, d;
-    const unsigned amx_bf16 = 1u << 22, amx_tile = 1u << 24;
-    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
-        !__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & amx_bf16) == 0 || (d & amx_tile) == 0)
-        return false;
-    return syscall(SYS_arch_prctl, ARCH_REQUEST_PERMISSION, XFEATURE_TILE_DATA) == 0;
-}
-
 bool weight_amx_works(void)
 {
-    static int answer; // 0: not asked yet; asking twice does no harm
-    int known = __atomic_load_n(&answer, __ATOMIC_RELAXED);
-    if (known == 0) {
-        known = ask_for_tiles() ? 1 : -1;
-        __atomic_store_n(&answer, known, __ATOMIC_RELAXED);
-    }
-    return known > 0;
+    return amx_is_there();
 }
 
 // ---- packing -----------------------------------------------------------------------------------
@@ -68,7 +46,7 @@ static int64_t tiles_before(int token)
 int64_t weight_amx_packed_bytes(int N, int n_in)
 {
     const int64_t tiles = tiles_before(N) + tiles_of(N % GROUP);
-    return tiles * steps_of(n_in) * TILE_HALVES * (int64_t)sizeof(uint16_t);
+    return tiles * steps_of(n_in) * AMX_HALVES * (int64_t)sizeof(uint16_t);
 }
 
 // One step of a group's tokens; `x` at the step's first input, of which `left` exist.
@@ -95,12 +73,12 @@ TARGET static void pack_step(uint16_t *packed, int64_t tile_step, const float *x
 void weight_amx_pack(uint16_t *packed, const float *x, int ldx, int N, int n_in)
 {
     const int n_steps = steps_of(n_in), n_groups = ceil_div(N, GROUP);
-    const int64_t tile_step = (int64_t)n_steps * TILE_HALVES;
+    const int64_t tile_step = (int64_t)n_steps * AMX_HALVES;
 #pragma omp for collapse(2) schedule(static)
     for (int g = 0; g < n_groups; g++)
         for (int s = 0; s < n_steps; s++) {
             const int token = g * GROUP, n = min_int(GROUP, N - token);
-            uint16_t *to = packed + tiles_before(token) * tile_step + (int64_t)s * TILE_HALVES;
+            uint16_t *to = packed + tiles_before(token) * tile_step + (int64_t)s * AMX_HALVES;
             // The last tile's columns beyond the tokens' give sums that nobody reads.
             pack_step(to, tile_step, x + (int64_t)token * ldx + s * STEP, ldx, n, n_in - s * STEP);
         }
@@ -110,12 +88,12 @@ void weight_amx_pack(uint16_t *packed, const float *x, int ldx, int N, int n_in)
 
 void weight_amx_start(void)
 {
-    configure_outputs(TILE_ROWS, TILE_ROWS);
+    amx_configure(AMX_ROWS, AMX_ROWS);
 }
 
 void weight_amx_end(void)
 {
-    __asm__ volatile("tilerelease" ::);
+    amx_release();
 }
 
 // sums [16 or 32, COLUMNS] at the columns' place, of one or two tiles of columns.
@@ -126,26 +104,26 @@ ALWAYS_INLINE void multiply_tiles(float *sums, const WeightTiles *tiles, const u
     const char *w = (const char *)tiles->rows;
     int64_t row_bytes = tiles->row_bytes;
     zero_sums(two_rows, two_columns);
-    for (int s = 0; s < tiles->n_steps; s++, w += tiles->step_bytes, x += TILE_HALVES) {
+    for (int s = 0; s < tiles->n_steps; s++, w += tiles->step_bytes, x += AMX_HALVES) {
         if (is_ahead)
             fetch_ahead(w, two_rows ? 2 : 1);
         if (s == tiles->n_whole) {
             w = (const char *)tiles->tail;
             row_bytes = STEP_BYTES;
         }
-        TILE_LOAD(6, x, 64);
-        TILE_LOAD(4, w, row_bytes);
-        TILE_PRODUCT(0, 4, 6);
+        AMX_LOAD(6, x, 64);
+        AMX_LOAD(4, w, row_bytes);
+        AMX_PRODUCT(0, 4, 6);
         if (two_columns) {
-            TILE_LOAD(7, x + tile_step, 64);
-            TILE_PRODUCT(1, 4, 7);
+            AMX_LOAD(7, x + tile_step, 64);
+            AMX_PRODUCT(1, 4, 7);
         }
         if (two_rows) {
-            TILE_LOAD(5, w + TILE_ROWS * row_bytes, row_bytes);
-            TILE_PRODUCT(2, 5, 6);
+            AMX_LOAD(5, w + AMX_ROWS * row_bytes, row_bytes);
+            AMX_PRODUCT(2, 5, 6);
         }
         if (two_rows && two_columns)
-            TILE_PRODUCT(3, 5, 7);
+            AMX_PRODUCT(3, 5, 7);
     }
     store_sums(sums, COLUMNS, two_rows, two_columns);
 }
@@ -154,8 +132,8 @@ ALWAYS_INLINE void multiply_tiles(float *sums, const WeightTiles *tiles, const u
 static void multiply_group(float *sums, const WeightTiles *tiles, const uint16_t *x, int n_tiles,
                            bool is_first)
 {
-    const int64_t tile_step = (int64_t)tiles->n_steps * TILE_HALVES;
-    const bool two_rows = tiles->count > TILE_ROWS;
+    const int64_t tile_step = (int64_t)tiles->n_steps * AMX_HALVES;
+    const bool two_rows = tiles->count > AMX_ROWS;
     bool is_ahead = is_first && tiles->is_blocked;
     int c = 0;
     for (; c + 2 <= n_tiles; c += 2, x += 2 * tile_step, is_ahead = false) {
@@ -192,13 +170,13 @@ TARGET static void finish(float *y, int ldy, const float *sums, int n, int n_tok
 static void multiply_rows(float *y, int ldy, float *sums, const WeightTiles *tiles,
                           const uint16_t *packed, int first_token, int end_token, bool add)
 {
-    const int64_t tile_step = (int64_t)tiles->n_steps * TILE_HALVES;
+    const int64_t tile_step = (int64_t)tiles->n_steps * AMX_HALVES;
     for (int token = first_token; token < end_token; token += GROUP) {
         const int n = min_int(GROUP, end_token - token);
         multiply_group(sums, tiles, packed + tiles_before(token) * tile_step, tiles_of(n),
                        token == 0);
-        for (int r = 0; r < tiles->count; r += TILE_ROWS) {
-            const int n_rows = min_int(TILE_ROWS, tiles->count - r);
+        for (int r = 0; r < tiles->count; r += AMX_ROWS) {
+            const int n_rows = min_int(AMX_ROWS, tiles->count - r);
             float *to = y + (int64_t)token * ldy + r;
             for (int t = 0; t < n; t += 16)
                 finish(to + (int64_t)t * ldy, ldy, sums + r * COLUMNS + t, n, min_int(16, n - t),
@@ -216,7 +194,7 @@ static int tokens_at_once(int n_in)
 
 void weight_amx_dots(const WeightOperands *operands, const uint16_t *packed, int first, int count)
 {
-    _Alignas(64) float sums[2 * TILE_ROWS * COLUMNS];
+    _Alignas(64) float sums[2 * AMX_ROWS * COLUMNS];
     dots_by(multiply_rows, sums, COLUMNS, operands, packed, first, count,
             tokens_at_once(operands->n_in));
 }

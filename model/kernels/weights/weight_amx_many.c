@@ -13,8 +13,8 @@
 #if defined(__x86_64__) && defined(__linux__)
 
 enum {
-    SIDE = TILE_ROWS, // tokens of a tile
-    STEP_HALVES = PARTS * TILE_HALVES,
+    SIDE = AMX_ROWS, // tokens of a tile
+    STEP_HALVES = PARTS * AMX_HALVES,
     COLUMNS = 2 * SIDE, // tokens whose sums are computed together
     CACHED_BYTES = 1 << 20,
 };
@@ -44,7 +44,7 @@ TARGET static void pack_step(uint16_t *packed, const float *x, int ldx, int n_to
     for (int p = 0; p < PARTS; p++) {
         transpose(columns[p]);
         UNROLLED(for (int i = 0; i < SIDE; i++))
-        _mm512_store_ps(packed + p * TILE_HALVES + transposed_row(i) * STEP, columns[p][i]);
+        _mm512_store_ps(packed + p * AMX_HALVES + transposed_row(i) * STEP, columns[p][i]);
     }
 }
 
@@ -71,21 +71,21 @@ ALWAYS_INLINE void multiply_tiles(float *sums, const WeightTiles *tiles, const u
             w = (const char *)tiles->tail;
             row_bytes = STEP_BYTES;
         }
-        TILE_LOAD(4, w, row_bytes);
+        AMX_LOAD(4, w, row_bytes);
         if (two_rows)
-            TILE_LOAD(5, w + SIDE * row_bytes, row_bytes);
-        UNROLLED(for (int part = 0; part < PARTS; part++, x += TILE_HALVES))
+            AMX_LOAD(5, w + SIDE * row_bytes, row_bytes);
+        UNROLLED(for (int part = 0; part < PARTS; part++, x += AMX_HALVES))
         {
-            TILE_LOAD(6, x, 64);
-            TILE_PRODUCT(0, 4, 6);
+            AMX_LOAD(6, x, 64);
+            AMX_PRODUCT(0, 4, 6);
             if (two_rows)
-                TILE_PRODUCT(2, 5, 6);
+                AMX_PRODUCT(2, 5, 6);
             if (two_columns) {
-                TILE_LOAD(7, x + tile_step, 64);
-                TILE_PRODUCT(1, 4, 7);
+                AMX_LOAD(7, x + tile_step, 64);
+                AMX_PRODUCT(1, 4, 7);
             }
             if (two_rows && two_columns)
-                TILE_PRODUCT(3, 5, 7);
+                AMX_PRODUCT(3, 5, 7);
         }
     }
     store_sums(sums, COLUMNS, two_rows, two_columns);
@@ -135,7 +135,7 @@ static int tokens_at_once(int n_in)
 void weight_amx_many_dots(const WeightOperands *operands, const uint16_t *packed, int first,
                           int count)
 {
-    _Alignas(64) float sums[2 * TILE_ROWS * COLUMNS];
+    _Alignas(64) float sums[2 * AMX_ROWS * COLUMNS];
     dots_by(multiply_rows, sums, COLUMNS, operands, packed, first, count,
             tokens_at_once(operands->n_in));
 }

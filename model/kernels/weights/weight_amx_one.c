@@ -13,7 +13,7 @@ enum {
     COLUMNS = 4,
     COLUMN_BYTES = 4, // two bfloat16 numbers, or a sum
     ROW_BYTES = COLUMNS * COLUMN_BYTES,
-    STEP_NUMBERS = TILE_ROWS * 2 * COLUMNS // of packed activations
+    STEP_NUMBERS = AMX_ROWS * 2 * COLUMNS // of packed activations
 };
 
 TARGET void weight_amx_one_pack(uint16_t *packed, const float *x, int n_in)
@@ -31,7 +31,7 @@ TARGET void weight_amx_one_pack(uint16_t *packed, const float *x, int n_in)
 // Tiles 0, 2: sums of the upper and the lower rows; 4, 5: their weights; 6: activations.
 static void configure(int upper_rows, int lower_rows)
 {
-    _Alignas(64) TileConfig config = {
+    _Alignas(64) AmxConfig config = {
         .palette = 1,
         .row_bytes =
             {[0] = ROW_BYTES, [2] = ROW_BYTES, [4] = STEP_BYTES, [5] = STEP_BYTES, [6] = ROW_BYTES},
@@ -39,13 +39,13 @@ static void configure(int upper_rows, int lower_rows)
                  [2] = (uint8_t)lower_rows,
                  [4] = (uint8_t)upper_rows,
                  [5] = (uint8_t)lower_rows,
-                 [6] = TILE_ROWS}};
-    load_configuration(&config);
+                 [6] = AMX_ROWS}};
+    amx_load_configuration(&config);
 }
 
 void weight_amx_one_start(void)
 {
-    configure(TILE_ROWS, TILE_ROWS);
+    configure(AMX_ROWS, AMX_ROWS);
 }
 
 // Column c of the sums of 16 rows.
@@ -64,7 +64,7 @@ TARGET ALWAYS_INLINE void finish(float *y, const float *sums, int n_rows, bool a
     __m512 four_rows[4];
     UNROLLED(for (int i = 0; i < 4; i++))
     four_rows[i] = _mm512_load_ps(sums + 16 * i);
-    const __mmask16 rows = (__mmask16)(n_rows >= TILE_ROWS ? 0xffffu : (1u << n_rows) - 1);
+    const __mmask16 rows = (__mmask16)(n_rows >= AMX_ROWS ? 0xffffu : (1u << n_rows) - 1);
     __m512 sum = _mm512_add_ps(column(four_rows, 2), column(four_rows, 1));
     sum = _mm512_add_ps(sum, column(four_rows, 0));
     if (add)
@@ -76,27 +76,27 @@ TARGET ALWAYS_INLINE void finish(float *y, const float *sums, int n_rows, bool a
 TARGET ALWAYS_INLINE void multiply(float *y, const uint16_t *packed, const char *w, int n_steps,
                                    int n_rows, bool add, const bool two_tiles)
 {
-    _Alignas(64) float sums[2 * TILE_ROWS * COLUMNS];
+    _Alignas(64) float sums[2 * AMX_ROWS * COLUMNS];
     const int64_t step_bytes = n_rows * (int64_t)STEP_BYTES;
-    TILE_ZERO(0);
+    AMX_ZERO(0);
     if (two_tiles)
-        TILE_ZERO(2);
+        AMX_ZERO(2);
     for (int s = 0; s < n_steps; s++, w += step_bytes, packed += STEP_NUMBERS) {
         fetch_ahead(w, two_tiles ? 2 : 1);
-        TILE_LOAD(6, packed, ROW_BYTES);
-        TILE_LOAD(4, w, STEP_BYTES);
-        TILE_PRODUCT(0, 4, 6);
+        AMX_LOAD(6, packed, ROW_BYTES);
+        AMX_LOAD(4, w, STEP_BYTES);
+        AMX_PRODUCT(0, 4, 6);
         if (two_tiles) {
-            TILE_LOAD(5, w + TILE_ROWS * STEP_BYTES, STEP_BYTES);
-            TILE_PRODUCT(2, 5, 6);
+            AMX_LOAD(5, w + AMX_ROWS * STEP_BYTES, STEP_BYTES);
+            AMX_PRODUCT(2, 5, 6);
         }
     }
-    TILE_STORE(0, sums, ROW_BYTES);
+    AMX_STORE(0, sums, ROW_BYTES);
     if (two_tiles)
-        TILE_STORE(2, sums + TILE_ROWS * COLUMNS, ROW_BYTES);
+        AMX_STORE(2, sums + AMX_ROWS * COLUMNS, ROW_BYTES);
     finish(y, sums, n_rows, add);
     if (two_tiles)
-        finish(y + TILE_ROWS, sums + TILE_ROWS * COLUMNS, n_rows - TILE_ROWS, add);
+        finish(y + AMX_ROWS, sums + AMX_ROWS * COLUMNS, n_rows - AMX_ROWS, add);
 }
 
 TARGET void weight_amx_one_dots(const WeightOperands *operands, const uint16_t *packed, int block)
@@ -105,15 +105,15 @@ TARGET void weight_amx_one_dots(const WeightOperands *operands, const uint16_t *
     const int n_rows = min_int(WEIGHT_BLOCK, operands->n_out - first);
     const char *w = (const char *)operands->w + (int64_t)first * n_in * (STEP_BYTES / STEP);
     float *y = operands->y + first;
-    const bool is_whole = n_rows % TILE_ROWS == 0;
+    const bool is_whole = n_rows % AMX_ROWS == 0;
     if (!is_whole) // the last block: the rest of its tile does not exist
-        configure(min_int(n_rows, TILE_ROWS), n_rows > TILE_ROWS ? n_rows - TILE_ROWS : TILE_ROWS);
-    if (n_rows > TILE_ROWS)
+        configure(min_int(n_rows, AMX_ROWS), n_rows > AMX_ROWS ? n_rows - AMX_ROWS : AMX_ROWS);
+    if (n_rows > AMX_ROWS)
         multiply(y, packed, w, n_steps, n_rows, operands->add, true);
     else
         multiply(y, packed, w, n_steps, n_rows, operands->add, false);
     if (!is_whole)
-        configure(TILE_ROWS, TILE_ROWS);
+        configure(AMX_ROWS, AMX_ROWS);
 }
 
 #else

@@ -7,6 +7,7 @@
 
 #include "base/intmath.h"
 #include "base/status.h"
+#include "model/kernels/amx.h"
 #include "model/kernels/weights/weight_kernel.h"
 #include "model/kernels/weights/weight_matrix.h"
 
@@ -14,37 +15,15 @@
 #include <string.h>
 
 enum {
-    PARTS = 3, // of a float
-    TILE_ROWS = 16,
-    STEP = 32, // inputs of a tile
+    PARTS = 3,       // of a float
+    STEP = AMX_STEP, // inputs of a tile
     STEP_BYTES = 2 * STEP,
-    TILE_HALVES = TILE_ROWS * STEP, // numbers of a tile
-    AHEAD_BYTES = 1 << 10           // a tile
+    AHEAD_BYTES = 1 << 10 // a tile
 };
 
 #define TARGET         __attribute__((target("avx512f,avx512bw,avx2,fma")))
 #define ALWAYS_INLINE  __attribute__((always_inline)) static inline
 #define UNROLLED(loop) _Pragma("GCC unroll 32") loop
-
-#define TILE_LOAD(tile, from, stride)                                                              \
-    __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(from), "r"((int64_t)(stride))        \
-                     : "memory")
-#define TILE_STORE(tile, to, stride)                                                               \
-    __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), "r"((int64_t)(stride))      \
-                     : "memory")
-#define TILE_ZERO(tile)       __asm__ volatile("tilezero %%tmm" #tile ::)
-#define TILE_PRODUCT(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::)
-
-typedef struct TileConfig {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-} TileConfig;
-
-ALWAYS_INLINE void load_configuration(const TileConfig *config)
-{
-    __asm__ volatile("ldtilecfg %0" ::"m"(*config) : "memory");
-}
 
 // The parts of 32 floats, each as 16 pairs of bfloat16. Cutting off bits is exact: what is left of
 // 24 bits after the first 8 fits a float, and after the second 8 a bfloat16.
@@ -68,27 +47,13 @@ TARGET ALWAYS_INLINE void split(__m512i parts[PARTS], __m512 even, __m512 odd)
 // their misses would be, too. Farther is slower (bench/results.md).
 ALWAYS_INLINE void fetch_ahead(const char *w, const int tiles)
 {
-    UNROLLED(for (int line = 0; line < tiles * TILE_ROWS; line++))
+    UNROLLED(for (int line = 0; line < tiles * AMX_ROWS; line++))
     __builtin_prefetch(w + AHEAD_BYTES + line * STEP_BYTES, 0, 2);
 }
 
 static inline int steps_of(int n_in)
 {
     return ceil_div(n_in, STEP);
-}
-
-// Tiles 0 to 3: sums; 4, 5: weights; 6, 7: activations.
-// Tiles of weights and sums have as many rows as there are outputs, 1 to 16 each.
-static inline void configure_outputs(int upper_rows, int lower_rows)
-{
-    _Alignas(64) TileConfig config = {.palette = 1};
-    for (int tile = 0; tile < 8; tile++) {
-        config.row_bytes[tile] = 64;
-        config.rows[tile] = TILE_ROWS;
-    }
-    config.rows[0] = config.rows[1] = config.rows[4] = (uint8_t)upper_rows;
-    config.rows[2] = config.rows[3] = config.rows[5] = (uint8_t)lower_rows;
-    load_configuration(&config);
 }
 
 // Rows of weights as tiles read them: in place but for the last step, which is copied if it is
@@ -98,7 +63,7 @@ typedef struct WeightTiles {
     int64_t row_bytes, step_bytes; // from one row or step to the next
     int count, n_steps, n_whole;   // rows, steps, steps that are read in place
     bool is_blocked;
-    _Alignas(64) uint16_t tail[2 * TILE_ROWS * STEP];
+    _Alignas(64) uint16_t tail[2 * AMX_ROWS * STEP];
 } WeightTiles;
 
 static inline void set_rows(WeightTiles *tiles, const WeightOperands *operands, int first,
@@ -153,13 +118,13 @@ static inline int transposed_row(int i)
 // the lower ones'.
 ALWAYS_INLINE void zero_sums(const bool two_rows, const bool two_columns)
 {
-    TILE_ZERO(0);
+    AMX_ZERO(0);
     if (two_columns)
-        TILE_ZERO(1);
+        AMX_ZERO(1);
     if (two_rows)
-        TILE_ZERO(2);
+        AMX_ZERO(2);
     if (two_rows && two_columns)
-        TILE_ZERO(3);
+        AMX_ZERO(3);
 }
 
 // To sums [16 or 32, columns].
@@ -167,13 +132,13 @@ ALWAYS_INLINE void store_sums(float *sums, const int columns, const bool two_row
                               const bool two_columns)
 {
     const int64_t stride = columns * (int64_t)sizeof *sums;
-    TILE_STORE(0, sums, stride);
+    AMX_STORE(0, sums, stride);
     if (two_columns)
-        TILE_STORE(1, sums + TILE_ROWS, stride);
+        AMX_STORE(1, sums + AMX_ROWS, stride);
     if (two_rows)
-        TILE_STORE(2, sums + TILE_ROWS * columns, stride);
+        AMX_STORE(2, sums + AMX_ROWS * columns, stride);
     if (two_rows && two_columns)
-        TILE_STORE(3, sums + TILE_ROWS * columns + TILE_ROWS, stride);
+        AMX_STORE(3, sums + AMX_ROWS * columns + AMX_ROWS, stride);
 }
 
 // y of up to 16 outputs and up to 16 tokens = or += the sums, whose rows are outputs.
@@ -203,28 +168,28 @@ typedef void MultiplyRows(float *y, int ldy, float *sums, const WeightTiles *til
 // the second cache while all outputs pass. A configuration is changed for rows that are not whole
 // tiles alone: the change waits for all loads.
 ALWAYS_INLINE void dots_by(MultiplyRows *const multiply_rows,
-                           float *sums, // [2 TILE_ROWS, columns]
+                           float *sums, // [2 AMX_ROWS, columns]
                            const int columns, const WeightOperands *operands,
                            const uint16_t *packed, int first, int count, int n_tokens)
 {
     WeightTiles tiles;
     const int N = operands->N, end = first + count;
-    const bool is_whole = count % TILE_ROWS == 0;
+    const bool is_whole = count % AMX_ROWS == 0;
     CHECK(!operands->is_blocked || first % WEIGHT_BLOCK == 0, "outputs from %d on", first);
     if (!is_whole) // sums of outputs that do not exist are read, though not stored
-        memset(sums, 0, (size_t)(2 * TILE_ROWS * columns) * sizeof *sums);
+        memset(sums, 0, (size_t)(2 * AMX_ROWS * columns) * sizeof *sums);
     for (int token = 0; token < N; token += n_tokens) {
-        for (int row = first; row < end; row += 2 * TILE_ROWS) {
-            const int n_rows = min_int(2 * TILE_ROWS, end - row);
-            if (!is_whole && n_rows < 2 * TILE_ROWS) // the last
-                configure_outputs(min_int(TILE_ROWS, n_rows),
-                                  n_rows > TILE_ROWS ? n_rows - TILE_ROWS : TILE_ROWS);
+        for (int row = first; row < end; row += 2 * AMX_ROWS) {
+            const int n_rows = min_int(2 * AMX_ROWS, end - row);
+            if (!is_whole && n_rows < 2 * AMX_ROWS) // the last
+                amx_configure(min_int(AMX_ROWS, n_rows),
+                              n_rows > AMX_ROWS ? n_rows - AMX_ROWS : AMX_ROWS);
             set_rows(&tiles, operands, row, n_rows);
             multiply_rows(operands->y + row, operands->ldy, sums, &tiles, packed, token,
                           min_int(token + n_tokens, N), operands->add);
         }
         if (!is_whole)
-            configure_outputs(TILE_ROWS, TILE_ROWS);
+            amx_configure(AMX_ROWS, AMX_ROWS);
     }
 }
 

@@ -141,7 +141,8 @@ static bool fits_widened(const WeightOperands *operands)
     return !operands->is_blocked;
 }
 
-typedef void (*Gemm)(float *c, int ldc, GemmMatrix a, GemmMatrix b, int m, int n, int k, bool add);
+typedef void (*Gemm)(ComputeType type, Rows c, GemmMatrix a, GemmMatrix b, int m, int n, int k,
+                     bool add);
 
 static void multiply_by(Gemm multiply, const WeightOperands *o, float *scratch)
 {
@@ -154,8 +155,8 @@ static void multiply_by(Gemm multiply, const WeightOperands *o, float *scratch)
             widen_rows(scratch, &rows);
             values = scratch;
         }
-        multiply(o->y + first, o->ldy, gemm_matrix(o->x, o->ldx), gemm_transposed(values, w.n_in),
-                 o->N, rows.n_out, w.n_in, o->add);
+        multiply(COMPUTE_FLOAT32, rows_f32(o->y + first, o->ldy), gemm_matrix(o->x, o->ldx),
+                 gemm_transposed(values, w.n_in), o->N, rows.n_out, w.n_in, o->add);
     }
 }
 

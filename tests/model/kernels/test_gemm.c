@@ -49,13 +49,23 @@ static void release(Matrices *s)
     free(s->c);
 }
 
+static GemmMatrix a_matrix(const Matrices *s, bool is_transposed)
+{
+    return is_transposed ? gemm_transposed(s->a, s->lda) : gemm_matrix(s->a, s->lda);
+}
+
+static GemmMatrix b_matrix(const Matrices *s, bool is_transposed)
+{
+    return is_transposed ? gemm_transposed(s->b, s->ldb) : gemm_matrix(s->b, s->ldb);
+}
+
 static GemmProduct product(const Case *shape, const Matrices *s, bool a_transposed,
                            bool b_transposed, bool add)
 {
     return (GemmProduct){s->c,
                          s->ldc,
-                         a_transposed ? gemm_transposed(s->a, s->lda) : gemm_matrix(s->a, s->lda),
-                         b_transposed ? gemm_transposed(s->b, s->ldb) : gemm_matrix(s->b, s->ldb),
+                         floats(a_matrix(s, a_transposed)),
+                         floats(b_matrix(s, b_transposed)),
                          shape->m,
                          shape->n,
                          shape->k,
@@ -134,18 +144,22 @@ static void test_openblas_on_every_number_of_threads(void **state)
     omp_set_num_threads(1);
 }
 
+static void multiply(const Case *shape, Matrices *s, bool a_transposed, bool b_transposed)
+{
+    gemm(COMPUTE_FLOAT32, rows_f32(s->c, s->ldc), a_matrix(s, a_transposed),
+         b_matrix(s, b_transposed), shape->m, shape->n, shape->k, true);
+}
+
 // The same product by 1 to 5 threads.
 static void check_threads(const Case *shape, bool a_transposed, bool b_transposed)
 {
     Matrices one = make(shape, a_transposed, b_transposed);
     omp_set_num_threads(1);
-    GemmProduct p = product(shape, &one, a_transposed, b_transposed, true);
-    gemm(p.c, p.ldc, p.a, p.b, p.m, p.n, p.k, true);
+    multiply(shape, &one, a_transposed, b_transposed);
     for (int n_threads = 2; n_threads < 6; n_threads++) {
         Matrices many = make(shape, a_transposed, b_transposed);
         omp_set_num_threads(n_threads);
-        p = product(shape, &many, a_transposed, b_transposed, true);
-        gemm(p.c, p.ldc, p.a, p.b, p.m, p.n, p.k, true);
+        multiply(shape, &many, a_transposed, b_transposed);
         assert_memory_equal(many.c, one.c, (size_t)shape->m * (size_t)one.ldc * sizeof(float));
         release(&many);
     }

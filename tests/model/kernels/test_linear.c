@@ -55,7 +55,8 @@ static void test_forward(void **state)
         Case c = make_case(shapes[i / 2]);
         c.expected = copy(c.y, (int64_t)c.N * c.ldy);
         ref_linear_forward(c.expected, c.ldy, c.x, c.ldx, c.w, c.N, c.n_in, c.n_out, i % 2 == 1);
-        linear_forward(c.y, c.ldy, c.x, c.ldx, c.w, c.N, c.n_in, c.n_out, i % 2 == 1);
+        linear_forward(COMPUTE_FLOAT32, rows_f32(c.y, c.ldy), rows_f32(c.x, c.ldx), c.w, c.N,
+                       c.n_in, c.n_out, i % 2 == 1);
         // The padding must be untouched too. Seen 3.6e-7.
         testing_assert_close("y", c.y, c.expected, (int64_t)c.N * c.ldy, 2e-6);
         release_case(&c);
@@ -70,7 +71,8 @@ static void test_backward_input(void **state)
         c.expected = copy(c.x, (int64_t)c.N * c.ldx);
         ref_linear_backward_input(c.expected, c.ldx, c.y, c.ldy, c.w, c.N, c.n_in, c.n_out,
                                   i % 2 == 1);
-        linear_backward_input(c.x, c.ldx, c.y, c.ldy, c.w, c.N, c.n_in, c.n_out, i % 2 == 1);
+        linear_backward_input(COMPUTE_FLOAT32, rows_f32(c.x, c.ldx), rows_f32(c.y, c.ldy), c.w, c.N,
+                              c.n_in, c.n_out, i % 2 == 1);
         testing_assert_close("dx", c.x, c.expected, (int64_t)c.N * c.ldx, 2e-6); // seen 4.6e-7
         release_case(&c);
     }
@@ -84,7 +86,8 @@ static void test_backward_weight(void **state)
         c.expected = copy(c.w, (int64_t)c.n_out * c.n_in);
         ref_linear_backward_weight(c.expected, c.y, c.ldy, c.x, c.ldx, c.N, c.n_in, c.n_out,
                                    i % 2 == 1);
-        linear_backward_weight(c.w, c.y, c.ldy, c.x, c.ldx, c.N, c.n_in, c.n_out, i % 2 == 1);
+        linear_backward_weight(COMPUTE_FLOAT32, c.w, rows_f32(c.y, c.ldy), rows_f32(c.x, c.ldx),
+                               c.N, c.n_in, c.n_out, i % 2 == 1);
         testing_assert_close("dw", c.w, c.expected, (int64_t)c.n_out * c.n_in, 2e-6); // seen 4.4e-7
         release_case(&c);
     }
@@ -96,14 +99,14 @@ static void test_writing_does_not_read_what_was_there(void **state)
     float *x = ref_random(5 * 33, 1.0, 1), *w = ref_random(9 * 33, 1.0, 2);
     float *y = ref_nans(5 * 9), *dx = ref_nans(5 * 33), *expected = ref_floats(5 * 33);
     ref_linear_forward(expected, 9, x, 33, w, 5, 33, 9, false);
-    linear_forward(y, 9, x, 33, w, 5, 33, 9, false);
+    linear_forward(COMPUTE_FLOAT32, rows_f32(y, 9), rows_f32(x, 33), w, 5, 33, 9, false);
     testing_assert_close("y", y, expected, 5 * 9, 2e-6); // seen 4.9e-8
     ref_linear_backward_input(expected, 33, y, 9, w, 5, 33, 9, false);
-    linear_backward_input(dx, 33, y, 9, w, 5, 33, 9, false);
+    linear_backward_input(COMPUTE_FLOAT32, rows_f32(dx, 33), rows_f32(y, 9), w, 5, 33, 9, false);
     testing_assert_close("dx", dx, expected, 5 * 33, 2e-6); // seen 5.0e-8
     float *dw = ref_nans(9 * 33), *expected_dw = ref_floats(9 * 33);
     ref_linear_backward_weight(expected_dw, y, 9, x, 33, 5, 33, 9, false);
-    linear_backward_weight(dw, y, 9, x, 33, 5, 33, 9, false);
+    linear_backward_weight(COMPUTE_FLOAT32, dw, rows_f32(y, 9), rows_f32(x, 33), 5, 33, 9, false);
     testing_assert_close("dw", dw, expected_dw, 9 * 33, 2e-6); // seen 1.0e-7
     free(dw);
     free(expected_dw);

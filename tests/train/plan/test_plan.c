@@ -344,7 +344,7 @@ static void test_open_files_and_packed_operands_take_memory(void **state)
     assert_int_equal(plan.shards,
                      5 * 750000); // three that match, one that nothing matches yet, a checkpoint
     // OpenBLAS: small enough for all rows at once: no more than the weights of gate and up, 24 x 8.
-    const int64_t buffer = gemm_buffer_bytes(1);
+    const int64_t buffer = gemm_buffer_bytes(COMPUTE_FLOAT32, 1);
     assert_int_equal(plan.products, buffer > 0 ? buffer : 24 * 8 * 4);
     without.process = plan.process;
     assert_int_equal(plan_peak_bytes(&plan) - plan_peak_bytes(&without), 3000000);
