@@ -1,6 +1,7 @@
 // Reduce-scatter of buckets and their transfers, declared in train/parallel/comm.h; all-gathers are
 // in comm_gather.c. A transfer that waits is one that is begun and waited for, so both ways give
 // the same bits.
+#include "model/kernels/dtype.h"
 #include "model/kernels/half.h"
 #include "train/parallel/comm_mpi.h"
 
@@ -106,17 +107,18 @@ bool comm_transfer_is_done(CommTransfer *transfer)
     return is_done != 0;
 }
 
-// Floats of a sum that are added up at a time: 16 KiB stay in the first-level cache while the rows
-// stream through it.
+// Floats that are added up or rounded at a time: 16 KiB of a sum stay in the first-level cache
+// while the rows stream through it.
 enum { BLOCK = 4096 };
 
 // Rounds to nearest even. The packed copy stays in the buffer until the transfer is done: MPI reads
 // it meanwhile.
 static void pack(uint16_t *restrict packed, const float *restrict from, int64_t count)
 {
-#pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < count; i++)
-        packed[i] = half_f32_to_bf16(from[i]);
+#pragma omp parallel for schedule(static)
+    for (int64_t begin = 0; begin < count; begin += BLOCK)
+        dtype_narrow(packed + begin, DTYPE_BF16, from + begin,
+                     count - begin < BLOCK ? count - begin : BLOCK);
 }
 
 // sum = or += rows [n_rows, count], the first row first.
