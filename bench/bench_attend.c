@@ -59,6 +59,11 @@ static float *random_floats(int64_t count)
     return values;
 }
 
+static Rows random_rows(int64_t n, int width)
+{
+    return rows_f32(random_floats(n * width + 1), width);
+}
+
 static uint64_t sum_words(const uint64_t *words, int64_t count)
 {
     uint64_t sum = 0;
@@ -223,7 +228,7 @@ static void print_decode(const BenchModel *m, const KvFormat *format, int length
 // included: seconds.
 static double run_forward(const ModelShape *shape, int n_rounds)
 {
-    const AttentionForm *form = attention_form(shape, FORWARD);
+    const AttentionForm *form = attention_form(shape, COMPUTE_FLOAT32, FORWARD);
     const AttentionWidths widths = form->widths(shape);
     const int D = shape->d_model;
     const int64_t N = FORWARD;
@@ -236,10 +241,10 @@ static double run_forward(const ModelShape *shape, int n_rounds)
     weights.up_v =
         weights.up_k + (int64_t)shape_dim(shape, DIM_K_NOPE) * shape_dim(shape, DIM_UP_INPUT);
     float *normed = random_floats(N * D), *tables = random_floats(N * shape->head_dim);
-    const AttentionSaved saved = {.qkv = random_floats(N * widths.qkv),
-                                  .latent = random_floats(N * widths.latent + 1),
-                                  .values = random_floats(N * widths.values + 1),
-                                  .out = random_floats(N * D),
+    const AttentionSaved saved = {.qkv = random_rows(N, widths.qkv),
+                                  .latent = random_rows(N, widths.latent),
+                                  .values = random_rows(N, widths.values),
+                                  .out = random_rows(N, D),
                                   .lse = random_floats(N * shape->n_heads)};
     int32_t *pairs = calloc((size_t)(shape->n_kv_heads * shape->rope_pairs), sizeof *pairs);
     const int n_threads = omp_get_max_threads();
@@ -251,9 +256,9 @@ static double run_forward(const ModelShape *shape, int n_rounds)
         .sin_table = tables,
         .B = 1,
         .T = FORWARD,
-        .projected = random_floats(N * widths.projected + 1),
-        .expanded = random_floats(N * widths.expanded + 1),
-        .tiles = allocate(4 * form->tile_floats(shape, 1, FORWARD, n_threads, false))};
+        .projected = random_rows(N, widths.projected),
+        .expanded = random_rows(N, widths.expanded),
+        .tiles = allocate(form->tile_bytes(shape, COMPUTE_FLOAT32, 1, FORWARD, n_threads, false))};
     double best_s = INFINITY;
     for (int round = 0; round < n_rounds; round++) {
         const double start_s = used_s();
@@ -262,9 +267,18 @@ static double run_forward(const ModelShape *shape, int n_rounds)
     }
     printf("      forward of %d tokens by the form %s: %.3f ms\n", FORWARD, form->name,
            1e3 * best_s);
-    float *all[] = {weights.q, weights.up_k,      normed,           tables,
-                    saved.qkv, saved.latent,      saved.out,        saved.values,
-                    saved.lse, context.projected, context.expanded, context.tiles};
+    void *all[] = {weights.q,
+                   weights.up_k,
+                   normed,
+                   tables,
+                   saved.qkv.data,
+                   saved.latent.data,
+                   saved.out.data,
+                   saved.values.data,
+                   saved.lse,
+                   context.projected.data,
+                   context.expanded.data,
+                   context.tiles};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
     free(pairs);

@@ -99,7 +99,8 @@ static Status bench_calibrate(int T, int rounds)
         // The statistics alone, as the difference of two forwards is noise.
         start_s = now_s();
         for (int l = 0; l < model.shape.n_layers; l++)
-            rope_scores_add(&scores, l, pass.ws.layers[l].attention.qkv, row, T);
+            rope_scores_add(&scores, l, rows_floats(pass.ws.layers[l].attention.qkv, (int)row), row,
+                            T);
         share[i] = (now_s() - start_s) / without_s[i];
     }
     double forward_s = timing_median(without_s, rounds);

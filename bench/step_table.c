@@ -105,8 +105,8 @@ static bool part_row(Row *row, const StepSetting *setting, const StepRound *roun
     };
     if (part == STEP_INPUT && shape_is_mla(shape))
         row->name = direction == STEP_FORWARD ? "q | k_r | down_kv" : "q | k_r | down_kv back";
-    if (part == STEP_ATTENTION &&
-        attention_form(shape, setting->T) == &attention_forms[ATTENTION_MLA_LATENT]) {
+    if (part == STEP_ATTENTION && attention_form(shape, COMPUTE_FLOAT32, setting->T) ==
+                                      &attention_forms[ATTENTION_MLA_LATENT]) {
         // The up-projections are done within, and their FLOP counted as those of expanded keys.
         row->name = direction == STEP_FORWARD ? "up, attention" : "up, attention back";
         row->flops += factor * forward_flops(shape, setting->T, STEP_UP);

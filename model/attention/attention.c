@@ -31,10 +31,12 @@ static ExpandedAttention start(const AttentionDims *dims)
         .dims = *dims, .G = dims->H / dims->K, .scale = 1.0f / sqrtf((float)dims->E)};
 }
 
-int64_t attention_scratch_floats(const AttentionDims *dims, int n_threads, bool is_training)
+int64_t attention_scratch_bytes(const AttentionDims *dims, ComputeType compute, int n_threads,
+                                bool is_training)
 {
+    (void)compute;
     const TileLayout layout = find_layout(dims);
-    return tiles_scratch_floats(&layout, n_threads, is_training);
+    return tiles_scratch_floats(&layout, n_threads, is_training) * (int64_t)sizeof(float);
 }
 
 // A row of qkv is [H E queries | K E keys | K E values].
@@ -149,26 +151,29 @@ static void unpack_queries(const void *context, const TileHead *head, const Quer
 static const TilePacking packing = {pack_keys,     pack_queries, unpack_output,
                                     pack_backward, unpack_keys,  unpack_queries};
 
-void attention_forward(float *out, float *lse, const float *qkv, float *scratch,
+void attention_forward(ComputeType compute, Rows out, float *lse, Rows qkv, void *scratch,
                        const AttentionDims *dims)
 {
+    (void)compute;
     const TileLayout layout = find_layout(dims);
     ExpandedAttention attention = start(dims);
-    attention.out = out;
+    attention.out = rows_floats(out, dims->H * dims->E);
     attention.lse = lse;
-    attention.qkv = qkv;
+    attention.qkv = rows_floats(qkv, attention_row(dims));
     tiles_forward(&packing, &attention, scratch, &layout);
 }
 
-void attention_backward(float *d_qkv, const float *d_out, const float *out, const float *lse,
-                        const float *qkv, float *scratch, const AttentionDims *dims)
+void attention_backward(ComputeType compute, Rows d_qkv, Rows d_out, Rows out, const float *lse,
+                        Rows qkv, void *scratch, const AttentionDims *dims)
 {
+    (void)compute;
+    const int row = attention_row(dims), width = dims->H * dims->E;
     const TileLayout layout = find_layout(dims);
     ExpandedAttention attention = start(dims);
-    attention.d_qkv = d_qkv;
-    attention.d_out = d_out;
-    attention.saved_out = out;
+    attention.d_qkv = rows_floats(d_qkv, row);
+    attention.d_out = rows_floats(d_out, width);
+    attention.saved_out = rows_floats(out, width);
     attention.saved_lse = lse;
-    attention.qkv = qkv;
+    attention.qkv = rows_floats(qkv, row);
     tiles_backward(&packing, &attention, scratch, &layout);
 }

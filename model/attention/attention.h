@@ -5,9 +5,13 @@
 //     out_h = softmax(q_h k_{h/G}^T / sqrt(E)) v_{h/G}    over the keys up to the query's position
 //
 // Queries, keys and values of a token lie in one row: H heads of queries, K of keys, K of values,
-// each E wide. Scratch is per thread, sized by attention_scratch_floats().
+// each E wide. Scratch is per thread, sized by attention_scratch_bytes() for the type that products
+// compute in. In float32 all rows are float32; in bfloat16 each may be either.
 #ifndef MHA2MLA_MODEL_ATTENTION_ATTENTION_H
 #define MHA2MLA_MODEL_ATTENTION_ATTENTION_H
+
+#include "model/kernels/compute.h"
+#include "model/kernels/rows.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -16,25 +20,28 @@ typedef struct AttentionDims {
     int B, T, H, K, E;
 } AttentionDims;
 
-// Floats from one token's row to the next: (H + 2 K) E.
+// Numbers from one token's row to the next: (H + 2 K) E.
 static inline int attention_row(const AttentionDims *dims)
 {
     return (dims->H + 2 * dims->K) * dims->E;
 }
 
-// Scratch for n_threads, with or without backward.
-int64_t attention_scratch_floats(const AttentionDims *dims, int n_threads, bool is_training);
+// Scratch for n_threads, with or without backward. It starts at a multiple of 64 bytes.
+int64_t attention_scratch_bytes(const AttentionDims *dims, ComputeType compute, int n_threads,
+                                bool is_training);
 
-void attention_forward(float *out,       // [N, H E]
-                       float *lse,       // [N, H] saved: log of the softmax's denominator
-                       const float *qkv, // [N, row]
-                       float *scratch, const AttentionDims *dims);
+void attention_forward(ComputeType compute,
+                       Rows out,   // [N, H E]
+                       float *lse, // [N, H] saved: log of the softmax's denominator
+                       Rows qkv,   // [N, row], read
+                       void *scratch, const AttentionDims *dims);
 
-void attention_backward(float *d_qkv,       // [N, row]
-                        const float *d_out, // [N, H E]
-                        const float *out,   // [N, H E] saved
-                        const float *lse,   // [N, H] saved
-                        const float *qkv,   // [N, row]
-                        float *scratch, const AttentionDims *dims);
+void attention_backward(ComputeType compute,
+                        Rows d_qkv,       // [N, row]
+                        Rows d_out,       // [N, H E], read
+                        Rows out,         // [N, H E] saved
+                        const float *lse, // [N, H] saved
+                        Rows qkv,         // [N, row], read
+                        void *scratch, const AttentionDims *dims);
 
 #endif

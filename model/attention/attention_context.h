@@ -3,27 +3,29 @@
 #ifndef MHA2MLA_MODEL_ATTENTION_ATTENTION_CONTEXT_H
 #define MHA2MLA_MODEL_ATTENTION_ATTENTION_CONTEXT_H
 
+#include "model/kernels/compute.h"
+#include "model/kernels/rows.h"
 #include "model/kernels/step_times.h"
 #include "model/params.h"
 
 // Called with queries and keys before RoPE.
 typedef struct QkObserver {
     void (*call)(void *observer,
-                 const float *qkv, // [N, row]: H heads of queries, K of keys, E wide, and more
-                 int64_t row);     // floats from one token to the next
+                 Rows qkv); // [N, ...]: H heads of queries, K of keys, E wide, and more
     void *observer;
 } QkObserver;
 
 typedef struct AttentionContext {
+    ComputeType compute; // of products; in float32 all rows are float32
     const ModelShape *shape;
     const LayerParams *weights;
     const int32_t *pairs;   // [K, P]
     const float *cos_table; // [T, E/2]
     const float *sin_table; // [T, E/2]
     int B, T;
-    float *projected;              // scratch [N, AttentionWidths.projected]
-    float *expanded;               // scratch [N, AttentionWidths.expanded]
-    float *tiles;                  // scratch [AttentionForm.tile_floats()]
+    Rows projected;                // scratch [N, AttentionWidths.projected]
+    Rows expanded;                 // scratch [N, AttentionWidths.expanded]
+    void *tiles;                   // scratch [AttentionForm.tile_bytes()]
     bool add_gradients;            // of weights: += instead of =
     StepTimes *times;              // NULL: nothing is measured
     const QkObserver *qk_observer; // NULL: none; original attention only

@@ -18,32 +18,33 @@ static AttentionDims expanded_dims(const ModelShape *s, int B, int T)
     return (AttentionDims){B, T, s->n_heads, s->n_kv_heads, s->head_dim};
 }
 
-static int64_t expanded_tile_floats(const ModelShape *s, int B, int T, int n_threads,
-                                    bool is_training)
+static int64_t expanded_tile_bytes(const ModelShape *s, ComputeType compute, int B, int T,
+                                   int n_threads, bool is_training)
 {
     const AttentionDims dims = expanded_dims(s, B, T);
-    return attention_scratch_floats(&dims, n_threads, is_training);
+    return attention_scratch_bytes(&dims, compute, n_threads, is_training);
 }
 
 static void attend_expanded(const AttentionSaved *saved, const AttentionContext *context)
 {
     const AttentionDims dims = expanded_dims(context->shape, context->B, context->T);
-    attention_forward(saved->out, saved->lse, saved->qkv, context->tiles, &dims);
+    attention_forward(context->compute, saved->out, saved->lse, saved->qkv, context->tiles, &dims);
 }
 
-static void attend_expanded_backward(float *d_qkv, LayerParams *grads, const float *d_out,
+static void attend_expanded_backward(Rows d_qkv, LayerParams *grads, Rows d_out,
                                      const AttentionSaved *saved, const AttentionContext *context)
 {
     const AttentionDims dims = expanded_dims(context->shape, context->B, context->T);
     (void)grads; // no weights are read
-    attention_backward(d_qkv, d_out, saved->out, saved->lse, saved->qkv, context->tiles, &dims);
+    attention_backward(context->compute, d_qkv, d_out, saved->out, saved->lse, saved->qkv,
+                       context->tiles, &dims);
 }
 
 // ---- MHA ---------------------------------------------------------------------------------------
 
-static bool mha_fits(const ModelShape *s, int T)
+static bool mha_fits(const ModelShape *s, ComputeType compute, int T)
 {
-    (void)T;
+    (void)compute, (void)T;
     return !shape_is_mla(s);
 }
 
@@ -53,15 +54,13 @@ static AttentionWidths mha_widths(const ModelShape *s)
     return (AttentionWidths){.qkv = shape_dim(s, DIM_Q) + 2 * shape_dim(s, DIM_KV)};
 }
 
-static void project_mha(const AttentionSaved *saved, const float *normed,
-                        const AttentionContext *context)
+static void project_mha(const AttentionSaved *saved, Rows normed, const AttentionContext *context)
 {
     mha_forward(saved->qkv, normed, context);
 }
 
-static void project_mha_backward(float *d_normed, LayerParams *grads, float *d_qkv,
-                                 const float *normed, const AttentionSaved *saved,
-                                 const AttentionContext *context)
+static void project_mha_backward(Rows d_normed, LayerParams *grads, Rows d_qkv, Rows normed,
+                                 const AttentionSaved *saved, const AttentionContext *context)
 {
     (void)saved;
     mha_backward(d_normed, grads, d_qkv, normed, context);
@@ -69,9 +68,9 @@ static void project_mha_backward(float *d_normed, LayerParams *grads, float *d_q
 
 // ---- MLA, keys and values expanded -------------------------------------------------------------
 
-static bool mla_expanded_fits(const ModelShape *s, int T)
+static bool mla_expanded_fits(const ModelShape *s, ComputeType compute, int T)
 {
-    (void)T;
+    (void)compute, (void)T;
     return shape_is_mla(s);
 }
 
@@ -87,14 +86,14 @@ static AttentionWidths mla_expanded_widths(const ModelShape *s)
     };
 }
 
-static void project_mla_expanded(const AttentionSaved *saved, const float *normed,
+static void project_mla_expanded(const AttentionSaved *saved, Rows normed,
                                  const AttentionContext *context)
 {
     mla_forward(saved->qkv, saved->latent, normed, context);
 }
 
-static void project_mla_expanded_backward(float *d_normed, LayerParams *grads, float *d_qkv,
-                                          const float *normed, const AttentionSaved *saved,
+static void project_mla_expanded_backward(Rows d_normed, LayerParams *grads, Rows d_qkv,
+                                          Rows normed, const AttentionSaved *saved,
                                           const AttentionContext *context)
 {
     mla_backward(d_normed, grads, d_qkv, saved->latent, normed, context);
@@ -102,9 +101,10 @@ static void project_mla_expanded_backward(float *d_normed, LayerParams *grads, f
 
 // ---- MLA in the latent space -------------------------------------------------------------------
 
-static bool mla_latent_fits(const ModelShape *s, int T)
+static bool mla_latent_fits(const ModelShape *s, ComputeType compute, int T)
 {
     const LatentDims dims = mla_latent_dims(s, 1, T);
+    (void)compute;
     return shape_is_mla(s) && latent_attention_pays(&dims);
 }
 
@@ -119,21 +119,21 @@ static AttentionWidths mla_latent_widths(const ModelShape *s)
     };
 }
 
-static int64_t mla_latent_tile_floats(const ModelShape *s, int B, int T, int n_threads,
-                                      bool is_training)
+static int64_t mla_latent_tile_bytes(const ModelShape *s, ComputeType compute, int B, int T,
+                                     int n_threads, bool is_training)
 {
     const LatentDims dims = mla_latent_dims(s, B, T);
-    return attention_latent_scratch_floats(&dims, n_threads, is_training);
+    return attention_latent_scratch_bytes(&dims, compute, n_threads, is_training);
 }
 
-static void project_mla_latent(const AttentionSaved *saved, const float *normed,
+static void project_mla_latent(const AttentionSaved *saved, Rows normed,
                                const AttentionContext *context)
 {
     mla_latent_forward(saved->qkv, normed, context);
 }
 
-static void project_mla_latent_backward(float *d_normed, LayerParams *grads, float *d_qkv,
-                                        const float *normed, const AttentionSaved *saved,
+static void project_mla_latent_backward(Rows d_normed, LayerParams *grads, Rows d_qkv, Rows normed,
+                                        const AttentionSaved *saved,
                                         const AttentionContext *context)
 {
     (void)saved;
@@ -157,10 +157,10 @@ static void attend_latent(const AttentionSaved *saved, const AttentionContext *c
 {
     const LatentDims dims = mla_latent_dims(context->shape, context->B, context->T);
     const LatentArrays arrays = latent_arrays(saved, context);
-    attention_latent_forward(&arrays, context->tiles, &dims);
+    attention_latent_forward(context->compute, &arrays, context->tiles, &dims);
 }
 
-static void attend_latent_backward(float *d_qkv, LayerParams *grads, const float *d_out,
+static void attend_latent_backward(Rows d_qkv, LayerParams *grads, Rows d_out,
                                    const AttentionSaved *saved, const AttentionContext *context)
 {
     const LatentDims dims = mla_latent_dims(context->shape, context->B, context->T);
@@ -170,7 +170,7 @@ static void attend_latent_backward(float *d_qkv, LayerParams *grads, const float
     arrays.d_up_k = grads->up_k;
     arrays.d_up_v = grads->up_v;
     arrays.add_gradients = context->add_gradients;
-    attention_latent_backward(&arrays, context->tiles, &dims);
+    attention_latent_backward(context->compute, &arrays, context->tiles, &dims);
 }
 
 // ---- the table ---------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ const AttentionForm attention_forms[N_ATTENTION_FORMS] = {
             .name = "mha",
             .fits = mha_fits,
             .widths = mha_widths,
-            .tile_floats = expanded_tile_floats,
+            .tile_bytes = expanded_tile_bytes,
             .project = project_mha,
             .attend = attend_expanded,
             .attend_backward = attend_expanded_backward,
@@ -194,7 +194,7 @@ const AttentionForm attention_forms[N_ATTENTION_FORMS] = {
             .name = "mla, latent",
             .fits = mla_latent_fits,
             .widths = mla_latent_widths,
-            .tile_floats = mla_latent_tile_floats,
+            .tile_bytes = mla_latent_tile_bytes,
             .project = project_mla_latent,
             .attend = attend_latent,
             .attend_backward = attend_latent_backward,
@@ -205,7 +205,7 @@ const AttentionForm attention_forms[N_ATTENTION_FORMS] = {
             .name = "mla, expanded",
             .fits = mla_expanded_fits,
             .widths = mla_expanded_widths,
-            .tile_floats = expanded_tile_floats,
+            .tile_bytes = expanded_tile_bytes,
             .project = project_mla_expanded,
             .attend = attend_expanded,
             .attend_backward = attend_expanded_backward,
@@ -213,10 +213,10 @@ const AttentionForm attention_forms[N_ATTENTION_FORMS] = {
         },
 };
 
-const AttentionForm *attention_form(const ModelShape *shape, int T)
+const AttentionForm *attention_form(const ModelShape *shape, ComputeType compute, int T)
 {
     for (int i = 0; i < N_ATTENTION_FORMS; i++)
-        if (attention_forms[i].fits(shape, T))
+        if (attention_forms[i].fits(shape, compute, T))
             return &attention_forms[i];
     CHECK(false, "no form of attention fits d_kv %d", shape->d_kv);
     return NULL;

@@ -4,7 +4,7 @@
 //     normed --project--> qkv --attend--> out           saved for backward: qkv, lse, out, ...
 //     d_normed <--project_backward-- d_qkv <--attend_backward-- d_out
 //
-//     const AttentionForm *form = attention_form(&shape, T);
+//     const AttentionForm *form = attention_form(&shape, compute, T);
 //     const AttentionWidths widths = form->widths(&shape);    // places AttentionSaved and scratch
 //     form->project(&saved, normed, &context);
 //     form->attend(&saved, &context);
@@ -15,16 +15,16 @@
 
 #include "model/attention/attention_context.h"
 
-// What forward leaves for backward; a form uses those of its widths.
+// What forward leaves for backward; a form uses those of its widths, whose rows lie side by side.
 typedef struct AttentionSaved {
-    float *qkv;    // [N, widths.qkv] queries, keys and values, or the latent, after RoPE
-    float *latent; // [N, widths.latent]
-    float *values; // [N, widths.values] what each head took of the latent
-    float *out;    // [N, Q]
-    float *lse;    // [N, H] log of the softmax's denominator
+    Rows qkv;    // [N, widths.qkv] queries, keys and values, or the latent, after RoPE
+    Rows latent; // [N, widths.latent]
+    Rows values; // [N, widths.values] what each head took of the latent
+    Rows out;    // [N, Q]
+    float *lse;  // [N, H] log of the softmax's denominator
 } AttentionSaved;
 
-// Floats of a token; 0: the form has no such buffer.
+// Numbers of a token; 0: the form has no such buffer.
 typedef struct AttentionWidths {
     int qkv, latent, values; // saved
     int projected, expanded; // scratch
@@ -34,22 +34,23 @@ typedef struct AttentionWidths {
 typedef struct AttentionForm {
     const char *name;
     // Whether a model of this shape is to use the form for sequences of T tokens.
-    bool (*fits)(const ModelShape *shape, int T);
+    bool (*fits)(const ModelShape *shape, ComputeType compute, int T);
     AttentionWidths (*widths)(const ModelShape *shape);
-    // Scratch of the attention proper for n_threads, with or without backward.
-    int64_t (*tile_floats)(const ModelShape *shape, int B, int T, int n_threads, bool is_training);
+    // Scratch of the attention proper for n_threads, with or without backward; it starts at a
+    // multiple of 64 bytes.
+    int64_t (*tile_bytes)(const ModelShape *shape, ComputeType compute, int B, int T, int n_threads,
+                          bool is_training);
 
     // saved->qkv and latent = of normed [N, D].
-    void (*project)(const AttentionSaved *saved, const float *normed,
-                    const AttentionContext *context);
+    void (*project)(const AttentionSaved *saved, Rows normed, const AttentionContext *context);
     // saved->out, values, lse = of saved->qkv.
     void (*attend)(const AttentionSaved *saved, const AttentionContext *context);
     // d_qkv [N, widths.qkv] = of d_out [N, Q]; gradients of weights read by attend() +=, or = (see
     // context).
-    void (*attend_backward)(float *d_qkv, LayerParams *grads, const float *d_out,
-                            const AttentionSaved *saved, const AttentionContext *context);
+    void (*attend_backward)(Rows d_qkv, LayerParams *grads, Rows d_out, const AttentionSaved *saved,
+                            const AttentionContext *context);
     // d_normed [N, D] = of d_qkv, which is used up; gradients of weights read by project() += or =.
-    void (*project_backward)(float *d_normed, LayerParams *grads, float *d_qkv, const float *normed,
+    void (*project_backward)(Rows d_normed, LayerParams *grads, Rows d_qkv, Rows normed,
                              const AttentionSaved *saved, const AttentionContext *context);
 } AttentionForm;
 
@@ -58,6 +59,6 @@ enum { ATTENTION_MHA, ATTENTION_MLA_LATENT, ATTENTION_MLA_EXPANDED, N_ATTENTION_
 // The first that fits is taken.
 extern const AttentionForm attention_forms[N_ATTENTION_FORMS];
 
-const AttentionForm *attention_form(const ModelShape *shape, int T);
+const AttentionForm *attention_form(const ModelShape *shape, ComputeType compute, int T);
 
 #endif

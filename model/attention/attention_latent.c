@@ -9,6 +9,7 @@
 
 #include "base/arena.h"
 #include "base/simd.h"
+#include "model/attention/attention_latent_sums.h"
 #include "model/attention/attention_tiles.h"
 #include "model/kernels/tile.h"
 
@@ -16,11 +17,17 @@
 #include <omp.h>
 #include <string.h>
 
+// The caller's rows, all float32; those of backward are NULL in forward.
+typedef struct FloatArrays {
+    const float *qkv, *d_out;
+    float *out, *values, *lse, *d_qkv;
+} FloatArrays;
+
 // Widths, data, and the scratch of this file, which lies before that of the tiles.
 typedef struct LatentAttention {
     LatentDims dims;
     LatentColumns column;
-    LatentArrays arrays;
+    FloatArrays arrays;
     TileLayout layout;
     int G, nope;
     float scale;
@@ -28,8 +35,7 @@ typedef struct LatentAttention {
     // Scratch of all threads. Weights by KV head, for products with their rows and their columns.
     float *up_k, *up_k_t; // [K, nope, key_ld], [K, key_latent, nope_ld], times scale
     float *up_v, *up_v_t; // [K, E, value_ld], [K, value_latent, head_ld]
-    float *d_up;          // [B K, n_query_parts, up_floats()], backward
-    float *d_latent;      // [B K, T, latent's width], backward
+    LatentSums sums;      // backward
     // Each thread its own.
     float *tiles; // [n_threads, tile_floats()]: rows of one head of a query tile
     float *rest;  // scratch of attention_tiles.h
@@ -66,48 +72,30 @@ bool latent_attention_pays(const LatentDims *d)
     return latent < expanded;
 }
 
-// Floats of one part of the gradients of U_k and U_v of one KV head, padded like their copies.
-static int64_t up_floats(const LatentAttention *attention)
-{
-    return (int64_t)attention->nope * attention->key_ld +
-           (int64_t)attention->dims.E * attention->value_ld;
-}
-
 // One head of a query tile: rows as wide as E, and rows as wide as the values.
 static int64_t tile_floats(const LatentAttention *attention)
 {
     return (int64_t)attention->layout.queries * (attention->head_ld + attention->value_ld);
 }
 
-// Columns of the latent that are read: R in both layouts. Joint: keys and values read the same;
-// split: the values' begin at value_column.
-static int latent_width(const LatentAttention *attention)
-{
-    return attention->dims.value_column + attention->dims.value_latent;
-}
-
 // This file's scratch of one direction, in an arena over it or a measuring one.
 static void place_scratch(LatentAttention *attention, Arena *arena, int n_threads, bool is_backward)
 {
     const LatentDims *d = &attention->dims;
-    const int64_t heads = (int64_t)d->B * d->K;
     attention->up_k = arena_floats(arena, (int64_t)d->K * attention->nope * attention->key_ld);
     attention->up_k_t = arena_floats(arena, (int64_t)d->K * d->key_latent * attention->nope_ld);
     attention->up_v = arena_floats(arena, (int64_t)d->K * d->E * attention->value_ld);
     attention->up_v_t = arena_floats(arena, (int64_t)d->K * d->value_latent * attention->head_ld);
     attention->tiles = arena_floats(arena, n_threads * tile_floats(attention));
-    if (!is_backward)
-        return;
-    attention->d_up =
-        arena_floats(arena, heads * attention->layout.n_query_parts * up_floats(attention));
-    attention->d_latent = arena_floats(arena, heads * d->T * latent_width(attention));
+    if (is_backward)
+        latent_sums_place(&attention->sums, arena);
 }
 
 // Sizes alone, without memory: the basis of measuring and of placing.
 static LatentAttention find_attention(const LatentDims *d)
 {
     const int nope = d->E - d->rope, G = d->H / d->K;
-    return (LatentAttention){
+    LatentAttention attention = {
         .dims = *d,
         .column = latent_columns(d),
         .layout = tiles_layout(d->B, d->T, d->K, G, d->key_latent + d->rope, d->value_latent),
@@ -119,15 +107,20 @@ static LatentAttention find_attention(const LatentDims *d)
         .nope_ld = tile_padded(nope),
         .head_ld = tile_padded(d->E),
     };
+    attention.sums =
+        latent_sums(d, attention.layout.n_query_parts, attention.key_ld, attention.value_ld);
+    return attention;
 }
 
-int64_t attention_latent_scratch_floats(const LatentDims *d, int n_threads, bool is_training)
+int64_t attention_latent_scratch_bytes(const LatentDims *d, ComputeType compute, int n_threads,
+                                       bool is_training)
 {
+    (void)compute;
     LatentAttention attention = find_attention(d);
     Arena arena = arena_start("attention");
     place_scratch(&attention, &arena, n_threads, is_training);
-    return arena.used_bytes / (int64_t)sizeof(float) +
-           tiles_scratch_floats(&attention.layout, n_threads, is_training);
+    return arena.used_bytes +
+           tiles_scratch_floats(&attention.layout, n_threads, is_training) * (int64_t)sizeof(float);
 }
 
 // rows [m, n], times `scale` -> padded rows [m, ld] and columns [n, ld_t].
@@ -140,16 +133,29 @@ static void pack_weight(float *padded, int ld, float *transposed, int ld_t, cons
             transposed[(int64_t)j * ld_t + i] = i < m ? scale * rows[(int64_t)i * n + j] : 0;
 }
 
+static FloatArrays float_arrays(const LatentArrays *arrays, const LatentDims *d)
+{
+    const int row = latent_columns(d).row, width = d->H * d->E;
+    return (FloatArrays){
+        .qkv = rows_floats(arrays->qkv, row),
+        .d_out = rows_floats(arrays->d_out, width),
+        .out = rows_floats(arrays->out, width),
+        .values = rows_floats(arrays->values, d->H * d->value_latent),
+        .lse = arrays->lse,
+        .d_qkv = rows_floats(arrays->d_qkv, row),
+    };
+}
+
 // Places the scratch and packs the weights. One thread does it: K E R floats are few beside the
 // attention.
-static LatentAttention start(const LatentArrays *arrays, float *scratch, const LatentDims *d,
+static LatentAttention start(const LatentArrays *arrays, void *scratch, const LatentDims *d,
                              bool is_backward)
 {
     LatentAttention attention = find_attention(d);
-    attention.arrays = *arrays;
+    attention.arrays = float_arrays(arrays, d);
     Arena arena = arena_over("attention", scratch, INT64_MAX);
     place_scratch(&attention, &arena, omp_get_max_threads(), is_backward);
-    attention.rest = scratch + arena.used_bytes / (int64_t)sizeof(float);
+    attention.rest = (float *)scratch + arena.used_bytes / (int64_t)sizeof(float);
     for (int j = 0; j < d->K; j++) {
         const int64_t k_rows = (int64_t)j * attention.nope, v_rows = (int64_t)j * d->E;
         pack_weight(attention.up_k + k_rows * attention.key_ld, attention.key_ld,
@@ -254,12 +260,6 @@ static void unpack_output(const void *context, const TileHead *head, const Query
     }
 }
 
-// A part belongs to one thread: its tiles come in order, so additions to it have a fixed order.
-static float *d_up_part(const LatentAttention *attention, int64_t head, int part)
-{
-    return attention->d_up + (head * attention->layout.n_query_parts + part) * up_floats(attention);
-}
-
 // One head of a query tile: the gradient of its values, its part of U_v's gradient, and its output,
 // computed again.
 static void pack_head_backward(const LatentAttention *attention, const TileHead *head,
@@ -276,9 +276,8 @@ static void pack_head_backward(const LatentAttention *attention, const TileHead 
                   n, Rv, E, false);
     tiles_pack_rows(values, ld, attention->arrays.values + (token * H + h) * Rv, (int64_t)H * Rv, n,
                     Rv, ld, 1.0f);
-    tile_multiply_transposed(d_up_part(attention, head->index, tile->part) +
-                                 (int64_t)attention->nope * attention->key_ld,
-                             ld, d_out, H * E, values, ld, E, Rv, n, g > 0 || !tile->starts_part);
+    tile_multiply_transposed(latent_sums_up_v(&attention->sums, head->index, tile->part), ld, d_out,
+                             H * E, values, ld, E, Rv, n, g > 0 || !tile->starts_part);
     expand_values(attention, head, h, token, n, values, ld);
     for (int i = 0; i < n; i++) {
         tile->lse[g * n + i] = attention->arrays.lse[(token + i) * H + h];
@@ -296,30 +295,18 @@ static void pack_backward(const void *context, const TileHead *head, const Query
         pack_head_backward(attention, head, tile, g);
 }
 
-// Columns of a tile [width, TILE_KEYS] added to those of rows.
-HOT static void add_columns(float *restrict rows, int row, const float *restrict packed, int n,
-                            int width)
-{
-    for (int i = 0; i < n; i++)
-        for (int e = 0; e < width; e++)
-            rows[(int64_t)i * row + e] += packed[(int64_t)e * TILE_KEYS + i];
-}
-
 // The rotated keys belong to one KV head and are written; the latent's gradient is a sum over KV
-// heads, kept apart here and added in sum_latent().
+// heads.
 static void unpack_keys(const void *context, const TileHead *head, const float *d_k,
                         const float *d_v, int first, int n)
 {
     const LatentAttention *attention = context;
     const LatentDims *d = &attention->dims;
-    const int row = attention->column.row, R = latent_width(attention);
+    const int row = attention->column.row;
     tiles_unpack_columns(attention->arrays.d_qkv + (head->first_token + first) * row +
                              attention->column.k_rope + (int64_t)head->kv_head * d->rope,
                          row, d_k + (int64_t)d->key_latent * TILE_KEYS, n, d->rope);
-    float *latent = attention->d_latent + (head->index * d->T + first) * R;
-    memset(latent, 0, (size_t)n * (size_t)R * sizeof(float));
-    add_columns(latent, R, d_k, n, d->key_latent);
-    add_columns(latent + d->value_column, R, d_v, n, d->value_latent);
+    latent_sums_set_keys(&attention->sums, head->index, d_k, d_v, TILE_KEYS, first, n, 1.0f);
 }
 
 // d_q_c = scale d(q U_k) U_k^T, and U_k's gradient q_c^T d(q U_k), both on the tile while it is in
@@ -332,7 +319,8 @@ static void unpack_queries(const void *context, const TileHead *head, const Quer
               Rk = d->key_latent;
     const int64_t at = (head->first_token + tile->first) * row;
     const float *up_t = attention->up_k_t + (int64_t)head->kv_head * Rk * attention->nope_ld;
-    float *d_up = d_up_part(attention, head->index, tile->part), *rows = own_tile(attention);
+    float *d_up = latent_sums_up_k(&attention->sums, head->index, tile->part),
+          *rows = own_tile(attention);
     for (int g = 0; g < attention->G; g++) {
         const int64_t h = query_head(attention, head, g),
                       nope = at + attention->column.q_nope + h * attention->nope;
@@ -355,62 +343,21 @@ static const TilePacking packing = {pack_keys,     pack_queries, unpack_output,
 
 // ---- both directions ---------------------------------------------------------------------------
 
-void attention_latent_forward(const LatentArrays *arrays, float *scratch, const LatentDims *d)
+void attention_latent_forward(ComputeType compute, const LatentArrays *arrays, void *scratch,
+                              const LatentDims *d)
 {
+    (void)compute;
     const LatentAttention attention = start(arrays, scratch, d, false);
     tiles_forward(&packing, &attention, attention.rest, &attention.layout);
 }
 
-// One row of a weight's gradient, of KV head j: the sum over sequences and parts.
-HOT static void sum_up_row(float *restrict grad, const LatentAttention *attention, int j,
-                           int64_t at, int width, float scale)
+void attention_latent_backward(ComputeType compute, const LatentArrays *arrays, void *scratch,
+                               const LatentDims *d)
 {
-    const int n_parts = attention->layout.n_query_parts;
-    for (int e = 0; e < width; e++) {
-        float sum = 0;
-        for (int b = 0; b < attention->dims.B; b++)
-            for (int part = 0; part < n_parts; part++)
-                sum += d_up_part(attention, (int64_t)b * attention->dims.K + j, part)[at + e];
-        // Summed apart from the old gradient and added once: the sum's rounding does not depend on
-        // what was there.
-        grad[e] = (attention->arrays.add_gradients ? grad[e] : 0) + scale * sum;
-    }
-}
-
-// d_c of a token: KV head 0 first, then 1 to K - 1, the same order on every machine.
-static void sum_latent(const LatentAttention *attention, int64_t token)
-{
-    const LatentDims *d = &attention->dims;
-    const int R = latent_width(attention), row = attention->column.row;
-    const int64_t b = token / d->T, t = token % d->T;
-    const float *from = attention->d_latent + (b * d->K * d->T + t) * R;
-    float *to = attention->arrays.d_qkv + token * row + attention->column.latent;
-    memcpy(to, from, (size_t)R * sizeof(float));
-    for (int j = 1; j < d->K; j++)
-        for (int r = 0; r < R; r++)
-            to[r] += from[(int64_t)j * d->T * R + r];
-}
-
-void attention_latent_backward(const LatentArrays *arrays, float *scratch, const LatentDims *d)
-{
+    (void)compute;
     const LatentAttention attention = start(arrays, scratch, d, true);
-    const int Rk = d->key_latent, Rv = d->value_latent;
     tiles_backward(&packing, &attention, attention.rest, &attention.layout);
-// The three loops write disjoint memory, so none waits for another ('nowait').
 #pragma omp parallel
-    {
-#pragma omp for schedule(static) nowait
-        for (int64_t token = 0; token < (int64_t)d->B * d->T; token++)
-            sum_latent(&attention, token);
-#pragma omp for schedule(static) nowait
-        for (int i = 0; i < d->K * attention.nope; i++)
-            sum_up_row(arrays->d_up_k + (int64_t)i * Rk, &attention, i / attention.nope,
-                       (int64_t)(i % attention.nope) * attention.key_ld, Rk, attention.scale);
-#pragma omp for schedule(static)
-        for (int i = 0; i < d->K * d->E; i++)
-            sum_up_row(arrays->d_up_v + (int64_t)i * Rv, &attention, i / d->E,
-                       (int64_t)attention.nope * attention.key_ld +
-                           (int64_t)(i % d->E) * attention.value_ld,
-                       Rv, 1.0f);
-    }
+    latent_sums_finish(&attention.sums, arrays->d_qkv, arrays->d_up_k, arrays->d_up_v,
+                       attention.scale, arrays->add_gradients);
 }

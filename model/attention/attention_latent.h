@@ -10,10 +10,13 @@
 // backward.
 //
 //     LatentArrays a = {.qkv = rows, .up_k = w->up_k, .up_v = w->up_v, ...};
-//     attention_latent_forward(&a, scratch, &dims);
-//     attention_latent_backward(&a, &grads, scratch, &dims);
+//     attention_latent_forward(compute, &a, scratch, &dims);
+//     attention_latent_backward(compute, &a, scratch, &dims);
 #ifndef MHA2MLA_MODEL_ATTENTION_ATTENTION_LATENT_H
 #define MHA2MLA_MODEL_ATTENTION_ATTENTION_LATENT_H
+
+#include "model/kernels/compute.h"
+#include "model/kernels/rows.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -30,7 +33,7 @@ typedef struct LatentDims {
 // A token's row: queries' rotated dims of all heads, their other dims, keys' rotated dims, latent.
 typedef struct LatentColumns {
     int q_rope, q_nope, k_rope, latent;
-    int row; // floats from one token to the next: H E + K 2P + value_column + value_latent
+    int row; // numbers from one token to the next: H E + K 2P + value_column + value_latent
 } LatentColumns;
 
 LatentColumns latent_columns(const LatentDims *dims);
@@ -38,23 +41,27 @@ LatentColumns latent_columns(const LatentDims *dims);
 // Whether it needs fewer multiplications than attention on expanded keys and values.
 bool latent_attention_pays(const LatentDims *dims);
 
+// In float32 all rows are float32; in bfloat16 each may be either.
 typedef struct LatentArrays {
-    const float *qkv;       // [B T, row] after RoPE
+    Rows qkv;               // [B T, row] after RoPE
     const float *up_k;      // [K (E - 2P), key_latent]
     const float *up_v;      // [K E, value_latent]
-    float *out;             // [B T, H E] written by forward, and again by backward
-    float *values;          // [B T, H value_latent] p c_v, saved
+    Rows out;               // [B T, H E] written by forward, and again by backward
+    Rows values;            // [B T, H value_latent] p c_v, saved
     float *lse;             // [B T, H] log of the softmax's denominator, saved
-    const float *d_out;     // [B T, H E], backward
-    float *d_qkv;           // [B T, row], backward
+    Rows d_out;             // [B T, H E], backward
+    Rows d_qkv;             // [B T, row], backward
     float *d_up_k, *d_up_v; // backward: += if add_gradients, else =
     bool add_gradients;
 } LatentArrays;
 
-// Scratch for n_threads, with or without backward.
-int64_t attention_latent_scratch_floats(const LatentDims *dims, int n_threads, bool is_training);
+// Scratch for n_threads, with or without backward. It starts at a multiple of 64 bytes.
+int64_t attention_latent_scratch_bytes(const LatentDims *dims, ComputeType compute, int n_threads,
+                                       bool is_training);
 
-void attention_latent_forward(const LatentArrays *arrays, float *scratch, const LatentDims *dims);
-void attention_latent_backward(const LatentArrays *arrays, float *scratch, const LatentDims *dims);
+void attention_latent_forward(ComputeType compute, const LatentArrays *arrays, void *scratch,
+                              const LatentDims *dims);
+void attention_latent_backward(ComputeType compute, const LatentArrays *arrays, void *scratch,
+                               const LatentDims *dims);
 
 #endif

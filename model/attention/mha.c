@@ -2,8 +2,8 @@
 // exist unrotated.
 #include "model/attention/mha.h"
 
+#include "model/attention/rotate.h"
 #include "model/kernels/linear.h"
-#include "model/kernels/rope.h"
 
 // q, k and v lie side by side in the flat vector (model/params.h): together one matrix.
 static int projected_width(const ModelShape *shape)
@@ -12,11 +12,10 @@ static int projected_width(const ModelShape *shape)
 }
 
 // RoPE in place on queries and keys: direction +1 forward, -1 backward.
-static void rotate(float *qkv, const AttentionContext *context, float direction)
+static void rotate(Rows qkv, const AttentionContext *context, float direction)
 {
     const ModelShape *s = context->shape;
     const int H = s->n_heads, K = s->n_kv_heads, E = s->head_dim, G = H / K, T = context->T;
-    const int width = projected_width(s);
 #pragma omp parallel for schedule(static)
     // Heads 0 .. H-1 are queries, H .. H+K-1 keys; values are not rotated. A query head uses its KV
     // head's pairs, so that both turn by the same angles.
@@ -25,36 +24,35 @@ static void rotate(float *qkv, const AttentionContext *context, float direction)
         const float *sin_row = context->sin_table + (int64_t)(n % T) * (E / 2);
         for (int head = 0; head < H + K; head++) {
             const int kv_head = head < H ? head / G : head - H;
-            float *dims = qkv + (int64_t)n * width + (int64_t)head * E;
-            rope_rotate(dims, dims, cos_row, sin_row, context->pairs + (int64_t)kv_head * (E / 2),
+            const Rows dims = rows_at(qkv, n, (int64_t)head * E);
+            rotate_head(dims, dims, cos_row, sin_row, context->pairs + (int64_t)kv_head * (E / 2),
                         E / 2, direction);
         }
     }
     step_times_mark(context->times, STEP_ROPE);
 }
 
-void mha_forward(float *qkv, const float *normed, const AttentionContext *context)
+void mha_forward(Rows qkv, Rows normed, const AttentionContext *context)
 {
     const ModelShape *s = context->shape;
     const int width = projected_width(s), D = s->d_model, N = context->B * context->T;
-    linear_forward(COMPUTE_FLOAT32, rows_f32(qkv, width), rows_read_f32(normed, D),
-                   context->weights->q, N, D, width, false);
+    linear_forward(context->compute, qkv, normed, context->weights->q, N, D, width, false);
     step_times_mark(context->times, STEP_INPUT);
     if (context->qk_observer != NULL)
-        context->qk_observer->call(context->qk_observer->observer, qkv, width);
+        context->qk_observer->call(context->qk_observer->observer, qkv);
     rotate(qkv, context, 1.0f);
 }
 
 // The rotation is orthogonal: its gradient is the rotation by the opposite angle.
-void mha_backward(float *d_normed, LayerParams *grads, float *d_qkv, const float *normed,
+void mha_backward(Rows d_normed, LayerParams *grads, Rows d_qkv, Rows normed,
                   const AttentionContext *context)
 {
     const ModelShape *s = context->shape;
     const int width = projected_width(s), D = s->d_model, N = context->B * context->T;
     rotate(d_qkv, context, -1.0f);
-    linear_backward_input(COMPUTE_FLOAT32, rows_f32(d_normed, D), rows_f32(d_qkv, width),
-                          context->weights->q, N, D, width, false);
-    linear_backward_weight(COMPUTE_FLOAT32, grads->q, rows_f32(d_qkv, width),
-                           rows_read_f32(normed, D), N, D, width, context->add_gradients);
+    linear_backward_input(context->compute, d_normed, d_qkv, context->weights->q, N, D, width,
+                          false);
+    linear_backward_weight(context->compute, grads->q, d_qkv, normed, N, D, width,
+                           context->add_gradients);
     step_times_mark(context->times, STEP_INPUT);
 }

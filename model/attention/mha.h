@@ -7,15 +7,15 @@
 #include "model/attention/attention_context.h"
 
 // q | k | v in one product, shown to the observer, then RoPE on queries and keys.
-void mha_forward(float *qkv,          // [N, Q + 2 KV]
-                 const float *normed, // [N, D]
+void mha_forward(Rows qkv,    // [N, Q + 2 KV]
+                 Rows normed, // [N, D], read
                  const AttentionContext *context);
 
 // d_normed =, weight gradients += or = (see context).
-void mha_backward(float *d_normed, // [N, D]
+void mha_backward(Rows d_normed, // [N, D]
                   LayerParams *grads,
-                  float *d_qkv,        // [N, Q + 2 KV]; rotated back in place
-                  const float *normed, // [N, D]
+                  Rows d_qkv,  // [N, Q + 2 KV]; rotated back in place
+                  Rows normed, // [N, D], read
                   const AttentionContext *context);
 
 #endif

@@ -3,10 +3,8 @@
 // and sorting into heads is one pass over memory.
 #include "model/attention/mla.h"
 
+#include "model/attention/rotate.h"
 #include "model/kernels/linear.h"
-#include "model/kernels/rope.h"
-
-#include <string.h>
 
 // Joint: keys and values read the same R columns. Split: the first R/2 serve keys, the next R/2
 // values. With all pairs rotated no key dims come from the latent.
@@ -64,55 +62,52 @@ static Columns find_columns(const ModelShape *s)
     };
 }
 
-static void copy(float *to, const float *from, int count)
-{
-    memcpy(to, from, (size_t)count * sizeof(float));
-}
-
 // One token: rows of projected and expanded -> heads of queries, keys and values.
-static void gather_token(float *qkv, const float *projected, const float *expanded,
-                         const Columns *col, const AttentionContext *context, int t)
+static void gather_token(Rows qkv, Rows projected, Rows expanded, const Columns *col,
+                         const AttentionContext *context, int t)
 {
     const ModelShape *s = context->shape;
     int H = s->n_heads, K = s->n_kv_heads, E = s->head_dim, P = s->rope_pairs;
     const float *cos_row = context->cos_table + (int64_t)t * (E / 2);
     const float *sin_row = context->sin_table + (int64_t)t * (E / 2);
     for (int h = 0; h < H; h++) {
-        float *q = qkv + h * E;
-        rope_rotate(q, projected + h * col->head_rope, cos_row, sin_row,
-                    context->pairs + h / (H / K) * P, P, 1.0f);
-        copy(q + col->head_rope, projected + col->q_nope + h * col->head_nope, col->head_nope);
+        rotate_head(rows_at(qkv, 0, h * E), rows_at(projected, 0, h * col->head_rope), cos_row,
+                    sin_row, context->pairs + h / (H / K) * P, P, 1.0f);
+        rotate_copy(rows_at(qkv, 0, h * E + col->head_rope),
+                    rows_at(projected, 0, col->q_nope + h * col->head_nope), col->head_nope);
     }
     for (int j = 0; j < K; j++) {
-        float *k = qkv + (H + j) * E;
-        rope_rotate(k, projected + col->k_rope + j * col->head_rope, cos_row, sin_row,
-                    context->pairs + j * P, P, 1.0f);
-        copy(k + col->head_rope, expanded + j * col->head_nope, col->head_nope);
+        const int k = (H + j) * E;
+        rotate_head(rows_at(qkv, 0, k), rows_at(projected, 0, col->k_rope + j * col->head_rope),
+                    cos_row, sin_row, context->pairs + j * P, P, 1.0f);
+        rotate_copy(rows_at(qkv, 0, k + col->head_rope), rows_at(expanded, 0, j * col->head_nope),
+                    col->head_nope);
     }
-    copy(qkv + (H + K) * E, expanded + col->value, K * E);
+    rotate_copy(rows_at(qkv, 0, (H + K) * E), rows_at(expanded, 0, col->value), K * E);
 }
 
 // The gradient of gather_token(): its transpose, with the rotation reversed.
-static void scatter_token(float *d_projected, float *d_expanded, const float *d_qkv,
-                          const Columns *col, const AttentionContext *context, int t)
+static void scatter_token(Rows d_projected, Rows d_expanded, Rows d_qkv, const Columns *col,
+                          const AttentionContext *context, int t)
 {
     const ModelShape *s = context->shape;
     int H = s->n_heads, K = s->n_kv_heads, E = s->head_dim, P = s->rope_pairs;
     const float *cos_row = context->cos_table + (int64_t)t * (E / 2);
     const float *sin_row = context->sin_table + (int64_t)t * (E / 2);
     for (int h = 0; h < H; h++) {
-        const float *dq = d_qkv + h * E;
-        rope_rotate(d_projected + h * col->head_rope, dq, cos_row, sin_row,
-                    context->pairs + h / (H / K) * P, P, -1.0f);
-        copy(d_projected + col->q_nope + h * col->head_nope, dq + col->head_rope, col->head_nope);
+        rotate_head(rows_at(d_projected, 0, h * col->head_rope), rows_at(d_qkv, 0, h * E), cos_row,
+                    sin_row, context->pairs + h / (H / K) * P, P, -1.0f);
+        rotate_copy(rows_at(d_projected, 0, col->q_nope + h * col->head_nope),
+                    rows_at(d_qkv, 0, h * E + col->head_rope), col->head_nope);
     }
     for (int j = 0; j < K; j++) {
-        const float *dk = d_qkv + (H + j) * E;
-        rope_rotate(d_projected + col->k_rope + j * col->head_rope, dk, cos_row, sin_row,
-                    context->pairs + j * P, P, -1.0f);
-        copy(d_expanded + j * col->head_nope, dk + col->head_rope, col->head_nope);
+        const int k = (H + j) * E;
+        rotate_head(rows_at(d_projected, 0, col->k_rope + j * col->head_rope), rows_at(d_qkv, 0, k),
+                    cos_row, sin_row, context->pairs + j * P, P, -1.0f);
+        rotate_copy(rows_at(d_expanded, 0, j * col->head_nope),
+                    rows_at(d_qkv, 0, k + col->head_rope), col->head_nope);
     }
-    copy(d_expanded + col->value, d_qkv + (H + K) * E, K * E);
+    rotate_copy(rows_at(d_expanded, 0, col->value), rows_at(d_qkv, 0, (H + K) * E), K * E);
 }
 
 // One product of the up-projection: weight rows [first, first + rows) of the stacked [up_k; up_v]
@@ -148,66 +143,65 @@ static int up_parts(UpPart parts[2], const AttentionContext *context, const Laye
 }
 
 // The product that both forms begin with.
-static void project(float *rows, const float *normed, const AttentionContext *context)
+static void project(Rows rows, Rows normed, const AttentionContext *context)
 {
     const int width = mla_projected_width(context->shape), D = context->shape->d_model;
-    linear_forward(COMPUTE_FLOAT32, rows_f32(rows, width), rows_read_f32(normed, D),
-                   context->weights->q, context->B * context->T, D, width, false);
+    linear_forward(context->compute, rows, normed, context->weights->q, context->B * context->T, D,
+                   width, false);
     step_times_mark(context->times, STEP_INPUT);
 }
 
 // d_normed = d_rows W, dW = d_rows^T normed for the three stacked weights at once.
-static void project_backward(float *d_normed, LayerParams *grads, const float *d_rows,
-                             const float *normed, const AttentionContext *context)
+static void project_backward(Rows d_normed, LayerParams *grads, Rows d_rows, Rows normed,
+                             const AttentionContext *context)
 {
     const int width = mla_projected_width(context->shape), D = context->shape->d_model,
               N = context->B * context->T;
-    linear_backward_input(COMPUTE_FLOAT32, rows_f32(d_normed, D), rows_read_f32(d_rows, width),
-                          context->weights->q, N, D, width, false);
-    linear_backward_weight(COMPUTE_FLOAT32, grads->q, rows_read_f32(d_rows, width),
-                           rows_read_f32(normed, D), N, D, width, context->add_gradients);
+    linear_backward_input(context->compute, d_normed, d_rows, context->weights->q, N, D, width,
+                          false);
+    linear_backward_weight(context->compute, grads->q, d_rows, normed, N, D, width,
+                           context->add_gradients);
     step_times_mark(context->times, STEP_INPUT);
 }
 
-void mla_forward(float *qkv, float *latent, const float *normed, const AttentionContext *context)
+void mla_forward(Rows qkv, Rows latent, Rows normed, const AttentionContext *context)
 {
     const ModelShape *s = context->shape;
+    const Rows projected = context->projected, expanded = context->expanded;
     Columns col = find_columns(s);
     int N = context->B * context->T, R = shape_dim(s, DIM_LATENT);
-    project(context->projected, normed, context);
+    project(projected, normed, context);
     // Saved without the rest of its row: backward reads it, and the products run over whole rows.
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < N; n++)
-        copy(latent + (int64_t)n * R, context->projected + (int64_t)n * col.projected + col.latent,
-             R);
+        rotate_copy(rows_at(latent, n, 0), rows_at(projected, n, col.latent), R);
 
     UpPart parts[2];
     int n_parts = up_parts(parts, context, NULL, &col);
     for (int i = 0; i < n_parts; i++)
-        linear_forward(COMPUTE_FLOAT32, rows_f32(context->expanded + parts[i].first, col.expanded),
-                       rows_read_f32(latent + parts[i].column, R), parts[i].weight, N,
-                       parts[i].width, parts[i].rows, false);
+        linear_forward(context->compute, rows_at(expanded, 0, parts[i].first),
+                       rows_at(latent, 0, parts[i].column), parts[i].weight, N, parts[i].width,
+                       parts[i].rows, false);
     step_times_mark(context->times, STEP_UP);
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < N; n++)
-        gather_token(qkv + (int64_t)n * col.qkv, context->projected + (int64_t)n * col.projected,
-                     context->expanded + (int64_t)n * col.expanded, &col, context, n % context->T);
+        gather_token(rows_at(qkv, n, 0), rows_at(projected, n, 0), rows_at(expanded, n, 0), &col,
+                     context, n % context->T);
     step_times_mark(context->times, STEP_ROPE);
 }
 
 // The reverse of mla_forward(): out of heads, through the up-projections, through the
 // down-projection. `projected` and `expanded` hold gradients now, since their forward values are
 // not read again.
-void mla_backward(float *d_normed, LayerParams *grads, const float *d_qkv, const float *latent,
-                  const float *normed, const AttentionContext *context)
+void mla_backward(Rows d_normed, LayerParams *grads, Rows d_qkv, Rows latent, Rows normed,
+                  const AttentionContext *context)
 {
-    const ModelShape *s = context->shape;
-    Columns col = find_columns(s);
-    int N = context->B * context->T, R = shape_dim(s, DIM_LATENT);
+    const Rows d_projected = context->projected, d_expanded = context->expanded;
+    Columns col = find_columns(context->shape);
+    int N = context->B * context->T;
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < N; n++)
-        scatter_token(context->projected + (int64_t)n * col.projected,
-                      context->expanded + (int64_t)n * col.expanded, d_qkv + (int64_t)n * col.qkv,
+        scatter_token(rows_at(d_projected, n, 0), rows_at(d_expanded, n, 0), rows_at(d_qkv, n, 0),
                       &col, context, n % context->T);
     step_times_mark(context->times, STEP_ROPE);
 
@@ -215,22 +209,21 @@ void mla_backward(float *d_normed, LayerParams *grads, const float *d_qkv, const
     UpPart parts[2];
     int n_parts = up_parts(parts, context, grads, &col);
     for (int i = 0; i < n_parts; i++) {
-        const Rows d_part = rows_f32(context->expanded + parts[i].first, col.expanded);
-        linear_backward_input(
-            COMPUTE_FLOAT32,
-            rows_f32(context->projected + col.latent + parts[i].column, col.projected), d_part,
-            parts[i].weight, N, parts[i].width, parts[i].rows, false);
-        linear_backward_weight(COMPUTE_FLOAT32, parts[i].grad, d_part,
-                               rows_read_f32(latent + parts[i].column, R), N, parts[i].width,
+        const Rows d_part = rows_at(d_expanded, 0, parts[i].first);
+        linear_backward_input(context->compute,
+                              rows_at(d_projected, 0, col.latent + parts[i].column), d_part,
+                              parts[i].weight, N, parts[i].width, parts[i].rows, false);
+        linear_backward_weight(context->compute, parts[i].grad, d_part,
+                               rows_at(latent, 0, parts[i].column), N, parts[i].width,
                                parts[i].rows, context->add_gradients);
     }
     step_times_mark(context->times, STEP_UP);
-    project_backward(d_normed, grads, context->projected, normed, context);
+    project_backward(d_normed, grads, d_projected, normed, context);
 }
 
 // RoPE in place on rotated dims of a projected row.
-static void rotate_token(float *row, const LatentColumns *col, const AttentionContext *context,
-                         int t, float direction)
+static void rotate_token(Rows row, const LatentColumns *col, const AttentionContext *context, int t,
+                         float direction)
 {
     const ModelShape *s = context->shape;
     const int P = s->rope_pairs, G = s->n_heads / s->n_kv_heads;
@@ -238,30 +231,30 @@ static void rotate_token(float *row, const LatentColumns *col, const AttentionCo
     const float *sin_row = context->sin_table + (int64_t)t * (s->head_dim / 2);
     for (int head = 0; head < s->n_heads + s->n_kv_heads; head++) {
         const int j = head < s->n_heads ? head / G : head - s->n_heads;
-        float *dims =
-            row + (head < s->n_heads ? col->q_rope + head * 2 * P : col->k_rope + j * 2 * P);
-        rope_rotate(dims, dims, cos_row, sin_row, context->pairs + j * P, P, direction);
+        const Rows dims = rows_at(
+            row, 0, head < s->n_heads ? col->q_rope + head * 2 * P : col->k_rope + j * 2 * P);
+        rotate_head(dims, dims, cos_row, sin_row, context->pairs + j * P, P, direction);
     }
 }
 
 // rows [N, row]: the latent form rotates in place, since its rows already have RoPE dims together.
-static void rotate_rows(float *rows, const AttentionContext *context, float direction)
+static void rotate_rows(Rows rows, const AttentionContext *context, float direction)
 {
     const LatentDims dims = mla_latent_dims(context->shape, context->B, context->T);
     const LatentColumns col = latent_columns(&dims);
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < context->B * context->T; n++)
-        rotate_token(rows + (int64_t)n * col.row, &col, context, n % context->T, direction);
+        rotate_token(rows_at(rows, n, 0), &col, context, n % context->T, direction);
     step_times_mark(context->times, STEP_ROPE);
 }
 
-void mla_latent_forward(float *rows, const float *normed, const AttentionContext *context)
+void mla_latent_forward(Rows rows, Rows normed, const AttentionContext *context)
 {
     project(rows, normed, context);
     rotate_rows(rows, context, 1.0f);
 }
 
-void mla_latent_backward(float *d_normed, LayerParams *grads, float *d_rows, const float *normed,
+void mla_latent_backward(Rows d_normed, LayerParams *grads, Rows d_rows, Rows normed,
                          const AttentionContext *context)
 {
     rotate_rows(d_rows, context, -1.0f);

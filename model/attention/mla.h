@@ -20,27 +20,27 @@ LatentDims mla_latent_dims(const ModelShape *shape, int B, int T);
 int mla_projected_width(const ModelShape *shape); // Q + K 2P + R
 int mla_expanded_width(const ModelShape *shape);  // K (E - 2P) + K E
 
-void mla_forward(float *qkv,          // [N, Q + 2 KV]
-                 float *latent,       // [N, R] saved
-                 const float *normed, // [N, D]
+void mla_forward(Rows qkv,    // [N, Q + 2 KV]
+                 Rows latent, // [N, R] saved
+                 Rows normed, // [N, D], read
                  const AttentionContext *context);
 
-void mla_backward(float *d_normed, // [N, D]
+void mla_backward(Rows d_normed, // [N, D]
                   LayerParams *grads,
-                  const float *d_qkv,  // [N, Q + 2 KV]
-                  const float *latent, // [N, R] saved
-                  const float *normed, // [N, D]
+                  Rows d_qkv,  // [N, Q + 2 KV], read
+                  Rows latent, // [N, R] saved
+                  Rows normed, // [N, D], read
                   const AttentionContext *context);
 
 // [q_r of all heads | q_c | k_r | c], rotated: the rows of attention_latent_forward().
-void mla_latent_forward(float *rows,         // [N, mla_projected_width()]
-                        const float *normed, // [N, D]
+void mla_latent_forward(Rows rows,   // [N, mla_projected_width()]
+                        Rows normed, // [N, D], read
                         const AttentionContext *context);
 
-void mla_latent_backward(float *d_normed, // [N, D]
+void mla_latent_backward(Rows d_normed, // [N, D]
                          LayerParams *grads,
-                         float *d_rows,       // [N, mla_projected_width()]; rotated back in place
-                         const float *normed, // [N, D]
+                         Rows d_rows, // [N, mla_projected_width()]; rotated back in place
+                         Rows normed, // [N, D], read
                          const AttentionContext *context);
 
 #endif

@@ -7,8 +7,10 @@
 #ifndef MHA2MLA_MODEL_KERNELS_ROWS_H
 #define MHA2MLA_MODEL_KERNELS_ROWS_H
 
+#include "base/status.h"
 #include "model/kernels/dtype.h"
 
+#include <stddef.h>
 #include <stdint.h>
 
 typedef struct Rows {
@@ -35,6 +37,23 @@ static inline Rows rows_read_f32(const float *data, int ld)
         void *data;
     } pointer = {data};
     return (Rows){pointer.data, DTYPE_F32, ld};
+}
+
+static inline Rows rows_read_bf16(const uint16_t *data, int ld)
+{
+    const union {
+        const uint16_t *from;
+        void *data;
+    } pointer = {data};
+    return (Rows){pointer.data, DTYPE_BF16, ld};
+}
+
+// The numbers of rows that must be float32 and as wide as that.
+static inline float *rows_floats(Rows rows, int width)
+{
+    CHECK(rows.data == NULL || (rows.dtype == DTYPE_F32 && rows.ld == width),
+          "rows of %s, %d apart, for %d floats", dtype_name(rows.dtype), rows.ld, width);
+    return rows.data;
 }
 
 // The rows from `row` on, from their number `column` on.

@@ -24,6 +24,7 @@ void transformer_start(Workspace *ws, const Model *model)
 static AttentionContext attention_context(const Workspace *ws, const Model *model, int layer)
 {
     return (AttentionContext){
+        .compute = COMPUTE_FLOAT32,
         .shape = &model->shape,
         .weights = &model->params.layers[layer],
         .pairs = model_pairs(model, layer, 0),
@@ -58,10 +59,11 @@ typedef struct ScoredLayer {
 } ScoredLayer;
 
 // Called on original models only: an MLA layer has no keys before RoPE to score.
-static void score_layer(void *observer, const float *qkv, int64_t row)
+static void score_layer(void *observer, Rows qkv)
 {
     const ScoredLayer *scored = observer;
-    rope_scores_add(scored->scores, scored->layer, qkv, row, scored->n_tokens);
+    rope_scores_add(scored->scores, scored->layer, rows_floats(qkv, qkv.ld), qkv.ld,
+                    scored->n_tokens);
 }
 
 // attention(norm(x_in)) -> saved->attention.out
@@ -78,7 +80,7 @@ static void attention_forward_from_input(Workspace *ws, const Model *model, int 
     rmsnorm_forward(ws->normed, saved->attn_inv_rms, saved->x_in,
                     model->params.layers[layer].attn_norm, N, s->d_model, (float)s->rms_eps);
     step_times_mark(ws->times, STEP_NORM);
-    ws->form->project(&saved->attention, ws->normed, &context);
+    ws->form->project(&saved->attention, rows_f32(ws->normed, s->d_model), &context);
     ws->form->attend(&saved->attention, &context);
     step_times_mark(ws->times, STEP_ATTENTION);
 }
@@ -93,7 +95,7 @@ static void attention_block_forward(Workspace *ws, const Model *model, int layer
     attention_forward_from_input(ws, model, layer, scores);
     copy_rows(saved->x_mid, saved->x_in, (int64_t)N * D);
     step_times_mark(ws->times, STEP_NORM);
-    linear_forward(COMPUTE_FLOAT32, rows_f32(saved->x_mid, D), rows_f32(saved->attention.out, Q),
+    linear_forward(COMPUTE_FLOAT32, rows_f32(saved->x_mid, D), saved->attention.out,
                    model->params.layers[layer].o, N, Q, D, true);
     step_times_mark(ws->times, STEP_OUTPUT);
 }
@@ -109,18 +111,18 @@ static void attention_block_backward(Workspace *ws, const Model *model, int laye
     int N = ws->B * ws->T, D = s->d_model, Q = shape_dim(s, DIM_Q);
     const AttentionContext context = attention_context(ws, model, layer);
     const bool adds = !ws->fresh_gradients;
-    linear_backward_input(COMPUTE_FLOAT32, rows_f32(ws->d_attn_out, Q), rows_f32(ws->dx, D), w->o,
-                          N, Q, D, false);
+    linear_backward_input(COMPUTE_FLOAT32, ws->d_attn_out, rows_f32(ws->dx, D), w->o, N, Q, D,
+                          false);
     step_times_mark(ws->times, STEP_OUTPUT);
     ws->form->attend_backward(ws->d_qkv, dw, ws->d_attn_out, &saved->attention, &context);
     step_times_mark(ws->times, STEP_ATTENTION);
-    linear_backward_weight(COMPUTE_FLOAT32, dw->o, rows_f32(ws->dx, D),
-                           rows_f32(saved->attention.out, Q), N, Q, D, adds);
+    linear_backward_weight(COMPUTE_FLOAT32, dw->o, rows_f32(ws->dx, D), saved->attention.out, N, Q,
+                           D, adds);
     step_times_mark(ws->times, STEP_OUTPUT);
     rmsnorm_apply(ws->normed, saved->attn_inv_rms, saved->x_in, w->attn_norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
-    ws->form->project_backward(ws->d_normed, dw, ws->d_qkv, ws->normed, &saved->attention,
-                               &context);
+    ws->form->project_backward(rows_f32(ws->d_normed, D), dw, ws->d_qkv, rows_f32(ws->normed, D),
+                               &saved->attention, &context);
     // RMSNorm's weight gradient is always added to, so a fresh one starts from zero.
     if (!adds)
         clear(dw->attn_norm, D);

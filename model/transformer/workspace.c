@@ -21,6 +21,11 @@ static float *place_floats(const Placement *placement, int64_t count)
                : arena_floats(placement->arena, count);
 }
 
+static Rows place_rows(const Placement *placement, int64_t n, int width)
+{
+    return rows_f32(place_floats(placement, n * width), width);
+}
+
 // Saved buffers of attention in the order of the picture in the header; a width of 0 takes no
 // memory.
 static void place_attention(LayerSaved *saved, const Placement *placement, const Workspace *ws,
@@ -29,11 +34,11 @@ static void place_attention(LayerSaved *saved, const Placement *placement, const
     const AttentionWidths widths = ws->form->widths(s);
     const int64_t N = (int64_t)ws->B * ws->T;
     saved->attn_inv_rms = place_floats(placement, N);
-    saved->attention.latent = place_floats(placement, N * widths.latent);
-    saved->attention.qkv = place_floats(placement, N * widths.qkv);
-    saved->attention.values = place_floats(placement, N * widths.values);
+    saved->attention.latent = place_rows(placement, N, widths.latent);
+    saved->attention.qkv = place_rows(placement, N, widths.qkv);
+    saved->attention.values = place_rows(placement, N, widths.values);
     saved->attention.out =
-        widths.remakes_out ? ws->attn_out : place_floats(placement, N * shape_dim(s, DIM_Q));
+        widths.remakes_out ? ws->attn_out : place_rows(placement, N, shape_dim(s, DIM_Q));
     saved->attention.lse = place_floats(placement, N * s->n_heads);
 }
 
@@ -78,15 +83,16 @@ static void place_attention_scratch(Workspace *ws, Arena *arena, const ModelShap
     const AttentionWidths widths = ws->form->widths(s);
     const int64_t N = (int64_t)ws->B * ws->T;
     const bool is_training = ws->policy != FORWARD_ONLY;
-    ws->projected = arena_floats(arena, N * widths.projected);
-    ws->expanded = arena_floats(arena, N * widths.expanded);
-    ws->attn_out = arena_floats(arena, widths.remakes_out ? N * shape_dim(s, DIM_Q) : 0);
-    ws->attention_tiles =
-        arena_floats(arena, ws->form->tile_floats(s, ws->B, ws->T, n_threads, is_training));
+    const int Q = shape_dim(s, DIM_Q);
+    ws->projected = rows_f32(arena_floats(arena, N * widths.projected), widths.projected);
+    ws->expanded = rows_f32(arena_floats(arena, N * widths.expanded), widths.expanded);
+    ws->attn_out = rows_f32(arena_floats(arena, widths.remakes_out ? N * Q : 0), Q);
+    ws->attention_tiles = arena_place(
+        arena, ws->form->tile_bytes(s, COMPUTE_FLOAT32, ws->B, ws->T, n_threads, is_training), 1);
     if (!is_training)
         return;
-    ws->d_qkv = arena_floats(arena, N * widths.qkv);
-    ws->d_attn_out = arena_floats(arena, N * shape_dim(s, DIM_Q));
+    ws->d_qkv = rows_f32(arena_floats(arena, N * widths.qkv), widths.qkv);
+    ws->d_attn_out = rows_f32(arena_floats(arena, N * Q), Q);
 }
 
 static void place_head_scratch(Workspace *ws, Arena *arena, const ModelShape *s)
@@ -147,7 +153,7 @@ void workspace_place_reusing(Workspace *ws, const GradientReuse *reuse, Arena *a
         .placed_B = B,
         .policy = policy,
         .reuse = *reuse,
-        .form = attention_form(s, T),
+        .form = attention_form(s, COMPUTE_FLOAT32, T),
     };
     ws->cos_table = arena_floats(activations, (int64_t)T * (s->head_dim / 2));
     ws->sin_table = arena_floats(activations, (int64_t)T * (s->head_dim / 2));

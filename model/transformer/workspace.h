@@ -75,11 +75,11 @@ typedef struct Workspace {
     // Scratch.
     float *normed, *d_normed;     // [N, D]
     float *dx;                    // [N, D] gradient of the residual stream, backward
-    float *projected, *expanded;  // [N, their widths of the form]
-    float *attn_out;              // [N, Q], if the form makes it again in backward
-    float *attention_tiles;       // per thread
-    float *d_qkv;                 // [N, width of the form], backward
-    float *d_attn_out;            // [N, Q], backward
+    Rows projected, expanded;     // [N, their widths of the form]
+    Rows attn_out;                // [N, Q], if the form makes it again in backward
+    void *attention_tiles;        // of the form
+    Rows d_qkv;                   // [N, width of the form], backward
+    Rows d_attn_out;              // [N, Q], backward
     float *act;                   // [N, F]; in backward also its gradient
     float *logits;                // [min(N, head_block(V)), V]
     bool fresh_gradients;         // loss and backward write gradients (=) instead of adding

@@ -58,7 +58,7 @@ float *ref_latent_expand(const LatentArrays *a, const LatentDims *d)
     const int width = attention_row(&layout.expanded);
     float *qkv = ref_floats((int64_t)d->B * d->T * width);
     for (int64_t n = 0; n < (int64_t)d->B * d->T; n++)
-        expand_token(qkv + n * width, a->qkv + n * layout.row, a, &layout);
+        expand_token(qkv + n * width, rows_floats(a->qkv, layout.row) + n * layout.row, a, &layout);
     return qkv;
 }
 
@@ -66,7 +66,7 @@ void ref_attention_latent_forward(const LatentArrays *a, const LatentDims *d)
 {
     const RowLayout layout = find_layout(d);
     float *qkv = ref_latent_expand(a, d);
-    ref_attention_forward(a->out, a->lse, qkv, NULL, &layout.expanded);
+    ref_attention_forward(rows_floats(a->out, d->H * d->E), a->lse, qkv, NULL, &layout.expanded);
     free(qkv);
 }
 
@@ -114,11 +114,12 @@ void ref_attention_latent_backward(const LatentArrays *a, const LatentDims *d)
     float *qkv = ref_latent_expand(a, d), *d_qkv = ref_floats(N * width);
     double *rows = ref_doubles(N * layout.row), *up_k = ref_doubles(n_up_k),
            *up_v = ref_doubles(n_up_v);
-    ref_attention_backward(d_qkv, a->d_out, NULL, NULL, qkv, NULL, &layout.expanded);
+    ref_attention_backward(d_qkv, rows_floats(a->d_out, d->H * d->E), NULL, NULL, qkv, NULL,
+                           &layout.expanded);
     for (int64_t n = 0; n < N; n++)
-        reduce_token(rows + n * layout.row, up_k, up_v, d_qkv + n * width, a->qkv + n * layout.row,
-                     a, &layout);
-    ref_narrow(a->d_qkv, rows, N * layout.row);
+        reduce_token(rows + n * layout.row, up_k, up_v, d_qkv + n * width,
+                     rows_floats(a->qkv, layout.row) + n * layout.row, a, &layout);
+    ref_narrow(rows_floats(a->d_qkv, layout.row), rows, N * layout.row);
     (a->add_gradients ? ref_narrow_add : ref_narrow)(a->d_up_k, up_k, n_up_k);
     (a->add_gradients ? ref_narrow_add : ref_narrow)(a->d_up_v, up_v, n_up_v);
     free(qkv);

@@ -34,7 +34,9 @@ static Data make_data(int B, int T, int K, int G, int E, double scale)
     d.expected_lse = ref_nans(d.n_lse);
     d.expected_d_qkv = ref_nans(d.n_qkv);
     // One block per call of exactly the stated size, so that the sanitizer sees an overrun.
-    d.scratch = ref_nans(attention_scratch_floats(&d.dims, omp_get_max_threads(), true));
+    d.scratch =
+        ref_nans(attention_scratch_bytes(&d.dims, COMPUTE_FLOAT32, omp_get_max_threads(), true) /
+                 (int64_t)sizeof(float));
     return d;
 }
 
@@ -47,10 +49,19 @@ static void release_data(Data *d)
         free(all[i]);
 }
 
+static void run_forward(Data *d)
+{
+    attention_forward(COMPUTE_FLOAT32, rows_f32(d->out, d->dims.H * d->dims.E), d->lse,
+                      rows_f32(d->qkv, attention_row(&d->dims)), d->scratch, &d->dims);
+}
+
 static void run_fast(Data *d)
 {
-    attention_forward(d->out, d->lse, d->qkv, d->scratch, &d->dims);
-    attention_backward(d->d_qkv, d->d_out, d->out, d->lse, d->qkv, d->scratch, &d->dims);
+    const int row = attention_row(&d->dims), width = d->dims.H * d->dims.E;
+    run_forward(d);
+    attention_backward(COMPUTE_FLOAT32, rows_f32(d->d_qkv, row), rows_f32(d->d_out, width),
+                       rows_f32(d->out, width), d->lse, rows_f32(d->qkv, row), d->scratch,
+                       &d->dims);
 }
 
 static void run_reference(Data *d)
@@ -189,7 +200,7 @@ static void test_nan_in_a_key_reaches_the_queries_that_see_it(void **state)
     enum { T = 150, E = 4, BAD = 70 };
     Data d = make_data(1, T, 1, 1, E, 1.0);
     head_of(&d, BAD, 1)[0] = NAN;
-    attention_forward(d.out, d.lse, d.qkv, d.scratch, &d.dims);
+    run_forward(&d);
     for (int t = 0; t < T; t++) {
         assert_int_equal(isnan(d.out[t * E]) != 0, t >= BAD);
         assert_int_equal(isnan(d.lse[t]) != 0, t >= BAD);

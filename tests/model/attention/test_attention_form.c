@@ -28,8 +28,14 @@ typedef struct Layer {
     AttentionWidths widths;
     AttentionSaved saved;
     int64_t N;
-    float *normed, *d_out, *d_qkv, *d_normed;
+    Rows normed, d_out, d_qkv, d_normed;
 } Layer;
+
+// Rows whose numbers are NaN.
+static Rows nan_rows(int64_t n, int width)
+{
+    return rows_f32(ref_nans(n * width), width);
+}
 
 // P of the E/2 pairs, ascending: each pair is taken with the chance that leaves enough of them.
 static void choose_pairs(int32_t *pairs, int P, int half, uint64_t row)
@@ -81,24 +87,26 @@ static Layer make_layer(const AttentionForm *form, const Case *c)
     const int half = c->E / 2, Q = shape_dim(&shape, DIM_Q);
     float *cos_table = ref_nans(c->T * half), *sin_table = ref_nans(c->T * half);
     rope_table(cos_table, sin_table, c->T, c->E, shape.rope_theta);
-    l.saved = (AttentionSaved){.qkv = ref_nans(l.N * l.widths.qkv),
-                               .latent = ref_nans(l.N * l.widths.latent),
-                               .values = ref_nans(l.N * l.widths.values),
-                               .out = ref_nans(l.N * Q),
+    l.saved = (AttentionSaved){.qkv = nan_rows(l.N, l.widths.qkv),
+                               .latent = nan_rows(l.N, l.widths.latent),
+                               .values = nan_rows(l.N, l.widths.values),
+                               .out = nan_rows(l.N, Q),
                                .lse = ref_nans(l.N * shape.n_heads)};
-    l.context = (AttentionContext){
-        .cos_table = cos_table,
-        .sin_table = sin_table,
-        .B = c->B,
-        .T = c->T,
-        .projected = ref_nans(l.N * l.widths.projected),
-        .expanded = ref_nans(l.N * l.widths.expanded),
-        .tiles = ref_nans(form->tile_floats(&shape, c->B, c->T, omp_get_max_threads(), true)),
-        .add_gradients = true};
-    l.normed = ref_random(l.N * c->D, 1.0, 3);
-    l.d_out = ref_random(l.N * Q, 1.0, 4);
-    l.d_qkv = ref_nans(l.N * l.widths.qkv);
-    l.d_normed = ref_nans(l.N * c->D);
+    l.context =
+        (AttentionContext){.cos_table = cos_table,
+                           .sin_table = sin_table,
+                           .B = c->B,
+                           .T = c->T,
+                           .projected = nan_rows(l.N, l.widths.projected),
+                           .expanded = nan_rows(l.N, l.widths.expanded),
+                           .tiles = ref_nans(form->tile_bytes(&shape, COMPUTE_FLOAT32, c->B, c->T,
+                                                              omp_get_max_threads(), true) /
+                                             (int64_t)sizeof(float)),
+                           .add_gradients = true};
+    l.normed = rows_f32(ref_random(l.N * c->D, 1.0, 3), c->D);
+    l.d_out = rows_f32(ref_random(l.N * Q, 1.0, 4), Q);
+    l.d_qkv = nan_rows(l.N, l.widths.qkv);
+    l.d_normed = nan_rows(l.N, c->D);
     return l;
 }
 
@@ -107,9 +115,9 @@ static void release_layer(Layer *l)
     const AttentionContext *c = &l->context;
     free((void *)(uintptr_t)c->cos_table);
     free((void *)(uintptr_t)c->sin_table);
-    float *all[] = {l->saved.qkv, l->saved.latent, l->saved.values, l->saved.out,
-                    l->saved.lse, c->projected,    c->expanded,     c->tiles,
-                    l->normed,    l->d_out,        l->d_qkv,        l->d_normed};
+    void *all[] = {l->saved.qkv.data, l->saved.latent.data, l->saved.values.data, l->saved.out.data,
+                   l->saved.lse,      c->projected.data,    c->expanded.data,     c->tiles,
+                   l->normed.data,    l->d_out.data,        l->d_qkv.data,        l->d_normed.data};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         free(all[i]);
     model_release(&l->model);
@@ -137,7 +145,7 @@ static void run_backward(Layer *l)
     const AttentionContext *context = context_of(l);
     LayerParams *grads = &l->grads.params.layers[0];
     if (l->widths.remakes_out) // layers share one: backward must not read what forward left
-        memset(l->saved.out, 0xff,
+        memset(l->saved.out.data, 0xff,
                (size_t)(l->N * shape_dim(context->shape, DIM_Q)) * sizeof(float));
     l->form->attend_backward(l->d_qkv, grads, l->d_out, &l->saved, context);
     l->form->project_backward(l->d_normed, grads, l->d_qkv, l->normed, &l->saved, context);
@@ -165,15 +173,15 @@ static Oracle run_oracle(Layer *l)
                 .d_normed = ref_nans(l->N * s->d_model)};
     LayerParams *grads = &o.grads.params.layers[0];
     if (shape_is_mla(s))
-        ref_mla_forward(o.qkv, o.latent, l->normed, context);
+        ref_mla_forward(o.qkv, o.latent, l->normed.data, context);
     else
-        ref_mha_forward(o.qkv, l->normed, context);
+        ref_mha_forward(o.qkv, l->normed.data, context);
     ref_attention_forward(o.out, o.lse, o.qkv, NULL, &dims);
-    ref_attention_backward(o.d_qkv, l->d_out, NULL, NULL, o.qkv, NULL, &dims);
+    ref_attention_backward(o.d_qkv, l->d_out.data, NULL, NULL, o.qkv, NULL, &dims);
     if (shape_is_mla(s))
-        ref_mla_backward(o.d_normed, grads, o.d_qkv, NULL, l->normed, context);
+        ref_mla_backward(o.d_normed, grads, o.d_qkv, NULL, l->normed.data, context);
     else
-        ref_mha_backward(o.d_normed, grads, o.d_qkv, l->normed, context);
+        ref_mha_backward(o.d_normed, grads, o.d_qkv, l->normed.data, context);
     return o;
 }
 
@@ -192,11 +200,12 @@ static void compare(const AttentionForm *form, const Case *c)
     const ModelShape *s = &l.model.shape;
     const int64_t n_out = l.N * shape_dim(s, DIM_Q);
     run_forward(&l);
-    testing_assert_close("out", l.saved.out, o.out, n_out, 5e-6);            // seen 1.3e-6
+    testing_assert_close("out", l.saved.out.data, o.out, n_out, 5e-6);       // seen 1.3e-6
     testing_assert_close("lse", l.saved.lse, o.lse, l.N * s->n_heads, 2e-6); // seen 2.9e-7
     run_backward(&l);
-    testing_assert_close("out after backward", l.saved.out, o.out, n_out, 5e-6);      // seen 1.3e-6
-    testing_assert_close("d_normed", l.d_normed, o.d_normed, l.N * s->d_model, 8e-6); // seen 1.7e-6
+    testing_assert_close("out after backward", l.saved.out.data, o.out, n_out, 5e-6); // seen 1.3e-6
+    testing_assert_close("d_normed", l.d_normed.data, o.d_normed, l.N * s->d_model,
+                         8e-6); // seen 1.7e-6
     // All parameters: those of other tensors must be untouched.
     for (int i = 0; i < params_n_tensors(s); i++) {
         ParamInfo info = params_info(s, i);
@@ -283,9 +292,9 @@ static void test_bits_do_not_depend_on_threads(void **state)
         omp_set_num_threads(threads);
         const Layer *one = &layers[0], *two = &layers[1];
         const ModelShape *s = &one->model.shape;
-        assert_same_bits(one->saved.out, two->saved.out, one->N * shape_dim(s, DIM_Q));
+        assert_same_bits(one->saved.out.data, two->saved.out.data, one->N * shape_dim(s, DIM_Q));
         assert_same_bits(one->saved.lse, two->saved.lse, one->N * s->n_heads);
-        assert_same_bits(one->d_normed, two->d_normed, one->N * s->d_model);
+        assert_same_bits(one->d_normed.data, two->d_normed.data, one->N * s->d_model);
         assert_same_bits(one->grads.params.flat, two->grads.params.flat, one->grads.params.count);
         release_layer(&layers[0]);
         release_layer(&layers[1]);
@@ -328,7 +337,8 @@ static void test_gradients_are_written_where_they_are_not_added(void **state)
 static void assert_form(int expected, Case c)
 {
     const ModelShape shape = shape_of(&c);
-    assert_string_equal(attention_form(&shape, c.T)->name, attention_forms[expected].name);
+    assert_string_equal(attention_form(&shape, COMPUTE_FLOAT32, c.T)->name,
+                        attention_forms[expected].name);
 }
 
 // The latent form is for narrow latents in long sequences.
@@ -348,12 +358,12 @@ typedef struct Seen {
     int n_calls;
 } Seen;
 
-static void see(void *observer, const float *qkv, int64_t row)
+static void see(void *observer, Rows qkv)
 {
     Seen *seen = observer;
     seen->n_calls++;
-    memcpy(seen->qkv, qkv, (size_t)seen->count * sizeof(float));
-    assert_int_equal(row * 9, seen->count);
+    memcpy(seen->qkv, qkv.data, (size_t)seen->count * sizeof(float));
+    assert_int_equal(qkv.ld * 9, seen->count);
 }
 
 // At position 0 nothing rotates; anywhere pairs keep their norm.
@@ -368,11 +378,12 @@ static void test_observer_sees_queries_and_keys_before_rope(void **state)
     l.context.qk_observer = &observer;
     run_forward(&l);
     assert_int_equal(seen.n_calls, 1);
-    assert_same_bits(seen.qkv, l.saved.qkv, HEADS * E);
+    assert_same_bits(seen.qkv, l.saved.qkv.data, HEADS * E);
     double moved = 0;
     for (int i = 0; i < T * HEADS; i++)
         for (int p = 0; p < E / 2; p++) {
-            const float *before = seen.qkv + i * E + p, *after = l.saved.qkv + i * E + p;
+            const float *before = seen.qkv + i * E + p,
+                        *after = (float *)l.saved.qkv.data + i * E + p;
             const double norm = hypot((double)before[0], (double)before[E / 2]);
             ref_assert_error("norm", fabs(hypot((double)after[0], (double)after[E / 2]) - norm),
                              1e-6); // seen 1.8e-7
@@ -398,9 +409,9 @@ static double projected_loss(void *context)
     double *qkv = ref_doubles(n_qkv);
     double *latent = ref_doubles(loss->layer->N * s->n_kv_heads * s->d_kv);
     if (shape_is_mla(s))
-        exact_mla_forward(qkv, latent, loss->layer->normed, c);
+        exact_mla_forward(qkv, latent, loss->layer->normed.data, c);
     else
-        exact_mha_forward(qkv, loss->layer->normed, c);
+        exact_mha_forward(qkv, loss->layer->normed.data, c);
     const double sum = ref_dot(qkv, loss->weights, n_qkv);
     free(qkv);
     free(latent);
@@ -422,12 +433,14 @@ static void test_oracles_against_central_differences(void **state)
         Params *grads = &l.grads.params;
         memset(grads->flat, 0, (size_t)grads->count * sizeof(float));
         if (is_mla)
-            ref_mla_backward(l.d_normed, &grads->layers[0], d_qkv, NULL, l.normed, context_of(&l));
+            ref_mla_backward(l.d_normed.data, &grads->layers[0], d_qkv, NULL, l.normed.data,
+                             context_of(&l));
         else
-            ref_mha_backward(l.d_normed, &grads->layers[0], d_qkv, l.normed, context_of(&l));
+            ref_mha_backward(l.d_normed.data, &grads->layers[0], d_qkv, l.normed.data,
+                             context_of(&l));
         Loss loss = {&l, d_qkv};
-        const double inputs =
-            ref_gradient_error(projected_loss, &loss, l.normed, l.d_normed, l.N * c->D, 0.125f);
+        const double inputs = ref_gradient_error(projected_loss, &loss, l.normed.data,
+                                                 l.d_normed.data, l.N * c->D, 0.125f);
         const double weights = ref_gradient_error(projected_loss, &loss, l.model.params.flat,
                                                   grads->flat, grads->count, 0.125f);
         ref_assert_error("inputs", inputs, 1e-6);   // seen 3.8e-8

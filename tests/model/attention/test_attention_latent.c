@@ -21,14 +21,14 @@ static LatentArrays make_arrays(const Data *d, bool add)
 {
     // What is added to is the same for both, what is written starts as NaN.
     return (LatentArrays){
-        .qkv = d->qkv,
+        .qkv = rows_f32(d->qkv, latent_columns(&d->dims).row),
         .up_k = d->up_k,
         .up_v = d->up_v,
-        .out = ref_nans(d->n_out),
-        .values = ref_nans(d->n_values),
+        .out = rows_f32(ref_nans(d->n_out), d->dims.H * d->dims.E),
+        .values = rows_f32(ref_nans(d->n_values), d->dims.H * d->dims.value_latent),
         .lse = ref_nans(d->n_lse),
-        .d_out = d->d_out,
-        .d_qkv = ref_nans(d->n_rows),
+        .d_out = rows_f32(d->d_out, d->dims.H * d->dims.E),
+        .d_qkv = rows_f32(ref_nans(d->n_rows), latent_columns(&d->dims).row),
         .d_up_k = add ? ref_random(d->n_up_k, 1.0, 5) : ref_nans(d->n_up_k),
         .d_up_v = add ? ref_random(d->n_up_v, 1.0, 6) : ref_nans(d->n_up_v),
         .add_gradients = add,
@@ -51,13 +51,15 @@ static Data make_data(LatentDims dims, bool add)
     d.d_out = ref_random(d.n_out, 1.0, 4);
     d.got = make_arrays(&d, add);
     d.expected = make_arrays(&d, add);
-    d.scratch = ref_nans(attention_latent_scratch_floats(&dims, omp_get_max_threads(), true));
+    d.scratch = ref_nans(
+        attention_latent_scratch_bytes(&dims, COMPUTE_FLOAT32, omp_get_max_threads(), true) /
+        (int64_t)sizeof(float));
     return d;
 }
 
 static void release_arrays(LatentArrays *a)
 {
-    float *all[] = {a->out, a->values, a->lse, a->d_qkv, a->d_up_k, a->d_up_v};
+    void *all[] = {a->out.data, a->values.data, a->lse, a->d_qkv.data, a->d_up_k, a->d_up_v};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         free(all[i]);
 }
@@ -74,11 +76,12 @@ static void release_data(Data *d)
 // Backward begins without forward's output: it must make it again from the saved values.
 static void run_fast(Data *d)
 {
-    attention_latent_forward(&d->got, d->scratch, &d->dims);
-    testing_assert_close("out", d->got.out, d->expected.out, d->n_out, 3e-6); // seen 7.4e-7
+    attention_latent_forward(COMPUTE_FLOAT32, &d->got, d->scratch, &d->dims);
+    testing_assert_close("out", d->got.out.data, d->expected.out.data, d->n_out,
+                         3e-6); // seen 7.4e-7
     for (int64_t i = 0; i < d->n_out; i++)
-        d->got.out[i] = 0;
-    attention_latent_backward(&d->got, d->scratch, &d->dims);
+        ((float *)d->got.out.data)[i] = 0;
+    attention_latent_backward(COMPUTE_FLOAT32, &d->got, d->scratch, &d->dims);
 }
 
 static void compare(LatentDims dims, bool add)
@@ -88,9 +91,11 @@ static void compare(LatentDims dims, bool add)
     ref_attention_latent_backward(&d.expected, &dims);
     run_fast(&d);
     const LatentArrays *got = &d.got, *expected = &d.expected;
-    testing_assert_close("out again", got->out, expected->out, d.n_out, 3e-6);     // seen 7.4e-7
-    testing_assert_close("lse", got->lse, expected->lse, d.n_lse, 3e-6);           // seen 2.2e-7
-    testing_assert_close("d_qkv", got->d_qkv, expected->d_qkv, d.n_rows, 1e-5);    // seen 8.2e-7
+    testing_assert_close("out again", got->out.data, expected->out.data, d.n_out,
+                         3e-6);                                          // seen 7.4e-7
+    testing_assert_close("lse", got->lse, expected->lse, d.n_lse, 3e-6); // seen 2.2e-7
+    testing_assert_close("d_qkv", got->d_qkv.data, expected->d_qkv.data, d.n_rows,
+                         1e-5);                                                    // seen 8.2e-7
     testing_assert_close("d_up_k", got->d_up_k, expected->d_up_k, d.n_up_k, 1e-5); // seen 6.7e-7
     testing_assert_close("d_up_v", got->d_up_v, expected->d_up_v, d.n_up_v, 1e-5); // seen 3.8e-7
     release_data(&d);
@@ -158,7 +163,7 @@ static void test_oracle_against_central_differences(void **state)
         const struct {
             float *values, *gradient;
             int64_t count;
-        } all[] = {{d.qkv, d.expected.d_qkv, d.n_rows},
+        } all[] = {{d.qkv, d.expected.d_qkv.data, d.n_rows},
                    {d.up_k, d.expected.d_up_k, d.n_up_k},
                    {d.up_v, d.expected.d_up_v, d.n_up_v}};
         for (size_t j = 0; j < sizeof all / sizeof all[0]; j++) {

@@ -6,6 +6,7 @@
 #include "data/prefetch.h"
 #include "model/attention/attention.h"
 #include "model/kernels/gemm.h"
+#include "model/transformer/workspace.h"
 #include "train/parallel/comm.h"
 #include "train/plan/plan.h"
 
@@ -95,6 +96,12 @@ static int64_t layer_bytes(int64_t N)
     return floats(N * 8) * 3 + floats(N) * 2 + floats(N * 16) + floats(N * 2) + floats(N * 24);
 }
 
+// What the two layers keep of where their activations lie.
+static int64_t layer_views(void)
+{
+    return floats(2 * sizeof(LayerSaved) / sizeof(float));
+}
+
 static void test_activations(void **state)
 {
     (void)state;
@@ -103,10 +110,10 @@ static void test_activations(void **state)
     config.train.sum_groups = 1; // gradients add up while activations wait
     Plan plan;
     assert_ok(plan_make(&plan, &config, 1, 1));
-    const int64_t N = 10, tables = 2 * floats(5 * 2), pointers = floats(36); // two layers of nine
+    const int64_t N = 10, tables = 2 * floats(5 * 2), views = layer_views();
     assert_int_equal(layer_bytes(N), 2816);
     assert_int_equal(plan.activations,
-                     2 * layer_bytes(N) + tables + floats(N * 8) + floats(N) + pointers);
+                     2 * layer_bytes(N) + tables + floats(N * 8) + floats(N) + views);
     assert_int_equal(plan.communication, floats(2 * (4 + 2 + 1 + 9 + 1))); // alone: the sums
 }
 
@@ -120,8 +127,8 @@ static void test_activations_over_gradients(void **state)
     Config config = small_config();
     Plan plan;
     assert_ok(plan_make(&plan, &config, 1, 1));
-    const int64_t N = 10, tables = 2 * floats(5 * 2), pointers = floats(36);
-    assert_int_equal(plan.activations, layer_bytes(N) + floats(N * 24) + tables + pointers);
+    const int64_t N = 10, tables = 2 * floats(5 * 2), views = layer_views();
+    assert_int_equal(plan.activations, layer_bytes(N) + floats(N * 24) + tables + views);
     assert_int_equal(plan.gradients, 2 * floats(1160));
 }
 
@@ -156,7 +163,7 @@ static void test_scratch(void **state)
     AttentionDims dims = {.B = 2, .T = 5, .H = 2, .K = 1, .E = 4};
     int64_t N = 10, batch = 2 * floats(N) + floats(6);
     int64_t attention =
-        floats(attention_scratch_floats(&dims, 3, true)) + floats(N * 8) + floats(N * 16);
+        attention_scratch_bytes(&dims, COMPUTE_FLOAT32, 3, true) + floats(N * 8) + floats(N * 16);
     int64_t stream = floats(N * 8) * 3, batches = batch * (1 + PREFETCH_BATCHES);
     assert_int_equal(plan.scratch, attention + stream + batches);
     config.model.init.shape.vocab_size = 100000; // logits share the room of all that
