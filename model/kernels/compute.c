@@ -13,15 +13,16 @@ const char *compute_name(ComputeType type)
     return names[type];
 }
 
+// AMX's kernel rounds its results by AVX512-BF16's instructions.
 bool bf16_kernel_is_there(Bf16Kernel kernel)
 {
-    if (kernel == BF16_AMX)
-        return amx_is_there();
 #if defined(__x86_64__)
-    if (kernel == BF16_AVX512)
-        return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw");
+    const bool has_pairs = __builtin_cpu_supports("avx512bf16") &&
+                           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+#else
+    const bool has_pairs = false;
 #endif
-    return kernel == BF16_EMULATED;
+    return kernel == BF16_EMULATED || (has_pairs && (kernel == BF16_AVX512 || amx_is_there()));
 }
 
 Bf16Kernel bf16_kernel(void)

@@ -12,6 +12,7 @@
 #include "model/kernels/gemm_bf16.h"
 #include "model/kernels/gemm_buffer.h"
 #include "model/kernels/tile.h"
+#include "model/kernels/transpose.h"
 
 #include <cblas.h>
 #include <omp.h>
@@ -84,35 +85,6 @@ static void cut(GemmProduct *product, int n_threads)
     product->item_rows = round_up(ceil_div(product->m, n_wanted), product->height);
     product->n_row_items = ceil_div(product->m, product->item_rows);
     product->n_items = n_column_items * product->n_row_items;
-}
-
-// Unaligned, since rows may begin anywhere, and may_alias, since the memory holds floats.
-typedef float Vector8 __attribute__((vector_size(32), aligned(4), may_alias));
-
-// to[p * width + i] = from[i * step + p] for an 8 x 8 block.
-// Three rounds of shuffles as for a transpose with AVX; the compiler's vector type needs no
-// intrinsics and compiles on any target.
-#define SHUFFLE __builtin_shufflevector
-__attribute__((always_inline)) static inline void transpose8(float *restrict to, int width,
-                                                             const float *restrict from,
-                                                             int64_t step)
-{
-    Vector8 r[8], t[8], u[8];
-    for (int i = 0; i < 8; i++)
-        r[i] = *(const Vector8 *)(from + i * step);
-    for (int i = 0; i < 8; i += 2) {
-        t[i] = SHUFFLE(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
-        t[i + 1] = SHUFFLE(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
-    }
-    for (int i = 0; i < 8; i += 4)
-        for (int j = 0; j < 2; j++) {
-            u[i + 2 * j] = SHUFFLE(t[i + j], t[i + j + 2], 0, 1, 8, 9, 4, 5, 12, 13);
-            u[i + 2 * j + 1] = SHUFFLE(t[i + j], t[i + j + 2], 2, 3, 10, 11, 6, 7, 14, 15);
-        }
-    for (int i = 0; i < 4; i++) {
-        *(Vector8 *)(to + i * width) = SHUFFLE(u[i], u[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
-        *(Vector8 *)(to + (i + 4) * width) = SHUFFLE(u[i], u[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
-    }
 }
 
 // n columns of k contiguous floats, `step` apart -> a sliver [k, width], zeros beyond n.

@@ -1,21 +1,14 @@
+// The choice of a kernel, and the plain one: bfloat16 is widened where it is used and added by
+// float32 instructions, four rows at a time, so that a panel's numbers are widened once for all
+// four.
 #include "model/kernels/tile_bf16.h"
 
 #include "base/simd.h"
+#include "model/kernels/compute.h"
 #include "model/kernels/half.h"
-
-#include <string.h>
+#include "model/kernels/tile_bf16_kernel.h"
 
 enum { COLUMNS = TILE_BF16_COLUMNS, HEIGHT = 4 };
-
-// ---- products ----------------------------------------------------------------------------------
-
-void tile_bf16_start(void)
-{
-}
-
-void tile_bf16_end(void)
-{
-}
 
 // HEIGHT or 1 rows of one panel's sums, in the order of k.
 __attribute__((always_inline)) static inline void panel_sums(float sums[][COLUMNS],
@@ -37,100 +30,84 @@ __attribute__((always_inline)) static inline void panel_sums(float sums[][COLUMN
         }
 }
 
+// n of a row's sums.
+static void write_row(Rows c, const float *sums, int n, bool add)
+{
+    if (c.dtype == DTYPE_BF16) {
+        dtype_narrow(c.data, DTYPE_BF16, sums, n);
+        return;
+    }
+    float *to = c.data;
+    for (int j = 0; j < n; j++)
+        to[j] = add ? to[j] + sums[j] : sums[j];
+}
+
+HOT static void four_rows(float sums[HEIGHT][COLUMNS], const uint16_t *a, int lda,
+                          const uint32_t *pairs, int k)
+{
+    panel_sums(sums, a, lda, pairs, k, HEIGHT);
+}
+
+HOT static void one_row(float sums[1][COLUMNS], const uint16_t *a, const uint32_t *pairs, int k)
+{
+    panel_sums(sums, a, 0, pairs, k, 1);
+}
+
 // Columns [0, n) of one panel.
-HOT static void multiply_panel(float *c, int ldc, const uint16_t *a, int lda, const uint16_t *panel,
-                               int m, int n, int k, bool add)
+static void multiply_panel(const TileBf16Operands *o, Rows c, const uint16_t *panel, int m, int n)
 {
     float sums[HEIGHT][COLUMNS];
     const uint32_t *pairs = (const uint32_t *)(const void *)panel;
     for (int i = 0; i < m; i += HEIGHT) {
         const int rows = min_int(HEIGHT, m - i);
+        const uint16_t *a = o->a + (int64_t)i * o->lda;
         if (rows == HEIGHT)
-            panel_sums(sums, a + (int64_t)i * lda, lda, pairs, k, HEIGHT);
+            four_rows(sums, a, o->lda, pairs, o->k);
         else
             for (int r = 0; r < rows; r++)
-                panel_sums(sums + r, a + (int64_t)(i + r) * lda, lda, pairs, k, 1);
-        for (int r = 0; r < rows; r++) {
-            float *to = c + (int64_t)(i + r) * ldc;
-            for (int j = 0; j < n; j++)
-                to[j] = add ? to[j] + sums[r][j] : sums[r][j];
-        }
+                one_row(sums + r, a + (int64_t)r * o->lda, pairs, o->k);
+        for (int r = 0; r < rows; r++)
+            write_row(rows_at(c, i + r, 0), sums[r], n, o->add);
     }
+}
+
+static void multiply(const TileBf16Operands *operands, int m, int n)
+{
+    const uint16_t *panel = operands->b;
+    for (int j = 0; j < n; j += COLUMNS, panel += operands->panel_step)
+        multiply_panel(operands, rows_at(operands->c, 0, j), panel, m, min_int(COLUMNS, n - j));
+}
+
+void tile_bf16_nothing(void)
+{
+}
+
+const TileBf16Kernel tile_bf16_plain = {tile_bf16_nothing, tile_bf16_nothing, multiply};
+
+const TileBf16Kernel *tile_bf16_kernel(void)
+{
+    static const TileBf16Kernel *const kernels[N_BF16_KERNELS] = {
+        [BF16_EMULATED] = &tile_bf16_plain,
+        [BF16_AVX512] = &tile_bf16_avx512,
+        [BF16_AMX] = &tile_bf16_amx,
+    };
+    return kernels[bf16_kernel()];
+}
+
+void tile_bf16_start(void)
+{
+    tile_bf16_kernel()->start();
+}
+
+void tile_bf16_end(void)
+{
+    tile_bf16_kernel()->end();
 }
 
 void tile_bf16_multiply(float *c, int ldc, const uint16_t *a, int lda, const uint16_t *b,
                         int64_t panel_step, int m, int n, int k, bool add)
 {
-    for (int j = 0; j < n; j += COLUMNS, b += panel_step)
-        multiply_panel(c + j, ldc, a, lda, b, m, min_int(COLUMNS, n - j), tile_bf16_padded(k), add);
-}
-
-// ---- packing -----------------------------------------------------------------------------------
-
-// `count` numbers of a row as bfloat16.
-static void narrow(uint16_t *to, Rows from, int64_t row, int64_t column, int count)
-{
-    const Rows at = rows_at(from, row, column);
-    if (at.dtype == DTYPE_BF16)
-        memcpy(to, at.data, (size_t)count * sizeof *to);
-    else
-        dtype_narrow(to, DTYPE_BF16, at.data, count);
-}
-
-// Up to 16 columns of a pair of rows; zeros where there is no second row or no column.
-static void pack_pair(uint16_t *to, Rows b, int row, int k, int column, int n)
-{
-    uint16_t pair[2][COLUMNS] = {{0}};
-    for (int r = 0; r < 2; r++)
-        if (row + r < k)
-            narrow(pair[r], b, row + r, column, n);
-    for (int j = 0; j < COLUMNS; j++) {
-        to[2 * j] = pair[0][j];
-        to[2 * j + 1] = pair[1][j];
-    }
-}
-
-void tile_bf16_pack_rows(uint16_t *panels, int64_t panel_step, Rows b, int k, int n)
-{
-    for (int j = 0; j < n; j += COLUMNS, panels += panel_step)
-        for (int p = 0; p < tile_bf16_padded(k); p += 2)
-            pack_pair(panels + (int64_t)p * COLUMNS, b, p, k, j, min_int(COLUMNS, n - j));
-}
-
-void tile_bf16_pack_columns(uint16_t *panels, int64_t panel_step, Rows b, int n, int k)
-{
-    for (int j = 0; j < round_up(n, COLUMNS); j++) {
-        uint16_t *to = panels + j / COLUMNS * panel_step + 2 * (j % COLUMNS);
-        for (int p = 0; p < tile_bf16_padded(k); p += TILE_BF16_STEP) {
-            uint16_t row[TILE_BF16_STEP] = {0};
-            if (j < n && p < k)
-                narrow(row, b, j, p, min_int(TILE_BF16_STEP, k - p));
-            for (int q = 0; q < TILE_BF16_STEP; q++)
-                to[(p + q) / 2 * 2 * COLUMNS + q % 2] = row[q];
-        }
-    }
-}
-
-void tile_bf16_copy_rows(uint16_t *to, int ld, Rows a, int m, int k)
-{
-    for (int i = 0; i < m; i++) {
-        uint16_t *row = to + (int64_t)i * ld;
-        narrow(row, a, i, 0, k);
-        memset(row + k, 0, (size_t)(tile_bf16_padded(k) - k) * sizeof *row);
-    }
-}
-
-void tile_bf16_transpose(uint16_t *to, int ld, Rows a, int k, int m)
-{
-    enum { BLOCK = 64 };
-    uint16_t row[BLOCK];
-    for (int p = 0; p < tile_bf16_padded(k); p++)
-        for (int i = 0; i < m; i += BLOCK) {
-            const int count = min_int(BLOCK, m - i);
-            memset(row, 0, sizeof row);
-            if (p < k)
-                narrow(row, a, p, i, count);
-            for (int r = 0; r < count; r++)
-                to[(int64_t)(i + r) * ld + p] = row[r];
-        }
+    const TileBf16Operands operands = {rows_f32(c, ldc),    a,          b,  lda,
+                                       tile_bf16_padded(k), panel_step, add};
+    tile_bf16_kernel()->multiply(&operands, m, n);
 }

@@ -71,7 +71,7 @@ void tile_bf16_pack_columns(uint16_t *panels, int64_t panel_step, // [k, n]
                             Rows b,                               // [n, k], read
                             int n, int k);
 
-// The left operand.
+// The left operand; ld is even.
 void tile_bf16_copy_rows(uint16_t *to, int ld, // [m, k's padding]
                          Rows a,               // [m, k], read
                          int m, int k);
