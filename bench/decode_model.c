@@ -91,7 +91,8 @@ Status decode_model_make(DecodeModel *out, const char *name, int n_layers, int d
     if (pairs == NULL)
         return fail(FAILED, "bench_decode: no memory for RoPE pairs");
     const WeightSource source = random_weights(&random);
-    const Status status = infer_weights_read(&model.weights, &source, pairs, dtype);
+    const Status status =
+        infer_weights_read(&model.weights, &source, pairs, dtype, COMPUTE_FLOAT32);
     free(pairs);
     TRY(status);
     describe(&model, name);
@@ -102,7 +103,7 @@ Status decode_model_make(DecodeModel *out, const char *name, int n_layers, int d
 Status decode_model_load(DecodeModel *out, const char *dir)
 {
     DecodeModel model = {0};
-    TRY(infer_weights_load(&model.weights, dir));
+    TRY(infer_weights_load(&model.weights, dir, COMPUTE_FLOAT32));
     // The last name of the path is what tells models apart.
     const char *slash = strrchr(dir, '/');
     describe(&model, slash != NULL && slash[1] != '\0' ? slash + 1 : dir);

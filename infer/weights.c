@@ -83,10 +83,38 @@ static bool next_group(Group *group, const ModelShape *shape, int first_tensor)
     return group->n_tensors > 0;
 }
 
-static void *place_group(Arena *arena, const Group *group, DType dtype)
+// What the matrices are made for.
+typedef struct MatrixType {
+    DType dtype;
+    ComputeType compute;
+} MatrixType;
+
+static MatrixType matrix_type(DType dtype, ComputeType compute)
 {
-    return arena_place(arena, (int64_t)group->rows * group->cols,
-                       group->is_vector ? sizeof(float) : (size_t)dtype_size_bytes(dtype));
+    return (MatrixType){compute == COMPUTE_BFLOAT16 ? DTYPE_BF16 : dtype, compute};
+}
+
+// The up-projections are multiplied KV head by KV head, by ranges of rows.
+static WeightLayout layout_of(const Group *group, MatrixType type)
+{
+    const bool is_up = group->layer >= 0 && (group->field == offsetof(InferLayer, up_k) ||
+                                             group->field == offsetof(InferLayer, up_v));
+    if (is_up)
+        return WEIGHT_ROWS;
+    return type.compute == COMPUTE_BFLOAT16 ? WEIGHT_PANELS
+                                            : weight_layout_best(type.dtype, group->cols);
+}
+
+static WeightMatrix matrix_of(const Group *group, MatrixType type)
+{
+    return (WeightMatrix){NULL, type.dtype, group->rows, group->cols, layout_of(group, type)};
+}
+
+static void *place_group(Arena *arena, const Group *group, MatrixType type)
+{
+    const WeightMatrix w = matrix_of(group, type);
+    return group->is_vector ? arena_floats(arena, (int64_t)group->rows * group->cols)
+                            : arena_place(arena, weight_matrix_bytes(&w), 1);
 }
 
 static int32_t *place_pairs(Arena *arena, const ModelShape *shape)
@@ -95,19 +123,19 @@ static int32_t *place_pairs(Arena *arena, const ModelShape *shape)
                        sizeof(int32_t));
 }
 
-static Arena measure(const ModelShape *shape, DType dtype)
+static Arena measure(const ModelShape *shape, MatrixType type)
 {
     Arena arena = arena_start("weights");
     Group group;
     place_pairs(&arena, shape);
     for (int t = 0; next_group(&group, shape, t); t += group.n_tensors)
-        place_group(&arena, &group, dtype);
+        place_group(&arena, &group, type);
     return arena;
 }
 
-int64_t infer_weights_bytes(const ModelShape *shape, DType dtype)
+int64_t infer_weights_bytes(const ModelShape *shape, DType dtype, ComputeType compute)
 {
-    return measure(shape, dtype).peak_bytes;
+    return measure(shape, matrix_type(dtype, compute)).peak_bytes;
 }
 
 static void *slot_of(InferWeights *weights, const Group *group)
@@ -116,25 +144,20 @@ static void *slot_of(InferWeights *weights, const Group *group)
     return owner + group->field;
 }
 
-// The up-projections are multiplied KV head by KV head, by ranges of rows.
-static WeightMatrix matrix_of(const InferWeights *weights, const Group *group, void *values)
-{
-    const bool is_up = group->layer >= 0 && (group->field == offsetof(InferLayer, up_k) ||
-                                             group->field == offsetof(InferLayer, up_v));
-    return (WeightMatrix){values, weights->dtype, group->rows, group->cols,
-                          !is_up && weight_prefers_blocks(weights->dtype, group->cols)};
-}
-
 static void place(InferWeights *weights)
 {
     Group group;
+    const MatrixType type = {weights->dtype, weights->compute};
     weights->rope_pairs = place_pairs(&weights->arena, &weights->shape);
     for (int t = 0; next_group(&group, &weights->shape, t); t += group.n_tensors) {
-        void *values = place_group(&weights->arena, &group, weights->dtype);
-        if (group.is_vector)
+        void *values = place_group(&weights->arena, &group, type);
+        if (group.is_vector) {
             *(float **)slot_of(weights, &group) = values;
-        else
-            *(WeightMatrix *)slot_of(weights, &group) = matrix_of(weights, &group, values);
+            continue;
+        }
+        WeightMatrix *w = slot_of(weights, &group);
+        *w = matrix_of(&group, type);
+        w->values = values;
     }
     if (weights->shape.tied_head)
         weights->head = weights->embed;
@@ -163,9 +186,7 @@ static Status read_rows(WeightMatrix *w, int first, const WeightSource *source,
         return weight_source_read(source, info, (float *)(void *)values + (int64_t)first * w->n_in);
     TRY(weight_source_read(source, info, scratch));
     TRY(check_range(info, scratch, w->dtype));
-#pragma omp parallel for schedule(static)
-    for (int row = 0; row < info->rows; row++)
-        weight_row_write(values, w, first + row, scratch + (int64_t)row * info->cols);
+    weight_rows_write(values, w, first, info->rows, scratch);
     return OK;
 }
 
@@ -217,10 +238,12 @@ static Status allocate(InferWeights *weights)
 }
 
 Status infer_weights_read(InferWeights *out, const WeightSource *source, const int32_t *rope_pairs,
-                          DType dtype)
+                          DType dtype, ComputeType compute)
 {
     const ModelShape *shape = source->shape;
-    InferWeights weights = {.shape = *shape, .dtype = dtype, .arena = measure(shape, dtype)};
+    const MatrixType type = matrix_type(dtype, compute);
+    InferWeights weights = {
+        .shape = *shape, .dtype = type.dtype, .compute = compute, .arena = measure(shape, type)};
     Status status;
     TRY_GOTO(release_weights, allocate(&weights));
     place(&weights);
@@ -236,7 +259,7 @@ release_weights:
 }
 
 static Status load_from(InferWeights *out, const HfSource *files, const WeightSource *source,
-                        const char *dir)
+                        const char *dir, ComputeType compute)
 {
     const ModelShape *s = source->shape;
     DType dtype;
@@ -247,24 +270,24 @@ static Status load_from(InferWeights *out, const HfSource *files, const WeightSo
     if (pairs == NULL)
         return fail(FAILED, "%s: no memory for its RoPE pairs", dir);
     TRY_GOTO(free_pairs, hf_source_rope_pairs(pairs, files));
-    TRY_GOTO(free_pairs, infer_weights_read(out, source, pairs, dtype));
+    TRY_GOTO(free_pairs, infer_weights_read(out, source, pairs, dtype, compute));
     hf_source_warn(files, dir);
 free_pairs:
     free(pairs);
     return status;
 }
 
-Status infer_weights_load(InferWeights *out, const char *dir)
+Status infer_weights_load(InferWeights *out, const char *dir, ComputeType compute)
 {
     HfSource *files;
     TRY(hf_source_open(&files, dir));
     const WeightSource source = hf_source_weights(files);
-    const Status status = load_from(out, files, &source, dir);
+    const Status status = load_from(out, files, &source, dir, compute);
     hf_source_close(files);
     return status;
 }
 
-Status infer_weights_load_rotated(InferWeights *out, const char *dir)
+Status infer_weights_load_rotated(InferWeights *out, const char *dir, ComputeType compute)
 {
     HfSource *files;
     LatentRotation *rotation = NULL;
@@ -273,7 +296,7 @@ Status infer_weights_load_rotated(InferWeights *out, const char *dir)
     const WeightSource source = hf_source_weights(files);
     TRY_GOTO(close, latent_rotation_create(&rotation, &source));
     const WeightSource rotated = latent_rotation_weights(rotation);
-    TRY_GOTO(close, load_from(out, files, &rotated, dir));
+    TRY_GOTO(close, load_from(out, files, &rotated, dir, compute));
 close:
     latent_rotation_release(rotation);
     hf_source_close(files);

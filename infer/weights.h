@@ -1,9 +1,9 @@
-// A model's weights for inference: matrices in the dtype of their file, norms as floats, all in one
-// block of memory (huge pages where the system grants them). There is no float copy of the model;
-// tensors are read one at a time.
+// A model's weights for inference: matrices in the dtype of their file, or in bfloat16 for products
+// in bfloat16, norms as floats, all in one block of memory (huge pages where the system grants
+// them). There is no float copy of the model; tensors are read one at a time.
 //
 //     InferWeights weights;
-//     TRY(infer_weights_load(&weights, "SmolLM-135M"));
+//     TRY(infer_weights_load(&weights, "SmolLM-135M", COMPUTE_FLOAT32));
 //     weight_linear_forward(qkv, ld, x, D, &weights.layers[0].qkv, N, false, scratch);
 //     infer_weights_release(&weights);
 //
@@ -13,6 +13,7 @@
 #define MHA2MLA_INFER_WEIGHTS_H
 
 #include "base/arena.h"
+#include "model/kernels/compute.h"
 #include "model/kernels/weights/weight_linear.h"
 #include "model/weight_source.h"
 
@@ -31,6 +32,7 @@ typedef struct InferLayer {
 typedef struct InferWeights {
     ModelShape shape;
     DType dtype;         // of the matrices: F32, F16 or BF16
+    ComputeType compute; // BFLOAT16: matrices are BF16 in panels, but for up_k and up_v, in rows
     Arena arena;         // owns what the pointers name, but for `layers`
     int32_t *rope_pairs; // [L, K, P]
     WeightMatrix embed;  // [V, D]
@@ -42,19 +44,19 @@ typedef struct InferWeights {
 
 // Reads a Hugging Face directory, original or converted, in its files' dtype; one with matrices in
 // several dtypes in F32. BAD_INPUT and FAILED as hf_load() (model/hf/hf.h).
-Status infer_weights_load(InferWeights *out, const char *dir);
+Status infer_weights_load(InferWeights *out, const char *dir, ComputeType compute);
 
 // The same with an orthogonal rotation of the latent in the weights (infer/latent_rotation.h).
-Status infer_weights_load_rotated(InferWeights *out, const char *dir);
+Status infer_weights_load_rotated(InferWeights *out, const char *dir, ComputeType compute);
 
-// Reads any source's tensors and narrows them to `dtype`. rope_pairs [L, K, P] is copied. FAILED
-// if a weight is too large for F16.
+// Reads any source's tensors and narrows them to `dtype`, which does not count where products are
+// in bfloat16. rope_pairs [L, K, P] is copied. FAILED if a weight is too large for F16.
 Status infer_weights_read(InferWeights *out, const WeightSource *source, const int32_t *rope_pairs,
-                          DType dtype);
+                          DType dtype, ComputeType compute);
 
 // Bytes of the block for a shape, size_bytes of InferWeights; reading needs the largest tensor's
 // floats besides.
-int64_t infer_weights_bytes(const ModelShape *shape, DType dtype);
+int64_t infer_weights_bytes(const ModelShape *shape, DType dtype, ComputeType compute);
 
 void infer_weights_release(InferWeights *weights);
 

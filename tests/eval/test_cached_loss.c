@@ -41,7 +41,8 @@ static void start_case(Case *c)
     for (int i = 0; i < shape.n_layers * shape.n_kv_heads * shape.rope_pairs; i++)
         c->model.rope_pairs[i] = i % 3;
     const WeightSource source = testing_model_weights(&c->model);
-    assert_ok(infer_weights_read(&c->weights, &source, c->model.rope_pairs, DTYPE_F32));
+    assert_ok(
+        infer_weights_read(&c->weights, &source, c->model.rope_pairs, DTYPE_F32, COMPUTE_FLOAT32));
     for (int t = 0; t <= T; t++)
         c->sample[t] = (t * 29 + t * t * 5) % V;
 }

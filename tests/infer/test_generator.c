@@ -94,7 +94,8 @@ static int start_world(void **state)
     for (int i = 0; i < shape.n_layers * shape.n_kv_heads * shape.rope_pairs; i++)
         w->model.rope_pairs[i] = i % shape.rope_pairs;
     const WeightSource source = testing_model_weights(&w->model);
-    assert_ok(infer_weights_read(&w->weights, &source, w->model.rope_pairs, DTYPE_F32));
+    assert_ok(
+        infer_weights_read(&w->weights, &source, w->model.rope_pairs, DTYPE_F32, COMPUTE_FLOAT32));
     for (int p = 0; p < N_PROMPTS; p++) {
         const int n = p == 0 ? 1 : p * 6;
         for (int i = 0; i < n; i++)

@@ -53,7 +53,7 @@ static void choose_pairs(Model *model)
             model->rope_pairs[row * P + i] = i + (spare > 0 ? row % (spare + 1) : 0);
 }
 
-static Case *start_case(const ModelShape *shape, DType dtype)
+static Case *start_case_as(const ModelShape *shape, DType dtype, ComputeType compute)
 {
     Case *c = calloc(1, sizeof *c);
     ForwardPass pass;
@@ -62,7 +62,7 @@ static Case *start_case(const ModelShape *shape, DType dtype)
     model_init_random(&c->model, 0.15, 7);
     choose_pairs(&c->model);
     const WeightSource source = testing_model_weights(&c->model);
-    assert_ok(infer_weights_read(&c->weights, &source, c->model.rope_pairs, dtype));
+    assert_ok(infer_weights_read(&c->weights, &source, c->model.rope_pairs, dtype, compute));
     for (int t = 0; t < T; t++)
         c->tokens[t] = (t * 31 + t * t * 7) % V;
     assert_ok(forward_pass_start(&pass, &c->model, T));
@@ -70,6 +70,11 @@ static Case *start_case(const ModelShape *shape, DType dtype)
     transformer_logits(&pass.ws, &c->model, 0, T, c->logits);
     forward_pass_release(&pass);
     return c;
+}
+
+static Case *start_case(const ModelShape *shape, DType dtype)
+{
+    return start_case_as(shape, dtype, COMPUTE_FLOAT32);
 }
 
 static void end_case(Case *c)
@@ -210,6 +215,22 @@ static void threads_change_the_last_digits_alone(void **state)
     omp_set_num_threads(before);
 }
 
+// The last logits, after a prompt in chunks and one single token.
+static void last_logits(float logits[V], const Case *c, KvType type)
+{
+    KvCache *cache = start_cache(&c->model.shape, type);
+    KvSequence *sequence;
+    Infer *infer;
+    assert_ok(infer_create(&infer, &c->weights, 100, 1));
+    assert_ok(kv_sequence_create(&sequence, cache));
+    assert_ok(infer_prefill(infer, sequence, c->tokens, T - 1));
+    assert_ok(infer_forward(infer, &(InferSegment){sequence, c->tokens + T - 1, 1}, 1));
+    infer_logits(infer, logits, infer_hidden(infer, -1), 1);
+    kv_sequence_release(sequence);
+    kv_cache_release(cache);
+    infer_release(infer);
+}
+
 // Weights and cache in half precision: close to float32, and different from it, or they were not
 // used.
 static void half_precision_is_near_float32(void **state)
@@ -219,23 +240,36 @@ static void half_precision_is_near_float32(void **state)
     for (int i = 0; i < N_SHAPES; i++)
         for (int d = 0; d < 2; d++) {
             Case *c = start_case(&shapes[i], dtypes[d]);
-            KvCache *cache = start_cache(&shapes[i], KV_BFLOAT16);
-            KvSequence *sequence;
-            Infer *infer;
             float logits[V];
-            assert_ok(infer_create(&infer, &c->weights, 100, 1));
-            assert_ok(kv_sequence_create(&sequence, cache));
-            assert_ok(infer_prefill(infer, sequence, c->tokens, T - 1));
-            assert_ok(infer_forward(infer, &(InferSegment){sequence, c->tokens + T - 1, 1}, 1));
-            infer_logits(infer, logits, infer_hidden(infer, -1), 1);
+            last_logits(logits, c, KV_BFLOAT16);
             const double error = testing_error(logits, c->logits + (T - 1) * V, V, 1e-6);
             assert_true(error < 0.03); // seen: 0.004 to 0.012
             assert_true(error > 1e-5);
-            kv_sequence_release(sequence);
-            kv_cache_release(cache);
-            infer_release(infer);
             end_case(c);
         }
+}
+
+// Products in bfloat16 by every kernel that this machine has: close to float32, and to one another.
+static void bfloat16_products_are_near_float32(void **state)
+{
+    (void)state;
+    const Bf16Kernel best = bf16_kernel();
+    for (int i = 0; i < N_SHAPES; i++) {
+        Case *c = start_case_as(&shapes[i], DTYPE_F32, COMPUTE_BFLOAT16);
+        float logits[N_BF16_KERNELS][V];
+        for (int kernel = 0; kernel < N_BF16_KERNELS; kernel++) {
+            if (!bf16_kernel_is_there((Bf16Kernel)kernel))
+                continue;
+            bf16_force_kernel((Bf16Kernel)kernel);
+            last_logits(logits[kernel], c, KV_FLOAT32);
+            const double error = testing_error(logits[kernel], c->logits + (T - 1) * V, V, 1e-6);
+            assert_in_range(1e6 * error, 10, 30000);
+            testing_assert_close("logits of a kernel", logits[kernel], logits[BF16_EMULATED], V,
+                                 0.02);
+        }
+        end_case(c);
+    }
+    bf16_force_kernel(best);
 }
 
 // A cache without memory for all segments refuses, and every sequence goes on as before.
@@ -281,7 +315,7 @@ static void decode_greedily(int32_t *ids, int n, const char *dir, const int32_t 
     InferWeights weights;
     KvSequence *sequence;
     Infer *infer;
-    assert_ok(infer_weights_load(&weights, dir));
+    assert_ok(infer_weights_load(&weights, dir, COMPUTE_FLOAT32));
     KvCache *cache = start_cache(&weights.shape, KV_FLOAT32);
     float *logits = malloc((size_t)weights.shape.vocab_size * sizeof *logits);
     assert_ok(infer_create(&infer, &weights, 64, 1));
@@ -339,6 +373,7 @@ int main(void)
         cmocka_unit_test(forks_share_their_beginning_and_nothing_else),
         cmocka_unit_test(threads_change_the_last_digits_alone),
         cmocka_unit_test(half_precision_is_near_float32),
+        cmocka_unit_test(bfloat16_products_are_near_float32),
         cmocka_unit_test(a_full_cache_leaves_the_sequences_as_they_were),
         cmocka_unit_test(greedy_answers_are_those_of_the_golden_file),
     };

@@ -72,7 +72,7 @@ static void check(const Expectation *e)
             (int32_t)json_integer_value(json_array_get(json_object_get(golden, "ids"), (size_t)i));
     char dir[512];
     snprintf(dir, sizeof dir, "%s", testing_asset("golden/mla260K"));
-    assert_ok(infer_weights_load(&weights, dir));
+    assert_ok(infer_weights_load(&weights, dir, COMPUTE_FLOAT32));
     decode(losses, &weights, &e->format, ids);
     snprintf(key, sizeof key, "nll_decode_%s", e->name);
     const json_t *expected = json_object_get(golden, key);

@@ -46,7 +46,8 @@ static InferWeights rotated_weights(const Model *model)
     const WeightSource source = testing_model_weights(model);
     assert_ok(latent_rotation_create(&rotation, &source));
     const WeightSource rotated = latent_rotation_weights(rotation);
-    assert_ok(infer_weights_read(&weights, &rotated, model->rope_pairs, DTYPE_F32));
+    assert_ok(
+        infer_weights_read(&weights, &rotated, model->rope_pairs, DTYPE_F32, COMPUTE_FLOAT32));
     latent_rotation_release(rotation);
     return weights;
 }
@@ -90,7 +91,8 @@ static void logits_stay_and_the_latent_turns(void **state)
         Model model = random_model(&shapes[i]);
         InferWeights plain, turned = rotated_weights(&model);
         const WeightSource source = testing_model_weights(&model);
-        assert_ok(infer_weights_read(&plain, &source, model.rope_pairs, DTYPE_F32));
+        assert_ok(
+            infer_weights_read(&plain, &source, model.rope_pairs, DTYPE_F32, COMPUTE_FLOAT32));
         float logits[2][T * V], latent[2][32];
         const int R = shape_dim(&shapes[i], DIM_LATENT);
         run(logits[0], latent[0], &plain);
@@ -112,7 +114,7 @@ static void original_attention_stays_as_it_is(void **state)
     Model model = random_model(&original);
     InferWeights plain, turned = rotated_weights(&model);
     const WeightSource source = testing_model_weights(&model);
-    assert_ok(infer_weights_read(&plain, &source, model.rope_pairs, DTYPE_F32));
+    assert_ok(infer_weights_read(&plain, &source, model.rope_pairs, DTYPE_F32, COMPUTE_FLOAT32));
     assert_int_equal(plain.size_bytes, turned.size_bytes);
     assert_memory_equal(plain.arena.block, turned.arena.block, (size_t)plain.size_bytes);
     infer_weights_release(&plain);

@@ -82,10 +82,10 @@ static void check_directory(const char *name, DType dtype)
     snprintf(directory, sizeof directory, "models/%s", name);
     Model model = golden_load_model(name);
     InferWeights weights;
-    assert_ok(infer_weights_load(&weights, testing_path(GOLDEN_DIR, directory)));
+    assert_ok(infer_weights_load(&weights, testing_path(GOLDEN_DIR, directory), COMPUTE_FLOAT32));
     assert_int_equal(weights.dtype, dtype);
     check_weights(&weights, &model);
-    assert_int_equal(weights.size_bytes, infer_weights_bytes(&model.shape, dtype));
+    assert_int_equal(weights.size_bytes, infer_weights_bytes(&model.shape, dtype, COMPUTE_FLOAT32));
     assert_int_equal(weights.size_bytes, weights.arena.size_bytes);
     // What is not numbers of the model is padding: at most a cache line and a red zone each.
     const int64_t numbers = params_count(&model.shape) * dtype_size_bytes(dtype);
@@ -109,7 +109,7 @@ static void test_directories_are_read_in_their_dtype(void **state)
 }
 
 // A random model converted to MLA, with the numbers of its matrices rounded to bfloat16 first.
-static void check_converted(int rope_pairs, SvdKind svd)
+static void check_converted(int rope_pairs, SvdKind svd, ComputeType compute)
 {
     Model original = golden_load_model("gqa_tied"), mla;
     ModelShape shape;
@@ -123,8 +123,12 @@ static void check_converted(int rope_pairs, SvdKind svd)
         dtype_widen(&mla.params.flat[i], &half, DTYPE_BF16, 1);
     }
     const WeightSource source = testing_model_weights(&mla);
-    assert_ok(infer_weights_read(&weights, &source, mla.rope_pairs, DTYPE_BF16));
+    // Products in bfloat16 have their weights in it, whatever the file's dtype.
+    const DType dtype = compute == COMPUTE_BFLOAT16 ? DTYPE_F32 : DTYPE_BF16;
+    assert_ok(infer_weights_read(&weights, &source, mla.rope_pairs, dtype, compute));
     check_weights(&weights, &mla);
+    assert_int_equal(weights.dtype, DTYPE_BF16);
+    assert_int_equal(weights.size_bytes, infer_weights_bytes(&mla.shape, dtype, compute));
     infer_weights_release(&weights);
     model_release(&mla);
     model_release(&original);
@@ -136,9 +140,11 @@ static void test_converted_models_are_narrowed(void **state)
     Model model = golden_load_model("gqa_tied");
     const int all = model.shape.head_dim / 2;
     model_release(&model);
-    check_converted(2, SVD_JOINT);
-    check_converted(2, SVD_SPLIT);
-    check_converted(all, SVD_JOINT); // no up_k
+    for (int compute = 0; compute < N_COMPUTE_TYPES; compute++) {
+        check_converted(2, SVD_JOINT, (ComputeType)compute);
+        check_converted(2, SVD_SPLIT, (ComputeType)compute);
+        check_converted(all, SVD_JOINT, (ComputeType)compute); // no up_k
+    }
 }
 
 // Some matrices in float16, others in bfloat16: both are floats exactly.
@@ -167,7 +173,7 @@ static void test_mixed_dtypes_are_read_as_floats(void **state)
     Model rounded;
     InferWeights weights;
     assert_ok(hf_load(&rounded, dir));
-    assert_ok(infer_weights_load(&weights, dir));
+    assert_ok(infer_weights_load(&weights, dir, COMPUTE_FLOAT32));
     assert_int_equal(weights.dtype, DTYPE_F32);
     check_weights(&weights, &rounded);
     infer_weights_release(&weights);
@@ -182,12 +188,13 @@ static void test_what_cannot_be_read(void **state)
     (void)state;
     InferWeights weights;
     assert_fails(BAD_INPUT, "/absent/model: not a directory",
-                 infer_weights_load(&weights, testing_absent("model")));
+                 infer_weights_load(&weights, testing_absent("model"), COMPUTE_FLOAT32));
     Model model = golden_load_model("gqa_tied");
     model.params.layers[1].down[3] = -65520.0f;
     const WeightSource source = testing_model_weights(&model);
-    assert_fails(FAILED, "layers.1.mlp.down_proj.weight' has -65520 at row 0, column 3, which F16",
-                 infer_weights_read(&weights, &source, model.rope_pairs, DTYPE_F16));
+    assert_fails(
+        FAILED, "layers.1.mlp.down_proj.weight' has -65520 at row 0, column 3, which F16",
+        infer_weights_read(&weights, &source, model.rope_pairs, DTYPE_F16, COMPUTE_FLOAT32));
     model_release(&model);
 }
 

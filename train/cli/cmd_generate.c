@@ -290,7 +290,7 @@ static void warn_length(const Generation *gen)
 static Status open_model(Generation *gen)
 {
     TRY(check_memory(gen));
-    TRY(infer_weights_load(&gen->weights, gen->dir));
+    TRY(infer_weights_load(&gen->weights, gen->dir, COMPUTE_FLOAT32));
     TRY(infer_create(&gen->infer, &gen->weights, gen->max_tokens, gen->batch));
     return kv_cache_create(&gen->cache, &gen->shape, &gen->format, 0);
 }

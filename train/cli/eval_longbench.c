@@ -37,8 +37,9 @@ static Status load_weights(Session *session, const EvalOptions *options,
     DType dtype;
     TRY(hf_weights_dtype(&dtype, model->dir));
     TRY(evaluate_longbench_check_memory(&session->evaluation, model, dtype));
-    return options->is_rotated ? infer_weights_load_rotated(&session->weights, model->dir)
-                               : infer_weights_load(&session->weights, model->dir);
+    return options->is_rotated
+               ? infer_weights_load_rotated(&session->weights, model->dir, COMPUTE_FLOAT32)
+               : infer_weights_load(&session->weights, model->dir, COMPUTE_FLOAT32);
 }
 
 static double rate(double n, double seconds)

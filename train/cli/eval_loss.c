@@ -67,8 +67,8 @@ static void print_loss(const Evaluation *eval, bool cached, double loss, int64_t
 
 static Status open_cached(Evaluation *eval, bool is_rotated, const char *dir)
 {
-    TRY(is_rotated ? infer_weights_load_rotated(&eval->weights, dir)
-                   : infer_weights_load(&eval->weights, dir));
+    TRY(is_rotated ? infer_weights_load_rotated(&eval->weights, dir, COMPUTE_FLOAT32)
+                   : infer_weights_load(&eval->weights, dir, COMPUTE_FLOAT32));
     TRY(cached_loss_create(&eval->cached, &eval->weights, &eval->format, eval->seq_len));
     eval->sample = malloc(((size_t)eval->seq_len + 1) * sizeof *eval->sample);
     return eval->sample != NULL ? OK : fail(FAILED, "no memory for a window");

@@ -46,8 +46,8 @@ static Status write_files(const TasksResult *result, const EvalOptions *options)
 
 static Status load_weights(Session *session, const EvalOptions *options, const char *dir)
 {
-    return options->is_rotated ? infer_weights_load_rotated(&session->weights, dir)
-                               : infer_weights_load(&session->weights, dir);
+    return options->is_rotated ? infer_weights_load_rotated(&session->weights, dir, COMPUTE_FLOAT32)
+                               : infer_weights_load(&session->weights, dir, COMPUTE_FLOAT32);
 }
 
 Status eval_tasks(const Comm *comm, const EvalOptions *options, const char *dir)

@@ -148,8 +148,8 @@ static void measure_evaluation(Plan *plan, const Config *config)
     const int64_t scoring =
         infer_bytes(shape, EVALUATION_TOKENS, EVALUATION_TOKENS, plan->n_threads) +
         EVALUATION_TOKENS * shape_cache_numbers(shape) * (int64_t)sizeof(float);
-    plan->evaluation =
-        infer_weights_bytes(shape, DTYPE_F32) + (reading > scoring ? reading : scoring);
+    plan->evaluation = infer_weights_bytes(shape, DTYPE_F32, COMPUTE_FLOAT32) +
+                       (reading > scoring ? reading : scoring);
 }
 
 // The number of files that match. A pattern without a match counts as one file, since a plan can be

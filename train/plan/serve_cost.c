@@ -31,7 +31,7 @@ static int64_t total_bytes(const ModelShape *shape, int64_t sequence_bytes, int 
                            const ServeLoad *load)
 {
     const int64_t serving = buffers_bytes(shape, batch, load->n_threads) + batch * sequence_bytes;
-    return load->process_bytes + infer_weights_bytes(shape, load->dtype) +
+    return load->process_bytes + infer_weights_bytes(shape, load->dtype, COMPUTE_FLOAT32) +
            max_int64(serving, loading_bytes(shape));
 }
 
@@ -128,7 +128,7 @@ ServeCost serve_cost(const ModelShape *shape, const KvFormat *format, const Serv
         batch * load->context * L * shape->n_heads * position_flops(shape);
     const double cache_bytes = batch * (double)sequence_bytes;
     ServeCost cost = {
-        .weights_bytes = infer_weights_bytes(shape, load->dtype),
+        .weights_bytes = infer_weights_bytes(shape, load->dtype, COMPUTE_FLOAT32),
         .cache_bytes = load->batch * sequence_bytes,
         .buffers_bytes = buffers_bytes(shape, load->batch, load->n_threads),
         .total_bytes = total_bytes(shape, sequence_bytes, load->batch, load),

@@ -72,9 +72,9 @@ static inline void set_rows(WeightTiles *tiles, const WeightOperands *operands, 
     const int n_in = operands->n_in, left = n_in % STEP;
     const int height = min_int(WEIGHT_BLOCK, operands->n_out - first); // of a block
     tiles->rows = (const uint16_t *)operands->w + (int64_t)first * n_in;
-    tiles->is_blocked = operands->is_blocked;
-    tiles->row_bytes = operands->is_blocked ? STEP_BYTES : n_in * (int64_t)sizeof(uint16_t);
-    tiles->step_bytes = operands->is_blocked ? height * STEP_BYTES : STEP_BYTES;
+    tiles->is_blocked = operands->layout == WEIGHT_BLOCKS;
+    tiles->row_bytes = tiles->is_blocked ? STEP_BYTES : n_in * (int64_t)sizeof(uint16_t);
+    tiles->step_bytes = tiles->is_blocked ? height * STEP_BYTES : STEP_BYTES;
     tiles->count = count;
     tiles->n_steps = steps_of(n_in);
     tiles->n_whole = n_in / STEP;
@@ -175,7 +175,8 @@ ALWAYS_INLINE void dots_by(MultiplyRows *const multiply_rows,
     WeightTiles tiles;
     const int N = operands->N, end = first + count;
     const bool is_whole = count % AMX_ROWS == 0;
-    CHECK(!operands->is_blocked || first % WEIGHT_BLOCK == 0, "outputs from %d on", first);
+    CHECK(operands->layout != WEIGHT_BLOCKS || first % WEIGHT_BLOCK == 0, "outputs from %d on",
+          first);
     if (!is_whole) // sums of outputs that do not exist are read, though not stored
         memset(sums, 0, (size_t)(2 * AMX_ROWS * columns) * sizeof *sums);
     for (int token = 0; token < N; token += n_tokens) {

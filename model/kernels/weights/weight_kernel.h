@@ -12,6 +12,8 @@
 
 #include "model/kernels/weights/weight_matrix.h"
 
+#include <stdbool.h>
+
 // What the rows of a product share. ld: floats from one row to the next.
 typedef struct WeightOperands {
     float *y;
@@ -20,7 +22,7 @@ typedef struct WeightOperands {
     DType dtype;   // F32, F16 or BF16
     int ldy, ldx, n_out, n_in, N;
     bool add;
-    bool is_blocked; // AMX alone reads blocks
+    WeightLayout layout;
 } WeightOperands;
 
 typedef enum WeightTarget {

@@ -10,10 +10,12 @@
 #include "base/intmath.h"
 #include "base/status.h"
 #include "model/kernels/gemm.h"
+#include "model/kernels/tile_bf16.h"
 #include "model/kernels/weights/weight_amx.h"
 #include "model/kernels/weights/weight_amx_many.h"
 #include "model/kernels/weights/weight_amx_one.h"
 #include "model/kernels/weights/weight_kernel.h"
+#include "model/kernels/weights/weight_panels.h"
 
 #include <omp.h>
 
@@ -29,8 +31,8 @@ enum {
 static WeightOperands operands_of(float *y, int ldy, const float *x, int ldx, const WeightMatrix *w,
                                   int N, bool add)
 {
-    return (WeightOperands){y,        x,       w->values, w->dtype, ldy,          ldx,
-                            w->n_out, w->n_in, N,         add,      w->is_blocked};
+    return (WeightOperands){y,        x,       w->values, w->dtype, ldy,      ldx,
+                            w->n_out, w->n_in, N,         add,      w->layout};
 }
 
 // Rows of an item: whole cache lines of y, and of many tokens' products two items for each thread.
@@ -45,7 +47,7 @@ static int item_rows(const WeightOperands *operands)
 
 static bool fits_one(const WeightOperands *operands)
 {
-    return operands->N == 1 && operands->is_blocked;
+    return operands->N == 1 && operands->layout == WEIGHT_BLOCKS;
 }
 
 // The threads' ranges are long, since they stream from memory, and end with single blocks, so that
@@ -67,7 +69,7 @@ static void multiply_one(const WeightOperands *operands, float *scratch)
 
 static bool fits_tiles(const WeightOperands *operands)
 {
-    return operands->dtype == DTYPE_BF16 && weight_amx_works();
+    return operands->dtype == DTYPE_BF16 && operands->layout != WEIGHT_PANELS && weight_amx_works();
 }
 
 static void multiply_tiles(const WeightOperands *operands, float *scratch)
@@ -109,7 +111,7 @@ static void multiply_many(const WeightOperands *operands, float *scratch)
 
 static bool fits_direct(const WeightOperands *operands)
 {
-    return operands->N <= WEIGHT_DIRECT_TOKENS && !operands->is_blocked;
+    return operands->N <= WEIGHT_DIRECT_TOKENS && operands->layout == WEIGHT_ROWS;
 }
 
 static void multiply_direct(const WeightOperands *operands, float *scratch)
@@ -138,7 +140,7 @@ static void widen_rows(float *widened, // [w->n_out, w->n_in]
 
 static bool fits_widened(const WeightOperands *operands)
 {
-    return !operands->is_blocked;
+    return operands->layout == WEIGHT_ROWS;
 }
 
 typedef void (*Gemm)(ComputeType type, Rows c, GemmMatrix a, GemmMatrix b, int m, int n, int k,
@@ -146,7 +148,7 @@ typedef void (*Gemm)(ComputeType type, Rows c, GemmMatrix a, GemmMatrix b, int m
 
 static void multiply_by(Gemm multiply, const WeightOperands *o, float *scratch)
 {
-    const WeightMatrix w = {o->w, o->dtype, o->n_out, o->n_in, false};
+    const WeightMatrix w = {o->w, o->dtype, o->n_out, o->n_in, WEIGHT_ROWS};
     const int block = w.dtype == DTYPE_F32 ? w.n_out : widened_rows(w.n_out, w.n_in);
     for (int first = 0; first < w.n_out; first += block) {
         const WeightMatrix rows = weight_rows(&w, first, min_int(block, w.n_out - first));
@@ -170,6 +172,31 @@ static void multiply_reproducible(const WeightOperands *operands, float *scratch
     multiply_by(gemm_reproducible, operands, scratch);
 }
 
+static bool fits_panels(const WeightOperands *operands)
+{
+    return operands->layout == WEIGHT_PANELS;
+}
+
+static void multiply_panels(const WeightOperands *operands, float *scratch)
+{
+    const int rows = item_rows(operands), n_items = ceil_div(operands->n_out, rows);
+    uint16_t *rounded = (uint16_t *)(void *)scratch;
+    const bool is_short = operands->N <= SHORT_TOKENS;
+    if (is_short)
+        weight_panels_round(rounded, operands->x, operands->ldx, operands->N, operands->n_in);
+#pragma omp parallel if (n_items > 1)
+    {
+        if (!is_short)
+            weight_panels_round(rounded, operands->x, operands->ldx, operands->N, operands->n_in);
+        tile_bf16_start();
+#pragma omp for schedule(guided)
+        for (int item = 0; item < n_items; item++)
+            weight_panels_dots(operands, rounded, item * rows,
+                               min_int(rows, operands->n_out - item * rows));
+        tile_bf16_end();
+    }
+}
+
 // By preference.
 typedef struct Way {
     const char *name;
@@ -178,20 +205,21 @@ typedef struct Way {
 } Way;
 
 static const Way ways[] = {
-    {"one token", fits_one, multiply_one},
-    {"tiles", fits_tiles, multiply_tiles},
-    {"direct", fits_direct, multiply_direct},
+    {"panels", fits_panels, multiply_panels},    {"one token", fits_one, multiply_one},
+    {"tiles", fits_tiles, multiply_tiles},       {"direct", fits_direct, multiply_direct},
     {"widened", fits_widened, multiply_widened},
 };
 
 static const Way reproducible_ways[] = {
+    {"panels", fits_panels, multiply_panels},
     {"many tokens", fits_tiles, multiply_many},
     {"reproducible", fits_widened, multiply_reproducible},
 };
 
 static void multiply(const Way *way, const WeightOperands *operands, float *scratch)
 {
-    CHECK(!operands->is_blocked || fits_tiles(operands), "a matrix in blocks without AMX");
+    CHECK(operands->layout != WEIGHT_BLOCKS || fits_tiles(operands),
+          "a matrix in blocks without AMX");
     while (!way->fits(operands))
         way++;
     way->multiply(operands, scratch);
@@ -205,7 +233,8 @@ int64_t weight_linear_scratch_floats(int N, int n_out, int n_in)
             : 0;
     const int64_t widened =
         N > WEIGHT_DIRECT_TOKENS ? (int64_t)widened_rows(n_out, n_in) * n_in : 0;
-    return max_int64(packed, widened);
+    const int64_t rounded = weight_panels_rounded_bytes(N, n_in) / 4;
+    return max_int64(rounded, max_int64(packed, widened));
 }
 
 void weight_linear_forward(float *y, int ldy, const float *x, int ldx, const WeightMatrix *w, int N,
@@ -225,7 +254,7 @@ void weight_linear_forward_reproducible(float *y, int ldy, const float *x, int l
 void weight_product(float *y, int ldy, const float *x, int ldx, const WeightMatrix *w, int N,
                     bool add)
 {
-    CHECK(!w->is_blocked, "a matrix in blocks");
+    CHECK(w->layout == WEIGHT_ROWS, "a matrix in blocks or panels");
     const WeightOperands operands = operands_of(y, ldy, x, ldx, w, N, add);
     weight_kernel(weight_target(w->n_in))->dots(&operands, 0, w->n_out);
 }
@@ -233,7 +262,7 @@ void weight_product(float *y, int ldy, const float *x, int ldx, const WeightMatr
 void weight_product_transposed(float *y, int ldy, const float *x, int ldx, const WeightMatrix *w,
                                int N, bool add)
 {
-    CHECK(!w->is_blocked, "a matrix in blocks");
+    CHECK(w->layout == WEIGHT_ROWS, "a matrix in blocks or panels");
     const WeightOperands operands = operands_of(y, ldy, x, ldx, w, N, add);
     weight_kernel(weight_target(w->n_in))->sums(&operands);
 }

@@ -2,7 +2,7 @@
 // widened in registers: inference reads every weight once per step, so half the bytes are nearly
 // twice the tokens per second. Activations and sums are float32.
 //
-//     WeightMatrix gate_up = {values, DTYPE_BF16, 2 * F, D, is_blocked}; // weight_matrix.h
+//     WeightMatrix gate_up = {values, DTYPE_BF16, 2 * F, D, layout}; // weight_matrix.h
 //     float *scratch = arena_floats(&arena, weight_linear_scratch_floats(max_N, 2 * F, D));
 //     weight_linear_forward(y, 2 * F, x, D, &gate_up, N, false, scratch);
 //
@@ -10,10 +10,15 @@
 // WEIGHT_DIRECT_TOKENS tokens reads the weights in place, and one of more widens blocks of rows
 // into the scratch for model/kernels/gemm.h. With tiles, or up to that number, the bits of a
 // token's result do not depend on the tokens beside it; they never depend on the number of threads.
+//
+// A matrix in panels has its products in bfloat16: activations are rounded to bfloat16, sums are
+// float32. These bits do not depend on the tokens beside it either.
 #ifndef MHA2MLA_MODEL_KERNELS_WEIGHTS_WEIGHT_LINEAR_H
 #define MHA2MLA_MODEL_KERNELS_WEIGHTS_WEIGHT_LINEAR_H
 
 #include "model/kernels/weights/weight_matrix.h"
+
+#include <stdbool.h>
 
 enum { WEIGHT_DIRECT_TOKENS = 64 };
 

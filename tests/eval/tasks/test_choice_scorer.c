@@ -33,7 +33,7 @@ typedef struct Case {
     InferWeights weights;
 } Case;
 
-static void start_case(Case *c, const ModelShape *shape, DType dtype)
+static void start_case_as(Case *c, const ModelShape *shape, DType dtype, ComputeType compute)
 {
     *c = (Case){0};
     assert_ok(model_create(&c->model, shape));
@@ -41,7 +41,12 @@ static void start_case(Case *c, const ModelShape *shape, DType dtype)
     for (int i = 0; i < shape->n_layers * shape->n_kv_heads * shape->rope_pairs; i++)
         c->model.rope_pairs[i] = i % shape->rope_pairs;
     const WeightSource source = testing_model_weights(&c->model);
-    assert_ok(infer_weights_read(&c->weights, &source, c->model.rope_pairs, dtype));
+    assert_ok(infer_weights_read(&c->weights, &source, c->model.rope_pairs, dtype, compute));
+}
+
+static void start_case(Case *c, const ModelShape *shape, DType dtype)
+{
+    start_case_as(c, shape, dtype, COMPUTE_FLOAT32);
 }
 
 static void end_case(Case *c)
@@ -264,16 +269,18 @@ static void numbers_do_not_depend_on_the_batch(void **state)
     static const DType dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
     static const KvFormat formats[] = {
         {.type = KV_FLOAT32},
-        {.type = KV_BFLOAT16, .scheme = KV_CHANNEL, .value_bits = 2, .key_bits = 3}};
+        {.type = KV_BFLOAT16, .scheme = KV_CHANNEL, .value_bits = 2, .key_bits = 3},
+        {.type = KV_FLOAT32}};
     enum { N = 3 * N_PLANS };
     TestQuestion *questions = make_questions(N);
     double(*expected)[MOST_TEXTS] = calloc(N, sizeof *expected);
     const int n_threads = omp_get_max_threads();
     assert_non_null(expected);
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 9; i++) {
         Case c;
         const KvFormat *format = &formats[i / 3];
-        start_case(&c, &shapes[i % N_SHAPES], dtypes[i % 3]);
+        start_case_as(&c, &shapes[i % N_SHAPES], dtypes[i % 3],
+                      i < 6 ? COMPUTE_FLOAT32 : COMPUTE_BFLOAT16);
         score(&c, format, 0, questions, N, 1);
         for (int q = 0; q < N; q++)
             memcpy(expected[q], questions[q].log_likelihoods, sizeof expected[q]);

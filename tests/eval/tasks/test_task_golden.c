@@ -42,7 +42,7 @@ static void start_golden(TaskGolden *golden, const char *file, const char *dir)
     assert_ok(json_read(&golden->root, testing_asset(file)));
     assert_ok(hf_load_shape(&shape, dir));
     assert_ok(tokenizer_load(&golden->tokenizer, dir));
-    assert_ok(infer_weights_load(&golden->weights, dir));
+    assert_ok(infer_weights_load(&golden->weights, dir, COMPUTE_FLOAT32));
     assert_ok(
         choice_scorer_create(&golden->scorer, &golden->weights, &exact, &(ChoiceScorerOptions){0}));
     golden->encoding = (TaskEncoding){.tokenizer = golden->tokenizer,

@@ -61,7 +61,7 @@ static Status evaluate(LongbenchEvaluation *out, const LongbenchRequest *request
     *out = (LongbenchEvaluation){0};
     TRY(evaluate_longbench_open(out, &comm, request, model));
     if (out->n_missing > 0) {
-        assert_ok(infer_weights_load(&weights, model->dir));
+        assert_ok(infer_weights_load(&weights, model->dir, COMPUTE_FLOAT32));
         TRY_GOTO(release, evaluate_longbench_run(out, &comm, &weights, model));
     }
     status = evaluate_longbench_score(out, &comm);

@@ -57,7 +57,7 @@ static void load(Loaded *loaded)
     *loaded = (Loaded){0};
     assert_ok(hf_load_shape(&loaded->shape, DEMO));
     assert_ok(tokenizer_load(&loaded->tokenizer, DEMO));
-    assert_ok(infer_weights_load(&loaded->weights, DEMO));
+    assert_ok(infer_weights_load(&loaded->weights, DEMO, COMPUTE_FLOAT32));
     loaded->model = (TasksModel){&loaded->shape, loaded->tokenizer, -1, DEMO};
 }
 

@@ -3,6 +3,8 @@
 // batch. The source is included to reach the ways this machine would not choose.
 #include "tests/support/testing.h"
 
+#include "model/kernels/compute.h"
+#include "model/kernels/half.h"
 #include "model/kernels/weights/weight_linear.c"
 #include "tests/reference/ref.h"
 
@@ -44,17 +46,15 @@ typedef struct Weights {
     float *widened;
 } Weights;
 
-static Weights make_as(const Shape *shape, DType dtype, bool is_blocked)
+static Weights make_as(const Shape *shape, DType dtype, WeightLayout layout)
 {
     Weights w = {
-        .matrix = {
-            .dtype = dtype, .n_out = shape->n_out, .n_in = shape->n_in, .is_blocked = is_blocked}};
+        .matrix = {.dtype = dtype, .n_out = shape->n_out, .n_in = shape->n_in, .layout = layout}};
     const int64_t count = (int64_t)shape->n_out * shape->n_in;
     w.widened = ref_random(count, 1.0, 1);
-    w.values = malloc((size_t)(count * dtype_size_bytes(dtype)));
+    w.values = aligned_alloc(64, (size_t)round_up((int)weight_matrix_bytes(&w.matrix), 64));
     assert_non_null(w.values);
-    for (int row = 0; row < shape->n_out; row++)
-        weight_row_write(w.values, &w.matrix, row, w.widened + (int64_t)row * shape->n_in);
+    weight_rows_write(w.values, &w.matrix, 0, shape->n_out, w.widened);
     w.matrix.values = w.values;
     for (int row = 0; row < shape->n_out; row++)
         weight_row_read(w.widened + (int64_t)row * shape->n_in, &w.matrix, row);
@@ -63,7 +63,7 @@ static Weights make_as(const Shape *shape, DType dtype, bool is_blocked)
 
 static Weights make(const Shape *shape, DType dtype)
 {
-    return make_as(shape, dtype, false);
+    return make_as(shape, dtype, WEIGHT_ROWS);
 }
 
 static void release(Weights *w)
@@ -83,6 +83,13 @@ static float *make_scratch(const WeightMatrix *w)
     return scratch;
 }
 
+// To bfloat16, as products with panels do.
+static void round_rows(float *x, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        x[i] = half_bf16_to_f32(half_f32_to_bf16(x[i]));
+}
+
 // Outputs that are written start as NaN, others as numbers that must be added to.
 static void check_way(const Way *way, const Weights *w, int N, bool add)
 {
@@ -95,6 +102,8 @@ static void check_way(const Way *way, const Weights *w, int N, bool add)
         memset(y + (int64_t)i * ldy, 0xff, (size_t)n_out * sizeof *y);
     memcpy(expected, y, (size_t)count * sizeof *y);
     if (way->fits(&operands)) {
+        if (w->matrix.layout == WEIGHT_PANELS) // what is rounded already is not rounded again
+            round_rows(x, (int64_t)N * ldx);
         ref_linear_forward(expected, ldy, x, ldx, w->widened, N, n_in, n_out, add);
         way->multiply(&operands, scratch);
     }
@@ -109,9 +118,9 @@ static void check_way(const Way *way, const Weights *w, int N, bool add)
     free(expected);
 }
 
-static void check_every_way(const Shape *shape, DType dtype, bool is_blocked)
+static void check_every_way(const Shape *shape, DType dtype, WeightLayout layout)
 {
-    Weights w = make_as(shape, dtype, is_blocked);
+    Weights w = make_as(shape, dtype, layout);
     for (int i = 0; i < N_WAYS; i++)
         // The large one, which takes long, with the fewest and the most tokens.
         for (int b = 0; b < N_BATCHES; b += shape == &shapes[N_SHAPES - 1] ? N_BATCHES - 1 : 1) {
@@ -126,10 +135,25 @@ static void test_every_way(void **state)
     (void)state;
     for (int s = 0; s < N_SHAPES; s++)
         for (int d = 0; d < 3; d++) {
-            check_every_way(&shapes[s], dtypes[d], false);
-            if (weight_prefers_blocks(dtypes[d], shapes[s].n_in))
-                check_every_way(&shapes[s], dtypes[d], true);
+            check_every_way(&shapes[s], dtypes[d], WEIGHT_ROWS);
+            if (weight_layout_best(dtypes[d], shapes[s].n_in) == WEIGHT_BLOCKS)
+                check_every_way(&shapes[s], dtypes[d], WEIGHT_BLOCKS);
         }
+}
+
+// By every kernel of products in bfloat16 that this machine has.
+static void test_panels_by_every_kernel(void **state)
+{
+    (void)state;
+    const Bf16Kernel best = bf16_kernel();
+    for (int kernel = 0; kernel < N_BF16_KERNELS; kernel++) {
+        if (!bf16_kernel_is_there((Bf16Kernel)kernel))
+            continue;
+        bf16_force_kernel((Bf16Kernel)kernel);
+        for (int s = 0; s < N_SHAPES; s++)
+            check_every_way(&shapes[s], DTYPE_BF16, WEIGHT_PANELS);
+    }
+    bf16_force_kernel(best);
 }
 
 // Blocks and rows, and a single token's own kernel, are no different to the reader of y.
@@ -137,9 +161,10 @@ static void test_blocks_give_the_bits_of_rows(void **state)
 {
     (void)state;
     const Shape shape = {1001, 288};
-    if (!weight_prefers_blocks(DTYPE_BF16, shape.n_in))
+    if (weight_layout_best(DTYPE_BF16, shape.n_in) != WEIGHT_BLOCKS)
         skip();
-    Weights rows = make_as(&shape, DTYPE_BF16, false), blocks = make_as(&shape, DTYPE_BF16, true);
+    Weights rows = make_as(&shape, DTYPE_BF16, WEIGHT_ROWS),
+            blocks = make_as(&shape, DTYPE_BF16, WEIGHT_BLOCKS);
     float *x = ref_random((int64_t)MOST_N * shape.n_in, 1.0, 2);
     float *scratch = make_scratch(&rows.matrix);
     const int64_t count = (int64_t)MOST_N * shape.n_out;
@@ -163,10 +188,10 @@ static void test_blocks_give_the_bits_of_rows(void **state)
 }
 
 // Several items of rows; few regions, since on busy cores threads wait long for one another.
-static void check_threads(int N, DType dtype)
+static void check_threads(int N, DType dtype, WeightLayout layout)
 {
     const Shape shape = {1001, 288};
-    Weights w = make_as(&shape, dtype, weight_prefers_blocks(dtype, shape.n_in));
+    Weights w = make_as(&shape, dtype, layout);
     const int n_out = w.matrix.n_out, n_in = w.matrix.n_in;
     float *x = ref_random((int64_t)N * n_in, 1.0, 2), *scratch = make_scratch(&w.matrix);
     float *one = ref_nans((int64_t)N * n_out), *many = ref_nans((int64_t)N * n_out);
@@ -187,11 +212,14 @@ static void check_threads(int N, DType dtype)
 static void test_threads_do_not_change_bits(void **state)
 {
     (void)state;
-    check_threads(1, DTYPE_BF16);
-    check_threads(7, DTYPE_BF16);
-    check_threads(7, DTYPE_F16);
+    const WeightLayout best = weight_layout_best(DTYPE_BF16, 288);
+    check_threads(1, DTYPE_BF16, best);
+    check_threads(7, DTYPE_BF16, best);
+    check_threads(7, DTYPE_F16, WEIGHT_ROWS);
     if (weight_amx_works())
-        check_threads(MOST_N, DTYPE_BF16);
+        check_threads(MOST_N, DTYPE_BF16, best);
+    check_threads(1, DTYPE_BF16, WEIGHT_PANELS);
+    check_threads(MOST_N, DTYPE_BF16, WEIGHT_PANELS);
 }
 
 // Greedy decoding must give one answer alone and in a batch, and after a long prompt.
@@ -225,8 +253,10 @@ static void test_a_token_has_the_same_bits_in_every_batch(void **state)
 {
     (void)state;
     const Shape whole = {1001, 288};
-    if (weight_prefers_blocks(DTYPE_BF16, whole.n_in)) {
-        Weights w = make_as(&whole, DTYPE_BF16, true);
+    for (int layout = WEIGHT_BLOCKS; layout <= WEIGHT_PANELS; layout++) {
+        if (layout == WEIGHT_BLOCKS && weight_layout_best(DTYPE_BF16, whole.n_in) != WEIGHT_BLOCKS)
+            continue;
+        Weights w = make_as(&whole, DTYPE_BF16, (WeightLayout)layout);
         for (int i = 0; i < N_WAYS; i++)
             check_batches(way_at(i), &w);
         release(&w);
@@ -237,6 +267,26 @@ static void test_a_token_has_the_same_bits_in_every_batch(void **state)
             check_batches(way_at(i), &w);
         release(&w);
     }
+}
+
+// The nearest bfloat16 number of every activation, ties to even: with a weight of 1 it is the
+// output.
+static void test_panels_round_activations_to_nearest(void **state)
+{
+    (void)state;
+    enum { N_IN = 32 };
+    Weights w = make_as(&(Shape){N_IN, N_IN}, DTYPE_BF16, WEIGHT_PANELS);
+    float identity[N_IN * N_IN] = {0}, x[N_IN], y[N_IN], *scratch = make_scratch(&w.matrix);
+    for (int i = 0; i < N_IN; i++) {
+        identity[i * N_IN + i] = 1;
+        x[i] = 1 + (float)i / 1024; // steps of bfloat16 are 1 / 128: every fourth is halfway
+    }
+    weight_rows_write(w.values, &w.matrix, 0, N_IN, identity);
+    weight_linear_forward(y, N_IN, x, N_IN, &w.matrix, 1, false, scratch);
+    for (int i = 0; i < N_IN; i++)
+        assert_true(y[i] == half_bf16_to_f32(half_f32_to_bf16(x[i])));
+    free(scratch);
+    release(&w);
 }
 
 // What is computed in different ways for different N is the same token still.
@@ -292,9 +342,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_way),
+        cmocka_unit_test(test_panels_by_every_kernel),
         cmocka_unit_test(test_blocks_give_the_bits_of_rows),
         cmocka_unit_test(test_threads_do_not_change_bits),
         cmocka_unit_test(test_a_token_has_the_same_bits_in_every_batch),
+        cmocka_unit_test(test_panels_round_activations_to_nearest),
         cmocka_unit_test(test_ways_agree),
         cmocka_unit_test(test_products_of_a_view),
     };

@@ -1,0 +1,56 @@
+// A product of 32 outputs, whose panels stay in the first cache, passes over tokens that stay in
+// the second one; then come the next 32.
+#include "model/kernels/weights/weight_panels.h"
+
+#include "base/intmath.h"
+#include "base/status.h"
+#include "model/kernels/tile_bf16.h"
+
+#include <string.h>
+
+enum {
+    LINE = 32, // numbers of a line of the caches
+    OUTPUTS = 2 * WEIGHT_PANEL,
+    CACHED_BYTES = 384 << 10,
+};
+
+// Numbers from one token to the next: an odd number of lines, since rows at multiples of 4096 bytes
+// would compete for the same lines of the first cache.
+static int rounded_ld(int n_in)
+{
+    return (ceil_div(n_in, LINE) | 1) * LINE;
+}
+
+int64_t weight_panels_rounded_bytes(int N, int n_in)
+{
+    return (int64_t)N * rounded_ld(n_in) * (int64_t)sizeof(uint16_t);
+}
+
+void weight_panels_round(uint16_t *rounded, const float *x, int ldx, int N, int n_in)
+{
+    const int ld = rounded_ld(n_in), padding = round_up(n_in, WEIGHT_PANEL_STEP) - n_in;
+#pragma omp for schedule(static)
+    for (int t = 0; t < N; t++) {
+        uint16_t *row = rounded + (int64_t)t * ld;
+        dtype_narrow(row, DTYPE_BF16, x + (int64_t)t * ldx, n_in);
+        memset(row + n_in, 0, (size_t)padding * sizeof *row);
+    }
+}
+
+void weight_panels_dots(const WeightOperands *operands, const uint16_t *rounded, int first,
+                        int count)
+{
+    const int n_in = operands->n_in, N = operands->N, ld = rounded_ld(n_in), end = first + count;
+    const int64_t panel_step = weight_panel_numbers(n_in);
+    const int cached = CACHED_BYTES / (ld * (int)sizeof *rounded) / OUTPUTS * OUTPUTS;
+    const int n_tokens = cached > OUTPUTS ? cached : OUTPUTS;
+    CHECK(first % WEIGHT_PANEL == 0, "outputs from %d on", first);
+    for (int token = 0; token < N; token += n_tokens)
+        for (int row = first; row < end; row += OUTPUTS)
+            tile_bf16_multiply(operands->y + (int64_t)token * operands->ldy + row, operands->ldy,
+                               rounded + (int64_t)token * ld, ld,
+                               (const uint16_t *)operands->w + row / WEIGHT_PANEL * panel_step,
+                               panel_step, min_int(n_tokens, N - token),
+                               min_int(OUTPUTS, end - row), round_up(n_in, WEIGHT_PANEL_STEP),
+                               operands->add);
+}

@@ -1,0 +1,32 @@
+// Products in bfloat16 with a matrix in panels (weight_matrix.h): activations are rounded to
+// bfloat16 once, sums are float32 (model/kernels/tile_bf16.h).
+//
+//     #pragma omp parallel
+//     {
+//         weight_panels_round(rounded, x, ldx, N, n_in);
+//         tile_bf16_start();
+//         weight_panels_dots(&operands, rounded, first, count); // each its outputs
+//         tile_bf16_end();
+//     }
+//
+// The bits of a token's result do not depend on the tokens beside it. Private to
+// model/kernels/weights.
+#ifndef MHA2MLA_MODEL_KERNELS_WEIGHTS_WEIGHT_PANELS_H
+#define MHA2MLA_MODEL_KERNELS_WEIGHTS_WEIGHT_PANELS_H
+
+#include "model/kernels/weights/weight_kernel.h"
+
+// Bytes of `rounded`, which begins at a multiple of 64.
+int64_t weight_panels_rounded_bytes(int N, int n_in);
+
+// Inside of a parallel region its threads share the work; all return when it is done.
+void weight_panels_round(uint16_t *rounded, const float *x, int ldx, // [N, n_in]
+                         int N, int n_in);
+
+// Outputs [first, first + count) of y = x w^T, or y += x w^T, on the calling thread,
+// between tile_bf16_start() and tile_bf16_end(). `first` is a multiple of WEIGHT_PANEL.
+void weight_panels_dots(const WeightOperands *operands,
+                        const uint16_t *rounded, // of operands->x
+                        int first, int count);
+
+#endif
