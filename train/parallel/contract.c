@@ -3,6 +3,7 @@
 #include "train/parallel/contract.h"
 
 #include "base/checksum.h"
+#include "base/log.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -172,4 +173,12 @@ Status contract_agree(Contract *contract, const Comm *comm, Status own, const ch
     free(contract->bytes);
     *contract = (Contract){0};
     return status;
+}
+
+Status contract_warn(Contract *contract, const Comm *comm, const char *consequence)
+{
+    const Status status = contract_agree(contract, comm, OK, consequence);
+    if (status == BAD_INPUT)
+        log_warn("%s", fail_text());
+    return status == BAD_INPUT ? OK : status;
 }

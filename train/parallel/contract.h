@@ -45,4 +45,8 @@ void contract_add_json(Contract *contract, const char *key, const json_t *value)
 // clause that says what to do. Collective.
 Status contract_agree(Contract *contract, const Comm *comm, Status own, const char *demand);
 
+// The same where unequal ranks can work together: the difference is a warning, with `consequence`
+// behind it. FAILED: no memory. Collective.
+Status contract_warn(Contract *contract, const Comm *comm, const char *consequence);
+
 #endif

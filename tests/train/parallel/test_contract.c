@@ -157,6 +157,15 @@ static void test_long_lists_and_values(void **state)
     }
 }
 
+static void test_a_difference_that_only_warns(void **state)
+{
+    (void)state;
+    Contract contract = example();
+    contract_add(&contract, "kernel", "%d", comm.rank);
+    assert_ok(contract_warn(&contract, &comm, "they round differently"));
+    assert_null(contract.bytes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -169,6 +178,7 @@ int main(void)
         cmocka_unit_test(test_json_is_compared_number_by_number),
         cmocka_unit_test(test_a_failure_before_comes_first),
         cmocka_unit_test(test_long_lists_and_values),
+        cmocka_unit_test(test_a_difference_that_only_warns),
     };
     if (!testing_start_ranks(&comm))
         return 1;
