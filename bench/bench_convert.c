@@ -84,7 +84,7 @@ static Status bench_calibrate(int T, int rounds)
     TRY(model_create(&model, &smollm_135m));
     model_init_random(&model, 0.02, 1);
     TRY_GOTO(release, rope_scores_create(&scores, &model.shape));
-    TRY_GOTO(release, forward_pass_start(&pass, &model, T));
+    TRY_GOTO(release, forward_pass_start(&pass, &model, T, COMPUTE_FLOAT32));
     for (int t = 0; t < T; t++)
         pass.batch.inputs[t] =
             (int32_t)(random_bits(1, (uint64_t)t) % (uint64_t)model.shape.vocab_size);

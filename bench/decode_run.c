@@ -175,11 +175,11 @@ release:
 static void set_limit(DecodeResult *result, const DecodeTest *test)
 {
     const InferWeights *weights = &test->model->weights;
-    const Rates rates = {.sgemm_flops = result->product_flops_per_s,
+    const Rates rates = {.product_flops = result->product_flops_per_s,
                          .read_bytes = result->read_bytes_per_s};
     if (test->n_prompt > 0) {
         const double flops = serve_prompt_flops(&weights->shape, test->n_prompt, test->depth);
-        result->limit_per_s = test->n_prompt * rates.sgemm_flops / flops;
+        result->limit_per_s = test->n_prompt * rates.product_flops / flops;
         result->is_compute_bound = true;
         return;
     }

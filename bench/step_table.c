@@ -105,7 +105,7 @@ static bool part_row(Row *row, const StepSetting *setting, const StepRound *roun
     };
     if (part == STEP_INPUT && shape_is_mla(shape))
         row->name = direction == STEP_FORWARD ? "q | k_r | down_kv" : "q | k_r | down_kv back";
-    if (part == STEP_ATTENTION && attention_form(shape, COMPUTE_FLOAT32, setting->T) ==
+    if (part == STEP_ATTENTION && attention_form(shape, setting->compute, setting->T) ==
                                       &attention_forms[ATTENTION_MLA_LATENT]) {
         // The up-projections are done within, and their FLOP counted as those of expanded keys.
         row->name = direction == STEP_FORWARD ? "up, attention" : "up, attention back";

@@ -3,7 +3,7 @@
 // Every position is computed anew: there is no KV cache here.
 //
 //     ForwardPass pass;
-//     TRY(forward_pass_start(&pass, &model, T));
+//     TRY(forward_pass_start(&pass, &model, T, COMPUTE_FLOAT32));
 //     ... transformer_forward(&pass.ws, &model, pass.batch.inputs, NULL) ...
 //     forward_pass_release(&pass);
 #ifndef MHA2MLA_EVAL_FORWARD_PASS_H
@@ -18,12 +18,12 @@ typedef struct ForwardPass {
     Batch batch;
 } ForwardPass;
 
-// Sequences of T tokens. FAILED if memory is short.
-Status forward_pass_start(ForwardPass *out, const Model *model, int T);
+// Sequences of T tokens, products in `compute`. FAILED if memory is short.
+Status forward_pass_start(ForwardPass *out, const Model *model, int T, ComputeType compute);
 
 void forward_pass_release(ForwardPass *pass); // a zeroed one is allowed
 
 // What forward_pass_start() takes besides the model.
-int64_t forward_pass_bytes(const ModelShape *shape, int T);
+int64_t forward_pass_bytes(const ModelShape *shape, int T, ComputeType compute);
 
 #endif

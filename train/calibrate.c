@@ -58,20 +58,20 @@ static Status read_samples(Calibration *c, const Comm *comm, int n_samples)
     return status;
 }
 
-static Status start(Calibration *c, int seq_len)
+static Status start(Calibration *c, int seq_len, ComputeType compute)
 {
     TRY(rope_scores_create(&c->sums, &c->original->shape));
     TRY(rope_scores_create(&c->sample, &c->original->shape));
-    return forward_pass_start(&c->pass, c->original, seq_len);
+    return forward_pass_start(&c->pass, c->original, seq_len, compute);
 }
 
 Status calibrate_run(RopeScores *out, const Comm *comm, const Model *original, Mixture *mixture,
-                     int n_samples, int seq_len)
+                     int n_samples, int seq_len, ComputeType compute)
 {
     Calibration c = {.original = original, .mixture = mixture};
     Status status;
     watchdog_phase("calibration", 0);
-    TRY_GOTO(release, comm_agree(comm, start(&c, seq_len)));
+    TRY_GOTO(release, comm_agree(comm, start(&c, seq_len, compute)));
     TRY_GOTO(release, read_samples(&c, comm, n_samples));
     comm_sum_doubles(comm, c.sums.block, rope_scores_count(&original->shape));
     // Ownership moves to the caller.

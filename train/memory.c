@@ -55,7 +55,7 @@ void memory_place(TrainerMemory *memory, const ModelShape *shape, const Partitio
     const GradientReuse reuse =
         find_gradient_reuse(memory->flat_grads, shape, schedule, &config->train);
     workspace_place_reusing(&memory->ws, &reuse, &memory->activations, &memory->scratch, shape, B,
-                            T, n_threads, config->train.recompute);
+                            T, n_threads, config->train.recompute, config->train.compute);
     batch_place(&memory->batch, &memory->scratch, B, T);
     prefetch_place(&memory->ahead, &memory->scratch, B, T);
     memory->buffer_bytes =

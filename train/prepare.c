@@ -79,7 +79,8 @@ static Status measure_scores(RopeScores *out, const Model *original, const Confi
     TRY_GOTO(close_mixture, comm_agree(comm, status));
     const double start_s = log_seconds();
     const int samples = config->model.convert.samples;
-    TRY_GOTO(close_mixture, calibrate_run(out, comm, original, mixture, samples, data->seq_len));
+    TRY_GOTO(close_mixture, calibrate_run(out, comm, original, mixture, samples, data->seq_len,
+                                          config->train.compute));
     log_info("calibration on %d samples of %d tokens: %.1f s", samples, data->seq_len,
              log_seconds() - start_s);
 close_mixture:

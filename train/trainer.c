@@ -62,6 +62,7 @@ static Status start_own(Trainer *t, const Checkpoint *resumed)
                                       .partition = &t->partition,
                                       .memory = &t->memory,
                                       .replica = t->replica,
+                                      .sends_bf16 = train->compute == COMPUTE_BFLOAT16,
                                       .phases = &t->phases};
     TRY(reducer_start(&t->reducer, &exchanged));
     TRY(open_data(t));

@@ -148,7 +148,8 @@ Status validation_measure(double *out, const Config *config, const Comm *comm, c
     double loss;
     Status status = validation_open(&validation, config, model->shape.vocab_size, tokenizer_sha256);
     TRY_GOTO(close, comm_agree(comm, status));
-    TRY_GOTO(close, comm_agree(comm, forward_pass_start(&pass, model, config->data.seq_len)));
+    TRY_GOTO(close, comm_agree(comm, forward_pass_start(&pass, model, config->data.seq_len,
+                                                        config->train.compute)));
     TRY_GOTO(close, validation_loss(&loss, &validation, comm, &pass.ws, &pass.batch, model));
     log_info("validation loss of the original model: %.4f", loss);
     *out = loss;

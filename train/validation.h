@@ -46,7 +46,8 @@ Status validation_loss(double *out, const Validation *validation, const Comm *co
                        Batch *batch, const Model *model);
 
 // The same for a model that is not being trained, such as the original before its conversion:
-// allocates and frees the memory for it. NaN if no validation is configured. Collective.
+// allocates and frees the memory for it. Products in train.compute. NaN if no validation is
+// configured. Collective.
 Status validation_measure(double *out, const Config *config, const Comm *comm, const Model *model,
                           const char *tokenizer_sha256);
 

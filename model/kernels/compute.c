@@ -4,13 +4,17 @@
 #include "model/kernels/amx.h"
 #include "model/kernels/tile.h"
 
+#include <stddef.h>
+
 static int forced = -1; // a Bf16Kernel; -1: none
+
+const char *const compute_names[] = {
+    [COMPUTE_FLOAT32] = "float32", [COMPUTE_BFLOAT16] = "bfloat16", NULL};
 
 const char *compute_name(ComputeType type)
 {
-    static const char *const names[N_COMPUTE_TYPES] = {"float32", "bfloat16"};
     CHECK((int)type >= 0 && type < N_COMPUTE_TYPES, "compute type %d", (int)type);
-    return names[type];
+    return compute_names[type];
 }
 
 // AMX's kernel rounds its results by AVX512-BF16's instructions.

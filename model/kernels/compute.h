@@ -13,6 +13,9 @@
 
 typedef enum ComputeType { COMPUTE_FLOAT32, COMPUTE_BFLOAT16, N_COMPUTE_TYPES } ComputeType;
 
+// By their values, closed by NULL: for tables of keys and options.
+extern const char *const compute_names[];
+
 // "float32", "bfloat16".
 const char *compute_name(ComputeType type);
 

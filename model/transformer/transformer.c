@@ -24,7 +24,7 @@ void transformer_start(Workspace *ws, const Model *model)
 static AttentionContext attention_context(const Workspace *ws, const Model *model, int layer)
 {
     return (AttentionContext){
-        .compute = COMPUTE_FLOAT32,
+        .compute = ws->compute,
         .shape = &model->shape,
         .weights = &model->params.layers[layer],
         .pairs = model_pairs(model, layer, 0),
@@ -95,7 +95,7 @@ static void attention_block_forward(Workspace *ws, const Model *model, int layer
     attention_forward_from_input(ws, model, layer, scores);
     copy_rows(saved->x_mid, saved->x_in, (int64_t)N * D);
     step_times_mark(ws->times, STEP_NORM);
-    linear_forward(COMPUTE_FLOAT32, rows_f32(saved->x_mid, D), saved->attention.out,
+    linear_forward(ws->compute, rows_f32(saved->x_mid, D), saved->attention.out,
                    model->params.layers[layer].o, N, Q, D, true);
     step_times_mark(ws->times, STEP_OUTPUT);
 }
@@ -111,13 +111,12 @@ static void attention_block_backward(Workspace *ws, const Model *model, int laye
     int N = ws->B * ws->T, D = s->d_model, Q = shape_dim(s, DIM_Q);
     const AttentionContext context = attention_context(ws, model, layer);
     const bool adds = !ws->fresh_gradients;
-    linear_backward_input(COMPUTE_FLOAT32, ws->d_attn_out, rows_f32(ws->dx, D), w->o, N, Q, D,
-                          false);
+    linear_backward_input(ws->compute, ws->d_attn_out, rows_f32(ws->dx, D), w->o, N, Q, D, false);
     step_times_mark(ws->times, STEP_OUTPUT);
     ws->form->attend_backward(ws->d_qkv, dw, ws->d_attn_out, &saved->attention, &context);
     step_times_mark(ws->times, STEP_ATTENTION);
-    linear_backward_weight(COMPUTE_FLOAT32, dw->o, rows_f32(ws->dx, D), saved->attention.out, N, Q,
-                           D, adds);
+    linear_backward_weight(ws->compute, dw->o, rows_f32(ws->dx, D), saved->attention.out, N, Q, D,
+                           adds);
     step_times_mark(ws->times, STEP_OUTPUT);
     rmsnorm_apply(ws->normed, saved->attn_inv_rms, saved->x_in, w->attn_norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
@@ -141,8 +140,8 @@ static void ffn_expand(Workspace *ws, const Model *model, int layer)
     rmsnorm_forward(ws->normed, saved->ffn_inv_rms, saved->x_mid, w->ffn_norm, N, D,
                     (float)s->rms_eps);
     step_times_mark(ws->times, STEP_NORM);
-    linear_forward(COMPUTE_FLOAT32, rows_f32(saved->gate_up, 2 * F), rows_f32(ws->normed, D),
-                   w->gate, N, D, 2 * F, false);
+    linear_forward(ws->compute, rows_f32(saved->gate_up, 2 * F), rows_f32(ws->normed, D), w->gate,
+                   N, D, 2 * F, false);
     step_times_mark(ws->times, STEP_FFN);
 }
 
@@ -157,7 +156,7 @@ static void ffn_block_forward(Workspace *ws, const Model *model, int layer, floa
     step_times_mark(ws->times, STEP_SWIGLU);
     copy_rows(x_out, saved->x_mid, (int64_t)N * D);
     step_times_mark(ws->times, STEP_NORM);
-    linear_forward(COMPUTE_FLOAT32, rows_f32(x_out, D), rows_f32(ws->act, F),
+    linear_forward(ws->compute, rows_f32(x_out, D), rows_f32(ws->act, F),
                    model->params.layers[layer].down, N, F, D, true);
     step_times_mark(ws->times, STEP_FFN);
 }
@@ -172,19 +171,19 @@ static void ffn_block_backward(Workspace *ws, const Model *model, int layer, Par
     LayerParams *dw = &grads->layers[layer];
     int N = ws->B * ws->T, D = s->d_model, F = s->d_ffn;
     const bool adds = !ws->fresh_gradients;
-    linear_backward_input(COMPUTE_FLOAT32, rows_f32(ws->act, F), rows_f32(ws->dx, D), w->down, N, F,
-                          D, false);
+    linear_backward_input(ws->compute, rows_f32(ws->act, F), rows_f32(ws->dx, D), w->down, N, F, D,
+                          false);
     step_times_mark(ws->times, STEP_FFN);
     swiglu_backward(saved->gate_up, ws->act, N, F);
     step_times_mark(ws->times, STEP_SWIGLU);
-    linear_backward_weight(COMPUTE_FLOAT32, dw->down, rows_f32(ws->dx, D), rows_f32(ws->act, F), N,
-                           F, D, adds);
+    linear_backward_weight(ws->compute, dw->down, rows_f32(ws->dx, D), rows_f32(ws->act, F), N, F,
+                           D, adds);
     step_times_mark(ws->times, STEP_FFN);
     rmsnorm_apply(ws->normed, saved->ffn_inv_rms, saved->x_mid, w->ffn_norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
-    linear_backward_input(COMPUTE_FLOAT32, rows_f32(ws->d_normed, D),
-                          rows_f32(saved->gate_up, 2 * F), w->gate, N, D, 2 * F, false);
-    linear_backward_weight(COMPUTE_FLOAT32, dw->gate, rows_f32(saved->gate_up, 2 * F),
+    linear_backward_input(ws->compute, rows_f32(ws->d_normed, D), rows_f32(saved->gate_up, 2 * F),
+                          w->gate, N, D, 2 * F, false);
+    linear_backward_weight(ws->compute, dw->gate, rows_f32(saved->gate_up, 2 * F),
                            rows_f32(ws->normed, D), N, D, 2 * F, adds);
     step_times_mark(ws->times, STEP_FFN);
     if (!adds)
@@ -300,6 +299,6 @@ void transformer_logits(Workspace *ws, const Model *model, int first, int count,
     // Written to its own place, with the same numbers: a backward that follows reads it.
     rmsnorm_forward(ws->normed, ws->inv_rms + first, ws->hidden + (int64_t)first * D,
                     model->params.norm, count, D, (float)s->rms_eps);
-    linear_forward(COMPUTE_FLOAT32, rows_f32(logits, s->vocab_size), rows_f32(ws->normed, D),
+    linear_forward(ws->compute, rows_f32(logits, s->vocab_size), rows_f32(ws->normed, D),
                    model->params.head, count, D, s->vocab_size, false);
 }

@@ -88,7 +88,7 @@ static void place_attention_scratch(Workspace *ws, Arena *arena, const ModelShap
     ws->expanded = rows_f32(arena_floats(arena, N * widths.expanded), widths.expanded);
     ws->attn_out = rows_f32(arena_floats(arena, widths.remakes_out ? N * Q : 0), Q);
     ws->attention_tiles = arena_place(
-        arena, ws->form->tile_bytes(s, COMPUTE_FLOAT32, ws->B, ws->T, n_threads, is_training), 1);
+        arena, ws->form->tile_bytes(s, ws->compute, ws->B, ws->T, n_threads, is_training), 1);
     if (!is_training)
         return;
     ws->d_qkv = rows_f32(arena_floats(arena, N * widths.qkv), widths.qkv);
@@ -144,7 +144,7 @@ static void place_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int 
 // not read.
 void workspace_place_reusing(Workspace *ws, const GradientReuse *reuse, Arena *activations,
                              Arena *scratch, const ModelShape *s, int B, int T, int n_threads,
-                             ActivationPolicy policy)
+                             ActivationPolicy policy, ComputeType compute)
 {
     const int64_t N = (int64_t)B * T;
     *ws = (Workspace){
@@ -152,8 +152,9 @@ void workspace_place_reusing(Workspace *ws, const GradientReuse *reuse, Arena *a
         .T = T,
         .placed_B = B,
         .policy = policy,
+        .compute = compute,
         .reuse = *reuse,
-        .form = attention_form(s, COMPUTE_FLOAT32, T),
+        .form = attention_form(s, compute, T),
     };
     ws->cos_table = arena_floats(activations, (int64_t)T * (s->head_dim / 2));
     ws->sin_table = arena_floats(activations, (int64_t)T * (s->head_dim / 2));
@@ -166,10 +167,11 @@ void workspace_place_reusing(Workspace *ws, const GradientReuse *reuse, Arena *a
 }
 
 void workspace_place(Workspace *ws, Arena *activations, Arena *scratch, const ModelShape *s, int B,
-                     int T, int n_threads, ActivationPolicy policy)
+                     int T, int n_threads, ActivationPolicy policy, ComputeType compute)
 {
     const GradientReuse no_reuse = {0};
-    workspace_place_reusing(ws, &no_reuse, activations, scratch, s, B, T, n_threads, policy);
+    workspace_place_reusing(ws, &no_reuse, activations, scratch, s, B, T, n_threads, policy,
+                            compute);
 }
 
 void workspace_set_batch(Workspace *ws, int B)

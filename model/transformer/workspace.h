@@ -2,9 +2,11 @@
 // placed in two arenas, by the same code that measures it (base/arena.h):
 //
 //     Workspace ws;
-//     workspace_place(&ws, &activations, &scratch, &shape, B, T, n_threads, RECOMPUTE_NONE);
+//     workspace_place(&ws, &activations, &scratch, &shape, B, T, n_threads, RECOMPUTE_NONE,
+//                     COMPUTE_FLOAT32);
 //     ... arena_allocate both ...
-//     workspace_place(&ws, &activations, &scratch, &shape, B, T, n_threads, RECOMPUTE_NONE);
+//     workspace_place(&ws, &activations, &scratch, &shape, B, T, n_threads, RECOMPUTE_NONE,
+//                     COMPUTE_FLOAT32);
 //
 // Activations wait from forward for backward. What each layer has for itself, and what all layers
 // share since backward computes it again, the activation policy says:
@@ -39,6 +41,7 @@
 
 #include "base/arena.h"
 #include "model/attention/attention_form.h"
+#include "model/kernels/compute.h"
 #include "model/kernels/step_times.h"
 #include "model/transformer/activation_policy.h"
 #include "model/transformer/gradient_reuse.h"
@@ -63,6 +66,7 @@ typedef struct Workspace {
     int B, T;     // of the next calls
     int placed_B; // the most there is memory for
     ActivationPolicy policy;
+    ComputeType compute;       // of matrix products
     GradientReuse reuse;       // of gradient memory for activations
     const AttentionForm *form; // borrowed from the table
     LayerSaved *layers;        // [L]
@@ -90,14 +94,14 @@ typedef struct Workspace {
 
 // Called with measuring arenas it only counts. n_threads is the most OpenMP will use.
 void workspace_place(Workspace *ws, Arena *activations, Arena *scratch, const ModelShape *shape,
-                     int B, int T, int n_threads, ActivationPolicy policy);
+                     int B, int T, int n_threads, ActivationPolicy policy, ComputeType compute);
 
 // The same, with as many activations as fit in gradient memory that may be reused (copied). Those
 // gradients are lost from forward until backward has written them: each backward is to have
 // fresh_gradients.
 void workspace_place_reusing(Workspace *ws, const GradientReuse *reuse, Arena *activations,
                              Arena *scratch, const ModelShape *shape, int B, int T, int n_threads,
-                             ActivationPolicy policy);
+                             ActivationPolicy policy, ComputeType compute);
 
 // Lets the next calls run on fewer sequences than were placed: the last, incomplete batch.
 void workspace_set_batch(Workspace *ws, int B);

@@ -100,7 +100,7 @@ static double stepped_loss(const Case *c, const KvFormat *format)
 static double full_loss(const Case *c)
 {
     ForwardPass pass;
-    assert_ok(forward_pass_start(&pass, &c->model, T));
+    assert_ok(forward_pass_start(&pass, &c->model, T, COMPUTE_FLOAT32));
     transformer_forward(&pass.ws, &c->model, c->sample, NULL);
     double sum = transformer_loss(&pass.ws, &c->model, c->sample + 1, 0, NULL);
     forward_pass_release(&pass);

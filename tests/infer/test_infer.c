@@ -65,7 +65,7 @@ static Case *start_case_as(const ModelShape *shape, DType dtype, ComputeType com
     assert_ok(infer_weights_read(&c->weights, &source, c->model.rope_pairs, dtype, compute));
     for (int t = 0; t < T; t++)
         c->tokens[t] = (t * 31 + t * t * 7) % V;
-    assert_ok(forward_pass_start(&pass, &c->model, T));
+    assert_ok(forward_pass_start(&pass, &c->model, T, COMPUTE_FLOAT32));
     transformer_forward(&pass.ws, &c->model, c->tokens, NULL);
     transformer_logits(&pass.ws, &c->model, 0, T, c->logits);
     forward_pass_release(&pass);

@@ -67,6 +67,7 @@ test_another_value_in_the_config() {
     differs train.steps 6 9
     differs train.global_batch 4 8
     differs train.reduce_dtype float32 bfloat16
+    differs train.compute float32 bfloat16
     differs checkpoint.every 2 3
     differs data.validation.every 2 3
     differs log.every 1 2
@@ -95,6 +96,9 @@ test_other_options_and_commands() {
         --d-kv 6 -- --d-kv 8
     pair_refuses '--rope is low, rank 0 on ' convert "$model" --out mla --rope-pairs 2 --d-kv 6 -- \
         --rope high -- --rope low
+    pair_refuses '--emulate is given, rank 0 on ' train config.yaml --run.name=new -- -- --emulate
+    pair_refuses '--compute is bfloat16, rank 0 on ' eval "$model" --perplexity valid.h5 -- \
+        --compute float32 -- --compute bfloat16
     pair_refuses '--gflops is 2, rank 0 on ' plan config.yaml -- -- --gflops 2
     pair_refuses '--d-kv is 8,6, rank 0 on ' sweep config.yaml --model.convert.rope_pairs=2 \
         --model.convert.d_kv=6 --run.name=new -- --d-kv 8,4 -- --d-kv 8,6

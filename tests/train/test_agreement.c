@@ -67,6 +67,7 @@ static void test_every_key_but_paths_counts(void **state)
         {"--train.steps=9", ": train.steps is 9, "}, // not decay_start, which follows from it
         {"--train.global_batch=8", ": train.global_batch is 8, "},
         {"--train.reduce_dtype=bfloat16", ": train.reduce_dtype is bfloat16, rank 0 on "},
+        {"--train.compute=bfloat16", ": train.compute is bfloat16, rank 0 on "},
         {"--model.convert.d_kv=8", ": model.convert.d_kv is 8, rank 0 on "},
         {"--model.convert=none", ": model.convert.rope is not given, rank 0 on "},
         {"--model.convert.scores=s.h5", ": model.convert.scores is a path, rank 0 on "},

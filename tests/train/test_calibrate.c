@@ -51,7 +51,7 @@ static void sum_alone(RopeScores *out, Setup *s, int n)
     ForwardPass pass = {0};
     RopeScores one;
     const int64_t count = rope_scores_count(&s->model.shape);
-    assert_ok(forward_pass_start(&pass, &s->model, T));
+    assert_ok(forward_pass_start(&pass, &s->model, T, COMPUTE_FLOAT32));
     assert_ok(rope_scores_create(out, &s->model.shape));
     assert_ok(rope_scores_create(&one, &s->model.shape));
     for (int64_t i = 0; i < n; i++) {
@@ -71,7 +71,7 @@ static void check_sums(int n)
     Setup s;
     RopeScores scores, expected;
     start(&s);
-    assert_ok(calibrate_run(&scores, &comm, &s.model, s.mixture, n, T));
+    assert_ok(calibrate_run(&scores, &comm, &s.model, s.mixture, n, T, COMPUTE_FLOAT32));
     sum_alone(&expected, &s, n);
     const int64_t count = rope_scores_count(&s.model.shape);
     assert_true(*scores.n_tokens == n * T);
@@ -103,7 +103,8 @@ static void test_all_ranks_stop_when_one_is_asked_to(void **state)
     start(&s);
     if (comm.rank == comm.size - 1)
         raise(SIGUSR1);
-    assert_fails(STOPPED, "SIGUSR1", calibrate_run(&scores, &comm, &s.model, s.mixture, 12, T));
+    assert_fails(STOPPED, "SIGUSR1",
+                 calibrate_run(&scores, &comm, &s.model, s.mixture, 12, T, COMPUTE_FLOAT32));
     end(&s);
     stop_install();
 }
@@ -121,7 +122,8 @@ static void test_sample_that_one_rank_cannot_read(void **state)
     testing_run_write_shard(&s.run, tokens);
     open_mixture(&s);
     assert_fails(BAD_INPUT, "token 43 is 999, the model's vocabulary has 301",
-                 calibrate_run(&scores, &comm, &s.model, s.mixture, TESTING_RUN_SAMPLES, T));
+                 calibrate_run(&scores, &comm, &s.model, s.mixture, TESTING_RUN_SAMPLES, T,
+                               COMPUTE_FLOAT32));
     end(&s);
 }
 

@@ -43,7 +43,7 @@ static void place_plain(Plain *p, const ModelShape *shape)
 {
     const int64_t count = params_count(shape);
     workspace_place(&p->ws, &p->arena, &p->arena, shape, 1, T, omp_get_max_threads(),
-                    RECOMPUTE_NONE);
+                    RECOMPUTE_NONE, COMPUTE_FLOAT32);
     batch_place(&p->batch, &p->arena, 1, T);
     p->flat = arena_floats(&p->arena, count);
     p->sum = arena_floats(&p->arena, count);

@@ -109,7 +109,8 @@ static void test_pairs_by_calibration(void **state)
     assert_ok(prepare_pairs(&pairs, &original.model, shape, &run.config, &comm, ""));
     assert_ok(mixture_open(&mixture, data->sources, data->n_sources, data->seq_len,
                            (uint64_t)run.config.run.seed, NULL, shape->vocab_size));
-    assert_ok(calibrate_run(&scores, &comm, &original.model, mixture, 5, data->seq_len));
+    assert_ok(
+        calibrate_run(&scores, &comm, &original.model, mixture, 5, data->seq_len, COMPUTE_FLOAT32));
     assert_ok(rope_select(expected, shape, 2, ROPE_2NORM, &scores));
     assert_memory_equal(pairs, expected,
                         (size_t)shape->n_layers * shape->n_kv_heads * 2 * sizeof(int32_t));

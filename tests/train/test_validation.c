@@ -69,9 +69,11 @@ static double loss_alone(const Setup *s, int n)
             inputs[t] = at * at % VOCAB;
             targets[t] = (at + 1) * (at + 1) % VOCAB;
         }
-        workspace_place(&ws, &arena, &arena, &shape, 1, T, omp_get_max_threads(), FORWARD_ONLY);
+        workspace_place(&ws, &arena, &arena, &shape, 1, T, omp_get_max_threads(), FORWARD_ONLY,
+                        COMPUTE_FLOAT32);
         assert_ok(arena_allocate(&arena));
-        workspace_place(&ws, &arena, &arena, &shape, 1, T, omp_get_max_threads(), FORWARD_ONLY);
+        workspace_place(&ws, &arena, &arena, &shape, 1, T, omp_get_max_threads(), FORWARD_ONLY,
+                        COMPUTE_FLOAT32);
         transformer_start(&ws, &s->model);
         transformer_forward(&ws, &s->model, inputs, NULL);
         sum += transformer_loss(&ws, &s->model, targets, 0, NULL);

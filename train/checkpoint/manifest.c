@@ -112,17 +112,32 @@ static Status get_state(RunState *out, const json_t *root, const char *path)
     return get_spikes(&out->spikes, root, path, out->step);
 }
 
-// Left out by versions that knew float32 alone.
-static Status check_reduce_dtype(const json_t *root, const char *path)
+// A number format, by the index of its name. Left out by versions that knew float32 alone, the
+// first.
+static Status get_format(int *out, const json_t *root, const char *path, const char *key,
+                         const char *const names[2])
 {
-    static const ReduceDtype known[] = {REDUCE_FLOAT32, REDUCE_BFLOAT16};
     const char *name;
-    TRY(get_text(&name, root, path, "reduce_dtype"));
-    for (int i = 0; i < 2; i++)
-        if (name == NULL || strcmp(name, config_reduce_dtype_name(known[i])) == 0)
-            return OK;
-    return fail(BAD_INPUT, "%s: 'reduce_dtype' is \"%.40s\", allowed are %s and %s", path, name,
-                config_reduce_dtype_name(known[0]), config_reduce_dtype_name(known[1]));
+    TRY(get_text(&name, root, path, key));
+    for (int i = 0; i < 2; i++) {
+        if (name != NULL && strcmp(name, names[i]) != 0)
+            continue;
+        *out = i;
+        return OK;
+    }
+    return fail(BAD_INPUT, "%s: '%s' is \"%.40s\", allowed are %s and %s", path, key, name,
+                names[0], names[1]);
+}
+
+static Status get_formats(Manifest *manifest, const json_t *root, const char *path)
+{
+    const char *const reduce_names[] = {config_reduce_dtype_name(REDUCE_FLOAT32),
+                                        config_reduce_dtype_name(REDUCE_BFLOAT16)};
+    int reduce_dtype, compute;
+    TRY(get_format(&reduce_dtype, root, path, "reduce_dtype", reduce_names));
+    TRY(get_format(&compute, root, path, "compute", compute_names));
+    manifest->compute = (ComputeType)compute;
+    return OK;
 }
 
 // micro_batch and sum_groups decide the order of additions, and so the bits of a run: they must be
@@ -136,7 +151,7 @@ static Status get_batches(Manifest *manifest, const json_t *root, const char *pa
         return fail(BAD_INPUT, "%s: 'micro_batch' is %d, which does not divide 'global_batch' %d",
                     path, micro_batch, manifest->global_batch);
     TRY(get_small(&sum_groups, root, path, "sum_groups", 1, manifest->global_batch / micro_batch));
-    return check_reduce_dtype(root, path);
+    return get_formats(manifest, root, path);
 }
 
 // Where in the data the run is follows from the step alone; that the manifest says it too lets a

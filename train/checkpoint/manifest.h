@@ -7,6 +7,7 @@
 //       tokens
 //                                                                   of the mixture read for them
 //       "global_batch": 64, "micro_batch": 2, "sum_groups": 32, "reduce_dtype": "float32",
+//       "compute": "float32",                           of the step's matrix products
 //       "loss": 2.31, "grad_norm": 0.9,                 of that step; left out before the first
 //       "valid_loss": 2.4, "valid_step": 500,           the newest; left out and -1 before the
 //       first "spikes": {"mean", "n_accepted", "n_skipped", "n_skipped_in_row"},   SpikeHistory
@@ -48,6 +49,7 @@ typedef struct Manifest {
     RunState state;
     int64_t tokens;
     int global_batch, seq_len;           // sequences of a step, tokens of a sequence
+    ComputeType compute;                 // that the last step was trained with
     const char *name, *tokenizer_sha256; // of the run; "": no tokenizer
     const char *base, *tokenizer, *rope; // NULL: none
     const json_t *data;

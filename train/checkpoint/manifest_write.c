@@ -108,6 +108,7 @@ static Errors set_config(json_t *root, const Config *config)
 {
     Errors errors =
         set_text(root, "reduce_dtype", config_reduce_dtype_name(config->train.reduce_dtype));
+    errors += set_text(root, "compute", compute_name(config->train.compute));
     errors += set_text(root, "name", config->run.name);
     errors += set_text(root, "base", config->model.base);
     if (config->model.convert.given)

@@ -3,6 +3,7 @@
 #include "train/cli/eval_kinds.h"
 #include "train/evaluate/evaluate_longbench.h"
 #include "train/plan/blas.h"
+#include "train/plan/compute_check.h"
 
 #include <stddef.h>
 #include <string.h>
@@ -52,6 +53,7 @@ static const Option options[] = {
      .files = "*.jsonl"},
     {"batch", OPTION_INT, offsetof(EvalOptions, batch), "B",
      "answers to LongBench that a rank decodes together at most", 1, EVALUATE_LONGBENCH_MAX_BATCH},
+    COMPUTE_OPTIONS(EvalOptions, compute),
     KV_OPTIONS(EvalOptions, kv, "bfloat16; float32 for tasks and LongBench without --kv-bits"),
 };
 enum { N_OPTIONS = sizeof options / sizeof *options };
@@ -157,6 +159,7 @@ static Status run(const CommandLine *line)
     const struct Kind *kind;
     TRY(choose_kind(&kind, given));
     TRY(blas_check(line->comm));
+    TRY(compute_check(line->comm, given->compute.type, given->compute.emulate, "--compute"));
     return kind->run(line->comm, given, line->words[0]);
 }
 

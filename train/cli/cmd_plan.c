@@ -3,10 +3,11 @@
 // (train/plan/cost.h); the tables apply both to other numbers of ranks than those it runs on.
 #include "base/log.h"
 #include "train/agreement.h"
-#include "train/cli/command/command.h"
+#include "train/cli/compute_options.h"
 #include "train/cli/plan_serve.h"
 #include "train/parallel/watch.h"
 #include "train/plan/blas.h"
+#include "train/plan/compute_check.h"
 #include "train/plan/cost.h"
 
 #include <omp.h>
@@ -20,14 +21,15 @@ static const double GIB = 1024.0 * 1024.0 * 1024.0;
 // which are those of data sheets; Rates has them in SI units.
 typedef struct PlanRequest {
     const Comm *comm;
-    int64_t n_ranks;        // 0 in options: those that the command runs on
-    int64_t n_threads;      // 0 in options: OpenMP's
-    int64_t ranks_per_host; // 0: all
-    double memory_gib;      // of a rank; 0: the machine's
-    double gflops, memory_gb_s, bandwidth_gb_s, latency_us;
-    double efficiency;   // share of sgemm's rate
-    double step_seconds; // measured on n_ranks; 0: from sgemm's rate and efficiency
-    bool serve;
+    int64_t n_ranks;            // 0 in options: those that the command runs on
+    int64_t n_threads;          // 0 in options: OpenMP's
+    int64_t ranks_per_host;     // 0: all
+    double memory_gib;          // of a rank; 0: the machine's
+    double gflops, gflops_bf16; // of float32 and bfloat16
+    double memory_gb_s, bandwidth_gb_s, latency_us;
+    double efficiency;   // share of the rate of products
+    double step_seconds; // measured on n_ranks; 0: from that rate and efficiency
+    bool serve, emulate;
     int64_t context, batch; // with serve; 0: not given
 } PlanRequest;
 
@@ -134,16 +136,22 @@ static Status print_fit(const Plan *plan, const Config *config, const PlanReques
     return OK;
 }
 
+// FLOP per second; 0: to be measured.
+static double given_flops(const PlanRequest *request, ComputeType compute)
+{
+    return 1e9 * (compute == COMPUTE_BFLOAT16 ? request->gflops_bf16 : request->gflops);
+}
+
 // ---- time --------------------------------------------------------------------------------------
 
 // Each rate with where it comes from: a plan is no better than they are.
-static void print_rates(const Rates *rates, const PlanRequest *request)
+static void print_rates(const Rates *rates, const PlanRequest *request, ComputeType compute)
 {
     const char *const measured = "measured", *const given = "given";
     printf("rates of a rank\n");
-    printf("  sgemm      %9.1f GFLOP/s, %s; the model's products reach %.0f %% of it (%s)\n",
-           rates->sgemm_flops / 1e9, request->gflops > 0 ? given : measured,
-           100 * request->efficiency,
+    printf("  %-9s  %9.1f GFLOP/s, %s; the model's products reach %.0f %% of it (%s)\n",
+           compute == COMPUTE_BFLOAT16 ? "bfloat16" : "sgemm", rates->product_flops / 1e9,
+           given_flops(request, compute) > 0 ? given : measured, 100 * request->efficiency,
            request->step_seconds > 0 ? "--step-seconds" : "--efficiency");
     printf("  memory     %9.1f GB/s, %s\n", rates->memory_bytes / 1e9,
            request->memory_gb_s > 0 ? given : measured);
@@ -256,6 +264,7 @@ static void print_assumptions(const Config *config)
 {
     const TrainConfig *train = &config->train;
     const char *dtype = train->reduce_dtype == REDUCE_BFLOAT16 ? "bfloat16" : "float32";
+    const char *gathered = train->compute == COMPUTE_BFLOAT16 ? "bfloat16" : "float32";
     const char *overlap = train->overlap ? "they overlap forward and backward of a micro-batch, "
                                            "except those of the embedding"
                                          : "nothing overlaps (train.overlap)";
@@ -263,12 +272,12 @@ static void print_assumptions(const Config *config)
         "assumed\n"
         "  messages   a reduce-scatter of all gradients in %s for each round of micro-batches\n"
         "             (%d groups, one per rank and round), and an all-gather of all parameters\n"
-        "             in float32 per step, between the copies (train.ranks_per_copy): of each\n"
+        "             in %s per step, between the copies (train.ranks_per_copy): of each\n"
         "             (N-1)/N, in buckets of a layer of at most 16 MiB, N-1 messages per bucket;\n"
         "             %s\n"
         "  rates      every rank has them, also where several share a machine\n"
         "  not counted: loading, conversion, checkpoints, export\n",
-        dtype, train->sum_groups, overlap);
+        dtype, train->sum_groups, gathered, overlap);
 }
 
 // ---- the command -------------------------------------------------------------------------------
@@ -283,7 +292,7 @@ static Status print_all(const Plan *plan, const Config *config, const Rates *rat
     TRY(cost_make(&cost, plan, config, rates, request->efficiency));
     plan_print(stdout, plan, config);
     TRY(print_fit(plan, config, request));
-    print_rates(rates, request);
+    print_rates(rates, request, config->train.compute);
     print_times(&cost, config);
     TRY(print_table(config, rates, request, plan->process));
     TRY(print_weak_table(config, rates, request));
@@ -296,14 +305,36 @@ static Status make_and_print(const Config *config, PlanRequest *request)
 {
     const Comm *comm = request->comm;
     Plan plan;
-    Rates rates = {.sgemm_flops = request->gflops * 1e9,
+    const ComputeType compute = config->train.compute;
+    Rates rates = {.product_flops = given_flops(request, compute),
                    .memory_bytes = request->memory_gb_s * 1e9,
                    .network_bytes = request->bandwidth_gb_s * 1e9,
                    .latency_s = request->latency_us * 1e-6};
     const Status status = make_plan(&plan, config, (int)request->n_ranks, request);
     TRY(agreement_shapes(comm, &plan.original, &plan.shape, status));
-    TRY(rates_measure(&rates, comm));
+    TRY(rates_measure(&rates, comm, compute));
     return comm_agree(comm, comm->rank == 0 ? print_all(&plan, config, &rates, request) : OK);
+}
+
+// A rate of the other number format would be ignored. Where the rate of bfloat16 is given, the plan
+// is for machines that have it, whatever this one is. Collective.
+static Status check_compute(const PlanRequest *request, ComputeType compute)
+{
+    const bool is_bf16 = compute == COMPUTE_BFLOAT16;
+    if (is_bf16 && request->gflops > 0)
+        return fail(BAD_INPUT, "plan: --gflops is a rate of float32, train.compute is bfloat16; "
+                               "give --gflops-bf16");
+    if (!is_bf16 && request->gflops_bf16 > 0)
+        return fail(BAD_INPUT, "plan: --gflops-bf16 is a rate of bfloat16, train.compute is "
+                               "float32; add --train.compute=bfloat16");
+    if (is_bf16 && request->gflops_bf16 > 0 && !request->emulate)
+        return OK;
+    const Status status = compute_check(request->comm, compute, request->emulate, "train.compute");
+    return status != BAD_INPUT ? status
+                               : fail(BAD_INPUT,
+                                      "%s; or --gflops-bf16 with the rate of the "
+                                      "machines that the run is for",
+                                      fail_text());
 }
 
 // Collective. Threads are set for the measurement; the plan itself has them as an argument.
@@ -317,6 +348,7 @@ static Status load_and_plan(PlanRequest *request, const char *path, char *const 
     TRY_GOTO(release_config,
              watch_ranks(comm, NULL, config.run.stall_minutes, "run.stall_minutes"));
     TRY_GOTO(release_config, blas_check(comm));
+    TRY_GOTO(release_config, check_compute(request, config.train.compute));
     omp_set_num_threads((int)request->n_threads);
     status = make_and_print(&config, request);
 release_config: // also on a rank that has read it where another could not
@@ -338,6 +370,7 @@ static Status check_serving(const PlanRequest *request)
         {"step-seconds", request->step_seconds > 0, false},
         {"bandwidth", request->bandwidth_gb_s > 0, false},
         {"latency", request->latency_us > 0, false},
+        {"gflops-bf16", request->gflops_bf16 > 0, false},
     };
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
         if (options[i].is_given && options[i].is_for_serving != request->serve)
@@ -348,13 +381,13 @@ static Status check_serving(const PlanRequest *request)
 
 static Status run_serving(const PlanRequest *request, const CommandLine *line)
 {
-    const PlanServeRequest serving = {
-        .context = request->context,
-        .batch = request->batch > 0 ? request->batch : 1,
-        .n_threads = request->n_threads,
-        .memory_gib = request->memory_gib,
-        .efficiency = request->efficiency,
-        .rates = {.sgemm_flops = request->gflops * 1e9, .read_bytes = request->memory_gb_s * 1e9}};
+    const PlanServeRequest serving = {.context = request->context,
+                                      .batch = request->batch > 0 ? request->batch : 1,
+                                      .n_threads = request->n_threads,
+                                      .memory_gib = request->memory_gib,
+                                      .efficiency = request->efficiency,
+                                      .rates = {.product_flops = request->gflops * 1e9,
+                                                .read_bytes = request->memory_gb_s * 1e9}};
     return plan_serve(&serving, line);
 }
 
@@ -371,10 +404,14 @@ static const Option options[] = {
     {"memory", OPTION_POSITIVE, offsetof(PlanRequest, memory_gib), "GIB",
      "memory that a rank may use", .max = 1 << 20, .derived = "all of this machine's"},
     {"efficiency", OPTION_POSITIVE, offsetof(PlanRequest, efficiency), "SHARE",
-     "share of sgemm's rate that the model's matrix products reach", .max = 1},
+     "share of the rate of products that those of the model reach", .max = 1},
     {"step-seconds", OPTION_POSITIVE, offsetof(PlanRequest, step_seconds), "S",
      "measured time of a step on --ranks without communication; replaces --efficiency",
-     .max = 1000000, .derived = "from sgemm's rate"},
+     .max = 1000000, .derived = "from the rate of products"},
+    {"gflops-bf16", OPTION_POSITIVE, offsetof(PlanRequest, gflops_bf16), "RATE",
+     "with train.compute bfloat16: rate of a rank's products in GFLOP/s; no CPU of this machine "
+     "is asked for it",
+     .max = 1000000000, .derived = "measured"},
     {"gflops", OPTION_POSITIVE, offsetof(PlanRequest, gflops), "RATE",
      "sgemm rate of a rank in GFLOP/s", .max = 1000000000, .derived = "measured"},
     {"memory-bandwidth", OPTION_POSITIVE, offsetof(PlanRequest, memory_gb_s), "GB/S",
@@ -383,6 +420,7 @@ static const Option options[] = {
      "network bandwidth of a rank", .max = 1000000, .derived = "measured under mpirun"},
     {"latency", OPTION_POSITIVE, offsetof(PlanRequest, latency_us), "US",
      "latency of a message in microseconds", .max = 1000000, .derived = "measured under mpirun"},
+    EMULATE_OPTION(PlanRequest, emulate),
     {"serve", OPTION_FLAG, offsetof(PlanRequest, serve), NULL,
      "plan decoding with a model, or with what CONFIG makes, instead of training"},
     {"context", OPTION_INT, offsetof(PlanRequest, context), "S",

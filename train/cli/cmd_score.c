@@ -4,14 +4,16 @@
 #include "model/hf/hf.h"
 #include "train/agreement.h"
 #include "train/calibrate.h"
-#include "train/cli/command/command.h"
+#include "train/cli/compute_options.h"
 #include "train/plan/blas.h"
+#include "train/plan/compute_check.h"
 
 #include <stdio.h>
 
 typedef struct ScoreOptions {
     const char *data, *out; // data: path or glob
     int64_t samples, seq_len, seed;
+    ComputeOptions compute;
 } ScoreOptions;
 
 // The whole model: unlike a conversion, a forward pass needs all layers again and again.
@@ -54,7 +56,8 @@ static Status score(const Comm *comm, const ScoreOptions *options, const char *d
         status = open_data(&mixture, options, &model, dir, T);
     json_t *data = status == OK ? mixture_fingerprint(mixture) : NULL;
     TRY_GOTO(release, agreement_fingerprint(comm, data, status));
-    TRY_GOTO(release, calibrate_run(&scores, comm, &model, mixture, n_samples, T));
+    TRY_GOTO(release,
+             calibrate_run(&scores, comm, &model, mixture, n_samples, T, options->compute.type));
     TRY_GOTO(release,
              comm_agree(comm, comm->rank == 0 ? rope_scores_write(&scores, options->out) : OK));
     if (comm->rank == 0)
@@ -79,12 +82,15 @@ static const Option options[] = {
      1 << 24, .derived = "the model's longest"},
     {"seed", OPTION_INT, offsetof(ScoreOptions, seed), "SEED", "decides which sequences are read",
      0, INT64_MAX},
+    COMPUTE_OPTIONS(ScoreOptions, compute),
 };
 
 static Status run(const CommandLine *line)
 {
+    const ScoreOptions *given = line->options;
     TRY(blas_check(line->comm));
-    return score(line->comm, line->options, line->words[0]);
+    TRY(compute_check(line->comm, given->compute.type, given->compute.emulate, "--compute"));
+    return score(line->comm, given, line->words[0]);
 }
 
 const Command cmd_score = {

@@ -3,7 +3,7 @@
 #include "base/log.h"
 #include "train/agreement.h"
 #include "train/cli/cmd_compare.h"
-#include "train/cli/command/command.h"
+#include "train/cli/compute_options.h"
 #include "train/job/job.h"
 #include "train/parallel/watch.h"
 #include "train/sweep/sweep_jobs.h"
@@ -14,7 +14,7 @@ typedef struct SweepOptions {
     const char *d_kvs, *out; // out: NULL for sweep-NAME in run.dir
     OptionTexts vary;
     int64_t task; // or ALL_TASKS
-    bool baseline, list, slurm, submit;
+    bool baseline, list, slurm, submit, emulate;
 } SweepOptions;
 
 enum { ALL_TASKS = -1 };
@@ -30,9 +30,9 @@ static Status compare(Sweep *sweep)
     return cmd_compare_report(dirs, sweep->n_runs, sweep->out);
 }
 
-static Status run_one(const Comm *comm, const SweepRun *run)
+static Status run_one(const Comm *comm, const SweepRun *run, bool emulate)
 {
-    const JobOptions job = {.config = run->config, .resume = RESUME_AUTO};
+    const JobOptions job = {.config = run->config, .resume = RESUME_AUTO, .emulate = emulate};
     const Status status = job_run(comm, &job);
     if (status == STOPPED)
         log_info("the sweep stops in run %s; the same command resumes it", run->name);
@@ -42,22 +42,22 @@ static Status run_one(const Comm *comm, const SweepRun *run)
 }
 
 // A finished run is left as it is by job_run(), which makes the sweep resumable as a whole.
-static Status run_all(const Comm *comm, Sweep *sweep)
+static Status run_all(const Comm *comm, Sweep *sweep, bool emulate)
 {
     for (int i = 0; i < sweep->n_runs; i++) {
         log_info("sweep: run %d of %d, %s", i + 1, sweep->n_runs, sweep->runs[i].name);
-        TRY(run_one(comm, &sweep->runs[i]));
+        TRY(run_one(comm, &sweep->runs[i], emulate));
     }
     return comm_agree(comm, comm->rank == 0 ? compare(sweep) : OK);
 }
 
 // A task of a job array.
-static Status run_task(const Comm *comm, const Sweep *sweep, int task)
+static Status run_task(const Comm *comm, const Sweep *sweep, int task, bool emulate)
 {
     const SweepRun *run = sweep_find(sweep, task);
     log_info("sweep: task %d of %d to %d, run %s", task, sweep->runs[0].task,
              sweep->runs[sweep->n_runs - 1].task, run->name);
-    return run_one(comm, run);
+    return run_one(comm, run, emulate);
 }
 
 // ---- before the first run ----------------------------------------------------------------------
@@ -98,6 +98,7 @@ static Status list_or_submit(const Sweep *sweep, const SweepOptions *options)
     if (options->list)
         return OK;
     TRY(sweep_jobs_find(&jobs));
+    jobs.emulate = options->emulate;
     sweep_jobs_write(stdout, &jobs, sweep);
     return options->submit ? sweep_jobs_submit(&jobs, sweep) : OK;
 }
@@ -130,8 +131,8 @@ release_config: // also on a rank that has read it where another could not
     config_release(&config);
     if (status != OK || options->list || options->slurm)
         return status;
-    return options->task != ALL_TASKS ? run_task(comm, sweep, (int)options->task)
-                                      : run_all(comm, sweep);
+    return options->task != ALL_TASKS ? run_task(comm, sweep, (int)options->task, options->emulate)
+                                      : run_all(comm, sweep, options->emulate);
 }
 
 // ---- the command -------------------------------------------------------------------------------
@@ -154,6 +155,7 @@ static const Option options[] = {
      "print the commands that submit the runs as jobs, and run nothing"},
     {"submit", OPTION_FLAG, offsetof(SweepOptions, submit), NULL,
      "with --slurm: run these commands too"},
+    EMULATE_OPTION(SweepOptions, emulate),
     {"task", OPTION_INT, offsetof(SweepOptions, task), "N",
      "run the N-th alone, 0 for the baseline, and compare nothing: for job arrays", 0,
      MAX_SWEEP_RUNS, .derived = "all of them"},

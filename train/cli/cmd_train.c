@@ -1,11 +1,11 @@
 // mha2mla train: one job, from the config to the exported model. All of its work is in train/job/.
-#include "train/cli/command/command.h"
+#include "train/cli/compute_options.h"
 #include "train/config/config.h"
 #include "train/job/job.h"
 
 typedef struct TrainOptions {
     ResumeMode resume;
-    bool dry_run, help_config;
+    bool dry_run, emulate, help_config;
 } TrainOptions;
 
 // By the values of ResumeMode, as OPTION_CHOICE sets the index.
@@ -21,6 +21,7 @@ static const Option options[] = {
      .choices = resume_names},
     {"dry-run", OPTION_FLAG, offsetof(TrainOptions, dry_run), NULL,
      "print model, work and memory; run nothing"},
+    EMULATE_OPTION(TrainOptions, emulate),
     {"help-config", OPTION_FLAG, offsetof(TrainOptions, help_config), NULL,
      "show every key of CONFIG: meaning, bounds, unit, default", .is_query = true},
 };
@@ -38,7 +39,8 @@ static Status run(const CommandLine *line)
                             .overrides = line->overrides,
                             .n_overrides = line->n_overrides,
                             .resume = given->resume,
-                            .dry_run = given->dry_run};
+                            .dry_run = given->dry_run,
+                            .emulate = given->emulate};
     return job_run(line->comm, &job);
 }
 

@@ -3,11 +3,13 @@
 #ifndef MHA2MLA_TRAIN_CLI_EVAL_KINDS_H
 #define MHA2MLA_TRAIN_CLI_EVAL_KINDS_H
 
+#include "train/cli/compute_options.h"
 #include "train/cli/kv_options.h"
 
 typedef struct EvalOptions {
     KvOptions kv;
     bool is_rotated; // the latent in the cache
+    ComputeOptions compute;
 
     // --perplexity
     const char *shards; // path or glob

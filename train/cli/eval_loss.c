@@ -89,7 +89,7 @@ static Status open_evaluation(Evaluation *eval, const EvalOptions *options, cons
     if (is_cached(options))
         return open_cached(eval, options->is_rotated, dir);
     TRY(hf_load(&eval->model, dir));
-    return forward_pass_start(&eval->pass, &eval->model, eval->seq_len);
+    return forward_pass_start(&eval->pass, &eval->model, eval->seq_len, options->compute.type);
 }
 
 static void close_evaluation(Evaluation *eval)

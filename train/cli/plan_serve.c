@@ -61,7 +61,7 @@ static Status make_plan(ServePlan *out, const PlanServeRequest *request, const C
     ServePlan plan = {.model = line->words[0],
                       .efficiency = request->efficiency,
                       .is_memory_given = request->memory_gib > 0,
-                      .is_sgemm_given = request->rates.sgemm_flops > 0,
+                      .is_sgemm_given = request->rates.product_flops > 0,
                       .is_reading_given = request->rates.read_bytes > 0};
     ServeLoad *load = &plan.load;
     TRY(read_model(&plan.shape, &load->dtype, line));

@@ -17,6 +17,7 @@
 #include "data/mixture.h"
 #include "model/convert/rope_select.h"
 #include "model/hf/safetensors.h"
+#include "model/kernels/compute.h"
 #include "model/shape.h"
 #include "model/transformer/activation_policy.h"
 #include "optim/adamw.h"
@@ -83,12 +84,13 @@ typedef enum ReduceDtype { REDUCE_FLOAT32, REDUCE_BFLOAT16 } ReduceDtype;
 
 typedef struct TrainConfig {
     int steps;
-    double fraction;    // train.fraction as given; 0 after config_load(), which sets `steps`
-    int global_batch;   // sequences per step over all ranks
-    int micro_batch;    // sequences a rank processes at once; divides global_batch
-    int sum_groups;     // groups of micro-batches (train/parallel/batch_schedule.h)
-    double skip_spikes; // train/guard.h; 0: off
-    int spike_window;   // steps
+    double fraction;     // train.fraction as given; 0 after config_load(), which sets `steps`
+    int global_batch;    // sequences per step over all ranks
+    ComputeType compute; // of matrix products, in training and in all passes around it
+    int micro_batch;     // sequences a rank processes at once; divides global_batch
+    int sum_groups;      // groups of micro-batches (train/parallel/batch_schedule.h)
+    double skip_spikes;  // train/guard.h; 0: off
+    int spike_window;    // steps
     ActivationPolicy recompute;
     bool overlap;       // communication overlaps computation (train/parallel/exchange.h)
     int ranks_per_copy; // ranks that share the parameters (train/replica.h); 0: all of a host

@@ -188,6 +188,10 @@ const Key config_keys[] = {
     {"train.micro_batch", KEY_INT, IN(train.micro_batch), .standard = "1", RANGE(1, 1048576),
      .unit = "sequences", .effect = EFFECT_ROUNDING,
      .help = "sequences that a rank processes at once; must divide global_batch"},
+    {"train.compute", KEY_NAME, IN(train.compute), .standard = "float32", .names = compute_names,
+     .help =
+         "number format of the operands of matrix products; sums, parameters, norms, softmax and "
+         "the optimizer stay in float32"},
     {"train.recompute", KEY_NAME, IN(train.recompute), .standard = "none", .names = recompute_names,
      .effect = EFFECT_NONE,
      .help = "activations that backward recomputes instead of storing: less memory, more time, "

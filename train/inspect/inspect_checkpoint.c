@@ -22,6 +22,8 @@ static void print_state(const Manifest *manifest)
     inspect_label("step");
     printf("%d, %.4g M tokens in global batches of %d sequences\n", state->step,
            (double)manifest->tokens / 1e6, manifest->global_batch);
+    inspect_label("products");
+    printf("in %s\n", compute_name(manifest->compute));
     if (!isnan(state->loss)) {
         inspect_label("loss");
         printf("%.4f nats per token, gradient norm %.4g\n", state->loss, state->grad_norm);

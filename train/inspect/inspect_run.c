@@ -50,6 +50,12 @@ static Status print_budget(const ReportRun *run, const char *path)
     printf("; sequences of %lld\n", (long long)seq_len);
     inspect_label("ranks");
     printf("%lld, %lld threads each\n", (long long)ranks, (long long)threads);
+    if (!json_has(run->json, "products")) // written by an earlier version
+        return OK;
+    const char *products;
+    TRY(json_get_line(&products, run->json, path, "products"));
+    inspect_label("products");
+    printf("%s\n", products);
     return OK;
 }
 

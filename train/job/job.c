@@ -18,6 +18,7 @@
 #include "train/parallel/watch.h"
 #include "train/parallel/watchdog.h"
 #include "train/plan/blas.h"
+#include "train/plan/compute_check.h"
 #include "train/plan/plan.h"
 #include "train/plan/rates.h"
 #include "train/prepare.h"
@@ -39,7 +40,7 @@ typedef struct Job {
     char tokenizer_sha256[SHA256_HEX_BYTES]; // "": not known
     double original_loss;                    // validation loss before conversion; NaN: not measured
     double step_flops;                       // of the model, forward and backward, on all ranks
-    double machine_flops; // what sgemm does per s on all of them; 0: not measured
+    double machine_flops; // of square products per s on all of them; 0: not measured
     bool is_unsaved;      // the last step is trained and in no checkpoint
     int saved_step;       // of the newest checkpoint; -1: none
     int valid_step;       // of the newest validation; -1: none
@@ -115,6 +116,12 @@ static Status create_model(Job *job, Replica *replica)
     return prepare_original(replica, &job->config, &job->comm, &job->group);
 }
 
+// What the machine's rate is called, in the log and in the line of a step.
+static const char *products_name(ComputeType compute)
+{
+    return compute == COMPUTE_BFLOAT16 ? "bf16 gemm" : "sgemm";
+}
+
 // ---- training and export -----------------------------------------------------------------------
 
 // run.json comes first: config.yaml is for people, and made of the same history. A crash between
@@ -152,6 +159,7 @@ static Status open_metrics(Metrics *metrics, const Job *job, const char *validat
         .valid_set = validation_set,
         .step_flops = job->step_flops,
         .machine_flops = job->machine_flops,
+        .products = products_name(job->config.train.compute),
     };
     TRY(describe_run(job, validation_set));
     return metrics_open(metrics, &options);
@@ -288,11 +296,11 @@ static Status measure_machine(Job *job)
         shape_train_flops(&job->plan.shape, job->config.data.seq_len) * train->global_batch;
     if (job->step_flops * n_steps < MIN_FLOPS)
         return OK;
-    watchdog_phase("measuring sgemm", 0);
-    TRY(rates_measure_sgemm(&flops, &job->comm));
+    watchdog_phase("measuring products", 0);
+    TRY(rates_measure_products(&flops, &job->comm, train->compute));
     job->machine_flops = flops * job->comm.size;
-    log_info("sgemm: %.1f Gflop/s on %d rank%s", job->machine_flops / 1e9, job->comm.size,
-             job->comm.size == 1 ? "" : "s");
+    log_info("%s: %.1f Gflop/s on %d rank%s", products_name(train->compute),
+             job->machine_flops / 1e9, job->comm.size, job->comm.size == 1 ? "" : "s");
     return OK;
 }
 
@@ -418,6 +426,8 @@ Status job_run(const Comm *comm, const JobOptions *options)
         config_load(&job.config, options->config, options->overrides, options->n_overrides);
     TRY_GOTO(release_config, agreement_config(comm, &job.config, status));
     TRY_GOTO(release_config, blas_check(comm));
+    TRY_GOTO(release_config,
+             compute_check(comm, job.config.train.compute, options->emulate, "train.compute"));
     TRY_GOTO(release_config,
              comm_group_start(&job.group, &job.comm, job.config.train.ranks_per_copy));
     status = make_plan(&job, options->resume);

@@ -20,6 +20,7 @@ typedef struct JobOptions {
     int n_overrides;
     ResumeMode resume;
     bool dry_run; // print the plan on stdout, train nothing
+    bool emulate; // products in bfloat16 are emulated (train/plan/compute_check.h)
 } JobOptions;
 
 // Runs a job to its end. A finished one is left as it is. STOPPED if a signal or run.max_minutes

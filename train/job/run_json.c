@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "train/plan/compute_check.h"
 
 #include <math.h>
 #include <string.h>
@@ -44,8 +45,9 @@ static json_t *describe(const RunDescription *description)
     const Plan *plan = description->plan;
     const ModelShape *shape = &plan->shape;
     const bool is_mla = config->model.convert.given;
+    char products[COMPUTE_TEXT_BYTES];
     return json_pack(
-        "{s:s, s:s, s:s, s:i, s:i, s:i, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:i, s:i}",
+        "{s:s, s:s, s:s, s:i, s:i, s:i, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:s}",
         "format", "mha2mla-run", "name", config->run.name, "attention", is_mla ? "mla" : "original",
         "d_kv", shape->d_kv, "rope_pairs", shape->rope_pairs, "head_dim", shape->head_dim, "rope",
         is_mla ? rope_strategy_name(config->model.convert.rope) : "all", "svd",
@@ -54,7 +56,8 @@ static json_t *describe(const RunDescription *description)
         (json_int_t)shape_cache_numbers(shape), "original_cache_numbers_per_token",
         (json_int_t)shape_cache_numbers(&plan->original), "tokens_per_step",
         (json_int_t)config->train.global_batch * config->data.seq_len, "steps",
-        (json_int_t)config->train.steps, "ranks", plan->n_ranks, "threads", plan->n_threads);
+        (json_int_t)config->train.steps, "ranks", plan->n_ranks, "threads", plan->n_threads,
+        "products", compute_describe(products, config->train.compute));
 }
 
 // Rank 0 alone, as the next two. json_write() renames into place, so a reader never sees half of

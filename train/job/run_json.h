@@ -4,7 +4,7 @@
 //      "d_kv": 8, "rope_pairs": 4, "head_dim": 32, "rope": "2-norm", "svd": "joint",
 //      "seq_len": 256, "parameters": 3000000, "cache_numbers_per_token": 256,
 //      "original_cache_numbers_per_token": 2048, "tokens_per_step": 4096, "steps": 200,
-//      "ranks": 2, "threads": 1,
+//      "ranks": 2, "threads": 1, "products": "in bfloat16 by AMX",    // of the newest process
 //      "original_valid_loss": 1.31,      // of the model before conversion, where it was measured
 //      "original_validation_set": "5d1f08a3",    // and on what
 //      "pretraining_tokens": 600000000,  // where the config knows them

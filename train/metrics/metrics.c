@@ -59,6 +59,7 @@ Status metrics_open(Metrics *out, const MetricsOptions *options)
         .is_terminal = log_is_terminal(),
         .step_flops = options->step_flops,
         .machine_flops = options->machine_flops,
+        .products = options->products,
     };
     EarlierMetrics earlier = {.tasks_step = -1};
     TRY(file_join(path, options->run_dir, "metrics.jsonl"));
@@ -201,9 +202,10 @@ static void print_step(Metrics *metrics, const StepReport *report, double rate)
         .report = report,
         .n_steps = metrics->n_steps,
         .tokens_per_s = rate,
-        .sgemm_share = metrics->machine_flops > 0
-                           ? metrics->step_flops / report->step_s / metrics->machine_flops
-                           : NAN,
+        .products = metrics->products,
+        .products_share = metrics->machine_flops > 0
+                              ? metrics->step_flops / report->step_s / metrics->machine_flops
+                              : NAN,
         .left_s = each_s * (metrics->n_steps - report->step),
     };
     step_line_write(line, sizeof line, &shown, metrics->is_terminal ? log_columns() - 1 : INT_MAX);

@@ -68,7 +68,8 @@ typedef struct MetricsOptions {
     bool tensorboard;
     const char *valid_set; // of this process's validation losses; "": there are none
     double step_flops;     // floating-point operations of a step on all ranks
-    double machine_flops;  // per second, what sgemm reaches on all ranks; 0 if unknown
+    double machine_flops;  // per second, of square matrix products on all ranks; 0 if unknown
+    const char *products;  // what these run by, "sgemm"; borrowed, as all texts here
 } MetricsOptions;
 
 enum { METRICS_SET_BYTES = 16 };
@@ -88,6 +89,7 @@ typedef struct Metrics {
     char valid_set[METRICS_SET_BYTES];       // as in the options
     char first_valid_set[METRICS_SET_BYTES]; // of the whole file
     double step_flops, machine_flops;
+    const char *products;
     TensorBoard board;
 } Metrics;
 

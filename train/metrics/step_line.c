@@ -70,8 +70,8 @@ static void collect(Parts *parts, const StepLine *line)
         add(parts, 6, "norm %.2g", report->grad_norm);
     add_lr(parts, 8, report->lr);
     add_rate(parts, 3, line->tokens_per_s);
-    if (!isnan(line->sgemm_share))
-        add(parts, 7, "%.0f%% sgemm", 100 * line->sgemm_share);
+    if (!isnan(line->products_share))
+        add(parts, 7, "%.0f%% %s", 100 * line->products_share, line->products);
     add(parts, 9, "data %.1f%%", 100 * report->data_wait_s / report->step_s);
     if (report->n_skipped > 0)
         add(parts, 4, "%lld skipped", (long long)report->n_skipped);

@@ -57,6 +57,8 @@ static void add_messages(Cost *cost, const Partition *partition, const BatchSche
 {
     const double forward_s = micro_batch_s / 3, backward_s = micro_batch_s - forward_s;
     const double sent_bytes = train->reduce_dtype == REDUCE_BFLOAT16 ? 2 : 4;
+    // Vectors stay float32, but they are a thousandth of a model.
+    const double gathered_bytes = train->compute == COMPUTE_BFLOAT16 ? 2 : 4;
     double params[2] = {0}; // embedding, all that follows it
     int buckets[2] = {0};
     for (int i = 0; i < partition->n_buckets; i++) {
@@ -69,7 +71,7 @@ static void add_messages(Cost *cost, const Partition *partition, const BatchSche
         reduce_s[i] =
             transfer_seconds(params[i], buckets[i], sent_bytes, schedule->n_ranks, schedule, rates);
         gather_s[i] =
-            transfer_seconds(params[i], buckets[i], sizeof(float), n_copies, schedule, rates);
+            transfer_seconds(params[i], buckets[i], gathered_bytes, n_copies, schedule, rates);
     }
     const double rounds = schedule->n_rounds;
     cost->messages_s = rounds * (reduce_s[0] + reduce_s[1]) + gather_s[0] + gather_s[1];
@@ -102,7 +104,7 @@ Status cost_make(Cost *out, const Plan *plan, const Config *config, const Rates 
     const TrainConfig *train = &config->train;
     const ConvertConfig *convert = &config->model.convert;
     const int T = config->data.seq_len;
-    const double flops_per_s = rates->sgemm_flops * efficiency;
+    const double flops_per_s = rates->product_flops * efficiency;
     const double sequence_flops = shape_train_flops(&plan->shape, T);
     const double valid_sequences =
         config->data.validation.given ? config->data.validation.sequences : 0;

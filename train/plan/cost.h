@@ -1,13 +1,15 @@
 // The time of a run, from its plan and the machine's rates. An analytical model, not a simulation:
 //
 //   products  the FLOP of the rank with the most micro-batches, at `efficiency` times the rate of
-//             sgemm; bench/bench_step measures 0.65 to 0.8 for SmolLM's shapes
+//             square products in train.compute; bench/bench_step measures 0.65 to 0.8 of sgemm's
+//             for SmolLM's shapes
 //   memory    summing gradients, squares for clipping, AdamW: their bytes at the triad's rate
 //   messages  per round of micro-batches a reduce-scatter of all gradients (float32, or bfloat16 by
-//             train.reduce_dtype), per step an all-gather of all parameters (float32). On N ranks
-//             each sends and receives (N - 1) / N of them, in buckets of at most a layer and 16
-//             MiB, with N - 1 messages per bucket. Where ranks share parameters, the all-gather is
-//             between the C copies: (C - 1) / N of them, C - 1 messages per bucket
+//             train.reduce_dtype), per step an all-gather of all parameters (float32, or bfloat16
+//             by train.compute). On N ranks each sends and receives (N - 1) / N of them, in buckets
+//             of at most a layer and 16 MiB, with N - 1 messages per bucket. Where ranks share
+//             parameters, the all-gather is between the C copies: (C - 1) / N of them, C - 1
+//             messages per bucket
 //   exposed   the part of the messages that is not overlapped with computation. Without
 //             train.overlap all of it. With it, the reduce-scatters overlap the backward pass of
 //             the round's last micro-batch, except the embedding's, and what is left of a round

@@ -17,6 +17,7 @@
 #include "train/memory.h"
 #include "train/parallel/partition.h"
 #include "train/plan/blas.h"
+#include "train/plan/compute_check.h"
 
 #include <string.h>
 #include <sys/resource.h>
@@ -129,7 +130,8 @@ static void measure_conversion(Plan *plan, const Config *config)
     if (!config_reads_original(config))
         return;
     plan->original_model = model_bytes(&plan->original);
-    plan->original_pass = forward_pass_bytes(&plan->original, config->data.seq_len);
+    plan->original_pass =
+        forward_pass_bytes(&plan->original, config->data.seq_len, config->train.compute);
 }
 
 // What an evaluation on tasks takes: the weights in float32, then the tensor at hand while they are
@@ -197,8 +199,8 @@ static void measure_products(Plan *plan, const Config *config)
     const ModelShape *s = &plan->shape;
     const int64_t tokens = (int64_t)config->train.micro_batch * config->data.seq_len;
     const int64_t block = head_block(s->vocab_size);
-    plan->products = gemm_buffer_bytes(COMPUTE_FLOAT32, plan->n_threads);
-    if (gemm_kernel_name() != NULL)
+    plan->products = gemm_buffer_bytes(config->train.compute, plan->n_threads);
+    if (gemm_kernel_name() != NULL || config->train.compute == COMPUTE_BFLOAT16)
         return;
     const int64_t head = linear_bytes(tokens < block ? tokens : block, s->vocab_size, s->d_model);
     // Gate and up are one product, wider than those of attention.
@@ -295,11 +297,10 @@ static void print_work(FILE *out, const Plan *plan, const Config *config)
 {
     const TrainConfig *train = &config->train;
     int64_t step_tokens = (int64_t)train->global_batch * config->data.seq_len;
-    char blas[BLAS_NAME_BYTES];
+    char blas[BLAS_NAME_BYTES], products[COMPUTE_TEXT_BYTES];
     fprintf(out, "ranks        %d, %d threads each, %s\n", plan->n_ranks, plan->n_threads,
             blas_name(blas));
-    if (gemm_kernel_name() != NULL)
-        fprintf(out, "products     by the program's own kernels for %s\n", gemm_kernel_name());
+    fprintf(out, "products     %s\n", compute_describe(products, train->compute));
     fprintf(out, "step         %d sequences of %d tokens = %lld tokens, micro-batches of %d\n",
             train->global_batch, config->data.seq_len, (long long)step_tokens, train->micro_batch);
     double tokens = (double)step_tokens * train->steps;

@@ -7,19 +7,20 @@
 #include "base/log.h"
 #include "base/median.h"
 #include "base/simd.h"
+#include "model/kernels/gemm.h"
 
 #include <cblas.h>
 #include <stdlib.h>
 
 enum {
-    SGEMM_SIZE = 1024,
+    PRODUCT_SIZE = 1024,
     TRIAD_FLOATS = 8 << 20, // 32 MiB per array: beyond most caches
     READ_FLOATS = 24 << 20, // 96 MiB per array, all three of which are read
     N_PING_PONGS = 100,
     N_PIECES = 9,
 };
 
-typedef enum Measured { SGEMM, TRIAD, GATHER, PING_PONG, READ, N_CALLS } Measured;
+typedef enum Measured { PRODUCTS, TRIAD, GATHER, PING_PONG, READ, N_CALLS } Measured;
 
 static const double PIECE_S = 0.05; // least duration of a piece
 
@@ -50,12 +51,22 @@ static Status start(Probe *out, int64_t n_floats, const Comm *comm)
     return OK;
 }
 
-static void product(const Probe *probe, const Comm *comm)
+static void product_f32(const Probe *probe, const Comm *comm)
 {
     (void)comm;
-    const int n = SGEMM_SIZE;
+    const int n = PRODUCT_SIZE;
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, n, n, 1.0f, probe->a, n, probe->b, n,
                 0.0f, probe->c, n);
+}
+
+// Operands that are bfloat16 already; their values do not matter.
+static void product_bf16(const Probe *probe, const Comm *comm)
+{
+    (void)comm;
+    const int n = PRODUCT_SIZE;
+    uint16_t *a = (uint16_t *)probe->a, *b = (uint16_t *)probe->b;
+    gemm(COMPUTE_BFLOAT16, rows_f32(probe->c, n), gemm_rows(rows_bf16(a, n)),
+         gemm_rows_transposed(rows_bf16(b, n)), n, n, n, false);
 }
 
 // STREAM's triad (McCalpin): two arrays read, one written; bytes are counted as STREAM does,
@@ -159,21 +170,26 @@ static void time_calls(double *seconds, Call *const *calls, int n_calls, const P
             seconds[c] = median_take(pieces[c], N_PIECES);
 }
 
+static Call *product_of(ComputeType compute)
+{
+    return compute == COMPUTE_BFLOAT16 ? product_bf16 : product_f32;
+}
+
 // A multiply-add counts as two.
 static double product_flops(void)
 {
-    return 2.0 * SGEMM_SIZE * SGEMM_SIZE * SGEMM_SIZE;
+    return 2.0 * PRODUCT_SIZE * PRODUCT_SIZE * PRODUCT_SIZE;
 }
 
 // Rates that were given are not measured again. Without a network the assumed one is 100 Gbit/s and
 // 10 us.
-Status rates_measure(Rates *rates, const Comm *comm)
+Status rates_measure(Rates *rates, const Comm *comm, ComputeType compute)
 {
     Probe probe;
     double seconds[N_CALLS];
     const bool has_network = comm->size > 1;
     Call *const calls[N_CALLS] = {
-        [SGEMM] = rates->sgemm_flops == 0 ? product : NULL,
+        [PRODUCTS] = rates->product_flops == 0 ? product_of(compute) : NULL,
         [TRIAD] = rates->memory_bytes == 0 ? triad : NULL,
         [GATHER] = has_network && rates->network_bytes == 0 ? gather : NULL,
         [PING_PONG] = has_network && rates->latency_s == 0 ? ping_pongs : NULL,
@@ -181,8 +197,8 @@ Status rates_measure(Rates *rates, const Comm *comm)
     TRY(start(&probe, TRIAD_FLOATS, comm));
     time_calls(seconds, calls, N_CALLS, &probe, comm);
     arena_release(&probe.arena);
-    if (calls[SGEMM] != NULL)
-        rates->sgemm_flops = product_flops() / seconds[SGEMM];
+    if (calls[PRODUCTS] != NULL)
+        rates->product_flops = product_flops() / seconds[PRODUCTS];
     if (calls[TRIAD] != NULL)
         rates->memory_bytes = 3.0 * TRIAD_FLOATS * sizeof(float) / seconds[TRIAD];
     if (calls[GATHER] != NULL)
@@ -202,26 +218,26 @@ Status rates_measure_serving(Rates *rates, const Comm *comm)
     Probe probe;
     double seconds[N_CALLS];
     Call *const calls[N_CALLS] = {
-        [SGEMM] = rates->sgemm_flops == 0 ? product : NULL,
+        [PRODUCTS] = rates->product_flops == 0 ? product_of(COMPUTE_FLOAT32) : NULL,
         [READ] = rates->read_bytes == 0 ? read_all : NULL,
     };
     TRY(start(&probe, READ_FLOATS, comm));
     time_calls(seconds, calls, N_CALLS, &probe, comm);
     arena_release(&probe.arena);
-    if (calls[SGEMM] != NULL)
-        rates->sgemm_flops = product_flops() / seconds[SGEMM];
+    if (calls[PRODUCTS] != NULL)
+        rates->product_flops = product_flops() / seconds[PRODUCTS];
     if (calls[READ] != NULL)
         rates->read_bytes = 3.0 * READ_FLOATS * sizeof(float) / seconds[READ];
     return OK;
 }
 
 // The same product with less memory, for a run's own start.
-Status rates_measure_sgemm(double *flops, const Comm *comm)
+Status rates_measure_products(double *flops, const Comm *comm, ComputeType compute)
 {
     Probe probe;
     double seconds;
-    Call *const calls[] = {product};
-    TRY(start(&probe, SGEMM_SIZE * SGEMM_SIZE, comm));
+    Call *const calls[] = {product_of(compute)};
+    TRY(start(&probe, PRODUCT_SIZE * PRODUCT_SIZE, comm));
     time_calls(&seconds, calls, 1, &probe, comm);
     arena_release(&probe.arena);
     *flops = product_flops() / seconds;

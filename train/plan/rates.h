@@ -4,18 +4,20 @@
 // nor the high clock of the first second decides.
 //
 //     Rates rates = {0};
-//     TRY(rates_measure(&rates, &comm));   // collective
-//     TRY(rates_measure_sgemm(&flops, &comm)); // collective: only sgemm, in 12 MiB
-//     TRY(rates_measure_serving(&rates, &comm)); // collective: sgemm and reading
+//     TRY(rates_measure(&rates, &comm, COMPUTE_FLOAT32));         // collective
+//     TRY(rates_measure_products(&flops, &comm, COMPUTE_FLOAT32)); // products alone, in 12 MiB
+//     TRY(rates_measure_serving(&rates, &comm));                  // products and reading
 //
 // A rate is that of the slowest rank. Rates that are given are not measured.
 #ifndef MHA2MLA_TRAIN_PLAN_RATES_H
 #define MHA2MLA_TRAIN_PLAN_RATES_H
 
+#include "model/kernels/compute.h"
 #include "train/parallel/comm.h"
 
 typedef struct Rates {
-    double sgemm_flops;      // per rank and second: square matrices of 1024, all its threads
+    double product_flops;    // per rank and second: square matrices of 1024, all its threads,
+                             // in float32 by sgemm, in bfloat16 by the program's own kernels
     double memory_bytes;     // per rank and second: read and written by a triad
     double read_bytes;       // per rank and second: read alone, as decoding does
     double network_bytes;    // per rank and second: received in an all-gather of 16 MiB
@@ -23,14 +25,15 @@ typedef struct Rates {
     bool is_network_assumed; // there is one rank only, so nothing was measured
 } Rates;
 
-// Measures the rates of training that are 0. With one rank only, those of the network are set to
-// 100 Gbit/s Ethernet's. FAILED if memory is short.
-Status rates_measure(Rates *rates, const Comm *comm);
+// Measures the rates of training with `compute` that are 0. With one rank only, those of the
+// network are set to 100 Gbit/s Ethernet's. FAILED if memory is short.
+Status rates_measure(Rates *rates, const Comm *comm, ComputeType compute);
 
-// Rates.sgemm_flops alone, in less memory. FAILED if memory is short.
-Status rates_measure_sgemm(double *flops, const Comm *comm);
+// Rates.product_flops alone, in less memory. FAILED if memory is short.
+Status rates_measure_products(double *flops, const Comm *comm, ComputeType compute);
 
-// Measures sgemm_flops and read_bytes where they are 0, in 288 MiB. FAILED if memory is short.
+// Measures product_flops, of float32, and read_bytes where they are 0, in 288 MiB. FAILED if memory
+// is short.
 Status rates_measure_serving(Rates *rates, const Comm *comm);
 
 #endif

@@ -117,7 +117,7 @@ static double roofline(double bytes, double flops, double bytes_per_s, double fl
 ServeCost serve_cost(const ModelShape *shape, const KvFormat *format, const ServeLoad *load,
                      const Rates *rates, double efficiency)
 {
-    const double flops_per_s = rates->sgemm_flops * efficiency, batch = load->batch;
+    const double flops_per_s = rates->product_flops * efficiency, batch = load->batch;
     const LayerWeights layer = layer_weights(shape);
     // The embedding is the head, or only looked up.
     const double L = shape->n_layers, head = head_weights(shape);

@@ -84,7 +84,7 @@ static void print_head(FILE *out, const ServePlan *plan, const Rates *rates)
             "rates        reading %.1f GB/s, %s; sgemm %.1f GFLOP/s, %s, of which products reach "
             "%.0f %% (--efficiency)\n",
             rates->read_bytes / 1e9, plan->is_reading_given ? "given" : "measured",
-            rates->sgemm_flops / 1e9, plan->is_sgemm_given ? "given" : "measured",
+            rates->product_flops / 1e9, plan->is_sgemm_given ? "given" : "measured",
             100 * plan->efficiency);
 }
 

@@ -9,6 +9,7 @@
 // `cmake --install` puts them, or in the source tree above build/PRESET.
 Status sweep_jobs_find(SweepJobs *out)
 {
+    out->emulate = false;
     static const char *const beside[] = {"../share/mha2mla/slurm", "../../slurm"};
     if (realpath("/proc/self/exe", out->program) == NULL)
         return fail(FAILED, "sweep: /proc/self/exe: %s", strerror(errno));
@@ -84,6 +85,8 @@ void sweep_jobs_write(FILE *out, const SweepJobs *jobs, const Sweep *sweep)
     write_axes(out, request);
     for (int i = 0; i < request->n_overrides; i++)
         write_word(out, "", request->overrides[i]);
+    if (jobs->emulate)
+        fputs(" --emulate", out);
     fputs(")\nsbatch --dependency=afterok:${sweep%%;*} --kill-on-invalid-dep=yes", out);
     write_script(out, jobs, "compare.sbatch");
     for (int i = 0; i < sweep->n_runs; i++)

@@ -14,6 +14,7 @@
 typedef struct SweepJobs {
     char program[PATH_BYTES]; // this one, which the jobs start too
     char scripts[PATH_BYTES]; // the folder with sweep.sbatch and compare.sbatch
+    bool emulate;             // the jobs get --emulate; sweep_jobs_find() sets false
 } SweepJobs;
 
 // BAD_INPUT if there are no job scripts.

@@ -165,7 +165,7 @@ static double full_log_likelihood(const Case *c, const ScoredText *text)
     ForwardPass pass;
     double sum = 0;
     assert_non_null(logits);
-    assert_ok(forward_pass_start(&pass, &c->model, n));
+    assert_ok(forward_pass_start(&pass, &c->model, n, COMPUTE_FLOAT32));
     transformer_forward(&pass.ws, &c->model, text->ids, NULL);
     transformer_logits(&pass.ws, &c->model, 0, n, logits);
     for (int t = text->n_ids - text->n_scored; t < text->n_ids; t++)

@@ -35,9 +35,11 @@ static double run_model(const Model *model, const int32_t *inputs, const int32_t
 {
     Workspace ws;
     Arena arena = arena_start("test");
-    workspace_place(&ws, &arena, &arena, &model->shape, b, t, omp_get_max_threads(), FORWARD_ONLY);
+    workspace_place(&ws, &arena, &arena, &model->shape, b, t, omp_get_max_threads(), FORWARD_ONLY,
+                    COMPUTE_FLOAT32);
     assert_ok(arena_allocate(&arena));
-    workspace_place(&ws, &arena, &arena, &model->shape, b, t, omp_get_max_threads(), FORWARD_ONLY);
+    workspace_place(&ws, &arena, &arena, &model->shape, b, t, omp_get_max_threads(), FORWARD_ONLY,
+                    COMPUTE_FLOAT32);
     transformer_start(&ws, model);
     transformer_forward(&ws, model, inputs, scores);
     if (logits != NULL)
@@ -203,9 +205,11 @@ static void run_partial_rope(float *logits, const Model *model, const int32_t *p
 {
     Workspace ws;
     Arena arena = arena_start("test");
-    workspace_place(&ws, &arena, &arena, &model->shape, B, T, omp_get_max_threads(), FORWARD_ONLY);
+    workspace_place(&ws, &arena, &arena, &model->shape, B, T, omp_get_max_threads(), FORWARD_ONLY,
+                    COMPUTE_FLOAT32);
     assert_ok(arena_allocate(&arena));
-    workspace_place(&ws, &arena, &arena, &model->shape, B, T, omp_get_max_threads(), FORWARD_ONLY);
+    workspace_place(&ws, &arena, &arena, &model->shape, B, T, omp_get_max_threads(), FORWARD_ONLY,
+                    COMPUTE_FLOAT32);
     transformer_start(&ws, model);
     for (int p = 0, half = model->shape.head_dim / 2; p < half; p++) {
         bool is_kept = false;

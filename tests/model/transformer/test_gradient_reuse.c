@@ -125,7 +125,7 @@ static void start(Step *s, const ModelShape *shape, int B, int T, ActivationPoli
             from_layer != NULL ? gradient_reuse_start(pass == 0 ? NULL : flat, shape, *from_layer)
                                : (GradientReuse){0};
         workspace_place_reusing(&s->ws, &reuse, &s->arena, &s->arena, shape, B, T,
-                                omp_get_max_threads(), policy);
+                                omp_get_max_threads(), policy, COMPUTE_FLOAT32);
         s->before = arena_floats(&s->arena, s->grads.params.count);
         if (pass == 0)
             assert_ok(arena_allocate(&s->arena));

@@ -76,7 +76,8 @@ static void start(Step *s, const ModelShape *shape, ActivationPolicy policy)
     assert_ok(model_create(&s->grads, shape));
     testing_fill(s->model.params.flat, count, 0.2, 7);
     for (int pass = 0; pass < 2; pass++) {
-        workspace_place(&s->ws, &s->arena, &s->arena, shape, B, T, omp_get_max_threads(), policy);
+        workspace_place(&s->ws, &s->arena, &s->arena, shape, B, T, omp_get_max_threads(), policy,
+                        COMPUTE_FLOAT32);
         s->late = arena_floats(&s->arena, count);
         s->early = arena_floats(&s->arena, count);
         if (pass == 0)

@@ -30,7 +30,7 @@ static void place(Setup *s, float **flat_grads)
 {
     const ModelShape *shape = &s->model.shape;
     workspace_place(&s->ws, &s->arena, &s->arena, shape, B, T, omp_get_max_threads(),
-                    RECOMPUTE_NONE);
+                    RECOMPUTE_NONE, COMPUTE_FLOAT32);
     int64_t count = params_count(shape);
     *flat_grads = arena_floats(&s->arena, count);
     s->m = arena_floats(&s->arena, count);

@@ -47,7 +47,7 @@ static Run start_run(const Model *model, int n_sequences, int n_tokens, Activati
     assert_ok(model_create(&run.grads, &model->shape));
     for (int pass = 0; pass < 2; pass++) {
         workspace_place(&run.ws, &run.activations, &run.scratch, &model->shape, n_sequences,
-                        n_tokens, MOST_THREADS, policy);
+                        n_tokens, MOST_THREADS, policy, COMPUTE_FLOAT32);
         if (pass == 0) {
             assert_ok(arena_allocate(&run.activations));
             assert_ok(arena_allocate(&run.scratch));

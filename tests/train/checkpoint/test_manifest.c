@@ -274,6 +274,7 @@ static const Case cases[] = {
     {"sum_groups", "5", "'sum_groups' is 5, allowed are 1 to 4"},
     {"reduce_dtype", "\"float8\"",
      "'reduce_dtype' is \"float8\", allowed are float32 and bfloat16"},
+    {"compute", "\"float16\"", "'compute' is \"float16\", allowed are float32 and bfloat16"},
     {"spikes.mean", "-1", "spikes: 'mean' is -1"},
     {"spikes.n_accepted", "8", "spikes: 'n_accepted' is 8, allowed are 0 to 7"},
     {"spikes.n_skipped", "3", "spikes: 'n_skipped' is 3, allowed are 0 to 2"},
@@ -351,8 +352,8 @@ static bool is_of_the_data(const char *path)
 
 static bool may_be_left_out(const char *path)
 {
-    static const char *const paths[] = {"base",         "tokenizer",  "rope",
-                                        "reduce_dtype", "valid_loss", "validation_set"};
+    static const char *const paths[] = {"base",    "tokenizer",  "rope",          "reduce_dtype",
+                                        "compute", "valid_loss", "validation_set"};
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++)
         if (strcmp(path, paths[i]) == 0)
             return true;

@@ -62,6 +62,7 @@ static void test_defaults_are_filled(void **state)
     assert_true(c.optim.clip == 1.0);
     assert_int_equal(c.optim.schedule.decay_start, 10); // steps - decay_steps
     assert_int_equal(c.train.micro_batch, 1);
+    assert_int_equal(c.train.compute, COMPUTE_FLOAT32);
     assert_int_equal(c.log.every, 10);
     assert_int_equal(c.log.phases, 0);
     assert_false(c.log.tensorboard);
@@ -93,7 +94,7 @@ static void test_convert_and_names_are_read(void **state)
     assert_ok(load(&c,
                    "model: {base: m, convert: {rope: uniform, rope_pairs: 4, svd: split, d_kv: 8, "
                    "samples: 7, scores: s.h5}}\nrun: {export_dtype: bfloat16}\n" SOURCES TRAIN,
-                   0, NULL));
+                   1, (char *const[]){(char[]){"--train.compute=bfloat16"}}));
     const ConvertConfig *convert = &c.model.convert;
     assert_true(convert->given);
     assert_int_equal(convert->rope, ROPE_UNIFORM);
@@ -103,6 +104,7 @@ static void test_convert_and_names_are_read(void **state)
     assert_int_equal(convert->samples, 7);
     assert_string_equal(convert->scores, "s.h5");
     assert_int_equal(c.run.export_dtype, DTYPE_BF16);
+    assert_int_equal(c.train.compute, COMPUTE_BFLOAT16);
     config_release(&c);
 }
 
@@ -188,6 +190,8 @@ static void test_a_single_error_names_line_and_key(void **state)
         {BASE SOURCES TRAIN "run: {name: a/b}\n", "run.name is 'a/b'"},
         {BASE SOURCES TRAIN "run: {export_dtype: fp16}\n",
          "run.export_dtype is 'fp16', allowed are float32, float16, bfloat16"},
+        {BASE SOURCES "train: {steps: 1, global_batch: 1, compute: float16}\n",
+         "x.yaml:3: train.compute is 'float16', allowed are float32, bfloat16"},
         {BASE SOURCES "train: {global_batch: 1}\n", "x.yaml:3: train.steps is missing"},
         {"model: {base: m, convert: {d_kv: 3}}\n" SOURCES TRAIN,
          "x.yaml:1: model.convert.rope_pairs is missing"},

@@ -22,7 +22,8 @@ static StepLine line_of(const StepReport *of)
     return (StepLine){.report = of,
                       .n_steps = 18000,
                       .tokens_per_s = 65536,
-                      .sgemm_share = 0.714,
+                      .products = "sgemm",
+                      .products_share = 0.714,
                       .left_s = 11310};
 }
 
@@ -79,7 +80,7 @@ static void test_what_is_not_known_is_left_out(void **state)
     StepReport unknown = report;
     unknown.valid_loss = NAN;
     StepLine line = line_of(&unknown);
-    line.sgemm_share = NAN;
+    line.products_share = NAN;
     assert_string_equal(written(&line, INT_MAX),
                         "step 12345/18000  loss 2.3456  norm 0.31  lr 1.0e-4  65536 tok/s  "
                         "data 0.1%  eta 3:08:30");

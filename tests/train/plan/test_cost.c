@@ -22,7 +22,7 @@ static const ModelShape small = {.n_layers = 2,
                                  .rms_eps = 1e-5};
 // Powers of ten, so that each term of a sum shows in digits of its own.
 static const Rates rates = {
-    .sgemm_flops = 1e9, .memory_bytes = 1e6, .network_bytes = 1e3, .latency_s = 7};
+    .product_flops = 1e9, .memory_bytes = 1e6, .network_bytes = 1e3, .latency_s = 7};
 
 static Config small_config(void)
 {
@@ -101,7 +101,7 @@ static void test_messages_hide_behind_a_micro_batch(void **state)
     config.train.overlap = true;
     const double embed_s = 0.32 + 7, rest_s = 2 + 21;
     Rates fast = rates; // so that a micro-batch of two takes 3 s, 1 forward and 2 backward
-    fast.sgemm_flops = 2 * shape_train_flops(&small, 5) / 0.5 / 3;
+    fast.product_flops = 2 * shape_train_flops(&small, 5) / 0.5 / 3;
     Plan plan;
     Cost cost;
     assert_ok(plan_make(&plan, &config, 2, 1));
@@ -117,9 +117,15 @@ static void test_messages_hide_behind_a_micro_batch(void **state)
     assert_ok(cost_make(&cost, &plan, &config, &fast, 0.5));
     assert_near(cost.messages_s, 3 * (0.16 + 7 + 1 + 21) + embed_s + rest_s);
 
+    // Parameters in bfloat16, too.
+    config.train.compute = COMPUTE_BFLOAT16;
+    assert_ok(cost_make(&cost, &plan, &config, &fast, 0.5));
+    assert_near(cost.messages_s, 4 * (0.16 + 7 + 1 + 21));
+    config.train.compute = COMPUTE_FLOAT32;
+
     // A micro-batch of 90 s: only the embedding is exposed, once each way.
     config.train.reduce_dtype = REDUCE_FLOAT32;
-    fast.sgemm_flops /= 30;
+    fast.product_flops /= 30;
     assert_ok(cost_make(&cost, &plan, &config, &fast, 0.5));
     assert_near(cost.exposed_s, 2 * embed_s);
     config.train.overlap = false;
@@ -182,7 +188,7 @@ static void test_sgemm_is_measured_by_itself(void **state)
     const Comm alone = {.size = 1};
     double flops = 0;
     const double start_s = log_seconds();
-    assert_ok(rates_measure_sgemm(&flops, &alone));
+    assert_ok(rates_measure_products(&flops, &alone, COMPUTE_FLOAT32));
     assert_true(log_seconds() - start_s >= 9 * 0.05);
     // No core is slower than a tenth of a multiplication per cycle, no machine has 10^5 cores.
     assert_true(flops > 1e8 && flops < 1e16); // seen 2e10

@@ -317,10 +317,15 @@ static void test_budget_and_machine_are_told(void **state)
                 "  this model               32         16        8.5        4.5        3.5");
     assert_says(text, "ranks        2, 3 threads each, OpenBLAS 0.");
     if (gemm_kernel_name() != NULL)
-        assert_says(text, "\nproducts     by the program's own kernels for AVX-512\n");
+        assert_says(text, "\nproducts     in float32 by the program's own kernels for AVX-512\n");
+    else
+        assert_says(text, "\nproducts     in float32 by OpenBLAS\n");
     assert_says(text, "run          50 steps = 0.001 M tokens, 0.4 % of 0.25 M of pretraining");
     config.data.pretraining_tokens = 0;
     assert_null(strstr(printed(&plan, &config), "pretraining"));
+    config.train.compute = COMPUTE_BFLOAT16;
+    bf16_force_kernel(BF16_EMULATED);
+    assert_says(printed(&plan, &config), "\nproducts     in bfloat16 emulated");
 }
 
 static void test_shared_parameters_are_told_by_their_part(void **state)

@@ -19,7 +19,7 @@ static const ModelShape mha = {
     .rms_eps = 1e-5,
 };
 
-static const Rates rates = {.sgemm_flops = 1e11, .read_bytes = 2e10};
+static const Rates rates = {.product_flops = 1e11, .read_bytes = 2e10};
 
 static void assert_near(double got, double expected, double tolerance)
 {
