@@ -1,12 +1,15 @@
 // Time of one training step - forward, backward, reduce, clipping, AdamW, gather - for a model of
 // random weights, part by part, as a share of the sgemm rate measured in alternation with it
-// (square matrices of side 2048, by all ranks at once, each with its threads). Each rank runs one
+// (square matrices of side 2048, by all ranks at once, each with its threads); of a step in
+// bfloat16 also as a share of the rate of the program's own products of such matrices in bfloat16.
+// A CPU without instructions for these is said to have none, which is no error. Each rank runs one
 // sequence of T tokens of its own and exchanges gradients and parameters as `mha2mla train` does.
 // Seconds are medians over the rounds of means over the ranks.
 //
 //     export OMP_NUM_THREADS=1
 //     build/release/bench/bench_step smollm-135m 2048 mla 5
 //     mpirun -n 2 --bind-to none build/release/bench/bench_step smollm-135m 2048 mla 5
+//     OMP_NUM_THREADS=2 build/release/bench/bench_step --compute bfloat16 smollm-135m 2048 mla 5
 //
 // Shapes: smollm-135m, smollm-360m, llama-2-7b-layer. LAYERS, for a quick look, replaces their
 // number of layers (with few of them the head weighs too much). --row adds the figures as one line
@@ -15,8 +18,8 @@
 // left out, unless --clock says otherwise; more are timed by the wall clock. The peak is the
 // step's: the sgemm's matrices lie where logits do.
 #include "bench/step_run.h"
-#include "model/kernels/gemm.h"
 #include "train/plan/blas.h"
+#include "train/plan/compute_check.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -27,8 +30,9 @@
 
 enum { MAX_TOKENS = 1 << 20, MAX_LAYERS = 128 };
 
-static const char usage[] =
-    "usage: bench_step [--clock cpu|wall] [--row FILE] SHAPE T mha|mla ROUNDS [LAYERS]";
+static const char usage[] = "usage: bench_step [--compute float32|bfloat16] [--clock cpu|wall] "
+                            "[--row FILE] SHAPE T mha|mla "
+                            "ROUNDS [LAYERS]";
 
 static const struct {
     const char *name;
@@ -82,12 +86,13 @@ static Status parse_count(int *out, const char *name, const char *text, int max)
 
 typedef struct Request {
     bool wants_help;
-    const char *clock, *row_path; // NULL: not given
+    const char *compute, *clock, *row_path; // NULL: not given
 } Request;
 
 static Status parse_options(Request *out, int argc, char **argv)
 {
-    static const struct option options[] = {{"clock", required_argument, NULL, 'c'},
+    static const struct option options[] = {{"compute", required_argument, NULL, 't'},
+                                            {"clock", required_argument, NULL, 'c'},
                                             {"row", required_argument, NULL, 'r'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
@@ -97,6 +102,8 @@ static Status parse_options(Request *out, int argc, char **argv)
     while ((option = getopt_long(argc, argv, "+h", options, NULL)) != -1) {
         if (option == 'h')
             out->wants_help = true;
+        else if (option == 't')
+            out->compute = optarg;
         else if (option == 'c')
             out->clock = optarg;
         else if (option == 'r')
@@ -106,6 +113,19 @@ static Status parse_options(Request *out, int argc, char **argv)
                         argv[optind - 1], usage);
     }
     return OK;
+}
+
+static Status choose_compute(StepSetting *setting, const char *name)
+{
+    for (int type = 0; name != NULL && type < N_COMPUTE_TYPES; type++) {
+        if (strcmp(name, compute_names[type]) != 0)
+            continue;
+        setting->compute = (ComputeType)type;
+        return OK;
+    }
+    return name == NULL ? OK
+                        : fail(BAD_INPUT, "bench_step: --compute is '%s', allowed are %s and %s",
+                               name, compute_names[0], compute_names[1]);
 }
 
 // CPU time leaves out what other programs take of the core; with several ranks or threads it would
@@ -143,7 +163,7 @@ static Status parse_words(StepSetting *setting, char **words, int n_words)
 // All that a figure depends on, so that a line copied from the output can be compared later.
 static void print_heading(const StepSetting *setting)
 {
-    char blas[BLAS_NAME_BYTES];
+    char blas[BLAS_NAME_BYTES], products[COMPUTE_TEXT_BYTES];
     printf("%s, %d layer%s, %s, T %d, %d rank%s x %d thread%s, %s, %d round%s\nsgemm: %s; "
            "products: %s\n",
            setting->shape_name, setting->shape.n_layers, setting->shape.n_layers == 1 ? "" : "s",
@@ -151,7 +171,7 @@ static void print_heading(const StepSetting *setting)
            setting->n_ranks == 1 ? "" : "s", setting->n_threads, setting->n_threads == 1 ? "" : "s",
            setting->is_cpu_time ? "CPU time" : "wall clock", setting->n_rounds,
            setting->n_rounds == 1 ? "" : "s", blas_name(blas),
-           gemm_kernel_name() != NULL ? gemm_kernel_name() : "the same");
+           compute_describe(products, setting->compute));
 }
 
 // The file for rows is opened before anything is measured for it.
@@ -180,8 +200,16 @@ static Status run_words(StepSetting *setting, const Request *request, char **wor
     StepRound rounds[STEP_MAX_ROUNDS];
     FILE *rows = NULL;
     TRY(parse_words(setting, words, n_words));
+    TRY(choose_compute(setting, request->compute));
     TRY(choose_clock(setting, request->clock));
     TRY(blas_check(comm));
+    // All ranks are on one machine, so that all return or none.
+    if (setting->compute == COMPUTE_BFLOAT16 && bf16_kernel() == BF16_EMULATED) {
+        if (comm->rank == 0)
+            puts("bench_step: this CPU has neither AVX512-BF16 nor AMX-BF16; a step in bfloat16 is "
+                 "not measured here");
+        return OK;
+    }
     Status status = OK;
     if (comm->rank == 0 && request->row_path != NULL)
         status = open_rows(&rows, request->row_path);

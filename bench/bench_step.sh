@@ -5,16 +5,19 @@
 #     bench/bench_step.sh BENCH_STEP SHAPE T mha|mla [ROUNDS [LAYERS]]
 #     bench/bench_step.sh build/release/bench/bench_step smollm-135m 2048 mla 3
 #     LAYOUTS='1x1' MODES=eager bench/bench_step.sh build/release/bench/bench_step smollm-135m 512 mla
+#     COMPUTE=bfloat16 bench/bench_step.sh build/release/bench/bench_step smollm-135m 2048 mla 3
 #
 # In every round each program runs once in each of LAYOUTS (RANKSxTHREADS; all that fill this
 # machine unless set), PyTorch in each of MODES (eager, compiled); medians over the rounds. Several
 # ranks are DistributedDataParallel over gloo there. Its AdamW is the faster of fused and foreach.
-# With LAYOUTS=1x1 alone both are timed by CPU time, so that what else the machine runs counts
-# little. Needs python3 with torch ('pip install torch'), and g++ for the compiled mode.
+# COMPUTE is the number format of products in both, float32 unless set; PyTorch has it by autocast.
+# Where the CPU has no products in bfloat16 this is said and nothing is measured. With LAYOUTS=1x1
+# alone both are timed by CPU time, so that what else the machine runs counts little. Needs python3
+# with torch ('pip install torch'), and g++ for the compiled mode.
 set -euo pipefail
 
 if [ $# -lt 4 ] || [ $# -gt 6 ]; then
-    sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,16s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 bench=$1 shape=$2 T=$3 attention=$4 rounds=${5:-3} layers=${6:-}
@@ -25,6 +28,8 @@ read -ra layouts <<<"${LAYOUTS-$(layouts_all | tr '\n' ' ')}"
 read -ra modes <<<"${MODES-eager compiled}"
 layouts_check "${layouts[@]}"
 [[ $rounds =~ ^[1-9][0-9]?$ ]] || setup_fail "ROUNDS is '$rounds', allowed are 1 to 99"
+compute=${COMPUTE:-float32}
+case $compute in float32 | bfloat16) ;; *) setup_fail "COMPUTE is '$compute', allowed are float32 and bfloat16" ;; esac
 clock=$(layouts_clock "${layouts[@]}")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -38,7 +43,7 @@ peer() (
         launch=(python3 -m torch.distributed.run --standalone --nproc-per-node "$ranks")
     fi
     OMP_NUM_THREADS=$threads "${launch[@]}" "$here/bench_torch.py" "$shape" "$T" "$attention" "$@" \
-        ${layers:+--layers "$layers"}
+        --dtype "$compute" ${layers:+--layers "$layers"}
 )
 
 # note WHO LAYOUT FILE: adds what one run printed to the figures: who, layout, tokens/s, GiB.
@@ -57,9 +62,13 @@ reason() {
 }
 
 run_ours() {
-    layouts_run "$1" "$bench" --clock "$clock" "$shape" "$T" "$attention" 1 ${layers:+"$layers"} \
-        >"$work/out" 2>"$work/err" </dev/null ||
+    layouts_run "$1" "$bench" --compute "$compute" --clock "$clock" "$shape" "$T" "$attention" 1 \
+        ${layers:+"$layers"} >"$work/out" 2>"$work/err" </dev/null ||
         setup_fail "mha2mla on $1: $(cat "$work/err" "$work/out" >"$work/both" && reason "$work/both")"
+    if grep -q 'is not measured here' "$work/out"; then
+        cat "$work/out"
+        exit 0
+    fi
     note mha2mla "$1" "$work/out"
 }
 
@@ -124,7 +133,7 @@ chosen=$(peer 1x1 5 --choose-adamw 2>"$work/err") ||
 adamw=${chosen##*: }
 echo "$(date '+%-d %B %Y'), $(setup_cores) cores:$(sed -n 's/^model name[^:]*://p' /proc/cpuinfo |
     head -n 1), torch $(python3 -c 'import torch; print(torch.__version__)'), AdamW $chosen"
-echo "$shape $attention T $T${layers:+, layers: $layers}, rounds: $rounds, $clock time"
+echo "$shape $attention T $T${layers:+, layers: $layers}, products in $compute, rounds: $rounds, $clock time"
 for ((round = 1; round <= rounds; round++)); do
     for layout in "${layouts[@]}"; do
         run_ours "$layout"

@@ -4,11 +4,14 @@ random weights; under torchrun with gradients averaged over the processes by Dis
 
     OMP_NUM_THREADS=1 python3 bench/bench_torch.py smollm-135m 2048 mla 3 --compile
     OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 bench/bench_torch.py smollm-135m 2048 mla 3
+    OMP_NUM_THREADS=2 python3 bench/bench_torch.py smollm-135m 2048 mla 3 --compile --dtype bfloat16
     OMP_NUM_THREADS=1 python3 bench/bench_torch.py smollm-135m 2048 mla 9 --choose-adamw
 
-fp32, scaled_dot_product_attention (causal, grouped heads), OMP_NUM_THREADS threads per process,
-each with a sequence of its own. Prints one line with the median step, the tokens/s of all processes
-and the sum of their peaks; with --choose-adamw which of PyTorch's two fast AdamW is the faster here.
+scaled_dot_product_attention (causal, grouped heads), OMP_NUM_THREADS threads per process, each with
+a sequence of its own. Parameters, gradients and moments are float32; with --dtype bfloat16 forward
+and loss run under torch.autocast, so that products take bfloat16 (DistributedDataParallel sends
+float32). Prints one line with the median step, the tokens/s of all processes and the sum of their
+peaks; with --choose-adamw which of PyTorch's two fast AdamW is the faster here.
 """
 
 import argparse
@@ -150,11 +153,13 @@ def check_memory(model, args, processes):
         )
 
 
-def time_steps(model, optimizer, parameters, inputs, targets, rounds, clock):
+def time_steps(model, optimizer, parameters, inputs, targets, args, clock):
     seconds = []
-    for _ in range(rounds + 1):  # the first touches the memory, and compiles
+    for _ in range(args.rounds + 1):  # the first touches the memory, and compiles
         start = clock()
-        model(inputs, targets).backward()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.dtype == "bfloat16"):
+            loss = model(inputs, targets)
+        loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -170,6 +175,7 @@ def main():
     parser.add_argument("rounds", type=int)
     parser.add_argument("--layers", type=int, default=0, help="replaces the model's number")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--adamw", choices=("fused", "foreach"), default="fused")
     parser.add_argument("--choose-adamw", action="store_true")
     parser.add_argument("--clock", choices=("cpu", "wall"), default="wall")
@@ -193,7 +199,7 @@ def main():
     inputs, targets = torch.randint(0, shape[6], (2, 1, args.T))
     clock = time.process_time if args.clock == "cpu" else time.perf_counter
     step_model = torch.compile(model) if args.compile else model
-    step = time_steps(step_model, optimizer, parameters, inputs, targets, args.rounds, clock)
+    step = time_steps(step_model, optimizer, parameters, inputs, targets, args, clock)
     figures = torch.tensor([step / processes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)])
     if processes > 1:
         dist.all_reduce(figures)
@@ -201,7 +207,7 @@ def main():
     step, peak = figures.tolist()
     if rank == 0:
         print(
-            f"torch {torch.__version__} {'compiled' if args.compile else 'eager'}, {processes} processes x "
+            f"torch {torch.__version__} {'compiled' if args.compile else 'eager'} {args.dtype}, {processes} processes x "
             f"{n_threads} threads, {args.adamw} AdamW: step {step:.3f} s, {processes * args.T / step:.1f} tokens/s, "
             f"peak {peak:.2f} GiB"
         )

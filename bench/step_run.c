@@ -6,6 +6,8 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "bench/timing.h"
+#include "model/kernels/gemm.h"
+#include "model/kernels/half.h"
 #include "model/kernels/head.h"
 #include "model/transformer/transformer.h"
 #include "optim/adamw.h"
@@ -21,7 +23,7 @@
 #include <string.h>
 
 enum {
-    SGEMMS_PER_ROUND = 2,
+    PRODUCTS_PER_ROUND = 2,
     SQUARE_FLOATS = STEP_SGEMM_SIZE * STEP_SGEMM_SIZE,
     SGEMM_FLOATS = 3 * SQUARE_FLOATS
 };
@@ -47,13 +49,29 @@ typedef struct Bench {
 
 // ------------------------------------------------------------------------------------ memory
 
+// The all-gather of a bucket's updated parameters: as bfloat16 where products take them so, as in
+// training.
+static CommGather bucket_gather(const Bench *bench, const Bucket *bucket)
+{
+    float *values =
+        bench->model.params.flat != NULL ? bench->model.params.flat + bucket->first : NULL;
+    CommGather gather = partition_bucket_gather(
+        bucket, values, bench->setting->compute == COMPUTE_BFLOAT16 && bench->comm->size > 1);
+    gather.buffer = bench->buffer;
+    return gather;
+}
+
 // Bytes that the exchange of the largest bucket takes.
 static int64_t max_buffer_bytes(const Bench *bench)
 {
     int64_t max_bytes = 0;
     for (int i = 0; i < bench->partition.n_buckets; i++) {
-        const int64_t n = comm_reduce_bytes(bench->partition.buckets[i].count, bench->comm->size,
-                                            bench->comm->size, false);
+        const Bucket *bucket = &bench->partition.buckets[i];
+        const CommGather gather = bucket_gather(bench, bucket);
+        const int64_t reduced =
+            comm_reduce_bytes(bucket->count, bench->comm->size, bench->comm->size, false);
+        const int64_t gathered = comm_gather_bytes(&gather);
+        const int64_t n = reduced > gathered ? reduced : gathered;
         max_bytes = n > max_bytes ? n : max_bytes;
     }
     return max_bytes;
@@ -70,7 +88,7 @@ static void place(Bench *bench)
     const GradientReuse reuse =
         gradient_reuse_start(bench->flat_grads, shape, 0); // as train/memory.c has it
     workspace_place_reusing(&bench->ws, &reuse, arena, arena, shape, 1, T, omp_get_max_threads(),
-                            RECOMPUTE_NONE);
+                            RECOMPUTE_NONE, bench->setting->compute);
     bench->m = arena_floats(arena, bench->partition.own_count);
     bench->v = arena_floats(arena, bench->partition.own_count);
     bench->buffer = arena_place(arena, max_buffer_bytes(bench), 1);
@@ -191,7 +209,10 @@ static void reduce_scatter(Bench *bench)
 // All updated shares to all ranks, at the end of the step.
 static void gather(Bench *bench)
 {
-    partition_gather(&bench->partition, bench->comm, bench->model.params.flat);
+    for (int i = 0; i < bench->partition.n_buckets; i++) {
+        const CommGather gathered = bucket_gather(bench, &bench->partition.buckets[i]);
+        comm_all_gather(bench->comm, &gathered);
+    }
 }
 
 // ------------------------------------------------------------------------------------ the step
@@ -229,6 +250,31 @@ static double time_sgemm(Bench *bench)
     const double sgemm_s = lap(bench);
     wait_for_ranks(bench);
     return sgemm_s;
+}
+
+// The same by the program's own product of bfloat16 operands.
+static double time_bf16(Bench *bench)
+{
+    const int n = STEP_SGEMM_SIZE;
+    uint16_t *a = (uint16_t *)bench->matrices, *b = a + SQUARE_FLOATS;
+    float *c = bench->matrices + SQUARE_FLOATS;
+#pragma omp parallel for schedule(static)
+    for (int i = 0; i < SQUARE_FLOATS; i++)
+        a[i] = b[i] = half_f32_to_bf16((float)(i % 7) - 3.0f);
+    wait_for_ranks(bench);
+    gemm(COMPUTE_BFLOAT16, rows_f32(c, n), gemm_rows(rows_bf16(a, n)),
+         gemm_rows_transposed(rows_bf16(b, n)), n, n, n, false);
+    const double bf16_s = lap(bench);
+    wait_for_ranks(bench);
+    return bf16_s;
+}
+
+// Both machine's rates, of which the second counts where the step's products are in bfloat16.
+static void time_products(Bench *bench, StepRound *round)
+{
+    round->sgemm_s += time_sgemm(bench) / PRODUCTS_PER_ROUND;
+    if (bench->setting->compute == COMPUTE_BFLOAT16)
+        round->bf16_s += time_bf16(bench) / PRODUCTS_PER_ROUND;
 }
 
 // The loss without gradients comes first, beside the step: the timing of its parts is switched off
@@ -301,9 +347,9 @@ static void update(Bench *bench, StepRound *round, int step)
     round->waits_s += wait_for_ranks(bench);
 }
 
-// sgemm is measured before and after the loss. An interruption there changes nothing, while one
-// between a pass and its exchange would hide waiting; and the memory of the logits can hold the
-// matrices.
+// Square products are measured before and after the loss. An interruption there changes nothing,
+// while one between a pass and its exchange would hide waiting; and the memory of the logits can
+// hold the matrices.
 static void run_round(StepRound *round, Bench *bench, int step)
 {
     *round = (StepRound){0};
@@ -311,12 +357,11 @@ static void run_round(StepRound *round, Bench *bench, int step)
     bench->ws.times = &bench->times;
     wait_for_ranks(bench);
     pass_forward(bench, round);
-    round->sgemm_s = time_sgemm(bench);
+    time_products(bench, round);
     pass_loss(bench, round);
-    round->sgemm_s += time_sgemm(bench);
+    time_products(bench, round);
     pass_backward_and_reduce(bench, round);
     update(bench, round, step);
-    round->sgemm_s /= SGEMMS_PER_ROUND;
     memcpy(round->parts_s, bench->times.seconds, sizeof round->parts_s);
     round->step_s = round->passes_s + round->waits_s;
     for (int stage = 0; stage < N_STAGES; stage++)
@@ -341,7 +386,7 @@ static void run_rounds(Bench *bench, StepRound *rounds)
     StepSetting *setting = bench->setting;
     const int n_rounds = setting->n_rounds;
     blas_warm_up_threads();
-    time_sgemm(bench); // connections and OpenBLAS's buffers are made on first use
+    time_products(bench, &(StepRound){0}); // and packing buffers
     reduce_scatter(bench);
     gather(bench);
     const double start_s = log_seconds(), start_cpu_s = cpu_s();

@@ -3,6 +3,7 @@
 #include "bench/timing.h"
 #include "model/attention/attention_form.h"
 
+#include <math.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,10 +23,23 @@ static double stage_s(const StepRound *rounds, int n_rounds, StepStage stage)
 }
 
 // FLOP per second of one rank's square products, the measure of everything else.
-static double sgemm_flops(const StepSetting *setting, const StepRound *rounds)
+typedef struct SquareRates {
+    double sgemm, bf16; // bf16: NaN if it was not measured
+} SquareRates;
+
+static SquareRates square_rates(const StepSetting *setting, const StepRound *rounds)
 {
-    const double size = setting->sgemm_size;
-    return 2 * size * size * size / median(rounds, setting->n_rounds, offsetof(StepRound, sgemm_s));
+    const double size = setting->sgemm_size, flops = 2 * size * size * size;
+    const int n = setting->n_rounds;
+    const double bf16_s = median(rounds, n, offsetof(StepRound, bf16_s));
+    return (SquareRates){flops / median(rounds, n, offsetof(StepRound, sgemm_s)),
+                         bf16_s > 0 ? flops / bf16_s : NAN};
+}
+
+// The rate of products like the step's.
+static double own_rate(const SquareRates *rates)
+{
+    return isnan(rates->bf16) ? rates->sgemm : rates->bf16;
 }
 
 // Forward's FLOP of one part; backward's are twice as many.
@@ -60,15 +74,24 @@ typedef struct Row {
     double flops, seconds;
 } Row;
 
-// Columns: GFLOP, seconds, share of the step, rate as a share of sgemm's.
-static void print_row(const Row *row, double step_s, double rate)
+// Rates as shares of the square products'.
+static void print_shares(double flops, double seconds, const SquareRates *rates)
+{
+    printf(" %9.3f", flops / seconds / rates->sgemm);
+    if (!isnan(rates->bf16))
+        printf(" %9.3f", flops / seconds / rates->bf16);
+    putchar('\n');
+}
+
+// Columns: GFLOP, seconds, share of the step, rate as a share of sgemm's, then of bfloat16's.
+static void print_row(const Row *row, double step_s, const SquareRates *rates)
 {
     printf("%-24s %9.2f %9.3f %7.1f%%", row->name, row->flops / 1e9, row->seconds,
            100 * row->seconds / step_s);
     if (row->flops > 0)
-        printf(" %9.3f\n", row->flops / row->seconds / rate);
+        print_shares(row->flops, row->seconds, rates);
     else
-        printf(" %9s\n", "-");
+        printf(" %9s%s\n", "-", isnan(rates->bf16) ? "" : "         -");
 }
 
 static const char *const part_names[N_STEP_PARTS][2] = {
@@ -117,7 +140,7 @@ static bool part_row(Row *row, const StepSetting *setting, const StepRound *roun
 // Returns the FLOP of all parts. Backward's FLOP are twice forward's: the gradients of the input
 // and of the weights. The head is timed both ways at once, hence three times.
 static double print_parts(const StepSetting *setting, const StepRound *rounds, double step_s,
-                          double rate)
+                          const SquareRates *rates)
 {
     double counted = 0;
     for (int i = 0; i < 2 * N_STEP_PARTS; i++) {
@@ -126,36 +149,39 @@ static double print_parts(const StepSetting *setting, const StepRound *rounds, d
         if (!part_row(&row, setting, rounds, (StepPart)(i % N_STEP_PARTS), direction))
             continue;
         counted += row.flops;
-        print_row(&row, step_s, rate);
+        print_row(&row, step_s, rates);
     }
     return counted;
 }
 
 // One rank neither reduces nor gathers.
 static void print_stages(const StepSetting *setting, const StepRound *rounds, double step_s,
-                         double rate)
+                         const SquareRates *rates)
 {
     for (int stage = 0; stage < N_STAGES; stage++) {
         if (setting->n_ranks == 1 && (stage == STAGE_REDUCE || stage == STAGE_GATHER))
             continue;
         Row row = {stage_names[stage], 0, stage_s(rounds, setting->n_rounds, (StepStage)stage)};
-        print_row(&row, step_s, rate);
+        print_row(&row, step_s, rates);
     }
     if (setting->n_ranks == 1)
         return;
     Row waits = {"waiting for other ranks", 0,
                  median(rounds, setting->n_rounds, offsetof(StepRound, waits_s))};
-    print_row(&waits, step_s, rate);
+    print_row(&waits, step_s, rates);
 }
 
-// Seconds, tokens per second and GFLOP/s of all ranks, and the rate of a rank as a share of
-// sgemm's.
+// Seconds, tokens per second and GFLOP/s of all ranks, and the rate of a rank as shares of the
+// square products'.
 static void print_whole(const StepSetting *setting, const char *name, double flops, double seconds,
-                        double rate)
+                        const SquareRates *rates)
 {
-    printf("%-24s %9.3f s %9.1f tokens/s %9.1f GFLOP/s %7.3f of sgemm\n", name, seconds,
+    printf("%-24s %9.3f s %9.1f tokens/s %9.1f GFLOP/s %7.3f of sgemm", name, seconds,
            setting->n_ranks * setting->T / seconds, setting->n_ranks * flops / seconds / 1e9,
-           flops / seconds / rate);
+           flops / seconds / rates->sgemm);
+    if (!isnan(rates->bf16))
+        printf(", %.3f of bf16", flops / seconds / rates->bf16);
+    putchar('\n');
 }
 
 // The parts must add up to the step's FLOP as model/shape.h counts them: a part that is forgotten
@@ -163,33 +189,38 @@ static void print_whole(const StepSetting *setting, const char *name, double flo
 void step_table_print(const StepSetting *setting, const StepRound *rounds)
 {
     const int n = setting->n_rounds;
-    const double rate = sgemm_flops(setting, rounds), GiB = 1 << 30;
+    const SquareRates rates = square_rates(setting, rounds);
+    const double GiB = 1 << 30;
     const double flops = shape_train_flops(&setting->shape, setting->T);
     const double step_s = median(rounds, n, offsetof(StepRound, step_s));
-    printf("%-24s %9s %9s %8s %9s\n", "part", "GFLOP", "s", "of step", "of sgemm");
-    const double counted = print_parts(setting, rounds, step_s, rate);
-    print_stages(setting, rounds, step_s, rate);
+    printf("%-24s %9s %9s %8s %9s%s\n", "part", "GFLOP", "s", "of step", "of sgemm",
+           isnan(rates.bf16) ? "" : "   of bf16");
+    const double counted = print_parts(setting, rounds, step_s, &rates);
+    print_stages(setting, rounds, step_s, &rates);
     CHECK(counted > 0.9999 * flops && counted < 1.0001 * flops, "parts have %g FLOP, the step %g",
           counted, flops);
     print_whole(setting, "forward", flops / 3, median(rounds, n, offsetof(StepRound, forward_s)),
-                rate);
+                &rates);
     print_whole(setting, "forward + backward", flops,
-                median(rounds, n, offsetof(StepRound, passes_s)), rate);
-    print_whole(setting, "step", flops, step_s, rate);
-    printf("sgemm %.1f GFLOP/s, peak %.2f GiB", setting->n_ranks * rate / 1e9,
-           setting->peak_sum_bytes / GiB);
+                median(rounds, n, offsetof(StepRound, passes_s)), &rates);
+    print_whole(setting, "step", flops, step_s, &rates);
+    printf("sgemm %.1f GFLOP/s, ", setting->n_ranks * rates.sgemm / 1e9);
+    if (!isnan(rates.bf16))
+        printf("bf16 %.1f GFLOP/s, ", setting->n_ranks * rates.bf16 / 1e9);
+    printf("peak %.2f GiB", setting->peak_sum_bytes / GiB);
     if (setting->n_ranks > 1)
         printf(" on all ranks, %.2f on the largest", setting->peak_bytes / GiB);
     printf(", threads ran %.0f%% of the time\n", 100 * setting->core_share);
 }
 
-// The columns of bench_all.sh's table, in Markdown.
+// The columns of bench_all.sh's table, in Markdown. The rate is that of products like the step's.
 void step_table_write_row(FILE *file, const StepSetting *setting, const StepRound *rounds)
 {
     const int n = setting->n_rounds;
     const double flops = shape_train_flops(&setting->shape, setting->T);
     const double step_s = median(rounds, n, offsetof(StepRound, step_s));
-    const double rate = sgemm_flops(setting, rounds);
+    const SquareRates rates = square_rates(setting, rounds);
+    const double rate = own_rate(&rates);
     fprintf(file, "| %s, %d layer%s | %s | %d | %dx%d |", setting->shape_name,
             setting->shape.n_layers, setting->shape.n_layers == 1 ? "" : "s",
             shape_is_mla(&setting->shape) ? "mla" : "mha", setting->T, setting->n_ranks,

@@ -10,6 +10,7 @@
 #ifndef MHA2MLA_BENCH_STEP_TABLE_H
 #define MHA2MLA_BENCH_STEP_TABLE_H
 
+#include "model/kernels/compute.h"
 #include "model/kernels/step_times.h"
 #include "model/shape.h"
 
@@ -33,12 +34,14 @@ typedef struct StepRound {
     double waits_s;   // for slower ranks
     double step_s;    // passes, stages and waits
     double sgemm_s;   // of one product
+    double bf16_s;    // of one product in bfloat16; 0: not measured
 } StepRound;
 
 typedef struct StepSetting {
     const char *shape_name; // borrowed
     ModelShape shape;
-    int T; // of each rank
+    ComputeType compute; // of the step's products
+    int T;               // of each rank
     int n_ranks, n_threads, n_rounds;
     bool is_cpu_time;
     int sgemm_size;

@@ -38,6 +38,26 @@ test_step_alone_takes_cpu_time() {
     if grep -qE '^(reduce|gather|waiting)' out; then die "one rank exchanges: $(cat out)"; fi
 }
 
+# In bfloat16 there is a second rate, where the CPU has instructions for it; else that is said.
+test_step_in_bfloat16() {
+    "$bench" --compute bfloat16 "${small[@]}" 1 1 >out || die "bench_step: $(cat out)"
+    if ! grep -qwE 'avx512_bf16|amx_bf16' /proc/cpuinfo; then
+        grep -q 'this CPU has neither AVX512-BF16 nor AMX-BF16; .* is not measured here' out ||
+            die "does not say that it cannot: $(cat out)"
+        LAYOUTS=1x1 COMPUTE=bfloat16 "$root/bench/bench_all.sh" "$bench" >out 2>&1 ||
+            die "bench_all.sh: $(cat out)"
+        return
+    fi
+    grep -qE '; products: in bfloat16 by (AMX|AVX512-BF16)$' out || die "another heading: $(cat out)"
+    awk '/^part / { columns = $(NF - 1) == "of" && $NF == "bf16" }
+        /^head \+ loss/ { parts = $(NF - 1) > 0 && $NF > 0 }
+        /^step / { step = / of sgemm, [0-9.]+ of bf16$/ }
+        /^sgemm / { rates = /bf16 [0-9.]+ GFLOP/ }
+        END { exit !(columns && parts && step && rates) }' out || die "no second rate: $(cat out)"
+    mpirun -n 2 --oversubscribe --bind-to none "$bench" --compute bfloat16 "${small[@]}" 1 1 >out 2>err ||
+        die "bench_step on 2 ranks: $(cat err out)"
+}
+
 test_step_refuses_what_it_cannot_run() {
     refuses 2 "0 words where 4 or 5 belong; usage: bench_step"
     refuses 2 "unknown shape 'gpt-2'; there are smollm-135m," gpt-2 16 mla 1
@@ -46,6 +66,7 @@ test_step_refuses_what_it_cannot_run() {
     refuses 2 "ROUNDS is '0', allowed are 1 to 99" smollm-135m 16 mla 0
     refuses 2 "LAYERS is '-1', allowed are 1 to 128" smollm-135m 16 mla 1 -1
     refuses 2 "'--row' is no option or lacks its value" --row
+    refuses 2 "--compute is 'half', allowed are float32 and bfloat16" --compute half "${small[@]}" 1
     refuses 2 "--clock is 'sun', allowed are cpu and wall" --clock sun "${small[@]}" 1
     ranks_refuse 2 2 "--clock cpu is for one rank with one thread, there are 2 with 1" \
         --clock cpu "${small[@]}" 1
@@ -125,8 +146,11 @@ END
         die "what failed is not said once: $(cat out)"
 }
 
-test_peer_run_needs_torch() {
+test_peer_run_refuses() {
     local got=0
+    COMPUTE=half "$root/bench/bench_step.sh" "$bench" "${small[@]}" >out 2>&1 || got=$?
+    expect_status 1 "$got" "COMPUTE is 'half', allowed are float32 and bfloat16"
+    got=0
     mkdir -p without
     printf '#!/bin/bash\nexit 1\n' >without/python3
     chmod +x without/python3
@@ -146,9 +170,10 @@ test_layouts_fill_the_cores() {
 
 test_step_on_two_ranks
 test_step_alone_takes_cpu_time
+test_step_in_bfloat16
 test_step_refuses_what_it_cannot_run
 test_all_prints_rows_as_wide_as_their_heading
 test_all_refuses_a_bad_list
 test_peer_run_compares_the_best_of_both
-test_peer_run_needs_torch
+test_peer_run_refuses
 test_layouts_fill_the_cores
