@@ -17,30 +17,77 @@ enum {
     AHEAD = 16, // rows to prefetch: they lie too far apart for the hardware's prefetcher
 };
 
+// Unaligned, since rows may begin anywhere, and may_alias, since the memory holds other types.
+typedef uint32_t Words __attribute__((vector_size(64), aligned(2), may_alias));
+typedef uint16_t Halves __attribute__((vector_size(32), aligned(2), may_alias));
+
 ALWAYS_INLINE uint32_t half_at(const void *row, int64_t i, const bool is_halves)
 {
     return is_halves ? ((const uint16_t *)row)[i] : half_f32_to_bf16(((const float *)row)[i]);
 }
 
-// n words of two rows; `odd` NULL: zeros.
-ALWAYS_INLINE void weave(uint32_t *restrict words, const void *restrict even,
-                         const void *restrict odd, int64_t first, int n, const bool is_halves)
+// half_f32_to_bf16() of 16 floats, in the upper halves; the lower halves are anything.
+ALWAYS_INLINE void round_words(Words *words)
 {
-    if (odd == NULL)
-        for (int j = 0; j < n; j++)
-            words[j] = half_at(even, first + j, is_halves);
-    else
-        for (int j = 0; j < n; j++)
-            words[j] = half_at(even, first + j, is_halves) | half_at(odd, first + j, is_halves)
-                                                                 << 16;
+    const Words bits = *words, odd = bits >> 16 & 1,
+                is_nan = (Words)((bits & 0x7fffffffu) > 0x7f800000u),
+                quiet = (Words)((bits & 0x007f0000u) == 0) & 0x00400000u;
+    *words = (is_nan & (bits | quiet)) | (~is_nan & (bits + 0x7fffu + odd));
 }
 
-// `count` numbers of a row, side by side.
-ALWAYS_INLINE void narrow(uint16_t *restrict to, const void *restrict from, int64_t first,
-                          int count, const bool is_halves)
+// 16 words of two rows of 16 numbers.
+ALWAYS_INLINE void weave(uint32_t *words, const void *even, const void *odd, int64_t first,
+                         const bool is_halves)
 {
+    if (is_halves) {
+        const Words lower =
+            __builtin_convertvector(*(const Halves *)((const uint16_t *)even + first), Words);
+        const Words upper =
+            __builtin_convertvector(*(const Halves *)((const uint16_t *)odd + first), Words);
+        *(Words *)words = lower | upper << 16;
+    } else {
+        Words lower = *(const Words *)((const float *)even + first);
+        Words upper = *(const Words *)((const float *)odd + first);
+        round_words(&lower);
+        round_words(&upper);
+        *(Words *)words = lower >> 16 | (upper & 0xffff0000u);
+    }
+}
+
+// n <= 16 words of two rows, zeros beyond; `odd` NULL: zeros.
+ALWAYS_INLINE void weave_edge(uint32_t *words, const void *even, const void *odd, int64_t first,
+                              int n, const bool is_halves)
+{
+    memset(words, 0, SIDE * sizeof *words);
+    for (int j = 0; j < n; j++)
+        words[j] = half_at(even, first + j, is_halves) |
+                   (odd == NULL ? 0 : half_at(odd, first + j, is_halves) << 16);
+}
+
+// 16 words of 32 numbers side by side.
+ALWAYS_INLINE void narrow(uint32_t *words, const void *from, int64_t first, const bool is_halves)
+{
+    if (is_halves) {
+        *(Words *)words = *(const Words *)((const uint16_t *)from + first);
+        return;
+    }
+    const Words *floats = (const Words *)((const float *)from + first);
+    Words lower = __builtin_shufflevector(floats[0], floats[1], 0, 2, 4, 6, 8, 10, 12, 14, 16, 18,
+                                          20, 22, 24, 26, 28, 30);
+    Words upper = __builtin_shufflevector(floats[0], floats[1], 1, 3, 5, 7, 9, 11, 13, 15, 17, 19,
+                                          21, 23, 25, 27, 29, 31);
+    round_words(&lower);
+    round_words(&upper);
+    *(Words *)words = lower >> 16 | (upper & 0xffff0000u);
+}
+
+// The same of `count` numbers, zeros beyond.
+ALWAYS_INLINE void narrow_edge(uint32_t *words, const void *from, int64_t first, int count,
+                               const bool is_halves)
+{
+    memset(words, 0, SIDE * sizeof *words);
     for (int i = 0; i < count; i++)
-        to[i] = (uint16_t)half_at(from, first + i, is_halves);
+        words[i / 2] |= half_at(from, first + i, is_halves) << i % 2 * 16;
 }
 
 ALWAYS_INLINE const void *row_of(Rows rows, int64_t row, const bool is_halves)
@@ -76,12 +123,10 @@ ALWAYS_INLINE void pack_rows(uint32_t *panels, int64_t panel_step, Rows b, int k
         int j = 0;
         fetch(row_of(b, p + AHEAD, is_halves), 0, n, is_halves);
         fetch(row_of(b, p + AHEAD + 1, is_halves), 0, n, is_halves);
-        for (; j + SIDE <= n; j += SIDE, to += panel_step)
-            weave(to, even, odd, j, SIDE, is_halves);
-        if (j < n) {
-            memset(to, 0, SIDE * sizeof *to);
-            weave(to, even, odd, j, n - j, is_halves);
-        }
+        for (; j + SIDE <= n && odd != NULL; j += SIDE, to += panel_step)
+            weave(to, even, odd, j, is_halves);
+        for (; j < n; j += SIDE, to += panel_step)
+            weave_edge(to, even, odd, j, min_int(SIDE, n - j), is_halves);
     }
 }
 
@@ -113,16 +158,13 @@ ALWAYS_INLINE void pack_columns(uint32_t *panel, Rows b, int n, int k, const boo
     if (n < SIDE)
         memset(words, 0, sizeof words);
     for (int p = 0; p < k; p += 2 * SIDE, panel += SIDE * SIDE) {
-        const int count = min_int(2 * SIDE, k - p);
-        if (count < 2 * SIDE)
-            memset(words, 0, sizeof words);
         for (int r = 0; r < n; r++) {
             const void *row = row_of(b, r, is_halves);
             fetch(row_of(b, r + SIDE, is_halves), p, 2 * SIDE, is_halves);
-            if (count == 2 * SIDE)
-                narrow((uint16_t *)(void *)words[r], row, p, 2 * SIDE, is_halves);
+            if (p + 2 * SIDE <= k)
+                narrow(words[r], row, p, is_halves);
             else
-                narrow((uint16_t *)(void *)words[r], row, p, count, is_halves);
+                narrow_edge(words[r], row, p, k - p, is_halves);
         }
         transpose_words(panel, SIDE, words);
     }
@@ -166,17 +208,17 @@ ALWAYS_INLINE void transpose_rows(uint32_t *to, int64_t to_step, Rows a, int k, 
     uint32_t words[SIDE][SIDE], edge[SIDE * SIDE];
     for (int i = 0; i < m; i += SIDE, to += SIDE * to_step) {
         const int columns = min_int(SIDE, m - i);
-        if (columns < SIDE || k < 2 * SIDE)
+        if (k < 2 * SIDE)
             memset(words, 0, sizeof words);
         for (int p = 0; p < k; p += 2) {
             const void *even = row_of(a, p, is_halves),
                        *odd = p + 1 < k ? row_of(a, p + 1, is_halves) : NULL;
             fetch(row_of(a, p + 2 * SIDE, is_halves), i, SIDE, is_halves);
             fetch(row_of(a, p + 2 * SIDE + 1, is_halves), i, SIDE, is_halves);
-            if (columns == SIDE)
-                weave(words[p / 2], even, odd, i, SIDE, is_halves);
+            if (columns == SIDE && odd != NULL)
+                weave(words[p / 2], even, odd, i, is_halves);
             else
-                weave(words[p / 2], even, odd, i, columns, is_halves);
+                weave_edge(words[p / 2], even, odd, i, columns, is_halves);
         }
         if (columns == SIDE) {
             transpose_words(to, to_step, words);
