@@ -46,8 +46,9 @@ static Status write_files(const TasksResult *result, const EvalOptions *options)
 
 static Status load_weights(Session *session, const EvalOptions *options, const char *dir)
 {
-    return options->is_rotated ? infer_weights_load_rotated(&session->weights, dir, COMPUTE_FLOAT32)
-                               : infer_weights_load(&session->weights, dir, COMPUTE_FLOAT32);
+    return options->is_rotated
+               ? infer_weights_load_rotated(&session->weights, dir, options->compute.type)
+               : infer_weights_load(&session->weights, dir, options->compute.type);
 }
 
 Status eval_tasks(const Comm *comm, const EvalOptions *options, const char *dir)
@@ -65,7 +66,8 @@ Status eval_tasks(const Comm *comm, const EvalOptions *options, const char *dir)
     const TasksResult result = {.evaluation = &session.evaluation,
                                 .model = dir,
                                 .shape = &session.shape,
-                                .format = &session.format};
+                                .format = &session.format,
+                                .compute = options->compute.type};
     TRY_GOTO(release, evaluate_tasks_open(&session.evaluation, comm, &request, &model));
     shape_warn_healed(&session.shape, session.evaluation.longest, "the longest question", dir);
     TRY_GOTO(release, comm_agree(comm, load_weights(&session, options, dir)));

@@ -122,12 +122,12 @@ static Status make_identity(json_t **out, const LongbenchEvaluation *evaluation,
 {
     char weights[SHA256_HEX_BYTES], cache[KV_FORMAT_TEXT_BYTES];
     TRY(describe_weights(weights, model));
-    *out =
-        json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:b, s:I, s:s}", "format", "mha2mla-predictions",
-                  "version", 1, "weights", weights, "tokenizer", tokenizer_sha256(model->tokenizer),
-                  "cache", kv_format_describe(cache, model->format), "cache_type",
-                  kv_type_names[model->format->type], "rotated", model->is_rotated, "max_length",
-                  (json_int_t)evaluation->max_length, "rules", "reference");
+    *out = json_pack(
+        "{s:s, s:i, s:s, s:s, s:s, s:s, s:b, s:I, s:s, s:s}", "format", "mha2mla-predictions",
+        "version", 1, "weights", weights, "tokenizer", tokenizer_sha256(model->tokenizer), "cache",
+        kv_format_describe(cache, model->format), "cache_type", kv_type_names[model->format->type],
+        "rotated", model->is_rotated, "max_length", (json_int_t)evaluation->max_length, "rules",
+        "reference", "compute", compute_name(model->compute));
     return *out != NULL ? OK : fail(FAILED, "no memory for the predictions");
 }
 
@@ -313,6 +313,7 @@ Status evaluate_longbench_check_memory(const LongbenchEvaluation *evaluation,
     const GenerateMemory need = {.model = model->dir,
                                  .shape = model->shape,
                                  .dtype = dtype,
+                                 .compute = model->compute,
                                  .format = model->format,
                                  .max_tokens = evaluation->max_tokens,
                                  .batch = evaluation->batch,

@@ -182,6 +182,7 @@ static json_t *own_object(const LongbenchResult *result)
     add_average(own, evaluation);
     add_rates(own, &evaluation->totals);
     json_object_set_new(own, "cache", tasks_result_cache(model->format, model->shape));
+    json_object_set_new(own, "compute", json_string(compute_name(model->compute)));
     return own;
 }
 

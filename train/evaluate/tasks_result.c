@@ -213,6 +213,7 @@ static json_t *own_object(const TasksResult *result)
                   (json_int_t)evaluation->n_cut, "scores", scores_object(evaluation));
     add_average(own, evaluation);
     json_object_set_new(own, "cache", tasks_result_cache(result->format, result->shape));
+    json_object_set_new(own, "compute", json_string(compute_name(result->compute)));
     if (result->is_in_run) {
         json_object_set_new(own, "step", json_integer(result->step));
         json_object_set_new(own, "tokens", json_integer(result->tokens));

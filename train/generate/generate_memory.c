@@ -21,7 +21,7 @@ Status generate_check_memory(const GenerateMemory *need)
     const double machine = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) / GIB;
     const double limit = need->limit_gib > 0 ? need->limit_gib : machine;
     const double weights =
-        (double)infer_weights_bytes(need->shape, need->dtype, COMPUTE_FLOAT32) / GIB;
+        (double)infer_weights_bytes(need->shape, need->dtype, need->compute) / GIB;
     const double work =
         (double)infer_bytes(need->shape, need->max_tokens, need->batch, omp_get_max_threads()) /
         GIB;

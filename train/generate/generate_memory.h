@@ -9,12 +9,14 @@
 #define MHA2MLA_TRAIN_GENERATE_GENERATE_MEMORY_H
 
 #include "infer/cache/kv_format.h"
+#include "model/kernels/compute.h"
 #include "model/kernels/dtype.h"
 
 typedef struct GenerateMemory {
     const char *model;       // names it in the error
     const ModelShape *shape; // borrowed, as all here
     DType dtype;             // of the weights
+    ComputeType compute;     // of products, which decides how weights lie in memory
     const KvFormat *format;
     int max_tokens, batch; // of a forward; answers decoded together
     double cache_bytes;    // of the batch, full

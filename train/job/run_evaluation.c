@@ -106,8 +106,8 @@ static Status run_tasks(void *context, const Model *model, Metrics *metrics, int
     const KvFormat format = kv_format_plain(KV_FLOAT32);
     const WeightSource source = {&model->shape, model, read_tensor};
     InferWeights weights = {0};
-    Status status =
-        infer_weights_read(&weights, &source, model->rope_pairs, DTYPE_F32, COMPUTE_FLOAT32);
+    const ComputeType compute = evaluation->config->train.compute;
+    Status status = infer_weights_read(&weights, &source, model->rope_pairs, DTYPE_F32, compute);
     TRY_GOTO(release, comm_agree(comm, status));
     TRY_GOTO(release, evaluate_tasks_run(&evaluation->tasks, comm, &weights, &format));
     char dir[PATH_BYTES];
@@ -115,6 +115,7 @@ static Status run_tasks(void *context, const Model *model, Metrics *metrics, int
                                 .model = dir,
                                 .shape = &model->shape,
                                 .format = &format,
+                                .compute = compute,
                                 .is_in_run = true,
                                 .step = step,
                                 .tokens = tokens};

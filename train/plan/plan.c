@@ -134,7 +134,7 @@ static void measure_conversion(Plan *plan, const Config *config)
         forward_pass_bytes(&plan->original, config->data.seq_len, config->train.compute);
 }
 
-// What an evaluation on tasks takes: the weights in float32, then the tensor at hand while they are
+// What an evaluation on tasks takes: the weights, then the tensor at hand while they are
 // read, or the activations and the cache of a forward.
 static void measure_evaluation(Plan *plan, const Config *config)
 {
@@ -150,7 +150,7 @@ static void measure_evaluation(Plan *plan, const Config *config)
     const int64_t scoring =
         infer_bytes(shape, EVALUATION_TOKENS, EVALUATION_TOKENS, plan->n_threads) +
         EVALUATION_TOKENS * shape_cache_numbers(shape) * (int64_t)sizeof(float);
-    plan->evaluation = infer_weights_bytes(shape, DTYPE_F32, COMPUTE_FLOAT32) +
+    plan->evaluation = infer_weights_bytes(shape, DTYPE_F32, config->train.compute) +
                        (reading > scoring ? reading : scoring);
 }
 
