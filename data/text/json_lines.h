@@ -33,6 +33,9 @@ Status json_lines_open(JsonLines *out, const char *path);
 // line: not JSON, not an object, or a file that is damaged or cut.
 Status json_lines_next(json_t **out, JsonLines *lines);
 
+// The same without parsing: the bytes of the next row; 0 after the last one.
+Status json_lines_skip(int64_t *size_bytes, JsonLines *lines);
+
 void json_lines_close(JsonLines *lines); // a zeroed one is allowed
 
 #endif

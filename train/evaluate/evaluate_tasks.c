@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/suggest.h"
+#include "eval/tasks/task_file.h"
 #include "train/agreement.h"
 #include "train/stop.h"
 
@@ -34,20 +35,6 @@ void evaluate_tasks_release(TasksEvaluation *evaluation)
 
 // ---- which tasks
 // ---------------------------------------------------------------------------------
-
-// The first file of the task that is there; false if none is.
-static bool find_file(char out[PATH_BYTES], const char *dir, const Task *task)
-{
-    static const char *const endings[] = {".jsonl", ".jsonl.gz", ".jsonl.zst"};
-    for (int f = 0; f < 2 && task->files[f] != NULL; f++)
-        for (int e = 0; e < 3; e++) {
-            char name[NAME_BYTES];
-            snprintf(name, sizeof name, "%s%s", task->files[f], endings[e]);
-            if (file_join(out, dir, name) == OK && file_exists(out))
-                return true;
-        }
-    return false;
-}
 
 static Status refuse_missing(const char *dir, const Task *task)
 {
@@ -107,7 +94,7 @@ static Status choose_present(uint64_t *mask, const TasksRequest *request)
         const size_t size = strlen(missing);
         if (task->is_only_named)
             continue;
-        if (find_file(path, request->dir, task))
+        if (task_file_find(path, request->dir, task))
             *mask |= (uint64_t)1 << i;
         else
             snprintf(missing + size, sizeof missing - size, "%s%s.jsonl[.gz]", size > 0 ? ", " : "",
@@ -160,7 +147,7 @@ static Status open_set(TasksEvaluation *evaluation, const Comm *comm, const Task
                        const TasksRequest *request, const TaskEncoding *encoding)
 {
     char path[PATH_BYTES];
-    const bool is_found = find_file(path, request->dir, task);
+    const bool is_found = task_file_find(path, request->dir, task);
     TRY(comm_agree(comm, is_found ? OK : refuse_missing(request->dir, task)));
     TRY(agreement_file(comm, task->name, path));
     // A rank that could read its part releases it where another one could not.

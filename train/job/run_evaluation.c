@@ -4,8 +4,10 @@
 
 #include "model/hf/generation_config.h"
 #include "train/evaluate/tasks_result.h"
+#include "train/plan/evaluation_memory.h"
 #include "train/prepare.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,13 +60,14 @@ static Status open_tasks(RunEvaluation *evaluation, const ModelShape *shape)
     if (status == OK)
         status = load_tokenizer(evaluation, &begin_id, shape->vocab_size);
     TRY(comm_agree(evaluation->comm, status));
-    const TasksRequest request = {
-        .dir = config->tasks,
-        .only = config->n_only > 0 ? only : NULL,
-        .rules = config->rules == EVAL_RULES_LM_EVAL ? TASK_RULES_LM_EVAL : TASK_RULES_REFERENCE,
-        .limit = config->limit};
+    const TasksRequest request = {.dir = config->tasks,
+                                  .only = config->n_only > 0 ? only : NULL,
+                                  .rules = evaluation_rules(config),
+                                  .limit = config->limit};
     const TasksModel model = {shape, evaluation->tokenizer, begin_id, evaluation->run_dir};
     status = evaluate_tasks_open(&evaluation->tasks, evaluation->comm, &request, &model);
+    // What parsing has left in the heap, some MiB, before the model takes its memory.
+    malloc_trim(0);
     return status == OK ? OK : fail_within(status, "eval");
 }
 

@@ -9,7 +9,6 @@
 #include "base/paths.h"
 #include "eval/forward_pass.h"
 #include "infer/cache/kv_table.h"
-#include "infer/infer.h"
 #include "model/convert/convert.h"
 #include "model/hf/hf.h"
 #include "model/kernels/gemm.h"
@@ -18,6 +17,7 @@
 #include "train/parallel/partition.h"
 #include "train/plan/blas.h"
 #include "train/plan/compute_check.h"
+#include "train/plan/evaluation_memory.h"
 
 #include <string.h>
 #include <sys/resource.h>
@@ -30,7 +30,6 @@ enum {
     OPEN_FILE_BYTES = 750000,
     // MPI's requests, what they page in, and the thread that asks for them. Seen: 0.9 MB.
     EXCHANGE_BYTES = 1 << 20,
-    EVALUATION_TOKENS = 1024, // of a forward, as CHOICE_SCORER_TOKENS in eval/tasks
 };
 
 // From /proc/self/statm (proc(5)), in pages; 0 where it cannot be read.
@@ -134,26 +133,6 @@ static void measure_conversion(Plan *plan, const Config *config)
         forward_pass_bytes(&plan->original, config->data.seq_len, config->train.compute);
 }
 
-// What an evaluation on tasks takes: the weights, then the tensor at hand while they are
-// read, or the activations and the cache of a forward.
-static void measure_evaluation(Plan *plan, const Config *config)
-{
-    const ModelShape *shape = &plan->shape;
-    if (config->eval.tasks == NULL)
-        return;
-    int64_t reading = 0;
-    for (int t = 0; t < params_n_tensors(shape); t++) {
-        const ParamInfo info = params_info(shape, t);
-        const int64_t bytes = (int64_t)info.rows * info.cols * (int64_t)sizeof(float);
-        reading = bytes > reading ? bytes : reading;
-    }
-    const int64_t scoring =
-        infer_bytes(shape, EVALUATION_TOKENS, EVALUATION_TOKENS, plan->n_threads) +
-        EVALUATION_TOKENS * shape_cache_numbers(shape) * (int64_t)sizeof(float);
-    plan->evaluation = infer_weights_bytes(shape, DTYPE_F32, config->train.compute) +
-                       (reading > scoring ? reading : scoring);
-}
-
 // The number of files that match. A pattern without a match counts as one file, since a plan can be
 // made before there are data.
 static int64_t count_files(char *const *patterns, int n_patterns)
@@ -232,7 +211,7 @@ Status plan_make_of(Plan *out, const ModelShape *original, const Config *config,
     TRY(measure_training(&plan, config));
     measure_shards(&plan, &config->data);
     measure_products(&plan, config);
-    measure_evaluation(&plan, config);
+    plan.evaluation = evaluation_bytes(config, &plan.shape, n_ranks, n_threads);
     warm_up_libraries();
     plan.process = plan_resident_bytes() + (n_ranks > 1 ? EXCHANGE_BYTES : 0);
     if (config->model.convert.given)
