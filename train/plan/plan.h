@@ -58,4 +58,8 @@ void plan_print(FILE *out, const Plan *plan, const Config *config);
 int64_t plan_resident_bytes(void);
 int64_t plan_peak_resident_bytes(void);
 
+// Forgets the peak where the system allows it, and returns what it counts from now on: peaks up to
+// this one are not known to be later.
+int64_t plan_restart_peak(void);
+
 #endif
