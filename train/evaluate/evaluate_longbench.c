@@ -2,6 +2,7 @@
 
 #include "base/json.h"
 #include "base/progress.h"
+#include "infer/infer.h"
 #include "model/hf/hf_fingerprint.h"
 #include "model/shape_fields.h"
 #include "train/agreement.h"
@@ -9,6 +10,7 @@
 #include "train/stop.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,25 +42,10 @@ void evaluate_longbench_release(LongbenchEvaluation *evaluation)
 
 // ---- prompts -----------------------------------------------------------------------------------
 
-static Status find_begin(bool *puts_begin, const Tokenizer *tokenizer)
-{
-    Status status;
-    TokenBuffer buffer = {0};
-    TRY_GOTO(release, tokenizer_encode(tokenizer, &buffer, "a", 1, false));
-    const int64_t n = buffer.count;
-    const int32_t first = n > 0 ? buffer.ids[0] : -1;
-    buffer.count = 0;
-    TRY_GOTO(release, tokenizer_encode(tokenizer, &buffer, "a", 1, true));
-    *puts_begin = buffer.count > n && buffer.ids[0] != first;
-release:
-    token_buffer_release(&buffer);
-    return status;
-}
-
 static Status read_sets(LongbenchEvaluation *evaluation, const LongbenchRequest *request,
                         const LongbenchModel *model)
 {
-    TRY(find_begin(&evaluation->puts_begin, model->tokenizer));
+    evaluation->puts_begin = tokenizer_puts_begin(model->tokenizer);
     TRY(longbench_find_files(&evaluation->files, request->dir, request->only));
     const int n = evaluation->files.n;
     TRY(longbench_check_length(&evaluation->files, evaluation->max_length));
@@ -310,13 +297,15 @@ Status evaluate_longbench_check_memory(const LongbenchEvaluation *evaluation,
 {
     const double sequence =
         generate_sequence_bytes(model->format, model->shape, evaluation->max_length);
+    const double work = (double)infer_bytes(model->shape, evaluation->max_tokens, evaluation->batch,
+                                            omp_get_max_threads());
     const GenerateMemory need = {.model = model->dir,
                                  .shape = model->shape,
                                  .dtype = dtype,
                                  .compute = model->compute,
                                  .format = model->format,
-                                 .max_tokens = evaluation->max_tokens,
-                                 .batch = evaluation->batch,
+                                 .n_at_a_time = evaluation->batch,
+                                 .work_bytes = work,
                                  .cache_bytes = evaluation->batch * sequence,
                                  .options = "--batch or --max-length"};
     return generate_check_memory(&need);
