@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char *const json_lines_endings[] = {".jsonl", ".jsonl.gz", ".jsonl.zst", NULL};
+
 Status json_lines_open(JsonLines *out, const char *path)
 {
     int fd;

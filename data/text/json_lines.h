@@ -18,6 +18,9 @@
 
 #include <jansson.h>
 
+// What their names end with, closed by NULL: .jsonl, .jsonl.gz, .jsonl.zst.
+extern const char *const json_lines_endings[];
+
 typedef struct JsonLines {
     char path[PATH_BYTES];
     int number; // of the last line handed out, from 1

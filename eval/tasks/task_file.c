@@ -10,11 +10,10 @@ enum { NAME_BYTES = 64, TOKEN_BYTES = 4 }; // of text in a token
 
 bool task_file_find(char out[PATH_BYTES], const char *dir, const Task *task)
 {
-    static const char *const endings[] = {".jsonl", ".jsonl.gz", ".jsonl.zst"};
     for (int f = 0; f < 2 && task->files[f] != NULL; f++)
-        for (int e = 0; e < 3; e++) {
+        for (int e = 0; json_lines_endings[e] != NULL; e++) {
             char name[NAME_BYTES];
-            snprintf(name, sizeof name, "%s%s", task->files[f], endings[e]);
+            snprintf(name, sizeof name, "%s%s", task->files[f], json_lines_endings[e]);
             if (file_join(out, dir, name) == OK && file_exists(out))
                 return true;
         }

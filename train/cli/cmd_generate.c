@@ -1,5 +1,6 @@
 // mha2mla generate: text from a model, original or converted, with the small KV cache.
 #include "base/log.h"
+#include "infer/infer.h"
 #include "infer/weights.h"
 #include "model/hf/generation_config.h"
 #include "model/hf/hf.h"
@@ -13,6 +14,7 @@
 #include "train/plan/plan.h"
 #include "train/stop.h"
 
+#include <omp.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -233,16 +235,18 @@ static double cache_bytes(const Generation *gen)
 
 static Status check_memory(const Generation *gen)
 {
-    const GenerateMemory need = {.model = gen->dir,
-                                 .shape = &gen->shape,
-                                 .dtype = gen->dtype,
-                                 .compute = gen->options->compute.type,
-                                 .format = &gen->format,
-                                 .max_tokens = gen->max_tokens,
-                                 .batch = gen->batch,
-                                 .cache_bytes = cache_bytes(gen),
-                                 .limit_gib = gen->options->memory_gib,
-                                 .options = "--batch, --max-new-tokens or --ctx"};
+    const int n_threads = omp_get_max_threads();
+    const GenerateMemory need = {
+        .model = gen->dir,
+        .shape = &gen->shape,
+        .dtype = gen->dtype,
+        .compute = gen->options->compute.type,
+        .format = &gen->format,
+        .n_at_a_time = gen->batch,
+        .work_bytes = (double)infer_bytes(&gen->shape, gen->max_tokens, gen->batch, n_threads),
+        .cache_bytes = cache_bytes(gen),
+        .limit_gib = gen->options->memory_gib,
+        .options = "--batch, --max-new-tokens or --ctx"};
     return generate_check_memory(&need);
 }
 

@@ -5,9 +5,11 @@
 #include "base/suggest.h"
 #include "eval/tasks/task_file.h"
 #include "train/agreement.h"
+#include "train/generate/generate_memory.h"
 #include "train/stop.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -176,6 +178,7 @@ Status evaluate_tasks_open(TasksEvaluation *out, const Comm *comm, const TasksRe
     Status status;
     uint64_t mask;
     TasksEvaluation evaluation = {.rules = request->rules, .limit = request->limit};
+    evaluation.puts_begin = tokenizer_puts_begin(model->tokenizer);
     evaluation.max_length = request->max_length > 0
                                 ? (int)request->max_length
                                 : evaluate_tasks_max_length(request->rules, model->shape);
@@ -184,7 +187,6 @@ Status evaluate_tasks_open(TasksEvaluation *out, const Comm *comm, const TasksRe
                                    .vocab_size = model->shape->vocab_size,
                                    .max_length = evaluation.max_length,
                                    .begin_id = model->begin_id};
-    TRY(comm_agree(comm, task_request_puts_begin(&evaluation.puts_begin, model->tokenizer)));
     TRY(choose_tasks(&mask, comm, request));
     for (int i = 0; task_at(request->rules, i) != NULL; i++)
         if (mask & (uint64_t)1 << i)
@@ -243,18 +245,34 @@ end:
     return status;
 }
 
-// What the ranks ran, in all.
-static void log_counts(const Comm *comm, const ChoiceScorer *scorer)
+// What the ranks ran, in all. Collective.
+static void add_counts(TasksEvaluation *evaluation, const Comm *comm, const ChoiceScorer *scorer)
 {
     const ChoiceScorerCounts counts = choice_scorer_counts(scorer);
     double sums[] = {(double)counts.n_tokens, (double)counts.n_logits, (double)counts.n_forwards};
     double peak_bytes = (double)counts.peak_bytes;
     comm_sum_doubles(comm, sums, 3);
     comm_max_doubles(comm, &peak_bytes, 1);
-    if (comm->rank == 0)
-        log_info("ran %.0f tokens, %.0f of them with logits, in %.0f forwards; a rank's cache took "
-                 "%.1f MiB at most",
-                 sums[0], sums[1], sums[2], peak_bytes / (1 << 20));
+    evaluation->counts = (ChoiceScorerCounts){.n_tokens = (int64_t)sums[0],
+                                              .n_logits = (int64_t)sums[1],
+                                              .n_forwards = (int64_t)sums[2],
+                                              .peak_bytes = (int64_t)peak_bytes};
+}
+
+Status evaluate_tasks_check_memory(const TasksEvaluation *evaluation, const TasksModel *model,
+                                   DType dtype, ComputeType compute, const KvFormat *format)
+{
+    const GenerateMemory need = {
+        .model = model->name,
+        .shape = model->shape,
+        .dtype = dtype,
+        .compute = compute,
+        .format = format,
+        .n_at_a_time = CHOICE_SCORER_TOKENS,
+        .work_bytes = (double)choice_scorer_work_bytes(model->shape, omp_get_max_threads()),
+        .cache_bytes = (double)choice_scorer_cache_bytes(model->shape, format, evaluation->longest),
+        .options = "--max-length"};
+    return generate_check_memory(&need);
 }
 
 Status evaluate_tasks_run(TasksEvaluation *evaluation, const Comm *comm,
@@ -266,7 +284,7 @@ Status evaluate_tasks_run(TasksEvaluation *evaluation, const Comm *comm,
                                                             &(ChoiceScorerOptions){0})));
     for (int i = 0; i < evaluation->n_sets; i++)
         TRY_GOTO(release, score_set(&evaluation->sets[i], comm, scorer));
-    log_counts(comm, scorer);
+    add_counts(evaluation, comm, scorer);
 release:
     choice_scorer_release(scorer);
     return status;
