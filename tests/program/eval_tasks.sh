@@ -30,6 +30,18 @@ for file in txt json jsonl; do
     cmp one.$file three.$file || die "three ranks write another .$file"
 done
 
+# Products in bfloat16, which any CPU can emulate, on one rank and on two.
+for ranks in 1 2; do
+    mpirun -n $ranks --oversubscribe --bind-to none "$mha2mla" eval "$model" --tasks tasks --rules lm-eval \
+        --compute bfloat16 --emulate --out $ranks.json --log-samples $ranks.jsonl >$ranks.txt 2>err || die "$(cat err)"
+done
+for file in txt json jsonl; do
+    cmp 1.$file 2.$file || die "two ranks write another .$file in bfloat16"
+done
+grep -q 'KV cache float32: 2560.0 bytes/token, products in bfloat16$' 1.txt || die "$(cat 1.txt)"
+grep -q '"compute": "bfloat16"' 1.json || die "$(cat 1.json)"
+! cmp -s 1.jsonl one.jsonl || die "products in bfloat16 change no bit"
+
 # A cache of other numbers gives other likelihoods, and the result says which it was.
 "$mha2mla" eval "$model" --tasks tasks --only piqa --rules lm-eval --kv-bits 16 --limit 3 \
     --log-samples bf16.jsonl --out bf16.json >out 2>err || die "$(cat err)"

@@ -61,8 +61,9 @@ void tasks_result_print(FILE *out, const TasksResult *result)
             evaluation->max_length);
     if (evaluation->n_cut > 0)
         fprintf(out, " (%lld questions cut on the left)", (long long)evaluation->n_cut);
-    fprintf(out, ", KV cache %s: %.1f bytes/token\n", kv_format_describe(format, result->format),
-            kv_format_bytes_per_token(result->format, result->shape));
+    fprintf(out, ", KV cache %s: %.1f bytes/token%s\n", kv_format_describe(format, result->format),
+            kv_format_bytes_per_token(result->format, result->shape),
+            result->compute == COMPUTE_BFLOAT16 ? ", products in bfloat16" : "");
     fprintf(out, "%-*s  %8s  %7s  %8s  %7s  %6s  %5s\n", width, "task", "acc", "stderr", "acc_norm",
             "stderr", "n", "shots");
     for (int i = 0; i < evaluation->n_sets; i++)
