@@ -191,7 +191,8 @@ static void attention_block(Infer *infer, const InferSegment *segments, int n_se
     const InferLayer *w = &infer->weights->layers[layer];
     const RowColumns *col = &infer->columns;
     const int N = infer->n_rows, D = s->d_model;
-    rmsnorm_forward(infer->normed, infer->inv_rms, infer->x, w->attn_norm, N, D, (float)s->rms_eps);
+    rmsnorm_forward(rows_f32(infer->normed, D), infer->inv_rms, NULL, infer->x, w->attn_norm, N, D,
+                    (float)s->rms_eps);
     multiply(infer, infer->rows, col->row, infer->normed, D, &w->qkv, N, false);
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int n = 0; n < N; n++)
@@ -207,9 +208,10 @@ static void ffn_block(Infer *infer, int layer)
     const ModelShape *s = &infer->shape;
     const InferLayer *w = &infer->weights->layers[layer];
     const int N = infer->n_rows, D = s->d_model, F = s->d_ffn;
-    rmsnorm_forward(infer->normed, infer->inv_rms, infer->x, w->ffn_norm, N, D, (float)s->rms_eps);
+    rmsnorm_forward(rows_f32(infer->normed, D), infer->inv_rms, NULL, infer->x, w->ffn_norm, N, D,
+                    (float)s->rms_eps);
     multiply(infer, infer->gate_up, 2 * F, infer->normed, D, &w->gate_up, N, false);
-    swiglu_forward(infer->act, infer->gate_up, N, F);
+    swiglu_forward(rows_f32(infer->act, F), rows_f32(infer->gate_up, 2 * F), N, F);
     multiply(infer, infer->x, D, infer->act, F, &w->down, N, true);
 }
 
@@ -264,8 +266,8 @@ Status infer_forward(Infer *infer, const InferSegment *segments, int n_segments)
         attention_block(infer, segments, n_segments, l);
         ffn_block(infer, l);
     }
-    rmsnorm_forward(infer->normed, infer->inv_rms, infer->x, infer->weights->norm, infer->n_rows,
-                    s->d_model, (float)s->rms_eps);
+    rmsnorm_forward(rows_f32(infer->normed, s->d_model), infer->inv_rms, NULL, infer->x,
+                    infer->weights->norm, infer->n_rows, s->d_model, (float)s->rms_eps);
     for (int i = 0; i < n_segments; i++)
         TRY(kv_sequence_commit(segments[i].sequence, segments[i].count));
     return OK;

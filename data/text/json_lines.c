@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const json_lines_endings[] = {".jsonl", ".jsonl.gz", ".jsonl.zst", NULL};
-
 Status json_lines_open(JsonLines *out, const char *path)
 {
     int fd;
@@ -69,8 +67,7 @@ static Status next_line(const char **out, size_t *size, JsonLines *lines)
     }
 }
 
-// The next line that is not blank, without a byte order mark.
-static Status next_row(const char **out, size_t *out_size, JsonLines *lines)
+Status json_lines_next(json_t **out, JsonLines *lines)
 {
     static const char byte_order_mark[] = "\xef\xbb\xbf";
     const char *line;
@@ -89,16 +86,6 @@ static Status next_row(const char **out, size_t *out_size, JsonLines *lines)
         if (line == NULL || n_blank < size)
             break;
     }
-    *out = line;
-    *out_size = size;
-    return OK;
-}
-
-Status json_lines_next(json_t **out, JsonLines *lines)
-{
-    const char *line;
-    size_t size;
-    TRY(next_row(&line, &size, lines));
     if (line == NULL) {
         *out = NULL;
         return OK;
@@ -111,14 +98,5 @@ Status json_lines_next(json_t **out, JsonLines *lines)
                     lines->path, lines->number);
     }
     *out = row;
-    return OK;
-}
-
-Status json_lines_skip(int64_t *size_bytes, JsonLines *lines)
-{
-    const char *line;
-    size_t size;
-    TRY(next_row(&line, &size, lines));
-    *size_bytes = line != NULL ? (int64_t)size : 0;
     return OK;
 }

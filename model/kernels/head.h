@@ -3,6 +3,9 @@
 #ifndef MHA2MLA_MODEL_KERNELS_HEAD_H
 #define MHA2MLA_MODEL_KERNELS_HEAD_H
 
+#include "model/kernels/compute.h"
+#include "model/kernels/rows.h"
+
 #include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -12,11 +15,12 @@ int head_block(int V);
 
 // Sum over the N tokens of -log softmax(normed head^T)[target], in double. With d_normed also the
 // gradients of that sum times `scale`: d_normed =, d_head += if `add`, else =. NULL for both: the
-// loss alone.
-double head_loss(float *d_normed,        // [N, D] or NULL
+// loss alone. Logits and loss are float32 with either type of products.
+double head_loss(ComputeType type,
+                 float *d_normed,        // [N, D] or NULL
                  float *d_head,          // [V, D] or NULL
                  float *logits,          // scratch [head_block(V), V]
-                 const float *normed,    // [N, D]
+                 Rows normed,            // [N, D], read
                  const float *head,      // [V, D]
                  const int32_t *targets, // [N]
                  int N, int D, int V, float scale, bool add);

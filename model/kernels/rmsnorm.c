@@ -5,9 +5,11 @@
 
 #include "base/intmath.h"
 #include "base/simd.h"
+#include "model/kernels/half.h"
 
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 
 // 32 rows of 576 to 4096 floats: 72 to 512 KiB, about the second cache.
 enum { ROW_BLOCK = 32 };
@@ -31,22 +33,42 @@ HOT static void scale_row(float *restrict y, const float *restrict x, const floa
         y[d] = w[d] * (x[d] * inv_rms);
 }
 
-void rmsnorm_forward(float *restrict y, float *restrict inv_rms, const float *restrict x,
+HOT static void scale_row_bf16(uint16_t *restrict y, const float *restrict x,
+                               const float *restrict w, float inv_rms, int D)
+{
+#pragma omp simd
+    for (int d = 0; d < D; d++)
+        y[d] = half_f32_to_bf16(w[d] * (x[d] * inv_rms));
+}
+
+static void apply_row(Rows y, int n, const float *x, const float *w, float inv_rms, int D)
+{
+    void *row = rows_at(y, n, 0).data;
+    if (y.dtype == DTYPE_BF16)
+        scale_row_bf16(row, x, w, inv_rms, D);
+    else
+        scale_row(row, x, w, inv_rms, D);
+}
+
+void rmsnorm_forward(Rows y, float *restrict inv_rms, float *restrict copy, const float *restrict x,
                      const float *restrict w, int N, int D, float eps)
 {
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int n = 0; n < N; n++) {
-        inv_rms[n] = inverse_rms(x + (int64_t)n * D, D, eps);
-        scale_row(y + (int64_t)n * D, x + (int64_t)n * D, w, inv_rms[n], D);
+        const float *row = x + (int64_t)n * D;
+        inv_rms[n] = inverse_rms(row, D, eps);
+        apply_row(y, n, row, w, inv_rms[n], D);
+        if (copy != NULL) // while the row is in cache
+            memcpy(copy + (int64_t)n * D, row, (size_t)D * sizeof(float));
     }
 }
 
-void rmsnorm_apply(float *restrict y, const float *restrict inv_rms, const float *restrict x,
+void rmsnorm_apply(Rows y, const float *restrict inv_rms, const float *restrict x,
                    const float *restrict w, int N, int D)
 {
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int n = 0; n < N; n++)
-        scale_row(y + (int64_t)n * D, x + (int64_t)n * D, w, inv_rms[n], D);
+        apply_row(y, n, x + (int64_t)n * D, w, inv_rms[n], D);
 }
 
 // With r = inv_rms: dx += r (w dy) - x r^3 (w dy . x) / D. dy is replaced by the token's term of
@@ -74,7 +96,7 @@ HOT static void add_row(float *restrict to, const float *restrict from, int D)
         to[d] += from[d];
 }
 
-void rmsnorm_backward(float *restrict dx, float *restrict dw, float *restrict dy,
+void rmsnorm_backward(float *restrict dx, float *restrict dw, Rows y, float *restrict dy,
                       const float *restrict inv_rms, const float *restrict x,
                       const float *restrict w, int N, int D)
 {
@@ -82,6 +104,8 @@ void rmsnorm_backward(float *restrict dx, float *restrict dw, float *restrict dy
     for (int first = 0; first < N; first += ROW_BLOCK)
         for (int n = first; n < min_int(first + ROW_BLOCK, N); n++) {
             const int64_t at = (int64_t)n * D;
+            if (y.data != NULL)
+                apply_row(y, n, x + at, w, inv_rms[n], D);
             backward_row(dx + at, dy + at, x + at, w, inv_rms[n], D);
             // The first row of a block collects the block's sum of dw; dy is scratch by now.
             if (n > first)

@@ -2,23 +2,28 @@
 #ifndef MHA2MLA_MODEL_KERNELS_RMSNORM_H
 #define MHA2MLA_MODEL_KERNELS_RMSNORM_H
 
-void rmsnorm_forward(float *restrict y,       // [N, D]
+#include "model/kernels/rows.h"
+
+// Rows y are float32 or bfloat16, rounded once.
+void rmsnorm_forward(Rows y,                  // [N, D]
                      float *restrict inv_rms, // [N] saved: 1 / sqrt(mean(x^2) + eps)
+                     float *restrict copy,    // [N, D] = x, for a residual stream; NULL: none
                      const float *restrict x, // [N, D]
                      const float *restrict w, // [D]
                      int N, int D, float eps);
 
 // y again from the saved inv_rms, without reading x twice.
-void rmsnorm_apply(float *restrict y,             // [N, D]
+void rmsnorm_apply(Rows y,                        // [N, D]
                    const float *restrict inv_rms, // [N]
                    const float *restrict x,       // [N, D]
                    const float *restrict w,       // [D]
                    int N, int D);
 
 // dx += (not =): the residual connection around the norm brings a gradient, too. dw +=. dy is used
-// up as scratch.
+// up as scratch. With y also forward's y again, which the gradient of the next weight needs.
 void rmsnorm_backward(float *restrict dx,            // [N, D]
                       float *restrict dw,            // [D]
+                      Rows y,                        // [N, D], or without data
                       float *restrict dy,            // [N, D] overwritten
                       const float *restrict inv_rms, // [N] saved
                       const float *restrict x,       // [N, D]

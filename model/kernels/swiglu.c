@@ -2,46 +2,98 @@
 #include "model/kernels/swiglu.h"
 
 #include "base/simd.h"
+#include "model/kernels/half.h"
 #include "model/kernels/vexp.h"
+
+// silu(g) = g / (1 + e^-g). vexp() ends at e^88, so for g far below 0 the quotient is a tiny number
+// instead of 0, without an infinity in between.
+static inline float activate(float gate, float up)
+{
+    return gate / (1.0f + vexp(-gate)) * up;
+}
 
 HOT static void forward_row(float *restrict act, const float *restrict gate,
                             const float *restrict up, int F)
 {
 #pragma omp simd
     for (int f = 0; f < F; f++)
-        // silu(g) = g / (1 + e^-g). vexp() ends at e^88, so for g far below 0 the quotient is a
-        // tiny number instead of 0, without an infinity in between.
-        act[f] = gate[f] / (1.0f + vexp(-gate[f])) * up[f];
+        act[f] = activate(gate[f], up[f]);
 }
 
-void swiglu_forward(float *restrict act, const float *restrict gate_up, int N, int F)
+HOT static void forward_row_bf16(uint16_t *restrict act, const uint16_t *restrict gate,
+                                 const uint16_t *restrict up, int F)
 {
+#pragma omp simd
+    for (int f = 0; f < F; f++)
+        act[f] = half_f32_to_bf16(activate(half_bf16_to_f32(gate[f]), half_bf16_to_f32(up[f])));
+}
+
+void swiglu_forward(Rows act, Rows gate_up, int N, int F)
+{
+    CHECK(act.dtype == gate_up.dtype, "rows of %s from rows of %s", dtype_name(act.dtype),
+          dtype_name(gate_up.dtype));
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int n = 0; n < N; n++) {
-        const float *row = gate_up + (int64_t)n * 2 * F;
-        forward_row(act + (int64_t)n * F, row, row + F, F);
+        void *to = rows_at(act, n, 0).data;
+        const void *gate = rows_at(gate_up, n, 0).data, *up = rows_at(gate_up, n, F).data;
+        if (act.dtype == DTYPE_BF16)
+            forward_row_bf16(to, gate, up, F);
+        else
+            forward_row(to, gate, up, F);
     }
 }
 
+typedef struct Gradients {
+    float act, d_gate, d_up;
+} Gradients;
+
 // With s = sigmoid(gate): act = gate s up, so d_up = d_act gate s and
-// d_gate = d_act up (s + gate s (1 - s)). Loads precede stores: gradients replace the values.
+// d_gate = d_act up (s + gate s (1 - s)).
+static inline Gradients differentiate(float gate, float up, float d_act)
+{
+    const float sigmoid = 1.0f / (1.0f + vexp(-gate)), silu = gate * sigmoid;
+    return (Gradients){
+        .act = silu * up,
+        .d_gate = d_act * up * (sigmoid + silu * (1.0f - sigmoid)),
+        .d_up = d_act * silu,
+    };
+}
+
+// Loads precede stores: gradients replace the values.
 HOT static void backward_row(float *restrict gate, float *restrict up, float *restrict act, int F)
 {
 #pragma omp simd
     for (int f = 0; f < F; f++) {
-        const float sigmoid = 1.0f / (1.0f + vexp(-gate[f]));
-        const float silu = gate[f] * sigmoid, d_act = act[f];
-        act[f] = silu * up[f];
-        gate[f] = d_act * up[f] * (sigmoid + silu * (1.0f - sigmoid));
-        up[f] = d_act * silu;
+        const Gradients g = differentiate(gate[f], up[f], act[f]);
+        act[f] = g.act;
+        gate[f] = g.d_gate;
+        up[f] = g.d_up;
     }
 }
 
-void swiglu_backward(float *restrict gate_up, float *restrict act, int N, int F)
+HOT static void backward_row_bf16(uint16_t *restrict gate, uint16_t *restrict up,
+                                  uint16_t *restrict act, int F)
 {
+#pragma omp simd
+    for (int f = 0; f < F; f++) {
+        const Gradients g = differentiate(half_bf16_to_f32(gate[f]), half_bf16_to_f32(up[f]),
+                                          half_bf16_to_f32(act[f]));
+        act[f] = half_f32_to_bf16(g.act);
+        gate[f] = half_f32_to_bf16(g.d_gate);
+        up[f] = half_f32_to_bf16(g.d_up);
+    }
+}
+
+void swiglu_backward(Rows gate_up, Rows act, int N, int F)
+{
+    CHECK(act.dtype == gate_up.dtype, "rows of %s with rows of %s", dtype_name(act.dtype),
+          dtype_name(gate_up.dtype));
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int n = 0; n < N; n++) {
-        float *row = gate_up + (int64_t)n * 2 * F;
-        backward_row(row, row + F, act + (int64_t)n * F, F);
+        void *gate = rows_at(gate_up, n, 0).data, *up = rows_at(gate_up, n, F).data;
+        if (act.dtype == DTYPE_BF16)
+            backward_row_bf16(gate, up, rows_at(act, n, 0).data, F);
+        else
+            backward_row(gate, up, rows_at(act, n, 0).data, F);
     }
 }

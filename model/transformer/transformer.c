@@ -7,6 +7,8 @@
 // attention is a row of model/attention/attention_form.h; nothing here depends on which one it is.
 #include "model/transformer/transformer.h"
 
+#include "base/simd.h"
+#include "model/kernels/half.h"
 #include "model/kernels/head.h"
 #include "model/kernels/linear.h"
 #include "model/kernels/rmsnorm.h"
@@ -40,12 +42,6 @@ static AttentionContext attention_context(const Workspace *ws, const Model *mode
     };
 }
 
-// Used for the residual, so that the product after it can add in place (beta = 1).
-static void copy_rows(float *to, const float *from, int64_t count)
-{
-    memcpy(to, from, (size_t)count * sizeof(float));
-}
-
 static void clear(float *values, int64_t count)
 {
     memset(values, 0, (size_t)count * sizeof(float));
@@ -66,9 +62,9 @@ static void score_layer(void *observer, Rows qkv)
                     scored->n_tokens);
 }
 
-// attention(norm(x_in)) -> saved->attention.out
+// attention(norm(x_in)) -> saved->attention.out. With residual also x_in -> residual.
 static void attention_forward_from_input(Workspace *ws, const Model *model, int layer,
-                                         RopeScores *scores)
+                                         float *residual, RopeScores *scores)
 {
     const ModelShape *s = &model->shape;
     const LayerSaved *saved = &ws->layers[layer];
@@ -77,10 +73,10 @@ static void attention_forward_from_input(Workspace *ws, const Model *model, int 
     const QkObserver observer = {score_layer, &scored};
     AttentionContext context = attention_context(ws, model, layer);
     context.qk_observer = scores != NULL ? &observer : NULL;
-    rmsnorm_forward(ws->normed, saved->attn_inv_rms, saved->x_in,
+    rmsnorm_forward(ws->normed, saved->attn_inv_rms, residual, saved->x_in,
                     model->params.layers[layer].attn_norm, N, s->d_model, (float)s->rms_eps);
     step_times_mark(ws->times, STEP_NORM);
-    ws->form->project(&saved->attention, rows_f32(ws->normed, s->d_model), &context);
+    ws->form->project(&saved->attention, ws->normed, &context);
     ws->form->attend(&saved->attention, &context);
     step_times_mark(ws->times, STEP_ATTENTION);
 }
@@ -92,9 +88,7 @@ static void attention_block_forward(Workspace *ws, const Model *model, int layer
     const ModelShape *s = &model->shape;
     const LayerSaved *saved = &ws->layers[layer];
     int N = ws->B * ws->T, D = s->d_model, Q = shape_dim(s, DIM_Q);
-    attention_forward_from_input(ws, model, layer, scores);
-    copy_rows(saved->x_mid, saved->x_in, (int64_t)N * D);
-    step_times_mark(ws->times, STEP_NORM);
+    attention_forward_from_input(ws, model, layer, saved->x_mid, scores);
     linear_forward(ws->compute, rows_f32(saved->x_mid, D), saved->attention.out,
                    model->params.layers[layer].o, N, Q, D, true);
     step_times_mark(ws->times, STEP_OUTPUT);
@@ -120,28 +114,28 @@ static void attention_block_backward(Workspace *ws, const Model *model, int laye
     step_times_mark(ws->times, STEP_OUTPUT);
     rmsnorm_apply(ws->normed, saved->attn_inv_rms, saved->x_in, w->attn_norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
-    ws->form->project_backward(rows_f32(ws->d_normed, D), dw, ws->d_qkv, rows_f32(ws->normed, D),
+    ws->form->project_backward(rows_f32(ws->d_normed, D), dw, ws->d_qkv, ws->normed,
                                &saved->attention, &context);
     // RMSNorm's weight gradient is always added to, so a fresh one starts from zero.
     if (!adds)
         clear(dw->attn_norm, D);
-    rmsnorm_backward(ws->dx, dw->attn_norm, ws->d_normed, saved->attn_inv_rms, saved->x_in,
-                     w->attn_norm, N, D);
+    rmsnorm_backward(ws->dx, dw->attn_norm, (Rows){0}, ws->d_normed, saved->attn_inv_rms,
+                     saved->x_in, w->attn_norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
 }
 
-// gate_up = gate | up of norm(x_mid), in one product. Also what RECOMPUTE_LAYER makes again.
-static void ffn_expand(Workspace *ws, const Model *model, int layer)
+// gate_up = gate | up of norm(x_mid), in one product. Also what RECOMPUTE_LAYER makes again. With
+// residual also x_mid -> residual.
+static void ffn_expand(Workspace *ws, const Model *model, int layer, float *residual)
 {
     const ModelShape *s = &model->shape;
     const LayerParams *w = &model->params.layers[layer];
     const LayerSaved *saved = &ws->layers[layer];
     int N = ws->B * ws->T, D = s->d_model, F = s->d_ffn;
-    rmsnorm_forward(ws->normed, saved->ffn_inv_rms, saved->x_mid, w->ffn_norm, N, D,
+    rmsnorm_forward(ws->normed, saved->ffn_inv_rms, residual, saved->x_mid, w->ffn_norm, N, D,
                     (float)s->rms_eps);
     step_times_mark(ws->times, STEP_NORM);
-    linear_forward(ws->compute, rows_f32(saved->gate_up, 2 * F), rows_f32(ws->normed, D), w->gate,
-                   N, D, 2 * F, false);
+    linear_forward(ws->compute, saved->gate_up, ws->normed, w->gate, N, D, 2 * F, false);
     step_times_mark(ws->times, STEP_FFN);
 }
 
@@ -151,13 +145,11 @@ static void ffn_block_forward(Workspace *ws, const Model *model, int layer, floa
     const ModelShape *s = &model->shape;
     const LayerSaved *saved = &ws->layers[layer];
     int N = ws->B * ws->T, D = s->d_model, F = s->d_ffn;
-    ffn_expand(ws, model, layer);
+    ffn_expand(ws, model, layer, x_out);
     swiglu_forward(ws->act, saved->gate_up, N, F);
     step_times_mark(ws->times, STEP_SWIGLU);
-    copy_rows(x_out, saved->x_mid, (int64_t)N * D);
-    step_times_mark(ws->times, STEP_NORM);
-    linear_forward(ws->compute, rows_f32(x_out, D), rows_f32(ws->act, F),
-                   model->params.layers[layer].down, N, F, D, true);
+    linear_forward(ws->compute, rows_f32(x_out, D), ws->act, model->params.layers[layer].down, N, F,
+                   D, true);
     step_times_mark(ws->times, STEP_FFN);
 }
 
@@ -171,26 +163,44 @@ static void ffn_block_backward(Workspace *ws, const Model *model, int layer, Par
     LayerParams *dw = &grads->layers[layer];
     int N = ws->B * ws->T, D = s->d_model, F = s->d_ffn;
     const bool adds = !ws->fresh_gradients;
-    linear_backward_input(ws->compute, rows_f32(ws->act, F), rows_f32(ws->dx, D), w->down, N, F, D,
-                          false);
+    const Rows dx = rows_f32(ws->dx, D);
+    linear_backward_input(ws->compute, ws->act, dx, w->down, N, F, D, false);
     step_times_mark(ws->times, STEP_FFN);
     swiglu_backward(saved->gate_up, ws->act, N, F);
     step_times_mark(ws->times, STEP_SWIGLU);
-    linear_backward_weight(ws->compute, dw->down, rows_f32(ws->dx, D), rows_f32(ws->act, F), N, F,
-                           D, adds);
-    step_times_mark(ws->times, STEP_FFN);
-    rmsnorm_apply(ws->normed, saved->ffn_inv_rms, saved->x_mid, w->ffn_norm, N, D);
-    step_times_mark(ws->times, STEP_NORM);
-    linear_backward_input(ws->compute, rows_f32(ws->d_normed, D), rows_f32(saved->gate_up, 2 * F),
-                          w->gate, N, D, 2 * F, false);
-    linear_backward_weight(ws->compute, dw->gate, rows_f32(saved->gate_up, 2 * F),
-                           rows_f32(ws->normed, D), N, D, 2 * F, adds);
+    linear_backward_weight(ws->compute, dw->down, dx, ws->act, N, F, D, adds);
+    linear_backward_input(ws->compute, rows_f32(ws->d_normed, D), saved->gate_up, w->gate, N, D,
+                          2 * F, false);
     step_times_mark(ws->times, STEP_FFN);
     if (!adds)
         clear(dw->ffn_norm, D);
-    rmsnorm_backward(ws->dx, dw->ffn_norm, ws->d_normed, saved->ffn_inv_rms, saved->x_mid,
-                     w->ffn_norm, N, D);
+    rmsnorm_backward(ws->dx, dw->ffn_norm, ws->normed, ws->d_normed, saved->ffn_inv_rms,
+                     saved->x_mid, w->ffn_norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
+    linear_backward_weight(ws->compute, dw->gate, saved->gate_up, ws->normed, N, D, 2 * F, adds);
+    step_times_mark(ws->times, STEP_FFN);
+}
+
+HOT static void round_row(float *restrict to, const float *restrict from, int D)
+{
+#pragma omp simd
+    for (int d = 0; d < D; d++)
+        to[d] = half_bf16_to_f32(half_f32_to_bf16(from[d]));
+}
+
+// A gather of embedding rows; Llama does not scale them. In bfloat16 they are rounded, since a rank
+// may hold the rows that others update rounded already.
+static void embed_forward(float *x, ComputeType compute, const float *embed, const int32_t *inputs,
+                          int N, int D)
+{
+#pragma omp parallel for schedule(static)
+    for (int n = 0; n < N; n++) {
+        const float *row = embed + (int64_t)inputs[n] * D;
+        if (compute == COMPUTE_BFLOAT16)
+            round_row(x + (int64_t)n * D, row, D);
+        else
+            memcpy(x + (int64_t)n * D, row, (size_t)D * sizeof(float));
+    }
 }
 
 // Training hangs its communication here: parameters of a layer may still be arriving before
@@ -208,11 +218,7 @@ void transformer_forward(Workspace *ws, const Model *model, const int32_t *input
     int N = ws->B * ws->T, D = s->d_model;
     step_times_start(ws->times, STEP_FORWARD);
     call_at_layer(&ws->before_layer, -1);
-#pragma omp parallel for schedule(static)
-    for (int n = 0; n < N; n++)
-        // A gather of embedding rows; Llama does not scale them.
-        copy_rows(ws->layers[0].x_in + (int64_t)n * D, model->params.embed + (int64_t)inputs[n] * D,
-                  D);
+    embed_forward(ws->layers[0].x_in, ws->compute, model->params.embed, inputs, N, D);
     step_times_mark(ws->times, STEP_EMBEDDING);
     for (int l = 0; l < s->n_layers; l++) {
         call_at_layer(&ws->before_layer, l);
@@ -228,7 +234,7 @@ double transformer_loss(Workspace *ws, const Model *model, const int32_t *target
     int N = ws->B * ws->T, D = s->d_model;
     step_times_start(ws->times, STEP_FORWARD);
     call_at_layer(&ws->before_layer, s->n_layers);
-    rmsnorm_forward(ws->head_in, ws->inv_rms, ws->hidden, model->params.norm, N, D,
+    rmsnorm_forward(ws->head_in, ws->inv_rms, NULL, ws->hidden, model->params.norm, N, D,
                     (float)s->rms_eps);
     step_times_mark(ws->times, STEP_NORM);
     bool wants_gradient = grads != NULL;
@@ -236,9 +242,10 @@ double transformer_loss(Workspace *ws, const Model *model, const int32_t *target
           "gradients in a workspace that was placed for forward only");
     CHECK(!wants_gradient || ws->fresh_gradients || !gradient_reuse_is_used(&ws->reuse),
           "gradients are added to, but their memory holds activations");
-    double sum = head_loss(
-        wants_gradient ? ws->d_head_in : NULL, wants_gradient ? grads->head : NULL, ws->logits,
-        ws->head_in, model->params.head, targets, N, D, s->vocab_size, scale, !ws->fresh_gradients);
+    double sum =
+        head_loss(ws->compute, wants_gradient ? ws->d_head_in : NULL,
+                  wants_gradient ? grads->head : NULL, ws->logits, ws->head_in, model->params.head,
+                  targets, N, D, s->vocab_size, scale, !ws->fresh_gradients);
     step_times_mark(ws->times, STEP_HEAD);
     return sum;
 }
@@ -268,7 +275,7 @@ void transformer_backward(Workspace *ws, const Model *model, const int32_t *inpu
     clear(ws->dx, (int64_t)N * D);
     if (ws->fresh_gradients)
         clear(grads->norm, D);
-    rmsnorm_backward(ws->dx, grads->norm, ws->d_head_in, ws->inv_rms, ws->hidden,
+    rmsnorm_backward(ws->dx, grads->norm, (Rows){0}, ws->d_head_in, ws->inv_rms, ws->hidden,
                      model->params.norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
     call_at_layer(&ws->after_backward, s->n_layers);
@@ -277,11 +284,11 @@ void transformer_backward(Workspace *ws, const Model *model, const int32_t *inpu
         bool is_shared = l < s->n_layers - 1;
         if (is_shared && ws->policy == RECOMPUTE_LAYER) {
             attention_block_forward(ws, model, l, NULL);
-            ffn_expand(ws, model, l);
+            ffn_expand(ws, model, l, NULL);
         }
         ffn_block_backward(ws, model, l, grads);
         if (is_shared && ws->policy == RECOMPUTE_ATTENTION)
-            attention_forward_from_input(ws, model, l, NULL);
+            attention_forward_from_input(ws, model, l, NULL, NULL);
         attention_block_backward(ws, model, l, grads);
         call_at_layer(&ws->after_backward, l);
     }
@@ -297,8 +304,8 @@ void transformer_logits(Workspace *ws, const Model *model, int first, int count,
     const ModelShape *s = &model->shape;
     int D = s->d_model;
     // Written to its own place, with the same numbers: a backward that follows reads it.
-    rmsnorm_forward(ws->normed, ws->inv_rms + first, ws->hidden + (int64_t)first * D,
+    rmsnorm_forward(ws->normed, ws->inv_rms + first, NULL, ws->hidden + (int64_t)first * D,
                     model->params.norm, count, D, (float)s->rms_eps);
-    linear_forward(ws->compute, rows_f32(logits, s->vocab_size), rows_f32(ws->normed, D),
-                   model->params.head, count, D, s->vocab_size, false);
+    linear_forward(ws->compute, rows_f32(logits, s->vocab_size), ws->normed, model->params.head,
+                   count, D, s->vocab_size, false);
 }

@@ -5,6 +5,19 @@
 #include "base/intmath.h"
 #include "model/kernels/head.h"
 
+// Products round their operands to bfloat16 anyhow; what they read and write is kept so.
+static DType activation_dtype(ComputeType compute)
+{
+    return compute == COMPUTE_BFLOAT16 ? DTYPE_BF16 : DTYPE_F32;
+}
+
+// Floats that take the memory of `count` numbers.
+static int64_t as_floats(DType dtype, int64_t count)
+{
+    const int64_t float_bytes = sizeof(float);
+    return (count * dtype_size_bytes(dtype) + float_bytes - 1) / float_bytes;
+}
+
 // Where what a layer leaves for backward goes: gradient memory as far as that reaches, then the
 // arena.
 typedef struct Placement {
@@ -21,9 +34,18 @@ static float *place_floats(const Placement *placement, int64_t count)
                : arena_floats(placement->arena, count);
 }
 
-static Rows place_rows(const Placement *placement, int64_t n, int width)
+// Kept rows of activations that products multiply.
+static Rows place_rows(const Placement *placement, ComputeType compute, int64_t n, int width)
 {
-    return rows_f32(place_floats(placement, n * width), width);
+    const DType dtype = activation_dtype(compute);
+    return (Rows){place_floats(placement, as_floats(dtype, n * width)), dtype, width};
+}
+
+// The same, which need not be kept.
+static Rows scratch_rows(Arena *arena, ComputeType compute, int64_t n, int width)
+{
+    const DType dtype = activation_dtype(compute);
+    return (Rows){arena_place(arena, n * width, (size_t)dtype_size_bytes(dtype)), dtype, width};
 }
 
 // Saved buffers of attention in the order of the picture in the header; a width of 0 takes no
@@ -34,19 +56,22 @@ static void place_attention(LayerSaved *saved, const Placement *placement, const
     const AttentionWidths widths = ws->form->widths(s);
     const int64_t N = (int64_t)ws->B * ws->T;
     saved->attn_inv_rms = place_floats(placement, N);
-    saved->attention.latent = place_rows(placement, N, widths.latent);
-    saved->attention.qkv = place_rows(placement, N, widths.qkv);
-    saved->attention.values = place_rows(placement, N, widths.values);
-    saved->attention.out =
-        widths.remakes_out ? ws->attn_out : place_rows(placement, N, shape_dim(s, DIM_Q));
+    saved->attention.latent = place_rows(placement, COMPUTE_FLOAT32, N, widths.latent);
+    saved->attention.qkv = place_rows(placement, COMPUTE_FLOAT32, N, widths.qkv);
+    saved->attention.values = place_rows(placement, COMPUTE_FLOAT32, N, widths.values);
+    saved->attention.out = widths.remakes_out
+                               ? ws->attn_out
+                               : place_rows(placement, COMPUTE_FLOAT32, N, shape_dim(s, DIM_Q));
     saved->attention.lse = place_floats(placement, N * s->n_heads);
 }
 
-static void place_ffn(LayerSaved *saved, const Placement *placement, const ModelShape *s, int64_t N)
+static void place_ffn(LayerSaved *saved, const Placement *placement, const Workspace *ws,
+                      const ModelShape *s)
 {
+    const int64_t N = (int64_t)ws->B * ws->T;
     saved->x_mid = place_floats(placement, N * s->d_model);
     saved->ffn_inv_rms = place_floats(placement, N);
-    saved->gate_up = place_floats(placement, N * 2 * s->d_ffn);
+    saved->gate_up = place_rows(placement, ws->compute, N, 2 * s->d_ffn);
 }
 
 // What each layer has for itself or, with is_own false, what they share.
@@ -60,7 +85,7 @@ static void place_layer(LayerSaved *saved, const Placement *placement, const Wor
     if ((policy == RECOMPUTE_NONE) == is_own)
         place_attention(saved, placement, ws, s);
     if ((policy == RECOMPUTE_NONE || policy == RECOMPUTE_ATTENTION) == is_own)
-        place_ffn(saved, placement, s, N);
+        place_ffn(saved, placement, ws, s);
 }
 
 // From the last layer down, the order of gradient_reuse_take(). After the scratch, which may take
@@ -107,8 +132,13 @@ static void place_head_scratch(Workspace *ws, Arena *arena, const ModelShape *s)
 static bool take_head_input(Workspace *ws, const ModelShape *s)
 {
     const int64_t count = (int64_t)ws->B * ws->T * s->d_model;
-    return gradient_reuse_take(&ws->head_in, &ws->reuse, s->n_layers, count) &&
-           gradient_reuse_take(&ws->d_head_in, &ws->reuse, s->n_layers, count);
+    const DType dtype = activation_dtype(ws->compute);
+    float *head_in;
+    if (!gradient_reuse_take(&head_in, &ws->reuse, s->n_layers, as_floats(dtype, count)) ||
+        !gradient_reuse_take(&ws->d_head_in, &ws->reuse, s->n_layers, count))
+        return false;
+    ws->head_in = (Rows){head_in, dtype, s->d_model};
+    return true;
 }
 
 // Attention's, feed-forward's and the head's scratch begin at the same place.
@@ -118,7 +148,7 @@ static void place_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int 
     const bool is_training = ws->policy != FORWARD_ONLY;
     const bool is_apart = take_head_input(ws, s);
     if (!is_apart) {
-        ws->head_in = arena_floats(arena, N * s->d_model);
+        ws->head_in = scratch_rows(arena, ws->compute, N, s->d_model);
         ws->d_head_in = is_training ? arena_floats(arena, N * s->d_model) : NULL;
     }
     // Three phases start at the same offset; the arena is rewound between them and at last extended
@@ -127,14 +157,14 @@ static void place_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int 
     place_head_scratch(ws, arena, s);
     int64_t end = arena->used_bytes;
     arena_rewind(arena, head_first);
-    ws->normed = is_apart ? arena_floats(arena, N * s->d_model) : ws->head_in;
+    ws->normed = is_apart ? scratch_rows(arena, ws->compute, N, s->d_model) : ws->head_in;
     ws->d_normed = is_apart ? arena_floats(arena, N * s->d_model) : ws->d_head_in;
     ws->dx = is_training ? arena_floats(arena, N * s->d_model) : NULL;
     const int64_t first = arena->used_bytes;
     place_attention_scratch(ws, arena, s, n_threads);
     end = max_int64(end, arena->used_bytes);
     arena_rewind(arena, first);
-    ws->act = arena_floats(arena, N * s->d_ffn);
+    ws->act = scratch_rows(arena, ws->compute, N, s->d_ffn);
     end = max_int64(end, arena->used_bytes);
     arena_rewind(arena, head_first);
     arena_place(arena, end - head_first, 1);

@@ -53,7 +53,7 @@ typedef struct LayerSaved {
     AttentionSaved attention; // its `out` is ws.attn_out if the form makes it again
     float *x_mid;             // [N, D] after attention
     float *ffn_inv_rms;       // [N] of x_mid
-    float *gate_up;           // [N, 2F]; backward leaves its gradient there
+    Rows gate_up;             // [N, 2F]; backward leaves its gradient there
 } LayerSaved;
 
 // Called with the index of a layer; -1 stands for the embedding, L for the last norm and the head.
@@ -74,17 +74,18 @@ typedef struct Workspace {
     float *inv_rms;            // [N] of hidden
     float *cos_table;          // [T, E/2]
     float *sin_table;          // [T, E/2]
-    float *head_in;            // [N, D] the last norm of hidden
+    Rows head_in;              // [N, D] the last norm of hidden
     float *d_head_in;          // [N, D], from the loss to backward; NULL without backward
     // Scratch.
-    float *normed, *d_normed;     // [N, D]
+    Rows normed;                  // [N, D] input of a block's first product
+    float *d_normed;              // [N, D]
     float *dx;                    // [N, D] gradient of the residual stream, backward
     Rows projected, expanded;     // [N, their widths of the form]
     Rows attn_out;                // [N, Q], if the form makes it again in backward
     void *attention_tiles;        // of the form
     Rows d_qkv;                   // [N, width of the form], backward
     Rows d_attn_out;              // [N, Q], backward
-    float *act;                   // [N, F]; in backward also its gradient
+    Rows act;                     // [N, F]; in backward also its gradient
     float *logits;                // [min(N, head_block(V)), V]
     bool fresh_gradients;         // loss and backward write gradients (=) instead of adding
     StepTimes *times;             // borrowed; NULL: nothing is measured

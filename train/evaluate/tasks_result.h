@@ -20,7 +20,6 @@
 //                 "cache": {"format", "scheme", "bits": [value, key], "bytes_per_token",
 //                           "original_bytes_per_token": of the model before its conversion in
 //                           bfloat16},
-//                 "compute": "float32" or "bfloat16", of products,
 //                 "step", "tokens": within a run}
 //
 // A line of the samples:
@@ -42,8 +41,7 @@ typedef struct TasksResult {
     const char *model;
     const ModelShape *shape;
     const KvFormat *format;
-    ComputeType compute; // that the scores were made with
-    bool is_in_run;      // step and tokens count
+    bool is_in_run; // step and tokens count
     int64_t step, tokens;
 } TasksResult;
 

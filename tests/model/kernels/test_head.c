@@ -48,10 +48,15 @@ static void release_data(Data *d)
     free(d->targets);
 }
 
+static double typed_loss(ComputeType type, Data *d, Rows normed, bool wants_gradient)
+{
+    return head_loss(type, wants_gradient ? d->d_normed : NULL, wants_gradient ? d->d_head : NULL,
+                     d->logits, normed, d->head, d->targets, d->N, d->D, d->V, d->scale, true);
+}
+
 static double fast_loss(Data *d, bool wants_gradient)
 {
-    return head_loss(wants_gradient ? d->d_normed : NULL, wants_gradient ? d->d_head : NULL,
-                     d->logits, d->normed, d->head, d->targets, d->N, d->D, d->V, d->scale, true);
+    return typed_loss(COMPUTE_FLOAT32, d, rows_f32(d->normed, d->D), wants_gradient);
 }
 
 static void compare(int N, int D, int V)
@@ -154,6 +159,39 @@ static void test_bits_do_not_depend_on_threads(void **state)
     release_data(&two);
 }
 
+// The product's operands hold values of bfloat16, so that the gradient alone is rounded.
+static void compare_bfloat16(int N, int D, int V)
+{
+    Data d = make_data(N, D, V, 1.0);
+    uint16_t *halves = malloc((size_t)(V > N ? V : N) * (size_t)D * sizeof *halves);
+    assert_non_null(halves);
+    dtype_narrow(halves, DTYPE_BF16, d.head, (int64_t)V * D);
+    dtype_widen(d.head, halves, DTYPE_BF16, (int64_t)V * D);
+    dtype_narrow(halves, DTYPE_BF16, d.normed, (int64_t)N * D);
+    dtype_widen(d.normed, halves, DTYPE_BF16, (int64_t)N * D);
+    double expected = ref_head_loss(d.expected_d_normed, d.expected_d_head, NULL, d.normed, d.head,
+                                    d.targets, N, D, V, d.scale);
+    double loss = typed_loss(COMPUTE_BFLOAT16, &d, rows_bf16(halves, D), true);
+    ref_assert_error("loss", fabs(loss - expected) / (expected + 1), 1e-6); // seen below 1e-7
+    testing_assert_close("d_normed", d.d_normed, d.expected_d_normed, (int64_t)N * D,
+                         4e-3); // seen 2.0e-3
+    testing_assert_close("d_head", d.d_head, d.expected_d_head, (int64_t)V * D,
+                         4e-3); // seen 1.5e-3
+    assert_true(typed_loss(COMPUTE_BFLOAT16, &d, rows_bf16(halves, D), false) == loss);
+    free(halves);
+    release_data(&d);
+}
+
+// Parts of a row, and a vocabulary that ends within one.
+static void test_bfloat16(void **state)
+{
+    (void)state;
+    const int sizes[] = {1, 2, 129, 2048, 2049, 5000};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+        compare_bfloat16(9, 7, sizes[i]);
+    compare_bfloat16(513, 12, 50);
+}
+
 static double scaled_loss(void *context)
 {
     const Data *d = context;
@@ -185,6 +223,7 @@ int main(void)
         cmocka_unit_test(test_small_loss_beside_huge_logits),
         cmocka_unit_test(test_nan_and_infinite_logits_show_in_the_loss),
         cmocka_unit_test(test_bits_do_not_depend_on_threads),
+        cmocka_unit_test(test_bfloat16),
         cmocka_unit_test(test_oracle_against_central_differences),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,7 @@
 // RMSNorm against its oracle, and the oracle against central differences.
 #include "tests/support/testing.h"
 
+#include "model/kernels/half.h"
 #include "model/kernels/rmsnorm.h"
 #include "tests/reference/ref.h"
 
@@ -54,14 +55,15 @@ static void compare(int N, int D, double scale)
     Data d = make_data(N, D, scale);
     int64_t all = (int64_t)N * D;
     ref_rmsnorm_forward(d.expected_y, d.expected_inv_rms, d.x, d.w, N, D, EPS);
-    rmsnorm_forward(d.y, d.inv_rms, d.x, d.w, N, D, EPS);
+    rmsnorm_forward(rows_f32(d.y, D), d.inv_rms, NULL, d.x, d.w, N, D, EPS);
     testing_assert_close("y", d.y, d.expected_y, all, 1e-6);                 // seen 3.8e-7
     testing_assert_close("inv_rms", d.inv_rms, d.expected_inv_rms, N, 1e-6); // seen 4.4e-7
     ref_rmsnorm_backward(d.expected_dx, d.expected_dw, d.dy, d.expected_inv_rms, d.x, d.w, N, D);
-    rmsnorm_backward(d.dx, d.dw, d.dy, d.inv_rms, d.x, d.w, N, D);
+    rmsnorm_backward(d.dx, d.dw, rows_f32(d.expected_y, D), d.dy, d.inv_rms, d.x, d.w, N, D);
+    assert_memory_equal(d.expected_y, d.y, (size_t)all * sizeof(float));
     testing_assert_close("dx", d.dx, d.expected_dx, all, 2e-6); // seen 4.8e-7
     testing_assert_close("dw", d.dw, d.expected_dw, D, 2e-6);   // seen 4.4e-7
-    rmsnorm_apply(d.expected_y, d.inv_rms, d.x, d.w, N, D);
+    rmsnorm_apply(rows_f32(d.expected_y, D), d.inv_rms, d.x, d.w, N, D);
     assert_memory_equal(d.expected_y, d.y, (size_t)all * sizeof(float));
     release_data(&d);
 }
@@ -88,8 +90,8 @@ static void test_zero_row_has_zero_output_and_finite_gradient(void **state)
     (void)state;
     enum { D = 33 };
     Data d = make_data(1, D, 0.0);
-    rmsnorm_forward(d.y, d.inv_rms, d.x, d.w, 1, D, EPS);
-    rmsnorm_backward(d.dx, d.dw, d.dy, d.inv_rms, d.x, d.w, 1, D);
+    rmsnorm_forward(rows_f32(d.y, D), d.inv_rms, NULL, d.x, d.w, 1, D, EPS);
+    rmsnorm_backward(d.dx, d.dw, (Rows){0}, d.dy, d.inv_rms, d.x, d.w, 1, D);
     for (int i = 0; i < D; i++) {
         assert_true(d.y[i] == 0.0f);
         assert_true(isfinite(d.dx[i]));
@@ -103,7 +105,7 @@ static void test_row_too_large_to_square_is_nan(void **state)
     (void)state;
     const float x[6] = {1e20f, 0, 0, 1, 2, 3}, w[3] = {1, 1, 1};
     float y[6], inv_rms[2];
-    rmsnorm_forward(y, inv_rms, x, w, 2, 3, EPS);
+    rmsnorm_forward(rows_f32(y, 3), inv_rms, NULL, x, w, 2, 3, EPS);
     assert_true(isnan(inv_rms[0]) && isnan(y[0]) && isnan(y[1]));
     assert_true(isfinite(y[3]) && isfinite(inv_rms[1]));
 }
@@ -117,9 +119,10 @@ static void test_bits_do_not_depend_on_threads(void **state)
     int threads = omp_get_max_threads();
     for (int i = 0; i < 2; i++) {
         omp_set_num_threads(i + 1);
-        rmsnorm_forward(runs[i]->y, runs[i]->inv_rms, runs[i]->x, runs[i]->w, N, D, EPS);
-        rmsnorm_backward(runs[i]->dx, runs[i]->dw, runs[i]->dy, runs[i]->inv_rms, runs[i]->x,
-                         runs[i]->w, N, D);
+        rmsnorm_forward(rows_f32(runs[i]->y, D), runs[i]->inv_rms, NULL, runs[i]->x, runs[i]->w, N,
+                        D, EPS);
+        rmsnorm_backward(runs[i]->dx, runs[i]->dw, (Rows){0}, runs[i]->dy, runs[i]->inv_rms,
+                         runs[i]->x, runs[i]->w, N, D);
     }
     omp_set_num_threads(threads);
     assert_memory_equal(one.y, two.y, N * D * sizeof(float));
@@ -127,6 +130,27 @@ static void test_bits_do_not_depend_on_threads(void **state)
     assert_memory_equal(one.dw, two.dw, D * sizeof(float));
     release_data(&one);
     release_data(&two);
+}
+
+// Rows wider than D, so that a step from row to row shows.
+static void test_bfloat16_is_the_float32_result_rounded_once(void **state)
+{
+    (void)state;
+    enum { N = 33, D = 200, LD = D + 3 };
+    Data d = make_data(N, D, 1.0);
+    uint16_t y[N * LD], again[N * LD];
+    d.x[D + 5] = NAN;
+    memset(y, 0, sizeof y);
+    memset(again, 0, sizeof again);
+    rmsnorm_forward(rows_f32(d.y, D), d.inv_rms, d.expected_dx, d.x, d.w, N, D, EPS);
+    rmsnorm_forward(rows_bf16(y, LD), d.inv_rms, NULL, d.x, d.w, N, D, EPS);
+    rmsnorm_apply(rows_bf16(again, LD), d.inv_rms, d.x, d.w, N, D);
+    for (int n = 0; n < N; n++)
+        for (int i = 0; i < LD; i++)
+            assert_int_equal(y[n * LD + i], i < D ? half_f32_to_bf16(d.y[n * D + i]) : 0);
+    assert_memory_equal(again, y, sizeof y);
+    assert_memory_equal(d.expected_dx, d.x, N * D * sizeof(float)); // the copy
+    release_data(&d);
 }
 
 static double weighted_output(void *context)
@@ -163,6 +187,7 @@ int main(void)
         cmocka_unit_test(test_zero_row_has_zero_output_and_finite_gradient),
         cmocka_unit_test(test_row_too_large_to_square_is_nan),
         cmocka_unit_test(test_bits_do_not_depend_on_threads),
+        cmocka_unit_test(test_bfloat16_is_the_float32_result_rounded_once),
         cmocka_unit_test(test_oracle_against_central_differences),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -47,13 +47,14 @@ static void release_data(Data *d)
 static void run_both(Data *d)
 {
     ref_swiglu_forward(d->expected_act, d->gate_up, d->N, d->F);
-    swiglu_forward(d->act, d->gate_up, d->N, d->F);
+    swiglu_forward(rows_f32(d->act, d->F), rows_f32(d->gate_up, 2 * d->F), d->N, d->F);
     ref_swiglu_backward(d->expected_d_gate_up, d->expected_act_again, d->d_act, d->gate_up, d->N,
                         d->F);
     const size_t narrow_bytes = (size_t)d->N * (size_t)d->F * sizeof(float);
     memcpy(d->d_gate_up, d->gate_up, 2 * narrow_bytes);
     memcpy(d->act_again, d->d_act, narrow_bytes);
-    swiglu_backward(d->d_gate_up, d->act_again, d->N, d->F); // in place
+    swiglu_backward(rows_f32(d->d_gate_up, 2 * d->F), rows_f32(d->act_again, d->F), d->N,
+                    d->F); // in place
 }
 
 static void compare(int N, int F, double scale)
@@ -107,6 +108,49 @@ static void test_saturated_gates(void **state)
     release_data(&d);
 }
 
+// Values that bfloat16 holds, and their halves.
+static uint16_t *round_values(float *values, int64_t count)
+{
+    uint16_t *halves = malloc((size_t)count * sizeof *halves);
+    assert_non_null(halves);
+    dtype_narrow(halves, DTYPE_BF16, values, count);
+    dtype_widen(values, halves, DTYPE_BF16, count);
+    return halves;
+}
+
+static void assert_rounded(const char *what, const uint16_t *halves, const float *expected,
+                           int64_t count)
+{
+    float *values = ref_nans(count);
+    dtype_widen(values, halves, DTYPE_BF16, count);
+    for (int64_t i = 0; i < count; i++) {
+        // Half a unit in the last place of bfloat16, and the rounding of the float32 result.
+        const double error = fabs((double)values[i] - (double)expected[i]);
+        if (!(error <= fabs((double)expected[i]) * 0x1.01p-8 + 1e-7))
+            fail_msg("%s[%lld]: %g, expected %g", what, (long long)i, (double)values[i],
+                     (double)expected[i]);
+    }
+    free(values);
+}
+
+static void test_bfloat16_is_rounded_once(void **state)
+{
+    (void)state;
+    enum { N = 7, F = 65 };
+    Data d = make_data(N, F, 3.0);
+    uint16_t *gate_up = round_values(d.gate_up, 2 * N * F), *d_act = round_values(d.d_act, N * F);
+    uint16_t act[N * F];
+    run_both(&d);
+    swiglu_forward(rows_bf16(act, F), rows_bf16(gate_up, 2 * F), N, F);
+    assert_rounded("act", act, d.expected_act, N * F);
+    swiglu_backward(rows_bf16(gate_up, 2 * F), rows_bf16(d_act, F), N, F);
+    assert_rounded("act again", d_act, d.expected_act, N * F);
+    assert_rounded("d_gate_up", gate_up, d.expected_d_gate_up, 2 * N * F);
+    free(gate_up);
+    free(d_act);
+    release_data(&d);
+}
+
 static double weighted_output(void *context)
 {
     const Data *d = context;
@@ -135,6 +179,7 @@ int main(void)
         cmocka_unit_test(test_many_shapes),
         cmocka_unit_test(test_wide_inputs),
         cmocka_unit_test(test_saturated_gates),
+        cmocka_unit_test(test_bfloat16_is_rounded_once),
         cmocka_unit_test(test_oracle_against_central_differences),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

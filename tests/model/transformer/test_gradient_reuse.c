@@ -113,7 +113,7 @@ typedef struct Step {
 } Step;
 
 static void start(Step *s, const ModelShape *shape, int B, int T, ActivationPolicy policy,
-                  const int *from_layer)
+                  ComputeType compute, const int *from_layer)
 {
     *s = (Step){.arena = arena_start("test")};
     assert_ok(model_create(&s->model, shape));
@@ -125,7 +125,7 @@ static void start(Step *s, const ModelShape *shape, int B, int T, ActivationPoli
             from_layer != NULL ? gradient_reuse_start(pass == 0 ? NULL : flat, shape, *from_layer)
                                : (GradientReuse){0};
         workspace_place_reusing(&s->ws, &reuse, &s->arena, &s->arena, shape, B, T,
-                                omp_get_max_threads(), policy, COMPUTE_FLOAT32);
+                                omp_get_max_threads(), policy, compute);
         s->before = arena_floats(&s->arena, s->grads.params.count);
         if (pass == 0)
             assert_ok(arena_allocate(&s->arena));
@@ -168,11 +168,11 @@ static void release(Step *s)
 }
 
 static void check_step(const ModelShape *shape, int B, int T, ActivationPolicy policy,
-                       int from_layer)
+                       ComputeType compute, int from_layer)
 {
     Step apart, over;
-    start(&apart, shape, B, T, policy, NULL);
-    start(&over, shape, B, T, policy, &from_layer);
+    start(&apart, shape, B, T, policy, compute, NULL);
+    start(&over, shape, B, T, policy, compute, &from_layer);
     assert_true(gradient_reuse_is_used(&over.ws.reuse));
     assert_true(over.arena.size_bytes < apart.arena.size_bytes);
     over.ws.before_layer = (LayerCallback){check_untouched, &over};
@@ -188,18 +188,24 @@ static void check_step(const ModelShape *shape, int B, int T, ActivationPolicy p
 }
 
 // With few tokens all layers fit over the gradients, with many a part of one layer.
-static void test_same_bits_in_less_memory(void **state)
+static void check_sizes(ComputeType compute)
 {
-    (void)state;
     static const int sizes[][2] = {{1, 5}, {2, 11}, {2, 64}}; // B, T
     for (int kind = 0; kind < 4; kind++) {
         const ModelShape shape = shape_of((kind & 1) != 0, (kind & 2) != 0);
         for (int policy = RECOMPUTE_NONE; policy <= RECOMPUTE_LAYER; policy++)
             for (int i = 0; i < 3; i++)
                 for (int from_layer = 0; from_layer < shape.n_layers; from_layer += 3)
-                    check_step(&shape, sizes[i][0], sizes[i][1], (ActivationPolicy)policy,
+                    check_step(&shape, sizes[i][0], sizes[i][1], (ActivationPolicy)policy, compute,
                                from_layer);
     }
+}
+
+static void test_same_bits_in_less_memory(void **state)
+{
+    (void)state;
+    for (int compute = 0; compute < N_COMPUTE_TYPES; compute++)
+        check_sizes((ComputeType)compute);
 }
 
 int main(void)

@@ -31,6 +31,15 @@ enum {
     N_CONVERSIONS = sizeof conversions / sizeof conversions[0]
 };
 
+// How far numbers may be from what PyTorch computes in float64, by the type of products.
+static const struct Precision {
+    double logits;         // up to 10
+    double loss, gradient; // relative; a gradient's to the largest of its tensor
+} precisions[N_COMPUTE_TYPES] = {
+    [COMPUTE_FLOAT32] = {1e-4, 1e-6, 2e-5}, // seen 1.9e-5, 9.1e-8, 3.7e-6
+    [COMPUTE_BFLOAT16] = {0.4, 4e-3, 0.12}, // seen 0.21, 2.2e-3, 0.064
+};
+
 // A model with a workspace and gradients; the model is borrowed.
 typedef struct Run {
     const Model *model;
@@ -39,7 +48,8 @@ typedef struct Run {
     Workspace ws;
 } Run;
 
-static Run start_run(const Model *model, int n_sequences, int n_tokens, ActivationPolicy policy)
+static Run start_typed_run(const Model *model, int n_sequences, int n_tokens,
+                           ActivationPolicy policy, ComputeType compute)
 {
     Run run = {.model = model,
                .activations = arena_start("activations"),
@@ -47,7 +57,7 @@ static Run start_run(const Model *model, int n_sequences, int n_tokens, Activati
     assert_ok(model_create(&run.grads, &model->shape));
     for (int pass = 0; pass < 2; pass++) {
         workspace_place(&run.ws, &run.activations, &run.scratch, &model->shape, n_sequences,
-                        n_tokens, MOST_THREADS, policy, COMPUTE_FLOAT32);
+                        n_tokens, MOST_THREADS, policy, compute);
         if (pass == 0) {
             assert_ok(arena_allocate(&run.activations));
             assert_ok(arena_allocate(&run.scratch));
@@ -55,6 +65,11 @@ static Run start_run(const Model *model, int n_sequences, int n_tokens, Activati
     }
     transformer_start(&run.ws, model);
     return run;
+}
+
+static Run start_run(const Model *model, int n_sequences, int n_tokens, ActivationPolicy policy)
+{
+    return start_typed_run(model, n_sequences, n_tokens, policy, COMPUTE_FLOAT32);
 }
 
 static void release_run(Run *run)
@@ -115,69 +130,79 @@ static double largest_difference(const float *a, const float *b, int64_t count)
     return worst;
 }
 
-static void check_logits(const Model *model, const Golden *golden)
+static void check_logits(const Model *model, const Golden *golden, ComputeType compute)
 {
     int V = model->shape.vocab_size;
     float *expected = ref_nans(B * T * V), *logits = ref_nans(B * T * V);
     assert_ok(safetensors_read_f32(&golden->file, "logits", (int[]){B, T, V}, 3, expected));
-    Run run = start_run(model, B, T, FORWARD_ONLY);
+    Run run = start_typed_run(model, B, T, FORWARD_ONLY, compute);
     transformer_forward(&run.ws, model, golden->inputs, NULL);
     transformer_logits(&run.ws, model, 0, 5, logits); // not all at once: places must fit
     transformer_logits(&run.ws, model, 5, B * T - 5, logits + 5 * V);
-    // Logits are up to 10. Seen 1.4e-5 for the models, 1.9e-5 for the conversions.
-    ref_assert_error(golden->name, largest_difference(logits, expected, B * T * V), 1e-4);
+    ref_assert_error(golden->name, largest_difference(logits, expected, B * T * V),
+                     precisions[compute].logits);
     release_run(&run);
     free(expected);
     free(logits);
 }
 
-static void check_loss_and_gradients(const Model *model, const Golden *golden)
+static void check_loss_and_gradients(const Model *model, const Golden *golden, ComputeType compute)
 {
-    Run run = start_run(model, B, T, RECOMPUTE_NONE);
+    Run run = start_typed_run(model, B, T, RECOMPUTE_NONE, compute);
     float expected_loss;
     assert_ok(safetensors_read_f32(&golden->file, "loss", (int[]){1}, 1, &expected_loss));
     double loss = add_gradients(&run, golden->inputs, golden->targets, 1.0f / (B * T)) / (B * T);
-    ref_assert_error("loss", fabs(loss / (double)expected_loss - 1.0), 1e-6); // seen 9.1e-8
+    ref_assert_error("loss", fabs(loss / (double)expected_loss - 1.0), precisions[compute].loss);
 
     float *expected = ref_nans(model->params.count);
     read_parameters(expected, &model->shape, &golden->file, "grad");
     for (int i = 0; i < params_n_tensors(&model->shape); i++) {
         ParamInfo info = params_info(&model->shape, i);
         testing_assert_close(info.name, run.grads.params.flat + info.offset, expected + info.offset,
-                             (int64_t)info.rows * info.cols, 2e-5); // seen 3.7e-6
+                             (int64_t)info.rows * info.cols, precisions[compute].gradient);
     }
     free(expected);
     release_run(&run);
 }
 
-static void test_original_models_against_transformers(void **state)
+static void check_models(ComputeType compute)
 {
-    (void)state;
     for (int i = 0; i < N_MODELS; i++) {
         Golden golden;
         char name[128];
         snprintf(name, sizeof name, "models/%s", models[i]);
         golden_open(&golden, name);
         Model model = golden_load_model(models[i]);
-        check_logits(&model, &golden);
-        check_loss_and_gradients(&model, &golden);
+        check_logits(&model, &golden, compute);
+        check_loss_and_gradients(&model, &golden, compute);
         model_release(&model);
         golden_close(&golden);
     }
 }
 
-static void test_conversions_against_pytorch(void **state)
+static void check_conversions(ComputeType compute)
 {
-    (void)state;
     for (int i = 0; i < N_CONVERSIONS; i++) {
         Golden golden;
         golden_open(&golden, conversions[i][0]);
         Model model = load_conversion(&golden, conversions[i][1]);
-        check_logits(&model, &golden);
-        check_loss_and_gradients(&model, &golden);
+        check_logits(&model, &golden, compute);
+        check_loss_and_gradients(&model, &golden, compute);
         model_release(&model);
         golden_close(&golden);
     }
+}
+
+static void test_original_models_against_transformers(void **state)
+{
+    (void)state;
+    check_models(COMPUTE_FLOAT32);
+}
+
+static void test_conversions_against_pytorch(void **state)
+{
+    (void)state;
+    check_conversions(COMPUTE_FLOAT32);
 }
 
 static void test_mla_directory_gives_the_same_logits(void **state)
@@ -186,7 +211,7 @@ static void test_mla_directory_gives_the_same_logits(void **state)
     Golden golden;
     golden_open(&golden, "mla/gqa_2norm_joint");
     Model model = golden_load_model("mla_gqa_2norm_joint");
-    check_logits(&model, &golden);
+    check_logits(&model, &golden, COMPUTE_FLOAT32);
     model_release(&model);
     golden_close(&golden);
 }
@@ -448,7 +473,7 @@ static void test_workspace_without_training_gives_the_same_loss(void **state)
 
 // ---- Recomputing ----
 
-static void check_recomputing(Form form)
+static void check_recomputing(Form form, ComputeType compute)
 {
     int32_t tokens[LONG_T + 1];
     fill_tokens(tokens, LONG_T + 1, 401);
@@ -458,7 +483,7 @@ static void check_recomputing(Form form)
     Run runs[3];
     double losses[3];
     for (int i = 0; i < 3; i++) {
-        runs[i] = start_run(&model, 1, LONG_T, policies[i]);
+        runs[i] = start_typed_run(&model, 1, LONG_T, policies[i], compute);
         losses[i] = add_gradients(&runs[i], tokens, tokens + 1, 1.0f);
     }
     size_t bytes = (size_t)model.params.count * sizeof(float);
@@ -476,7 +501,50 @@ static void test_recomputing_gives_the_same_bits_in_less_memory(void **state)
 {
     (void)state;
     for (Form form = ORIGINAL; form < N_FORMS; form++)
-        check_recomputing(form);
+        check_recomputing(form, COMPUTE_FLOAT32);
+}
+
+// ---- bfloat16 ----
+
+// Two sequences, several tiles of attention: loss and gradients beside those of float32.
+static void compare_with_float32(Form form)
+{
+    int32_t tokens[B * LONG_T + 1];
+    fill_tokens(tokens, B * LONG_T + 1, 301);
+    Model model = make_model(form, true);
+    Run exact = start_run(&model, B, LONG_T, RECOMPUTE_NONE),
+        rounded = start_typed_run(&model, B, LONG_T, RECOMPUTE_NONE, COMPUTE_BFLOAT16);
+    assert_true(rounded.activations.size_bytes < exact.activations.size_bytes);
+    const double loss = add_gradients(&exact, tokens, tokens + 1, 0.01f);
+    ref_assert_error("loss", fabs(add_gradients(&rounded, tokens, tokens + 1, 0.01f) / loss - 1.0),
+                     5e-4); // seen 9.3e-5
+    for (int i = 0; i < params_n_tensors(&model.shape); i++) {
+        const ParamInfo info = params_info(&model.shape, i);
+        testing_assert_close(info.name, rounded.grads.params.flat + info.offset,
+                             exact.grads.params.flat + info.offset, (int64_t)info.rows * info.cols,
+                             4e-2); // seen 0.020
+    }
+    release_run(&exact);
+    release_run(&rounded);
+    model_release(&model);
+}
+
+static void test_bfloat16_by_every_kernel_of_this_machine(void **state)
+{
+    (void)state;
+    const Bf16Kernel best = bf16_kernel();
+    for (int kernel = 0; kernel < N_BF16_KERNELS; kernel++) {
+        if (!bf16_kernel_is_there((Bf16Kernel)kernel))
+            continue;
+        bf16_force_kernel((Bf16Kernel)kernel);
+        check_models(COMPUTE_BFLOAT16);
+        check_conversions(COMPUTE_BFLOAT16);
+        for (Form form = ORIGINAL; form < N_FORMS; form++) {
+            compare_with_float32(form);
+            check_recomputing(form, COMPUTE_BFLOAT16);
+        }
+    }
+    bf16_force_kernel(best);
 }
 
 int main(void)
@@ -494,6 +562,7 @@ int main(void)
         cmocka_unit_test(test_logits_between_loss_and_backward_change_nothing),
         cmocka_unit_test(test_workspace_without_training_gives_the_same_loss),
         cmocka_unit_test(test_recomputing_gives_the_same_bits_in_less_memory),
+        cmocka_unit_test(test_bfloat16_by_every_kernel_of_this_machine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
