@@ -6,9 +6,9 @@
 #include "base/hdf5_error.h"
 #include "base/hdf5_file.h"
 #include "base/temporary.h"
+#include "model/convert/scores_hdf5.h"
 
 #include <errno.h>
-#include <hdf5.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
@@ -79,14 +79,15 @@ void rope_scores_add(RopeScores *scores, int layer, const float *qkv, int64_t ro
 // ---- the file ---------------------------------------------------------------------------------
 
 // The file's attributes, all of them int64.
-enum { N_ATTRIBUTES = 6, N_TOKENS = 5, FORMAT_VERSION = 1 };
+enum { N_ATTRIBUTES = 6, N_TOKENS = 5 };
 static const char *const attribute_names[N_ATTRIBUTES] = {"version",    "n_layers", "n_heads",
                                                           "n_kv_heads", "head_dim", "n_tokens"};
 
 // What a file must have to be of this model, and its number of tokens.
-static void fill_attributes(int64_t values[N_ATTRIBUTES], const ModelShape *s, double n_tokens)
+static void fill_attributes(int64_t values[N_ATTRIBUTES], int version, const ModelShape *s,
+                            double n_tokens)
 {
-    values[0] = FORMAT_VERSION;
+    values[0] = version;
     values[1] = s->n_layers;
     values[2] = s->n_heads;
     values[3] = s->n_kv_heads;
@@ -94,49 +95,23 @@ static void fill_attributes(int64_t values[N_ATTRIBUTES], const ModelShape *s, d
     values[N_TOKENS] = (int64_t)n_tokens;
 }
 
-// hdf5_fail() comes before anything is closed: every later call of HDF5 forgets the reason.
-static Status write_attribute(hid_t file, const char *path, const char *name, int64_t value)
+// [L, n_heads, E/2].
+static ScoresDims norms_dims(const ModelShape *s, int n_heads)
 {
-    Status status = OK;
-    hid_t space = H5Screate(H5S_SCALAR);
-    hid_t attribute = H5Acreate2(file, name, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT);
-    if (attribute < 0 || H5Awrite(attribute, H5T_NATIVE_INT64, &value) < 0)
-        status = hdf5_fail(FAILED, path, "write failed");
-    if (attribute >= 0)
-        H5Aclose(attribute);
-    H5Sclose(space);
-    return status;
+    return (ScoresDims){3, {s->n_layers, n_heads, s->head_dim / 2}};
 }
 
-// [L, n_heads, E/2] in one chunk, since chunks have checksums: HDF5 then notices damage in reading.
-static Status write_norms(hid_t file, const char *path, const char *name, const double *values,
-                          const ModelShape *s, int n_heads)
-{
-    Status status = OK;
-    hsize_t dims[3] = {(hsize_t)s->n_layers, (hsize_t)n_heads, (hsize_t)s->head_dim / 2};
-    hid_t space = H5Screate_simple(3, dims, NULL), creation = H5Pcreate(H5P_DATASET_CREATE);
-    hid_t dataset = H5I_INVALID_HID;
-    if (H5Pset_chunk(creation, 3, dims) >= 0 && H5Pset_fletcher32(creation) >= 0)
-        dataset = H5Dcreate2(file, name, H5T_IEEE_F64LE, space, H5P_DEFAULT, creation, H5P_DEFAULT);
-    if (dataset < 0 ||
-        H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) < 0)
-        status = hdf5_fail(FAILED, path, "write failed");
-    if (dataset >= 0)
-        H5Dclose(dataset);
-    H5Pclose(creation);
-    H5Sclose(space);
-    return status;
-}
-
-static Status write_content(hid_t file, const char *path, const RopeScores *scores)
+Status rope_scores_write_content(const RopeScores *scores, int version, hid_t file,
+                                 const char *path)
 {
     const ModelShape *s = &scores->shape;
+    const ScoresDims q = norms_dims(s, s->n_heads), k = norms_dims(s, s->n_kv_heads);
     int64_t values[N_ATTRIBUTES];
-    fill_attributes(values, s, *scores->n_tokens);
+    fill_attributes(values, version, s, *scores->n_tokens);
     for (int i = 0; i < N_ATTRIBUTES; i++)
-        TRY(write_attribute(file, path, attribute_names[i], values[i]));
-    TRY(write_norms(file, path, "q_norm", scores->q_norm, s, s->n_heads));
-    return write_norms(file, path, "k_norm", scores->k_norm, s, s->n_kv_heads);
+        TRY(scores_write_attribute(file, path, attribute_names[i], values[i]));
+    TRY(scores_write_doubles(file, path, "q_norm", scores->q_norm, &q));
+    return scores_write_doubles(file, path, "k_norm", scores->k_norm, &k);
 }
 
 Status rope_scores_write(const RopeScores *scores, const char *path)
@@ -153,7 +128,7 @@ Status rope_scores_write(const RopeScores *scores, const char *path)
         status = hdf5_fail(FAILED, path, "cannot be written");
         goto remove_file;
     }
-    TRY_GOTO(close_file, write_content(file, path, scores));
+    TRY_GOTO(close_file, rope_scores_write_content(scores, SCORES_NORMS, file, path));
     if (H5Fclose(file) < 0) {
         status = hdf5_fail(FAILED, path, "write failed");
         goto remove_file;
@@ -166,53 +141,11 @@ remove_file:
     return status;
 }
 
-// Any integer type is accepted, since h5py writes others than ours.
-static Status read_attribute(int64_t *out, hid_t file, const char *path, const char *name)
-{
-    hid_t attribute = H5Aopen(file, name, H5P_DEFAULT);
-    if (attribute < 0)
-        return hdf5_fail(BAD_INPUT, path, "not a file of RoPE scores (mha2mla score makes them)");
-    hid_t space = H5Aget_space(attribute), type = H5Aget_type(attribute);
-    Status status = OK;
-    if (H5Sget_simple_extent_npoints(space) != 1 || H5Tget_class(type) != H5T_INTEGER)
-        status = fail(BAD_INPUT, "%s: attribute %s is not one whole number", path, name);
-    else if (H5Aread(attribute, H5T_NATIVE_INT64, out) < 0)
-        status = hdf5_fail(BAD_INPUT, path, name);
-    H5Tclose(type);
-    H5Sclose(space);
-    H5Aclose(attribute);
-    return status;
-}
-
-// Shape and class are checked before the read, so that HDF5 never writes beyond `out`.
-static Status read_norms(double *out, hid_t file, const char *path, const char *name,
-                         const ModelShape *s, int n_heads)
-{
-    hid_t dataset = H5Dopen2(file, name, H5P_DEFAULT);
-    if (dataset < 0)
-        return hdf5_fail(BAD_INPUT, path, "not a file of RoPE scores (mha2mla score makes them)");
-    hid_t space = H5Dget_space(dataset), type = H5Dget_type(dataset);
-    hsize_t dims[3] = {0};
-    Status status = OK;
-    if (H5Sget_simple_extent_ndims(space) != 3 ||
-        H5Sget_simple_extent_dims(space, dims, NULL) != 3 || dims[0] != (hsize_t)s->n_layers ||
-        dims[1] != (hsize_t)n_heads || dims[2] != (hsize_t)s->head_dim / 2 ||
-        H5Tget_class(type) != H5T_FLOAT)
-        status = fail(BAD_INPUT, "%s: dataset %s is not %d x %d x %d floating-point numbers", path,
-                      name, s->n_layers, n_heads, s->head_dim / 2);
-    else if (H5Dread(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, out) < 0)
-        status = hdf5_fail(BAD_INPUT, path, name);
-    H5Tclose(type);
-    H5Sclose(space);
-    H5Dclose(dataset);
-    return status;
-}
-
 // Bounds of a file that is read without a model: dims are then taken as the file has them. They
 // must fit ints before shape_check_heads() can look at them.
 static Status check_own_dims(ModelShape *out, const int64_t got[N_ATTRIBUTES], const char *path)
 {
-    static const int64_t max[N_TOKENS] = {FORMAT_VERSION, INT_MAX, INT_MAX, INT_MAX, INT_MAX};
+    static const int64_t max[N_TOKENS] = {SCORES_STATISTICS, INT_MAX, INT_MAX, INT_MAX, INT_MAX};
     for (int i = 0; i < N_TOKENS; i++)
         if (got[i] < 1 || got[i] > max[i])
             return fail(BAD_INPUT, "%s: %s is %lld, allowed are 1 to %lld", path,
@@ -230,11 +163,14 @@ static Status read_dims(ModelShape *out, double *n_tokens, const ModelShape *sha
 {
     int64_t expected[N_ATTRIBUTES], got[N_ATTRIBUTES];
     for (int i = 0; i < N_ATTRIBUTES; i++)
-        TRY(read_attribute(&got[i], file, path, attribute_names[i]));
+        TRY(scores_read_attribute(&got[i], file, path, attribute_names[i]));
     *n_tokens = (double)got[N_TOKENS];
     if (shape == NULL)
         return check_own_dims(out, got, path);
-    fill_attributes(expected, shape, 0);
+    if (got[0] < SCORES_NORMS || got[0] > SCORES_STATISTICS)
+        return fail(BAD_INPUT, "%s: version is %lld, needed is %d to %d; make the scores again",
+                    path, (long long)got[0], SCORES_NORMS, SCORES_STATISTICS);
+    fill_attributes(expected, (int)got[0], shape, 0);
     for (int i = 0; i < N_TOKENS; i++)
         if (got[i] != expected[i])
             return fail(BAD_INPUT, "%s: %s is %lld, needed is %lld; make scores of this model",
@@ -263,8 +199,9 @@ static Status check_size(const ModelShape *dims, const char *path)
 static Status read_content(RopeScores *scores, hid_t file, const char *path)
 {
     const ModelShape *s = &scores->shape;
-    TRY(read_norms(scores->q_norm, file, path, "q_norm", s, s->n_heads));
-    return read_norms(scores->k_norm, file, path, "k_norm", s, s->n_kv_heads);
+    const ScoresDims q = norms_dims(s, s->n_heads), k = norms_dims(s, s->n_kv_heads);
+    TRY(scores_read_doubles(scores->q_norm, file, path, "q_norm", &q));
+    return scores_read_doubles(scores->k_norm, file, path, "k_norm", &k);
 }
 
 Status rope_scores_read(RopeScores *out, const ModelShape *shape, const char *path)

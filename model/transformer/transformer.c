@@ -211,19 +211,37 @@ static void call_at_layer(const LayerCallback *callback, int layer)
         callback->call(callback->context, layer);
 }
 
+void transformer_embed(const Workspace *ws, const Model *model, const int32_t *inputs, float *x)
+{
+    embed_forward(x, ws->compute, model->params.embed, inputs, ws->B * ws->T, model->shape.d_model);
+}
+
+static void layer_forward(Workspace *ws, const Model *model, int layer, float *x_out,
+                          RopeScores *scores)
+{
+    attention_block_forward(ws, model, layer, scores);
+    ffn_block_forward(ws, model, layer, x_out);
+}
+
+void transformer_layer(Workspace *ws, const Model *model, int layer, float *x)
+{
+    memcpy(ws->layers[layer].x_in, x,
+           (size_t)(ws->B * ws->T) * (size_t)model->shape.d_model * sizeof *x);
+    layer_forward(ws, model, layer, x, NULL);
+}
+
 void transformer_forward(Workspace *ws, const Model *model, const int32_t *inputs,
                          RopeScores *scores)
 {
     const ModelShape *s = &model->shape;
-    int N = ws->B * ws->T, D = s->d_model;
     step_times_start(ws->times, STEP_FORWARD);
     call_at_layer(&ws->before_layer, -1);
-    embed_forward(ws->layers[0].x_in, ws->compute, model->params.embed, inputs, N, D);
+    transformer_embed(ws, model, inputs, ws->layers[0].x_in);
     step_times_mark(ws->times, STEP_EMBEDDING);
     for (int l = 0; l < s->n_layers; l++) {
         call_at_layer(&ws->before_layer, l);
-        attention_block_forward(ws, model, l, scores);
-        ffn_block_forward(ws, model, l, l + 1 < s->n_layers ? ws->layers[l + 1].x_in : ws->hidden);
+        layer_forward(ws, model, l, l + 1 < s->n_layers ? ws->layers[l + 1].x_in : ws->hidden,
+                      scores);
     }
 }
 

@@ -6,6 +6,7 @@ Usage, from the repository's root:
 
 from __future__ import annotations
 
+from conversion import make_conversion_golden
 from mla import make_mla_golden
 from models import make_models
 from training import make_training_golden
@@ -15,6 +16,7 @@ def main() -> None:
     make_models.main()
     make_mla_golden.main()
     make_training_golden.main()
+    make_conversion_golden.main()
 
 
 if __name__ == "__main__":

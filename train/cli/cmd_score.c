@@ -3,7 +3,7 @@
 #include "data/tokenizer/tokenizer_file.h"
 #include "model/hf/hf.h"
 #include "train/agreement.h"
-#include "train/calibrate.h"
+#include "train/calibrate_scores.h"
 #include "train/cli/compute_options.h"
 #include "train/plan/blas.h"
 #include "train/plan/compute_check.h"
@@ -12,7 +12,8 @@
 
 typedef struct ScoreOptions {
     const char *data, *out; // data: path or glob
-    int64_t samples, seq_len, seed;
+    int64_t samples, seq_len, seed, windows, attention_windows, window_len;
+    StatisticsPool pool;
     ComputeOptions compute;
 } ScoreOptions;
 
@@ -45,31 +46,33 @@ static Status score(const Comm *comm, const ScoreOptions *options, const char *d
 {
     Model model = {0};
     Mixture *mixture = NULL;
-    RopeScores scores = {0};
-    const int n_samples = (int)options->samples;
+    CalibrationSettings settings = {.samples = (int)options->samples,
+                                    .windows = (int)options->windows,
+                                    .attention_windows = (int)options->attention_windows,
+                                    .window_len = (int)options->window_len,
+                                    .pool = options->pool};
     // A mistake in --out would show only after minutes of work otherwise.
     TRY(comm_agree(comm, comm->rank == 0 ? file_check_target(options->out) : OK));
     TRY(agreement_model(comm, dir));
     Status status = load_original(&model, dir);
-    const int T = options->seq_len > 0 ? (int)options->seq_len : model.shape.max_positions;
+    settings.seq_len = options->seq_len > 0 ? (int)options->seq_len : model.shape.max_positions;
     if (status == OK)
-        status = open_data(&mixture, options, &model, dir, T);
+        status = open_data(&mixture, options, &model, dir, settings.seq_len);
     json_t *data = status == OK ? mixture_fingerprint(mixture) : NULL;
     TRY_GOTO(release, agreement_fingerprint(comm, data, status));
-    TRY_GOTO(release,
-             calibrate_run(&scores, comm, &model, mixture, n_samples, T, options->compute.type));
-    TRY_GOTO(release,
-             comm_agree(comm, comm->rank == 0 ? rope_scores_write(&scores, options->out) : OK));
+    settings.compute = options->compute.type;
+    TRY_GOTO(release, calibrate_scores(options->out, &settings, comm, &model, mixture));
     if (comm->rank == 0)
-        printf("scores of %d samples of %d tokens written to %s\n", n_samples, T, options->out);
+        printf("scores of %d samples of %d tokens written to %s\n", settings.samples,
+               settings.seq_len, options->out);
 release:
-    rope_scores_release(&scores);
     mixture_close(mixture);
     model_release(&model);
     return status;
 }
 
-static const ScoreOptions defaults = {.samples = 1024, .seed = 42};
+static const ScoreOptions defaults = {
+    .samples = 1024, .seed = 42, .attention_windows = 12, .window_len = 512};
 
 static const Option options[] = {
     {"data", OPTION_TEXT, offsetof(ScoreOptions, data), "SHARD.h5",
@@ -82,6 +85,18 @@ static const Option options[] = {
      1 << 24, .derived = "the model's longest"},
     {"seed", OPTION_INT, offsetof(ScoreOptions, seed), "SEED", "decides which sequences are read",
      0, INT64_MAX},
+    {"windows", OPTION_INT, offsetof(ScoreOptions, windows), "N",
+     "sequences whose activations' statistics are collected, which convert --method whitened and "
+     "closed need; 40 are enough for small models. 0: none",
+     0, 1 << 24},
+    {"attention-windows", OPTION_INT, offsetof(ScoreOptions, attention_windows), "N",
+     "of these, sequences for the statistics of attention weights, which take the most time", 1,
+     1 << 24},
+    {"window-len", OPTION_INT, offsetof(ScoreOptions, window_len), "T",
+     "tokens of such a sequence at most; longer ones are cut", 1, 1 << 24},
+    {"pool", OPTION_CHOICE, offsetof(ScoreOptions, pool), "OVER",
+     "heads that share their statistics: more memory and a larger file the fewer they are",
+     .choices = statistics_pool_names},
     COMPUTE_OPTIONS(ScoreOptions, compute),
 };
 
@@ -97,8 +112,9 @@ const Command cmd_score = {
     .name = "score",
     .summary = "measure which RoPE pairs matter (calibration pass)",
     .description = "Runs the original model over sequences of the data and writes the norms of "
-                   "every RoPE pair, from which the 2-norm strategy of convert chooses. The ranks "
-                   "share the sequences.",
+                   "every RoPE pair, from which the 2-norm strategy of convert chooses; with "
+                   "--windows also the statistics of activations that the methods whitened and "
+                   "closed need. The ranks share the sequences.",
     COMMAND_OPTIONS(ScoreOptions, options, defaults),
     .words = {"MODEL", 1, 1, ANY_DIRECTORY},
     .is_on_ranks = true,

@@ -1,0 +1,30 @@
+// A scores file from a model and data: the norms of RoPE pairs (train/calibrate.h) and, where asked
+// for, the statistics of train/calibrate_statistics.h.
+//
+//     const CalibrationSettings settings = {.samples = 1024, .seq_len = 2048, .windows = 40,
+//                                           .attention_windows = 12, .window_len = 512};
+//     TRY(calibrate_scores("scores.h5", &settings, &comm, &original, mixture));
+#ifndef MHA2MLA_TRAIN_CALIBRATE_SCORES_H
+#define MHA2MLA_TRAIN_CALIBRATE_SCORES_H
+
+#include "data/mixture.h"
+#include "model/convert/statistics.h"
+#include "model/kernels/compute.h"
+#include "model/model.h"
+#include "train/parallel/comm.h"
+
+typedef struct CalibrationSettings {
+    int samples, seq_len;  // of the norms; the mixture's seq_len
+    int windows;           // of the statistics: the first tokens of as many samples; 0: none
+    int attention_windows; // of those that need attention weights; more than windows: all
+    int window_len;        // tokens of a window at most
+    StatisticsPool pool;
+    ComputeType compute; // of the norms' products; those of the statistics are in float32
+} CalibrationSettings;
+
+// Rank 0 writes `path`. Errors of mixture_read() and of the passes; FAILED if the file cannot be
+// written. Collective.
+Status calibrate_scores(const char *path, const CalibrationSettings *settings, const Comm *comm,
+                        const Model *original, Mixture *mixture);
+
+#endif
