@@ -11,6 +11,7 @@
 #include "model/kernels/rmsnorm.h"
 #include "model/kernels/rope.h"
 #include "model/kernels/swiglu.h"
+#include "model/kernels/weights/weight_ffn.h"
 
 #include <omp.h>
 #include <stdlib.h>
@@ -57,7 +58,7 @@ static int64_t product_floats(const Infer *infer)
     const ModelShape *s = &infer->shape;
     const int D = s->d_model, F = s->d_ffn, Q = shape_dim(s, DIM_Q);
     const int dims[][2] = {{infer->columns.row, D}, {D, Q}, {2 * F, D}, {D, F}, {s->vocab_size, D}};
-    int64_t most = 0;
+    int64_t most = weight_ffn_scratch_floats(infer->max_tokens, D, F);
     for (size_t i = 0; i < sizeof dims / sizeof dims[0]; i++)
         most = max_int64(most,
                          weight_linear_scratch_floats(infer->max_tokens, dims[i][0], dims[i][1]));
@@ -210,6 +211,11 @@ static void ffn_block(Infer *infer, int layer)
     const int N = infer->n_rows, D = s->d_model, F = s->d_ffn;
     rmsnorm_forward(rows_f32(infer->normed, D), infer->inv_rms, NULL, infer->x, w->ffn_norm, N, D,
                     (float)s->rms_eps);
+    if (weight_ffn_fits(&w->gate_up, &w->down)) {
+        weight_ffn_forward(infer->x, D, infer->normed, D, &w->gate_up, &w->down, N,
+                           infer->products);
+        return;
+    }
     multiply(infer, infer->gate_up, 2 * F, infer->normed, D, &w->gate_up, N, false);
     swiglu_forward(rows_f32(infer->act, F), rows_f32(infer->gate_up, 2 * F), N, F);
     multiply(infer, infer->x, D, infer->act, F, &w->down, N, true);

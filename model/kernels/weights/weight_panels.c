@@ -14,21 +14,27 @@ enum {
     CACHED_BYTES = 384 << 10,
 };
 
-// Numbers from one token to the next: an odd number of lines, since rows at multiples of 4096 bytes
-// would compete for the same lines of the first cache.
-static int rounded_ld(int n_in)
+// An odd number of lines, since rows at multiples of 4096 bytes would compete for the same lines of
+// the first cache.
+int weight_panels_ld(int n_in)
 {
     return (ceil_div(n_in, LINE) | 1) * LINE;
 }
 
 int64_t weight_panels_rounded_bytes(int N, int n_in)
 {
-    return (int64_t)N * rounded_ld(n_in) * (int64_t)sizeof(uint16_t);
+    return (int64_t)N * weight_panels_ld(n_in) * (int64_t)sizeof(uint16_t);
+}
+
+int weight_panels_tokens(int n_in)
+{
+    const int n = CACHED_BYTES / (int)weight_panels_rounded_bytes(1, n_in) / OUTPUTS * OUTPUTS;
+    return n > OUTPUTS ? n : OUTPUTS;
 }
 
 void weight_panels_round(uint16_t *rounded, const float *x, int ldx, int N, int n_in)
 {
-    const int ld = rounded_ld(n_in), padding = round_up(n_in, WEIGHT_PANEL_STEP) - n_in;
+    const int ld = weight_panels_ld(n_in), padding = round_up(n_in, WEIGHT_PANEL_STEP) - n_in;
 #pragma omp for schedule(static)
     for (int t = 0; t < N; t++) {
         uint16_t *row = rounded + (int64_t)t * ld;
@@ -40,10 +46,10 @@ void weight_panels_round(uint16_t *rounded, const float *x, int ldx, int N, int 
 void weight_panels_dots(const WeightOperands *operands, const uint16_t *rounded, int first,
                         int count)
 {
-    const int n_in = operands->n_in, N = operands->N, ld = rounded_ld(n_in), end = first + count;
+    const int n_in = operands->n_in, N = operands->N, ld = weight_panels_ld(n_in),
+              end = first + count;
     const int64_t panel_step = weight_panel_numbers(n_in);
-    const int cached = CACHED_BYTES / (ld * (int)sizeof *rounded) / OUTPUTS * OUTPUTS;
-    const int n_tokens = cached > OUTPUTS ? cached : OUTPUTS;
+    const int n_tokens = weight_panels_tokens(n_in);
     CHECK(first % WEIGHT_PANEL == 0, "outputs from %d on", first);
     for (int token = 0; token < N; token += n_tokens)
         for (int row = first; row < end; row += OUTPUTS)

@@ -16,6 +16,12 @@
 
 #include "model/kernels/weights/weight_kernel.h"
 
+// Numbers from one token of `rounded` to the next.
+int weight_panels_ld(int n_in);
+
+// Tokens that stay in the second cache while panels pass.
+int weight_panels_tokens(int n_in);
+
 // Bytes of `rounded`, which begins at a multiple of 64.
 int64_t weight_panels_rounded_bytes(int N, int n_in);
 
