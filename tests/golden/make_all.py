@@ -9,13 +9,14 @@ from __future__ import annotations
 from conversion import make_conversion_golden
 from mla import make_mla_golden
 from models import make_models
-from training import make_training_golden
+from training import make_autocast_golden, make_training_golden
 
 
 def main() -> None:
     make_models.main()
     make_mla_golden.main()
     make_training_golden.main()
+    make_autocast_golden.main()
     make_conversion_golden.main()
 
 
