@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char *const json_lines_endings[] = {".jsonl", ".jsonl.gz", ".jsonl.zst", NULL};
+
 Status json_lines_open(JsonLines *out, const char *path)
 {
     int fd;
@@ -67,7 +69,8 @@ static Status next_line(const char **out, size_t *size, JsonLines *lines)
     }
 }
 
-Status json_lines_next(json_t **out, JsonLines *lines)
+// The next line that is not blank, without a byte order mark.
+static Status next_row(const char **out, size_t *out_size, JsonLines *lines)
 {
     static const char byte_order_mark[] = "\xef\xbb\xbf";
     const char *line;
@@ -86,6 +89,16 @@ Status json_lines_next(json_t **out, JsonLines *lines)
         if (line == NULL || n_blank < size)
             break;
     }
+    *out = line;
+    *out_size = size;
+    return OK;
+}
+
+Status json_lines_next(json_t **out, JsonLines *lines)
+{
+    const char *line;
+    size_t size;
+    TRY(next_row(&line, &size, lines));
     if (line == NULL) {
         *out = NULL;
         return OK;
@@ -98,5 +111,14 @@ Status json_lines_next(json_t **out, JsonLines *lines)
                     lines->path, lines->number);
     }
     *out = row;
+    return OK;
+}
+
+Status json_lines_skip(int64_t *size_bytes, JsonLines *lines)
+{
+    const char *line;
+    size_t size;
+    TRY(next_row(&line, &size, lines));
+    *size_bytes = line != NULL ? (int64_t)size : 0;
     return OK;
 }

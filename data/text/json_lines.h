@@ -18,6 +18,9 @@
 
 #include <jansson.h>
 
+// What their names end with, closed by NULL: .jsonl, .jsonl.gz, .jsonl.zst.
+extern const char *const json_lines_endings[];
+
 typedef struct JsonLines {
     char path[PATH_BYTES];
     int number; // of the last line handed out, from 1
@@ -32,6 +35,9 @@ Status json_lines_open(JsonLines *out, const char *path);
 // The next object, which the caller releases; NULL after the last one. BAD_INPUT names file and
 // line: not JSON, not an object, or a file that is damaged or cut.
 Status json_lines_next(json_t **out, JsonLines *lines);
+
+// The same without parsing: the bytes of the next row; 0 after the last one.
+Status json_lines_skip(int64_t *size_bytes, JsonLines *lines);
 
 void json_lines_close(JsonLines *lines); // a zeroed one is allowed
 

@@ -299,6 +299,11 @@ int32_t tokenizer_eos_id(const Tokenizer *tokenizer)
     return tokenizer->eos_id;
 }
 
+bool tokenizer_puts_begin(const Tokenizer *tokenizer)
+{
+    return tokenizer->n_prefix > 0;
+}
+
 const char *tokenizer_sha256(const Tokenizer *tokenizer)
 {
     return tokenizer->sha256;

@@ -67,6 +67,8 @@ Status tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, int64_t 
 
 int tokenizer_vocab_size(const Tokenizer *tokenizer); // highest id + 1, added tokens included
 int32_t tokenizer_eos_id(const Tokenizer *tokenizer); // -1 if unknown
+bool tokenizer_puts_begin(
+    const Tokenizer *tokenizer); // the post-processor puts tokens before a text
 // SHA-256 over tokenizer.json, or over vocab.json followed by merges.txt; 64 hexadecimal digits.
 const char *tokenizer_sha256(const Tokenizer *tokenizer);
 

@@ -8,9 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const endings[] = {".jsonl", ".jsonl.gz", ".jsonl.zst"};
-enum { N_ENDINGS = sizeof endings / sizeof *endings };
-
 void longbench_files_release(LongbenchFiles *files)
 {
     free(files->items);
@@ -21,10 +18,10 @@ void longbench_files_release(LongbenchFiles *files)
 static bool name_of_file(char out[LONGBENCH_NAME_BYTES], const char *file)
 {
     const size_t length = strlen(file);
-    for (int e = 0; e < N_ENDINGS; e++) {
-        const size_t n = strlen(endings[e]);
+    for (int e = 0; json_lines_endings[e] != NULL; e++) {
+        const size_t n = strlen(json_lines_endings[e]);
         if (length <= n || length - n >= LONGBENCH_NAME_BYTES ||
-            strcmp(file + length - n, endings[e]) != 0)
+            strcmp(file + length - n, json_lines_endings[e]) != 0)
             continue;
         memcpy(out, file, length - n);
         out[length - n] = '\0';

@@ -67,6 +67,27 @@ void choice_scorer_release(ChoiceScorer *scorer)
     free(scorer);
 }
 
+int64_t choice_scorer_work_bytes(const ModelShape *shape, int n_threads)
+{
+    const int max_tokens = forward_tokens(&(ChoiceScorerOptions){0});
+    const int64_t lists = max_tokens * (int64_t)(sizeof(InferSegment) + 2 * sizeof(QuestionWork));
+    return infer_bytes(shape, max_tokens, max_tokens, n_threads) + target_scores_bytes(shape) +
+           lists;
+}
+
+// Pages of what passes are half full on average, as texts part after short shared beginnings. What
+// is kept are rows of all questions in work, before any become codes.
+int64_t choice_scorer_cache_bytes(const ModelShape *shape, const KvFormat *format, int longest)
+{
+    const KvFormat rows = kv_format_plain(format->type);
+    const double token_bytes = kv_format_bytes_per_token(&rows, shape);
+    const int max_tokens = forward_tokens(&(ChoiceScorerOptions){0});
+    const bool all_pass = format->scheme == KV_PLAIN && longest <= QUESTION_PIECE_TOKENS;
+    const double passing = 2.0 * max_tokens * token_bytes / shape->n_layers,
+                 kept = ((double)FORWARDS_IN_WORK * max_tokens + longest) * token_bytes;
+    return (int64_t)(all_pass ? passing : passing + kept);
+}
+
 ChoiceScorerCounts choice_scorer_counts(const ChoiceScorer *scorer)
 {
     const int64_t passing_bytes =

@@ -63,6 +63,11 @@ Status choice_scorer_create(ChoiceScorer **out, const InferWeights *weights, con
                             const ChoiceScorerOptions *options);
 void choice_scorer_release(ChoiceScorer *scorer); // NULL is allowed
 
+// What a scorer takes beside the weights: on n_threads, and for its caches at most while texts of
+// up to `longest` ids run.
+int64_t choice_scorer_work_bytes(const ModelShape *shape, int n_threads);
+int64_t choice_scorer_cache_bytes(const ModelShape *shape, const KvFormat *format, int longest);
+
 // Scores all texts of n questions. FAILED if memory for the cache is short, or if a log-likelihood
 // is not a number.
 Status choice_scorer_run(ChoiceScorer *scorer, ScoredQuestion *questions, int n);

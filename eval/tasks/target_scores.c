@@ -22,6 +22,11 @@ Status target_scores_start(TargetScores *out, const ModelShape *s)
     return OK;
 }
 
+int64_t target_scores_bytes(const ModelShape *shape)
+{
+    return (int64_t)SCORE_ROWS * (shape->d_model + SCORE_PART) * (int64_t)sizeof(float);
+}
+
 void target_scores_release(TargetScores *scores)
 {
     free(scores->hidden);

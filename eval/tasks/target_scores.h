@@ -36,6 +36,9 @@ typedef struct TargetScores {
 Status target_scores_start(TargetScores *out, const ModelShape *shape);
 void target_scores_release(TargetScores *scores); // a zeroed one is allowed
 
+// What target_scores_start() takes.
+int64_t target_scores_bytes(const ModelShape *shape);
+
 // A token at a row of the next forward that target_scores_finish() reads. Rows ascend.
 Status target_scores_add(TargetScores *scores, int row, int32_t id, double *sum);
 

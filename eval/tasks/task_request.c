@@ -11,19 +11,6 @@ void task_request_release(TaskRequest *request)
     *request = (TaskRequest){0};
 }
 
-Status task_request_puts_begin(bool *out, const Tokenizer *tokenizer)
-{
-    Status status;
-    TokenBuffer with = {0}, without = {0};
-    TRY_GOTO(release, tokenizer_encode(tokenizer, &with, "a", 1, true));
-    TRY_GOTO(release, tokenizer_encode(tokenizer, &without, "a", 1, false));
-    *out = with.count > without.count && (without.count == 0 || with.ids[0] != without.ids[0]);
-release:
-    token_buffer_release(&with);
-    token_buffer_release(&without);
-    return status;
-}
-
 static Status encode(TokenBuffer *out, const TaskEncoding *encoding, const char *text, int64_t size,
                      bool adds_special, const char *where)
 {

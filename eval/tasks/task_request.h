@@ -49,7 +49,4 @@ Status task_request_continue(TaskRequest *request, const TaskEncoding *encoding,
 
 void task_request_release(TaskRequest *request);
 
-// Whether the tokenizer puts a token before every text.
-Status task_request_puts_begin(bool *out, const Tokenizer *tokenizer);
-
 #endif

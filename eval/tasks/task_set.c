@@ -1,5 +1,6 @@
-// The file is read twice: rows are checked and counted before anything else, and the prompts, many
-// times as large as their ids, never stand in memory together.
+// The file is read twice: rows are checked and counted before anything else, so that memory is
+// taken for the samples alone, and the prompts, many times as large as their ids, never stand in
+// memory together.
 #include "eval/tasks/task_set.h"
 
 #include "base/progress.h"
@@ -57,30 +58,29 @@ static Status find_group(int *out, TaskSet *set, const char *topic)
     return OK;
 }
 
-static Status add_sample(TaskSet *set, const TaskRow *row)
+// Counts a row of the file.
+static Status count_row(TaskSet *set, const TaskRow *row)
 {
-    int64_t n = set->n_rows;
-    TaskSample sample = {.row = n, .gold = row->gold, .n_choices = row->n_choices};
-    if ((n & (n - 1)) == 0) { // a power of two, or 0: the array is full
-        TaskSample *samples = realloc(set->samples, (size_t)(n > 0 ? 2 * n : 1) * sizeof *samples);
-        if (samples == NULL)
-            return fail(FAILED, "%s: no memory for %lld rows", set->path, (long long)n);
-        set->samples = samples;
-    }
-    if (set->task->has_groups) {
-        TRY(find_group(&sample.group, set, row->topic));
-        set->group_rows[sample.group]++;
-    }
-    set->samples[set->n_rows++] = sample;
+    int group;
+    set->n_rows++;
+    if (!set->task->has_groups)
+        return OK;
+    TRY(find_group(&group, set, row->topic));
+    set->group_rows[group]++;
     return OK;
 }
 
-static void choose_samples(TaskSet *set, int64_t limit)
+static Status choose_samples(TaskSet *set, int64_t limit)
 {
-    set->n_samples = limit > 0 && limit < set->n_rows ? limit : set->n_rows;
-    const int64_t stride = set->task->has_groups ? set->n_rows / set->n_samples : 1;
-    for (int64_t i = 0; i < set->n_samples; i++)
-        set->samples[i] = set->samples[i * stride];
+    const int64_t n = limit > 0 && limit < set->n_rows ? limit : set->n_rows;
+    const int64_t stride = set->task->has_groups ? set->n_rows / n : 1;
+    set->samples = calloc((size_t)n, sizeof *set->samples);
+    if (set->samples == NULL)
+        return fail(FAILED, "%s: no memory for %lld rows", set->path, (long long)n);
+    for (int64_t i = 0; i < n; i++)
+        set->samples[i].row = i * stride;
+    set->n_samples = n;
+    return OK;
 }
 
 Status task_set_read(TaskSet *out, const Task *task, const char *path, int64_t limit)
@@ -96,14 +96,14 @@ Status task_set_read(TaskSet *out, const Task *task, const char *path, int64_t l
     while ((status = json_lines_next(&json, &lines)) == OK && json != NULL) {
         status = read_row(&row, &set, json, &lines, where);
         if (status == OK)
-            status = add_sample(&set, &row);
+            status = count_row(&set, &row);
         json_decref(json);
         TRY_GOTO(release, status);
     }
     if (status == OK && set.n_rows == 0)
         status = fail(BAD_INPUT, "%s: has no rows; write one JSON object a line", path);
     TRY_GOTO(release, status);
-    choose_samples(&set, limit);
+    TRY_GOTO(release, choose_samples(&set, limit));
     *out = set;
 release:
     json_lines_close(&lines);
@@ -193,11 +193,16 @@ static Status encode_item(Encoder *encoder, int64_t sample, const char *where)
 static Status encode_row(Encoder *encoder, int64_t s, bool is_own, const json_t *json,
                          const JsonLines *lines)
 {
-    TaskSample *sample = &encoder->set->samples[s];
+    TaskSet *set = encoder->set;
+    TaskSample *sample = &set->samples[s];
     TaskRow row;
     char where[WHERE_BYTES];
-    TRY(read_row(&row, encoder->set, json, lines, where));
-    TRY(encoder->set->task->prompt(&encoder->item, &row));
+    TRY(read_row(&row, set, json, lines, where));
+    TRY(set->task->prompt(&encoder->item, &row));
+    sample->gold = row.gold;
+    sample->n_choices = row.n_choices;
+    if (set->task->has_groups)
+        TRY(find_group(&sample->group, set, row.topic));
     memcpy(sample->divisors, encoder->item.divisors, sizeof sample->divisors);
     progress_beat();
     return is_own ? encode_item(encoder, s, where) : OK;

@@ -23,6 +23,7 @@
 // A row that is evaluated.
 typedef struct TaskSample {
     int64_t row; // of the file, from 0, blank lines not counted
+    // Set by task_set_encode(), on every rank.
     int gold, n_choices;
     int group; // index in the set's groups; 0 of tasks without
     int64_t divisors[TASK_MAX_CHOICES];
@@ -58,7 +59,8 @@ typedef struct TaskSet {
 // of json_rows_next() and of the task's row reader; a file without rows.
 Status task_set_read(TaskSet *out, const Task *task, const char *path, int64_t limit);
 
-// Makes the prompts of all samples and the ids of every n_ranks-th, from `rank` on. BAD_INPUT as
+// Makes the prompts of all samples and the ids of every n_ranks-th, from `rank` on. FAILED if the
+// file is not what was read. BAD_INPUT as
 // for task_request_continue().
 Status task_set_encode(TaskSet *set, const TaskEncoding *encoding, int rank, int n_ranks);
 

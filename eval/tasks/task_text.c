@@ -66,18 +66,20 @@ Status task_text_append_capitalized(Bytes *out, TextSpan span)
 }
 
 // As re.sub("\\[.*?\\]", "", text): the shortest match from each bracket on, in which '.' is no
-// line end.
+// line end. What ends a match is looked for once, however many brackets open before it.
 static Status append_without_brackets(Bytes *out, const Bytes *text)
 {
+    int64_t end = 0; // the first ']' or '\n' behind the last '[' that was met
     for (int64_t i = 0; i < text->size;) {
-        int64_t end = i;
-        if (text->data[i] == '[')
-            do
+        if (text->data[i] == '[') {
+            if (end <= i)
+                end = i + 1;
+            while (end < text->size && text->data[end] != ']' && text->data[end] != '\n')
                 end++;
-            while (end < text->size && text->data[end] != ']' && text->data[end] != '\n');
-        if (end > i && end < text->size && text->data[end] == ']') {
-            i = end + 1;
-            continue;
+            if (end < text->size && text->data[end] == ']') {
+                i = end + 1;
+                continue;
+            }
         }
         TRY(bytes_append(out, text->data + i, 1));
         i++;

@@ -2,6 +2,7 @@
 // packed, so that tiles know no scale.
 #include "model/attention/attention.h"
 
+#include "model/attention/attention_bf16.h"
 #include "model/attention/attention_tiles.h"
 #include "model/kernels/tile.h"
 
@@ -34,7 +35,8 @@ static ExpandedAttention start(const AttentionDims *dims)
 int64_t attention_scratch_bytes(const AttentionDims *dims, ComputeType compute, int n_threads,
                                 bool is_training)
 {
-    (void)compute;
+    if (compute == COMPUTE_BFLOAT16)
+        return attention_bf16_scratch_bytes(dims, n_threads, is_training);
     const TileLayout layout = find_layout(dims);
     return tiles_scratch_floats(&layout, n_threads, is_training) * (int64_t)sizeof(float);
 }
@@ -154,7 +156,10 @@ static const TilePacking packing = {pack_keys,     pack_queries, unpack_output,
 void attention_forward(ComputeType compute, Rows out, float *lse, Rows qkv, void *scratch,
                        const AttentionDims *dims)
 {
-    (void)compute;
+    if (compute == COMPUTE_BFLOAT16) {
+        attention_bf16_forward(out, lse, qkv, scratch, dims);
+        return;
+    }
     const TileLayout layout = find_layout(dims);
     ExpandedAttention attention = start(dims);
     attention.out = rows_floats(out, dims->H * dims->E);
@@ -166,7 +171,10 @@ void attention_forward(ComputeType compute, Rows out, float *lse, Rows qkv, void
 void attention_backward(ComputeType compute, Rows d_qkv, Rows d_out, Rows out, const float *lse,
                         Rows qkv, void *scratch, const AttentionDims *dims)
 {
-    (void)compute;
+    if (compute == COMPUTE_BFLOAT16) {
+        attention_bf16_backward(d_qkv, d_out, out, lse, qkv, scratch, dims);
+        return;
+    }
     const int row = attention_row(dims), width = dims->H * dims->E;
     const TileLayout layout = find_layout(dims);
     ExpandedAttention attention = start(dims);

@@ -9,6 +9,7 @@
 
 #include "base/arena.h"
 #include "base/simd.h"
+#include "model/attention/attention_latent_bf16.h"
 #include "model/attention/attention_latent_sums.h"
 #include "model/attention/attention_tiles.h"
 #include "model/kernels/tile.h"
@@ -115,7 +116,8 @@ static LatentAttention find_attention(const LatentDims *d)
 int64_t attention_latent_scratch_bytes(const LatentDims *d, ComputeType compute, int n_threads,
                                        bool is_training)
 {
-    (void)compute;
+    if (compute == COMPUTE_BFLOAT16)
+        return attention_latent_bf16_scratch_bytes(d, n_threads, is_training);
     LatentAttention attention = find_attention(d);
     Arena arena = arena_start("attention");
     place_scratch(&attention, &arena, n_threads, is_training);
@@ -346,7 +348,10 @@ static const TilePacking packing = {pack_keys,     pack_queries, unpack_output,
 void attention_latent_forward(ComputeType compute, const LatentArrays *arrays, void *scratch,
                               const LatentDims *d)
 {
-    (void)compute;
+    if (compute == COMPUTE_BFLOAT16) {
+        attention_latent_bf16_forward(arrays, scratch, d);
+        return;
+    }
     const LatentAttention attention = start(arrays, scratch, d, false);
     tiles_forward(&packing, &attention, attention.rest, &attention.layout);
 }
@@ -354,7 +359,10 @@ void attention_latent_forward(ComputeType compute, const LatentArrays *arrays, v
 void attention_latent_backward(ComputeType compute, const LatentArrays *arrays, void *scratch,
                                const LatentDims *d)
 {
-    (void)compute;
+    if (compute == COMPUTE_BFLOAT16) {
+        attention_latent_bf16_backward(arrays, scratch, d);
+        return;
+    }
     const LatentAttention attention = start(arrays, scratch, d, true);
     tiles_backward(&packing, &attention, attention.rest, &attention.layout);
 #pragma omp parallel

@@ -127,6 +127,8 @@ test_what_is_refused() {
     refuses 2 "eval: --tasks and --longbench exclude each other" eval "$model" $own --tasks "$sets"
     refuses 2 "--out and --predictions are one file, both.jsonl; give two" \
         eval "$model" $own --predictions both.jsonl --out both.jsonl
+    refuses 2 "--out bad/lcc.jsonl would replace a file of --longbench; name another" \
+        eval "$model" --longbench bad --out bad/lcc.jsonl
     refuses 2 "--out and --log-samples are one file, both.jsonl; give two" \
         eval "$model" --tasks "$sets" --log-samples both.jsonl --out both.jsonl
     refuses 2 "max_length is 200 there and 210 here; name another file" \

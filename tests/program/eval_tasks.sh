@@ -30,6 +30,18 @@ for file in txt json jsonl; do
     cmp one.$file three.$file || die "three ranks write another .$file"
 done
 
+# Products in bfloat16, which any CPU can emulate, on one rank and on two.
+for ranks in 1 2; do
+    mpirun -n $ranks --oversubscribe --bind-to none "$mha2mla" eval "$model" --tasks tasks --rules lm-eval \
+        --compute bfloat16 --emulate --out $ranks.json --log-samples $ranks.jsonl >$ranks.txt 2>err || die "$(cat err)"
+done
+for file in txt json jsonl; do
+    cmp 1.$file 2.$file || die "two ranks write another .$file in bfloat16"
+done
+grep -q 'KV cache float32: 2560.0 bytes/token, products in bfloat16$' 1.txt || die "$(cat 1.txt)"
+grep -q '"compute": "bfloat16"' 1.json || die "$(cat 1.json)"
+! cmp -s 1.jsonl one.jsonl || die "products in bfloat16 change no bit"
+
 # A cache of other numbers gives other likelihoods, and the result says which it was.
 "$mha2mla" eval "$model" --tasks tasks --only piqa --rules lm-eval --kv-bits 16 --limit 3 \
     --log-samples bf16.jsonl --out bf16.json >out 2>err || die "$(cat err)"
@@ -70,6 +82,26 @@ refuses "--seq-len goes with --perplexity, not with --tasks" "$model" --tasks ta
 refuses "--perplexity and --tasks exclude each other" "$model" --tasks tasks --perplexity a.h5
 refuses "--max-length is 513" "$model" --tasks tasks --max-length 513
 ends 1 "absent/a.json: cannot be written" "$model" --tasks tasks --out absent/a.json
+
+# Files that are read, by any spelling, or twice the same.
+ln -s tasks linked
+cp -r "$model" copied
+refuses "--out tasks/piqa.jsonl would replace a file of --tasks; name another" "$model" --tasks tasks --out tasks/piqa.jsonl
+refuses "--log-samples linked/arc_easy.jsonl.gz would replace a file of --tasks" "$model" --tasks ./tasks/ --only piqa \
+    --log-samples linked/arc_easy.jsonl.gz
+for file in config.json model.safetensors tokenizer.json; do
+    refuses "--out copied/$file would replace a file of MODEL" copied --tasks tasks --out copied/$file
+    cmp "copied/$file" "$model/$file"
+done
+refuses "--out and --log-samples are one file, tasks/both; give two" "$model" --tasks tasks --out tasks/both --log-samples linked/../tasks/both
+"$mha2mla" eval copied --tasks tasks --only piqa --out copied/eval.json --log-samples tasks/samples.jsonl >out 2>err || die "$(cat err)"
+"$mha2mla" eval copied --tasks tasks --only piqa --out copied/eval.json --log-samples tasks/samples.jsonl >out 2>err ||
+    die "its own result: $(cat err)"
+rm -r copied/eval.json tasks/samples.jsonl
+
+# More memory than a machine has, by its shape, before any weights are read.
+sed -i 's/\("num_hidden_layers": \)[0-9]*/\11000/; s/\("intermediate_size": \)[0-9]*/\11000000/' copied/config.json
+refuses "GiB are needed, of which the weights take" copied --tasks tasks --only piqa
 mkdir bad
 echo '{"goal": "a", "sol1": "b", "sol2": "c", "label": -1}' >bad/piqa.jsonl
 refuses "bad/piqa.jsonl:1: 'label' has no label" "$model" --tasks bad --only piqa

@@ -57,5 +57,10 @@ check_memory small --model.init.hidden_size=64 --model.init.intermediate_size=12
     --model.init.num_hidden_layers=2 --model.init.vocab_size=1024
 check_memory wide --model.init.hidden_size=128 --model.init.num_hidden_layers=1 \
     --model.init.vocab_size=65536 --data.seq_len=256
+mkdir tasks
+for ((i = 0; i < 400; i++)); do
+    echo "{\"goal\": \"Count to $i\", \"sol1\": \"one by one\", \"sol2\": \"all at once\", \"label\": 0}"
+done >tasks/piqa.jsonl
+check_memory evaluated --eval.tasks=tasks --eval.limit=0 --model.init.tokenizer="$root/configs/demo/model"
 check_memory converted --model.convert.rope_pairs=4 --model.convert.d_kv=16 \
     --model.convert.samples=4

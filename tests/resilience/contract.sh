@@ -73,6 +73,12 @@ test_another_value_in_the_config() {
     differs log.every 1 2
     differs log.tensorboard true false
     differs run.max_minutes 5 6
+    differs eval.every 2 3
+    differs eval.limit 1 2
+    differs eval.rules reference lm-eval
+    differs eval.only '[piqa]' '[arc_easy]'
+    pair_refuses "eval.tasks is not given, rank 0 on $host" train config.yaml --run.name=new -- \
+        --eval.tasks=tasks --
     pair_refuses "rank 1 on $host: run.name is two, rank 0 on $host has new; every rank needs" \
         train config.yaml -- --run.name=new -- --run.name=two
     pair_refuses 'rank 1 on '"$host"': model.convert.d_kv is 8, rank 0 on '"$host"' has 6; every' \
@@ -142,6 +148,11 @@ test_other_files() {
         --data train.h5 -- --data changed.h5
     pair_refuses "rank 1 on $host: data.validation[0]." train config.yaml --run.name=new -- -- \
         --data.validation.shards=train.h5
+    mkdir tasks other-tasks
+    echo '{"goal": "Dig", "sol1": "Take a spade.", "sol2": "Take a spoon.", "label": 0}' >tasks/piqa.jsonl
+    sed 's/spoon/plate/' tasks/piqa.jsonl >other-tasks/piqa.jsonl
+    pair_refuses "rank 1 on $host: piqa is a file with sha256 " train config.yaml --run.name=new -- \
+        --eval.tasks=tasks -- --eval.tasks=other-tasks
 }
 
 test_missing_on_one_rank() {

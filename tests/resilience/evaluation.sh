@@ -71,7 +71,36 @@ done
 mkdir rows
 echo '{"goal": "Dig"}' >rows/piqa.jsonl
 ranks_refuse 2 2 'piqa.jsonl:1' train config.yaml --run.name=bad --eval.tasks=rows
+ranks_refuse 2 2 'model.init.tokenizer is not; texts of tasks need a tokenizer' train config.yaml --run.name=bad \
+    --model.base=none --model.convert=none --eval.tasks=tasks \
+    '--model.init={hidden_size: 48, intermediate_size: 96, num_hidden_layers: 1, num_attention_heads: 2, vocab_size: 8192, max_position_embeddings: 64}'
 [ ! -e runs/bad/metrics.jsonl ] || die 'a refused run has begun'
+
+# A question longer than the model's 512 positions is cut on the left, and counted.
+mkdir long
+awk 'BEGIN { printf("{\"goal\": \""); for (i = 0; i < 600; i++) printf("step %d ", i)
+             print "\", \"sol1\": \"go\", \"sol2\": \"stay\", \"label\": 0}" }' >long/piqa.jsonl
+head -n 1 tasks/piqa.jsonl >>long/piqa.jsonl
+ranks 2 train config.yaml --run.name=long --train.steps=1 --eval.tasks=long
+grep -q '"n_cut": 1' runs/long/eval.json || die "not cut: $(cat runs/long/eval.json)"
+[ "$(lines long | wc -l)" -eq 1 ] || die "evaluations after the last step alone: $(lines long)"
+! grep -q 'forwards' out || die "a run tells of forwards: $(cat out)"
+
+# A new run in a directory from which an old one was removed does not keep its scores.
+for mode in never auto; do
+    mkdir -p "runs/new-$mode"
+    cp runs/n1/eval.json "runs/new-$mode/eval.json"
+    ranks 2 train config.yaml --run.name="new-$mode" --train.steps=1 --resume $mode
+    [ ! -e "runs/new-$mode/eval.json" ] || die "--resume $mode: eval.json of an earlier run"
+done
+
+# Every run of a sweep is evaluated, and the comparison has their scores.
+ranks 2 sweep config.yaml --run.name=swept --train.steps=2 --d-kv 8,4 --baseline $tasks --out compared
+for name in baseline dkv8 dkv4; do
+    [ -s "runs/swept-$name/eval.json" ] || die "the sweep's $name has no eval.json"
+    [ "$(lines "swept-$name" | wc -l)" -eq 1 ] || die "$name: $(lines "swept-$name")"
+done
+[ "$(grep -c piqa compared/tasks.csv)" -ge 3 ] || die "no scores in the comparison: $(ls compared)"
 
 # A signal while rows are scored, too many to be done before it: the step is saved, and evaluated
 # first when the run goes on.

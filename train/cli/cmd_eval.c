@@ -1,6 +1,6 @@
 // mha2mla eval: what a model, original or converted, is worth. The kinds are in eval_*.c.
 #include "eval/tasks/task.h"
-#include "train/cli/eval_kinds.h"
+#include "train/cli/eval_files.h"
 #include "train/evaluate/evaluate_longbench.h"
 #include "train/plan/blas.h"
 #include "train/plan/compute_check.h"
@@ -118,18 +118,6 @@ static Status check_options(const EvalOptions *given, const struct Kind *chosen)
     return OK;
 }
 
-// The result is written last, over whatever has its name.
-static Status check_files(const EvalOptions *given)
-{
-    if (given->out == NULL)
-        return OK;
-    if (given->samples != NULL && strcmp(given->out, given->samples) == 0)
-        return fail(BAD_INPUT, "--out and --log-samples are one file, %s; give two", given->out);
-    if (given->predictions != NULL && strcmp(given->out, given->predictions) == 0)
-        return fail(BAD_INPUT, "--out and --predictions are one file, %s; give two", given->out);
-    return OK;
-}
-
 static Status choose_kind(const struct Kind **out, const EvalOptions *given)
 {
     const struct Kind *chosen = NULL;
@@ -146,7 +134,6 @@ static Status choose_kind(const struct Kind **out, const EvalOptions *given)
                     kinds[0].option, kinds[0].argument, kinds[1].option, kinds[1].argument,
                     kinds[2].option, kinds[2].argument);
     TRY(check_options(given, chosen));
-    TRY(check_files(given));
     if (given->is_rotated && given->kv.bits == NULL)
         return fail(BAD_INPUT, "--kv-rotate changes what a KV cache holds; give --kv-bits");
     *out = chosen;
@@ -158,6 +145,7 @@ static Status run(const CommandLine *line)
     const EvalOptions *given = line->options;
     const struct Kind *kind;
     TRY(choose_kind(&kind, given));
+    TRY(eval_check_files(given, line->words[0]));
     TRY(blas_check(line->comm));
     TRY(compute_check(line->comm, given->compute.type, given->compute.emulate, "--compute"));
     return kind->run(line->comm, given, line->words[0]);

@@ -1,17 +1,20 @@
 // mha2mla generate: text from a model, original or converted, with the small KV cache.
 #include "base/log.h"
+#include "infer/infer.h"
 #include "infer/weights.h"
 #include "model/hf/generation_config.h"
 #include "model/hf/hf.h"
 #include "train/agreement.h"
-#include "train/cli/command/command.h"
+#include "train/cli/compute_options.h"
 #include "train/cli/kv_options.h"
 #include "train/generate/generate_memory.h"
 #include "train/generate/generate_ranks.h"
 #include "train/plan/blas.h"
+#include "train/plan/compute_check.h"
 #include "train/plan/plan.h"
 #include "train/stop.h"
 
+#include <omp.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -30,6 +33,7 @@ typedef struct GenerateOptions {
     OptionTexts stops;
     int64_t n_samples, batch, context; // context 0: the model's positions
     KvOptions kv;
+    ComputeOptions compute;
     double memory_gib; // 0: the machine's
     bool ignore_eos, json, chat;
 } GenerateOptions;
@@ -231,15 +235,18 @@ static double cache_bytes(const Generation *gen)
 
 static Status check_memory(const Generation *gen)
 {
-    const GenerateMemory need = {.model = gen->dir,
-                                 .shape = &gen->shape,
-                                 .dtype = gen->dtype,
-                                 .format = &gen->format,
-                                 .max_tokens = gen->max_tokens,
-                                 .batch = gen->batch,
-                                 .cache_bytes = cache_bytes(gen),
-                                 .limit_gib = gen->options->memory_gib,
-                                 .options = "--batch, --max-new-tokens or --ctx"};
+    const int n_threads = omp_get_max_threads();
+    const GenerateMemory need = {
+        .model = gen->dir,
+        .shape = &gen->shape,
+        .dtype = gen->dtype,
+        .compute = gen->options->compute.type,
+        .format = &gen->format,
+        .n_at_a_time = gen->batch,
+        .work_bytes = (double)infer_bytes(&gen->shape, gen->max_tokens, gen->batch, n_threads),
+        .cache_bytes = cache_bytes(gen),
+        .limit_gib = gen->options->memory_gib,
+        .options = "--batch, --max-new-tokens or --ctx"};
     return generate_check_memory(&need);
 }
 
@@ -290,7 +297,7 @@ static void warn_length(const Generation *gen)
 static Status open_model(Generation *gen)
 {
     TRY(check_memory(gen));
-    TRY(infer_weights_load(&gen->weights, gen->dir, COMPUTE_FLOAT32));
+    TRY(infer_weights_load(&gen->weights, gen->dir, gen->options->compute.type));
     TRY(infer_create(&gen->infer, &gen->weights, gen->max_tokens, gen->batch));
     return kv_cache_create(&gen->cache, &gen->shape, &gen->format, 0);
 }
@@ -451,6 +458,7 @@ static const Option options[] = {
     {"ctx", OPTION_INT, offsetof(GenerateOptions, context), "T",
      "tokens of prompt and answer at most", 1, LARGEST_CONTEXT, .derived = "the model's positions"},
     KV_OPTIONS(GenerateOptions, kv, "bfloat16"),
+    COMPUTE_OPTIONS(GenerateOptions, compute),
     {"memory", OPTION_POSITIVE, offsetof(GenerateOptions, memory_gib), "GIB",
      "what weights and cache of a rank may take", .max = 1 << 20, .derived = "the machine's"},
     {"chat", OPTION_FLAG, offsetof(GenerateOptions, chat), NULL,
@@ -461,8 +469,10 @@ static const Option options[] = {
 
 static Status run(const CommandLine *line)
 {
+    const GenerateOptions *given = line->options;
     TRY(blas_check(line->comm));
-    return generate(line->comm, line->options, line->words[0]);
+    TRY(compute_check(line->comm, given->compute.type, given->compute.emulate, "--compute"));
+    return generate(line->comm, given, line->words[0]);
 }
 
 const Command cmd_generate = {

@@ -38,8 +38,8 @@ static Status load_weights(Session *session, const EvalOptions *options,
     TRY(hf_weights_dtype(&dtype, model->dir));
     TRY(evaluate_longbench_check_memory(&session->evaluation, model, dtype));
     return options->is_rotated
-               ? infer_weights_load_rotated(&session->weights, model->dir, COMPUTE_FLOAT32)
-               : infer_weights_load(&session->weights, model->dir, COMPUTE_FLOAT32);
+               ? infer_weights_load_rotated(&session->weights, model->dir, model->compute)
+               : infer_weights_load(&session->weights, model->dir, model->compute);
 }
 
 static double rate(double n, double seconds)
@@ -121,6 +121,7 @@ Status eval_longbench(const Comm *comm, const EvalOptions *options, const char *
                                   .shape = &session.shape,
                                   .tokenizer = session.tokenizer,
                                   .format = &session.format,
+                                  .compute = options->compute.type,
                                   .is_rotated = options->is_rotated,
                                   .end_ids = session.config.end_ids,
                                   .n_end_ids = session.config.n_end_ids};

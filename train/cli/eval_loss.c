@@ -65,10 +65,10 @@ static void print_loss(const Evaluation *eval, bool cached, double loss, int64_t
     printf("\n");
 }
 
-static Status open_cached(Evaluation *eval, bool is_rotated, const char *dir)
+static Status open_cached(Evaluation *eval, const EvalOptions *options, const char *dir)
 {
-    TRY(is_rotated ? infer_weights_load_rotated(&eval->weights, dir, COMPUTE_FLOAT32)
-                   : infer_weights_load(&eval->weights, dir, COMPUTE_FLOAT32));
+    TRY(options->is_rotated ? infer_weights_load_rotated(&eval->weights, dir, options->compute.type)
+                            : infer_weights_load(&eval->weights, dir, options->compute.type));
     TRY(cached_loss_create(&eval->cached, &eval->weights, &eval->format, eval->seq_len));
     eval->sample = malloc(((size_t)eval->seq_len + 1) * sizeof *eval->sample);
     return eval->sample != NULL ? OK : fail(FAILED, "no memory for a window");
@@ -87,7 +87,7 @@ static Status open_evaluation(Evaluation *eval, const EvalOptions *options, cons
     // The shard first: it may be shorter than a window, for which memory is allocated next.
     TRY(open_windows(&eval->source, options, shape, dir, eval->seq_len));
     if (is_cached(options))
-        return open_cached(eval, options->is_rotated, dir);
+        return open_cached(eval, options, dir);
     TRY(hf_load(&eval->model, dir));
     return forward_pass_start(&eval->pass, &eval->model, eval->seq_len, options->compute.type);
 }

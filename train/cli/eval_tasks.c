@@ -44,10 +44,24 @@ static Status write_files(const TasksResult *result, const EvalOptions *options)
     return options->out != NULL ? tasks_result_write(result, options->out) : OK;
 }
 
-static Status load_weights(Session *session, const EvalOptions *options, const char *dir)
+static Status load_weights(Session *session, const EvalOptions *options, const TasksModel *model)
 {
-    return options->is_rotated ? infer_weights_load_rotated(&session->weights, dir, COMPUTE_FLOAT32)
-                               : infer_weights_load(&session->weights, dir, COMPUTE_FLOAT32);
+    DType dtype;
+    const char *dir = model->name;
+    TRY(hf_weights_dtype(&dtype, dir));
+    TRY(evaluate_tasks_check_memory(&session->evaluation, model, dtype, options->compute.type,
+                                    &session->format));
+    return options->is_rotated
+               ? infer_weights_load_rotated(&session->weights, dir, options->compute.type)
+               : infer_weights_load(&session->weights, dir, options->compute.type);
+}
+
+static void print_counts(const ChoiceScorerCounts *counts)
+{
+    log_info("ran %lld tokens, %lld of them with logits, in %lld forwards; a rank's cache took "
+             "%.1f MiB at most",
+             (long long)counts->n_tokens, (long long)counts->n_logits,
+             (long long)counts->n_forwards, (double)counts->peak_bytes / (1 << 20));
 }
 
 Status eval_tasks(const Comm *comm, const EvalOptions *options, const char *dir)
@@ -65,12 +79,14 @@ Status eval_tasks(const Comm *comm, const EvalOptions *options, const char *dir)
     const TasksResult result = {.evaluation = &session.evaluation,
                                 .model = dir,
                                 .shape = &session.shape,
-                                .format = &session.format};
+                                .format = &session.format,
+                                .compute = options->compute.type};
     TRY_GOTO(release, evaluate_tasks_open(&session.evaluation, comm, &request, &model));
     shape_warn_healed(&session.shape, session.evaluation.longest, "the longest question", dir);
-    TRY_GOTO(release, comm_agree(comm, load_weights(&session, options, dir)));
+    TRY_GOTO(release, comm_agree(comm, load_weights(&session, options, &model)));
     TRY_GOTO(release,
              evaluate_tasks_run(&session.evaluation, comm, &session.weights, &session.format));
+    print_counts(&session.evaluation.counts);
     status = comm->rank == 0 ? write_files(&result, options) : OK;
     TRY_GOTO(release, comm_agree_of(comm, comm->rank == 0, status));
     if (comm->rank == 0)

@@ -2,6 +2,7 @@
 
 #include "base/json.h"
 #include "base/progress.h"
+#include "infer/infer.h"
 #include "model/hf/hf_fingerprint.h"
 #include "model/shape_fields.h"
 #include "train/agreement.h"
@@ -9,6 +10,7 @@
 #include "train/stop.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,25 +42,10 @@ void evaluate_longbench_release(LongbenchEvaluation *evaluation)
 
 // ---- prompts -----------------------------------------------------------------------------------
 
-static Status find_begin(bool *puts_begin, const Tokenizer *tokenizer)
-{
-    Status status;
-    TokenBuffer buffer = {0};
-    TRY_GOTO(release, tokenizer_encode(tokenizer, &buffer, "a", 1, false));
-    const int64_t n = buffer.count;
-    const int32_t first = n > 0 ? buffer.ids[0] : -1;
-    buffer.count = 0;
-    TRY_GOTO(release, tokenizer_encode(tokenizer, &buffer, "a", 1, true));
-    *puts_begin = buffer.count > n && buffer.ids[0] != first;
-release:
-    token_buffer_release(&buffer);
-    return status;
-}
-
 static Status read_sets(LongbenchEvaluation *evaluation, const LongbenchRequest *request,
                         const LongbenchModel *model)
 {
-    TRY(find_begin(&evaluation->puts_begin, model->tokenizer));
+    evaluation->puts_begin = tokenizer_puts_begin(model->tokenizer);
     TRY(longbench_find_files(&evaluation->files, request->dir, request->only));
     const int n = evaluation->files.n;
     TRY(longbench_check_length(&evaluation->files, evaluation->max_length));
@@ -122,12 +109,12 @@ static Status make_identity(json_t **out, const LongbenchEvaluation *evaluation,
 {
     char weights[SHA256_HEX_BYTES], cache[KV_FORMAT_TEXT_BYTES];
     TRY(describe_weights(weights, model));
-    *out =
-        json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:b, s:I, s:s}", "format", "mha2mla-predictions",
-                  "version", 1, "weights", weights, "tokenizer", tokenizer_sha256(model->tokenizer),
-                  "cache", kv_format_describe(cache, model->format), "cache_type",
-                  kv_type_names[model->format->type], "rotated", model->is_rotated, "max_length",
-                  (json_int_t)evaluation->max_length, "rules", "reference");
+    *out = json_pack(
+        "{s:s, s:i, s:s, s:s, s:s, s:s, s:b, s:I, s:s, s:s}", "format", "mha2mla-predictions",
+        "version", 1, "weights", weights, "tokenizer", tokenizer_sha256(model->tokenizer), "cache",
+        kv_format_describe(cache, model->format), "cache_type", kv_type_names[model->format->type],
+        "rotated", model->is_rotated, "max_length", (json_int_t)evaluation->max_length, "rules",
+        "reference", "compute", compute_name(model->compute));
     return *out != NULL ? OK : fail(FAILED, "no memory for the predictions");
 }
 
@@ -310,12 +297,15 @@ Status evaluate_longbench_check_memory(const LongbenchEvaluation *evaluation,
 {
     const double sequence =
         generate_sequence_bytes(model->format, model->shape, evaluation->max_length);
+    const double work = (double)infer_bytes(model->shape, evaluation->max_tokens, evaluation->batch,
+                                            omp_get_max_threads());
     const GenerateMemory need = {.model = model->dir,
                                  .shape = model->shape,
                                  .dtype = dtype,
+                                 .compute = model->compute,
                                  .format = model->format,
-                                 .max_tokens = evaluation->max_tokens,
-                                 .batch = evaluation->batch,
+                                 .n_at_a_time = evaluation->batch,
+                                 .work_bytes = work,
                                  .cache_bytes = evaluation->batch * sequence,
                                  .options = "--batch or --max-length"};
     return generate_check_memory(&need);

@@ -50,6 +50,7 @@ typedef struct LongbenchModel {
     const ModelShape *shape;
     const Tokenizer *tokenizer;
     const KvFormat *format;
+    ComputeType compute;    // of products
     bool is_rotated;        // the latent, in the weights
     const int32_t *end_ids; // [n_end_ids]: each ends an answer
     int n_end_ids;

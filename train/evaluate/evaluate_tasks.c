@@ -3,10 +3,13 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/suggest.h"
+#include "eval/tasks/task_file.h"
 #include "train/agreement.h"
+#include "train/generate/generate_memory.h"
 #include "train/stop.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,20 +37,6 @@ void evaluate_tasks_release(TasksEvaluation *evaluation)
 
 // ---- which tasks
 // ---------------------------------------------------------------------------------
-
-// The first file of the task that is there; false if none is.
-static bool find_file(char out[PATH_BYTES], const char *dir, const Task *task)
-{
-    static const char *const endings[] = {".jsonl", ".jsonl.gz", ".jsonl.zst"};
-    for (int f = 0; f < 2 && task->files[f] != NULL; f++)
-        for (int e = 0; e < 3; e++) {
-            char name[NAME_BYTES];
-            snprintf(name, sizeof name, "%s%s", task->files[f], endings[e]);
-            if (file_join(out, dir, name) == OK && file_exists(out))
-                return true;
-        }
-    return false;
-}
 
 static Status refuse_missing(const char *dir, const Task *task)
 {
@@ -107,7 +96,7 @@ static Status choose_present(uint64_t *mask, const TasksRequest *request)
         const size_t size = strlen(missing);
         if (task->is_only_named)
             continue;
-        if (find_file(path, request->dir, task))
+        if (task_file_find(path, request->dir, task))
             *mask |= (uint64_t)1 << i;
         else
             snprintf(missing + size, sizeof missing - size, "%s%s.jsonl[.gz]", size > 0 ? ", " : "",
@@ -160,7 +149,7 @@ static Status open_set(TasksEvaluation *evaluation, const Comm *comm, const Task
                        const TasksRequest *request, const TaskEncoding *encoding)
 {
     char path[PATH_BYTES];
-    const bool is_found = find_file(path, request->dir, task);
+    const bool is_found = task_file_find(path, request->dir, task);
     TRY(comm_agree(comm, is_found ? OK : refuse_missing(request->dir, task)));
     TRY(agreement_file(comm, task->name, path));
     // A rank that could read its part releases it where another one could not.
@@ -189,6 +178,7 @@ Status evaluate_tasks_open(TasksEvaluation *out, const Comm *comm, const TasksRe
     Status status;
     uint64_t mask;
     TasksEvaluation evaluation = {.rules = request->rules, .limit = request->limit};
+    evaluation.puts_begin = tokenizer_puts_begin(model->tokenizer);
     evaluation.max_length = request->max_length > 0
                                 ? (int)request->max_length
                                 : evaluate_tasks_max_length(request->rules, model->shape);
@@ -197,7 +187,6 @@ Status evaluate_tasks_open(TasksEvaluation *out, const Comm *comm, const TasksRe
                                    .vocab_size = model->shape->vocab_size,
                                    .max_length = evaluation.max_length,
                                    .begin_id = model->begin_id};
-    TRY(comm_agree(comm, task_request_puts_begin(&evaluation.puts_begin, model->tokenizer)));
     TRY(choose_tasks(&mask, comm, request));
     for (int i = 0; task_at(request->rules, i) != NULL; i++)
         if (mask & (uint64_t)1 << i)
@@ -256,18 +245,34 @@ end:
     return status;
 }
 
-// What the ranks ran, in all.
-static void log_counts(const Comm *comm, const ChoiceScorer *scorer)
+// What the ranks ran, in all. Collective.
+static void add_counts(TasksEvaluation *evaluation, const Comm *comm, const ChoiceScorer *scorer)
 {
     const ChoiceScorerCounts counts = choice_scorer_counts(scorer);
     double sums[] = {(double)counts.n_tokens, (double)counts.n_logits, (double)counts.n_forwards};
     double peak_bytes = (double)counts.peak_bytes;
     comm_sum_doubles(comm, sums, 3);
     comm_max_doubles(comm, &peak_bytes, 1);
-    if (comm->rank == 0)
-        log_info("ran %.0f tokens, %.0f of them with logits, in %.0f forwards; a rank's cache took "
-                 "%.1f MiB at most",
-                 sums[0], sums[1], sums[2], peak_bytes / (1 << 20));
+    evaluation->counts = (ChoiceScorerCounts){.n_tokens = (int64_t)sums[0],
+                                              .n_logits = (int64_t)sums[1],
+                                              .n_forwards = (int64_t)sums[2],
+                                              .peak_bytes = (int64_t)peak_bytes};
+}
+
+Status evaluate_tasks_check_memory(const TasksEvaluation *evaluation, const TasksModel *model,
+                                   DType dtype, ComputeType compute, const KvFormat *format)
+{
+    const GenerateMemory need = {
+        .model = model->name,
+        .shape = model->shape,
+        .dtype = dtype,
+        .compute = compute,
+        .format = format,
+        .n_at_a_time = CHOICE_SCORER_TOKENS,
+        .work_bytes = (double)choice_scorer_work_bytes(model->shape, omp_get_max_threads()),
+        .cache_bytes = (double)choice_scorer_cache_bytes(model->shape, format, evaluation->longest),
+        .options = "--max-length"};
+    return generate_check_memory(&need);
 }
 
 Status evaluate_tasks_run(TasksEvaluation *evaluation, const Comm *comm,
@@ -279,7 +284,7 @@ Status evaluate_tasks_run(TasksEvaluation *evaluation, const Comm *comm,
                                                             &(ChoiceScorerOptions){0})));
     for (int i = 0; i < evaluation->n_sets; i++)
         TRY_GOTO(release, score_set(&evaluation->sets[i], comm, scorer));
-    log_counts(comm, scorer);
+    add_counts(evaluation, comm, scorer);
 release:
     choice_scorer_release(scorer);
     return status;

@@ -50,6 +50,7 @@ typedef struct TasksEvaluation {
     int64_t n_cut;                    // questions that were cut, over all ranks
     TaskSet sets[EVALUATE_MAX_TASKS]; // owned [n_sets]
     int n_sets;
+    ChoiceScorerCounts counts; // of the last run, over all ranks; peak_bytes of the largest
 } TasksEvaluation;
 
 // The reference takes 2048 tokens, lm-eval what the model was made for; neither takes more than
@@ -61,6 +62,11 @@ int evaluate_tasks_max_length(TaskRules rules, const ModelShape *shape);
 // Collective.
 Status evaluate_tasks_open(TasksEvaluation *out, const Comm *comm, const TasksRequest *request,
                            const TasksModel *model);
+
+// BAD_INPUT with the numbers if weights of these types, activations and cache exceed the machine's
+// memory. Not collective.
+Status evaluate_tasks_check_memory(const TasksEvaluation *evaluation, const TasksModel *model,
+                                   DType dtype, ComputeType compute, const KvFormat *format);
 
 // STOPPED if a stop is requested meanwhile. The weights are this rank's copy. Collective.
 Status evaluate_tasks_run(TasksEvaluation *evaluation, const Comm *comm,

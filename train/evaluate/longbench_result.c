@@ -60,12 +60,13 @@ void longbench_result_print(FILE *out, const LongbenchResult *result)
     }
     fprintf(out,
             "greedy, at most %lld tokens of prompt and answer, %lld of %lld prompts cut in the "
-            "middle by the reference's rule, %s, KV cache %s: %.1f bytes/token\n",
+            "middle by the reference's rule, %s, KV cache %s: %.1f bytes/token%s\n",
             (long long)evaluation->max_length, (long long)evaluation->n_cut,
             (long long)evaluation->n_items,
             evaluation->puts_begin ? "BOS put before every prompt" : "no BOS put",
             kv_format_describe(format, model->format),
-            kv_format_bytes_per_token(model->format, model->shape));
+            kv_format_bytes_per_token(model->format, model->shape),
+            model->compute == COMPUTE_BFLOAT16 ? ", products in bfloat16" : "");
     fprintf(out, "%-*s  %-14s  %7s  %5s  %5s  %6s  %6s\n", width, "set", "metric", "answer", "n",
             "cut", "score", "stderr");
     for (int f = 0; f < evaluation->files.n; f++) {
@@ -182,6 +183,7 @@ static json_t *own_object(const LongbenchResult *result)
     add_average(own, evaluation);
     add_rates(own, &evaluation->totals);
     json_object_set_new(own, "cache", tasks_result_cache(model->format, model->shape));
+    json_object_set_new(own, "compute", json_string(compute_name(model->compute)));
     return own;
 }
 

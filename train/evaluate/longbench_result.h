@@ -15,6 +15,7 @@
 //                "score_levenshtein": of code, with the ratio that fuzzywuzzy takes where
 //                                     python-Levenshtein is installed}},
 //     "average": of LongBench's 16 sets, "average_of": [...]         (if all 16 are there),
+//     "compute": "float32" or "bfloat16", of products,
 //     "tokens_per_s": {"prompt", "decode"}   (of the answers that this evaluation has made)
 #ifndef MHA2MLA_TRAIN_EVALUATE_LONGBENCH_RESULT_H
 #define MHA2MLA_TRAIN_EVALUATE_LONGBENCH_RESULT_H

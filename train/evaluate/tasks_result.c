@@ -61,8 +61,9 @@ void tasks_result_print(FILE *out, const TasksResult *result)
             evaluation->max_length);
     if (evaluation->n_cut > 0)
         fprintf(out, " (%lld questions cut on the left)", (long long)evaluation->n_cut);
-    fprintf(out, ", KV cache %s: %.1f bytes/token\n", kv_format_describe(format, result->format),
-            kv_format_bytes_per_token(result->format, result->shape));
+    fprintf(out, ", KV cache %s: %.1f bytes/token%s\n", kv_format_describe(format, result->format),
+            kv_format_bytes_per_token(result->format, result->shape),
+            result->compute == COMPUTE_BFLOAT16 ? ", products in bfloat16" : "");
     fprintf(out, "%-*s  %8s  %7s  %8s  %7s  %6s  %5s\n", width, "task", "acc", "stderr", "acc_norm",
             "stderr", "n", "shots");
     for (int i = 0; i < evaluation->n_sets; i++)
@@ -213,6 +214,7 @@ static json_t *own_object(const TasksResult *result)
                   (json_int_t)evaluation->n_cut, "scores", scores_object(evaluation));
     add_average(own, evaluation);
     json_object_set_new(own, "cache", tasks_result_cache(result->format, result->shape));
+    json_object_set_new(own, "compute", json_string(compute_name(result->compute)));
     if (result->is_in_run) {
         json_object_set_new(own, "step", json_integer(result->step));
         json_object_set_new(own, "tokens", json_integer(result->tokens));

@@ -20,6 +20,7 @@
 //                 "cache": {"format", "scheme", "bits": [value, key], "bytes_per_token",
 //                           "original_bytes_per_token": of the model before its conversion in
 //                           bfloat16},
+//                 "compute": "float32" or "bfloat16", of products,
 //                 "step", "tokens": within a run}
 //
 // A line of the samples:
@@ -41,7 +42,8 @@ typedef struct TasksResult {
     const char *model;
     const ModelShape *shape;
     const KvFormat *format;
-    bool is_in_run; // step and tokens count
+    ComputeType compute; // that the scores were made with
+    bool is_in_run;      // step and tokens count
     int64_t step, tokens;
 } TasksResult;
 

@@ -1,8 +1,7 @@
 #include "train/generate/generate_memory.h"
 
-#include "infer/infer.h"
+#include "infer/weights.h"
 
-#include <omp.h>
 #include <unistd.h>
 
 static const double GIB = 1024.0 * 1024.0 * 1024.0;
@@ -21,10 +20,8 @@ Status generate_check_memory(const GenerateMemory *need)
     const double machine = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) / GIB;
     const double limit = need->limit_gib > 0 ? need->limit_gib : machine;
     const double weights =
-        (double)infer_weights_bytes(need->shape, need->dtype, COMPUTE_FLOAT32) / GIB;
-    const double work =
-        (double)infer_bytes(need->shape, need->max_tokens, need->batch, omp_get_max_threads()) /
-        GIB;
+        (double)infer_weights_bytes(need->shape, need->dtype, need->compute) / GIB;
+    const double work = need->work_bytes / GIB;
     const double cache = need->cache_bytes / GIB;
     if (weights + work + cache <= limit)
         return OK;
@@ -34,6 +31,6 @@ Status generate_check_memory(const GenerateMemory *need)
                 "with --kv-bits",
                 need->model, weights + work + cache, weights,
                 kv_format_describe(name, need->format),
-                kv_format_bytes_per_token(need->format, need->shape), need->batch, cache,
+                kv_format_bytes_per_token(need->format, need->shape), need->n_at_a_time, cache,
                 need->limit_gib > 0 ? "--memory is" : "the machine has", limit, need->options);
 }

@@ -47,7 +47,7 @@ typedef struct Job {
     int64_t peak_resident_bytes, peak_bytes; // so far: of the kernel; this rank's part of it
 } Job;
 
-// ---- the model before training -----------------------------------------------------------------
+// ---- memory ------------------------------------------------------------------------------------
 
 // The resident memory that this rank answers for: the kernel counts the parameters that ranks share
 // in each of them. To be called before they are released.
@@ -60,6 +60,19 @@ static void measure_peak(Job *job, const Replica *replica)
     const int64_t own = resident - replica_peers_bytes(replica);
     job->peak_bytes = own > job->peak_bytes ? own : job->peak_bytes;
 }
+
+// A run of a sweep may take less than one before it in the same process.
+static void report_peak(const Job *job)
+{
+    const double planned = (double)plan_peak_bytes(&job->plan) / (1 << 20);
+    if (job->peak_bytes > 0)
+        log_info("peak memory %.1f MiB, planned %.1f MiB", (double)job->peak_bytes / (1 << 20),
+                 planned);
+    else
+        log_info("peak memory below that of a run before, planned %.1f MiB", planned);
+}
+
+// ---- the model before training -----------------------------------------------------------------
 
 // What needs the original model: its validation loss and, with calibration, which RoPE pairs to
 // keep. It is in memory for no longer, and not at all where neither is asked for. Collective.
@@ -326,6 +339,7 @@ static Status agree_on_files(Job *job)
 static Status work(Job *job)
 {
     Replica replica = {0};
+    job->peak_resident_bytes = plan_restart_peak();
     TRY(agree_on_files(job));
     if (job->comm.rank == 0) {
         plan_print(stderr, &job->plan, &job->config);
@@ -344,8 +358,7 @@ static Status work(Job *job)
 release_replica:
     measure_peak(job, &replica);
     if (status == OK)
-        log_info("peak memory %.1f MiB, planned %.1f MiB", (double)job->peak_bytes / (1 << 20),
-                 (double)plan_peak_bytes(&job->plan) / (1 << 20));
+        report_peak(job);
     run_evaluation_release(&job->evaluation);
     replica_release(&replica);
     return status;

@@ -9,7 +9,9 @@
 #include "train/job/run_json.h"
 #include "train/parallel/shared_dir.h"
 
+#include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 // Rank 0 alone: flock() would refuse the other ranks of the same run.
 static Status lock_dir(RunDir *dir, const Comm *comm)
@@ -42,6 +44,24 @@ static Status check_empty(const RunDir *dir, ResumeMode mode)
     return OK;
 }
 
+// That of a run whose other files were removed: compare would show it as this one's.
+static Status remove_evaluation(const RunDir *dir)
+{
+    char path[PATH_BYTES];
+    TRY(file_join(path, dir->path, "eval.json"));
+    if (unlink(path) == 0)
+        log_info("%s: of an earlier run, removed", path);
+    else if (errno != ENOENT)
+        return fail(FAILED, "%s: of an earlier run, cannot be removed: %s", path, strerror(errno));
+    return OK;
+}
+
+static Status start_empty(const RunDir *dir, ResumeMode mode)
+{
+    TRY(check_empty(dir, mode));
+    return remove_evaluation(dir);
+}
+
 // A checkpoint that somebody copied from another run would replace this one's model by that of the
 // other, of the same shape. A run that was renamed is another matter: run.json knows its names.
 static Status check_name(const RunDir *dir, const char *now)
@@ -70,7 +90,7 @@ Status run_dir_open(RunDir *out, const Config *config, ResumeMode mode, const Mo
     if (mode != RESUME_NEVER)
         TRY(resume_find(&out->checkpoint, &out->is_resumed, out->path, comm));
     if (!out->is_resumed)
-        return comm_agree(comm, comm->rank == 0 ? check_empty(out, mode) : OK);
+        return comm_agree(comm, comm->rank == 0 ? start_empty(out, mode) : OK);
     log_info("resuming %s from step %d, saved by %d ranks", out->path,
              out->checkpoint.manifest.state.step, out->checkpoint.manifest.n_files);
     TRY(comm_agree(comm, comm->rank == 0 ? check_name(out, config->run.name) : OK));

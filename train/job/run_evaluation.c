@@ -4,8 +4,10 @@
 
 #include "model/hf/generation_config.h"
 #include "train/evaluate/tasks_result.h"
+#include "train/plan/evaluation_memory.h"
 #include "train/prepare.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,13 +60,14 @@ static Status open_tasks(RunEvaluation *evaluation, const ModelShape *shape)
     if (status == OK)
         status = load_tokenizer(evaluation, &begin_id, shape->vocab_size);
     TRY(comm_agree(evaluation->comm, status));
-    const TasksRequest request = {
-        .dir = config->tasks,
-        .only = config->n_only > 0 ? only : NULL,
-        .rules = config->rules == EVAL_RULES_LM_EVAL ? TASK_RULES_LM_EVAL : TASK_RULES_REFERENCE,
-        .limit = config->limit};
+    const TasksRequest request = {.dir = config->tasks,
+                                  .only = config->n_only > 0 ? only : NULL,
+                                  .rules = evaluation_rules(config),
+                                  .limit = config->limit};
     const TasksModel model = {shape, evaluation->tokenizer, begin_id, evaluation->run_dir};
     status = evaluate_tasks_open(&evaluation->tasks, evaluation->comm, &request, &model);
+    // What parsing has left in the heap, some MiB, before the model takes its memory.
+    malloc_trim(0);
     return status == OK ? OK : fail_within(status, "eval");
 }
 
@@ -106,8 +109,8 @@ static Status run_tasks(void *context, const Model *model, Metrics *metrics, int
     const KvFormat format = kv_format_plain(KV_FLOAT32);
     const WeightSource source = {&model->shape, model, read_tensor};
     InferWeights weights = {0};
-    Status status =
-        infer_weights_read(&weights, &source, model->rope_pairs, DTYPE_F32, COMPUTE_FLOAT32);
+    const ComputeType compute = evaluation->config->train.compute;
+    Status status = infer_weights_read(&weights, &source, model->rope_pairs, DTYPE_F32, compute);
     TRY_GOTO(release, comm_agree(comm, status));
     TRY_GOTO(release, evaluate_tasks_run(&evaluation->tasks, comm, &weights, &format));
     char dir[PATH_BYTES];
@@ -115,6 +118,7 @@ static Status run_tasks(void *context, const Model *model, Metrics *metrics, int
                                 .model = dir,
                                 .shape = &model->shape,
                                 .format = &format,
+                                .compute = compute,
                                 .is_in_run = true,
                                 .step = step,
                                 .tokens = tokens};

@@ -1,6 +1,6 @@
 // The evaluation on tasks of the model that a run trains, as eval.* of its config say: between
 // steps, into metrics.jsonl, and after the last step also into RUN/eval.json, with the numbers that
-// `mha2mla eval RUN/model --tasks` gives for a float32 export.
+// `mha2mla eval RUN/model --tasks` gives for a float32 export with train.compute as --compute.
 //
 //     RunEvaluation evaluation = {0};
 //     TRY(run_evaluation_open(&evaluation, &comm, &config, &shape, run_dir));  // before any step
@@ -8,8 +8,8 @@
 //     run_evaluation_set_step(&evaluation, step);
 //     run_evaluation_release(&evaluation);
 //
-// Memory: the questions' ids all the time; while evaluating a float32 copy of the weights, as
-// inference has them, and the scorer's.
+// Memory: the questions' ids all the time; while evaluating a copy of the weights as inference has
+// them, and the scorer's.
 #ifndef MHA2MLA_TRAIN_JOB_RUN_EVALUATION_H
 #define MHA2MLA_TRAIN_JOB_RUN_EVALUATION_H
 

@@ -9,7 +9,6 @@
 #include "base/paths.h"
 #include "eval/forward_pass.h"
 #include "infer/cache/kv_table.h"
-#include "infer/infer.h"
 #include "model/convert/convert.h"
 #include "model/hf/hf.h"
 #include "model/kernels/gemm.h"
@@ -18,7 +17,9 @@
 #include "train/parallel/partition.h"
 #include "train/plan/blas.h"
 #include "train/plan/compute_check.h"
+#include "train/plan/evaluation_memory.h"
 
+#include <malloc.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -30,7 +31,6 @@ enum {
     OPEN_FILE_BYTES = 750000,
     // MPI's requests, what they page in, and the thread that asks for them. Seen: 0.9 MB.
     EXCHANGE_BYTES = 1 << 20,
-    EVALUATION_TOKENS = 1024, // of a forward, as CHOICE_SCORER_TOKENS in eval/tasks
 };
 
 // From /proc/self/statm (proc(5)), in pages; 0 where it cannot be read.
@@ -51,6 +51,18 @@ int64_t plan_peak_resident_bytes(void)
 {
     struct rusage usage;
     return getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_maxrss * 1024 : 0;
+}
+
+// Linux, proc(5): 5 sets the peak to what is resident now. Where a container has /proc read-only,
+// the peak stays.
+int64_t plan_restart_peak(void)
+{
+    FILE *file = fopen("/proc/self/clear_refs", "we");
+    if (file != NULL) {
+        fputc('5', file);
+        fclose(file);
+    }
+    return plan_peak_resident_bytes();
 }
 
 // `original` is given where model.base is gone and a checkpoint has its shape.
@@ -134,26 +146,6 @@ static void measure_conversion(Plan *plan, const Config *config)
         forward_pass_bytes(&plan->original, config->data.seq_len, config->train.compute);
 }
 
-// What an evaluation on tasks takes: the weights in float32, then the tensor at hand while they are
-// read, or the activations and the cache of a forward.
-static void measure_evaluation(Plan *plan, const Config *config)
-{
-    const ModelShape *shape = &plan->shape;
-    if (config->eval.tasks == NULL)
-        return;
-    int64_t reading = 0;
-    for (int t = 0; t < params_n_tensors(shape); t++) {
-        const ParamInfo info = params_info(shape, t);
-        const int64_t bytes = (int64_t)info.rows * info.cols * (int64_t)sizeof(float);
-        reading = bytes > reading ? bytes : reading;
-    }
-    const int64_t scoring =
-        infer_bytes(shape, EVALUATION_TOKENS, EVALUATION_TOKENS, plan->n_threads) +
-        EVALUATION_TOKENS * shape_cache_numbers(shape) * (int64_t)sizeof(float);
-    plan->evaluation = infer_weights_bytes(shape, DTYPE_F32, COMPUTE_FLOAT32) +
-                       (reading > scoring ? reading : scoring);
-}
-
 // The number of files that match. A pattern without a match counts as one file, since a plan can be
 // made before there are data.
 static int64_t count_files(char *const *patterns, int n_patterns)
@@ -232,8 +224,9 @@ Status plan_make_of(Plan *out, const ModelShape *original, const Config *config,
     TRY(measure_training(&plan, config));
     measure_shards(&plan, &config->data);
     measure_products(&plan, config);
-    measure_evaluation(&plan, config);
+    plan.evaluation = evaluation_bytes(config, &plan.shape, n_ranks, n_threads);
     warm_up_libraries();
+    malloc_trim(0); // what runs before this one have left in the heap
     plan.process = plan_resident_bytes() + (n_ranks > 1 ? EXCHANGE_BYTES : 0);
     if (config->model.convert.given)
         measure_conversion(&plan, config);

@@ -22,8 +22,7 @@ typedef struct Plan {
     // Bytes of each arena while training, on the rank that has the most. `parameters` is the whole
     // copy, however many ranks share it.
     int64_t parameters, gradients, moments, activations, scratch;
-    int64_t evaluation; // of eval.tasks beside training: weights as inference has them, a scorer;
-                        // 0: none
+    int64_t evaluation;    // of eval.tasks beside training: evaluation_bytes()
     int64_t communication; // buffers of the largest bucket's shares, and small sums
     // Bytes while converting. First the original model and the buffers of forward passes with it
     // (calibration, validation), 0 if there are none; later, beside the converted model, the
@@ -58,5 +57,9 @@ void plan_print(FILE *out, const Plan *plan, const Config *config);
 // Resident memory of this process: now, and its peak so far.
 int64_t plan_resident_bytes(void);
 int64_t plan_peak_resident_bytes(void);
+
+// Forgets the peak where the system allows it, and returns what it counts from now on: peaks up to
+// this one are not known to be later.
+int64_t plan_restart_peak(void);
 
 #endif

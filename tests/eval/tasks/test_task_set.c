@@ -60,7 +60,10 @@ static void test_the_first_rows_are_evaluated(void **state)
         write_text("piqa.jsonl", PIQA("one", "0") "\n" PIQA("two", "\"1\"") PIQA("three", "1"));
     assert_ok(task_set_read(&set, piqa(), path, 0));
     assert_int_equal(set.n_samples, 3);
+    const TaskEncoding whole = encoding(512);
+    assert_ok(task_set_encode(&set, &whole, 1, 2));
     assert_int_equal(set.samples[1].gold, 1);
+    assert_int_equal(set.samples[2].gold, 1); // of another rank's sample, too
     task_set_release(&set);
     assert_ok(task_set_read(&set, piqa(), path, 2));
     assert_int_equal(set.n_rows, 3);
@@ -90,6 +93,8 @@ static void test_rows_with_subjects_are_taken_at_even_distances(void **state)
     assert_string_equal(set.groups[0], "a_b");
     assert_int_equal(set.group_rows[1], 3);
     assert_int_equal(set.n_samples, 3);
+    const TaskEncoding whole = encoding(512);
+    assert_ok(task_set_encode(&set, &whole, 0, 1));
     for (int i = 0; i < 3; i++) {
         assert_int_equal(set.samples[i].row, 2 * i);
         assert_int_equal(set.samples[i].group, i == 0 ? 0 : 1);

@@ -65,6 +65,7 @@ static void test_clean_drops_wikihow_marks(void **state)
         {"a [b\nc] d", "a [b\nc] d"},
         {"a    b", "a  b"},
         {"[", "["},
+        {"[a[b\n[c][d", "[a[b\n[d"},
         {"[all]", ""},
         {" [title]", ". "},
     };

@@ -1,7 +1,9 @@
 // Every form of attention from normed input to heads' output and back, by one body that takes the
-// form, against the oracle of its model: projections row after row, then the whole T x T softmax.
-// The latent form has the oracle of the expanded one: they are the same function.
+// form and the way that products compute, against the oracle of its model: projections row after
+// row, then the whole T x T softmax. The latent form has the oracle of the expanded one: they are
+// the same function.
 #include "tests/support/testing.h"
+#include "tests/support/testing_compute.h"
 
 #include "base/random.h"
 #include "model/attention/attention.h"
@@ -22,20 +24,16 @@ typedef struct Case {
 } Case;
 
 typedef struct Layer {
+    const TestingCompute *way;
     const AttentionForm *form;
     Model model, grads;
     AttentionContext context;
     AttentionWidths widths;
     AttentionSaved saved;
     int64_t N;
-    Rows normed, d_out, d_qkv, d_normed;
+    float *normed, *d_out; // the oracle's inputs
+    Rows normed_rows, d_out_rows, d_qkv, d_normed;
 } Layer;
-
-// Rows whose numbers are NaN.
-static Rows nan_rows(int64_t n, int width)
-{
-    return rows_f32(ref_nans(n * width), width);
-}
 
 // P of the E/2 pairs, ascending: each pair is taken with the chance that leaves enough of them.
 static void choose_pairs(int32_t *pairs, int P, int half, uint64_t row)
@@ -76,37 +74,51 @@ static Model make_model(const ModelShape *shape, uint64_t seed)
     return model;
 }
 
+static void *make_tiles(const TestingCompute *way, const AttentionForm *form,
+                        const ModelShape *shape, const Case *c)
+{
+    const int64_t bytes =
+        form->tile_bytes(shape, way->compute, c->B, c->T, omp_get_max_threads(), true);
+    void *tiles = aligned_alloc(64, (size_t)(bytes + 63) / 64 * 64);
+    assert_non_null(tiles);
+    memset(tiles, 0xff, (size_t)bytes); // NaNs, of floats and of halves
+    return tiles;
+}
+
 // One block per buffer of exactly the stated size, so that the sanitizer sees an overrun. The
 // caller sets the pointers to the layer's own models: start_layer().
-static Layer make_layer(const AttentionForm *form, const Case *c)
+static Layer make_layer(const TestingCompute *way, const AttentionForm *form, const Case *c)
 {
     const ModelShape shape = shape_of(c);
-    Layer l = {.form = form, .widths = form->widths(&shape), .N = (int64_t)c->B * c->T};
+    Layer l = {.way = way, .form = form, .widths = form->widths(&shape), .N = (int64_t)c->B * c->T};
     l.model = make_model(&shape, 1);
     l.grads = make_model(&shape, 2);
+    testing_round(way, l.model.params.flat, l.model.params.count);
     const int half = c->E / 2, Q = shape_dim(&shape, DIM_Q);
     float *cos_table = ref_nans(c->T * half), *sin_table = ref_nans(c->T * half);
     rope_table(cos_table, sin_table, c->T, c->E, shape.rope_theta);
-    l.saved = (AttentionSaved){.qkv = nan_rows(l.N, l.widths.qkv),
-                               .latent = nan_rows(l.N, l.widths.latent),
-                               .values = nan_rows(l.N, l.widths.values),
-                               .out = nan_rows(l.N, Q),
+    l.saved = (AttentionSaved){.qkv = testing_rows(way, NULL, l.N, l.widths.qkv),
+                               .latent = testing_rows(way, NULL, l.N, l.widths.latent),
+                               .values = testing_rows(way, NULL, l.N, l.widths.values),
+                               .out = testing_rows(way, NULL, l.N, Q),
                                .lse = ref_nans(l.N * shape.n_heads)};
-    l.context =
-        (AttentionContext){.cos_table = cos_table,
-                           .sin_table = sin_table,
-                           .B = c->B,
-                           .T = c->T,
-                           .projected = nan_rows(l.N, l.widths.projected),
-                           .expanded = nan_rows(l.N, l.widths.expanded),
-                           .tiles = ref_nans(form->tile_bytes(&shape, COMPUTE_FLOAT32, c->B, c->T,
-                                                              omp_get_max_threads(), true) /
-                                             (int64_t)sizeof(float)),
-                           .add_gradients = true};
-    l.normed = rows_f32(ref_random(l.N * c->D, 1.0, 3), c->D);
-    l.d_out = rows_f32(ref_random(l.N * Q, 1.0, 4), Q);
-    l.d_qkv = nan_rows(l.N, l.widths.qkv);
-    l.d_normed = nan_rows(l.N, c->D);
+    l.context = (AttentionContext){.compute = way->compute,
+                                   .cos_table = cos_table,
+                                   .sin_table = sin_table,
+                                   .B = c->B,
+                                   .T = c->T,
+                                   .projected = testing_rows(way, NULL, l.N, l.widths.projected),
+                                   .expanded = testing_rows(way, NULL, l.N, l.widths.expanded),
+                                   .tiles = make_tiles(way, form, &shape, c),
+                                   .add_gradients = true};
+    l.normed = ref_random(l.N * c->D, 1.0, 3);
+    l.d_out = ref_random(l.N * Q, 1.0, 4);
+    testing_round(way, l.normed, l.N * c->D);
+    testing_round(way, l.d_out, l.N * Q);
+    l.normed_rows = testing_rows(way, l.normed, l.N, c->D);
+    l.d_out_rows = testing_rows(way, l.d_out, l.N, Q);
+    l.d_qkv = testing_rows(way, NULL, l.N, l.widths.qkv);
+    l.d_normed = testing_rows(way, NULL, l.N, c->D);
     return l;
 }
 
@@ -115,9 +127,20 @@ static void release_layer(Layer *l)
     const AttentionContext *c = &l->context;
     free((void *)(uintptr_t)c->cos_table);
     free((void *)(uintptr_t)c->sin_table);
-    void *all[] = {l->saved.qkv.data, l->saved.latent.data, l->saved.values.data, l->saved.out.data,
-                   l->saved.lse,      c->projected.data,    c->expanded.data,     c->tiles,
-                   l->normed.data,    l->d_out.data,        l->d_qkv.data,        l->d_normed.data};
+    void *all[] = {l->saved.qkv.data,
+                   l->saved.latent.data,
+                   l->saved.values.data,
+                   l->saved.out.data,
+                   l->saved.lse,
+                   c->projected.data,
+                   c->expanded.data,
+                   c->tiles,
+                   l->normed,
+                   l->d_out,
+                   l->normed_rows.data,
+                   l->d_out_rows.data,
+                   l->d_qkv.data,
+                   l->d_normed.data};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         free(all[i]);
     model_release(&l->model);
@@ -136,7 +159,7 @@ static const AttentionContext *context_of(Layer *l)
 static void run_forward(Layer *l)
 {
     const AttentionContext *context = context_of(l);
-    l->form->project(&l->saved, l->normed, context);
+    l->form->project(&l->saved, l->normed_rows, context);
     l->form->attend(&l->saved, context);
 }
 
@@ -146,9 +169,10 @@ static void run_backward(Layer *l)
     LayerParams *grads = &l->grads.params.layers[0];
     if (l->widths.remakes_out) // layers share one: backward must not read what forward left
         memset(l->saved.out.data, 0xff,
-               (size_t)(l->N * shape_dim(context->shape, DIM_Q)) * sizeof(float));
-    l->form->attend_backward(l->d_qkv, grads, l->d_out, &l->saved, context);
-    l->form->project_backward(l->d_normed, grads, l->d_qkv, l->normed, &l->saved, context);
+               (size_t)(l->N * shape_dim(context->shape, DIM_Q) *
+                        dtype_size_bytes(l->saved.out.dtype)));
+    l->form->attend_backward(l->d_qkv, grads, l->d_out_rows, &l->saved, context);
+    l->form->project_backward(l->d_normed, grads, l->d_qkv, l->normed_rows, &l->saved, context);
 }
 
 // ---- against the oracle ----
@@ -173,15 +197,15 @@ static Oracle run_oracle(Layer *l)
                 .d_normed = ref_nans(l->N * s->d_model)};
     LayerParams *grads = &o.grads.params.layers[0];
     if (shape_is_mla(s))
-        ref_mla_forward(o.qkv, o.latent, l->normed.data, context);
+        ref_mla_forward(o.qkv, o.latent, l->normed, context);
     else
-        ref_mha_forward(o.qkv, l->normed.data, context);
+        ref_mha_forward(o.qkv, l->normed, context);
     ref_attention_forward(o.out, o.lse, o.qkv, NULL, &dims);
-    ref_attention_backward(o.d_qkv, l->d_out.data, NULL, NULL, o.qkv, NULL, &dims);
+    ref_attention_backward(o.d_qkv, l->d_out, NULL, NULL, o.qkv, NULL, &dims);
     if (shape_is_mla(s))
-        ref_mla_backward(o.d_normed, grads, o.d_qkv, NULL, l->normed.data, context);
+        ref_mla_backward(o.d_normed, grads, o.d_qkv, NULL, l->normed, context);
     else
-        ref_mha_backward(o.d_normed, grads, o.d_qkv, l->normed.data, context);
+        ref_mha_backward(o.d_normed, grads, o.d_qkv, l->normed, context);
     return o;
 }
 
@@ -193,44 +217,47 @@ static void release_oracle(Oracle *o)
     model_release(&o->grads);
 }
 
-static void compare(const AttentionForm *form, const Case *c)
+static void compare(const TestingCompute *way, const AttentionForm *form, const Case *c)
 {
-    Layer l = make_layer(form, c);
+    Layer l = make_layer(way, form, c);
     Oracle o = run_oracle(&l);
     const ModelShape *s = &l.model.shape;
-    const int64_t n_out = l.N * shape_dim(s, DIM_Q);
+    const int Q = shape_dim(s, DIM_Q);
     run_forward(&l);
-    testing_assert_close("out", l.saved.out.data, o.out, n_out, 5e-6);       // seen 1.3e-6
-    testing_assert_close("lse", l.saved.lse, o.lse, l.N * s->n_heads, 2e-6); // seen 2.9e-7
+    // Seen in float32 and in bfloat16.
+    testing_assert_rows(way, "out", l.saved.out, o.out, l.N, Q, 5e-6, 4e-2); // 1.3e-6, 1.9e-2
+    testing_assert_floats(way, "lse", l.saved.lse, o.lse, l.N * s->n_heads, 2e-6,
+                          1e-2); // 2.9e-7, 4.3e-3
     run_backward(&l);
-    testing_assert_close("out after backward", l.saved.out.data, o.out, n_out, 5e-6); // seen 1.3e-6
-    testing_assert_close("d_normed", l.d_normed.data, o.d_normed, l.N * s->d_model,
-                         8e-6); // seen 1.7e-6
+    testing_assert_rows(way, "out after backward", l.saved.out, o.out, l.N, Q, 5e-6,
+                        4e-2); // 1.3e-6, 1.9e-2
+    testing_assert_rows(way, "d_normed", l.d_normed, o.d_normed, l.N, s->d_model, 8e-6,
+                        4e-2); // 1.7e-6, 1.8e-2
     // All parameters: those of other tensors must be untouched.
     for (int i = 0; i < params_n_tensors(s); i++) {
         ParamInfo info = params_info(s, i);
-        testing_assert_close(info.name, l.grads.params.flat + info.offset,
-                             o.grads.params.flat + info.offset, (int64_t)info.rows * info.cols,
-                             1e-5); // seen 2.5e-6
+        testing_assert_floats(way, info.name, l.grads.params.flat + info.offset,
+                              o.grads.params.flat + info.offset, (int64_t)info.rows * info.cols,
+                              1e-5, 6e-2); // 2.5e-6, 3.0e-2
     }
     release_oracle(&o);
     release_layer(&l);
 }
 
 // Every form a model of this shape can be computed in, whatever is faster.
-static void compare_all(const Case *c)
+static void compare_all(const TestingCompute *way, const Case *c)
 {
     if (c->d_kv == 0) {
-        compare(&attention_forms[ATTENTION_MHA], c);
+        compare(way, &attention_forms[ATTENTION_MHA], c);
         return;
     }
-    compare(&attention_forms[ATTENTION_MLA_LATENT], c);
-    compare(&attention_forms[ATTENTION_MLA_EXPANDED], c);
+    compare(way, &attention_forms[ATTENTION_MLA_LATENT], c);
+    compare(way, &attention_forms[ATTENTION_MLA_EXPANDED], c);
 }
 
 static void test_mha_gqa_and_mqa(void **state)
 {
-    (void)state;
+    const TestingCompute *way = testing_compute(state);
     static const Case cases[] = {
         // B, T, K, G, E, D, P, d_kv
         {1, 1, 1, 1, 2, 3},
@@ -251,16 +278,16 @@ static void test_mha_gqa_and_mqa(void **state)
         {1, 210, 2, 2, 8, 16, 2, 2, SVD_JOINT},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        compare_all(&cases[i]);
+        compare_all(way, &cases[i]);
 }
 
 static void test_every_number_of_pairs(void **state)
 {
-    (void)state;
+    const TestingCompute *way = testing_compute(state);
     for (int P = 1; P <= 4; P++) {
-        compare_all(&(Case){2, 7, 2, 2, 8, 24, P, 6, SVD_JOINT});
+        compare_all(way, &(Case){2, 7, 2, 2, 8, 24, P, 6, SVD_JOINT});
         if (P < 4) // at 4 no keys are left for a latent of their own
-            compare_all(&(Case){2, 7, 2, 2, 8, 24, P, 4, SVD_SPLIT});
+            compare_all(way, &(Case){2, 7, 2, 2, 8, 24, P, 4, SVD_SPLIT});
     }
 }
 
@@ -272,6 +299,11 @@ static const Case long_cases[N_ATTENTION_FORMS] = {
     [ATTENTION_MLA_EXPANDED] = {2, 300, 2, 3, 16, 24, 2, 5, SVD_JOINT},
 };
 
+static void assert_same_rows(Rows a, Rows b, int64_t count)
+{
+    assert_memory_equal(a.data, b.data, (size_t)(count * dtype_size_bytes(a.dtype)));
+}
+
 static void assert_same_bits(const float *a, const float *b, int64_t count)
 {
     assert_memory_equal(a, b, (size_t)count * sizeof(float));
@@ -279,22 +311,22 @@ static void assert_same_bits(const float *a, const float *b, int64_t count)
 
 static void test_bits_do_not_depend_on_threads(void **state)
 {
-    (void)state;
+    const TestingCompute *way = testing_compute(state);
     const int threads = omp_get_max_threads();
     for (int i = 0; i < N_ATTENTION_FORMS; i++) {
         Layer layers[2];
         for (int k = 0; k < 2; k++) {
             omp_set_num_threads(k + 1);
-            layers[k] = make_layer(&attention_forms[i], &long_cases[i]);
+            layers[k] = make_layer(way, &attention_forms[i], &long_cases[i]);
             run_forward(&layers[k]);
             run_backward(&layers[k]);
         }
         omp_set_num_threads(threads);
         const Layer *one = &layers[0], *two = &layers[1];
         const ModelShape *s = &one->model.shape;
-        assert_same_bits(one->saved.out.data, two->saved.out.data, one->N * shape_dim(s, DIM_Q));
+        assert_same_rows(one->saved.out, two->saved.out, one->N * shape_dim(s, DIM_Q));
         assert_same_bits(one->saved.lse, two->saved.lse, one->N * s->n_heads);
-        assert_same_bits(one->d_normed.data, two->d_normed.data, one->N * s->d_model);
+        assert_same_rows(one->d_normed, two->d_normed, one->N * s->d_model);
         assert_same_bits(one->grads.params.flat, two->grads.params.flat, one->grads.params.count);
         release_layer(&layers[0]);
         release_layer(&layers[1]);
@@ -304,10 +336,10 @@ static void test_bits_do_not_depend_on_threads(void **state)
 // Weights that attention does not read keep whatever is in their gradient.
 static void test_gradients_are_written_where_they_are_not_added(void **state)
 {
-    (void)state;
+    const TestingCompute *way = testing_compute(state);
     for (int i = 0; i < N_ATTENTION_FORMS; i++) {
-        Layer added = make_layer(&attention_forms[i], &long_cases[i]);
-        Layer written = make_layer(&attention_forms[i], &long_cases[i]);
+        Layer added = make_layer(way, &attention_forms[i], &long_cases[i]);
+        Layer written = make_layer(way, &attention_forms[i], &long_cases[i]);
         memset(added.grads.params.flat, 0, (size_t)added.grads.params.count * sizeof(float));
         for (int64_t k = 0; k < written.grads.params.count; k++)
             written.grads.params.flat[k] = NAN;
@@ -374,7 +406,8 @@ static void test_observer_sees_queries_and_keys_before_rope(void **state)
     float seen_qkv[T * HEADS * E];
     Seen seen = {seen_qkv, T * HEADS * E, 0};
     const QkObserver observer = {see, &seen};
-    Layer l = make_layer(&attention_forms[ATTENTION_MHA], &(Case){1, T, K, G, E, 16});
+    Layer l =
+        make_layer(testing_way(0), &attention_forms[ATTENTION_MHA], &(Case){1, T, K, G, E, 16});
     l.context.qk_observer = &observer;
     run_forward(&l);
     assert_int_equal(seen.n_calls, 1);
@@ -409,9 +442,9 @@ static double projected_loss(void *context)
     double *qkv = ref_doubles(n_qkv);
     double *latent = ref_doubles(loss->layer->N * s->n_kv_heads * s->d_kv);
     if (shape_is_mla(s))
-        exact_mla_forward(qkv, latent, loss->layer->normed.data, c);
+        exact_mla_forward(qkv, latent, loss->layer->normed, c);
     else
-        exact_mha_forward(qkv, loss->layer->normed.data, c);
+        exact_mha_forward(qkv, loss->layer->normed, c);
     const double sum = ref_dot(qkv, loss->weights, n_qkv);
     free(qkv);
     free(latent);
@@ -428,19 +461,19 @@ static void test_oracles_against_central_differences(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const Case *c = &cases[i];
         const bool is_mla = c->d_kv > 0;
-        Layer l = make_layer(&attention_forms[is_mla ? ATTENTION_MLA_EXPANDED : ATTENTION_MHA], c);
+        Layer l = make_layer(testing_way(0),
+                             &attention_forms[is_mla ? ATTENTION_MLA_EXPANDED : ATTENTION_MHA], c);
         float *d_qkv = ref_random(l.N * l.widths.qkv, 1.0, 5);
         Params *grads = &l.grads.params;
         memset(grads->flat, 0, (size_t)grads->count * sizeof(float));
         if (is_mla)
-            ref_mla_backward(l.d_normed.data, &grads->layers[0], d_qkv, NULL, l.normed.data,
+            ref_mla_backward(l.d_normed.data, &grads->layers[0], d_qkv, NULL, l.normed,
                              context_of(&l));
         else
-            ref_mha_backward(l.d_normed.data, &grads->layers[0], d_qkv, l.normed.data,
-                             context_of(&l));
+            ref_mha_backward(l.d_normed.data, &grads->layers[0], d_qkv, l.normed, context_of(&l));
         Loss loss = {&l, d_qkv};
-        const double inputs = ref_gradient_error(projected_loss, &loss, l.normed.data,
-                                                 l.d_normed.data, l.N * c->D, 0.125f);
+        const double inputs = ref_gradient_error(projected_loss, &loss, l.normed, l.d_normed.data,
+                                                 l.N * c->D, 0.125f);
         const double weights = ref_gradient_error(projected_loss, &loss, l.model.params.flat,
                                                   grads->flat, grads->count, 0.125f);
         ref_assert_error("inputs", inputs, 1e-6);   // seen 3.8e-8
@@ -452,14 +485,23 @@ static void test_oracles_against_central_differences(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
+    static const struct CMUnitTest every_way[] = {
         cmocka_unit_test(test_mha_gqa_and_mqa),
         cmocka_unit_test(test_every_number_of_pairs),
         cmocka_unit_test(test_bits_do_not_depend_on_threads),
         cmocka_unit_test(test_gradients_are_written_where_they_are_not_added),
+    };
+    static const struct CMUnitTest once[] = {
         cmocka_unit_test(test_the_first_form_that_fits_is_taken),
         cmocka_unit_test(test_observer_sees_queries_and_keys_before_rope),
         cmocka_unit_test(test_oracles_against_central_differences),
     };
+    enum { N = sizeof every_way / sizeof every_way[0], N_ONCE = sizeof once / sizeof once[0] };
+    struct CMUnitTest tests[N_TESTING_WAYS * N + N_ONCE];
+    for (int i = 0; i < N_TESTING_WAYS * N; i++) {
+        tests[i] = every_way[i % N];
+        tests[i].initial_state = testing_way(i / N);
+    }
+    memcpy(tests + N_TESTING_WAYS * N, once, sizeof once);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
