@@ -1,78 +1,75 @@
 // c is cut into items, blocks of columns times ranges of rows, that threads take as they come. An
-// item goes through k in blocks: it packs the block of b into panels, which together fill two
-// thirds of the second cache, and multiplies it by the rows of a. Rows of a are read in place if
-// they are bfloat16 and run along whole steps of k; others are packed, chunk by chunk.
+// item goes through k in blocks: it packs the block of b into panels, which fill half of the second
+// cache, and multiplies it by the rows of a, 32 at a time, in parts of k so short that those of a
+// and of a block of b's panels stay in the first cache. The sums of 32 rows lie in the second
+// cache, beside b, until they are written to c, row by row. Rows of a are read in place if they are
+// bfloat16 and run along whole steps of k; others are packed, chunk by chunk.
 //
-// A c in float32 holds the sums between blocks of k. One in bfloat16 is rounded once, so that its
-// block of k is all of k, and its packed block of b has fewer columns.
+// A c in float32 holds the sums between blocks of k; one in bfloat16, which is rounded once, has a
+// buffer for them.
 #include "model/kernels/gemm_bf16.h"
 
 #include "base/intmath.h"
+#include "base/simd.h"
 #include "base/status.h"
 #include "model/kernels/gemm_buffer.h"
 #include "model/kernels/tile_bf16_kernel.h"
 
 #include <omp.h>
+#include <string.h>
 
 enum {
-    MAX_K = 1024,           // of a block, if c is float32
-    MAX_PANELS = 640 << 10, // numbers of a packed block of b
-    MAX_CHUNK = 128 << 10,  // numbers of a packed chunk of a
-    ROWS = 32,
-    COLUMNS = 32,          // of the kernels' blocks
-    CONFLICT_BYTES = 2048, // rows of a that are multiples of it apart share sets of the first cache
+    MAX_K = 1024,                       // of a block
+    MAX_PART = 320,                     // of k, in the first cache
+    MAX_B = 512 << 10,                  // numbers of a packed block of b
+    MAX_COLUMNS = 1024,                 // of it
+    ROWS = 32,                          // of c at once
+    COLUMNS = 32,                       // c is cut at multiples of
+    CHUNK_ROWS = 3 * ROWS,              // of a that are packed at once
+    PACKED_LD = MAX_K + TILE_BF16_STEP, // from a packed row to the next: an odd number of lines
+    PARTIAL_ROWS = 1024,   // of an item of a c in bfloat16 with more than one block of k
+    CONFLICT_BYTES = 2048, // rows of a that lie multiples of it apart share sets of the first cache
     // What packing costs, in columns of c for a row of a and in rows of c for a column of b.
     PACK_A = 256,
     PACK_B = 384,
 };
+
+typedef struct Buffer {
+    _Alignas(64) uint16_t b[MAX_B];
+    uint16_t a[CHUNK_ROWS * PACKED_LD];
+    float sums[ROWS * MAX_COLUMNS];
+    float partial[MAX_B / MAX_K * 2 * PARTIAL_ROWS]; // a block of k has more than MAX_K / 2
+} Buffer;
+
+_Static_assert(sizeof(Buffer) % 64 == 0, "threads' buffers begin with cache lines");
 
 // What all items of a product share.
 typedef struct Bf16Product {
     Rows c;
     GemmMatrix a, b;
     int m, n, k;
-    bool add, packs_a;
-    int k_block, chunk_rows;
+    bool add, packs_a, has_partial;
+    int k_block, k_part;
     int item_rows, item_columns, n_row_items, n_items;
-    int64_t b_halves,
-        thread_bytes; // of a thread's buffer, in which a chunk of a follows b's panels
 } Bf16Product;
 
 // ---- sizes -------------------------------------------------------------------------------------
 
-static int64_t panels_capacity(void)
-{
-    return min_int64(gemm_cached_bytes() / (int64_t)sizeof(uint16_t), MAX_PANELS);
-}
-
-// From one packed row of a to the next: an odd number of cache lines.
-static int packed_ld(int k)
-{
-    return tile_bf16_padded(k) | TILE_BF16_STEP;
-}
-
-// Blocks of k and of the buffer. The order of the sums must not depend on m, n or the number of
-// threads: k_block does not.
-static void size_blocks(Bf16Product *product)
-{
-    const int n_blocks = product->c.dtype == DTYPE_F32 ? ceil_div(product->k, MAX_K) : 1;
-    const int k_block = tile_bf16_padded(ceil_div(product->k, n_blocks));
-    product->k_block = k_block;
-    product->b_halves = max_int64(panels_capacity(), (int64_t)k_block * COLUMNS);
-    product->chunk_rows = ROWS;
-    while ((int64_t)(product->chunk_rows + ROWS) * packed_ld(k_block) <= MAX_CHUNK)
-        product->chunk_rows += ROWS;
-    const int64_t a_halves =
-        max_int64(MAX_CHUNK, (int64_t)product->chunk_rows * packed_ld(k_block));
-    product->thread_bytes = (product->b_halves + a_halves) * (int64_t)sizeof(uint16_t);
-    product->thread_bytes = (product->thread_bytes + 63) / 64 * 64;
-}
-
 int64_t gemm_bf16_buffer_bytes(int n_threads)
 {
-    Bf16Product product = {.c = {.dtype = DTYPE_F32}, .k = MAX_K};
-    size_blocks(&product);
-    return gemm_buffer_size(product.thread_bytes, n_threads);
+    return gemm_buffer_size(sizeof(Buffer), n_threads);
+}
+
+// Half of the second cache.
+static int packed_b_numbers(void)
+{
+    return (int)min_int64(gemm_cached_bytes() * 3 / 4 / (int64_t)sizeof(uint16_t), MAX_B);
+}
+
+// k in equal lengths of at most `most`, whole steps.
+static int cut_k(int k, int most)
+{
+    return tile_bf16_padded(ceil_div(k, ceil_div(k, most)));
 }
 
 // The time of an item, in that of an element of c.
@@ -82,17 +79,21 @@ static int64_t item_cost(const Bf16Product *product, int rows, int columns)
 }
 
 // As many row and column items as take the least time: each row item packs b again, each column
-// item a.
+// item a. The order of the sums is decided by k_block and k_part, which depend on k alone.
 static void cut(Bf16Product *product, int n_threads)
 {
-    const int most = (int)(product->b_halves / product->k_block) / COLUMNS * COLUMNS;
-    const int least_items = ceil_div(product->n, most);
+    product->k_block = cut_k(product->k, MAX_K);
+    product->k_part = cut_k(product->k_block, MAX_PART);
+    product->has_partial = product->c.dtype == DTYPE_BF16 && product->k > product->k_block;
+    const int most =
+        min_int(packed_b_numbers() / product->k_block / COLUMNS * COLUMNS, MAX_COLUMNS);
+    const int column_items = ceil_div(product->n, most),
+              row_items = product->has_partial ? ceil_div(product->m, PARTIAL_ROWS) : 1;
     int64_t best = INT64_MAX;
-    for (int row_items = 1; row_items <= n_threads; row_items++)
-        for (int column_items = least_items; column_items <= least_items + n_threads;
-             column_items++) {
-            const int rows = round_up(ceil_div(product->m, row_items), ROWS),
-                      columns = round_up(ceil_div(product->n, column_items), COLUMNS);
+    for (int r = row_items; r <= row_items + n_threads; r++)
+        for (int j = column_items; j <= column_items + n_threads; j++) {
+            const int rows = round_up(ceil_div(product->m, r), ROWS),
+                      columns = round_up(ceil_div(product->n, j), COLUMNS);
             const int n_row_items = ceil_div(product->m, rows),
                       n_items = n_row_items * ceil_div(product->n, columns);
             const int64_t cost = ceil_div(n_items, n_threads) * item_cost(product, rows, columns);
@@ -106,7 +107,7 @@ static void cut(Bf16Product *product, int n_threads)
         }
 }
 
-// ---- items -------------------------------------------------------------------------------------
+// ---- operands ----------------------------------------------------------------------------------
 
 // The matrix, or the one that it is the transpose of, from (row, column) of the former on.
 static Rows stored(GemmMatrix matrix, int row, int column)
@@ -134,9 +135,9 @@ static void pack_a(uint16_t *to, const Bf16Product *product, int i0, int m, int 
 {
     const Rows rows = stored(product->a, i0, p0);
     if (product->a.column_step == 1)
-        tile_bf16_copy_rows(to, packed_ld(k), rows, m, k);
+        tile_bf16_copy_rows(to, PACKED_LD, rows, m, k);
     else
-        tile_bf16_transpose(to, packed_ld(k), rows, k, m);
+        tile_bf16_transpose(to, PACKED_LD, rows, k, m);
 }
 
 // Whether rows of a must be packed. In place, a row's end would be multiplied by the panels' zeros
@@ -148,47 +149,98 @@ static bool packs_a(const Bf16Product *product)
            a.row_step * (int64_t)sizeof(uint16_t) % CONFLICT_BYTES == 0;
 }
 
-// Rows [row, end) times the packed rows [p0, p0 + k) and columns [column, column + n) of b.
-static void run_block(const Bf16Product *product, const uint16_t *b, uint16_t *chunk, int row,
-                      int end, int p0, int k, int column, int n)
+// ---- results -----------------------------------------------------------------------------------
+
+HOT static void copy_sums(float *restrict to, const float *restrict sums, int n, bool add)
+{
+    if (!add)
+        memcpy(to, sums, (size_t)n * sizeof *to);
+    else
+        for (int j = 0; j < n; j++)
+            to[j] += sums[j];
+}
+
+// The item that a thread works on.
+typedef struct Item {
+    int row, end, column, n; // rows [row, end) and n columns
+} Item;
+
+// The sums of rows [i, i + m) over the block of k that begins with p0.
+static void write_sums(const Bf16Product *product, Buffer *buffer, const Item *item, int i, int m,
+                       int p0)
+{
+    const bool is_last = p0 + product->k_block >= product->k;
+    for (int r = 0; r < m; r++) {
+        const float *sums = buffer->sums + (int64_t)r * MAX_COLUMNS;
+        void *c = rows_at(product->c, i + r, item->column).data;
+        float *partial = buffer->partial + (int64_t)(i + r - item->row) * item->n;
+        if (product->c.dtype == DTYPE_F32) {
+            copy_sums(c, sums, item->n, product->add || p0 > 0);
+            continue;
+        }
+        if (product->has_partial)
+            copy_sums(partial, sums, item->n, p0 > 0);
+        if (is_last)
+            tile_bf16_kernel()->round(c, product->has_partial ? partial : sums, item->n);
+    }
+}
+
+// ---- items -------------------------------------------------------------------------------------
+
+// The sums of 32 rows of a, or m if they are fewer, over a block of k: part by part. `next`: rows
+// of a that come after these.
+static void multiply_rows(const Bf16Product *product, Buffer *buffer, Rows a, const uint16_t *next,
+                          int m, int k, int n)
 {
     TileBf16Operands operands = {
-        .b = b,
-        .lda = packed_ld(k),
-        .k = tile_bf16_padded(k),
+        .c = buffer->sums,
+        .ldc = MAX_COLUMNS,
+        .lda = a.ld,
         .panel_step = tile_bf16_panel_halves(k),
-        .add = product->add || p0 > 0,
     };
-    const int rows = product->packs_a ? product->chunk_rows : end - row;
-    for (int i = row; i < end; i += rows) {
-        const int m = min_int(rows, end - i);
-        operands.c = rows_at(product->c, i, column);
+    const int padded = tile_bf16_padded(k);
+    for (int p = 0; p < padded; p += product->k_part) {
+        operands.a = (const uint16_t *)a.data + p;
+        operands.b = buffer->b + (int64_t)p * TILE_BF16_COLUMNS;
+        operands.k = min_int(product->k_part, padded - p);
+        operands.add = p > 0;
+        operands.ahead = p + operands.k < padded ? operands.a + operands.k : next;
+        tile_bf16_kernel()->multiply(&operands, m, round_up(n, TILE_BF16_COLUMNS));
+    }
+}
+
+// All rows of an item times the packed rows [p0, p0 + k) of b.
+static void run_block(const Bf16Product *product, Buffer *buffer, const Item *item, int p0, int k)
+{
+    for (int i = item->row; i < item->end; i += ROWS) {
+        const int m = min_int(ROWS, item->end - i), in_chunk = (i - item->row) % CHUNK_ROWS;
+        Rows a = stored(product->a, i, p0);
+        const uint16_t *next = NULL;
         if (product->packs_a) {
-            pack_a(chunk, product, i, m, p0, k);
-            operands.a = chunk;
-        } else {
-            const Rows a = stored(product->a, i, p0);
-            operands.a = a.data;
-            operands.lda = a.ld;
+            if (in_chunk == 0)
+                pack_a(buffer->a, product, i, min_int(CHUNK_ROWS, item->end - i), p0, k);
+            a = rows_bf16(buffer->a + (int64_t)in_chunk * PACKED_LD, PACKED_LD);
+        } else if (i + 2 * ROWS <= item->end) {
+            next = rows_at(a, ROWS, 0).data;
         }
-        tile_bf16_kernel()->multiply(&operands, m, n);
+        multiply_rows(product, buffer, a, next, m, k, item->n);
+        write_sums(product, buffer, item, i, m, p0);
     }
 }
 
 // Blocks of k outside: each element of c gets its partial sums in the order of k, wherever columns
 // and rows are cut.
-static void run_item(const Bf16Product *product, char *buffer, int item)
+static void run_item(const Bf16Product *product, Buffer *buffer, int index)
 {
-    uint16_t *b = (uint16_t *)(void *)buffer;
-    const int row = item % product->n_row_items * product->item_rows,
-              end = min_int(row + product->item_rows, product->m),
-              column = item / product->n_row_items * product->item_columns,
-              n = min_int(product->item_columns, product->n - column);
+    Item item = {.row = index % product->n_row_items * product->item_rows,
+                 .column = index / product->n_row_items * product->item_columns};
+    item.end = min_int(item.row + product->item_rows, product->m);
+    item.n = min_int(product->item_columns, product->n - item.column);
     tile_bf16_start();
     for (int p0 = 0; p0 < product->k; p0 += product->k_block) {
         const int k = min_int(product->k_block, product->k - p0);
-        pack_b(b, product, p0, k, column, n);
-        run_block(product, b, b + product->b_halves, row, end, p0, k, column, n);
+        pack_b(buffer->b, product, p0, k, item.column, item.n);
+        run_block(product, buffer, &item, p0, k);
     }
     tile_bf16_end();
 }
@@ -199,10 +251,11 @@ void gemm_bf16(Rows c, GemmMatrix a, GemmMatrix b, int m, int n, int k, bool add
     const int n_threads = omp_get_max_threads();
     Bf16Product product = {c, a, b, m, n, k, add};
     product.packs_a = packs_a(&product);
-    size_blocks(&product);
     cut(&product, n_threads);
-    char *buffers = gemm_buffer_find(product.thread_bytes, n_threads);
+    char *buffers = gemm_buffer_find(sizeof(Buffer), n_threads);
 #pragma omp parallel for schedule(dynamic) if (n_threads > 1)
     for (int item = 0; item < product.n_items; item++)
-        run_item(&product, buffers + product.thread_bytes * omp_get_thread_num(), item);
+        run_item(&product,
+                 (Buffer *)(void *)(buffers + (int64_t)sizeof(Buffer) * omp_get_thread_num()),
+                 item);
 }

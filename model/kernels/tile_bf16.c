@@ -8,6 +8,8 @@
 #include "model/kernels/half.h"
 #include "model/kernels/tile_bf16_kernel.h"
 
+#include <stddef.h>
+
 enum { COLUMNS = TILE_BF16_COLUMNS, HEIGHT = 4 };
 
 // HEIGHT or 1 rows of one panel's sums, in the order of k.
@@ -30,18 +32,6 @@ __attribute__((always_inline)) static inline void panel_sums(float sums[][COLUMN
         }
 }
 
-// n of a row's sums.
-static void write_row(Rows c, const float *sums, int n, bool add)
-{
-    if (c.dtype == DTYPE_BF16) {
-        dtype_narrow(c.data, DTYPE_BF16, sums, n);
-        return;
-    }
-    float *to = c.data;
-    for (int j = 0; j < n; j++)
-        to[j] = add ? to[j] + sums[j] : sums[j];
-}
-
 HOT static void four_rows(float sums[HEIGHT][COLUMNS], const uint16_t *a, int lda,
                           const uint32_t *pairs, int k)
 {
@@ -54,7 +44,7 @@ HOT static void one_row(float sums[1][COLUMNS], const uint16_t *a, const uint32_
 }
 
 // Columns [0, n) of one panel.
-static void multiply_panel(const TileBf16Operands *o, Rows c, const uint16_t *panel, int m, int n)
+static void multiply_panel(const TileBf16Operands *o, float *c, const uint16_t *panel, int m, int n)
 {
     float sums[HEIGHT][COLUMNS];
     const uint32_t *pairs = (const uint32_t *)(const void *)panel;
@@ -67,7 +57,10 @@ static void multiply_panel(const TileBf16Operands *o, Rows c, const uint16_t *pa
             for (int r = 0; r < rows; r++)
                 one_row(sums + r, a + (int64_t)r * o->lda, pairs, o->k);
         for (int r = 0; r < rows; r++)
-            write_row(rows_at(c, i + r, 0), sums[r], n, o->add);
+            for (int j = 0; j < n; j++) {
+                float *to = c + (int64_t)(i + r) * o->ldc + j;
+                *to = o->add ? *to + sums[r][j] : sums[r][j];
+            }
     }
 }
 
@@ -75,14 +68,20 @@ static void multiply(const TileBf16Operands *operands, int m, int n)
 {
     const uint16_t *panel = operands->b;
     for (int j = 0; j < n; j += COLUMNS, panel += operands->panel_step)
-        multiply_panel(operands, rows_at(operands->c, 0, j), panel, m, min_int(COLUMNS, n - j));
+        multiply_panel(operands, operands->c + j, panel, m, min_int(COLUMNS, n - j));
 }
 
 void tile_bf16_nothing(void)
 {
 }
 
-const TileBf16Kernel tile_bf16_plain = {tile_bf16_nothing, tile_bf16_nothing, multiply};
+static void round_numbers(uint16_t *to, const float *from, int count)
+{
+    dtype_narrow(to, DTYPE_BF16, from, count);
+}
+
+const TileBf16Kernel tile_bf16_plain = {tile_bf16_nothing, tile_bf16_nothing, multiply,
+                                        round_numbers};
 
 const TileBf16Kernel *tile_bf16_kernel(void)
 {
@@ -107,7 +106,7 @@ void tile_bf16_end(void)
 void tile_bf16_multiply(float *c, int ldc, const uint16_t *a, int lda, const uint16_t *b,
                         int64_t panel_step, int m, int n, int k, bool add)
 {
-    const TileBf16Operands operands = {rows_f32(c, ldc),    a,          b,  lda,
-                                       tile_bf16_padded(k), panel_step, add};
+    const TileBf16Operands operands = {c,          a,   b,   ldc, lda, tile_bf16_padded(k),
+                                       panel_step, add, NULL};
     tile_bf16_kernel()->multiply(&operands, m, n);
 }

@@ -10,11 +10,9 @@
 
 #if defined(__x86_64__) && defined(__linux__)
 
-#include "model/kernels/half.h"
-
 #include <immintrin.h>
 
-#define TARGET        __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
+#define TARGET        __attribute__((target("avx512f")))
 #define ALWAYS_INLINE __attribute__((always_inline)) static inline
 
 enum { SIDE = 2 * AMX_ROWS }; // of a block
@@ -113,60 +111,57 @@ TARGET static void write_block(float *c, int64_t ldc, const float *from, int m, 
     }
 }
 
-TARGET static void write_block_halves(uint16_t *c, int64_t ldc, const float *from, int m, int n)
-{
-    const __mmask32 columns = (__mmask32)(n >= SIDE ? 0xffffffffu : (1u << n) - 1);
-    for (int i = 0; i < m; i++, c += ldc, from += SIDE) {
-        const __m512bh row = _mm512_cvtne2ps_pbh(_mm512_load_ps(from + 16), _mm512_load_ps(from));
-        _mm512_mask_storeu_epi16(c, columns, (__m512i)row);
-    }
-}
-
-// Up to 32 x 32 of c: in place, or through a copy if they are not whole tiles of float32.
-static void multiply_block(const TileBf16Operands *o, Block *block, Rows c, int m, int n)
+// Up to 32 x 32 of c: in place if they are whole tiles, else through a copy.
+static void multiply_block(const TileBf16Operands *o, Block *block, float *c, int m, int n)
 {
     _Alignas(64) float copy[SIDE * SIDE];
     const bool two_rows = m > AMX_ROWS, two_columns = n > AMX_ROWS;
-    if (c.dtype == DTYPE_F32 && n % AMX_ROWS == 0) {
-        block->c = c.data;
-        block->row_bytes = c.ld * (int64_t)sizeof(float);
+    if (n % AMX_ROWS == 0) {
+        block->c = c;
+        block->row_bytes = o->ldc * (int64_t)sizeof(float);
         sums(block, o, o->add, two_rows, two_columns);
         return;
     }
     block->c = copy;
     block->row_bytes = SIDE * sizeof(float);
     if (o->add)
-        read_block(copy, c.data, c.ld, m, n);
+        read_block(copy, c, o->ldc, m, n);
     sums(block, o, o->add, two_rows, two_columns);
-    if (c.dtype == DTYPE_F32)
-        write_block(c.data, c.ld, copy, m, n);
-    else
-        write_block_halves(c.data, c.ld, copy, m, n);
+    write_block(c, o->ldc, copy, m, n);
+}
+
+// `rows` rows from i on. The rows of a that come next are fetched evenly over the blocks of these.
+static void multiply_rows(const TileBf16Operands *o, int i, int rows, int m, int n)
+{
+    const int n_blocks = ceil_div(n, SIDE);
+    const bool is_last = i + rows == m;
+    const uint16_t *a = o->a + (int64_t)i * o->lda,
+                   *next = is_last ? o->ahead : a + (int64_t)rows * o->lda;
+    const int n_ahead = next == NULL ? 0 : is_last ? min_int(m, SIDE) : min_int(m - i - rows, SIDE);
+    for (int j = 0; j < n_blocks; j++) {
+        const int first = n_ahead * j / n_blocks;
+        Block block = {
+            .a = a,
+            .b = o->b + 2 * j * o->panel_step,
+            .ahead = (const char *)next + first * o->lda * (int64_t)sizeof *next,
+            .ahead_rows = n_ahead * (j + 1) / n_blocks - first,
+        };
+        multiply_block(o, &block, o->c + (int64_t)i * o->ldc + j * SIDE, rows,
+                       min_int(SIDE, n - j * SIDE));
+    }
 }
 
 // A configuration is changed for rows that are not whole tiles alone: the change waits for all
 // loads.
 static void multiply(const TileBf16Operands *o, int m, int n)
 {
-    const int n_blocks = ceil_div(n, SIDE);
     for (int i = 0; i < m; i += SIDE) {
-        const int rows = min_int(SIDE, m - i), left = min_int(SIDE, m - i - rows);
-        const uint16_t *a = o->a + (int64_t)i * o->lda;
-        if (rows < SIDE && rows != AMX_ROWS)
+        const int rows = min_int(SIDE, m - i);
+        const bool is_whole = rows % AMX_ROWS == 0;
+        if (!is_whole)
             amx_configure(min_int(AMX_ROWS, rows), rows > AMX_ROWS ? rows - AMX_ROWS : AMX_ROWS);
-        for (int j = 0; j < n_blocks; j++) {
-            // The rows of a that come next are fetched evenly over the blocks of these.
-            const int first = left * j / n_blocks;
-            Block block = {
-                .a = a,
-                .b = o->b + 2 * j * o->panel_step,
-                .ahead = (const char *)(a + (int64_t)(SIDE + first) * o->lda),
-                .ahead_rows = left * (j + 1) / n_blocks - first,
-            };
-            multiply_block(o, &block, rows_at(o->c, i, j * SIDE), rows,
-                           min_int(SIDE, n - j * SIDE));
-        }
-        if (rows < SIDE && rows != AMX_ROWS)
+        multiply_rows(o, i, rows, m, n);
+        if (!is_whole)
             amx_configure(AMX_ROWS, AMX_ROWS);
     }
 }
@@ -176,7 +171,7 @@ static void start(void)
     amx_configure(AMX_ROWS, AMX_ROWS);
 }
 
-const TileBf16Kernel tile_bf16_amx = {start, amx_release, multiply};
+const TileBf16Kernel tile_bf16_amx = {start, amx_release, multiply, tile_bf16_round_avx512};
 
 #else
 

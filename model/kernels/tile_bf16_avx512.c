@@ -14,15 +14,9 @@
 enum { COLUMNS = TILE_BF16_COLUMNS, HEIGHT = 8, PANELS = 3 };
 
 // n of a panel's sums of one row.
-TARGET ALWAYS_INLINE void write_row(Rows c, int64_t first, __m512 sum, int n, bool add)
+TARGET ALWAYS_INLINE void write_row(float *to, __m512 sum, int n, bool add)
 {
     const __mmask16 columns = (__mmask16)(n >= COLUMNS ? 0xffffu : (1u << n) - 1);
-    if (c.dtype == DTYPE_BF16) {
-        _mm256_mask_storeu_epi16((uint16_t *)c.data + first, columns,
-                                 (__m256i)_mm512_cvtneps_pbh(sum));
-        return;
-    }
-    float *to = (float *)c.data + first;
     if (add)
         sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(columns, to));
     _mm512_mask_storeu_ps(to, columns, sum);
@@ -54,7 +48,7 @@ TARGET ALWAYS_INLINE void block(const TileBf16Operands *o, int i, int j, int n, 
     }
     UNROLLED(for (int r = 0; r < rows; r++))
     UNROLLED(for (int v = 0; v < panels; v++))
-    write_row(o->c, (int64_t)(i + r) * o->c.ld + j + v * COLUMNS, sum[r][v], n - v * COLUMNS,
+    write_row(o->c + (int64_t)(i + r) * o->ldc + j + v * COLUMNS, sum[r][v], n - v * COLUMNS,
               o->add);
 }
 
@@ -81,7 +75,22 @@ TARGET static void multiply(const TileBf16Operands *o, int m, int n)
         strip(o, m, j, n - j, 1);
 }
 
-const TileBf16Kernel tile_bf16_avx512 = {tile_bf16_nothing, tile_bf16_nothing, multiply};
+TARGET void tile_bf16_round_avx512(uint16_t *to, const float *from, int count)
+{
+    int i = 0;
+    for (; i + 32 <= count; i += 32)
+        _mm512_storeu_si512(to + i, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(from + i + 16),
+                                                                 _mm512_loadu_ps(from + i)));
+    for (; i < count; i += 16) {
+        const int n = count - i;
+        const __mmask16 columns = (__mmask16)(n >= 16 ? 0xffffu : (1u << n) - 1);
+        _mm256_mask_storeu_epi16(
+            to + i, columns, (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(columns, from + i)));
+    }
+}
+
+const TileBf16Kernel tile_bf16_avx512 = {tile_bf16_nothing, tile_bf16_nothing, multiply,
+                                         tile_bf16_round_avx512};
 
 #else
 

@@ -5,17 +5,19 @@
 #include "model/kernels/tile_bf16.h"
 
 typedef struct TileBf16Operands {
-    Rows c; // a bfloat16 c is not added to
+    float *c;
     const uint16_t *a, *b;
-    int lda, k; // k: a multiple of TILE_BF16_STEP
+    int ldc, lda, k; // k: a multiple of TILE_BF16_STEP
     int64_t panel_step;
     bool add;
+    const uint16_t *ahead; // as many rows of a, of a product that comes next; NULL: unknown
 } TileBf16Operands;
 
 typedef struct TileBf16Kernel {
     void (*start)(void);
     void (*end)(void);
     void (*multiply)(const TileBf16Operands *operands, int m, int n);
+    void (*round)(uint16_t *to, const float *from, int count);
 } TileBf16Kernel;
 
 extern const TileBf16Kernel tile_bf16_plain, tile_bf16_avx512, tile_bf16_amx;
@@ -25,5 +27,8 @@ const TileBf16Kernel *tile_bf16_kernel(void);
 
 // For kernels that need no start.
 void tile_bf16_nothing(void);
+
+// By AVX512-BF16, which takes denormals for zero.
+void tile_bf16_round_avx512(uint16_t *to, const float *from, int count);
 
 #endif
