@@ -1,22 +1,19 @@
 // c is cut into items, blocks of columns times ranges of rows, that threads take as they come. An
 // item goes through k in blocks: it packs the block of b into panels, which fill half of the second
 // cache, and multiplies it by the rows of a, 32 at a time, in parts of k so short that those of a
-// and of a block of b's panels stay in the first cache. The sums of 32 rows lie in the second
-// cache, beside b, until they are written to c, row by row. Rows of a are read in place if they are
+// and of a block of b's panels stay in the first cache. Rows of a are read in place if they are
 // bfloat16 and run along whole steps of k; others are packed, chunk by chunk.
 //
-// A c in float32 holds the sums between blocks of k; one in bfloat16, which is rounded once, has a
-// buffer for them.
+// A c in float32 holds the sums between parts and blocks of k. One in bfloat16, which is rounded
+// once, has buffers for them: of 32 rows between parts, of an item between blocks.
 #include "model/kernels/gemm_bf16.h"
 
 #include "base/intmath.h"
-#include "base/simd.h"
 #include "base/status.h"
 #include "model/kernels/gemm_buffer.h"
 #include "model/kernels/tile_bf16_kernel.h"
 
 #include <omp.h>
-#include <string.h>
 
 enum {
     MAX_K = 1024,                       // of a block
@@ -27,6 +24,8 @@ enum {
     COLUMNS = 32,                       // c is cut at multiples of
     CHUNK_ROWS = 3 * ROWS,              // of a that are packed at once
     PACKED_LD = MAX_K + TILE_BF16_STEP, // from a packed row to the next: an odd number of lines
+    SUMS_LD = MAX_COLUMNS + TILE_BF16_COLUMNS, // from a row of sums to the next: the same
+    PARTIAL_COLUMNS = 2 * MAX_B / MAX_K, // of b, if k has several blocks: they exceed MAX_K / 2
     PARTIAL_ROWS = 1024,   // of an item of a c in bfloat16 with more than one block of k
     CONFLICT_BYTES = 2048, // rows of a that lie multiples of it apart share sets of the first cache
     // What packing costs, in columns of c for a row of a and in rows of c for a column of b.
@@ -37,8 +36,8 @@ enum {
 typedef struct Buffer {
     _Alignas(64) uint16_t b[MAX_B];
     uint16_t a[CHUNK_ROWS * PACKED_LD];
-    float sums[ROWS * MAX_COLUMNS];
-    float partial[MAX_B / MAX_K * 2 * PARTIAL_ROWS]; // a block of k has more than MAX_K / 2
+    _Alignas(64) float sums[ROWS * SUMS_LD];
+    float partial[PARTIAL_ROWS * (PARTIAL_COLUMNS + TILE_BF16_COLUMNS)];
 } Buffer;
 
 _Static_assert(sizeof(Buffer) % 64 == 0, "threads' buffers begin with cache lines");
@@ -149,64 +148,52 @@ static bool packs_a(const Bf16Product *product)
            a.row_step * (int64_t)sizeof(uint16_t) % CONFLICT_BYTES == 0;
 }
 
-// ---- results -----------------------------------------------------------------------------------
-
-HOT static void copy_sums(float *restrict to, const float *restrict sums, int n, bool add)
-{
-    if (!add)
-        memcpy(to, sums, (size_t)n * sizeof *to);
-    else
-        for (int j = 0; j < n; j++)
-            to[j] += sums[j];
-}
-
-// The item that a thread works on.
-typedef struct Item {
-    int row, end, column, n; // rows [row, end) and n columns
-} Item;
-
-// The sums of rows [i, i + m) over the block of k that begins with p0.
-static void write_sums(const Bf16Product *product, Buffer *buffer, const Item *item, int i, int m,
-                       int p0)
-{
-    const bool is_last = p0 + product->k_block >= product->k;
-    for (int r = 0; r < m; r++) {
-        const float *sums = buffer->sums + (int64_t)r * MAX_COLUMNS;
-        void *c = rows_at(product->c, i + r, item->column).data;
-        float *partial = buffer->partial + (int64_t)(i + r - item->row) * item->n;
-        if (product->c.dtype == DTYPE_F32) {
-            copy_sums(c, sums, item->n, product->add || p0 > 0);
-            continue;
-        }
-        if (product->has_partial)
-            copy_sums(partial, sums, item->n, p0 > 0);
-        if (is_last)
-            tile_bf16_kernel()->round(c, product->has_partial ? partial : sums, item->n);
-    }
-}
-
 // ---- items -------------------------------------------------------------------------------------
 
-// The sums of 32 rows of a, or m if they are fewer, over a block of k: part by part. `next`: rows
-// of a that come after these.
-static void multiply_rows(const Bf16Product *product, Buffer *buffer, Rows a, const uint16_t *next,
-                          int m, int k, int n)
+// What a thread works on: rows [row, end), n columns.
+typedef struct Item {
+    int row, end, column, n;
+} Item;
+
+// Where the sums of the item's rows from i on lie.
+static Rows sums_of(const Bf16Product *product, Buffer *buffer, const Item *item, int i)
+{
+    if (product->c.dtype == DTYPE_F32)
+        return rows_at(product->c, i, item->column);
+    if (!product->has_partial)
+        return rows_f32(buffer->sums, SUMS_LD);
+    const int ld = round_up(item->n, COLUMNS) + TILE_BF16_COLUMNS;
+    return rows_at(rows_f32(buffer->partial, ld), i - item->row, 0);
+}
+
+// The sums of m rows over a block of k, part by part, added to what `sums` holds if `add`. `next`:
+// rows of a that come after these; NULL: none.
+static void multiply_rows(const Bf16Product *product, const uint16_t *b, Rows sums, Rows a,
+                          const uint16_t *next, int m, int k, int n, bool add)
 {
     TileBf16Operands operands = {
-        .c = buffer->sums,
-        .ldc = MAX_COLUMNS,
+        .c = sums.data,
+        .ldc = sums.ld,
         .lda = a.ld,
         .panel_step = tile_bf16_panel_halves(k),
     };
     const int padded = tile_bf16_padded(k);
     for (int p = 0; p < padded; p += product->k_part) {
         operands.a = (const uint16_t *)a.data + p;
-        operands.b = buffer->b + (int64_t)p * TILE_BF16_COLUMNS;
+        operands.b = b + (int64_t)p * TILE_BF16_COLUMNS;
         operands.k = min_int(product->k_part, padded - p);
-        operands.add = p > 0;
+        operands.add = add || p > 0;
         operands.ahead = p + operands.k < padded ? operands.a + operands.k : next;
-        tile_bf16_kernel()->multiply(&operands, m, round_up(n, TILE_BF16_COLUMNS));
+        operands.ahead_rows = operands.ahead == NULL ? 0 : m;
+        tile_bf16_kernel()->multiply(&operands, m, n);
     }
+}
+
+// A c in bfloat16 from m rows of sums.
+static void round_rows(Rows c, Rows sums, int m, int n)
+{
+    for (int r = 0; r < m; r++)
+        tile_bf16_kernel()->round(rows_at(c, r, 0).data, rows_at(sums, r, 0).data, n);
 }
 
 // All rows of an item times the packed rows [p0, p0 + k) of b.
@@ -223,8 +210,10 @@ static void run_block(const Bf16Product *product, Buffer *buffer, const Item *it
         } else if (i + 2 * ROWS <= item->end) {
             next = rows_at(a, ROWS, 0).data;
         }
-        multiply_rows(product, buffer, a, next, m, k, item->n);
-        write_sums(product, buffer, item, i, m, p0);
+        const Rows sums = sums_of(product, buffer, item, i);
+        multiply_rows(product, buffer->b, sums, a, next, m, k, item->n, product->add || p0 > 0);
+        if (product->c.dtype == DTYPE_BF16 && p0 + k == product->k)
+            round_rows(rows_at(product->c, i, item->column), sums, m, item->n);
     }
 }
 

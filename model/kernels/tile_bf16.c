@@ -106,7 +106,7 @@ void tile_bf16_end(void)
 void tile_bf16_multiply(float *c, int ldc, const uint16_t *a, int lda, const uint16_t *b,
                         int64_t panel_step, int m, int n, int k, bool add)
 {
-    const TileBf16Operands operands = {c,          a,   b,   ldc, lda, tile_bf16_padded(k),
-                                       panel_step, add, NULL};
+    const TileBf16Operands operands = {c,          a,   b,    ldc, lda, tile_bf16_padded(k),
+                                       panel_step, add, NULL, 0};
     tile_bf16_kernel()->multiply(&operands, m, n);
 }

@@ -137,7 +137,7 @@ static void multiply_rows(const TileBf16Operands *o, int i, int rows, int m, int
     const bool is_last = i + rows == m;
     const uint16_t *a = o->a + (int64_t)i * o->lda,
                    *next = is_last ? o->ahead : a + (int64_t)rows * o->lda;
-    const int n_ahead = next == NULL ? 0 : is_last ? min_int(m, SIDE) : min_int(m - i - rows, SIDE);
+    const int n_ahead = is_last ? o->ahead_rows : min_int(m - i - rows, SIDE);
     for (int j = 0; j < n_blocks; j++) {
         const int first = n_ahead * j / n_blocks;
         Block block = {

@@ -10,7 +10,8 @@ typedef struct TileBf16Operands {
     int ldc, lda, k; // k: a multiple of TILE_BF16_STEP
     int64_t panel_step;
     bool add;
-    const uint16_t *ahead; // as many rows of a, of a product that comes next; NULL: unknown
+    const uint16_t *ahead; // rows, lda apart, of the a of a product that comes next
+    int ahead_rows;
 } TileBf16Operands;
 
 typedef struct TileBf16Kernel {
