@@ -1,9 +1,10 @@
 // Attention of a training step: time of a layer's forward and backward in every form that the model
 // has, in float32 and in bfloat16 by every kernel that the CPU has.
 //
-//     OMP_NUM_THREADS=2 build/release/bench/bench_attention [MODEL] [T] [ROUNDS]
+//     OMP_NUM_THREADS=2 build/release/bench/bench_attention [MODEL] [T] [ROUNDS] [D_KV] [PRODUCTS]
 //
-// MODEL: 135M, 1.7B or 7B. Printed is the best of ROUNDS, by the CPU time that a thread got, as
+// MODEL: 135M, 1.7B or 7B. D_KV: 0 the original attention; -1: all. PRODUCTS: float32, AVX512-BF16
+// or AMX; all without it. Printed is the best of ROUNDS, by the CPU time that a thread got, as
 // other work may share the cores. GFLOP/s: of the causal half of two products forward and five
 // backward on heads of E, without what a form does besides.
 #include "bench/timing.h"
@@ -161,11 +162,13 @@ static void run(double best_s[2], const AttentionForm *form, const ModelShape *s
 }
 
 static void print_form(const BenchModel *m, const AttentionForm *form, const ModelShape *shape,
-                       int T, int n_rounds)
+                       int T, int n_rounds, const char *products)
 {
     const double product = (double)T * (T + 1) * m->H * m->E; // FLOP of one
     double float32_s[2] = {0};
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        if (products != NULL && strcmp(products, ways[i].name) != 0)
+            continue;
         if (ways[i].compute == COMPUTE_BFLOAT16) {
             if (!bf16_kernel_is_there(ways[i].kernel))
                 continue;
@@ -186,6 +189,8 @@ int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "135M";
     const int T = argc > 2 ? atoi(argv[2]) : 2048, n_rounds = argc > 3 ? atoi(argv[3]) : 5;
+    const int d_kv = argc > 4 ? atoi(argv[4]) : -1;
+    const char *products = argc > 5 ? argv[5] : NULL;
     setvbuf(stdout, NULL, _IOLBF, 0);
     printf("%d threads; ratios to float32\n", omp_get_max_threads());
     printf("model     T d_kv  form           products     forward ms GFLOP/s     x   back ms"
@@ -194,13 +199,18 @@ int main(int argc, char **argv)
         if (strcmp(name, models[i].name) != 0)
             continue;
         for (int k = 0; k < 4; k++) {
+            if (d_kv >= 0 && d_kv != models[i].d_kv[k])
+                continue;
             const ModelShape shape = shape_of(&models[i], models[i].d_kv[k]);
             if (!shape_is_mla(&shape)) {
-                print_form(&models[i], &attention_forms[ATTENTION_MHA], &shape, T, n_rounds);
+                print_form(&models[i], &attention_forms[ATTENTION_MHA], &shape, T, n_rounds,
+                           products);
                 continue;
             }
-            print_form(&models[i], &attention_forms[ATTENTION_MLA_LATENT], &shape, T, n_rounds);
-            print_form(&models[i], &attention_forms[ATTENTION_MLA_EXPANDED], &shape, T, n_rounds);
+            print_form(&models[i], &attention_forms[ATTENTION_MLA_LATENT], &shape, T, n_rounds,
+                       products);
+            print_form(&models[i], &attention_forms[ATTENTION_MLA_EXPANDED], &shape, T, n_rounds,
+                       products);
         }
     }
     return 0;

@@ -2,54 +2,130 @@
 #include "model/attention/attention_pack.h"
 
 #include "base/simd.h"
+#include "model/kernels/compute.h"
 #include "model/kernels/half.h"
 
 #include <string.h>
 
-HOT static void round_rows(uint16_t *restrict packed, int ld, const float *restrict rows,
-                           int64_t row, int n, int width)
+// ---- any CPU -----------------------------------------------------------------------------------
+
+HOT static void pack_floats(uint16_t *restrict packed, int ld, const float *restrict rows,
+                            int64_t row, int n, int width)
 {
     for (int i = 0; i < n; i++)
         for (int e = 0; e < width; e++)
             packed[(int64_t)i * ld + e] = half_f32_to_bf16(rows[i * row + e]);
 }
 
-void attention_pack_rows(uint16_t *packed, int ld, Rows rows, int n, int width, int end)
+static void pack_plain(uint16_t *packed, int ld, Rows rows, int n, int width, int end)
 {
     if (rows.dtype == DTYPE_F32)
-        round_rows(packed, ld, rows.data, rows.ld, n, width);
+        pack_floats(packed, ld, rows.data, rows.ld, n, width);
     for (int i = 0; i < n; i++) {
         uint16_t *to = packed + (int64_t)i * ld;
         if (rows.dtype == DTYPE_BF16)
             memcpy(to, (const uint16_t *)rows.data + (int64_t)i * rows.ld,
                    (size_t)width * sizeof *to);
-        if (end > width)
-            memset(to + width, 0, (size_t)(end - width) * sizeof *to);
+        memset(to + width, 0, (size_t)(end - width) * sizeof *to);
     }
 }
 
-HOT static void scale_rows_f32(float *restrict rows, int64_t row, const float *restrict packed,
-                               int ld, int n, int width, float scale)
+HOT static void unpack_floats(float *restrict rows, int64_t row, const float *restrict packed,
+                              int ld, int n, int width, float scale)
 {
     for (int i = 0; i < n; i++)
         for (int e = 0; e < width; e++)
             rows[i * row + e] = scale * packed[(int64_t)i * ld + e];
 }
 
-HOT static void scale_rows_bf16(uint16_t *restrict rows, int64_t row, const float *restrict packed,
-                                int ld, int n, int width, float scale)
+HOT static void unpack_halves_plain(uint16_t *restrict rows, int64_t row,
+                                    const float *restrict packed, int ld, int n, int width,
+                                    float scale)
 {
     for (int i = 0; i < n; i++)
         for (int e = 0; e < width; e++)
             rows[i * row + e] = half_f32_to_bf16(scale * packed[(int64_t)i * ld + e]);
 }
 
+// ---- AVX-512 -----------------------------------------------------------------------------------
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#define TARGET        __attribute__((target("avx512f,avx512bw,avx512bf16")))
+#define ALWAYS_INLINE __attribute__((always_inline)) static inline
+
+enum { LANES = 32 }; // numbers of a vector of halves
+
+// The first `count` of a vector's.
+ALWAYS_INLINE __mmask32 first_lanes(int count)
+{
+    return count >= LANES ? 0xffffffffu : count <= 0 ? 0u : (1u << count) - 1;
+}
+
+// Numbers e to e + 32 of a row of floats, those in the mask.
+TARGET ALWAYS_INLINE __m512i narrow_lanes(const float *row, __mmask32 lanes, __m512 scale)
+{
+    const __m512 low = _mm512_maskz_loadu_ps((__mmask16)(lanes & 0xffffu), row),
+                 high = _mm512_maskz_loadu_ps((__mmask16)(lanes >> 16), row + LANES / 2);
+    return (__m512i)_mm512_cvtne2ps_pbh(_mm512_mul_ps(high, scale), _mm512_mul_ps(low, scale));
+}
+
+TARGET static void pack_avx512(uint16_t *packed, int ld, Rows rows, int n, int width, int end)
+{
+    const __m512 one = _mm512_set1_ps(1.0f);
+    for (int i = 0; i < n; i++, packed += ld)
+        for (int e = 0; e < end; e += LANES) {
+            const __mmask32 lanes = first_lanes(width - e);
+            const int64_t at = (int64_t)i * rows.ld + e;
+            const __m512i numbers =
+                rows.dtype == DTYPE_F32
+                    ? narrow_lanes((const float *)rows.data + at, lanes, one)
+                    : _mm512_maskz_loadu_epi16(lanes, (const uint16_t *)rows.data + at);
+            _mm512_mask_storeu_epi16(packed + e, first_lanes(end - e), numbers);
+        }
+}
+
+TARGET static void unpack_halves_avx512(uint16_t *rows, int64_t row, const float *packed, int ld,
+                                        int n, int width, float scale)
+{
+    const __m512 scales = _mm512_set1_ps(scale);
+    for (int i = 0; i < n; i++, rows += row, packed += ld)
+        for (int e = 0; e < width; e += LANES) {
+            const __mmask32 lanes = first_lanes(width - e);
+            _mm512_mask_storeu_epi16(rows + e, lanes, narrow_lanes(packed + e, lanes, scales));
+        }
+}
+
+#endif
+
+// ---- the CPU decides ---------------------------------------------------------------------------
+
+void attention_pack_rows(uint16_t *packed, int ld, Rows rows, int n, int width, int end)
+{
+#if defined(__x86_64__)
+    if (bf16_kernel() != BF16_EMULATED) {
+        pack_avx512(packed, ld, rows, n, width, end);
+        return;
+    }
+#endif
+    pack_plain(packed, ld, rows, n, width, end);
+}
+
 void attention_unpack_rows(Rows rows, const float *packed, int ld, int n, int width, float scale)
 {
-    if (rows.dtype == DTYPE_F32)
-        scale_rows_f32(rows.data, rows.ld, packed, ld, n, width, scale);
-    else
-        scale_rows_bf16(rows.data, rows.ld, packed, ld, n, width, scale);
+    if (rows.dtype == DTYPE_F32) {
+        unpack_floats(rows.data, rows.ld, packed, ld, n, width, scale);
+        return;
+    }
+#if defined(__x86_64__)
+    if (bf16_kernel() != BF16_EMULATED) {
+        unpack_halves_avx512(rows.data, rows.ld, packed, ld, n, width, scale);
+        return;
+    }
+#endif
+    unpack_halves_plain(rows.data, rows.ld, packed, ld, n, width, scale);
 }
 
 enum { BLOCK = 16 };

@@ -18,15 +18,17 @@
 #include <omp.h>
 #include <string.h>
 
-// A tile's probabilities stay in the second cache with the operands that they meet; the scores of a
-// block of them stay in the first.
+// A key tile's gradients stay in the second cache with its keys and values while all queries pass:
+// the more keys, the less often those come from farther away. So do a query tile's probabilities
+// against it. The scores of a block stay in the first cache with their operands.
 enum {
-    KEYS = 256,         // of a key tile
-    STACKED_ROWS = 192, // of a query tile, about
-    MIN_QUERIES = 16,   // positions of a query tile
+    KEYS = 512,        // of a key tile
+    STACKED_ROWS = 96, // of a query tile, about
+    MIN_QUERIES = 16,  // positions of a query tile
     BLOCK_ROWS = 32,
-    BLOCK_KEYS = 128, // backward; forward's blocks have a tile's keys
-    MIN_ITEMS = 8,    // of backward: work for as many threads
+    FORWARD_KEYS = 256, // of a block; a tile is whole blocks
+    BACKWARD_KEYS = 64,
+    MIN_ITEMS = 12,   // of backward: work for as many threads
     QUERY_PARTS = 16, // most parts of packing in backward
     LANES = SOFTMAX_LANES,
     PANEL = TILE_BF16_COLUMNS,
@@ -80,7 +82,7 @@ typedef struct Scratch {
     // Each thread its own.
     uint16_t *tile_k, *tile_v;            // [keys, ld]: rows on their way to panels
     float *scores, *d_scores;             // of a block; d_scores: backward
-    uint16_t *tile_q, *p;                 // [rows, key_ld], [BLOCK_ROWS, keys], forward
+    uint16_t *tile_q, *p;                 // [rows, key_ld], [BLOCK_ROWS, FORWARD_KEYS], forward
     float *tile_out, *row_max, *row_sums; // [rows, value_n], [rows], [rows, LANES], forward
     uint16_t *p_panels, *d_panels;        // [keys / 16, panel_step()], backward
     uint16_t *d_rows;                     // [rows, keys], backward
@@ -129,8 +131,8 @@ static void place_forward(Scratch *s, const ThreadMemory *memory, const Bf16Layo
     s->v_rows = shared_halves(memory, keys * layout->value_n);
     s->tile_k = own_halves(memory, (int64_t)layout->keys * layout->key_ld);
     s->tile_v = own_halves(memory, (int64_t)layout->keys * layout->value_ld);
-    s->scores = own_floats(memory, (int64_t)BLOCK_ROWS * layout->keys);
-    s->p = own_halves(memory, (int64_t)BLOCK_ROWS * layout->keys);
+    s->scores = own_floats(memory, (int64_t)BLOCK_ROWS * FORWARD_KEYS);
+    s->p = own_halves(memory, (int64_t)BLOCK_ROWS * FORWARD_KEYS);
     s->tile_q = own_halves(memory, rows * layout->key_ld);
     s->tile_out = own_floats(memory, rows * layout->value_n);
     s->row_max = own_floats(memory, rows);
@@ -154,8 +156,8 @@ static void place_backward(Scratch *s, const ThreadMemory *memory, const Bf16Lay
     s->d_q = arena_floats(memory->arena, layout->n_key_parts * queries * layout->key_n);
     s->tile_k = own_halves(memory, (int64_t)layout->keys * layout->key_ld);
     s->tile_v = own_halves(memory, (int64_t)layout->keys * layout->value_ld);
-    s->scores = own_floats(memory, (int64_t)BLOCK_ROWS * BLOCK_KEYS);
-    s->d_scores = own_floats(memory, (int64_t)BLOCK_ROWS * BLOCK_KEYS);
+    s->scores = own_floats(memory, (int64_t)BLOCK_ROWS * BACKWARD_KEYS);
+    s->d_scores = own_floats(memory, (int64_t)BLOCK_ROWS * BACKWARD_KEYS);
     s->p_panels = own_halves(memory, layout->keys / PANEL * panel_step(layout));
     s->d_panels = own_halves(memory, layout->keys / PANEL * panel_step(layout));
     s->d_rows = own_halves(memory, rows * layout->keys);
@@ -290,19 +292,20 @@ static int64_t lse_at(const Bf16Layout *layout, const TileHead *head, const Bf16
     return token * layout->K * layout->G + h;
 }
 
-// The rows of a block against a key tile: scores, softmax, values.
+// A block: scores, softmax, values.
 static void forward_block(const Scratch *s, const Bf16Layout *layout, const KeyPanels *key,
                           ScoreBlock block)
 {
-    const int keys = layout->keys, value_n = layout->value_n, first = block.first_row;
-    tile_bf16_multiply(s->scores, keys, s->tile_q + (int64_t)first * layout->key_ld, layout->key_ld,
-                       key->k_columns, (int64_t)layout->key_ld * PANEL, block.rows, block.keys,
-                       layout->key_ld, false);
+    const int value_n = layout->value_n, first = block.first_row, first_key = block.k0 - key->first;
+    tile_bf16_multiply(s->scores, FORWARD_KEYS, s->tile_q + (int64_t)first * layout->key_ld,
+                       layout->key_ld, key->k_columns + (int64_t)first_key * layout->key_ld,
+                       (int64_t)layout->key_ld * PANEL, block.rows, block.keys, layout->key_ld,
+                       false);
     float *out = s->tile_out + (int64_t)first * value_n;
-    softmax_forward(s->p, keys, out, value_n, s->row_max + first,
+    softmax_forward(s->p, FORWARD_KEYS, out, value_n, s->row_max + first,
                     s->row_sums + (int64_t)first * LANES, &block, layout->scale * log2_e);
-    tile_bf16_multiply(out, value_n, s->p, keys, key->v_rows, (int64_t)keys * PANEL, block.rows,
-                       value_n, block.keys, true);
+    tile_bf16_multiply(out, value_n, s->p, FORWARD_KEYS, key->v_rows + (int64_t)first_key * PANEL,
+                       (int64_t)layout->keys * PANEL, block.rows, value_n, block.keys, true);
 }
 
 // One query tile against the key tiles up to its last position.
@@ -320,13 +323,13 @@ static void forward_tile(const Bf16Packing *packing, const void *context, float 
     memset(s->row_sums, 0, (size_t)rows * LANES * sizeof(float));
     for (int r = 0; r < rows; r++)
         s->row_max[r] = -INFINITY;
-    for (int k0 = 0; k0 < q0 + n; k0 += layout->keys) {
+    for (int k0 = 0; k0 < q0 + n; k0 += FORWARD_KEYS) {
         const KeyPanels key = key_panels(s, layout, head, k0 / layout->keys);
-        const int keys = round_up(min_int(layout->keys, q0 + n - k0), DEPTH);
+        const int keys = round_up(min_int(FORWARD_KEYS, q0 + n - k0), DEPTH);
         for (int r = 0; r < rows; r += BLOCK_ROWS)
             forward_block(
                 s, layout, &key,
-                (ScoreBlock){s->scores, layout->keys, r, BLOCK_ROWS, n, n_rows, q0, k0, keys});
+                (ScoreBlock){s->scores, FORWARD_KEYS, r, BLOCK_ROWS, n, n_rows, q0, k0, keys});
     }
     normalize_tile(s, n_rows, layout->value_n, layout->scale);
     for (int r = 0; r < n_rows; r++)
@@ -391,18 +394,18 @@ static void backward_scores(const Scratch *s, const Bf16Layout *layout, const Ke
 {
     const int key_ld = layout->key_ld, value_ld = layout->value_ld;
     const int64_t step = panel_step(layout);
-    for (int j = 0; j < keys; j += BLOCK_KEYS) {
+    for (int j = 0; j < keys; j += BACKWARD_KEYS) {
         const SoftmaxGradient to = {s->p_panels + j / PANEL * step, s->d_panels + j / PANEL * step,
                                     step, s->d_rows + j, layout->keys};
-        const int count = min_int(BLOCK_KEYS, keys - j);
+        const int count = min_int(BACKWARD_KEYS, keys - j);
         for (int r = 0; r < rows; r += BLOCK_ROWS) {
-            const ScoreBlock block = {s->scores,   BLOCK_KEYS,     r,
+            const ScoreBlock block = {s->scores,   BACKWARD_KEYS,  r,
                                       BLOCK_ROWS,  tile->n,        tile->n_rows,
                                       tile->first, key->first + j, count};
-            tile_bf16_multiply(s->scores, BLOCK_KEYS, tile->q + (int64_t)r * key_ld, key_ld,
+            tile_bf16_multiply(s->scores, BACKWARD_KEYS, tile->q + (int64_t)r * key_ld, key_ld,
                                key->k_columns + (int64_t)j * key_ld, (int64_t)key_ld * PANEL,
                                BLOCK_ROWS, count, key_ld, false);
-            tile_bf16_multiply(s->d_scores, BLOCK_KEYS, tile->d_out + (int64_t)r * value_ld,
+            tile_bf16_multiply(s->d_scores, BACKWARD_KEYS, tile->d_out + (int64_t)r * value_ld,
                                value_ld, key->v_columns + (int64_t)j * value_ld,
                                (int64_t)value_ld * PANEL, BLOCK_ROWS, count, value_ld, false);
             softmax_backward(&to, &block, s->d_scores, tile->lse2, tile->delta,
@@ -508,8 +511,9 @@ void bf16_tiles_backward(const Bf16Packing *packing, const void *context, const 
             for (int part = 0; part < layout->n_query_parts; part++)
                 run_query_part(packing, context, lse, &s, layout, h, part, false);
 #pragma omp for collapse(2) schedule(dynamic)
-        for (int h = 0; h < n_heads; h++)
-            for (int part = 0; part < layout->n_key_parts; part++) {
+        for (int part = 0; part < layout->n_key_parts; part++)
+            for (int h = 0; h < n_heads; h++) {
+                // The first keys are seen by the most queries: start with them.
                 const TileHead head = find_head(layout, h);
                 for (int i = part; i < layout->n_key_tiles; i += layout->n_key_parts)
                     backward_key_tile(packing, context, &s, layout, &head, i);
