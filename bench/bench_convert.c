@@ -79,7 +79,6 @@ static Status bench_calibrate(int T, int rounds)
     Model model;
     RopeScores scores = {0};
     ForwardPass pass = {0};
-    const int64_t row = attention_forms[ATTENTION_MHA].widths(&smollm_135m).qkv;
     Status status;
     TRY(model_create(&model, &smollm_135m));
     model_init_random(&model, 0.02, 1);
@@ -99,8 +98,7 @@ static Status bench_calibrate(int T, int rounds)
         // The statistics alone, as the difference of two forwards is noise.
         start_s = now_s();
         for (int l = 0; l < model.shape.n_layers; l++)
-            rope_scores_add(&scores, l, rows_floats(pass.ws.layers[l].attention.qkv, (int)row), row,
-                            T);
+            rope_scores_add(&scores, l, pass.ws.layers[l].attention.qkv, T);
         share[i] = (now_s() - start_s) / without_s[i];
     }
     double forward_s = timing_median(without_s, rounds);

@@ -7,6 +7,7 @@
 #include "base/hdf5_file.h"
 #include "base/temporary.h"
 #include "model/convert/scores_hdf5.h"
+#include "model/kernels/half.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -52,7 +53,13 @@ void rope_scores_release(RopeScores *scores)
     *scores = (RopeScores){0};
 }
 
-void rope_scores_add(RopeScores *scores, int layer, const float *qkv, int64_t row, int64_t n_tokens)
+static double number(Rows row, int i)
+{
+    return row.dtype == DTYPE_BF16 ? (double)half_bf16_to_f32(((const uint16_t *)row.data)[i])
+                                   : (double)((const float *)row.data)[i];
+}
+
+void rope_scores_add(RopeScores *scores, int layer, Rows qkv, int64_t n_tokens)
 {
     const ModelShape *s = &scores->shape;
     const int H = s->n_heads, K = s->n_kv_heads, half = s->head_dim / 2;
@@ -63,11 +70,11 @@ void rope_scores_add(RopeScores *scores, int layer, const float *qkv, int64_t ro
         double *sums = head < H ? scores->q_norm + ((int64_t)layer * H + head) * half
                                 : scores->k_norm + ((int64_t)layer * K + head - H) * half;
         for (int64_t t = 0; t < n_tokens; t++) {
-            const float *x = qkv + t * row + (int64_t)head * 2 * half;
+            const Rows dims = rows_at(qkv, t, (int64_t)head * 2 * half);
             for (int p = 0; p < half; p++) {
                 // The norm of pair p over its two dims (p, p + E/2), which RoPE does not change: a
                 // rotation keeps lengths.
-                double a = x[p], b = x[p + half];
+                const double a = number(dims, p), b = number(dims, p + half);
                 sums[p] += sqrt(a * a + b * b);
             }
         }

@@ -6,13 +6,14 @@
 //     RopeScores scores;
 //     TRY(rope_scores_create(&scores, &shape));       // or rope_scores_read()
 //     for (...)                                       // every layer, 0 first, for every batch
-//         rope_scores_add(&scores, layer, qkv, row, n_tokens);
+//         rope_scores_add(&scores, layer, qkv, n_tokens);
 //     status = rope_scores_write(&scores, "scores.h5");
 //     rope_scores_release(&scores);
 #ifndef MHA2MLA_MODEL_CONVERT_ROPE_SCORES_H
 #define MHA2MLA_MODEL_CONVERT_ROPE_SCORES_H
 
 #include "base/status.h"
+#include "model/kernels/rows.h"
 #include "model/shape.h"
 
 // Zero at first; the trainer adds them up over ranks. All doubles lie in one block of
@@ -34,8 +35,7 @@ void rope_scores_release(RopeScores *scores);
 // Adds the pair norms of one layer's queries and keys before RoPE. Tokens are counted at layer 0.
 // The order of the sums does not depend on the number of threads.
 void rope_scores_add(RopeScores *scores, int layer,
-                     const float *qkv, // [N, row]: H heads of queries, then K heads of keys, E wide
-                     int64_t row,      // floats from one token to the next
+                     Rows qkv, // [N, ...]: H heads of queries, then K heads of keys, E wide; read
                      int64_t n_tokens);
 
 // Writes (all or nothing) or reads a file: HDF5 datasets /q_norm, /k_norm with checksums,

@@ -58,8 +58,7 @@ typedef struct ScoredLayer {
 static void score_layer(void *observer, Rows qkv)
 {
     const ScoredLayer *scored = observer;
-    rope_scores_add(scored->scores, scored->layer, rows_floats(qkv, qkv.ld), qkv.ld,
-                    scored->n_tokens);
+    rope_scores_add(scored->scores, scored->layer, qkv, scored->n_tokens);
 }
 
 // attention(norm(x_in)) -> saved->attention.out. With residual also x_in -> residual.

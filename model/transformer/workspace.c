@@ -56,12 +56,12 @@ static void place_attention(LayerSaved *saved, const Placement *placement, const
     const AttentionWidths widths = ws->form->widths(s);
     const int64_t N = (int64_t)ws->B * ws->T;
     saved->attn_inv_rms = place_floats(placement, N);
-    saved->attention.latent = place_rows(placement, COMPUTE_FLOAT32, N, widths.latent);
-    saved->attention.qkv = place_rows(placement, COMPUTE_FLOAT32, N, widths.qkv);
-    saved->attention.values = place_rows(placement, COMPUTE_FLOAT32, N, widths.values);
+    saved->attention.latent = place_rows(placement, ws->compute, N, widths.latent);
+    saved->attention.qkv = place_rows(placement, ws->compute, N, widths.qkv);
+    saved->attention.values = place_rows(placement, ws->compute, N, widths.values);
     saved->attention.out = widths.remakes_out
                                ? ws->attn_out
-                               : place_rows(placement, COMPUTE_FLOAT32, N, shape_dim(s, DIM_Q));
+                               : place_rows(placement, ws->compute, N, shape_dim(s, DIM_Q));
     saved->attention.lse = place_floats(placement, N * s->n_heads);
 }
 
@@ -109,15 +109,15 @@ static void place_attention_scratch(Workspace *ws, Arena *arena, const ModelShap
     const int64_t N = (int64_t)ws->B * ws->T;
     const bool is_training = ws->policy != FORWARD_ONLY;
     const int Q = shape_dim(s, DIM_Q);
-    ws->projected = rows_f32(arena_floats(arena, N * widths.projected), widths.projected);
-    ws->expanded = rows_f32(arena_floats(arena, N * widths.expanded), widths.expanded);
-    ws->attn_out = rows_f32(arena_floats(arena, widths.remakes_out ? N * Q : 0), Q);
+    ws->projected = scratch_rows(arena, ws->compute, N, widths.projected);
+    ws->expanded = scratch_rows(arena, ws->compute, N, widths.expanded);
+    ws->attn_out = scratch_rows(arena, ws->compute, widths.remakes_out ? N : 0, Q);
     ws->attention_tiles = arena_place(
         arena, ws->form->tile_bytes(s, ws->compute, ws->B, ws->T, n_threads, is_training), 1);
     if (!is_training)
         return;
-    ws->d_qkv = rows_f32(arena_floats(arena, N * widths.qkv), widths.qkv);
-    ws->d_attn_out = rows_f32(arena_floats(arena, N * Q), Q);
+    ws->d_qkv = scratch_rows(arena, ws->compute, N, widths.qkv);
+    ws->d_attn_out = scratch_rows(arena, ws->compute, N, Q);
 }
 
 static void place_head_scratch(Workspace *ws, Arena *arena, const ModelShape *s)

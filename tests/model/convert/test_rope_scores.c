@@ -38,7 +38,7 @@ static RopeScores some_scores(const ModelShape *shape)
 
 // Two tokens in rows of 52 floats, of which 48 are heads; pair 1 of query head 2 and pair 3 of
 // key head 1 are set.
-static void add_two_tokens(RopeScores *scores, int layer)
+static void add_two_tokens(RopeScores *scores, int layer, DType dtype)
 {
     float qkv[2 * 52] = {0};
     for (int i = 48; i < 104; i++)
@@ -46,7 +46,10 @@ static void add_two_tokens(RopeScores *scores, int layer)
     qkv[2 * 8 + 1] = 3, qkv[2 * 8 + 1 + 4] = -4;
     qkv[52 + 2 * 8 + 1] = -1;
     qkv[52 + 5 * 8 + 3] = 5, qkv[52 + 5 * 8 + 3 + 4] = 12;
-    rope_scores_add(scores, layer, qkv, 52, 2);
+    uint16_t halves[2 * 52]; // exactly the same numbers
+    dtype_narrow(halves, DTYPE_BF16, qkv, 2 * 52);
+    rope_scores_add(scores, layer, dtype == DTYPE_BF16 ? rows_bf16(halves, 52) : rows_f32(qkv, 52),
+                    2);
 }
 
 static void test_add_sums_pair_norms_and_counts_tokens_once(void **state)
@@ -57,7 +60,7 @@ static void test_add_sums_pair_norms_and_counts_tokens_once(void **state)
     assert_ok(rope_scores_create(&scores, &shape));
     for (int batch = 0; batch < 2; batch++)
         for (int layer = 0; layer < 2; layer++)
-            add_two_tokens(&scores, layer);
+            add_two_tokens(&scores, layer, batch == 0 ? DTYPE_F32 : DTYPE_BF16);
     assert_int_equal(rope_scores_count(&shape), 2 * 4 * 4 + 2 * 2 * 4 + 1);
     for (int i = 0; i < 48; i++) {
         int in_layer = i < 32 ? i % 16 : i % 8;
@@ -81,9 +84,9 @@ static void test_add_has_the_same_bits_with_any_number_of_threads(void **state)
     assert_ok(rope_scores_create(&three, &shape));
     int before = omp_get_max_threads();
     omp_set_num_threads(1);
-    rope_scores_add(&one, 0, qkv, 48, 100);
+    rope_scores_add(&one, 0, rows_f32(qkv, 48), 100);
     omp_set_num_threads(3);
-    rope_scores_add(&three, 0, qkv, 48, 100);
+    rope_scores_add(&three, 0, rows_f32(qkv, 48), 100);
     omp_set_num_threads(before);
     assert_true(one.q_norm[0] > 0);
     assert_memory_equal(one.block, three.block, (size_t)rope_scores_count(&shape) * sizeof(double));
