@@ -14,7 +14,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
 runs=${1:-1000000}
 shift || true
 # Longer inputs are slower and rarely say more.
-declare -A most_bytes=([answers]=512 [config]=512 [encode]=512 [eval]=1500 [hf_config]=1024 [manifest]=3000 [metrics]=512 [quantize]=2052
+declare -A most_bytes=([answers]=512 [config]=512 [encode]=512 [eval]=1500 [hf_config]=1024 [manifest]=3000 [metrics]=512 [predictions]=768 [prompts]=512 [quantize]=2052
     [run_json]=1024 [safetensors]=1024 [scores]=128 [shard]=128 [text]=512 [tokenizer]=3000)
 if [ $# -eq 0 ]; then
     mapfile -t targets < <(printf '%s\n' "${!most_bytes[@]}" | sort)

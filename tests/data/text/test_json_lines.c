@@ -62,6 +62,22 @@ static void test_rows_and_their_lines(void **state)
     check(path, 6, 10);
 }
 
+static void test_rows_are_skipped_by_their_bytes(void **state)
+{
+    (void)state;
+    static const int64_t bytes[] = {8, 9, 3, 0, 0};
+    JsonLines lines;
+    // What is no JSON is not looked at.
+    const char *path = write_text("a.jsonl", "\xef\xbb\xbf{\"n\": 1}\n \n{\"n\": 2}\r\n{\"n");
+    assert_ok(json_lines_open(&lines, path));
+    for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i++) {
+        int64_t size;
+        assert_ok(json_lines_skip(&size, &lines));
+        assert_int_equal(size, bytes[i]);
+    }
+    json_lines_close(&lines);
+}
+
 // Lines longer than the blocks that are read, behind short ones.
 static void test_long_lines(void **state)
 {
@@ -100,6 +116,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rows_and_their_lines),
+        cmocka_unit_test(test_rows_are_skipped_by_their_bytes),
         cmocka_unit_test(test_long_lines),
         cmocka_unit_test(test_bad_rows_name_their_line),
     };

@@ -2,11 +2,13 @@
 // texts become, and the scores that follow from log-likelihoods.
 #include "tests/support/testing.h"
 
+#include "eval/tasks/task_file.h"
 #include "eval/tasks/task_set.h"
 #include "tests/support/testing_compress.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static Tokenizer *tokenizer; // of the demo: byte-level BPE, no token before a text
@@ -73,6 +75,57 @@ static void test_the_first_rows_are_evaluated(void **state)
     assert_ok(task_set_read(&set, piqa(), path, 4));
     assert_int_equal(set.n_samples, 3);
     task_set_release(&set);
+}
+
+// Plain files come before compressed ones, and the reference's validation split before the test's.
+static void test_the_file_of_a_task_is_found(void **state)
+{
+    (void)state;
+    char path[PATH_BYTES];
+    const Task *task = task_find("openbookqa", TASK_RULES_REFERENCE);
+    const char *const names[] = {"openbookqa.jsonl.zst", "openbookqa.jsonl",
+                                 "openbookqa_validation.jsonl.gz"};
+    const char *dir = testing_dir();
+    assert_false(task_file_find(path, dir, task));
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *written = testing_path(dir, names[i]);
+        assert_ok(file_write(written, "", 0));
+        assert_true(task_file_find(path, dir, task));
+        assert_string_equal(path, written);
+    }
+}
+
+// Of 100 rows and of their first 10, on one rank and on four; a set has what was expected of it
+// within a factor of 1.5.
+static void test_memory_is_known_before_the_rows_are_read(void **state)
+{
+    (void)state;
+    char *text = calloc(100, 256);
+    for (int i = 0; i < 100; i++)
+        sprintf(text + strlen(text),
+                PIQA("what to do with the old chairs in the garden of number %d", "0"), i);
+    const char *path = write_text("piqa.jsonl", text);
+    for (int limit = 0; limit <= 10; limit += 10)
+        for (int n_ranks = 1; n_ranks <= 4; n_ranks += 3) {
+            TaskRows rows;
+            TaskSet set;
+            const TaskEncoding whole = encoding(512);
+            assert_ok(task_file_measure(&rows, path, limit));
+            assert_int_equal(rows.n, limit == 0 ? 100 : 10);
+            assert_ok(task_set_read(&set, piqa(), path, limit));
+            assert_ok(task_set_encode(&set, &whole, 0, n_ranks));
+            const double taken = (double)set.n_samples * sizeof(TaskSample) +
+                                 (double)set.n_own * sizeof(TaskQuestion) +
+                                 (double)set.ids.count * sizeof(int32_t);
+            const double expected = (double)task_file_memory(&rows, n_ranks);
+            assert_true(taken < 1.5 * expected && expected < 1.5 * taken);
+            assert_true(set.own[0].longest < 2 * task_file_longest(&rows));
+            task_set_release(&set);
+        }
+    TaskRows rows;
+    assert_fails(BAD_INPUT, "absent/piqa.jsonl",
+                 task_file_measure(&rows, testing_absent("piqa.jsonl"), 0));
+    free(text);
 }
 
 // Seven rows of three subjects, of which three are taken: every second.
@@ -321,6 +374,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_first_rows_are_evaluated),
+        cmocka_unit_test(test_the_file_of_a_task_is_found),
+        cmocka_unit_test(test_memory_is_known_before_the_rows_are_read),
         cmocka_unit_test(test_rows_with_subjects_are_taken_at_even_distances),
         cmocka_unit_test(test_bad_files_are_named_with_the_line),
         cmocka_unit_test(test_a_truncated_gz_is_refused),

@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "train/metrics/metrics.h"
+#include "train/metrics/metrics_resume.h"
 
 #include <fcntl.h>
 #include <glob.h>
@@ -279,6 +280,39 @@ static void test_doubled_and_shuffled_lines_are_put_in_order(void **state)
 }
 
 // Stopped after step 4, validated by the next process, which did not come to a checkpoint.
+// An evaluation comes after the step's validation, and goes with the steps that come again.
+static void test_evaluations_on_tasks_are_resumed_like_steps(void **state)
+{
+    (void)state;
+    static const char text[] = "{\"step\":2,\"loss\":2}\n"
+                               "{\"step\":2,\"valid_loss\":3}\n"
+                               "{\"step\":2,\"tasks\":{\"piqa\":0.5}}\n"
+                               "{\"step\":3,\"loss\":2}\n"
+                               "{\"step\":4,\"loss\":2}\n"
+                               "{\"step\":4,\"tasks\":{\"piqa\":0.75}}\n";
+    check_becomes(text, 4, text);
+    check_becomes(text, 3,
+                  "{\"step\":2,\"loss\":2}\n{\"step\":2,\"valid_loss\":3}\n"
+                  "{\"step\":2,\"tasks\":{\"piqa\":0.5}}\n{\"step\":3,\"loss\":2}\n");
+    // Of two of one step the newer stays, behind the validation.
+    check_becomes("{\"step\":2,\"tasks\":{\"piqa\":0.5}}\n{\"step\":2,\"loss\":2}\n"
+                  "{\"step\":2,\"tasks\":{\"piqa\":0.25}}\n{\"step\":2,\"valid_loss\":3}\n",
+                  2,
+                  "{\"step\":2,\"loss\":2}\n{\"step\":2,\"valid_loss\":3}\n"
+                  "{\"step\":2,\"tasks\":{\"piqa\":0.25}}\n");
+    const char *path = testing_path(testing_dir(), "metrics.jsonl");
+    static const struct {
+        int step;
+        int64_t evaluated;
+    } cases[] = {{4, 4}, {3, 2}, {1, -1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        EarlierMetrics earlier;
+        write_text(path, text);
+        assert_ok(metrics_resume(&earlier, path, &(MetricsStart){cases[i].step, -1, ""}));
+        assert_int_equal(earlier.tasks_step, cases[i].evaluated);
+    }
+}
+
 static void test_a_validation_that_comes_again_is_cut(void **state)
 {
     (void)state;
@@ -421,6 +455,7 @@ int main(void)
         cmocka_unit_test(test_resuming_drops_what_a_crash_cut_off),
         cmocka_unit_test(test_a_whole_last_line_without_its_newline_stays),
         cmocka_unit_test(test_doubled_and_shuffled_lines_are_put_in_order),
+        cmocka_unit_test(test_evaluations_on_tasks_are_resumed_like_steps),
         cmocka_unit_test(test_a_validation_that_comes_again_is_cut),
         cmocka_unit_test(test_two_validation_sets_at_one_step_are_told_apart),
         cmocka_unit_test(test_another_validation_set_is_another_curve_in_tensorboard),
