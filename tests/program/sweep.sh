@@ -138,8 +138,8 @@ cp "$mha2mla" prefix/bin/
     --data.sources='[{name: s, shards: ["../t*.h5"]}]' --data.validation=none)
 grep -qF "$work/prefix/share/mha2mla/slurm/sweep.sbatch ../tiny.yaml 6" printed &&
     grep -qxF "export MHA2MLA=$work/prefix/bin/mha2mla" printed || die "installed: $(cat printed)"
-"$mha2mla" sweep tiny.yaml --d-kv 6 --baseline --slurm --run.name=own >printed
-grep -qF -- '--array=0-1 ' printed && grep -qF ' runs/own-baseline runs/own-dkv6 ' printed ||
+"$mha2mla" sweep tiny.yaml --d-kv 6 --baseline --slurm --run.name=own --emulate >printed
+grep -qF -- '--array=0-1 ' printed && grep -qF -- ' --run.name=own --emulate)' printed && grep -qF ' runs/own-baseline runs/own-dkv6 ' printed ||
     die "with a baseline: $(cat printed)"
 "$mha2mla" sweep tiny.yaml --d-kv 6,4 --vary model.convert.svd=joint,split --slurm \
     --vary "data.validation.shards=[valid.h5, 'train.h5']" >printed

@@ -77,13 +77,13 @@ refuses() {
 
 test_a_sweep_is_submitted_with_its_comparison() {
     run 0 slurm/submit.sh --partition=cpu --nodes=4 --at-once=2 configs/demo.yaml 16 \
-        --optim.lr=1e-4 8 '--run.dir=my runs' --vary=optim.clip=1,2
+        --optim.lr=1e-4 8 '--run.dir=my runs' --vary=train.compute=float32,bfloat16 --emulate
     expect_calls submit.sh <<'END'
-sbatch --parsable --partition=cpu --nodes=4 --array=0-2%2 slurm/sweep.sbatch configs/demo.yaml 16 --optim.lr=1e-4 8 --run.dir=my runs --vary=optim.clip=1,2
+sbatch --parsable --partition=cpu --nodes=4 --array=0-2%2 slurm/sweep.sbatch configs/demo.yaml 16 --optim.lr=1e-4 8 --run.dir=my runs --vary=train.compute=float32,bfloat16 --emulate
 sbatch --parsable --partition=cpu --dependency=afterok:1 --kill-on-invalid-dep=yes slurm/compare.sbatch my runs/demo-baseline my runs/demo-dkv16 my runs/demo-dkv8
 END
     [ "$(<"$work/calls.list")" = "sweep configs/demo.yaml --d-kv=16,8 --baseline --optim.lr=1e-4 \
---run.dir=my runs --vary=optim.clip=1,2 --list" ] || fail "it asked: $(<"$work/calls.list")"
+--run.dir=my runs --vary=train.compute=float32,bfloat16 --emulate --list" ] || fail "it asked: $(<"$work/calls.list")"
     grep -q 'job 2: .*mha2mla-compare-2.log' "$work/out" || fail 'it does not say where the table is'
 }
 
@@ -113,10 +113,12 @@ evaluate() {
 }
 
 test_each_task_of_an_array_is_one_evaluation() {
-    local words=(--tasks=t --longbench='my texts' --kv=32 '--kv=2,4:quanto:reference' --limit=9)
+    local words=(--tasks=t --longbench='my texts' --kv=32 '--kv=2,4:quanto:reference' --limit=9
+        --compute=bfloat16 --emulate)
     local start='srun --mpi=pmix --kill-on-bad-exit=0 --wait=60 build/release/mha2mla eval my runs/a/model'
     evaluate 0 "${words[@]}"
-    expect_calls 'task 0' <<<"$start --tasks=t --kv-bits=32 --out=my runs/a/eval-tasks-kv32.json --limit=9"
+    expect_calls 'task 0' <<<"$start --tasks=t --kv-bits=32 --out=my runs/a/eval-tasks-kv32.json --limit=9 \
+--compute=bfloat16 --emulate"
     local answers='my runs/a/eval-longbench-kv2-4-quanto-reference.predictions.jsonl'
     mkdir -p "$tree/my runs/a"
     echo 'of an older model' >"$tree/$answers"
@@ -128,7 +130,7 @@ test_each_task_of_an_array_is_one_evaluation() {
     [ -e "$tree/$answers" ] || fail "the answers so far are gone"
     expect_calls 'task 3' <<<"$start --longbench=my texts --kv-bits=2,4 --kv-scheme=quanto \
 --kv-policy=reference --predictions=$answers --out=my runs/a/eval-longbench-kv2-4-quanto-reference.json \
---limit=9"
+--limit=9 --compute=bfloat16 --emulate"
     evaluate 0 --tasks=t
     expect_calls 'without --kv' <<<"$start --tasks=t --out=my runs/a/eval-tasks.json"
     expected=2 evaluate 4 "${words[@]}"
