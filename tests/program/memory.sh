@@ -64,3 +64,12 @@ done >tasks/piqa.jsonl
 check_memory evaluated --eval.tasks=tasks --eval.limit=0 --model.init.tokenizer="$root/configs/demo/model"
 check_memory converted --model.convert.rope_pairs=4 --model.convert.d_kv=16 \
     --model.convert.samples=4
+# With products in bfloat16, by the CPU's instructions where it has them.
+emulate=--emulate
+! grep -qwE 'avx512_bf16|amx_bf16' /proc/cpuinfo || emulate=
+check_memory bf16 $emulate --train.compute=bfloat16
+check_memory bf16-own $emulate --train.compute=bfloat16 --train.ranks_per_copy=1
+check_memory bf16-wide $emulate --train.compute=bfloat16 --model.init.hidden_size=128 \
+    --model.init.num_hidden_layers=1 --model.init.vocab_size=65536 --data.seq_len=256
+check_memory bf16-converted $emulate --train.compute=bfloat16 --model.convert.rope_pairs=4 \
+    --model.convert.d_kv=16 --model.convert.samples=4

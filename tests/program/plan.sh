@@ -68,6 +68,12 @@ says 'parameters (shared by 4 ranks)'
 echo "$alone $two $(messages)" | awk '{ exit !($1 > $2 && $2 > $3 && $3 > 0) }' ||
     die "messages of $alone, $two and $(messages) ms"
 
+# Seconds of a step's messages, which are many here.
+messages_s() {
+    sed -n 's/.*, messages \([0-9:.]*\)\( s\)\{0,1\}, exposed.*/\1/p' plan |
+        awk -F: '{ for (i = 1; i <= NF; i++) s = 60 * s + $i; print s }'
+}
+
 # A measured step replaces the efficiency: twice the seconds, half the share.
 "$mha2mla" plan config.yaml --ranks 4 $rates --step-seconds 1 >plan
 says 'of it (--step-seconds)' 'in 1.0 s: products'
@@ -81,6 +87,24 @@ before=$(products)
 printf '%s\n%s\n' "$before" "$(products)" |
     awk 'NR == 1 { s = $1; m = $2 } NR == 2 { e = s / $1 - 2; exit !(e < 0.02 && e > -0.02 && m == $2) }' ||
     die "products '$before' became '$(products)'"
+
+# Products in bfloat16: a plan for machines that have them, made on any. Parameters are sent in half
+# the bytes: of two rounds of gradients and the parameters a sixth less.
+network="--bandwidth 0.00001 --latency 0.001 --memory-bandwidth 5 --ranks-per-host 1 --train.overlap=false"
+"$mha2mla" plan config.yaml --ranks 4 $network --gflops 100 >plan
+says 'in float32 per step, between the copies' '  sgemm          100.0 GFLOP/s, given'
+before=$(messages_s)
+"$mha2mla" plan config.yaml --ranks 4 $network --train.compute=bfloat16 --gflops-bf16 2500 >plan
+says '  bfloat16      2500.0 GFLOP/s, given' 'in bfloat16 per step, between the copies' 'products     in bfloat16 '
+echo "$before $(messages_s)" | awk '{ e = 6 * $2 / $1 / 5 - 1; exit !(e < 0.02 && e > -0.02) }' ||
+    die "messages of $before s became $(messages_s) s"
+"$mha2mla" plan config.yaml --ranks 4 $network --train.compute=bfloat16 --emulate >plan
+says 'products     in bfloat16 emulated' 'GFLOP/s, measured'
+refuses 2 'plan: --gflops is a rate of float32, train.compute is bfloat16; give --gflops-bf16' \
+    plan config.yaml --train.compute=bfloat16 --gflops 100
+refuses 2 'train.compute is float32; add --train.compute=bfloat16' plan config.yaml --gflops-bf16 9
+refuses 2 'plan: --gflops-bf16 is for a plan without --serve' \
+    plan config.yaml --serve --gflops-bf16 9
 
 # A run that does not fit: the plan suggests one that would.
 "$mha2mla" plan config.yaml $rates --memory 0.05 >plan
