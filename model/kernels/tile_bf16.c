@@ -9,8 +9,14 @@
 #include "model/kernels/tile_bf16_kernel.h"
 
 #include <stddef.h>
+#include <string.h>
 
 enum { COLUMNS = TILE_BF16_COLUMNS, HEIGHT = 4 };
+
+// A panel's row of 16 pairs, and what is made of it. Vectors of the compiler's: of plain loops GCC
+// 12 makes loads of 16 rows of a where there are four.
+typedef uint32_t PairVector __attribute__((vector_size(4 * TILE_BF16_COLUMNS)));
+typedef float SumVector __attribute__((vector_size(4 * TILE_BF16_COLUMNS)));
 
 // HEIGHT or 1 rows of one panel's sums, in the order of k.
 __attribute__((always_inline)) static inline void panel_sums(float sums[][COLUMNS],
@@ -18,18 +24,17 @@ __attribute__((always_inline)) static inline void panel_sums(float sums[][COLUMN
                                                              const uint32_t *restrict pairs, int k,
                                                              const int rows)
 {
-    for (int r = 0; r < rows; r++)
-        for (int j = 0; j < COLUMNS; j++)
-            sums[r][j] = 0;
-    for (int p = 0; p < k; p += 2, pairs += COLUMNS)
+    SumVector sum[HEIGHT] = {{0}};
+    for (int p = 0; p < k; p += 2, pairs += COLUMNS) {
+        PairVector both;
+        memcpy(&both, pairs, sizeof both);
+        const SumVector even = (SumVector)(both << 16), odd = (SumVector)(both & 0xffff0000u);
         for (int r = 0; r < rows; r++) {
-            const float even = half_bf16_to_f32(a[(int64_t)r * lda + p]),
-                        odd = half_bf16_to_f32(a[(int64_t)r * lda + p + 1]);
-            for (int j = 0; j < COLUMNS; j++)
-                sums[r][j] += even * half_float_of(pairs[j] << 16);
-            for (int j = 0; j < COLUMNS; j++)
-                sums[r][j] += odd * half_float_of(pairs[j] & 0xffff0000u);
+            sum[r] += half_bf16_to_f32(a[(int64_t)r * lda + p]) * even;
+            sum[r] += half_bf16_to_f32(a[(int64_t)r * lda + p + 1]) * odd;
         }
+    }
+    memcpy(sums, sum, (size_t)rows * sizeof *sum);
 }
 
 HOT static void four_rows(float sums[HEIGHT][COLUMNS], const uint16_t *a, int lda,
