@@ -1,11 +1,12 @@
 """lm_eval with transformers on the task files that `mha2mla eval --tasks` reads, each task timed.
 
-    OMP_NUM_THREADS=2 python3 bench/tasks_peer.py MODEL_DIR TASKS_DIR TASK,TASK... LIMIT [DTYPE [BATCH]]
+    OMP_NUM_THREADS=2 python3 bench/tasks_peer.py MODEL_DIR TASKS_DIR TASK,TASK... LIMIT [DTYPE [BATCH,BATCH... [THREADS,...]]]
 
 The items are the first LIMIT of a file, of mmlu those at even distances, as mha2mla takes them. A line a task: its name,
-items, seconds of the wall clock and of processor time (requests, model, metrics; not loading), acc and, where the task has
-it, acc_norm. The last line is the peak of resident memory in MiB. DTYPE is bfloat16 unless given, BATCH 32. The first task
-is run once before, on 8 items, so that what a library does at its first use is not in the times.
+items, seconds of the wall clock and of processor time (requests, model, metrics; not loading), acc, acc_norm where the task
+has it, batch and threads. The last line is the peak of resident memory in MiB. DTYPE is bfloat16 unless given, BATCH 32. (On
+a CPU lm_eval's auto is its largest batch, 64, after trying whether memory holds it.) Of several batches and numbers of threads the fastest on the first TRIAL_ITEMS items is taken, task by task.
+The first task is run once before, on 8 items, so that what a library does at its first use is not in the times.
 """
 import gzip
 import os
@@ -21,6 +22,8 @@ import torch  # noqa: E402  (the libraries read the environment)
 from lm_eval import evaluator  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
+
+TRIAL_ITEMS = 32
 
 # The fields of lm_eval's own task files, with the data from a file.
 COMMON = """task: %s
@@ -108,23 +111,33 @@ def chosen(data, name, limit):
 def main():
     model_dir, data, names, limit = sys.argv[1], sys.argv[2], sys.argv[3].split(","), int(sys.argv[4])
     dtype = sys.argv[5] if len(sys.argv) > 5 else "bfloat16"
-    batch = int(sys.argv[6]) if len(sys.argv) > 6 else 32
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count())))
-    model = HFLM(pretrained=model_dir, device="cpu", dtype=dtype, batch_size=batch)
+    batches = sys.argv[6].split(",") if len(sys.argv) > 6 else ["32"]
+    threads = sys.argv[7].split(",") if len(sys.argv) > 7 else [os.environ.get("OMP_NUM_THREADS", os.cpu_count())]
+    model = HFLM(pretrained=model_dir, device="cpu", dtype=dtype, batch_size=1)
     with tempfile.TemporaryDirectory() as folder:
         write_tasks(folder, data, names)
         manager = TaskManager(include_path=folder, include_defaults=False)
-        run = lambda name, n: evaluator.simple_evaluate(  # noqa: E731
-            model=model, tasks=[name], **chosen(data, name, n), task_manager=manager, bootstrap_iters=0, verbosity="ERROR")
-        run(names[0], 8)
-        for name in names:
+
+        def run(name, n, batch, n_threads):
+            torch.set_num_threads(int(n_threads))
+            model.batch_size_per_gpu = int(batch)
             wall, cpu = time.perf_counter(), time.process_time()
-            results = run(name, limit)
-            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            results = evaluator.simple_evaluate(model=model, tasks=[name], **chosen(data, name, n),
+                                                task_manager=manager, bootstrap_iters=0, verbosity="ERROR")
+            return time.perf_counter() - wall, time.process_time() - cpu, results
+
+        ways = [(batch, n_threads) for n_threads in threads for batch in batches]
+        run(names[0], 8, *ways[0])
+        for name in names:
+            trial = {way: run(name, min(limit, TRIAL_ITEMS), *way)[0] for way in ways} if len(ways) > 1 else {ways[0]: 0}
+            way = min(trial, key=trial.get)
+            wall, cpu, results = run(name, limit, *way)
             scores = results["results"][name]
-            print("%s %d items %.2f s wall %.2f s cpu acc %.4f acc_norm %s" % (
+            print("%s %d items %.2f s wall %.2f s cpu acc %.4f acc_norm %s batch %s threads %s" % (
                 name, results["n-samples"][name]["effective"], wall, cpu, scores["acc,none"],
-                "%.4f" % scores["acc_norm,none"] if "acc_norm,none" in scores else "-"), flush=True)
+                "%.4f" % scores["acc_norm,none"] if "acc_norm,none" in scores else "-", *way), flush=True)
+            for batch, n_threads in trial if len(ways) > 1 else []:
+                print("  tried batch %s threads %s: %.2f s" % (batch, n_threads, trial[batch, n_threads]), file=sys.stderr)
     print("peak %.0f MiB" % (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 
 
