@@ -12,6 +12,7 @@
 #include "model/kernels/rope.h"
 #include "model/kernels/swiglu.h"
 #include "model/kernels/weights/weight_ffn.h"
+#include "model/kernels/weights/weight_panels.h"
 
 #include <omp.h>
 #include <stdlib.h>
@@ -36,6 +37,7 @@ struct Infer {
     float *cos_rows, *sin_rows;  // [N, E/2]
     float *x;                    // [N, D] the residual stream
     float *normed;               // [N, D]; after the last layer the hidden states
+    uint16_t *rounded;           // [N, weight_panels_ld(D)] products in bfloat16: normed in layers
     float *inv_rms;              // [N]
     float *rows;                 // [N, columns.row]
     float *attended;             // [N, H E]
@@ -58,7 +60,7 @@ static int64_t product_floats(const Infer *infer)
     const ModelShape *s = &infer->shape;
     const int D = s->d_model, F = s->d_ffn, Q = shape_dim(s, DIM_Q);
     const int dims[][2] = {{infer->columns.row, D}, {D, Q}, {2 * F, D}, {D, F}, {s->vocab_size, D}};
-    int64_t most = weight_ffn_scratch_floats(infer->max_tokens, D, F);
+    int64_t most = weight_ffn_scratch_floats(infer->max_tokens, F);
     for (size_t i = 0; i < sizeof dims / sizeof dims[0]; i++)
         most = max_int64(most,
                          weight_linear_scratch_floats(infer->max_tokens, dims[i][0], dims[i][1]));
@@ -76,6 +78,7 @@ static void place(Infer *infer, int n_threads)
     infer->sin_rows = arena_floats(arena, N * (s->head_dim / 2));
     infer->x = arena_floats(arena, N * s->d_model);
     infer->normed = arena_floats(arena, N * s->d_model);
+    infer->rounded = arena_place(arena, N * weight_panels_ld(s->d_model), sizeof *infer->rounded);
     infer->inv_rms = arena_floats(arena, N);
     infer->rows = arena_floats(arena, N * infer->columns.row);
     infer->attended = arena_floats(arena, N * shape_dim(s, DIM_Q));
@@ -144,6 +147,34 @@ static void multiply(const Infer *infer, float *y, int ldy, const float *x, int 
         weight_linear_forward(y, ldy, x, ldx, w, N, add, infer->products);
 }
 
+// What products in bfloat16 read is rounded as it is written.
+static Rows normed_rows(const Infer *infer)
+{
+    const int D = infer->shape.d_model;
+    return infer->weights->compute == COMPUTE_BFLOAT16
+               ? rows_bf16(infer->rounded, weight_panels_ld(D))
+               : rows_f32(infer->normed, D);
+}
+
+static void normalize(const Infer *infer, Rows normed, const float *weight)
+{
+    const ModelShape *s = &infer->shape;
+    rmsnorm_forward(normed, infer->inv_rms, NULL, infer->x, weight, infer->n_rows, s->d_model,
+                    (float)s->rms_eps);
+}
+
+// y = norm(x) w^T
+static void multiply_normed(const Infer *infer, float *y, int ldy, const float *norm,
+                            const WeightMatrix *w)
+{
+    const Rows normed = normed_rows(infer);
+    normalize(infer, normed, norm);
+    if (normed.dtype == DTYPE_BF16)
+        weight_panels_forward(y, ldy, normed.data, w, infer->n_rows);
+    else
+        multiply(infer, y, ldy, normed.data, normed.ld, w, infer->n_rows, false);
+}
+
 // ---- a layer -----------------------------------------------------------------------------------
 
 // Queries and keys of the rows [first, first + count) by their positions.
@@ -192,9 +223,7 @@ static void attention_block(Infer *infer, const InferSegment *segments, int n_se
     const InferLayer *w = &infer->weights->layers[layer];
     const RowColumns *col = &infer->columns;
     const int N = infer->n_rows, D = s->d_model;
-    rmsnorm_forward(rows_f32(infer->normed, D), infer->inv_rms, NULL, infer->x, w->attn_norm, N, D,
-                    (float)s->rms_eps);
-    multiply(infer, infer->rows, col->row, infer->normed, D, &w->qkv, N, false);
+    multiply_normed(infer, infer->rows, col->row, w->attn_norm, &w->qkv);
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int n = 0; n < N; n++)
         rotate_row(infer, layer, n);
@@ -209,14 +238,12 @@ static void ffn_block(Infer *infer, int layer)
     const ModelShape *s = &infer->shape;
     const InferLayer *w = &infer->weights->layers[layer];
     const int N = infer->n_rows, D = s->d_model, F = s->d_ffn;
-    rmsnorm_forward(rows_f32(infer->normed, D), infer->inv_rms, NULL, infer->x, w->ffn_norm, N, D,
-                    (float)s->rms_eps);
     if (weight_ffn_fits(&w->gate_up, &w->down)) {
-        weight_ffn_forward(infer->x, D, infer->normed, D, &w->gate_up, &w->down, N,
-                           infer->products);
+        normalize(infer, normed_rows(infer), w->ffn_norm);
+        weight_ffn_forward(infer->x, D, infer->rounded, &w->gate_up, &w->down, N, infer->products);
         return;
     }
-    multiply(infer, infer->gate_up, 2 * F, infer->normed, D, &w->gate_up, N, false);
+    multiply_normed(infer, infer->gate_up, 2 * F, w->ffn_norm, &w->gate_up);
     swiglu_forward(rows_f32(infer->act, F), rows_f32(infer->gate_up, 2 * F), N, F);
     multiply(infer, infer->x, D, infer->act, F, &w->down, N, true);
 }
@@ -272,8 +299,7 @@ Status infer_forward(Infer *infer, const InferSegment *segments, int n_segments)
         attention_block(infer, segments, n_segments, l);
         ffn_block(infer, l);
     }
-    rmsnorm_forward(rows_f32(infer->normed, s->d_model), infer->inv_rms, NULL, infer->x,
-                    infer->weights->norm, infer->n_rows, s->d_model, (float)s->rms_eps);
+    normalize(infer, rows_f32(infer->normed, s->d_model), infer->weights->norm);
     for (int i = 0; i < n_segments; i++)
         TRY(kv_sequence_commit(segments[i].sequence, segments[i].count));
     return OK;

@@ -6,12 +6,16 @@
 #include "base/status.h"
 #include "model/kernels/tile_bf16.h"
 
+#include <omp.h>
 #include <string.h>
 
 enum {
     LINE = 32, // numbers of a line of the caches
     OUTPUTS = 2 * WEIGHT_PANEL,
     CACHED_BYTES = 384 << 10,
+    SHORT_TOKENS = 64, // up to which an item is SHORT_ITEM outputs
+    SHORT_ITEM = 64,
+    ITEMS_PER_THREAD = 4, // of more tokens, so that threads end together
 };
 
 // An odd number of lines, since rows at multiples of 4096 bytes would compete for the same lines of
@@ -59,4 +63,32 @@ void weight_panels_dots(const WeightOperands *operands, const uint16_t *rounded,
                                panel_step, min_int(n_tokens, N - token),
                                min_int(OUTPUTS, end - row), round_up(n_in, WEIGHT_PANEL_STEP),
                                operands->add);
+}
+
+int weight_panels_item(int n_out, int N)
+{
+    const int share = ceil_div(n_out, ITEMS_PER_THREAD * omp_get_max_threads());
+    return N <= SHORT_TOKENS ? SHORT_ITEM : round_up(share, WEIGHT_PANEL);
+}
+
+void weight_panels_forward(float *y, int ldy, const uint16_t *rows, const WeightMatrix *w, int N)
+{
+    const WeightOperands operands = {.y = y,
+                                     .w = w->values,
+                                     .dtype = w->dtype,
+                                     .ldy = ldy,
+                                     .n_out = w->n_out,
+                                     .n_in = w->n_in,
+                                     .N = N,
+                                     .layout = w->layout};
+    const int item = weight_panels_item(w->n_out, N);
+    CHECK(w->layout == WEIGHT_PANELS, "a matrix that is not in panels");
+#pragma omp parallel if (w->n_out > item)
+    {
+        tile_bf16_start();
+#pragma omp for schedule(dynamic)
+        for (int first = 0; first < w->n_out; first += item)
+            weight_panels_dots(&operands, rows, first, min_int(item, w->n_out - first));
+        tile_bf16_end();
+    }
 }

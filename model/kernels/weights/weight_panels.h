@@ -9,8 +9,13 @@
 //         tile_bf16_end();
 //     }
 //
-// The bits of a token's result do not depend on the tokens beside it. Private to
-// model/kernels/weights.
+// Rows that are bfloat16 already, weight_panels_ld() apart and with zeros up to the end of a step,
+// need no rounding:
+//
+//     rmsnorm_forward(rows_bf16(normed, weight_panels_ld(D)), ...);
+//     weight_panels_forward(qkv, ld, normed, &layer->qkv, N);
+//
+// The bits of a token's result do not depend on the tokens beside it.
 #ifndef MHA2MLA_MODEL_KERNELS_WEIGHTS_WEIGHT_PANELS_H
 #define MHA2MLA_MODEL_KERNELS_WEIGHTS_WEIGHT_PANELS_H
 
@@ -21,6 +26,9 @@ int weight_panels_ld(int n_in);
 
 // Tokens that stay in the second cache while panels pass.
 int weight_panels_tokens(int n_in);
+
+// Outputs of an item of work, whole panels, for N tokens.
+int weight_panels_item(int n_out, int N);
 
 // Bytes of `rounded`, which begins at a multiple of 64.
 int64_t weight_panels_rounded_bytes(int N, int n_in);
@@ -34,5 +42,11 @@ void weight_panels_round(uint16_t *rounded, const float *x, int ldx, // [N, n_in
 void weight_panels_dots(const WeightOperands *operands,
                         const uint16_t *rounded, // of operands->x
                         int first, int count);
+
+// y = x w^T of rows that are bfloat16. Divided among OpenMP's threads; called outside of parallel
+// regions.
+void weight_panels_forward(float *y, int ldy,    // [N, n_out]
+                           const uint16_t *rows, // [N, weight_panels_ld(n_in)]
+                           const WeightMatrix *w, int N);
 
 #endif

@@ -5,6 +5,7 @@
 #include "model/kernels/compute.h"
 #include "model/kernels/half.h"
 #include "model/kernels/weights/weight_ffn.h"
+#include "model/kernels/weights/weight_panels.h"
 #include "tests/reference/ref.h"
 
 #include <math.h>
@@ -59,7 +60,9 @@ static void release(Matrix *m)
 typedef struct Case {
     Shape shape;
     Matrix gate_up, down;
-    float *x, *scratch; // [MOST_N, D]
+    float *x;       // [MOST_N, D], rounded
+    uint16_t *rows; // the same as the block takes it
+    float *scratch;
 } Case;
 
 static Case start_case(const Shape *shape)
@@ -68,7 +71,15 @@ static Case start_case(const Shape *shape)
               .gate_up = make(2 * shape->F, shape->D, 1),
               .down = make(shape->D, shape->F, 2),
               .x = ref_random((int64_t)MOST_N * shape->D, 2.0, 3)};
-    const int64_t count = weight_ffn_scratch_floats(MOST_N, shape->D, shape->F);
+    const int ld = weight_panels_ld(shape->D);
+    c.rows = calloc((size_t)MOST_N * (size_t)ld, sizeof *c.rows);
+    assert_non_null(c.rows);
+    for (int t = 0; t < MOST_N; t++) {
+        float *x = c.x + (int64_t)t * shape->D;
+        dtype_narrow(c.rows + (int64_t)t * ld, DTYPE_BF16, x, shape->D);
+        dtype_widen(x, c.rows + (int64_t)t * ld, DTYPE_BF16, shape->D);
+    }
+    const int64_t count = weight_ffn_scratch_floats(MOST_N, shape->F);
     c.scratch = aligned_alloc(64, (size_t)round_up((int)count, 16) * sizeof *c.scratch);
     assert_non_null(c.scratch);
     memset(c.scratch, 0xff, (size_t)count * sizeof *c.scratch);
@@ -80,6 +91,7 @@ static void end_case(Case *c)
     release(&c->gate_up);
     release(&c->down);
     free(c->x);
+    free(c->rows);
     free(c->scratch);
 }
 
@@ -90,7 +102,7 @@ static float *run(const Case *c, int N)
     float *y = ref_floats((int64_t)N * D);
     for (int64_t i = 0; i < (int64_t)N * D; i++)
         y[i] = 1;
-    weight_ffn_forward(y, D, c->x, D, &c->gate_up.panels, &c->down.panels, N, c->scratch);
+    weight_ffn_forward(y, D, c->rows, &c->gate_up.panels, &c->down.panels, N, c->scratch);
     return y;
 }
 
