@@ -104,8 +104,7 @@ static void project_mla_expanded_backward(Rows d_normed, LayerParams *grads, Row
 static bool mla_latent_fits(const ModelShape *s, ComputeType compute, int T)
 {
     const LatentDims dims = mla_latent_dims(s, 1, T);
-    (void)compute;
-    return shape_is_mla(s) && latent_attention_pays(&dims);
+    return shape_is_mla(s) && latent_attention_pays(&dims, compute);
 }
 
 // Saves no expanded keys and values. `out` is values U_v^T, one product away from what is saved, so

@@ -13,6 +13,7 @@
 #include "model/attention/attention_latent_sums.h"
 #include "model/attention/attention_tiles.h"
 #include "model/kernels/tile.h"
+#include "model/kernels/tile_bf16.h"
 
 #include <math.h>
 #include <omp.h>
@@ -57,19 +58,28 @@ LatentColumns latent_columns(const LatentDims *d)
     };
 }
 
-// Multiplications per sequence: seven products per query and key (two forward; scores again and
-// four gradients backward), of which four are as wide as keys and three as values; three per token
-// and KV head for the up-projections, and here four per token and head, forward twice.
-bool latent_attention_pays(const LatentDims *d)
+// Multiplications per query and key of the seven products of forward and backward, two of scores
+// and two of their gradients as wide as keys, and as wide as values the output, dV, and dP, whose
+// depth is the width as that of scores is. Widths are padded as the tile kernels multiply them:
+// columns to whole vectors or tiles, and the depth of products in bfloat16 to a step of AMX.
+static double tile_width(ComputeType compute, int keys, int values)
 {
-    // Padded widths: the tile kernels multiply whole vectors. 0.5 T (T + 1) query-key pairs: the
-    // causal half.
+    const bool is_bf16 = compute == COMPUTE_BFLOAT16;
+    const int key_depth = is_bf16 ? tile_bf16_padded(keys) : tile_padded(keys),
+              value_depth = is_bf16 ? tile_bf16_padded(values) : tile_padded(values);
+    return 2.0 * key_depth + 2.0 * tile_padded(keys) + 2.0 * tile_padded(values) + value_depth;
+}
+
+// Multiplications per sequence: those of queries and keys; three per token and KV head for the
+// up-projections, and here four per token and head, forward twice.
+bool latent_attention_pays(const LatentDims *d, ComputeType compute)
+{
+    // 0.5 T (T + 1) query-key pairs: the causal half.
     const double pairs = 0.5 * d->T * (d->T + 1.0) * d->H, T = d->T;
     const double up = (double)(d->E - d->rope) * d->key_latent + (double)d->E * d->value_latent;
-    const double expanded = pairs * 7.0 * tile_padded(d->E) + 3.0 * T * d->K * up;
+    const double expanded = pairs * tile_width(compute, d->E, d->E) + 3.0 * T * d->K * up;
     const double latent =
-        pairs * (4.0 * tile_padded(d->key_latent + d->rope) + 3.0 * tile_padded(d->value_latent)) +
-        4.0 * T * d->H * up;
+        pairs * tile_width(compute, d->key_latent + d->rope, d->value_latent) + 4.0 * T * d->H * up;
     return latent < expanded;
 }
 

@@ -39,7 +39,7 @@ typedef struct LatentColumns {
 LatentColumns latent_columns(const LatentDims *dims);
 
 // Whether it needs fewer multiplications than attention on expanded keys and values.
-bool latent_attention_pays(const LatentDims *dims);
+bool latent_attention_pays(const LatentDims *dims, ComputeType compute);
 
 // In float32 all rows are float32; in bfloat16 each may be either.
 typedef struct LatentArrays {

@@ -361,17 +361,26 @@ void bf16_tiles_forward(const Bf16Packing *packing, const void *context, float *
 
 // ---- backward ----------------------------------------------------------------------------------
 
-// Tile i of a head's queries, which holds layout->rows rows whatever it uses.
+// Floats from a part of a query tile's gradient to the next.
+static int64_t part_step(const Bf16Layout *layout)
+{
+    return (int64_t)layout->n_query_tiles * layout->rows * layout->key_n;
+}
+
+// Tile i of a head's queries, which holds layout->rows rows whatever it uses, with one part of its
+// gradient.
 static Bf16QueryTile query_tile(const Scratch *s, const Bf16Layout *layout, const TileHead *head,
-                                int i)
+                                int i, int part)
 {
     const int64_t n_tiles = layout->n_query_tiles, rows = layout->rows;
     const int64_t first = (head->index * n_tiles + i) * rows;
-    const int64_t d_first = (head->index * layout->n_key_parts * n_tiles + i) * rows;
+    const int64_t d_first = ((head->index * layout->n_key_parts + part) * n_tiles + i) * rows;
     const int q0 = i * layout->queries, n = min_int(layout->queries, layout->T - q0);
     return (Bf16QueryTile){
         .q = s->q + first * layout->key_ld,
+        .q_t = s->q_t + first * layout->key_n,
         .d_out = s->d_out + first * layout->value_ld,
+        .d_out_t = s->d_out_t + first * layout->value_n,
         .d_q = s->d_q + d_first * layout->key_n,
         .lse2 = s->lse2 + first,
         .delta = s->delta + first,
@@ -379,12 +388,6 @@ static Bf16QueryTile query_tile(const Scratch *s, const Bf16Layout *layout, cons
         .n = n,
         .n_rows = layout->G * n,
     };
-}
-
-// Floats from a part of a query tile's gradient to the next.
-static int64_t part_step(const Bf16Layout *layout)
-{
-    return (int64_t)layout->n_query_tiles * layout->rows * layout->key_n;
 }
 
 // Probabilities of a query tile and `keys` keys, and the gradients of their scores, block by block:
@@ -425,18 +428,17 @@ static void backward_key_tile(const Bf16Packing *packing, const void *context, c
     memset(s->tile_d_k, 0, (size_t)layout->keys * (size_t)key_n * sizeof(float));
     memset(s->tile_d_v, 0, (size_t)layout->keys * (size_t)value_n * sizeof(float));
     for (int t = key.first / layout->queries; t < layout->n_query_tiles; t++) {
-        const Bf16QueryTile tile = query_tile(s, layout, head, t);
-        const int64_t first = (head->index * layout->n_query_tiles + t) * layout->rows;
+        const Bf16QueryTile tile = query_tile(s, layout, head, t, part);
         const int rows = padded_rows(layout, tile.n);
         const int keys = round_up(min_int(layout->keys, tile.first + tile.n - key.first), DEPTH);
         backward_scores(s, layout, &key, &tile, rows, keys);
-        tile_bf16_multiply(s->tile_d_v, layout->keys, s->d_out_t + first * value_n, layout->rows,
-                           s->p_panels, step, value_n, keys, rows, true);
-        tile_bf16_multiply(s->tile_d_k, layout->keys, s->q_t + first * key_n, layout->rows,
-                           s->d_panels, step, key_n, keys, rows, true);
+        tile_bf16_multiply(s->tile_d_v, layout->keys, tile.d_out_t, layout->rows, s->p_panels, step,
+                           value_n, keys, rows, true);
+        tile_bf16_multiply(s->tile_d_k, layout->keys, tile.q_t, layout->rows, s->d_panels, step,
+                           key_n, keys, rows, true);
         // Key tiles i, i + n_key_parts, ... add to the same part: the first of them writes it.
-        tile_bf16_multiply(tile.d_q + part * part_step(layout), key_n, s->d_rows, layout->keys,
-                           key.k_rows, (int64_t)layout->keys * PANEL, rows, key_n, keys,
+        tile_bf16_multiply(tile.d_q, key_n, s->d_rows, layout->keys, key.k_rows,
+                           (int64_t)layout->keys * PANEL, rows, key_n, keys,
                            i >= layout->n_key_parts);
     }
     packing->unpack_keys(context, head, s->tile_d_k, s->tile_d_v, layout->keys, key.first, key.n);
@@ -458,19 +460,16 @@ HOT static void sum_key_parts(float *restrict d_q, const Bf16Layout *layout,
 
 // Queries and the output's gradient of a tile, as rows and transposed.
 static void pack_backward(const Bf16Packing *packing, const void *context, const float *lse,
-                          const Scratch *s, const Bf16Layout *layout, const TileHead *head, int i,
-                          const Bf16QueryTile *tile)
+                          const Bf16Layout *layout, const TileHead *head, const Bf16QueryTile *tile)
 {
     const int rows = padded_rows(layout, tile->n), n_rows = tile->n_rows;
     const int key_ld = layout->key_ld, value_ld = layout->value_ld;
-    const int64_t first = (head->index * layout->n_query_tiles + i) * layout->rows;
     packing->pack_backward(context, head, tile);
     clear_halves(tile->q + (int64_t)n_rows * key_ld, (int64_t)(rows - n_rows) * key_ld);
     clear_halves(tile->d_out + (int64_t)n_rows * value_ld, (int64_t)(rows - n_rows) * value_ld);
-    tile_bf16_transpose(s->q_t + first * layout->key_n, layout->rows, rows_bf16(tile->q, key_ld),
-                        rows, layout->key_n);
-    tile_bf16_transpose(s->d_out_t + first * layout->value_n, layout->rows,
-                        rows_bf16(tile->d_out, value_ld), rows, layout->value_n);
+    tile_bf16_transpose(tile->q_t, layout->rows, rows_bf16(tile->q, key_ld), rows, layout->key_n);
+    tile_bf16_transpose(tile->d_out_t, layout->rows, rows_bf16(tile->d_out, value_ld), rows,
+                        layout->value_n);
     for (int r = 0; r < n_rows; r++)
         tile->lse2[r] = log2_e * lse[lse_at(layout, head, tile, r)];
 }
@@ -484,14 +483,14 @@ static void run_query_part(const Bf16Packing *packing, const void *context, cons
     const int first = (int)((int64_t)part * layout->n_query_tiles / layout->n_query_parts);
     const int end = (int)((int64_t)(part + 1) * layout->n_query_tiles / layout->n_query_parts);
     for (int i = first; i < end; i++) {
-        Bf16QueryTile tile = query_tile(s, layout, &head, i);
+        Bf16QueryTile tile = query_tile(s, layout, &head, i, 0);
         tile.part = part;
         tile.starts_part = i == first;
         if (is_gradient) {
             sum_key_parts(tile.d_q, layout, &tile);
             packing->unpack_queries(context, &head, &tile);
         } else {
-            pack_backward(packing, context, lse, s, layout, &head, i, &tile);
+            pack_backward(packing, context, lse, layout, &head, &tile);
         }
     }
 }

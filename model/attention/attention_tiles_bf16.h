@@ -32,9 +32,10 @@ typedef struct Bf16Layout {
 
 // A query tile. Padding, rows from G n on and columns beyond a width, is zero on the way in.
 typedef struct Bf16QueryTile {
-    uint16_t *q;      // [rows, key_ld]
-    uint16_t *d_out;  // [rows, value_ld], backward
-    float *out;       // [rows, value_n], forward: normalized
+    uint16_t *q;             // [rows, key_ld]
+    uint16_t *d_out;         // [rows, value_ld], backward
+    uint16_t *q_t, *d_out_t; // [n, rows]: transposed where they have been packed, backward
+    float *out;              // [rows, value_n], forward: normalized
     float *d_q;       // [rows, key_n], backward: gradient of the raw product q k times scale^-1
     float *lse2;      // [rows] log2 of the softmax's denominator, backward
     float *delta;     // [rows] dot product of the output and its gradient, backward

@@ -155,13 +155,24 @@ static void test_widths_groups_and_batches(void **state)
 }
 
 // A narrow latent in a long sequence pays, a wide one or a short sequence does not.
+static bool pays(ComputeType compute, LatentDims dims)
+{
+    return latent_attention_pays(&dims, compute);
+}
+
 static void test_pays_where_it_is_less_work(void **state)
 {
     (void)state;
-    assert_true(latent_attention_pays(&(LatentDims){1, 2048, 9, 3, 64, 8, 48, 48, 0}));
-    assert_true(latent_attention_pays(&(LatentDims){1, 2048, 9, 3, 64, 8, 24, 24, 24}));
-    assert_false(latent_attention_pays(&(LatentDims){1, 64, 9, 3, 64, 8, 48, 48, 0}));
-    assert_false(latent_attention_pays(&(LatentDims){1, 4096, 32, 32, 128, 16, 512, 512, 0}));
+    for (int i = 0; i < N_COMPUTE_TYPES; i++) {
+        const ComputeType compute = (ComputeType)i;
+        assert_true(pays(compute, (LatentDims){1, 2048, 9, 3, 64, 8, 48, 48, 0}));
+        assert_true(pays(compute, (LatentDims){1, 2048, 9, 3, 64, 8, 24, 24, 24}));
+        assert_false(pays(compute, (LatentDims){1, 64, 9, 3, 64, 8, 48, 48, 0}));
+        assert_false(pays(compute, (LatentDims){1, 4096, 32, 32, 128, 16, 512, 512, 0}));
+    }
+    // Products in bfloat16 pad 33 and 41 numbers to 64.
+    assert_true(pays(COMPUTE_FLOAT32, (LatentDims){1, 300, 9, 3, 64, 8, 33, 33, 0}));
+    assert_false(pays(COMPUTE_BFLOAT16, (LatentDims){1, 300, 9, 3, 64, 8, 33, 33, 0}));
 }
 
 static double weighted_output(void *context)
