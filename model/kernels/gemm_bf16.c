@@ -26,8 +26,7 @@ enum {
     PACKED_LD = MAX_K + TILE_BF16_STEP, // from a packed row to the next: an odd number of lines
     SUMS_LD = MAX_COLUMNS + TILE_BF16_COLUMNS, // from a row of sums to the next: the same
     PARTIAL_COLUMNS = 2 * MAX_B / MAX_K, // of b, if k has several blocks: they exceed MAX_K / 2
-    PARTIAL_ROWS = 1024,   // of an item of a c in bfloat16 with more than one block of k
-    CONFLICT_BYTES = 2048, // rows of a that lie multiples of it apart share sets of the first cache
+    PARTIAL_ROWS = 1024, // of an item of a c in bfloat16 with more than one block of k
     // What packing costs, in columns of c for a row of a and in rows of c for a column of b.
     PACK_A = 256,
     PACK_B = 384,
@@ -144,8 +143,7 @@ static void pack_a(uint16_t *to, const Bf16Product *product, int i0, int m, int 
 static bool packs_a(const Bf16Product *product)
 {
     const GemmMatrix a = product->a;
-    return a.dtype != DTYPE_BF16 || a.column_step != 1 || product->k % TILE_BF16_STEP != 0 ||
-           a.row_step * (int64_t)sizeof(uint16_t) % CONFLICT_BYTES == 0;
+    return a.dtype != DTYPE_BF16 || a.column_step != 1 || product->k % TILE_BF16_STEP != 0;
 }
 
 // ---- items -------------------------------------------------------------------------------------

@@ -13,8 +13,10 @@
 #define ALWAYS_INLINE __attribute__((always_inline)) static inline
 
 enum {
-    SIDE = 16,  // words
-    AHEAD = 16, // rows to prefetch: they lie too far apart for the hardware's prefetcher
+    SIDE = 16, // words
+    // Rows to prefetch lie too far apart for the hardware's prefetcher.
+    MAX_AHEAD = 16,
+    AHEAD_BYTES = 4 << 10,
 };
 
 // Unaligned, since rows may begin anywhere, and may_alias, since the memory holds other types.
@@ -102,27 +104,20 @@ ALWAYS_INLINE void fetch(const void *row, int64_t first, int count, const bool i
         __builtin_prefetch((const char *)row + first * size + i);
 }
 
-// A block of words, its row r going to column r.
-ALWAYS_INLINE void transpose_words(uint32_t *to, int64_t to_step, uint32_t words[SIDE][SIDE])
-{
-    for (int i = 0; i < SIDE; i += 8)
-        for (int j = 0; j < SIDE; j += 8)
-            transpose8((float *)(void *)(to + j * to_step + i), (int)to_step,
-                       (const float *)(const void *)&words[i][j], SIDE);
-}
-
 // ---- rows -> panels ----------------------------------------------------------------------------
 
 ALWAYS_INLINE void pack_rows(uint32_t *panels, int64_t panel_step, Rows b, int k, int n,
                              const bool is_halves)
 {
+    const int row_bytes = n * (is_halves ? 2 : 4);
+    const int ahead = min_int(AHEAD_BYTES / row_bytes + 1, MAX_AHEAD / 2) * 2;
     for (int p = 0; p < k; p += 2) {
         const void *even = row_of(b, p, is_halves),
                    *odd = p + 1 < k ? row_of(b, p + 1, is_halves) : NULL;
         uint32_t *to = panels + (int64_t)p / 2 * SIDE;
         int j = 0;
-        fetch(row_of(b, p + AHEAD, is_halves), 0, n, is_halves);
-        fetch(row_of(b, p + AHEAD + 1, is_halves), 0, n, is_halves);
+        fetch(row_of(b, p + ahead, is_halves), 0, n, is_halves);
+        fetch(row_of(b, p + ahead + 1, is_halves), 0, n, is_halves);
         for (; j + SIDE <= n && odd != NULL; j += SIDE, to += panel_step)
             weave(to, even, odd, j, is_halves);
         for (; j < n; j += SIDE, to += panel_step)
@@ -166,7 +161,7 @@ ALWAYS_INLINE void pack_columns(uint32_t *panel, Rows b, int n, int k, const boo
             else
                 narrow_edge(words[r], row, p, k - p, is_halves);
         }
-        transpose_words(panel, SIDE, words);
+        transpose16(panel, SIDE, words[0], SIDE);
     }
 }
 
@@ -221,10 +216,10 @@ ALWAYS_INLINE void transpose_rows(uint32_t *to, int64_t to_step, Rows a, int k, 
                 weave_edge(words[p / 2], even, odd, i, columns, is_halves);
         }
         if (columns == SIDE) {
-            transpose_words(to, to_step, words);
+            transpose16(to, to_step, words[0], SIDE);
             continue;
         }
-        transpose_words(edge, SIDE, words);
+        transpose16(edge, SIDE, words[0], SIDE);
         for (int r = 0; r < columns; r++)
             memcpy(to + r * to_step, edge + r * SIDE, SIDE * sizeof *to);
     }
