@@ -39,11 +39,11 @@ typedef struct Plain {
     int n_updates;
 } Plain;
 
-static void place_plain(Plain *p, const ModelShape *shape)
+static void place_plain(Plain *p, const ModelShape *shape, ComputeType compute)
 {
     const int64_t count = params_count(shape);
     workspace_place(&p->ws, &p->arena, &p->arena, shape, 1, T, omp_get_max_threads(),
-                    RECOMPUTE_NONE, COMPUTE_FLOAT32);
+                    RECOMPUTE_NONE, compute);
     batch_place(&p->batch, &p->arena, 1, T);
     p->flat = arena_floats(&p->arena, count);
     p->sum = arena_floats(&p->arena, count);
@@ -61,9 +61,9 @@ static void plain_start(Plain *p, const Config *config)
     assert_ok(partition_create(&p->partition, shape, 1, 0));
     assert_ok(mixture_open(&p->mixture, config->data.sources, config->data.n_sources, T,
                            (uint64_t)config->run.seed, NULL, shape->vocab_size));
-    place_plain(p, shape);
+    place_plain(p, shape, config->train.compute);
     assert_ok(arena_allocate(&p->arena));
-    place_plain(p, shape);
+    place_plain(p, shape, config->train.compute);
     memset(p->m, 0, (size_t)params_count(shape) * sizeof *p->m);
     memset(p->v, 0, (size_t)params_count(shape) * sizeof *p->v);
     assert_ok(params_place(&p->grads, shape, p->flat));
@@ -195,6 +195,21 @@ static void test_every_rank_with_its_own_parameters(void **state)
     check_run(blocking);
 }
 
+// Other ranks' parameters arrive rounded; at the end of the run they are exact.
+static void test_run_in_bfloat16(void **state)
+{
+    (void)state;
+    const char *const shared[] = {"train.compute=bfloat16", NULL};
+    const char *const pairs[] = {"train.compute=bfloat16", "train.ranks_per_copy=2", NULL};
+    const char *const apart[] = {"train.compute=bfloat16", "train.ranks_per_copy=1", NULL};
+    const char *const blocking[] = {"train.compute=bfloat16", "train.ranks_per_copy=1",
+                                    "train.overlap=false", "train.sum_groups=5", NULL};
+    check_run(shared);
+    check_run(pairs);
+    check_run(apart);
+    check_run(blocking);
+}
+
 static void test_recomputed_activations(void **state)
 {
     (void)state;
@@ -299,8 +314,10 @@ static void test_stopped_run_resumes_with_the_same_bits(void **state)
 {
     (void)state;
     const char *const blocking[] = {"train.overlap=false", NULL};
+    const char *const apart[] = {"train.compute=bfloat16", "train.ranks_per_copy=1", NULL};
     check_stop_and_resume(no_overrides);
     check_stop_and_resume(blocking);
+    check_stop_and_resume(apart);
 }
 
 static void test_run_that_is_stopped_before_its_first_step(void **state)
@@ -460,6 +477,7 @@ int main(void)
         cmocka_unit_test(test_groups_of_micro_batches),
         cmocka_unit_test(test_run_without_overlap),
         cmocka_unit_test(test_every_rank_with_its_own_parameters),
+        cmocka_unit_test(test_run_in_bfloat16),
         cmocka_unit_test(test_recomputed_activations),
         cmocka_unit_test(test_saves_and_validation_between_steps_change_nothing),
         cmocka_unit_test(test_stopped_run_resumes_with_the_same_bits),
