@@ -1,18 +1,25 @@
 #!/usr/bin/env bash
 # Step time of two ranks against the rate of the network between them, with and without
-# train.overlap, beside what it could be. Each rank has a network namespace of its own, joined by a
-# virtual cable whose ends send no faster than the rate (tc tbf). Needs root, iproute2, Open MPI.
+# train.overlap, beside what it could be, in float32 and, where the CPU has it, in bfloat16. Each rank
+# has a network namespace of its own, joined by a virtual cable whose ends send no faster than the
+# rate (tc tbf). Needs root, iproute2, Open MPI.
 #
 #     sudo bench/bench_network.sh build/release/mha2mla [STEPS [RATE...]]
 #     sudo bench/bench_network.sh build/release/mha2mla 8 100mbit 300mbit 1gbit unlimited
+#     sudo env SHAPE=smollm-135m ROUNDS=1 bench/bench_network.sh build/release/mha2mla 6 10gbit
 #
 # Each figure is the least of STEPS steps in each of ROUNDS (3) rounds, the ways in alternation, so
-# that what else the machine does counts little.
+# that what else the machine does counts little. SHAPE is small, 8 layers of multi-head attention and
+# SEQUENCES (4) of 256 tokens on each rank, or smollm-135m, MLA of d_kv 16 and SEQUENCES (1) of 2048.
+# COMPUTES names the types of products that are measured.
 #
-#     compute    of a step: forward, backward, update
 #     measured   rate of an all-gather of 16 MiB, in Mbit/s, as `plan` measures it
+#     messages   numbers of gradients, and of parameters: train.reduce_dtype, train.compute
+#     busy       of a step: forward, backward, update
 #     transfer   of a step at that rate: half the gradients and half the parameters each way
-#     best       the larger of compute and transfer
+#     best       the larger of busy and transfer
+#     blocking   the step without overlap
+#     overlap    the step
 #     exposed    share of the step with overlap that is spent waiting for the other rank
 set -euo pipefail
 if [ -z "${BENCH_NETWORK_INSIDE:-}" ]; then
@@ -65,15 +72,31 @@ limit() {
 zcat "$root/configs/demo/train.txt.gz" >train.txt
 "$mha2mla" tokenize --tokenizer "$root/configs/demo/model" --separator '<|endoftext|>' \
     --out train.h5 train.txt >/dev/null
+case ${SHAPE:=small} in
+small)
+    T=256 sequences=${SEQUENCES:-4} convert=none
+    shape="{hidden_size: 256, intermediate_size: 768, num_hidden_layers: 8, num_attention_heads: 8,
+            num_key_value_heads: 4, vocab_size: 1024, max_position_embeddings: 256}"
+    ;;
+smollm-135m)
+    T=2048 sequences=${SEQUENCES:-1} convert='{rope: high, rope_pairs: 4, d_kv: 16}'
+    shape="{hidden_size: 576, intermediate_size: 1536, num_hidden_layers: 30, num_attention_heads: 9,
+            num_key_value_heads: 3, vocab_size: 49152, max_position_embeddings: 2048}"
+    ;;
+*)
+    echo "bench_network.sh: SHAPE is '$SHAPE', allowed are small and smollm-135m" >&2
+    exit 2
+    ;;
+esac
 cat >config.yaml <<EOF
 run: {dir: runs}
 model:
-  init: {hidden_size: 256, intermediate_size: 768, num_hidden_layers: 8, num_attention_heads: 8,
-         num_key_value_heads: 4, vocab_size: 1024, max_position_embeddings: 256}
+  init: $shape
+  convert: $convert
 data:
-  seq_len: 256
+  seq_len: $T
   sources: [{name: stories, shards: [train.h5]}]
-train: {steps: $steps, global_batch: 8, micro_batch: 4}
+train: {steps: $steps, global_batch: $((2 * sequences)), micro_batch: $sequences}
 checkpoint: {every: 0}
 EOF
 
@@ -111,32 +134,51 @@ step_s() {
 # plan_rate: what this network does for messages, in Mbit/s.
 plan_rate() {
     mpirun -H h1,h2 "$mha2mla" plan config.yaml --gflops 1 --memory-bandwidth 1 --latency 1 2>/dev/null |
-        awk '$1 == "messages" { print 8000 * $2 }'
+        awk '$1 == "messages" && !n++ { print 8000 * $2 }'
 }
 
+if [ -z "${COMPUTES:=}" ]; then
+    COMPUTES=float32
+    ! "$mha2mla" train config.yaml --train.compute=bfloat16 --dry-run >log 2>&1 || COMPUTES+=' bfloat16'
+fi
 rounds=$(seq ${ROUNDS:-3})
 runs_of() { printf "$1-%s " $rounds; }
 for rate in "$@"; do
     limit "$rate"
     plan_rate >"$rate.measured"
     for round in $rounds; do
-        train "$rate-off-$round" --train.overlap=false
-        train "$rate-on-$round"
-        train "$rate-bf16-$round" --train.reduce_dtype=bfloat16
+        for compute in $COMPUTES; do
+            train "$rate-$compute-off-$round" --train.compute=$compute --train.overlap=false
+            for reduce in float32 bfloat16; do
+                train "$rate-$compute-$reduce-$round" --train.compute=$compute \
+                    --train.reduce_dtype=$reduce
+            done
+        done
     done
 done
-off=$(for rate in "$@"; do runs_of "$rate-off"; done)
-compute=$(echo "$(least forward_s $off) $(least backward_s $off) $(least update_s $off)" |
-    awk '{ print $1 + $2 + $3 }')
-parameters=$(sed -nE 's/.*"parameters": ([0-9]+).*/\1/p' "runs/$1-off-1/run.json")
-echo "$parameters parameters, 2048 tokens per step on 2 ranks; seconds"
-printf '%-10s %9s %9s %9s %9s %9s %9s %9s %9s\n' rate measured compute transfer best blocking overlap exposed bfloat16
+parameters=$(sed -nE 's/.*"parameters": ([0-9]+).*/\1/p' "$(ls runs/*/run.json | head -n 1)")
+echo "$parameters parameters, $((2 * sequences * T)) tokens per step on 2 ranks; seconds"
+printf '%-10s %9s %-19s %8s %8s %8s %8s %8s %9s\n' rate measured messages busy transfer best \
+    blocking overlap exposed
+
+# row RATE COMPUTE REDUCE: of the table. Without overlap gradients were sent as float32.
+row() {
+    local off busy blocking=-
+    off=$(runs_of "$1-$2-off")
+    busy=$(echo "$(least forward_s $off) $(least backward_s $off) $(least update_s $off)" |
+        awk '{ print $1 + $2 + $3 }')
+    [ "$3" = bfloat16 ] || blocking=$(step_s $off | awk '{ printf "%.3f", $1 }')
+    echo "$1 $2 $3 $(cat "$1.measured") $parameters $busy $blocking $(step_s $(runs_of "$1-$2-$3"))" |
+        awk '{
+            bytes = ($2 == "bfloat16" ? 2 : 4) + ($3 == "bfloat16" ? 2 : 4)
+            transfer = bytes / 2 * $5 * 8 / ($4 * 1e6)
+            printf "%-10s %9.0f %-19s %8.3f %8.3f %8.3f %8s %8.3f %7.1f %%\n", $1, $4, $3 ", " $2,
+                $6, transfer, ($6 > transfer ? $6 : transfer), $7, $8, 100 * $9 / $8 }'
+}
 for rate in "$@"; do
-    on=$(runs_of "$rate-on")
-    echo "$rate $compute $parameters $(step_s $(runs_of "$rate-off")) $(step_s $on) \
-        $(step_s $(runs_of "$rate-bf16")) $(cat "$rate.measured")" | awk '{
-        transfer = 4 * $3 * 8 / ($10 * 1e6)
-        best = $2 > transfer ? $2 : transfer
-        printf "%-10s %9.0f %9.3f %9.3f %9.3f %9.3f %9.3f %7.1f %% %9.3f\n", $1, $10, $2, transfer,
-            best, $4, $6, 100 * $7 / $6, $8 }'
+    for compute in $COMPUTES; do
+        for reduce in float32 bfloat16; do
+            row "$rate" "$compute" "$reduce"
+        done
+    done
 done
