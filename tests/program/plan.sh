@@ -105,6 +105,7 @@ refuses 2 'plan: --gflops is a rate of float32, train.compute is bfloat16; give 
 refuses 2 'train.compute is float32; add --train.compute=bfloat16' plan config.yaml --gflops-bf16 9
 refuses 2 'plan: --gflops-bf16 is for a plan without --serve' \
     plan config.yaml --serve --gflops-bf16 9
+refuses 2 'plan: --emulate is for a plan without --serve' plan config.yaml --serve --emulate
 
 # A run that does not fit: the plan suggests one that would.
 "$mha2mla" plan config.yaml $rates --memory 0.05 >plan

@@ -371,6 +371,7 @@ static Status check_serving(const PlanRequest *request)
         {"bandwidth", request->bandwidth_gb_s > 0, false},
         {"latency", request->latency_us > 0, false},
         {"gflops-bf16", request->gflops_bf16 > 0, false},
+        {"emulate", request->emulate, false},
     };
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
         if (options[i].is_given && options[i].is_for_serving != request->serve)
@@ -408,12 +409,12 @@ static const Option options[] = {
     {"step-seconds", OPTION_POSITIVE, offsetof(PlanRequest, step_seconds), "S",
      "measured time of a step on --ranks without communication; replaces --efficiency",
      .max = 1000000, .derived = "from the rate of products"},
-    {"gflops-bf16", OPTION_POSITIVE, offsetof(PlanRequest, gflops_bf16), "RATE",
-     "with train.compute bfloat16: rate of a rank's products in GFLOP/s; no CPU of this machine "
-     "is asked for it",
-     .max = 1000000000, .derived = "measured"},
     {"gflops", OPTION_POSITIVE, offsetof(PlanRequest, gflops), "RATE",
      "sgemm rate of a rank in GFLOP/s", .max = 1000000000, .derived = "measured"},
+    {"gflops-bf16", OPTION_POSITIVE, offsetof(PlanRequest, gflops_bf16), "RATE",
+     "rate of a rank's products in bfloat16, for train.compute=bfloat16; with it the plan is for "
+     "machines that have them, made on any",
+     .max = 1000000000, .derived = "measured"},
     {"memory-bandwidth", OPTION_POSITIVE, offsetof(PlanRequest, memory_gb_s), "GB/S",
      "memory bandwidth of a rank", .max = 1000000, .derived = "measured"},
     {"bandwidth", OPTION_POSITIVE, offsetof(PlanRequest, bandwidth_gb_s), "GB/S",

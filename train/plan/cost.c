@@ -38,6 +38,22 @@ static double memory_bytes(const Partition *partition, const BatchSchedule *sche
     return floats * sizeof(float);
 }
 
+// Bytes that norms, residual sums, RoPE and SwiGLU move for a token, forward and backward, with
+// products in bfloat16. In float32 they are a twentieth of the products and a part of `efficiency`;
+// beside products that are many times as fast they are not.
+static double activation_bytes(const ModelShape *s)
+{
+    const double D = s->d_model, F = s->d_ffn, Q = shape_dim(s, DIM_Q), KV = shape_dim(s, DIM_KV);
+    // Each of a layer's two blocks reads the residual stream twice and writes it once, forward, and
+    // so do its gradient and the norm's backward.
+    const double residual = 2 * 6 * D * sizeof(float);
+    // Normed inputs: written, made again in backward, their gradient read. Queries, keys and values
+    // are read and written by RoPE, each way. SwiGLU reads 2 F and writes F; backward reads 3 F and
+    // writes the gradients, 2 F, and its output again.
+    const double halves = 2 * 3 * D + 4 * (Q + 2 * KV) + 9 * F;
+    return s->n_layers * (residual + halves * sizeof(uint16_t));
+}
+
 // A collective over some of the buckets among n_peers ranks, each of which has a share of
 // 1 / n_ranks: transfer time plus latency.
 static double transfer_seconds(double n_params, int n_buckets, double param_bytes, int n_peers,
@@ -116,7 +132,11 @@ Status cost_make(Cost *out, const Plan *plan, const Config *config, const Rates 
     Cost cost = {.step_flops = sequence_flops * train->global_batch};
     cost.products_s =
         (double)serial_micro_batches(&schedule) * train->micro_batch * sequence_flops / flops_per_s;
-    cost.memory_s = memory_bytes(&partition, &schedule) / rates->memory_bytes;
+    double moved_bytes = memory_bytes(&partition, &schedule);
+    if (train->compute == COMPUTE_BFLOAT16)
+        moved_bytes += activation_bytes(&plan->shape) * T * train->micro_batch *
+                       (double)serial_micro_batches(&schedule);
+    cost.memory_s = moved_bytes / rates->memory_bytes;
     if (plan->n_ranks > 1)
         add_messages(&cost, &partition, &schedule, train, plan->n_ranks / plan->n_sharers, rates,
                      train->micro_batch * sequence_flops / flops_per_s);

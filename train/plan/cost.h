@@ -3,7 +3,8 @@
 //   products  the FLOP of the rank with the most micro-batches, at `efficiency` times the rate of
 //             square products in train.compute; bench/bench_step measures 0.65 to 0.8 of sgemm's
 //             for SmolLM's shapes
-//   memory    summing gradients, squares for clipping, AdamW: their bytes at the triad's rate
+//   memory    summing gradients, squares for clipping, AdamW, and with products in bfloat16 also
+//             norms, RoPE and SwiGLU: their bytes at the triad's rate
 //   messages  per round of micro-batches a reduce-scatter of all gradients (float32, or bfloat16 by
 //             train.reduce_dtype), per step an all-gather of all parameters (float32, or bfloat16
 //             by train.compute). On N ranks each sends and receives (N - 1) / N of them, in buckets

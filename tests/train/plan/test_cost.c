@@ -160,6 +160,18 @@ static void test_memory_of_rounds_and_the_update(void **state)
     assert_near(cost_on(&config, 2).memory_s, (4 + 1 + 7) * 4640 / 1e6); // from two ranks
 }
 
+// Two layers, D 8, Q 8, KV 4, F 12, micro-batches of 2 x 5 tokens: 384 bytes of float32 and
+// (48 + 64 + 108) of bfloat16 for a layer and token.
+static void test_activations_move_beside_products_in_bfloat16(void **state)
+{
+    (void)state;
+    Config config = small_config();
+    const double before_s = cost_on(&config, 1).memory_s;
+    config.train.compute = COMPUTE_BFLOAT16;
+    assert_near(cost_on(&config, 1).memory_s,
+                before_s + config.train.global_batch * 5 * 2 * (384 + 2 * 220) / 1e6);
+}
+
 static void test_run_is_steps_validation_and_the_original(void **state)
 {
     (void)state;
@@ -203,6 +215,7 @@ int main(void)
         cmocka_unit_test(test_messages_hide_behind_a_micro_batch),
         cmocka_unit_test(test_efficiency_from_a_measured_step),
         cmocka_unit_test(test_memory_of_rounds_and_the_update),
+        cmocka_unit_test(test_activations_move_beside_products_in_bfloat16),
         cmocka_unit_test(test_run_is_steps_validation_and_the_original),
         cmocka_unit_test(test_sgemm_is_measured_by_itself),
     };
