@@ -56,6 +56,8 @@ Status file_copy(const char *from, const char *to);                         // a
 Status file_sync_dir(const char *path); // what was made, renamed or removed in it is on the disk
 bool file_exists(const char *path);
 bool file_is_dir(const char *path);
+// By device and inode: two spellings, or a link, of what is there are the same.
+bool file_is_same(const char *a, const char *b);
 Status file_make_dirs(const char *path); // like mkdir -p
 
 // Joins dir and name; BAD_INPUT if the result is too long.

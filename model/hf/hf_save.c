@@ -9,7 +9,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static const int64_t default_max_shard_bytes = 5000000000; // transformers' max_shard_size of "5GB"
@@ -113,10 +112,7 @@ static Status plan_create(SavePlan *out, const Model *model, DType dtype, int64_
 
 Status hf_check_target(const char *base_dir, const char *dir)
 {
-    struct stat base, own;
-    // By device and inode: two spellings or a link of one directory are the same.
-    if (base_dir != NULL && stat(base_dir, &base) == 0 && stat(dir, &own) == 0 &&
-        base.st_dev == own.st_dev && base.st_ino == own.st_ino)
+    if (base_dir != NULL && file_is_same(base_dir, dir))
         return fail(BAD_INPUT, "%s: is the base model's directory; name another to save to", dir);
     if (file_exists(dir) && !file_is_dir(dir))
         return fail(BAD_INPUT, "%s: is a file; name a directory to save to", dir);

@@ -73,3 +73,13 @@ check_memory bf16-wide $emulate --train.compute=bfloat16 --model.init.hidden_siz
     --model.init.num_hidden_layers=1 --model.init.vocab_size=65536 --data.seq_len=256
 check_memory bf16-converted $emulate --train.compute=bfloat16 --model.convert.rope_pairs=4 \
     --model.convert.d_kv=16 --model.convert.samples=4
+
+# In a sweep each run has a peak of its own: a small one after a large one.
+ranks 1 sweep config.yaml --run.name=swept --vary model.init.hidden_size=512,64 --out swept
+if [ -w /proc/self/clear_refs ]; then
+    sed -n 's/.*peak memory \([0-9.]*\) MiB, planned \([0-9.]*\) MiB.*/\1 \2/p' out >peaks
+    [ "$(wc -l <peaks)" -eq 2 ] || die "the sweep's peaks: $(grep peak out)"
+    while read -r seen planned; do
+        within "$seen" "$planned" 'a run of a sweep'
+    done <peaks
+fi

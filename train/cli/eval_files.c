@@ -1,6 +1,5 @@
-// Files are the same if their directories are and their names are: by device and inode, as two
-// spellings and links may lead to one directory. A link in the place of a file is replaced and not
-// followed, so where it leads does not matter.
+// Files are the same if their directories and their names are. A link in the place of a file is
+// replaced and not followed, so where it leads does not matter.
 #include "train/cli/eval_files.h"
 
 #include "base/file.h"
@@ -9,7 +8,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 typedef struct Output {
     const char *option, *path; // path NULL: not asked for
@@ -19,13 +17,6 @@ static const char *base_name(const char *path)
 {
     const char *slash = strrchr(path, '/');
     return slash != NULL ? slash + 1 : path;
-}
-
-static bool is_same_directory(const char *a, const char *b)
-{
-    struct stat first, second;
-    return stat(a, &first) == 0 && stat(b, &second) == 0 && first.st_dev == second.st_dev &&
-           first.st_ino == second.st_ino;
 }
 
 static bool find_parent(char out[PATH_BYTES], const char *path)
@@ -41,7 +32,7 @@ static bool find_parent(char out[PATH_BYTES], const char *path)
 static bool is_in(const char *path, const char *dir)
 {
     char parent[PATH_BYTES];
-    return find_parent(parent, path) && is_same_directory(parent, dir);
+    return find_parent(parent, path) && file_is_same(parent, dir);
 }
 
 static bool is_same_file(const char *a, const char *b)
