@@ -1,6 +1,9 @@
 #include "model/attention/rotate.h"
 
 #include "base/intmath.h"
+#include "base/simd.h"
+#include "base/status.h"
+#include "model/kernels/half.h"
 #include "model/kernels/rope.h"
 
 #include <string.h>
@@ -15,23 +18,35 @@ void rotate_copy(Rows to, Rows from, int count)
         dtype_widen(to.data, from.data, from.dtype, count);
 }
 
-// Rows in bfloat16 pass through a buffer of floats, some pairs at a time.
+enum { BLOCK = 64 }; // pairs in a buffer of floats: of heads of up to 128, all
+
+// In bfloat16, n pairs whose second halves lie `P` further.
+HOT static void rotate_halves(uint16_t *out, const uint16_t *in, const float *cos_row,
+                              const float *sin_row, const int32_t *pairs, int P, int n,
+                              float direction)
+{
+    float dims[2 * BLOCK];
+    for (int i = 0; i < n; i++) {
+        dims[i] = half_bf16_to_f32(in[i]);
+        dims[n + i] = half_bf16_to_f32(in[P + i]);
+    }
+    rope_rotate(dims, dims, cos_row, sin_row, pairs, n, direction);
+    for (int i = 0; i < n; i++) {
+        out[i] = half_f32_to_bf16(dims[i]);
+        out[P + i] = half_f32_to_bf16(dims[n + i]);
+    }
+}
+
 void rotate_head(Rows out, Rows in, const float *cos_row, const float *sin_row,
                  const int32_t *pairs, int P, float direction)
 {
-    enum { BLOCK = 64 };
-    if (out.dtype == DTYPE_F32 && in.dtype == DTYPE_F32) {
+    CHECK(out.dtype == in.dtype, "rotated from %s to %s", dtype_name(in.dtype),
+          dtype_name(out.dtype));
+    if (out.dtype == DTYPE_F32) {
         rope_rotate(out.data, in.data, cos_row, sin_row, pairs, P, direction);
         return;
     }
-    float dims[2 * BLOCK];
-    for (int first = 0; first < P; first += BLOCK) {
-        const int n = min_int(BLOCK, P - first);
-        const Rows buffer = rows_f32(dims, 0), second = rows_f32(dims + n, 0);
-        rotate_copy(buffer, rows_at(in, 0, first), n);
-        rotate_copy(second, rows_at(in, 0, P + first), n);
-        rope_rotate(dims, dims, cos_row, sin_row, pairs + first, n, direction);
-        rotate_copy(rows_at(out, 0, first), buffer, n);
-        rotate_copy(rows_at(out, 0, P + first), second, n);
-    }
+    for (int first = 0; first < P; first += BLOCK)
+        rotate_halves((uint16_t *)out.data + first, (const uint16_t *)in.data + first, cos_row,
+                      sin_row, pairs + first, P, min_int(BLOCK, P - first), direction);
 }
