@@ -15,4 +15,12 @@
 #define HOT __attribute__((noinline))
 #endif
 
+// Has memory fetched into cache before it is read. It may lie beyond an object's end.
+static inline void prefetch_bytes(const void *from, int size_bytes)
+{
+    enum { CACHE_LINE_BYTES = 64 };
+    for (int i = 0; i < size_bytes; i += CACHE_LINE_BYTES)
+        __builtin_prefetch((const char *)from + i);
+}
+
 #endif
