@@ -95,9 +95,10 @@ static void place(Bench *bench)
     bench->squares = arena_place(arena, partition_n_blocks(&bench->partition), sizeof(double));
     bench->inputs = arena_place(arena, T, sizeof(int32_t));
     bench->targets = arena_place(arena, T, sizeof(int32_t));
-    const int64_t block = head_block(shape->vocab_size);
-    const int64_t logits = (T < block ? T : block) * shape->vocab_size;
-    bench->matrices = logits < SGEMM_FLOATS ? arena_floats(arena, SGEMM_FLOATS) : bench->ws.logits;
+    const int64_t of_head = head_scratch_bytes(bench->setting->compute, T, shape->vocab_size, true);
+    bench->matrices = of_head < SGEMM_FLOATS * (int64_t)sizeof(float)
+                          ? arena_floats(arena, SGEMM_FLOATS)
+                          : bench->ws.head_scratch;
 }
 
 // What the kernel estimates to be available without swapping (proc(5), MemAvailable); 0: unknown.

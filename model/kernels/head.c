@@ -1,15 +1,15 @@
-// A block of logits [n, V] is made, turned into losses and its own gradient, and multiplied back
-// before the next block is made.
+// In float32 a block of logits [n, V] is made, turned into losses and its own gradient, and
+// multiplied back before the next block is made.
 #include "model/kernels/head.h"
 
+#include "base/intmath.h"
 #include "base/simd.h"
-#include "model/kernels/half.h"
+#include "model/kernels/head_bf16.h"
 #include "model/kernels/linear.h"
 #include "model/kernels/vexp.h"
 
 #include <math.h>
 #include <stdbool.h>
-#include <string.h>
 
 // Large enough that packing the head and adding to d_head once per block cost little compared to
 // the products; small enough to stay far below the activations.
@@ -87,52 +87,21 @@ HOT static void scale_row(float *restrict z, int V, float factor)
         z[v] *= factor;
 }
 
-HOT static void scale_part_bf16(uint16_t *restrict to, const float *restrict z, int count,
-                                float factor)
-{
-#pragma omp simd
-    for (int v = 0; v < count; v++)
-        to[v] = half_f32_to_bf16(z[v] * factor);
-}
-
-// The row as bfloat16 over its own first half. By parts, each behind what has been read.
-static void scale_row_bf16(float *z, int V, float factor)
-{
-    uint16_t part[SUMMED_IN_FLOAT];
-    for (int first = 0; first < V; first += SUMMED_IN_FLOAT) {
-        const int count = V - first < SUMMED_IN_FLOAT ? V - first : SUMMED_IN_FLOAT;
-        scale_part_bf16(part, z + first, count, factor);
-        memcpy((char *)z + (size_t)first * sizeof *part, part, (size_t)count * sizeof *part);
-    }
-}
-
-// d loss / d z_v = scale (softmax(z)_v - [v = target]), in place over exp(z - max).
-static void make_gradient(ComputeType type, float *z, int V, int32_t target, float scale,
-                          float inverse_sum)
-{
-    const float factor = inverse_sum * scale;
-    if (type == COMPUTE_FLOAT32) {
-        scale_row(z, V, factor);
-        z[target] -= scale;
-        return;
-    }
-    const uint16_t of_target = half_f32_to_bf16(z[target] * factor - scale); // rounded once
-    scale_row_bf16(z, V, factor);
-    memcpy((char *)z + (size_t)target * sizeof of_target, &of_target, sizeof of_target);
-}
-
 // Sum of the losses of a block's tokens; logits become the gradient of scale * loss, softmax minus
 // one-hot target, if wanted.
-static double block_loss(ComputeType type, float *logits, const int32_t *targets, int n_tokens,
-                         int V, float scale, bool wants_gradient)
+static double block_loss(float *logits, const int32_t *targets, int n_tokens, int V, float scale,
+                         bool wants_gradient)
 {
     double losses[MAX_TOKENS];
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < n_tokens; n++) {
         float *z = logits + (int64_t)n * V, inverse_sum;
         losses[n] = head_token_loss(z, V, targets[n], &inverse_sum);
-        if (wants_gradient)
-            make_gradient(type, z, V, targets[n], scale, inverse_sum);
+        if (wants_gradient) {
+            // d loss / d z_v = scale (softmax(z)_v - [v = target]), in place over exp(z - max).
+            scale_row(z, V, inverse_sum * scale);
+            z[targets[n]] -= scale;
+        }
     }
     double sum = 0;
     for (int n = 0; n < n_tokens; n++)
@@ -141,29 +110,33 @@ static double block_loss(ComputeType type, float *logits, const int32_t *targets
     return sum;
 }
 
-// Products round the gradient anyhow: rows of bfloat16 lie where the logits' rows lay, twice as far
-// apart as they are wide.
-static Rows gradient_rows(ComputeType type, float *logits, int V)
+int64_t head_scratch_bytes(ComputeType type, int N, int V, bool wants_gradient)
 {
-    return type == COMPUTE_BFLOAT16 ? (Rows){logits, DTYPE_BF16, 2 * V} : rows_f32(logits, V);
+    if (type == COMPUTE_BFLOAT16)
+        return head_bf16_scratch_bytes(N, V, wants_gradient);
+    return (int64_t)min_int(N, head_block(V)) * V * (int64_t)sizeof(float);
 }
 
-double head_loss(ComputeType type, float *d_normed, float *d_head, float *logits, Rows normed,
+double head_loss(ComputeType type, float *d_normed, float *d_head, void *scratch, Rows normed,
                  const float *head, const int32_t *targets, int N, int D, int V, float scale,
                  bool add)
 {
-    int block = head_block(V);
+    if (type == COMPUTE_BFLOAT16)
+        return head_bf16_loss(d_normed, d_head, scratch, normed, head, targets, N, D, V, scale,
+                              add);
+    const int block = head_block(V);
+    const Rows z = rows_f32(scratch, V);
     double sum = 0;
     for (int first = 0; first < N; first += block) {
         int n = N - first < block ? N - first : block;
-        const Rows x = rows_at(normed, first, 0), d_z = gradient_rows(type, logits, V);
-        linear_forward(type, rows_f32(logits, V), x, head, n, D, V, false);
-        sum += block_loss(type, logits, targets + first, n, V, scale, d_normed != NULL);
+        const Rows x = rows_at(normed, first, 0);
+        linear_forward(type, z, x, head, n, D, V, false);
+        sum += block_loss(scratch, targets + first, n, V, scale, d_normed != NULL);
         if (d_normed == NULL)
             continue;
-        linear_backward_input(type, rows_f32(d_normed + (int64_t)first * D, D), d_z, head, n, D, V,
+        linear_backward_input(type, rows_f32(d_normed + (int64_t)first * D, D), z, head, n, D, V,
                               false);
-        linear_backward_weight(type, d_head, d_z, x, n, D, V, add || first > 0);
+        linear_backward_weight(type, d_head, z, x, n, D, V, add || first > 0);
     }
     return sum;
 }

@@ -10,8 +10,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-// Tokens of a block; the scratch is head_block(V) * V floats.
+// Tokens of a block in float32.
 int head_block(int V);
+
+// Of at most N tokens, with or without gradients; it starts at a multiple of 64 bytes.
+int64_t head_scratch_bytes(ComputeType type, int N, int V, bool wants_gradient);
 
 // Sum over the N tokens of -log softmax(normed head^T)[target], in double. With d_normed also the
 // gradients of that sum times `scale`: d_normed =, d_head += if `add`, else =. NULL for both: the
@@ -19,7 +22,7 @@ int head_block(int V);
 double head_loss(ComputeType type,
                  float *d_normed,        // [N, D] or NULL
                  float *d_head,          // [V, D] or NULL
-                 float *logits,          // scratch [head_block(V), V]
+                 void *scratch,          // [head_scratch_bytes()]
                  Rows normed,            // [N, D], read
                  const float *head,      // [V, D]
                  const int32_t *targets, // [N]

@@ -261,8 +261,8 @@ double transformer_loss(Workspace *ws, const Model *model, const int32_t *target
           "gradients are added to, but their memory holds activations");
     double sum =
         head_loss(ws->compute, wants_gradient ? ws->d_head_in : NULL,
-                  wants_gradient ? grads->head : NULL, ws->logits, ws->head_in, model->params.head,
-                  targets, N, D, s->vocab_size, scale, !ws->fresh_gradients);
+                  wants_gradient ? grads->head : NULL, ws->head_scratch, ws->head_in,
+                  model->params.head, targets, N, D, s->vocab_size, scale, !ws->fresh_gradients);
     step_times_mark(ws->times, STEP_HEAD);
     return sum;
 }

@@ -122,9 +122,9 @@ static void place_attention_scratch(Workspace *ws, Arena *arena, const ModelShap
 
 static void place_head_scratch(Workspace *ws, Arena *arena, const ModelShape *s)
 {
-    const int64_t N = (int64_t)ws->B * ws->T, block = head_block(s->vocab_size);
-    // A short batch needs fewer rows than a block of tokens.
-    ws->logits = arena_floats(arena, (N < block ? N : block) * s->vocab_size);
+    const bool is_training = ws->policy != FORWARD_ONLY;
+    ws->head_scratch = arena_place(
+        arena, head_scratch_bytes(ws->compute, ws->B * ws->T, s->vocab_size, is_training), 1);
 }
 
 // The head's input and its gradient in gradient memory: then nothing of the layers' scratch is in

@@ -29,7 +29,7 @@
 //
 // Scratch is in use within a phase. Each row is one phase's use of the same memory:
 //
-//     head          | head_in, d_head_in | logits                                               |
+//     head          | head_in, d_head_in | logits, their gradient                               |
 //     attention     | normed, d_normed   | dx | projected, expanded, attn_out, attention_tiles, |
 //                   |                    |    | d_qkv, d_attn_out                               |
 //     feed-forward  | normed, d_normed   | dx | act                                             |
@@ -86,7 +86,7 @@ typedef struct Workspace {
     Rows d_qkv;                   // [N, width of the form], backward
     Rows d_attn_out;              // [N, Q], backward
     Rows act;                     // [N, F]; in backward also its gradient
-    float *logits;                // [min(N, head_block(V)), V]
+    void *head_scratch;           // of the loss
     bool fresh_gradients;         // loss and backward write gradients (=) instead of adding
     StepTimes *times;             // borrowed; NULL: nothing is measured
     LayerCallback before_layer;   // before forward, or the loss, reads a layer's parameters

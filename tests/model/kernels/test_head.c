@@ -1,6 +1,7 @@
 // Cross-entropy by blocks of tokens against all logits at once.
 #include "tests/support/testing.h"
 
+#include "base/intmath.h"
 #include "base/random.h"
 #include "model/kernels/head.h"
 #include "tests/reference/ref.h"
@@ -13,7 +14,8 @@
 typedef struct Data {
     int N, D, V;
     float scale;
-    float *normed, *head, *logits;
+    float *normed, *head;
+    void *scratch;
     float *d_normed, *d_head, *expected_d_normed, *expected_d_head;
     int32_t *targets;
 } Data;
@@ -23,7 +25,10 @@ static Data make_data(int N, int D, int V, double scale)
     Data d = {.N = N, .D = D, .V = V, .scale = 0.25f};
     d.normed = ref_random((int64_t)N * D, scale, 1);
     d.head = ref_random((int64_t)V * D, 1.0, 2);
-    d.logits = ref_nans((int64_t)head_block(V) * V);
+    const int64_t bytes = max_int64(head_scratch_bytes(COMPUTE_FLOAT32, N, V, true),
+                                    head_scratch_bytes(COMPUTE_BFLOAT16, N, V, true));
+    d.scratch = aligned_alloc(64, (size_t)(bytes + 63) / 64 * 64);
+    assert_non_null(d.scratch);
     d.d_normed = ref_nans((int64_t)N * D);
     d.d_head = ref_random((int64_t)V * D, 0.1, 3);
     d.expected_d_normed = ref_nans((int64_t)N * D);
@@ -40,18 +45,18 @@ static Data make_data(int N, int D, int V, double scale)
 
 static void release_data(Data *d)
 {
-    float *all[] = {d->normed,         d->head,   d->logits,
-                    d->d_normed,       d->d_head, d->expected_d_normed,
+    float *all[] = {d->normed,         d->head, d->d_normed, d->d_head, d->expected_d_normed,
                     d->expected_d_head};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         free(all[i]);
     free(d->targets);
+    free(d->scratch);
 }
 
 static double typed_loss(ComputeType type, Data *d, Rows normed, bool wants_gradient)
 {
     return head_loss(type, wants_gradient ? d->d_normed : NULL, wants_gradient ? d->d_head : NULL,
-                     d->logits, normed, d->head, d->targets, d->N, d->D, d->V, d->scale, true);
+                     d->scratch, normed, d->head, d->targets, d->N, d->D, d->V, d->scale, true);
 }
 
 static double fast_loss(Data *d, bool wants_gradient)
@@ -138,6 +143,7 @@ static void test_nan_and_infinite_logits_show_in_the_loss(void **state)
         Data d = make_data(3, 4, 33, 1.0);
         d.head[20 * 4] = bad[i];
         assert_false(isfinite(fast_loss(&d, true)));
+        assert_false(isfinite(typed_loss(COMPUTE_BFLOAT16, &d, rows_f32(d.normed, d.D), true)));
         release_data(&d);
     }
 }
@@ -146,17 +152,19 @@ static void test_bits_do_not_depend_on_threads(void **state)
 {
     (void)state;
     enum { N = 300, D = 24, V = 333 };
-    Data one = make_data(N, D, V, 1.0), two = make_data(N, D, V, 1.0);
-    int threads = omp_get_max_threads();
-    omp_set_num_threads(1);
-    double loss_one = fast_loss(&one, true);
-    omp_set_num_threads(2);
-    double loss_two = fast_loss(&two, true);
-    omp_set_num_threads(threads);
-    assert_true(loss_one == loss_two);
-    assert_memory_equal(one.d_normed, two.d_normed, N * D * sizeof(float));
-    release_data(&one);
-    release_data(&two);
+    for (int type = 0; type < N_COMPUTE_TYPES; type++) {
+        Data one = make_data(N, D, V, 1.0), two = make_data(N, D, V, 1.0);
+        int threads = omp_get_max_threads();
+        omp_set_num_threads(1);
+        double loss_one = typed_loss((ComputeType)type, &one, rows_f32(one.normed, D), true);
+        omp_set_num_threads(2);
+        double loss_two = typed_loss((ComputeType)type, &two, rows_f32(two.normed, D), true);
+        omp_set_num_threads(threads);
+        assert_true(loss_one == loss_two);
+        assert_memory_equal(one.d_normed, two.d_normed, N * D * sizeof(float));
+        release_data(&one);
+        release_data(&two);
+    }
 }
 
 // The product's operands hold values of bfloat16, so that the gradient alone is rounded.
@@ -182,14 +190,17 @@ static void compare_bfloat16(int N, int D, int V)
     release_data(&d);
 }
 
-// Parts of a row, and a vocabulary that ends within one.
+// Parts of the vocabulary, a vocabulary that ends within one, and several blocks of tokens.
 static void test_bfloat16(void **state)
 {
     (void)state;
-    const int sizes[] = {1, 2, 129, 2048, 2049, 5000};
+    const int sizes[] = {1, 2, 31, 32, 33, 129, 2048, 2049, 5000};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
         compare_bfloat16(9, 7, sizes[i]);
+    compare_bfloat16(511, 12, 50);
     compare_bfloat16(513, 12, 50);
+    compare_bfloat16(2049, 12, 50);
+    compare_bfloat16(40, 2, 3000000);
 }
 
 static double scaled_loss(void *context)
