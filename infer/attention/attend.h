@@ -15,13 +15,15 @@
 //     AttendJob job = {sequence, q, out, kv_sequence_length(sequence), count};
 //     attend(&job, 1, layer, &shape, &weights->up_k, &weights->up_v, ld_q, scratch);
 //
-// Queries, probabilities and sums are float32; nothing but the cache itself is rounded. Where the
-// machine has matrix units for bfloat16 (AMX), queries and probabilities are split into a high and
-// a low bfloat16 part, whose sum is float32 to 2^-17: outputs differ by 6e-6 of the largest.
+// Queries, probabilities and sums are float32; nothing but the cache itself is rounded, unless a
+// job asks for products in bfloat16. Where the machine has matrix units for bfloat16 (AMX), queries
+// and probabilities are split into a high and a low bfloat16 part, whose sum is float32 to 2^-17:
+// outputs differ by 6e-6 of the largest.
 #ifndef MHA2MLA_INFER_ATTENTION_ATTEND_H
 #define MHA2MLA_INFER_ATTENTION_ATTEND_H
 
 #include "infer/cache/kv_cache.h"
+#include "model/kernels/compute.h"
 #include "model/kernels/weights/weight_linear.h"
 
 // `count` new positions of a sequence from `first` on. Their keys and values are in the cache.
@@ -32,6 +34,8 @@ typedef struct AttendJob {
     float *out;     // [count, H E]
     int first, count;
     bool is_reproducible; // its blocks are not divided among threads
+    ComputeType compute;  // BFLOAT16: of a chunk, queries, keys, probabilities and values are
+                          // rounded to bfloat16 where they are multiplied
 } AttendJob;
 
 // Fills `out` of all jobs. Parallel inside. What other jobs there are and the number of threads
@@ -41,7 +45,7 @@ void attend(const AttendJob *jobs, int n_jobs, int layer, const ModelShape *shap
             const WeightMatrix *up_v, // [K E, R or R/2]; MLA only
             int ld_q, float *scratch);
 
-// Of `scratch`, for at most max_jobs jobs of together at most max_total_tokens positions.
+// Of `scratch`, which begins at a multiple of 64 bytes, for at most max_jobs jobs of together at most max_total_tokens positions.
 int64_t attend_scratch_floats(const ModelShape *shape, int max_jobs, int max_total_tokens,
                               int n_threads);
 

@@ -2,10 +2,14 @@
 // tile of the chunk runs over the range, and so on to the end of the chunk. A cached position is so
 // expanded once per chunk, and the memory depends on the chunk and not on the cache. The original
 // attention goes the same way: its expansion is widening.
+//
+// In bfloat16 what was expanded is packed once into panels (model/kernels/tile_bf16.h) that all
+// query tiles read; softmax and sums stay float32.
 #include "infer/attention/attend_paths.h"
 
 #include "base/intmath.h"
 #include "base/simd.h"
+#include "model/kernels/tile_bf16.h"
 
 #include <omp.h>
 #include <string.h>
@@ -25,12 +29,20 @@ typedef struct Chunk {
     float *q;                         // [H, count, E] times scale, RoPE dims first
     float *sums, *row_max, *row_sums; // [H, count, ...]
     float *key, *value;               // [RANGE_BLOCKS][K][E][64] and [RANGE_BLOCKS][K][64][E]
+    // In bfloat16: q's rows, and panels of keys [E, 64] and values [64, E], [RANGE_BLOCKS][K] each.
+    uint16_t *q_rounded, *key_panels, *value_panels;
     // Of MLA's blocks before they are expanded: [RANGE_BLOCKS] each.
     float *cached_key, *latent; // [K][2P][64], [64][R]
     // Each thread its own.
     float *scores; // [tile rows, 64]
     float *rows;   // [64, E - 2P] keys of a head before they are transposed
+    uint16_t *p;   // [tile rows, 64] in bfloat16: probabilities
 } Chunk;
+
+static bool is_bf16(const Chunk *c)
+{
+    return c->job->compute == COMPUTE_BFLOAT16;
+}
 
 static void find_tiles(Chunk *c, int count)
 {
@@ -49,6 +61,11 @@ static void place_shared(Chunk *c, Arena *arena, int count)
     c->row_sums = arena_floats(arena, rows * ATTEND_LANES);
     c->key = arena_floats(arena, keys * d->K * d->E);
     c->value = arena_floats(arena, keys * d->K * d->E + d->value_ld - d->E);
+    c->q_rounded = arena_place(arena, rows * tile_bf16_padded(d->E), sizeof *c->q_rounded);
+    c->key_panels =
+        arena_place(arena, RANGE_BLOCKS * d->K * tile_bf16_panels_halves(d->E, KEYS), sizeof *c->p);
+    c->value_panels =
+        arena_place(arena, RANGE_BLOCKS * d->K * tile_bf16_panels_halves(KEYS, d->E), sizeof *c->p);
     if (!c->cached.is_mla)
         return;
     c->cached_key = arena_floats(arena, keys * d->K * c->cached.key_width);
@@ -59,6 +76,7 @@ static void place_own(Chunk *c, Arena *arena)
 {
     c->scores = arena_floats(arena, (int64_t)c->tile_tokens * c->dims.G * KEYS);
     c->rows = arena_floats(arena, (int64_t)KEYS * c->cached.nope);
+    c->p = arena_place(arena, (int64_t)c->tile_tokens * c->dims.G * KEYS, sizeof *c->p);
 }
 
 static Chunk make_chunk(const ModelShape *shape, int count)
@@ -100,6 +118,12 @@ HOT static void copy_scaled(float *restrict to, const float *restrict from, int 
         to[i] = scale * from[i];
 }
 
+// The tile's rows, [G n, E in whole steps].
+static uint16_t *rounded_queries(const Chunk *c, const AttendTile *tile)
+{
+    return c->q_rounded + (tile->q_key - c->q) / c->dims.E * tile_bf16_padded(c->dims.E);
+}
+
 static void start_tile(const Chunk *c, int j, int i)
 {
     const AttendDims *d = &c->dims;
@@ -113,6 +137,9 @@ static void start_tile(const Chunk *c, int j, int i)
         copy_scaled(to, from + h * rope, rope, d->scale);
         copy_scaled(to + rope, from + d->H * rope + h * nope, nope, d->scale);
     }
+    if (is_bf16(c))
+        tile_bf16_copy_rows(rounded_queries(c, &tile), tile_bf16_padded(d->E),
+                            rows_read_f32(tile.q_key, d->E), d->G * tile.n, d->E);
 }
 
 static void finish_tile(const Chunk *c, int j, int i)
@@ -165,6 +192,34 @@ static void expand_head(const Chunk *c, int b, int j)
                    false);
 }
 
+static void pack_head(const Chunk *c, int b, int j)
+{
+    const int E = c->dims.E;
+    const int64_t head = (int64_t)b * c->dims.K + j;
+    tile_bf16_pack_rows(c->key_panels + head * tile_bf16_panels_halves(E, KEYS),
+                        tile_bf16_panel_halves(E), rows_read_f32(c->key + head * E * KEYS, KEYS), E,
+                        KEYS);
+    tile_bf16_pack_rows(c->value_panels + head * tile_bf16_panels_halves(KEYS, E),
+                        tile_bf16_panel_halves(KEYS), rows_read_f32(c->value + head * KEYS * E, E),
+                        KEYS, E);
+}
+
+// attend_block_floats() in bfloat16, of the panels instead of the floats.
+static void run_block(const Chunk *c, const AttendTile *tile, int64_t head,
+                      const AttendFloats *block)
+{
+    const AttendDims *d = &c->dims;
+    const int rows = attend_tile_rows(tile, d), E = d->E;
+    tile_bf16_multiply(c->scores, KEYS, rounded_queries(c, tile), tile_bf16_padded(E),
+                       c->key_panels + head * tile_bf16_panels_halves(E, KEYS),
+                       tile_bf16_panel_halves(E), rows, KEYS, E, false);
+    attend_tile_softmax(tile, d, c->scores, block->first, block->count);
+    tile_bf16_copy_rows(c->p, KEYS, rows_read_f32(c->scores, KEYS), rows, KEYS);
+    tile_bf16_multiply(tile->sums, d->value_ld, c->p, KEYS,
+                       c->value_panels + head * tile_bf16_panels_halves(KEYS, E),
+                       tile_bf16_panel_halves(KEYS), rows, E, KEYS, true);
+}
+
 // A query tile over the blocks of the range that its last position sees.
 static void run_tile(const Chunk *c, int range, int n_blocks, int j, int i)
 {
@@ -174,11 +229,14 @@ static void run_tile(const Chunk *c, int range, int n_blocks, int j, int i)
     const int visible = tile.first + tile.n - range * RANGE_BLOCKS * KEYS;
     for (int b = 0; b < n_blocks && b * KEYS < visible; b++) {
         const int64_t head = (int64_t)b * d->K + j;
-        attend_block_floats(&work, &tile,
-                            &(AttendFloats){.first = (range * RANGE_BLOCKS + b) * KEYS,
-                                            .count = min_int(KEYS, visible - b * KEYS),
-                                            .key = c->key + head * d->E * KEYS,
-                                            .value = c->value + head * KEYS * d->E});
+        const AttendFloats block = {.first = (range * RANGE_BLOCKS + b) * KEYS,
+                                    .count = min_int(KEYS, visible - b * KEYS),
+                                    .key = c->key + head * d->E * KEYS,
+                                    .value = c->value + head * KEYS * d->E};
+        if (is_bf16(c))
+            run_block(c, &tile, head, &block);
+        else
+            attend_block_floats(&work, &tile, &block);
     }
 }
 
@@ -194,10 +252,19 @@ static void run_range(const Chunk *c, int range, int n_blocks)
         for (int b = 0; b < n_blocks; b++)
             for (int j = 0; j < K; j++)
                 expand_head(c, b, j);
+    if (is_bf16(c)) {
+#pragma omp for collapse(2) schedule(dynamic)
+        for (int b = 0; b < n_blocks; b++)
+            for (int j = 0; j < K; j++)
+                pack_head(c, b, j);
+        tile_bf16_start();
+    }
 #pragma omp for collapse(2) schedule(dynamic)
     for (int j = 0; j < K; j++)
         for (int i = c->n_tiles - 1; i >= 0; i--) // the last tiles see the most keys
             run_tile(c, range, n_blocks, j, i);
+    if (is_bf16(c))
+        tile_bf16_end();
 }
 
 void attend_chunk(const AttendCall *call, const AttendJob *job)

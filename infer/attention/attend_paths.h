@@ -31,7 +31,7 @@ int attend_span_tokens(const AttendDims *dims);
 void attend_batch(const AttendCall *call, const AttendSpan *spans, int n_spans);
 int64_t attend_batch_scratch_floats(const ModelShape *shape, int max_tokens, int n_threads);
 
-// One job, expanded to float32 keys and values of all heads, some blocks at a time.
+// One job, expanded to keys and values of all heads in its compute type, some blocks at a time.
 void attend_chunk(const AttendCall *call, const AttendJob *job);
 int64_t attend_chunk_scratch_floats(const ModelShape *shape, int max_tokens, int n_threads);
 

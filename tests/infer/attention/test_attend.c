@@ -156,6 +156,15 @@ static double split_error(const AttendKernel *kernel)
     return strcmp(kernel->name, "AMX") == 0 ? 1e-5 : 0; // seen 5.6e-6
 }
 
+// At a multiple of 64 bytes, NaN.
+static float *make_scratch(int64_t count)
+{
+    float *scratch = aligned_alloc(64, (size_t)(count + 15) / 16 * 64);
+    assert_non_null(scratch);
+    memset(scratch, 0xff, (size_t)count * sizeof *scratch);
+    return scratch;
+}
+
 // All jobs by one kernel in one call. Scratch is one block of exactly the stated size, so that the
 // sanitizer sees an overrun.
 static void compare_kernel(Fixture *f, const AttendKernel *kernel, int expand_from, int layer,
@@ -166,7 +175,7 @@ static void compare_kernel(Fixture *f, const AttendKernel *kernel, int expand_fr
     const WeightMatrix up_k = {f->up_k_bf16, DTYPE_BF16, shape_dim(s, DIM_K_NOPE), width},
                        up_v = {f->up_v_bf16, DTYPE_BF16, shape_dim(s, DIM_KV), width};
     float *scratch =
-        ref_nans(attend_scratch_floats(s, f->n_jobs, f->n_tokens, omp_get_max_threads()));
+        make_scratch(attend_scratch_floats(s, f->n_jobs, f->n_tokens, omp_get_max_threads()));
     for (int i = 0; i < f->n_jobs; i++)
         f->jobs[i].out = ref_nans((int64_t)f->jobs[i].count * row);
     attend_by(kernel, expand_from, f->jobs, f->n_jobs, layer, s, &up_k, &up_v, f->ld_q, scratch);
@@ -241,6 +250,33 @@ static void test_chunks_of_prompts(void **state)
     compare_plain(&cases[6], KV_BFLOAT16, jobs, 5);
 }
 
+// Products of chunks in bfloat16, by every kernel for it that this machine has.
+static void test_chunks_in_bfloat16(void **state)
+{
+    (void)state;
+    const Bf16Kernel best = bf16_kernel();
+    const KvFormat format = kv_format_plain(KV_FLOAT32);
+    for (int i = 0; i < N_CASES; i++) {
+        Fixture f = make_fixture(&cases[i], &format);
+        const AttendDims dims = attend_dims(&f.shape);
+        add_job(&f, 530, 150, 1.0);
+        add_job(&f, 0, 37, 1.0);
+        for (int j = 0; j < f.n_jobs; j++) {
+            f.jobs[j].out = f.expected[j];
+            f.jobs[j].compute = COMPUTE_BFLOAT16;
+        }
+        ref_attend(f.jobs, f.n_jobs, 0, &f.shape, f.up_k, f.up_v, f.ld_q);
+        for (int kernel = 0; kernel < N_BF16_KERNELS; kernel++) {
+            if (!bf16_kernel_is_there((Bf16Kernel)kernel))
+                continue;
+            bf16_force_kernel((Bf16Kernel)kernel);
+            compare_kernel(&f, attend_kernel(ATTEND_WIDENED, &dims), 2, 0, 0.02); // seen 0.0072
+        }
+        release_fixture(&f);
+    }
+    bf16_force_kernel(best);
+}
+
 static void test_more_jobs_than_a_batch_holds(void **state)
 {
     (void)state;
@@ -294,6 +330,7 @@ int main(void)
         cmocka_unit_test(test_lengths_around_the_blocks),
         cmocka_unit_test(test_both_types_of_rows),
         cmocka_unit_test(test_chunks_of_prompts),
+        cmocka_unit_test(test_chunks_in_bfloat16),
         cmocka_unit_test(test_more_jobs_than_a_batch_holds),
         cmocka_unit_test(test_quantized_blocks),
         cmocka_unit_test(test_large_scores),
