@@ -4,8 +4,7 @@
 #include "tests/support/testing.h"
 
 #include "model/kernels/gemm.h"
-#include "model/kernels/half.h"
-#include "tests/reference/ref.h"
+#include "tests/support/testing_matrix.h"
 
 #include <math.h>
 #include <omp.h>
@@ -31,36 +30,10 @@ enum { A_TRANSPOSED = 1, B_TRANSPOSED = 2, A_HALVES = 4, B_HALVES = 8, N_KINDS =
 
 typedef enum Result { RESULT_WRITTEN, RESULT_ADDED, RESULT_HALVES, N_RESULTS } Result;
 
-// Numbers [rows, ld] in float32, or the same rounded.
-static Rows make_rows(int rows, int columns, bool is_halves, int64_t seed)
+static Rows make_operand(int rows, int columns, bool is_transposed, bool is_halves, uint64_t seed)
 {
-    const int64_t count = (int64_t)rows * (columns + SPARE);
-    float *values = ref_random(count, 1.0, (uint64_t)seed);
-    if (!is_halves)
-        return rows_f32(values, columns + SPARE);
-    uint16_t *halves = malloc((size_t)count * sizeof *halves);
-    assert_non_null(halves);
-    dtype_narrow(halves, DTYPE_BF16, values, count);
-    free(values);
-    return rows_bf16(halves, columns + SPARE);
-}
-
-static Rows make_operand(int rows, int columns, bool is_transposed, bool is_halves, int64_t seed)
-{
-    return is_transposed ? make_rows(columns, rows, is_halves, seed)
-                         : make_rows(rows, columns, is_halves, seed);
-}
-
-static double value(Rows rows, int64_t row, int64_t column)
-{
-    const Rows at = rows_at(rows, row, column);
-    return at.dtype == DTYPE_BF16 ? (double)half_bf16_to_f32(*(const uint16_t *)at.data)
-                                  : (double)*(const float *)at.data;
-}
-
-static double rounded(Rows rows, int64_t row, int64_t column)
-{
-    return (double)half_bf16_to_f32(half_f32_to_bf16((float)value(rows, row, column)));
+    return is_transposed ? testing_matrix(columns, rows + SPARE, is_halves, seed)
+                         : testing_matrix(rows, columns + SPARE, is_halves, seed);
 }
 
 typedef struct Operands {
@@ -72,7 +45,7 @@ static Operands make(const Case *shape, int kind, Result result)
     return (Operands){
         make_operand(shape->m, shape->k, kind & A_TRANSPOSED, kind & A_HALVES, 1),
         make_operand(shape->k, shape->n, kind & B_TRANSPOSED, kind & B_HALVES, 2),
-        make_rows(shape->m, shape->n, result == RESULT_HALVES, 3),
+        testing_matrix(shape->m, shape->n + SPARE, result == RESULT_HALVES, 3),
     };
 }
 
@@ -98,10 +71,13 @@ static double *expect(const Operands *o, const Case *shape, int kind, Result res
     for (int i = 0; i < shape->m; i++)
         for (int j = 0; j < o->c.ld; j++) {
             const bool is_result = j < shape->n;
-            double sum = result == RESULT_ADDED || !is_result ? value(o->c, i, j) : 0;
+            double sum =
+                result == RESULT_ADDED || !is_result ? testing_matrix_value(o->c, i, j) : 0;
             for (int p = 0; p < shape->k && is_result; p++)
-                sum += (kind & A_TRANSPOSED ? rounded(o->a, p, i) : rounded(o->a, i, p)) *
-                       (kind & B_TRANSPOSED ? rounded(o->b, j, p) : rounded(o->b, p, j));
+                sum += (kind & A_TRANSPOSED ? testing_matrix_rounded(o->a, p, i)
+                                            : testing_matrix_rounded(o->a, i, p)) *
+                       (kind & B_TRANSPOSED ? testing_matrix_rounded(o->b, j, p)
+                                            : testing_matrix_rounded(o->b, p, j));
             expected[(int64_t)i * o->c.ld + j] = sum;
         }
     return expected;
@@ -117,12 +93,12 @@ static void check(const Operands *o, const Case *shape, const double *expected, 
     for (int i = 0; i < shape->m; i++)
         for (int j = 0; j < o->c.ld; j++) {
             const double want = expected[(int64_t)i * o->c.ld + j];
-            double off = fabs(value(o->c, i, j) - want);
+            double off = fabs(testing_matrix_value(o->c, i, j) - want);
             if (result == RESULT_HALVES)
                 off = fmax(off - fabs(want) / 256, 0);
             worst = fmax(worst, off / largest);
         }
-    if (!(worst < 2e-6)) // seen 3e-7
+    if (!(worst < 2e-6)) // seen 4e-7
         fail_msg("%s, %d x %d x %d: off by %g", bf16_kernel_name(), shape->m, shape->n, shape->k,
                  worst);
 }
@@ -206,9 +182,10 @@ static void test_numbers_that_are_not_finite(void **state)
             multiply(&o, &shape, 0, RESULT_WRITTEN);
             for (int i = 0; i < shape.m; i++)
                 for (int j = 0; j < shape.n; j++)
-                    assert_int_equal(isfinite(value(o.c, i, j)) == 0, i == 18);
-            const double want = (double)specials[s] * rounded(o.b, 69, 7);
-            assert_true(isnan(want) ? isnan(value(o.c, 18, 7)) : value(o.c, 18, 7) == want);
+                    assert_int_equal(isfinite(testing_matrix_value(o.c, i, j)) == 0, i == 18);
+            const double want = (double)specials[s] * testing_matrix_rounded(o.b, 69, 7);
+            assert_true(isnan(want) ? isnan(testing_matrix_value(o.c, 18, 7))
+                                    : testing_matrix_value(o.c, 18, 7) == want);
             release(&o);
         }
 }
