@@ -33,8 +33,9 @@ enum {
     LANES = SOFTMAX_LANES,
     PANEL = TILE_BF16_COLUMNS,
     DEPTH = TILE_BF16_STEP,
-    // Panels that are written side by side must not begin at the same place of the first cache.
-    PANEL_PADDING = 2 * PANEL
+    // Panels and rows side by side must not begin at the same place of the first cache.
+    PANEL_PADDING = 2 * PANEL,
+    ROW_PADDING = 16
 };
 
 static const float log2_e = 1.44269504088896341f;
@@ -86,13 +87,19 @@ typedef struct Scratch {
     float *tile_out, *row_max, *row_sums; // [rows, value_n], [rows], [rows, LANES], forward
     uint16_t *p_panels, *d_panels;        // [keys / 16, panel_step()], backward
     uint16_t *d_rows;                     // [rows, keys], backward
-    float *tile_d_k, *tile_d_v;           // [n, keys], backward
+    float *tile_d_k, *tile_d_v;           // [n, gradient_ld()], backward
 } Scratch;
 
 // Halves from a panel of probabilities to the next.
 static int64_t panel_step(const Bf16Layout *layout)
 {
     return (int64_t)layout->rows * PANEL + PANEL_PADDING;
+}
+
+// Numbers from a row of a key tile's gradients to the next.
+static int gradient_ld(const Bf16Layout *layout)
+{
+    return layout->keys + ROW_PADDING;
 }
 
 // Where a thread finds its part of n_threads of them, each `count` numbers.
@@ -161,8 +168,8 @@ static void place_backward(Scratch *s, const ThreadMemory *memory, const Bf16Lay
     s->p_panels = own_halves(memory, layout->keys / PANEL * panel_step(layout));
     s->d_panels = own_halves(memory, layout->keys / PANEL * panel_step(layout));
     s->d_rows = own_halves(memory, rows * layout->keys);
-    s->tile_d_k = own_floats(memory, (int64_t)layout->keys * layout->key_n);
-    s->tile_d_v = own_floats(memory, (int64_t)layout->keys * layout->value_n);
+    s->tile_d_k = own_floats(memory, (int64_t)layout->key_n * gradient_ld(layout));
+    s->tile_d_v = own_floats(memory, (int64_t)layout->value_n * gradient_ld(layout));
 }
 
 int64_t bf16_tiles_scratch_bytes(const Bf16Layout *layout, int n_threads, bool is_training)
@@ -422,26 +429,27 @@ static void backward_scores(const Scratch *s, const Bf16Layout *layout, const Ke
 static void backward_key_tile(const Bf16Packing *packing, const void *context, const Scratch *s,
                               const Bf16Layout *layout, const TileHead *head, int i)
 {
-    const int key_n = layout->key_n, value_n = layout->value_n, part = i % layout->n_key_parts;
+    const int key_n = layout->key_n, value_n = layout->value_n, part = i % layout->n_key_parts,
+              ld = gradient_ld(layout);
     const int64_t step = panel_step(layout);
     const KeyPanels key = key_panels(s, layout, head, i);
-    memset(s->tile_d_k, 0, (size_t)layout->keys * (size_t)key_n * sizeof(float));
-    memset(s->tile_d_v, 0, (size_t)layout->keys * (size_t)value_n * sizeof(float));
+    memset(s->tile_d_k, 0, (size_t)ld * (size_t)key_n * sizeof(float));
+    memset(s->tile_d_v, 0, (size_t)ld * (size_t)value_n * sizeof(float));
     for (int t = key.first / layout->queries; t < layout->n_query_tiles; t++) {
         const Bf16QueryTile tile = query_tile(s, layout, head, t, part);
         const int rows = padded_rows(layout, tile.n);
         const int keys = round_up(min_int(layout->keys, tile.first + tile.n - key.first), DEPTH);
         backward_scores(s, layout, &key, &tile, rows, keys);
-        tile_bf16_multiply(s->tile_d_v, layout->keys, tile.d_out_t, layout->rows, s->p_panels, step,
-                           value_n, keys, rows, true);
-        tile_bf16_multiply(s->tile_d_k, layout->keys, tile.q_t, layout->rows, s->d_panels, step,
-                           key_n, keys, rows, true);
+        tile_bf16_multiply(s->tile_d_v, ld, tile.d_out_t, layout->rows, s->p_panels, step, value_n,
+                           keys, rows, true);
+        tile_bf16_multiply(s->tile_d_k, ld, tile.q_t, layout->rows, s->d_panels, step, key_n, keys,
+                           rows, true);
         // Key tiles i, i + n_key_parts, ... add to the same part: the first of them writes it.
         tile_bf16_multiply(tile.d_q, key_n, s->d_rows, layout->keys, key.k_rows,
                            (int64_t)layout->keys * PANEL, rows, key_n, keys,
                            i >= layout->n_key_parts);
     }
-    packing->unpack_keys(context, head, s->tile_d_k, s->tile_d_v, layout->keys, key.first, key.n);
+    packing->unpack_keys(context, head, s->tile_d_k, s->tile_d_v, ld, key.first, key.n);
 }
 
 // Adds the parts of a query tile's gradient up in the first. Part p exists if the tile sees key
