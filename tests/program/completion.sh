@@ -54,6 +54,8 @@ expect "require" train --resume = r
 expect "high" convert x --rope h
 expect "attention layer none" train --train.recompute = ""
 expect "attention layer none" train --train.recompute =
+expect "bfloat16 float32" train --train.compute = ""
+expect "bfloat16 float32" eval x --compute ""
 expect "false true" train --log.tensorboard = ""
 expect "none" train --model.convert = ""
 expect "" train --optim.lr = ""

@@ -85,6 +85,10 @@ refuses 2 "help takes one COMMAND at most, got 2" help train eval
 refuses 2 "unknown command 'trian'; did you mean 'train'?" help trian
 refuses 2 "tokenize: --out needs a value" tokenize --out --tokenizer tokenizer text.txt
 refuses 2 "tokenize: --out is empty" tokenize --tokenizer tokenizer --out= text.txt
+for command in "eval $small --perplexity shard.h5" "score $small --data shard.h5 --out s.h5" \
+    "generate $small -p x"; do
+    refuses 2 "--compute is 'float16', allowed are float32, bfloat16" $command --compute float16
+done
 refuses 2 "eval: --seq-len is '4k', which is not a whole number" \
     eval $small --perplexity shard.h5 --seq-len 4k
 refuses 2 "convert: --rope-pairs is 0, allowed are 1 to" \
