@@ -2,7 +2,10 @@
 // weights beside the bandwidth of reading the same memory, and GFLOP/s; then the products of
 // prompts beside gemm() with float32 weights. Rounds of all of them alternate; medians are printed.
 //
-//     OMP_NUM_THREADS=2 build/release/bench/bench_weight_linear [bf16|f16|f32 [135m|7b [ROUNDS]]]
+//     OMP_NUM_THREADS=2 build/release/bench/bench_weight_linear [bf16|f16|f32|panels [135m|7b
+//     [ROUNDS]]]
+//
+// panels: bfloat16 weights as products in bfloat16 take them.
 //
 // On one thread by the CPU time it got, on several by the wall clock.
 #include "base/arena.h"
@@ -38,6 +41,7 @@ enum { N_BATCHES = sizeof batches / sizeof *batches };
 typedef struct Bench {
     const Shape *shape;
     DType dtype;
+    WeightLayout layout;
     int n_threads;
     int64_t n_weights;
     char *weights;
@@ -66,7 +70,8 @@ static void run_step(const Bench *bench, int N)
     const char *values = bench->weights;
     for (int l = 0; l <= shape->n_layers; l++)
         for (int i = 0; l == shape->n_layers ? i == 0 : shape->products[i][0] > 0; i++) {
-            WeightMatrix w = {values, bench->dtype, shape->products[i][0], shape->products[i][1]};
+            WeightMatrix w = {values, bench->dtype, shape->products[i][0], shape->products[i][1],
+                              bench->layout};
             if (l == shape->n_layers) {
                 w.n_out = shape->vocab_size;
                 w.n_in = shape->d_model;
@@ -155,8 +160,9 @@ static void run_rounds(const Bench *bench, int n_rounds)
     const double bytes = (double)(bench->n_weights * dtype_size_bytes(bench->dtype));
     const double bandwidth = bytes / timing_median(read_s, n_rounds);
     const double gemm_flops = 2.0 * MOST_N * n_out * n_in / timing_median(gemm_s, n_rounds);
-    printf("%s in %s on %d threads: %.0f MB, bandwidth %.1f GB/s, gemm %.1f GFLOP/s%s\n",
-           bench->shape->name, dtype_name(bench->dtype), bench->n_threads, bytes / 1e6,
+    printf("%s in %s%s on %d threads: %.0f MB, bandwidth %.1f GB/s, gemm %.1f GFLOP/s%s\n",
+           bench->shape->name, dtype_name(bench->dtype),
+           bench->layout == WEIGHT_PANELS ? " panels" : "", bench->n_threads, bytes / 1e6,
            bandwidth / 1e9, gemm_flops / 1e9, sum == 1 ? " " : "");
     printf("%5s %9s %9s %9s %9s %9s %9s\n", "N", "ms", "GB/s", "of it", "GFLOP/s", "of gemm",
            "x N = 1");
@@ -173,13 +179,15 @@ static void run_rounds(const Bench *bench, int n_rounds)
 int main(int argc, char **argv)
 {
     Bench bench = {.shape = &shapes[0], .dtype = DTYPE_BF16, .n_threads = omp_get_max_threads()};
-    if (argc > 1 && strcmp(argv[1], "bf16") != 0)
+    if (argc > 1 && strcmp(argv[1], "panels") == 0)
+        bench.layout = WEIGHT_PANELS;
+    else if (argc > 1 && strcmp(argv[1], "bf16") != 0)
         bench.dtype = strcmp(argv[1], "f16") == 0 ? DTYPE_F16 : DTYPE_F32;
     if (argc > 2 && strcmp(argv[2], "7b") == 0)
         bench.shape = &shapes[1];
     const int n_rounds = argc > 3 ? atoi(argv[3]) : 7;
     if (argc > 4 || n_rounds < 1 || n_rounds > MAX_ROUNDS) {
-        fprintf(stderr, "usage: bench_weight_linear [bf16|f16|f32 [135m|7b [ROUNDS]]]\n");
+        fprintf(stderr, "usage: bench_weight_linear [bf16|f16|f32|panels [135m|7b [ROUNDS]]]\n");
         return BAD_INPUT;
     }
     bench.n_weights = shape_weights(bench.shape);

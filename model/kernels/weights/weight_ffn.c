@@ -13,7 +13,7 @@
 
 enum {
     WIDTH = WEIGHT_PANEL,
-    MOST_TOKENS = 256, // whose products of a panel of gate and one of up are computed at a time
+    TOKENS = 32, // that stay in the first cache while panels pass, which stay in the second one
 };
 
 typedef struct Ffn {
@@ -47,13 +47,12 @@ HOT static void activate(uint16_t *restrict act, int64_t ld, const float *restri
 // Columns of `count` panels of act.
 static void activate_panels(const Ffn *ffn, int first, int count)
 {
-    _Alignas(64) float products[MOST_TOKENS * 2 * WIDTH];
+    _Alignas(64) float products[TOKENS * 2 * WIDTH];
     const int D = ffn->gate_up.n_in, N = ffn->gate_up.N;
     const int ld = weight_panels_ld(D), act_ld = weight_panels_ld(ffn->F);
-    const int n_tokens = min_int(MOST_TOKENS, weight_panels_tokens(D));
     const int64_t panel = weight_panel_numbers(D), up = ffn->F / WIDTH * panel;
-    for (int token = 0; token < N; token += n_tokens) {
-        const int n = min_int(n_tokens, N - token);
+    for (int token = 0; token < N; token += TOKENS) {
+        const int n = min_int(TOKENS, N - token);
         const uint16_t *x = ffn->x + (int64_t)token * ld;
         for (int p = first; p < first + count; p++) {
             tile_bf16_multiply(products, 2 * WIDTH, x, ld,

@@ -1,5 +1,5 @@
-// A product of 32 outputs, whose panels stay in the first cache, passes over tokens that stay in
-// the second one; then come the next 32.
+// 32 tokens stay in the first cache while panels pass, of which as many as the second cache holds
+// pass for all tokens; then come the next ones.
 #include "model/kernels/weights/weight_panels.h"
 
 #include "base/intmath.h"
@@ -12,7 +12,7 @@
 enum {
     LINE = 32, // numbers of a line of the caches
     OUTPUTS = 2 * WEIGHT_PANEL,
-    CACHED_BYTES = 384 << 10,
+    CACHED_BYTES = 512 << 10,
     SHORT_TOKENS = 64, // up to which an item is SHORT_ITEM outputs
     SHORT_ITEM = 64,
     ITEMS_PER_THREAD = 4, // of more tokens, so that threads end together
@@ -30,12 +30,6 @@ int64_t weight_panels_rounded_bytes(int N, int n_in)
     return (int64_t)N * weight_panels_ld(n_in) * (int64_t)sizeof(uint16_t);
 }
 
-int weight_panels_tokens(int n_in)
-{
-    const int n = CACHED_BYTES / (int)weight_panels_rounded_bytes(1, n_in) / OUTPUTS * OUTPUTS;
-    return n > OUTPUTS ? n : OUTPUTS;
-}
-
 void weight_panels_round(uint16_t *rounded, const float *x, int ldx, int N, int n_in)
 {
     const int ld = weight_panels_ld(n_in), padding = round_up(n_in, WEIGHT_PANEL_STEP) - n_in;
@@ -50,19 +44,16 @@ void weight_panels_round(uint16_t *rounded, const float *x, int ldx, int N, int 
 void weight_panels_dots(const WeightOperands *operands, const uint16_t *rounded, int first,
                         int count)
 {
-    const int n_in = operands->n_in, N = operands->N, ld = weight_panels_ld(n_in),
-              end = first + count;
+    const int n_in = operands->n_in, ld = weight_panels_ld(n_in), end = first + count;
     const int64_t panel_step = weight_panel_numbers(n_in);
-    const int n_tokens = weight_panels_tokens(n_in);
+    const int cached = CACHED_BYTES / (int)(panel_step * (int64_t)sizeof *rounded) * WEIGHT_PANEL;
+    const int n_outputs = cached > WEIGHT_PANEL ? cached / OUTPUTS * OUTPUTS : OUTPUTS;
     CHECK(first % WEIGHT_PANEL == 0, "outputs from %d on", first);
-    for (int token = 0; token < N; token += n_tokens)
-        for (int row = first; row < end; row += OUTPUTS)
-            tile_bf16_multiply(operands->y + (int64_t)token * operands->ldy + row, operands->ldy,
-                               rounded + (int64_t)token * ld, ld,
-                               (const uint16_t *)operands->w + row / WEIGHT_PANEL * panel_step,
-                               panel_step, min_int(n_tokens, N - token),
-                               min_int(OUTPUTS, end - row), round_up(n_in, WEIGHT_PANEL_STEP),
-                               operands->add);
+    for (int row = first; row < end; row += n_outputs)
+        tile_bf16_multiply(operands->y + row, operands->ldy, rounded, ld,
+                           (const uint16_t *)operands->w + row / WEIGHT_PANEL * panel_step,
+                           panel_step, operands->N, min_int(n_outputs, end - row), n_in,
+                           operands->add);
 }
 
 int weight_panels_item(int n_out, int N)

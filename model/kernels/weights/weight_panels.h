@@ -24,9 +24,6 @@
 // Numbers from one token of `rounded` to the next.
 int weight_panels_ld(int n_in);
 
-// Tokens that stay in the second cache while panels pass.
-int weight_panels_tokens(int n_in);
-
 // Outputs of an item of work, whole panels, for N tokens.
 int weight_panels_item(int n_out, int N);
 
