@@ -21,7 +21,6 @@ enum {
     WEIGHT_TOKENS = 512,   // of a product for the head's gradient, which then packs faster
     N_PARTS = 16,          // of the vocabulary
     CACHE_LINE_NUMBERS = 32,
-    PAGE_NUMBERS = 2048,
 };
 
 // Scratch of a block of tokens. What is missing without a gradient lies last.
@@ -35,17 +34,9 @@ typedef struct Block {
     Rows d_z;         // [tokens, V] exponentials, then gradients
 } Block;
 
-// Rows begin at cache lines, and not all of them at the same place of a page: columns of such rows
-// would compete for a few sets of the first cache.
-static int row_step(int V)
-{
-    const int step = round_up(V, CACHE_LINE_NUMBERS);
-    return step % PAGE_NUMBERS == 0 ? step + CACHE_LINE_NUMBERS : step;
-}
-
 static Block place(Arena *arena, int N, int V, bool wants_gradient)
 {
-    const int fitting = min_int(MAX_LOGITS / V, MAX_TOKENS), step = row_step(V);
+    const int fitting = min_int(MAX_LOGITS / V, MAX_TOKENS), step = rows_bf16_step(V);
     Block block = {.tokens = min_int(fitting > MIN_TOKENS ? fitting : MIN_TOKENS, N),
                    .columns = round_up(ceil_div(V, N_PARTS), CACHE_LINE_NUMBERS)};
     block.z = arena_floats(arena, (int64_t)block.tokens * block.columns);

@@ -96,8 +96,8 @@ HOT static void add_row(float *restrict to, const float *restrict from, int D)
         to[d] += from[d];
 }
 
-void rmsnorm_backward(float *restrict dx, float *restrict dw, Rows y, float *restrict dy,
-                      const float *restrict inv_rms, const float *restrict x,
+void rmsnorm_backward(float *restrict dx, Rows dx_copy, float *restrict dw, Rows y,
+                      float *restrict dy, const float *restrict inv_rms, const float *restrict x,
                       const float *restrict w, int N, int D)
 {
 #pragma omp parallel for schedule(static)
@@ -107,6 +107,8 @@ void rmsnorm_backward(float *restrict dx, float *restrict dw, Rows y, float *res
             if (y.data != NULL)
                 apply_row(y, n, x + at, w, inv_rms[n], D);
             backward_row(dx + at, dy + at, x + at, w, inv_rms[n], D);
+            if (dx_copy.data != NULL)
+                dtype_narrow(rows_at(dx_copy, n, 0).data, dx_copy.dtype, dx + at, D);
             // The first row of a block collects the block's sum of dw; dy is scratch by now.
             if (n > first)
                 add_row(dy + (int64_t)first * D, dy + at, D);

@@ -22,6 +22,7 @@ void rmsnorm_apply(Rows y,                        // [N, D]
 // dx += (not =): the residual connection around the norm brings a gradient, too. dw +=. dy is used
 // up as scratch. With y also forward's y again, which the gradient of the next weight needs.
 void rmsnorm_backward(float *restrict dx,            // [N, D]
+                      Rows dx_copy,                  // [N, D] = dx after it, or without data
                       float *restrict dw,            // [D]
                       Rows y,                        // [N, D], or without data
                       float *restrict dy,            // [N, D] overwritten

@@ -56,6 +56,15 @@ static inline float *rows_floats(Rows rows, int width)
     return rows.data;
 }
 
+// From row to row of new rows in bfloat16. They begin at cache lines, and not all of them in the
+// same few sets of the first cache, where packing many rows side by side would evict them.
+static inline int rows_bf16_step(int width)
+{
+    enum { CACHE_LINE_NUMBERS = 32, FEW_SETS = 8 };
+    const int n_lines = (width + CACHE_LINE_NUMBERS - 1) / CACHE_LINE_NUMBERS;
+    return (n_lines > 0 && n_lines % FEW_SETS == 0 ? n_lines + 1 : n_lines) * CACHE_LINE_NUMBERS;
+}
+
 // The rows from `row` on, from their number `column` on.
 static inline Rows rows_at(Rows rows, int64_t row, int64_t column)
 {

@@ -93,6 +93,12 @@ static void attention_block_forward(Workspace *ws, const Model *model, int layer
     step_times_mark(ws->times, STEP_OUTPUT);
 }
 
+// The gradient of the residual stream as products read it: rounded once for the two of a block.
+static Rows product_rows(const Workspace *ws, int D)
+{
+    return ws->compute == COMPUTE_BFLOAT16 ? ws->dx_rounded : rows_f32(ws->dx, D);
+}
+
 // dx: gradient of x_mid on entry, of x_in on return. attend_backward() may compute `out` again,
 // which o's gradient then reads.
 static void attention_block_backward(Workspace *ws, const Model *model, int layer, Params *grads)
@@ -104,12 +110,12 @@ static void attention_block_backward(Workspace *ws, const Model *model, int laye
     int N = ws->B * ws->T, D = s->d_model, Q = shape_dim(s, DIM_Q);
     const AttentionContext context = attention_context(ws, model, layer);
     const bool adds = !ws->fresh_gradients;
-    linear_backward_input(ws->compute, ws->d_attn_out, rows_f32(ws->dx, D), w->o, N, Q, D, false);
+    const Rows dx = product_rows(ws, D);
+    linear_backward_input(ws->compute, ws->d_attn_out, dx, w->o, N, Q, D, false);
     step_times_mark(ws->times, STEP_OUTPUT);
     ws->form->attend_backward(ws->d_qkv, dw, ws->d_attn_out, &saved->attention, &context);
     step_times_mark(ws->times, STEP_ATTENTION);
-    linear_backward_weight(ws->compute, dw->o, rows_f32(ws->dx, D), saved->attention.out, N, Q, D,
-                           adds);
+    linear_backward_weight(ws->compute, dw->o, dx, saved->attention.out, N, Q, D, adds);
     step_times_mark(ws->times, STEP_OUTPUT);
     rmsnorm_apply(ws->normed, saved->attn_inv_rms, saved->x_in, w->attn_norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
@@ -118,8 +124,8 @@ static void attention_block_backward(Workspace *ws, const Model *model, int laye
     // RMSNorm's weight gradient is always added to, so a fresh one starts from zero.
     if (!adds)
         clear(dw->attn_norm, D);
-    rmsnorm_backward(ws->dx, dw->attn_norm, (Rows){0}, ws->d_normed, saved->attn_inv_rms,
-                     saved->x_in, w->attn_norm, N, D);
+    rmsnorm_backward(ws->dx, ws->dx_rounded, dw->attn_norm, (Rows){0}, ws->d_normed,
+                     saved->attn_inv_rms, saved->x_in, w->attn_norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
 }
 
@@ -162,7 +168,7 @@ static void ffn_block_backward(Workspace *ws, const Model *model, int layer, Par
     LayerParams *dw = &grads->layers[layer];
     int N = ws->B * ws->T, D = s->d_model, F = s->d_ffn;
     const bool adds = !ws->fresh_gradients;
-    const Rows dx = rows_f32(ws->dx, D);
+    const Rows dx = product_rows(ws, D);
     linear_backward_input(ws->compute, ws->act, dx, w->down, N, F, D, false);
     step_times_mark(ws->times, STEP_FFN);
     swiglu_backward(saved->gate_up, ws->act, N, F);
@@ -173,8 +179,8 @@ static void ffn_block_backward(Workspace *ws, const Model *model, int layer, Par
     step_times_mark(ws->times, STEP_FFN);
     if (!adds)
         clear(dw->ffn_norm, D);
-    rmsnorm_backward(ws->dx, dw->ffn_norm, ws->normed, ws->d_normed, saved->ffn_inv_rms,
-                     saved->x_mid, w->ffn_norm, N, D);
+    rmsnorm_backward(ws->dx, ws->dx_rounded, dw->ffn_norm, ws->normed, ws->d_normed,
+                     saved->ffn_inv_rms, saved->x_mid, w->ffn_norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
     linear_backward_weight(ws->compute, dw->gate, saved->gate_up, ws->normed, N, D, 2 * F, adds);
     step_times_mark(ws->times, STEP_FFN);
@@ -292,8 +298,8 @@ void transformer_backward(Workspace *ws, const Model *model, const int32_t *inpu
     clear(ws->dx, (int64_t)N * D);
     if (ws->fresh_gradients)
         clear(grads->norm, D);
-    rmsnorm_backward(ws->dx, grads->norm, (Rows){0}, ws->d_head_in, ws->inv_rms, ws->hidden,
-                     model->params.norm, N, D);
+    rmsnorm_backward(ws->dx, ws->dx_rounded, grads->norm, (Rows){0}, ws->d_head_in, ws->inv_rms,
+                     ws->hidden, model->params.norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
     call_at_layer(&ws->after_backward, s->n_layers);
     for (int l = s->n_layers - 1; l >= 0; l--) {

@@ -5,17 +5,19 @@
 #include "base/intmath.h"
 #include "model/kernels/head.h"
 
-// Products round their operands to bfloat16 anyhow; what they read and write is kept so.
-static DType activation_dtype(ComputeType compute)
+// Rows of activations without memory. Products round their operands to bfloat16 anyhow: what they
+// read and write is kept so.
+static Rows activation_rows(ComputeType compute, int width)
 {
-    return compute == COMPUTE_BFLOAT16 ? DTYPE_BF16 : DTYPE_F32;
+    return compute == COMPUTE_BFLOAT16 ? rows_bf16(NULL, rows_bf16_step(width))
+                                       : rows_f32(NULL, width);
 }
 
-// Floats that take the memory of `count` numbers.
-static int64_t as_floats(DType dtype, int64_t count)
+// Floats that take the memory of n rows.
+static int64_t as_floats(Rows rows, int64_t n)
 {
     const int64_t float_bytes = sizeof(float);
-    return (count * dtype_size_bytes(dtype) + float_bytes - 1) / float_bytes;
+    return (n * rows.ld * dtype_size_bytes(rows.dtype) + float_bytes - 1) / float_bytes;
 }
 
 // Where what a layer leaves for backward goes: gradient memory as far as that reaches, then the
@@ -34,18 +36,19 @@ static float *place_floats(const Placement *placement, int64_t count)
                : arena_floats(placement->arena, count);
 }
 
-// Kept rows of activations that products multiply.
 static Rows place_rows(const Placement *placement, ComputeType compute, int64_t n, int width)
 {
-    const DType dtype = activation_dtype(compute);
-    return (Rows){place_floats(placement, as_floats(dtype, n * width)), dtype, width};
+    Rows rows = activation_rows(compute, width);
+    rows.data = place_floats(placement, as_floats(rows, n));
+    return rows;
 }
 
 // The same, which need not be kept.
 static Rows scratch_rows(Arena *arena, ComputeType compute, int64_t n, int width)
 {
-    const DType dtype = activation_dtype(compute);
-    return (Rows){arena_place(arena, n * width, (size_t)dtype_size_bytes(dtype)), dtype, width};
+    Rows rows = activation_rows(compute, width);
+    rows.data = arena_floats(arena, as_floats(rows, n));
+    return rows;
 }
 
 // Saved buffers of attention in the order of the picture in the header; a width of 0 takes no
@@ -131,13 +134,14 @@ static void place_head_scratch(Workspace *ws, Arena *arena, const ModelShape *s)
 // use while the head is at work.
 static bool take_head_input(Workspace *ws, const ModelShape *s)
 {
-    const int64_t count = (int64_t)ws->B * ws->T * s->d_model;
-    const DType dtype = activation_dtype(ws->compute);
+    const int64_t N = (int64_t)ws->B * ws->T;
+    Rows rows = activation_rows(ws->compute, s->d_model);
     float *head_in;
-    if (!gradient_reuse_take(&head_in, &ws->reuse, s->n_layers, as_floats(dtype, count)) ||
-        !gradient_reuse_take(&ws->d_head_in, &ws->reuse, s->n_layers, count))
+    if (!gradient_reuse_take(&head_in, &ws->reuse, s->n_layers, as_floats(rows, N)) ||
+        !gradient_reuse_take(&ws->d_head_in, &ws->reuse, s->n_layers, N * s->d_model))
         return false;
-    ws->head_in = (Rows){head_in, dtype, s->d_model};
+    rows.data = head_in;
+    ws->head_in = rows;
     return true;
 }
 
@@ -160,6 +164,8 @@ static void place_scratch(Workspace *ws, Arena *arena, const ModelShape *s, int 
     ws->normed = is_apart ? scratch_rows(arena, ws->compute, N, s->d_model) : ws->head_in;
     ws->d_normed = is_apart ? arena_floats(arena, N * s->d_model) : ws->d_head_in;
     ws->dx = is_training ? arena_floats(arena, N * s->d_model) : NULL;
+    if (is_training && ws->compute == COMPUTE_BFLOAT16)
+        ws->dx_rounded = scratch_rows(arena, ws->compute, N, s->d_model);
     const int64_t first = arena->used_bytes;
     place_attention_scratch(ws, arena, s, n_threads);
     end = max_int64(end, arena->used_bytes);

@@ -80,6 +80,7 @@ typedef struct Workspace {
     Rows normed;                  // [N, D] input of a block's first product
     float *d_normed;              // [N, D]
     float *dx;                    // [N, D] gradient of the residual stream, backward
+    Rows dx_rounded;              // [N, D] the same for products in bfloat16; else without data
     Rows projected, expanded;     // [N, their widths of the form]
     Rows attn_out;                // [N, Q], if the form makes it again in backward
     void *attention_tiles;        // of the form

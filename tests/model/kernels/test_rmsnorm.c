@@ -59,7 +59,8 @@ static void compare(int N, int D, double scale)
     testing_assert_close("y", d.y, d.expected_y, all, 1e-6);                 // seen 3.8e-7
     testing_assert_close("inv_rms", d.inv_rms, d.expected_inv_rms, N, 1e-6); // seen 4.4e-7
     ref_rmsnorm_backward(d.expected_dx, d.expected_dw, d.dy, d.expected_inv_rms, d.x, d.w, N, D);
-    rmsnorm_backward(d.dx, d.dw, rows_f32(d.expected_y, D), d.dy, d.inv_rms, d.x, d.w, N, D);
+    rmsnorm_backward(d.dx, (Rows){0}, d.dw, rows_f32(d.expected_y, D), d.dy, d.inv_rms, d.x, d.w, N,
+                     D);
     assert_memory_equal(d.expected_y, d.y, (size_t)all * sizeof(float));
     testing_assert_close("dx", d.dx, d.expected_dx, all, 2e-6); // seen 4.8e-7
     testing_assert_close("dw", d.dw, d.expected_dw, D, 2e-6);   // seen 4.4e-7
@@ -91,7 +92,7 @@ static void test_zero_row_has_zero_output_and_finite_gradient(void **state)
     enum { D = 33 };
     Data d = make_data(1, D, 0.0);
     rmsnorm_forward(rows_f32(d.y, D), d.inv_rms, NULL, d.x, d.w, 1, D, EPS);
-    rmsnorm_backward(d.dx, d.dw, (Rows){0}, d.dy, d.inv_rms, d.x, d.w, 1, D);
+    rmsnorm_backward(d.dx, (Rows){0}, d.dw, (Rows){0}, d.dy, d.inv_rms, d.x, d.w, 1, D);
     for (int i = 0; i < D; i++) {
         assert_true(d.y[i] == 0.0f);
         assert_true(isfinite(d.dx[i]));
@@ -121,8 +122,8 @@ static void test_bits_do_not_depend_on_threads(void **state)
         omp_set_num_threads(i + 1);
         rmsnorm_forward(rows_f32(runs[i]->y, D), runs[i]->inv_rms, NULL, runs[i]->x, runs[i]->w, N,
                         D, EPS);
-        rmsnorm_backward(runs[i]->dx, runs[i]->dw, (Rows){0}, runs[i]->dy, runs[i]->inv_rms,
-                         runs[i]->x, runs[i]->w, N, D);
+        rmsnorm_backward(runs[i]->dx, (Rows){0}, runs[i]->dw, (Rows){0}, runs[i]->dy,
+                         runs[i]->inv_rms, runs[i]->x, runs[i]->w, N, D);
     }
     omp_set_num_threads(threads);
     assert_memory_equal(one.y, two.y, N * D * sizeof(float));
@@ -149,6 +150,11 @@ static void test_bfloat16_is_the_float32_result_rounded_once(void **state)
         for (int i = 0; i < LD; i++)
             assert_int_equal(y[n * LD + i], i < D ? half_f32_to_bf16(d.y[n * D + i]) : 0);
     assert_memory_equal(again, y, sizeof y);
+    memset(again, 0, sizeof again);
+    rmsnorm_backward(d.dx, rows_bf16(again, LD), d.dw, (Rows){0}, d.dy, d.inv_rms, d.x, d.w, N, D);
+    for (int n = 0; n < N; n++)
+        for (int i = 0; i < LD; i++)
+            assert_int_equal(again[n * LD + i], i < D ? half_f32_to_bf16(d.dx[n * D + i]) : 0);
     assert_memory_equal(d.expected_dx, d.x, N * D * sizeof(float)); // the copy
     release_data(&d);
 }
