@@ -34,6 +34,10 @@
 //                   |                    |    | d_qkv, d_attn_out                               |
 //     feed-forward  | normed, d_normed   | dx | act                                             |
 //
+// With products in bfloat16, rows that a product reads or writes are bfloat16: normed, those of
+// attention, gate_up, act, the gradients of all these but normed's. The residual stream and its
+// gradient (which dx_rounded repeats for products), statistics, logits and loss stay float32.
+//
 // normed and d_normed are head_in and d_head_in themselves, unless those lie over gradients: then
 // all of the head's scratch shares memory with all of the layers'.
 #ifndef MHA2MLA_MODEL_TRANSFORMER_WORKSPACE_H
