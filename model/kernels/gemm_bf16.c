@@ -25,18 +25,21 @@ enum {
     CHUNK_ROWS = 3 * ROWS,              // of a that are packed at once
     PACKED_LD = MAX_K + TILE_BF16_STEP, // from a packed row to the next: an odd number of lines
     SUMS_LD = MAX_COLUMNS + TILE_BF16_COLUMNS, // from a row of sums to the next: the same
-    PARTIAL_COLUMNS = 2 * MAX_B / MAX_K, // of b, if k has several blocks: they exceed MAX_K / 2
+    PARTIAL_COLUMNS = 512,
+    PARTIAL_LD = PARTIAL_COLUMNS + TILE_BF16_COLUMNS,
     PARTIAL_ROWS = 1024, // of an item of a c in bfloat16 with more than one block of k
-    // What packing costs, in columns of c for a row of a and in rows of c for a column of b.
-    PACK_A = 256,
-    PACK_B = 384,
+    // What takes as long as the products of a number: packing a number of a, in columns of c;
+    // packing one of b, in rows of c; a pass over an element of c, in k.
+    PACK_A = 192,
+    PACK_B = 256,
+    PASS = 256,
 };
 
 typedef struct Buffer {
     _Alignas(64) uint16_t b[MAX_B];
     uint16_t a[CHUNK_ROWS * PACKED_LD];
     _Alignas(64) float sums[ROWS * SUMS_LD];
-    float partial[PARTIAL_ROWS * (PARTIAL_COLUMNS + TILE_BF16_COLUMNS)];
+    float partial[PARTIAL_ROWS * PARTIAL_LD];
 } Buffer;
 
 _Static_assert(sizeof(Buffer) % 64 == 0, "threads' buffers begin with cache lines");
@@ -64,45 +67,65 @@ static int packed_b_numbers(void)
     return (int)min_int64(gemm_cached_bytes() * 3 / 4 / (int64_t)sizeof(uint16_t), MAX_B);
 }
 
-// k in equal lengths of at most `most`, whole steps.
-static int cut_k(int k, int most)
+// The sizes of blocks and items.
+typedef struct Cut {
+    int k_block, rows, columns;
+} Cut;
+
+static int count_items(const Bf16Product *product, const Cut *cut)
 {
-    return tile_bf16_padded(ceil_div(k, ceil_div(k, most)));
+    return ceil_div(product->m, cut->rows) * ceil_div(product->n, cut->columns);
 }
 
-// The time of an item, in that of an element of c.
-static int64_t item_cost(const Bf16Product *product, int rows, int columns)
+// The time that one thread takes for its items, in that of a product of two numbers. Each block of
+// k passes over c, each row item packs b and each column item a.
+static int64_t cost_of(const Bf16Product *product, const Cut *cut, int n_threads)
 {
-    return (int64_t)(rows + PACK_B) * columns + (product->packs_a ? (int64_t)PACK_A * rows : 0);
+    const int64_t rows = cut->rows, columns = cut->columns, k = product->k;
+    const int64_t item = rows * columns * (k + (int64_t)PASS * ceil_div(product->k, cut->k_block)) +
+                         PACK_B * columns * k + (product->packs_a ? PACK_A * rows * k : 0);
+    return ceil_div(count_items(product, cut), n_threads) * item;
 }
 
-// As many row and column items as take the least time: each row item packs b again, each column
-// item a. The order of the sums is decided by k_block and k_part, which depend on k alone.
-static void cut(Bf16Product *product, int n_threads)
+// The cheapest of the cuts that fit the buffers. Any has the same bits: an element is one chain
+// along k, which blocks continue.
+static Cut find_cut(const Bf16Product *product, int n_threads)
 {
-    product->k_block = cut_k(product->k, MAX_K);
-    product->k_part = cut_k(product->k_block, MAX_PART);
-    product->has_partial = product->c.dtype == DTYPE_BF16 && product->k > product->k_block;
-    const int most =
-        min_int(packed_b_numbers() / product->k_block / COLUMNS * COLUMNS, MAX_COLUMNS);
-    const int column_items = ceil_div(product->n, most),
-              row_items = product->has_partial ? ceil_div(product->m, PARTIAL_ROWS) : 1;
-    int64_t best = INT64_MAX;
-    for (int r = row_items; r <= row_items + n_threads; r++)
-        for (int j = column_items; j <= column_items + n_threads; j++) {
-            const int rows = round_up(ceil_div(product->m, r), ROWS),
-                      columns = round_up(ceil_div(product->n, j), COLUMNS);
-            const int n_row_items = ceil_div(product->m, rows),
-                      n_items = n_row_items * ceil_div(product->n, columns);
-            const int64_t cost = ceil_div(n_items, n_threads) * item_cost(product, rows, columns);
-            if (cost >= best)
-                continue;
-            best = cost;
-            product->item_rows = rows;
-            product->item_columns = columns;
-            product->n_row_items = n_row_items;
-            product->n_items = n_items;
-        }
+    Cut best = {0};
+    int64_t least = INT64_MAX;
+    const int n_blocks = ceil_div(product->k, MAX_K), capacity = packed_b_numbers();
+    for (int blocks = n_blocks; blocks < n_blocks + 3; blocks++) {
+        const int k_block = tile_bf16_padded(ceil_div(product->k, blocks));
+        const bool has_partial = product->c.dtype == DTYPE_BF16 && k_block < product->k;
+        const int most = min_int(capacity / k_block / COLUMNS * COLUMNS,
+                                 has_partial ? PARTIAL_COLUMNS : MAX_COLUMNS);
+        const int row_items = has_partial ? ceil_div(product->m, PARTIAL_ROWS) : 1,
+                  column_items = ceil_div(product->n, most);
+        for (int r = row_items; r <= row_items + n_threads; r++)
+            for (int j = column_items; j <= column_items + n_threads; j++) {
+                const Cut cut = {k_block, round_up(ceil_div(product->m, r), ROWS),
+                                 round_up(ceil_div(product->n, j), COLUMNS)};
+                const int64_t cost = cost_of(product, &cut, n_threads);
+                if (cost < least) {
+                    least = cost;
+                    best = cut;
+                }
+            }
+    }
+    return best;
+}
+
+static void cut_product(Bf16Product *product, int n_threads)
+{
+    const Cut cut = find_cut(product, n_threads);
+    const int parts = ceil_div(cut.k_block, MAX_PART);
+    product->k_block = cut.k_block;
+    product->k_part = tile_bf16_padded(ceil_div(cut.k_block, parts));
+    product->has_partial = product->c.dtype == DTYPE_BF16 && cut.k_block < product->k;
+    product->item_rows = cut.rows;
+    product->item_columns = cut.columns;
+    product->n_row_items = ceil_div(product->m, cut.rows);
+    product->n_items = count_items(product, &cut);
 }
 
 // ---- operands ----------------------------------------------------------------------------------
@@ -160,8 +183,7 @@ static Rows sums_of(const Bf16Product *product, Buffer *buffer, const Item *item
         return rows_at(product->c, i, item->column);
     if (!product->has_partial)
         return rows_f32(buffer->sums, SUMS_LD);
-    const int ld = round_up(item->n, COLUMNS) + TILE_BF16_COLUMNS;
-    return rows_at(rows_f32(buffer->partial, ld), i - item->row, 0);
+    return rows_at(rows_f32(buffer->partial, PARTIAL_LD), i - item->row, 0);
 }
 
 // The sums of m rows over a block of k, part by part, added to what `sums` holds if `add`. `next`:
@@ -238,7 +260,7 @@ void gemm_bf16(Rows c, GemmMatrix a, GemmMatrix b, int m, int n, int k, bool add
     const int n_threads = omp_get_max_threads();
     Bf16Product product = {c, a, b, m, n, k, add};
     product.packs_a = packs_a(&product);
-    cut(&product, n_threads);
+    cut_product(&product, n_threads);
     char *buffers = gemm_buffer_find(sizeof(Buffer), n_threads);
 #pragma omp parallel for schedule(dynamic) if (n_threads > 1)
     for (int item = 0; item < product.n_items; item++)

@@ -8,7 +8,6 @@
 #include "model/kernels/half.h"
 #include "model/kernels/tile_bf16_kernel.h"
 
-#include <stddef.h>
 #include <string.h>
 
 enum { COLUMNS = TILE_BF16_COLUMNS, HEIGHT = 4 };
@@ -18,13 +17,14 @@ enum { COLUMNS = TILE_BF16_COLUMNS, HEIGHT = 4 };
 typedef uint32_t PairVector __attribute__((vector_size(4 * TILE_BF16_COLUMNS)));
 typedef float SumVector __attribute__((vector_size(4 * TILE_BF16_COLUMNS)));
 
-// HEIGHT or 1 rows of one panel's sums, in the order of k.
+// Adds to HEIGHT or 1 rows of one panel's sums, in the order of k.
 __attribute__((always_inline)) static inline void panel_sums(float sums[][COLUMNS],
                                                              const uint16_t *a, int lda,
                                                              const uint32_t *restrict pairs, int k,
                                                              const int rows)
 {
-    SumVector sum[HEIGHT] = {{0}};
+    SumVector sum[HEIGHT];
+    memcpy(sum, sums, (size_t)rows * sizeof *sum);
     for (int p = 0; p < k; p += 2, pairs += COLUMNS) {
         PairVector both;
         memcpy(&both, pairs, sizeof both);
@@ -51,21 +51,21 @@ HOT static void one_row(float sums[1][COLUMNS], const uint16_t *a, const uint32_
 // Columns [0, n) of one panel.
 static void multiply_panel(const TileBf16Operands *o, float *c, const uint16_t *panel, int m, int n)
 {
-    float sums[HEIGHT][COLUMNS];
     const uint32_t *pairs = (const uint32_t *)(const void *)panel;
     for (int i = 0; i < m; i += HEIGHT) {
+        float sums[HEIGHT][COLUMNS] = {{0}};
         const int rows = min_int(HEIGHT, m - i);
         const uint16_t *a = o->a + (int64_t)i * o->lda;
+        float *to = c + (int64_t)i * o->ldc;
+        for (int r = 0; r < rows && o->add; r++)
+            memcpy(sums[r], to + (int64_t)r * o->ldc, (size_t)n * sizeof *to);
         if (rows == HEIGHT)
             four_rows(sums, a, o->lda, pairs, o->k);
         else
             for (int r = 0; r < rows; r++)
                 one_row(sums + r, a + (int64_t)r * o->lda, pairs, o->k);
         for (int r = 0; r < rows; r++)
-            for (int j = 0; j < n; j++) {
-                float *to = c + (int64_t)(i + r) * o->ldc + j;
-                *to = o->add ? *to + sums[r][j] : sums[r][j];
-            }
+            memcpy(to + (int64_t)r * o->ldc, sums[r], (size_t)n * sizeof *to);
     }
 }
 

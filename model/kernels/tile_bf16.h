@@ -16,7 +16,8 @@
 // with zeros beyond k, up to a multiple of 32, and beyond the columns. The left operand's rows are
 // as long as that: zeros beyond k, or anything finite, since the panels' zeros multiply it.
 //
-// Every element is one sum in an order that depends on k alone, whatever m and n. A version for
+// Every element is one chain of sums along k, begun by what c holds if that is added to: its bits
+// depend neither on m and n nor on how k is cut, at multiples of 32. A version for
 // AMX, one for AVX512-BF16 and a plain one: bf16_kernel() of model/kernels/compute.h decides.
 // Single-threaded.
 #ifndef MHA2MLA_MODEL_KERNELS_TILE_BF16_H

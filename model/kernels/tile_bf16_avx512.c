@@ -13,13 +13,10 @@
 
 enum { COLUMNS = TILE_BF16_COLUMNS, HEIGHT = 8, PANELS = 3 };
 
-// n of a panel's sums of one row.
-TARGET ALWAYS_INLINE void write_row(float *to, __m512 sum, int n, bool add)
+// The first n of a panel's columns.
+ALWAYS_INLINE __mmask16 mask_of(int n)
 {
-    const __mmask16 columns = (__mmask16)(n >= COLUMNS ? 0xffffu : (1u << n) - 1);
-    if (add)
-        sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(columns, to));
-    _mm512_mask_storeu_ps(to, columns, sum);
+    return (__mmask16)(n >= COLUMNS ? 0xffffu : (1u << n) - 1);
 }
 
 // `rows` rows from row i on and `panels` panels from column j on, both constants; n columns.
@@ -30,9 +27,14 @@ TARGET ALWAYS_INLINE void block(const TileBf16Operands *o, int i, int j, int n, 
     const uint16_t *a = o->a + (int64_t)i * o->lda;
     const uint16_t *b = o->b + j / COLUMNS * o->panel_step;
     const int64_t lda = o->lda;
+    float *c = o->c + (int64_t)i * o->ldc + j;
+    __mmask16 columns[PANELS];
+    UNROLLED(for (int v = 0; v < panels; v++))
+    columns[v] = mask_of(n - v * COLUMNS);
     UNROLLED(for (int r = 0; r < rows; r++))
     UNROLLED(for (int v = 0; v < panels; v++))
-    sum[r][v] = _mm512_setzero_ps();
+    sum[r][v] = o->add ? _mm512_maskz_loadu_ps(columns[v], c + (int64_t)r * o->ldc + v * COLUMNS)
+                       : _mm512_setzero_ps();
     for (int p = 0; p < o->k; p += 2, a += 2, b += 2 * COLUMNS) {
         __m512bh right[PANELS];
         UNROLLED(for (int v = 0; v < panels; v++))
@@ -48,8 +50,7 @@ TARGET ALWAYS_INLINE void block(const TileBf16Operands *o, int i, int j, int n, 
     }
     UNROLLED(for (int r = 0; r < rows; r++))
     UNROLLED(for (int v = 0; v < panels; v++))
-    write_row(o->c + (int64_t)(i + r) * o->ldc + j + v * COLUMNS, sum[r][v], n - v * COLUMNS,
-              o->add);
+    _mm512_mask_storeu_ps(c + (int64_t)r * o->ldc + v * COLUMNS, columns[v], sum[r][v]);
 }
 
 // m rows of a constant number of panels.
