@@ -4,15 +4,20 @@
 // error on it is agreed on before the others read.
 #include "train/prepare.h"
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/progress.h"
 #include "data/mixture.h"
 #include "data/tokenizer/tokenizer_file.h"
 #include "model/convert/convert.h"
+#include "model/convert/pair_select.h"
 #include "model/hf/hf.h"
 #include "train/calibrate.h"
+#include "train/calibrate_scores.h"
 #include "train/parallel/watchdog.h"
+#include "train/refit.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -67,39 +72,104 @@ release:
     return status;
 }
 
+Status prepare_loaded(Replica *out, const char *dir, const Comm *comm, CommGroup *group)
+{
+    ModelShape shape;
+    Replica replica;
+    Status status;
+    watchdog_phase("load", 0);
+    TRY(comm_agree(comm, hf_load_shape(&shape, dir)));
+    TRY(replica_create(&replica, comm, group, &shape));
+    status = replica_is_writer(&replica)
+                 ? hf_load_into(&replica.model, dir)
+                 : hf_load_rope_pairs(replica.model.rope_pairs, &shape, dir);
+    TRY_GOTO(release, comm_agree_of(comm, replica_is_writer(&replica) || status != OK, status));
+    replica_sync(&replica);
+    *out = replica;
+    return OK;
+release:
+    replica_release(&replica);
+    return status;
+}
+
+// ---- calibration and pairs ----------------------------------------------------------------------
+
+static Status copy_path(char out[PATH_BYTES], const char *path)
+{
+    const int length = snprintf(out, PATH_BYTES, "%s", path);
+    return length < PATH_BYTES ? OK : fail(BAD_INPUT, "%s: the path is too long", path);
+}
+
+// The file of scores that the run reads: the config's, or the one of statistics that it writes
+// itself into its directory.
+static Status scores_path(char out[PATH_BYTES], const Config *config)
+{
+    if (config->model.convert.scores != NULL)
+        return copy_path(out, config->model.convert.scores);
+    char dir[PATH_BYTES];
+    TRY(file_join(dir, config->run.dir, config->run.name));
+    return file_join(out, dir, "scores.h5");
+}
+
+static CalibrationSettings calibration_settings(const Config *config)
+{
+    const ConvertConfig *convert = &config->model.convert;
+    return (CalibrationSettings){.samples = convert->samples,
+                                 .seq_len = config->data.seq_len,
+                                 .windows = convert->windows,
+                                 .attention_windows = convert->attention_windows,
+                                 .window_len = convert->window_len,
+                                 .pool = POOL_LAYER,
+                                 .compute = config->train.compute};
+}
+
 // Reads the training data from its beginning: the calibration samples are those trained on first.
-static Status measure_scores(RopeScores *out, const Model *original, const Config *config,
-                             const Comm *comm, const char *tokenizer_sha256)
+// The norms stay in memory unless statistics are needed, which go to the file `path`.
+static Status measure_scores(RopeScores *out, const char *path, const Model *original,
+                             const Config *config, const Comm *comm, const char *tokenizer_sha256)
 {
     const DataConfig *data = &config->data;
+    const CalibrationSettings settings = calibration_settings(config);
     Mixture *mixture = NULL;
     Status status = mixture_open(
         &mixture, data->sources, data->n_sources, data->seq_len, (uint64_t)config->run.seed,
         tokenizer_sha256[0] != '\0' ? tokenizer_sha256 : NULL, original->shape.vocab_size);
     TRY_GOTO(close_mixture, comm_agree(comm, status));
     const double start_s = log_seconds();
-    const int samples = config->model.convert.samples;
-    TRY_GOTO(close_mixture, calibrate_run(out, comm, original, mixture, samples, data->seq_len,
-                                          config->train.compute));
-    log_info("calibration on %d samples of %d tokens: %.1f s", samples, data->seq_len,
+    if (path != NULL)
+        status = calibrate_scores(path, &settings, comm, original, mixture);
+    else
+        status = calibrate_run(out, comm, original, mixture, settings.samples, data->seq_len,
+                               settings.compute);
+    TRY_GOTO(close_mixture, status);
+    log_info("calibration on %d samples of %d tokens: %.1f s", settings.samples, data->seq_len,
              log_seconds() - start_s);
 close_mixture:
     mixture_close(mixture);
     return status;
 }
 
-// The scores that the 2-norm selection needs: from the file that the config names, or from a
-// calibration pass. The other strategies need none and get {0}.
-static Status find_scores(RopeScores *out, const Model *original, const ModelShape *shape,
-                          const Config *config, const Comm *comm, const char *tokenizer_sha256)
+static Status select_kl(int32_t *pairs, const ModelShape *original, int P,
+                        const ConvertRecipe *recipe, const char *path)
 {
-    const ConvertConfig *convert = &config->model.convert;
-    *out = (RopeScores){0};
-    if (convert->rope != ROPE_2NORM)
-        return OK;
-    if (convert->scores == NULL)
-        return measure_scores(out, original, config, comm, tokenizer_sha256);
-    return comm_agree(comm, rope_scores_read(out, shape, convert->scores));
+    StatisticsFile file;
+    TRY(statistics_file_open(&file, original, path));
+    const Status status = pair_select(pairs, original, P, recipe->method == METHOD_CLOSED, &file);
+    statistics_file_close(&file);
+    return status;
+}
+
+Status prepare_chosen_pairs(int32_t *pairs, const ModelShape *original, int P,
+                            RopeStrategy strategy, const ConvertRecipe *recipe, const char *scores)
+{
+    RopeScores norms = {0};
+    if (strategy == ROPE_KL)
+        return select_kl(pairs, original, P, recipe, scores);
+    if (strategy == ROPE_2NORM)
+        TRY(rope_scores_read(&norms, original, scores));
+    const Status status = rope_select(pairs, original, P, strategy, &norms);
+    rope_scores_release(&norms);
+    return status;
 }
 
 // Checks the conversion's shape, too: before hours of calibration.
@@ -115,53 +185,114 @@ static Status allocate_pairs(int32_t **out, const ModelShape *original,
                : fail(FAILED, "no memory for the RoPE pairs of %lld heads", (long long)n_heads);
 }
 
+// By the config's strategy: from a calibration pass in memory, or from a file, which the pass may
+// have to write first.
+static Status choose_pairs(int32_t *pairs, const Model *original, const ModelShape *shape,
+                           const Config *config, const Comm *comm, const char *tokenizer_sha256)
+{
+    const ConvertConfig *convert = &config->model.convert;
+    const bool has_file = config_needs_statistics(config) || convert->scores != NULL;
+    char path[PATH_BYTES] = "";
+    RopeScores norms = {0};
+    Status status = OK;
+    if (has_file)
+        TRY(comm_agree(comm, scores_path(path, config)));
+    if (config_calibrates(config))
+        TRY_GOTO(release, measure_scores(&norms, has_file ? path : NULL, original, config, comm,
+                                         tokenizer_sha256));
+    if (config_calibrates(config) && !has_file)
+        status = rope_select(pairs, shape, convert->rope_pairs, convert->rope, &norms);
+    else
+        status = prepare_chosen_pairs(pairs, shape, convert->rope_pairs, convert->rope,
+                                      &convert->recipe, path);
+    status = comm_agree(comm, status);
+release:
+    rope_scores_release(&norms);
+    return status;
+}
+
 Status prepare_pairs(int32_t **out, const Model *original, const ModelShape *original_shape,
                      const Config *config, const Comm *comm, const char *tokenizer_sha256)
 {
-    const ConvertConfig *convert = &config->model.convert;
-    RopeScores scores = {0};
     int32_t *pairs = NULL;
     Status status;
-    TRY_GOTO(release, comm_agree(comm, allocate_pairs(&pairs, original_shape, convert)));
     TRY_GOTO(release,
-             find_scores(&scores, original, original_shape, config, comm, tokenizer_sha256));
-    TRY_GOTO(release, comm_agree(comm, rope_select(pairs, original_shape, convert->rope_pairs,
-                                                   convert->rope, &scores)));
+             comm_agree(comm, allocate_pairs(&pairs, original_shape, &config->model.convert)));
+    TRY_GOTO(release,
+             choose_pairs(pairs, original, original_shape, config, comm, tokenizer_sha256));
     *out = pairs;
     pairs = NULL;
 release:
-    rope_scores_release(&scores);
     free(pairs);
     return status;
 }
 
+// ---- layers -------------------------------------------------------------------------------------
+
+// What a rank reads statistics through; nothing where the recipe needs none.
+typedef struct LayerSource {
+    StatisticsFile file;
+    LayerStatistics statistics;
+} LayerSource;
+
+static void release_source(LayerSource *source)
+{
+    layer_statistics_release(&source->statistics);
+    statistics_file_close(&source->file);
+}
+
+static Status open_source(LayerSource *out, const ModelShape *original, const ConvertRecipe *recipe,
+                          const char *scores)
+{
+    *out = (LayerSource){0};
+    if (!recipe_needs_statistics(recipe))
+        return OK;
+    TRY(statistics_file_open(&out->file, original, scores));
+    return layer_statistics_create(&out->statistics, original, out->file.info.n_pools);
+}
+
+static Status convert_one(Replica *mla, const WeightSource *original, int layer,
+                          const ConvertRecipe *recipe, LayerSource *source)
+{
+    const bool has_statistics = recipe_needs_statistics(recipe);
+    if (has_statistics)
+        TRY(statistics_file_read(&source->file, layer, &source->statistics));
+    return convert_layer(&mla->model, original, layer, recipe,
+                         has_statistics ? &source->statistics : NULL);
+}
+
 // Layers l with l mod N = rank. The writer also copies what is in no layer: embedding, final norm,
 // head. Not collective.
-static Status convert_own_layers(Replica *mla, const WeightSource *original)
+static Status convert_own_layers(Replica *mla, const WeightSource *original,
+                                 const ConvertRecipe *recipe, const char *scores)
 {
     const Comm *comm = mla->comm;
     const int n_layers = mla->model.shape.n_layers;
+    LayerSource source;
     Status status = OK;
     ProgressMeter meter = progress_start("conversion", "layers", n_layers);
+    TRY_GOTO(end, open_source(&source, original->shape, recipe, scores));
     if (replica_is_writer(mla))
         TRY_GOTO(end, convert_shared(&mla->model, original));
     for (int l = comm->rank; l < n_layers; l += comm->size) {
-        TRY_GOTO(end, convert_layer(&mla->model, original, l));
+        TRY_GOTO(end, convert_one(mla, original, l, recipe, &source));
         progress_show(&meter, l - comm->rank + comm->size); // the others are about as far
     }
 end:
+    release_source(&source);
     progress_end(&meter);
     return status;
 }
 
 // Rank l mod N converts layer l and broadcasts it: the work is shared, and all ranks have the same
 // bits even where their CPUs run different kernels.
-Status prepare_layers(Replica *mla, const WeightSource *original)
+Status prepare_layers(Replica *mla, const WeightSource *original, const ConvertRecipe *recipe,
+                      const char *scores)
 {
     const Comm *comm = mla->comm;
     const ModelShape *shape = &mla->model.shape;
     watchdog_phase("convert", 0);
-    TRY(comm_agree(comm, convert_own_layers(mla, original)));
+    TRY(comm_agree(comm, convert_own_layers(mla, original, recipe, scores)));
     for (int l = 0; l < shape->n_layers; l++) {
         int64_t first, count;
         params_layer_range(shape, l, &first, &count);
@@ -169,6 +300,17 @@ Status prepare_layers(Replica *mla, const WeightSource *original)
     }
     replica_sync(mla);
     return OK;
+}
+
+// The original is in memory again for it, beside the converted model.
+static Status refit_prepared(Replica *mla, const Config *config, const Comm *comm, CommGroup *group,
+                             const char *scores)
+{
+    Replica original;
+    TRY(prepare_original(&original, config, comm, group));
+    const Status status = refit_outputs(mla, &original.model, scores);
+    replica_release(&original);
+    return status;
 }
 
 // The pairs come from the caller because choosing them may need the whole original in memory, which
@@ -182,6 +324,7 @@ Status prepare_converted(Replica *out, const int32_t *pairs, const Config *confi
     HfSource *files = NULL;
     ModelShape shape;
     Replica mla = {0};
+    char scores[PATH_BYTES];
     const double start_s = log_seconds();
     Status status = init->given ? OK : hf_source_open(&files, config->model.base);
     TRY_GOTO(release, comm_agree(comm, status));
@@ -192,7 +335,10 @@ Status prepare_converted(Replica *out, const int32_t *pairs, const Config *confi
     TRY_GOTO(release, replica_create(&mla, comm, group, &shape));
     memcpy(mla.model.rope_pairs, pairs,
            (size_t)shape.n_layers * (size_t)(shape.n_kv_heads * shape.rope_pairs) * sizeof *pairs);
-    TRY_GOTO(release, prepare_layers(&mla, &original));
+    TRY_GOTO(release, comm_agree(comm, scores_path(scores, config)));
+    TRY_GOTO(release, prepare_layers(&mla, &original, &convert->recipe, scores));
+    if (convert->recipe.method == METHOD_CLOSED)
+        TRY_GOTO(release, refit_prepared(&mla, config, comm, group, scores));
     if (files != NULL && !config_reads_original(config)) // which has warned
         hf_source_warn(files, config->model.base);
     log_info("converted %d layers: %.1f s", shape.n_layers, log_seconds() - start_s);

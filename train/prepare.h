@@ -29,8 +29,17 @@ Status prepare_pairs(int32_t **out, const Model *original, const ModelShape *ori
 Status prepare_converted(Replica *out, const int32_t *pairs, const Config *config, const Comm *comm,
                          CommGroup *group);
 
-// Fills a converted model from its original: each rank converts some of the layers, all get the
-// same bits. Collective.
-Status prepare_layers(Replica *mla, const WeightSource *original);
+// Fills a converted model from its original by the recipe: each rank converts some of the layers,
+// all get the same bits. Recipes that need statistics read them from the file `scores`. Collective.
+Status prepare_layers(Replica *mla, const WeightSource *original, const ConvertRecipe *recipe,
+                      const char *scores);
+
+// pairs [L, K, P] by a strategy: `scores` is the file that 2-norm and kl choose from, unused by the
+// others. For recipes that absorb what the lost pairs leave, kl counts on it. Not collective.
+Status prepare_chosen_pairs(int32_t *pairs, const ModelShape *original, int P,
+                            RopeStrategy strategy, const ConvertRecipe *recipe, const char *scores);
+
+// The original in the directory, in memory that the ranks of a host share. Collective.
+Status prepare_loaded(Replica *out, const char *dir, const Comm *comm, CommGroup *group);
 
 #endif

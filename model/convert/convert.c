@@ -2,31 +2,17 @@
 // read to scratch first, since their rows are reordered and factorized.
 #include "model/convert/convert.h"
 
+#include "model/convert/closed_form.h"
 #include "model/convert/factorize.h"
+#include "model/convert/head_rows.h"
+#include "model/convert/pair_choice.h"
+#include "model/convert/whitening.h"
 
-#include <stdlib.h>
+#include <math.h>
 #include <string.h>
 
-// rows [E]: the rows of a head in the order in which MLA stores them: the first halves of the kept
-// pairs, their second halves, then every other dim, ascending.
-static void order_rows(int *rows, const int32_t *pairs, int P, int E)
-{
-    int n_nope = 0, next = 0; // next: first kept pair whose dim comes later
-    for (int i = 0; i < P; i++) {
-        CHECK(pairs[i] >= 0 && pairs[i] < E / 2 && (i == 0 || pairs[i] > pairs[i - 1]),
-              "pair %d of %d is %d, head width %d", i, P, (int)pairs[i], E);
-        rows[i] = pairs[i];
-        rows[P + i] = pairs[i] + E / 2;
-    }
-    for (int dim = 0; dim < E; dim++) {
-        if (dim == E / 2)
-            next = 0;
-        if (next < P && pairs[next] == dim % (E / 2))
-            next++;
-        else
-            rows[2 * P + n_nope++] = dim;
-    }
-}
+const char *const convert_method_names[] = {
+    [METHOD_PAPER] = "paper", [METHOD_WHITENED] = "whitened", [METHOD_CLOSED] = "closed", NULL};
 
 // to [n, D] = the rows of a head [E, D] that `rows` names.
 static void gather_rows(float *to, const float *head, const int *rows, int n, int D)
@@ -45,7 +31,7 @@ static void reorder_queries(float *q, const Model *mla, const float *original, i
     for (int h = 0; h < s->n_heads; h++) {
         const int32_t *pairs = model_pairs(mla, layer, h / (s->n_heads / s->n_kv_heads));
         const float *head = original + (int64_t)h * E * D;
-        order_rows(rows, pairs, s->rope_pairs, E);
+        head_rows_order(rows, pairs, s->rope_pairs, E);
         gather_rows(q + (int64_t)h * n_rope * D, head, rows, n_rope, D);
         gather_rows(nope + (int64_t)h * n_nope * D, head, rows + n_rope, n_nope, D);
     }
@@ -59,32 +45,61 @@ static void divide_keys(float *k_r, float *k_c, const Model *mla, const float *k
     int D = s->d_model, E = s->head_dim, n_rope = 2 * s->rope_pairs, n_nope = E - n_rope;
     for (int h = 0; h < s->n_kv_heads; h++) {
         const float *head = k + (int64_t)h * E * D;
-        order_rows(rows, model_pairs(mla, layer, h), s->rope_pairs, E);
+        head_rows_order(rows, model_pairs(mla, layer, h), s->rope_pairs, E);
         gather_rows(k_r + (int64_t)h * n_rope * D, head, rows, n_rope, D);
         gather_rows(k_c + (int64_t)h * n_nope * D, head, rows + n_rope, n_nope, D);
     }
 }
 
-// kv: the rows of W_kc [K (E - 2P), D], then those of W_v [K E, D].
-static Status factorize_layer(LayerParams *to, const ModelShape *s, const float *kv)
+// kv: the rows of W_kc [K (E - 2P), D], then those of W_v [K E, D]. A covariance, if not NULL, is
+// the norm that they are factorized in.
+static Status factorize_rows(float *up, float *down, const float *rows, const double *covariance,
+                             int m, int D, int R)
+{
+    return covariance != NULL ? whitening_factorize(up, down, rows, covariance, m, D, R)
+                              : factorize(up, down, rows, m, D, R);
+}
+
+static Status factorize_layer(LayerParams *to, const ModelShape *s, const float *kv,
+                              const double *covariance)
 {
     int D = s->d_model, R1 = shape_dim(s, DIM_UP_INPUT);
     int rows_k = shape_dim(s, DIM_K_NOPE), rows_v = shape_dim(s, DIM_KV);
     if (s->svd == SVD_JOINT) {
         // up_k and up_v are neighbours in the flat vector (model/params.h): one matrix.
         float *up = rows_k > 0 ? to->up_k : to->up_v;
-        return factorize(up, to->down_kv, kv, rows_k + rows_v, D, R1);
+        return factorize_rows(up, to->down_kv, kv, covariance, rows_k + rows_v, D, R1);
     }
-    TRY(factorize(to->up_k, to->down_kv, kv, rows_k, D, R1));
-    return factorize(to->up_v, to->down_kv + (int64_t)R1 * D, kv + (int64_t)rows_k * D, rows_v, D,
-                     R1);
+    TRY(factorize_rows(to->up_k, to->down_kv, kv, covariance, rows_k, D, R1));
+    return factorize_rows(to->up_v, to->down_kv + (int64_t)R1 * D, kv + (int64_t)rows_k * D,
+                          covariance, rows_v, D, R1);
+}
+
+static void scale_rows(float *values, int64_t count, double factor)
+{
+    for (int64_t i = 0; i < count; i++)
+        values[i] = (float)(values[i] * factor);
+}
+
+// Keys are smaller while they are factorized by the root of their weight.
+static Status factorize_whitened(LayerParams *to, const ModelShape *s, float *kv,
+                                 const double *covariance, double key_weight)
+{
+    const double root = sqrt(key_weight);
+    const int64_t rows_k = shape_dim(s, DIM_K_NOPE);
+    scale_rows(kv, rows_k * s->d_model, root);
+    TRY(factorize_layer(to, s, kv, covariance));
+    scale_rows(kv, rows_k * s->d_model, 1 / root);
+    scale_rows(to->up_k, rows_k * shape_dim(s, DIM_UP_INPUT), 1 / root);
+    return OK;
 }
 
 // The original's tensors that MLA replaces, in one arena.
 typedef struct Scratch {
-    float *q;  // [H E, D] queries, then keys [K E, D]: these are not more
-    float *kv; // [K (E - 2P) + K E, D] what is factorized
-    int *rows; // [E] of order_rows()
+    float *q;     // [H E, D] queries, then keys [K E, D]: these are not more
+    float *kv;    // [K (E - 2P) + K E, D] what is factorized
+    double *maps; // [H, 2, E/2] what queries take in (closed)
+    int *rows;    // [E] of head_rows_order()
 } Scratch;
 
 static void place_scratch(Scratch *scratch, Arena *arena, const ModelShape *s)
@@ -92,21 +107,35 @@ static void place_scratch(Scratch *scratch, Arena *arena, const ModelShape *s)
     scratch->q = arena_floats(arena, (int64_t)shape_dim(s, DIM_Q) * s->d_model);
     scratch->kv = arena_floats(arena, (int64_t)(shape_dim(s, DIM_K_NOPE) + shape_dim(s, DIM_KV)) *
                                           s->d_model);
+    scratch->maps = arena_place(arena, shape_dim(s, DIM_Q), sizeof *scratch->maps);
     scratch->rows = arena_place(arena, s->head_dim, sizeof *scratch->rows);
 }
 
-void convert_measure(Arena *arena, const ModelShape *s)
+static void factorize_rows_measure(Arena *arena, bool is_whitened, int m, int D, int R)
+{
+    if (is_whitened)
+        whitening_measure(arena, m, D, R);
+    else
+        factorize_measure(arena, m, D, R);
+}
+
+void convert_measure(Arena *arena, const ModelShape *s, const ConvertRecipe *recipe)
 {
     Scratch scratch;
     int D = s->d_model, R1 = shape_dim(s, DIM_UP_INPUT);
     int rows_k = shape_dim(s, DIM_K_NOPE), rows_v = shape_dim(s, DIM_KV);
+    const bool is_whitened = recipe_needs_statistics(recipe);
     int64_t mark = arena->used_bytes;
     place_scratch(&scratch, arena, s);
     if (s->svd == SVD_JOINT) {
-        factorize_measure(arena, rows_k + rows_v, D, R1);
+        factorize_rows_measure(arena, is_whitened, rows_k + rows_v, D, R1);
     } else {
-        factorize_measure(arena, rows_k, D, R1);
-        factorize_measure(arena, rows_v, D, R1);
+        factorize_rows_measure(arena, is_whitened, rows_k, D, R1);
+        factorize_rows_measure(arena, is_whitened, rows_v, D, R1);
+    }
+    if (recipe->method == METHOD_CLOSED) {
+        pair_choice_measure(arena, s->head_dim / 2);
+        closed_form_measure(arena, s, 1);
     }
     arena_rewind(arena, mark);
 }
@@ -127,9 +156,43 @@ static bool is_named(const ParamInfo *info, const char *end)
     return length >= end_length && strcmp(info->name + length - end_length, end) == 0;
 }
 
+// q [H E, D] <- the maps of its heads times q: pair p's rows become b1 q_1 + b2 q_2 and
+// b1 q_2 - b2 q_1.
+static void absorb_maps(float *q, const double *maps, const ModelShape *s)
+{
+    const int E = s->head_dim, half = E / 2, D = s->d_model;
+    for (int64_t h = 0; h < s->n_heads; h++)
+        for (int64_t p = 0; p < half; p++) {
+            float *first = q + (h * E + p) * D, *second = first + (int64_t)half * D;
+            const double b1 = maps[h * E + p], b2 = maps[h * E + half + p];
+            for (int d = 0; d < D; d++) {
+                const double a = first[d], b = second[d];
+                first[d] = (float)(b1 * a + b2 * b);
+                second[d] = (float)(b1 * b - b2 * a);
+            }
+        }
+}
+
+// The maps of all query heads for the pairs that the model keeps.
+static Status find_maps(double *maps, const Model *mla, int layer,
+                        const LayerStatistics *statistics)
+{
+    const ModelShape *s = &mla->shape;
+    const int64_t E = s->head_dim, S = statistics_features(s);
+    PairChoice choice;
+    TRY(pair_choice_start(&choice, s->head_dim / 2));
+    for (int h = 0; h < s->n_heads; h++)
+        pair_choice_map(maps + h * E, &choice, statistics->gram + h * S * S,
+                        model_pairs(mla, layer, h / (s->n_heads / s->n_kv_heads)), s->rope_pairs,
+                        true);
+    pair_choice_end(&choice);
+    return OK;
+}
+
 // Tensors come one by one in the order of the original's table, q before k before v: scratch->q is
 // free for the keys once the queries are reordered.
-static Status read_layer(Model *mla, const WeightSource *original, int layer, Scratch *scratch)
+static Status read_layer(Model *mla, const WeightSource *original, int layer, Scratch *scratch,
+                         const ConvertRecipe *recipe)
 {
     const ModelShape *s = &mla->shape;
     LayerParams *to = &mla->params.layers[layer];
@@ -142,6 +205,8 @@ static Status read_layer(Model *mla, const WeightSource *original, int layer, Sc
                    is_v = is_named(&info, "v_proj.weight");
         float *to_values = is_q || is_k ? scratch->q : is_v ? values : place_of(mla, info.name);
         TRY(weight_source_read(original, &info, to_values));
+        if (is_q && recipe->method == METHOD_CLOSED)
+            absorb_maps(scratch->q, scratch->maps, s);
         if (is_q)
             reorder_queries(to->q, mla, scratch->q, layer, scratch->rows);
         else if (is_k)
@@ -175,22 +240,52 @@ Status convert_shared(Model *mla, const WeightSource *original)
     return OK;
 }
 
-Status convert_layer(Model *mla, const WeightSource *original, int layer)
+// From the tensors in scratch to the low-rank part.
+static Status factorize_by(const ConvertRecipe *recipe, Model *mla, int layer, Scratch *scratch,
+                           LayerStatistics *statistics)
+{
+    const ModelShape *s = &mla->shape;
+    LayerParams *to = &mla->params.layers[layer];
+    if (recipe->method == METHOD_PAPER)
+        return factorize_layer(to, s, scratch->kv, NULL);
+    TRY(factorize_whitened(to, s, scratch->kv, statistics->covariance, recipe->key_weight));
+    if (recipe->method == METHOD_WHITENED)
+        return OK;
+    const ClosedForm form = {.shape = s,
+                             .pairs = model_pairs(mla, layer, 0),
+                             .maps = scratch->maps,
+                             .kv = scratch->kv,
+                             .o = to->o,
+                             .statistics = statistics,
+                             .key_weight = recipe->key_weight};
+    return closed_form_layer(to, &form);
+}
+
+static Status convert_in(Scratch *scratch, Model *mla, const WeightSource *original, int layer,
+                         const ConvertRecipe *recipe, LayerStatistics *statistics)
+{
+    if (recipe->method == METHOD_CLOSED)
+        TRY(find_maps(scratch->maps, mla, layer, statistics));
+    TRY(read_layer(mla, original, layer, scratch, recipe));
+    const Status status = factorize_by(recipe, mla, layer, scratch, statistics);
+    // What factorizes knows no layers; errors of the source name their tensor.
+    return status == OK ? OK : fail_within(status, "layer %d", layer);
+}
+
+Status convert_layer(Model *mla, const WeightSource *original, int layer,
+                     const ConvertRecipe *recipe, LayerStatistics *statistics)
 {
     const ModelShape *s = &mla->shape;
     Scratch scratch;
     check_pair(mla, original);
+    CHECK(!recipe_needs_statistics(recipe) || statistics != NULL, "no statistics of layer %d",
+          layer);
     Arena arena = arena_start("conversion");
     place_scratch(&scratch, &arena, s);
     if (arena_allocate(&arena) != OK)
         return fail(FAILED, "layer %d: no memory for its attention's weights", layer);
     place_scratch(&scratch, &arena, s);
-    Status status;
-    TRY_GOTO(release, read_layer(mla, original, layer, &scratch));
-    status = factorize_layer(&mla->params.layers[layer], s, scratch.kv);
-    if (status != OK) // factorize() knows no layers; errors of the source name their tensor
-        status = fail_within(status, "layer %d", layer);
-release:
+    const Status status = convert_in(&scratch, mla, original, layer, recipe, statistics);
     arena_release(&arena);
     return status;
 }

@@ -10,7 +10,7 @@
 //     TRY(rope_select(mla.rope_pairs, &shape, shape.rope_pairs, ROPE_2NORM, &scores));
 //     TRY(convert_shared(&mla, &source));
 //     for (int l = 0; l < shape.n_layers; l++)
-//         TRY(convert_layer(&mla, &source, l));
+//         TRY(convert_layer(&mla, &source, l, &recipe, &statistics));
 //
 // The original is read tensor by tensor (model/weight_source.h) and need not be in memory: besides
 // the converted model there is one layer's attention. Layers are independent, so ranks can convert
@@ -19,16 +19,21 @@
 #ifndef MHA2MLA_MODEL_CONVERT_CONVERT_H
 #define MHA2MLA_MODEL_CONVERT_CONVERT_H
 
+#include "model/convert/recipe.h"
+#include "model/convert/statistics.h"
 #include "model/model.h"
 
 // Copies what no layer owns: embedding, final norm, head. Errors are those of the source.
 Status convert_shared(Model *mla, const WeightSource *original);
 
-// Fills layer `layer` of `mla` from the original by mla->rope_pairs (ascending rows) and
-// mla->shape.svd. FAILED if LAPACK does not converge or memory is short; errors of the source.
-Status convert_layer(Model *mla, const WeightSource *original, int layer);
+// Fills layer `layer` of `mla` from the original by mla->rope_pairs (ascending rows),
+// mla->shape.svd and the recipe. The statistics, which some recipes need, are used up. FAILED if
+// LAPACK does not converge or memory is short; errors of the source.
+Status convert_layer(Model *mla, const WeightSource *original, int layer,
+                     const ConvertRecipe *recipe,
+                     LayerStatistics *statistics); // NULL for the paper's
 
 // Adds to a measuring arena what convert_layer() works in for an MLA shape.
-void convert_measure(Arena *arena, const ModelShape *shape);
+void convert_measure(Arena *arena, const ModelShape *shape, const ConvertRecipe *recipe);
 
 #endif

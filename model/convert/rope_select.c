@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const strategy_names[] = {"high", "low", "uniform", "2-norm"};
+static const char *const strategy_names[] = {"high", "low", "uniform", "2-norm", "kl"};
 enum { N_STRATEGIES = sizeof strategy_names / sizeof strategy_names[0] };
 
 Status rope_strategy_parse(RopeStrategy *out, const char *name)
@@ -18,8 +18,8 @@ Status rope_strategy_parse(RopeStrategy *out, const char *name)
             return OK;
         }
     }
-    return fail(BAD_INPUT, "RoPE strategy is '%.64s', allowed are high, low, uniform and 2-norm",
-                name);
+    return fail(BAD_INPUT,
+                "RoPE strategy is '%.64s', allowed are high, low, uniform, 2-norm and kl", name);
 }
 
 const char *rope_strategy_name(RopeStrategy strategy)
@@ -109,6 +109,7 @@ Status rope_select(int32_t *pairs, const ModelShape *s, int P, RopeStrategy stra
     if (P < 1 || P > half)
         return fail(BAD_INPUT, "rope_pairs is %d, allowed are 1 to %d (head width %d)", P, half,
                     s->head_dim);
+    CHECK(strategy != ROPE_KL, "pairs by norms alone");
     if (strategy == ROPE_2NORM)
         return select_2norm(pairs, s, P, scores);
     // Pair 0 turns fastest, pair E/2 - 1 slowest: high frequencies are the first P.

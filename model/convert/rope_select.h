@@ -5,6 +5,8 @@
 //     uniform  floor(k (E/2) / P), k = 0..P-1
 //     2-norm   the P largest of  sum over the query heads of the group  E|q_p| E|k_p|,
 //              means over calibration tokens (model/convert/rope_scores.h); of equals the lower p
+//     kl       those whose loss changes the attention distributions least: of statistics of
+//              activations, by model/convert/pair_select.h alone
 //
 //     TRY(rope_select(mla.rope_pairs, &shape, 4, ROPE_2NORM, &scores));
 #ifndef MHA2MLA_MODEL_CONVERT_ROPE_SELECT_H
@@ -12,14 +14,14 @@
 
 #include "model/convert/rope_scores.h"
 
-typedef enum RopeStrategy { ROPE_HIGH, ROPE_LOW, ROPE_UNIFORM, ROPE_2NORM } RopeStrategy;
+typedef enum RopeStrategy { ROPE_HIGH, ROPE_LOW, ROPE_UNIFORM, ROPE_2NORM, ROPE_KL } RopeStrategy;
 
 // Fills pairs [L, K, P], ascending per row. `scores` is needed for 2-norm, else ignored.
 // BAD_INPUT if P is out of 1..E/2, or scores are missing, of no token, NaN, infinite or negative.
 Status rope_select(int32_t *pairs, const ModelShape *shape, int P, RopeStrategy strategy,
                    const RopeScores *scores);
 
-Status rope_strategy_parse(RopeStrategy *out, const char *name); // "high" ... "2-norm"
+Status rope_strategy_parse(RopeStrategy *out, const char *name); // "high" ... "kl"
 const char *rope_strategy_name(RopeStrategy strategy);
 
 #endif

@@ -51,9 +51,8 @@ void layer_statistics_release(LayerStatistics *statistics)
     *statistics = (LayerStatistics){0};
 }
 
-// `count` matrices [side, side].
-static Status check_squares(const double *squares, int64_t count, int side, const char *name,
-                            int layer)
+Status statistics_check_squares(const double *squares, int64_t count, int side, const char *name,
+                                int layer)
 {
     const int64_t n = (int64_t)side * side;
     for (int64_t i = 0; i < count * n; i++) {
@@ -71,10 +70,11 @@ static Status check_squares(const double *squares, int64_t count, int side, cons
 Status layer_statistics_check(const LayerStatistics *statistics, const ModelShape *s, int layer)
 {
     const int S = statistics_features(s);
-    TRY(check_squares(statistics->covariance, 1, s->d_model, "covariance", layer));
-    TRY(check_squares(statistics->value, statistics->n_pools, s->d_model, "value", layer));
-    TRY(check_squares(statistics->key, statistics->n_pools, s->d_model, "key", layer));
-    TRY(check_squares(statistics->tau, s->n_heads, 1, "tau", layer));
-    TRY(check_squares(statistics->query, s->n_heads, s->head_dim, "query", layer));
-    return check_squares(statistics->gram, s->n_heads, S, "gram", layer);
+    TRY(statistics_check_squares(statistics->covariance, 1, s->d_model, "covariance", layer));
+    TRY(statistics_check_squares(statistics->value, statistics->n_pools, s->d_model, "value",
+                                 layer));
+    TRY(statistics_check_squares(statistics->key, statistics->n_pools, s->d_model, "key", layer));
+    TRY(statistics_check_squares(statistics->tau, s->n_heads, 1, "tau", layer));
+    TRY(statistics_check_squares(statistics->query, s->n_heads, s->head_dim, "query", layer));
+    return statistics_check_squares(statistics->gram, s->n_heads, S, "gram", layer);
 }

@@ -62,4 +62,8 @@ void layer_statistics_measure(Arena *arena, const ModelShape *shape, int n_pools
 Status layer_statistics_check(const LayerStatistics *statistics, const ModelShape *shape,
                               int layer);
 
+// The same of `count` matrices [side, side] of one kind.
+Status statistics_check_squares(const double *squares, int64_t count, int side, const char *name,
+                                int layer);
+
 #endif

@@ -270,30 +270,62 @@ void statistics_file_close(StatisticsFile *file)
     *file = (StatisticsFile){0};
 }
 
-Status statistics_file_read(StatisticsFile *file, int layer, LayerStatistics *out)
+static Status open_layer(hid_t *out, const StatisticsFile *file, int layer)
 {
     char name[NAME_BYTES];
-    Dataset datasets[N_DATASETS];
-    Status status = OK;
-    CHECK(out->n_pools == file->info.n_pools, "%d pools of %d", out->n_pools, file->info.n_pools);
-    list_datasets(datasets, out, &file->shape);
     layer_name(name, layer);
     hdf5_silence();
-    hid_t group = H5Gopen2(file->group, name, H5P_DEFAULT);
-    if (group < 0)
-        return hdf5_fail(BAD_INPUT, file->path, "a layer's statistics are missing");
-    for (int i = 0; i < N_DATASETS && status == OK; i++) {
-        const Dataset *dataset = &datasets[i];
-        const ScoresDims dims = dims_of(dataset);
-        status = scores_read_doubles(dataset->is_packed ? file->packed : dataset->values, group,
-                                     file->path, dataset->name, &dims);
-        if (status == OK && dataset->is_packed)
-            unpack(dataset->values, file->packed, dataset->count, dataset->side);
-    }
-    H5Gclose(group);
-    TRY(status);
-    status = layer_statistics_check(out, &file->shape, layer);
+    *out = H5Gopen2(file->group, name, H5P_DEFAULT);
+    return *out >= 0 ? OK : hdf5_fail(BAD_INPUT, file->path, "a layer's statistics are missing");
+}
+
+static Status read_dataset(const StatisticsFile *file, hid_t group, const Dataset *dataset)
+{
+    const ScoresDims dims = dims_of(dataset);
+    TRY(scores_read_doubles(dataset->is_packed ? file->packed : dataset->values, group, file->path,
+                            dataset->name, &dims));
+    if (dataset->is_packed)
+        unpack(dataset->values, file->packed, dataset->count, dataset->side);
+    return OK;
+}
+
+// The numbers may come from a file that somebody else has written.
+static Status check_dataset(const StatisticsFile *file, const Dataset *dataset, int layer)
+{
+    const Status status = statistics_check_squares(dataset->values, dataset->count, dataset->side,
+                                                   dataset->name, layer);
     return status == OK ? OK : fail_within(status, "%s", file->path);
+}
+
+Status statistics_file_read(StatisticsFile *file, int layer, LayerStatistics *out)
+{
+    Dataset datasets[N_DATASETS];
+    Status status;
+    hid_t group;
+    CHECK(out->n_pools == file->info.n_pools, "%d pools of %d", out->n_pools, file->info.n_pools);
+    list_datasets(datasets, out, &file->shape);
+    TRY(open_layer(&group, file, layer));
+    for (int i = 0; i < N_DATASETS; i++) {
+        TRY_GOTO(close_group, read_dataset(file, group, &datasets[i]));
+        TRY_GOTO(close_group, check_dataset(file, &datasets[i], layer));
+    }
+close_group:
+    H5Gclose(group);
+    return status;
+}
+
+Status statistics_file_read_gram(StatisticsFile *file, int layer, double *gram)
+{
+    const Dataset dataset = {"gram", gram, file->shape.n_heads, statistics_features(&file->shape),
+                             false};
+    Status status;
+    hid_t group;
+    TRY(open_layer(&group, file, layer));
+    TRY_GOTO(close_group, read_dataset(file, group, &dataset));
+    status = check_dataset(file, &dataset, layer);
+close_group:
+    H5Gclose(group);
+    return status;
 }
 
 Status statistics_file_tokens(const StatisticsFile *file, int32_t *tokens)

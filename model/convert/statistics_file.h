@@ -61,6 +61,7 @@ void statistics_file_close(StatisticsFile *file); // a zeroed one is allowed
 
 // BAD_INPUT if they are damaged or not finite.
 Status statistics_file_read(StatisticsFile *file, int layer, LayerStatistics *out);
-Status statistics_file_tokens(const StatisticsFile *file, int32_t *tokens); // [n_windows, T]
+Status statistics_file_read_gram(StatisticsFile *file, int layer, double *gram); // [H, S, S]
+Status statistics_file_tokens(const StatisticsFile *file, int32_t *tokens);      // [n_windows, T]
 
 #endif

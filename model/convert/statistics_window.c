@@ -3,6 +3,7 @@
 // so afterwards, each owned by one thread.
 #include "model/convert/statistics_window.h"
 
+#include "model/convert/exact_sum.h"
 #include "model/kernels/linear.h"
 #include "model/kernels/rmsnorm.h"
 #include "model/kernels/rope.h"
@@ -11,8 +12,6 @@
 #include <math.h>
 #include <omp.h>
 #include <string.h>
-
-enum { TILE = 128 };
 
 static double *place_doubles(Arena *arena, int64_t count)
 {
@@ -43,7 +42,7 @@ void statistics_scratch_place(StatisticsScratch *scratch, Arena *arena, const Mo
     // Moments, and heads: not at once.
     const int64_t mark = arena->used_bytes;
     scratch->means = place_doubles(arena, threads * T * D);
-    scratch->tiles = place_doubles(arena, threads * TILE * TILE);
+    scratch->tiles = place_doubles(arena, threads * exact_tile_doubles());
     const int64_t end = arena->used_bytes;
     arena_rewind(arena, mark);
     scratch->features = place_doubles(arena, threads * (T + 1) * statistics_features(s));
@@ -72,25 +71,15 @@ void statistics_sums_place(StatisticsSums *sums, Arena *arena, const ModelShape 
     sums->key = sums->value + n_pools * square;
 }
 
-// The smallest e with |value| <= 2^e, and one more for the rounding of the norm.
-static int exponent_above(double value)
-{
-    int exponent = 0;
-    if (value > 0)
-        frexp(value, &exponent);
-    return exponent + 1;
-}
-
 // Scaled inputs are at most 1, so is a head's mean of them, and weights are at most 1 (see
 // scaled_tau()): a sum over all tokens and heads is at most their number.
 void statistics_sums_start(StatisticsSums *sums, const float *norm, const ModelShape *s,
                            int64_t n_tokens)
 {
-    enum { MANTISSA_BITS = 52 };
     const double root = sqrt((double)s->d_model);
     for (int d = 0; d < s->d_model; d++)
-        sums->exponents[d] = exponent_above(root * fabs((double)norm[d]));
-    sums->quantum = ldexp(1.0, exponent_above((double)n_tokens * s->n_heads) - MANTISSA_BITS);
+        sums->exponents[d] = exact_exponent(root * norm[d]);
+    sums->quantum = exact_quantum((double)n_tokens * s->n_heads);
     memset(sums->block, 0, (size_t)sums->count * sizeof *sums->block);
 }
 
@@ -309,66 +298,23 @@ void statistics_window_heads(HeadSums *heads, StatisticsScratch *scratch,
 
 // ---- large sums --------------------------------------------------------------------------------
 
-// A tile of a symmetric matrix [D, D], in the upper half: rows first_row.., columns first_column..
-typedef struct Tile {
-    int first_row, first_column, n_rows, n_columns;
-} Tile;
-
 static int min_int(int a, int b)
 {
     return a < b ? a : b;
-}
-
-static Tile tile_at(int index, int D)
-{
-    int row = 0;
-    const int n = (D + TILE - 1) / TILE;
-    while (index >= n - row) {
-        index -= n - row;
-        row++;
-    }
-    const int first_row = row * TILE, first_column = (row + index) * TILE;
-    return (Tile){first_row, first_column, min_int(TILE, D - first_row),
-                  min_int(TILE, D - first_column)};
-}
-
-// sum += scale * rounded product: multiples of the quantum, which doubles add exactly.
-static void add_rounded(double *sum, const double *product, const Tile *tile, int D, double scale,
-                        double quantum)
-{
-    for (int64_t i = 0; i < tile->n_rows; i++) {
-        double *to = sum + (tile->first_row + i) * D + tile->first_column;
-        for (int64_t j = 0; j < tile->n_columns; j++)
-            to[j] += nearbyint(scale * product[i * TILE + j] / quantum) * quantum;
-    }
-}
-
-// product [n_rows, n_columns] = a^T b over T tokens, a and b [T, D] from the tile's columns on.
-static void multiply_tile(double *product, const double *a, const double *b, const Tile *tile,
-                          int T, int D)
-{
-    cblas_dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, tile->n_rows, tile->n_columns, T, 1.0,
-                a + tile->first_row, D, b + tile->first_column, D, 0.0, product, TILE);
 }
 
 // Means of heads first .. first + n - 1 are in scratch->means.
 static void add_means(StatisticsSums *sums, StatisticsScratch *scratch, const double *scaled_tau,
                       int first, int n, const ModelShape *s)
 {
-    const int T = scratch->T, D = s->d_model, per_side = (D + TILE - 1) / TILE;
+    const int T = scratch->T, D = s->d_model;
     const int64_t square = (int64_t)D * D;
-#pragma omp parallel for schedule(static)
-    for (int t = 0; t < per_side * (per_side + 1) / 2; t++) {
-        const Tile tile = tile_at(t, D);
-        double *product = scratch->tiles + (int64_t)omp_get_thread_num() * TILE * TILE;
-        for (int i = 0; i < n; i++) {
-            const double *means = scratch->means + (int64_t)i * T * D;
-            const int64_t pool = statistics_pool_of(s, sums->n_pools, first + i);
-            multiply_tile(product, means, means, &tile, T, D);
-            add_rounded(sums->value + pool * square, product, &tile, D, 1.0, sums->quantum);
-            add_rounded(sums->key + pool * square, product, &tile, D, -scaled_tau[first + i],
-                        sums->quantum);
-        }
+    for (int i = 0; i < n; i++) {
+        const double *means = scratch->means + (int64_t)i * T * D;
+        const int64_t pool = statistics_pool_of(s, sums->n_pools, first + i);
+        const ExactTarget targets[] = {{sums->value + pool * square, 1.0},
+                                       {sums->key + pool * square, -scaled_tau[first + i]}};
+        exact_add_product(targets, 2, means, means, D, D, T, sums->quantum, true, scratch->tiles);
     }
 }
 
@@ -376,17 +322,12 @@ static void add_means(StatisticsSums *sums, StatisticsScratch *scratch, const do
 static void add_inputs(double *sum, StatisticsScratch *scratch, const double *mass,
                        double *weighted, double quantum, const ModelShape *s)
 {
-    const int T = scratch->T, D = s->d_model, per_side = (D + TILE - 1) / TILE;
+    const int T = scratch->T, D = s->d_model;
+    const ExactTarget target = {sum, 1.0};
     for (int64_t t = 0; t < T; t++)
         for (int d = 0; d < D; d++)
             weighted[t * D + d] = scratch->x[t * D + d] * (mass != NULL ? mass[t] : 1.0);
-#pragma omp parallel for schedule(static)
-    for (int t = 0; t < per_side * (per_side + 1) / 2; t++) {
-        const Tile tile = tile_at(t, D);
-        double *product = scratch->tiles + (int64_t)omp_get_thread_num() * TILE * TILE;
-        multiply_tile(product, weighted, scratch->x, &tile, T, D);
-        add_rounded(sum, product, &tile, D, 1.0, quantum);
-    }
+    exact_add_product(&target, 1, weighted, scratch->x, D, D, T, quantum, true, scratch->tiles);
 }
 
 // means [T, D] = attention weights times inputs, of one head, and its masses.

@@ -39,7 +39,7 @@ typedef struct StatisticsScratch {
     double *turned;               // [n_threads, 2, T, E] rotated queries and keys
     double *features;             // [n_threads, T + 1, S] of a query's keys, and their mean
     double *squares;              // [n_threads, E, E]
-    double *tiles;                // [n_threads, TILE, TILE]
+    double *tiles;                // exact_tile_doubles() for each thread
 } StatisticsScratch;
 
 void statistics_scratch_place(StatisticsScratch *scratch, Arena *arena, const ModelShape *shape,

@@ -235,6 +235,14 @@ void transformer_layer(Workspace *ws, const Model *model, int layer, float *x)
     layer_forward(ws, model, layer, x, NULL);
 }
 
+Rows transformer_heads(Workspace *ws, const Model *model, int layer, const float *x)
+{
+    memcpy(ws->layers[layer].x_in, x,
+           (size_t)(ws->B * ws->T) * (size_t)model->shape.d_model * sizeof *x);
+    attention_forward_from_input(ws, model, layer, NULL, NULL);
+    return ws->layers[layer].attention.out;
+}
+
 void transformer_forward(Workspace *ws, const Model *model, const int32_t *inputs,
                          RopeScores *scores)
 {

@@ -26,9 +26,11 @@ void transformer_forward(Workspace *ws, const Model *model,
                          RopeScores *scores);
 
 // The same layer by layer, for passes that take many batches through one layer after another:
-// x [N, D] = the embedding, and x = the layer of x.
+// x [N, D] = the embedding, and x = the layer of x; and what the heads of a layer give for x before
+// their output projection, [N, H E] in the workspace until its next use.
 void transformer_embed(const Workspace *ws, const Model *model, const int32_t *inputs, float *x);
 void transformer_layer(Workspace *ws, const Model *model, int layer, float *x);
+Rows transformer_heads(Workspace *ws, const Model *model, int layer, const float *x);
 
 // Sum of the cross-entropy over the targets, in nats; with grads also its gradient times `scale`,
 // for transformer_backward. grads NULL: the loss alone.

@@ -43,6 +43,21 @@ converted 2-norm 4 split 8.411  # seen 8.415
 converted uniform 60 joint 4.037 # RoPE alone: keys and values at full rank; seen 4.063
 converted 2-norm 60 joint 3.117  # seen 3.121
 
+# Methods that use statistics of activations; by --windows 40 of the same samples.
+"$mha2mla" score "$model" --data train.h5 --out scores.h5 --samples 155 --seq-len 256 --windows 40 \
+    2>/dev/null >/dev/null
+by_method() { # EXPECTED TOLERANCE OPTIONS
+    local expected=$1 tolerance=$2
+    shift 2
+    rm -rf mla
+    "$mha2mla" convert "$model" --out mla --rope-pairs 2 --scores scores.h5 "$@" >/dev/null 2>&1
+    within "$(loss mla)" "$expected" "$tolerance" "$*"
+}
+by_method 2.881 0.02 --rope kl --d-kv 60 # RoPE alone; seen 2.882
+by_method 5.239 0.1 --method whitened --key-weight 1 --d-kv 4 # of 155 windows there; seen 5.314
+by_method 4.279 0.04 --method whitened --key-weight 1 --d-kv 16 # seen 4.288
+by_method 4.08 0.15 --method closed --rope kl --d-kv 4 # of other windows there; seen 4.193
+
 # Twenty small steps of healing at the smallest cache.
 cat >heal.yaml <<EOF
 run: {name: heal, dir: runs}

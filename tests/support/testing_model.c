@@ -2,6 +2,8 @@
 
 #include "tests/support/testing.h"
 
+#include "model/convert/convert.h"
+
 #include <string.h>
 
 const ModelShape testing_tiny_shape = {.n_layers = 1,
@@ -30,9 +32,11 @@ WeightSource testing_model_weights(const Model *model)
     return (WeightSource){&model->shape, model, read_tensor};
 }
 
+const ConvertRecipe testing_paper = {METHOD_PAPER, 1};
+
 void testing_convert(Model *mla, const WeightSource *original)
 {
     assert_ok(convert_shared(mla, original));
     for (int l = 0; l < mla->shape.n_layers; l++)
-        assert_ok(convert_layer(mla, original, l));
+        assert_ok(convert_layer(mla, original, l, &testing_paper, NULL));
 }

@@ -13,6 +13,8 @@ extern const ModelShape testing_tiny_shape; // one layer of width 8, original at
 // The model's tensors as they are; the model is borrowed.
 WeightSource testing_model_weights(const Model *model);
 
+extern const ConvertRecipe testing_paper; // the paper's method
+
 // What no layer owns, then every layer. Fails the test on an error.
 void testing_convert(Model *mla, const WeightSource *original);
 

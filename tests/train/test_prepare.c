@@ -1,5 +1,6 @@
 // The model that a run starts with: the same on every rank as one rank alone would make it.
 #include "tests/support/testing.h"
+#include "tests/support/testing_model.h"
 #include "tests/support/testing_ranks.h"
 #include "tests/support/testing_run.h"
 
@@ -159,7 +160,7 @@ static void check_converted(const char *const *overrides, bool is_apart)
            (size_t)shape.n_layers * shape.n_kv_heads * 2 * sizeof(int32_t));
     assert_ok(convert_shared(&expected, &original));
     for (int l = 0; l < shape.n_layers; l++)
-        assert_ok(convert_layer(&expected, &original, l));
+        assert_ok(convert_layer(&expected, &original, l, &testing_paper, NULL));
     check_same_model(&mla.model, &expected);
     model_release(&expected);
     replica_release(&mla);

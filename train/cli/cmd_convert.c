@@ -1,20 +1,27 @@
 // mha2mla convert: conversion without training, from files to files. The original is never in
 // memory as a whole; ranks share the layers.
+#include "base/file.h"
 #include "base/file_lock.h"
 #include "base/log.h"
 #include "model/convert/rope_select.h"
 #include "model/hf/hf.h"
 #include "train/agreement.h"
+#include "train/calibrate_scores.h"
+#include "train/calibration_data.h"
 #include "train/cli/command/command.h"
 #include "train/config/config_table.h"
 #include "train/plan/blas.h"
 #include "train/prepare.h"
+#include "train/refit.h"
 
 #include <stdio.h>
 #include <string.h>
 
 typedef struct ConvertOptions {
-    const char *out, *scores;
+    const char *out, *scores, *data;
+    ConvertMethod method;
+    double key_weight;
+    int64_t samples, seq_len, seed, windows, attention_windows, window_len;
     int64_t rope_pairs, d_kv;
     RopeStrategy rope;
     SvdKind svd;
@@ -22,19 +29,6 @@ typedef struct ConvertOptions {
 } ConvertOptions;
 
 enum { DTYPE_OF_MODEL = -1 };
-
-// Each rank chooses from the same file of scores, which was compared (agreement_file), so no
-// message is needed.
-static Status choose_pairs(Model *mla, const ModelShape *original, const ConvertOptions *options)
-{
-    RopeScores scores = {0};
-    if (options->rope == ROPE_2NORM)
-        TRY(rope_scores_read(&scores, original, options->scores));
-    Status status =
-        rope_select(mla->rope_pairs, &mla->shape, mla->shape.rope_pairs, options->rope, &scores);
-    rope_scores_release(&scores);
-    return status;
-}
 
 // Weights are written in the dtype of the original unless --dtype says otherwise, so that a model
 // in bfloat16 does not double in size.
@@ -51,18 +45,46 @@ static Status choose_dtype(DType *out, int given, const char *dir)
     return OK;
 }
 
-// The converted model without weights: memory, and the RoPE pairs, which the conversion of every
-// layer needs.
-static Status create_converted(Replica *mla, const Comm *comm, CommGroup *group,
-                               const ModelShape *original, const ConvertOptions *options,
-                               const char *dir)
+static ConvertRecipe recipe_of(const ConvertOptions *options)
 {
+    return (ConvertRecipe){options->method, options->key_weight};
+}
+
+static bool needs_scores(const ConvertOptions *options)
+{
+    const ConvertRecipe recipe = recipe_of(options);
+    return options->rope == ROPE_2NORM || options->rope == ROPE_KL ||
+           recipe_needs_statistics(&recipe);
+}
+
+// Everything that a conversion holds.
+typedef struct Conversion {
+    const Comm *comm; // borrowed, as the next two
+    const ConvertOptions *options;
+    const char *dir; // of the original
+    HfSource *files; // owned, as all that follow
+    CommGroup group;
+    Replica original, mla; // the original where it has to run
+    FileLock target;
+    DType dtype;
+    char scores[PATH_BYTES]; // the file, if needs_scores()
+} Conversion;
+
+// The converted model without weights: memory, and the RoPE pairs, which the conversion of every
+// layer needs. Each rank chooses them from the same file, so no message is needed.
+static Status create_converted(Conversion *c)
+{
+    const ConvertOptions *options = c->options;
+    const ModelShape *original = hf_source_weights(c->files).shape;
+    const ConvertRecipe recipe = recipe_of(options);
     ModelShape shape;
     Status status =
         shape_convert(&shape, original, (int)options->rope_pairs, (int)options->d_kv, options->svd);
-    TRY(comm_agree(comm, status == OK ? OK : fail_within(status, "%s", dir)));
-    TRY(replica_create(mla, comm, group, &shape));
-    return comm_agree(comm, choose_pairs(&mla->model, original, options));
+    TRY(comm_agree(c->comm, status == OK ? OK : fail_within(status, "%s", c->dir)));
+    TRY(replica_create(&c->mla, c->comm, &c->group, &shape));
+    status = prepare_chosen_pairs(c->mla.model.rope_pairs, original, shape.rope_pairs,
+                                  options->rope, &recipe, c->scores);
+    return comm_agree(c->comm, status);
 }
 
 // Finds what is wrong with the files before anything is computed.
@@ -88,46 +110,125 @@ static void print_result(const ModelShape *shape, const ModelShape *original, co
            100.0 * ((double)after / (double)before - 1), shape->n_layers, seconds);
 }
 
-// Collective. First everything is compared and opened, then memory is asked for, then layers are
-// converted; each step ends in an agreement. Rank 0 writes the result.
-static Status convert(const Comm *comm, const ConvertOptions *options, const char *dir)
+// Reads the data and writes the scores beside the result, for this conversion and later ones.
+static Status collect_scores(Conversion *c)
 {
-    HfSource *files = NULL;
-    CommGroup group = {0};
-    Replica mla = {0};
-    FileLock target = {0};
-    DType dtype;
-    Status status;
-    TRY(agreement_model(comm, dir));
-    if (options->rope == ROPE_2NORM)
-        TRY(agreement_file(comm, "--scores", options->scores));
-    TRY_GOTO(release, comm_agree(comm, open_files(&files, &dtype, comm, options, dir, &target)));
-    const WeightSource original = hf_source_weights(files);
-    TRY_GOTO(release, comm_group_start(&group, comm, 0));
-    TRY_GOTO(release, create_converted(&mla, comm, &group, original.shape, options, dir));
-    double start_s = log_seconds();
-    TRY_GOTO(release, prepare_layers(&mla, &original));
-    hf_source_warn(files, dir);
-    double seconds = log_seconds() - start_s;
-    if (comm->rank == 0)
-        status = hf_save(&mla.model, dir, dtype, options->out);
-    TRY_GOTO(release, comm_agree(comm, status));
-    if (comm->rank == 0)
-        print_result(&mla.model.shape, original.shape, options->out, seconds);
-release:
-    replica_release(&mla);
-    comm_group_end(&group);
-    hf_source_close(files);
-    file_lock_remove(&target);
+    const ConvertOptions *options = c->options;
+    const Model *original = &c->original.model;
+    CalibrationSettings settings = {.samples = (int)options->samples,
+                                    .windows = (int)options->windows,
+                                    .attention_windows = (int)options->attention_windows,
+                                    .window_len = (int)options->window_len};
+    Mixture *mixture = NULL;
+    settings.seq_len = options->seq_len > 0 ? (int)options->seq_len : original->shape.max_positions;
+    CalibrationData data = {
+        .shards = options->data, .seq_len = settings.seq_len, .seed = options->seed};
+    Status status = calibration_data_open(&mixture, &data, &original->shape, c->dir);
+    json_t *fingerprint = status == OK ? mixture_fingerprint(mixture) : NULL;
+    TRY_GOTO(close_mixture, agreement_fingerprint(c->comm, fingerprint, status));
+    status = calibrate_scores(c->scores, &settings, c->comm, original, mixture);
+close_mixture:
+    mixture_close(mixture);
     return status;
 }
 
-static const ConvertOptions defaults = {
-    .rope = ROPE_2NORM, .svd = SVD_JOINT, .dtype = DTYPE_OF_MODEL};
+// OUT.scores.h5
+static Status name_scores(char out[PATH_BYTES], const char *dir)
+{
+    int length = (int)strlen(dir);
+    while (length > 1 && dir[length - 1] == '/')
+        length--;
+    if (snprintf(out, PATH_BYTES, "%.*s.scores.h5", length, dir) >= PATH_BYTES)
+        return fail(BAD_INPUT, "%s: the path is too long", dir);
+    return OK;
+}
+
+// The file that pairs and statistics come from: the one given, or one made from the data.
+static Status find_scores(Conversion *c)
+{
+    const ConvertOptions *options = c->options;
+    if (!needs_scores(options))
+        return OK;
+    if (options->scores != NULL) {
+        snprintf(c->scores, sizeof c->scores, "%s", options->scores);
+        return agreement_file(c->comm, "--scores", options->scores);
+    }
+    TRY(comm_agree(c->comm, name_scores(c->scores, options->out)));
+    TRY(prepare_loaded(&c->original, c->dir, c->comm, &c->group));
+    TRY(collect_scores(c));
+    if (c->comm->rank == 0)
+        log_info("scores written to %s", c->scores);
+    if (options->method != METHOD_CLOSED)
+        replica_release(&c->original);
+    return OK;
+}
+
+// The output projections of the method closed, for which the original has to be in memory.
+static Status refit(Conversion *c)
+{
+    if (c->options->method != METHOD_CLOSED)
+        return OK;
+    if (c->options->scores != NULL)
+        TRY(prepare_loaded(&c->original, c->dir, c->comm, &c->group));
+    return refit_outputs(&c->mla, &c->original.model, c->scores);
+}
+
+// First everything is compared and opened, then memory is asked for, then layers are converted;
+// each step ends in an agreement. Rank 0 writes the result.
+static Status convert_files(Conversion *c)
+{
+    const Comm *comm = c->comm;
+    const ConvertRecipe recipe = recipe_of(c->options);
+    TRY(agreement_model(comm, c->dir));
+    TRY(comm_agree(comm, open_files(&c->files, &c->dtype, comm, c->options, c->dir, &c->target)));
+    TRY(comm_group_start(&c->group, comm, 0));
+    TRY(find_scores(c));
+    TRY(create_converted(c));
+    const WeightSource original = hf_source_weights(c->files);
+    const double start_s = log_seconds();
+    TRY(prepare_layers(&c->mla, &original, &recipe, c->scores));
+    TRY(refit(c));
+    hf_source_warn(c->files, c->dir);
+    const double seconds = log_seconds() - start_s;
+    Status status = OK;
+    if (comm->rank == 0)
+        status = hf_save(&c->mla.model, c->dir, c->dtype, c->options->out);
+    TRY(comm_agree(comm, status));
+    if (comm->rank == 0)
+        print_result(&c->mla.model.shape, original.shape, c->options->out, seconds);
+    return OK;
+}
+
+// Collective.
+static Status convert(const Comm *comm, const ConvertOptions *options, const char *dir)
+{
+    Conversion c = {.comm = comm, .options = options, .dir = dir};
+    const Status status = convert_files(&c);
+    replica_release(&c.mla);
+    replica_release(&c.original);
+    comm_group_end(&c.group);
+    hf_source_close(c.files);
+    file_lock_remove(&c.target);
+    return status;
+}
+
+static const ConvertOptions defaults = {.rope = ROPE_2NORM,
+                                        .svd = SVD_JOINT,
+                                        .dtype = DTYPE_OF_MODEL,
+                                        .key_weight = .1,
+                                        .samples = 1024,
+                                        .seed = 42,
+                                        .windows = 40,
+                                        .attention_windows = 12,
+                                        .window_len = 512};
 
 static const Option options[] = {
     {"out", OPTION_TEXT, offsetof(ConvertOptions, out), "DIR", "directory to write",
      .files = ANY_DIRECTORY, .required = true},
+    {"method", OPTION_CHOICE, offsetof(ConvertOptions, method), "METHOD",
+     "SVD of the weights (paper), in the norm of the activations (whitened), or in that of scores "
+     "and outputs (closed, best with --rope kl)",
+     .choices = convert_method_names},
     {"rope", OPTION_CHOICE, offsetof(ConvertOptions, rope), "STRATEGY",
      "which RoPE pairs a KV head keeps", .choices = config_rope_names},
     {"rope-pairs", OPTION_INT, offsetof(ConvertOptions, rope_pairs), "R",
@@ -138,7 +239,28 @@ static const Option options[] = {
     {"d-kv", OPTION_INT, offsetof(ConvertOptions, d_kv), "N", "latent width per KV head", 1,
      INT32_MAX, .required = true},
     {"scores", OPTION_TEXT, offsetof(ConvertOptions, scores), "SCORES.h5",
-     "file of mha2mla score, needed by the 2-norm strategy", .files = "*.h5"},
+     "file of mha2mla score, needed by the strategies 2-norm and kl and by the methods whitened "
+     "and "
+     "closed",
+     .files = "*.h5"},
+    {"data", OPTION_TEXT, offsetof(ConvertOptions, data), "SHARD.h5",
+     "token shard, or a glob pattern of several, to make OUT.scores.h5 from where no --scores are "
+     "given",
+     .files = "*.h5"},
+    {"samples", OPTION_INT, offsetof(ConvertOptions, samples), "N",
+     "with --data: sequences to read", 1, INT32_MAX},
+    {"seq-len", OPTION_INT, offsetof(ConvertOptions, seq_len), "T",
+     "with --data: tokens of a sequence", 1, 1 << 24, .derived = "the model's longest"},
+    {"seed", OPTION_INT, offsetof(ConvertOptions, seed), "SEED",
+     "with --data: decides which sequences are read", 0, INT64_MAX},
+    {"windows", OPTION_INT, offsetof(ConvertOptions, windows), "N",
+     "with --data: sequences for the statistics of activations", 1, 1 << 24},
+    {"attention-windows", OPTION_INT, offsetof(ConvertOptions, attention_windows), "N",
+     "of these, sequences for the statistics of attention weights", 1, 1 << 24},
+    {"window-len", OPTION_INT, offsetof(ConvertOptions, window_len), "T",
+     "tokens of such a sequence at most", 1, 1 << 24},
+    {"key-weight", OPTION_POSITIVE, offsetof(ConvertOptions, key_weight), "W",
+     "weight of the keys' squared errors against the values', not with --method paper", 0, 1000000},
     {"dtype", OPTION_CHOICE, offsetof(ConvertOptions, dtype), "TYPE",
      "number format of the weights", .choices = config_dtype_names, .derived = "the model's own"},
 };
@@ -148,9 +270,14 @@ static Status run(const CommandLine *line)
 {
     const ConvertOptions *given = line->options;
     TRY(blas_check(line->comm));
-    // Calibration is a command of its own: one file of scores serves any number of conversions.
-    if (given->rope == ROPE_2NORM && given->scores == NULL)
-        return fail(BAD_INPUT, "--rope 2-norm needs --scores; make them with mha2mla score");
+    if (needs_scores(given) && given->scores == NULL && given->data == NULL)
+        return fail(BAD_INPUT,
+                    "--rope %s with --method %s needs --scores, which mha2mla score makes, or "
+                    "--data to make them from",
+                    config_rope_names[given->rope], convert_method_names[given->method]);
+    if (given->method == METHOD_CLOSED && given->svd == SVD_SPLIT)
+        return fail(BAD_INPUT, "--method closed has one latent for keys and values; leave --svd "
+                               "split out");
     return convert(line->comm, given, line->words[0]);
 }
 
@@ -158,12 +285,16 @@ const Command cmd_convert = {
     .name = "convert",
     .summary = "turn a model's attention into latent attention, without training",
     .description = "Keeps RoPE on some pairs of every KV head and factorizes the other key rows "
-                   "and the values through a latent. The ranks share the layers.",
+                   "and the values through a latent. Methods other than the paper's use "
+                   "statistics of activations, docs/conversion.md. The ranks share the layers.",
     COMMAND_OPTIONS(ConvertOptions, options, defaults),
     .words = {"MODEL", 1, 1, ANY_DIRECTORY},
     .is_on_ranks = true,
     .examples = (const char *const[]){"mha2mla convert configs/demo/model --out runs/demo/mla "
                                       "--rope uniform --rope-pairs 2 --d-kv 8",
+                                      "mha2mla convert configs/demo/model --out runs/demo/closed "
+                                      "--method closed --rope kl --rope-pairs 2 --d-kv 8 "
+                                      "--data runs/demo/shards/train.h5 --samples 64",
                                       NULL},
     .run = run,
 };

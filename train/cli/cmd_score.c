@@ -1,9 +1,9 @@
 // mha2mla score: the calibration pass alone; its file serves any number of conversions.
 #include "base/file.h"
-#include "data/tokenizer/tokenizer_file.h"
 #include "model/hf/hf.h"
 #include "train/agreement.h"
 #include "train/calibrate_scores.h"
+#include "train/calibration_data.h"
 #include "train/cli/compute_options.h"
 #include "train/plan/blas.h"
 #include "train/plan/compute_check.h"
@@ -27,20 +27,6 @@ static Status load_original(Model *out, const char *dir)
     return fail(BAD_INPUT, "%s: has latent attention already; score its original", dir);
 }
 
-// The shards as a mixture of one source, so that sequences are drawn in a random order as in
-// training. A model without tokenizer.json cannot be checked against them.
-static Status open_data(Mixture **out, const ScoreOptions *options, const Model *model,
-                        const char *dir, int seq_len)
-{
-    char sha256[SHA256_HEX_BYTES], name[] = "calibration";
-    char *pattern = (char *)(uintptr_t)options->data;
-    const SourceSpec spec = {.name = name, .shards = &pattern, .n_shards = 1, .weight = 1};
-    TRY(shape_check_length(&model->shape, seq_len, "--seq-len", dir));
-    TRY(tokenizer_file_sha256(sha256, dir));
-    return mixture_open(out, &spec, 1, seq_len, (uint64_t)options->seed,
-                        sha256[0] != '\0' ? sha256 : NULL, model->shape.vocab_size);
-}
-
 // Collective. The file is written by rank 0 from sums that all ranks have.
 static Status score(const Comm *comm, const ScoreOptions *options, const char *dir)
 {
@@ -56,8 +42,10 @@ static Status score(const Comm *comm, const ScoreOptions *options, const char *d
     TRY(agreement_model(comm, dir));
     Status status = load_original(&model, dir);
     settings.seq_len = options->seq_len > 0 ? (int)options->seq_len : model.shape.max_positions;
+    CalibrationData shards = {
+        .shards = options->data, .seq_len = settings.seq_len, .seed = options->seed};
     if (status == OK)
-        status = open_data(&mixture, options, &model, dir, settings.seq_len);
+        status = calibration_data_open(&mixture, &shards, &model.shape, dir);
     json_t *data = status == OK ? mixture_fingerprint(mixture) : NULL;
     TRY_GOTO(release, agreement_fingerprint(comm, data, status));
     settings.compute = options->compute.type;

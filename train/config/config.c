@@ -258,11 +258,19 @@ void config_release(Config *config)
     *config = (Config){0};
 }
 
-// The 2-norm strategy is the only one that needs statistics; a file of scores replaces them.
+bool config_needs_statistics(const Config *config)
+{
+    const ConvertConfig *convert = &config->model.convert;
+    return convert->given &&
+           (convert->rope == ROPE_KL || recipe_needs_statistics(&convert->recipe));
+}
+
+// The 2-norm strategy needs norms of RoPE pairs; a file of scores replaces the pass.
 bool config_calibrates(const Config *config)
 {
     const ConvertConfig *convert = &config->model.convert;
-    return convert->given && convert->rope == ROPE_2NORM && convert->scores == NULL;
+    return convert->given && convert->scores == NULL &&
+           (convert->rope == ROPE_2NORM || config_needs_statistics(config));
 }
 
 bool config_reads_original(const Config *config)

@@ -15,6 +15,7 @@
 #define MHA2MLA_TRAIN_CONFIG_CONFIG_H
 
 #include "data/mixture.h"
+#include "model/convert/recipe.h"
 #include "model/convert/rope_select.h"
 #include "model/hf/safetensors.h"
 #include "model/kernels/compute.h"
@@ -47,8 +48,12 @@ typedef struct ConvertConfig {
     int rope_pairs;
     SvdKind svd;
     int d_kv;
-    int samples;  // calibration sequences of seq_len tokens
-    char *scores; // file of `mha2mla score`, or NULL: measured at the start
+    ConvertRecipe recipe;
+    int samples;           // calibration sequences of seq_len tokens
+    int windows;           // sequences for the statistics of activations, where they are needed
+    int attention_windows; // of these, for the statistics of attention
+    int window_len;        // tokens of such a sequence at most
+    char *scores;          // file of `mha2mla score`, or NULL: measured at the start
 } ConvertConfig;
 
 typedef struct ModelConfig {
@@ -143,8 +148,10 @@ Status config_load(Config *out, const char *path, char *const *overrides, int n_
 
 void config_release(Config *config);
 
-// Whether the run starts with a calibration pass.
+// Whether the run starts with a calibration pass; whether statistics of activations are needed,
+// from that pass or from the file of scores.
 bool config_calibrates(const Config *config);
+bool config_needs_statistics(const Config *config);
 
 // Whether a run that converts first runs the original model over data, to calibrate or validate.
 bool config_reads_original(const Config *config);

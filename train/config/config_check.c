@@ -90,10 +90,20 @@ static void check_init(const Checker *checker, Config *config)
                  config->data.seq_len, shape->max_positions);
 }
 
+// The method closed has one latent that keys and values share.
+static void check_method(const Checker *checker, const ConvertConfig *convert)
+{
+    if (convert->given && !errors_within(checker->errors, "model.convert") &&
+        convert->recipe.method == METHOD_CLOSED && convert->svd == SVD_SPLIT)
+        complain(checker, "model.convert.svd",
+                 "model.convert.svd is split, but the method closed needs joint");
+}
+
 // Exactly one of base and init; what else of a base model is wrong only its config.json can tell.
 static void check_model(const Checker *checker, Config *config)
 {
     const ModelConfig *model = &config->model;
+    check_method(checker, &model->convert);
     if (!is_good(checker, "model.base") || !is_good(checker, "model.init"))
         return;
     if (model->base != NULL && model->init.given)

@@ -10,11 +10,9 @@
 
 const char *const config_dtype_names[] = {
     [DTYPE_F32] = "float32", [DTYPE_F16] = "float16", [DTYPE_BF16] = "bfloat16", NULL};
-const char *const config_rope_names[] = {[ROPE_HIGH] = "high",
-                                         [ROPE_LOW] = "low",
-                                         [ROPE_UNIFORM] = "uniform",
-                                         [ROPE_2NORM] = "2-norm",
-                                         NULL};
+const char *const config_rope_names[] = {
+    [ROPE_HIGH] = "high",    [ROPE_LOW] = "low", [ROPE_UNIFORM] = "uniform",
+    [ROPE_2NORM] = "2-norm", [ROPE_KL] = "kl",   NULL};
 static const char *const recompute_names[] = {[RECOMPUTE_NONE] = "none",
                                               [RECOMPUTE_ATTENTION] = "attention",
                                               [RECOMPUTE_LAYER] = "layer",
@@ -101,6 +99,13 @@ const Key config_keys[] = {
     {"model.convert", KEY_BLOCK, IN(model.convert.given),
      .help = "conversion to multi-head latent attention; none: train the original attention, as a "
              "baseline"},
+    {"model.convert.method", KEY_NAME, IN(model.convert.recipe.method), .standard = "paper",
+     .names = convert_method_names,
+     .help = "paper: SVD of the weights; whitened: in the norm of the activations; closed: in that "
+             "of scores and outputs, docs/conversion.md"},
+    {"model.convert.key_weight", KEY_REAL, IN(model.convert.recipe.key_weight), .standard = "0.1",
+     RANGE(1e-6, 1e6),
+     .help = "weight of the keys' squared errors against the values', not with the method paper"},
     {"model.convert.rope", KEY_NAME, IN(model.convert.rope), .standard = "2-norm",
      .names = config_rope_names,
      .help = "strategy that selects the RoPE pairs that a KV head keeps"},
@@ -115,6 +120,16 @@ const Key config_keys[] = {
     {"model.convert.samples", KEY_INT, IN(model.convert.samples), .standard = "1024",
      RANGE(1, INT_MAX), .unit = "sequences",
      .help = "sequences of the training data used for calibration"},
+    {"model.convert.windows", KEY_INT, IN(model.convert.windows), .standard = "40",
+     RANGE(1, 16777216), .unit = "sequences",
+     .help = "of these, sequences for the statistics of activations, which the methods whitened "
+             "and closed and the strategy kl need"},
+    {"model.convert.attention_windows", KEY_INT, IN(model.convert.attention_windows),
+     .standard = "12", RANGE(1, 16777216), .unit = "sequences",
+     .help = "of these, sequences for the statistics of attention weights"},
+    {"model.convert.window_len", KEY_INT, IN(model.convert.window_len), .standard = "512",
+     RANGE(1, 16777216), .unit = "tokens",
+     .help = "length of such a sequence at most; longer ones are cut"},
     {"model.convert.scores", KEY_TEXT, IN(model.convert.scores), .is_path = true, .is_off = true,
      .example = "scores.h5", .derived = "measured at the start",
      .help = "file written by mha2mla score"},

@@ -13,11 +13,13 @@
 #include "model/hf/hf.h"
 #include "model/kernels/gemm.h"
 #include "model/kernels/head.h"
+#include "train/calibrate_statistics.h"
 #include "train/memory.h"
 #include "train/parallel/partition.h"
 #include "train/plan/blas.h"
 #include "train/plan/compute_check.h"
 #include "train/plan/evaluation_memory.h"
+#include "train/refit.h"
 
 #include <malloc.h>
 #include <string.h>
@@ -133,17 +135,50 @@ static Status measure_training(Plan *plan, const Config *config)
     return OK;
 }
 
+// Statistics of one layer as the run's own scores file has them, and the buffer they are read
+// through.
+static int64_t statistics_bytes(const ModelShape *original)
+{
+    const int64_t square = (int64_t)original->d_model * original->d_model;
+    Arena arena = arena_start("statistics");
+    layer_statistics_measure(&arena, original, statistics_n_pools(original, POOL_LAYER));
+    return arena.peak_bytes + square / 2 * (int64_t)sizeof(double);
+}
+
+// What methods other than the paper's take: collecting the statistics, a layer's of them while it
+// is converted, and the refit of outputs.
+static void measure_method(Plan *plan, const Config *config)
+{
+    const ConvertConfig *convert = &config->model.convert;
+    const int T =
+        convert->window_len < config->data.seq_len ? convert->window_len : config->data.seq_len;
+    if (config_calibrates(config)) {
+        const int64_t collecting = statistics_bytes(&plan->original) +
+                                   calibrate_statistics_bytes(&plan->original, convert->windows, T,
+                                                              1, plan->n_ranks, plan->n_threads);
+        plan->original_pass = collecting > plan->original_pass ? collecting : plan->original_pass;
+    }
+    if (recipe_needs_statistics(&convert->recipe))
+        plan->conversion += statistics_bytes(&plan->original);
+    if (convert->recipe.method != METHOD_CLOSED)
+        return;
+    plan->original_model = model_bytes(&plan->original);
+    plan->refit = refit_bytes(&plan->shape, convert->windows, T, plan->n_ranks);
+}
+
 // One layer's work at a time, in one arena.
 static void measure_conversion(Plan *plan, const Config *config)
 {
     Arena arena = arena_start("conversion");
-    convert_measure(&arena, &plan->shape);
+    convert_measure(&arena, &plan->shape, &config->model.convert.recipe);
     plan->conversion = arena.peak_bytes;
-    if (!config_reads_original(config))
-        return;
-    plan->original_model = model_bytes(&plan->original);
-    plan->original_pass =
-        forward_pass_bytes(&plan->original, config->data.seq_len, config->train.compute);
+    if (config_reads_original(config)) {
+        plan->original_model = model_bytes(&plan->original);
+        plan->original_pass =
+            forward_pass_bytes(&plan->original, config->data.seq_len, config->train.compute);
+    }
+    if (config_needs_statistics(config))
+        measure_method(plan, config);
 }
 
 // The number of files that match. A pattern without a match counts as one file, since a plan can be
@@ -244,14 +279,18 @@ int plan_sharers(const Config *config, int n_ranks, int ranks_per_host)
 }
 
 // Peak of the conversion beside the process itself; 0: nothing is converted. The original model
-// goes before the layers are converted, one at a time, from its files.
+// goes before the layers are converted, one at a time, from its files, and comes back for a refit.
 static int64_t conversion_bytes(const Plan *plan)
 {
     if (plan->conversion == 0)
         return 0;
     const int64_t before = plan->original_model / plan->n_sharers + plan->original_pass;
     const int64_t after = plan->parameters / plan->n_sharers + plan->conversion;
-    return before > after ? before : after;
+    const int64_t converting = before > after ? before : after;
+    const int64_t refitting =
+        plan->refit > 0 ? (plan->original_model + plan->parameters) / plan->n_sharers + plan->refit
+                        : 0;
+    return converting > refitting ? converting : refitting;
 }
 
 // Training and conversion do not overlap, so the larger of the two counts.

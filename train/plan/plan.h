@@ -28,6 +28,7 @@ typedef struct Plan {
     // (calibration, validation), 0 if there are none; later, beside the converted model, the
     // workspace of one layer's conversion.
     int64_t original_model, original_pass, conversion;
+    int64_t refit;    // of output projections, beside both models; 0: the method has none
     int64_t products; // packed operands of matrix products, the program's or OpenBLAS's
     int64_t shards;   // HDF5's caches of open files: token shards, the checkpoint being written
     int64_t process;  // resident before any arena is allocated: program, libraries, MPI

@@ -2,6 +2,7 @@
 // beside them, of files of any dtype. Each case is a process of its own, as the kernel keeps one
 // high-water mark for each.
 #include "tests/support/testing.h"
+#include "tests/support/testing_model.h"
 
 #include "model/convert/convert.h"
 #include "model/convert/factorize.h"
@@ -70,7 +71,7 @@ static Status convert(const char *dir)
     TRY(rope_select(mla.rope_pairs, &converted, 4, ROPE_UNIFORM, NULL));
     TRY(convert_shared(&mla, &source));
     for (int l = 0; l < converted.n_layers; l++)
-        TRY(convert_layer(&mla, &source, l));
+        TRY(convert_layer(&mla, &source, l, &testing_paper, NULL));
     model_release(&mla);
     hf_source_close(files);
     return OK;

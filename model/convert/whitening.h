@@ -1,0 +1,26 @@
+// Low-rank factors in the norm of a second moment C = E x x^T: up down nearest to W where it
+// matters, tr (W - up down) C (W - up down)^T, which SVD-LLM and CARE (arXiv 2603.17946) call
+// whitening: the SVD of W C^1/2, with a Cholesky factor for the root.
+//
+//     TRY(whitening_factorize(up, down, w, covariance, m, D, R));
+//
+// Moments are shrunk towards a multiple of the identity first, so that directions that calibration
+// never showed still count a little and any moment has a Cholesky factor.
+#ifndef MHA2MLA_MODEL_CONVERT_WHITENING_H
+#define MHA2MLA_MODEL_CONVERT_WHITENING_H
+
+#include "base/arena.h"
+
+// c [D, D] /= its mean diagonal, and 1 % is added to the diagonal. A moment of nothing becomes the
+// identity. Returns the mean diagonal, 1 for nothing.
+double whitening_shrink(double *c, int D);
+
+// up [m, R] and down [R, D] with up down nearest to w [m, D] in the norm of the covariance [D, D];
+// each has the root of the singular values. The errors of factorize().
+Status whitening_factorize(float *up, float *down, const float *w, const double *covariance, int m,
+                           int D, int R);
+
+// Adds to a measuring arena what whitening_factorize() works in.
+void whitening_measure(Arena *arena, int m, int D, int R);
+
+#endif

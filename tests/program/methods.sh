@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# The methods of conversion through the program: statistics by `score`, conversions of one file of
+# scores on any number of ranks, a conversion that makes its own, a run and a sweep that do.
+set -euo pipefail
+. "$(dirname -- "$0")/../support/checks.sh" "$1"
+start_small_runs
+model=runs/start/model
+
+# Statistics have the same bits on any number of ranks; the file has no time in it.
+collect="--data train.h5 --samples 20 --seq-len 32 --windows 8 --attention-windows 5"
+"$mha2mla" score "$model" --out scores.h5 $collect >/dev/null 2>&1
+"$mha2mla" score "$model" --out norms.h5 --data train.h5 --samples 20 --seq-len 32 >/dev/null 2>&1
+ranks 3 score "$model" --out scores-3.h5 $collect
+
+options="--rope-pairs 2 --d-kv 6"
+for method in whitened closed; do
+    "$mha2mla" convert "$model" --out $method --method $method --rope kl $options --scores scores.h5 \
+        >/dev/null 2>&1
+    ranks 2 convert "$model" --out $method-2 --method $method --rope kl $options --scores scores-3.h5
+    cmp $method/model.safetensors $method-2/model.safetensors || die "$method: 2 ranks give another"
+    refuses 2 "norms.h5: has norms of RoPE pairs alone, no statistics of activations" \
+        convert "$model" --out none --method $method $options --scores norms.h5
+    # The same scores made on the way.
+    "$mha2mla" convert "$model" --out $method-data --method $method --rope kl $options $collect \
+        >/dev/null 2>&1
+    cmp $method/model.safetensors $method-data/model.safetensors || die "$method: --data gives another"
+    [ -e $method-data.scores.h5 ] || die "$method: no $method-data.scores.h5"
+done
+[ ! -e none ] || die "a model was written"
+! cmp -s whitened/model.safetensors closed/model.safetensors || die "two methods, one model"
+refuses 2 "--rope uniform with --method whitened needs --scores" \
+    convert "$model" --out none --method whitened --rope uniform $options
+refuses 2 "--method closed has one latent for keys and values" \
+    convert "$model" --out none --method closed --svd split $options --scores scores.h5
+refuses 2 "has norms of RoPE pairs alone" \
+    convert "$model" --out none --rope kl $options --scores norms.h5
+refuses 2 "model.convert.svd is split, but the method closed needs joint" \
+    $mla --model.convert.method=closed --model.convert.svd=split
+
+# A run that calibrates and converts itself, on any number of ranks, and from a file.
+closed="--model.convert.method=closed --model.convert.rope=kl --model.convert.windows=6"
+ranks 1 $mla $closed --run.name=one
+ranks 2 $mla $closed --run.name=two
+"$mha2mla" compare --assert-equal runs/one runs/two >/dev/null || die "another run on two ranks"
+[ -e runs/one/scores.h5 ] || die "no scores in the run's directory"
+ranks 1 $mla $closed --run.name=again --model.convert.scores=runs/one/scores.h5
+"$mha2mla" compare --assert-equal runs/one runs/again >/dev/null || die "another run from its scores"
+
+ranks 1 sweep config.yaml --model.init=none --model.base="$model" --model.convert.rope_pairs=2 \
+    --model.convert.d_kv=6 --model.convert.samples=20 --train.steps=2 --optim.decay_steps=0 \
+    --vary model.convert.method=paper,whitened,closed
+[ "$(find runs -name metrics.jsonl | wc -l)" -ge 6 ] || die "sweep: $(find runs -maxdepth 1)"
