@@ -22,7 +22,7 @@
 // the more keys, the less often those come from farther away. So do a query tile's probabilities
 // against it. The scores of a block stay in the first cache with their operands.
 enum {
-    KEYS = 512,        // of a key tile
+    KEYS = 768,        // of a key tile
     STACKED_ROWS = 96, // of a query tile, about
     MIN_QUERIES = 16,  // positions of a query tile
     BLOCK_ROWS = 32,
@@ -254,16 +254,18 @@ static void pack_key_tile(const Bf16Packing *packing, const void *context, const
         tile_bf16_pack_rows(to.k_rows, (int64_t)keys * PANEL, k, keys, layout->key_n);
 }
 
-// All key tiles, divided among the threads of a parallel region. No barrier at the end.
+// All key tiles, divided among the threads of a parallel region. KV heads are the inner loop: their
+// parts of a token's row share cache lines. No barrier at the end.
 static void pack_keys(const Bf16Packing *packing, const void *context, const Scratch *s,
                       const Bf16Layout *layout)
 {
-#pragma omp for collapse(2) schedule(static) nowait
-    for (int h = 0; h < layout->B * layout->K; h++)
-        for (int i = 0; i < layout->n_key_tiles; i++) {
-            const TileHead head = find_head(layout, h);
-            pack_key_tile(packing, context, s, layout, &head, i);
-        }
+#pragma omp for collapse(3) schedule(static) nowait
+    for (int b = 0; b < layout->B; b++)
+        for (int i = 0; i < layout->n_key_tiles; i++)
+            for (int j = 0; j < layout->K; j++) {
+                const TileHead head = find_head(layout, b * layout->K + j);
+                pack_key_tile(packing, context, s, layout, &head, i);
+            }
 }
 
 // Rows of a tile that has n positions, padded to a product's depth.
@@ -503,6 +505,18 @@ static void run_query_part(const Bf16Packing *packing, const void *context, cons
     }
 }
 
+// All parts, divided among the threads of a parallel region as key tiles are. Ends in a barrier.
+static void run_query_parts(const Bf16Packing *packing, const void *context, const float *lse,
+                            const Scratch *s, const Bf16Layout *layout, bool is_gradient)
+{
+#pragma omp for collapse(3) schedule(static)
+    for (int b = 0; b < layout->B; b++)
+        for (int part = 0; part < layout->n_query_parts; part++)
+            for (int j = 0; j < layout->K; j++)
+                run_query_part(packing, context, lse, s, layout, b * layout->K + j, part,
+                               is_gradient);
+}
+
 void bf16_tiles_backward(const Bf16Packing *packing, const void *context, const float *lse,
                          void *scratch, const Bf16Layout *layout)
 {
@@ -512,11 +526,8 @@ void bf16_tiles_backward(const Bf16Packing *packing, const void *context, const 
         const Scratch s = find_scratch(scratch, layout, true);
         tile_bf16_start();
         pack_keys(packing, context, &s, layout);
-// Packing of the keys has no barrier: this loop does not read them, and its end is one for both.
-#pragma omp for collapse(2) schedule(static)
-        for (int h = 0; h < n_heads; h++)
-            for (int part = 0; part < layout->n_query_parts; part++)
-                run_query_part(packing, context, lse, &s, layout, h, part, false);
+        // Packing of the keys has no barrier: this does not read them, and its end is one for both.
+        run_query_parts(packing, context, lse, &s, layout, false);
 #pragma omp for collapse(2) schedule(dynamic)
         for (int part = 0; part < layout->n_key_parts; part++)
             for (int h = 0; h < n_heads; h++) {
@@ -525,10 +536,7 @@ void bf16_tiles_backward(const Bf16Packing *packing, const void *context, const 
                 for (int i = part; i < layout->n_key_tiles; i += layout->n_key_parts)
                     backward_key_tile(packing, context, &s, layout, &head, i);
             }
-#pragma omp for collapse(2) schedule(static)
-        for (int h = 0; h < n_heads; h++)
-            for (int part = 0; part < layout->n_query_parts; part++)
-                run_query_part(packing, context, lse, &s, layout, h, part, true);
+        run_query_parts(packing, context, lse, &s, layout, true);
         tile_bf16_end();
     }
 }
