@@ -16,8 +16,10 @@
 //     }
 //
 // Activations are float32, weights stay in their type (infer/weights.h), the cache in its own
-// (infer/cache/kv_cache.h). Attention to a short segment is absorbed, to a long one up-projected
-// (infer/attention/attend.h). Uses OpenMP; not re-entrant. Not collective.
+// (infer/cache/kv_cache.h). With weights for products in bfloat16, activations are rounded where
+// they are multiplied; the residual stream, norms, softmax and logits stay float32. Attention to a
+// short segment is absorbed, to a long one up-projected (infer/attention/attend.h). Uses OpenMP;
+// not re-entrant. Not collective.
 #ifndef MHA2MLA_INFER_INFER_H
 #define MHA2MLA_INFER_INFER_H
 
