@@ -303,7 +303,7 @@ refuses_convert() {
     [ ! -e new ] || die "convert $* made a directory"
 }
 to="--out new --rope-pairs 2 --d-kv 4"
-refuses_convert 2 "--rope 2-norm needs --scores; make them with mha2mla score" $small $to
+refuses_convert 2 "--rope 2-norm with --method paper needs --scores, which mha2mla score makes" $small $to
 refuses_convert 2 "convert: --rope is 'lowest', allowed are high, low, uniform, 2-norm" \
     $small $to --rope lowest
 refuses_convert 2 "convert: --svd is 'both', allowed are joint, split" $small $to --svd both
