@@ -42,7 +42,7 @@ has "--version" --
 expect "train" help tr
 expect "bash" completion ""
 expect "--assert-equal" compare --as
-expect "--d-kv --dtype" convert --d
+expect "--d-kv --data --dtype" convert --d
 expect "--resume" train --res
 has "--optim." train --
 has "--help" train --

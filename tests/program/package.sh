@@ -111,6 +111,7 @@ test_examples_of_the_help_work() {
     cp -r "$installed/share/mha2mla/configs" project/
     runs "$(example tokenize)"
     runs "$(example inspect)"
+    cp project/runs/demo/shards/{valid,train}.h5 # a small one in its place
     runs "$(example convert)"
     runs "$(example plan)"
     # The example of train, with less work.

@@ -69,7 +69,7 @@ static void test_every_key_but_paths_counts(void **state)
         {"--train.reduce_dtype=bfloat16", ": train.reduce_dtype is bfloat16, rank 0 on "},
         {"--train.compute=bfloat16", ": train.compute is bfloat16, rank 0 on "},
         {"--model.convert.d_kv=8", ": model.convert.d_kv is 8, rank 0 on "},
-        {"--model.convert=none", ": model.convert.rope is not given, rank 0 on "},
+        {"--model.convert=none", ": model.convert.method is not given, rank 0 on "},
         {"--model.convert.scores=s.h5", ": model.convert.scores is a path, rank 0 on "},
         {"--checkpoint.every=3", ": checkpoint.every is 3, "},
         {"--data.validation={shards: [v.h5], every: 2}", ": data.validation."},
