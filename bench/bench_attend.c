@@ -9,6 +9,7 @@
 // got, as other work may share the cores. Layers are read in turn, so that the cache comes from
 // memory and not from a cache of the processor.
 #include "base/arena.h"
+#include "bench/operands.h"
 #include "bench/timing.h"
 #include "infer/attention/attend_kernel.h"
 #include "model/attention/attention_form.h"
@@ -35,33 +36,9 @@ static const BenchModel models[] = {
 
 static const int lengths[] = {64, 2048, 8192, 32768};
 
-static void *allocate(int64_t bytes)
-{
-    void *memory = aligned_alloc(64, (size_t)((bytes + 63) / 64 * 64));
-    if (memory == NULL) {
-        fprintf(stderr, "no memory for %lld bytes\n", (long long)bytes);
-        exit(1);
-    }
-    return memory;
-}
-
-// Uniform in (-1, 1), the same in every run.
-static float *random_floats(int64_t count)
-{
-    float *values = allocate(count * (int64_t)sizeof *values);
-    uint64_t state = 88172645463325252u;
-    for (int64_t i = 0; i < count; i++) {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        values[i] = (float)(int32_t)(state >> 32) * 0x1p-31f;
-    }
-    return values;
-}
-
 static Rows random_rows(int64_t n, int width)
 {
-    return rows_f32(random_floats(n * width + 1), width);
+    return rows_f32(operands_random(n * width + 1), width);
 }
 
 static uint64_t sum_words(const uint64_t *words, int64_t count)
@@ -82,7 +59,7 @@ static double used_s(void)
 static double measure_bandwidth(int n_rounds)
 {
     const int64_t count = (int64_t)64 << 20;
-    uint64_t *words = allocate(count * 8), sum = 0;
+    uint64_t *words = operands_allocate(count * 8), sum = 0;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < count; i++)
         words[i] = (uint64_t)i;
@@ -127,8 +104,8 @@ typedef struct Bench {
 static WeightMatrix random_weight(int rows, int columns)
 {
     const int64_t count = (int64_t)rows * columns;
-    float *values = random_floats(count);
-    uint16_t *halves = allocate(2 * count);
+    float *values = operands_random(count);
+    uint16_t *halves = operands_allocate(2 * count);
     dtype_narrow(halves, DTYPE_BF16, values, count);
     free(values);
     return (WeightMatrix){halves, DTYPE_BF16, rows, columns};
@@ -155,14 +132,15 @@ static Bench make_bench(const BenchModel *m, int d_kv, int length, const KvForma
         b.up_v = random_weight(shape_dim(&b.shape, DIM_KV), width);
     }
     b.ld_q = m->H * m->E;
-    b.q = random_floats((int64_t)CHUNK * b.ld_q);
-    b.out = random_floats((int64_t)CHUNK * b.ld_q);
-    b.scratch = allocate(4 * attend_scratch_floats(&b.shape, 1, CHUNK, omp_get_max_threads()));
+    b.q = operands_random((int64_t)CHUNK * b.ld_q);
+    b.out = operands_random((int64_t)CHUNK * b.ld_q);
+    b.scratch =
+        operands_allocate(4 * attend_scratch_floats(&b.shape, 1, CHUNK, omp_get_max_threads()));
     or_exit(kv_cache_create(&b.cache, &b.shape, format, 0));
     or_exit(kv_sequence_create(&b.sequence, b.cache));
     const int keys = kv_part_channels(kv_key_part(&b.shape)),
               values = kv_part_channels(kv_value_part(&b.shape));
-    float *rows = random_floats((int64_t)KV_BLOCK_TOKENS * (keys > values ? keys : values));
+    float *rows = operands_random((int64_t)KV_BLOCK_TOKENS * (keys > values ? keys : values));
     for (int done = 0; done < length; done += KV_BLOCK_TOKENS) {
         or_exit(kv_sequence_reserve(b.sequence, KV_BLOCK_TOKENS));
         for (int layer = 0; layer < n_layers; layer++)
@@ -233,32 +211,32 @@ static double run_forward(const ModelShape *shape, int n_rounds)
     const int D = shape->d_model;
     const int64_t N = FORWARD;
     LayerParams weights = {0};
-    weights.q = random_floats((int64_t)(3 * D) * D * 2);
+    weights.q = operands_random((int64_t)(3 * D) * D * 2);
     weights.k = weights.v = weights.k_r = weights.down_kv = weights.q;
     weights.up_k =
-        random_floats((int64_t)(shape_dim(shape, DIM_K_NOPE) + shape_dim(shape, DIM_KV)) *
-                      (shape_dim(shape, DIM_UP_INPUT) + 1));
+        operands_random((int64_t)(shape_dim(shape, DIM_K_NOPE) + shape_dim(shape, DIM_KV)) *
+                        (shape_dim(shape, DIM_UP_INPUT) + 1));
     weights.up_v =
         weights.up_k + (int64_t)shape_dim(shape, DIM_K_NOPE) * shape_dim(shape, DIM_UP_INPUT);
-    float *normed = random_floats(N * D), *tables = random_floats(N * shape->head_dim);
+    float *normed = operands_random(N * D), *tables = operands_random(N * shape->head_dim);
     const AttentionSaved saved = {.qkv = random_rows(N, widths.qkv),
                                   .latent = random_rows(N, widths.latent),
                                   .values = random_rows(N, widths.values),
                                   .out = random_rows(N, D),
-                                  .lse = random_floats(N * shape->n_heads)};
+                                  .lse = operands_random(N * shape->n_heads)};
     int32_t *pairs = calloc((size_t)(shape->n_kv_heads * shape->rope_pairs), sizeof *pairs);
     const int n_threads = omp_get_max_threads();
-    const AttentionContext context = {
-        .shape = shape,
-        .weights = &weights,
-        .pairs = pairs,
-        .cos_table = tables,
-        .sin_table = tables,
-        .B = 1,
-        .T = FORWARD,
-        .projected = random_rows(N, widths.projected),
-        .expanded = random_rows(N, widths.expanded),
-        .tiles = allocate(form->tile_bytes(shape, COMPUTE_FLOAT32, 1, FORWARD, n_threads, false))};
+    const AttentionContext context = {.shape = shape,
+                                      .weights = &weights,
+                                      .pairs = pairs,
+                                      .cos_table = tables,
+                                      .sin_table = tables,
+                                      .B = 1,
+                                      .T = FORWARD,
+                                      .projected = random_rows(N, widths.projected),
+                                      .expanded = random_rows(N, widths.expanded),
+                                      .tiles = operands_allocate(form->tile_bytes(
+                                          shape, COMPUTE_FLOAT32, 1, FORWARD, n_threads, false))};
     double best_s = INFINITY;
     for (int round = 0; round < n_rounds; round++) {
         const double start_s = used_s();

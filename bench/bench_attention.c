@@ -7,6 +7,7 @@
 // or AMX; all without it. Printed is the best of ROUNDS, by the CPU time that a thread got, as
 // other work may share the cores. GFLOP/s: of the causal half of two products forward and five
 // backward on heads of E, without what a form does besides.
+#include "bench/operands.h"
 #include "bench/timing.h"
 #include "model/attention/attention_form.h"
 
@@ -41,36 +42,12 @@ static const Way ways[] = {
     {COMPUTE_BFLOAT16, BF16_AMX, "AMX"},
 };
 
-static void *allocate(int64_t bytes)
-{
-    void *memory = aligned_alloc(64, (size_t)((bytes + 127) / 64 * 64));
-    if (memory == NULL) {
-        fprintf(stderr, "no memory for %lld bytes\n", (long long)bytes);
-        exit(1);
-    }
-    return memory;
-}
-
-// Uniform in (-1, 1), the same in every run.
-static float *random_floats(int64_t count)
-{
-    float *values = allocate(count * (int64_t)sizeof *values);
-    uint64_t state = 88172645463325252u;
-    for (int64_t i = 0; i < count; i++) {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        values[i] = (float)(int32_t)(state >> 32) * 0x1p-31f;
-    }
-    return values;
-}
-
 static Rows random_rows(ComputeType compute, int64_t n, int width)
 {
-    float *values = random_floats(n * width);
+    float *values = operands_random(n * width);
     if (compute == COMPUTE_FLOAT32)
         return rows_f32(values, width);
-    uint16_t *halves = allocate(n * width * (int64_t)sizeof *halves);
+    uint16_t *halves = operands_allocate(n * width * (int64_t)sizeof *halves);
     dtype_narrow(halves, DTYPE_BF16, values, n * width);
     free(values);
     return rows_bf16(halves, width);
@@ -112,12 +89,13 @@ static Layer make_layer(const AttentionForm *form, const ModelShape *shape, Comp
         .saved = {.qkv = random_rows(compute, T, widths.qkv),
                   .values = random_rows(compute, T, widths.values),
                   .out = random_rows(compute, T, Q),
-                  .lse = random_floats((int64_t)T * shape->n_heads)},
+                  .lse = operands_random((int64_t)T * shape->n_heads)},
         .d_out = random_rows(compute, T, Q),
         .d_qkv = random_rows(compute, T, widths.qkv),
-        .weights.up_k = random_floats(k + v),
-        .grads.up_k = random_floats(k + v),
-        .tiles = allocate(form->tile_bytes(shape, compute, 1, T, omp_get_max_threads(), true)),
+        .weights.up_k = operands_random(k + v),
+        .grads.up_k = operands_random(k + v),
+        .tiles =
+            operands_allocate(form->tile_bytes(shape, compute, 1, T, omp_get_max_threads(), true)),
     };
     l.weights.up_v = l.weights.up_k + k;
     l.grads.up_v = l.grads.up_k + k;

@@ -171,16 +171,6 @@ HOT float tiles_dot(const float *restrict a, const float *restrict b, int count)
     return sum;
 }
 
-// Heads are numbered b K + j, sequences outermost.
-static TileHead find_head(const TileLayout *layout, int index)
-{
-    return (TileHead){
-        .index = index,
-        .first_token = (int64_t)(index / layout->K) * layout->T,
-        .kv_head = index % layout->K,
-    };
-}
-
 static float *part_of(float *all, int64_t offset)
 {
     return all != NULL ? all + offset : NULL;
@@ -206,7 +196,7 @@ static void pack_keys(const TilePacking *packing, const void *context, const Scr
 #pragma omp for collapse(2) schedule(static) nowait
     for (int h = 0; h < layout->B * layout->K; h++)
         for (int i = 0; i < layout->n_key_tiles; i++) {
-            const TileHead head = find_head(layout, h);
+            const TileHead head = tile_head(h, layout->K, layout->T);
             const KeyTile tile = key_tile(s, layout, &head, i);
             packing->pack_keys(context, &head, &tile);
         }
@@ -325,7 +315,7 @@ void tiles_forward(const TilePacking *packing, const void *context, float *scrat
 #pragma omp for collapse(2) schedule(dynamic)
         for (int h = 0; h < n_heads; h++)
             for (int i = 0; i < layout->n_query_tiles; i++) {
-                const TileHead head = find_head(layout, h);
+                const TileHead head = tile_head(h, layout->K, layout->T);
                 // The last tiles see the most keys: start with them.
                 forward_tile(packing, context, &s, layout, &head,
                              (layout->n_query_tiles - 1 - i) * layout->queries);
@@ -420,7 +410,7 @@ HOT static void sum_key_parts(float *restrict d_q, const TileLayout *layout, con
 static void run_query_part(const TilePacking *packing, const void *context, const Scratch *s,
                            const TileLayout *layout, int h, int part, bool is_gradient)
 {
-    const TileHead head = find_head(layout, h);
+    const TileHead head = tile_head(h, layout->K, layout->T);
     const int first = (int)((int64_t)part * layout->n_query_tiles / layout->n_query_parts);
     const int end = (int)((int64_t)(part + 1) * layout->n_query_tiles / layout->n_query_parts);
     for (int i = first; i < end; i++) {
@@ -453,7 +443,7 @@ void tiles_backward(const TilePacking *packing, const void *context, float *scra
 #pragma omp for collapse(2) schedule(dynamic)
         for (int h = 0; h < n_heads; h++)
             for (int part = 0; part < layout->n_key_parts; part++) {
-                const TileHead head = find_head(layout, h);
+                const TileHead head = tile_head(h, layout->K, layout->T);
                 for (int i = part; i < layout->n_key_tiles; i += layout->n_key_parts)
                     backward_key_tile(packing, context, &s, layout, &head, i);
             }

@@ -35,6 +35,16 @@ typedef struct TileHead {
     int kv_head;         // of K
 } TileHead;
 
+// Heads are numbered b K + j, sequences outermost.
+static inline TileHead tile_head(int index, int K, int T)
+{
+    return (TileHead){
+        .index = index,
+        .first_token = (int64_t)(index / K) * T,
+        .kv_head = index % K,
+    };
+}
+
 // Packed tiles of a KV head, to be filled. NULL: not needed in this direction.
 typedef struct KeyTile {
     float *k_columns; // [key_width, TILE_KEYS], zeros beyond n

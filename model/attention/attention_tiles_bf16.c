@@ -197,16 +197,6 @@ static Scratch find_scratch(void *scratch, const Bf16Layout *layout, bool is_bac
 
 // ---- packing -----------------------------------------------------------------------------------
 
-// Heads are numbered b K + j, sequences outermost.
-static TileHead find_head(const Bf16Layout *layout, int index)
-{
-    return (TileHead){
-        .index = index,
-        .first_token = (int64_t)(index / layout->K) * layout->T,
-        .kv_head = index % layout->K,
-    };
-}
-
 // Packed keys and values of a tile; NULL: not of this direction.
 typedef struct KeyPanels {
     uint16_t *k_columns, *v_rows, *v_columns, *k_rows;
@@ -263,7 +253,7 @@ static void pack_keys(const Bf16Packing *packing, const void *context, const Scr
     for (int b = 0; b < layout->B; b++)
         for (int i = 0; i < layout->n_key_tiles; i++)
             for (int j = 0; j < layout->K; j++) {
-                const TileHead head = find_head(layout, b * layout->K + j);
+                const TileHead head = tile_head(b * layout->K + j, layout->K, layout->T);
                 pack_key_tile(packing, context, s, layout, &head, i);
             }
 }
@@ -359,7 +349,7 @@ void bf16_tiles_forward(const Bf16Packing *packing, const void *context, float *
 #pragma omp for collapse(2) schedule(dynamic)
         for (int h = 0; h < n_heads; h++)
             for (int i = 0; i < layout->n_query_tiles; i++) {
-                const TileHead head = find_head(layout, h);
+                const TileHead head = tile_head(h, layout->K, layout->T);
                 // The last tiles see the most keys: start with them.
                 forward_tile(packing, context, lse, &s, layout, &head,
                              (layout->n_query_tiles - 1 - i) * layout->queries);
@@ -489,7 +479,7 @@ static void run_query_part(const Bf16Packing *packing, const void *context, cons
                            const Scratch *s, const Bf16Layout *layout, int h, int part,
                            bool is_gradient)
 {
-    const TileHead head = find_head(layout, h);
+    const TileHead head = tile_head(h, layout->K, layout->T);
     const int first = (int)((int64_t)part * layout->n_query_tiles / layout->n_query_parts);
     const int end = (int)((int64_t)(part + 1) * layout->n_query_tiles / layout->n_query_parts);
     for (int i = first; i < end; i++) {
@@ -532,7 +522,7 @@ void bf16_tiles_backward(const Bf16Packing *packing, const void *context, const 
         for (int part = 0; part < layout->n_key_parts; part++)
             for (int h = 0; h < n_heads; h++) {
                 // The first keys are seen by the most queries: start with them.
-                const TileHead head = find_head(layout, h);
+                const TileHead head = tile_head(h, layout->K, layout->T);
                 for (int i = part; i < layout->n_key_tiles; i += layout->n_key_parts)
                     backward_key_tile(packing, context, &s, layout, &head, i);
             }

@@ -4,14 +4,6 @@
 #include "base/intmath.h"
 #include "base/simd.h"
 #include "model/kernels/half.h"
-#include "model/kernels/vexp.h"
-
-// silu(g) = g / (1 + e^-g). vexp() ends at e^88, so for g far below 0 the quotient is a tiny number
-// instead of 0, without an infinity in between.
-static inline float activate(float gate, float up)
-{
-    return gate / (1.0f + vexp(-gate)) * up;
-}
 
 // Rows are prefetched by parts, each while the same part of the row before it is computed: a row of
 // gates and one of values in turn is no pattern that the processor foresees.
@@ -26,7 +18,7 @@ HOT static void forward_row(float *restrict act, const float *restrict gate,
         prefetch_bytes(up + ld + first, (end - first) * (int)sizeof *gate);
 #pragma omp simd
         for (int f = first; f < end; f++)
-            act[f] = activate(gate[f], up[f]);
+            act[f] = swiglu(gate[f], up[f]);
     }
 }
 
@@ -39,7 +31,7 @@ HOT static void forward_row_bf16(uint16_t *restrict act, const uint16_t *restric
         prefetch_bytes(up + ld + first, (end - first) * (int)sizeof *gate);
 #pragma omp simd
         for (int f = first; f < end; f++)
-            act[f] = half_f32_to_bf16(activate(half_bf16_to_f32(gate[f]), half_bf16_to_f32(up[f])));
+            act[f] = half_f32_to_bf16(swiglu(half_bf16_to_f32(gate[f]), half_bf16_to_f32(up[f])));
     }
 }
 

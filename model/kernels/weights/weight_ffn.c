@@ -5,8 +5,8 @@
 #include "base/intmath.h"
 #include "base/simd.h"
 #include "model/kernels/half.h"
+#include "model/kernels/swiglu.h"
 #include "model/kernels/tile_bf16.h"
-#include "model/kernels/vexp.h"
 #include "model/kernels/weights/weight_panels.h"
 
 #include <string.h>
@@ -34,14 +34,13 @@ int64_t weight_ffn_scratch_floats(int N, int F)
     return weight_panels_rounded_bytes(N, F) / (int64_t)sizeof(float);
 }
 
-// act = silu(gate) up of n tokens, silu(g) = g / (1 + e^-g).
+// act = silu(gate) up of n tokens.
 HOT static void activate(uint16_t *restrict act, int64_t ld, const float *restrict products, int n)
 {
     for (int t = 0; t < n; t++, act += ld, products += 2 * WIDTH)
 #pragma omp simd
         for (int i = 0; i < WIDTH; i++)
-            act[i] =
-                half_f32_to_bf16(products[i] / (1.0f + vexp(-products[i])) * products[WIDTH + i]);
+            act[i] = half_f32_to_bf16(swiglu(products[i], products[WIDTH + i]));
 }
 
 // Columns of `count` panels of act.
