@@ -2,6 +2,7 @@
 // chunks of any size, single tokens, batches of sequences of different lengths, shared beginnings;
 // and greedy answers against those of independent programs.
 #include "tests/support/testing.h"
+#include "tests/support/testing_compute.h"
 
 #include "base/json.h"
 #include "eval/forward_pass.h"
@@ -257,10 +258,7 @@ static void bfloat16_products_are_near_float32(void **state)
     for (int i = 0; i < N_SHAPES; i++) {
         Case *c = start_case_as(&shapes[i], DTYPE_F32, COMPUTE_BFLOAT16);
         float logits[N_BF16_KERNELS][V];
-        for (int kernel = 0; kernel < N_BF16_KERNELS; kernel++) {
-            if (!bf16_kernel_is_there((Bf16Kernel)kernel))
-                continue;
-            bf16_force_kernel((Bf16Kernel)kernel);
+        for (int kernel = -1; testing_next_kernel(&kernel);) {
             last_logits(logits[kernel], c, KV_FLOAT32);
             const double error = testing_error(logits[kernel], c->logits + (T - 1) * V, V, 1e-6);
             assert_in_range(1e6 * error, 10, 30000);

@@ -30,6 +30,19 @@ const TestingCompute *testing_compute(void **state)
     return way;
 }
 
+bool testing_next_kernel(int *kernel)
+{
+    static Bf16Kernel before;
+    if (*kernel < 0)
+        before = bf16_kernel();
+    do
+        ++*kernel;
+    while (*kernel < N_BF16_KERNELS && !bf16_kernel_is_there((Bf16Kernel)*kernel));
+    const bool is_one = *kernel < N_BF16_KERNELS;
+    bf16_force_kernel(is_one ? (Bf16Kernel)*kernel : before);
+    return is_one;
+}
+
 Rows testing_rows(const TestingCompute *way, const float *values, int64_t n, int width)
 {
     const int64_t count = n * width;

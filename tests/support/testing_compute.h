@@ -13,6 +13,8 @@
 #include "model/kernels/compute.h"
 #include "model/kernels/rows.h"
 
+#include <stdbool.h>
+
 typedef struct TestingCompute {
     const char *name;
     ComputeType compute;
@@ -26,6 +28,10 @@ void *testing_way(int i);
 
 // Forces the kernel.
 const TestingCompute *testing_compute(void **state);
+
+// For loops over the kernels of bfloat16 that this CPU has, with each forced in its turn; the one
+// that was there before is back at the end. *kernel starts at -1.
+bool testing_next_kernel(int *kernel);
 
 // New rows of the way's type that hold `values` [n, width], NaNs if NULL.
 Rows testing_rows(const TestingCompute *way, const float *values, int64_t n, int width);

@@ -2,6 +2,7 @@
 // oracle: whole rows of scores over keys and values expanded in double. The oracle reads the cache
 // as the kernels do, so that the rounding of the cache itself is no error.
 #include "tests/support/testing.h"
+#include "tests/support/testing_compute.h"
 
 #include "infer/attention/attend_kernel.h"
 #include "tests/reference/ref.h"
@@ -254,7 +255,6 @@ static void test_chunks_of_prompts(void **state)
 static void test_chunks_in_bfloat16(void **state)
 {
     (void)state;
-    const Bf16Kernel best = bf16_kernel();
     const KvFormat format = kv_format_plain(KV_FLOAT32);
     for (int i = 0; i < N_CASES; i++) {
         Fixture f = make_fixture(&cases[i], &format);
@@ -266,15 +266,11 @@ static void test_chunks_in_bfloat16(void **state)
             f.jobs[j].compute = COMPUTE_BFLOAT16;
         }
         ref_attend(f.jobs, f.n_jobs, 0, &f.shape, f.up_k, f.up_v, f.ld_q);
-        for (int kernel = 0; kernel < N_BF16_KERNELS; kernel++) {
-            if (!bf16_kernel_is_there((Bf16Kernel)kernel))
-                continue;
-            bf16_force_kernel((Bf16Kernel)kernel);
+        for (int kernel = -1; testing_next_kernel(&kernel);) {
             compare_kernel(&f, attend_kernel(ATTEND_WIDENED, &dims), 2, 0, 0.02); // seen 0.0072
         }
         release_fixture(&f);
     }
-    bf16_force_kernel(best);
 }
 
 static void test_more_jobs_than_a_batch_holds(void **state)

@@ -2,6 +2,7 @@
 // whose matrices have been rounded before gives the same bits, loss and every gradient, by every
 // kernel, for every form of attention.
 #include "tests/support/testing.h"
+#include "tests/support/testing_compute.h"
 
 #include "model/kernels/half.h"
 #include "model/params.h"
@@ -128,15 +129,10 @@ static void check_forms(ActivationPolicy policy)
 static void test_rounding_twice_is_rounding_once(void **state)
 {
     (void)state;
-    const Bf16Kernel usual = bf16_kernel();
-    for (int kernel = 0; kernel < N_BF16_KERNELS; kernel++) {
-        if (!bf16_kernel_is_there((Bf16Kernel)kernel))
-            continue;
-        bf16_force_kernel((Bf16Kernel)kernel);
+    for (int kernel = -1; testing_next_kernel(&kernel);) {
         for (int policy = RECOMPUTE_NONE; policy <= RECOMPUTE_LAYER; policy++)
             check_forms((ActivationPolicy)policy);
     }
-    bf16_force_kernel(usual);
 }
 
 int main(void)

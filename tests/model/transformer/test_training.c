@@ -2,6 +2,7 @@
 // tests/golden/training/make_training_golden.py), for the original attention and for MLA. In
 // bfloat16 beside PyTorch's autocast (make_autocast_golden.py): as near to float64 as that is.
 #include "tests/support/testing.h"
+#include "tests/support/testing_compute.h"
 
 #include "model/hf/hf.h"
 #include "model/hf/safetensors.h"
@@ -238,17 +239,12 @@ static void follow_autocast(const char *model_dir, const char *exact_name, const
 static void test_bfloat16_is_as_near_to_float64_as_autocast(void **state)
 {
     (void)state;
-    const Bf16Kernel best = bf16_kernel();
-    for (int kernel = 0; kernel < N_BF16_KERNELS; kernel++) {
-        if (!bf16_kernel_is_there((Bf16Kernel)kernel))
-            continue;
-        bf16_force_kernel((Bf16Kernel)kernel);
+    for (int kernel = -1; testing_next_kernel(&kernel);) {
         follow_autocast("models/gqa_tied", "training/original.safetensors",
                         "training/original_autocast.safetensors");
         follow_autocast("models/mla_gqa_2norm_joint", "training/mla.safetensors",
                         "training/mla_autocast.safetensors");
     }
-    bf16_force_kernel(best);
 }
 
 int main(void)

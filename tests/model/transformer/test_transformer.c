@@ -1,6 +1,7 @@
 // The whole model against the golden files: logits, loss and the gradient of every parameter, for
 // original attention and MLA; and what must not change them: threads, micro-batches, logits.
 #include "tests/support/testing.h"
+#include "tests/support/testing_compute.h"
 
 #include "model/hf/hf.h"
 #include "model/hf/safetensors.h"
@@ -532,11 +533,7 @@ static void compare_with_float32(Form form)
 static void test_bfloat16_by_every_kernel_of_this_machine(void **state)
 {
     (void)state;
-    const Bf16Kernel best = bf16_kernel();
-    for (int kernel = 0; kernel < N_BF16_KERNELS; kernel++) {
-        if (!bf16_kernel_is_there((Bf16Kernel)kernel))
-            continue;
-        bf16_force_kernel((Bf16Kernel)kernel);
+    for (int kernel = -1; testing_next_kernel(&kernel);) {
         check_models(COMPUTE_BFLOAT16);
         check_conversions(COMPUTE_BFLOAT16);
         for (Form form = ORIGINAL; form < N_FORMS; form++) {
@@ -544,7 +541,6 @@ static void test_bfloat16_by_every_kernel_of_this_machine(void **state)
             check_recomputing(form, COMPUTE_BFLOAT16);
         }
     }
-    bf16_force_kernel(best);
 }
 
 int main(void)

@@ -1,6 +1,7 @@
 // Which products a command may run by: what is refused, what is emulated, how it is named. Started
 // on several ranks, which have one kind of CPU here; one of them is made to have another.
 #include "tests/support/testing.h"
+#include "tests/support/testing_compute.h"
 #include "tests/support/testing_ranks.h"
 
 #include "train/plan/compute_check.h"
@@ -49,10 +50,7 @@ static void test_one_rank_without_instructions(void **state)
 static void test_emulation_is_forced(void **state)
 {
     (void)state;
-    for (int kernel = 0; kernel < N_BF16_KERNELS; kernel++) {
-        if (!bf16_kernel_is_there((Bf16Kernel)kernel))
-            continue;
-        bf16_force_kernel((Bf16Kernel)kernel);
+    for (int kernel = -1; testing_next_kernel(&kernel);) {
         assert_ok(compute_check(&comm, COMPUTE_BFLOAT16, true, "train.compute"));
         assert_int_equal(bf16_kernel(), BF16_EMULATED);
     }
@@ -66,10 +64,7 @@ static void test_names(void **state)
                                                    [BF16_AMX] = "in bfloat16 by AMX"};
     char text[COMPUTE_TEXT_BYTES];
     assert_int_equal(strncmp(compute_describe(text, COMPUTE_FLOAT32), "in float32 by ", 14), 0);
-    for (int kernel = 0; kernel < N_BF16_KERNELS; kernel++) {
-        if (!bf16_kernel_is_there((Bf16Kernel)kernel))
-            continue;
-        bf16_force_kernel((Bf16Kernel)kernel);
+    for (int kernel = -1; testing_next_kernel(&kernel);) {
         compute_describe(text, COMPUTE_BFLOAT16);
         assert_int_equal(strncmp(text, by[kernel], strlen(by[kernel])), 0);
     }

@@ -1,6 +1,7 @@
 // The feed-forward block in bfloat16 against its parts in double, by every kernel that this machine
 // has; the same bits for a token alone and in a batch, and on any number of threads.
 #include "tests/support/testing.h"
+#include "tests/support/testing_compute.h"
 
 #include "model/kernels/compute.h"
 #include "model/kernels/half.h"
@@ -134,23 +135,18 @@ static void expect(float *y, const Case *c, int N)
 static void every_kernel_computes_the_block(void **state)
 {
     (void)state;
-    const Bf16Kernel best = bf16_kernel();
     for (int s = 0; s < N_SHAPES; s++) {
         Case c = start_case(&shapes[s]);
         const int64_t count = (int64_t)MOST_N * c.shape.D;
         float *expected = ref_floats(count);
         assert_true(weight_ffn_fits(&c.gate_up.panels, &c.down.panels));
         expect(expected, &c, MOST_N);
-        for (int kernel = 0; kernel < N_BF16_KERNELS; kernel++) {
-            if (!bf16_kernel_is_there((Bf16Kernel)kernel))
-                continue;
-            bf16_force_kernel((Bf16Kernel)kernel);
+        for (int kernel = -1; testing_next_kernel(&kernel);) {
             float *y = run(&c, MOST_N);
             // act may round the other way: 2^-9 of one of F terms. Seen 1.9e-5.
             testing_assert_close("y", y, expected, count, 2e-4);
             free(y);
         }
-        bf16_force_kernel(best);
         free(expected);
         end_case(&c);
     }

@@ -2,6 +2,7 @@
 // against sums in double, the same on any number of threads, and one token the same whatever the
 // batch. The source is included to reach the ways this machine would not choose.
 #include "tests/support/testing.h"
+#include "tests/support/testing_compute.h"
 
 #include "model/kernels/compute.h"
 #include "model/kernels/half.h"
@@ -146,10 +147,7 @@ static void test_panels_by_every_kernel(void **state)
 {
     (void)state;
     const Bf16Kernel best = bf16_kernel();
-    for (int kernel = 0; kernel < N_BF16_KERNELS; kernel++) {
-        if (!bf16_kernel_is_there((Bf16Kernel)kernel))
-            continue;
-        bf16_force_kernel((Bf16Kernel)kernel);
+    for (int kernel = -1; testing_next_kernel(&kernel);) {
         for (int s = 0; s < N_SHAPES; s++)
             check_every_way(&shapes[s], DTYPE_BF16, WEIGHT_PANELS);
     }
