@@ -13,6 +13,7 @@
 #include "bench/timing.h"
 #include "infer/attention/attend_kernel.h"
 #include "model/attention/attention_form.h"
+#include "model/model.h"
 
 #include <math.h>
 #include <omp.h>
@@ -224,7 +225,7 @@ static double run_forward(const ModelShape *shape, int n_rounds)
                                   .values = random_rows(N, widths.values),
                                   .out = random_rows(N, D),
                                   .lse = operands_random(N * shape->n_heads)};
-    int32_t *pairs = calloc((size_t)(shape->n_kv_heads * shape->rope_pairs), sizeof *pairs);
+    int32_t *pairs = calloc((size_t)model_n_pairs(shape), sizeof *pairs);
     const int n_threads = omp_get_max_threads();
     const AttentionContext context = {.shape = shape,
                                       .weights = &weights,

@@ -45,19 +45,20 @@ static double own_rate(const SquareRates *rates)
 // Forward's FLOP of one part; backward's are twice as many.
 static double forward_flops(const ModelShape *s, int T, StepPart part)
 {
-    double D = s->d_model, Q = shape_dim(s, DIM_Q), KV = shape_dim(s, DIM_KV), L = s->n_layers;
+    double D = s->d_model, Q = shape_dim(s, DIM_Q), query = shape_dim(s, DIM_QUERY),
+           L = s->n_layers;
     double tokens = 2.0 * T;
     switch (part) {
     case STEP_INPUT:
         return tokens * L * D *
-               (Q +
-                (shape_is_mla(s) ? shape_dim(s, DIM_K_ROPE) + shape_dim(s, DIM_LATENT) : 2 * KV));
+               (query + (shape_is_mla(s) ? shape_dim(s, DIM_K_ROPE) + shape_dim(s, DIM_LATENT)
+                                         : 2 * shape_dim(s, DIM_KV)));
     case STEP_UP:
-        return shape_is_mla(s)
-                   ? tokens * L * shape_dim(s, DIM_UP_INPUT) * (shape_dim(s, DIM_K_NOPE) + KV)
-                   : 0;
+        return shape_is_mla(s) ? tokens * L * shape_dim(s, DIM_UP_INPUT) *
+                                     (shape_dim(s, DIM_K_NOPE) + shape_dim(s, DIM_UP_VALUE))
+                               : 0;
     case STEP_ATTENTION:
-        return tokens * L * Q * (T + 1.0);
+        return tokens * L * 0.5 * (query + Q) * (T + 1.0);
     case STEP_OUTPUT:
         return tokens * L * Q * D;
     case STEP_FFN:

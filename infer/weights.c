@@ -119,8 +119,7 @@ static void *place_group(Arena *arena, const Group *group, MatrixType type)
 
 static int32_t *place_pairs(Arena *arena, const ModelShape *shape)
 {
-    return arena_place(arena, (int64_t)shape->n_layers * shape->n_kv_heads * shape->rope_pairs,
-                       sizeof(int32_t));
+    return arena_place(arena, model_n_pairs(shape), sizeof(int32_t));
 }
 
 static Arena measure(const ModelShape *shape, MatrixType type)
@@ -247,9 +246,7 @@ Status infer_weights_read(InferWeights *out, const WeightSource *source, const i
     Status status;
     TRY_GOTO(release_weights, allocate(&weights));
     place(&weights);
-    memcpy(weights.rope_pairs, rope_pairs,
-           (size_t)shape->n_layers * (size_t)shape->n_kv_heads * (size_t)shape->rope_pairs *
-               sizeof *rope_pairs);
+    memcpy(weights.rope_pairs, rope_pairs, (size_t)model_n_pairs(shape) * sizeof *rope_pairs);
     TRY_GOTO(release_weights, read_all(&weights, source));
     *out = weights;
     return OK;
@@ -265,8 +262,7 @@ static Status load_from(InferWeights *out, const HfSource *files, const WeightSo
     DType dtype;
     Status status;
     TRY(hf_source_dtype(&dtype, files));
-    int32_t *pairs =
-        calloc((size_t)s->n_layers * (size_t)s->n_kv_heads * (size_t)s->rope_pairs, sizeof *pairs);
+    int32_t *pairs = calloc((size_t)model_n_pairs(s), sizeof *pairs);
     if (pairs == NULL)
         return fail(FAILED, "%s: no memory for its RoPE pairs", dir);
     TRY_GOTO(free_pairs, hf_source_rope_pairs(pairs, files));

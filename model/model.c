@@ -2,6 +2,7 @@
 // any number of threads, makes the same model.
 #include "model/model.h"
 
+#include "base/intmath.h"
 #include "base/random.h"
 
 // A model is placed twice by the same code, once to measure and once in memory (base/arena.h). In
@@ -11,8 +12,7 @@ static void place(Model *model, Arena *arena, float **flat, bool is_borrowed)
     const ModelShape *s = &model->shape;
     if (!is_borrowed)
         *flat = arena_floats(arena, params_count(s));
-    model->rope_pairs = arena_place(arena, (int64_t)s->n_layers * s->n_kv_heads * s->rope_pairs,
-                                    sizeof *model->rope_pairs);
+    model->rope_pairs = arena_place(arena, model_n_pairs(s), sizeof *model->rope_pairs);
 }
 
 void model_measure(Arena *arena, const ModelShape *shape)
@@ -36,11 +36,10 @@ Status model_create_in(Model *out, const ModelShape *shape, float *flat)
     place(&model, &model.arena, &flat, is_borrowed);
     Status status;
     TRY_GOTO(release_arena, params_place(&model.params, shape, flat));
-    for (int row = 0; row < shape->n_layers * shape->n_kv_heads; row++)
-        for (int p = 0; p < shape->rope_pairs; p++)
-            // The identity is the selection of an original model; a conversion or a file overwrites
-            // it.
-            model.rope_pairs[(int64_t)row * shape->rope_pairs + p] = p;
+    for (int64_t i = 0; i < model_n_pairs(shape); i++)
+        // The identity is the selection of an original model; a conversion or a file overwrites it.
+        // A shared form may have more slots than there are pairs.
+        model.rope_pairs[i] = (int32_t)min_int64(i % shape->rope_pairs, shape->head_dim / 2 - 1);
     *out = model;
     return OK;
 release_arena:

@@ -17,7 +17,8 @@ typedef struct Model {
     Arena arena; // owns what follows, except parameters that are borrowed
     Params params;
     int32_t *rope_pairs; // [L, K, P], ascending in each row; pair p rotates by theta^(-2p/E) per
-                         // position. The original attention: 0, 1, ... E/2 - 1.
+                         // position. The original attention: 0, 1, ... E/2 - 1. The shared form
+                         // has one row per layer, in which pairs may be equal: a slot of each.
 } Model;
 
 // Allocates a model of this shape: parameters zero, rope_pairs 0..P-1. FAILED if memory is short.
@@ -39,11 +40,25 @@ typedef struct RandomWeights {
 void model_init_random(Model *model, double std, uint64_t seed);
 WeightSource random_weights(const RandomWeights *weights);
 
-// The row of pairs of one KV head, P of them.
+// Numbers of rope_pairs.
+static inline int64_t model_n_pairs(const ModelShape *shape)
+{
+    return (int64_t)shape->n_layers * shape_rope_heads(shape) * shape->rope_pairs;
+}
+
+// The row of pairs of one KV head, P of them; in the shared form all have the layer's.
 static inline const int32_t *model_pairs(const Model *model, int layer, int kv_head)
 {
-    return model->rope_pairs +
-           ((int64_t)layer * model->shape.n_kv_heads + kv_head) * model->shape.rope_pairs;
+    const ModelShape *s = &model->shape;
+    const int64_t row = (int64_t)layer * shape_rope_heads(s) + (shape_is_shared(s) ? 0 : kv_head);
+    return model->rope_pairs + row * s->rope_pairs;
+}
+
+// What number i of rope_pairs may be at least, after those before it: rows ascend, strictly but in
+// the shared form.
+static inline int32_t model_least_pair(const ModelShape *shape, const int32_t *pairs, int64_t i)
+{
+    return i % shape->rope_pairs == 0 ? 0 : pairs[i - 1] + (shape_is_shared(shape) ? 0 : 1);
 }
 
 void model_release(Model *model);

@@ -26,16 +26,22 @@ int shape_dim(const ModelShape *s, ShapeDim dim)
         return s->n_heads * s->head_dim;
     case DIM_KV:
         return s->n_kv_heads * s->head_dim;
+    case DIM_QUERY:
+        return s->n_heads * (s->head_dim + (shape_is_shared(s) ? 2 * s->rope_pairs : 0));
     case DIM_K_ROPE:
-        return s->n_kv_heads * 2 * s->rope_pairs;
+        return shape_rope_heads(s) * 2 * s->rope_pairs;
     case DIM_K_NOPE:
-        return s->n_kv_heads * (s->head_dim - 2 * s->rope_pairs);
+        return shape_up_heads(s) * shape_head_nope(s);
+    case DIM_UP_VALUE:
+        return shape_up_heads(s) * s->head_dim;
     case DIM_LATENT:
-        return s->n_kv_heads * s->d_kv;
+        return shape_is_shared(s) ? s->latent : s->n_kv_heads * s->d_kv;
+    case DIM_NORM:
+        return s->latent_norm ? s->latent : 0;
     case DIM_UP_INPUT:
         // Split SVD stores two latents side by side: the first half of the columns serves the keys,
         // the second the values.
-        return s->n_kv_heads * s->d_kv / (s->svd == SVD_SPLIT ? 2 : 1);
+        return shape_dim(s, DIM_LATENT) / (s->svd == SVD_SPLIT ? 2 : 1);
     }
     CHECK(false, "dim %d", (int)dim);
 }
@@ -67,11 +73,37 @@ static int largest_d_kv(const ModelShape *s)
     return rank / s->n_kv_heads;
 }
 
+// All slots together are at most the pairs of all KV heads, and the latent the rank of their keys
+// and values: more would be copies and zeros.
+static Status check_shared(const ModelShape *s, const char *where)
+{
+    const int max_slots =
+        min_int(s->n_kv_heads * (s->head_dim / 2), (int)shape_fields[SHAPE_ROPE_PAIRS].most);
+    const int max_latent = min_int(2 * shape_dim(s, DIM_KV), s->d_model);
+    if (s->d_kv != 0 || s->svd != SVD_JOINT)
+        return fail(BAD_INPUT,
+                    "%s: latent is %d, but d_kv is %d and svd %s; the shared form has d_kv 0 and "
+                    "joint",
+                    where, s->latent, s->d_kv, shape_svd_name(s->svd));
+    if (s->rope_pairs < 1 || s->rope_pairs > max_slots)
+        return fail(BAD_INPUT, "%s: rope_pairs is %d, allowed are 1 to %d slots of the shared form",
+                    where, s->rope_pairs, max_slots);
+    if (s->latent > max_latent)
+        return fail(BAD_INPUT, "%s: latent is %d, allowed are 1 to %d (rank of keys and values)",
+                    where, s->latent, max_latent);
+    return OK;
+}
+
 // The latent is bounded by the rank, not by the head: d_kv above it would store zeros, and the
 // bound keeps the widths of shape_fields.c in range. Split SVD gives keys and values half of it
 // each.
 static Status check_mla(const ModelShape *s, const char *where)
 {
+    if (shape_is_shared(s))
+        return check_shared(s, where);
+    if (s->latent_norm)
+        return fail(BAD_INPUT, "%s: latent_norm is true, but latent is 0 (not the shared form)",
+                    where);
     if (s->rope_pairs < 1 || s->rope_pairs > s->head_dim / 2)
         return fail(BAD_INPUT, "%s: rope_pairs is %d, allowed are 1 to %d (head width %d)", where,
                     s->rope_pairs, s->head_dim / 2, s->head_dim);
@@ -113,6 +145,9 @@ Status shape_check(const ModelShape *s, const char *where)
         TRY(shape_field_check(&shape_fields[i], s, where));
     if (shape_is_mla(s))
         return check_mla(s, where);
+    if (s->latent_norm)
+        return fail(BAD_INPUT, "%s: latent_norm is true, but the attention is the original one",
+                    where);
     if (s->rope_pairs != s->head_dim / 2)
         return fail(BAD_INPUT, "%s: rope_pairs is %d, original attention (d_kv 0) keeps all %d",
                     where, s->rope_pairs, s->head_dim / 2);
@@ -144,17 +179,43 @@ void shape_warn_healed(const ModelShape *s, int64_t T, const char *setting, cons
                  setting, (long long)T, model, s->healed_seq_len);
 }
 
-Status shape_convert(ModelShape *out, const ModelShape *original, int rope_pairs, int d_kv,
-                     SvdKind svd)
+static Status check_convertible(const ModelShape *original)
 {
+    if (shape_is_shared(original))
+        return fail(BAD_INPUT,
+                    "the model has latent attention already (latent %d); convert its original",
+                    original->latent);
     if (shape_is_mla(original))
         return fail(BAD_INPUT,
                     "the model has latent attention already (d_kv %d); convert its original",
                     original->d_kv);
+    return OK;
+}
+
+Status shape_convert(ModelShape *out, const ModelShape *original, int rope_pairs, int d_kv,
+                     SvdKind svd)
+{
+    TRY(check_convertible(original));
     ModelShape s = *original;
     s.rope_pairs = rope_pairs;
     s.d_kv = d_kv;
     s.svd = svd;
+    TRY(check_mla(&s, "conversion"));
+    *out = s;
+    return OK;
+}
+
+Status shape_convert_shared(ModelShape *out, const ModelShape *original, int slots, int latent,
+                            bool latent_norm)
+{
+    TRY(check_convertible(original));
+    ModelShape s = *original;
+    s.rope_pairs = slots;
+    s.latent = latent;
+    s.latent_norm = latent_norm;
+    if (latent < 1)
+        return fail(BAD_INPUT, "conversion: latent is %d, allowed are 1 to %d", latent,
+                    min_int(2 * shape_dim(original, DIM_KV), original->d_model));
     TRY(check_mla(&s, "conversion"));
     *out = s;
     return OK;
@@ -167,6 +228,8 @@ ModelShape shape_original(const ModelShape *s)
     original.rope_pairs = original.head_dim / 2;
     original.d_kv = 0;
     original.svd = SVD_JOINT;
+    original.latent = 0;
+    original.latent_norm = false;
     original.healed_seq_len = 0;
     return original;
 }
@@ -175,8 +238,9 @@ ModelShape shape_original(const ModelShape *s)
 // values are computed from the latent again.
 int64_t shape_cache_numbers(const ModelShape *s)
 {
-    int per_head = shape_is_mla(s) ? 2 * s->rope_pairs + s->d_kv : 2 * s->head_dim;
-    return (int64_t)s->n_layers * s->n_kv_heads * per_head;
+    const int per_layer = shape_is_mla(s) ? shape_dim(s, DIM_K_ROPE) + shape_dim(s, DIM_LATENT)
+                                          : 2 * shape_dim(s, DIM_KV);
+    return (int64_t)s->n_layers * per_layer;
 }
 
 double shape_train_flops(const ModelShape *s, int T)
@@ -184,17 +248,19 @@ double shape_train_flops(const ModelShape *s, int T)
     // Weights per layer: q and o have D Q each, the SwiGLU feed-forward has three matrices of D F.
     // RMSNorms, RoPE and softmax are O(N D) or O(T^2 H) and left out, as is usual for such counts
     // (Kaplan et al., arXiv 2001.08361).
-    double D = s->d_model, Q = shape_dim(s, DIM_Q), KV = shape_dim(s, DIM_KV);
+    double D = s->d_model, Q = shape_dim(s, DIM_Q), query = shape_dim(s, DIM_QUERY);
     // MLA: k_r and the down-projection read D, the up-projections read the latent; counted on
     // expanded keys and values, whichever form the layers use, so that runs are compared by the
     // same number.
-    double attention =
-        shape_is_mla(s) ? D * (shape_dim(s, DIM_K_ROPE) + shape_dim(s, DIM_LATENT)) +
-                              (double)shape_dim(s, DIM_UP_INPUT) * (shape_dim(s, DIM_K_NOPE) + KV)
-                        : 2 * D * KV;
-    double weights = s->n_layers * (2 * D * Q + attention + 3 * D * s->d_ffn) + D * s->vocab_size;
+    double attention = shape_is_mla(s)
+                           ? D * (shape_dim(s, DIM_K_ROPE) + shape_dim(s, DIM_LATENT)) +
+                                 (double)shape_dim(s, DIM_UP_INPUT) *
+                                     (shape_dim(s, DIM_K_NOPE) + shape_dim(s, DIM_UP_VALUE))
+                           : 2 * D * shape_dim(s, DIM_KV);
+    double weights =
+        s->n_layers * (D * (query + Q) + attention + 3 * D * s->d_ffn) + D * s->vocab_size;
     // Forward is one multiply-add per weight and token, backward two; scores and values touch
     // (T + 1) / 2 keys per query on average, and their backward is two products for each.
-    double scores = s->n_layers * Q * (T + 1.0);
+    double scores = s->n_layers * 0.5 * (query + Q) * (T + 1.0);
     return 6.0 * T * (weights + scores);
 }

@@ -1,10 +1,16 @@
 // The shape of a model: a Llama-family transformer with its original attention (MHA, GQA, MQA) or
 // with multi-head latent attention (MLA), and what follows from the shape alone.
 //
+// MLA has two forms. Per KV head, as MHA2MLA defines it (arXiv 2502.14837), every KV head keeps P
+// pairs of its own, and the latent serves its other E - 2P dims. In the shared form, that of
+// DeepSeek's MLA, a layer has P rotated slots that all query heads see, each head has E more dims
+// that carry no position, and every query head has up-projections of its own.
+//
 // Legend of dims, used in every shape comment of this project (row-major, [out, in] for weights):
 //   B sequences   T tokens of a sequence   N = B T        L layers        V vocabulary
 //   D model width H query heads            K key/value heads              G = H / K
 //   E head width  F feed-forward width     P RoPE pairs kept per KV head  R = K d_kv latent width
+//   shared form: P rotated slots of a layer, R its latent width
 //
 // RoPE pair p of a head is its dims (p, p + E/2), as in Hugging Face's rotate_half. The original
 // attention keeps all of them: P = E/2.
@@ -27,8 +33,10 @@ typedef struct ModelShape {
     int vocab_size;    // V
     int max_positions; // longest sequence the model was made for, in tokens
     int rope_pairs;    // P
-    int d_kv;          // latent width per KV head; 0: original attention
+    int d_kv;          // latent width per KV head; 0: original attention or shared form
     SvdKind svd;       // joint: one latent for keys and values; split: half of it for each
+    int latent;        // R of the shared form; 0: not the shared form
+    bool latent_norm;  // shared form: RMSNorm of the latent before the up-projections
     bool tied_head;    // the head is the embedding
     double rope_theta;
     double rms_eps;
@@ -44,25 +52,55 @@ typedef enum ShapeDim {
     DIM_D,
     DIM_F,
     DIM_V,
-    DIM_Q,        // H E
+    DIM_Q,        // H E: the heads' outputs
     DIM_KV,       // K E
-    DIM_K_ROPE,   // K 2P
-    DIM_K_NOPE,   // K (E - 2P)
+    DIM_QUERY,    // rows of q: H E, or H (2P + E) (shared form)
+    DIM_K_ROPE,   // K 2P, or 2P
+    DIM_K_NOPE,   // rows of up_k: K (E - 2P), or H E
+    DIM_UP_VALUE, // rows of up_v: K E, or H E
     DIM_LATENT,   // R
+    DIM_NORM,     // R with latent_norm, else 0
     DIM_UP_INPUT, // columns of the latent that up_k and up_v each read: R (joint), R / 2 (split)
 } ShapeDim;
 
 int shape_dim(const ModelShape *shape, ShapeDim dim);
 
+static inline bool shape_is_shared(const ModelShape *shape)
+{
+    return shape->latent > 0;
+}
+
 static inline bool shape_is_mla(const ModelShape *shape)
 {
-    return shape->d_kv > 0;
+    return shape->d_kv > 0 || shape_is_shared(shape);
+}
+
+// Heads of rotated keys: K, or the one of the shared form.
+static inline int shape_rope_heads(const ModelShape *shape)
+{
+    return shape_is_shared(shape) ? 1 : shape->n_kv_heads;
+}
+
+// Heads that have up-projections of their own: K, or H.
+static inline int shape_up_heads(const ModelShape *shape)
+{
+    return shape_is_shared(shape) ? shape->n_heads : shape->n_kv_heads;
+}
+
+// Dims of a head that carry no position: E - 2P, or E.
+static inline int shape_head_nope(const ModelShape *shape)
+{
+    return shape->head_dim - (shape_is_shared(shape) ? 0 : 2 * shape->rope_pairs);
 }
 
 // The original attention's shape with the attention replaced by MLA.
 // BAD_INPUT names the allowed range if rope_pairs or d_kv does not fit.
 Status shape_convert(ModelShape *out, const ModelShape *original, int rope_pairs, int d_kv,
                      SvdKind svd);
+
+// The same by the shared form of `slots` rotated slots a layer and a latent of `latent` numbers.
+Status shape_convert_shared(ModelShape *out, const ModelShape *original, int slots, int latent,
+                            bool latent_norm);
 
 // The shape before conversion; a shape with the original attention is its own.
 ModelShape shape_original(const ModelShape *shape);
@@ -89,7 +127,7 @@ void shape_set_healed(ModelShape *shape, int T);
 // rises at once; `setting` and `model` as in shape_check_length(). To be called once a command.
 void shape_warn_healed(const ModelShape *shape, int64_t T, const char *setting, const char *model);
 
-// Numbers a token leaves in the KV cache over all layers: L K 2E, or L K (2P + d_kv).
+// Numbers a token leaves in the KV cache over all layers: L K 2E, L K (2P + d_kv), or L (2P + R).
 int64_t shape_cache_numbers(const ModelShape *shape);
 
 // Floating-point operations of forward and backward of one sequence of T tokens, the causal half of

@@ -17,6 +17,7 @@ enum {
     MAX_VOCAB = 1 << 24,
     MAX_POSITIONS = 1 << 28,
     MAX_D_KV = 1 << 18,
+    MAX_SLOTS = 1 << 15,        // of the shared form
     MAX_LATENT = 2 * MAX_WIDTH, // of a shape that shape_check() has passed: twice the rank
     MAX_HEADS_DIM = MAX_HEADS * MAX_HEAD_DIM,
 };
@@ -25,9 +26,11 @@ enum {
 // (the latent before shape_check() has seen it, K d_kv, is the largest), the number of parameters
 // and the bytes of weights, gradients and two moments in an int64_t.
 _Static_assert((int64_t)MAX_HEADS *MAX_D_KV <= INT32_MAX, "width of the latent");
-_Static_assert((int64_t)MAX_HEADS *MAX_HEAD_DIM <= INT32_MAX, "width of all heads");
+_Static_assert((int64_t)MAX_HEADS *(MAX_HEAD_DIM + 2LL * MAX_SLOTS) <= INT32_MAX,
+               "width of all heads");
 _Static_assert(2LL * MAX_VOCAB * MAX_WIDTH +
                        MAX_LAYERS * (3LL * MAX_WIDTH * MAX_FFN + 4LL * MAX_WIDTH * MAX_HEADS_DIM +
+                                     2LL * MAX_WIDTH * MAX_HEADS * MAX_SLOTS +
                                      2LL * MAX_LATENT * MAX_HEADS_DIM) <=
                    INT64_MAX / 16,
                "bytes of the parameters and of what training keeps for each");
@@ -61,11 +64,15 @@ const ShapeField shape_fields[N_SHAPE_FIELDS] = {
     [SHAPE_ROPE_THETA] = {MEMBER(rope_theta), .key = "rope_theta", REAL(1, 1e15), STANDARD(1e4)},
     [SHAPE_TIED_HEAD] = {MEMBER(tied_head), .key = "tie_word_embeddings", .kind = SHAPE_BOOL,
                          .most = 1, STANDARD(0)},
-    [SHAPE_ROPE_PAIRS] = {MEMBER(rope_pairs), .key = "rope_pairs", INT(1, MAX_HEAD_DIM / 2),
+    [SHAPE_ROPE_PAIRS] = {MEMBER(rope_pairs), .key = "rope_pairs", INT(1, MAX_SLOTS),
                           .by_conversion = true},
     [SHAPE_D_KV] = {MEMBER(d_kv), .key = "d_kv", INT(0, MAX_D_KV), .by_conversion = true},
     [SHAPE_SVD] = {MEMBER(svd), .key = "svd", .kind = SHAPE_SVD_KIND, .most = SVD_SPLIT,
                    .by_conversion = true},
+    [SHAPE_LATENT] = {MEMBER(latent), .key = "latent", INT(0, MAX_WIDTH), .by_conversion = true,
+                      .may_miss = true},
+    [SHAPE_LATENT_NORM] = {MEMBER(latent_norm), .key = "latent_norm", .kind = SHAPE_BOOL, .most = 1,
+                           .by_conversion = true, .may_miss = true},
 };
 
 double shape_field_value(const ShapeField *field, const ModelShape *shape)
@@ -134,6 +141,8 @@ Status shape_field_read(ModelShape *shape, const ShapeField *field, const json_t
     double real;
     bool is_true;
     SvdKind svd;
+    if (field->may_miss && !json_has(object, key))
+        return OK;
     switch (field->kind) {
     case SHAPE_INT:
         TRY(json_get_int(&whole, object, where, key, (int64_t)field->least, (int64_t)field->most));

@@ -49,6 +49,8 @@ typedef enum ShapeFieldId {
     SHAPE_ROPE_PAIRS,
     SHAPE_D_KV,
     SHAPE_SVD,
+    SHAPE_LATENT,
+    SHAPE_LATENT_NORM,
     N_SHAPE_FIELDS,
 } ShapeFieldId;
 
@@ -58,6 +60,7 @@ typedef struct ShapeField {
     ShapeFieldKind kind;
     size_t offset;      // in ModelShape
     bool by_conversion; // what a conversion chooses; all others are the original model's
+    bool may_miss;      // in a file that knows no shared form: stays as it is, zero
     double least, most; // numbers; both are allowed. d_kv 0 is the original attention
     ShapePresence presence;
     double standard; // SHAPE_STANDARD
@@ -72,8 +75,8 @@ void shape_field_set(const ShapeField *field, ModelShape *shape, double value);
 // BAD_INPUT if the value is not within the field's bounds; `where` names the file in the text.
 Status shape_field_check(const ShapeField *field, const ModelShape *shape, const char *where);
 
-// Reads the member `key` of an object into the field. BAD_INPUT if it is missing, of another type
-// or out of bounds; `where` names the file in the text.
+// Reads the member `key` of an object into the field. BAD_INPUT if it is missing (and may not be),
+// of another type or out of bounds; `where` names the file in the text.
 Status shape_field_read(ModelShape *shape, const ShapeField *field, const json_t *object,
                         const char *key, const char *where);
 

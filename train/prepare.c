@@ -333,8 +333,7 @@ Status prepare_converted(Replica *out, const int32_t *pairs, const Config *confi
         shape_convert(&shape, original.shape, convert->rope_pairs, convert->d_kv, convert->svd);
     TRY_GOTO(release, comm_agree(comm, status));
     TRY_GOTO(release, replica_create(&mla, comm, group, &shape));
-    memcpy(mla.model.rope_pairs, pairs,
-           (size_t)shape.n_layers * (size_t)(shape.n_kv_heads * shape.rope_pairs) * sizeof *pairs);
+    memcpy(mla.model.rope_pairs, pairs, (size_t)model_n_pairs(&shape) * sizeof *pairs);
     TRY_GOTO(release, comm_agree(comm, scores_path(scores, config)));
     TRY_GOTO(release, prepare_layers(&mla, &original, &convert->recipe, scores));
     if (convert->recipe.method == METHOD_CLOSED)

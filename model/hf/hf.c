@@ -120,7 +120,7 @@ static Status read_layer_pairs(int32_t *pairs, const ModelShape *shape, int laye
 {
     char name[PARAM_NAME_BYTES];
     const SafeTensors *file;
-    int K = shape->n_kv_heads, P = shape->rope_pairs;
+    int K = shape_rope_heads(shape), P = shape->rope_pairs;
     snprintf(name, sizeof name, "model.layers.%d.self_attn.rope_pairs", layer);
     TRY(hf_weights_find(&file, weights, name));
     if (file == NULL)
@@ -130,8 +130,8 @@ static Status read_layer_pairs(int32_t *pairs, const ModelShape *shape, int laye
                     weights->path, name);
     TRY(safetensors_read_i32(file, name, (int[]){K, P}, 2, pairs));
     for (int i = 0; i < K * P; i++) {
-        int least = i % P == 0 ? 0 : pairs[i - 1] + 1; // no overflow: pairs[i - 1] was in range
-        if (pairs[i] < least || pairs[i] >= shape->head_dim / 2)
+        // No overflow: pairs[i - 1] was in range.
+        if (pairs[i] < model_least_pair(shape, pairs, i) || pairs[i] >= shape->head_dim / 2)
             return fail(BAD_INPUT,
                         "%s: tensor '%s' has %d at KV head %d, pair %d: pairs ascend from 0 to %d",
                         file->path, name, (int)pairs[i], i / P, i % P, shape->head_dim / 2 - 1);
@@ -141,7 +141,7 @@ static Status read_layer_pairs(int32_t *pairs, const ModelShape *shape, int laye
 
 static Status read_pairs(int32_t *pairs, const ModelShape *shape, const HfWeights *weights)
 {
-    int64_t per_layer = (int64_t)shape->n_kv_heads * shape->rope_pairs;
+    int64_t per_layer = model_n_pairs(shape) / shape->n_layers;
     for (int l = 0; l < shape->n_layers; l++) {
         int32_t *of_layer = pairs + l * per_layer;
         if (shape_is_mla(shape))

@@ -204,11 +204,12 @@ static Status read_mla(ModelShape *shape, const json_t *config, const char *path
         if (shape_fields[i].by_conversion)
             TRY(shape_field_read(shape, &shape_fields[i], block, shape_fields[i].key, where));
     if (!shape_is_mla(shape))
-        return fail(BAD_INPUT, "%s: 'd_kv' is 0, allowed are 1 to %.0f", where,
+        return fail(BAD_INPUT, "%s: 'd_kv' is 0 without 'latent', allowed are 1 to %.0f", where,
                     shape_fields[SHAPE_D_KV].most);
     TRY(read_healed(shape, block, where));
     TRY(check_redundant(block, where, "rope_dim_for_mla", 2LL * shape->rope_pairs));
-    TRY(check_redundant(block, where, "low_rank", shape->d_kv));
+    if (!shape_is_shared(shape))
+        TRY(check_redundant(block, where, "low_rank", shape->d_kv));
     return check_redundant(block, where, "cache_numbers_per_token", shape_cache_numbers(shape));
 }
 
@@ -333,11 +334,16 @@ static int set_mla(json_t *config, const ModelShape *shape)
     if (!shape_is_mla(shape))
         return 0;
     json_int_t pairs = shape->rope_pairs, d_kv = shape->d_kv;
-    json_t *block =
-        json_pack("{s:I, s:I, s:I, s:I, s:s, s:I}", "rope_pairs", pairs, "rope_dim_for_mla",
-                  2 * pairs, "d_kv", d_kv, "low_rank", d_kv, "svd", shape_svd_name(shape->svd),
-                  "cache_numbers_per_token", (json_int_t)shape_cache_numbers(shape));
+    json_t *block = json_pack("{s:I, s:I, s:I, s:s, s:I}", "rope_pairs", pairs, "rope_dim_for_mla",
+                              2 * pairs, "d_kv", d_kv, "svd", shape_svd_name(shape->svd),
+                              "cache_numbers_per_token", (json_int_t)shape_cache_numbers(shape));
     int errors = 0;
+    if (shape_is_shared(shape)) {
+        errors += set(block, "latent", json_integer(shape->latent));
+        errors += set(block, "latent_norm", json_boolean(shape->latent_norm));
+    } else {
+        errors += set(block, "low_rank", json_integer(d_kv));
+    }
     if (shape->healed_seq_len > 0)
         errors += set(block, "healed_seq_len", json_integer(shape->healed_seq_len));
     return errors + set(config, "mha2mla", block);

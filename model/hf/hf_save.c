@@ -60,7 +60,7 @@ static void plan_tensors(SavePlan *plan, const Model *model, DType dtype)
         char *name = plan->names[plan->n_specs];
         snprintf(name, PARAM_NAME_BYTES, "model.layers.%d.self_attn.rope_pairs", l);
         plan->specs[plan->n_specs++] = (TensorSpec){
-            name, DTYPE_I32, 2, {s->n_kv_heads, s->rope_pairs}, model_pairs(model, l, 0)};
+            name, DTYPE_I32, 2, {shape_rope_heads(s), s->rope_pairs}, model_pairs(model, l, 0)};
     }
     for (int t = 0; t < n_tensors; t++) {
         ParamInfo info = params_info(s, t);

@@ -212,6 +212,64 @@ static void test_converting_twice_is_refused(void **state)
                  shape_convert(&out, &mla, 4, 4, SVD_JOINT));
 }
 
+// SmolLM-135M at 12.5 % of its cache: 30 layers of 2 x 12 + 24 numbers instead of 2 x 3 x 64.
+static void test_shared_form(void **state)
+{
+    (void)state;
+    const ModelShape *original = &paper[M135].shape;
+    ModelShape s, again;
+    assert_ok(shape_convert_shared(&s, original, 12, 24, false));
+    assert_true(shape_is_mla(&s) && shape_is_shared(&s) && !shape_is_shared(original));
+    assert_int_equal(shape_dim(&s, DIM_QUERY), 9 * (24 + 64));
+    assert_int_equal(shape_dim(&s, DIM_Q), 9 * 64);
+    assert_int_equal(shape_dim(&s, DIM_K_ROPE), 24);
+    assert_int_equal(shape_dim(&s, DIM_K_NOPE), 9 * 64);
+    assert_int_equal(shape_dim(&s, DIM_UP_VALUE), 9 * 64);
+    assert_int_equal(shape_dim(&s, DIM_LATENT), 24);
+    assert_int_equal(shape_dim(&s, DIM_UP_INPUT), 24);
+    assert_int_equal(shape_dim(&s, DIM_NORM), 0);
+    assert_int_equal(shape_cache_numbers(&s), 30 * 48);
+    assert_int_equal(8 * shape_cache_numbers(&s), shape_cache_numbers(original));
+    const int64_t attention = 576LL * (9 * 88 + 24 + 24 + 9 * 64) + 2 * 9 * 64 * 24;
+    assert_int_equal(params_count(&s) - params_count(original),
+                     30 * (attention - 576LL * (2 * 9 * 64 + 2 * 3 * 64)));
+    assert_ok(shape_convert_shared(&again, original, 96, 384, true));
+    assert_int_equal(shape_dim(&again, DIM_NORM), 384);
+    again = shape_original(&again);
+    for (int i = 0; i < N_SHAPE_FIELDS; i++)
+        assert_true(shape_field_value(&shape_fields[i], &again) ==
+                    shape_field_value(&shape_fields[i], original));
+}
+
+static void test_shared_form_refuses(void **state)
+{
+    (void)state;
+    const ModelShape *original = &paper[M135].shape;
+    ModelShape s, out;
+    assert_fails(BAD_INPUT, "rope_pairs is 0, allowed are 1 to 96 slots",
+                 shape_convert_shared(&out, original, 0, 24, false));
+    assert_fails(BAD_INPUT, "rope_pairs is 97, allowed are 1 to 96 slots",
+                 shape_convert_shared(&out, original, 97, 24, false));
+    assert_fails(BAD_INPUT, "latent is 0, allowed are 1 to 384",
+                 shape_convert_shared(&out, original, 12, 0, false));
+    assert_fails(BAD_INPUT, "latent is 385, allowed are 1 to 384",
+                 shape_convert_shared(&out, original, 12, 385, true));
+    assert_ok(shape_convert_shared(&s, original, 12, 24, true));
+    assert_fails(BAD_INPUT, "latent attention already (latent 24)",
+                 shape_convert_shared(&out, &s, 12, 24, true));
+    assert_fails(BAD_INPUT, "latent attention already (latent 24)",
+                 shape_convert(&out, &s, 4, 4, SVD_JOINT));
+    out = s, out.d_kv = 8;
+    assert_fails(BAD_INPUT, "c.json: latent is 24, but d_kv is 8", shape_check(&out, "c.json"));
+    out = s, out.svd = SVD_SPLIT;
+    assert_fails(BAD_INPUT, "svd split; the shared form", shape_check(&out, "c.json"));
+    out = converted(M135, 0, SVD_JOINT), out.latent_norm = true;
+    assert_fails(BAD_INPUT, "latent_norm is true, but latent is 0", shape_check(&out, "c.json"));
+    out = *original, out.latent_norm = true;
+    assert_fails(BAD_INPUT, "latent_norm is true, but the attention is the original",
+                 shape_check(&out, "c.json"));
+}
+
 static void test_check_refuses_dims_that_do_not_fit(void **state)
 {
     (void)state;
@@ -278,6 +336,16 @@ static void test_no_shape_overflows(void **state)
         s.n_layers * (3 * D * s.d_ffn + 2 * D * all_heads + 4096.0 * 2 * D + D * R + all_heads * R);
     assert_true(fabs((double)params_count(&mla) / expected - 1) < 1e-3);
     assert_true(shape_cache_numbers(&mla) == 1000LL * 4096 * (2 + 2 * s.d_model / 4096));
+
+    const int slots = (int)shape_fields[SHAPE_ROPE_PAIRS].most;
+    assert_ok(shape_convert_shared(&mla, &s, slots, s.d_model, true));
+    const double query = all_heads + 4096.0 * 2 * slots,
+                 shared = query + all_heads + 2.0 * slots + D;
+    assert_true(fabs((double)params_count(&mla) /
+                         (2 * D * s.vocab_size +
+                          s.n_layers * (3 * D * s.d_ffn + D * shared + 2 * all_heads * D)) -
+                     1) < 1e-3);
+    assert_true(shape_cache_numbers(&mla) == 1000LL * (2 * slots + s.d_model));
 }
 
 static void test_fields_read_back_what_they_write(void **state)
@@ -348,6 +416,8 @@ int main(void)
         cmocka_unit_test(test_split_without_keys_is_refused),
         cmocka_unit_test(test_split_of_an_odd_latent_is_refused),
         cmocka_unit_test(test_converting_twice_is_refused),
+        cmocka_unit_test(test_shared_form),
+        cmocka_unit_test(test_shared_form_refuses),
         cmocka_unit_test(test_check_refuses_dims_that_do_not_fit),
         cmocka_unit_test(test_check_holds_every_field_to_its_bounds),
         cmocka_unit_test(test_no_shape_overflows),

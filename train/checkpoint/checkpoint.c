@@ -134,7 +134,7 @@ Status checkpoint_check_shape(const Checkpoint *checkpoint, const ModelShape *sh
 void checkpoint_copy_pairs(Model *model, const Checkpoint *checkpoint)
 {
     const ModelShape *s = &checkpoint->manifest.shape;
-    const int64_t count = (int64_t)s->n_layers * s->n_kv_heads * s->rope_pairs;
+    const int64_t count = model_n_pairs(s);
     memcpy(model->rope_pairs, checkpoint->manifest.rope_pairs,
            (size_t)count * sizeof *model->rope_pairs);
 }

@@ -226,7 +226,7 @@ static Status get_pairs(Manifest *manifest, const json_t *root, const char *path
 {
     const ModelShape *s = &manifest->shape;
     const json_t *array = json_object_get(root, "rope_pairs");
-    const int64_t count = (int64_t)s->n_layers * s->n_kv_heads * s->rope_pairs;
+    const int64_t count = model_n_pairs(s);
     if ((int64_t)json_array_size(array) != count)
         return fail(BAD_INPUT, "%s: 'rope_pairs' has %zu numbers, the shape makes it %lld", path,
                     json_array_size(array), (long long)count);
@@ -236,8 +236,10 @@ static Status get_pairs(Manifest *manifest, const json_t *root, const char *path
     manifest->rope_pairs = pairs;
     for (int64_t i = 0; i < count; i++) {
         const json_t *pair = json_array_get(array, (size_t)i);
-        const json_int_t lowest = i % s->rope_pairs == 0 ? 0 : pairs[i - 1] + 1;
-        const json_int_t highest = s->head_dim / 2 - s->rope_pairs + i % s->rope_pairs;
+        const json_int_t lowest = model_least_pair(s, pairs, i);
+        // The rest of a row that ascends strictly needs room.
+        const json_int_t after = shape_is_shared(s) ? 1 : s->rope_pairs - i % s->rope_pairs;
+        const json_int_t highest = s->head_dim / 2 - after;
         char text[JSON_TEXT_BYTES];
         if (!json_is_integer(pair) || json_integer_value(pair) < lowest ||
             json_integer_value(pair) > highest)

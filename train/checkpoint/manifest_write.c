@@ -53,7 +53,7 @@ static json_t *pairs_to_json(const Model *model)
     const ModelShape *s = &model->shape;
     json_t *array = json_array();
     Errors errors = 0;
-    const int64_t count = (int64_t)s->n_layers * s->n_kv_heads * s->rope_pairs;
+    const int64_t count = model_n_pairs(s);
     for (int64_t i = 0; i < count; i++)
         errors += json_array_append_new(array, json_integer(model->rope_pairs[i]));
     return whole(array, errors);

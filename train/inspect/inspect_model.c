@@ -19,7 +19,10 @@ static void print_attention(const ModelShape *s)
     inspect_label("attention");
     printf("%s, %d query and %d KV heads of width %d", kind, s->n_heads, s->n_kv_heads,
            s->head_dim);
-    if (shape_is_mla(s))
+    if (shape_is_shared(s))
+        printf("; %d rotated slots shared by all heads, latent of %d%s", s->rope_pairs, s->latent,
+               s->latent_norm ? " with RMSNorm" : "");
+    else if (shape_is_mla(s))
         printf("; %d of %d RoPE pairs, d_kv %d, %s SVD", s->rope_pairs, s->head_dim / 2, s->d_kv,
                shape_svd_name(s->svd));
     putchar('\n');
@@ -61,7 +64,7 @@ static void print_cache(const ModelShape *shape)
 // [n_layers, n_kv_heads, rope_pairs], owned by the caller.
 static Status read_pairs(int32_t **out, const ModelShape *shape, const char *dir)
 {
-    size_t count = (size_t)shape->n_layers * (size_t)(shape->n_kv_heads * shape->rope_pairs);
+    size_t count = (size_t)model_n_pairs(shape);
     int32_t *pairs = malloc(count * sizeof *pairs);
     if (pairs == NULL)
         return fail(FAILED, "%s: no memory for %zu RoPE pairs", dir, count);

@@ -31,18 +31,19 @@ void inspect_label(const char *label)
 }
 
 // Counts, in one layer, the KV heads that keep a pair: "." none, "1" to "9" tenths of them, "#"
-// all.
+// all. In the shared form it counts the layer's slots, which stem from the KV heads.
 static char share_mark(const ModelShape *shape, const int32_t *of_layer, int pair)
 {
-    int n_keeping = 0, K = shape->n_kv_heads;
-    for (int i = 0; i < K * shape->rope_pairs; i++)
+    const int K = shape->n_kv_heads;
+    int n_keeping = 0;
+    for (int i = 0; i < shape_rope_heads(shape) * shape->rope_pairs; i++)
         n_keeping += of_layer[i] == pair;
     if (n_keeping == 0)
         return '.';
     // Rounded down, so that "9" is never all of them; at least 1, so that a pair that is kept at
     // all shows.
     int tenths = 10 * n_keeping / K;
-    return n_keeping == K ? '#' : (char)('0' + (tenths > 0 ? tenths : 1));
+    return n_keeping >= K ? '#' : (char)('0' + (tenths > 0 ? tenths : 1));
 }
 
 // One row per layer and, where the terminal has the width, several layers beside each other.
@@ -51,7 +52,7 @@ void inspect_pairs(const char *what, const ModelShape *shape, const int32_t *pai
     int n_pairs = shape->head_dim / 2, n_columns = LINE_WIDTH / (n_pairs + 7);
     printf("%s, fastest first (. by no KV head, 1-9 tenths of them, # by all)\n", what);
     for (int l = 0; l < shape->n_layers; l++) {
-        const int32_t *of_layer = pairs + (int64_t)l * shape->n_kv_heads * shape->rope_pairs;
+        const int32_t *of_layer = pairs + (int64_t)l * shape_rope_heads(shape) * shape->rope_pairs;
         printf("  %3d ", l);
         for (int p = 0; p < n_pairs; p++)
             putchar(share_mark(shape, of_layer, p));

@@ -1,6 +1,7 @@
 // Scores are shown by what they are for: the pairs that a conversion of usual size would keep.
 #include "base/hdf5_file.h"
 #include "model/convert/rope_select.h"
+#include "model/model.h"
 #include "train/inspect/inspect.h"
 
 #include <hdf5.h>
@@ -27,7 +28,7 @@ static Status print_selection(const RopeScores *scores, const char *path)
     ModelShape shape = scores->shape;
     char what[128];
     shape.rope_pairs = shape.head_dim >= 16 ? shape.head_dim / 16 : 1;
-    const size_t count = (size_t)shape.n_layers * (size_t)(shape.n_kv_heads * shape.rope_pairs);
+    const size_t count = (size_t)model_n_pairs(&shape);
     int32_t *pairs = malloc(count * sizeof *pairs);
     if (pairs == NULL)
         return fail(FAILED, "%s: no memory for %zu RoPE pairs", path, count);

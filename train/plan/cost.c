@@ -43,14 +43,15 @@ static double memory_bytes(const Partition *partition, const BatchSchedule *sche
 // beside products that are many times as fast they are not.
 static double activation_bytes(const ModelShape *s)
 {
-    const double D = s->d_model, F = s->d_ffn, Q = shape_dim(s, DIM_Q), KV = shape_dim(s, DIM_KV);
+    const double D = s->d_model, F = s->d_ffn, query = shape_dim(s, DIM_QUERY),
+                 KV = shape_dim(s, DIM_KV);
     // Each of a layer's two blocks reads the residual stream twice and writes it once, forward, and
     // so do its gradient and the norm's backward.
     const double residual = 2 * 6 * D * sizeof(float);
     // Normed inputs: written, made again in backward, their gradient read. Queries, keys and values
     // are read and written by RoPE, each way. SwiGLU reads 2 F and writes F; backward reads 3 F and
     // writes the gradients, 2 F, and its output again.
-    const double halves = 2 * 3 * D + 4 * (Q + 2 * KV) + 9 * F;
+    const double halves = 2 * 3 * D + 4 * (query + 2 * KV) + 9 * F;
     return s->n_layers * (residual + halves * sizeof(uint16_t));
 }
 

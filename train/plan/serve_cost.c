@@ -59,14 +59,14 @@ typedef struct LayerWeights {
 
 static LayerWeights layer_weights(const ModelShape *s)
 {
-    const double D = s->d_model, KV = shape_dim(s, DIM_KV);
-    LayerWeights layer = {.plain = 2 * D * shape_dim(s, DIM_Q) + 3 * D * s->d_ffn};
+    const double D = s->d_model, rows = shape_dim(s, DIM_QUERY) + shape_dim(s, DIM_Q);
+    LayerWeights layer = {.plain = D * rows + 3 * D * s->d_ffn};
     if (!shape_is_mla(s)) {
-        layer.plain += 2 * D * KV;
+        layer.plain += 2 * D * shape_dim(s, DIM_KV);
         return layer;
     }
     layer.plain += D * (shape_dim(s, DIM_K_ROPE) + shape_dim(s, DIM_LATENT));
-    layer.up = shape_dim(s, DIM_UP_INPUT) * (shape_dim(s, DIM_K_NOPE) + KV);
+    layer.up = shape_dim(s, DIM_UP_INPUT) * (shape_dim(s, DIM_K_NOPE) + shape_dim(s, DIM_UP_VALUE));
     return layer;
 }
 
@@ -83,10 +83,10 @@ static double position_flops(const ModelShape *s)
     return 4.0 * shape_dim(s, DIM_UP_INPUT) + 4.0 * s->rope_pairs;
 }
 
-// The up-projections of a KV head are absorbed into each of its G query heads.
+// The up-projections of a head are absorbed into each query head that reads them.
 static double absorbed_up(const ModelShape *s)
 {
-    return layer_weights(s).up * s->n_heads / s->n_kv_heads;
+    return layer_weights(s).up * s->n_heads / shape_up_heads(s);
 }
 
 // Attention is absorbed for n tokens, or the keys and values of all depth + n are expanded once for

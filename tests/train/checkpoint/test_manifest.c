@@ -352,8 +352,10 @@ static bool is_of_the_data(const char *path)
 
 static bool may_be_left_out(const char *path)
 {
-    static const char *const paths[] = {"base",    "tokenizer",  "rope",          "reduce_dtype",
-                                        "compute", "valid_loss", "validation_set"};
+    // The shape's last two are those of the shared form, which older files do not know.
+    static const char *const paths[] = {"base",           "tokenizer",    "rope",
+                                        "reduce_dtype",   "compute",      "valid_loss",
+                                        "validation_set", "shape.latent", "shape.latent_norm"};
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++)
         if (strcmp(path, paths[i]) == 0)
             return true;
