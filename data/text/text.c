@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/file_kind.h"
 #include "base/log.h"
+#include "data/text/text_line.h"
 #include "data/text/text_stream.h"
 #include "data/tokenizer/tokenizer_text.h"
 
@@ -218,6 +219,14 @@ static bool is_utf16(const char *bytes, size_t size_bytes)
     return is_big || (bytes[0] != 0 && bytes[1] == 0 && bytes[2] != 0 && bytes[3] == 0);
 }
 
+// Three of four are 0 in UTF-32.
+static bool is_utf32(const char *bytes, size_t size_bytes)
+{
+    static const char zeros[3];
+    return size_bytes >= 4 && ((memcmp(bytes, zeros, 3) == 0 && bytes[3] != 0) ||
+                               (bytes[0] != 0 && memcmp(bytes + 1, zeros, 3) == 0));
+}
+
 // What the first block tells: the byte order mark is left out, and a file of another kind is not
 // read on. In a .txt a web page may be what is wanted.
 static Status check_start(TextReader *reader)
@@ -227,6 +236,8 @@ static Status check_start(TextReader *reader)
     const char *kind = file_kind_of_bytes(reader->buffer, (int64_t)reader->end);
     if (kind == NULL && is_utf16(reader->buffer, reader->end))
         kind = FILE_KIND_UTF16;
+    if (kind == NULL && is_utf32(reader->buffer, reader->end))
+        kind = "UTF-32 text; convert it with iconv -f UTF-32 -t UTF-8";
     if (kind == NULL || (!reader->is_jsonl && reader->buffer[0] == '<'))
         return OK;
     reader->at_end = reader->is_damaged = reader->is_told = true;
@@ -303,56 +314,24 @@ static const char *describe_layout(const TextReader *reader, const char *line, i
     return "";
 }
 
-// Python writes numbers that are not finite as NaN, Infinity and -Infinity, which no JSON has.
-// Beside the text they do not matter: 0 takes their place. Returns whether there were any.
-static bool replace_non_finite(char *line, int64_t size)
-{
-    static const char *const names[] = {"NaN", "Infinity", "-Infinity"};
-    bool is_inside = false, has_any = false; // of a string
-    for (int64_t i = 0; i < size; i++) {
-        if (line[i] == '\\' && is_inside)
-            i++; // what is escaped ends no string
-        else if (line[i] == '"')
-            is_inside = !is_inside;
-        for (int n = 0; n < 3 && !is_inside; n++) {
-            const int64_t length = (int64_t)strlen(names[n]);
-            if (size - i < length || memcmp(line + i, names[n], (size_t)length) != 0)
-                continue;
-            memset(line + i, ' ', (size_t)length);
-            line[i] = '0';
-            has_any = true;
-        }
-    }
-    return has_any;
-}
-
-static json_t *load_line(TextReader *reader, const char *line, int64_t size, json_error_t *error)
-{
-    // Numbers beside the text do not matter: as reals none of them is too large.
-    static const size_t flags = JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL;
-    json_t *object = json_loadb(line, (size_t)size, flags, error);
-    char *own = reader->buffer + (line - reader->buffer); // where it may be changed
-    if (object == NULL && replace_non_finite(own, size))
-        object = json_loadb(line, (size_t)size, flags, error);
-    return object;
-}
-
 #define TO_UTF8 "convert the file to UTF-8, as iconv -f LATIN1 -t UTF-8 does with Latin-1"
 
 // jansson checks UTF-8 and gives the string with its escapes resolved; the object owns it until the
 // next line.
 static Status parse_line(TextReader *reader, const char *line, int64_t size, TextDocument *out)
 {
-    json_error_t error;
+    TextLine parsed;
     json_decref(reader->object);
-    reader->object = load_line(reader, line, size, &error);
+    reader->object = NULL;
+    TRY(text_line_parse(&parsed, reader->buffer + (line - reader->buffer), size, reader->field));
+    reader->object = parsed.object;
     const int64_t valid = reader->object == NULL ? utf8_valid_bytes(line, size) : size;
     if (valid < size)
         return fail_at(reader, TEXT_NOT_UTF8, "byte 0x%02X at column %lld is not UTF-8; " TO_UTF8,
                        (unsigned char)line[valid], (long long)valid + 1);
     if (reader->object == NULL)
-        return fail_at(reader, TEXT_BROKEN_JSON, "not valid JSON at column %d: %s%s", error.column,
-                       error.text, describe_layout(reader, line, size));
+        return fail_at(reader, TEXT_BROKEN_JSON, "not valid JSON at column %d: %s%s",
+                       parsed.error.column, parsed.error.text, describe_layout(reader, line, size));
     if (!json_is_object(reader->object))
         return fail_at(reader, TEXT_BROKEN_JSON, "not a JSON object with a field '%s'%s",
                        reader->field, describe_layout(reader, line, size));
@@ -362,6 +341,11 @@ static Status parse_line(TextReader *reader, const char *line, int64_t size, Tex
                        "no field '%s'; name the one with the text by --text-field", reader->field);
     if (!json_is_string(text))
         return fail_at(reader, TEXT_NOT_STRING, "field '%s' is not a string", reader->field);
+    if (parsed.is_text_cut)
+        return fail_at(reader, TEXT_NOT_UTF8,
+                       "field '%s' has half of a surrogate pair (\\ud800 to \\udfff), which is no "
+                       "character; mend the line or skip it by --on-error skip",
+                       reader->field);
     out->bytes = json_string_value(text);
     out->size_bytes = (int64_t)json_string_length(text);
     return OK;
@@ -402,15 +386,23 @@ static bool is_line_break(char c)
     return c == '\n' || c == '\r';
 }
 
-// Tokens of bytes that are no text would be taken for text. `piece` points into the buffer.
+// Tokens of bytes that are no text would be taken for text. UTF-16 may be valid UTF-8 (all of
+// Cyrillic's is), but for its spaces and line ends, which have a byte of 0. `piece` points into the
+// buffer.
 static Status check_utf8(TextReader *reader, const char *piece, int64_t size)
 {
+    const int64_t from = reader->buffer_from + (piece - reader->buffer);
     const int64_t valid = utf8_valid_bytes(piece, size);
-    if (valid == size)
-        return OK;
-    const int64_t offset = reader->buffer_from + (piece - reader->buffer) + valid;
-    return fail_at(reader, TEXT_NOT_UTF8, "byte 0x%02X at offset %lld is not UTF-8; " TO_UTF8,
-                   (unsigned char)piece[valid], (long long)offset);
+    if (valid < size)
+        return fail_at(reader, TEXT_NOT_UTF8, "byte 0x%02X at offset %lld is not UTF-8; " TO_UTF8,
+                       (unsigned char)piece[valid], (long long)(from + valid));
+    const char *zero = memchr(piece, '\0', (size_t)size);
+    if (zero != NULL)
+        return fail_at(reader, TEXT_NOT_UTF8,
+                       "byte 0x00 at offset %lld is not text; convert UTF-16 with iconv -f UTF-16 "
+                       "-t UTF-8, or remove such bytes with tr -d '\\0'",
+                       (long long)(from + (zero - piece)));
+    return OK;
 }
 
 // The next piece between separators. Line breaks beside a separator belong to how it is written,
@@ -457,7 +449,7 @@ void text_describe_skips(char out[TEXT_SKIPS_BYTES], const TextSkips *skipped)
         [TEXT_NO_FIELD] = {"line without the field", "lines without the field"},
         [TEXT_NOT_STRING] = {"line with no string in the field",
                              "lines with no string in the field"},
-        [TEXT_NOT_UTF8] = {"document that is not UTF-8", "documents that are not UTF-8"},
+        [TEXT_NOT_UTF8] = {"document that is not UTF-8 text", "documents that are not UTF-8 text"},
         [TEXT_DAMAGED] = {"damaged file (its rest)", "damaged files (their rest)"},
     };
     int used = 0;

@@ -9,15 +9,16 @@
 //
 // What a file holds goes by its ending, how it is compressed by its content (text_stream.h).
 //   .jsonl: one JSON object per line, the document is the string in `field`; blank lines are
-//           skipped. Numbers may be NaN or infinite, as Python writes them.
+//           skipped. Beside the text all is allowed that Python writes (text_line.h).
 //   .txt:   the whole file is one document, byte for byte; with a separator it is split there, and
 //           line breaks at both ends of each piece are dropped.
 // Empty documents are skipped, and so is a UTF-8 byte order mark at the start of a file. Documents
-// are UTF-8; in other encodings they would become tokens of another text, without a word.
+// are UTF-8 without zero bytes (which UTF-16 has); in other encodings they would become tokens of
+// another text, without a word.
 //
 // Memory: one buffer, as long as the longest document of the file (for .jsonl its line, twice). A
 // reader belongs to one thread. Errors are BAD_INPUT naming file and line: broken JSON, no such
-// field, a field that is no string, bytes that are not UTF-8, a damaged or truncated file, a
+// field, a field that is no string, bytes that are not UTF-8 text, a damaged or truncated file, a
 // document longer than TEXT_MAX_BYTES. With `skipped` these are counted, the first few shown as
 // warnings, and reading continues after the line, or after the file if it is the file that is
 // damaged.

@@ -157,7 +157,7 @@ static bool is_told_by_its_start(const FuzzInput *text)
 }
 
 // A .txt without a separator is one document: the bytes behind the byte order mark, if they are
-// UTF-8 and not a file of another kind, as which they may be refused.
+// UTF-8 without zeros and not a file of another kind, as which they may be refused.
 static void check_whole(const Settings *settings, const FuzzInput *text, const Outcome *plain)
 {
     if (settings->is_jsonl || settings->options.separator != NULL ||
@@ -166,7 +166,8 @@ static void check_whole(const Settings *settings, const FuzzInput *text, const O
     size_t mark = text->size >= 3 && memcmp(text->bytes, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
     Outcome whole = {0};
     TextDocument document = {(const char *)text->bytes + mark, (int64_t)(text->size - mark)};
-    if (utf8_valid_bytes(document.bytes, document.size_bytes) < document.size_bytes)
+    if (utf8_valid_bytes(document.bytes, document.size_bytes) < document.size_bytes ||
+        memchr(document.bytes, 0, (size_t)document.size_bytes) != NULL)
         whole.skipped.counts[TEXT_NOT_UTF8] = 1;
     else if (document.size_bytes > 0)
         add_document(&whole, &document, "the text");

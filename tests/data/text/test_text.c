@@ -124,6 +124,25 @@ static void test_jsonl_ignores_what_numbers_are(void **state)
           "{\"score\": NaN, \"text\": \"x\\\\\\\"NaN\", \"of\": [-Infinity,Infinity]}\n"
           "{\"NaN\": NaN, \"text\": \"y\"}\n",
           "x\\\"NaN|y|");
+    check("a.jsonl",
+          "{\"score\": [1e999, -1.5E+999,1e-999, -0], \"text\": \"1e999\"}\n"
+          "{\"text\": \"y\", \"score\": 1e999}\n",
+          "1e999|y|");
+    char content[1000] = "{\"text\": \"x\", \"id\": ";
+    const size_t used = strlen(content);
+    memset(content + used, '9', 500);
+    strcpy(content + used + 500, "}\n");
+    check("a.jsonl", content, "x|");
+}
+
+static void test_jsonl_ignores_halves_of_pairs_beside_the_text(void **state)
+{
+    (void)state;
+    check("a.jsonl", "{\"title\": \"\\ud83d\", \"text\": \"x\"}\n", "x|");
+    check("a.jsonl",
+          "{\"\\uDC00\": [\"\\ud83d\\u0041\", \"\\\\\\ud83d\\ud83d\"], \"text\": "
+          "\"\\ud83d\\ude00\\\\ud83d\\ufffd\", \"of\": 1e999}\n",
+          "\xf0\x9f\x98\x80\\ud83d\xef\xbf\xbd|");
 }
 
 static void test_jsonl_text_may_hold_zero_bytes(void **state)
@@ -147,7 +166,12 @@ static void test_jsonl_errors_name_the_line(void **state)
     check_refused("{\"text\": null}", "bad.jsonl:1: field 'text' is not a string");
     check_refused("[\"text\"]", "bad.jsonl:1: not a JSON object");
     check_refused("{\"text\": \"x\"} {\"text\": \"y\"}\n", "bad.jsonl:1: not valid JSON");
-    check_refused("{\"text\": \"smile \\ud83d end\"}\n", "invalid Unicode '\\uD83D'");
+    check_refused("{\"text\": \"smile \\ud83d end\"}\n",
+                  "bad.jsonl:1: field 'text' has half of a surrogate pair (\\ud800 to \\udfff)");
+    check_refused("{\"text\": \"x\\udc00\", \"score\": NaN}\n", "half of a surrogate pair");
+    check_refused("{\"text\": \"x\", \"score\": -NaN}\n", "bad.jsonl:1: not valid JSON");
+    check_refused("{\"text\": \"x\", \"score\": 01e999}\n", "bad.jsonl:1: not valid JSON");
+    check_refused("{\"text\": \"x\", \"score\": 1e999e999}\n", "bad.jsonl:1: not valid JSON");
     check_refused("{\"text\": NaN}\n", "field 'text' is not a string");
     check_refused("{\"text\": \"x\", \"score\": nan}\n", "bad.jsonl:1: not valid JSON");
     check_refused("{\"text\": \"x\" NaN}\n", "bad.jsonl:1: not valid JSON");
@@ -391,16 +415,47 @@ static void test_text_that_is_not_utf8_is_told(void **state)
     assert_fails(BAD_INPUT, "latin1.txt: byte 0xE9 at offset 10 is not UTF-8; convert the file",
                  read_all(got, sizeof got, path, &options));
     assert_string_equal(got, "one|");
-    check_skipped(path, options, "one|two|", "1 document that is not UTF-8");
+    check_skipped(path, options, "one|two|", "1 document that is not UTF-8 text");
     const char lines[] = "{\"text\": \"one\"}\n{\"text\": \"caf\xe9\"}\n{\"text\": \"two\"}\n";
     path = write_plain("latin1.jsonl", lines, sizeof lines - 1);
     options.separator = NULL;
     assert_fails(BAD_INPUT, "latin1.jsonl:2: byte 0xE9 at column 14 is not UTF-8; convert the file",
                  read_all(got, sizeof got, path, &options));
-    check_skipped(path, options, "one|two|", "1 document that is not UTF-8");
+    check_skipped(path, options, "one|two|", "1 document that is not UTF-8 text");
     path = write_plain("cut.txt", "caf\xc3", 4);
     assert_fails(BAD_INPUT, "cut.txt: byte 0xC3 at offset 3 is not UTF-8",
                  read_all(got, sizeof got, path, &options));
+}
+
+// "Привет мир" in UTF-16: but for the space all bytes are ASCII.
+static void test_zero_bytes_are_told(void **state)
+{
+    (void)state;
+    char got[100];
+    static const char russian[] = "\x1f\x04\x40\x04\x38\x04\x32\x04\x35\x04\x42\x04 \0\x3c\x04"
+                                  "\x38\x04\x40\x04";
+    const char *path = write_plain("le.txt", russian, sizeof russian - 1);
+    assert_fails(BAD_INPUT, "le.txt: byte 0x00 at offset 13 is not text; convert UTF-16",
+                 read_all(got, sizeof got, path, &(TextOptions){0}));
+    check_skipped(path, (TextOptions){0}, "", "1 document that is not UTF-8 text");
+    path = write_plain("be.txt", "\x04\x1f\x04\x40\0\n\x04\x1f", 8);
+    check_skipped(path, (TextOptions){.separator = "\n"}, "\x04\x1f|",
+                  "1 document that is not UTF-8 text");
+    path = write_plain("le.jsonl", "{\"text\": \"x\0\"}", 14);
+    assert_fails(BAD_INPUT, "le.jsonl:1: not valid JSON",
+                 read_all(got, sizeof got, path, &(TextOptions){0}));
+}
+
+static void test_utf32_is_told(void **state)
+{
+    (void)state;
+    static const char *const starts[] = {"x\0\0\0y\0\0\0", "\0\0\0x\0\0\0y"};
+    for (size_t i = 0; i < 2; i++) {
+        char got[100];
+        const char *path = write_plain("utf32.txt", starts[i], 8);
+        assert_fails(BAD_INPUT, "utf32.txt: is UTF-32 text; convert it with iconv -f UTF-32",
+                     read_all(got, sizeof got, path, &(TextOptions){0}));
+    }
 }
 
 // Past the first block, where the buffer no longer begins with the text.
@@ -493,6 +548,7 @@ int main(void)
         cmocka_unit_test(test_jsonl_skips_empty_documents),
         cmocka_unit_test(test_jsonl_field_is_named),
         cmocka_unit_test(test_jsonl_ignores_what_numbers_are),
+        cmocka_unit_test(test_jsonl_ignores_halves_of_pairs_beside_the_text),
         cmocka_unit_test(test_jsonl_text_may_hold_zero_bytes),
         cmocka_unit_test(test_jsonl_errors_name_the_line),
         cmocka_unit_test(test_jsonl_of_deep_nesting_is_refused),
@@ -512,6 +568,8 @@ int main(void)
         cmocka_unit_test(test_text_that_is_not_utf8_is_told),
         cmocka_unit_test(test_offset_of_a_byte_counts_from_the_start),
         cmocka_unit_test(test_utf16_is_told),
+        cmocka_unit_test(test_zero_bytes_are_told),
+        cmocka_unit_test(test_utf32_is_told),
         cmocka_unit_test(test_too_long_a_document_is_refused),
         cmocka_unit_test(test_named_pipe_is_read),
         cmocka_unit_test(test_stop_ends_the_wait_for_a_pipe),
