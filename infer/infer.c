@@ -1,9 +1,10 @@
-// The row of a token between the first product of a layer and attention is the same for both kinds
+// The row of a token between the first product of a layer and attention is the same for all forms
 // of attention, with 2P = E for the original one:
 //
 //     queries' rotated dims [H 2P] | their others [H (E - 2P)] | keys' rotated dims [K 2P] | value
 //
-// where the value is the latent [R], or v [K E]. So nothing here asks which kind it is.
+// where the value is the latent [R], or v [K E]; the shared form has H E others and one head of
+// rotated keys. So nothing here asks which form it is.
 #include "infer/infer.h"
 
 #include "base/intmath.h"
@@ -48,8 +49,8 @@ struct Infer {
 
 static RowColumns row_columns(const ModelShape *s)
 {
-    const int rotated = 2 * s->rope_pairs, key = shape_dim(s, DIM_Q);
-    const int value = key + s->n_kv_heads * rotated;
+    const int rotated = 2 * s->rope_pairs, key = shape_dim(s, DIM_QUERY);
+    const int value = key + shape_rope_heads(s) * rotated;
     return (RowColumns){rotated, key, value,
                         value + shape_dim(s, shape_is_mla(s) ? DIM_LATENT : DIM_KV)};
 }
@@ -177,11 +178,11 @@ static void multiply_normed(const Infer *infer, float *y, int ldy, const float *
 
 // ---- a layer -----------------------------------------------------------------------------------
 
-// Queries and keys of the rows [first, first + count) by their positions.
+// Queries and keys of row n by its position.
 static void rotate_row(const Infer *infer, int layer, int n)
 {
     const ModelShape *s = &infer->shape;
-    const int H = s->n_heads, K = s->n_kv_heads, G = H / K, P = s->rope_pairs;
+    const int H = s->n_heads, K = shape_rope_heads(s), G = H / K, P = s->rope_pairs;
     const int rotated = infer->columns.rotated;
     const int32_t *pairs = infer->weights->rope_pairs + (int64_t)layer * K * P;
     const float *cos_row = infer->cos_rows + (int64_t)n * (s->head_dim / 2);
@@ -194,6 +195,18 @@ static void rotate_row(const Infer *infer, int layer, int n)
     for (int j = 0; j < K; j++)
         rope_rotate(keys + j * rotated, keys + j * rotated, cos_row, sin_row, pairs + j * P, P,
                     1.0f);
+}
+
+// Row n's latent, before it is cached. What the layer's first product has read is scratch by now,
+// and R <= D.
+static void normalize_latent(const Infer *infer, const float *weight, int n)
+{
+    const ModelShape *s = &infer->shape;
+    float *latent = infer->rows + (int64_t)n * infer->columns.row + infer->columns.value,
+          *copy = infer->normed + (int64_t)n * s->d_model, inv_rms;
+    memcpy(copy, latent, (size_t)s->latent * sizeof *copy);
+    rmsnorm_forward(rows_f32(latent, s->latent), &inv_rms, NULL, copy, weight, 1, s->latent,
+                    (float)s->rms_eps);
 }
 
 // A job's q points to its segment's first row.
@@ -225,8 +238,11 @@ static void attention_block(Infer *infer, const InferSegment *segments, int n_se
     const int N = infer->n_rows, D = s->d_model;
     multiply_normed(infer, infer->rows, col->row, w->attn_norm, &w->qkv);
 #pragma omp parallel for schedule(static) if (N > 1)
-    for (int n = 0; n < N; n++)
+    for (int n = 0; n < N; n++) {
         rotate_row(infer, layer, n);
+        if (w->latent_norm != NULL)
+            normalize_latent(infer, w->latent_norm, n);
+    }
     write_cache(infer, segments, n_segments, layer);
     attend(infer->jobs, n_segments, layer, s, &w->up_k, &w->up_v, col->row, infer->attention);
     multiply(infer, infer->x, D, infer->attended, shape_dim(s, DIM_Q), &w->o, N, true);

@@ -12,6 +12,7 @@ struct LatentRotation {
     int rest;                   // odd
     float *signs;               // [width] of 1 or -1, times 1 / sqrt(power)
     float *cosines;             // [rest, rest], orthonormal
+    float *norms;               // [L, width] latent_norm of all layers; NULL: the shape has none
     float *vector, *mixed;      // scratch [width], [rest]
 };
 
@@ -28,13 +29,26 @@ static void fill(LatentRotation *r)
                 (float)(sqrt((k == 0 ? 1.0 : 2.0) / r->rest) * cos(pi * (i + 0.5) * k / r->rest));
 }
 
+static Status read_norms(LatentRotation *r)
+{
+    const ModelShape *s = r->source->shape;
+    for (int t = 0; t < params_n_tensors(s); t++) {
+        const ParamInfo info = params_info(s, t);
+        if (info.layer >= 0 && info.field == offsetof(LayerParams, latent_norm))
+            TRY(weight_source_read(r->source, &info, r->norms + (int64_t)info.layer * r->width));
+    }
+    return OK;
+}
+
 Status latent_rotation_create(LatentRotation **out, const WeightSource *source)
 {
     const int width = shape_is_mla(source->shape) ? shape_dim(source->shape, DIM_UP_INPUT) : 0;
     const int power = width & -width, rest = width > 0 ? width / power : 0;
     LatentRotation *r = malloc(sizeof *r);
-    float *floats =
-        calloc((size_t)width * 2 + (size_t)rest * (size_t)(rest + 1) + 1, sizeof *floats);
+    const size_t own = (size_t)width * 2 + (size_t)rest * (size_t)(rest + 1) + 1,
+                 norms =
+                     (size_t)source->shape->n_layers * (size_t)shape_dim(source->shape, DIM_NORM);
+    float *floats = calloc(own + norms, sizeof *floats);
     if (r == NULL || floats == NULL) {
         free(r);
         free(floats);
@@ -43,9 +57,15 @@ Status latent_rotation_create(LatentRotation **out, const WeightSource *source)
     *r = (LatentRotation){source, width, power, rest, .signs = floats, .cosines = floats + width};
     r->vector = r->cosines + (int64_t)rest * rest;
     r->mixed = r->vector + width;
+    r->norms = norms > 0 ? floats + own : NULL;
     fill(r);
+    Status status;
+    TRY_GOTO(release, read_norms(r));
     *out = r;
     return OK;
+release:
+    latent_rotation_release(r);
+    return status;
 }
 
 void latent_rotation_release(LatentRotation *rotation)
@@ -93,6 +113,14 @@ static void rotate_columns(const LatentRotation *r, float *rows, int cols)
     }
 }
 
+// A row of an up-projection: what multiplied the latent multiplies the rotated one.
+static void rotate_up(const LatentRotation *r, const float *norm, float *row)
+{
+    for (int i = 0; i < r->width && norm != NULL; i++)
+        row[i] *= norm[i];
+    rotate(r, row);
+}
+
 static Status read_rotated(const void *context, const ParamInfo *info, float *values)
 {
     const LatentRotation *r = context;
@@ -104,8 +132,12 @@ static Status read_rotated(const void *context, const ParamInfo *info, float *va
     if (info->field == offsetof(LayerParams, down_kv))
         for (int row = 0; row < info->rows; row += r->width) // split: keys' half, values' half
             rotate_columns(r, values + (int64_t)row * info->cols, info->cols);
+    const float *norm = r->norms != NULL ? r->norms + (int64_t)info->layer * r->width : NULL;
     for (int row = 0; row < info->rows && is_up; row++)
-        rotate(r, values + (int64_t)row * info->cols);
+        rotate_up(r, norm, values + (int64_t)row * info->cols);
+    if (info->field == offsetof(LayerParams, latent_norm))
+        for (int i = 0; i < info->rows; i++)
+            values[i] = 1; // its weight is in the up-projections
     return OK;
 }
 

@@ -13,6 +13,10 @@
 //     status = infer_weights_read(&weights, &rotated, rope_pairs, dtype);
 //     latent_rotation_release(rotation);
 //
+// Where the latent is normalized (latent_norm), the norm's weight g goes into the up-projections,
+// W_uk diag(g) T^T, and what is cached is T times the normed latent without g: RMSNorm divides by a
+// length, which T leaves as it is.
+//
 // T = (C x H) S: S random signs, H Hadamard's matrix of the largest power of two that divides the
 // width, C the cosine transform (DCT-II) of what is left. Latents of split SVD turn half by half.
 #ifndef MHA2MLA_INFER_LATENT_ROTATION_H
@@ -22,7 +26,7 @@
 
 typedef struct LatentRotation LatentRotation;
 
-// The source is borrowed. FAILED if memory is short.
+// The source is borrowed. FAILED if memory is short; what a source of its tensors can fail with.
 Status latent_rotation_create(LatentRotation **out, const WeightSource *source);
 
 // The source's tensors with the rotation in them; all of them as they are where the model has its

@@ -33,6 +33,7 @@ static const Slot layer_slots[] = {
     LAYER_SLOT(v, qkv),
     LAYER_SLOT(k_r, qkv),
     LAYER_SLOT(down_kv, qkv),
+    LAYER_SLOT(latent_norm, latent_norm),
     LAYER_SLOT(up_k, up_k),
     LAYER_SLOT(up_v, up_v),
     LAYER_SLOT(o, o),
@@ -94,7 +95,7 @@ static MatrixType matrix_type(DType dtype, ComputeType compute)
     return (MatrixType){compute == COMPUTE_BFLOAT16 ? DTYPE_BF16 : dtype, compute};
 }
 
-// The up-projections are multiplied KV head by KV head, by ranges of rows.
+// The up-projections are multiplied head by head, by ranges of rows.
 static WeightLayout layout_of(const Group *group, MatrixType type)
 {
     const bool is_up = group->layer >= 0 && (group->field == offsetof(InferLayer, up_k) ||

@@ -20,9 +20,11 @@
 typedef struct InferLayer {
     float *attn_norm;        // [D]
     WeightMatrix qkv;        // [H E + 2 K E, D]: q | k | v. MLA [H E + K 2P + R, D]: q | k_r |
-                             // down_kv, rows of q and down_kv as in model/params.h
+                             // down_kv, rows of q and down_kv as in model/params.h; shared
+                             // [H (2P + E) + 2P + R, D]
+    float *latent_norm;      // shared, if the shape has one: [R]; else NULL
     WeightMatrix up_k, up_v; // MLA: [K (E - 2P), R] and [K E, R], split: R / 2 columns. up_k has no
-                             // rows if P = E / 2.
+                             // rows if P = E / 2. Shared: [H E, R] each.
     WeightMatrix o;          // [D, H E]
     float *ffn_norm;         // [D]
     WeightMatrix gate_up;    // [2F, D]: gate | up
@@ -34,7 +36,7 @@ typedef struct InferWeights {
     DType dtype;         // of the matrices: F32, F16 or BF16
     ComputeType compute; // BFLOAT16: matrices are BF16 in panels, but for up_k and up_v, in rows
     Arena arena;         // owns what the pointers name, but for `layers`
-    int32_t *rope_pairs; // [L, K, P]
+    int32_t *rope_pairs; // [L, K, P]; shared: [L, 1, P]
     WeightMatrix embed;  // [V, D]
     WeightMatrix head;   // [V, D]
     float *norm;         // [D]
@@ -50,7 +52,7 @@ Status infer_weights_load(InferWeights *out, const char *dir, ComputeType comput
 Status infer_weights_load_rotated(InferWeights *out, const char *dir, ComputeType compute);
 
 // Reads any source's tensors and narrows them to `dtype`, which does not count where products are
-// in bfloat16. rope_pairs [L, K, P] is copied. FAILED if a weight is too large for F16.
+// in bfloat16. rope_pairs is copied. FAILED if a weight is too large for F16.
 Status infer_weights_read(InferWeights *out, const WeightSource *source, const int32_t *rope_pairs,
                           DType dtype, ComputeType compute);
 

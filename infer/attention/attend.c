@@ -11,16 +11,16 @@
 // all its query tiles then costs less than reading it in place for each.
 enum { ORIGINAL_CHUNK = 32 };
 
-// Multiplications per cached position and KV head, in units of those of model/kernels/tile.h.
-// Absorbed: G n_q (key width + (latent + value width) / rate). Expanded: the up-projections, and
-// 2 E G n_q.
+// Multiplications per cached position and head with up-projections of its own, in units of those of
+// model/kernels/tile.h; G query heads have them in common. Absorbed: G n_q (key width + (latent +
+// value width) / rate). Expanded: the up-projections, and G n_q (key width + nope + E).
 int attend_expand_from(const AttendKernel *kernel, const AttendDims *d)
 {
     if (!d->is_mla)
         return ORIGINAL_CHUNK;
     const double up = (double)d->nope * d->latent + (double)d->E * d->value_width;
     const double absorbed = d->key_width + (d->latent + d->value_width) / kernel->latent_rate;
-    const double saved = d->G * (absorbed - 2.0 * d->E);
+    const double saved = d->up_group * (absorbed - (d->key_width + d->nope + d->E));
     return saved > 0 ? (int)fmin(ceil(up / saved), INT_MAX) : INT_MAX;
 }
 

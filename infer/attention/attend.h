@@ -5,6 +5,7 @@
 //     MLA         scores of head h and position n: (q_r,h . k_r,j[n] + q_c,h . U_k,j c[n]) /
 //     sqrt(E)
 //                 out_h = U_v,j sum_n p[n] c[n]
+//     shared      the same with one k_r[n] for all heads, and U_k,h and U_v,h of every query head
 //
 // MLA has two ways of computing the same. Absorbed: (U_k,j^T q_c,h) . c[n], so that all heads
 // attend to the latent itself, and U_v,j is applied once to the weighted latent. Expanded: keys and
@@ -30,7 +31,7 @@
 typedef struct AttendJob {
     const KvSequence *sequence; // borrowed
     const float *q; // [count, ld_q] original: H heads of E, rotated; MLA: all heads' 2P rotated
-                    // dims, then all heads' E - 2P others
+                    // dims, then all heads' others, E - 2P or (shared form) E
     float *out;     // [count, H E]
     int first, count;
     bool is_reproducible; // its blocks are not divided among threads
@@ -41,11 +42,12 @@ typedef struct AttendJob {
 // Fills `out` of all jobs. Parallel inside. What other jobs there are and the number of threads
 // change the result in the rounding of sums alone; of a reproducible job, nothing.
 void attend(const AttendJob *jobs, int n_jobs, int layer, const ModelShape *shape,
-            const WeightMatrix *up_k, // [K (E - 2P), R or R/2]; MLA only
-            const WeightMatrix *up_v, // [K E, R or R/2]; MLA only
+            const WeightMatrix *up_k, // [K (E - 2P), R or R/2], shared form [H E, R]; MLA only
+            const WeightMatrix *up_v, // [K E, R or R/2], shared form [H E, R]; MLA only
             int ld_q, float *scratch);
 
-// Of `scratch`, which begins at a multiple of 64 bytes, for at most max_jobs jobs of together at most max_total_tokens positions.
+// Of `scratch`, which begins at a multiple of 64 bytes, for at most max_jobs jobs of together at
+// most max_total_tokens positions.
 int64_t attend_scratch_floats(const ModelShape *shape, int max_jobs, int max_total_tokens,
                               int n_threads);
 

@@ -1,6 +1,6 @@
 // Three phases with barriers between them: queries into tiles (absorbed: through U_k), tiles over
-// the blocks of the cache, and the output (absorbed: through U_v). The up-projections run KV head
-// by KV head over all positions of the batch, so that a weight is read once.
+// the blocks of the cache, and the output (absorbed: through U_v). The up-projections run head by
+// head over all positions of the batch, so that a weight is read once.
 //
 // A span's blocks are divided into parts, the work items of the second phase, so that one long
 // sequence keeps all threads busy; each part has accumulators of its own and the third phase merges
@@ -71,7 +71,7 @@ static void place_own(Batch *b, Arena *arena, int n_tokens)
     attend_work_place(&b->work, arena, d, d->H * min_int(attend_span_tokens(d), n_tokens));
     if (!d->is_mla)
         return;
-    const int rows = min_int(ATTEND_BATCH_TOKENS, n_tokens * d->G);
+    const int rows = min_int(ATTEND_BATCH_TOKENS, n_tokens * d->up_group);
     const int most = d->value_width > d->E ? d->value_width : d->E; // latent <= value_width
     b->product_in = arena_floats(arena, (int64_t)rows * most);
     b->product_out = arena_floats(arena, (int64_t)rows * most);
@@ -165,22 +165,32 @@ static void pack_queries(const Batch *b, int token)
     }
 }
 
-// Rows of one KV head: those of all positions, G heads each. An item of the up-projections is a
-// range of them.
+// Rows of one head of the up-projections: those of all positions, of up_group query heads each. An
+// item is a range of them.
 typedef struct HeadRows {
     int j, first, count;
 } HeadRows;
 
 static int n_head_items(const Batch *b)
 {
-    return b->dims.K * ceil_div(b->n_tokens * b->dims.G, ATTEND_BATCH_TOKENS);
+    return b->dims.up_heads * ceil_div(b->n_tokens * b->dims.up_group, ATTEND_BATCH_TOKENS);
 }
 
 static HeadRows head_rows(const Batch *b, int item)
 {
-    const int rows = b->n_tokens * b->dims.G, n_ranges = ceil_div(rows, ATTEND_BATCH_TOKENS);
+    const int rows = b->n_tokens * b->dims.up_group, n_ranges = ceil_div(rows, ATTEND_BATCH_TOKENS);
     const int first = item % n_ranges * ATTEND_BATCH_TOKENS;
     return (HeadRows){item / n_ranges, first, min_int(ATTEND_BATCH_TOKENS, rows - first)};
+}
+
+static int token_of_row(const AttendDims *d, HeadRows r, int i)
+{
+    return (r.first + i) / d->up_group;
+}
+
+static int head_of_row(const AttendDims *d, HeadRows r, int i)
+{
+    return r.j * d->up_group + (r.first + i) % d->up_group;
 }
 
 // q_latent = scale U_k,j^T q_c.
@@ -189,7 +199,7 @@ static void absorb_keys(const Batch *b, int item)
     const AttendDims *d = &b->dims;
     const HeadRows r = head_rows(b, item);
     for (int i = 0; i < r.count; i++) {
-        const int token = (r.first + i) / d->G, h = r.j * d->G + (r.first + i) % d->G;
+        const int token = token_of_row(d, r, i), h = head_of_row(d, r, i);
         const float *q = query_of(b, span_of_token(b, token), token);
         copy_scaled(b->product_in + (int64_t)i * d->nope, q + d->H * d->key_width + h * d->nope,
                     d->nope, d->scale);
@@ -198,7 +208,7 @@ static void absorb_keys(const Batch *b, int item)
     weight_product_transposed(b->product_out, d->latent, b->product_in, d->nope, &up, r.count,
                               false);
     for (int i = 0; i < r.count; i++) {
-        const int token = (r.first + i) / d->G, h = r.j * d->G + (r.first + i) % d->G;
+        const int token = token_of_row(d, r, i), h = head_of_row(d, r, i);
         const BatchSpan *s = span_of_token(b, token);
         const int64_t row = (int64_t)d->H * s->first_token + row_in_span(s, token, h);
         memcpy(b->q_latent + row * d->latent, b->product_out + (int64_t)i * d->latent,
@@ -270,14 +280,14 @@ static void expand_output(const Batch *b, int item)
     const AttendDims *d = &b->dims;
     const HeadRows r = head_rows(b, item);
     for (int i = 0; i < r.count; i++) {
-        const int token = (r.first + i) / d->G, h = r.j * d->G + (r.first + i) % d->G;
+        const int token = token_of_row(d, r, i), h = head_of_row(d, r, i);
         merge_row(b->product_in + (int64_t)i * d->value_width, b, span_of_token(b, token), token,
                   h);
     }
     const WeightMatrix up = weight_rows(b->call->up_v, r.j * d->E, d->E);
     weight_product(b->product_out, d->E, b->product_in, d->value_width, &up, r.count, false);
     for (int i = 0; i < r.count; i++) {
-        const int token = (r.first + i) / d->G, h = r.j * d->G + (r.first + i) % d->G;
+        const int token = token_of_row(d, r, i), h = head_of_row(d, r, i);
         memcpy(out_of(b, span_of_token(b, token), token) + h * d->E,
                b->product_out + (int64_t)i * d->E, (size_t)d->E * sizeof(float));
     }

@@ -26,16 +26,17 @@ typedef struct Chunk {
     AttendDims cached, dims; // of the cache, and of what it is expanded to
     int tile_tokens, n_tiles;
     // Scratch of all threads.
-    float *q;                         // [H, count, E] times scale, RoPE dims first
+    float *q;                         // [H, count, key width] times scale, RoPE dims first
     float *sums, *row_max, *row_sums; // [H, count, ...]
-    float *key, *value;               // [RANGE_BLOCKS][K][E][64] and [RANGE_BLOCKS][K][64][E]
-    // In bfloat16: q's rows, and panels of keys [E, 64] and values [64, E], [RANGE_BLOCKS][K] each.
+    float *key, *value; // [RANGE_BLOCKS][K][key width][64] and [RANGE_BLOCKS][K][64][E]
+    // In bfloat16: q's rows, and panels of keys [key width, 64] and values [64, E],
+    // [RANGE_BLOCKS][K] each.
     uint16_t *q_rounded, *key_panels, *value_panels;
     // Of MLA's blocks before they are expanded: [RANGE_BLOCKS] each.
-    float *cached_key, *latent; // [K][2P][64], [64][R]
+    float *cached_key, *latent; // [heads of k_r][2P][64], [64][R]
     // Each thread its own.
     float *scores; // [tile rows, 64]
-    float *rows;   // [64, E - 2P] keys of a head before they are transposed
+    float *rows;   // [64, nope] keys of a head before they are transposed
     uint16_t *p;   // [tile rows, 64] in bfloat16: probabilities
 } Chunk;
 
@@ -55,20 +56,20 @@ static void place_shared(Chunk *c, Arena *arena, int count)
 {
     const AttendDims *d = &c->dims;
     const int64_t rows = (int64_t)count * d->H, keys = RANGE_BLOCKS * KEYS;
-    c->q = arena_floats(arena, rows * d->E);
+    c->q = arena_floats(arena, rows * d->key_width);
     c->sums = arena_floats(arena, rows * d->value_ld);
     c->row_max = arena_floats(arena, rows);
     c->row_sums = arena_floats(arena, rows * ATTEND_LANES);
-    c->key = arena_floats(arena, keys * d->K * d->E);
+    c->key = arena_floats(arena, keys * d->K * d->key_width);
     c->value = arena_floats(arena, keys * d->K * d->E + d->value_ld - d->E);
-    c->q_rounded = arena_place(arena, rows * tile_bf16_padded(d->E), sizeof *c->q_rounded);
-    c->key_panels =
-        arena_place(arena, RANGE_BLOCKS * d->K * tile_bf16_panels_halves(d->E, KEYS), sizeof *c->p);
+    c->q_rounded = arena_place(arena, rows * tile_bf16_padded(d->key_width), sizeof *c->q_rounded);
+    c->key_panels = arena_place(
+        arena, RANGE_BLOCKS * d->K * tile_bf16_panels_halves(d->key_width, KEYS), sizeof *c->p);
     c->value_panels =
         arena_place(arena, RANGE_BLOCKS * d->K * tile_bf16_panels_halves(KEYS, d->E), sizeof *c->p);
     if (!c->cached.is_mla)
         return;
-    c->cached_key = arena_floats(arena, keys * d->K * c->cached.key_width);
+    c->cached_key = arena_floats(arena, keys * c->cached.K * c->cached.key_width);
     c->latent = arena_floats(arena, keys * c->cached.cache_width);
 }
 
@@ -95,7 +96,7 @@ int64_t attend_chunk_scratch_floats(const ModelShape *shape, int max_tokens, int
     return (shared.used_bytes + n_threads * own.used_bytes) / (int64_t)sizeof(float);
 }
 
-// Queries of a tile and KV head, stacked head by head: rows of AttendTile, RoPE dims first.
+// Queries of a tile and head of keys, stacked head by head: rows of AttendTile, RoPE dims first.
 static AttendTile tile_of(const Chunk *c, int j, int i)
 {
     const AttendDims *d = &c->dims;
@@ -105,7 +106,7 @@ static AttendTile tile_of(const Chunk *c, int j, int i)
         .first = c->job->first + offset,
         .n = min_int(c->tile_tokens, c->job->count - offset),
         .n_heads = 1,
-        .q_key = c->q + row * d->E,
+        .q_key = c->q + row * d->key_width,
         .sums = c->sums + row * d->value_ld,
         .row_max = c->row_max + row,
         .row_sums = c->row_sums + row * ATTEND_LANES,
@@ -118,10 +119,11 @@ HOT static void copy_scaled(float *restrict to, const float *restrict from, int 
         to[i] = scale * from[i];
 }
 
-// The tile's rows, [G n, E in whole steps].
+// The tile's rows, [G n, key width in whole steps].
 static uint16_t *rounded_queries(const Chunk *c, const AttendTile *tile)
 {
-    return c->q_rounded + (tile->q_key - c->q) / c->dims.E * tile_bf16_padded(c->dims.E);
+    const int width = c->dims.key_width;
+    return c->q_rounded + (tile->q_key - c->q) / width * tile_bf16_padded(width);
 }
 
 static void start_tile(const Chunk *c, int j, int i)
@@ -133,13 +135,13 @@ static void start_tile(const Chunk *c, int j, int i)
     for (int row = 0; row < d->G * tile.n; row++) {
         const int h = j * d->G + row / tile.n, offset = i * c->tile_tokens + row % tile.n;
         const float *from = c->job->q + (int64_t)offset * c->call->ld_q;
-        float *to = c->q + (tile.q_key - c->q) + (int64_t)row * d->E;
+        float *to = c->q + (tile.q_key - c->q) + (int64_t)row * d->key_width;
         copy_scaled(to, from + h * rope, rope, d->scale);
         copy_scaled(to + rope, from + d->H * rope + h * nope, nope, d->scale);
     }
     if (is_bf16(c))
-        tile_bf16_copy_rows(rounded_queries(c, &tile), tile_bf16_padded(d->E),
-                            rows_read_f32(tile.q_key, d->E), d->G * tile.n, d->E);
+        tile_bf16_copy_rows(rounded_queries(c, &tile), tile_bf16_padded(d->key_width),
+                            rows_read_f32(tile.q_key, d->key_width), d->G * tile.n, d->key_width);
 }
 
 static void finish_tile(const Chunk *c, int j, int i)
@@ -158,7 +160,8 @@ static void widen_block(const Chunk *c, int range, int b)
     const AttendDims *d = &c->dims;
     const KvBlock block = kv_block(c->job->sequence, c->call->layer, range * RANGE_BLOCKS + b);
     if (c->cached.is_mla)
-        kv_block_widen(&block, c->cached_key + (int64_t)b * d->K * c->cached.key_width * KEYS,
+        kv_block_widen(&block,
+                       c->cached_key + (int64_t)b * c->cached.K * c->cached.key_width * KEYS,
                        c->latent + (int64_t)b * KEYS * c->cached.cache_width);
     else
         kv_block_widen(&block, c->key + (int64_t)b * d->K * d->E * KEYS,
@@ -173,14 +176,16 @@ HOT static void transpose(float *restrict columns, const float *restrict rows, i
                 columns[e * KEYS + t + i] = rows[(t + i) * width + e];
 }
 
-// Keys and values of KV head j in block b: k = [k_r | U_k c], v = U_v c.
+// Keys and values of head j in block b: k = [k_r | U_k c], v = U_v c. In the shared form all heads
+// copy the one k_r.
 static void expand_head(const Chunk *c, int b, int j)
 {
     const AttendDims *d = &c->dims, *cached = &c->cached;
     const int64_t head = (int64_t)b * d->K + j;
     const float *latent = c->latent + (int64_t)b * KEYS * cached->cache_width;
-    float *key = c->key + head * d->E * KEYS, *value = c->value + head * KEYS * d->E;
-    memcpy(key, c->cached_key + head * cached->key_width * KEYS,
+    const int64_t key_head = (int64_t)b * cached->K + j * cached->K / d->K;
+    float *key = c->key + head * d->key_width * KEYS, *value = c->value + head * KEYS * d->E;
+    memcpy(key, c->cached_key + key_head * cached->key_width * KEYS,
            (size_t)cached->key_width * KEYS * sizeof(float));
     if (cached->latent > 0) {
         const WeightMatrix up_k = weight_rows(c->call->up_k, j * cached->nope, cached->nope);
@@ -194,11 +199,11 @@ static void expand_head(const Chunk *c, int b, int j)
 
 static void pack_head(const Chunk *c, int b, int j)
 {
-    const int E = c->dims.E;
+    const int E = c->dims.E, width = c->dims.key_width;
     const int64_t head = (int64_t)b * c->dims.K + j;
-    tile_bf16_pack_rows(c->key_panels + head * tile_bf16_panels_halves(E, KEYS),
-                        tile_bf16_panel_halves(E), rows_read_f32(c->key + head * E * KEYS, KEYS), E,
-                        KEYS);
+    tile_bf16_pack_rows(c->key_panels + head * tile_bf16_panels_halves(width, KEYS),
+                        tile_bf16_panel_halves(width),
+                        rows_read_f32(c->key + head * width * KEYS, KEYS), width, KEYS);
     tile_bf16_pack_rows(c->value_panels + head * tile_bf16_panels_halves(KEYS, E),
                         tile_bf16_panel_halves(KEYS), rows_read_f32(c->value + head * KEYS * E, E),
                         KEYS, E);
@@ -209,10 +214,10 @@ static void run_block(const Chunk *c, const AttendTile *tile, int64_t head,
                       const AttendFloats *block)
 {
     const AttendDims *d = &c->dims;
-    const int rows = attend_tile_rows(tile, d), E = d->E;
-    tile_bf16_multiply(c->scores, KEYS, rounded_queries(c, tile), tile_bf16_padded(E),
-                       c->key_panels + head * tile_bf16_panels_halves(E, KEYS),
-                       tile_bf16_panel_halves(E), rows, KEYS, E, false);
+    const int rows = attend_tile_rows(tile, d), E = d->E, width = d->key_width;
+    tile_bf16_multiply(c->scores, KEYS, rounded_queries(c, tile), tile_bf16_padded(width),
+                       c->key_panels + head * tile_bf16_panels_halves(width, KEYS),
+                       tile_bf16_panel_halves(width), rows, KEYS, width, false);
     attend_tile_softmax(tile, d, c->scores, block->first, block->count);
     tile_bf16_copy_rows(c->p, KEYS, rows_read_f32(c->scores, KEYS), rows, KEYS);
     tile_bf16_multiply(tile->sums, d->value_ld, c->p, KEYS,
@@ -231,7 +236,7 @@ static void run_tile(const Chunk *c, int range, int n_blocks, int j, int i)
         const int64_t head = (int64_t)b * d->K + j;
         const AttendFloats block = {.first = (range * RANGE_BLOCKS + b) * KEYS,
                                     .count = min_int(KEYS, visible - b * KEYS),
-                                    .key = c->key + head * d->E * KEYS,
+                                    .key = c->key + head * d->key_width * KEYS,
                                     .value = c->value + head * KEYS * d->E};
         if (is_bf16(c))
             run_block(c, &tile, head, &block);

@@ -22,13 +22,16 @@ static int accumulator_ld(int width)
 
 AttendDims attend_expanded_dims(const ModelShape *s)
 {
+    const int heads = shape_up_heads(s), group = s->n_heads / heads;
     return (AttendDims){
         .H = s->n_heads,
-        .K = s->n_kv_heads,
-        .G = s->n_heads / s->n_kv_heads,
+        .K = heads,
+        .G = group,
         .E = s->head_dim,
-        .key_width = s->head_dim,
-        .value_heads = s->n_kv_heads,
+        .up_heads = heads,
+        .up_group = group,
+        .key_width = 2 * s->rope_pairs + shape_head_nope(s),
+        .value_heads = heads,
         .cache_width = s->head_dim,
         .value_width = s->head_dim,
         .value_ld = accumulator_ld(s->head_dim),
@@ -43,8 +46,10 @@ AttendDims attend_dims(const ModelShape *s)
         return d;
     const int width = shape_dim(s, DIM_UP_INPUT);
     d.is_mla = true;
+    d.K = shape_rope_heads(s);
+    d.G = d.H / d.K;
     d.key_width = 2 * s->rope_pairs;
-    d.nope = d.E - d.key_width;
+    d.nope = shape_head_nope(s);
     d.latent = d.nope > 0 ? width : 0;
     d.value_heads = 1;
     d.cache_width = shape_dim(s, DIM_LATENT);

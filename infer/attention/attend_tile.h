@@ -8,8 +8,8 @@
 //         kernel->block(&tile, &block, &work);            // infer/attention/attend_kernel.h
 //     attend_tile_merge(out, &tile, n_parts, row, ...);   // divides by the denominator
 //
-// Row (h, i) of a tile of n positions, head h and position first + i, is h n + i: the rows of a KV
-// head's group are contiguous. Private to infer/attention.
+// Row (h, i) of a tile of n positions, head h and position first + i, is h n + i: the rows that
+// meet one head of keys are contiguous. Private to infer/attention.
 #ifndef MHA2MLA_INFER_ATTENTION_ATTEND_TILE_H
 #define MHA2MLA_INFER_ATTENTION_ATTEND_TILE_H
 
@@ -23,9 +23,11 @@ enum {
 };
 
 typedef struct AttendDims {
-    int H, K, G, E;
-    int key_width;    // of a KV head in the cache: E, or 2P
-    int nope;         // E - key_width: dims of a key made of the latent
+    int H, K, G, E;   // K: heads of keys in the cache, 1 of the shared form; G = H / K
+    int up_heads;     // with up-projections of their own: K, or H of the shared form
+    int up_group;     // H / up_heads
+    int key_width;    // of a head of keys in the cache: E, or 2P
+    int nope;         // dims of a key made of the latent: E - 2P, or E of the shared form
     int latent;       // columns of the latent they are made of; 0: no such dims
     int value_heads;  // in the cache: K, or 1 (the latent)
     int cache_width;  // of such a head: E, or R
@@ -38,13 +40,15 @@ typedef struct AttendDims {
 
 AttendDims attend_dims(const ModelShape *shape);
 
-// The dims of what MLA's cache is expanded to: the original attention's.
+// The dims of what MLA's cache is expanded to: keys and values of all heads that have
+// up-projections of their own, as wide as the original attention's but for the keys of the shared
+// form, 2P + E.
 AttendDims attend_expanded_dims(const ModelShape *shape);
 
-// Rows of n positions and all heads of n_heads KV heads. Borrowed.
+// Rows of n positions and the query heads of n_heads heads of keys. Borrowed.
 typedef struct AttendTile {
     int first, n;          // positions of the queries
-    int n_heads;           // KV heads
+    int n_heads;           // heads of keys
     const float *q_key;    // [rows, key_width], times scale
     const float *q_latent; // [rows, latent], times scale; not read if latent is 0
     float *sums;           // [rows, value_ld] unnormalized weighted values

@@ -13,7 +13,7 @@ const char *const kv_scheme_names[] = {
 
 KvPart kv_key_part(const ModelShape *s)
 {
-    return (KvPart){s->n_kv_heads, shape_is_mla(s) ? 2 * s->rope_pairs : s->head_dim};
+    return (KvPart){shape_rope_heads(s), shape_is_mla(s) ? 2 * s->rope_pairs : s->head_dim};
 }
 
 // Split SVD needs no case of its own: its two latents lie side by side in one row of R numbers.

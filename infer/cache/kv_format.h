@@ -9,8 +9,9 @@
 // A token leaves two parts per layer:
 //
 //     part     original attention       MLA (split SVD too)
-//     key      K heads of E, rotated    K heads of 2P, rotated: k_r
-//     value    K heads of E             one head of R: the latent c (split: the keys' half first)
+//     key      K heads of E, rotated    K heads of 2P, rotated: k_r; shared form: one head of 2P
+//     value    K heads of E             one head of R: the latent c (split: the keys' half first;
+//                                       with latent_norm the normed one)
 #ifndef MHA2MLA_INFER_CACHE_KV_FORMAT_H
 #define MHA2MLA_INFER_CACHE_KV_FORMAT_H
 

@@ -12,19 +12,22 @@
 
 enum { T = 40, V = 53 };
 
-#define SHAPE(h, k, e, p, d, kind)                                                                 \
+#define SHAPE(h, k, e, p, d, kind, ...)                                                            \
     {                                                                                              \
         .n_layers = 2, .d_model = 40, .n_heads = (h), .n_kv_heads = (k), .head_dim = (e),          \
         .d_ffn = 56, .vocab_size = V, .max_positions = 64, .rope_pairs = (p), .d_kv = (d),         \
-        .svd = (kind), .rope_theta = 500, .rms_eps = 1e-5                                          \
+        .svd = (kind), .rope_theta = 500, .rms_eps = 1e-5, __VA_ARGS__                             \
     }
 
-// Latents of 8, 12 = 4 x 3, 27 and twice 6 = 2 x 3 channels.
+// Latents of 8, 12 = 4 x 3, 27 and twice 6 = 2 x 3 channels; shared of 20 = 4 x 5, normalized or
+// not.
 static const ModelShape shapes[] = {
     SHAPE(6, 2, 8, 1, 4, SVD_JOINT),
     SHAPE(6, 2, 8, 2, 6, SVD_JOINT),
     SHAPE(3, 3, 12, 2, 9, SVD_JOINT),
     SHAPE(6, 2, 8, 2, 6, SVD_SPLIT),
+    SHAPE(6, 2, 8, 3, 0, SVD_JOINT, .latent = 20),
+    SHAPE(6, 2, 8, 3, 0, SVD_JOINT, .latent = 20, .latent_norm = true),
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 
@@ -33,9 +36,9 @@ static Model random_model(const ModelShape *shape)
     Model model;
     assert_ok(model_create(&model, shape));
     model_init_random(&model, 0.2, 5);
-    for (int i = 0; i < shape->n_layers * shape->n_kv_heads; i++)
-        for (int p = 0; p < shape->rope_pairs; p++)
-            model.rope_pairs[i * shape->rope_pairs + p] = p;
+    for (int l = 0; l < shape->n_layers && shape->latent_norm; l++)
+        for (int i = 0; i < shape->latent; i++) // 1/4 to 5
+            model.params.layers[l].latent_norm[i] = 0.25f * (float)(1 + (7 * i + l) % 20);
     return model;
 }
 
@@ -52,7 +55,8 @@ static InferWeights rotated_weights(const Model *model)
     return weights;
 }
 
-// Logits of all tokens, and the last token's latent in the last layer.
+// Logits of all tokens, and the last token's latent in the first layer, divided by the norm's
+// weight.
 static void run(float *logits, float *latent, const InferWeights *weights)
 {
     const ModelShape *s = &weights->shape;
@@ -68,9 +72,11 @@ static void run(float *logits, float *latent, const InferWeights *weights)
     assert_ok(infer_create(&infer, weights, T, 1));
     assert_ok(infer_forward(infer, &(InferSegment){sequence, tokens, T}, 1));
     infer_logits(infer, logits, infer_hidden(infer, 0), T);
-    const KvBlock block = kv_block(sequence, s->n_layers - 1, 0);
+    const KvBlock block = kv_block(sequence, 0, 0);
     const int R = shape_dim(s, DIM_LATENT);
-    memcpy(latent, (const float *)block.value + (T - 1) * R, (size_t)R * sizeof *latent);
+    const float *norm = weights->layers[0].latent_norm;
+    for (int i = 0; i < R; i++)
+        latent[i] = ((const float *)block.value)[(T - 1) * R + i] / (norm != NULL ? norm[i] : 1);
     infer_release(infer);
     kv_sequence_release(sequence);
     kv_cache_release(cache);

@@ -28,8 +28,12 @@ static void check_rows(const char *what, const WeightMatrix *w, int first, const
 
 static void check_attention(const InferLayer *layer, const LayerParams *params, const ModelShape *s)
 {
-    const int D = s->d_model, Q = shape_dim(s, DIM_Q), KV = shape_dim(s, DIM_KV);
+    const int D = s->d_model, Q = shape_dim(s, DIM_QUERY), KV = shape_dim(s, DIM_KV);
     check_rows("q", &layer->qkv, 0, params->q, Q, D);
+    assert_true((layer->latent_norm != NULL) == s->latent_norm);
+    if (s->latent_norm)
+        assert_memory_equal(layer->latent_norm, params->latent_norm,
+                            (size_t)s->latent * sizeof(float));
     if (!shape_is_mla(s)) {
         assert_int_equal(layer->qkv.n_out, Q + 2 * KV);
         check_rows("k", &layer->qkv, Q, params->k, KV, D);
@@ -45,10 +49,11 @@ static void check_attention(const InferLayer *layer, const LayerParams *params, 
         assert_int_equal(layer->up_k.n_out, nope);
         if (nope > 0)
             check_rows("up_k", &layer->up_k, 0, params->up_k, nope, up_in);
-        check_rows("up_v", &layer->up_v, 0, params->up_v, KV, up_in);
-        assert_int_equal(layer->up_v.n_out, KV);
+        const int up_rows = shape_dim(s, DIM_UP_VALUE);
+        check_rows("up_v", &layer->up_v, 0, params->up_v, up_rows, up_in);
+        assert_int_equal(layer->up_v.n_out, up_rows);
     }
-    check_rows("o", &layer->o, 0, params->o, D, Q);
+    check_rows("o", &layer->o, 0, params->o, D, shape_dim(s, DIM_Q));
 }
 
 // What was read against a model in memory, whose numbers the dtype holds exactly.
@@ -72,8 +77,7 @@ static void check_weights(const InferWeights *weights, const Model *model)
         check_rows("down", &layer->down, 0, params->down, D, F);
     }
     assert_memory_equal(weights->rope_pairs, model->rope_pairs,
-                        (size_t)s->n_layers * (size_t)s->n_kv_heads * (size_t)s->rope_pairs *
-                            sizeof(int32_t));
+                        (size_t)model_n_pairs(s) * sizeof(int32_t));
 }
 
 static void check_directory(const char *name, DType dtype)
@@ -109,13 +113,11 @@ static void test_directories_are_read_in_their_dtype(void **state)
 }
 
 // A random model converted to MLA, with the numbers of its matrices rounded to bfloat16 first.
-static void check_converted(int rope_pairs, SvdKind svd, ComputeType compute)
+static void check_converted(const ModelShape *shape, ComputeType compute)
 {
-    Model original = golden_load_model("gqa_tied"), mla;
-    ModelShape shape;
+    Model mla;
     InferWeights weights;
-    assert_ok(shape_convert(&shape, &original.shape, rope_pairs, 6, svd));
-    assert_ok(model_create(&mla, &shape));
+    assert_ok(model_create(&mla, shape));
     model_init_random(&mla, 0.1, 5);
     for (int64_t i = 0; i < mla.params.count; i++) {
         uint16_t half;
@@ -131,20 +133,23 @@ static void check_converted(int rope_pairs, SvdKind svd, ComputeType compute)
     assert_int_equal(weights.size_bytes, infer_weights_bytes(&mla.shape, dtype, compute));
     infer_weights_release(&weights);
     model_release(&mla);
-    model_release(&original);
 }
 
 static void test_converted_models_are_narrowed(void **state)
 {
     (void)state;
     Model model = golden_load_model("gqa_tied");
-    const int all = model.shape.head_dim / 2;
+    const ModelShape original = model.shape;
+    ModelShape shapes[5];
     model_release(&model);
-    for (int compute = 0; compute < N_COMPUTE_TYPES; compute++) {
-        check_converted(2, SVD_JOINT, (ComputeType)compute);
-        check_converted(2, SVD_SPLIT, (ComputeType)compute);
-        check_converted(all, SVD_JOINT, (ComputeType)compute); // no up_k
-    }
+    assert_ok(shape_convert(&shapes[0], &original, 2, 6, SVD_JOINT));
+    assert_ok(shape_convert(&shapes[1], &original, 2, 6, SVD_SPLIT));
+    assert_ok(shape_convert(&shapes[2], &original, original.head_dim / 2, 6, SVD_JOINT)); // no up_k
+    assert_ok(shape_convert_shared(&shapes[3], &original, 3, 11, false));
+    assert_ok(shape_convert_shared(&shapes[4], &original, 3, 11, true));
+    for (int i = 0; i < 5; i++)
+        for (int compute = 0; compute < N_COMPUTE_TYPES; compute++)
+            check_converted(&shapes[i], (ComputeType)compute);
 }
 
 // Some matrices in float16, others in bfloat16: both are floats exactly.

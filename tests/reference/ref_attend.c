@@ -7,11 +7,12 @@
 #include <math.h>
 #include <stdlib.h>
 
-// A token's keys and values, [K, E] each, RoPE dims first.
+// Keys and values of all heads that have their own: K, or H of the shared form.
 typedef struct Expansion {
     const ModelShape *shape;
     const float *up_k, *up_v;
-    double *key, *value; // [tokens, K E]
+    int heads, rope, width; // rotated dims of a key and all of them, RoPE dims first
+    double *key, *value;    // [tokens, heads, width] and [tokens, heads, E]
 } Expansion;
 
 static double up_project(const float *weight, int64_t row, const float *latent, int width)
@@ -22,26 +23,32 @@ static double up_project(const float *weight, int64_t row, const float *latent, 
     return sum;
 }
 
-// Token t of a block: keys [K][key width][64], values [K][64][E] or latents [64][R].
+// Token t of a block: keys [heads or 1][rope][64].
+static void expand_key(const Expansion *x, int64_t position, const float *key, const float *latent,
+                       int t)
+{
+    const int nope = x->width - x->rope, in = shape_dim(x->shape, DIM_UP_INPUT);
+    double *to = x->key + position * x->heads * x->width;
+    for (int j = 0; j < x->heads; j++)
+        for (int e = 0; e < x->width; e++) {
+            const int from = shape_is_shared(x->shape) ? 0 : j;
+            *to++ = e < x->rope ? (double)key[(from * x->rope + e) * KV_BLOCK_TOKENS + t]
+                                : up_project(x->up_k, j * nope + e - x->rope, latent, in);
+        }
+}
+
+// Token t of a block: values [K][64][E] or latents [64][R].
 static void expand_token(const Expansion *x, int64_t position, const float *key, const float *value,
                          int t)
 {
     const ModelShape *s = x->shape;
-    const int K = s->n_kv_heads, E = s->head_dim, T = KV_BLOCK_TOKENS;
-    const int rope = shape_is_mla(s) ? 2 * s->rope_pairs : E, R = shape_dim(s, DIM_LATENT);
-    const int width = shape_dim(s, DIM_UP_INPUT), column = R - width;
-    for (int i = 0; i < K * E; i++) {
-        const int j = i / E, e = i % E;
-        double *to_key = &x->key[position * K * E + i], *to_value = &x->value[position * K * E + i];
-        if (e < rope)
-            *to_key = (double)key[(j * rope + e) * T + t];
-        else
-            *to_key = up_project(x->up_k, j * (E - rope) + e - rope, value + (int64_t)t * R, width);
-        if (shape_is_mla(s))
-            *to_value = up_project(x->up_v, i, value + (int64_t)t * R + column, width);
-        else
-            *to_value = (double)value[((int64_t)j * T + t) * E + e];
-    }
+    const int E = s->head_dim, R = shape_dim(s, DIM_LATENT), in = shape_dim(s, DIM_UP_INPUT);
+    const float *latent = value + (int64_t)t * R;
+    expand_key(x, position, key, latent, t);
+    for (int i = 0; i < x->heads * E; i++)
+        x->value[position * x->heads * E + i] =
+            shape_is_mla(s) ? up_project(x->up_v, i, latent + R - in, in)
+                            : (double)value[((int64_t)(i / E) * KV_BLOCK_TOKENS + t) * E + i % E];
 }
 
 static void expand(const Expansion *x, const KvSequence *sequence, int layer, int n_tokens)
@@ -63,12 +70,12 @@ static void expand(const Expansion *x, const KvSequence *sequence, int layer, in
 static void attend_head(float *out, const Expansion *x, const double *q, int h, int position,
                         double *p)
 {
-    const int K = x->shape->n_kv_heads, E = x->shape->head_dim, G = x->shape->n_heads / K;
+    const int E = x->shape->head_dim, j = h / (x->shape->n_heads / x->heads);
     double max = -INFINITY, sum = 0;
     for (int t = 0; t <= position; t++) {
         p[t] = 0;
-        for (int e = 0; e < E; e++)
-            p[t] += q[e] * x->key[((int64_t)t * K + h / G) * E + e] / sqrt(E);
+        for (int e = 0; e < x->width; e++)
+            p[t] += q[e] * x->key[((int64_t)t * x->heads + j) * x->width + e] / sqrt(E);
         max = fmax(max, p[t]);
     }
     for (int t = 0; t <= position; t++) {
@@ -78,7 +85,7 @@ static void attend_head(float *out, const Expansion *x, const double *q, int h, 
     for (int e = 0; e < E; e++) {
         double value = 0;
         for (int t = 0; t <= position; t++)
-            value += p[t] / sum * x->value[((int64_t)t * K + h / G) * E + e];
+            value += p[t] / sum * x->value[((int64_t)t * x->heads + j) * E + e];
         out[e] = (float)value;
     }
 }
@@ -86,14 +93,13 @@ static void attend_head(float *out, const Expansion *x, const double *q, int h, 
 static void attend_job(const AttendJob *job, const Expansion *x, int ld_q)
 {
     const ModelShape *s = x->shape;
-    const int H = s->n_heads, E = s->head_dim, rope = shape_is_mla(s) ? 2 * s->rope_pairs : E;
-    double *p = ref_doubles(job->first + job->count), *q = ref_doubles(E);
+    const int H = s->n_heads, E = s->head_dim, rope = x->rope, nope = x->width - rope;
+    double *p = ref_doubles(job->first + job->count), *q = ref_doubles(x->width);
     for (int i = 0; i < job->count; i++)
         for (int h = 0; h < H; h++) {
             const float *row = job->q + (int64_t)i * ld_q;
-            for (int e = 0; e < E; e++)
-                q[e] = (double)(e < rope ? row[h * rope + e]
-                                         : row[H * rope + h * (E - rope) + e - rope]);
+            for (int e = 0; e < x->width; e++)
+                q[e] = (double)(e < rope ? row[h * rope + e] : row[H * rope + h * nope + e - rope]);
             attend_head(job->out + ((int64_t)i * H + h) * E, x, q, h, job->first + i, p);
         }
     free(p);
@@ -103,11 +109,14 @@ static void attend_job(const AttendJob *job, const Expansion *x, int ld_q)
 void ref_attend(const AttendJob *jobs, int n_jobs, int layer, const ModelShape *shape,
                 const float *up_k, const float *up_v, int ld_q)
 {
-    const int64_t channels = (int64_t)shape->n_kv_heads * shape->head_dim;
+    const int E = shape->head_dim, heads = shape_up_heads(shape);
+    const int rope = shape_is_mla(shape) ? 2 * shape->rope_pairs : E;
+    const int width = shape_is_shared(shape) ? rope + E : E;
     for (int i = 0; i < n_jobs; i++) {
         const int n_tokens = jobs[i].first + jobs[i].count;
-        const Expansion x = {shape, up_k, up_v, ref_doubles(n_tokens * channels),
-                             ref_doubles(n_tokens * channels)};
+        const int64_t n = (int64_t)n_tokens * heads;
+        const Expansion x = {
+            shape, up_k, up_v, heads, rope, width, ref_doubles(n * width), ref_doubles(n * E)};
         expand(&x, jobs[i].sequence, layer, n_tokens);
         attend_job(&jobs[i], &x, ld_q);
         free(x.key);

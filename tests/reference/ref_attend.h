@@ -6,8 +6,8 @@
 
 // As attend(), with the up-projections as floats and plain loops.
 void ref_attend(const AttendJob *jobs, int n_jobs, int layer, const ModelShape *shape,
-                const float *up_k, // [K (E - 2P), R or R/2]; MLA only
-                const float *up_v, // [K E, R or R/2]; MLA only
+                const float *up_k, // as attend() has them; MLA only
+                const float *up_v, //
                 int ld_q);
 
 #endif

@@ -15,14 +15,15 @@
 
 enum { T = KV_BLOCK_TOKENS, L = TEST_KV_LAYERS, MAX_CHANNELS = 3 * 16 };
 
-#define SHAPE(pairs, latent, kind)                                                                 \
+#define SHAPE(pairs, width, kind, ...)                                                             \
     {                                                                                              \
         .n_layers = L, .d_model = 96, .n_heads = 6, .n_kv_heads = 3, .head_dim = 16, .d_ffn = 64,  \
-        .vocab_size = 100, .max_positions = 512, .rope_pairs = (pairs), .d_kv = (latent),          \
-        .svd = (kind), .rope_theta = 1e4, .rms_eps = 1e-5                                          \
+        .vocab_size = 100, .max_positions = 512, .rope_pairs = (pairs), .d_kv = (width),           \
+        .svd = (kind), .rope_theta = 1e4, .rms_eps = 1e-5, __VA_ARGS__                             \
     }
 const ModelShape testing_kv_shapes[TEST_KV_SHAPES] = {
-    SHAPE(8, 0, SVD_JOINT), SHAPE(2, 5, SVD_JOINT), SHAPE(4, 4, SVD_SPLIT)};
+    SHAPE(8, 0, SVD_JOINT), SHAPE(2, 5, SVD_JOINT), SHAPE(4, 4, SVD_SPLIT),
+    SHAPE(9, 0, SVD_JOINT, .latent = 21, .latent_norm = true)};
 
 uint64_t draw_bits(Draw *draw)
 {

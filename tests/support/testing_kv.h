@@ -13,8 +13,9 @@
 
 enum { TEST_KV_TOKENS = 700, TEST_KV_LAYERS = 3, TEST_KV_POINTS = 8 };
 
-// Original attention (GQA), MLA of joint SVD with an odd latent, of split SVD with P = E / 2.
-enum { TEST_KV_SHAPES = 3 };
+// Original attention (GQA), MLA of joint SVD with an odd latent, of split SVD with P = E / 2, of
+// the shared form with more slots than a head has pairs.
+enum { TEST_KV_SHAPES = 4 };
 extern const ModelShape testing_kv_shapes[TEST_KV_SHAPES];
 
 // Random choices of one test.

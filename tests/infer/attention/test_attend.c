@@ -16,12 +16,14 @@
 
 typedef struct Case {
     int K, G, E;
-    int P, d_kv; // d_kv 0: original attention
+    int P, d_kv; // d_kv 0: original attention or shared form
     SvdKind svd;
+    int latent; // of the shared form
 } Case;
 
 // Forms and widths: original (MHA, GQA, MQA, widths of part of a vector), joint, split, all pairs
-// rotated, R odd, a latent wider and narrower than a head.
+// rotated, R odd, a latent wider and narrower than a head. Shared: one slot, more slots than pairs
+// of a head, latents of part of a vector, of a head's width, and one that expanding pays for.
 static const Case cases[] = {
     {1, 1, 8},
     {2, 1, 64},
@@ -38,6 +40,11 @@ static const Case cases[] = {
     {4, 1, 32, 4, 40, SVD_JOINT},
     {4, 2, 32, 4, 48, SVD_SPLIT},
     {5, 7, 16, 2, 16, SVD_JOINT},
+    {3, 3, 64, 12, 0, SVD_JOINT, 24},
+    {2, 4, 16, 1, 0, SVD_JOINT, 7},
+    {4, 1, 8, 13, 0, SVD_JOINT, 8},
+    {3, 2, 10, 5, 0, SVD_JOINT, 60},
+    {4, 1, 32, 6, 0, SVD_JOINT, 200},
 };
 
 enum { N_CASES = sizeof cases / sizeof *cases, LAYERS = 2, MAX_JOBS = 70 };
@@ -67,10 +74,11 @@ static ModelShape shape_of(const Case *c)
                         .rope_pairs = c->E / 2,
                         .rope_theta = 1e4,
                         .rms_eps = 1e-5};
-    if (c->d_kv > 0) {
+    if (c->d_kv > 0 || c->latent > 0) {
         shape.rope_pairs = c->P;
         shape.d_kv = c->d_kv;
         shape.svd = c->svd;
+        shape.latent = c->latent;
     }
     return shape;
 }
@@ -90,10 +98,10 @@ static Fixture make_fixture(const Case *c, const KvFormat *format)
     Fixture f = {.shape = shape_of(c), .seed = 1};
     const ModelShape *s = &f.shape;
     assert_ok(kv_cache_create(&f.cache, s, format, 0));
-    f.ld_q = s->n_heads * s->head_dim + 3; // rows are a part of longer ones
+    f.ld_q = shape_dim(s, DIM_QUERY) + 3; // rows are a part of longer ones
     const int width = shape_dim(s, DIM_UP_INPUT);
     const int64_t k_rows = shape_is_mla(s) ? shape_dim(s, DIM_K_NOPE) : 0;
-    const int64_t v_rows = shape_is_mla(s) ? shape_dim(s, DIM_KV) : 0;
+    const int64_t v_rows = shape_is_mla(s) ? shape_dim(s, DIM_UP_VALUE) : 0;
     const double scale = width > 0 ? 1 / sqrt(width) : 0;
     f.up_k = make_weight(&f.up_k_bf16, k_rows * width, scale, 101);
     f.up_v = make_weight(&f.up_v_bf16, v_rows * width, scale, 102);
@@ -174,7 +182,7 @@ static void compare_kernel(Fixture *f, const AttendKernel *kernel, int expand_fr
     const ModelShape *s = &f->shape;
     const int width = shape_dim(s, DIM_UP_INPUT), row = s->n_heads * s->head_dim;
     const WeightMatrix up_k = {f->up_k_bf16, DTYPE_BF16, shape_dim(s, DIM_K_NOPE), width},
-                       up_v = {f->up_v_bf16, DTYPE_BF16, shape_dim(s, DIM_KV), width};
+                       up_v = {f->up_v_bf16, DTYPE_BF16, shape_dim(s, DIM_UP_VALUE), width};
     float *scratch =
         make_scratch(attend_scratch_floats(s, f->n_jobs, f->n_tokens, omp_get_max_threads()));
     for (int i = 0; i < f->n_jobs; i++)
@@ -249,6 +257,8 @@ static void test_chunks_of_prompts(void **state)
     compare_plain(&cases[2], KV_BFLOAT16, jobs, 5);
     compare_plain(&cases[5], KV_BFLOAT16, jobs, 5);
     compare_plain(&cases[6], KV_BFLOAT16, jobs, 5);
+    compare_plain(&cases[15], KV_BFLOAT16, jobs, 5);
+    compare_plain(&cases[19], KV_FLOAT32, jobs, 5);
 }
 
 // Products of chunks in bfloat16, by every kernel for it that this machine has.
@@ -283,6 +293,7 @@ static void test_more_jobs_than_a_batch_holds(void **state)
     }
     compare_plain(&cases[2], KV_BFLOAT16, (const int(*)[2])jobs, MAX_JOBS);
     compare_plain(&cases[5], KV_BFLOAT16, (const int(*)[2])jobs, MAX_JOBS);
+    compare_plain(&cases[15], KV_BFLOAT16, (const int(*)[2])jobs, MAX_JOBS);
 }
 
 // Per channel, which kernels decode, with bits of their own for both parts; in the libraries'

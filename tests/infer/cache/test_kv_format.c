@@ -24,6 +24,13 @@ static ModelShape converted(int d_kv, SvdKind svd)
     return shape;
 }
 
+static ModelShape converted_shared(int slots, int latent)
+{
+    ModelShape shape;
+    assert_ok(shape_convert_shared(&shape, &smollm_135m, slots, latent, true));
+    return shape;
+}
+
 static void test_parts(void **state)
 {
     (void)state;
@@ -35,6 +42,11 @@ static void test_parts(void **state)
     value = kv_value_part(&mla);
     assert_int_equal(key.n_heads * 1000 + key.width, 3008);
     assert_int_equal(value.n_heads * 1000 + value.width, 1048);
+    const ModelShape shared = converted_shared(12, 24);
+    key = kv_key_part(&shared);
+    value = kv_value_part(&shared);
+    assert_int_equal(key.n_heads * 1000 + key.width, 1024);
+    assert_int_equal(value.n_heads * 1000 + value.width, 1024);
 }
 
 static void test_plain_bytes_are_the_shapes_numbers(void **state)
@@ -70,6 +82,12 @@ static void test_bytes_of_smollm_135m(void **state)
     assert_ok(kv_format_parse_bits(&format, "2,4", "--kv-bits"));
     double bytes = kv_format_bytes_per_token(&format, &shape);
     assert_true(bytes == 30 * (48 * 2.5 + 24 * 4.5) / 8);
+    // The shared form of 12 slots and a latent of 24 takes what d_kv 8 does.
+    shape = converted_shared(12, 24);
+    bytes = kv_format_bytes_per_token(&format, &shape);
+    assert_true(bytes == 30 * (24 * 2.5 + 24 * 4.5) / 8);
+    format = kv_format_plain(KV_BFLOAT16);
+    assert_true(kv_format_bytes_per_token(&format, &shape) / 1024 == bfloat16_kib[3]);
 }
 
 static void test_parse_bits(void **state)
