@@ -97,6 +97,18 @@ static Status reduce(Trainer *t, StepReport *report)
     return OK;
 }
 
+// Sums of squares of what this rank's gradients alone have in the buckets.
+static void sum_own_squares(Trainer *t)
+{
+    int64_t first_block = 0;
+    for (int i = 0; i < t->partition.n_buckets; i++) {
+        const Bucket *bucket = &t->partition.buckets[i];
+        clip_sum_squares(t->memory.sums.squares + first_block, t->memory.flat_grads + bucket->first,
+                         bucket->count);
+        first_block += clip_n_blocks(bucket->count);
+    }
+}
+
 // Runs micro-batch m alone, for guard_trace_run(). The sums of the step are not needed any more.
 static Status run_alone(void *context, int step, int m, double *loss, double *grad_norm)
 {
@@ -107,7 +119,7 @@ static Status run_alone(void *context, int step, int m, double *loss, double *gr
     step_sums_clear(sums);
     forward(t);
     loss_and_backward(t, m, true, (LayerCallback){0});
-    clip_sum_squares(sums->squares, t->memory.flat_grads, t->grads.count);
+    sum_own_squares(t);
     *loss = step_sums_loss(sums) / (double)(t->memory.batch.B * t->memory.batch.T);
     *grad_norm = step_sums_norm(sums);
     return OK;

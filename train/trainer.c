@@ -50,12 +50,15 @@ static Status start_own(Trainer *t, const Checkpoint *resumed)
 {
     const ModelShape *shape = &t->model->shape;
     const TrainConfig *train = &t->config->train;
-    TRY(partition_create(&t->partition, shape, t->comm->size, t->comm->rank));
+    const Trainable trained = config_trained(t->config);
+    TRY(partition_create_trained(&t->partition, shape, &trained, t->comm->size, t->comm->rank));
+    TRY(partition_create_frozen(&t->frozen, shape, &trained, t->comm->size, t->comm->rank));
     t->schedule = batch_schedule_make(train->global_batch / train->micro_batch, train->sum_groups,
                                       t->comm->size);
     // From here on nothing allocates within a step.
     TRY(memory_allocate(&t->memory, shape, &t->partition, &t->schedule, t->config));
     TRY(params_place(&t->grads, shape, t->memory.flat_grads));
+    trainable_mask(&t->grads, shape, &trained);
     const ReducerContext exchanged = {.comm = t->comm,
                                       .config = train,
                                       .schedule = &t->schedule,
@@ -72,6 +75,7 @@ static Status start_own(Trainer *t, const Checkpoint *resumed)
         TRY(mixture_check_fingerprint(t->mixture, resumed->manifest.data, resumed->dir));
     t->progress = resumed->manifest.state;
     check_validation_set(t);
+    TRY(checkpoint_read(resumed, &t->frozen, t->model->params.flat, NULL, NULL));
     return checkpoint_read(resumed, &t->partition, t->model->params.flat, t->memory.m, t->memory.v);
 }
 
@@ -91,11 +95,17 @@ Status trainer_start(Trainer *out, const TrainerContext *context, Replica *repli
     const CheckpointContext saved = {.config = context->config,
                                      .tokenizer_sha256 = context->tokenizer_sha256,
                                      .data_fingerprint = out->data_fingerprint};
-    TRY_GOTO(release, saver_open(&out->saver, out->comm, context->run_dir, &saved, &out->partition,
-                                 out->model, out->memory.m, out->memory.v));
+    const CheckpointShard shard = {.partition = &out->partition,
+                                   .frozen = &out->frozen,
+                                   .params = out->model->params.flat,
+                                   .m = out->memory.m,
+                                   .v = out->memory.v};
+    TRY_GOTO(release,
+             saver_open(&out->saver, out->comm, context->run_dir, &saved, out->model, &shard));
     if (resumed != NULL) {
         out->saver.saved_step = resumed->manifest.state.step;
         replica_gather(replica, &out->partition); // each rank has read its shares
+        replica_gather(replica, &out->frozen);
     }
     transformer_start(&out->memory.ws, out->model);
     return OK;
@@ -114,6 +124,7 @@ void trainer_release(Trainer *t)
     mixture_close(t->mixture);
     json_decref(t->data_fingerprint);
     params_release(&t->grads);
+    partition_release(&t->frozen);
     partition_release(&t->partition);
     memory_release(&t->memory);
     *t = (Trainer){0};

@@ -47,7 +47,8 @@ typedef struct Trainer {
     const Comm *comm;     // borrowed, likewise
     Replica *replica;     // borrowed; trained in place
     Model *model;         // the replica's
-    Partition partition;
+    Partition partition;  // of what is trained
+    Partition frozen;     // of the rest
     BatchSchedule schedule;
     TrainerMemory memory;
     Params grads;

@@ -51,7 +51,7 @@ typedef struct LatentArrays {
     float *lse;             // [B T, H] log of the softmax's denominator, saved
     Rows d_out;             // [B T, H E], backward
     Rows d_qkv;             // [B T, row], backward
-    float *d_up_k, *d_up_v; // backward: += if add_gradients, else =
+    float *d_up_k, *d_up_v; // backward: += if add_gradients, else =; NULL: frozen
     bool add_gradients;
 } LatentArrays;
 

@@ -93,6 +93,8 @@ void latent_sums_finish(const LatentSums *sums, Rows d_qkv, float *d_up_k, float
     const LatentDims *d = &sums->dims;
     const int Rk = d->key_latent, Rv = d->value_latent, width = sums->width;
     const int column = latent_columns(d).latent;
+    const int rows_k = d_up_k != NULL ? d->K * sums->nope : 0; // none of frozen weights
+    const int rows_v = d_up_v != NULL ? d->K * d->E : 0;
     const int64_t step = part_floats(sums), next = d->K * sums->n_parts * step;
 // The three loops write disjoint memory, so none waits for another ('nowait').
 #pragma omp for schedule(static) nowait
@@ -103,13 +105,13 @@ void latent_sums_finish(const LatentSums *sums, Rows d_qkv, float *d_up_k, float
         attention_unpack_rows(rows_at(d_qkv, token, column), latent, width, 1, width, 1.0f);
     }
 #pragma omp for schedule(static) nowait
-    for (int i = 0; i < d->K * sums->nope; i++)
+    for (int i = 0; i < rows_k; i++)
         sum_up_row(d_up_k + (int64_t)i * Rk,
                    latent_sums_up_k(sums, i / sums->nope, 0) +
                        (int64_t)(i % sums->nope) * sums->key_ld,
                    step, sums->n_parts, next, d->B, Rk, scale, add);
 #pragma omp for schedule(static) nowait
-    for (int i = 0; i < d->K * d->E; i++)
+    for (int i = 0; i < rows_v; i++)
         sum_up_row(d_up_v + (int64_t)i * Rv,
                    latent_sums_up_v(sums, i / d->E, 0) + (int64_t)(i % d->E) * sums->value_ld, step,
                    sums->n_parts, next, d->B, Rv, 1.0f, add);

@@ -37,8 +37,8 @@ void latent_sums_set_keys(const LatentSums *sums, int64_t head,
                           const float *d_v, // [value_latent, ld]
                           int ld, int first, int n, float key_scale);
 
-// d_qkv's latent columns =, gradients of U_k and U_v += or =. Of a parallel region's threads
-// together; no barrier at the end.
+// d_qkv's latent columns =, gradients of U_k and U_v += or =, where they are not NULL. Of a
+// parallel region's threads together; no barrier at the end.
 void latent_sums_finish(const LatentSums *sums, Rows d_qkv, float *d_up_k, float *d_up_v,
                         float scale, bool add);
 

@@ -17,8 +17,8 @@ int head_block(int V);
 int64_t head_scratch_bytes(ComputeType type, int N, int V, bool wants_gradient);
 
 // Sum over the N tokens of -log softmax(normed head^T)[target], in double. With d_normed also the
-// gradients of that sum times `scale`: d_normed =, d_head += if `add`, else =. NULL for both: the
-// loss alone. Logits and loss are float32 with either type of products.
+// gradients of that sum times `scale`: d_normed =, d_head += if `add`, else =, unless it is NULL.
+// Logits and loss are float32 with either type of products.
 double head_loss(ComputeType type,
                  float *d_normed,        // [N, D] or NULL
                  float *d_head,          // [V, D] or NULL

@@ -19,5 +19,7 @@ void linear_backward_input(ComputeType type, Rows dx, Rows dy, const float *w, i
 void linear_backward_weight(ComputeType type, float *dw, Rows dy, Rows x, int N, int n_in,
                             int n_out, bool add)
 {
+    if (dw == NULL) // frozen
+        return;
     gemm(type, rows_f32(dw, n_in), gemm_rows_transposed(dy), gemm_rows(x), n_out, n_in, N, add);
 }

@@ -25,7 +25,8 @@ void linear_backward_input(ComputeType type,
                            const float *w, // [n_out, n_in]
                            int N, int n_in, int n_out, bool add);
 
-// Gradient of the weight: dw = dy^T x, or dw += dy^T x if `add`.
+// Gradient of the weight: dw = dy^T x, or dw += dy^T x if `add`. dw NULL, of a frozen weight:
+// nothing.
 void linear_backward_weight(ComputeType type,
                             float *dw, // [n_out, n_in]
                             Rows dy,   // [N, n_out], read

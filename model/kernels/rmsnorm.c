@@ -110,9 +110,9 @@ void rmsnorm_backward(float *restrict dx, Rows dx_copy, float *restrict dw, Rows
             if (dx_copy.data != NULL)
                 dtype_narrow(rows_at(dx_copy, n, 0).data, dx_copy.dtype, dx + at, D);
             // The first row of a block collects the block's sum of dw; dy is scratch by now.
-            if (n > first)
+            if (dw != NULL && n > first)
                 add_row(dy + (int64_t)first * D, dy + at, D);
         }
-    for (int first = 0; first < N; first += ROW_BLOCK)
+    for (int first = 0; dw != NULL && first < N; first += ROW_BLOCK)
         add_row(dw, dy + (int64_t)first * D, D);
 }

@@ -23,7 +23,7 @@ void rmsnorm_apply(Rows y,                        // [N, D]
 // up as scratch. With y also forward's y again, which the gradient of the next weight needs.
 void rmsnorm_backward(float *restrict dx,            // [N, D]
                       Rows dx_copy,                  // [N, D] = dx after it, or without data
-                      float *restrict dw,            // [D]
+                      float *restrict dw,            // [D], or NULL: frozen
                       Rows y,                        // [N, D], or without data
                       float *restrict dy,            // [N, D] overwritten
                       const float *restrict inv_rms, // [N] saved

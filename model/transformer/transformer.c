@@ -42,9 +42,11 @@ static AttentionContext attention_context(const Workspace *ws, const Model *mode
     };
 }
 
+// Does nothing for the gradient of a frozen weight, NULL.
 static void clear(float *values, int64_t count)
 {
-    memset(values, 0, (size_t)count * sizeof(float));
+    if (values != NULL)
+        memset(values, 0, (size_t)count * sizeof(float));
 }
 
 // The observer of calibration: sums of pair norms of a layer's queries and keys.
@@ -300,7 +302,7 @@ static void embed_backward(float *d_embed, const float *dx, const int32_t *input
 void transformer_backward(Workspace *ws, const Model *model, const int32_t *inputs, Params *grads)
 {
     const ModelShape *s = &model->shape;
-    int N = ws->B * ws->T, D = s->d_model;
+    const int N = ws->B * ws->T, D = s->d_model;
     step_times_start(ws->times, STEP_BACKWARD);
     // The residual stream ends at the last norm: no gradient comes around it.
     clear(ws->dx, (int64_t)N * D);
@@ -325,7 +327,8 @@ void transformer_backward(Workspace *ws, const Model *model, const int32_t *inpu
     }
     if (ws->fresh_gradients && !s->tied_head) // a tied one holds the head's gradient already
         clear(grads->embed, (int64_t)s->vocab_size * D);
-    embed_backward(grads->embed, ws->dx, inputs, N, D);
+    if (grads->embed != NULL)
+        embed_backward(grads->embed, ws->dx, inputs, N, D);
     step_times_mark(ws->times, STEP_EMBEDDING);
     call_at_layer(&ws->after_backward, -1);
 }

@@ -38,8 +38,8 @@ double transformer_loss(Workspace *ws, const Model *model,
                         const int32_t *targets, // [B, T], each < V
                         float scale, Params *grads);
 
-// grads += the gradients, or = with fresh_gradients. Once after transformer_loss() with grads: what
-// forward left is used up.
+// grads += the gradients, or = with fresh_gradients, but for those whose pointers are NULL. Once
+// after transformer_loss() with grads: what forward left is used up.
 void transformer_backward(Workspace *ws, const Model *model,
                           const int32_t *inputs, // [B, T]
                           Params *grads);

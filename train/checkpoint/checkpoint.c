@@ -162,6 +162,12 @@ Status checkpoint_read(const Checkpoint *checkpoint, const Partition *partition,
     return OK;
 }
 
+Trainable checkpoint_trained(const Checkpoint *checkpoint)
+{
+    const Manifest *manifest = &checkpoint->manifest;
+    return (Trainable){manifest->trainable, manifest->n_trainable};
+}
+
 // ---- directories -------------------------------------------------------------------------------
 
 Status checkpoint_path(char out[PATH_BYTES], const char *run_dir, int step)
@@ -359,23 +365,28 @@ release_partition:
 // states, whatever the number of ranks and files.
 Status checkpoint_digest(char out[SHA256_HEX_BYTES], const Checkpoint *checkpoint)
 {
-    Partition whole;
+    const ModelShape *shape = &checkpoint->manifest.shape;
+    const Trainable trained = checkpoint_trained(checkpoint);
+    const int64_t count = params_count(shape);
+    Partition moved = {0}, frozen = {0};
+    float *state = NULL;
     Status status;
-    TRY(partition_create(&whole, &checkpoint->manifest.shape, 1, 0));
-    const int64_t count = whole.own_count;
+    TRY_GOTO(release, partition_create_trained(&moved, shape, &trained, 1, 0));
+    TRY_GOTO(release, partition_create_frozen(&frozen, shape, &trained, 1, 0));
     // SHA-256 goes over one piece of memory, so all three vectors are in memory together.
-    float *state = calloc((size_t)count * 3, sizeof *state);
+    const int64_t n = count + 2 * moved.own_count;
+    state = calloc((size_t)n, sizeof *state);
     if (state == NULL) {
-        status =
-            fail(FAILED, "%s: no memory for %lld floats", checkpoint->dir, (long long)count * 3);
-        goto release_partition;
+        status = fail(FAILED, "%s: no memory for %lld floats", checkpoint->dir, (long long)n);
+        goto release;
     }
-    TRY_GOTO(free_state,
-             checkpoint_read(checkpoint, &whole, state, state + count, state + 2 * count));
-    status = checksum_sha256_bytes(out, state, count * 3 * (int64_t)sizeof *state);
-free_state:
+    TRY_GOTO(release, checkpoint_read(checkpoint, &moved, state, state + count,
+                                      state + count + moved.own_count));
+    TRY_GOTO(release, checkpoint_read(checkpoint, &frozen, state, NULL, NULL));
+    status = checksum_sha256_bytes(out, state, n * (int64_t)sizeof *state);
+release:
     free(state);
-release_partition:
-    partition_release(&whole);
+    partition_release(&frozen);
+    partition_release(&moved);
     return status;
 }

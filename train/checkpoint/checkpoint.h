@@ -62,16 +62,21 @@ Status checkpoint_check_shape(const Checkpoint *checkpoint, const ModelShape *sh
 // The RoPE pairs of a model of its shape.
 void checkpoint_copy_pairs(Model *model, const Checkpoint *checkpoint);
 
+// What the run trained: its `train.trainable`.
+Trainable checkpoint_trained(const Checkpoint *checkpoint);
+
 // Reads the partition's shares: of the parameters to their places in the flat vector, of the
-// moments to m and v [own_count] (both NULL: left out).
+// moments to m and v [own_count] (both NULL: left out; else the partition is one of what is
+// trained).
 Status checkpoint_read(const Checkpoint *checkpoint, const Partition *partition, float *params,
                        float *m, float *v);
 
 // Both with the numbers. The model alone, for export:
 Status checkpoint_load_model(Model *out, const Checkpoint *checkpoint);
 
-// SHA-256 of parameters and both moments as one rank would hold them: equal for two checkpoints if
-// and only if the runs go on alike, whatever the ranks that wrote them.
+// SHA-256 of parameters and both moments, these of what is trained, as one rank would hold them:
+// equal for two checkpoints if and only if the runs go on alike, whatever the ranks that wrote
+// them.
 Status checkpoint_digest(char out[SHA256_HEX_BYTES], const Checkpoint *checkpoint);
 
 void checkpoint_close(Checkpoint *checkpoint);

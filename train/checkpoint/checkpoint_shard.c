@@ -18,8 +18,11 @@
 static const char *const format_name = "mha2mla-checkpoint-shard";
 enum { FORMAT_VERSION = 1 };
 
-static const char *const dataset_names[] = {"parameters", "first_moment", "second_moment"};
-enum { PARAMETERS, FIRST_MOMENT, SECOND_MOMENT, N_DATASETS };
+static const char *const dataset_names[] = {"parameters", "first_moment", "second_moment",
+                                            "frozen_parameters"};
+enum { PARAMETERS, FIRST_MOMENT, SECOND_MOMENT, FROZEN, N_DATASETS };
+
+static const char ranges_name[] = "ranges", frozen_ranges_name[] = "frozen_ranges";
 
 void checkpoint_shard_name(char out[CHECKPOINT_SHARD_NAME_BYTES], int rank)
 {
@@ -67,8 +70,8 @@ static bool write_format_attribute(hid_t file)
 }
 
 // /ranges [n_buckets, 2]: first and count of this rank's share of every bucket, in floats of the
-// flat vector. The three datasets hold the shares one behind the other in this order.
-static bool write_ranges(hid_t file, const Partition *partition)
+// flat vector. The datasets hold the shares one behind the other in this order.
+static bool write_ranges(hid_t file, const char *name, const Partition *partition)
 {
     const hsize_t dims[2] = {(hsize_t)partition->n_buckets, 2};
     int64_t *ranges = malloc((size_t)partition->n_buckets * 2 * sizeof *ranges);
@@ -80,7 +83,7 @@ static bool write_ranges(hid_t file, const Partition *partition)
     }
     hid_t space = H5Screate_simple(2, dims, NULL);
     hid_t dataset =
-        H5Dcreate2(file, "ranges", H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+        H5Dcreate2(file, name, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
     bool written = dataset >= 0 &&
                    H5Dwrite(dataset, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, ranges) >= 0;
     if (!written)
@@ -114,7 +117,7 @@ static bool transfer(hid_t dataset, int64_t first, int64_t count, float *floats,
 
 static bool write_floats(hid_t file, const CheckpointShard *shard, int which)
 {
-    const Partition *partition = shard->partition;
+    const Partition *partition = which == FROZEN ? shard->frozen : shard->partition;
     const hsize_t length = (hsize_t)partition->own_count;
     // The rank's own vectors have the datasets' layout already; only the parameters are gathered
     // from the flat vector.
@@ -124,9 +127,9 @@ static bool write_floats(hid_t file, const CheckpointShard *shard, int which)
     bool written = dataset >= 0;
     for (int i = 0; written && i < partition->n_buckets; i++) {
         const Bucket *bucket = &partition->buckets[i];
-        const float *from = which == PARAMETERS     ? shard->params + bucket->own_first
-                            : which == FIRST_MOMENT ? shard->m + bucket->moments_first
-                                                    : shard->v + bucket->moments_first;
+        const float *from = which == FIRST_MOMENT    ? shard->m + bucket->moments_first
+                            : which == SECOND_MOMENT ? shard->v + bucket->moments_first
+                                                     : shard->params + bucket->own_first;
         // A heartbeat per bucket: a slow disk is not a rank that hangs.
         written = transfer(dataset, bucket->moments_first, bucket->own_count,
                            (float *)(uintptr_t)from, true);
@@ -151,10 +154,13 @@ static bool write_content(hid_t file, const CheckpointShard *shard)
                    write_int_attribute(file, "step", shard->step) &&
                    write_int_attribute(file, "rank", shard->rank) &&
                    write_int_attribute(file, "n_ranks", shard->n_ranks) &&
-                   write_ranges(file, shard->partition);
-    for (int which = 0; written && which < N_DATASETS; which++)
+                   write_ranges(file, ranges_name, shard->partition);
+    for (int which = 0; written && which < FROZEN; which++)
         written = write_floats(file, shard, which);
-    return written;
+    if (shard->frozen == NULL || shard->frozen->n_buckets == 0)
+        return written;
+    return written && write_ranges(file, frozen_ranges_name, shard->frozen) &&
+           write_floats(file, shard, FROZEN);
 }
 
 // Crash windows: until the rename there is only NAME.tmp, which no reader opens; file_publish()
@@ -214,13 +220,14 @@ static Status expect_attributes(hid_t file, const char *path, const CheckpointSh
     return expect_int_attribute(file, path, "n_ranks", expected->n_ranks);
 }
 
-// The ranges of the file; the caller frees them.
-static Status read_ranges(int64_t **out, int *n_ranges, hid_t file, const char *path)
+// Ranges of the file; the caller frees them.
+static Status read_ranges(int64_t **out, int *n_ranges, hid_t file, const char *path,
+                          const char *name)
 {
     Status status = OK;
     hsize_t dims[2] = {0};
     int64_t *ranges = NULL;
-    hid_t dataset = H5Dopen2(file, "ranges", H5P_DEFAULT);
+    hid_t dataset = H5Dopen2(file, name, H5P_DEFAULT);
     if (dataset < 0)
         return hdf5_fail(BAD_INPUT, path, "not a shard of a checkpoint");
     hid_t space = H5Dget_space(dataset);
@@ -228,11 +235,11 @@ static Status read_ranges(int64_t **out, int *n_ranges, hid_t file, const char *
     // for.
     if (H5Sget_simple_extent_ndims(space) != 2 ||
         H5Sget_simple_extent_dims(space, dims, NULL) != 2 || dims[1] != 2 || dims[0] > INT32_MAX)
-        status = fail(BAD_INPUT, "%s: /ranges is not a table of two columns", path);
+        status = fail(BAD_INPUT, "%s: /%s is not a table of two columns", path, name);
     else if ((ranges = malloc((dims[0] + 1) * 2 * sizeof *ranges)) == NULL)
         status = fail(FAILED, "%s: no memory for %llu ranges", path, (unsigned long long)dims[0]);
     else if (H5Dread(dataset, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, ranges) < 0)
-        status = hdf5_fail(BAD_INPUT, path, "/ranges");
+        status = hdf5_fail(BAD_INPUT, path, name);
     H5Sclose(space);
     H5Dclose(dataset);
     if (status != OK) {
@@ -256,7 +263,7 @@ typedef struct Reading {
 // Reads what the range [first, first + count) of the flat vector, which begins at `place` in the
 // file's datasets, has in common with this rank's share of the bucket.
 static Status read_overlap(Reading *reading, const Bucket *bucket, int64_t first, int64_t count,
-                           int64_t place)
+                           int64_t place, bool are_frozen)
 {
     const int64_t own_end = bucket->own_first + bucket->own_count;
     const int64_t begin = first > bucket->own_first ? first : bucket->own_first;
@@ -264,8 +271,9 @@ static Status read_overlap(Reading *reading, const Bucket *bucket, int64_t first
     if (begin >= end)
         return OK;
     const int64_t moments = bucket->moments_first + begin - bucket->own_first;
-    float *to[N_DATASETS] = {reading->params + begin, NULL, NULL};
-    if (reading->m != NULL) {
+    float *to[N_DATASETS] = {NULL};
+    to[are_frozen ? FROZEN : PARAMETERS] = reading->params + begin;
+    if (reading->m != NULL && !are_frozen) {
         to[FIRST_MOMENT] = reading->m + moments;
         to[SECOND_MOMENT] = reading->v + moments;
     }
@@ -282,23 +290,23 @@ static Status read_overlap(Reading *reading, const Bucket *bucket, int64_t first
 // the flat vector; `place` counts along the file's datasets. Files of few ranks have ranges that
 // reach over several of this rank's shares, those of many ranks several ranges within one.
 static Status read_shares(Reading *reading, const Partition *partition, const int64_t *ranges,
-                          int n_ranges)
+                          int n_ranges, bool are_frozen)
 {
-    const Bucket *last = &partition->buckets[partition->n_buckets - 1];
-    const int64_t total = last->first + last->count;
+    const int64_t total = partition->n_params;
     int64_t place = 0;
     int i = 0;
     for (int r = 0; r < n_ranges; r++) {
         const int64_t first = ranges[2 * r], count = ranges[2 * r + 1];
         if (first < 0 || first > total || count < 0 || count > total - first)
-            return fail(BAD_INPUT, "%s: range %d of /ranges is not one of %lld parameters",
-                        reading->path, r, (long long)total);
+            return fail(BAD_INPUT, "%s: range %d of /%s is not one of %lld parameters",
+                        reading->path, r, are_frozen ? frozen_ranges_name : ranges_name,
+                        (long long)total);
         while (i < partition->n_buckets &&
                partition->buckets[i].first + partition->buckets[i].count <= first)
             i++;
         for (int b = i; b < partition->n_buckets && partition->buckets[b].first < first + count;
              b++)
-            TRY(read_overlap(reading, &partition->buckets[b], first, count, place));
+            TRY(read_overlap(reading, &partition->buckets[b], first, count, place, are_frozen));
         place += count;
     }
     return OK;
@@ -310,12 +318,28 @@ static Status open_datasets(Reading *reading, hid_t file)
 {
     for (int which = 0; which < N_DATASETS; which++)
         reading->datasets[which] = -1;
-    for (int which = 0; which < (reading->m != NULL ? N_DATASETS : 1); which++) {
+    for (int which = 0; which < N_DATASETS; which++) {
+        const bool is_moment = which == FIRST_MOMENT || which == SECOND_MOMENT;
+        if ((is_moment && reading->m == NULL) ||
+            (which == FROZEN && H5Lexists(file, frozen_ranges_name, H5P_DEFAULT) <= 0))
+            continue;
         reading->datasets[which] = H5Dopen2(file, dataset_names[which], H5P_DEFAULT);
         if (reading->datasets[which] < 0)
             return hdf5_fail(BAD_INPUT, reading->path, dataset_names[which]);
     }
     return OK;
+}
+
+// The shares of tensors that are trained, or of those that are not.
+static Status read_kind(Reading *reading, const Partition *partition, bool are_frozen)
+{
+    int64_t *ranges = NULL;
+    int n_ranges = 0;
+    TRY(read_ranges(&ranges, &n_ranges, reading->file, reading->path,
+                    are_frozen ? frozen_ranges_name : ranges_name));
+    const Status status = read_shares(reading, partition, ranges, n_ranges, are_frozen);
+    free(ranges);
+    return status;
 }
 
 static void close_reading(Reading *reading)
@@ -330,16 +354,14 @@ Status checkpoint_shard_read(int64_t *n_read, const char *path, const Checkpoint
                              float *params, float *m, float *v)
 {
     Reading reading = {.path = path, .params = params, .m = m, .v = v};
-    int64_t *ranges = NULL;
-    int n_ranges = 0;
     Status status;
     hdf5_silence();
     TRY(hdf5_open(&reading.file, path));
     TRY_GOTO(close, open_datasets(&reading, reading.file));
     TRY_GOTO(close, expect_attributes(reading.file, path, expected));
-    TRY_GOTO(close, read_ranges(&ranges, &n_ranges, reading.file, path));
-    status = read_shares(&reading, expected->partition, ranges, n_ranges);
-    free(ranges);
+    TRY_GOTO(close, read_kind(&reading, expected->partition, false));
+    if (reading.datasets[FROZEN] >= 0)
+        status = read_kind(&reading, expected->partition, true);
 close:
     close_reading(&reading);
     *n_read += reading.n_read;

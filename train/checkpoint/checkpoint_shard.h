@@ -4,6 +4,9 @@
 //     /parameters     float32 [own_count]   these ranges, one after another
 //     /first_moment   float32 [own_count]   AdamW's m, likewise
 //     /second_moment  float32 [own_count]   AdamW's v
+//     /frozen_ranges, /frozen_parameters    the same of tensors that are not trained
+//                                           (train.trainable), which have no moments; left out if
+//                                           all are
 //     attributes      format "mha2mla-checkpoint-shard", version, step, rank, n_ranks
 //
 // In Python:  f = h5py.File("shard-0000.h5"); first, count = f["ranges"][0];
@@ -16,7 +19,8 @@
 
 typedef struct CheckpointShard {
     int step, rank, n_ranks;
-    const Partition *partition; // borrowed, as are the numbers
+    const Partition *partition; // of what is trained; borrowed, as is all that follows
+    const Partition *frozen;    // of the rest; NULL: nothing is frozen
     const float *params;        // the whole flat vector
     const float *m, *v;         // [own_count]
 } CheckpointShard;
@@ -30,8 +34,9 @@ Status checkpoint_shard_path(char out[PATH_BYTES], const char *dir, int rank);
 // free for readers in between. FAILED with HDF5's or the system's reason; no file is left then.
 Status checkpoint_shard_write(CheckpointFile *out, const char *dir, const CheckpointShard *shard);
 
-// Reads what the file has of the partition's shares and adds the number of floats to *n_read, as
-// checkpoint_read(). BAD_INPUT if the file is not a shard of this checkpoint.
+// Reads what the file has of the partition's shares and adds the number of parameters to *n_read,
+// as checkpoint_read(); `frozen` is not asked for. BAD_INPUT if the file is not a shard of this
+// checkpoint.
 Status checkpoint_shard_read(int64_t *n_read, const char *path, const CheckpointShard *expected,
                              float *params, float *m, float *v);
 

@@ -16,7 +16,8 @@ enum {
     MAX_RANKS = 1 << 20,
     MAX_BATCH = 1 << 20,   // sequences, as in the config
     MAX_SEQ_LEN = 1 << 24, // likewise
-    FLOATS_KEPT = 3,       // in the files of each parameter: itself and two moments
+    N_MOMENTS = 2,         // in the files, of each parameter that is trained
+    MAX_PATTERNS = 1000,   // of train.trainable
     WHERE_BYTES = PATH_BYTES + 32,
 };
 
@@ -221,6 +222,33 @@ static Status get_strategy(Manifest *manifest, const json_t *root, const char *p
     return OK;
 }
 
+// Each pattern names some tensor, as it did when the run was begun.
+static Status get_trainable(Manifest *manifest, const json_t *root, const char *path)
+{
+    const json_t *array = json_object_get(root, "trainable");
+    const size_t n = json_array_size(array);
+    if (array == NULL)
+        return OK;
+    if (n < 1 || n > MAX_PATTERNS)
+        return fail(BAD_INPUT, "%s: 'trainable' has %zu entries, allowed are 1 to %d", path, n,
+                    MAX_PATTERNS);
+    manifest->trainable = calloc(n, sizeof *manifest->trainable);
+    if (manifest->trainable == NULL)
+        return fail(FAILED, "%s: no memory for %zu patterns", path, n);
+    for (size_t i = 0; i < n; i++) {
+        const char *pattern = json_string_value(json_array_get(array, i));
+        if (pattern == NULL)
+            return fail(BAD_INPUT, "%s: 'trainable' has an entry that is no text", path);
+        manifest->trainable[i] = strdup(pattern);
+        if (manifest->trainable[i] == NULL)
+            return fail(FAILED, "%s: no memory for %zu patterns", path, n);
+        manifest->n_trainable++;
+    }
+    const Trainable trained = {manifest->trainable, manifest->n_trainable};
+    const Status status = trainable_check(&trained, &manifest->shape);
+    return status == OK ? OK : fail_within(status, "%s", path);
+}
+
 // Ascending for each KV head, so that none occurs twice and the original attention has all of them.
 static Status get_pairs(Manifest *manifest, const json_t *root, const char *path)
 {
@@ -306,7 +334,9 @@ static Status get_files(Manifest *manifest, const json_t *root, const char *path
 {
     const json_t *array = json_object_get(root, "files");
     const size_t n_files = json_array_size(array);
-    const int64_t floats = params_count(&manifest->shape) * FLOATS_KEPT;
+    const Trainable trained = {manifest->trainable, manifest->n_trainable};
+    const int64_t floats =
+        params_count(&manifest->shape) + N_MOMENTS * trainable_count(&trained, &manifest->shape);
     int64_t bytes = 0;
     if (n_files < 1 || n_files > MAX_RANKS)
         return fail(BAD_INPUT, "%s: 'files' has %zu entries, allowed are 1 to %d", path, n_files,
@@ -378,6 +408,7 @@ static Status get_members(Manifest *manifest, const char *path)
     TRY(get_names(manifest, root, path));
     TRY(get_shape(manifest, root, path));
     TRY(get_strategy(manifest, root, path));
+    TRY(get_trainable(manifest, root, path));
     TRY(get_files(manifest, root, path));
     TRY(get_pairs(manifest, root, path));
     return check_tensors(manifest, root, path);
@@ -415,6 +446,9 @@ Status manifest_read(Manifest *out, const char *path)
 void manifest_release(Manifest *manifest)
 {
     json_decref(manifest->root);
+    for (int i = 0; i < manifest->n_trainable; i++)
+        free(manifest->trainable[i]);
+    free(manifest->trainable);
     free(manifest->rope_pairs);
     free(manifest->files);
     *manifest = (Manifest){0};

@@ -11,6 +11,7 @@
 //       "loss": 2.31, "grad_norm": 0.9,                 of that step; left out before the first
 //       "valid_loss": 2.4, "valid_step": 500,           the newest; left out and -1 before the
 //       first "spikes": {"mean", "n_accepted", "n_skipped", "n_skipped_in_row"},   SpikeHistory
+//       "trainable": ["attention"],                     train.trainable; left out: all
 //       "name", "base", "rope", "tokenizer", "tokenizer_sha256",   of the run's config; some null
 //       "data": {...},                                  fingerprint of the mixture (data/mixture.h)
 //       "shape": {...},                                 by the names in model/shape_fields.h
@@ -34,6 +35,7 @@
 #include "base/json.h"
 #include "model/model.h"
 #include "model/shape_fields.h"
+#include "model/trainable.h"
 #include "train/checkpoint/run_state.h"
 #include "train/config/config.h"
 
@@ -53,6 +55,8 @@ typedef struct Manifest {
     const char *name, *tokenizer_sha256; // of the run; "": no tokenizer
     const char *base, *tokenizer, *rope; // NULL: none
     const json_t *data;
+    char **trainable; // owned list [n_trainable] of texts; none: all tensors are trained
+    int n_trainable;
     int32_t *rope_pairs;   // owned [L, K, P]
     CheckpointFile *files; // owned [n_files], one of each rank that wrote it
     int n_files;

@@ -85,6 +85,15 @@ static Errors set_real(json_t *object, const char *key, double value)
     return isfinite(value) ? json_object_set_new(object, key, json_real(value)) : 0;
 }
 
+static json_t *texts_to_json(char *const *texts, int n)
+{
+    json_t *array = json_array();
+    Errors errors = 0;
+    for (int i = 0; i < n; i++)
+        errors += json_array_append_new(array, json_string(texts[i]));
+    return whole(array, errors);
+}
+
 static json_t *spikes_to_json(const SpikeHistory *spikes)
 {
     return json_pack("{s:f, s:I, s:I, s:I}", "mean", spikes->mean, "n_accepted",
@@ -111,6 +120,9 @@ static Errors set_config(json_t *root, const Config *config)
     errors += set_text(root, "compute", compute_name(config->train.compute));
     errors += set_text(root, "name", config->run.name);
     errors += set_text(root, "base", config->model.base);
+    if (config->train.n_trainable > 0)
+        errors += json_object_set_new(
+            root, "trainable", texts_to_json(config->train.trainable, config->train.n_trainable));
     if (config->model.convert.given)
         errors += set_text(root, "rope", rope_strategy_name(config->model.convert.rope));
     return errors + set_text(root, "tokenizer", config->model.init.tokenizer);

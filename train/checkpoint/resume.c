@@ -136,6 +136,22 @@ static Status check_rope(const Checkpoint *checkpoint, const Config *config)
                 checkpoint->dir, saved, now);
 }
 
+// The moments of what the run has not trained so far are not there. Other patterns for the same
+// tensors are no change.
+static Status check_trained(const Checkpoint *checkpoint, const Config *config)
+{
+    const Trainable saved = checkpoint_trained(checkpoint), now = config_trained(config);
+    ParamInfo info;
+    if (!trainable_differs(&info, &saved, &now, &checkpoint->manifest.shape))
+        return OK;
+    const bool was_trained = trainable_has(&saved, info.name);
+    return fail(BAD_INPUT,
+                "%s: made with a train.trainable that %s %s, the config's %s it; set it back, or "
+                "give the run another run.name",
+                checkpoint->dir, was_trained ? "trains" : "freezes", info.name,
+                was_trained ? "freezes" : "trains");
+}
+
 // A directory may have moved, so another path is no error.
 static void warn_of_other_base(const Checkpoint *checkpoint, const char *now)
 {
@@ -146,15 +162,16 @@ static void warn_of_other_base(const Checkpoint *checkpoint, const char *now)
                  now);
 }
 
-// What a resumed run must not change: the shape and way of conversion and the global batch, which
-// decide what a step is; the data are compared when they are opened (train/trainer.c). Everything
-// else may change and is recorded (train/job/config_history.h).
+// What a resumed run must not change: the shape and way of conversion, what is trained, and the
+// global batch, which decide what a step is; the data are compared when they are opened
+// (train/trainer.c). Everything else may change and is recorded (train/job/config_history.h).
 Status resume_check(const Checkpoint *checkpoint, const Config *config, const ModelShape *shape)
 {
     const TrainConfig *train = &config->train;
     const Manifest *saved = &checkpoint->manifest;
     TRY(checkpoint_check_shape(checkpoint, shape));
     TRY(check_rope(checkpoint, config));
+    TRY(check_trained(checkpoint, config));
     if (saved->global_batch != train->global_batch)
         return fail(BAD_INPUT,
                     "%s: made with train.global_batch %d, the config has %d; set it back, or give "

@@ -21,8 +21,8 @@
 #include <unistd.h>
 
 Status saver_open(Saver *out, const Comm *comm, const char *run_dir,
-                  const CheckpointContext *context, const Partition *partition, const Model *model,
-                  const float *m, const float *v)
+                  const CheckpointContext *context, const Model *model,
+                  const CheckpointShard *shard)
 {
     Saver saver = {
         .comm = comm,
@@ -30,16 +30,13 @@ Status saver_open(Saver *out, const Comm *comm, const char *run_dir,
         .model = model,
         .context = *context,
         .saved_step = -1,
-        .shard = {.rank = comm->rank,
-                  .n_ranks = comm->size,
-                  .partition = partition,
-                  .params = model->params.flat,
-                  .m = m,
-                  .v = v},
+        .shard = *shard,
         .files = calloc((size_t)comm->size, sizeof *saver.files),
         .exchanged = calloc((size_t)comm->size * 2, sizeof *saver.exchanged),
     };
     Status status = OK;
+    saver.shard.rank = comm->rank;
+    saver.shard.n_ranks = comm->size;
     if (saver.files == NULL || saver.exchanged == NULL)
         status = fail(FAILED, "no memory for %d ranks", comm->size);
     TRY_GOTO(free_lists, comm_agree(comm, status)); // all ranks have the memory, or all return

@@ -2,7 +2,7 @@
 // end of a step, so a thread writes them from where they are while the next step computes, and the
 // loop waits for it before that update, if at all: no copy is made.
 //
-//     TRY(saver_open(&saver, &comm, run_dir, &context, partition, model, m, v));
+//     TRY(saver_open(&saver, &comm, run_dir, &context, &model, &shard));
 //     TRY(saver_begin(&saver, &state, OK));    // of the state that is in memory now
 //     ... forward, backward, ...
 //     TRY(saver_poll(&saver));                    // publishes it when all ranks have written
@@ -45,9 +45,10 @@ typedef struct Saver {
     double started_s, written_s, waited_s;
 } Saver;
 
+// `shard` is what this rank writes of the model, without step and ranks.
 Status saver_open(Saver *out, const Comm *comm, const char *run_dir,
-                  const CheckpointContext *context, const Partition *partition, const Model *model,
-                  const float *m, const float *v);
+                  const CheckpointContext *context, const Model *model,
+                  const CheckpointShard *shard);
 
 // Finishes the save before, if one is under way, then starts one. `ready`, agreed on by the ranks,
 // is whether what the checkpoint counts on is on the disk; if not, this save has failed.

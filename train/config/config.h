@@ -19,7 +19,7 @@
 #include "model/convert/rope_select.h"
 #include "model/hf/safetensors.h"
 #include "model/kernels/compute.h"
-#include "model/shape.h"
+#include "model/trainable.h"
 #include "model/transformer/activation_policy.h"
 #include "optim/adamw.h"
 #include "optim/schedule.h"
@@ -89,7 +89,9 @@ typedef enum ReduceDtype { REDUCE_FLOAT32, REDUCE_BFLOAT16 } ReduceDtype;
 
 typedef struct TrainConfig {
     int steps;
-    double fraction;     // train.fraction as given; 0 after config_load(), which sets `steps`
+    double fraction;  // train.fraction as given; 0 after config_load(), which sets `steps`
+    char **trainable; // patterns of the tensors that are trained; none: all
+    int n_trainable;
     int global_batch;    // sequences per step over all ranks
     ComputeType compute; // of matrix products, in training and in all passes around it
     int micro_batch;     // sequences a rank processes at once; divides global_batch
@@ -147,6 +149,12 @@ typedef struct Config { // owns every string and list in it
 Status config_load(Config *out, const char *path, char *const *overrides, int n_overrides);
 
 void config_release(Config *config);
+
+// What the run trains, by its train.trainable; borrowed.
+static inline Trainable config_trained(const Config *config)
+{
+    return (Trainable){config->train.trainable, config->train.n_trainable};
+}
 
 // Whether the run starts with a calibration pass; whether statistics of activations are needed,
 // from that pass or from the file of scores.

@@ -195,6 +195,10 @@ const Key config_keys[] = {
     {"train.fraction", KEY_SHARE, IN(train.fraction), .is_off = true, .example = "0.4%",
      RANGE(1e-12, 100),
      .help = "length of training as a share of data.pretraining_tokens, instead of steps"},
+    {"train.trainable", KEY_TEXTS, IN(train.trainable), COUNT(train.n_trainable), .is_off = true,
+     .derived = "all", .example = "attention",
+     .help = "tensors that are trained: all, attention, or patterns of names such as "
+             "'*.self_attn.*' or a list of them; the others are frozen and kept as they are"},
     {"train.global_batch", KEY_INT, IN(train.global_batch), .required = true, .example = "64",
      RANGE(1, 1048576), .unit = "sequences", .help = "sequences per step over all ranks"},
     // EFFECT_ROUNDING: micro-batches and groups decide only in which order gradients are added.

@@ -63,7 +63,11 @@ static Status print_checkpoint(const Checkpoint *checkpoint, bool verify)
     printf("%s\n", manifest->base != NULL ? manifest->base : "random weights");
     inspect_shape(&manifest->shape);
     inspect_label("parameters");
-    printf("%lld\n", (long long)params_count(&manifest->shape));
+    printf("%lld", (long long)params_count(&manifest->shape));
+    const Trainable trained = checkpoint_trained(checkpoint);
+    if (!trainable_has_all(&trained, &manifest->shape))
+        printf(", trained %lld", (long long)trainable_count(&trained, &manifest->shape));
+    putchar('\n');
     print_files(manifest);
     if (!verify)
         return OK;

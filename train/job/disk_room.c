@@ -8,9 +8,10 @@
 #include <stdlib.h>
 #include <sys/statvfs.h>
 
-int64_t disk_room_checkpoint_bytes(const ModelShape *shape)
+int64_t disk_room_checkpoint_bytes(const ModelShape *shape, const Trainable *trained)
 {
-    return 3 * params_count(shape) * (int64_t)sizeof(float);
+    const int64_t moments = 2 * trainable_count(trained, shape);
+    return (params_count(shape) + moments) * (int64_t)sizeof(float);
 }
 
 int64_t disk_room_export_bytes(const ModelShape *shape, DType dtype)
@@ -53,7 +54,8 @@ void disk_room_check(const char *run_dir, const Config *config, const ModelShape
         return;
     const int64_t n_more = disk_room_n_checkpoints(config) - count_complete(run_dir);
     const int64_t n = n_more > 0 ? n_more : 0;
-    const double checkpoint_bytes = (double)disk_room_checkpoint_bytes(shape);
+    const Trainable trained = config_trained(config);
+    const double checkpoint_bytes = (double)disk_room_checkpoint_bytes(shape, &trained);
     const double export_bytes = (double)disk_room_export_bytes(shape, config->run.export_dtype);
     const double needed = (double)n * checkpoint_bytes + export_bytes;
     const double free_bytes = (double)disk.f_bavail * (double)disk.f_frsize;

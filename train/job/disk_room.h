@@ -9,8 +9,9 @@
 
 #include <stdint.h>
 
-// Parameters and both moments in float32, of a whole checkpoint; the exported weights.
-int64_t disk_room_checkpoint_bytes(const ModelShape *shape);
+// Parameters, and both moments of what is trained, in float32, of a whole checkpoint; the exported
+// weights.
+int64_t disk_room_checkpoint_bytes(const ModelShape *shape, const Trainable *trained);
 int64_t disk_room_export_bytes(const ModelShape *shape, DType dtype);
 
 // Checkpoints that are on the disk at the same time at most: those of checkpoint.keep and

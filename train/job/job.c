@@ -305,8 +305,7 @@ static Status measure_machine(Job *job)
     const int n_steps =
         train->steps - (job->dir.is_resumed ? job->dir.checkpoint.manifest.state.step : 0);
     double flops;
-    job->step_flops =
-        shape_train_flops(&job->plan.shape, job->config.data.seq_len) * train->global_batch;
+    job->step_flops = plan_sequence_flops(&job->plan, &job->config) * train->global_batch;
     if (job->step_flops * n_steps < MIN_FLOPS)
         return OK;
     watchdog_phase("measuring products", 0);

@@ -30,26 +30,34 @@ static void append_range(Partition *partition, int layer, int64_t first, int64_t
     }
 }
 
-// A bucket for each layer, before and after them, and for every full COMM_LARGEST_BUCKET two: a
-// range that is cut has a remainder.
+// A bucket for each tensor, where every other one is frozen, and for every full COMM_LARGEST_BUCKET
+// two: a range that is cut has a remainder.
 int64_t partition_max_buckets(const ModelShape *shape)
 {
-    return shape->n_layers + 2 + params_count(shape) / COMM_LARGEST_BUCKET * 2;
+    return params_n_tensors(shape) + params_count(shape) / COMM_LARGEST_BUCKET * 2;
 }
 
-// Buckets of the whole flat vector, layer by layer.
-static void cut(Partition *partition, const ModelShape *shape, int n_ranks, int rank)
+// Buckets of the tensors that are trained, or of all others. Neighbours in a layer are one range.
+static void cut(Partition *partition, const ModelShape *shape, const Trainable *trained,
+                bool wants_trained, int n_ranks, int rank)
 {
-    int64_t end = 0;
-    // What lies before a layer without belonging to it, the embedding, gets layer -1.
-    for (int layer = 0; layer < shape->n_layers; layer++) {
-        int64_t first, count;
-        params_layer_range(shape, layer, &first, &count);
-        append_range(partition, -1, end, first, n_ranks, rank);
-        append_range(partition, layer, first, first + count, n_ranks, rank);
-        end = first + count;
+    const int n_tensors = params_n_tensors(shape);
+    int64_t first = 0, end = 0;
+    int layer = -1;
+    for (int t = 0; t < n_tensors; t++) {
+        const ParamInfo info = params_info(shape, t);
+        // What lies before the layers without belonging to one, the embedding, gets layer -1.
+        const int own_layer = info.layer < 0 && t > 0 ? shape->n_layers : info.layer;
+        if (trainable_has(trained, info.name) != wants_trained)
+            continue;
+        if (info.offset != end || own_layer != layer) {
+            append_range(partition, layer, first, end, n_ranks, rank);
+            first = info.offset;
+            layer = own_layer;
+        }
+        end = info.offset + (int64_t)info.rows * info.cols;
     }
-    append_range(partition, shape->n_layers, end, params_count(shape), n_ranks, rank);
+    append_range(partition, layer, first, end, n_ranks, rank);
 }
 
 // The part of a tensor that lies in a bucket, counted from the bucket's beginning; count <= 0:
@@ -85,22 +93,42 @@ static void find_vectors(Partition *partition, const ModelShape *shape)
     }
 }
 
-Status partition_create(Partition *out, const ModelShape *shape, int n_ranks, int rank)
+static Status create(Partition *out, const ModelShape *shape, const Trainable *trained,
+                     bool wants_trained, int n_ranks, int rank)
 {
     const int64_t capacity = partition_max_buckets(shape);
     // Each bucket's end cuts one tensor at most.
     const int64_t max_vectors = params_n_tensors(shape) + capacity;
-    Partition partition = {.buckets = calloc((size_t)capacity, sizeof *partition.buckets),
+    Partition partition = {.n_params = params_count(shape),
+                           .buckets = calloc((size_t)capacity, sizeof *partition.buckets),
                            .vectors = calloc((size_t)max_vectors, sizeof *partition.vectors)};
     if (partition.buckets == NULL || partition.vectors == NULL) {
         partition_release(&partition);
         return fail(FAILED, "no memory for %lld buckets", (long long)capacity);
     }
-    cut(&partition, shape, n_ranks, rank);
+    cut(&partition, shape, trained, wants_trained, n_ranks, rank);
     CHECK(partition.n_buckets <= capacity, "%d buckets", partition.n_buckets);
     find_vectors(&partition, shape);
     *out = partition;
     return OK;
+}
+
+Status partition_create(Partition *out, const ModelShape *shape, int n_ranks, int rank)
+{
+    const Trainable all = {0};
+    return create(out, shape, &all, true, n_ranks, rank);
+}
+
+Status partition_create_trained(Partition *out, const ModelShape *shape, const Trainable *trained,
+                                int n_ranks, int rank)
+{
+    return create(out, shape, trained, true, n_ranks, rank);
+}
+
+Status partition_create_frozen(Partition *out, const ModelShape *shape, const Trainable *trained,
+                               int n_ranks, int rank)
+{
+    return create(out, shape, trained, false, n_ranks, rank);
 }
 
 CommGather partition_bucket_gather(const Bucket *bucket, float *values, bool as_bf16)

@@ -7,11 +7,15 @@
 //     ... update the shares ...
 //     partition_gather(&partition, &comm, params.flat);
 //     partition_release(&partition);
+//
+// Of a model that is trained in part (model/trainable.h) only the trained tensors are in buckets, a
+// bucket for each stretch of a layer without frozen ones between; a second partition has the frozen
+// tensors, for what saves and reads all of them.
 #ifndef MHA2MLA_TRAIN_PARALLEL_PARTITION_H
 #define MHA2MLA_TRAIN_PARALLEL_PARTITION_H
 
 #include "base/status.h"
-#include "model/shape.h"
+#include "model/trainable.h"
 #include "train/parallel/comm.h"
 
 #include <stdint.h>
@@ -30,10 +34,16 @@ typedef struct Partition {
     int n_buckets;
     CommRange *vectors; // owned: those of all buckets
     int64_t own_count;  // length of this rank's moment vectors
+    int64_t n_params;   // length of the flat vector
 } Partition;
 
-// The shares of rank `rank` of n_ranks. FAILED: no memory. Not collective.
+// The shares of rank `rank` of n_ranks in the whole vector; or in what of it is trained; or in the
+// rest, which may have no buckets. FAILED: no memory. Not collective.
 Status partition_create(Partition *out, const ModelShape *shape, int n_ranks, int rank);
+Status partition_create_trained(Partition *out, const ModelShape *shape, const Trainable *trained,
+                                int n_ranks, int rank);
+Status partition_create_frozen(Partition *out, const ModelShape *shape, const Trainable *trained,
+                               int n_ranks, int rank);
 
 // An upper bound of n_buckets. Not collective.
 int64_t partition_max_buckets(const ModelShape *shape);
@@ -44,7 +54,7 @@ CommGather partition_bucket_gather(const Bucket *bucket,
                                    float *values, // [bucket->count] of the flat vector
                                    bool as_bf16);
 
-// All-gather of the flat vector [params_count()] as it is, bucket by bucket. Collective.
+// All-gather of the buckets of the flat vector [params_count()] as they are. Collective.
 void partition_gather(const Partition *partition, const Comm *comm, float *flat);
 
 // Blocks of COMM_SHARE_BLOCK floats in all buckets, a bucket's last one may be shorter. Not

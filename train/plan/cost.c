@@ -122,12 +122,13 @@ Status cost_make(Cost *out, const Plan *plan, const Config *config, const Rates 
     const ConvertConfig *convert = &config->model.convert;
     const int T = config->data.seq_len;
     const double flops_per_s = rates->product_flops * efficiency;
-    const double sequence_flops = shape_train_flops(&plan->shape, T);
+    const double sequence_flops = plan_sequence_flops(plan, config);
+    const Trainable trained = config_trained(config);
     const double valid_sequences =
         config->data.validation.given ? config->data.validation.sequences : 0;
     Partition partition;
     // Rank 0 has the largest share.
-    TRY(partition_create(&partition, &plan->shape, plan->n_ranks, 0));
+    TRY(partition_create_trained(&partition, &plan->shape, &trained, plan->n_ranks, 0));
     const BatchSchedule schedule = batch_schedule_make(train->global_batch / train->micro_batch,
                                                        train->sum_groups, plan->n_ranks);
     Cost cost = {.step_flops = sequence_flops * train->global_batch};

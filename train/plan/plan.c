@@ -70,6 +70,7 @@ int64_t plan_restart_peak(void)
 // `original` is given where model.base is gone and a checkpoint has its shape.
 static Status find_shapes(Plan *plan, const ModelShape *original, const Config *config)
 {
+    const Trainable trained = config_trained(config);
     if (original != NULL)
         plan->original = *original;
     else if (config->model.init.given)
@@ -81,7 +82,7 @@ static Status find_shapes(Plan *plan, const ModelShape *original, const Config *
     if (convert->given)
         TRY(shape_convert(&plan->shape, &plan->original, convert->rope_pairs, convert->d_kv,
                           convert->svd));
-    return OK;
+    return trainable_check(&trained, &plan->shape);
 }
 
 // What depends on the number of ranks, which config_check() does not know.
@@ -118,8 +119,9 @@ static int64_t model_bytes(const ModelShape *shape)
 
 static Status measure_training(Plan *plan, const Config *config)
 {
+    const Trainable trained = config_trained(config);
     Partition partition; // of rank 0, which has the largest shares
-    TRY(partition_create(&partition, &plan->shape, plan->n_ranks, 0));
+    TRY(partition_create_trained(&partition, &plan->shape, &trained, plan->n_ranks, 0));
     TrainerMemory memory = {0};
     const TrainConfig *train = &config->train;
     BatchSchedule schedule = batch_schedule_make(train->global_batch / train->micro_batch,
@@ -269,6 +271,12 @@ Status plan_make_of(Plan *out, const ModelShape *original, const Config *config,
     return OK;
 }
 
+double plan_sequence_flops(const Plan *plan, const Config *config)
+{
+    const Trainable trained = config_trained(config);
+    return trainable_flops(&trained, &plan->shape, config->data.seq_len);
+}
+
 // Ranks on a host form groups of equal size or do not share at all, as in comm_group_start().
 int plan_sharers(const Config *config, int n_ranks, int ranks_per_host)
 {
@@ -318,6 +326,9 @@ static void print_model(FILE *out, const Plan *plan, const Config *config)
     fprintf(out, "parameters   %.2f M", (double)params_count(s) / 1e6);
     if (convert->given)
         fprintf(out, ", original %.2f M", (double)params_count(o) / 1e6);
+    const Trainable trained = config_trained(config);
+    if (!trainable_has_all(&trained, s))
+        fprintf(out, ", trained %.2f M", (double)trainable_count(&trained, s) / 1e6);
     int64_t after = shape_cache_numbers(s), before = shape_cache_numbers(o);
     fprintf(out, "\nKV cache     %lld bytes per token at 16 bits, original %lld: %+.2f %%\n",
             (long long)after * 2, (long long)before * 2,
@@ -342,8 +353,7 @@ static void print_work(FILE *out, const Plan *plan, const Config *config)
                 100 * tokens / config->data.pretraining_tokens,
                 config->data.pretraining_tokens / 1e6);
     fprintf(out, ", %.3g PFLOP\n",
-            shape_train_flops(&plan->shape, config->data.seq_len) * train->global_batch *
-                train->steps / 1e15);
+            plan_sequence_flops(plan, config) * train->global_batch * train->steps / 1e15);
 }
 
 // MiB, to one decimal: as `job` logs the peak that was measured.

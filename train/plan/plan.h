@@ -53,6 +53,9 @@ int plan_sharers(const Config *config, int n_ranks, int ranks_per_host);
 // before that of the other is allocated. A shared copy counts by this rank's part of it.
 int64_t plan_peak_bytes(const Plan *plan);
 
+// Floating-point operations of forward and backward of one sequence: of all that a step computes.
+double plan_sequence_flops(const Plan *plan, const Config *config);
+
 void plan_print(FILE *out, const Plan *plan, const Config *config);
 
 // Resident memory of this process: now, and its peak so far.

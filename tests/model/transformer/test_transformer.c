@@ -6,6 +6,7 @@
 #include "model/hf/hf.h"
 #include "model/hf/safetensors.h"
 #include "model/kernels/gemm.h"
+#include "model/trainable.h"
 #include "model/transformer/transformer.h"
 #include "tests/reference/ref.h"
 #include "tests/support/testing_golden.h"
@@ -307,6 +308,51 @@ static void test_threads_change_nothing_in_forward_and_rounding_in_gradients(voi
     }
 }
 
+// Gradients of some tensors alone are those of all, and the others' are not written.
+static void check_frozen(const Model *model, const Run *all, const int32_t *tokens,
+                         const Trainable *trained)
+{
+    const ModelShape *s = &model->shape;
+    Run some = start_run(model, B, LONG_T, RECOMPUTE_NONE);
+    trainable_mask(&some.grads.params, s, trained);
+    add_gradients(&some, tokens, tokens + 1, 0.01f);
+    for (int t = 0; t < params_n_tensors(s); t++) {
+        const ParamInfo info = params_info(s, t);
+        const int64_t count = (int64_t)info.rows * info.cols;
+        const float *got = some.grads.params.flat + info.offset;
+        const float *expected = all->grads.params.flat + info.offset;
+        const bool is_tied_head = s->tied_head && t == 0;
+        if (trainable_has(trained, info.name) && gemm_kernel_name() != NULL && !is_tied_head)
+            assert_memory_equal(got, expected, (size_t)count * sizeof(float));
+        if (trainable_has(trained, info.name))
+            testing_assert_close(info.name, got, expected, count, 1e-6); // seen 0
+        if (!trainable_has(trained, info.name) && !info.is_vector && info.cols != s->d_model)
+            for (int64_t i = 0; i < count; i++) // no product computes it with a trained one
+                assert_true(got[i] == 0.0f);
+    }
+    release_run(&some);
+}
+
+static void test_frozen_tensors_change_no_other_gradient(void **state)
+{
+    (void)state;
+    static char attention[] = "attention", ffn[] = "*.mlp.*", embed[] = "model.embed_tokens.*",
+                norms[] = "*norm*", head[] = "lm_head.weight", q[] = "*.0.self_attn.q_proj.*";
+    char *const patterns[] = {attention, ffn, embed, norms, q, head};
+    int32_t tokens[B * LONG_T + 1];
+    fill_tokens(tokens, B * LONG_T + 1, 301);
+    for (Form form = ORIGINAL; form < N_FORMS; form++)
+        for (int tied = 0; tied < 2; tied++) {
+            Model model = make_model(form, tied == 1);
+            Run all = start_run(&model, B, LONG_T, RECOMPUTE_NONE);
+            add_gradients(&all, tokens, tokens + 1, 0.01f);
+            for (int p = 0; p < (tied ? 5 : 6); p++)
+                check_frozen(&model, &all, tokens, &(Trainable){&patterns[p], 1});
+            release_run(&all);
+            model_release(&model);
+        }
+}
+
 static void test_two_micro_batches_add_up_to_one_batch(void **state)
 {
     (void)state;
@@ -551,6 +597,7 @@ int main(void)
         cmocka_unit_test(test_mla_directory_gives_the_same_logits),
         cmocka_unit_test(test_stories260k_logits),
         cmocka_unit_test(test_threads_change_nothing_in_forward_and_rounding_in_gradients),
+        cmocka_unit_test(test_frozen_tensors_change_no_other_gradient),
         cmocka_unit_test(test_two_micro_batches_add_up_to_one_batch),
         cmocka_unit_test(test_attention_in_the_latent_space_is_the_same_function),
         cmocka_unit_test(test_fresh_gradients_are_written_over_whatever_was_there),

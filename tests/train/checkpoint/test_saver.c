@@ -39,8 +39,11 @@ static void start(Setup *s, const char *run_dir)
     assert_non_null(s->moments);
     const CheckpointContext context = {
         .config = &s->config, .tokenizer_sha256 = "", .data_fingerprint = s->data};
-    assert_ok(saver_open(&s->saver, &alone, run_dir, &context, &s->partition, &s->model, s->moments,
-                         s->moments));
+    const CheckpointShard shard = {.partition = &s->partition,
+                                   .params = s->model.params.flat,
+                                   .m = s->moments,
+                                   .v = s->moments};
+    assert_ok(saver_open(&s->saver, &alone, run_dir, &context, &s->model, &shard));
     assert_ok(saver_begin(&s->saver, &first, OK));
     assert_ok(saver_finish(&s->saver));
     assert_int_equal(s->saver.saved_step, 1);

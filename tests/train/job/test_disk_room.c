@@ -9,7 +9,12 @@ static void test_bytes_follow_from_the_parameters(void **state)
 {
     (void)state;
     const int64_t n = params_count(&testing_tiny_shape);
-    assert_int_equal(disk_room_checkpoint_bytes(&testing_tiny_shape), 12 * n);
+    static char norm[] = "model.norm.weight";
+    char *const patterns[] = {norm};
+    const Trainable all = {0}, some = {patterns, 1};
+    assert_int_equal(disk_room_checkpoint_bytes(&testing_tiny_shape, &all), 12 * n);
+    assert_int_equal(disk_room_checkpoint_bytes(&testing_tiny_shape, &some),
+                     4 * n + 8 * testing_tiny_shape.d_model);
     assert_int_equal(disk_room_export_bytes(&testing_tiny_shape, DTYPE_F32), 4 * n);
     assert_int_equal(disk_room_export_bytes(&testing_tiny_shape, DTYPE_BF16), 2 * n);
 }

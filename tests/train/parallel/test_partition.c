@@ -108,6 +108,52 @@ static void check_owners(const ModelShape *shape, int n_ranks)
     free(owners);
 }
 
+// Trained and frozen tensors together are the flat vector; no bucket reaches into the other kind.
+static void check_frozen(const ModelShape *shape, const Trainable *trained, int n_ranks, int rank,
+                         unsigned char *owners)
+{
+    for (int frozen = 0; frozen < 2; frozen++) {
+        Partition partition;
+        if (frozen)
+            assert_ok(partition_create_frozen(&partition, shape, trained, n_ranks, rank));
+        else
+            assert_ok(partition_create_trained(&partition, shape, trained, n_ranks, rank));
+        assert_true(partition.n_buckets <= partition_max_buckets(shape));
+        int64_t count = 0;
+        for (int i = 0; i < partition.n_buckets; i++) {
+            const Bucket *bucket = &partition.buckets[i];
+            count += bucket->count;
+            for (int64_t j = 0; j < bucket->own_count; j++)
+                owners[bucket->own_first + j] =
+                    (unsigned char)(owners[bucket->own_first + j] + (frozen ? 1 : 16));
+        }
+        assert_int_equal(count, frozen ? params_count(shape) - trainable_count(trained, shape)
+                                       : trainable_count(trained, shape));
+        partition_release(&partition);
+    }
+}
+
+static void test_frozen_tensors_are_apart(void **state)
+{
+    (void)state;
+    static char attention[] = "attention", odd[] = "*up_proj*", norm[] = "model.norm.weight";
+    char *const patterns[] = {attention, odd, norm};
+    for (int n = 1; n <= 3; n++) {
+        const Trainable trained = {patterns, n};
+        unsigned char *owners = calloc((size_t)params_count(&small), 1);
+        assert_non_null(owners);
+        for (int rank = 0; rank < MOST_RANKS; rank++)
+            check_frozen(&small, &trained, MOST_RANKS, rank, owners);
+        for (int t = 0; t < params_n_tensors(&small); t++) {
+            const ParamInfo info = params_info(&small, t);
+            for (int64_t i = 0; i < (int64_t)info.rows * info.cols; i++)
+                assert_int_equal(owners[info.offset + i],
+                                 trainable_has(&trained, info.name) ? 16 : 1);
+        }
+        free(owners);
+    }
+}
+
 static void test_every_parameter_has_one_owner(void **state)
 {
     (void)state;
@@ -211,6 +257,7 @@ int main(void)
         cmocka_unit_test(test_buckets_cover_the_flat_vector),
         cmocka_unit_test(test_a_layer_is_a_bucket),
         cmocka_unit_test(test_large_tensors_are_cut),
+        cmocka_unit_test(test_frozen_tensors_are_apart),
         cmocka_unit_test(test_every_parameter_has_one_owner),
         cmocka_unit_test(test_shares_are_those_of_the_collectives),
         cmocka_unit_test(test_moments_lie_side_by_side),
