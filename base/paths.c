@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static Status append(PathList *list, const char *path)
+Status paths_append(PathList *list, const char *path)
 {
     // The capacity is 8, 16, 32 ... and need not be kept: from 8 on, the list is full whenever the
     // count is a power of two.
@@ -33,10 +33,10 @@ static int compare_bytes(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static Status append_matches(PathList *list, const char *pattern)
+Status paths_append_matches(PathList *list, const char *pattern)
 {
     if (file_exists(pattern)) // a name may hold '[' or '*' itself
-        return append(list, pattern);
+        return paths_append(list, pattern);
     glob_t matches;
     // GLOB_ERR: an unreadable directory is an error, where glob() would otherwise drop its files
     // silently.
@@ -50,7 +50,7 @@ static Status append_matches(PathList *list, const char *pattern)
     qsort(matches.gl_pathv, matches.gl_pathc, sizeof *matches.gl_pathv, compare_bytes);
     Status status = OK;
     for (size_t i = 0; i < matches.gl_pathc; i++)
-        TRY_GOTO(free_matches, append(list, matches.gl_pathv[i]));
+        TRY_GOTO(free_matches, paths_append(list, matches.gl_pathv[i]));
 free_matches:
     globfree(&matches);
     return status;
@@ -62,7 +62,7 @@ Status paths_expand(PathList *out, char *const *patterns, int n_patterns)
     PathList list = {0};
     Status status;
     for (int i = 0; i < n_patterns; i++)
-        TRY_GOTO(release, append_matches(&list, patterns[i]));
+        TRY_GOTO(release, paths_append_matches(&list, patterns[i]));
     *out = list;
     return OK;
 release:

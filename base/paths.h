@@ -19,6 +19,11 @@ typedef struct PathList {
 // written is taken literally. BAD_INPUT naming a pattern that matches nothing.
 Status paths_expand(PathList *out, char *const *patterns, int n_patterns);
 
+// One pattern likewise, and a path as it is, to the end of a list that may be zeroed. What the list
+// holds stays on errors.
+Status paths_append_matches(PathList *list, const char *pattern);
+Status paths_append(PathList *list, const char *path);
+
 void paths_release(PathList *list); // a zeroed list is allowed
 
 #endif

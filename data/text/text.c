@@ -12,21 +12,16 @@
 #include "data/text/text_stream.h"
 #include "data/tokenizer/tokenizer_text.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 // A web crawl may have millions of faults: the first few are shown, all are counted.
 enum { BLOCK_BYTES = TEXT_BLOCK_BYTES, FAULTS_SHOWN = 10 };
 
 struct TextReader {
-    char path[PATH_BYTES];
+    char path[PATH_BYTES]; // as errors name it
     bool is_jsonl;
     const char *field;
     const char *separator;             // NULL: none
@@ -45,103 +40,33 @@ struct TextReader {
     size_t capacity, start, end;
 };
 
-static bool ends_with(const char *name, size_t length, const char *ending)
-{
-    size_t n = strlen(ending);
-    return length >= n && memcmp(name + length - n, ending, n) == 0;
-}
-
-// The kind of file by its ending; false if it is none of ours.
-// By name and not by content: a .txt may well begin with a brace.
-static bool find_kind(const char *path, bool *is_jsonl)
-{
-    size_t length = strlen(path);
-    if (ends_with(path, length, ".gz"))
-        length -= 3;
-    else if (ends_with(path, length, ".zst"))
-        length -= 4;
-    // Data sets such as C4 name their JSON lines .json.gz.
-    *is_jsonl = ends_with(path, length, ".jsonl") || ends_with(path, length, ".json");
-    return *is_jsonl || ends_with(path, length, ".txt");
-}
-
-Status text_check_name(const char *path)
-{
-    bool is_jsonl;
-    const size_t length = strlen(path);
-    if (length >= PATH_BYTES)
-        return fail(BAD_INPUT, "%.200s...: path longer than %d bytes", path, PATH_BYTES);
-    if (find_kind(path, &is_jsonl))
-        return OK;
-    const char *hint = "";
-    if (ends_with(path, length, ".xz"))
-        hint = "; decompress this one with xz -d";
-    else if (ends_with(path, length, ".bz2"))
-        hint = "; decompress this one with bzip2 -d";
-    else if (ends_with(path, length, ".parquet"))
-        hint = "; write the text column of this one as JSON lines";
-    return fail(BAD_INPUT,
-                "%s: the name of a text file ends in .jsonl, .json or .txt, or in one of these and "
-                ".gz or .zst%s",
-                path, hint);
-}
-
-static Status fail_interrupted(const char *path)
-{
-    return fail(FAILED, "%s: interrupted while it was read", path);
-}
-
 static bool is_stopped(const TextReader *reader)
 {
     return reader->stop != NULL && *reader->stop != 0;
 }
 
-// A pipe is opened without waiting, so that a request to stop is seen before a writer comes; then
-// reads block as on files.
-static Status open_file(int *out, const TextReader *reader)
-{
-    enum { LOOK_MS = 200 };
-    const char *path = reader->path;
-    struct stat st;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (fd < 0)
-        return fail(BAD_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
-    const bool is_pipe = fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode);
-    struct pollfd ready = {.fd = fd, .events = POLLIN};
-    while (is_pipe && !is_stopped(reader) && poll(&ready, 1, LOOK_MS) <= 0)
-        ;
-    if (is_pipe && is_stopped(reader)) {
-        close(fd);
-        return fail_interrupted(path);
-    }
-    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
-    *out = fd;
-    return OK;
-}
-
-static Status open_stream(TextReader *reader)
+static Status open_stream(TextReader *reader, const char *path)
 {
     int fd = -1;
-    TRY(open_file(&fd, reader));
+    TRY(text_source_open(&fd, path, reader->stop));
     return text_stream_open(&reader->stream, fd, reader->path);
 }
 
 Status text_open(TextReader **out, const char *path, const TextOptions *options)
 {
-    TRY(text_check_name(path));
-    if (file_is_dir(path))
-        return fail(BAD_INPUT, "%s: is a directory, not a text file", path);
+    bool is_jsonl;
+    TRY(text_source_is_jsonl(&is_jsonl, path, options->format));
     TextReader *reader = calloc(1, sizeof *reader);
     if (reader == NULL)
         return fail(FAILED, "%s: out of memory", path);
-    strcpy(reader->path, path);
-    (void)find_kind(path, &reader->is_jsonl); // the name has been checked
+    strcpy(reader->path, text_source_name(path));
+    reader->is_jsonl = is_jsonl;
     reader->field = options->field != NULL ? options->field : "text";
     if (options->separator != NULL && options->separator[0] != '\0')
         reader->separator = options->separator;
     reader->skipped = options->skipped;
     reader->stop = options->stop;
-    const Status status = open_stream(reader);
+    const Status status = open_stream(reader, path);
     if (status != OK) {
         text_close(reader);
         return status;
@@ -256,7 +181,7 @@ static Status read_block(TextReader *reader)
     const size_t n = text_stream_read(&reader->stream, reader->buffer + reader->end, BLOCK_BYTES);
     reader->end += n;
     if (is_stopped(reader)) // a signal ends the wait for a pipe's writer as an error of the read
-        return fail_interrupted(reader->path);
+        return fail(FAILED, "%s: interrupted while it was read", reader->path);
     reader->at_end = reader->stream.at_end;
     reader->is_damaged = reader->stream.damage[0] != '\0';
     return is_first && n > 0 ? check_start(reader) : OK;
@@ -311,6 +236,8 @@ static const char *describe_layout(const TextReader *reader, const char *line, i
         return "; a JSON array is not JSON lines: write one object per line, as jq -c '.[]' does";
     if (reader->n_lines == 0 && size == 1 && line[0] == '{')
         return "; an object over several lines is not JSON lines: write each on one, as jq -c does";
+    if (reader->n_lines == 0 && line[0] != '{' && strcmp(reader->path, "stdin") == 0)
+        return "; for plain text say --format txt";
     return "";
 }
 

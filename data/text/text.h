@@ -1,4 +1,5 @@
-// Documents out of text files: .jsonl (also named .json) and .txt, plain, gzip or zstd.
+// Documents out of text files or standard input: .jsonl (also named .json) and .txt, plain, gzip or
+// zstd.
 //
 //     TextReader *reader;
 //     TRY(text_open(&reader, "fineweb.jsonl.gz", &(TextOptions){.field = "text"}));
@@ -7,7 +8,8 @@
 //         use(document.bytes, document.size_bytes);
 //     text_close(reader);
 //
-// What a file holds goes by its ending, how it is compressed by its content (text_stream.h).
+// What a file holds goes by its ending or the format that is given (text_source.h), how it is
+// compressed by its content (text_stream.h).
 //   .jsonl: one JSON object per line, the document is the string in `field`; blank lines are
 //           skipped. Beside the text all is allowed that Python writes (text_line.h).
 //   .txt:   the whole file is one document, byte for byte; with a separator it is split there, and
@@ -26,6 +28,7 @@
 #define MHA2MLA_DATA_TEXT_TEXT_H
 
 #include "base/status.h"
+#include "data/text/text_source.h"
 
 #include <signal.h>
 #include <stdint.h>
@@ -46,6 +49,7 @@ typedef struct TextSkips {
 } TextSkips;
 
 typedef struct TextOptions {
+    TextFormat format;
     const char *field;     // .jsonl: borrowed until text_close(); NULL means "text"
     const char *separator; // .txt: borrowed likewise; NULL or "" means one document per file
     TextSkips *skipped;    // borrowed likewise; NULL: the first fault is an error
@@ -59,11 +63,8 @@ typedef struct TextDocument {
 
 typedef struct TextReader TextReader;
 
-// BAD_INPUT if the ending is none of .jsonl .json .txt, each with .gz or .zst or without.
-Status text_check_name(const char *path);
-
-// Errors as text_check_name(), and BAD_INPUT if the file cannot be read. A named pipe is read once,
-// like a file, as soon as it has a writer; until then this waits, or for `stop`.
+// Errors as text_source.h has them: a name that does not say what it holds, what cannot be read,
+// and FAILED when `stop` ends the wait for a pipe's writer. Pipes are read once, like files.
 Status text_open(TextReader **out, const char *path, const TextOptions *options);
 
 Status text_next(TextReader *reader, TextDocument *out);

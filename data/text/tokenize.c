@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 struct TokenizeJob {
     const TokenizeOptions *options; // borrowed
@@ -23,17 +24,13 @@ struct TokenizeJob {
     int64_t total_bytes, done_bytes; // sizes on the disk, so compressed: for progress alone
 };
 
-// 0 for a file that is gone: progress must not fail the work.
+// 0 for a file that is gone, as progress must not fail the work, and for pipes.
 static int64_t size_on_disk(const char *path)
 {
     struct stat st;
-    return stat(path, &st) == 0 ? (int64_t)st.st_size : 0;
-}
-
-static bool is_pipe(const char *path)
-{
-    struct stat st;
-    return stat(path, &st) == 0 && S_ISFIFO(st.st_mode);
+    const bool is_there =
+        text_source_is_stdin(path) ? fstat(STDIN_FILENO, &st) == 0 : stat(path, &st) == 0;
+    return is_there && S_ISREG(st.st_mode) ? (int64_t)st.st_size : 0;
 }
 
 // Every file is opened once before work starts: a wrong name or a missing permission is reported at
@@ -41,14 +38,15 @@ static bool is_pipe(const char *path)
 static Status check_files(TokenizeJob *job)
 {
     for (int i = 0; i < job->files.count; i++) {
+        const char *path = job->files.paths[i];
         TextReader *reader;
-        if (is_pipe(job->files.paths[i])) { // can be read only once
-            TRY(text_check_name(job->files.paths[i]));
+        bool is_jsonl;
+        TRY(text_source_is_jsonl(&is_jsonl, path, job->text.format));
+        job->total_bytes += size_on_disk(path);
+        if (text_source_is_read_once(path))
             continue;
-        }
-        TRY(text_open(&reader, job->files.paths[i], &job->text));
+        TRY(text_open(&reader, path, &job->text));
         text_close(reader);
-        job->total_bytes += size_on_disk(job->files.paths[i]);
     }
     return OK;
 }
@@ -89,13 +87,14 @@ Status tokenize_open(TokenizeJob **out, const TokenizeOptions *options, char *co
     if (job == NULL)
         return fail(FAILED, "%s: out of memory", options->out);
     job->options = options;
-    job->text = (TextOptions){.field = options->text_field,
+    job->text = (TextOptions){.format = options->format,
+                              .field = options->text_field,
                               .separator = options->separator,
                               .skipped = options->skip_faults ? &job->skipped : NULL,
                               .stop = options->stop};
     describe_source(job->source, patterns, n_patterns);
     Status status;
-    TRY_GOTO(abandon, paths_expand(&job->files, patterns, n_patterns));
+    TRY_GOTO(abandon, text_source_expand(&job->files, patterns, n_patterns));
     TRY_GOTO(abandon, check_files(job));
     *out = job;
     return OK;

@@ -16,8 +16,9 @@
 //     encoder_close(&encoder);
 //
 // A document's ids are (bos) + ids of its text + (eos). Files are .jsonl and .txt, each may be
-// compressed (data/text/text.h), named by paths or glob patterns and read one after another. The
-// shard appears under its name when it is complete; a failed or stopped run leaves nothing behind.
+// compressed (data/text/text.h), named by paths or glob patterns, "-" for standard input, and read
+// one after another. The shard appears under its name when it is complete; a failed or stopped run
+// leaves nothing behind.
 #ifndef MHA2MLA_DATA_TEXT_TOKENIZE_H
 #define MHA2MLA_DATA_TEXT_TOKENIZE_H
 
@@ -42,8 +43,9 @@ typedef struct TokenizeCounts {
 typedef struct TokenizeOptions {
     const char *tokenizer_dir; // with tokenizer.json, or vocab.json and merges.txt
     const char *out;           // ends in .h5
-    const char *text_field;    // of .jsonl; NULL: "text"
-    const char *separator;     // of .txt; NULL: one document per file
+    TextFormat format;
+    const char *text_field; // of .jsonl; NULL: "text"
+    const char *separator;  // of .txt; NULL: one document per file
     // "auto", "none" or a token. auto bos: what tokenizer.json's post-processor adds around a text.
     // auto eos: the tokenizer's own, unless the post-processor has put it there. NULL: "auto".
     const char *bos, *eos;

@@ -88,6 +88,9 @@ static void print_counts(const TokenizeCounts *counts, const char *out)
         log_warn("skipped %s", skips);
 }
 
+static const char *const format_names[] = {
+    [TEXT_BY_NAME] = "auto", [TEXT_JSONL] = "jsonl", [TEXT_PLAIN] = "txt", NULL};
+
 typedef struct TokenizeCommandOptions {
     TokenizeOptions tokenize;
     int on_error; // index in on_error_names
@@ -114,6 +117,9 @@ static const Option options[] = {
      .required = true},
     {"out", OPTION_TEXT, AT(tokenize.out), "SHARD.h5", "file to write", .files = "*.h5",
      .required = true},
+    {"format", OPTION_CHOICE, AT(tokenize.format), "FORMAT",
+     "what the files hold: auto (their names say; stdin holds jsonl), jsonl or txt",
+     .choices = format_names},
     {"text-field", OPTION_TEXT, AT(tokenize.text_field), "NAME",
      "field of .jsonl that holds the text", .derived = "text"},
     {"separator", OPTION_TEXT, AT(tokenize.separator), "STRING",
@@ -150,9 +156,10 @@ static Status run(const CommandLine *line)
 const Command cmd_tokenize = {
     .name = "tokenize",
     .summary = "turn text files (.jsonl, .txt, also .gz and .zst) into a token shard",
-    .description = "FILE is a path or a glob pattern. The files are read one after another; rank 0 "
-                   "reads and writes, all ranks tokenize, and the shard is the same for any number "
-                   "of ranks.",
+    .description =
+        "FILE is a path, a glob pattern, or - for standard input. The files are read one "
+        "after another; rank 0 reads and writes, all ranks tokenize, and the shard is "
+        "the same for any number of ranks.",
     COMMAND_OPTIONS(TokenizeCommandOptions, options, defaults),
     .words = {"FILE", 1, INT_MAX, ANY_FILE},
     .is_on_ranks = true,

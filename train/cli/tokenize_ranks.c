@@ -296,18 +296,21 @@ static Status follow_rank_0(const Comm *comm, Status status)
     return comm_agree_of(comm, comm->rank == 0, status);
 }
 
-// "2 files of 4711 bytes in all"; false: this rank does not see them.
+// "2 files of 4711 bytes in all"; false: this rank does not see them. Standard input is rank 0's.
 static bool describe_texts(char out[TEXTS_BYTES], char *const *patterns, int n_patterns)
 {
     PathList list;
     int64_t bytes = 0;
     struct stat info = {0};
-    if (paths_expand(&list, patterns, n_patterns) != OK)
+    if (text_source_expand(&list, patterns, n_patterns) != OK)
         return false;
     int n = 0;
-    while (n < list.count && stat(list.paths[n], &info) == 0) {
+    for (; n < list.count; n++) {
+        if (text_source_is_stdin(list.paths[n]))
+            continue;
+        if (stat(list.paths[n], &info) != 0)
+            break;
         bytes += (int64_t)info.st_size;
-        n++;
     }
     const bool are_seen = n == list.count;
     snprintf(out, TEXTS_BYTES, "%d file%s of %lld bytes in all", n, n == 1 ? "" : "s",
