@@ -35,11 +35,11 @@ typedef struct ModelShape {
     int rope_pairs;    // P
     int d_kv;          // latent width per KV head; 0: original attention or shared form
     SvdKind svd;       // joint: one latent for keys and values; split: half of it for each
-    int latent;        // R of the shared form; 0: not the shared form
-    bool latent_norm;  // shared form: RMSNorm of the latent before the up-projections
     bool tied_head;    // the head is the embedding
     double rope_theta;
     double rms_eps;
+    int latent;       // R of the shared form; 0: not the shared form
+    bool latent_norm; // shared form: RMSNorm of the latent before the up-projections
     // MLA: tokens of the longest sequences that the converted attention was trained on; 0: unknown
     // or none. It is remembered with the shape but is no part of what makes two shapes the same, so
     // it has no row in model/shape_fields.h.
