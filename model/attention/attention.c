@@ -23,7 +23,7 @@ typedef struct ExpandedAttention {
 
 static TileLayout find_layout(const AttentionDims *d)
 {
-    return tiles_layout(d->B, d->T, d->K, d->H / d->K, d->E, d->E);
+    return tiles_layout(d->B, d->T, d->K, d->H / d->K, false, d->E, d->E);
 }
 
 static ExpandedAttention start(const AttentionDims *dims)

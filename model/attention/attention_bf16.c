@@ -20,7 +20,8 @@ static ExpandedAttention start(const AttentionDims *d)
 {
     return (ExpandedAttention){
         .dims = *d,
-        .layout = bf16_layout(d->B, d->T, d->K, d->H / d->K, d->E, d->E, 1.0f / sqrtf((float)d->E)),
+        .layout = bf16_layout(d->B, d->T, d->K, d->H / d->K, false, d->E, d->E,
+                              1.0f / sqrtf((float)d->E)),
     };
 }
 

@@ -6,8 +6,10 @@
 // attention.h on expanded keys and values, or of attention_latent.h on the latent.
 #include "model/attention/attention_form.h"
 
+#include "base/intmath.h"
 #include "model/attention/attention.h"
 #include "model/attention/attention_latent.h"
+#include "model/attention/latent_norm.h"
 #include "model/attention/mha.h"
 #include "model/attention/mla.h"
 
@@ -71,7 +73,7 @@ static void project_mha_backward(Rows d_normed, LayerParams *grads, Rows d_qkv, 
 static bool mla_expanded_fits(const ModelShape *s, ComputeType compute, int T)
 {
     (void)compute, (void)T;
-    return shape_is_mla(s);
+    return shape_is_mla(s) && !shape_is_shared(s);
 }
 
 // `projected` and `expanded` are scratch shared by all layers; only the latent and the rows of qkv
@@ -104,7 +106,7 @@ static void project_mla_expanded_backward(Rows d_normed, LayerParams *grads, Row
 static bool mla_latent_fits(const ModelShape *s, ComputeType compute, int T)
 {
     const LatentDims dims = mla_latent_dims(s, 1, T);
-    return shape_is_mla(s) && latent_attention_pays(&dims, compute);
+    return shape_is_mla(s) && !shape_is_shared(s) && latent_attention_pays(&dims, compute);
 }
 
 // Saves no expanded keys and values. `out` is values U_v^T, one product away from what is saved, so
@@ -172,6 +174,46 @@ static void attend_latent_backward(Rows d_qkv, LayerParams *grads, Rows d_out,
     attention_latent_backward(context->compute, &arrays, context->tiles, &dims);
 }
 
+// ---- shared MLA in the latent space ------------------------------------------------------------
+
+static bool shared_fits(const ModelShape *s, ComputeType compute, int T)
+{
+    (void)compute, (void)T;
+    return shape_is_shared(s);
+}
+
+// A norm of the latent is made in place in qkv: what it was before is saved beside it.
+static AttentionWidths shared_widths(const ModelShape *s)
+{
+    AttentionWidths widths = mla_latent_widths(s);
+    widths.latent = shape_dim(s, DIM_NORM);
+    return widths;
+}
+
+// The norm uses the scratch before attention does, or after it.
+static int64_t shared_tile_bytes(const ModelShape *s, ComputeType compute, int B, int T,
+                                 int n_threads, bool is_training)
+{
+    return max_int64(mla_latent_tile_bytes(s, compute, B, T, n_threads, is_training),
+                     latent_norm_scratch_bytes(shape_dim(s, DIM_NORM), B * T, is_training));
+}
+
+static void project_shared(const AttentionSaved *saved, Rows normed,
+                           const AttentionContext *context)
+{
+    mla_latent_forward(saved->qkv, normed, context);
+    if (context->shape->latent_norm)
+        latent_norm_forward(saved->qkv, saved->latent, context);
+}
+
+static void project_shared_backward(Rows d_normed, LayerParams *grads, Rows d_qkv, Rows normed,
+                                    const AttentionSaved *saved, const AttentionContext *context)
+{
+    if (context->shape->latent_norm)
+        latent_norm_backward(d_qkv, grads, saved->latent, context);
+    mla_latent_backward(d_normed, grads, d_qkv, normed, context);
+}
+
 // ---- the table ---------------------------------------------------------------------------------
 
 // The latent form precedes the expanded one: both fit any MLA shape, and it offers itself only
@@ -210,6 +252,17 @@ const AttentionForm attention_forms[N_ATTENTION_FORMS] = {
             .attend_backward = attend_expanded_backward,
             .project_backward = project_mla_expanded_backward,
         },
+    [ATTENTION_SHARED_LATENT] =
+        {
+            .name = "shared, latent",
+            .fits = shared_fits,
+            .widths = shared_widths,
+            .tile_bytes = shared_tile_bytes,
+            .project = project_shared,
+            .attend = attend_latent,
+            .attend_backward = attend_latent_backward,
+            .project_backward = project_shared_backward,
+        },
 };
 
 const AttentionForm *attention_form(const ModelShape *shape, ComputeType compute, int T)
@@ -217,6 +270,6 @@ const AttentionForm *attention_form(const ModelShape *shape, ComputeType compute
     for (int i = 0; i < N_ATTENTION_FORMS; i++)
         if (attention_forms[i].fits(shape, compute, T))
             return &attention_forms[i];
-    CHECK(false, "no form of attention fits d_kv %d", shape->d_kv);
+    CHECK(false, "no form of attention fits d_kv %d, latent %d", shape->d_kv, shape->latent);
     return NULL;
 }

@@ -18,7 +18,7 @@
 // What forward leaves for backward; a form uses those of its widths, whose rows lie side by side.
 typedef struct AttentionSaved {
     Rows qkv;    // [N, widths.qkv] queries, keys and values, or the latent, after RoPE
-    Rows latent; // [N, widths.latent]
+    Rows latent; // [N, widths.latent]; before its norm if it has one
     Rows values; // [N, widths.values] what each head took of the latent
     Rows out;    // [N, Q]
     float *lse;  // [N, H] log of the softmax's denominator
@@ -54,7 +54,13 @@ typedef struct AttentionForm {
                              const AttentionSaved *saved, const AttentionContext *context);
 } AttentionForm;
 
-enum { ATTENTION_MHA, ATTENTION_MLA_LATENT, ATTENTION_MLA_EXPANDED, N_ATTENTION_FORMS };
+enum {
+    ATTENTION_MHA,
+    ATTENTION_MLA_LATENT,
+    ATTENTION_MLA_EXPANDED,
+    ATTENTION_SHARED_LATENT,
+    N_ATTENTION_FORMS
+};
 
 // The first that fits is taken.
 extern const AttentionForm attention_forms[N_ATTENTION_FORMS];

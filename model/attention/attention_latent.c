@@ -3,8 +3,8 @@
 // on copies of the weights padded to whole vectors; the copy of U_k carries the softmax's scale.
 //
 // The gradient of a weight is summed over parts of the query tiles, which the shape fixes, that of
-// the latent over KV heads. Both are added up in that order, so the bits do not depend on the
-// number of threads.
+// the latent over groups of query heads. Both are added up in that order, so the bits do not depend
+// on the number of threads.
 #include "model/attention/attention_latent.h"
 
 #include "base/arena.h"
@@ -31,12 +31,12 @@ typedef struct LatentAttention {
     LatentColumns column;
     FloatArrays arrays;
     TileLayout layout;
-    int G, nope;
+    int nope;
     float scale;
-    int key_ld, value_ld, nope_ld, head_ld; // of rows of key_latent, value_latent, E - 2P, E floats
-    // Scratch of all threads. Weights by KV head, for products with their rows and their columns.
-    float *up_k, *up_k_t; // [K, nope, key_ld], [K, key_latent, nope_ld], times scale
-    float *up_v, *up_v_t; // [K, E, value_ld], [K, value_latent, head_ld]
+    int key_ld, value_ld, nope_ld, head_ld; // of rows of key_latent, value_latent, nope, E floats
+    // Scratch of all threads. Weights by head, for products with their rows and their columns.
+    float *up_k, *up_k_t; // [up_heads, nope, key_ld], [.., key_latent, nope_ld], times scale
+    float *up_v, *up_v_t; // [up_heads, E, value_ld], [.., value_latent, head_ld]
     LatentSums sums;      // backward
     // Each thread its own.
     float *tiles; // [n_threads, tile_floats()]: rows of one head of a query tile
@@ -47,15 +47,26 @@ typedef struct LatentAttention {
 // projection's output is used where it lies and nothing is sorted.
 LatentColumns latent_columns(const LatentDims *d)
 {
-    const int nope = d->E - d->rope;
-    const int k_rope = d->H * d->E, latent = k_rope + d->K * d->rope;
+    const int q_nope = d->H * d->rope, k_rope = q_nope + d->H * latent_nope(d);
+    const int latent = k_rope + d->K * d->rope;
     return (LatentColumns){
         .q_rope = 0,
-        .q_nope = d->H * (d->E - nope),
+        .q_nope = q_nope,
         .k_rope = k_rope,
         .latent = latent,
         .row = latent + d->value_column + d->value_latent,
     };
+}
+
+int latent_groups(const LatentDims *d)
+{
+    enum { HEADS = 3 };
+    if (!d->is_shared)
+        return d->K;
+    int heads = HEADS;
+    while (d->H % heads != 0)
+        heads--;
+    return d->H / heads;
 }
 
 // Multiplications per query and key of the seven products of forward and backward, two of scores
@@ -76,7 +87,7 @@ bool latent_attention_pays(const LatentDims *d, ComputeType compute)
 {
     // 0.5 T (T + 1) query-key pairs: the causal half.
     const double pairs = 0.5 * d->T * (d->T + 1.0) * d->H, T = d->T;
-    const double up = (double)(d->E - d->rope) * d->key_latent + (double)d->E * d->value_latent;
+    const double up = (double)latent_nope(d) * d->key_latent + (double)d->E * d->value_latent;
     const double expanded = pairs * tile_width(compute, d->E, d->E) + 3.0 * T * d->K * up;
     const double latent =
         pairs * tile_width(compute, d->key_latent + d->rope, d->value_latent) + 4.0 * T * d->H * up;
@@ -93,10 +104,11 @@ static int64_t tile_floats(const LatentAttention *attention)
 static void place_scratch(LatentAttention *attention, Arena *arena, int n_threads, bool is_backward)
 {
     const LatentDims *d = &attention->dims;
-    attention->up_k = arena_floats(arena, (int64_t)d->K * attention->nope * attention->key_ld);
-    attention->up_k_t = arena_floats(arena, (int64_t)d->K * d->key_latent * attention->nope_ld);
-    attention->up_v = arena_floats(arena, (int64_t)d->K * d->E * attention->value_ld);
-    attention->up_v_t = arena_floats(arena, (int64_t)d->K * d->value_latent * attention->head_ld);
+    const int64_t heads = latent_up_heads(d);
+    attention->up_k = arena_floats(arena, heads * attention->nope * attention->key_ld);
+    attention->up_k_t = arena_floats(arena, heads * d->key_latent * attention->nope_ld);
+    attention->up_v = arena_floats(arena, heads * d->E * attention->value_ld);
+    attention->up_v_t = arena_floats(arena, heads * d->value_latent * attention->head_ld);
     attention->tiles = arena_floats(arena, n_threads * tile_floats(attention));
     if (is_backward)
         latent_sums_place(&attention->sums, arena);
@@ -105,12 +117,12 @@ static void place_scratch(LatentAttention *attention, Arena *arena, int n_thread
 // Sizes alone, without memory: the basis of measuring and of placing.
 static LatentAttention find_attention(const LatentDims *d)
 {
-    const int nope = d->E - d->rope, G = d->H / d->K;
+    const int nope = latent_nope(d), n_groups = latent_groups(d);
     LatentAttention attention = {
         .dims = *d,
         .column = latent_columns(d),
-        .layout = tiles_layout(d->B, d->T, d->K, G, d->key_latent + d->rope, d->value_latent),
-        .G = G,
+        .layout = tiles_layout(d->B, d->T, n_groups, d->H / n_groups, d->is_shared,
+                               d->key_latent + d->rope, d->value_latent),
         .nope = nope,
         .scale = 1.0f / sqrtf((float)d->E),
         .key_ld = tile_padded(d->key_latent),
@@ -158,8 +170,7 @@ static FloatArrays float_arrays(const LatentArrays *arrays, const LatentDims *d)
     };
 }
 
-// Places the scratch and packs the weights. One thread does it: K E R floats are few beside the
-// attention.
+// Places the scratch and packs the weights.
 static LatentAttention start(const LatentArrays *arrays, void *scratch, const LatentDims *d,
                              bool is_backward)
 {
@@ -168,7 +179,8 @@ static LatentAttention start(const LatentArrays *arrays, void *scratch, const La
     Arena arena = arena_over("attention", scratch, INT64_MAX);
     place_scratch(&attention, &arena, omp_get_max_threads(), is_backward);
     attention.rest = (float *)scratch + arena.used_bytes / (int64_t)sizeof(float);
-    for (int j = 0; j < d->K; j++) {
+#pragma omp parallel for schedule(static)
+    for (int j = 0; j < latent_up_heads(d); j++) {
         const int64_t k_rows = (int64_t)j * attention.nope, v_rows = (int64_t)j * d->E;
         pack_weight(attention.up_k + k_rows * attention.key_ld, attention.key_ld,
                     attention.up_k_t + (int64_t)j * d->key_latent * attention.nope_ld,
@@ -192,7 +204,14 @@ static float *own_tile(const LatentAttention *attention)
 
 static int query_head(const LatentAttention *attention, const TileHead *head, int g)
 {
-    return head->kv_head * attention->G + g;
+    return head->kv_head * attention->layout.G + g;
+}
+
+// Of the weights that the group's query head g reads.
+static int64_t up_head(const LatentAttention *attention, const TileHead *head, int g)
+{
+    const int n_up = attention->sums.n_up;
+    return head->kv_head * n_up + g % n_up;
 }
 
 // All KV heads share the latent c, so its columns are packed again for each; only k_r differs.
@@ -226,13 +245,13 @@ static void pack_queries(const void *context, const TileHead *head, const QueryT
     const int row = attention->column.row, ld = attention->layout.key_ld, n = tile->n,
               Rk = d->key_latent;
     const float *tokens = attention->arrays.qkv + (head->first_token + tile->first) * row;
-    const float *up =
-        attention->up_k + (int64_t)head->kv_head * attention->nope * attention->key_ld;
-    for (int g = 0; g < attention->G; g++) {
+    for (int g = 0; g < attention->layout.G; g++) {
         const int64_t h = query_head(attention, head, g);
         float *q = tile->q + (int64_t)g * n * ld;
         if (Rk > 0) // its padding may reach into what the rotated dims then overwrite
-            tile_multiply(q, ld, tokens + attention->column.q_nope + h * attention->nope, row, up,
+            tile_multiply(q, ld, tokens + attention->column.q_nope + h * attention->nope, row,
+                          attention->up_k +
+                              up_head(attention, head, g) * attention->nope * attention->key_ld,
                           attention->key_ld, n, Rk, attention->nope, false);
         tiles_pack_rows(q + Rk, ld, tokens + attention->column.q_rope + h * d->rope, row, n,
                         d->rope, ld - Rk, attention->scale);
@@ -240,16 +259,16 @@ static void pack_queries(const void *context, const TileHead *head, const QueryT
 }
 
 // out = values U_v^T for the n tokens of a head; through a tile if E is no multiple of a vector.
-static void expand_values(const LatentAttention *attention, const TileHead *head, int h,
+static void expand_values(const LatentAttention *attention, const TileHead *head, int g,
                           int64_t token, int n, const float *values, int ld)
 {
-    const int H = attention->dims.H, E = attention->dims.E;
+    const int H = attention->dims.H, E = attention->dims.E, h = query_head(attention, head, g);
     const bool is_whole = E == attention->head_ld;
     float *out = attention->arrays.out + (token * H + h) * E,
           *rows = is_whole ? out : own_tile(attention);
     tile_multiply(rows, is_whole ? H * E : attention->head_ld, values, ld,
-                  attention->up_v_t +
-                      (int64_t)head->kv_head * attention->dims.value_latent * attention->head_ld,
+                  attention->up_v_t + up_head(attention, head, g) * attention->dims.value_latent *
+                                          attention->head_ld,
                   attention->head_ld, n, E, attention->dims.value_latent, false);
     if (!is_whole)
         tiles_unpack_rows(out, (int64_t)H * E, rows, attention->head_ld, n, E, 1.0f);
@@ -261,15 +280,21 @@ static void unpack_output(const void *context, const TileHead *head, const Query
     const LatentAttention *attention = context;
     const int H = attention->dims.H, Rv = attention->dims.value_latent, n = tile->n;
     const int64_t token = head->first_token + tile->first;
-    for (int g = 0; g < attention->G; g++) {
+    for (int g = 0; g < attention->layout.G; g++) {
         const int h = query_head(attention, head, g);
         const float *values = tile->out + (int64_t)g * n * attention->value_ld;
         tiles_unpack_rows(attention->arrays.values + (token * H + h) * Rv, (int64_t)H * Rv, values,
                           attention->value_ld, n, Rv, 1.0f);
-        expand_values(attention, head, h, token, n, values, attention->value_ld);
+        expand_values(attention, head, g, token, n, values, attention->value_ld);
         for (int i = 0; i < n; i++)
             attention->arrays.lse[(token + i) * H + h] = tile->lse[g * n + i];
     }
+}
+
+// Whether the part of a weight's gradient has been written: its first tile and head write it.
+static bool adds(const LatentAttention *attention, const QueryTile *tile, int g)
+{
+    return g >= attention->sums.n_up || !tile->starts_part;
 }
 
 // One head of a query tile: the gradient of its values, its part of U_v's gradient, and its output,
@@ -284,13 +309,13 @@ static void pack_head_backward(const LatentAttention *attention, const TileHead 
     const float *d_out = attention->arrays.d_out + (token * H + h) * E;
     float *d_values = tile->out + (int64_t)g * n * ld,
           *values = own_tile(attention) + n * attention->head_ld;
-    tile_multiply(d_values, ld, d_out, H * E, attention->up_v + (int64_t)head->kv_head * E * ld, ld,
-                  n, Rv, E, false);
+    tile_multiply(d_values, ld, d_out, H * E,
+                  attention->up_v + up_head(attention, head, g) * E * ld, ld, n, Rv, E, false);
     tiles_pack_rows(values, ld, attention->arrays.values + (token * H + h) * Rv, (int64_t)H * Rv, n,
                     Rv, ld, 1.0f);
-    tile_multiply_transposed(latent_sums_up_v(&attention->sums, head->index, tile->part), ld, d_out,
-                             H * E, values, ld, E, Rv, n, g > 0 || !tile->starts_part);
-    expand_values(attention, head, h, token, n, values, ld);
+    tile_multiply_transposed(latent_sums_up_v(&attention->sums, head, tile->part, g), ld, d_out,
+                             H * E, values, ld, E, Rv, n, adds(attention, tile, g));
+    expand_values(attention, head, g, token, n, values, ld);
     for (int i = 0; i < n; i++) {
         tile->lse[g * n + i] = attention->arrays.lse[(token + i) * H + h];
         tile->delta[g * n + i] =
@@ -303,22 +328,16 @@ static void pack_backward(const void *context, const TileHead *head, const Query
 {
     const LatentAttention *attention = context;
     pack_queries(context, head, tile);
-    for (int g = 0; g < attention->G; g++)
+    for (int g = 0; g < attention->layout.G; g++)
         pack_head_backward(attention, head, tile, g);
 }
 
-// The rotated keys belong to one KV head and are written; the latent's gradient is a sum over KV
-// heads.
 static void unpack_keys(const void *context, const TileHead *head, const float *d_k,
                         const float *d_v, int first, int n)
 {
     const LatentAttention *attention = context;
-    const LatentDims *d = &attention->dims;
-    const int row = attention->column.row;
-    tiles_unpack_columns(attention->arrays.d_qkv + (head->first_token + first) * row +
-                             attention->column.k_rope + (int64_t)head->kv_head * d->rope,
-                         row, d_k + (int64_t)d->key_latent * TILE_KEYS, n, d->rope);
-    latent_sums_set_keys(&attention->sums, head->index, d_k, d_v, TILE_KEYS, first, n, 1.0f);
+    const Rows d_qkv = rows_f32(attention->arrays.d_qkv, attention->column.row);
+    latent_sums_set_keys(&attention->sums, d_qkv, head, d_k, d_v, TILE_KEYS, first, n, 1.0f);
 }
 
 // d_q_c = scale d(q U_k) U_k^T, and U_k's gradient q_c^T d(q U_k), both on the tile while it is in
@@ -330,10 +349,8 @@ static void unpack_queries(const void *context, const TileHead *head, const Quer
     const int row = attention->column.row, ld = attention->layout.key_ld, n = tile->n,
               Rk = d->key_latent;
     const int64_t at = (head->first_token + tile->first) * row;
-    const float *up_t = attention->up_k_t + (int64_t)head->kv_head * Rk * attention->nope_ld;
-    float *d_up = latent_sums_up_k(&attention->sums, head->index, tile->part),
-          *rows = own_tile(attention);
-    for (int g = 0; g < attention->G; g++) {
+    float *rows = own_tile(attention);
+    for (int g = 0; g < attention->layout.G; g++) {
         const int64_t h = query_head(attention, head, g),
                       nope = at + attention->column.q_nope + h * attention->nope;
         const float *d_q = tile->q + (int64_t)g * n * ld;
@@ -341,12 +358,14 @@ static void unpack_queries(const void *context, const TileHead *head, const Quer
                           row, d_q + Rk, ld, n, d->rope, attention->scale);
         if (Rk == 0)
             continue;
-        tile_multiply(rows, attention->nope_ld, d_q, ld, up_t, attention->nope_ld, n,
-                      attention->nope, Rk, false);
+        tile_multiply(rows, attention->nope_ld, d_q, ld,
+                      attention->up_k_t + up_head(attention, head, g) * Rk * attention->nope_ld,
+                      attention->nope_ld, n, attention->nope, Rk, false);
         tiles_unpack_rows(attention->arrays.d_qkv + nope, row, rows, attention->nope_ld, n,
                           attention->nope, 1.0f);
-        tile_multiply_transposed(d_up, attention->key_ld, attention->arrays.qkv + nope, row, d_q,
-                                 ld, attention->nope, Rk, n, g > 0 || !tile->starts_part);
+        tile_multiply_transposed(latent_sums_up_k(&attention->sums, head, tile->part, g),
+                                 attention->key_ld, attention->arrays.qkv + nope, row, d_q, ld,
+                                 attention->nope, Rk, n, adds(attention, tile, g));
     }
 }
 

@@ -22,18 +22,34 @@
 #include <stdint.h>
 
 typedef struct LatentDims {
-    int B, T, H, K, E;
-    int rope;         // 2P: dims of a head that carry a position
-    int key_latent;   // columns of the latent that keys' other E - 2P dims are made of; 0: no such
-                      // dims
-    int value_latent; // columns that values are made of
-    int value_column; // where those begin: 0 or more
+    int B, T, H, K, E; // K: heads of rotated keys
+    int rope;          // 2P: dims of a head that carry a position
+    int key_latent;    // columns of the latent that keys' other dims are made of; 0: no such dims
+    int value_latent;  // columns that values are made of
+    int value_column;  // where those begin: 0 or more
+    bool is_shared;    // the shared form (model/shape.h); K is 1
 } LatentDims;
+
+// Dims of a head that carry no position.
+static inline int latent_nope(const LatentDims *dims)
+{
+    return dims->is_shared ? dims->E : dims->E - dims->rope;
+}
+
+// Heads of U_k and U_v.
+static inline int latent_up_heads(const LatentDims *dims)
+{
+    return dims->is_shared ? dims->H : dims->K;
+}
+
+// Groups of query heads that are computed together: those of a KV head. In the shared form, where
+// any would do, as many heads as fill a tile.
+int latent_groups(const LatentDims *dims);
 
 // A token's row: queries' rotated dims of all heads, their other dims, keys' rotated dims, latent.
 typedef struct LatentColumns {
     int q_rope, q_nope, k_rope, latent;
-    int row; // numbers from one token to the next: H E + K 2P + value_column + value_latent
+    int row; // numbers from one token to the next, the end of the latent
 } LatentColumns;
 
 LatentColumns latent_columns(const LatentDims *dims);
@@ -44,8 +60,8 @@ bool latent_attention_pays(const LatentDims *dims, ComputeType compute);
 // In float32 all rows are float32; in bfloat16 each may be either.
 typedef struct LatentArrays {
     Rows qkv;               // [B T, row] after RoPE
-    const float *up_k;      // [K (E - 2P), key_latent]
-    const float *up_v;      // [K E, value_latent]
+    const float *up_k;      // [up_heads nope, key_latent]
+    const float *up_v;      // [up_heads E, value_latent]
     Rows out;               // [B T, H E] written by forward, and again by backward
     Rows values;            // [B T, H value_latent] p c_v, saved
     float *lse;             // [B T, H] log of the softmax's denominator, saved

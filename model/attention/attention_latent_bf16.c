@@ -1,7 +1,7 @@
 // A packed query is [q_c U_k | q_r], a packed key [c_k | k_r], a packed value c_v, as in
-// attention_latent.c. All query heads of a group read the same U_k and U_v, so products with them
-// take the stacked rows of a tile at once. Every product reads bfloat16: queries, values and their
-// gradients are rounded once they are summed.
+// attention_latent.c. Where all query heads of a group read the same U_k and U_v, products with
+// them take the stacked rows of a tile at once. Every product reads bfloat16: queries, values and
+// their gradients are rounded once they are summed.
 #include "model/attention/attention_latent_bf16.h"
 
 #include "base/arena.h"
@@ -28,13 +28,13 @@ typedef struct LatentAttention {
     LatentColumns column;
     LatentArrays arrays;
     Bf16Layout layout;
-    LatentSums sums;              // backward
-    int nope;                     // E - 2P
+    LatentSums sums; // backward
+    int nope;
     int width;                    // the widest of a head's rows, padded
-    int64_t up_k_step, up_v_step; // halves of panels of a KV head's weights
+    int64_t up_k_step, up_v_step; // halves of panels of a head's weights
     int64_t up_k_t_step, up_v_t_step;
-    // Panels of all KV heads, as right operands of q_c U_k and d_out U_v, of d(q U_k) U_k^T and
-    // values U_v^T.
+    // Panels of all heads of weights, as right operands of q_c U_k and d_out U_v, of d(q U_k) U_k^T
+    // and values U_v^T.
     uint16_t *up_k, *up_v, *up_k_t, *up_v_t;
     TileRoom room; // of thread 0; the others' follow
     void *rest;    // scratch of attention_tiles_bf16.h
@@ -48,12 +48,13 @@ static int max_of(int a, int b)
 // Sizes alone, without memory: the basis of measuring and of placing.
 static LatentAttention find_attention(const LatentDims *d)
 {
-    const int nope = d->E - d->rope, Rk = d->key_latent, Rv = d->value_latent;
+    const int nope = latent_nope(d), n_groups = latent_groups(d), Rk = d->key_latent,
+              Rv = d->value_latent;
     LatentAttention attention = {
         .dims = *d,
         .column = latent_columns(d),
-        .layout =
-            bf16_layout(d->B, d->T, d->K, d->H / d->K, Rk + d->rope, Rv, 1.0f / sqrtf((float)d->E)),
+        .layout = bf16_layout(d->B, d->T, n_groups, d->H / n_groups, d->is_shared, Rk + d->rope, Rv,
+                              1.0f / sqrtf((float)d->E)),
         .nope = nope,
         .width = tile_bf16_padded(max_of(d->E, max_of(Rk, Rv))),
         .up_k_step = tile_bf16_panels_halves(nope, Rk),
@@ -79,16 +80,16 @@ static uint16_t *place_halves(Arena *arena, int64_t count)
 // This file's scratch of one direction, in an arena over it or a measuring one.
 static void place_scratch(LatentAttention *attention, Arena *arena, int n_threads, bool is_backward)
 {
-    const int K = attention->dims.K;
+    const int heads = latent_up_heads(&attention->dims);
     const int64_t numbers = n_threads * room_numbers(attention);
-    attention->up_k = place_halves(arena, K * attention->up_k_step);
-    attention->up_v_t = place_halves(arena, K * attention->up_v_t_step);
+    attention->up_k = place_halves(arena, heads * attention->up_k_step);
+    attention->up_v_t = place_halves(arena, heads * attention->up_v_t_step);
     attention->room.left = place_halves(arena, numbers);
     attention->room.product = arena_floats(arena, numbers);
     if (!is_backward)
         return;
-    attention->up_v = place_halves(arena, K * attention->up_v_step);
-    attention->up_k_t = place_halves(arena, K * attention->up_k_t_step);
+    attention->up_v = place_halves(arena, heads * attention->up_v_step);
+    attention->up_k_t = place_halves(arena, heads * attention->up_k_t_step);
     attention->room.right = place_halves(arena, numbers);
     attention->room.transposed = place_halves(arena, numbers);
     attention->room.panels = place_halves(arena, numbers);
@@ -103,8 +104,7 @@ int64_t attention_latent_bf16_scratch_bytes(const LatentDims *d, int n_threads, 
     return arena.used_bytes + bf16_tiles_scratch_bytes(&attention.layout, n_threads, is_training);
 }
 
-// Places the scratch and packs the weights. One thread does it: K E R numbers are few beside the
-// attention.
+// Places the scratch and packs the weights.
 static LatentAttention start(const LatentArrays *arrays, void *scratch, const LatentDims *d,
                              bool is_backward)
 {
@@ -114,7 +114,8 @@ static LatentAttention start(const LatentArrays *arrays, void *scratch, const La
     Arena arena = arena_over("attention", scratch, INT64_MAX);
     place_scratch(&attention, &arena, omp_get_max_threads(), is_backward);
     attention.rest = (char *)scratch + arena.used_bytes;
-    for (int j = 0; j < d->K; j++) {
+#pragma omp parallel for schedule(static)
+    for (int j = 0; j < latent_up_heads(d); j++) {
         const Rows up_k = rows_read_f32(arrays->up_k + (int64_t)j * nope * Rk, Rk),
                    up_v = rows_read_f32(arrays->up_v + (int64_t)j * d->E * Rv, Rv);
         if (Rk > 0)
@@ -195,6 +196,27 @@ static void pack_keys(const void *context, const TileHead *head, uint16_t *k, ui
                         d->value_latent, value_ld);
 }
 
+// Rows of a tile that read the same weights, with one head of them: all of it, or one query head's.
+static int up_rows(const LatentAttention *attention, const Bf16QueryTile *tile)
+{
+    return tile->n_rows / attention->sums.n_up;
+}
+
+// product [n_rows, n] = left [n_rows, k] times weights, in panels of every head.
+static void multiply_up(const LatentAttention *attention, float *product, const uint16_t *left,
+                        const uint16_t *panels, int64_t panels_step, int n, int k,
+                        const TileHead *head, const Bf16QueryTile *tile)
+{
+    const int n_up = attention->sums.n_up, rows = up_rows(attention, tile),
+              width = attention->width;
+    for (int i = 0; i < n_up; i++) {
+        const int64_t first = (int64_t)i * rows * width;
+        tile_bf16_multiply(product + first, width, left + first, width,
+                           panels + (head->kv_head * n_up + i) * panels_step,
+                           tile_bf16_panel_halves(k), rows, n, k, false);
+    }
+}
+
 // q_c of the tile's rows, as a left operand.
 static void stack_nope(const LatentAttention *attention, uint16_t *to, const TileHead *head,
                        const Bf16QueryTile *tile)
@@ -212,10 +234,8 @@ static void pack_queries(const void *context, const TileHead *head, const Bf16Qu
     const int Rk = d->key_latent, ld = attention->layout.key_ld, width = attention->width;
     if (Rk > 0) {
         stack_nope(attention, room.left, head, tile);
-        tile_bf16_multiply(room.product, width, room.left, width,
-                           attention->up_k + head->kv_head * attention->up_k_step,
-                           tile_bf16_panel_halves(attention->nope), tile->n_rows, Rk,
-                           attention->nope, false);
+        multiply_up(attention, room.product, room.left, attention->up_k, attention->up_k_step, Rk,
+                    attention->nope, head, tile);
         attention_pack_rows(tile->q, ld, rows_f32(room.product, width), tile->n_rows, Rk, Rk);
     }
     stack_heads(attention, tile->q + Rk, ld, attention->arrays.qkv, attention->column.q_rope,
@@ -227,9 +247,8 @@ static void expand_values(const LatentAttention *attention, const TileHead *head
                           const Bf16QueryTile *tile, const uint16_t *values, float *product)
 {
     const int E = attention->dims.E, Rv = attention->dims.value_latent, width = attention->width;
-    tile_bf16_multiply(product, width, values, width,
-                       attention->up_v_t + head->kv_head * attention->up_v_t_step,
-                       tile_bf16_panel_halves(Rv), tile->n_rows, E, Rv, false);
+    multiply_up(attention, product, values, attention->up_v_t, attention->up_v_t_step, E, Rv, head,
+                tile);
     unstack_heads(attention, attention->arrays.out, 0, E, product, width, head, tile, 1.0f);
 }
 
@@ -245,18 +264,18 @@ static void unpack_output(const void *context, const TileHead *head, const Bf16Q
     expand_values(attention, head, tile, room.left, room.product);
 }
 
-// gradient [m, ld] += or = left^T right over the tile's rows.
+// gradient [m, ld] += or = left^T right over the tile's rows that read weights i of the group's.
 static void add_up_gradient(const LatentAttention *attention, float *gradient, int ld,
-                            const uint16_t *left, int m, const uint16_t *right, int n,
+                            const uint16_t *left, int m, const uint16_t *right, int n, int i,
                             const Bf16QueryTile *tile)
 {
     const TileRoom room = own_room(attention);
-    const int rows = attention->layout.rows, width = attention->width;
-    tile_bf16_transpose(room.transposed, rows, rows_read_bf16(left, width), tile->n_rows, m);
-    tile_bf16_pack_rows(room.panels, tile_bf16_panel_halves(tile->n_rows),
-                        rows_read_bf16(right, width), tile->n_rows, n);
-    tile_bf16_multiply(gradient, ld, room.transposed, rows, room.panels,
-                       tile_bf16_panel_halves(tile->n_rows), m, n, tile->n_rows,
+    const int ld_t = attention->layout.rows, width = attention->width,
+              rows = up_rows(attention, tile);
+    const int64_t first = (int64_t)i * rows * width, panel_step = tile_bf16_panel_halves(rows);
+    tile_bf16_transpose(room.transposed, ld_t, rows_read_bf16(left + first, width), rows, m);
+    tile_bf16_pack_rows(room.panels, panel_step, rows_read_bf16(right + first, width), rows, n);
+    tile_bf16_multiply(gradient, ld, room.transposed, ld_t, room.panels, panel_step, m, n, rows,
                        !tile->starts_part);
 }
 
@@ -270,13 +289,13 @@ static void pack_backward(const void *context, const TileHead *head, const Bf16Q
               ld = attention->layout.value_ld;
     pack_queries(context, head, tile);
     stack_heads(attention, room.left, width, arrays->d_out, 0, E, width, head, tile);
-    tile_bf16_multiply(room.product, width, room.left, width,
-                       attention->up_v + head->kv_head * attention->up_v_step,
-                       tile_bf16_panel_halves(E), tile->n_rows, Rv, E, false);
+    multiply_up(attention, room.product, room.left, attention->up_v, attention->up_v_step, Rv, E,
+                head, tile);
     attention_pack_rows(tile->d_out, ld, rows_f32(room.product, width), tile->n_rows, Rv, ld);
     stack_heads(attention, room.right, width, arrays->values, 0, Rv, width, head, tile);
-    add_up_gradient(attention, latent_sums_up_v(&attention->sums, head->index, tile->part),
-                    attention->sums.value_ld, room.left, E, room.right, Rv, tile);
+    for (int i = 0; i < attention->sums.n_up; i++)
+        add_up_gradient(attention, latent_sums_up_v(&attention->sums, head, tile->part, i),
+                        attention->sums.value_ld, room.left, E, room.right, Rv, i, tile);
     expand_values(attention, head, tile, room.right, room.product);
     // out . d_out = (p c_v) . (U_v^T d_out): the narrower dot product gives the same delta.
     for (int g = 0; g < attention->layout.G; g++)
@@ -285,18 +304,12 @@ static void pack_backward(const void *context, const TileHead *head, const Bf16Q
                             tile->d_out + (int64_t)g * tile->n * ld, ld, tile->n, Rv);
 }
 
-// The rotated keys belong to one KV head and are written; the latent's gradient is a sum over KV
-// heads.
 static void unpack_keys(const void *context, const TileHead *head, const float *d_k,
                         const float *d_v, int ld, int first, int n)
 {
     const LatentAttention *attention = context;
-    const LatentDims *d = &attention->dims;
-    const float scale = attention->layout.scale;
-    attention_unpack_columns(rows_at(attention->arrays.d_qkv, head->first_token + first,
-                                     attention->column.k_rope + head->kv_head * d->rope),
-                             d_k + (int64_t)d->key_latent * ld, ld, n, d->rope, scale);
-    latent_sums_set_keys(&attention->sums, head->index, d_k, d_v, ld, first, n, scale);
+    latent_sums_set_keys(&attention->sums, attention->arrays.d_qkv, head, d_k, d_v, ld, first, n,
+                         attention->layout.scale);
 }
 
 // d_q_c = scale d(q U_k) U_k^T, and U_k's gradient q_c^T d(q U_k), whose scale enters when the
@@ -315,14 +328,14 @@ static void unpack_queries(const void *context, const TileHead *head, const Bf16
     if (Rk == 0)
         return;
     attention_pack_rows(room.right, width, rows_f32(tile->d_q, ld), tile->n_rows, Rk, width);
-    tile_bf16_multiply(room.product, width, room.right, width,
-                       attention->up_k_t + head->kv_head * attention->up_k_t_step,
-                       tile_bf16_panel_halves(Rk), tile->n_rows, nope, Rk, false);
+    multiply_up(attention, room.product, room.right, attention->up_k_t, attention->up_k_t_step,
+                nope, Rk, head, tile);
     unstack_heads(attention, d_qkv, attention->column.q_nope, nope, room.product, width, head, tile,
                   scale);
     stack_nope(attention, room.left, head, tile);
-    add_up_gradient(attention, latent_sums_up_k(&attention->sums, head->index, tile->part),
-                    attention->sums.key_ld, room.left, nope, room.right, Rk, tile);
+    for (int i = 0; i < attention->sums.n_up; i++)
+        add_up_gradient(attention, latent_sums_up_k(&attention->sums, head, tile->part, i),
+                        attention->sums.key_ld, room.left, nope, room.right, Rk, i, tile);
 }
 
 static const Bf16Packing packing = {pack_keys,     pack_queries, unpack_output,

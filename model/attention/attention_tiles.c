@@ -3,9 +3,9 @@
 //
 // Everything a product reads is packed once per call: keys and values into tiles, transposed where
 // a product reads their columns. Then threads take small work items: forward, one query tile each;
-// backward, every n_key_parts-th key tile of a KV head, which writes the gradients of its own keys
-// and values and a partial sum of the queries'. The parts are fixed by the shape and added up in
-// their order, so the bits do not depend on the number of threads.
+// backward, every n_key_parts-th key tile of a group, which writes the group's gradients of those
+// keys and values and a partial sum of the queries'. The parts are fixed by the shape and added up
+// in their order, so the bits do not depend on the number of threads.
 #include "model/attention/attention_tiles.h"
 
 #include "base/intmath.h"
@@ -29,7 +29,8 @@ enum {
 
 // All counts follow from the shape and none from the number of threads: they fix the order of every
 // sum.
-TileLayout tiles_layout(int B, int T, int K, int G, int key_width, int value_width)
+TileLayout tiles_layout(int B, int T, int K, int G, bool shares_keys, int key_width,
+                        int value_width)
 {
     int queries = STACKED_ROWS / G / 16 * 16;
     queries = min_int(queries < MIN_QUERIES ? MIN_QUERIES : queries, T);
@@ -39,6 +40,7 @@ TileLayout tiles_layout(int B, int T, int K, int G, int key_width, int value_wid
         .T = T,
         .K = K,
         .G = G,
+        .shares_keys = shares_keys,
         .key_width = key_width,
         .value_width = value_width,
         .key_ld = tile_padded(key_width),
@@ -55,7 +57,7 @@ TileLayout tiles_layout(int B, int T, int K, int G, int key_width, int value_wid
 // One direction's scratch. Forward packs queries tile by tile into the thread's own rows; backward
 // reads a query tile once per key tile and so packs all of them beforehand.
 typedef struct Scratch {
-    // All threads: key tiles [B K, n_key_tiles], query rows [B K, G T].
+    // All threads: key tiles [B KV heads, n_key_tiles], query rows [B K, G T].
     float *k_columns, *v_columns; // v_columns: backward
     float *k_rows, *v_rows;       // k_rows: backward, v_rows: forward
     float *q, *d_out;             // backward
@@ -69,13 +71,19 @@ typedef struct Scratch {
     float *tile_d_k, *tile_d_v; // [width, KEYS], backward
 } Scratch;
 
+static int kv_heads(const TileLayout *layout)
+{
+    return tiles_kv_heads(layout->shares_keys, layout->K);
+}
+
 // Places the scratch of one direction as thread `thread` of n_threads sees it; returns its length
 // in floats.
 static int64_t place_scratch(Scratch *s, float *scratch, const TileLayout *layout, int thread,
                              int n_threads, bool is_backward)
 {
     const int64_t heads = (int64_t)layout->B * layout->K, queries = heads * layout->G * layout->T;
-    const int64_t keys = heads * layout->n_key_tiles * KEYS, scores = (int64_t)layout->rows * KEYS;
+    const int64_t keys = (int64_t)layout->B * kv_heads(layout) * layout->n_key_tiles * KEYS,
+                  scores = (int64_t)layout->rows * KEYS;
     const struct {
         float **field;
         int64_t forward, backward; // floats, 0: not there
@@ -176,9 +184,11 @@ static float *part_of(float *all, int64_t offset)
     return all != NULL ? all + offset : NULL;
 }
 
+// Tile i of the keys that a group reads, or of a KV head.
 static KeyTile key_tile(const Scratch *s, const TileLayout *layout, const TileHead *head, int i)
 {
-    const int64_t keys = (head->index * layout->n_key_tiles + i) * KEYS;
+    const int64_t kv_head = layout->shares_keys ? head->first_token / layout->T : head->index;
+    const int64_t keys = (kv_head * layout->n_key_tiles + i) * KEYS;
     return (KeyTile){
         .k_columns = part_of(s->k_columns, keys * layout->key_width),
         .v_columns = part_of(s->v_columns, keys * layout->value_width),
@@ -194,9 +204,9 @@ static void pack_keys(const TilePacking *packing, const void *context, const Scr
                       const TileLayout *layout)
 {
 #pragma omp for collapse(2) schedule(static) nowait
-    for (int h = 0; h < layout->B * layout->K; h++)
+    for (int h = 0; h < layout->B * kv_heads(layout); h++)
         for (int i = 0; i < layout->n_key_tiles; i++) {
-            const TileHead head = tile_head(h, layout->K, layout->T);
+            const TileHead head = tile_head(h, kv_heads(layout), layout->T);
             const KeyTile tile = key_tile(s, layout, &head, i);
             packing->pack_keys(context, &head, &tile);
         }

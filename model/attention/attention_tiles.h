@@ -3,12 +3,12 @@
 // of the two says how rows of tokens become packed tiles and back.
 //
 //     static const TilePacking packing = {pack_keys, pack_queries, ...};
-//     const TileLayout layout = tiles_layout(B, T, K, G, key_width, value_width);
+//     const TileLayout layout = tiles_layout(B, T, K, G, false, key_width, value_width);
 //     tiles_forward(&packing, &context, scratch, &layout);
 //
 // Packed queries are those of a group of G heads, stacked: row r of a tile is head r / n of the
 // group at position q0 + r % n, where n is the number of positions in the tile. They carry the
-// softmax's scale. All rows of a KV head are contiguous: those of the tile at q0 begin at row G q0.
+// softmax's scale. All rows of a group are contiguous: those of the tile at q0 begin at row G q0.
 // Private to these three files.
 #ifndef MHA2MLA_MODEL_ATTENTION_ATTENTION_TILES_H
 #define MHA2MLA_MODEL_ATTENTION_ATTENTION_TILES_H
@@ -19,7 +19,8 @@
 enum { TILE_KEYS = 192 }; // of a packed tile
 
 typedef struct TileLayout {
-    int B, T, K, G;             // sequences, tokens, KV heads, query heads of each
+    int B, T, K, G;             // sequences, tokens, groups of query heads, heads of each
+    bool shares_keys;           // one KV head serves all groups; else each has its own
     int key_width, value_width; // of a head
     int key_ld, value_ld;       // floats of a packed row: the width and padding
     int queries, rows;          // positions of a query tile; stacked rows, G times as many
@@ -28,12 +29,19 @@ typedef struct TileLayout {
     int n_key_parts;   // backward: every n_key_parts-th key tile is one work item
 } TileLayout;
 
-// A KV head of one sequence.
+// A group of query heads of one sequence, or a KV head where keys are packed: the same unless
+// groups share their keys.
 typedef struct TileHead {
     int64_t index;       // of B K
     int64_t first_token; // of B T
     int kv_head;         // of K
 } TileHead;
+
+// KV heads of a sequence.
+static inline int tiles_kv_heads(bool shares_keys, int K)
+{
+    return shares_keys ? 1 : K;
+}
 
 // Heads are numbered b K + j, sequences outermost.
 static inline TileHead tile_head(int index, int K, int T)
@@ -80,7 +88,8 @@ typedef struct TilePacking {
     void (*unpack_queries)(const void *context, const TileHead *head, const QueryTile *tile);
 } TilePacking;
 
-TileLayout tiles_layout(int B, int T, int K, int G, int key_width, int value_width);
+TileLayout tiles_layout(int B, int T, int K, int G, bool shares_keys, int key_width,
+                        int value_width);
 
 // For n_threads, with or without backward.
 int64_t tiles_scratch_floats(const TileLayout *layout, int n_threads, bool is_training);

@@ -40,7 +40,8 @@ enum {
 
 static const float log2_e = 1.44269504088896341f;
 
-Bf16Layout bf16_layout(int B, int T, int K, int G, int key_width, int value_width, float scale)
+Bf16Layout bf16_layout(int B, int T, int K, int G, bool shares_keys, int key_width, int value_width,
+                       float scale)
 {
     int queries = STACKED_ROWS / G / 16 * 16;
     queries = min_int(queries < MIN_QUERIES ? MIN_QUERIES : queries, T);
@@ -51,6 +52,7 @@ Bf16Layout bf16_layout(int B, int T, int K, int G, int key_width, int value_widt
         .T = T,
         .K = K,
         .G = G,
+        .shares_keys = shares_keys,
         .key_width = key_width,
         .value_width = value_width,
         .key_ld = round_up(key_width, DEPTH),
@@ -73,7 +75,7 @@ Bf16Layout bf16_layout(int B, int T, int K, int G, int key_width, int value_widt
 // Of one direction, as one thread sees it. Columns: panels of 16 keys whose depth is a head's
 // width; rows: panels of 16 of a head's columns whose depth is the tile's keys.
 typedef struct Scratch {
-    // All threads: key tiles [B K, n_key_tiles], query tiles [B K, n_query_tiles].
+    // All threads: key tiles [B KV heads, n_key_tiles], query tiles [B K, n_query_tiles].
     uint16_t *k_columns;                 // [keys, key_ld]
     uint16_t *v_rows;                    // [value_n, keys], forward
     uint16_t *v_columns, *k_rows;        // [keys, value_ld], [key_n, keys], backward
@@ -89,6 +91,17 @@ typedef struct Scratch {
     uint16_t *d_rows;                     // [rows, keys], backward
     float *tile_d_k, *tile_d_v;           // [n, gradient_ld()], backward
 } Scratch;
+
+static int kv_heads(const Bf16Layout *layout)
+{
+    return tiles_kv_heads(layout->shares_keys, layout->K);
+}
+
+// Numbers of keys in all their tiles.
+static int64_t packed_keys(const Bf16Layout *layout)
+{
+    return (int64_t)layout->B * kv_heads(layout) * layout->n_key_tiles * layout->keys;
+}
 
 // Halves from a panel of probabilities to the next.
 static int64_t panel_step(const Bf16Layout *layout)
@@ -132,8 +145,7 @@ static uint16_t *shared_halves(const ThreadMemory *memory, int64_t count)
 
 static void place_forward(Scratch *s, const ThreadMemory *memory, const Bf16Layout *layout)
 {
-    const int64_t heads = (int64_t)layout->B * layout->K, rows = layout->rows;
-    const int64_t keys = heads * layout->n_key_tiles * layout->keys;
+    const int64_t keys = packed_keys(layout), rows = layout->rows;
     s->k_columns = shared_halves(memory, keys * layout->key_ld);
     s->v_rows = shared_halves(memory, keys * layout->value_n);
     s->tile_k = own_halves(memory, (int64_t)layout->keys * layout->key_ld);
@@ -149,7 +161,7 @@ static void place_forward(Scratch *s, const ThreadMemory *memory, const Bf16Layo
 static void place_backward(Scratch *s, const ThreadMemory *memory, const Bf16Layout *layout)
 {
     const int64_t heads = (int64_t)layout->B * layout->K, rows = layout->rows;
-    const int64_t keys = heads * layout->n_key_tiles * layout->keys;
+    const int64_t keys = packed_keys(layout);
     const int64_t queries = heads * layout->n_query_tiles * rows;
     s->k_columns = shared_halves(memory, keys * layout->key_ld);
     s->v_columns = shared_halves(memory, keys * layout->value_ld);
@@ -210,7 +222,8 @@ static uint16_t *part_of(uint16_t *all, int64_t offset)
 
 static KeyPanels key_panels(const Scratch *s, const Bf16Layout *layout, const TileHead *head, int i)
 {
-    const int64_t keys = (head->index * layout->n_key_tiles + i) * layout->keys;
+    const int64_t kv_head = layout->shares_keys ? head->first_token / layout->T : head->index;
+    const int64_t keys = (kv_head * layout->n_key_tiles + i) * layout->keys;
     return (KeyPanels){
         .k_columns = part_of(s->k_columns, keys * layout->key_ld),
         .v_rows = part_of(s->v_rows, keys * layout->value_n),
@@ -249,11 +262,12 @@ static void pack_key_tile(const Bf16Packing *packing, const void *context, const
 static void pack_keys(const Bf16Packing *packing, const void *context, const Scratch *s,
                       const Bf16Layout *layout)
 {
+    const int n_heads = kv_heads(layout);
 #pragma omp for collapse(3) schedule(static) nowait
     for (int b = 0; b < layout->B; b++)
         for (int i = 0; i < layout->n_key_tiles; i++)
-            for (int j = 0; j < layout->K; j++) {
-                const TileHead head = tile_head(b * layout->K + j, layout->K, layout->T);
+            for (int j = 0; j < n_heads; j++) {
+                const TileHead head = tile_head(b * n_heads + j, n_heads, layout->T);
                 pack_key_tile(packing, context, s, layout, &head, i);
             }
 }

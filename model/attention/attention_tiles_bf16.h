@@ -4,7 +4,7 @@
 // product.
 //
 //     static const Bf16Packing packing = {pack_keys, pack_queries, ...};
-//     const Bf16Layout layout = bf16_layout(B, T, K, G, key_width, value_width, scale);
+//     const Bf16Layout layout = bf16_layout(B, T, K, G, false, key_width, value_width, scale);
 //     bf16_tiles_forward(&packing, &context, lse, scratch, &layout);
 //
 // Rows of queries are stacked as there, but not scaled: the softmax knows the scale, and who
@@ -19,7 +19,8 @@
 #include <stdint.h>
 
 typedef struct Bf16Layout {
-    int B, T, K, G;             // sequences, tokens, KV heads, query heads of each
+    int B, T, K, G;             // sequences, tokens, groups of query heads, heads of each
+    bool shares_keys;           // as TileLayout has it
     int key_width, value_width; // of a head
     int key_ld, value_ld;       // of rows in bfloat16: padded to a product's depth
     int key_n, value_n;         // of float32 rows of results: padded to 16
@@ -61,7 +62,8 @@ typedef struct Bf16Packing {
     void (*unpack_queries)(const void *context, const TileHead *head, const Bf16QueryTile *tile);
 } Bf16Packing;
 
-Bf16Layout bf16_layout(int B, int T, int K, int G, int key_width, int value_width, float scale);
+Bf16Layout bf16_layout(int B, int T, int K, int G, bool shares_keys, int key_width, int value_width,
+                       float scale);
 
 // For n_threads, with or without backward.
 int64_t bf16_tiles_scratch_bytes(const Bf16Layout *layout, int n_threads, bool is_training);

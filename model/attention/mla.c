@@ -15,18 +15,19 @@ LatentDims mla_latent_dims(const ModelShape *s, int B, int T)
         .B = B,
         .T = T,
         .H = s->n_heads,
-        .K = s->n_kv_heads,
+        .K = shape_rope_heads(s),
         .E = s->head_dim,
         .rope = rope,
-        .key_latent = rope < s->head_dim ? width : 0,
+        .key_latent = shape_head_nope(s) > 0 ? width : 0,
         .value_latent = width,
         .value_column = s->svd == SVD_JOINT ? 0 : width,
+        .is_shared = shape_is_shared(s),
     };
 }
 
 int mla_projected_width(const ModelShape *s)
 {
-    return shape_dim(s, DIM_Q) + shape_dim(s, DIM_K_ROPE) + shape_dim(s, DIM_LATENT);
+    return shape_dim(s, DIM_QUERY) + shape_dim(s, DIM_K_ROPE) + shape_dim(s, DIM_LATENT);
 }
 
 int mla_expanded_width(const ModelShape *s)
@@ -221,15 +222,16 @@ void mla_backward(Rows d_normed, LayerParams *grads, Rows d_qkv, Rows latent, Ro
     project_backward(d_normed, grads, d_projected, normed, context);
 }
 
-// RoPE in place on rotated dims of a projected row.
+// RoPE in place on rotated dims of a projected row. In the shared form all heads have the layer's
+// pairs.
 static void rotate_token(Rows row, const LatentColumns *col, const AttentionContext *context, int t,
                          float direction)
 {
     const ModelShape *s = context->shape;
-    const int P = s->rope_pairs, G = s->n_heads / s->n_kv_heads;
+    const int P = s->rope_pairs, G = s->n_heads / shape_rope_heads(s);
     const float *cos_row = context->cos_table + (int64_t)t * (s->head_dim / 2);
     const float *sin_row = context->sin_table + (int64_t)t * (s->head_dim / 2);
-    for (int head = 0; head < s->n_heads + s->n_kv_heads; head++) {
+    for (int head = 0; head < s->n_heads + shape_rope_heads(s); head++) {
         const int j = head < s->n_heads ? head / G : head - s->n_heads;
         const Rows dims = rows_at(
             row, 0, head < s->n_heads ? col->q_rope + head * 2 * P : col->k_rope + j * 2 * P);

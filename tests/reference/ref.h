@@ -83,7 +83,8 @@ void ref_attention_forward(float *out, float *lse, const float *qkv, float *scra
 void ref_attention_backward(float *d_qkv, const float *d_out, const float *out, const float *lse,
                             const float *qkv, float *scratch, const AttentionDims *dims);
 
-// `values` is not computed. ref_latent_expand(): the rows of ordinary attention, [N, (H + 2 K) E].
+// `values` is not computed. ref_latent_expand(): the rows of ordinary attention, [N, (H + 2 K) E];
+// not of the shared form.
 float *ref_latent_expand(const LatentArrays *arrays, const LatentDims *dims);
 void ref_attention_latent_forward(const LatentArrays *arrays, const LatentDims *dims);
 void ref_attention_latent_backward(const LatentArrays *arrays, const LatentDims *dims);
@@ -105,6 +106,26 @@ void ref_mla_forward(float *qkv, float *latent, const float *normed,
                      const AttentionContext *context);
 void ref_mla_backward(float *d_normed, LayerParams *grads, const float *d_qkv, const float *latent,
                       const float *normed, const AttentionContext *context);
+
+// The shared form. Attention of rows that are rotated, and the latent normed, already, and the
+// whole form from the normed input to the heads' outputs and back. Gradients of doubles are +=.
+void exact_shared_attend(double *out,        // [N, H E]
+                         double *lse,        // [N, H]
+                         const double *rows, // [N, row]
+                         const float *up_k,  // [H E, R]
+                         const float *up_v,  // [H E, R]
+                         const LatentDims *dims);
+void exact_shared_attend_backward(double *d_rows, double *d_up_k, double *d_up_v,
+                                  const double *d_out, const double *rows, const float *up_k,
+                                  const float *up_v, const LatentDims *dims);
+void exact_shared_forward(double *out,         // [N, H E]
+                          double *lse,         // [N, H]
+                          const float *normed, // [N, D]
+                          const AttentionContext *context);
+void ref_shared_forward(float *out, float *lse, const float *normed,
+                        const AttentionContext *context);
+void ref_shared_backward(float *d_normed, LayerParams *grads, const float *d_out,
+                         const float *normed, const AttentionContext *context);
 
 double ref_head_loss(float *d_normed, float *d_head, float *logits, const float *normed,
                      const float *head, const int32_t *targets, int N, int D, int V, float scale);

@@ -62,8 +62,50 @@ float *ref_latent_expand(const LatentArrays *a, const LatentDims *d)
     return qkv;
 }
 
+static double *widened(const float *values, int64_t count)
+{
+    double *to = ref_doubles(count);
+    for (int64_t i = 0; i < count; i++)
+        to[i] = (double)values[i];
+    return to;
+}
+
+static void shared_forward(const LatentArrays *a, const LatentDims *d)
+{
+    const int row = latent_columns(d).row;
+    const int64_t N = (int64_t)d->B * d->T, n_out = N * d->H * d->E;
+    double *rows = widened(rows_floats(a->qkv, row), N * row), *out = ref_doubles(n_out),
+           *lse = ref_doubles(N * d->H);
+    exact_shared_attend(out, lse, rows, a->up_k, a->up_v, d);
+    ref_narrow(rows_floats(a->out, d->H * d->E), out, n_out);
+    ref_narrow(a->lse, lse, N * d->H);
+    free(rows);
+    free(out);
+    free(lse);
+}
+
+static void shared_backward(const LatentArrays *a, const LatentDims *d)
+{
+    const int row = latent_columns(d).row;
+    const int64_t N = (int64_t)d->B * d->T, n_up = (int64_t)d->H * d->E * d->value_latent;
+    double *rows = widened(rows_floats(a->qkv, row), N * row), *d_rows = ref_doubles(N * row),
+           *d_out = widened(rows_floats(a->d_out, d->H * d->E), N * d->H * d->E),
+           *up_k = ref_doubles(n_up), *up_v = ref_doubles(n_up);
+    exact_shared_attend_backward(d_rows, up_k, up_v, d_out, rows, a->up_k, a->up_v, d);
+    ref_narrow(rows_floats(a->d_qkv, row), d_rows, N * row);
+    (a->add_gradients ? ref_narrow_add : ref_narrow)(a->d_up_k, up_k, n_up);
+    (a->add_gradients ? ref_narrow_add : ref_narrow)(a->d_up_v, up_v, n_up);
+    double *all[] = {rows, d_rows, d_out, up_k, up_v};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        free(all[i]);
+}
+
 void ref_attention_latent_forward(const LatentArrays *a, const LatentDims *d)
 {
+    if (d->is_shared) {
+        shared_forward(a, d);
+        return;
+    }
     const RowLayout layout = find_layout(d);
     float *qkv = ref_latent_expand(a, d);
     ref_attention_forward(rows_floats(a->out, d->H * d->E), a->lse, qkv, NULL, &layout.expanded);
@@ -107,6 +149,10 @@ static void reduce_token(double *d_row, double *d_up_k, double *d_up_v, const fl
 
 void ref_attention_latent_backward(const LatentArrays *a, const LatentDims *d)
 {
+    if (d->is_shared) {
+        shared_backward(a, d);
+        return;
+    }
     const RowLayout layout = find_layout(d);
     const int width = attention_row(&layout.expanded);
     const int64_t N = (int64_t)d->B * d->T, n_up_k = (int64_t)d->K * layout.nope * d->key_latent,

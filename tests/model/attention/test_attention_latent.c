@@ -44,8 +44,8 @@ static Data make_data(const TestingCompute *way, LatentDims dims, bool add)
     d.n_rows = d.N * d.row;
     d.n_out = d.N * d.width;
     d.n_lse = d.N * dims.H;
-    d.n_up_k = (int64_t)dims.K * (dims.E - dims.rope) * dims.key_latent;
-    d.n_up_v = (int64_t)dims.K * dims.E * dims.value_latent;
+    d.n_up_k = (int64_t)latent_up_heads(&dims) * latent_nope(&dims) * dims.key_latent;
+    d.n_up_v = (int64_t)latent_up_heads(&dims) * dims.E * dims.value_latent;
     d.qkv = ref_random(d.n_rows, 1.0, 1);
     d.up_k = ref_random(d.n_up_k, 0.5, 2);
     d.up_v = ref_random(d.n_up_v, 0.5, 3);
@@ -136,6 +136,25 @@ static void test_lengths_around_the_tiles(void **state)
         compare(way, (LatentDims){1, lengths[i], 6, 2, 8, 2, 5, 5, 0}, i % 2 == 0);
 }
 
+// The shared form: numbers of heads that fill groups of three, two and one, many heads, more slots
+// than a head has pairs, a latent wider than a head.
+static void test_shared_keys(void **state)
+{
+    const TestingCompute *way = testing_compute(state);
+    static const LatentDims shapes[] = {
+        // B, T, H, K, E, rope, key_latent, value_latent, value_column
+        {1, 1, 1, 1, 4, 2, 2, 2, 0, true},     {1, 40, 9, 1, 64, 24, 24, 24, 0, true},
+        {2, 33, 4, 1, 16, 20, 3, 3, 0, true},  {3, 17, 7, 1, 32, 8, 16, 16, 0, true},
+        {1, 65, 3, 1, 10, 6, 27, 27, 0, true}, {2, 100, 40, 1, 8, 2, 5, 5, 0, true},
+        {1, 97, 32, 1, 4, 2, 9, 9, 0, true},   {2, 193, 6, 1, 8, 6, 5, 5, 0, true},
+        {1, 500, 6, 1, 8, 4, 5, 5, 0, true},   {1, 769, 2, 1, 8, 4, 5, 5, 0, true},
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        compare(way, shapes[i], false);
+        compare(way, shapes[i], true);
+    }
+}
+
 // Joint and split latents, widths that are no whole vectors, all dims rotated and none.
 static void test_widths_groups_and_batches(void **state)
 {
@@ -218,6 +237,7 @@ int main(void)
     static const struct CMUnitTest every_way[] = {
         cmocka_unit_test(test_lengths_around_the_tiles),
         cmocka_unit_test(test_widths_groups_and_batches),
+        cmocka_unit_test(test_shared_keys),
     };
     enum { N = sizeof every_way / sizeof every_way[0] };
     struct CMUnitTest tests[N_TESTING_WAYS * N + 2];

@@ -244,8 +244,8 @@ static void test_stories260k_logits(void **state)
 
 // ---- What must not change anything ----
 
-// The three ways of attention: MLA expands keys and values unless its latent is narrow.
-typedef enum Form { ORIGINAL, MLA, NARROW_MLA, N_FORMS } Form;
+// The ways of attention: MLA expands keys and values unless its latent is narrow.
+typedef enum Form { ORIGINAL, MLA, NARROW_MLA, SHARED, SHARED_WITH_NORM, N_FORMS } Form;
 
 // Large enough that OpenBLAS uses its threads and attention more than one tile.
 static Model make_model(Form form, bool tied_head)
@@ -263,7 +263,9 @@ static Model make_model(Form form, bool tied_head)
                         .tied_head = tied_head,
                         .rope_theta = 1e4,
                         .rms_eps = 1e-5};
-    if (form != ORIGINAL)
+    if (form == SHARED || form == SHARED_WITH_NORM)
+        assert_ok(shape_convert_shared(&shape, &shape, 9, 12, form == SHARED_WITH_NORM));
+    else if (form != ORIGINAL)
         assert_ok(shape_convert(&shape, &shape, 3, form == MLA ? 10 : 2, SVD_JOINT));
     Model model;
     assert_ok(model_create(&model, &shape));
