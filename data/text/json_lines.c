@@ -15,7 +15,7 @@ Status json_lines_open(JsonLines *out, const char *path)
     TRY(file_open(&fd, path));
     *out = (JsonLines){0};
     strcpy(out->path, path);
-    return text_stream_open(&out->stream, fd, path);
+    return text_stream_open(&out->stream, fd, path, NULL);
 }
 
 void json_lines_close(JsonLines *lines)

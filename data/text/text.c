@@ -49,7 +49,7 @@ static Status open_stream(TextReader *reader, const char *path)
 {
     int fd = -1;
     TRY(text_source_open(&fd, path, reader->stop));
-    return text_stream_open(&reader->stream, fd, reader->path);
+    return text_stream_open(&reader->stream, fd, reader->path, reader->stop);
 }
 
 Status text_open(TextReader **out, const char *path, const TextOptions *options)

@@ -1,7 +1,8 @@
-// gzread() passes files that are not gzip through unchanged, so zstd is a second stage behind it,
-// and all three kinds take one path.
+// Two stages behind each other, each of which may be absent, so that gzip of zstd is read too. The
+// file is read here and not by gzread(), which drops without a word what follows a gzip member.
 #include "data/text/text_stream.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,17 +16,18 @@ enum {
     WINDOW_LOG = 27, // 128 MiB, the most that decoders accept without being told: RFC 8878, 3.1.1.1
 };
 
-Status text_stream_open(TextStream *out, int fd, const char *path)
+Status text_stream_open(TextStream *out, int fd, const char *path,
+                        const volatile sig_atomic_t *stop)
 {
-    TextStream stream = {.input = malloc(BLOCK_BYTES)};
-    if (stream.input != NULL)
-        stream.file = gzdopen(fd, "rb"); // owns fd then
-    if (stream.file == NULL) {
+    TextStream stream = {.fd = fd, .stop = stop};
+    stream.raw.bytes = malloc(BLOCK_BYTES);
+    stream.inner.bytes = malloc(BLOCK_BYTES);
+    if (stream.raw.bytes == NULL || stream.inner.bytes == NULL) {
+        free(stream.raw.bytes);
+        free(stream.inner.bytes);
         close(fd);
-        text_stream_close(&stream);
         return fail(FAILED, "%s: out of memory", path);
     }
-    gzbuffer(stream.file, BLOCK_BYTES);
     *out = stream;
     return OK;
 }
@@ -35,16 +37,6 @@ static void note_damage(TextStream *stream, const char *reason, const char *advi
 {
     if (stream->damage[0] == '\0')
         snprintf(stream->damage, sizeof stream->damage, "cannot be read: %.140s%s", reason, advice);
-}
-
-// Keeps why zlib failed, without the name it puts before its text.
-static void note_gzip_damage(TextStream *stream)
-{
-    int code = Z_OK;
-    const char *text = gzerror(stream->file, &code);
-    if (strncmp(text, "<fd:", 4) == 0)
-        text += strcspn(text, " ") + 1; // "<fd:3>: " and the reason
-    note_damage(stream, text, code == Z_BUF_ERROR ? " (truncated gzip; fetch the file again)" : "");
 }
 
 static void note_zstd_damage(TextStream *stream, size_t code)
@@ -68,25 +60,113 @@ static void note_zstd_damage(TextStream *stream, size_t code)
     }
 }
 
-// Bytes of the file with gzip undone, fewer than `size_bytes` only at its end.
-static size_t read_file(TextStream *stream, void *out, size_t size_bytes)
+// From the file itself, fewer than `size_bytes` only at its end. A signal ends a wait if it asks to
+// stop.
+static size_t read_raw(TextStream *stream, char *out, size_t size_bytes)
 {
-    const int n = gzread(stream->file, out, (unsigned)size_bytes);
-    const bool is_short = n < 0 || (size_t)n < size_bytes;
-    int code = Z_OK;
-    // gzread() calls a file that ends within a gzip member a short read, not an error.
-    if (is_short)
-        gzerror(stream->file, &code);
-    if (n < 0 || code != Z_OK)
-        note_gzip_damage(stream);
-    stream->is_drained = is_short;
-    return n > 0 ? (size_t)n : 0;
+    size_t n = 0;
+    while (n < size_bytes && !stream->is_raw_end) {
+        const ssize_t got = read(stream->fd, out + n, size_bytes - n);
+        if (got < 0 && errno == EINTR && (stream->stop == NULL || *stream->stop == 0))
+            continue;
+        if (got < 0)
+            note_damage(stream, strerror(errno), "");
+        stream->is_raw_end = got <= 0;
+        n += got > 0 ? (size_t)got : 0;
+    }
+    stream->n_read += (int64_t)n;
+    return n;
 }
 
-static void refill(TextStream *stream)
+static size_t held_bytes(const TextBlock *block)
 {
-    stream->input_bytes = read_file(stream, stream->input, BLOCK_BYTES);
-    stream->input_taken = 0;
+    return block->size - block->taken;
+}
+
+// What the block holds goes to its start, and the file fills the rest.
+static void refill_raw(TextStream *stream)
+{
+    TextBlock *raw = &stream->raw;
+    const size_t held = held_bytes(raw);
+    memmove(raw->bytes, raw->bytes + raw->taken, held);
+    raw->taken = 0;
+    raw->size = held + read_raw(stream, raw->bytes + held, BLOCK_BYTES - held);
+}
+
+static bool is_gzip(const TextBlock *block)
+{
+    return held_bytes(block) >= 2 && memcmp(block->bytes + block->taken, "\x1f\x8b", 2) == 0;
+}
+
+// Between two members: whether another one begins.
+static bool begin_member(TextStream *stream)
+{
+    TextBlock *raw = &stream->raw;
+    for (;;) {
+        while (raw->taken < raw->size && raw->bytes[raw->taken] == '\0')
+            raw->taken++;
+        if (held_bytes(raw) >= 2 || stream->is_raw_end)
+            break;
+        refill_raw(stream);
+    }
+    stream->is_in_member = is_gzip(raw);
+    if (stream->is_in_member)
+        inflateReset(stream->gzip);
+    else if (held_bytes(raw) > 0)
+        note_damage(stream, "something else follows a gzip member",
+                    " (damaged gzip; fetch the file again)");
+    return stream->is_in_member;
+}
+
+// One call of the decoder; false when there is no more to come.
+static bool inflate_some(TextStream *stream)
+{
+    TextBlock *raw = &stream->raw;
+    z_stream *gzip = stream->gzip;
+    if (!stream->is_in_member && !begin_member(stream))
+        return false;
+    if (held_bytes(raw) == 0)
+        refill_raw(stream);
+    if (held_bytes(raw) == 0) {
+        note_damage(stream, "unexpected end of file", " (truncated gzip; fetch the file again)");
+        return false;
+    }
+    gzip->next_in = (Bytef *)raw->bytes + raw->taken;
+    gzip->avail_in = (uInt)held_bytes(raw);
+    const int code = inflate(gzip, Z_NO_FLUSH);
+    raw->taken = raw->size - gzip->avail_in;
+    stream->is_in_member = code != Z_STREAM_END;
+    if (code == Z_OK || code == Z_STREAM_END)
+        return true;
+    note_damage(stream, gzip->msg != NULL ? gzip->msg : zError(code),
+                " (damaged gzip; fetch the file again)");
+    return false;
+}
+
+// Bytes of the file with gzip undone, fewer than `size_bytes` only at its end.
+static size_t read_file(TextStream *stream, char *out, size_t size_bytes)
+{
+    TextBlock *raw = &stream->raw;
+    z_stream *gzip = stream->gzip;
+    if (gzip == NULL) {
+        const size_t held = held_bytes(raw), n = held < size_bytes ? held : size_bytes;
+        memcpy(out, raw->bytes + raw->taken, n);
+        raw->taken += n;
+        const size_t more = read_raw(stream, out + n, size_bytes - n);
+        stream->is_drained = n + more < size_bytes;
+        return n + more;
+    }
+    gzip->next_out = (Bytef *)out;
+    gzip->avail_out = (uInt)size_bytes;
+    while (gzip->avail_out > 0 && !stream->is_drained)
+        stream->is_drained = !inflate_some(stream);
+    return size_bytes - gzip->avail_out;
+}
+
+static void refill_inner(TextStream *stream)
+{
+    stream->inner.size = read_file(stream, stream->inner.bytes, BLOCK_BYTES);
+    stream->inner.taken = 0;
 }
 
 // Frames begin with their own magic number, skippable ones with one of 16: RFC 8878, 3.1.
@@ -97,28 +177,43 @@ static bool is_zstd(const char *bytes, size_t size_bytes)
                                ((b[0] & 0xf0) == 0x50 && memcmp(b + 1, "\x2a\x4d\x18", 3) == 0));
 }
 
-// The first block is looked at before any of it is handed out.
+// Windows and headers as gzip has them: RFC 1952.
+static bool start_gzip(TextStream *stream)
+{
+    enum { GZIP_WINDOW = MAX_WBITS + 16 };
+    stream->gzip = calloc(1, sizeof(z_stream));
+    return stream->gzip != NULL && inflateInit2((z_stream *)stream->gzip, GZIP_WINDOW) == Z_OK;
+}
+
+static bool start_zstd(TextStream *stream)
+{
+    stream->zstd = ZSTD_createDStream();
+    return stream->zstd != NULL &&
+           !ZSTD_isError(ZSTD_DCtx_setParameter(stream->zstd, ZSTD_d_windowLogMax, WINDOW_LOG));
+}
+
+// The first block of each stage is looked at before any of it is handed out.
 static void begin(TextStream *stream)
 {
     stream->is_begun = true;
-    refill(stream);
-    if (!is_zstd(stream->input, stream->input_bytes))
-        return;
-    stream->zstd = ZSTD_createDStream();
-    if (stream->zstd != NULL &&
-        !ZSTD_isError(ZSTD_DCtx_setParameter(stream->zstd, ZSTD_d_windowLogMax, WINDOW_LOG)))
-        return;
-    note_damage(stream, "out of memory for zstd", "");
-    stream->at_end = true;
+    refill_raw(stream);
+    bool is_ready = !is_gzip(&stream->raw) || start_gzip(stream);
+    if (is_ready) {
+        refill_inner(stream);
+        is_ready = !is_zstd(stream->inner.bytes, stream->inner.size) || start_zstd(stream);
+    }
+    if (!is_ready)
+        note_damage(stream, "out of memory", "");
+    stream->at_end = !is_ready;
 }
 
-// What the first block has left, then straight from the file.
+// What the first block has left, then straight from the stage before.
 static size_t read_plain(TextStream *stream, char *out, size_t size_bytes)
 {
-    const size_t held = stream->input_bytes - stream->input_taken;
-    const size_t n = held < size_bytes ? held : size_bytes;
-    memcpy(out, stream->input + stream->input_taken, n);
-    stream->input_taken += n;
+    TextBlock *inner = &stream->inner;
+    const size_t held = held_bytes(inner), n = held < size_bytes ? held : size_bytes;
+    memcpy(out, inner->bytes + inner->taken, n);
+    inner->taken += n;
     if (n == size_bytes)
         return n;
     const size_t more = stream->is_drained ? 0 : read_file(stream, out + n, size_bytes - n);
@@ -130,23 +225,23 @@ static size_t read_plain(TextStream *stream, char *out, size_t size_bytes)
 // the next one's header.
 static size_t read_zstd(TextStream *stream, char *out, size_t size_bytes)
 {
-    if (stream->input_taken == stream->input_bytes && !stream->is_drained)
-        refill(stream);
-    const bool is_input_left = stream->input_taken < stream->input_bytes;
-    if (!is_input_left && !stream->is_inside) {
+    TextBlock *inner = &stream->inner;
+    if (held_bytes(inner) == 0 && !stream->is_drained)
+        refill_inner(stream);
+    if (held_bytes(inner) == 0 && !stream->is_in_frame) {
         stream->at_end = stream->is_drained;
         return 0;
     }
-    ZSTD_inBuffer input = {stream->input, stream->input_bytes, stream->input_taken};
+    ZSTD_inBuffer input = {inner->bytes, inner->size, inner->taken};
     ZSTD_outBuffer output = {out, size_bytes, 0};
     const size_t code = ZSTD_decompressStream(stream->zstd, &output, &input);
-    stream->input_taken = input.pos;
+    inner->taken = input.pos;
     if (ZSTD_isError(code)) {
         note_zstd_damage(stream, code);
         stream->at_end = true;
         return output.pos;
     }
-    stream->is_inside = code != 0;
+    stream->is_in_frame = code != 0;
     // Room that stays means that the decoder has given all it can make of its input.
     if (code != 0 && stream->is_drained && input.pos == input.size && output.pos < size_bytes) {
         note_damage(stream, "unexpected end of file", " (truncated zstd; fetch the file again)");
@@ -170,15 +265,19 @@ size_t text_stream_read(TextStream *stream, void *out, size_t size_bytes)
 
 int64_t text_stream_offset_bytes(const TextStream *stream)
 {
-    const int64_t offset = (int64_t)gzoffset(stream->file);
-    return offset > 0 ? offset : 0; // pipes have none
+    return stream->n_read - (int64_t)held_bytes(&stream->raw);
 }
 
 void text_stream_close(TextStream *stream)
 {
-    if (stream->file != NULL)
-        gzclose(stream->file);
+    if (stream->raw.bytes == NULL) // never opened
+        return;
+    close(stream->fd);
+    if (stream->gzip != NULL)
+        inflateEnd(stream->gzip);
+    free(stream->gzip);
     ZSTD_freeDStream(stream->zstd); // NULL is allowed
-    free(stream->input);
+    free(stream->raw.bytes);
+    free(stream->inner.bytes);
     *stream = (TextStream){0};
 }

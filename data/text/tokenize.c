@@ -148,8 +148,9 @@ Status tokenize_read(TokenizeJob *job, Documents *texts, double *fraction)
     }
     // Where in the compressed file the reader is says how much work is left better than counts do:
     // how many documents there are is known only in the end.
-    const int64_t read_bytes =
-        job->done_bytes + (job->reader != NULL ? text_offset_bytes(job->reader) : 0);
+    int64_t read_bytes = job->done_bytes;
+    if (job->reader != NULL && size_on_disk(job->files.paths[job->at_file]) > 0)
+        read_bytes += text_offset_bytes(job->reader);
     *fraction = job->total_bytes > 0 ? (double)read_bytes / (double)job->total_bytes : 1;
     return OK;
 }

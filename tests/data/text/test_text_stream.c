@@ -1,4 +1,4 @@
-// data/text/text_stream: zstd in all its forms, and what is damaged. Plain and gzip files are
+// data/text/text_stream: gzip and zstd in all their forms, and what is damaged. Plain files are
 // tested through text.c.
 #include "tests/support/testing.h"
 
@@ -26,7 +26,7 @@ static size_t read_all(char *out, size_t capacity, size_t piece, const char *pat
     size_t n = 0;
     const int fd = open(path, O_RDONLY);
     assert_true(fd >= 0);
-    assert_ok(text_stream_open(&stream, fd, path));
+    assert_ok(text_stream_open(&stream, fd, path, NULL));
     while (!stream.at_end && n < capacity)
         n += text_stream_read(&stream, out + n, capacity - n < piece ? capacity - n : piece);
     assert_true(text_stream_offset_bytes(&stream) >= 0);
@@ -173,6 +173,59 @@ static void test_frames_beyond_the_decoder_are_named(void **state)
     check(path, "", "it was compressed with a dictionary; decompress it with zstd -d -D");
 }
 
+static void test_members_are_one_text_and_zeros_may_follow(void **state)
+{
+    (void)state;
+    static const char zeros[700] = "";
+    const char *path = testing_path(testing_dir(), "members");
+    testing_append_gzip(path, "one ", 4);
+    testing_append_gzip(path, "", 0);
+    append(path, zeros, 3);
+    testing_append_gzip(path, "two", 3);
+    append(path, zeros, sizeof zeros);
+    check(path, "one two", "");
+}
+
+// gzread() of zlib drops it without a word.
+static void test_what_follows_a_member_must_be_one(void **state)
+{
+    (void)state;
+    static const char *const tails[] = {"text of its own", "\0\0x", "\x1f", "\x28\xb5\x2f\xfd"};
+    static const size_t sizes[] = {15, 3, 1, 4};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        const char *path = testing_path(testing_dir(), "tail");
+        testing_append_gzip(path, "one", 3);
+        append(path, tails[i], sizes[i]);
+        check(path, "one", "cannot be read: something else follows a gzip member (damaged gzip");
+    }
+    const char *path = testing_path(testing_dir(), "cut");
+    testing_append_gzip(path, "one", 3);
+    append(path, "\x1f\x8b", 2);
+    check(path, "one", "cannot be read: unexpected end of file (truncated gzip");
+}
+
+// Members whose ends and beginnings lie on and around the borders of the input's blocks.
+static void test_members_end_anywhere(void **state)
+{
+    (void)state;
+    char *content = malloc(TEXT_BLOCK_BYTES), *got = malloc(2 * TEXT_BLOCK_BYTES);
+    assert_true(content != NULL && got != NULL);
+    for (int i = 0; i < TEXT_BLOCK_BYTES; i++)
+        content[i] = (char)random_bits(2, (uint64_t)i);
+    for (size_t size = TEXT_BLOCK_BYTES - 90; size < TEXT_BLOCK_BYTES; size++) {
+        const char *path = testing_path(testing_dir(), "borders"), *damage;
+        testing_append_gzip(path, content, size);
+        testing_append_gzip(path, "two", 3);
+        const size_t n = read_all(got, 2 * TEXT_BLOCK_BYTES, TEXT_BLOCK_BYTES, path, &damage);
+        assert_string_equal(damage, "");
+        assert_int_equal(n, size + 3);
+        assert_memory_equal(got, content, size);
+        assert_memory_equal(got + size, "two", 3);
+    }
+    free(content);
+    free(got);
+}
+
 // As `gzip x.zst` makes it.
 static void test_zstd_inside_gzip(void **state)
 {
@@ -224,6 +277,9 @@ int main(void)
         cmocka_unit_test(test_damaged_frame_is_told),
         cmocka_unit_test(test_what_follows_a_frame_must_be_one),
         cmocka_unit_test(test_frames_beyond_the_decoder_are_named),
+        cmocka_unit_test(test_members_are_one_text_and_zeros_may_follow),
+        cmocka_unit_test(test_what_follows_a_member_must_be_one),
+        cmocka_unit_test(test_members_end_anywhere),
         cmocka_unit_test(test_zstd_inside_gzip),
         cmocka_unit_test(test_pipe),
     };
