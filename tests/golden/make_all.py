@@ -7,7 +7,7 @@ Usage, from the repository's root:
 from __future__ import annotations
 
 from conversion import make_conversion_golden
-from mla import make_mla_golden
+from mla import make_mla_golden, make_shared_golden
 from models import make_models
 from training import make_autocast_golden, make_training_golden
 
@@ -15,6 +15,7 @@ from training import make_autocast_golden, make_training_golden
 def main() -> None:
     make_models.main()
     make_mla_golden.main()
+    make_shared_golden.main()
     make_training_golden.main()
     make_autocast_golden.main()
     make_conversion_golden.main()

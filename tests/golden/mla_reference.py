@@ -1,4 +1,5 @@
-"""Plain PyTorch reference of the original attention, of its conversion to MLA, and of MLA.
+"""Plain PyTorch reference of the original attention, of its conversion to MLA, and of MLA, per head and
+shared.
 
 Written from the formulas, independent of the C code: the oracle of the golden files.
 
@@ -45,13 +46,19 @@ class Shape:
     rope_theta: float
     rms_eps: float
     tied_head: bool
-    d_kv: int = 0  # 0: original attention
+    d_kv: int = 0  # 0: original attention, or the shared form
     svd: str = "joint"
-    pairs: Tensor | None = None  # MLA: int64 [L, K, r], ascending in each row
+    pairs: Tensor | None = None  # MLA: int64 [L, K, r], ascending in each row; shared: [L, 1, P]
+    latent: int = 0  # R of the shared form; 0: not the shared form
+    latent_norm: bool = False
 
     @property
     def group(self) -> int:
         return self.n_heads // self.n_kv_heads
+
+    @property
+    def is_mla(self) -> bool:
+        return self.d_kv > 0 or self.latent > 0
 
 
 # ---- Files ---------------------------------------------------------------------------------------
@@ -77,6 +84,8 @@ def shape_from_config(config: dict) -> Shape:
         tied_head=config.get("tie_word_embeddings", False),
         d_kv=mla.get("d_kv", 0),
         svd=mla.get("svd", "joint"),
+        latent=mla.get("latent", 0),
+        latent_norm=mla.get("latent_norm", False),
     )
 
 
@@ -95,7 +104,7 @@ def load_model(
     directory = Path(directory)
     shape = shape_from_config(json.loads((directory / "config.json").read_text()))
     tensors = load_weights(directory)
-    if shape.d_kv > 0:
+    if shape.is_mla:
         pairs = [
             tensors.pop(f"model.layers.{l}.self_attn.rope_pairs") for l in range(shape.n_layers)
         ]
@@ -107,15 +116,14 @@ def save_mla(directory: Path, shape: Shape, weights: Weights, base_config: dict)
     """Writes an MLA directory as `mha2mla convert` does, in float32."""
     assert shape.pairs is not None
     r = shape.pairs.shape[-1]
-    numbers = shape.n_layers * shape.n_kv_heads * (2 * r + shape.d_kv)
-    block = {
-        "rope_pairs": r,
-        "rope_dim_for_mla": 2 * r,
-        "d_kv": shape.d_kv,
-        "low_rank": shape.d_kv,
-        "svd": shape.svd,
-        "cache_numbers_per_token": numbers,
-    }
+    block = {"rope_pairs": r, "rope_dim_for_mla": 2 * r, "d_kv": shape.d_kv}
+    if shape.latent > 0:
+        numbers = shape.n_layers * (2 * r + shape.latent)
+        block |= {"latent": shape.latent, "latent_norm": shape.latent_norm}
+    else:
+        numbers = shape.n_layers * shape.n_kv_heads * (2 * r + shape.d_kv)
+        block |= {"low_rank": shape.d_kv}
+    block |= {"svd": shape.svd, "cache_numbers_per_token": numbers}
     directory.mkdir(parents=True, exist_ok=True)
     config = json.dumps({**base_config, "mha2mla": block}, indent=2)
     (directory / "config.json").write_text(config + "\n")
@@ -199,11 +207,36 @@ def mla_attention(x: Tensor, shape: Shape, weights: Weights, layer: int) -> Tens
     return attend(q, k, v, shape)
 
 
+def shared_attention(x: Tensor, shape: Shape, weights: Weights, layer: int) -> Tensor:
+    """One head of rotated keys for all query heads, keys and values of every query head from one
+    latent; the scale stays that of the original's heads."""
+    assert shape.pairs is not None
+    prefix = f"model.layers.{layer}.self_attn."
+    pairs = shape.pairs[layer]  # [1, P]
+    width_r, heads = 2 * pairs.shape[-1], shape.n_heads
+
+    q_r, q_c = (x @ weights[prefix + "q_proj.weight"].T).tensor_split([heads * width_r], dim=-1)
+    q_r = q_r.unflatten(-1, (heads, width_r))
+    q_c = q_c.unflatten(-1, (heads, shape.head_dim))
+    k_r = (x @ weights[prefix + "k_r_proj.weight"].T).unsqueeze(2)
+    latent = x @ weights[prefix + "kv_proj.down_kv.weight"].T
+    if shape.latent_norm:
+        latent = rms_norm(latent, weights[prefix + "kv_proj.latent_norm.weight"], shape.rms_eps)
+    k_c = up_project(latent, weights, prefix + "kv_proj.up_k.weight", heads)
+    v = up_project(latent, weights, prefix + "kv_proj.up_v.weight", heads)
+
+    q = torch.cat((rotate(q_r, pairs.expand(heads, -1), shape), q_c), dim=-1)
+    k = torch.cat((rotate(k_r, pairs, shape).expand(-1, -1, heads, -1), k_c), dim=-1)
+    return attend(q, k, v, replace(shape, n_kv_heads=heads))
+
+
 def layer_forward(
     x: Tensor, normed: Tensor, shape: Shape, weights: Weights, layer: int
 ) -> Tensor:
     prefix = f"model.layers.{layer}."
-    attention = mla_attention if shape.d_kv > 0 else original_attention
+    attention = original_attention
+    if shape.is_mla:
+        attention = shared_attention if shape.latent > 0 else mla_attention
     heads = attention(normed, shape, weights, layer)
     x = x + heads @ weights[prefix + "self_attn.o_proj.weight"].T
     h = rms_norm(x, weights[prefix + "post_attention_layernorm.weight"], shape.rms_eps)

@@ -3,10 +3,10 @@
 Usage, from the repository's root, after make_training_golden.py:
     python3 tests/golden/training/make_autocast_golden.py
 
-Writes tests/golden/training/original_autocast.safetensors and training/mla_autocast.safetensors with
+Writes tests/golden/training/NAME_autocast.safetensors for each of its RUNS, with
     losses [10], grad_norms [10], final.<parameter>
 of float32 parameters and moments, products in bfloat16. The batches are those of
-training/original and training/mla, whose float64 numbers say how far off autocast is: printed
+training/NAME, whose float64 numbers say how far off autocast is: printed
 here, and what a test may allow another program in bfloat16. The last bits depend on the CPU.
 """
 

@@ -1,10 +1,9 @@
-"""Writes ten steps of training with torch.optim.AdamW, of an original model and of its MLA form.
+"""Writes ten steps of training with torch.optim.AdamW, of an original model and of its MLA forms.
 
-Usage, from the repository's root, after make_mla_golden.py:
+Usage, from the repository's root, after make_mla_golden.py and make_shared_golden.py:
     python3 tests/golden/training/make_training_golden.py
 
-Writes tests/golden/training/original.safetensors (starts from models/gqa_tied) and
-training/mla.safetensors (starts from models/mla_gqa_2norm_joint) with
+Writes tests/golden/training/NAME.safetensors for each of RUNS, with the model it starts from, with
     batches int32 [10, G, T + 1]  one global batch of G sequences per step
     losses [10]                   mean over the batch's targets, before the update
     grad_norms [10]               global norm before clipping
@@ -33,7 +32,12 @@ N_STEPS, GLOBAL_BATCH, SEQ_LEN = 10, 6, 13
 PEAK_LR, MIN_LR, WARMUP_STEPS, DECAY_START, DECAY_STEPS = 5e-3, 0.0, 3, 7, 3
 MAX_NORM = 1.0
 CIRCLE = torch.tensor([1, 2, 3])
-RUNS = {"training/original": "gqa_tied", "training/mla": "mla_gqa_2norm_joint"}
+RUNS = {
+    "training/original": "gqa_tied",
+    "training/mla": "mla_gqa_2norm_joint",
+    "training/shared": "shared_gqa",
+    "training/shared_norm": "shared_norm_gqa",
+}
 
 
 @dataclass

@@ -144,6 +144,13 @@ static void test_mla_follows_torch(void **state)
     follow_golden("models/mla_gqa_2norm_joint", "training/mla.safetensors");
 }
 
+static void test_shared_form_follows_torch(void **state)
+{
+    (void)state;
+    follow_golden("models/shared_gqa", "training/shared.safetensors");
+    follow_golden("models/shared_norm_gqa", "training/shared_norm.safetensors");
+}
+
 // ---- bfloat16 ----
 
 // What ten steps leave behind.
@@ -244,6 +251,10 @@ static void test_bfloat16_is_as_near_to_float64_as_autocast(void **state)
                         "training/original_autocast.safetensors");
         follow_autocast("models/mla_gqa_2norm_joint", "training/mla.safetensors",
                         "training/mla_autocast.safetensors");
+        follow_autocast("models/shared_gqa", "training/shared.safetensors",
+                        "training/shared_autocast.safetensors");
+        follow_autocast("models/shared_norm_gqa", "training/shared_norm.safetensors",
+                        "training/shared_norm_autocast.safetensors");
     }
 }
 
@@ -252,6 +263,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_original_attention_follows_torch),
         cmocka_unit_test(test_mla_follows_torch),
+        cmocka_unit_test(test_shared_form_follows_torch),
         cmocka_unit_test(test_bfloat16_is_as_near_to_float64_as_autocast),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

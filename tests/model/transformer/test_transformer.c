@@ -1,5 +1,6 @@
 // The whole model against the golden files: logits, loss and the gradient of every parameter, for
-// original attention and MLA; and what must not change them: threads, micro-batches, logits.
+// original attention and MLA in both its forms; and what must not change them: threads,
+// micro-batches, logits.
 #include "tests/support/testing.h"
 #include "tests/support/testing_compute.h"
 
@@ -28,9 +29,12 @@ static const char *const conversions[][2] = {{"mla/gqa_2norm_joint", "gqa_tied"}
                                              {"mla/mha_uniform_joint", "mha_untied"},
                                              {"mla/mqa_2norm_joint", "mqa_head_dim"}};
 
+static const char *const shared_models[] = {"shared_gqa", "shared_norm_gqa", "shared_norm_mha"};
+
 enum {
     N_MODELS = sizeof models / sizeof models[0],
-    N_CONVERSIONS = sizeof conversions / sizeof conversions[0]
+    N_CONVERSIONS = sizeof conversions / sizeof conversions[0],
+    N_SHARED = sizeof shared_models / sizeof shared_models[0]
 };
 
 // How far numbers may be from what PyTorch computes in float64, by the type of products.
@@ -167,19 +171,26 @@ static void check_loss_and_gradients(const Model *model, const Golden *golden, C
     release_run(&run);
 }
 
+// The model of a directory against the golden file of a folder.
+static void check_model(const char *folder, const char *model_name, ComputeType compute)
+{
+    Golden golden;
+    char name[128];
+    snprintf(name, sizeof name, "%s/%s", folder, model_name);
+    golden_open(&golden, name);
+    Model model = golden_load_model(model_name);
+    check_logits(&model, &golden, compute);
+    check_loss_and_gradients(&model, &golden, compute);
+    model_release(&model);
+    golden_close(&golden);
+}
+
 static void check_models(ComputeType compute)
 {
-    for (int i = 0; i < N_MODELS; i++) {
-        Golden golden;
-        char name[128];
-        snprintf(name, sizeof name, "models/%s", models[i]);
-        golden_open(&golden, name);
-        Model model = golden_load_model(models[i]);
-        check_logits(&model, &golden, compute);
-        check_loss_and_gradients(&model, &golden, compute);
-        model_release(&model);
-        golden_close(&golden);
-    }
+    for (int i = 0; i < N_MODELS; i++)
+        check_model("models", models[i], compute);
+    for (int i = 0; i < N_SHARED; i++)
+        check_model("mla", shared_models[i], compute);
 }
 
 static void check_conversions(ComputeType compute)
@@ -195,7 +206,7 @@ static void check_conversions(ComputeType compute)
     }
 }
 
-static void test_original_models_against_transformers(void **state)
+static void test_models_against_pytorch(void **state)
 {
     (void)state;
     check_models(COMPUTE_FLOAT32);
@@ -432,6 +443,71 @@ static void test_attention_in_the_latent_space_is_the_same_function(void **state
     model_release(&wide);
 }
 
+// Slots in ascending order of their pairs: KV heads are the inner order. Slot s of q's head h is
+// zero unless it is one of the head's KV head.
+static void fill_rotated(Model *shared, const Model *original, int layer)
+{
+    const ModelShape *s = &original->shape;
+    const LayerParams *from = &original->params.layers[layer], *to = &shared->params.layers[layer];
+    const int E = s->head_dim, K = s->n_kv_heads, G = s->n_heads / K, P = shared->shape.rope_pairs;
+    const int64_t D = s->d_model;
+    for (int slot = 0; slot < P; slot++) {
+        const int pair = slot / K, j = slot % K;
+        shared->rope_pairs[(int64_t)layer * P + slot] = pair;
+        for (int half = 0; half < 2; half++) {
+            const int row = half * P + slot, dim = pair + half * (E / 2);
+            memcpy(to->k_r + row * D, from->k + (j * E + dim) * D, (size_t)D * sizeof(float));
+            for (int h = j * G; h < (j + 1) * G; h++)
+                memcpy(to->q + (h * 2 * P + row) * D, from->q + (h * E + dim) * D,
+                       (size_t)D * sizeof(float));
+        }
+    }
+}
+
+// Every pair of every KV head has a slot, the latent is the values, and keys need none of it.
+static Model share_exactly(const Model *original)
+{
+    const ModelShape *s = &original->shape;
+    const int E = s->head_dim, K = s->n_kv_heads, R = K * E;
+    ModelShape shape;
+    assert_ok(shape_convert_shared(&shape, s, K * E / 2, R, false));
+    Model model;
+    assert_ok(model_create(&model, &shape));
+    for (int i = 0; i < params_n_tensors(&shape); i++) {
+        const ParamInfo to = params_info(&shape, i);
+        ParamInfo from;
+        if (params_find(&from, s, to.name) && from.rows == to.rows)
+            memcpy(model.params.flat + to.offset, original->params.flat + from.offset,
+                   (size_t)to.rows * (size_t)to.cols * sizeof(float));
+    }
+    for (int l = 0; l < s->n_layers; l++) {
+        const LayerParams *w = &model.params.layers[l];
+        fill_rotated(&model, original, l);
+        memcpy(w->down_kv, original->params.layers[l].v,
+               (size_t)R * (size_t)s->d_model * sizeof(float));
+        for (int e = 0; e < s->n_heads * E; e++)
+            w->up_v[(int64_t)e * R + e / E / (s->n_heads / K) * E + e % E] = 1;
+    }
+    return model;
+}
+
+static void test_shared_form_with_all_pairs_and_values_is_the_original(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"gqa_tied", "mqa_head_dim", "gqa_theta"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        Golden golden;
+        char name[128];
+        snprintf(name, sizeof name, "models/%s", names[i]);
+        golden_open(&golden, name);
+        Model original = golden_load_model(names[i]), shared = share_exactly(&original);
+        check_logits(&shared, &golden, COMPUTE_FLOAT32);
+        model_release(&original);
+        model_release(&shared);
+        golden_close(&golden);
+    }
+}
+
 static void test_fresh_gradients_are_written_over_whatever_was_there(void **state)
 {
     (void)state;
@@ -594,7 +670,7 @@ static void test_bfloat16_by_every_kernel_of_this_machine(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_original_models_against_transformers),
+        cmocka_unit_test(test_models_against_pytorch),
         cmocka_unit_test(test_conversions_against_pytorch),
         cmocka_unit_test(test_mla_directory_gives_the_same_logits),
         cmocka_unit_test(test_stories260k_logits),
@@ -602,6 +678,7 @@ int main(void)
         cmocka_unit_test(test_frozen_tensors_change_no_other_gradient),
         cmocka_unit_test(test_two_micro_batches_add_up_to_one_batch),
         cmocka_unit_test(test_attention_in_the_latent_space_is_the_same_function),
+        cmocka_unit_test(test_shared_form_with_all_pairs_and_values_is_the_original),
         cmocka_unit_test(test_fresh_gradients_are_written_over_whatever_was_there),
         cmocka_unit_test(test_tied_gradient_is_the_sum_of_head_and_embedding),
         cmocka_unit_test(test_logits_between_loss_and_backward_change_nothing),
