@@ -92,7 +92,7 @@ void latent_norm_backward(Rows d_rows, LayerParams *grads, Rows latent,
     if (!context->add_gradients && grads->latent_norm != NULL)
         memset(grads->latent_norm, 0, (size_t)norm.R * sizeof(float));
     rmsnorm_backward(s->d_latent, (Rows){0}, grads->latent_norm, (Rows){0}, s->d_normed, s->inv_rms,
-                     s->latent, norm.weight, norm.N, norm.R);
+                     rows_f32(s->latent, norm.R), norm.weight, norm.N, norm.R);
     copy_rows(norm.columns, d_latent, norm.N, norm.R);
     step_times_mark(context->times, STEP_NORM);
 }

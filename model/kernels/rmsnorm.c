@@ -41,34 +41,67 @@ HOT static void scale_row_bf16(uint16_t *restrict y, const float *restrict x,
         y[d] = half_f32_to_bf16(w[d] * (x[d] * inv_rms));
 }
 
-static void apply_row(Rows y, int n, const float *x, const float *w, float inv_rms, int D)
+// From rows of x / rms(x).
+HOT static void scale_normalized_row(uint16_t *restrict y, const uint16_t *restrict normalized,
+                                     const float *restrict w, int D)
 {
-    void *row = rows_at(y, n, 0).data;
-    if (y.dtype == DTYPE_BF16)
-        scale_row_bf16(row, x, w, inv_rms, D);
-    else
-        scale_row(row, x, w, inv_rms, D);
+#pragma omp simd
+    for (int d = 0; d < D; d++)
+        y[d] = half_f32_to_bf16(w[d] * half_bf16_to_f32(normalized[d]));
+}
+
+HOT static void normalize_row(uint16_t *restrict normalized, const float *restrict x, float inv_rms,
+                              int D)
+{
+#pragma omp simd
+    for (int d = 0; d < D; d++)
+        normalized[d] = half_f32_to_bf16(x[d] * inv_rms);
+}
+
+// Rows of x / rms(x) are kept where products compute in bfloat16: y is bfloat16, too.
+static void apply_row(Rows y, Rows x, int n, const float *w, float inv_rms, int D)
+{
+    void *to = rows_at(y, n, 0).data;
+    const void *from = rows_at(x, n, 0).data;
+    if (x.dtype == DTYPE_BF16) {
+        CHECK(y.dtype == DTYPE_BF16, "rows of %s", dtype_name(y.dtype));
+        scale_normalized_row(to, from, w, D);
+    } else if (y.dtype == DTYPE_BF16) {
+        scale_row_bf16(to, from, w, inv_rms, D);
+    } else {
+        scale_row(to, from, w, inv_rms, D);
+    }
 }
 
 void rmsnorm_forward(Rows y, float *restrict inv_rms, float *restrict copy, const float *restrict x,
                      const float *restrict w, int N, int D, float eps)
 {
+    rmsnorm_forward_keeping((Rows){0}, y, inv_rms, copy, x, w, N, D, eps);
+}
+
+void rmsnorm_forward_keeping(Rows normalized, Rows y, float *restrict inv_rms, float *restrict copy,
+                             const float *restrict x, const float *restrict w, int N, int D,
+                             float eps)
+{
+    const Rows rows = rows_read_f32(x, D);
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int n = 0; n < N; n++) {
         const float *row = x + (int64_t)n * D;
         inv_rms[n] = inverse_rms(row, D, eps);
-        apply_row(y, n, row, w, inv_rms[n], D);
+        apply_row(y, rows, n, w, inv_rms[n], D);
+        if (normalized.data != NULL)
+            normalize_row(rows_at(normalized, n, 0).data, row, inv_rms[n], D);
         if (copy != NULL) // while the row is in cache
             memcpy(copy + (int64_t)n * D, row, (size_t)D * sizeof(float));
     }
 }
 
-void rmsnorm_apply(Rows y, const float *restrict inv_rms, const float *restrict x,
-                   const float *restrict w, int N, int D)
+void rmsnorm_apply(Rows y, const float *restrict inv_rms, Rows x, const float *restrict w, int N,
+                   int D)
 {
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int n = 0; n < N; n++)
-        apply_row(y, n, x + (int64_t)n * D, w, inv_rms[n], D);
+        apply_row(y, x, n, w, inv_rms[n], D);
 }
 
 // With r = inv_rms: dx += r (w dy) - x r^3 (w dy . x) / D. dy is replaced by the token's term of
@@ -89,6 +122,24 @@ HOT static void backward_row(float *restrict dx, float *restrict dy, const float
     }
 }
 
+// The same of n = x / rms(x): dx += r (w dy - n (w dy . n) / D), and the term of dw is dy n.
+HOT static void backward_normalized_row(float *restrict dx, float *restrict dy,
+                                        const uint16_t *restrict normalized,
+                                        const float *restrict w, float inv_rms, int D)
+{
+    float dot = 0;
+#pragma omp simd reduction(+ : dot)
+    for (int d = 0; d < D; d++)
+        dot += dy[d] * w[d] * half_bf16_to_f32(normalized[d]);
+    const float pull = dot * inv_rms / (float)D;
+#pragma omp simd
+    for (int d = 0; d < D; d++) {
+        const float unit = half_bf16_to_f32(normalized[d]);
+        dx[d] += dy[d] * w[d] * inv_rms - unit * pull;
+        dy[d] *= unit;
+    }
+}
+
 HOT static void add_row(float *restrict to, const float *restrict from, int D)
 {
 #pragma omp simd
@@ -97,7 +148,7 @@ HOT static void add_row(float *restrict to, const float *restrict from, int D)
 }
 
 void rmsnorm_backward(float *restrict dx, Rows dx_copy, float *restrict dw, Rows y,
-                      float *restrict dy, const float *restrict inv_rms, const float *restrict x,
+                      float *restrict dy, const float *restrict inv_rms, Rows x,
                       const float *restrict w, int N, int D)
 {
 #pragma omp parallel for schedule(static)
@@ -105,8 +156,12 @@ void rmsnorm_backward(float *restrict dx, Rows dx_copy, float *restrict dw, Rows
         for (int n = first; n < min_int(first + ROW_BLOCK, N); n++) {
             const int64_t at = (int64_t)n * D;
             if (y.data != NULL)
-                apply_row(y, n, x + at, w, inv_rms[n], D);
-            backward_row(dx + at, dy + at, x + at, w, inv_rms[n], D);
+                apply_row(y, x, n, w, inv_rms[n], D);
+            const void *row = rows_at(x, n, 0).data;
+            if (x.dtype == DTYPE_BF16)
+                backward_normalized_row(dx + at, dy + at, row, w, inv_rms[n], D);
+            else
+                backward_row(dx + at, dy + at, row, w, inv_rms[n], D);
             if (dx_copy.data != NULL)
                 dtype_narrow(rows_at(dx_copy, n, 0).data, dx_copy.dtype, dx + at, D);
             // The first row of a block collects the block's sum of dw; dy is scratch by now.

@@ -74,8 +74,9 @@ static void attention_forward_from_input(Workspace *ws, const Model *model, int 
     const QkObserver observer = {score_layer, &scored};
     AttentionContext context = attention_context(ws, model, layer);
     context.qk_observer = scores != NULL ? &observer : NULL;
-    rmsnorm_forward(ws->normed, saved->attn_inv_rms, residual, saved->x_in,
-                    model->params.layers[layer].attn_norm, N, s->d_model, (float)s->rms_eps);
+    rmsnorm_forward_keeping(saved->attn_normalized, ws->normed, saved->attn_inv_rms, residual,
+                            saved->x_in, model->params.layers[layer].attn_norm, N, s->d_model,
+                            (float)s->rms_eps);
     step_times_mark(ws->times, STEP_NORM);
     ws->form->project(&saved->attention, ws->normed, &context);
     ws->form->attend(&saved->attention, &context);
@@ -101,6 +102,12 @@ static Rows product_rows(const Workspace *ws, int D)
     return ws->compute == COMPUTE_BFLOAT16 ? ws->dx_rounded : rows_f32(ws->dx, D);
 }
 
+// What a norm's backward reads: the residual stream before it, or rows that stand in for it.
+static Rows norm_input(Rows normalized, float *stream, int D)
+{
+    return normalized.data != NULL ? normalized : rows_f32(stream, D);
+}
+
 // dx: gradient of x_mid on entry, of x_in on return. attend_backward() may compute `out` again,
 // which o's gradient then reads.
 static void attention_block_backward(Workspace *ws, const Model *model, int layer, Params *grads)
@@ -119,7 +126,8 @@ static void attention_block_backward(Workspace *ws, const Model *model, int laye
     step_times_mark(ws->times, STEP_ATTENTION);
     linear_backward_weight(ws->compute, dw->o, dx, saved->attention.out, N, Q, D, adds);
     step_times_mark(ws->times, STEP_OUTPUT);
-    rmsnorm_apply(ws->normed, saved->attn_inv_rms, saved->x_in, w->attn_norm, N, D);
+    const Rows x = norm_input(saved->attn_normalized, saved->x_in, D);
+    rmsnorm_apply(ws->normed, saved->attn_inv_rms, x, w->attn_norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
     ws->form->project_backward(rows_f32(ws->d_normed, D), dw, ws->d_qkv, ws->normed,
                                &saved->attention, &context);
@@ -127,7 +135,7 @@ static void attention_block_backward(Workspace *ws, const Model *model, int laye
     if (!adds)
         clear(dw->attn_norm, D);
     rmsnorm_backward(ws->dx, ws->dx_rounded, dw->attn_norm, (Rows){0}, ws->d_normed,
-                     saved->attn_inv_rms, saved->x_in, w->attn_norm, N, D);
+                     saved->attn_inv_rms, x, w->attn_norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
 }
 
@@ -139,8 +147,8 @@ static void ffn_expand(Workspace *ws, const Model *model, int layer, float *resi
     const LayerParams *w = &model->params.layers[layer];
     const LayerSaved *saved = &ws->layers[layer];
     int N = ws->B * ws->T, D = s->d_model, F = s->d_ffn;
-    rmsnorm_forward(ws->normed, saved->ffn_inv_rms, residual, saved->x_mid, w->ffn_norm, N, D,
-                    (float)s->rms_eps);
+    rmsnorm_forward_keeping(saved->ffn_normalized, ws->normed, saved->ffn_inv_rms, residual,
+                            saved->x_mid, w->ffn_norm, N, D, (float)s->rms_eps);
     step_times_mark(ws->times, STEP_NORM);
     linear_forward(ws->compute, saved->gate_up, ws->normed, w->gate, N, D, 2 * F, false);
     step_times_mark(ws->times, STEP_FFN);
@@ -182,7 +190,8 @@ static void ffn_block_backward(Workspace *ws, const Model *model, int layer, Par
     if (!adds)
         clear(dw->ffn_norm, D);
     rmsnorm_backward(ws->dx, ws->dx_rounded, dw->ffn_norm, ws->normed, ws->d_normed,
-                     saved->ffn_inv_rms, saved->x_mid, w->ffn_norm, N, D);
+                     saved->ffn_inv_rms, norm_input(saved->ffn_normalized, saved->x_mid, D),
+                     w->ffn_norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
     linear_backward_weight(ws->compute, dw->gate, saved->gate_up, ws->normed, N, D, 2 * F, adds);
     step_times_mark(ws->times, STEP_FFN);
@@ -309,7 +318,7 @@ void transformer_backward(Workspace *ws, const Model *model, const int32_t *inpu
     if (ws->fresh_gradients)
         clear(grads->norm, D);
     rmsnorm_backward(ws->dx, ws->dx_rounded, grads->norm, (Rows){0}, ws->d_head_in, ws->inv_rms,
-                     ws->hidden, model->params.norm, N, D);
+                     rows_f32(ws->hidden, D), model->params.norm, N, D);
     step_times_mark(ws->times, STEP_NORM);
     call_at_layer(&ws->after_backward, s->n_layers);
     for (int l = s->n_layers - 1; l >= 0; l--) {

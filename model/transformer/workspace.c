@@ -51,6 +51,13 @@ static Rows scratch_rows(Arena *arena, ComputeType compute, int64_t n, int width
     return rows;
 }
 
+// Whether a norm's backward reads rows of its input over its rms in bfloat16 instead of the
+// residual stream: half the memory. Then only recomputation reads the stream again.
+static bool keeps_normalized(const Workspace *ws)
+{
+    return ws->compute == COMPUTE_BFLOAT16 && ws->policy != FORWARD_ONLY;
+}
+
 // Saved buffers of attention in the order of the picture in the header; a width of 0 takes no
 // memory.
 static void place_attention(LayerSaved *saved, const Placement *placement, const Workspace *ws,
@@ -59,6 +66,8 @@ static void place_attention(LayerSaved *saved, const Placement *placement, const
     const AttentionWidths widths = ws->form->widths(s);
     const int64_t N = (int64_t)ws->B * ws->T;
     saved->attn_inv_rms = place_floats(placement, N);
+    if (keeps_normalized(ws))
+        saved->attn_normalized = place_rows(placement, ws->compute, N, s->d_model);
     saved->attention.latent = place_rows(placement, ws->compute, N, widths.latent);
     saved->attention.qkv = place_rows(placement, ws->compute, N, widths.qkv);
     saved->attention.values = place_rows(placement, ws->compute, N, widths.values);
@@ -72,7 +81,10 @@ static void place_ffn(LayerSaved *saved, const Placement *placement, const Works
                       const ModelShape *s)
 {
     const int64_t N = (int64_t)ws->B * ws->T;
-    saved->x_mid = place_floats(placement, N * s->d_model);
+    if (keeps_normalized(ws))
+        saved->ffn_normalized = place_rows(placement, ws->compute, N, s->d_model);
+    else
+        saved->x_mid = place_floats(placement, N * s->d_model);
     saved->ffn_inv_rms = place_floats(placement, N);
     saved->gate_up = place_rows(placement, ws->compute, N, 2 * s->d_ffn);
 }
@@ -83,8 +95,12 @@ static void place_layer(LayerSaved *saved, const Placement *placement, const Wor
 {
     const int64_t N = (int64_t)ws->B * ws->T;
     const ActivationPolicy policy = ws->policy;
-    if ((policy != FORWARD_ONLY) == is_own)
+    const bool needs_input =
+        keeps_normalized(ws) ? policy != RECOMPUTE_NONE : policy != FORWARD_ONLY;
+    if (needs_input == is_own)
         saved->x_in = place_floats(placement, N * s->d_model);
+    if (keeps_normalized(ws) && !is_own)
+        saved->x_mid = place_floats(placement, N * s->d_model);
     if ((policy == RECOMPUTE_NONE) == is_own)
         place_attention(saved, placement, ws, s);
     if ((policy == RECOMPUTE_NONE || policy == RECOMPUTE_ATTENTION) == is_own)

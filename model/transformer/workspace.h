@@ -15,6 +15,9 @@
 //
 //     a layer: x_in | attn_inv_rms, latent, qkv, values, out, lse | x_mid, ffn_inv_rms, gate_up
 //
+// In bfloat16 attn_normalized and ffn_normalized join the second and the third, in half the memory:
+// layers share x_mid, and RECOMPUTE_NONE shares x_in, too.
+//
 //     RECOMPUTE_NONE       own             own                             own
 //     RECOMPUTE_ATTENTION  own             shared                          own
 //     RECOMPUTE_LAYER      own             shared                          shared
@@ -54,9 +57,11 @@
 typedef struct LayerSaved {
     float *x_in;              // [N, D] input of the layer
     float *attn_inv_rms;      // [N] of x_in
+    Rows attn_normalized;     // [N, D] x_in / rms(x_in), training in bfloat16; else without data
     AttentionSaved attention; // its `out` is ws.attn_out if the form makes it again
     float *x_mid;             // [N, D] after attention
     float *ffn_inv_rms;       // [N] of x_mid
+    Rows ffn_normalized;      // [N, D] of x_mid, as attn_normalized
     Rows gate_up;             // [N, 2F]; backward leaves its gradient there
 } LayerSaved;
 

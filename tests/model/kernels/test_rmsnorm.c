@@ -59,12 +59,12 @@ static void compare(int N, int D, double scale)
     testing_assert_close("y", d.y, d.expected_y, all, 1e-6);                 // seen 3.8e-7
     testing_assert_close("inv_rms", d.inv_rms, d.expected_inv_rms, N, 1e-6); // seen 4.4e-7
     ref_rmsnorm_backward(d.expected_dx, d.expected_dw, d.dy, d.expected_inv_rms, d.x, d.w, N, D);
-    rmsnorm_backward(d.dx, (Rows){0}, d.dw, rows_f32(d.expected_y, D), d.dy, d.inv_rms, d.x, d.w, N,
-                     D);
+    rmsnorm_backward(d.dx, (Rows){0}, d.dw, rows_f32(d.expected_y, D), d.dy, d.inv_rms,
+                     rows_f32(d.x, D), d.w, N, D);
     assert_memory_equal(d.expected_y, d.y, (size_t)all * sizeof(float));
     testing_assert_close("dx", d.dx, d.expected_dx, all, 2e-6); // seen 4.8e-7
     testing_assert_close("dw", d.dw, d.expected_dw, D, 2e-6);   // seen 4.4e-7
-    rmsnorm_apply(rows_f32(d.expected_y, D), d.inv_rms, d.x, d.w, N, D);
+    rmsnorm_apply(rows_f32(d.expected_y, D), d.inv_rms, rows_f32(d.x, D), d.w, N, D);
     assert_memory_equal(d.expected_y, d.y, (size_t)all * sizeof(float));
     release_data(&d);
 }
@@ -92,7 +92,8 @@ static void test_zero_row_has_zero_output_and_finite_gradient(void **state)
     enum { D = 33 };
     Data d = make_data(1, D, 0.0);
     rmsnorm_forward(rows_f32(d.y, D), d.inv_rms, NULL, d.x, d.w, 1, D, EPS);
-    rmsnorm_backward(d.dx, (Rows){0}, d.dw, (Rows){0}, d.dy, d.inv_rms, d.x, d.w, 1, D);
+    rmsnorm_backward(d.dx, (Rows){0}, d.dw, (Rows){0}, d.dy, d.inv_rms, rows_f32(d.x, D), d.w, 1,
+                     D);
     for (int i = 0; i < D; i++) {
         assert_true(d.y[i] == 0.0f);
         assert_true(isfinite(d.dx[i]));
@@ -123,7 +124,7 @@ static void test_bits_do_not_depend_on_threads(void **state)
         rmsnorm_forward(rows_f32(runs[i]->y, D), runs[i]->inv_rms, NULL, runs[i]->x, runs[i]->w, N,
                         D, EPS);
         rmsnorm_backward(runs[i]->dx, (Rows){0}, runs[i]->dw, (Rows){0}, runs[i]->dy,
-                         runs[i]->inv_rms, runs[i]->x, runs[i]->w, N, D);
+                         runs[i]->inv_rms, rows_f32(runs[i]->x, D), runs[i]->w, N, D);
     }
     omp_set_num_threads(threads);
     assert_memory_equal(one.y, two.y, N * D * sizeof(float));
@@ -145,17 +146,49 @@ static void test_bfloat16_is_the_float32_result_rounded_once(void **state)
     memset(again, 0, sizeof again);
     rmsnorm_forward(rows_f32(d.y, D), d.inv_rms, d.expected_dx, d.x, d.w, N, D, EPS);
     rmsnorm_forward(rows_bf16(y, LD), d.inv_rms, NULL, d.x, d.w, N, D, EPS);
-    rmsnorm_apply(rows_bf16(again, LD), d.inv_rms, d.x, d.w, N, D);
+    rmsnorm_apply(rows_bf16(again, LD), d.inv_rms, rows_f32(d.x, D), d.w, N, D);
     for (int n = 0; n < N; n++)
         for (int i = 0; i < LD; i++)
             assert_int_equal(y[n * LD + i], i < D ? half_f32_to_bf16(d.y[n * D + i]) : 0);
     assert_memory_equal(again, y, sizeof y);
     memset(again, 0, sizeof again);
-    rmsnorm_backward(d.dx, rows_bf16(again, LD), d.dw, (Rows){0}, d.dy, d.inv_rms, d.x, d.w, N, D);
+    rmsnorm_backward(d.dx, rows_bf16(again, LD), d.dw, (Rows){0}, d.dy, d.inv_rms, rows_f32(d.x, D),
+                     d.w, N, D);
     for (int n = 0; n < N; n++)
         for (int i = 0; i < LD; i++)
             assert_int_equal(again[n * LD + i], i < D ? half_f32_to_bf16(d.dx[n * D + i]) : 0);
     assert_memory_equal(d.expected_dx, d.x, N * D * sizeof(float)); // the copy
+    release_data(&d);
+}
+
+// Half a unit in the last of 8 bits is 2^-9 of a number; y has been rounded twice.
+static void test_normalized_rows_stand_in_for_x(void **state)
+{
+    (void)state;
+    enum { N = 65, D = 200, LD = D + 3, ALL = N * D };
+    Data d = make_data(N, D, 1.0);
+    uint16_t y[N * LD], again[N * LD], normalized[N * LD];
+    ref_rmsnorm_forward(d.expected_y, d.expected_inv_rms, d.x, d.w, N, D, EPS);
+    ref_rmsnorm_backward(d.expected_dx, d.expected_dw, d.dy, d.expected_inv_rms, d.x, d.w, N, D);
+    memset(normalized, 0xff, sizeof normalized);
+    rmsnorm_forward_keeping(rows_bf16(normalized, LD), rows_bf16(y, LD), d.inv_rms, NULL, d.x, d.w,
+                            N, D, EPS);
+    rmsnorm_apply(rows_bf16(again, LD), d.inv_rms, rows_bf16(normalized, LD), d.w, N, D);
+    for (int n = 0; n < N; n++) {
+        for (int i = 0; i < LD; i++)
+            assert_int_equal(normalized[n * LD + i],
+                             i < D ? half_f32_to_bf16(d.x[n * D + i] * d.inv_rms[n]) : 0xffff);
+        for (int i = 0; i < D; i++)
+            d.y[n * D + i] = half_bf16_to_f32(again[n * LD + i]);
+    }
+    testing_assert_close("y", d.y, d.expected_y, ALL, 0x1p-8);
+    memset(y, 0, sizeof y);
+    rmsnorm_backward(d.dx, (Rows){0}, d.dw, rows_bf16(y, LD), d.dy, d.inv_rms,
+                     rows_bf16(normalized, LD), d.w, N, D);
+    for (int n = 0; n < N; n++)
+        assert_memory_equal(y + n * LD, again + n * LD, D * sizeof *y);
+    testing_assert_close("dx", d.dx, d.expected_dx, ALL, 0x1p-9);
+    testing_assert_close("dw", d.dw, d.expected_dw, D, 0x1p-9);
     release_data(&d);
 }
 
@@ -194,6 +227,7 @@ int main(void)
         cmocka_unit_test(test_row_too_large_to_square_is_nan),
         cmocka_unit_test(test_bits_do_not_depend_on_threads),
         cmocka_unit_test(test_bfloat16_is_the_float32_result_rounded_once),
+        cmocka_unit_test(test_normalized_rows_stand_in_for_x),
         cmocka_unit_test(test_oracle_against_central_differences),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
