@@ -5,6 +5,7 @@
 // numbers than transformers does; which other keys change nothing is in hf_config_keys.c.
 #include "model/hf/hf_config.h"
 
+#include "model/hf/custom_code.h"
 #include "model/hf/hf.h"
 #include "model/hf/hf_config_keys.h"
 #include "model/shape_fields.h"
@@ -12,9 +13,10 @@
 #include <string.h>
 
 static const char plain_type[] = "llama", plain_architecture[] = "LlamaForCausalLM";
-// Other names than Llama's, so that transformers refuses the files instead of filling the missing
-// k_proj and v_proj with random numbers.
-static const char mla_type[] = "mha2mla_llama", mla_architecture[] = "LlamaMlaForCausalLM";
+// Other names than Llama's, so that transformers asks for the code beside the files instead of
+// filling the missing k_proj and v_proj with random numbers. Files without the code have the older
+// name.
+static const char mla_type[] = "mha2mla_llama", older_architecture[] = "LlamaMlaForCausalLM";
 
 // ---- what is refused ---------------------------------------------------------------------------
 
@@ -32,7 +34,8 @@ static Status check_architecture(const json_t *config, const char *where)
         return OK;
     const char *name = json_string_value(json_array_get(list, 0));
     if (json_array_size(list) != 1 || name == NULL ||
-        (strcmp(name, plain_architecture) != 0 && strcmp(name, mla_architecture) != 0))
+        (strcmp(name, plain_architecture) != 0 && strcmp(name, custom_code_architecture) != 0 &&
+         strcmp(name, older_architecture) != 0))
         return hf_config_refuse(config, where, "architectures", "[\"LlamaForCausalLM\"]");
     return OK;
 }
@@ -346,6 +349,7 @@ static int set_mla(json_t *config, const ModelShape *shape)
     }
     if (shape->healed_seq_len > 0)
         errors += set(block, "healed_seq_len", json_integer(shape->healed_seq_len));
+    errors += set(config, "auto_map", custom_code_auto_map());
     return errors + set(config, "mha2mla", block);
 }
 
@@ -378,7 +382,7 @@ Status hf_config_make(json_t **out, const ModelShape *shape, const char *base_di
         config = json_object();
     }
     errors += set(config, "architectures",
-                  json_pack("[s]", is_mla ? mla_architecture : plain_architecture));
+                  json_pack("[s]", is_mla ? custom_code_architecture : plain_architecture));
     errors += set(config, "model_type", json_string(is_mla ? mla_type : plain_type));
     if (base_dir == NULL)
         errors += set_plain(config, shape);

@@ -2,7 +2,10 @@
 // config.json is removed, and weights, index, tokenizer and, last, config.json are written: a
 // directory without config.json is no model, so a save that is cut short never looks like one.
 #include "model/hf/hf.h"
+
+#include "model/hf/custom_code.h"
 #include "model/hf/hf_config.h"
+#include "model/hf/special_tokens.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -238,8 +241,8 @@ Status hf_copy_tokenizer(const char *base_dir, const char *dir)
     return OK;
 }
 
-static Status write_all(const SavePlan *plan, const json_t *config, const char *base_dir,
-                        const char *dir)
+static Status write_all(const SavePlan *plan, json_t *config, const ModelShape *shape,
+                        const char *base_dir, const char *dir)
 {
     char path[PATH_BYTES];
     TRY(file_make_dirs(dir));
@@ -249,6 +252,8 @@ static Status write_all(const SavePlan *plan, const json_t *config, const char *
     TRY(write_weights(plan, dir));
     if (base_dir != NULL)
         TRY(hf_copy_tokenizer(base_dir, dir));
+    TRY(shape_is_mla(shape) ? custom_code_write(dir) : custom_code_remove(dir));
+    TRY(special_tokens_write(config, dir, shape->max_positions));
     return json_write(config, path);
 }
 
@@ -264,7 +269,7 @@ Status hf_save_sharded(const Model *model, const char *base_dir, DType dtype, co
     TRY(check_range(model, dtype));
     TRY(hf_config_make(&config, &model->shape, base_dir, dtype));
     TRY_GOTO(release_config, plan_create(&plan, model, dtype, max_shard_bytes));
-    status = write_all(&plan, config, base_dir, dir);
+    status = write_all(&plan, config, &model->shape, base_dir, dir);
     plan_release(&plan);
 release_config:
     json_decref(config);

@@ -162,8 +162,11 @@ static void test_saved_config_names_what_changed_and_keeps_the_rest(void **state
     got = testing_hf_read_config(dir);
     char *text = json_dumps(got, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(10));
     assert_string_equal(
-        text, "{\"architectures\":[\"LlamaMlaForCausalLM\"],\"attention_bias\":false,"
-              "\"bos_token_id\":17,\"dtype\":\"bfloat16\",\"head_dim\":8,\"hidden_act\":\"silu\","
+        text, "{\"architectures\":[\"Mha2mlaForCausalLM\"],\"attention_bias\":false,"
+              "\"auto_map\":{\"AutoConfig\":\"configuration_mha2mla.Mha2mlaConfig\","
+              "\"AutoModelForCausalLM\":\"modeling_mha2mla.Mha2mlaForCausalLM\"},"
+              "\"bos_token_id\":17,\"dtype\":\"bfloat16\",\"eos_token_id\":null,"
+              "\"head_dim\":8,\"hidden_act\":\"silu\","
               "\"hidden_size\":24,\"intermediate_size\":20,\"max_position_embeddings\":64,"
               "\"mha2mla\":{\"cache_numbers_per_token\":40,\"d_kv\":6,\"low_rank\":6,"
               "\"rope_dim_for_mla\":4,\"rope_pairs\":2,\"svd\":\"joint\"},\"mlp_bias\":false,"

@@ -1,0 +1,17 @@
+"""Configuration of a Llama model whose attention mha2mla has converted to latent attention.
+
+The keys are those of LlamaConfig and the block "mha2mla" of config.json, a dict:
+
+    rope_pairs   rotated pairs of every KV head, or of the layer (shared form)
+    d_kv         latent width per KV head; 0 in the shared form
+    svd          "joint": one latent for keys and values; "split": one half of it for each
+    latent       latent width of the shared form; missing or 0 in the per-head form
+    latent_norm  shared form: RMSNorm of the latent before the up-projections
+"""
+
+from transformers import LlamaConfig
+
+
+class Mha2mlaConfig(LlamaConfig):
+    model_type = "mha2mla_llama"
+    base_model_tp_plan = None  # Llama's names projections that are not there
