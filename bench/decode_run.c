@@ -176,6 +176,7 @@ static void set_limit(DecodeResult *result, const DecodeTest *test)
 {
     const InferWeights *weights = &test->model->weights;
     const Rates rates = {.product_flops = result->product_flops_per_s,
+                         .attention_flops = result->product_flops_per_s,
                          .read_bytes = result->read_bytes_per_s};
     if (test->n_prompt > 0) {
         const double flops = serve_prompt_flops(&weights->shape, test->n_prompt, test->depth);

@@ -1,7 +1,6 @@
 // The shared form at inference: a model per KV head, whose rotated keys and up-projections are
 // written out as a layer's slots and every query head's own, gives the logits that it gives per KV
-// head: nothing is added
-// to its sums but zeros.
+// head: nothing is added to its sums but zeros.
 #include "tests/support/testing.h"
 
 #include "infer/infer.h"

@@ -103,9 +103,9 @@ says 'products     in bfloat16 emulated' 'GFLOP/s, measured'
 refuses 2 'plan: --gflops is a rate of float32, train.compute is bfloat16; give --gflops-bf16' \
     plan config.yaml --train.compute=bfloat16 --gflops 100
 refuses 2 'train.compute is float32; add --train.compute=bfloat16' plan config.yaml --gflops-bf16 9
-refuses 2 'plan: --gflops-bf16 is for a plan without --serve' \
+refuses 2 'plan: --gflops-bf16 is for a plan --serve with --compute bfloat16' \
     plan config.yaml --serve --gflops-bf16 9
-refuses 2 'plan: --emulate is for a plan without --serve' plan config.yaml --serve --emulate
+refuses 2 'plan: --compute is for a plan with --serve' plan config.yaml --compute bfloat16
 
 # A run that does not fit: the plan suggests one that would.
 "$mha2mla" plan config.yaml $rates --memory 0.05 >plan
@@ -136,6 +136,13 @@ grep -qE '^ +bfloat16 +512 +[0-9.]+ +0\.5 ' plan || die "another cache: $(cat pl
 "$mha2mla" plan --serve config.yaml --model.convert='{rope: high, rope_pairs: 1, svd: joint, d_kv: 6}' \
     $rates --batch 100 --memory 0.0001 >plan
 says 'd_kv 6 *     float32          256 ' 'none' 'd_kv 8 ' 'd_kv 2 '
+# Products in bfloat16: weights of 2 bytes, rates of both formats, of another machine or emulated.
+"$mha2mla" plan --serve config.yaml --batch 4 $rates --compute bfloat16 --gflops-bf16 800 >plan
+says 'parameters in BF16' \
+    'products in bfloat16 800.0 GFLOP/s, given; sgemm, for absorbed attention, 100.0 GFLOP/s, given'
+"$mha2mla" plan --serve config.yaml --memory-bandwidth 20 --compute bfloat16 --emulate >plan
+grep -qE 'products in bfloat16 [0-9.]+ GFLOP/s, measured; sgemm, .*, measured, of which' plan ||
+    die "no rates: $(cat plan)"
 mkdir -p runs
 refuses 2 'plan: --context is for a plan with --serve' plan config.yaml --context 8
 refuses 2 'plan: --ranks is for a plan without --serve' plan config.yaml --serve --ranks 2

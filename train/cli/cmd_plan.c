@@ -29,7 +29,8 @@ typedef struct PlanRequest {
     double memory_gb_s, bandwidth_gb_s, latency_us;
     double efficiency;   // share of the rate of products
     double step_seconds; // measured on n_ranks; 0: from that rate and efficiency
-    bool serve, emulate;
+    bool serve;
+    ComputeOptions compute; // its type with serve; a config has its own
     int64_t context, batch; // with serve; 0: not given
 } PlanRequest;
 
@@ -327,9 +328,10 @@ static Status check_compute(const PlanRequest *request, ComputeType compute)
     if (!is_bf16 && request->gflops_bf16 > 0)
         return fail(BAD_INPUT, "plan: --gflops-bf16 is a rate of bfloat16, train.compute is "
                                "float32; add --train.compute=bfloat16");
-    if (is_bf16 && request->gflops_bf16 > 0 && !request->emulate)
+    if (is_bf16 && request->gflops_bf16 > 0 && !request->compute.emulate)
         return OK;
-    const Status status = compute_check(request->comm, compute, request->emulate, "train.compute");
+    const Status status =
+        compute_check(request->comm, compute, request->compute.emulate, "train.compute");
     return status != BAD_INPUT ? status
                                : fail(BAD_INPUT,
                                       "%s; or --gflops-bf16 with the rate of the "
@@ -370,24 +372,29 @@ static Status check_serving(const PlanRequest *request)
         {"step-seconds", request->step_seconds > 0, false},
         {"bandwidth", request->bandwidth_gb_s > 0, false},
         {"latency", request->latency_us > 0, false},
-        {"gflops-bf16", request->gflops_bf16 > 0, false},
-        {"emulate", request->emulate, false},
+        {"compute", request->compute.type != COMPUTE_FLOAT32, true},
     };
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
         if (options[i].is_given && options[i].is_for_serving != request->serve)
             return fail(BAD_INPUT, "plan: --%s is for a plan %s --serve", options[i].name,
                         request->serve ? "without" : "with");
+    if (request->serve && request->gflops_bf16 > 0 && request->compute.type == COMPUTE_FLOAT32)
+        return fail(BAD_INPUT, "plan: --gflops-bf16 is for a plan --serve with --compute bfloat16");
     return OK;
 }
 
 static Status run_serving(const PlanRequest *request, const CommandLine *line)
 {
+    const ComputeType compute = request->compute.type;
     const PlanServeRequest serving = {.context = request->context,
                                       .batch = request->batch > 0 ? request->batch : 1,
                                       .n_threads = request->n_threads,
                                       .memory_gib = request->memory_gib,
                                       .efficiency = request->efficiency,
-                                      .rates = {.product_flops = request->gflops * 1e9,
+                                      .compute = request->compute.type,
+                                      .emulate = request->compute.emulate,
+                                      .rates = {.product_flops = given_flops(request, compute),
+                                                .attention_flops = request->gflops * 1e9,
                                                 .read_bytes = request->memory_gb_s * 1e9}};
     return plan_serve(&serving, line);
 }
@@ -412,8 +419,8 @@ static const Option options[] = {
     {"gflops", OPTION_POSITIVE, offsetof(PlanRequest, gflops), "RATE",
      "sgemm rate of a rank in GFLOP/s", .max = 1000000000, .derived = "measured"},
     {"gflops-bf16", OPTION_POSITIVE, offsetof(PlanRequest, gflops_bf16), "RATE",
-     "rate of a rank's products in bfloat16, for train.compute=bfloat16; with it the plan is for "
-     "machines that have them, made on any",
+     "rate of a rank's products in bfloat16, for train.compute=bfloat16 or --compute; with it the "
+     "plan is for machines that have them, made on any",
      .max = 1000000000, .derived = "measured"},
     {"memory-bandwidth", OPTION_POSITIVE, offsetof(PlanRequest, memory_gb_s), "GB/S",
      "memory bandwidth of a rank", .max = 1000000, .derived = "measured"},
@@ -421,7 +428,9 @@ static const Option options[] = {
      "network bandwidth of a rank", .max = 1000000, .derived = "measured under mpirun"},
     {"latency", OPTION_POSITIVE, offsetof(PlanRequest, latency_us), "US",
      "latency of a message in microseconds", .max = 1000000, .derived = "measured under mpirun"},
-    EMULATE_OPTION(PlanRequest, emulate),
+    {"compute", OPTION_CHOICE, offsetof(PlanRequest, compute.type), "TYPE",
+     "with --serve: number format of the operands of matrix products", .choices = compute_names},
+    EMULATE_OPTION(PlanRequest, compute.emulate),
     {"serve", OPTION_FLAG, offsetof(PlanRequest, serve), NULL,
      "plan decoding with a model, or with what CONFIG makes, instead of training"},
     {"context", OPTION_INT, offsetof(PlanRequest, context), "S",

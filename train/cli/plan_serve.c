@@ -6,6 +6,7 @@
 #include "train/agreement.h"
 #include "train/config/config.h"
 #include "train/plan/blas.h"
+#include "train/plan/compute_check.h"
 #include "train/plan/plan.h"
 #include "train/plan/serve_plan.h"
 
@@ -61,10 +62,14 @@ static Status make_plan(ServePlan *out, const PlanServeRequest *request, const C
     ServePlan plan = {.model = line->words[0],
                       .efficiency = request->efficiency,
                       .is_memory_given = request->memory_gib > 0,
-                      .is_sgemm_given = request->rates.product_flops > 0,
+                      .is_rate_given = request->rates.product_flops > 0,
+                      .is_attention_given = request->rates.attention_flops > 0,
                       .is_reading_given = request->rates.read_bytes > 0};
     ServeLoad *load = &plan.load;
     TRY(read_model(&plan.shape, &load->dtype, line));
+    load->compute = request->compute;
+    if (request->compute == COMPUTE_BFLOAT16)
+        load->dtype = DTYPE_BF16; // as infer/weights.h has them
     load->context = request->context > 0 ? (int)request->context : plan.shape.max_positions;
     load->batch = (int)request->batch;
     load->n_threads = (int)request->n_threads;
@@ -76,16 +81,25 @@ static Status make_plan(ServePlan *out, const PlanServeRequest *request, const C
     return OK;
 }
 
+// A given rate of bfloat16 is another machine's, whatever this one can.
+static Status check_compute(const PlanServeRequest *request, const Comm *comm)
+{
+    if (request->compute == COMPUTE_BFLOAT16 && request->rates.product_flops > 0)
+        return OK;
+    return compute_check(comm, request->compute, request->emulate, "--compute");
+}
+
 Status plan_serve(const PlanServeRequest *request, const CommandLine *line)
 {
     const Comm *comm = line->comm;
     ServePlan plan = {0};
     Rates rates = request->rates;
     TRY(blas_check(comm));
+    TRY(check_compute(request, comm));
     omp_set_num_threads((int)request->n_threads);
     const Status status = make_plan(&plan, request, line);
     TRY(agreement_shapes(comm, &plan.shape, &plan.shape, status));
-    TRY(rates_measure_serving(&rates, comm));
+    TRY(rates_measure_serving(&rates, comm, request->compute));
     if (comm->rank == 0)
         serve_plan_print(stdout, &plan, &rates);
     return OK;

@@ -12,7 +12,9 @@ typedef struct PlanServeRequest {
     int64_t n_threads; // of the rank
     double memory_gib; // 0: the machine's
     double efficiency;
-    Rates rates; // those that are 0 are measured
+    ComputeType compute;
+    bool emulate; // products in bfloat16 on any CPU
+    Rates rates;  // those that are 0 are measured
 } PlanServeRequest;
 
 // line->words[0] is the model or config. Collective; rank 0 prints.

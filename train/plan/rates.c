@@ -20,7 +20,7 @@ enum {
     N_PIECES = 9,
 };
 
-typedef enum Measured { PRODUCTS, TRIAD, GATHER, PING_PONG, READ, N_CALLS } Measured;
+typedef enum Measured { PRODUCTS, TRIAD, GATHER, PING_PONG, READ, ATTENTION, N_CALLS } Measured;
 
 static const double PIECE_S = 0.05; // least duration of a piece
 
@@ -213,13 +213,15 @@ Status rates_measure(Rates *rates, const Comm *comm, ComputeType compute)
     return OK;
 }
 
-Status rates_measure_serving(Rates *rates, const Comm *comm)
+Status rates_measure_serving(Rates *rates, const Comm *comm, ComputeType compute)
 {
     Probe probe;
     double seconds[N_CALLS];
+    const bool is_float32 = compute == COMPUTE_FLOAT32;
     Call *const calls[N_CALLS] = {
-        [PRODUCTS] = rates->product_flops == 0 ? product_of(COMPUTE_FLOAT32) : NULL,
+        [PRODUCTS] = rates->product_flops == 0 ? product_of(compute) : NULL,
         [READ] = rates->read_bytes == 0 ? read_all : NULL,
+        [ATTENTION] = rates->attention_flops == 0 && !is_float32 ? product_f32 : NULL,
     };
     TRY(start(&probe, READ_FLOATS, comm));
     time_calls(seconds, calls, N_CALLS, &probe, comm);
@@ -228,6 +230,10 @@ Status rates_measure_serving(Rates *rates, const Comm *comm)
         rates->product_flops = product_flops() / seconds[PRODUCTS];
     if (calls[READ] != NULL)
         rates->read_bytes = 3.0 * READ_FLOATS * sizeof(float) / seconds[READ];
+    if (calls[ATTENTION] != NULL)
+        rates->attention_flops = product_flops() / seconds[ATTENTION];
+    if (is_float32)
+        rates->attention_flops = rates->product_flops;
     return OK;
 }
 

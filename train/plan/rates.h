@@ -6,7 +6,7 @@
 //     Rates rates = {0};
 //     TRY(rates_measure(&rates, &comm, COMPUTE_FLOAT32));         // collective
 //     TRY(rates_measure_products(&flops, &comm, COMPUTE_FLOAT32)); // products alone, in 12 MiB
-//     TRY(rates_measure_serving(&rates, &comm));                  // products and reading
+//     TRY(rates_measure_serving(&rates, &comm, COMPUTE_FLOAT32)); // products and reading
 //
 // A rate is that of the slowest rank. Rates that are given are not measured.
 #ifndef MHA2MLA_TRAIN_PLAN_RATES_H
@@ -18,6 +18,7 @@
 typedef struct Rates {
     double product_flops;    // per rank and second: square matrices of 1024, all its threads,
                              // in float32 by sgemm, in bfloat16 by the program's own kernels
+    double attention_flops;  // the same of serving's attention: sgemm's with any products
     double memory_bytes;     // per rank and second: read and written by a triad
     double read_bytes;       // per rank and second: read alone, as decoding does
     double network_bytes;    // per rank and second: received in an all-gather of 16 MiB
@@ -32,8 +33,8 @@ Status rates_measure(Rates *rates, const Comm *comm, ComputeType compute);
 // Rates.product_flops alone, in less memory. FAILED if memory is short.
 Status rates_measure_products(double *flops, const Comm *comm, ComputeType compute);
 
-// Measures product_flops, of float32, and read_bytes where they are 0, in 288 MiB. FAILED if memory
-// is short.
-Status rates_measure_serving(Rates *rates, const Comm *comm);
+// Measures product_flops of `compute`, attention_flops and read_bytes where they are 0, in 288 MiB.
+// FAILED if memory is short.
+Status rates_measure_serving(Rates *rates, const Comm *comm, ComputeType compute);
 
 #endif

@@ -31,7 +31,7 @@ static int64_t total_bytes(const ModelShape *shape, int64_t sequence_bytes, int 
                            const ServeLoad *load)
 {
     const int64_t serving = buffers_bytes(shape, batch, load->n_threads) + batch * sequence_bytes;
-    return load->process_bytes + infer_weights_bytes(shape, load->dtype, COMPUTE_FLOAT32) +
+    return load->process_bytes + infer_weights_bytes(shape, load->dtype, load->compute) +
            max_int64(serving, loading_bytes(shape));
 }
 
@@ -89,24 +89,43 @@ static double absorbed_up(const ModelShape *s)
     return layer_weights(s).up * s->n_heads / shape_up_heads(s);
 }
 
+// FLOP of what runs in the format of products, and of what is float32 with all of them.
+typedef struct PromptFlops {
+    double products, absorbed;
+} PromptFlops;
+
 // Attention is absorbed for n tokens, or the keys and values of all depth + n are expanded once for
-// them: whichever costs less, as in infer/attention/attend.h.
-static double chunk_flops(const ModelShape *s, int n, int depth)
+// them: whichever costs less, as in infer/attention/attend.h. An expanded key has 2P dims and those
+// without position.
+static PromptFlops chunk_flops(const ModelShape *s, int n, int depth)
 {
     const LayerWeights layer = layer_weights(s);
+    const double key_width = 2 * s->rope_pairs + shape_head_nope(s), L = s->n_layers;
     const double pairs = (double)n * depth + 0.5 * n * (n + 1.0);
     const double expanded =
-        2 * (n + (double)depth) * layer.up + s->n_heads * 4.0 * s->head_dim * pairs;
+        2 * (n + (double)depth) * layer.up + s->n_heads * 2 * (key_width + s->head_dim) * pairs;
     const double absorbed = 2 * n * absorbed_up(s) + s->n_heads * position_flops(s) * pairs;
-    return s->n_layers * (2 * n * layer.plain + fmin(expanded, absorbed));
+    return expanded <= absorbed
+               ? (PromptFlops){.products = L * (2 * n * layer.plain + expanded)}
+               : (PromptFlops){.products = L * 2 * n * layer.plain, .absorbed = L * absorbed};
+}
+
+static PromptFlops prompt_flops(const ModelShape *s, int n, int depth)
+{
+    PromptFlops flops = {0};
+    for (int first = 0; first < n; first += SERVE_PROMPT_CHUNK) {
+        const PromptFlops chunk =
+            chunk_flops(s, min_int(n - first, SERVE_PROMPT_CHUNK), depth + first);
+        flops.products += chunk.products;
+        flops.absorbed += chunk.absorbed;
+    }
+    return flops;
 }
 
 double serve_prompt_flops(const ModelShape *s, int n, int depth)
 {
-    double flops = 0;
-    for (int first = 0; first < n; first += SERVE_PROMPT_CHUNK)
-        flops += chunk_flops(s, min_int(n - first, SERVE_PROMPT_CHUNK), depth + first);
-    return flops;
+    const PromptFlops flops = prompt_flops(s, n, depth);
+    return flops.products + flops.absorbed;
 }
 
 static double roofline(double bytes, double flops, double bytes_per_s, double flops_per_s)
@@ -117,7 +136,8 @@ static double roofline(double bytes, double flops, double bytes_per_s, double fl
 ServeCost serve_cost(const ModelShape *shape, const KvFormat *format, const ServeLoad *load,
                      const Rates *rates, double efficiency)
 {
-    const double flops_per_s = rates->product_flops * efficiency, batch = load->batch;
+    const double flops_per_s = rates->product_flops * efficiency,
+                 attention_per_s = rates->attention_flops * efficiency, batch = load->batch;
     const LayerWeights layer = layer_weights(shape);
     // The embedding is the head, or only looked up.
     const double L = shape->n_layers, head = head_weights(shape);
@@ -127,17 +147,18 @@ ServeCost serve_cost(const ModelShape *shape, const KvFormat *format, const Serv
     const double attention_flops =
         batch * load->context * L * shape->n_heads * position_flops(shape);
     const double cache_bytes = batch * (double)sequence_bytes;
+    const PromptFlops prompt = prompt_flops(shape, load->context, 0);
     ServeCost cost = {
-        .weights_bytes = infer_weights_bytes(shape, load->dtype, COMPUTE_FLOAT32),
+        .weights_bytes = infer_weights_bytes(shape, load->dtype, load->compute),
         .cache_bytes = load->batch * sequence_bytes,
         .buffers_bytes = buffers_bytes(shape, load->batch, load->n_threads),
         .total_bytes = total_bytes(shape, sequence_bytes, load->batch, load),
         .largest_batch = largest_batch(shape, sequence_bytes, load),
         .weights_s = roofline(weights_read * (double)dtype_size_bytes(load->dtype),
                               2 * batch * weights_multiplied, rates->read_bytes, flops_per_s),
-        .attention_s = roofline(cache_bytes, attention_flops, rates->read_bytes, flops_per_s),
-        .is_compute_bound = attention_flops / flops_per_s > cache_bytes / rates->read_bytes,
-        .prompt_s = (serve_prompt_flops(shape, load->context, 0) + 2 * head) / flops_per_s,
+        .attention_s = roofline(cache_bytes, attention_flops, rates->read_bytes, attention_per_s),
+        .is_compute_bound = attention_flops / attention_per_s > cache_bytes / rates->read_bytes,
+        .prompt_s = (prompt.products + 2 * head) / flops_per_s + prompt.absorbed / attention_per_s,
     };
     cost.tokens_per_s = batch / (cost.weights_s + cost.attention_s);
     return cost;

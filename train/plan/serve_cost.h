@@ -8,7 +8,8 @@
 //                 exceeds what the smaller cache saves
 //
 // Each of the two takes the longer of its bytes at the rate of reading and its FLOP at the rate of
-// sgemm times an efficiency. A step is their sum: the rate it gives is a limit, as norms, softmax,
+// products times an efficiency: sgemm's, or bfloat16's for weights in it; absorbed attention is
+// float32 with both. A step is their sum: the rate it gives is a limit, as norms, softmax,
 // sampling and the widening of quantized codes are not counted.
 //
 //     ServeLoad load = {.context = 32768, .batch = 8, .dtype = DTYPE_BF16, .n_threads = 2};
@@ -17,6 +18,7 @@
 #define MHA2MLA_TRAIN_PLAN_SERVE_COST_H
 
 #include "infer/cache/kv_format.h"
+#include "model/kernels/compute.h"
 #include "model/kernels/dtype.h"
 #include "train/plan/rates.h"
 
@@ -26,6 +28,7 @@ enum { SERVE_PROMPT_CHUNK = 512 };
 typedef struct ServeLoad {
     int context, batch; // tokens in the cache of each sequence, sequences
     DType dtype;        // of the weights
+    ComputeType compute;
     int n_threads;
     int64_t process_bytes; // of the program and its libraries
     int64_t memory_bytes;  // that may be used

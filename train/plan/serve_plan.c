@@ -1,5 +1,6 @@
 // The rows of the table: the original, the widths that the paper's tables have (d_kv of a half, a
-// quarter and an eighth of the head, with an eighth of its dims under RoPE) and the model's own.
+// quarter and an eighth of the head, with an eighth of its dims under RoPE) and the model's own, or
+// for a model of the shared form the same caches in that form, half of each for rotated keys.
 #include "train/plan/serve_plan.h"
 
 #include "infer/cache/kv_table.h"
@@ -23,14 +24,29 @@ typedef struct Variants {
 
 static void add_variant(Variants *variants, const ModelShape *shape, const ModelShape *own)
 {
-    const bool is_own = shape->d_kv == own->d_kv;
+    const bool is_own = shape->d_kv == own->d_kv && shape->latent == own->latent &&
+                        shape->rope_pairs == own->rope_pairs;
     variants->items[variants->count++] = (Variant){*shape, is_own};
 }
 
-static int by_d_kv_descending(const void *a, const void *b)
+static int by_cache_descending(const void *a, const void *b)
 {
-    const int first = ((const Variant *)a)->shape.d_kv, second = ((const Variant *)b)->shape.d_kv;
+    const int64_t first = shape_cache_numbers(&((const Variant *)a)->shape),
+                  second = shape_cache_numbers(&((const Variant *)b)->shape);
     return (first < second) - (first > second);
+}
+
+// The model's form with a cache of the paper's width `d_kv`.
+static Status convert_like(ModelShape *out, const ModelShape *own, int d_kv)
+{
+    const ModelShape original = shape_original(own);
+    const int kept = own->head_dim > 16 ? own->head_dim / 16 : 1;
+    if (shape_is_shared(own)) {
+        const int numbers = own->n_kv_heads * (2 * kept + d_kv), slots = numbers / 4;
+        return shape_convert_shared(out, &original, slots, numbers - 2 * slots, own->latent_norm);
+    }
+    return shape_convert(out, &original, shape_is_mla(own) ? own->rope_pairs : kept, d_kv,
+                         shape_is_mla(own) ? own->svd : SVD_JOINT);
 }
 
 // The original first, then from the widest latent to the narrowest. Widths that the shape cannot
@@ -39,21 +55,19 @@ static Variants list_variants(const ModelShape *own)
 {
     const ModelShape original = shape_original(own);
     const bool is_mla = shape_is_mla(own);
-    const int kept = own->head_dim / 16, pairs = is_mla ? own->rope_pairs : kept > 0 ? kept : 1;
     Variants variants = {0};
     add_variant(&variants, &original, own);
     for (int part = 2; part <= 8; part *= 2) {
         ModelShape shape;
-        if (original.head_dim / part == own->d_kv ||
-            shape_convert(&shape, &original, pairs, original.head_dim / part,
-                          is_mla ? own->svd : SVD_JOINT) != OK)
+        if (convert_like(&shape, own, original.head_dim / part) != OK ||
+            shape_cache_numbers(&shape) == shape_cache_numbers(own))
             continue;
         add_variant(&variants, &shape, own);
     }
     if (is_mla)
         add_variant(&variants, own, own);
     qsort(variants.items + 1, (size_t)variants.count - 1, sizeof variants.items[0],
-          by_d_kv_descending);
+          by_cache_descending);
     return variants;
 }
 
@@ -66,6 +80,11 @@ Status serve_plan_check(const ServePlan *plan)
 
 // ---- the page ----------------------------------------------------------------------------------
 
+static const char *source_of(bool is_given)
+{
+    return is_given ? "given" : "measured";
+}
+
 static void print_head(FILE *out, const ServePlan *plan, const Rates *rates)
 {
     const ModelShape *s = &plan->shape;
@@ -73,19 +92,23 @@ static void print_head(FILE *out, const ServePlan *plan, const Rates *rates)
     fprintf(out, "serve        %s: %.2f M parameters in %s, %d layers, %d heads, %d KV heads of %d",
             plan->model, (double)params_count(s) / 1e6, dtype_name(load->dtype), s->n_layers,
             s->n_heads, s->n_kv_heads, s->head_dim);
-    if (shape_is_mla(s))
+    if (shape_is_shared(s))
+        fprintf(out, ", shared form, %d rotated slots, latent %d", s->rope_pairs, s->latent);
+    else if (shape_is_mla(s))
         fprintf(out, ", d_kv %d, %d RoPE pairs", s->d_kv, s->rope_pairs);
     fprintf(out, "\nload         %d sequence%s of %d tokens, %d thread%s\n", load->batch,
             load->batch == 1 ? "" : "s", load->context, load->n_threads,
             load->n_threads == 1 ? "" : "s");
     fprintf(out, "memory       %.4g GiB (%s)\n", (double)load->memory_bytes / GIB,
             plan->is_memory_given ? "--memory" : "this machine's");
-    fprintf(out,
-            "rates        reading %.1f GB/s, %s; sgemm %.1f GFLOP/s, %s, of which products reach "
-            "%.0f %% (--efficiency)\n",
-            rates->read_bytes / 1e9, plan->is_reading_given ? "given" : "measured",
-            rates->product_flops / 1e9, plan->is_sgemm_given ? "given" : "measured",
-            100 * plan->efficiency);
+    const bool is_float32 = load->compute == COMPUTE_FLOAT32;
+    fprintf(out, "rates        reading %.1f GB/s, %s; %s %.1f GFLOP/s, %s", rates->read_bytes / 1e9,
+            source_of(plan->is_reading_given), is_float32 ? "sgemm" : "products in bfloat16",
+            rates->product_flops / 1e9, source_of(plan->is_rate_given));
+    if (!is_float32)
+        fprintf(out, "; sgemm, for absorbed attention, %.1f GFLOP/s, %s",
+                rates->attention_flops / 1e9, source_of(plan->is_attention_given));
+    fprintf(out, ", of which products reach %.0f %% (--efficiency)\n", 100 * plan->efficiency);
 }
 
 static void print_row(FILE *out, const char *label, const char *width, double bytes_per_token,
@@ -105,7 +128,10 @@ static void print_row(FILE *out, const char *label, const char *width, double by
 static const char *variant_label(char out[LABEL_BYTES], const Variant *variant)
 {
     const char *mark = variant->is_own ? " *" : "";
-    if (shape_is_mla(&variant->shape))
+    if (shape_is_shared(&variant->shape))
+        snprintf(out, LABEL_BYTES, "P %d, R %d%s", variant->shape.rope_pairs, variant->shape.latent,
+                 mark);
+    else if (shape_is_mla(&variant->shape))
         snprintf(out, LABEL_BYTES, "d_kv %d%s", variant->shape.d_kv, mark);
     else
         snprintf(out, LABEL_BYTES, "original%s", mark);

@@ -16,7 +16,8 @@ typedef struct ServePlan {
     ModelShape shape;
     ServeLoad load;
     double efficiency; // share of sgemm's rate that products reach
-    bool is_memory_given, is_sgemm_given, is_reading_given;
+    bool is_memory_given, is_rate_given, is_reading_given; // is_rate_given: of products
+    bool is_attention_given;                               // with products in bfloat16
 } ServePlan;
 
 // BAD_INPUT if the context is longer than the model was made for; a warning beyond the length that
