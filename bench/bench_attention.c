@@ -3,10 +3,11 @@
 //
 //     OMP_NUM_THREADS=2 build/release/bench/bench_attention [MODEL] [T] [ROUNDS] [D_KV] [PRODUCTS]
 //
-// MODEL: 135M, 1.7B or 7B. D_KV: 0 the original attention; -1: all. PRODUCTS: float32, AVX512-BF16
-// or AMX; all without it. Printed is the best of ROUNDS, by the CPU time that a thread got, as
-// other work may share the cores. GFLOP/s: of the causal half of two products forward and five
-// backward on heads of E, without what a form does besides.
+// MODEL: 135M, 1.7B or 7B. D_KV: 0 the original attention; -1: all. The shared form has as many
+// numbers in the cache, K P slots and a latent of K d_kv. PRODUCTS: float32, AVX512-BF16 or AMX;
+// all without it. Printed is the best of ROUNDS, by the CPU time that a thread got, as other work
+// may share the cores. GFLOP/s: of the causal half of two products forward and five backward on
+// heads of E, without what a form does besides.
 #include "bench/operands.h"
 #include "bench/timing.h"
 #include "model/attention/attention_form.h"
@@ -84,7 +85,7 @@ static Layer make_layer(const AttentionForm *form, const ModelShape *shape, Comp
     const AttentionWidths widths = form->widths(shape);
     const int Q = shape_dim(shape, DIM_Q), width = shape_dim(shape, DIM_UP_INPUT);
     const int64_t k = (int64_t)shape_dim(shape, DIM_K_NOPE) * width,
-                  v = (int64_t)shape_dim(shape, DIM_KV) * width;
+                  v = (int64_t)shape_dim(shape, DIM_UP_VALUE) * width;
     Layer l = {
         .saved = {.qkv = random_rows(compute, T, widths.qkv),
                   .values = random_rows(compute, T, widths.values),
@@ -139,8 +140,17 @@ static void run(double best_s[2], const AttentionForm *form, const ModelShape *s
     release_layer(&l);
 }
 
-static void print_form(const BenchModel *m, const AttentionForm *form, const ModelShape *shape,
-                       int T, int n_rounds, const char *products)
+static ModelShape shared_shape_of(const ModelShape *per_head)
+{
+    ModelShape shape = *per_head;
+    shape.rope_pairs *= shape.n_kv_heads;
+    shape.latent = shape_dim(per_head, DIM_LATENT);
+    shape.d_kv = 0;
+    return shape;
+}
+
+static void print_form(const BenchModel *m, int d_kv, const AttentionForm *form,
+                       const ModelShape *shape, int T, int n_rounds, const char *products)
 {
     const double product = (double)T * (T + 1) * m->H * m->E; // FLOP of one
     double float32_s[2] = {0};
@@ -156,10 +166,10 @@ static void print_form(const BenchModel *m, const AttentionForm *form, const Mod
         run(best_s, form, shape, ways[i].compute, T, n_rounds);
         if (i == 0)
             memcpy(float32_s, best_s, sizeof best_s);
-        printf("%-5s %5d %4d  %-13s  %-11s %9.3f %6.0f %6.2f  %9.3f %6.0f %6.2f\n", m->name, T,
-               shape->d_kv, form->name, ways[i].name, 1e3 * best_s[0],
-               2 * product / best_s[0] / 1e9, float32_s[0] / best_s[0], 1e3 * best_s[1],
-               5 * product / best_s[1] / 1e9, float32_s[1] / best_s[1]);
+        printf("%-5s %5d %4d  %-14s  %-11s %9.3f %6.0f %6.2f  %9.3f %6.0f %6.2f\n", m->name, T,
+               d_kv, form->name, ways[i].name, 1e3 * best_s[0], 2 * product / best_s[0] / 1e9,
+               float32_s[0] / best_s[0], 1e3 * best_s[1], 5 * product / best_s[1] / 1e9,
+               float32_s[1] / best_s[1]);
     }
 }
 
@@ -171,7 +181,7 @@ int main(int argc, char **argv)
     const char *products = argc > 5 ? argv[5] : NULL;
     setvbuf(stdout, NULL, _IOLBF, 0);
     printf("%d threads; ratios to float32\n", omp_get_max_threads());
-    printf("model     T d_kv  form           products     forward ms GFLOP/s     x   back ms"
+    printf("model     T d_kv  form            products     forward ms GFLOP/s     x   back ms"
            " GFLOP/s     x\n");
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         if (strcmp(name, models[i].name) != 0)
@@ -181,14 +191,17 @@ int main(int argc, char **argv)
                 continue;
             const ModelShape shape = shape_of(&models[i], models[i].d_kv[k]);
             if (!shape_is_mla(&shape)) {
-                print_form(&models[i], &attention_forms[ATTENTION_MHA], &shape, T, n_rounds,
-                           products);
+                print_form(&models[i], models[i].d_kv[k], &attention_forms[ATTENTION_MHA], &shape,
+                           T, n_rounds, products);
                 continue;
             }
-            print_form(&models[i], &attention_forms[ATTENTION_MLA_LATENT], &shape, T, n_rounds,
-                       products);
-            print_form(&models[i], &attention_forms[ATTENTION_MLA_EXPANDED], &shape, T, n_rounds,
-                       products);
+            print_form(&models[i], models[i].d_kv[k], &attention_forms[ATTENTION_MLA_LATENT],
+                       &shape, T, n_rounds, products);
+            print_form(&models[i], models[i].d_kv[k], &attention_forms[ATTENTION_MLA_EXPANDED],
+                       &shape, T, n_rounds, products);
+            const ModelShape shared = shared_shape_of(&shape);
+            print_form(&models[i], models[i].d_kv[k], &attention_forms[ATTENTION_SHARED_LATENT],
+                       &shared, T, n_rounds, products);
         }
     }
     return 0;

@@ -11,7 +11,8 @@
 //     mpirun -n 2 --bind-to none build/release/bench/bench_step smollm-135m 2048 mla 5
 //     OMP_NUM_THREADS=2 build/release/bench/bench_step --compute bfloat16 smollm-135m 2048 mla 5
 //
-// Shapes: smollm-135m, smollm-360m, llama-2-7b-layer. LAYERS, for a quick look, replaces their
+// Shapes: smollm-135m, smollm-360m, llama-2-7b-layer. Attention: the original's, MLA per KV head,
+// or in the shared form with as many numbers in the cache. LAYERS, for a quick look, replaces their
 // number of layers (with few of them the head weighs too much). --row adds the figures as one line
 // to a file, in the columns of bench_all.sh.
 // One rank with one thread is timed by the CPU time it got, so that what else the machine runs is
@@ -31,7 +32,7 @@
 enum { MAX_TOKENS = 1 << 20, MAX_LAYERS = 128 };
 
 static const char usage[] = "usage: bench_step [--compute float32|bfloat16] [--clock cpu|wall] "
-                            "[--row FILE] SHAPE T mha|mla "
+                            "[--row FILE] SHAPE T mha|mla|shared "
                             "ROUNDS [LAYERS]";
 
 static const struct {
@@ -53,8 +54,12 @@ static const struct {
      32},
 };
 
+typedef enum Attention { ATTENTION_ORIGINAL, ATTENTION_PER_HEAD, ATTENTION_SHARED } Attention;
+
+static const char *const attention_names[] = {"mha", "mla", "shared", NULL};
+
 // Shapes are written out here, as a benchmark must not depend on a model's files.
-static Status find_shape(StepSetting *setting, const char *name, bool is_mla, int n_layers)
+static Status find_shape(StepSetting *setting, const char *name, Attention attention, int n_layers)
 {
     size_t n_shapes = sizeof shapes / sizeof shapes[0], i = 0;
     while (i < n_shapes && strcmp(shapes[i].name, name) != 0)
@@ -64,9 +69,12 @@ static Status find_shape(StepSetting *setting, const char *name, bool is_mla, in
                     shapes[0].name, shapes[1].name, shapes[2].name);
     setting->shape_name = shapes[i].name;
     setting->shape = shapes[i].shape;
-    if (is_mla)
-        TRY(shape_convert(&setting->shape, &shapes[i].shape, shapes[i].rope_pairs, shapes[i].d_kv,
-                          SVD_JOINT));
+    const ModelShape *original = &shapes[i].shape;
+    const int pairs = shapes[i].rope_pairs, d_kv = shapes[i].d_kv, K = original->n_kv_heads;
+    if (attention == ATTENTION_PER_HEAD)
+        TRY(shape_convert(&setting->shape, original, pairs, d_kv, SVD_JOINT));
+    if (attention == ATTENTION_SHARED)
+        TRY(shape_convert_shared(&setting->shape, original, K * pairs, K * d_kv, false));
     if (n_layers > 0)
         setting->shape.n_layers = n_layers;
     return OK;
@@ -144,7 +152,17 @@ static Status choose_clock(StepSetting *setting, const char *name)
     return OK;
 }
 
-// `words`: SHAPE T mha|mla ROUNDS [LAYERS]
+static Status parse_attention(Attention *out, const char *name)
+{
+    for (int i = 0; attention_names[i] != NULL; i++)
+        if (strcmp(name, attention_names[i]) == 0) {
+            *out = (Attention)i;
+            return OK;
+        }
+    return fail(BAD_INPUT, "bench_step: attention is '%s', allowed are mha, mla and shared", name);
+}
+
+// `words`: SHAPE T mha|mla|shared ROUNDS [LAYERS]
 static Status parse_words(StepSetting *setting, char **words, int n_words)
 {
     int n_layers = 0;
@@ -154,10 +172,9 @@ static Status parse_words(StepSetting *setting, char **words, int n_words)
     TRY(parse_count(&setting->n_rounds, "ROUNDS", words[3], STEP_MAX_ROUNDS));
     if (n_words == 5)
         TRY(parse_count(&n_layers, "LAYERS", words[4], MAX_LAYERS));
-    const bool is_mla = strcmp(words[2], "mla") == 0;
-    if (!is_mla && strcmp(words[2], "mha") != 0)
-        return fail(BAD_INPUT, "bench_step: attention is '%s', allowed are mha and mla", words[2]);
-    return find_shape(setting, words[0], is_mla, n_layers);
+    Attention attention;
+    TRY(parse_attention(&attention, words[2]));
+    return find_shape(setting, words[0], attention, n_layers);
 }
 
 // All that a figure depends on, so that a line copied from the output can be compared later.
@@ -167,7 +184,7 @@ static void print_heading(const StepSetting *setting)
     printf("%s, %d layer%s, %s, T %d, %d rank%s x %d thread%s, %s, %d round%s\nsgemm: %s; "
            "products: %s\n",
            setting->shape_name, setting->shape.n_layers, setting->shape.n_layers == 1 ? "" : "s",
-           shape_is_mla(&setting->shape) ? "mla" : "mha", setting->T, setting->n_ranks,
+           step_attention_name(&setting->shape), setting->T, setting->n_ranks,
            setting->n_ranks == 1 ? "" : "s", setting->n_threads, setting->n_threads == 1 ? "" : "s",
            setting->is_cpu_time ? "CPU time" : "wall clock", setting->n_rounds,
            setting->n_rounds == 1 ? "" : "s", blas_name(blas),

@@ -8,6 +8,11 @@
 #include <stdio.h>
 #include <string.h>
 
+const char *step_attention_name(const ModelShape *shape)
+{
+    return !shape_is_mla(shape) ? "mha" : shape_is_shared(shape) ? "shared" : "mla";
+}
+
 // Median over the rounds of the double at `offset` in a StepRound.
 static double median(const StepRound *rounds, int n_rounds, size_t offset)
 {
@@ -129,8 +134,9 @@ static bool part_row(Row *row, const StepSetting *setting, const StepRound *roun
     };
     if (part == STEP_INPUT && shape_is_mla(shape))
         row->name = direction == STEP_FORWARD ? "q | k_r | down_kv" : "q | k_r | down_kv back";
-    if (part == STEP_ATTENTION && attention_form(shape, setting->compute, setting->T) ==
-                                      &attention_forms[ATTENTION_MLA_LATENT]) {
+    const AttentionForm *form = attention_form(shape, setting->compute, setting->T);
+    if (part == STEP_ATTENTION && (form == &attention_forms[ATTENTION_MLA_LATENT] ||
+                                   form == &attention_forms[ATTENTION_SHARED_LATENT])) {
         // The up-projections are done within, and their FLOP counted as those of expanded keys.
         row->name = direction == STEP_FORWARD ? "up, attention" : "up, attention back";
         row->flops += factor * forward_flops(shape, setting->T, STEP_UP);
@@ -224,8 +230,7 @@ void step_table_write_row(FILE *file, const StepSetting *setting, const StepRoun
     const double rate = own_rate(&rates);
     fprintf(file, "| %s, %d layer%s | %s | %d | %dx%d |", setting->shape_name,
             setting->shape.n_layers, setting->shape.n_layers == 1 ? "" : "s",
-            shape_is_mla(&setting->shape) ? "mla" : "mha", setting->T, setting->n_ranks,
-            setting->n_threads);
+            step_attention_name(&setting->shape), setting->T, setting->n_ranks, setting->n_threads);
     fprintf(file, " %.3f | %.3f | %.3f | %.3f | %.3f | %.3f |",
             median(rounds, n, offsetof(StepRound, forward_s)),
             median(rounds, n, offsetof(StepRound, passes_s)), stage_s(rounds, n, STAGE_REDUCE),

@@ -52,6 +52,9 @@ typedef struct StepSetting {
 
 enum { STEP_MAX_ROUNDS = 99 };
 
+// "mha", "mla" or "shared".
+const char *step_attention_name(const ModelShape *shape);
+
 void step_table_print(const StepSetting *setting, const StepRound *rounds); // [n_rounds]
 
 void step_table_write_row(FILE *file, const StepSetting *setting,

@@ -62,7 +62,7 @@ test_step_refuses_what_it_cannot_run() {
     refuses 2 "0 words where 4 or 5 belong; usage: bench_step"
     refuses 2 "unknown shape 'gpt-2'; there are smollm-135m," gpt-2 16 mla 1
     refuses 2 "T is '16x', allowed are 1 to 1048576" smollm-135m 16x mla 1
-    refuses 2 "attention is 'gqa', allowed are mha and mla" smollm-135m 16 gqa 1
+    refuses 2 "attention is 'gqa', allowed are mha, mla and shared" smollm-135m 16 gqa 1
     refuses 2 "ROUNDS is '0', allowed are 1 to 99" smollm-135m 16 mla 0
     refuses 2 "LAYERS is '-1', allowed are 1 to 128" smollm-135m 16 mla 1 -1
     refuses 2 "'--row' is no option or lacks its value" --row
