@@ -18,21 +18,26 @@
 
 enum { T = 150, V = 97 };
 
-// E is 8 or 12; MLA where d_kv > 0.
-#define SHAPE(h, k, e, p, d, kind)                                                                 \
+// E is 8 or 12; MLA where d_kv or the latent of the shared form is not 0.
+#define SHAPE(h, k, e, p, d, kind, ...)                                                            \
     {                                                                                              \
         .n_layers = 3, .d_model = 40, .n_heads = (h), .n_kv_heads = (k), .head_dim = (e),          \
         .d_ffn = 56, .vocab_size = V, .max_positions = 256, .rope_pairs = (p), .d_kv = (d),        \
-        .svd = (kind), .rope_theta = 500, .rms_eps = 1e-5                                          \
+        .svd = (kind), .rope_theta = 500, .rms_eps = 1e-5, __VA_ARGS__                             \
     }
 
 static const ModelShape shapes[] = {
     SHAPE(6, 2, 8, 4, 0, SVD_JOINT),  // GQA
     SHAPE(3, 3, 12, 6, 0, SVD_JOINT), // MHA
     SHAPE(4, 1, 8, 4, 0, SVD_JOINT),  // MQA
-    SHAPE(6, 2, 8, 1, 4, SVD_JOINT),   SHAPE(6, 2, 8, 2, 6, SVD_SPLIT),
-    SHAPE(3, 3, 12, 2, 9, SVD_JOINT),  SHAPE(4, 2, 8, 4, 5, SVD_JOINT), // no dims without RoPE
+    SHAPE(6, 2, 8, 1, 4, SVD_JOINT),
+    SHAPE(6, 2, 8, 2, 6, SVD_SPLIT),
+    SHAPE(3, 3, 12, 2, 9, SVD_JOINT),
+    SHAPE(4, 2, 8, 4, 5, SVD_JOINT),   // no dims without RoPE
     SHAPE(3, 3, 12, 3, 13, SVD_JOINT), // a latent wider than the heads
+    SHAPE(6, 2, 8, 3, 0, SVD_JOINT, .latent = 10),
+    SHAPE(6, 2, 8, 7, 0, SVD_JOINT, .latent = 9, .latent_norm = true), // slots with equal pairs
+    SHAPE(3, 3, 12, 2, 0, SVD_JOINT, .latent = 40, .latent_norm = true),
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 
@@ -44,14 +49,26 @@ typedef struct Case {
     float logits[T * V]; // expected
 } Case;
 
-// Pairs of a head: P ascending numbers of E/2, different ones in neighbouring heads.
+// Pairs of a head: P ascending numbers of E/2, different ones in neighbouring heads. Of the shared
+// form spread over all pairs, each as often as it takes.
 static void choose_pairs(Model *model)
 {
     const ModelShape *s = &model->shape;
-    const int P = s->rope_pairs, spare = s->head_dim / 2 - P;
-    for (int row = 0; row < s->n_layers * s->n_kv_heads; row++)
-        for (int i = 0; i < P; i++)
-            model->rope_pairs[row * P + i] = i + (spare > 0 ? row % (spare + 1) : 0);
+    const int P = s->rope_pairs, half = s->head_dim / 2, spare = half - P;
+    for (int64_t i = 0; i < model_n_pairs(s); i++) {
+        const int row = (int)(i / P), slot = (int)(i % P);
+        model->rope_pairs[i] = shape_is_shared(s) ? (slot * half + row) / P % half
+                                                  : slot + (spare > 0 ? row % (spare + 1) : 0);
+    }
+}
+
+// Norms of the latent are 1 in a random model.
+static void vary_latent_norms(Model *model)
+{
+    const ModelShape *s = &model->shape;
+    for (int l = 0; l < s->n_layers && s->latent_norm; l++)
+        for (int i = 0; i < s->latent; i++)
+            model->params.layers[l].latent_norm[i] = 0.5f + 0.125f * (float)((5 * i + l) % 9);
 }
 
 static Case *start_case_as(const ModelShape *shape, DType dtype, ComputeType compute)
@@ -62,6 +79,7 @@ static Case *start_case_as(const ModelShape *shape, DType dtype, ComputeType com
     assert_ok(model_create(&c->model, shape));
     model_init_random(&c->model, 0.15, 7);
     choose_pairs(&c->model);
+    vary_latent_norms(&c->model);
     const WeightSource source = testing_model_weights(&c->model);
     assert_ok(infer_weights_read(&c->weights, &source, c->model.rope_pairs, dtype, compute));
     for (int t = 0; t < T; t++)
