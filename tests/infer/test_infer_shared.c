@@ -1,13 +1,15 @@
 // The shared form at inference: a model per KV head, whose rotated keys and up-projections are
 // written out as a layer's slots and every query head's own, gives the logits that it gives per KV
-// head: nothing is added to its sums but zeros.
+// head: nothing is added to its sums but zeros. And models with norms of the latent give what
+// PyTorch computed in float64, their latents rotated or not.
 #include "tests/support/testing.h"
 
 #include "infer/infer.h"
 #include "model/model.h"
+#include "tests/support/testing_golden.h"
 #include "tests/support/testing_model.h"
 
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { T = 150, V = 97 };
@@ -130,21 +132,19 @@ static KvCache *start_cache(const ModelShape *shape, const KvFormat *format)
     return cache;
 }
 
-// Logits of T tokens, in chunks.
-static void run(float *logits, const InferWeights *weights, const KvFormat *format, int chunk)
+// Logits of tokens [count], in chunks.
+static void run(float *logits, const InferWeights *weights, const KvFormat *format,
+                const int32_t *tokens, int count, int chunk)
 {
     KvCache *cache = start_cache(&weights->shape, format);
     KvSequence *sequence;
     Infer *infer;
-    int32_t tokens[T];
-    for (int t = 0; t < T; t++)
-        tokens[t] = (t * 31 + t * t * 7) % V;
     assert_ok(kv_sequence_create(&sequence, cache));
     assert_ok(infer_create(&infer, weights, chunk, 1));
-    for (int first = 0; first < T; first += chunk) {
-        const int n = T - first < chunk ? T - first : chunk;
+    for (int first = 0; first < count; first += chunk) {
+        const int n = count - first < chunk ? count - first : chunk;
         assert_ok(infer_forward(infer, &(InferSegment){sequence, tokens + first, n}, 1));
-        infer_logits(infer, logits + first * V, infer_hidden(infer, 0), n);
+        infer_logits(infer, logits + first * weights->shape.vocab_size, infer_hidden(infer, 0), n);
     }
     infer_release(infer);
     kv_sequence_release(sequence);
@@ -155,12 +155,15 @@ static void run(float *logits, const InferWeights *weights, const KvFormat *form
 static void compare(DType dtype, const KvFormat *format, int chunk, double tolerance)
 {
     Model original, shared;
+    int32_t tokens[T];
+    for (int t = 0; t < T; t++)
+        tokens[t] = (t * 31 + t * t * 7) % V;
     make_models(&original, &shared);
     InferWeights weights[2] = {weights_of(&original, dtype), weights_of(&shared, dtype)};
     float *logits[2];
     for (int i = 0; i < 2; i++) {
         logits[i] = test_malloc(T * V * sizeof *logits[i]);
-        run(logits[i], &weights[i], format, chunk);
+        run(logits[i], &weights[i], format, tokens, T, chunk);
         infer_weights_release(&weights[i]);
     }
     testing_assert_close("logits", logits[1], logits[0], T * V, tolerance);
@@ -193,11 +196,52 @@ static void quantized_channels_are_the_same_in_both_forms(void **state)
         compare(DTYPE_F32, &formats[i], 16, 0.02);
 }
 
+typedef Status LoadWeights(InferWeights *out, const char *dir, ComputeType compute);
+
+// Both sequences of a golden file, over a float32 cache.
+static void check_golden(const char *name, LoadWeights *load, int chunk)
+{
+    Golden golden;
+    InferWeights weights;
+    char file[64], directory[64];
+    const KvFormat format = kv_format_plain(KV_FLOAT32);
+    snprintf(file, sizeof file, "mla/%s", name);
+    snprintf(directory, sizeof directory, "models/%s", name);
+    golden_open(&golden, file);
+    assert_ok(load(&weights, testing_path(GOLDEN_DIR, directory), COMPUTE_FLOAT32));
+    const int vocab = weights.shape.vocab_size;
+    const int64_t count = (int64_t)GOLDEN_TOKENS * vocab;
+    float *expected = test_malloc((size_t)count * sizeof *expected),
+          *logits = test_malloc((size_t)count * sizeof *logits);
+    assert_ok(safetensors_read_f32(&golden.file, "logits", (int[]){GOLDEN_B, GOLDEN_T, vocab}, 3,
+                                   expected));
+    for (int b = 0; b < GOLDEN_B; b++)
+        run(logits + (int64_t)b * GOLDEN_T * vocab, &weights, &format, golden.inputs + b * GOLDEN_T,
+            GOLDEN_T, chunk);
+    testing_assert_close(name, logits, expected, count, 5e-6); // observed 7e-7
+    test_free(expected);
+    test_free(logits);
+    infer_weights_release(&weights);
+    golden_close(&golden);
+}
+
+static void directories_give_the_logits_of_pytorch(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"shared_gqa", "shared_norm_gqa", "shared_norm_mha"};
+    for (int i = 0; i < 3; i++)
+        for (int chunk = 1; chunk <= GOLDEN_T; chunk += GOLDEN_T - 1) {
+            check_golden(names[i], infer_weights_load, chunk);
+            check_golden(names[i], infer_weights_load_rotated, chunk);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_model_per_head_gives_its_logits_in_the_shared_form),
         cmocka_unit_test(quantized_channels_are_the_same_in_both_forms),
+        cmocka_unit_test(directories_give_the_logits_of_pytorch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

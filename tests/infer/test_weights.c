@@ -110,6 +110,8 @@ static void test_directories_are_read_in_their_dtype(void **state)
     check_directory("gqa_f16", DTYPE_F16);
     check_directory("mqa_sharded", DTYPE_F32);
     check_directory("mla_gqa_2norm_joint", DTYPE_F32);
+    check_directory("shared_gqa", DTYPE_F32);
+    check_directory("shared_norm_mha", DTYPE_F32);
 }
 
 // A random model converted to MLA, with the numbers of its matrices rounded to bfloat16 first.
