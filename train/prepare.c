@@ -11,6 +11,8 @@
 #include "data/tokenizer/tokenizer_file.h"
 #include "model/convert/convert.h"
 #include "model/convert/pair_select.h"
+#include "model/convert/slot_select.h"
+#include "model/convert/slots.h"
 #include "model/hf/hf.h"
 #include "train/calibrate.h"
 #include "train/calibrate_scores.h"
@@ -149,45 +151,63 @@ close_mixture:
     return status;
 }
 
-static Status select_kl(int32_t *pairs, const ModelShape *original, int P,
-                        const ConvertRecipe *recipe, const char *path)
+static Status select_kl(int32_t *choice, const ModelShape *mla, const ConvertRecipe *recipe,
+                        const char *path)
 {
+    const ModelShape original = shape_original(mla);
+    const bool absorb = recipe->method == METHOD_CLOSED;
     StatisticsFile file;
-    TRY(statistics_file_open(&file, original, path));
-    const Status status = pair_select(pairs, original, P, recipe->method == METHOD_CLOSED, &file);
+    TRY(statistics_file_open(&file, &original, path));
+    const Status status = shape_is_shared(mla)
+                              ? slot_select(choice, &original, mla->rope_pairs, absorb, &file)
+                              : pair_select(choice, &original, mla->rope_pairs, absorb, &file);
     statistics_file_close(&file);
     return status;
 }
 
-Status prepare_chosen_pairs(int32_t *pairs, const ModelShape *original, int P,
-                            RopeStrategy strategy, const ConvertRecipe *recipe, const char *scores)
+// By frequency or by norms, which are NULL where frequency decides.
+static Status select_plain(int32_t *choice, const ModelShape *mla, RopeStrategy strategy,
+                           const RopeScores *norms)
 {
+    const ModelShape original = shape_original(mla);
+    if (!shape_is_shared(mla))
+        return rope_select(choice, &original, mla->rope_pairs, strategy, norms);
+    if (strategy == ROPE_2NORM)
+        return slot_select_norms(choice, &original, mla->rope_pairs, norms);
+    return fail(BAD_INPUT,
+                "the RoPE strategy is %s, which chooses the same pairs for every KV head; the "
+                "shared form takes 2-norm or kl",
+                rope_strategy_name(strategy));
+}
+
+Status prepare_chosen_pairs(int32_t *choice, const ModelShape *mla, RopeStrategy strategy,
+                            const ConvertRecipe *recipe, const char *scores)
+{
+    const ModelShape original = shape_original(mla);
     RopeScores norms = {0};
     if (strategy == ROPE_KL)
-        return select_kl(pairs, original, P, recipe, scores);
+        return select_kl(choice, mla, recipe, scores);
     if (strategy == ROPE_2NORM)
-        TRY(rope_scores_read(&norms, original, scores));
-    const Status status = rope_select(pairs, original, P, strategy, &norms);
+        TRY(rope_scores_read(&norms, &original, scores));
+    const Status status = select_plain(choice, mla, strategy, &norms);
     rope_scores_release(&norms);
     return status;
 }
 
 // Checks the conversion's shape, too: before hours of calibration.
-static Status allocate_pairs(int32_t **out, const ModelShape *original,
+static Status allocate_pairs(int32_t **out, ModelShape *mla, const ModelShape *original,
                              const ConvertConfig *convert)
 {
-    const int64_t n_heads = (int64_t)original->n_layers * original->n_kv_heads;
-    ModelShape shape;
-    TRY(shape_convert(&shape, original, convert->rope_pairs, convert->d_kv, convert->svd));
-    *out = malloc((size_t)(n_heads * shape.rope_pairs) * sizeof **out);
+    TRY(convert_target_shape(mla, original, &convert->target));
+    *out = malloc((size_t)model_n_pairs(mla) * sizeof **out);
     return *out != NULL
                ? OK
-               : fail(FAILED, "no memory for the RoPE pairs of %lld heads", (long long)n_heads);
+               : fail(FAILED, "no memory for %lld RoPE pairs", (long long)model_n_pairs(mla));
 }
 
 // By the config's strategy: from a calibration pass in memory, or from a file, which the pass may
 // have to write first.
-static Status choose_pairs(int32_t *pairs, const Model *original, const ModelShape *shape,
+static Status choose_pairs(int32_t *choice, const Model *original, const ModelShape *mla,
                            const Config *config, const Comm *comm, const char *tokenizer_sha256)
 {
     const ConvertConfig *convert = &config->model.convert;
@@ -201,10 +221,9 @@ static Status choose_pairs(int32_t *pairs, const Model *original, const ModelSha
         TRY_GOTO(release, measure_scores(&norms, has_file ? path : NULL, original, config, comm,
                                          tokenizer_sha256));
     if (config_calibrates(config) && !has_file)
-        status = rope_select(pairs, shape, convert->rope_pairs, convert->rope, &norms);
+        status = select_plain(choice, mla, convert->rope, &norms);
     else
-        status = prepare_chosen_pairs(pairs, shape, convert->rope_pairs, convert->rope,
-                                      &convert->recipe, path);
+        status = prepare_chosen_pairs(choice, mla, convert->rope, &convert->recipe, path);
     status = comm_agree(comm, status);
 release:
     rope_scores_release(&norms);
@@ -214,16 +233,16 @@ release:
 Status prepare_pairs(int32_t **out, const Model *original, const ModelShape *original_shape,
                      const Config *config, const Comm *comm, const char *tokenizer_sha256)
 {
-    int32_t *pairs = NULL;
+    int32_t *choice = NULL;
+    ModelShape mla;
     Status status;
-    TRY_GOTO(release,
-             comm_agree(comm, allocate_pairs(&pairs, original_shape, &config->model.convert)));
-    TRY_GOTO(release,
-             choose_pairs(pairs, original, original_shape, config, comm, tokenizer_sha256));
-    *out = pairs;
-    pairs = NULL;
+    TRY_GOTO(release, comm_agree(comm, allocate_pairs(&choice, &mla, original_shape,
+                                                      &config->model.convert)));
+    TRY_GOTO(release, choose_pairs(choice, original, &mla, config, comm, tokenizer_sha256));
+    *out = choice;
+    choice = NULL;
 release:
-    free(pairs);
+    free(choice);
     return status;
 }
 
@@ -252,19 +271,22 @@ static Status open_source(LayerSource *out, const ModelShape *original, const Co
 }
 
 static Status convert_one(Replica *mla, const WeightSource *original, int layer,
-                          const ConvertRecipe *recipe, LayerSource *source)
+                          const ConvertRecipe *recipe, const int32_t *choice, LayerSource *source)
 {
+    const ModelShape *s = &mla->model.shape;
+    const int32_t *slots = shape_is_shared(s) ? choice + (int64_t)layer * s->rope_pairs : NULL;
     const bool has_statistics = recipe_needs_statistics(recipe);
     if (has_statistics)
         TRY(statistics_file_read(&source->file, layer, &source->statistics));
-    return convert_layer(&mla->model, original, layer, recipe,
+    return convert_layer(&mla->model, original, layer, recipe, slots,
                          has_statistics ? &source->statistics : NULL);
 }
 
 // Layers l with l mod N = rank. The writer also copies what is in no layer: embedding, final norm,
 // head. Not collective.
 static Status convert_own_layers(Replica *mla, const WeightSource *original,
-                                 const ConvertRecipe *recipe, const char *scores)
+                                 const ConvertRecipe *recipe, const int32_t *choice,
+                                 const char *scores)
 {
     const Comm *comm = mla->comm;
     const int n_layers = mla->model.shape.n_layers;
@@ -273,9 +295,9 @@ static Status convert_own_layers(Replica *mla, const WeightSource *original,
     ProgressMeter meter = progress_start("conversion", "layers", n_layers);
     TRY_GOTO(end, open_source(&source, original->shape, recipe, scores));
     if (replica_is_writer(mla))
-        TRY_GOTO(end, convert_shared(&mla->model, original));
+        TRY_GOTO(end, convert_outside_layers(&mla->model, original));
     for (int l = comm->rank; l < n_layers; l += comm->size) {
-        TRY_GOTO(end, convert_one(mla, original, l, recipe, &source));
+        TRY_GOTO(end, convert_one(mla, original, l, recipe, choice, &source));
         progress_show(&meter, l - comm->rank + comm->size); // the others are about as far
     }
 end:
@@ -287,12 +309,16 @@ end:
 // Rank l mod N converts layer l and broadcasts it: the work is shared, and all ranks have the same
 // bits even where their CPUs run different kernels.
 Status prepare_layers(Replica *mla, const WeightSource *original, const ConvertRecipe *recipe,
-                      const char *scores)
+                      const int32_t *choice, const char *scores)
 {
     const Comm *comm = mla->comm;
     const ModelShape *shape = &mla->model.shape;
     watchdog_phase("convert", 0);
-    TRY(comm_agree(comm, convert_own_layers(mla, original, recipe, scores)));
+    if (shape_is_shared(shape))
+        slots_pairs(mla->model.rope_pairs, choice, model_n_pairs(shape), shape);
+    else
+        memmove(mla->model.rope_pairs, choice, (size_t)model_n_pairs(shape) * sizeof *choice);
+    TRY(comm_agree(comm, convert_own_layers(mla, original, recipe, choice, scores)));
     for (int l = 0; l < shape->n_layers; l++) {
         int64_t first, count;
         params_layer_range(shape, l, &first, &count);
@@ -329,13 +355,11 @@ Status prepare_converted(Replica *out, const int32_t *pairs, const Config *confi
     Status status = init->given ? OK : hf_source_open(&files, config->model.base);
     TRY_GOTO(release, comm_agree(comm, status));
     const WeightSource original = init->given ? random_weights(&random) : hf_source_weights(files);
-    status =
-        shape_convert(&shape, original.shape, convert->rope_pairs, convert->d_kv, convert->svd);
+    status = convert_target_shape(&shape, original.shape, &convert->target);
     TRY_GOTO(release, comm_agree(comm, status));
     TRY_GOTO(release, replica_create(&mla, comm, group, &shape));
-    memcpy(mla.model.rope_pairs, pairs, (size_t)model_n_pairs(&shape) * sizeof *pairs);
     TRY_GOTO(release, comm_agree(comm, scores_path(scores, config)));
-    TRY_GOTO(release, prepare_layers(&mla, &original, &convert->recipe, scores));
+    TRY_GOTO(release, prepare_layers(&mla, &original, &convert->recipe, pairs, scores));
     if (convert->recipe.method == METHOD_CLOSED)
         TRY_GOTO(release, refit_prepared(&mla, config, comm, group, scores));
     if (files != NULL && !config_reads_original(config)) // which has warned

@@ -18,7 +18,8 @@ Status prepare_tokenizer_sha256(char out[SHA256_HEX_BYTES], const Config *config
 // The model before conversion: from its files or random. Collective.
 Status prepare_original(Replica *out, const Config *config, const Comm *comm, CommGroup *group);
 
-// Chooses which RoPE pairs each KV head keeps: [L, K, P], freed by the caller. `original` is read
+// Chooses which RoPE pairs are kept: [L, K, P] of each KV head or, in the shared form, slots [L, P]
+// (model/convert/slots.h), freed by the caller. `original` is read
 // by the calibration pass alone; without one (config_calibrates()) it may be NULL. STOPPED as
 // calibrate_run(). Collective.
 Status prepare_pairs(int32_t **out, const Model *original, const ModelShape *original_shape,
@@ -29,15 +30,17 @@ Status prepare_pairs(int32_t **out, const Model *original, const ModelShape *ori
 Status prepare_converted(Replica *out, const int32_t *pairs, const Config *config, const Comm *comm,
                          CommGroup *group);
 
-// Fills a converted model from its original by the recipe: each rank converts some of the layers,
-// all get the same bits. Recipes that need statistics read them from the file `scores`. Collective.
+// Fills a converted model from its original by the recipe and the choice of pairs or slots: each
+// rank converts some of the layers, all get the same bits. Recipes that need statistics read them
+// from the file `scores`. Collective.
 Status prepare_layers(Replica *mla, const WeightSource *original, const ConvertRecipe *recipe,
-                      const char *scores);
+                      const int32_t *choice, const char *scores);
 
-// pairs [L, K, P] by a strategy: `scores` is the file that 2-norm and kl choose from, unused by the
-// others. For recipes that absorb what the lost pairs leave, kl counts on it. Not collective.
-Status prepare_chosen_pairs(int32_t *pairs, const ModelShape *original, int P,
-                            RopeStrategy strategy, const ConvertRecipe *recipe, const char *scores);
+// Such a choice for the converted shape `mla` by a strategy: `scores` is the file that 2-norm and
+// kl choose from, unused by the others. For recipes that absorb what the lost pairs leave, kl
+// counts on it. Not collective.
+Status prepare_chosen_pairs(int32_t *choice, const ModelShape *mla, RopeStrategy strategy,
+                            const ConvertRecipe *recipe, const char *scores);
 
 // The original in the directory, in memory that the ranks of a host share. Collective.
 Status prepare_loaded(Replica *out, const char *dir, const Comm *comm, CommGroup *group);

@@ -4,6 +4,7 @@
 
 #include "model/convert/alternating.h"
 #include "model/convert/head_rows.h"
+#include "model/convert/slots.h"
 #include "model/convert/whitening.h"
 
 #include <cblas.h>
@@ -15,15 +16,16 @@ enum { N_SWEEPS = 6 };
 
 typedef struct Scratch {
     double *factor;                      // [D, D]
-    double *w;                           // [K (E - 2P) + K E, D]
-    double *key_metrics, *value_metrics; // [K, E - 2P, E - 2P], [K, E, E]
+    double *w;                           // [K n + K E, D], n of shape_head_nope()
+    double *key_metrics, *value_metrics; // [U, n, n], [U, E, E], U of shape_up_heads()
     double *mapped, *squares;            // [E, E]
     double *down;                        // [R, D]
     double *up;                          // [E, R]
     double *latent;                      // [R, R] second moment
     double *product;                     // [R, D]
-    int *rows;                           // [E]
-    LowRankBlock *blocks;                // [2 K]
+    int *rows;                           // [E] of head_rows_order()
+    int32_t *kept;                       // [E/2]
+    LowRankBlock *blocks;                // [2 U]
     const double **moments;              // [2 n_pools]
     double *means;                       // [2 n_pools] what moments were divided by
 } Scratch;
@@ -36,10 +38,10 @@ static double *place_doubles(Arena *arena, int64_t count)
 static void place(Scratch *scratch, Arena *arena, const ModelShape *s, int n_pools)
 {
     const int64_t D = s->d_model, E = s->head_dim, K = s->n_kv_heads, R = shape_dim(s, DIM_LATENT);
-    const int64_t nope = E - 2 * s->rope_pairs;
+    const int64_t nope = shape_head_nope(s), U = shape_up_heads(s);
     scratch->w = place_doubles(arena, K * (nope + E) * D);
-    scratch->key_metrics = place_doubles(arena, K * nope * nope);
-    scratch->value_metrics = place_doubles(arena, K * E * E);
+    scratch->key_metrics = place_doubles(arena, U * nope * nope);
+    scratch->value_metrics = place_doubles(arena, U * E * E);
     scratch->factor = place_doubles(arena, D * D);
     scratch->mapped = place_doubles(arena, E * E);
     scratch->squares = place_doubles(arena, E * E);
@@ -48,7 +50,8 @@ static void place(Scratch *scratch, Arena *arena, const ModelShape *s, int n_poo
     scratch->latent = place_doubles(arena, R * R);
     scratch->product = place_doubles(arena, R * D);
     scratch->rows = arena_place(arena, E, sizeof *scratch->rows);
-    scratch->blocks = arena_place(arena, 2 * K, sizeof *scratch->blocks);
+    scratch->kept = arena_place(arena, E / 2, sizeof *scratch->kept);
+    scratch->blocks = arena_place(arena, 2 * U, sizeof *scratch->blocks);
     scratch->moments = arena_place(arena, 2 * n_pools, sizeof *scratch->moments);
     scratch->means = place_doubles(arena, 2 * n_pools);
 }
@@ -57,7 +60,7 @@ static LowRankProblem problem_of(const Scratch *scratch, const ModelShape *s, in
 {
     return (LowRankProblem){.blocks = scratch->blocks,
                             .moments = scratch->moments,
-                            .n_blocks = 2 * s->n_kv_heads,
+                            .n_blocks = 2 * shape_up_heads(s),
                             .n_moments = 2 * n_pools,
                             .D = s->d_model,
                             .R = shape_dim(s, DIM_LATENT),
@@ -92,30 +95,70 @@ static void map_queries(double *mapped, double *half_mapped, const double *query
     }
 }
 
-// metric [E - 2P, E - 2P] of KV head j's keys.
-static void weigh_keys(double *metric, Scratch *scratch, const ClosedForm *form, int j)
+// The query heads of an up-projection's head, and their KV head.
+typedef struct UpHead {
+    int first, end, kv_head;
+} UpHead;
+
+static UpHead up_head(const ModelShape *s, int u)
+{
+    const int n = s->n_heads / shape_up_heads(s), first = u * n;
+    return (UpHead){first, first + n, first / (s->n_heads / s->n_kv_heads)};
+}
+
+// scratch->rows = a KV head's rows that carry no position. In the shared form these are all; pairs
+// that have a slot are listed in scratch->kept, whose number is returned.
+static int list_rows(Scratch *scratch, const ClosedForm *form, int kv_head)
 {
     const ModelShape *s = form->shape;
-    const int E = s->head_dim, P = s->rope_pairs, nope = E - 2 * P, G = s->n_heads / s->n_kv_heads;
-    const int *rows = scratch->rows + 2 * P;
-    head_rows_order(scratch->rows, form->pairs + (int64_t)j * P, P, E);
+    const int E = s->head_dim, P = s->rope_pairs;
+    if (!shape_is_shared(s)) {
+        head_rows_order(scratch->rows, form->pairs + (int64_t)kv_head * P, P, E);
+        memmove(scratch->rows, scratch->rows + 2 * P, (size_t)(E - 2 * P) * sizeof(int));
+        return 0;
+    }
+    for (int e = 0; e < E; e++)
+        scratch->rows[e] = e;
+    return form->slots != NULL ? slots_of_kv_head(scratch->kept, form->slots, P, kv_head, s) : 0;
+}
+
+// Queries do not read these rows.
+static void clear_rows(double *metric, const int32_t *kept, int n_kept, int E)
+{
+    for (int i = 0; i < n_kept; i++)
+        for (int half = 0; half < 2; half++) {
+            const int64_t row = kept[i] + half * (E / 2);
+            for (int64_t e = 0; e < E; e++)
+                metric[row * E + e] = metric[e * E + row] = 0;
+        }
+}
+
+// metric [n, n] of the keys of head u.
+static void weigh_keys(double *metric, Scratch *scratch, const ClosedForm *form, int u)
+{
+    const ModelShape *s = form->shape;
+    const UpHead heads = up_head(s, u);
+    const int E = s->head_dim, nope = shape_head_nope(s);
+    const int n_kept = list_rows(scratch, form, heads.kv_head), *rows = scratch->rows;
     memset(metric, 0, (size_t)nope * (size_t)nope * sizeof *metric);
-    for (int64_t h = (int64_t)j * G; h < (int64_t)(j + 1) * G; h++) {
+    for (int64_t h = heads.first; h < heads.end; h++) {
         map_queries(scratch->mapped, scratch->squares, form->statistics->query + h * E * E,
                     form->maps + h * E, E);
         for (int a = 0; a < nope; a++)
             for (int b = 0; b < nope; b++)
                 metric[a * nope + b] += form->key_weight * scratch->mapped[rows[a] * E + rows[b]];
     }
+    clear_rows(metric, scratch->kept, n_kept, E);
 }
 
-// metric [E, E] of KV head j's values.
-static void weigh_values(double *metric, const ClosedForm *form, int j)
+// metric [E, E] of the values of head u.
+static void weigh_values(double *metric, const ClosedForm *form, int u)
 {
     const ModelShape *s = form->shape;
-    const int E = s->head_dim, G = s->n_heads / s->n_kv_heads, Q = shape_dim(s, DIM_Q);
+    const UpHead heads = up_head(s, u);
+    const int E = s->head_dim, Q = shape_dim(s, DIM_Q);
     memset(metric, 0, (size_t)E * (size_t)E * sizeof *metric);
-    for (int h = j * G; h < (j + 1) * G; h++)
+    for (int h = heads.first; h < heads.end; h++)
         for (int64_t d = 0; d < s->d_model; d++) {
             const float *row = form->o + d * Q + (int64_t)h * E;
             for (int a = 0; a < E; a++)
@@ -133,21 +176,20 @@ static void scale(double *values, int64_t count, double factor)
 // All metrics with the factors of their moments, over the largest diagonal.
 static void scale_metrics(Scratch *scratch, const ModelShape *s)
 {
+    const int64_t U = shape_up_heads(s), E = s->head_dim, nope = shape_head_nope(s);
     double largest = 0;
-    for (int b = 0; b < 2 * s->n_kv_heads; b++) {
+    for (int64_t b = 0; b < 2 * U; b++) {
         const LowRankBlock *block = &scratch->blocks[b];
-        double *metric = b < s->n_kv_heads ? scratch->key_metrics + (int64_t)b * block->n * block->n
-                                           : scratch->value_metrics +
-                                                 (b - s->n_kv_heads) * (int64_t)block->n * block->n;
+        double *metric = b < U ? scratch->key_metrics + b * nope * nope
+                               : scratch->value_metrics + (b - U) * E * E;
         scale(metric, (int64_t)block->n * block->n, scratch->means[block->moment]);
         for (int64_t i = 0; i < block->n; i++)
             largest = fmax(largest, metric[i * (block->n + 1)]);
     }
     if (!(largest > 0))
         return;
-    const int64_t K = s->n_kv_heads, E = s->head_dim, nope = E - 2 * s->rope_pairs;
-    scale(scratch->key_metrics, K * nope * nope, 1 / largest);
-    scale(scratch->value_metrics, K * E * E, 1 / largest);
+    scale(scratch->key_metrics, U * nope * nope, 1 / largest);
+    scale(scratch->value_metrics, U * E * E, 1 / largest);
 }
 
 // Where attention looks at one token alone its keys' moment is a difference of equal sums:
@@ -165,29 +207,38 @@ static double shrink_safely(double *moment, double *factor, int D)
     return mean;
 }
 
-// Blocks 0 .. K - 1 are the keys, K .. 2K - 1 the values; moments likewise.
-static void build_blocks(Scratch *scratch, const ClosedForm *form)
+static void prepare_moments(Scratch *scratch, const ClosedForm *form)
 {
-    const ModelShape *s = form->shape;
-    const int64_t D = s->d_model, E = s->head_dim, K = s->n_kv_heads, nope = E - 2 * s->rope_pairs;
+    const int64_t D = form->shape->d_model;
     const int n_pools = form->statistics->n_pools;
-    for (int64_t i = 0; i < K * (nope + E) * D; i++)
-        scratch->w[i] = form->kv[i];
     for (int m = 0; m < 2 * n_pools; m++) {
         double *moment = m < n_pools ? form->statistics->key + m * D * D
                                      : form->statistics->value + (m - n_pools) * D * D;
-        scratch->means[m] = shrink_safely(moment, scratch->factor, s->d_model);
+        scratch->means[m] = shrink_safely(moment, scratch->factor, (int)D);
         scratch->moments[m] = moment;
     }
-    for (int j = 0; j < K; j++) {
-        const int pool = statistics_pool_of(s, n_pools, j * (s->n_heads / s->n_kv_heads));
-        double *keys = scratch->key_metrics + j * nope * nope;
-        double *values = scratch->value_metrics + j * E * E;
-        weigh_keys(keys, scratch, form, j);
-        weigh_values(values, form, j);
-        scratch->blocks[j] = (LowRankBlock){scratch->w + j * nope * D, keys, (int)nope, pool};
-        scratch->blocks[K + j] =
-            (LowRankBlock){scratch->w + (K * nope + j * E) * D, values, (int)E, n_pools + pool};
+}
+
+// Blocks 0 .. U - 1 are the keys, U .. 2U - 1 the values; moments likewise.
+static void build_blocks(Scratch *scratch, const ClosedForm *form)
+{
+    const ModelShape *s = form->shape;
+    const int64_t D = s->d_model, E = s->head_dim, K = s->n_kv_heads, nope = shape_head_nope(s);
+    const int n_pools = form->statistics->n_pools, U = shape_up_heads(s);
+    for (int64_t i = 0; i < K * (nope + E) * D; i++)
+        scratch->w[i] = form->kv[i];
+    prepare_moments(scratch, form);
+    for (int64_t u = 0; u < U; u++) {
+        const UpHead heads = up_head(s, (int)u);
+        const int pool = statistics_pool_of(s, n_pools, heads.first);
+        double *keys = scratch->key_metrics + u * nope * nope;
+        double *values = scratch->value_metrics + u * E * E;
+        weigh_keys(keys, scratch, form, (int)u);
+        weigh_values(values, form, (int)u);
+        scratch->blocks[u] =
+            (LowRankBlock){scratch->w + heads.kv_head * nope * D, keys, (int)nope, pool};
+        scratch->blocks[U + u] = (LowRankBlock){scratch->w + (K * nope + heads.kv_head * E) * D,
+                                                values, (int)E, n_pools + pool};
     }
     scale_metrics(scratch, s);
 }
@@ -216,15 +267,15 @@ static void round_to(float *to, const double *from, int64_t count)
 static void write_layer(LayerParams *to, Scratch *scratch, Alternation *alternation,
                         const ModelShape *s)
 {
-    const int64_t K = s->n_kv_heads, E = s->head_dim, R = shape_dim(s, DIM_LATENT);
-    const int64_t nope = E - 2 * s->rope_pairs;
+    const int64_t U = shape_up_heads(s), E = s->head_dim, R = shape_dim(s, DIM_LATENT);
+    const int64_t nope = shape_head_nope(s);
     round_to(to->down_kv, scratch->down, R * s->d_model);
-    for (int b = 0; b < 2 * K; b++) {
+    for (int b = 0; b < 2 * U; b++) {
         const int64_t n = scratch->blocks[b].n;
         if (n == 0)
             continue;
         alternation_up(scratch->up, alternation, b);
-        round_to(b < K ? to->up_k + b * nope * R : to->up_v + (b - K) * E * R, scratch->up, n * R);
+        round_to(b < U ? to->up_k + b * nope * R : to->up_v + (b - U) * E * R, scratch->up, n * R);
     }
 }
 

@@ -6,6 +6,8 @@
 #include "model/convert/factorize.h"
 #include "model/convert/head_rows.h"
 #include "model/convert/pair_choice.h"
+#include "model/convert/shared_layer.h"
+#include "model/convert/slots.h"
 #include "model/convert/whitening.h"
 
 #include <math.h>
@@ -51,8 +53,13 @@ static void divide_keys(float *k_r, float *k_c, const Model *mla, const float *k
     }
 }
 
-// kv: the rows of W_kc [K (E - 2P), D], then those of W_v [K E, D]. A covariance, if not NULL, is
-// the norm that they are factorized in.
+// Rows of keys that are factorized: K (E - 2P), or in the shared form K E, those of the slots zero.
+static int key_rows(const ModelShape *s)
+{
+    return s->n_kv_heads * shape_head_nope(s);
+}
+
+// A covariance, if not NULL, is the norm that rows are factorized in.
 static Status factorize_rows(float *up, float *down, const float *rows, const double *covariance,
                              int m, int D, int R)
 {
@@ -60,11 +67,12 @@ static Status factorize_rows(float *up, float *down, const float *rows, const do
                               : factorize(up, down, rows, m, D, R);
 }
 
+// kv: key_rows() of W_kc, then the K E of W_v.
 static Status factorize_layer(LayerParams *to, const ModelShape *s, const float *kv,
                               const double *covariance)
 {
     int D = s->d_model, R1 = shape_dim(s, DIM_UP_INPUT);
-    int rows_k = shape_dim(s, DIM_K_NOPE), rows_v = shape_dim(s, DIM_KV);
+    int rows_k = key_rows(s), rows_v = shape_dim(s, DIM_KV);
     if (s->svd == SVD_JOINT) {
         // up_k and up_v are neighbours in the flat vector (model/params.h): one matrix.
         float *up = rows_k > 0 ? to->up_k : to->up_v;
@@ -86,7 +94,7 @@ static Status factorize_whitened(LayerParams *to, const ModelShape *s, float *kv
                                  const double *covariance, double key_weight)
 {
     const double root = sqrt(key_weight);
-    const int64_t rows_k = shape_dim(s, DIM_K_NOPE);
+    const int64_t rows_k = key_rows(s);
     scale_rows(kv, rows_k * s->d_model, root);
     TRY(factorize_layer(to, s, kv, covariance));
     scale_rows(kv, rows_k * s->d_model, 1 / root);
@@ -96,19 +104,20 @@ static Status factorize_whitened(LayerParams *to, const ModelShape *s, float *kv
 
 // The original's tensors that MLA replaces, in one arena.
 typedef struct Scratch {
-    float *q;     // [H E, D] queries, then keys [K E, D]: these are not more
-    float *kv;    // [K (E - 2P) + K E, D] what is factorized
-    double *maps; // [H, 2, E/2] what queries take in (closed)
-    int *rows;    // [E] of head_rows_order()
+    float *q;      // [H E, D] queries, then keys [K E, D]: these are not more
+    float *kv;     // [key_rows() + K E, D] what is factorized
+    double *maps;  // [H, 2, E/2] what queries take in (closed)
+    int *rows;     // [E] of head_rows_order()
+    int32_t *kept; // [E/2] pairs of a KV head
 } Scratch;
 
 static void place_scratch(Scratch *scratch, Arena *arena, const ModelShape *s)
 {
     scratch->q = arena_floats(arena, (int64_t)shape_dim(s, DIM_Q) * s->d_model);
-    scratch->kv = arena_floats(arena, (int64_t)(shape_dim(s, DIM_K_NOPE) + shape_dim(s, DIM_KV)) *
-                                          s->d_model);
+    scratch->kv = arena_floats(arena, (int64_t)(key_rows(s) + shape_dim(s, DIM_KV)) * s->d_model);
     scratch->maps = arena_place(arena, shape_dim(s, DIM_Q), sizeof *scratch->maps);
     scratch->rows = arena_place(arena, s->head_dim, sizeof *scratch->rows);
+    scratch->kept = arena_place(arena, s->head_dim / 2, sizeof *scratch->kept);
 }
 
 static void factorize_rows_measure(Arena *arena, bool is_whitened, int m, int D, int R)
@@ -123,7 +132,7 @@ void convert_measure(Arena *arena, const ModelShape *s, const ConvertRecipe *rec
 {
     Scratch scratch;
     int D = s->d_model, R1 = shape_dim(s, DIM_UP_INPUT);
-    int rows_k = shape_dim(s, DIM_K_NOPE), rows_v = shape_dim(s, DIM_KV);
+    int rows_k = key_rows(s), rows_v = shape_dim(s, DIM_KV);
     const bool is_whitened = recipe_needs_statistics(recipe);
     int64_t mark = arena->used_bytes;
     place_scratch(&scratch, arena, s);
@@ -133,6 +142,8 @@ void convert_measure(Arena *arena, const ModelShape *s, const ConvertRecipe *rec
         factorize_rows_measure(arena, is_whitened, rows_k, D, R1);
         factorize_rows_measure(arena, is_whitened, rows_v, D, R1);
     }
+    if (shape_is_shared(s))
+        shared_layer_measure(arena, s);
     if (recipe->method == METHOD_CLOSED) {
         pair_choice_measure(arena, s->head_dim / 2);
         closed_form_measure(arena, s, 1);
@@ -173,44 +184,79 @@ static void absorb_maps(float *q, const double *maps, const ModelShape *s)
         }
 }
 
+// What a layer is made of and into.
+typedef struct LayerJob {
+    Model *mla;
+    const WeightSource *original;
+    const ConvertRecipe *recipe;
+    const int32_t *slots; // [P] of the shared form, or NULL
+    LayerStatistics *statistics;
+    int layer;
+} LayerJob;
+
 // The maps of all query heads for the pairs that the model keeps.
-static Status find_maps(double *maps, const Model *mla, int layer,
-                        const LayerStatistics *statistics)
+static Status find_maps(Scratch *scratch, const LayerJob *job)
 {
-    const ModelShape *s = &mla->shape;
+    const ModelShape *s = &job->mla->shape;
     const int64_t E = s->head_dim, S = statistics_features(s);
     PairChoice choice;
     TRY(pair_choice_start(&choice, s->head_dim / 2));
-    for (int h = 0; h < s->n_heads; h++)
-        pair_choice_map(maps + h * E, &choice, statistics->gram + h * S * S,
-                        model_pairs(mla, layer, h / (s->n_heads / s->n_kv_heads)), s->rope_pairs,
+    for (int h = 0; h < s->n_heads; h++) {
+        const int kv_head = h / (s->n_heads / s->n_kv_heads);
+        const int32_t *kept = scratch->kept;
+        int n = s->rope_pairs;
+        if (shape_is_shared(s))
+            n = slots_of_kv_head(scratch->kept, job->slots, n, kv_head, s);
+        else
+            kept = model_pairs(job->mla, job->layer, kv_head);
+        pair_choice_map(scratch->maps + h * E, &choice, job->statistics->gram + h * S * S, kept, n,
                         true);
+    }
     pair_choice_end(&choice);
     return OK;
 }
 
-// Tensors come one by one in the order of the original's table, q before k before v: scratch->q is
-// free for the keys once the queries are reordered.
-static Status read_layer(Model *mla, const WeightSource *original, int layer, Scratch *scratch,
-                         const ConvertRecipe *recipe)
+static void put_queries(const LayerJob *job, Scratch *scratch)
 {
-    const ModelShape *s = &mla->shape;
-    LayerParams *to = &mla->params.layers[layer];
-    float *values = scratch->kv + (int64_t)shape_dim(s, DIM_K_NOPE) * s->d_model;
-    for (int i = 0; i < params_n_tensors(original->shape); i++) {
-        ParamInfo info = params_info(original->shape, i);
-        if (info.layer != layer)
+    const ModelShape *s = &job->mla->shape;
+    float *q = job->mla->params.layers[job->layer].q;
+    if (job->recipe->method == METHOD_CLOSED)
+        absorb_maps(scratch->q, scratch->maps, s);
+    if (shape_is_shared(s))
+        shared_layer_queries(q, scratch->q, job->slots, s);
+    else
+        reorder_queries(q, job->mla, scratch->q, job->layer, scratch->rows);
+}
+
+static void put_keys(const LayerJob *job, Scratch *scratch)
+{
+    const ModelShape *s = &job->mla->shape;
+    float *k_r = job->mla->params.layers[job->layer].k_r;
+    if (shape_is_shared(s))
+        shared_layer_keys(k_r, scratch->kv, job->slots, s);
+    else
+        divide_keys(k_r, scratch->kv, job->mla, scratch->q, job->layer, scratch->rows);
+}
+
+// Tensors come one by one in the order of the original's table, q before k before v: scratch->q is
+// free for the keys once the queries are reordered. In the shared form keys stay where they are.
+static Status read_layer(const LayerJob *job, Scratch *scratch)
+{
+    const ModelShape *s = &job->mla->shape, *original = job->original->shape;
+    float *values = scratch->kv + (int64_t)key_rows(s) * s->d_model;
+    float *keys = shape_is_shared(s) ? scratch->kv : scratch->q;
+    for (int i = 0; i < params_n_tensors(original); i++) {
+        ParamInfo info = params_info(original, i);
+        if (info.layer != job->layer)
             continue;
         const bool is_q = is_named(&info, "q_proj.weight"), is_k = is_named(&info, "k_proj.weight"),
                    is_v = is_named(&info, "v_proj.weight");
-        float *to_values = is_q || is_k ? scratch->q : is_v ? values : place_of(mla, info.name);
-        TRY(weight_source_read(original, &info, to_values));
-        if (is_q && recipe->method == METHOD_CLOSED)
-            absorb_maps(scratch->q, scratch->maps, s);
+        float *to = is_q ? scratch->q : is_k ? keys : is_v ? values : place_of(job->mla, info.name);
+        TRY(weight_source_read(job->original, &info, to));
         if (is_q)
-            reorder_queries(to->q, mla, scratch->q, layer, scratch->rows);
+            put_queries(job, scratch);
         else if (is_k)
-            divide_keys(to->k_r, scratch->kv, mla, scratch->q, layer, scratch->rows);
+            put_keys(job, scratch);
     }
     return OK;
 }
@@ -229,7 +275,7 @@ static void check_pair(const Model *mla, const WeightSource *original)
 }
 
 // The tensors outside the layers: embedding, last norm and head.
-Status convert_shared(Model *mla, const WeightSource *original)
+Status convert_outside_layers(Model *mla, const WeightSource *original)
 {
     check_pair(mla, original);
     for (int i = 0; i < params_n_tensors(original->shape); i++) {
@@ -240,52 +286,72 @@ Status convert_shared(Model *mla, const WeightSource *original)
     return OK;
 }
 
-// From the tensors in scratch to the low-rank part.
-static Status factorize_by(const ConvertRecipe *recipe, Model *mla, int layer, Scratch *scratch,
-                           LayerStatistics *statistics)
+// The low-rank part by the methods that factorize once.
+static Status factorize_once(const LayerJob *job, Scratch *scratch)
 {
-    const ModelShape *s = &mla->shape;
-    LayerParams *to = &mla->params.layers[layer];
-    if (recipe->method == METHOD_PAPER)
-        return factorize_layer(to, s, scratch->kv, NULL);
-    TRY(factorize_whitened(to, s, scratch->kv, statistics->covariance, recipe->key_weight));
-    if (recipe->method == METHOD_WHITENED)
+    const ModelShape *s = &job->mla->shape;
+    LayerParams *to = &job->mla->params.layers[job->layer];
+    const double *covariance = NULL;
+    if (job->recipe->method == METHOD_PAPER) {
+        TRY(factorize_layer(to, s, scratch->kv, NULL));
+    } else {
+        covariance = job->statistics->covariance;
+        TRY(factorize_whitened(to, s, scratch->kv, covariance, job->recipe->key_weight));
+    }
+    if (!shape_is_shared(s))
         return OK;
+    TRY(shared_layer_fit(to->up_k, to->k_r, to->down_kv, covariance, job->slots, s));
+    shared_layer_expand(to, s);
+    return OK;
+}
+
+// From the tensors in scratch to the low-rank part.
+static Status factorize_by(const LayerJob *job, Scratch *scratch)
+{
+    const ModelShape *s = &job->mla->shape;
+    LayerParams *to = &job->mla->params.layers[job->layer];
+    TRY(factorize_once(job, scratch));
+    if (job->recipe->method != METHOD_CLOSED)
+        return OK;
+    if (shape_is_shared(s))
+        shared_layer_restore_keys(scratch->kv, to->k_r, job->slots, s);
     const ClosedForm form = {.shape = s,
-                             .pairs = model_pairs(mla, layer, 0),
+                             .pairs = model_pairs(job->mla, job->layer, 0),
+                             .slots = job->slots,
                              .maps = scratch->maps,
                              .kv = scratch->kv,
                              .o = to->o,
-                             .statistics = statistics,
-                             .key_weight = recipe->key_weight};
+                             .statistics = job->statistics,
+                             .key_weight = job->recipe->key_weight};
     return closed_form_layer(to, &form);
 }
 
-static Status convert_in(Scratch *scratch, Model *mla, const WeightSource *original, int layer,
-                         const ConvertRecipe *recipe, LayerStatistics *statistics)
+static Status convert_in(Scratch *scratch, const LayerJob *job)
 {
-    if (recipe->method == METHOD_CLOSED)
-        TRY(find_maps(scratch->maps, mla, layer, statistics));
-    TRY(read_layer(mla, original, layer, scratch, recipe));
-    const Status status = factorize_by(recipe, mla, layer, scratch, statistics);
+    if (job->recipe->method == METHOD_CLOSED)
+        TRY(find_maps(scratch, job));
+    TRY(read_layer(job, scratch));
+    const Status status = factorize_by(job, scratch);
     // What factorizes knows no layers; errors of the source name their tensor.
-    return status == OK ? OK : fail_within(status, "layer %d", layer);
+    return status == OK ? OK : fail_within(status, "layer %d", job->layer);
 }
 
 Status convert_layer(Model *mla, const WeightSource *original, int layer,
-                     const ConvertRecipe *recipe, LayerStatistics *statistics)
+                     const ConvertRecipe *recipe, const int32_t *slots, LayerStatistics *statistics)
 {
     const ModelShape *s = &mla->shape;
+    const LayerJob job = {mla, original, recipe, slots, statistics, layer};
     Scratch scratch;
     check_pair(mla, original);
     CHECK(!recipe_needs_statistics(recipe) || statistics != NULL, "no statistics of layer %d",
           layer);
+    CHECK(shape_is_shared(s) == (slots != NULL), "slots of layer %d", layer);
     Arena arena = arena_start("conversion");
     place_scratch(&scratch, &arena, s);
     if (arena_allocate(&arena) != OK)
         return fail(FAILED, "layer %d: no memory for its attention's weights", layer);
     place_scratch(&scratch, &arena, s);
-    const Status status = convert_in(&scratch, mla, original, layer, recipe, statistics);
+    const Status status = convert_in(&scratch, &job);
     arena_release(&arena);
     return status;
 }

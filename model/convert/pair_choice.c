@@ -18,6 +18,7 @@ static void place(PairChoice *choice, Arena *arena, int half)
     choice->map = arena_place(arena, unknowns, sizeof(double));
     choice->rest = arena_place(arena, half, sizeof(int32_t));
     choice->trial = arena_place(arena, half, sizeof(int32_t));
+    choice->taken = arena_place(arena, half, sizeof(int32_t));
 }
 
 void pair_choice_measure(Arena *arena, int half)
@@ -188,26 +189,43 @@ static void sort(int32_t *kept, int P)
         }
 }
 
+// Puts the pair that helps most behind the n kept ones; returns the error with it.
+static double take_best(int32_t *kept, PairChoice *choice, const double *grams, int n_heads, int n,
+                        bool absorb)
+{
+    double error = 0;
+    int best = -1;
+    for (int p = 0; p < choice->half; p++) {
+        if (is_kept(kept, n, p))
+            continue;
+        kept[n] = p;
+        const double trial = group_error(choice, grams, n_heads, kept, n + 1, absorb);
+        if (best < 0 || trial < error) {
+            best = p;
+            error = trial;
+        }
+    }
+    kept[n] = best;
+    return error;
+}
+
 void pair_choice(int32_t *kept, PairChoice *choice, const double *grams, int n_heads, int P,
                  bool absorb)
 {
     double error = 0;
     CHECK(P >= 1 && P <= choice->half, "%d pairs of %d", P, choice->half);
-    for (int n = 0; n < P; n++) {
-        int best = -1;
-        for (int p = 0; p < choice->half; p++) {
-            if (is_kept(kept, n, p))
-                continue;
-            kept[n] = p;
-            const double trial = group_error(choice, grams, n_heads, kept, n + 1, absorb);
-            if (best < 0 || trial < error) {
-                best = p;
-                error = trial;
-            }
-        }
-        kept[n] = best;
-    }
+    for (int n = 0; n < P; n++)
+        error = take_best(kept, choice, grams, n_heads, n, absorb);
     while (swap_best(kept, choice, grams, n_heads, P, absorb, &error))
         ;
     sort(kept, P);
+}
+
+void pair_choice_errors(double *errors, PairChoice *choice, const double *grams, int n_heads, int P,
+                        bool absorb)
+{
+    CHECK(P >= 0 && P <= choice->half, "%d pairs of %d", P, choice->half);
+    errors[0] = group_error(choice, grams, n_heads, choice->taken, 0, absorb);
+    for (int n = 0; n < P; n++)
+        errors[n + 1] = take_best(choice->taken, choice, grams, n_heads, n, absorb);
 }

@@ -24,7 +24,7 @@ typedef struct PairChoice {
     Arena arena;                           // owns what follows
     int half;                              // E/2
     double *system, *right, *solution, *b; // [2n, 2n] and [2n] of the n pairs that are not kept
-    int32_t *rest, *trial;
+    int32_t *rest, *trial, *taken;
     double *map;
 } PairChoice;
 
@@ -39,6 +39,10 @@ void pair_choice_measure(Arena *arena, int half);
 void pair_choice(int32_t *kept, PairChoice *choice,
                  const double *grams, // [n_heads, S, S]
                  int n_heads, int P, bool absorb);
+
+// errors [P + 1] of the first 0, 1, ... P pairs that pair_choice() takes, before it swaps.
+void pair_choice_errors(double *errors, PairChoice *choice, const double *grams, int n_heads, int P,
+                        bool absorb);
 
 // map [2, E/2]: b1 and b2 of one query head; of kept pairs 1 and 0. Returns the error.
 double pair_choice_map(double *map, PairChoice *choice,

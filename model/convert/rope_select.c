@@ -30,7 +30,7 @@ const char *rope_strategy_name(RopeStrategy strategy)
 
 // Scores may come from a file, so bad ones are the user's fault, not ours; those of another model
 // are refused by rope_scores_read().
-static Status check_scores(const RopeScores *scores, const ModelShape *s)
+Status rope_select_check(const RopeScores *scores, const ModelShape *s)
 {
     if (scores == NULL)
         return fail(BAD_INPUT, "2-norm needs RoPE scores; make them with 'mha2mla score'");
@@ -52,7 +52,7 @@ static Status check_scores(const RopeScores *scores, const ModelShape *s)
 }
 
 // score[p] of one KV head: the sum over its query heads of E|q_p| E|k_p|.
-static void score_pairs(double *score, const RopeScores *scores, int layer, int kv_head)
+void rope_select_scores(double *score, const RopeScores *scores, int layer, int kv_head)
 {
     const ModelShape *s = &scores->shape;
     const int half = s->head_dim / 2, G = s->n_heads / s->n_kv_heads;
@@ -60,7 +60,7 @@ static void score_pairs(double *score, const RopeScores *scores, int layer, int 
     const double *q = scores->q_norm + ((int64_t)layer * s->n_heads + (int64_t)kv_head * G) * half;
     const double n = *scores->n_tokens;
     for (int p = 0; p < half; p++) {
-        // Means rather than sums, so that the bound of check_scores() holds for any number of
+        // Means rather than sums, so that the bound of rope_select_check() holds for any number of
         // tokens.
         double q_mean = 0;
         for (int g = 0; g < G; g++)
@@ -87,13 +87,13 @@ static void keep_largest(int32_t *pairs, int P, const double *score, int half)
 
 static Status select_2norm(int32_t *pairs, const ModelShape *s, int P, const RopeScores *scores)
 {
-    TRY(check_scores(scores, s));
+    TRY(rope_select_check(scores, s));
     double *score = malloc((size_t)(s->head_dim / 2) * sizeof *score);
     if (score == NULL)
         return fail(FAILED, "no memory for %d RoPE scores", s->head_dim / 2);
     for (int layer = 0; layer < s->n_layers; layer++) {
         for (int head = 0; head < s->n_kv_heads; head++) {
-            score_pairs(score, scores, layer, head);
+            rope_select_scores(score, scores, layer, head);
             keep_largest(pairs, P, score, s->head_dim / 2);
             pairs += P;
         }

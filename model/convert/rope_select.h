@@ -21,6 +21,10 @@ typedef enum RopeStrategy { ROPE_HIGH, ROPE_LOW, ROPE_UNIFORM, ROPE_2NORM, ROPE_
 Status rope_select(int32_t *pairs, const ModelShape *shape, int P, RopeStrategy strategy,
                    const RopeScores *scores);
 
+// The parts of 2-norm: whether the scores can be used, and score [E/2] of a KV head's pairs.
+Status rope_select_check(const RopeScores *scores, const ModelShape *shape);
+void rope_select_scores(double *score, const RopeScores *scores, int layer, int kv_head);
+
 Status rope_strategy_parse(RopeStrategy *out, const char *name); // "high" ... "kl"
 const char *rope_strategy_name(RopeStrategy strategy);
 

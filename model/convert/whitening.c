@@ -5,6 +5,7 @@
 
 #include <cblas.h>
 #include <lapacke.h>
+#include <math.h>
 #include <string.h>
 
 static const double SHRINKAGE = .01; // of the mean diagonal
@@ -55,18 +56,22 @@ static Status find_root(double *root, const double *covariance, int D)
     return OK;
 }
 
+static void widen(double *to, const float *from, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        to[i] = from[i];
+}
+
 static Status factorize_whitened(float *up, float *down, const float *w, Scratch *scratch, int m,
                                  int D, int R)
 {
-    for (int64_t i = 0; i < (int64_t)m * D; i++)
-        scratch->product[i] = w[i];
+    widen(scratch->product, w, (int64_t)m * D);
     cblas_dtrmm(CblasRowMajor, CblasRight, CblasLower, CblasNoTrans, CblasNonUnit, m, D, 1.0,
                 scratch->root, D, scratch->product, D);
     for (int64_t i = 0; i < (int64_t)m * D; i++)
         scratch->rounded[i] = (float)scratch->product[i];
     TRY(factorize(up, down, scratch->rounded, m, D, R));
-    for (int64_t i = 0; i < (int64_t)R * D; i++)
-        scratch->product[i] = down[i];
+    widen(scratch->product, down, (int64_t)R * D);
     cblas_dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasNoTrans, CblasNonUnit, R, D, 1.0,
                 scratch->root, D, scratch->product, D);
     for (int64_t i = 0; i < (int64_t)R * D; i++)
@@ -88,4 +93,60 @@ Status whitening_factorize(float *up, float *down, const float *w, const double 
 release:
     arena_release(&arena);
     return status;
+}
+
+// What whitening_fit() works in.
+typedef struct Fit {
+    double *rows, *down, *product; // [n, D], [R, D], [R, D] down times the covariance
+    double *inner, *up;            // [R, R], [n, R]
+} Fit;
+
+static void place_fit(Fit *fit, Arena *arena, int64_t n, int64_t D, int64_t R)
+{
+    fit->rows = arena_place(arena, n * D, sizeof(double));
+    fit->down = arena_place(arena, R * D, sizeof(double));
+    fit->product = arena_place(arena, R * D, sizeof(double));
+    fit->inner = arena_place(arena, R * R, sizeof(double));
+    fit->up = arena_place(arena, n * R, sizeof(double));
+}
+
+void whitening_fit_measure(Arena *arena, int n, int D, int R)
+{
+    Fit fit;
+    const int64_t mark = arena->used_bytes;
+    place_fit(&fit, arena, n, D, R);
+    arena_rewind(arena, mark);
+}
+
+// up = W C D^T (D C D^T)^-1; false: the inverse does not exist.
+static bool solve_fit(Fit *fit, const double *covariance, int n, int D, int R)
+{
+    if (covariance != NULL)
+        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, R, D, D, 1.0, fit->down, D,
+                    covariance, D, 0.0, fit->product, D);
+    else
+        memcpy(fit->product, fit->down, (size_t)R * (size_t)D * sizeof(double));
+    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, R, R, D, 1.0, fit->product, D, fit->down,
+                D, 0.0, fit->inner, R);
+    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, R, D, 1.0, fit->rows, D, fit->product,
+                D, 0.0, fit->up, R);
+    return LAPACKE_dpotrf_work(LAPACK_COL_MAJOR, 'U', R, fit->inner, R) == 0 &&
+           LAPACKE_dpotrs_work(LAPACK_COL_MAJOR, 'U', R, n, fit->inner, R, fit->up, R) == 0;
+}
+
+Status whitening_fit(float *up, const float *w, const float *down, const double *covariance, int n,
+                     int D, int R)
+{
+    Fit fit;
+    Arena arena = arena_start("further rows of a latent");
+    place_fit(&fit, &arena, n, D, R);
+    TRY(arena_allocate(&arena));
+    place_fit(&fit, &arena, n, D, R);
+    widen(fit.rows, w, (int64_t)n * D);
+    widen(fit.down, down, (int64_t)R * D);
+    const bool is_found = solve_fit(&fit, covariance, n, D, R);
+    for (int64_t i = 0; i < (int64_t)n * R; i++)
+        up[i] = is_found && isfinite(fit.up[i]) ? (float)fit.up[i] : 0;
+    arena_release(&arena);
+    return OK;
 }

@@ -20,7 +20,14 @@ double whitening_shrink(double *c, int D);
 Status whitening_factorize(float *up, float *down, const float *w, const double *covariance, int m,
                            int D, int R);
 
-// Adds to a measuring arena what whitening_factorize() works in.
+// up [n, R] with up down nearest to further rows w [n, D] for a down-projection [R, D] that is
+// given, in the norm of the covariance, or with NULL in the Frobenius norm. Zeros where down is not
+// of full rank. FAILED if memory is short.
+Status whitening_fit(float *up, const float *w, const float *down, const double *covariance, int n,
+                     int D, int R);
+
+// Add to a measuring arena what the two work in.
 void whitening_measure(Arena *arena, int m, int D, int R);
+void whitening_fit_measure(Arena *arena, int n, int D, int R);
 
 #endif

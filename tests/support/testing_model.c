@@ -36,7 +36,7 @@ const ConvertRecipe testing_paper = {METHOD_PAPER, 1};
 
 void testing_convert(Model *mla, const WeightSource *original)
 {
-    assert_ok(convert_shared(mla, original));
+    assert_ok(convert_outside_layers(mla, original));
     for (int l = 0; l < mla->shape.n_layers; l++)
-        assert_ok(convert_layer(mla, original, l, &testing_paper, NULL));
+        assert_ok(convert_layer(mla, original, l, &testing_paper, NULL, NULL));
 }

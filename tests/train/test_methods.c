@@ -97,6 +97,18 @@ static void end(Setup *s)
     safetensors_close(&s->file);
 }
 
+// Chooses pairs by kl, or slots, and converts by the recipe.
+static void fill(Replica *mla, const Setup *s, const ConvertRecipe *recipe)
+{
+    const ModelShape *shape = &mla->model.shape;
+    const WeightSource original = testing_model_weights(&s->original);
+    int32_t *choice = malloc((size_t)model_n_pairs(shape) * sizeof *choice);
+    assert_non_null(choice);
+    assert_ok(prepare_chosen_pairs(choice, shape, ROPE_KL, recipe, s->scores));
+    assert_ok(prepare_layers(mla, &original, recipe, choice, s->scores));
+    free(choice);
+}
+
 // Converts by the recipe; the pairs are the golden ones of that name.
 static void convert(Replica *mla, const Setup *s, const ConvertRecipe *recipe, const char *pairs)
 {
@@ -108,12 +120,9 @@ static void convert(Replica *mla, const Setup *s, const ConvertRecipe *recipe, c
     int32_t *expected = malloc(bytes);
     assert_non_null(expected);
     assert_ok(safetensors_read_i32(&s->file, pairs, dims, 3, expected));
-    assert_ok(prepare_chosen_pairs(mla->model.rope_pairs, &s->original.shape, s->P, ROPE_KL, recipe,
-                                   s->scores));
+    fill(mla, s, recipe);
     assert_memory_equal(mla->model.rope_pairs, expected, bytes);
     free(expected);
-    const WeightSource original = testing_model_weights(&s->original);
-    assert_ok(prepare_layers(mla, &original, recipe, s->scores));
 }
 
 // Logits of the probe against the golden ones.
@@ -175,14 +184,11 @@ static void test_closed_is_pytorchs(void **state)
 static float *closed_parameters(const Comm *of, CommGroup *of_group, const Setup *s)
 {
     const ConvertRecipe recipe = {METHOD_CLOSED, .1};
-    const WeightSource original = testing_model_weights(&s->original);
     ModelShape shape;
     Replica mla;
     assert_ok(shape_convert(&shape, &s->original.shape, s->P, s->d_kv, SVD_JOINT));
     assert_ok(replica_create(&mla, of, of_group, &shape));
-    assert_ok(prepare_chosen_pairs(mla.model.rope_pairs, &s->original.shape, s->P, ROPE_KL, &recipe,
-                                   s->scores));
-    assert_ok(prepare_layers(&mla, &original, &recipe, s->scores));
+    fill(&mla, s, &recipe);
     assert_ok(refit_outputs(&mla, &s->original, s->scores));
     const size_t bytes = (size_t)mla.model.params.count * sizeof(float);
     float *values = malloc(bytes);
@@ -228,7 +234,6 @@ static void check_runs(Setup *s)
 {
     const int T = s->request.T, V = s->original.shape.vocab_size;
     const ConvertRecipe recipe = {METHOD_CLOSED, .1};
-    const WeightSource original = testing_model_weights(&s->original);
     float *logits = malloc((size_t)T * (size_t)V * sizeof *logits);
     ForwardPass pass;
     ModelShape shape;
@@ -237,9 +242,7 @@ static void check_runs(Setup *s)
     write_scores(s);
     assert_ok(shape_convert(&shape, &s->original.shape, s->P, s->d_kv, SVD_JOINT));
     assert_ok(replica_create(&mla, &comm, &group, &shape));
-    assert_ok(prepare_chosen_pairs(mla.model.rope_pairs, &s->original.shape, s->P, ROPE_KL, &recipe,
-                                   s->scores));
-    assert_ok(prepare_layers(&mla, &original, &recipe, s->scores));
+    fill(&mla, s, &recipe);
     assert_ok(refit_outputs(&mla, &s->original, s->scores));
     assert_ok(forward_pass_start(&pass, &mla.model, T, COMPUTE_FLOAT32));
     transformer_forward(&pass.ws, &mla.model, s->tokens, NULL);
@@ -311,7 +314,7 @@ static void test_a_file_of_norms_alone_is_refused(void **state)
     assert_ok(shape_convert(&shape, &s.original.shape, s.P, s.d_kv, SVD_JOINT));
     assert_ok(replica_create(&mla, &comm, &group, &shape));
     assert_fails(BAD_INPUT, "no statistics of activations",
-                 prepare_layers(&mla, &original, &recipe, s.scores));
+                 prepare_layers(&mla, &original, &recipe, mla.model.rope_pairs, s.scores));
     replica_release(&mla);
     rope_scores_release(&norms);
     end(&s);

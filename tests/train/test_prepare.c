@@ -154,13 +154,13 @@ static void check_converted(const char *const *overrides, bool is_apart)
     for (int i = 0; i < 64; i++)
         pairs[i] = i % 2 == 0 ? i / 2 % 3 : 3; // {0, 3}, {1, 3}, {2, 3}, ...
     assert_ok(prepare_converted(&mla, pairs, &run.config, &comm, &run.group));
-    assert_ok(shape_convert(&shape, &init->shape, 2, 4, convert->svd));
+    assert_ok(shape_convert(&shape, &init->shape, 2, 4, convert->target.svd));
     assert_ok(model_create(&expected, &shape));
     memcpy(expected.rope_pairs, pairs,
            (size_t)shape.n_layers * shape.n_kv_heads * 2 * sizeof(int32_t));
-    assert_ok(convert_shared(&expected, &original));
+    assert_ok(convert_outside_layers(&expected, &original));
     for (int l = 0; l < shape.n_layers; l++)
-        assert_ok(convert_layer(&expected, &original, l, &testing_paper, NULL));
+        assert_ok(convert_layer(&expected, &original, l, &testing_paper, NULL, NULL));
     check_same_model(&mla.model, &expected);
     model_release(&expected);
     replica_release(&mla);

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/file_lock.h"
 #include "base/log.h"
+#include "model/convert/convert_target.h"
 #include "model/convert/rope_select.h"
 #include "model/hf/hf.h"
 #include "train/agreement.h"
@@ -15,6 +16,7 @@
 #include "train/refit.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct ConvertOptions {
@@ -22,7 +24,10 @@ typedef struct ConvertOptions {
     ConvertMethod method;
     double key_weight;
     int64_t samples, seq_len, seed, windows, attention_windows, window_len;
-    int64_t rope_pairs, d_kv;
+    ConvertForm form;
+    int64_t rope_pairs, d_kv, slots, latent; // 0: not given
+    bool latent_norm;
+    const char *cache; // NULL: not given
     RopeStrategy rope;
     SvdKind svd;
     int dtype; // a DType, or DTYPE_OF_MODEL
@@ -50,6 +55,39 @@ static ConvertRecipe recipe_of(const ConvertOptions *options)
     return (ConvertRecipe){options->method, options->key_weight};
 }
 
+// "12.5" or "12.5%"; without the sign at least 1, so that a share such as 0.125 is not taken for
+// an eighth of a percent.
+static Status parse_cache(double *share, const char *text)
+{
+    char *end;
+    *share = 0;
+    if (text == NULL)
+        return OK;
+    const bool is_decimal = text[strspn(text, ".0123456789%")] == '\0';
+    const double percent = strtod(text, &end);
+    const bool has_sign = strcmp(end, "%") == 0;
+    if (!is_decimal || end == text || !(has_sign || *end == '\0') || !(percent <= 100) ||
+        !(percent >= (has_sign ? 1e-4 : 1)))
+        return fail(BAD_INPUT,
+                    "--cache is '%.100s', which is no share of the original's cache; write it in "
+                    "percent, such as 12.5%%",
+                    text);
+    *share = percent / 100;
+    return OK;
+}
+
+static Status target_of(ConvertTarget *out, const ConvertOptions *options)
+{
+    *out = (ConvertTarget){.form = options->form,
+                           .rope_pairs = (int)options->rope_pairs,
+                           .d_kv = (int)options->d_kv,
+                           .svd = options->svd,
+                           .slots = (int)options->slots,
+                           .latent = (int)options->latent,
+                           .latent_norm = options->latent_norm};
+    return parse_cache(&out->cache, options->cache);
+}
+
 static bool needs_scores(const ConvertOptions *options)
 {
     const ConvertRecipe recipe = recipe_of(options);
@@ -61,29 +99,45 @@ static bool needs_scores(const ConvertOptions *options)
 typedef struct Conversion {
     const Comm *comm; // borrowed, as the next two
     const ConvertOptions *options;
-    const char *dir; // of the original
-    HfSource *files; // owned, as all that follow
+    const char *dir;  // of the original
+    ModelShape shape; // of the result
+    HfSource *files;  // owned, as all that follow
     CommGroup group;
     Replica original, mla; // the original where it has to run
     FileLock target;
     DType dtype;
+    int32_t *choice;         // of pairs or slots
     char scores[PATH_BYTES]; // the file, if needs_scores()
 } Conversion;
+
+// The shape is known, and said, before anything is read or computed that takes time.
+static Status find_shape(Conversion *c)
+{
+    char text[TARGET_TEXT_BYTES];
+    ConvertTarget target;
+    TRY(target_of(&target, c->options));
+    const Status status =
+        convert_target_shape(&c->shape, hf_source_weights(c->files).shape, &target);
+    if (status != OK)
+        return fail_within(status, "%s", c->dir);
+    convert_target_describe(text, &c->shape);
+    if (c->comm->rank == 0 && target.cache > 0)
+        log_info("--cache %s: %s", c->options->cache, text);
+    return OK;
+}
 
 // The converted model without weights: memory, and the RoPE pairs, which the conversion of every
 // layer needs. Each rank chooses them from the same file, so no message is needed.
 static Status create_converted(Conversion *c)
 {
     const ConvertOptions *options = c->options;
-    const ModelShape *original = hf_source_weights(c->files).shape;
     const ConvertRecipe recipe = recipe_of(options);
-    ModelShape shape;
-    Status status =
-        shape_convert(&shape, original, (int)options->rope_pairs, (int)options->d_kv, options->svd);
-    TRY(comm_agree(c->comm, status == OK ? OK : fail_within(status, "%s", c->dir)));
-    TRY(replica_create(&c->mla, c->comm, &c->group, &shape));
-    status = prepare_chosen_pairs(c->mla.model.rope_pairs, original, shape.rope_pairs,
-                                  options->rope, &recipe, c->scores);
+    const ModelShape *shape = &c->shape;
+    TRY(replica_create(&c->mla, c->comm, &c->group, shape));
+    c->choice = malloc((size_t)model_n_pairs(shape) * sizeof *c->choice);
+    Status status = c->choice != NULL
+                        ? prepare_chosen_pairs(c->choice, shape, options->rope, &recipe, c->scores)
+                        : fail(FAILED, "no memory for RoPE pairs");
     return comm_agree(c->comm, status);
 }
 
@@ -181,12 +235,13 @@ static Status convert_files(Conversion *c)
     const ConvertRecipe recipe = recipe_of(c->options);
     TRY(agreement_model(comm, c->dir));
     TRY(comm_agree(comm, open_files(&c->files, &c->dtype, comm, c->options, c->dir, &c->target)));
+    TRY(comm_agree(comm, find_shape(c)));
     TRY(comm_group_start(&c->group, comm, 0));
     TRY(find_scores(c));
     TRY(create_converted(c));
     const WeightSource original = hf_source_weights(c->files);
     const double start_s = log_seconds();
-    TRY(prepare_layers(&c->mla, &original, &recipe, c->scores));
+    TRY(prepare_layers(&c->mla, &original, &recipe, c->choice, c->scores));
     TRY(refit(c));
     hf_source_warn(c->files, c->dir);
     const double seconds = log_seconds() - start_s;
@@ -206,6 +261,7 @@ static Status convert(const Comm *comm, const ConvertOptions *options, const cha
     const Status status = convert_files(&c);
     replica_release(&c.mla);
     replica_release(&c.original);
+    free(c.choice);
     comm_group_end(&c.group);
     hf_source_close(c.files);
     file_lock_remove(&c.target);
@@ -231,13 +287,25 @@ static const Option options[] = {
      .choices = convert_method_names},
     {"rope", OPTION_CHOICE, offsetof(ConvertOptions, rope), "STRATEGY",
      "which RoPE pairs a KV head keeps", .choices = config_rope_names},
+    {"form", OPTION_CHOICE, offsetof(ConvertOptions, form), "FORM",
+     "pairs of every KV head's own (per-head), or rotated slots that all heads see (shared)",
+     .choices = convert_form_names},
+    {"cache", OPTION_TEXT, offsetof(ConvertOptions, cache), "PERCENT",
+     "share of the original's KV cache to keep, such as 12.5%, from which the widths follow that "
+     "are not given"},
     {"rope-pairs", OPTION_INT, offsetof(ConvertOptions, rope_pairs), "R",
-     "RoPE pairs kept per KV head", 1, INT32_MAX, .required = true},
+     "per-head: RoPE pairs kept per KV head", 1, INT32_MAX},
     {"svd", OPTION_CHOICE, offsetof(ConvertOptions, svd), "KIND",
      "one factorization of keys and values together (joint) or one of each (split)",
      .choices = shape_svd_names},
-    {"d-kv", OPTION_INT, offsetof(ConvertOptions, d_kv), "N", "latent width per KV head", 1,
-     INT32_MAX, .required = true},
+    {"d-kv", OPTION_INT, offsetof(ConvertOptions, d_kv), "N", "per-head: latent width per KV head",
+     1, INT32_MAX},
+    {"slots", OPTION_INT, offsetof(ConvertOptions, slots), "P", "shared: rotated slots of a layer",
+     1, INT32_MAX},
+    {"latent", OPTION_INT, offsetof(ConvertOptions, latent), "R",
+     "shared: width of a layer's latent", 1, INT32_MAX},
+    {"latent-norm", OPTION_FLAG, offsetof(ConvertOptions, latent_norm), NULL,
+     "shared: RMSNorm of the latent"},
     {"scores", OPTION_TEXT, offsetof(ConvertOptions, scores), "SCORES.h5",
      "file of mha2mla score, needed by the strategies 2-norm and kl and by the methods whitened "
      "and "
@@ -275,6 +343,9 @@ static Status run(const CommandLine *line)
                     "--rope %s with --method %s needs --scores, which mha2mla score makes, or "
                     "--data to make them from",
                     config_rope_names[given->rope], convert_method_names[given->method]);
+    if (given->form == FORM_SHARED && given->rope != ROPE_2NORM && given->rope != ROPE_KL)
+        return fail(BAD_INPUT, "--rope is %s, but --form shared takes 2-norm or kl",
+                    config_rope_names[given->rope]);
     if (given->method == METHOD_CLOSED && given->svd == SVD_SPLIT)
         return fail(BAD_INPUT, "--method closed has one latent for keys and values; leave --svd "
                                "split out");
@@ -284,8 +355,9 @@ static Status run(const CommandLine *line)
 const Command cmd_convert = {
     .name = "convert",
     .summary = "turn a model's attention into latent attention, without training",
-    .description = "Keeps RoPE on some pairs of every KV head and factorizes the other key rows "
-                   "and the values through a latent. Methods other than the paper's use "
+    .description = "Keeps RoPE on some pairs of every KV head, or on slots that all heads see, and "
+                   "factorizes the other key rows and the values through a latent. Methods other "
+                   "than the paper's use "
                    "statistics of activations, docs/conversion.md. The ranks share the layers.",
     COMMAND_OPTIONS(ConvertOptions, options, defaults),
     .words = {"MODEL", 1, 1, ANY_DIRECTORY},
@@ -294,6 +366,9 @@ const Command cmd_convert = {
                                       "--rope uniform --rope-pairs 2 --d-kv 8",
                                       "mha2mla convert configs/demo/model --out runs/demo/closed "
                                       "--method closed --rope kl --rope-pairs 2 --d-kv 8 "
+                                      "--data runs/demo/shards/train.h5 --samples 64",
+                                      "mha2mla convert configs/demo/model --out runs/demo/shared "
+                                      "--form shared --cache 12.5% --method closed --rope kl "
                                       "--data runs/demo/shards/train.h5 --samples 64",
                                       NULL},
     .run = run,

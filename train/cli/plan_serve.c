@@ -34,8 +34,7 @@ static Status read_config(ModelShape *shape, DType *dtype, const CommandLine *li
     *shape = original;
     *dtype = config.run.export_dtype;
     if (convert->given)
-        TRY_GOTO(release,
-                 shape_convert(shape, &original, convert->rope_pairs, convert->d_kv, convert->svd));
+        TRY_GOTO(release, convert_target_shape(shape, &original, &convert->target));
     shape_set_healed(shape, config.data.seq_len);
 release:
     config_release(&config);

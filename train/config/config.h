@@ -15,6 +15,7 @@
 #define MHA2MLA_TRAIN_CONFIG_CONFIG_H
 
 #include "data/mixture.h"
+#include "model/convert/convert_target.h"
 #include "model/convert/recipe.h"
 #include "model/convert/rope_select.h"
 #include "model/hf/safetensors.h"
@@ -45,9 +46,7 @@ typedef struct InitConfig { // a model with random weights
 typedef struct ConvertConfig {
     bool given; // false: the baseline
     RopeStrategy rope;
-    int rope_pairs;
-    SvdKind svd;
-    int d_kv;
+    ConvertTarget target;
     ConvertRecipe recipe;
     int samples;           // calibration sequences of seq_len tokens
     int windows;           // sequences for the statistics of activations, where they are needed

@@ -81,7 +81,7 @@ static void check_init(const Checker *checker, Config *config)
     const ModelShape *shape = &config->model.init.shape;
     ModelShape converted;
     if (convert->given && !errors_within(checker->errors, "model.convert") &&
-        shape_convert(&converted, shape, convert->rope_pairs, convert->d_kv, convert->svd) != OK)
+        convert_target_shape(&converted, shape, &convert->target) != OK)
         complain(checker, "model.convert", "model.convert does not fit model.init: %s",
                  fail_text());
     if (is_good(checker, "data.seq_len") && config->data.seq_len > shape->max_positions)
@@ -90,20 +90,64 @@ static void check_init(const Checker *checker, Config *config)
                  config->data.seq_len, shape->max_positions);
 }
 
-// The method closed has one latent that keys and values share.
-static void check_method(const Checker *checker, const ConvertConfig *convert)
+// The widths of one form; without the cache's share both are needed.
+static void check_widths(const Checker *checker, const ConvertTarget *target)
 {
-    if (convert->given && !errors_within(checker->errors, "model.convert") &&
-        convert->recipe.method == METHOD_CLOSED && convert->svd == SVD_SPLIT)
+    const bool is_shared = target->form == FORM_SHARED;
+    const struct {
+        const char *name;
+        int value;
+        bool is_shared;
+    } widths[] = {{"rope_pairs", target->rope_pairs, false},
+                  {"d_kv", target->d_kv, false},
+                  {"slots", target->slots, true},
+                  {"latent", target->latent, true},
+                  {"latent_norm", target->latent_norm, true}};
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "model.convert.%s", widths[i].name);
+        if (!is_good(checker, path))
+            continue;
+        if (widths[i].is_shared != is_shared && widths[i].value != 0)
+            complain(checker, path, "%s is of the form %s, but model.convert.form is %s", path,
+                     convert_form_names[widths[i].is_shared], convert_form_names[is_shared]);
+        else if (widths[i].is_shared == is_shared && widths[i].value == 0 && target->cache == 0 &&
+                 strcmp(widths[i].name, "latent_norm") != 0)
+            complain(checker, path,
+                     "%s is missing; give it, or the share of the cache to keep in "
+                     "model.convert.cache",
+                     path);
+    }
+}
+
+// The method closed and the shared form have one latent that keys and values share.
+static void check_convert(const Checker *checker, const ConvertConfig *convert)
+{
+    const bool is_split = convert->target.svd == SVD_SPLIT;
+    if (!convert->given || !is_good(checker, "model.convert"))
+        return;
+    check_widths(checker, &convert->target);
+    if (errors_within(checker->errors, "model.convert"))
+        return;
+    if (is_split && convert->recipe.method == METHOD_CLOSED)
         complain(checker, "model.convert.svd",
                  "model.convert.svd is split, but the method closed needs joint");
+    if (convert->target.form != FORM_SHARED)
+        return;
+    if (is_split)
+        complain(checker, "model.convert.svd",
+                 "model.convert.svd is split, but the form shared needs joint");
+    if (convert->rope != ROPE_2NORM && convert->rope != ROPE_KL)
+        complain(checker, "model.convert.rope",
+                 "model.convert.rope is %s, but the form shared takes 2-norm or kl",
+                 rope_strategy_name(convert->rope));
 }
 
 // Exactly one of base and init; what else of a base model is wrong only its config.json can tell.
 static void check_model(const Checker *checker, Config *config)
 {
     const ModelConfig *model = &config->model;
-    check_method(checker, &model->convert);
+    check_convert(checker, &model->convert);
     if (!is_good(checker, "model.base") || !is_good(checker, "model.init"))
         return;
     if (model->base != NULL && model->init.given)

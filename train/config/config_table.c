@@ -37,8 +37,8 @@ static const char *const rules_names[] = {
 #define RANGE(a, b) .min = (a), .max = (b)
 
 // Fields of the model's shape share their bounds with config.json and the checkpoint's manifest.
-#define INIT(member, id)    IN(model.init.shape.member), .field = &shape_fields[id]
-#define CONVERT(member, id) IN(model.convert.member), .field = &shape_fields[id]
+#define INIT(member, id)   IN(model.init.shape.member), .field = &shape_fields[id]
+#define TARGET(member, id) IN(model.convert.target.member), .field = &shape_fields[id]
 
 const Key config_keys[] = {
     {"run", KEY_SECTION, .help = "the run and its directory"},
@@ -109,14 +109,31 @@ const Key config_keys[] = {
     {"model.convert.rope", KEY_NAME, IN(model.convert.rope), .standard = "2-norm",
      .names = config_rope_names,
      .help = "strategy that selects the RoPE pairs that a KV head keeps"},
-    {"model.convert.rope_pairs", KEY_INT, CONVERT(rope_pairs, SHAPE_ROPE_PAIRS), .required = true,
-     .example = "4", .unit = "pairs",
-     .help = "RoPE pairs kept per KV head, at most half the head width"},
-    {"model.convert.svd", KEY_NAME, CONVERT(svd, SHAPE_SVD), .standard = "joint",
+    {"model.convert.form", KEY_NAME, IN(model.convert.target.form), .standard = "per-head",
+     .names = convert_form_names,
+     .help = "per-head: every KV head keeps pairs of its own; shared: all heads see all rotated "
+             "slots of a layer, docs/conversion.md"},
+    {"model.convert.rope_pairs", KEY_INT, TARGET(rope_pairs, SHAPE_ROPE_PAIRS),
+     .derived = "from cache", .example = "4", .unit = "pairs",
+     .help = "per-head: RoPE pairs kept per KV head, at most half the head width"},
+    {"model.convert.svd", KEY_NAME, TARGET(svd, SHAPE_SVD), .standard = "joint",
      .names = shape_svd_names,
      .help = "joint: one factorization of keys and values together; split: one of each"},
-    {"model.convert.d_kv", KEY_INT, CONVERT(d_kv, SHAPE_D_KV), .required = true, .example = "16",
-     .min = 1, .unit = "numbers", .help = "width of the latent per KV head and token"},
+    {"model.convert.d_kv", KEY_INT, TARGET(d_kv, SHAPE_D_KV), .derived = "from cache",
+     .example = "16", .min = 1, .unit = "numbers",
+     .help = "per-head: width of the latent per KV head and token"},
+    {"model.convert.slots", KEY_INT, IN(model.convert.target.slots), .is_off = true,
+     .derived = "from cache", .example = "12", RANGE(1, 32768), .unit = "slots",
+     .help = "shared: rotated slots of a layer, two numbers per token each"},
+    {"model.convert.latent", KEY_INT, TARGET(latent, SHAPE_LATENT), .is_off = true,
+     .derived = "from cache", .example = "24", .min = 1, .unit = "numbers",
+     .help = "shared: width of a layer's latent per token"},
+    {"model.convert.latent_norm", KEY_BOOL, TARGET(latent_norm, SHAPE_LATENT_NORM),
+     .standard = "false", .help = "shared: RMSNorm of the latent"},
+    {"model.convert.cache", KEY_SHARE, IN(model.convert.target.cache), .is_off = true,
+     .derived = "of the widths", .example = "12.5%", RANGE(1e-6, 1),
+     .help =
+         "share of the original's KV cache to keep, which widths that are left out follow from"},
     {"model.convert.samples", KEY_INT, IN(model.convert.samples), .standard = "1024",
      RANGE(1, INT_MAX), .unit = "sequences",
      .help = "sequences of the training data used for calibration"},

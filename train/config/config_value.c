@@ -389,5 +389,7 @@ bool value_is_given(const void *base, const Key *key)
         return *(const int *)field_of(base, key->count_offset) > 0;
     if (key_is_optional(key) && (key->kind == KEY_REAL || key->kind == KEY_SHARE))
         return *(const double *)field >= key_min(key);
+    if (key_is_optional(key) && key->kind == KEY_INT)
+        return *(const int *)field >= key_min(key);
     return key->kind != KEY_TEXT || *(const char *const *)field != NULL;
 }

@@ -80,8 +80,7 @@ static Status find_shapes(Plan *plan, const ModelShape *original, const Config *
     plan->shape = plan->original;
     const ConvertConfig *convert = &config->model.convert;
     if (convert->given)
-        TRY(shape_convert(&plan->shape, &plan->original, convert->rope_pairs, convert->d_kv,
-                          convert->svd));
+        TRY(convert_target_shape(&plan->shape, &plan->original, &convert->target));
     return trainable_check(&trained, &plan->shape);
 }
 
@@ -317,7 +316,11 @@ static void print_model(FILE *out, const Plan *plan, const Config *config)
     const ConvertConfig *convert = &config->model.convert;
     fprintf(out, "model        %d layers, %d wide, %d heads, %d KV heads of %d, vocabulary %d\n",
             s->n_layers, s->d_model, s->n_heads, s->n_kv_heads, s->head_dim, s->vocab_size);
-    if (convert->given)
+    if (shape_is_shared(s))
+        fprintf(out, "conversion   MLA, shared form: %d slots by %s, a latent of %d%s\n",
+                s->rope_pairs, rope_strategy_name(convert->rope), s->latent,
+                s->latent_norm ? " with a norm" : "");
+    else if (convert->given)
         fprintf(out, "conversion   MLA: d_kv %d per KV head, %d RoPE pairs of %d by %s, %s SVD\n",
                 s->d_kv, s->rope_pairs, s->head_dim / 2, rope_strategy_name(convert->rope),
                 shape_svd_name(s->svd));

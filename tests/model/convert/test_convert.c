@@ -193,7 +193,7 @@ static void test_all_pairs_kept_leaves_only_values_to_factorize(void **state)
     make_pair(&original, &mla, &gqa_tied, 4, 8, SVD_JOINT);
     assert_null(mla.params.layers[1].up_k);
     const WeightSource source = testing_model_weights(&original);
-    assert_ok(convert_layer(&mla, &source, 1, &testing_paper, NULL));
+    assert_ok(convert_layer(&mla, &source, 1, &testing_paper, NULL, NULL));
     assert_queries_reordered(&mla, &original, 1);
     assert_keys_values_kept(&mla, &original, 1);
     release_pair(&original, &mla);
@@ -237,9 +237,9 @@ static void test_weight_that_is_not_finite_is_refused_with_its_layer(void **stat
     make_pair(&original, &mla, &mha_untied, 2, 4, SVD_SPLIT);
     original.params.layers[1].v[3 * 40 + 7] = NAN;
     const WeightSource source = testing_model_weights(&original);
-    assert_ok(convert_layer(&mla, &source, 0, &testing_paper, NULL));
+    assert_ok(convert_layer(&mla, &source, 0, &testing_paper, NULL, NULL));
     assert_fails(BAD_INPUT, "layer 1: matrix: value at row 3, column 7 is nan",
-                 convert_layer(&mla, &source, 1, &testing_paper, NULL));
+                 convert_layer(&mla, &source, 1, &testing_paper, NULL, NULL));
     release_pair(&original, &mla);
 }
 
@@ -257,9 +257,9 @@ static void test_errors_of_the_source_are_passed_on(void **state)
     make_pair(&original, &mla, &mha_untied, 2, 4, SVD_JOINT);
     const WeightSource source = {&original.shape, NULL, fail_to_read};
     assert_fails(BAD_INPUT, "model.embed_tokens.weight: no such tensor",
-                 convert_shared(&mla, &source));
+                 convert_outside_layers(&mla, &source));
     assert_fails(BAD_INPUT, "model.layers.1.input_layernorm.weight: no such tensor",
-                 convert_layer(&mla, &source, 1, &testing_paper, NULL));
+                 convert_layer(&mla, &source, 1, &testing_paper, NULL, NULL));
     release_pair(&original, &mla);
 }
 

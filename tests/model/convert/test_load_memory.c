@@ -69,9 +69,9 @@ static Status convert(const char *dir)
     TRY(shape_convert(&converted, source.shape, 4, 16, SVD_JOINT));
     TRY(model_create(&mla, &converted));
     TRY(rope_select(mla.rope_pairs, &converted, 4, ROPE_UNIFORM, NULL));
-    TRY(convert_shared(&mla, &source));
+    TRY(convert_outside_layers(&mla, &source));
     for (int l = 0; l < converted.n_layers; l++)
-        TRY(convert_layer(&mla, &source, l, &testing_paper, NULL));
+        TRY(convert_layer(&mla, &source, l, &testing_paper, NULL, NULL));
     model_release(&mla);
     hf_source_close(files);
     return OK;

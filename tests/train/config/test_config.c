@@ -98,9 +98,9 @@ static void test_convert_and_names_are_read(void **state)
     const ConvertConfig *convert = &c.model.convert;
     assert_true(convert->given);
     assert_int_equal(convert->rope, ROPE_UNIFORM);
-    assert_int_equal(convert->svd, SVD_SPLIT);
-    assert_int_equal(convert->rope_pairs, 4);
-    assert_int_equal(convert->d_kv, 8);
+    assert_int_equal(convert->target.svd, SVD_SPLIT);
+    assert_int_equal(convert->target.rope_pairs, 4);
+    assert_int_equal(convert->target.d_kv, 8);
     assert_int_equal(convert->samples, 7);
     assert_string_equal(convert->scores, "s.h5");
     assert_int_equal(c.run.export_dtype, DTYPE_BF16);
@@ -142,8 +142,8 @@ static void test_none_turns_a_conversion_into_its_baseline(void **state)
     assert_false(c.model.convert.given);
     config_release(&c);
     assert_ok(load_with(&c, CONVERT SOURCES TRAIN, "--model.convert.d_kv=9"));
-    assert_int_equal(c.model.convert.d_kv, 9);
-    assert_int_equal(c.model.convert.rope_pairs, 4);
+    assert_int_equal(c.model.convert.target.d_kv, 9);
+    assert_int_equal(c.model.convert.target.rope_pairs, 4);
     config_release(&c);
 }
 
@@ -564,7 +564,7 @@ static void test_keys_of_a_shape_are_its_fields(void **state)
         }
         n_keys++;
     }
-    assert_int_equal(n_keys, N_SHAPE_FIELDS - 2); // no key chooses the shared form yet
+    assert_int_equal(n_keys, N_SHAPE_FIELDS);
 }
 
 static void test_reference_is_the_one_in_configs(void **state)

@@ -19,7 +19,7 @@ static const struct PublishedModel {
 } models[] = {
     {"smollm-135m",
      "models/SmolLM-135M",
-     {30, 576, 9, 3, 64, 1536, 49152, 2048, 32, 0, SVD_JOINT, 0, false, true, 1e4, 1e-5},
+     {30, 576, 9, 3, 64, 1536, 49152, 2048, 32, 0, SVD_JOINT, true, 1e4, 1e-5},
      {32, 16, 8},
      18000,
      64,
@@ -31,7 +31,7 @@ static const struct PublishedModel {
      0.39},
     {"smollm-360m",
      "models/SmolLM-360M",
-     {32, 960, 15, 5, 64, 2560, 49152, 2048, 32, 0, SVD_JOINT, 0, false, true, 1e4, 1e-5},
+     {32, 960, 15, 5, 64, 2560, 49152, 2048, 32, 0, SVD_JOINT, true, 1e4, 1e-5},
      {32, 16, 8},
      18000,
      64,
@@ -43,7 +43,7 @@ static const struct PublishedModel {
      0.39},
     {"smollm-1.7b",
      "models/SmolLM-1.7B",
-     {24, 2048, 32, 32, 64, 8192, 49152, 2048, 32, 0, SVD_JOINT, 0, false, true, 1e4, 1e-5},
+     {24, 2048, 32, 32, 64, 8192, 49152, 2048, 32, 0, SVD_JOINT, true, 1e4, 1e-5},
      {32, 16, 8},
      12000,
      256,
@@ -55,7 +55,7 @@ static const struct PublishedModel {
      0.63},
     {"llama-2-7b",
      "models/Llama-2-7B",
-     {32, 4096, 32, 32, 128, 11008, 32000, 4096, 64, 0, SVD_JOINT, 0, false, false, 1e4, 1e-5},
+     {32, 4096, 32, 32, 128, 11008, 32000, 4096, 64, 0, SVD_JOINT, false, 1e4, 1e-5},
      {64, 32, 16},
      12000,
      256,
@@ -67,7 +67,7 @@ static const struct PublishedModel {
      0.63},
     {"llama-2-13b",
      "models/Llama-2-13B",
-     {40, 5120, 40, 40, 128, 13824, 32000, 4096, 64, 0, SVD_JOINT, 0, false, false, 1e4, 1e-5},
+     {40, 5120, 40, 40, 128, 13824, 32000, 4096, 64, 0, SVD_JOINT, false, 1e4, 1e-5},
      {64, 32, 16},
      12000,
      256,
@@ -92,8 +92,8 @@ static void load(Config *config, const struct PublishedModel *model, const char 
 static double cache_saved_percent(const ModelShape *original, const ConvertConfig *convert)
 {
     ModelShape converted;
-    assert_ok(
-        shape_convert(&converted, original, convert->rope_pairs, convert->d_kv, convert->svd));
+    assert_ok(shape_convert(&converted, original, convert->target.rope_pairs, convert->target.d_kv,
+                            convert->target.svd));
     return 100.0 *
            (1.0 - (double)shape_cache_numbers(&converted) / (double)shape_cache_numbers(original));
 }
@@ -167,8 +167,8 @@ static void test_paper_conversions_save_the_published_cache(void **state)
             load(&config, &models[m], variant, NULL, 0);
             const ConvertConfig *convert = &config.model.convert;
             assert_int_equal(convert->rope, ROPE_2NORM);
-            assert_int_equal(convert->svd, SVD_JOINT);
-            assert_int_equal(convert->rope_pairs, models[m].shape.head_dim / 16);
+            assert_int_equal(convert->target.svd, SVD_JOINT);
+            assert_int_equal(convert->target.rope_pairs, models[m].shape.head_dim / 16);
             assert_true(fabs(cache_saved_percent(&models[m].shape, convert) - saved_percent[i]) <
                         1e-9); // seen 0
             check_recipe(&config, &models[m]);
@@ -210,11 +210,13 @@ static void test_rope_ablations_keep_full_rank(void **state)
         load(&config, model, "dkv16", overrides, 2);
         const ConvertConfig *convert = &config.model.convert;
         assert_int_equal(convert->rope, ROPE_UNIFORM);
-        assert_int_equal(convert->rope_pairs, 4);
+        assert_int_equal(convert->target.rope_pairs, 4);
         ModelShape converted;
-        assert_ok(shape_convert(&converted, &model->shape, 4, convert->d_kv, convert->svd));
+        assert_ok(
+            shape_convert(&converted, &model->shape, 4, convert->target.d_kv, convert->target.svd));
         assert_fails(BAD_INPUT, "allowed are 1 to",
-                     shape_convert(&converted, &model->shape, 4, convert->d_kv + 1, convert->svd));
+                     shape_convert(&converted, &model->shape, 4, convert->target.d_kv + 1,
+                                   convert->target.svd));
         check_recipe(&config, model);
         config_release(&config);
     }
@@ -231,7 +233,7 @@ static void test_split_ablations_have_the_same_cache(void **state)
             snprintf(variant, sizeof variant, "dkv%d", models[m].d_kv[i]);
             load(&split, &models[m], variant, overrides, 1);
             load(&joint, &models[m], variant, NULL, 0);
-            assert_int_equal(split.model.convert.svd, SVD_SPLIT);
+            assert_int_equal(split.model.convert.target.svd, SVD_SPLIT);
             assert_true(cache_saved_percent(&models[m].shape, &split.model.convert) ==
                         cache_saved_percent(&models[m].shape, &joint.model.convert));
             config_release(&split);

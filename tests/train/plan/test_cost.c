@@ -186,7 +186,7 @@ static void test_run_is_steps_validation_and_the_original(void **state)
     assert_near(cost_on(&config, 1).validation_s, 2 * 3 * forward_s);
     assert_near(cost_on(&config, 3).validation_s, 2 * 3 * forward_s / 3);
     config.model.convert = (ConvertConfig){
-        .given = true, .rope = ROPE_2NORM, .rope_pairs = 1, .d_kv = 2, .samples = 7};
+        .given = true, .rope = ROPE_2NORM, .target = {.rope_pairs = 1, .d_kv = 2}, .samples = 7};
     cost = cost_on(&config, 1);
     assert_near(cost.original_s, (3 + 7) * forward_s);
     assert_near(cost.run_s, cost.steps_s + cost.validation_s + cost.original_s);

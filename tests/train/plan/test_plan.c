@@ -179,7 +179,7 @@ static Config converted_config(void)
 {
     Config config = small_config();
     config.model.convert = (ConvertConfig){
-        .given = true, .rope = ROPE_2NORM, .rope_pairs = 1, .d_kv = 2, .samples = 4};
+        .given = true, .rope = ROPE_2NORM, .target = {.rope_pairs = 1, .d_kv = 2}, .samples = 4};
     return config;
 }
 
@@ -388,7 +388,7 @@ static void test_conversion_that_does_not_fit_is_refused(void **state)
 {
     (void)state;
     Config config = converted_config();
-    config.model.convert.rope_pairs = 3;
+    config.model.convert.target.rope_pairs = 3;
     Plan plan;
     assert_fails(BAD_INPUT, "3", plan_make(&plan, &config, 1, 1));
     char missing[PATH_BYTES];

@@ -64,7 +64,7 @@ static void test_the_last_key_varies_fastest(void **state)
     assert_ok(sweep_check(&sweep, 1));
     Config config;
     assert_ok(sweep_load(&config, &sweep, &sweep.runs[4], 1));
-    assert_int_equal(config.model.convert.d_kv, 6);
+    assert_int_equal(config.model.convert.target.d_kv, 6);
     assert_int_equal(config.model.convert.rope, ROPE_LOW);
     assert_true(config.optim.schedule.lr == 2e-4);
     assert_string_equal(config.run.name, names[4]);
