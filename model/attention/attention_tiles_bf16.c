@@ -64,7 +64,9 @@ Bf16Layout bf16_layout(int B, int T, int K, int G, bool shares_keys, int key_wid
         .rows = round_up(G * queries, DEPTH),
         .n_query_tiles = n_query_tiles,
         .n_key_tiles = n_key_tiles,
-        .n_query_parts = min_int(n_query_tiles, QUERY_PARTS),
+        // Groups that share keys have weights of their own, and so does each of their parts.
+        .n_query_parts =
+            min_int(n_query_tiles, shares_keys ? ceil_div(QUERY_PARTS, K) : QUERY_PARTS),
         .n_key_parts = min_int(n_key_tiles, ceil_div(MIN_ITEMS, K)),
         .scale = scale,
     };
