@@ -6,10 +6,13 @@
 //     build/release/bench/bench_decode smollm-135m                    # pp512, tg128; every d_kv
 //     build/release/bench/bench_decode smollm-135m --d-kv 0,16 -p 0 -n 32 -d 64,2048,8192 -t 1,2
 //     build/release/bench/bench_decode llama-2-7b --layers 1 -p 0 -d 2048 --kv 16,4 -b 1,16
+//     build/release/bench/bench_decode smollm-135m --shared           # and the shared form of each
 //     build/release/bench/bench_decode runs/demo-dkv8/model -o jsonl
 //
 // SHAPE is smollm-135m, smollm-1.7b or llama-2-7b; any other word is a model's directory. Lists are
-// separated by commas; a length of 0 leaves a test out.
+// separated by commas; a length of 0 leaves a test out. The last columns are the rate by that of
+// the original attention and, of the shared form, by that of the form per KV head with the same
+// cache.
 #include "bench/decode_table.h"
 
 #include "base/file.h"
@@ -27,7 +30,8 @@ static const char see_help[] = "see bench_decode --help";
 static const char usage[] =
     "usage: bench_decode [-p LENGTHS] [-n LENGTHS] [-d DEPTHS] [-b BATCHES] [-t THREADS]\n"
     "           [-r REPETITIONS] [-o md|csv|json|jsonl] [--kv 32|16|8|4|3|2,...] [--d-kv LIST]\n"
-    "           [--layers N] [--dtype bfloat16|float16|float32] [--clock wall|cpu] SHAPE|MODEL";
+    "           [--shared] [--layers N] [--dtype bfloat16|float16|float32] [--clock wall|cpu]\n"
+    "           SHAPE|MODEL";
 
 typedef struct List {
     int values[MAX_LIST], count;
@@ -38,9 +42,17 @@ typedef struct Request {
     int n_layers, n_repetitions;
     DType dtype;
     DecodeOutput output;
-    bool is_cpu_time, wants_help;
+    bool is_cpu_time, wants_help, with_shared;
     const char *model;
 } Request;
+
+// What has been printed so far, and tokens/s by number of a model's test: of the original attention
+// and of the last model with a latent per KV head.
+typedef struct Table {
+    bool is_begun;
+    int test;                    // the next one of the model at hand
+    double *original, *per_head; // owned; 0: not measured
+} Table;
 
 // ---- options -----------------------------------------------------------------------------------
 
@@ -84,7 +96,7 @@ static Status parse_int(int *out, const char *name, const char *text, int max)
     return OK;
 }
 
-enum { OPTION_KV = 256, OPTION_D_KV, OPTION_LAYERS, OPTION_DTYPE, OPTION_CLOCK };
+enum { OPTION_KV = 256, OPTION_D_KV, OPTION_SHARED, OPTION_LAYERS, OPTION_DTYPE, OPTION_CLOCK };
 
 static Status parse_option(Request *request, int option)
 {
@@ -116,6 +128,9 @@ static Status parse_option(Request *request, int option)
         return parse_list(&request->kv_bits, "--kv", optarg, 2, 32);
     case OPTION_D_KV:
         return parse_list(&request->d_kv, "--d-kv", optarg, 0, 1 << 18);
+    case OPTION_SHARED:
+        request->with_shared = true;
+        return OK;
     case OPTION_LAYERS:
         return parse_int(&request->n_layers, "--layers", optarg, 1000);
     case OPTION_DTYPE:
@@ -142,6 +157,7 @@ static Status parse(Request *out, int argc, char **argv)
     static const struct option options[] = {
         {"kv", required_argument, NULL, OPTION_KV},
         {"d-kv", required_argument, NULL, OPTION_D_KV},
+        {"shared", no_argument, NULL, OPTION_SHARED},
         {"layers", required_argument, NULL, OPTION_LAYERS},
         {"dtype", required_argument, NULL, OPTION_DTYPE},
         {"clock", required_argument, NULL, OPTION_CLOCK},
@@ -172,23 +188,43 @@ static Status parse(Request *out, int argc, char **argv)
 
 // ---- tests -------------------------------------------------------------------------------------
 
-static Status run_test(const Request *request, const DecodeTest *test, bool *is_first)
+// Of one model.
+static int n_tests(const Request *r)
+{
+    return r->kv_bits.count * r->depths.count * r->threads.count *
+           (r->prompts.count + r->gens.count * r->batches.count);
+}
+
+static double ratio(double rate, double of)
+{
+    return of > 0 ? rate / of : 0;
+}
+
+static Status run_test(const Request *request, const DecodeTest *test, Table *table)
 {
     DecodeResult result;
+    const ModelShape *shape = &test->model->weights.shape;
+    const int i = table->test++;
     TRY(decode_run(&result, test));
-    decode_table_row(stdout, request->output, test, &result, *is_first);
-    *is_first = false;
+    if (shape_is_shared(shape))
+        result.of_per_head = ratio(result.mean, table->per_head[i]);
+    if (shape_is_mla(shape))
+        result.of_original = ratio(result.mean, table->original[i]);
+    if (!shape_is_shared(shape))
+        (shape_is_mla(shape) ? table->per_head : table->original)[i] = result.mean;
+    decode_table_row(stdout, request->output, test, &result, !table->is_begun);
+    table->is_begun = true;
     return OK;
 }
 
 // Of one model, format, depth and number of threads. Prompts are read one at a time.
-static Status run_lengths(const Request *request, DecodeTest *test, bool *is_first)
+static Status run_lengths(const Request *request, DecodeTest *test, Table *table)
 {
     test->batch = 1;
     for (int i = 0; i < request->prompts.count; i++) {
         test->n_prompt = request->prompts.values[i];
         if (test->n_prompt > 0)
-            TRY(run_test(request, test, is_first));
+            TRY(run_test(request, test, table));
     }
     test->n_prompt = 0;
     for (int i = 0; i < request->gens.count; i++)
@@ -196,14 +232,15 @@ static Status run_lengths(const Request *request, DecodeTest *test, bool *is_fir
             test->n_gen = request->gens.values[i];
             test->batch = request->batches.values[b];
             if (test->n_gen > 0)
-                TRY(run_test(request, test, is_first));
+                TRY(run_test(request, test, table));
         }
     test->n_gen = 0;
     return OK;
 }
 
-static Status run_model(const Request *request, const DecodeModel *model, bool *is_first)
+static Status run_model(const Request *request, const DecodeModel *model, Table *table)
 {
+    table->test = 0;
     for (int k = 0; k < request->kv_bits.count; k++)
         for (int d = 0; d < request->depths.count; d++)
             for (int t = 0; t < request->threads.count; t++) {
@@ -215,12 +252,22 @@ static Status run_model(const Request *request, const DecodeModel *model, bool *
                                    .is_cpu_time = request->is_cpu_time};
                 snprintf(bits, sizeof bits, "%d", request->kv_bits.values[k]);
                 TRY(kv_format_parse_bits(&test.format, bits, "bench_decode: --kv"));
-                TRY(run_lengths(request, &test, is_first));
+                TRY(run_lengths(request, &test, table));
             }
     return OK;
 }
 
-static Status run_shape(const Request *request, bool *is_first)
+static Status run_width(const Request *request, int d_kv, bool is_shared, Table *table)
+{
+    DecodeModel model;
+    TRY(decode_model_make(&model, request->model, request->n_layers, d_kv, is_shared,
+                          request->dtype));
+    const Status status = run_model(request, &model, table);
+    decode_model_release(&model);
+    return status;
+}
+
+static Status run_shape(const Request *request, Table *table)
 {
     List widths = request->d_kv;
     int own[4];
@@ -230,25 +277,33 @@ static Status run_shape(const Request *request, bool *is_first)
         widths.count = 4;
     }
     for (int i = 0; i < widths.count; i++) {
-        DecodeModel model;
-        TRY(decode_model_make(&model, request->model, request->n_layers, widths.values[i],
-                              request->dtype));
-        const Status status = run_model(request, &model, is_first);
-        decode_model_release(&model);
-        TRY(status);
+        TRY(run_width(request, widths.values[i], false, table));
+        if (request->with_shared && widths.values[i] > 0)
+            TRY(run_width(request, widths.values[i], true, table));
     }
     return OK;
 }
 
-static Status run(const Request *request)
+static Status run_all(const Request *request, Table *table)
 {
     DecodeModel model;
-    bool is_first = true;
     if (!file_is_dir(request->model))
-        return run_shape(request, &is_first);
+        return run_shape(request, table);
     TRY(decode_model_load(&model, request->model));
-    const Status status = run_model(request, &model, &is_first);
+    const Status status = run_model(request, &model, table);
     decode_model_release(&model);
+    return status;
+}
+
+static Status run(const Request *request)
+{
+    const size_t n = (size_t)n_tests(request);
+    Table table = {.original = calloc(n, sizeof(double)), .per_head = calloc(n, sizeof(double))};
+    const Status status = table.original != NULL && table.per_head != NULL
+                              ? run_all(request, &table)
+                              : fail(FAILED, "bench_decode: no memory");
+    free(table.original);
+    free(table.per_head);
     return status;
 }
 

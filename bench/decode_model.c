@@ -51,32 +51,50 @@ Status decode_model_widths(int d_kv[4], const char *shape)
     return OK;
 }
 
+// More slots than pairs of a head: several of each.
+static int max_pairs(const ModelShape *shape)
+{
+    const int half = shape->head_dim / 2;
+    return shape->rope_pairs > half ? shape->rope_pairs : half;
+}
+
 // Every KV head keeps its first pairs: which ones makes no difference to the time.
 static int32_t *first_pairs(const ModelShape *shape)
 {
     const int P = shape->rope_pairs;
-    const int64_t count = (int64_t)shape->n_layers * shape->n_kv_heads * P;
+    const int64_t count = model_n_pairs(shape);
     int32_t *pairs = malloc((size_t)count * sizeof *pairs);
     for (int64_t i = 0; pairs != NULL && i < count; i++)
-        pairs[i] = (int32_t)(i % P);
+        pairs[i] = (int32_t)(i % P * (shape->head_dim / 2) / max_pairs(shape));
     return pairs;
 }
 
 static void describe(DecodeModel *model, const char *name)
 {
     const ModelShape *s = &model->weights.shape;
-    char layers[32] = "", d_kv[32] = "";
+    char layers[32] = "", latent[48] = "";
     for (int i = 0; i < N_SHAPES; i++)
         if (strcmp(shapes[i].name, name) == 0 && shapes[i].shape.n_layers != s->n_layers)
             snprintf(layers, sizeof layers, ", %d layer%s", s->n_layers,
                      s->n_layers == 1 ? "" : "s");
-    if (shape_is_mla(s))
-        snprintf(d_kv, sizeof d_kv, ", d_kv %d", s->d_kv);
-    snprintf(model->name, sizeof model->name, "%s%s%s", name, layers, d_kv);
+    if (shape_is_shared(s))
+        snprintf(latent, sizeof latent, ", P %d, R %d", s->rope_pairs, s->latent);
+    else if (shape_is_mla(s))
+        snprintf(latent, sizeof latent, ", d_kv %d", s->d_kv);
+    snprintf(model->name, sizeof model->name, "%s%s%s", name, layers, latent);
     model->n_params = params_count(s);
 }
 
-Status decode_model_make(DecodeModel *out, const char *name, int n_layers, int d_kv, DType dtype)
+static Status convert(ModelShape *shape, int rope_pairs, int d_kv, bool is_shared)
+{
+    const int numbers = shape->n_kv_heads * (2 * rope_pairs + d_kv), slots = numbers / 4;
+    if (is_shared)
+        return shape_convert_shared(shape, shape, slots, numbers - 2 * slots, true);
+    return shape_convert(shape, shape, rope_pairs, d_kv, SVD_JOINT);
+}
+
+Status decode_model_make(DecodeModel *out, const char *name, int n_layers, int d_kv, bool is_shared,
+                         DType dtype)
 {
     int index;
     RandomWeights random = {.std = 0.02, .seed = 1};
@@ -86,7 +104,7 @@ Status decode_model_make(DecodeModel *out, const char *name, int n_layers, int d
     if (n_layers > 0)
         random.shape.n_layers = n_layers;
     if (d_kv > 0)
-        TRY(shape_convert(&random.shape, &random.shape, shapes[index].rope_pairs, d_kv, SVD_JOINT));
+        TRY(convert(&random.shape, shapes[index].rope_pairs, d_kv, is_shared));
     int32_t *pairs = first_pairs(&random.shape);
     if (pairs == NULL)
         return fail(FAILED, "bench_decode: no memory for RoPE pairs");

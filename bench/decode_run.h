@@ -25,8 +25,10 @@ typedef struct DecodeModel {
 } DecodeModel;
 
 // Random weights of a named shape, with n_layers layers (0: the shape's own) and latents of d_kv
-// per KV head (0: the original attention). BAD_INPUT lists the shapes.
-Status decode_model_make(DecodeModel *out, const char *shape, int n_layers, int d_kv, DType dtype);
+// per KV head (0: the original attention), or the shared form with the same cache, half of it for
+// rotated keys. BAD_INPUT lists the shapes.
+Status decode_model_make(DecodeModel *out, const char *shape, int n_layers, int d_kv,
+                         bool is_shared, DType dtype);
 
 // d_kv of the table that decode_model_make() has for a shape: the original and three latents.
 Status decode_model_widths(int d_kv[4], const char *shape);
@@ -53,6 +55,9 @@ typedef struct DecodeResult {
     double limit_per_s;                           // the tokens/s that these rates allow
     bool is_compute_bound;                        // the products limit it
     double cache_bytes_per_token;
+    double of_original,
+        of_per_head; // tokens/s by those of the original attention and of the form
+                     // per KV head with the same cache in this test; 0: not measured
 } DecodeResult;
 
 Status decode_run(DecodeResult *out, const DecodeTest *test);

@@ -27,6 +27,19 @@ static const char *test_name(char out[TEST_BYTES], const DecodeTest *test)
     return out;
 }
 
+static json_t *ratio_json(double ratio)
+{
+    return ratio > 0 ? json_real(ratio) : json_null();
+}
+
+enum { RATIO_BYTES = 24 };
+
+static const char *ratio_text(char out[RATIO_BYTES], double ratio)
+{
+    snprintf(out, RATIO_BYTES, ratio > 0 ? "%.2f" : "", ratio);
+    return out;
+}
+
 // NULL without memory; owned by the caller.
 static json_t *row_json(const DecodeTest *test, const DecodeResult *result)
 {
@@ -44,10 +57,11 @@ static json_t *row_json(const DecodeTest *test, const DecodeResult *result)
         "n_depth", test->depth, "n_sequences", test->batch, "test", test_name(name, test), "avg_ts",
         result->mean, "stddev_ts", result->deviation);
     json_t *measured = json_pack(
-        "{s:f, s:f, s:f, s:f, s:s}", "cache_bytes_per_token", result->cache_bytes_per_token,
-        "limit_ts", result->limit_per_s, "read_bytes_per_s", result->read_bytes_per_s,
-        "product_flops_per_s", result->product_flops_per_s, "attention_limited_by",
-        result->is_compute_bound ? "products" : "reading");
+        "{s:f, s:f, s:f, s:f, s:s, s:o, s:o}", "cache_bytes_per_token",
+        result->cache_bytes_per_token, "limit_ts", result->limit_per_s, "read_bytes_per_s",
+        result->read_bytes_per_s, "product_flops_per_s", result->product_flops_per_s,
+        "attention_limited_by", result->is_compute_bound ? "products" : "reading", "of_original",
+        ratio_json(result->of_original), "of_per_head", ratio_json(result->of_per_head));
     json_object_update(row, measured);
     json_decref(measured);
     json_object_set_new(row, "samples_ts", samples);
@@ -56,17 +70,19 @@ static json_t *row_json(const DecodeTest *test, const DecodeResult *result)
 
 static void print_md(FILE *out, const DecodeTest *test, const DecodeResult *result)
 {
-    char name[TEST_BYTES], type[KV_FORMAT_TEXT_BYTES], rate[64];
+    char name[TEST_BYTES], type[KV_FORMAT_TEXT_BYTES], rate[64], of_original[RATIO_BYTES],
+        of_per_head[RATIO_BYTES];
     const InferWeights *weights = &test->model->weights;
     snprintf(rate, sizeof rate, "%.2f ± %.2f", result->mean, result->deviation);
     fprintf(out,
             "| %-24s | %7.2f MiB | %8.2f M | %8s | %7d | %14s | %14s | %17s | %12.10g | %9.2f | "
-            "%4.0f %% |\n",
+            "%4.0f %% | %8s | %8s |\n",
             test->model->name, (double)weights->size_bytes / (1 << 20),
             (double)test->model->n_params / 1e6, dtype_name(weights->dtype), test->n_threads,
             kv_format_describe(type, &test->format), test_name(name, test), rate,
             result->cache_bytes_per_token, result->limit_per_s,
-            100 * result->mean / result->limit_per_s);
+            100 * result->mean / result->limit_per_s, ratio_text(of_original, result->of_original),
+            ratio_text(of_per_head, result->of_per_head));
 }
 
 static void print_csv(FILE *out, const json_t *row, bool is_first)
@@ -102,10 +118,11 @@ void decode_table_begin(FILE *out, DecodeOutput format)
     if (format != DECODE_MD)
         return;
     fprintf(out,
-            "| %-24s | %11s | %10s | %8s | %7s | %14s | %14s | %17s | %12s | %9s | %6s |\n"
-            "|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|\n",
+            "| %-24s | %11s | %10s | %8s | %7s | %14s | %14s | %17s | %12s | %9s | %6s | %8s | %8s "
+            "|\n"
+            "|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
             "model", "size", "params", "weights", "threads", "type_k/v", "test", "t/s",
-            "cache B/token", "limit t/s", "of it");
+            "cache B/token", "limit t/s", "of it", "original", "per head");
 }
 
 void decode_table_row(FILE *out, DecodeOutput format, const DecodeTest *test,

@@ -24,7 +24,7 @@ model=$root/configs/demo/model
 awk -F , 'NR == 1 { columns = NF } NF != columns { bad = 1 } END { exit bad || NR != 3 }' rows ||
     die "csv: $(cat rows)"
 "$bench" "$model" -p 0 -n 2 -r 1 -t 1 >rows
-awk -F '|' '{ bad = bad || NF != 13 } END { exit bad || NR != 3 }' rows || die "md: $(cat rows)"
+awk -F '|' '{ bad = bad || NF != 15 } END { exit bad || NR != 3 }' rows || die "md: $(cat rows)"
 "$bench" "$model" -p 8 -n 2 -r 1 -t 1 -o json >rows
 [ "$(head -n 1 rows)$(tail -n 1 rows)" = '[]' ] || die "json: $(cat rows)"
 
@@ -33,6 +33,15 @@ awk -F '|' '{ bad = bad || NF != 13 } END { exit bad || NR != 3 }' rows || die "
     die "bench_decode: $(cat err)"
 grep -q '^| smollm-135m, 1 layer  .* F16 .* 768 ' rows || die "no original: $(cat rows)"
 grep -q '^| smollm-135m, 1 layer, d_kv 16 .* 144 ' rows || die "no latent: $(cat rows)"
+
+# The shared form with the same cache: 48 numbers, and its rate by those of the others.
+"$bench" smollm-135m --layers 1 --d-kv 0,8 --shared -p 0 -n 1 -r 1 -t 1 -o jsonl >rows 2>err ||
+    die "bench_decode: $(cat err)"
+[ "$(grep -c '"cache_bytes_per_token": 96.0' rows)" -eq 2 ] || die "other caches: $(cat rows)"
+grep -q '"model_type": "smollm-135m, 1 layer, P 12, R 24".*"of_original": [0-9].*"of_per_head": [0-9]' \
+    rows || die "no ratios of the shared form: $(cat rows)"
+[ "$(grep -c '"of_original": null, "of_per_head": null' rows)" -eq 1 ] ||
+    die "ratios of the original: $(cat rows)"
 
 refuses 2 "0 words where one belongs; see bench_decode --help"
 refuses 2 "unknown shape 'gpt-2'; there are smollm-135m," gpt-2
