@@ -35,6 +35,10 @@ static const BenchModel models[] = {
     {"7B", 32, 32, 32, 128, 8, {0, 64, 32, 16}},
 };
 
+// Forms of attention: the original, a latent per KV head of each width, and the shared form with
+// the same caches.
+enum { N_FORMS = 7 };
+
 static const int lengths[] = {64, 2048, 8192, 32768};
 
 static Rows random_rows(int64_t n, int width)
@@ -74,8 +78,14 @@ static double measure_bandwidth(int n_rounds)
     return sum == 1 ? 0 : (double)count * 8 / best_s / 1e9;
 }
 
-static ModelShape shape_of(const BenchModel *m, int d_kv, int n_layers)
+static int d_kv_of(const BenchModel *m, int form)
 {
+    return m->d_kv[form < 4 ? form : form - 3];
+}
+
+static ModelShape shape_of(const BenchModel *m, int form, int n_layers)
+{
+    const int d_kv = d_kv_of(m, form);
     ModelShape shape = {.n_layers = n_layers,
                         .d_model = m->H * m->E,
                         .n_heads = m->H,
@@ -88,6 +98,12 @@ static ModelShape shape_of(const BenchModel *m, int d_kv, int n_layers)
                         .d_kv = d_kv,
                         .rope_theta = 1e4,
                         .rms_eps = 1e-5};
+    if (form >= 4) {
+        const int numbers = (int)shape_cache_numbers(&shape) / n_layers;
+        shape.d_kv = 0;
+        shape.rope_pairs = numbers / 4; // half of the cache in rotated keys
+        shape.latent = numbers - 2 * shape.rope_pairs;
+    }
     return shape;
 }
 
@@ -121,20 +137,20 @@ static void or_exit(Status status)
 }
 
 // Layers so that the cache is about 64 MiB, at least 2.
-static Bench make_bench(const BenchModel *m, int d_kv, int length, const KvFormat *format)
+static Bench make_bench(const BenchModel *m, int form, int length, const KvFormat *format)
 {
-    Bench b = {.model = m, .shape = shape_of(m, d_kv, 1)};
+    Bench b = {.model = m, .shape = shape_of(m, form, 1)};
     const double layer_bytes = kv_format_bytes_per_token(format, &b.shape) * length;
     const int n_layers = (int)fmax(2, fmin(m->L, 67e6 / layer_bytes));
     b.shape.n_layers = n_layers;
     const int width = shape_dim(&b.shape, DIM_UP_INPUT);
-    if (d_kv > 0) {
+    if (form > 0) {
         b.up_k = random_weight(shape_dim(&b.shape, DIM_K_NOPE), width);
-        b.up_v = random_weight(shape_dim(&b.shape, DIM_KV), width);
+        b.up_v = random_weight(shape_dim(&b.shape, DIM_UP_VALUE), width);
     }
-    b.ld_q = m->H * m->E;
+    b.ld_q = shape_dim(&b.shape, DIM_QUERY);
     b.q = operands_random((int64_t)CHUNK * b.ld_q);
-    b.out = operands_random((int64_t)CHUNK * b.ld_q);
+    b.out = operands_random((int64_t)CHUNK * shape_dim(&b.shape, DIM_Q));
     b.scratch =
         operands_allocate(4 * attend_scratch_floats(&b.shape, 1, CHUNK, omp_get_max_threads()));
     or_exit(kv_cache_create(&b.cache, &b.shape, format, 0));
@@ -181,8 +197,8 @@ static void print_decode(const BenchModel *m, const KvFormat *format, int length
                          int n_rounds)
 {
     double original_s = 0;
-    for (int form = 0; form < 4; form++) {
-        Bench b = make_bench(m, m->d_kv[form], length, format);
+    for (int form = 0; form < N_FORMS; form++) {
+        Bench b = make_bench(m, form, length, format);
         const AttendDims dims = attend_dims(&b.shape);
         const double bytes =
             kv_format_bytes_per_token(format, &b.shape) / b.shape.n_layers * length;
@@ -195,9 +211,10 @@ static void print_decode(const BenchModel *m, const KvFormat *format, int length
                 best_s = fmin(best_s, run(&b, kernel, 1));
             if (original_s == 0)
                 original_s = best_s;
-            printf("%-5s %6d %5d  %-8s %9.4f ms %7.1f GB/s %5.0f %% %7.2f\n", m->name, length,
-                   m->d_kv[form], kernel->name, 1e3 * best_s, bytes / best_s / 1e9,
-                   100 * bytes / best_s / 1e9 / bandwidth, best_s / original_s);
+            printf("%-5s %6d %5d%s %-8s %9.4f ms %7.1f GB/s %5.0f %% %7.2f\n", m->name, length,
+                   d_kv_of(m, form), form < 4 ? " " : "s", kernel->name, 1e3 * best_s,
+                   bytes / best_s / 1e9, 100 * bytes / best_s / 1e9 / bandwidth,
+                   best_s / original_s);
         }
         release_bench(&b);
     }
@@ -215,7 +232,7 @@ static double run_forward(const ModelShape *shape, int n_rounds)
     weights.q = operands_random((int64_t)(3 * D) * D * 2);
     weights.k = weights.v = weights.k_r = weights.down_kv = weights.q;
     weights.up_k =
-        operands_random((int64_t)(shape_dim(shape, DIM_K_NOPE) + shape_dim(shape, DIM_KV)) *
+        operands_random((int64_t)(shape_dim(shape, DIM_K_NOPE) + shape_dim(shape, DIM_UP_VALUE)) *
                         (shape_dim(shape, DIM_UP_INPUT) + 1));
     weights.up_v =
         weights.up_k + (int64_t)shape_dim(shape, DIM_K_NOPE) * shape_dim(shape, DIM_UP_INPUT);
@@ -269,9 +286,9 @@ static double run_forward(const ModelShape *shape, int n_rounds)
 static void print_chunks(const BenchModel *m, const KvFormat *format, int n_rounds)
 {
     static const int depths[] = {0, 2048};
-    for (int form = 0; form < 4; form++) {
+    for (int form = 0; form < N_FORMS; form++) {
         for (int i = 0; i < 2; i++) {
-            Bench b = make_bench(m, m->d_kv[form], CHUNK + depths[i], format);
+            Bench b = make_bench(m, form, CHUNK + depths[i], format);
             const AttendDims dims = attend_dims(&b.shape);
             const double forward_s = depths[i] == 0 ? run_forward(&b.shape, n_rounds) : NAN;
             for (int id = N_ATTEND_KERNELS - 1; id >= 0; id--) {
@@ -281,8 +298,9 @@ static void print_chunks(const BenchModel *m, const KvFormat *format, int n_roun
                 double best_s = INFINITY;
                 for (int round = 0; round < n_rounds; round++)
                     best_s = fmin(best_s, run(&b, kernel, CHUNK));
-                printf("%-5s chunk of %d at %5d, d_kv %2d  %-8s %8.3f ms", m->name, CHUNK,
-                       depths[i], m->d_kv[form], kernel->name, 1e3 * best_s);
+                printf("%-5s chunk of %d at %5d, d_kv %2d%s %-8s %8.3f ms", m->name, CHUNK,
+                       depths[i], d_kv_of(m, form), form < 4 ? " " : "s", kernel->name,
+                       1e3 * best_s);
                 if (depths[i] == 0)
                     printf(", %.2f of the forward's rate", forward_s / best_s);
                 printf("\n");
