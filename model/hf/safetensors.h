@@ -66,7 +66,20 @@ typedef struct TensorSpec {
     int n_dims;
     int64_t dims[SAFETENSORS_MAX_DIMS];
     const void *values; // borrowed: float for float dtypes, int32_t for DTYPE_I32
+    // In place of values: fills a tensor of a float dtype with another arrangement of a model's
+    // numbers. NULL: there are values.
+    void (*make)(float *out, const void *context, int tensor);
+    const void *context; // borrowed
+    int tensor;
 } TensorSpec;
+
+int64_t tensor_spec_count(const TensorSpec *spec); // numbers
+
+// The numbers of a tensor of a float dtype; `scratch` has room for a made one.
+const float *tensor_spec_values(const TensorSpec *spec, float *scratch);
+
+// Numbers of the largest tensor of a list that is made; 0: none is.
+int64_t tensor_specs_scratch(const TensorSpec *tensors, int n_tensors);
 
 // FAILED if the disk is full or memory is short.
 Status safetensors_write(const char *path, const TensorSpec *tensors, int n_tensors);

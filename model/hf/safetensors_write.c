@@ -1,5 +1,5 @@
-// Numbers are converted to 16 bits in a buffer of a megabyte: nothing of the model's size is
-// allocated for saving.
+// Numbers are converted to 16 bits in a buffer of a megabyte, and a tensor that is made is held
+// while it is written: nothing of the model's size is allocated for saving.
 #include "model/hf/safetensors.h"
 
 #include "base/progress.h"
@@ -13,7 +13,7 @@ enum {
     PART_COUNT = 1 << 16,   // of them by a thread at a time
 };
 
-static int64_t spec_count(const TensorSpec *spec)
+int64_t tensor_spec_count(const TensorSpec *spec)
 {
     int64_t count = 1;
     // Shapes come from the model, so a bad one is our fault.
@@ -22,6 +22,25 @@ static int64_t spec_count(const TensorSpec *spec)
         CHECK(spec->dims[i] >= 0 && !__builtin_mul_overflow(count, spec->dims[i], &count),
               "tensor %s: dim %d is %lld", spec->name, i, (long long)spec->dims[i]);
     return count;
+}
+
+const float *tensor_spec_values(const TensorSpec *spec, float *scratch)
+{
+    if (spec->make == NULL)
+        return spec->values;
+    spec->make(scratch, spec->context, spec->tensor);
+    return scratch;
+}
+
+int64_t tensor_specs_scratch(const TensorSpec *tensors, int n_tensors)
+{
+    int64_t most = 0;
+    for (int i = 0; i < n_tensors; i++) {
+        const int64_t count = tensor_spec_count(&tensors[i]);
+        if (tensors[i].make != NULL && count > most)
+            most = count;
+    }
+    return most;
 }
 
 // {"dtype": "BF16", "shape": [576, 576], "data_offsets": [0, 663552]}; offsets count from the end
@@ -43,7 +62,7 @@ static char *make_header(const TensorSpec *tensors, int n_tensors)
     int64_t begin = 0;
     for (int i = 0; i < n_tensors; i++) {
         const TensorSpec *spec = &tensors[i];
-        int64_t end = begin + spec_count(spec) * dtype_size_bytes(spec->dtype);
+        int64_t end = begin + tensor_spec_count(spec) * dtype_size_bytes(spec->dtype);
         CHECK(json_object_get(header, spec->name) == NULL, "two tensors are named %s", spec->name);
         if (json_object_set_new(header, spec->name, describe(spec, begin, end)) != 0) {
             json_decref(header);
@@ -82,18 +101,25 @@ static void convert_block(uint16_t *restrict out, const float *restrict values, 
     }
 }
 
+typedef struct WriteBuffers {
+    uint16_t *narrow; // [BUFFER_COUNT]
+    float *made;      // of the largest made tensor; NULL: there is none
+} WriteBuffers;
+
 // Counts what is written in *n_done, in numbers.
-static Status write_tensor(AtomicFile *file, const TensorSpec *spec, uint16_t *buffer,
+static Status write_tensor(AtomicFile *file, const TensorSpec *spec, const WriteBuffers *buffers,
                            ProgressMeter *meter, int64_t *n_done)
 {
-    int64_t count = spec_count(spec), size = dtype_size_bytes(spec->dtype);
+    int64_t count = tensor_spec_count(spec), size = dtype_size_bytes(spec->dtype);
+    const void *values =
+        spec->make == NULL ? spec->values : tensor_spec_values(spec, buffers->made);
     for (int64_t first = 0; first < count; first += BUFFER_COUNT) {
         int64_t n = count - first < BUFFER_COUNT ? count - first : BUFFER_COUNT;
-        const void *bytes = buffer;
+        const void *bytes = buffers->narrow;
         if (size == 2)
-            convert_block(buffer, (const float *)spec->values + first, spec->dtype, n);
+            convert_block(buffers->narrow, (const float *)values + first, spec->dtype, n);
         else
-            bytes = (const char *)spec->values + first * size;
+            bytes = (const char *)values + first * size;
         if (fwrite(bytes, (size_t)size, (size_t)n, file->stream) != (size_t)n)
             return fail(FAILED, "%s: write failed: %s", file->path, strerror(errno));
         *n_done += n;
@@ -102,28 +128,43 @@ static Status write_tensor(AtomicFile *file, const TensorSpec *spec, uint16_t *b
     return OK;
 }
 
+static Status buffers_create(WriteBuffers *out, const char *path, const TensorSpec *tensors,
+                             int n_tensors)
+{
+    const int64_t scratch = tensor_specs_scratch(tensors, n_tensors);
+    WriteBuffers buffers = {.narrow = malloc(BUFFER_COUNT * sizeof *buffers.narrow)};
+    if (scratch > 0)
+        buffers.made = malloc((size_t)scratch * sizeof *buffers.made);
+    if (buffers.narrow == NULL || (scratch > 0 && buffers.made == NULL)) {
+        free(buffers.narrow);
+        free(buffers.made);
+        return fail(FAILED, "%s: no memory for a buffer", path);
+    }
+    *out = buffers;
+    return OK;
+}
+
 Status safetensors_write(const char *path, const TensorSpec *tensors, int n_tensors)
 {
     AtomicFile file;
+    WriteBuffers buffers;
     int64_t n_numbers = 0, n_done = 0;
     for (int i = 0; i < n_tensors; i++)
-        n_numbers += spec_count(&tensors[i]);
+        n_numbers += tensor_spec_count(&tensors[i]);
+    TRY(buffers_create(&buffers, path, tensors, n_tensors));
     ProgressMeter meter = progress_start(path, "numbers", n_numbers);
-    uint16_t *buffer = malloc(BUFFER_COUNT * sizeof *buffer);
-    if (buffer == NULL)
-        return fail(FAILED, "%s: no memory for a buffer", path);
     Status status;
-    TRY_GOTO(free_buffer, file_begin(&file, path));
+    TRY_GOTO(free_buffers, file_begin(&file, path));
     TRY_GOTO(abandon_file, write_header(&file, tensors, n_tensors));
     for (int i = 0; i < n_tensors; i++)
-        TRY_GOTO(abandon_file, write_tensor(&file, &tensors[i], buffer, &meter, &n_done));
-    progress_end(&meter);
-    free(buffer);
-    return file_commit(&file);
+        TRY_GOTO(abandon_file, write_tensor(&file, &tensors[i], &buffers, &meter, &n_done));
+    status = file_commit(&file);
+    goto free_buffers;
 abandon_file:
     file_abandon(&file);
+free_buffers:
     progress_end(&meter);
-free_buffer:
-    free(buffer);
+    free(buffers.made);
+    free(buffers.narrow);
     return status;
 }

@@ -5,7 +5,7 @@ Usage:
         [--skip-quantized]
 
 The losses are those of consecutive windows of 256 targets from the beginning of the shard, as
-`mha2mla eval DIR --perplexity SHARD.h5 --seq-len 256 --max-tokens 8192` measures them. A loss that
+`mha2mla eval DIR --perplexity SHARD.h5 --seq-len 256 --max-tokens 2048` measures them. A loss that
 differs by more than 1e-4, logits over a cache that differ by more than 2e-4, or a text that depends
 on the kind of cache ends the check with status 1.
 """
@@ -23,11 +23,12 @@ import transformers
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-T, N_WINDOWS = 256, 32
-# Both packages are of the peer job; the widths of the demo's latents divide by 8.
+T, N_WINDOWS = 256, 8
+# Groups divide the widths of the demo's latents and rotated keys; HQQ packs two codes of different
+# groups into a byte and so wants an even number of groups.
 QUANTIZED = [
     ("quanto", {"nbits": 4, "q_group_size": 8, "axis_key": 0, "axis_value": 0}),
-    ("hqq", {"nbits": 4, "q_group_size": 8, "axis_key": 1, "axis_value": 1}),
+    ("hqq", {"nbits": 4, "q_group_size": 4, "axis_key": 1, "axis_value": 1}),
 ]
 
 

@@ -1,5 +1,7 @@
-// mha2mla export: a Hugging Face directory of a checkpoint, at any time in a run.
+// mha2mla export: a checkpoint, at any time in a run, or a model's directory in the format of
+// another program.
 #include "base/file_lock.h"
+#include "model/hf/deepseek.h"
 #include "model/hf/hf.h"
 #include "train/checkpoint/resume.h"
 #include "train/cli/command/command.h"
@@ -8,11 +10,26 @@
 
 #include <stdio.h>
 
+typedef enum ExportFormat { FORMAT_HF, FORMAT_DEEPSEEK } ExportFormat;
+static const char *const format_names[] = {"hf", "deepseek", NULL};
+
+enum { DTYPE_OF_MODEL = -1 };
+
 typedef struct ExportOptions {
-    const char *out;  // HF directory to write
-    const char *base; // NULL: the one the manifest names
-    DType dtype;
+    const char *out;  // directory to write
+    const char *base; // NULL: the one the manifest names, or the model itself
+    int dtype;        // a DType, or DTYPE_OF_MODEL
+    ExportFormat format;
 } ExportOptions;
+
+// What is exported: a checkpoint, or a model's directory.
+typedef struct ExportSource {
+    Checkpoint checkpoint; // open if is_checkpoint
+    bool is_checkpoint;
+    const char *base;      // borrowed: the model whose config.json and tokenizer it has; or NULL
+    const char *tokenizer; // borrowed: without a base, the directory of its tokenizer; or NULL
+    DType dtype;
+} ExportSource;
 
 // `path` is a checkpoint, or a run, whose newest whole checkpoint is taken.
 static Status open_checkpoint(Checkpoint *out, const char *path, const Comm *comm)
@@ -22,58 +39,128 @@ static Status open_checkpoint(Checkpoint *out, const char *path, const Comm *com
     TRY(file_join(checkpoints, path, "checkpoints"));
     if (!file_is_dir(checkpoints)) {
         if (!inspect_is_checkpoint(path))
-            return fail(BAD_INPUT, "%s: neither a checkpoint nor a run with checkpoints", path);
+            return fail(BAD_INPUT, "%s: neither a checkpoint, a run with checkpoints nor a model",
+                        path);
         return resume_open(out, path, comm);
     }
     TRY(resume_find(out, &is_found, path, comm));
     return is_found ? OK : fail(BAD_INPUT, "%s: has no whole checkpoint", path);
 }
 
+static bool is_model(const char *path)
+{
+    char config[PATH_BYTES];
+    return file_join(config, path, "config.json") == OK && file_exists(config);
+}
+
 // config.json's other keys and the tokenizer are not in a checkpoint: they are copied from the base
 // model, or the tokenizer alone from the config's for a model that started from random weights.
-static Status export_checkpoint(const ExportOptions *options, const char *path, const Comm *comm)
+static Status open_source(ExportSource *out, const ExportOptions *options, const char *path,
+                          const Comm *comm)
 {
-    Checkpoint checkpoint = {0};
-    Model model = {0};
-    FileLock target = {0};
-    TRY(open_checkpoint(&checkpoint, path, comm));
-    const Manifest *manifest = &checkpoint.manifest;
-    const char *base = options->base != NULL ? options->base : manifest->base;
-    const char *tokenizer = manifest->tokenizer;
+    ExportSource source = {.is_checkpoint = !is_model(path), .dtype = DTYPE_F32};
     Status status;
-    if (base != NULL && !file_is_dir(base)) {
-        status = fail(BAD_INPUT,
-                      "%s: is not there, the model that %s was trained from; name it with --base",
-                      base, checkpoint.dir);
-        goto close;
+    if (!source.is_checkpoint) {
+        source.base = options->base != NULL ? options->base : path;
+        if (options->dtype == DTYPE_OF_MODEL)
+            TRY(hf_weights_dtype(&source.dtype, path));
+    } else {
+        TRY(open_checkpoint(&source.checkpoint, path, comm));
+        const Manifest *manifest = &source.checkpoint.manifest;
+        source.base = options->base != NULL ? options->base : manifest->base;
+        source.tokenizer = manifest->tokenizer;
+        if (source.base != NULL && !file_is_dir(source.base)) {
+            status = fail(BAD_INPUT,
+                          "%s: is not there, the model that %s was trained from; name it with "
+                          "--base",
+                          source.base, source.checkpoint.dir);
+            goto close;
+        }
     }
-    TRY_GOTO(close, hf_check_target(base, options->out));
+    if (options->dtype != DTYPE_OF_MODEL)
+        source.dtype = (DType)options->dtype;
+    *out = source;
+    return OK;
+close:
+    checkpoint_close(&source.checkpoint);
+    return status;
+}
+
+static Status load(Model *out, const ExportSource *source, const char *path)
+{
+    return source->is_checkpoint ? checkpoint_load_model(out, &source->checkpoint)
+                                 : hf_load(out, path);
+}
+
+static Status save_deepseek(const Model *model, const ExportSource *source, const char *out)
+{
+    Deepseek deepseek;
+    TRY(deepseek_create(&deepseek, model));
+    deepseek_describe(&deepseek, source->dtype);
+    const Status status = deepseek_save(&deepseek, source->base, source->dtype, out);
+    deepseek_release(&deepseek);
+    return status;
+}
+
+static Status save(const Model *model, const ExportSource *source, const ExportOptions *options)
+{
+    if (source->base == NULL && source->tokenizer != NULL && file_is_dir(source->tokenizer))
+        TRY(hf_copy_tokenizer(source->tokenizer, options->out));
+    switch (options->format) {
+    case FORMAT_HF:
+        return hf_save(model, source->base, source->dtype, options->out);
+    case FORMAT_DEEPSEEK:
+        return save_deepseek(model, source, options->out);
+    }
+    CHECK(false, "format %d", (int)options->format);
+}
+
+static void print_result(const Model *model, const ExportSource *source, const char *out)
+{
+    const double millions = (double)params_count(&model->shape) / 1e6;
+    if (source->is_checkpoint)
+        printf("%s: step %d of %s, %.2f M parameters\n", out,
+               source->checkpoint.manifest.state.step, source->checkpoint.manifest.name, millions);
+    else
+        printf("%s: %.2f M parameters\n", out, millions);
+}
+
+static Status export_source(const ExportOptions *options, const char *path, const Comm *comm)
+{
+    ExportSource source;
+    Model model;
+    FileLock target;
+    Status status;
+    TRY(open_source(&source, options, path, comm));
+    TRY_GOTO(close, hf_check_target(source.base, options->out));
     TRY_GOTO(close, file_lock_directory(&target, options->out));
-    TRY_GOTO(unlock, checkpoint_load_model(&model, &checkpoint));
-    if (base == NULL && tokenizer != NULL && file_is_dir(tokenizer))
-        TRY_GOTO(release, hf_copy_tokenizer(tokenizer, options->out));
-    TRY_GOTO(release, hf_save(&model, base, options->dtype, options->out));
-    printf("%s: step %d of %s, %.2f M parameters\n", options->out, manifest->state.step,
-           manifest->name, (double)params_count(&model.shape) / 1e6);
+    TRY_GOTO(unlock, load(&model, &source, path));
+    TRY_GOTO(release, save(&model, &source, options));
+    print_result(&model, &source, options->out);
 release:
     model_release(&model);
 unlock:
     file_lock_remove(&target);
 close:
-    checkpoint_close(&checkpoint);
+    if (source.is_checkpoint)
+        checkpoint_close(&source.checkpoint);
     return status;
 }
 
-static const ExportOptions defaults = {.dtype = DTYPE_F32};
+static const ExportOptions defaults = {.dtype = DTYPE_OF_MODEL};
 
 static const Option options[] = {
     {"out", OPTION_TEXT, offsetof(ExportOptions, out), "DIR", "directory to write",
      .files = ANY_DIRECTORY, .required = true},
+    {"format", OPTION_CHOICE, offsetof(ExportOptions, format), "NAME",
+     "hf: this program's own, which transformers runs with the code beside it; deepseek: that of "
+     "DeepSeek-V3, which other engines run as it is (converted models)",
+     .choices = format_names},
     {"base", OPTION_TEXT, offsetof(ExportOptions, base), "MODEL",
      "model that the run started from: config.json and tokenizer are taken from it",
      .derived = "the one in the run's config", .files = ANY_DIRECTORY},
     {"dtype", OPTION_CHOICE, offsetof(ExportOptions, dtype), "TYPE", "number format of the weights",
-     .choices = config_dtype_names},
+     .choices = config_dtype_names, .derived = "float32; of a model its own"},
 };
 
 // Export is on ranks, so that resume_open() can be used as it is, but made by one process: the work
@@ -82,20 +169,22 @@ static Status run(const CommandLine *line)
 {
     if (line->comm->size > 1)
         return fail(BAD_INPUT, "export runs on one process; start it without mpirun");
-    return export_checkpoint(line->options, line->words[0], line->comm);
+    return export_source(line->options, line->words[0], line->comm);
 }
 
 const Command cmd_export = {
     .name = "export",
-    .summary = "write a checkpoint as a Hugging Face model",
-    .description = "CHECKPOINT is a checkpoint's directory, or that of a run, whose newest "
-                   "checkpoint is taken. The run may still be training.",
+    .summary = "write a checkpoint as a Hugging Face model, or a model for another program",
+    .description = "SOURCE is a checkpoint's directory, or that of a run, whose newest "
+                   "checkpoint is taken, or a model. The run may still be training. "
+                   "docs/export.md says which program runs which format.",
     COMMAND_OPTIONS(ExportOptions, options, defaults),
-    .words = {"CHECKPOINT", 1, 1, ANY_DIRECTORY},
+    .words = {"SOURCE", 1, 1, ANY_DIRECTORY},
     .is_on_ranks = true,
     .examples =
         (const char *const[]){
             "mha2mla export runs/demo-dkv8/checkpoints/step-00000060 --out runs/demo/step-60",
-            "mha2mla export runs/demo-dkv8 --out runs/demo/newest --dtype bfloat16", NULL},
+            "mha2mla export runs/demo-dkv8 --out runs/demo/newest --dtype bfloat16",
+            "mha2mla export runs/demo-dkv8/model --out runs/demo/deepseek --format deepseek", NULL},
     .run = run,
 };

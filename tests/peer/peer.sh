@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Exported models in the programs that they are exported for: transformers with the code beside the
+# weights, transformers alone (--format deepseek), lm_eval. PYTHON has the packages of
+# requirements.txt; without it they are installed into build/peer-venv, unless ctest runs this.
+#
+#     [PYTHON=/path/to/python] tests/peer/peer.sh build/release/mha2mla
+set -euo pipefail
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+if [ -z "${PYTHON-}" ]; then
+    [ -z "${PEER_NEEDS_PYTHON-}" ] || { echo "PYTHON names no interpreter with the packages"; exit 77; }
+    venv=$here/../../build/peer-venv
+    [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet -r "$here/requirements.txt"
+    PYTHON=$(realpath -s "$venv/bin/python")
+fi
+. "$here/../support/checks.sh" "$1"
+tasks=${ASSETS_DIR:-$root/../shared/assets}/tasks
+export OMPI_MCA_ess_singleton_isolated=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HOME=$work/hf
+export TOKENIZERS_PARALLELISM=false
+
+make_shard valid 1200
+
+# check DIR [OPTION...]: losses, caches and texts in transformers.
+check() {
+    local loss
+    loss=$("$mha2mla" eval "$1" --perplexity valid.h5 --seq-len 256 --max-tokens 2048 2>/dev/null |
+        sed -n 's/^loss \([0-9.]*\).*/\1/p')
+    echo "== $1, loss $loss"
+    "$PYTHON" "$here/check_transformers.py" "$1" valid.h5 --loss "$loss" "${@:2}" 2>log || {
+        tail -n 5 log >&2
+        die "$1"
+    }
+}
+
+# In their own form: per KV head, with one latent, one for each of keys and values, all pairs.
+convert="convert $root/configs/demo/model --dtype float32"
+"$mha2mla" $convert --out joint --rope uniform --rope-pairs 2 --d-kv 8 >/dev/null
+"$mha2mla" $convert --out split --rope high --rope-pairs 2 --d-kv 8 --svd split >/dev/null
+"$mha2mla" $convert --out all-pairs --rope high --rope-pairs 16 --d-kv 8 >/dev/null
+check joint --cache-numbers 120
+check split --cache-numbers 120
+check all-pairs --cache-numbers 400
+
+# In DeepSeek's, in transformers alone.
+for model in joint split; do
+    "$mha2mla" export $model --out deepseek-$model --format deepseek >said 2>&1 || die "$(cat said)"
+    check deepseek-$model
+done
+
+if [ -d "$tasks" ]; then
+    "$mha2mla" eval joint --tasks "$tasks" --rules lm-eval --only arc_easy,openbookqa --limit 24 \
+        --log-samples samples.jsonl >/dev/null 2>&1
+    "$PYTHON" "$here/check_lm_eval.py" joint "$tasks" samples.jsonl 2>log || {
+        tail -n 5 log >&2
+        die 'lm_eval'
+    }
+else
+    echo "no $tasks: lm_eval is not compared"
+fi
