@@ -209,16 +209,17 @@ static double take_best(int32_t *kept, PairChoice *choice, const double *grams, 
     return error;
 }
 
-void pair_choice(int32_t *kept, PairChoice *choice, const double *grams, int n_heads, int P,
-                 bool absorb)
+double pair_choice(int32_t *kept, PairChoice *choice, const double *grams, int n_heads, int P,
+                   bool absorb)
 {
-    double error = 0;
-    CHECK(P >= 1 && P <= choice->half, "%d pairs of %d", P, choice->half);
+    CHECK(P >= 0 && P <= choice->half, "%d pairs of %d", P, choice->half);
+    double error = group_error(choice, grams, n_heads, kept, 0, absorb);
     for (int n = 0; n < P; n++)
         error = take_best(kept, choice, grams, n_heads, n, absorb);
     while (swap_best(kept, choice, grams, n_heads, P, absorb, &error))
         ;
     sort(kept, P);
+    return error;
 }
 
 void pair_choice_errors(double *errors, PairChoice *choice, const double *grams, int n_heads, int P,

@@ -34,11 +34,11 @@ void pair_choice_end(PairChoice *choice);
 // Adds to a measuring arena what pair_choice_start() takes.
 void pair_choice_measure(Arena *arena, int half);
 
-// kept [P], ascending, P in 1..E/2, for the query heads of one KV head: greedy, then the best swap
-// as long as one improves. Of equal choices the lower pairs.
-void pair_choice(int32_t *kept, PairChoice *choice,
-                 const double *grams, // [n_heads, S, S]
-                 int n_heads, int P, bool absorb);
+// kept [P], ascending, P in 0..E/2, for the query heads of one KV head: greedy, then the best swap
+// as long as one improves. Of equal choices the lower pairs. Returns the sum of the heads' errors.
+double pair_choice(int32_t *kept, PairChoice *choice,
+                   const double *grams, // [n_heads, S, S]
+                   int n_heads, int P, bool absorb);
 
 // errors [P + 1] of the first 0, 1, ... P pairs that pair_choice() takes, before it swaps.
 void pair_choice_errors(double *errors, PairChoice *choice, const double *grams, int n_heads, int P,

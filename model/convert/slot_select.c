@@ -18,10 +18,11 @@ typedef struct Selection {
     PairChoice *choices; // [n_threads], each owned
     int n_threads, most; // slots that a KV head can get: P, at most E/2
     double *gram;        // [H, S, S]
-    double *errors;      // [K, most + 1]
+    double *errors;      // [K, most + 1] with so many slots
+    bool *is_exact;      // [K, most + 1] with swaps
     double *least;       // [K + 1, P + 1]
     int *taken;          // [K, P + 1] slots of head j in the best choice of n slots up to it
-    int32_t *kept;       // [K, most]
+    int32_t *kept;       // [K, most + 1, most] of exact counts
     int *counts;         // [K]
 } Selection;
 
@@ -31,9 +32,10 @@ static void place(Selection *selection, Arena *arena, const ModelShape *s, int P
     selection->choices = arena_place(arena, selection->n_threads, sizeof *selection->choices);
     selection->gram = arena_place(arena, s->n_heads * S * S, sizeof(double));
     selection->errors = arena_place(arena, K * (most + 1), sizeof(double));
+    selection->is_exact = arena_place(arena, K * (most + 1), sizeof(bool));
     selection->least = arena_place(arena, (K + 1) * (P + 1), sizeof(double));
     selection->taken = arena_place(arena, K * (P + 1), sizeof(int));
-    selection->kept = arena_place(arena, K * most, sizeof(int32_t));
+    selection->kept = arena_place(arena, K * (most + 1) * most, sizeof(int32_t));
     selection->counts = arena_place(arena, K, sizeof(int));
 }
 
@@ -87,26 +89,59 @@ static void spread(Selection *selection, int K, int P)
     CHECK(left == 0, "%d slots are left", left);
 }
 
-static void choose_layer(int32_t *slots, Selection *selection, const ModelShape *s, int P,
-                         bool absorb)
+// What a layer is chosen for.
+typedef struct Choosing {
+    const ModelShape *shape;
+    int P;
+    bool absorb;
+} Choosing;
+
+static const double *grams_of(const Selection *selection, const ModelShape *s, int kv_head)
 {
+    const int64_t S = statistics_features(s);
+    return selection->gram + kv_head * (s->n_heads / s->n_kv_heads) * S * S;
+}
+
+// Pairs and errors with swaps of the counts at hand and of one slot more and less. False: all were
+// known.
+static bool refine(Selection *selection, const Choosing *choosing)
+{
+    const ModelShape *s = choosing->shape;
     const int K = s->n_kv_heads, G = s->n_heads / K, most = selection->most;
-    const int64_t square = (int64_t)statistics_features(s) * statistics_features(s);
+    int n_new = 0;
+#pragma omp parallel for schedule(dynamic) reduction(+ : n_new)
+    for (int i = 0; i < 3 * K; i++) {
+        const int j = i / 3, n = selection->counts[j] + i % 3 - 1;
+        const int64_t at = (int64_t)j * (most + 1) + n;
+        if (n < 0 || n > most || selection->is_exact[at])
+            continue;
+        selection->errors[at] =
+            pair_choice(selection->kept + at * most, &selection->choices[omp_get_thread_num()],
+                        grams_of(selection, s, j), G, n, choosing->absorb);
+        selection->is_exact[at] = true;
+        n_new++;
+    }
+    return n_new > 0;
+}
+
+static void choose_layer(int32_t *slots, Selection *selection, const Choosing *choosing)
+{
+    const ModelShape *s = choosing->shape;
+    const int K = s->n_kv_heads, G = s->n_heads / K, most = selection->most, P = choosing->P;
+    memset(selection->is_exact, 0, (size_t)K * (size_t)(most + 1) * sizeof(bool));
 #pragma omp parallel for schedule(static)
     for (int j = 0; j < K; j++)
         pair_choice_errors(selection->errors + (int64_t)j * (most + 1),
-                           &selection->choices[omp_get_thread_num()],
-                           selection->gram + j * G * square, G, most, absorb);
-    spread(selection, K, P);
-#pragma omp parallel for schedule(static)
-    for (int j = 0; j < K; j++)
-        if (selection->counts[j] > 0)
-            pair_choice(selection->kept + (int64_t)j * most,
-                        &selection->choices[omp_get_thread_num()], selection->gram + j * G * square,
-                        G, selection->counts[j], absorb);
-    for (int j = 0, n = 0; j < K; j++)
+                           &selection->choices[omp_get_thread_num()], grams_of(selection, s, j), G,
+                           most, choosing->absorb);
+    do {
+        spread(selection, K, P);
+    } while (refine(selection, choosing));
+    for (int j = 0, n = 0; j < K; j++) {
+        const int64_t at = (int64_t)j * (most + 1) + selection->counts[j];
         for (int i = 0; i < selection->counts[j]; i++)
-            slots[n++] = slot_of(s, j, selection->kept[(int64_t)j * most + i]);
+            slots[n++] = slot_of(s, j, selection->kept[at * most + i]);
+    }
     slots_sort(slots, P, s);
 }
 
@@ -120,13 +155,14 @@ static Status check_slots(const ModelShape *s, int P)
 
 Status slot_select(int32_t *slots, const ModelShape *s, int P, bool absorb, StatisticsFile *file)
 {
+    const Choosing choosing = {s, P, absorb};
     Selection selection = {0};
     Status status;
     TRY(check_slots(s, P));
     TRY_GOTO(release, start(&selection, s, P));
     for (int l = 0; l < s->n_layers; l++) {
         TRY_GOTO(release, statistics_file_read_gram(file, l, selection.gram));
-        choose_layer(slots + (int64_t)l * P, &selection, s, P, absorb);
+        choose_layer(slots + (int64_t)l * P, &selection, &choosing);
     }
 release:
     release(&selection);

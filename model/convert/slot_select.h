@@ -4,8 +4,9 @@
 //     TRY(slot_select(slots, &shape, P, true, &file));         // the strategy kl
 //     TRY(slot_select_norms(slots, &shape, P, &scores));       // 2-norm
 //
-// By kl every KV head gets as many slots as make the sum of the heads' errors least, by those that
-// its first 0, 1, ... pairs leave (pair_choice.h), and then its pairs for that number.
+// By kl every KV head gets as many slots as make the sum of the heads' errors least
+// (pair_choice.h). Errors with swaps are computed for the best counts so far, and for one slot more
+// and less, until these counts no longer change.
 #ifndef MHA2MLA_MODEL_CONVERT_SLOT_SELECT_H
 #define MHA2MLA_MODEL_CONVERT_SLOT_SELECT_H
 

@@ -10,8 +10,12 @@ Writes tests/golden/conversion/NAME.safetensors for each case below with
     plain, absorbed int32 [L, K, r]: the pairs chosen without and with absorption; maps [L, H, 2, E/2]
     probe int32 [2, T]; whitened, closed, ridge [2, T, V]: logits of the converted models, the last
     two with the absorbed pairs; errors [L, 2] of the blocks before and after the alternation
+for the shared form conversion/NAME_shared.safetensors with
+    case int32 [4]: slots, latent, sequences of attention's statistics, pools; tokens, probe
+    pairs int32 [L, P]; closed, ridge [2, T, V]; errors [L, 2]
 and with ASSETS conversion/stories3M.safetensors with
-    tokens int32 [40, 256]: the first windows of 257 tokens of the training stories.
+    tokens int32 [40, 256]: the first windows of 257 tokens of the training stories
+    valid int32 [24, 257]: the first windows of the validation stories.
 
 All is computed in float64 from weights rounded to float32.
 """
@@ -29,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # golden_io, ml
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import conversion_reference as conversion
+import shared_reference as reference
 from golden_io import MODELS_DIR, deterministic, float32, int32, random_tokens, save_golden
 from mla_reference import forward, load_model, Shape
 
@@ -108,25 +113,76 @@ def make_case(case: Case) -> None:
     save_golden(f"conversion/{case.name}", tensors, f"base={case.base}")
 
 
-def make_stories(assets: Path) -> None:
+@dataclass(frozen=True)
+class SharedCase:
+    name: str
+    base: str
+    slots: int
+    latent: int
+    n_pools: int
+
+
+SHARED_CASES = (
+    SharedCase("gqa_shared", "gqa_tied", 3, 7, 4),
+    SharedCase("mha_shared", "mha_untied", 5, 9, 1),
+    SharedCase("mqa_shared", "mqa_head_dim", 2, 6, 1),
+)
+
+
+def make_shared(case: SharedCase) -> None:
+    shape, weights = load_model(MODELS_DIR / case.base)
+    tokens = random_tokens((N_SEQUENCES, SEQ_LEN), shape.vocab_size, 73)
+    probe = random_tokens((2, SEQ_LEN), shape.vocab_size, 74)
+    statistics = conversion.collect(shape, weights, tokens, N_ATTENTION)
+    kept = reference.spread_pairs(shape, statistics, case.slots)
+    shared, closed, errors = reference.convert_shared(
+        shape, weights, kept, statistics, case.latent, KEY_WEIGHT, case.n_pools
+    )
+    ridge = reference.ridge_shared(shape, weights, shared, closed, tokens)
+    how = [case.slots, case.latent, N_ATTENTION, case.n_pools]
+    tensors = {
+        "case": torch.tensor(how, dtype=torch.int32),
+        "tokens": int32(tokens),
+        "probe": int32(probe),
+        "pairs": int32(shared.pairs),
+        "closed": float32(reference.forward_shared(shared, closed, probe)),
+        "ridge": float32(reference.forward_shared(shared, ridge, probe)),
+        "errors": float32(torch.tensor(errors)),
+    }
+    print(case.name, kept)
+    save_golden(f"conversion/{case.name}", tensors, f"base={case.base}")
+
+
+def read_stories(assets: Path, name: str, n: int) -> torch.Tensor:
+    """[n, 257]: consecutive windows over the stories, each with <s> before it."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(assets / "models/stories3M/tokenizer.json"))
-    stories = gzip.open(assets / "text/tinystories-train.txt.gz", "rt").read()
+    path = assets / f"text/tinystories-{name}"
+    text = (gzip.open if name.endswith(".gz") else open)(path, "rt").read()
     ids: list[int] = []
-    for story in stories.split("<|endoftext|>"):
-        if len(ids) >= 40 * 257:
+    for story in text.split("<|endoftext|>"):
+        if len(ids) >= n * 257:
             break
         encoded = tokenizer.encode(story.strip()).ids if story.strip() else []
         ids += encoded if encoded[:1] in ([], [1]) else [1] + encoded
-    tokens = torch.tensor(ids[: 40 * 257]).unflatten(0, (40, 257))[:, :-1]
-    save_golden("conversion/stories3M", {"tokens": int32(tokens)}, "stories3M")
+    return torch.tensor(ids[: n * 257]).unflatten(0, (n, 257))
+
+
+def make_stories(assets: Path) -> None:
+    tensors = {
+        "tokens": int32(read_stories(assets, "train.txt.gz", 40)[:, :-1]),
+        "valid": int32(read_stories(assets, "valid.txt", 24)),
+    }
+    save_golden("conversion/stories3M", tensors, "stories3M")
 
 
 def main() -> None:
     deterministic()
     for case in CASES:
         make_case(case)
+    for case in SHARED_CASES:
+        make_shared(case)
     if len(sys.argv) > 1:
         make_stories(Path(sys.argv[1]))
 

@@ -58,22 +58,24 @@ def best_counts(errors: list[list[float]], slots: int) -> list[int]:
     return best[slots][1]
 
 
-def spread_layer(shape: Shape, s: LayerStatistics, slots: int) -> tuple[Kept, float]:
-    """The pairs of every KV head and the sum of their errors, with absorption."""
-    G, half = shape.group, shape.head_dim // 2
+def spread_layer(
+    shape: Shape, s: LayerStatistics, slots: int, absorb: bool = True
+) -> tuple[Kept, float]:
+    """The pairs of every KV head and the sum of their errors."""
+    most = min(slots, shape.head_dim // 2)
     choices, errors = [], []
-    for j in range(shape.n_kv_heads):
-        grams = s.gram[j * G : (j + 1) * G]
-        sets = [conversion.choose_kept(grams, n, True) for n in range(min(slots, half) + 1)]
-        choices.append(sets)
-        errors.append([conversion.group_error(grams, kept, True) for kept in sets])
+    for grams in s.gram.unflatten(0, (shape.n_kv_heads, shape.group)):
+        choices.append([conversion.choose_kept(grams, n, absorb) for n in range(most + 1)])
+        errors.append([conversion.group_error(grams, kept, absorb) for kept in choices[-1]])
     counts = best_counts(errors, slots)
-    kept = [choices[j][n] for j, n in enumerate(counts)]
-    return kept, sum(errors[j][n] for j, n in enumerate(counts))
+    kept = [sets[n] for sets, n in zip(choices, counts)]
+    return kept, sum(error[n] for error, n in zip(errors, counts))
 
 
-def spread_pairs(shape: Shape, statistics: list[LayerStatistics], slots: int) -> list[Kept]:
-    return [spread_layer(shape, s, slots)[0] for s in statistics]
+def spread_pairs(
+    shape: Shape, statistics: list[LayerStatistics], slots: int, absorb: bool = True
+) -> list[Kept]:
+    return [spread_layer(shape, s, slots, absorb)[0] for s in statistics]
 
 
 # ---- Low rank ------------------------------------------------------------------------------------
@@ -90,9 +92,15 @@ def absorbing_maps(shape: Shape, s: LayerStatistics, kept: Kept) -> list[Tensor]
 
 
 def layer_blocks(
-    shape: Shape, weights: Weights, kept: Kept, layer: int, s: LayerStatistics, key_weight: float
+    shape: Shape,
+    weights: Weights,
+    kept: Kept,
+    layer: int,
+    s: LayerStatistics,
+    key_weight: float,
+    n_pools: int,
 ) -> tuple[list[Block], list[Block]]:
-    """Keys' and values' blocks, one of each per query head, in its own metric."""
+    """Keys' and values' blocks, one of each per query head, with the moments of its pool."""
     K, E, G = shape.n_kv_heads, shape.head_dim, shape.group
     prefix = f"model.layers.{layer}.self_attn."
     w_k = weights[prefix + "k_proj.weight"].unflatten(0, (K, E))
@@ -103,9 +111,10 @@ def layer_blocks(
         j = h // G
         nope = [e for e in range(E) if e % (E // 2) not in kept[j]]
         a_k = b @ s.query[h] @ b.T
-        c_k = conversion.shrink(s.tau[h] * s.key[h])
+        c_k = conversion.shrink(conversion.pool_mean(s.tau[:, None, None] * s.key, n_pools, h))
+        c_v = conversion.shrink(conversion.pool_mean(s.value, n_pools, h))
         keys.append(Block(w_k[j][nope], key_weight * a_k[nope][:, nope], c_k))
-        values.append(Block(w_v[j], w_o[:, h].T @ w_o[:, h], conversion.shrink(s.value[h])))
+        values.append(Block(w_v[j], w_o[:, h].T @ w_o[:, h], c_v))
     return keys, values
 
 
@@ -133,13 +142,16 @@ def convert_shared(
     statistics: list[LayerStatistics],
     latent: int,
     key_weight: float,
+    n_pools: int | None = None,
 ) -> tuple[SharedShape, Weights, list[tuple[float, float]]]:
     """Also the error of each layer's blocks before and after the alternation."""
     result, errors, pairs = dict(weights), [], []
     H, E, G = shape.n_heads, shape.head_dim, shape.group
     for layer, s in enumerate(statistics):
         prefix = f"model.layers.{layer}.self_attn."
-        keys, values = layer_blocks(shape, weights, kept[layer], layer, s, key_weight)
+        keys, values = layer_blocks(
+            shape, weights, kept[layer], layer, s, key_weight, n_pools or H
+        )
         start = first_down(shape, weights, kept[layer], layer, s, latent, key_weight)
         down = conversion.alternate(keys + values, start)
         errors.append(
