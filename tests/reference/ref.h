@@ -17,6 +17,7 @@
 #include "model/attention/attention.h"
 #include "model/attention/attention_context.h"
 #include "model/attention/attention_latent.h"
+#include "model/kernels/head_kl.h"
 #include "model/params.h"
 
 #include <stdbool.h>
@@ -129,5 +130,10 @@ void ref_shared_backward(float *d_normed, LayerParams *grads, const float *d_out
 
 double ref_head_loss(float *d_normed, float *d_head, float *logits, const float *normed,
                      const float *head, const int32_t *targets, int N, int D, int V, float scale);
+
+// The teacher's normed rows are float32. Gradients NULL: the losses alone.
+HeadLosses ref_head_kl_losses(float *d_normed, float *d_head, const float *normed,
+                              const float *head, const int32_t *targets, const HeadTeacher *teacher,
+                              const HeadWeights *weights, int N, int D, int V, float scale);
 
 #endif
