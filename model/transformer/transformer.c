@@ -83,16 +83,38 @@ static void attention_forward_from_input(Workspace *ws, const Model *model, int 
     step_times_mark(ws->times, STEP_ATTENTION);
 }
 
+HOT static void add_row(float *restrict to, const float *restrict from, int D)
+{
+#pragma omp simd
+    for (int d = 0; d < D; d++)
+        to[d] += from[d];
+}
+
+// What the output projection gives is added to x_mid by the product itself, unless the attention
+// loss reads it: then it is apart in match->output first, also where forward is repeated.
+static void add_output(const Workspace *ws, const AttentionMatch *match, Rows heads, const float *o,
+                       float *x_mid, int Q, int D)
+{
+    const int N = ws->B * ws->T;
+    if (match == NULL) {
+        linear_forward(ws->compute, rows_f32(x_mid, D), heads, o, N, Q, D, true);
+        return;
+    }
+    linear_forward(ws->compute, rows_f32(match->output, D), heads, o, N, Q, D, false);
+#pragma omp parallel for schedule(static)
+    for (int n = 0; n < N; n++)
+        add_row(x_mid + (int64_t)n * D, match->output + (int64_t)n * D, D);
+}
+
 // x_mid = x_in + o(attention(norm(x_in)))
 static void attention_block_forward(Workspace *ws, const Model *model, int layer,
                                     RopeScores *scores)
 {
     const ModelShape *s = &model->shape;
     const LayerSaved *saved = &ws->layers[layer];
-    int N = ws->B * ws->T, D = s->d_model, Q = shape_dim(s, DIM_Q);
     attention_forward_from_input(ws, model, layer, saved->x_mid, scores);
-    linear_forward(ws->compute, rows_f32(saved->x_mid, D), saved->attention.out,
-                   model->params.layers[layer].o, N, Q, D, true);
+    add_output(ws, ws->keeps != NULL ? ws->keeps : ws->follows, saved->attention.out,
+               model->params.layers[layer].o, saved->x_mid, shape_dim(s, DIM_Q), s->d_model);
     step_times_mark(ws->times, STEP_OUTPUT);
 }
 
@@ -119,7 +141,9 @@ static void attention_block_backward(Workspace *ws, const Model *model, int laye
     int N = ws->B * ws->T, D = s->d_model, Q = shape_dim(s, DIM_Q);
     const AttentionContext context = attention_context(ws, model, layer);
     const bool adds = !ws->fresh_gradients;
-    const Rows dx = product_rows(ws, D);
+    const Rows dx = ws->follows == NULL
+                        ? product_rows(ws, D)
+                        : attention_match_gradient(ws->follows, layer, ws->dx, ws->B);
     linear_backward_input(ws->compute, ws->d_attn_out, dx, w->o, N, Q, D, false);
     step_times_mark(ws->times, STEP_OUTPUT);
     ws->form->attend_backward(ws->d_qkv, dw, ws->d_attn_out, &saved->attention, &context);
@@ -236,6 +260,10 @@ static void layer_forward(Workspace *ws, const Model *model, int layer, float *x
                           RopeScores *scores)
 {
     attention_block_forward(ws, model, layer, scores);
+    if (ws->keeps != NULL)
+        attention_match_keep(ws->keeps, layer, ws->B);
+    if (ws->follows != NULL)
+        attention_match_compare(ws->follows, layer, ws->B);
     ffn_block_forward(ws, model, layer, x_out);
 }
 
@@ -269,27 +297,52 @@ void transformer_forward(Workspace *ws, const Model *model, const int32_t *input
     }
 }
 
+void transformer_normed(Workspace *ws, const Model *model, Rows normed)
+{
+    const ModelShape *s = &model->shape;
+    step_times_start(ws->times, STEP_FORWARD);
+    call_at_layer(&ws->before_layer, s->n_layers);
+    rmsnorm_forward(normed, ws->inv_rms, NULL, ws->hidden, model->params.norm, ws->B * ws->T,
+                    s->d_model, (float)s->rms_eps);
+    step_times_mark(ws->times, STEP_NORM);
+}
+
+// That a loss may write gradients.
+static void check_gradients(const Workspace *ws)
+{
+    CHECK(ws->policy != FORWARD_ONLY, "gradients in a workspace that was placed for forward only");
+    CHECK(ws->fresh_gradients || !gradient_reuse_is_used(&ws->reuse),
+          "gradients are added to, but their memory holds activations");
+}
+
 double transformer_loss(Workspace *ws, const Model *model, const int32_t *targets, float scale,
                         Params *grads)
 {
     const ModelShape *s = &model->shape;
-    int N = ws->B * ws->T, D = s->d_model;
-    step_times_start(ws->times, STEP_FORWARD);
-    call_at_layer(&ws->before_layer, s->n_layers);
-    rmsnorm_forward(ws->head_in, ws->inv_rms, NULL, ws->hidden, model->params.norm, N, D,
-                    (float)s->rms_eps);
-    step_times_mark(ws->times, STEP_NORM);
-    bool wants_gradient = grads != NULL;
-    CHECK(!wants_gradient || ws->policy != FORWARD_ONLY,
-          "gradients in a workspace that was placed for forward only");
-    CHECK(!wants_gradient || ws->fresh_gradients || !gradient_reuse_is_used(&ws->reuse),
-          "gradients are added to, but their memory holds activations");
-    double sum =
-        head_loss(ws->compute, wants_gradient ? ws->d_head_in : NULL,
-                  wants_gradient ? grads->head : NULL, ws->head_scratch, ws->head_in,
-                  model->params.head, targets, N, D, s->vocab_size, scale, !ws->fresh_gradients);
+    const bool wants_gradient = grads != NULL;
+    transformer_normed(ws, model, ws->head_in);
+    if (wants_gradient)
+        check_gradients(ws);
+    const double sum = head_loss(ws->compute, wants_gradient ? ws->d_head_in : NULL,
+                                 wants_gradient ? grads->head : NULL, ws->head_scratch, ws->head_in,
+                                 model->params.head, targets, ws->B * ws->T, s->d_model,
+                                 s->vocab_size, scale, !ws->fresh_gradients);
     step_times_mark(ws->times, STEP_HEAD);
     return sum;
+}
+
+HeadLosses transformer_kl_losses(Workspace *ws, const Model *model, const int32_t *targets,
+                                 const HeadTeacher *teacher, const HeadWeights *weights,
+                                 void *scratch, float scale, Params *grads)
+{
+    const ModelShape *s = &model->shape;
+    transformer_normed(ws, model, ws->head_in);
+    check_gradients(ws);
+    const HeadLosses sums = head_kl_losses(
+        ws->compute, ws->d_head_in, grads->head, scratch, ws->head_in, model->params.head, targets,
+        teacher, weights, ws->B * ws->T, s->d_model, s->vocab_size, scale, !ws->fresh_gradients);
+    step_times_mark(ws->times, STEP_HEAD);
+    return sums;
 }
 
 // Adds rows to the embedding's gradient. Each thread owns a range of columns, so that a token that

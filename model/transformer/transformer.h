@@ -13,6 +13,7 @@
 #define MHA2MLA_MODEL_TRANSFORMER_TRANSFORMER_H
 
 #include "model/convert/rope_scores.h"
+#include "model/kernels/head_kl.h"
 #include "model/model.h"
 #include "model/transformer/workspace.h"
 
@@ -37,6 +38,17 @@ Rows transformer_heads(Workspace *ws, const Model *model, int layer, const float
 double transformer_loss(Workspace *ws, const Model *model,
                         const int32_t *targets, // [B, T], each < V
                         float scale, Params *grads);
+
+// The losses beside a teacher's (model/kernels/head_kl.h), which has the normed rows of the same
+// inputs, and the gradient of their weighted sum times `scale`. `scratch` is
+// head_kl_scratch_bytes().
+HeadLosses transformer_kl_losses(Workspace *ws, const Model *model,
+                                 const int32_t *targets, // [B, T], each < V
+                                 const HeadTeacher *teacher, const HeadWeights *weights,
+                                 void *scratch, float scale, Params *grads);
+
+// What forward has left for the head: normed [N, D] = the last norm of its output.
+void transformer_normed(Workspace *ws, const Model *model, Rows normed);
 
 // grads += the gradients, or = with fresh_gradients, but for those whose pointers are NULL. Once
 // after transformer_loss() with grads: what forward left is used up.

@@ -51,6 +51,7 @@
 #include "model/kernels/compute.h"
 #include "model/kernels/step_times.h"
 #include "model/transformer/activation_policy.h"
+#include "model/transformer/attention_match.h"
 #include "model/transformer/gradient_reuse.h"
 
 // What forward leaves for backward, each layer its own or shared.
@@ -97,6 +98,9 @@ typedef struct Workspace {
     Rows d_attn_out;              // [N, Q], backward
     Rows act;                     // [N, F]; in backward also its gradient
     void *head_scratch;           // of the loss
+    AttentionMatch *keeps;        // borrowed; not NULL: forward leaves its layers' outputs there
+    AttentionMatch *follows;      // borrowed; not NULL: forward compares them, backward adds what
+                                  // the loss gives
     bool fresh_gradients;         // loss and backward write gradients (=) instead of adding
     StepTimes *times;             // borrowed; NULL: nothing is measured
     LayerCallback before_layer;   // before forward, or the loss, reads a layer's parameters
