@@ -42,8 +42,9 @@ static GradientReuse find_gradient_reuse(float *flat, const ModelShape *shape,
     return gradient_reuse_start(flat, shape, is_sent_later ? (shape->n_layers + 1) / 2 : 0);
 }
 
-void memory_place(TrainerMemory *memory, const ModelShape *shape, const Partition *partition,
-                  const BatchSchedule *schedule, const Config *config, int n_threads)
+void memory_place(TrainerMemory *memory, const ModelShape *shape, const ModelShape *teacher,
+                  const Partition *partition, const BatchSchedule *schedule, const Config *config,
+                  int n_threads)
 {
     const int B = config->train.micro_batch, T = config->data.seq_len;
     memory->flat_grads = arena_floats(&memory->gradients, params_count(shape));
@@ -56,6 +57,9 @@ void memory_place(TrainerMemory *memory, const ModelShape *shape, const Partitio
         find_gradient_reuse(memory->flat_grads, shape, schedule, &config->train);
     workspace_place_reusing(&memory->ws, &reuse, &memory->activations, &memory->scratch, shape, B,
                             T, n_threads, config->train.recompute, config->train.compute);
+    if (teacher != NULL)
+        teacher_place(&memory->teaching, &memory->teacher, &memory->teacher_scratch, teacher,
+                      config, n_threads);
     batch_place(&memory->batch, &memory->scratch, B, T);
     prefetch_place(&memory->ahead, &memory->scratch, B, T);
     memory->buffer_bytes =
@@ -67,8 +71,9 @@ void memory_place(TrainerMemory *memory, const ModelShape *shape, const Partitio
 }
 
 // What was allocated before an error is released by memory_release().
-Status memory_allocate(TrainerMemory *memory, const ModelShape *shape, const Partition *partition,
-                       const BatchSchedule *schedule, const Config *config)
+Status memory_allocate(TrainerMemory *memory, const ModelShape *shape, const ModelShape *teacher,
+                       const Partition *partition, const BatchSchedule *schedule,
+                       const Config *config)
 {
     int n_threads = omp_get_max_threads();
     *memory = (TrainerMemory){
@@ -77,14 +82,18 @@ Status memory_allocate(TrainerMemory *memory, const ModelShape *shape, const Par
         .activations = arena_start("activations"),
         .scratch = arena_start("scratch"),
         .communication = arena_start("communication"),
+        .teacher = arena_start("teacher"),
+        .teacher_scratch = arena_start("teacher's scratch"),
     };
-    memory_place(memory, shape, partition, schedule, config, n_threads);
+    memory_place(memory, shape, teacher, partition, schedule, config, n_threads);
     TRY(arena_allocate(&memory->gradients));
     TRY(arena_allocate(&memory->moments));
     TRY(arena_allocate(&memory->activations));
     TRY(arena_allocate(&memory->scratch));
     TRY(arena_allocate(&memory->communication));
-    memory_place(memory, shape, partition, schedule, config, n_threads);
+    TRY(arena_allocate(&memory->teacher));
+    TRY(arena_allocate(&memory->teacher_scratch));
+    memory_place(memory, shape, teacher, partition, schedule, config, n_threads);
     return OK;
 }
 
@@ -95,4 +104,6 @@ void memory_release(TrainerMemory *memory)
     arena_release(&memory->activations);
     arena_release(&memory->scratch);
     arena_release(&memory->communication);
+    arena_release(&memory->teacher);
+    arena_release(&memory->teacher_scratch);
 }

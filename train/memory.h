@@ -2,7 +2,7 @@
 // measure them (train/plan/plan.h), then to use them.
 //
 //     TrainerMemory memory;
-//     TRY(memory_allocate(&memory, &shape, &partition, &schedule, &config));
+//     TRY(memory_allocate(&memory, &shape, NULL, &partition, &schedule, &config));
 //     ... memory.ws, memory.flat_grads ...
 //     memory_release(&memory);
 //
@@ -12,6 +12,8 @@
 //     activations    [ what the workspace keeps from forward to backward and does not put there ]
 //     scratch        [ the workspace's scratch | batch | micro-batches read ahead ]
 //     communication  [ buffers of the exchange | sums of the step ]
+//     teacher        [ what a pass of the teacher keeps ], with train/teacher/teacher.h
+//     teacher_scratch
 //
 // The parameters themselves are the replica's (train/replica.h).
 #ifndef MHA2MLA_TRAIN_MEMORY_H
@@ -26,9 +28,10 @@
 #include "train/parallel/exchange.h"
 #include "train/parallel/partition.h"
 #include "train/step_sums.h"
+#include "train/teacher/teacher.h"
 
 typedef struct TrainerMemory {
-    Arena gradients, moments, activations, scratch, communication;
+    Arena gradients, moments, activations, scratch, communication, teacher, teacher_scratch;
     float *flat_grads; // [params_count] of a group of micro-batches; ws.reuse: activations in it
     float *own_sums;   // [partition.own_count] over rounds; NULL with one round: in flat_grads
     float *m, *v;      // [partition.own_count]
@@ -36,18 +39,22 @@ typedef struct TrainerMemory {
     int64_t buffer_bytes;
     StepSums sums;
     Workspace ws;
-    Batch batch; // for validation
+    TeacherPass teaching; // {0} without a teacher
+    Batch batch;          // for validation
     PrefetchMemory ahead;
 } TrainerMemory;
 
-// Places everything in the arenas, which measure or are allocated.
-void memory_place(TrainerMemory *memory, const ModelShape *shape, const Partition *partition,
-                  const BatchSchedule *schedule, const Config *config, int n_threads);
+// Places everything in the arenas, which measure or are allocated. `teacher` is the teacher's
+// shape; NULL: there is none.
+void memory_place(TrainerMemory *memory, const ModelShape *shape, const ModelShape *teacher,
+                  const Partition *partition, const BatchSchedule *schedule, const Config *config,
+                  int n_threads);
 
 // Measures, allocates and places, for this process's threads. FAILED: no memory; the caller
 // releases what was allocated, also then.
-Status memory_allocate(TrainerMemory *memory, const ModelShape *shape, const Partition *partition,
-                       const BatchSchedule *schedule, const Config *config);
+Status memory_allocate(TrainerMemory *memory, const ModelShape *shape, const ModelShape *teacher,
+                       const Partition *partition, const BatchSchedule *schedule,
+                       const Config *config);
 void memory_release(TrainerMemory *memory);
 
 #endif

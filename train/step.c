@@ -27,27 +27,50 @@ static void batch(Trainer *t, int step, MicroBatches group, int i)
         t->read_status = feed_next(&t->feed, &t->batch, step, group.first + i);
 }
 
-// Writes activations only; gradients of the round before may still be in transit.
+// Writes activations only; gradients of the round before may still be in transit. A teacher's pass
+// comes first: it needs no parameters that are still on their way.
 static void forward(Trainer *t)
 {
     phases_enter(&t->phases, PHASE_FORWARD);
-    if (t->batch != NULL)
-        transformer_forward(&t->memory.ws, t->model, t->batch->inputs, NULL);
+    if (t->batch == NULL)
+        return;
+    if (t->context.teacher != NULL) {
+        teacher_forward(&t->memory.teaching, t->batch->inputs);
+        t->memory.ws.follows = teacher_match(&t->memory.teaching, t->config->train.global_batch);
+    }
+    transformer_forward(&t->memory.ws, t->model, t->batch->inputs, NULL);
 }
 
-// Loss and gradients of micro-batch m. The loss is divided by the tokens of the global batch, so
-// that gradients of micro-batches add up to that of the mean.
+// The losses of micro-batch m and the gradients of the weighted ones, which are divided by the
+// tokens or sequences of the global batch, so that those of micro-batches add up to the mean's.
+static void compute_losses(Trainer *t, int m)
+{
+    Workspace *ws = &t->memory.ws;
+    StepSums *sums = &t->memory.sums;
+    const float scale = 1.0f / (float)trainer_step_tokens(t);
+    if (t->context.teacher == NULL) {
+        sums->losses[m] = transformer_loss(ws, t->model, t->batch->targets,
+                                           scale * (float)t->config->train.loss.ce, &t->grads);
+        return;
+    }
+    const TeacherLosses losses =
+        teacher_losses(&t->memory.teaching, ws, t->model, t->batch->targets, scale, &t->grads);
+    sums->losses[m] = losses.ce;
+    sums->kls[m] = losses.kl;
+    sums->matches[m] = losses.attention_mse;
+}
+
 static void loss_and_backward(Trainer *t, int m, bool fresh_gradients, LayerCallback after_backward)
 {
     Workspace *ws = &t->memory.ws;
-    const float scale = 1.0f / (float)trainer_step_tokens(t);
     phases_enter(&t->phases, PHASE_FORWARD);
     ws->fresh_gradients = fresh_gradients;
-    t->memory.sums.losses[m] = transformer_loss(ws, t->model, t->batch->targets, scale, &t->grads);
+    compute_losses(t, m);
     phases_enter(&t->phases, PHASE_BACKWARD);
     ws->after_backward = after_backward;
     transformer_backward(ws, t->model, t->batch->inputs, &t->grads);
     ws->after_backward = (LayerCallback){0};
+    ws->follows = NULL; // validation compares with no teacher
 }
 
 // The first micro-batch of a group begins its sum, the last one makes it final.
@@ -93,7 +116,12 @@ static Status reduce(Trainer *t, StepReport *report)
         report->phase_s[i] = sums->phases_s[i] / t->comm->size;
     t->is_ending = *sums->n_leaving > 0;
     report->grad_norm = step_sums_norm(sums);
-    report->loss = step_sums_loss(sums) / (double)trainer_step_tokens(t);
+    const StepLosses losses = step_sums_losses(sums, &t->config->train.loss, trainer_step_tokens(t),
+                                               t->config->train.global_batch);
+    report->loss = losses.total;
+    report->ce = losses.ce;
+    report->kl = losses.kl;
+    report->attention_mse = losses.attention_mse;
     return OK;
 }
 
@@ -120,7 +148,8 @@ static Status run_alone(void *context, int step, int m, double *loss, double *gr
     forward(t);
     loss_and_backward(t, m, true, (LayerCallback){0});
     sum_own_squares(t);
-    *loss = step_sums_loss(sums) / (double)(t->memory.batch.B * t->memory.batch.T);
+    const int B = t->memory.batch.B, T = t->memory.batch.T;
+    *loss = step_sums_losses(sums, &t->config->train.loss, (int64_t)B * T, B).total;
     *grad_norm = step_sums_norm(sums);
     return OK;
 }
@@ -202,6 +231,7 @@ Status step_run(Trainer *t, int step)
     const double start_s = log_seconds();
     StepReport report = {.step = step,
                          .tokens = step * trainer_step_tokens(t),
+                         .has_teacher = t->context.teacher != NULL,
                          .lr = schedule_lr(&t->config->optim.schedule, step)};
     phases_begin_step(&t->phases, step);
     step_sums_clear(&t->memory.sums);

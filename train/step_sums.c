@@ -12,16 +12,18 @@ void step_sums_place(StepSums *out, Arena *arena, const Partition *partition,
 {
     const int64_t n_squares = partition_n_blocks(partition);
     const int n_losses = schedule->n_micro_batches, n_ranks = schedule->n_ranks;
-    *out = (StepSums){.count = n_squares + n_losses + n_ranks + N_PHASES + 1,
+    *out = (StepSums){.count = n_squares + 3 * n_losses + n_ranks + N_PHASES + 1,
                       .n_squares = n_squares,
                       .n_losses = n_losses};
     out->values = arena_place(arena, out->count, sizeof *out->values);
     if (out->values == NULL) // measuring
         return;
-    // [n_squares | n_losses | n_ranks | N_PHASES | 1]
+    // [n_squares | 3 n_losses | n_ranks | N_PHASES | 1]
     out->squares = out->values;
     out->losses = out->squares + n_squares;
-    out->data_waits_s = out->losses + n_losses;
+    out->kls = out->losses + n_losses;
+    out->matches = out->kls + n_losses;
+    out->data_waits_s = out->matches + n_losses;
     out->phases_s = out->data_waits_s + n_ranks;
     out->n_leaving = out->phases_s + N_PHASES;
 }
@@ -50,7 +52,15 @@ double step_sums_norm(const StepSums *sums)
     return sqrt(sum_up(sums->squares, sums->n_squares));
 }
 
-double step_sums_loss(const StepSums *sums)
+StepLosses step_sums_losses(const StepSums *sums, const LossConfig *weights, int64_t n_tokens,
+                            int64_t n_sequences)
 {
-    return sum_up(sums->losses, sums->n_losses);
+    StepLosses losses = {
+        .ce = sum_up(sums->losses, sums->n_losses) / (double)n_tokens,
+        .kl = sum_up(sums->kls, sums->n_losses) / (double)n_tokens,
+        .attention_mse = sum_up(sums->matches, sums->n_losses) / (double)n_sequences,
+    };
+    losses.total = weights->ce * losses.ce + weights->kl * losses.kl +
+                   weights->attention_mse * losses.attention_mse;
+    return losses;
 }

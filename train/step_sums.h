@@ -10,11 +10,12 @@
 //     step_sums_reduce(&sums, &comm);                          // collective
 //     report.grad_norm = step_sums_norm(&sums);
 //
-//     values  [ squares | losses | data_waits_s | phases_s | n_leaving ]
+//     values  [ squares | losses | kls | matches | data_waits_s | phases_s | n_leaving ]
 #ifndef MHA2MLA_TRAIN_STEP_SUMS_H
 #define MHA2MLA_TRAIN_STEP_SUMS_H
 
 #include "base/arena.h"
+#include "train/config/config.h"
 #include "train/metrics/phases.h"
 #include "train/parallel/batch_schedule.h"
 #include "train/parallel/partition.h"
@@ -24,7 +25,9 @@ typedef struct StepSums {
     int64_t count;
     double *squares; // [n_squares] of the gradient's blocks, bucket by bucket
     int64_t n_squares;
-    double *losses; // [n_losses] of the micro-batches, summed over their targets
+    double *losses;  // [n_losses] of the micro-batches: cross-entropy summed over their targets,
+    double *kls;     // [n_losses] likewise the divergence from the teacher,
+    double *matches; // [n_losses] and the attention loss summed over their sequences
     int n_losses;
     double *data_waits_s; // [n_ranks]
     double *phases_s;     // [N_PHASES], which all ranks add to
@@ -40,8 +43,15 @@ void step_sums_clear(StepSums *sums);
 // Collective.
 void step_sums_reduce(StepSums *sums, const Comm *comm);
 
-// Norm of the gradient, and sum of the losses.
+// Norm of the gradient.
 double step_sums_norm(const StepSums *sums);
-double step_sums_loss(const StepSums *sums);
+
+// Means over n_tokens and n_sequences, which are all in the sums, and their sum by the weights.
+typedef struct StepLosses {
+    double total, ce, kl, attention_mse;
+} StepLosses;
+
+StepLosses step_sums_losses(const StepSums *sums, const LossConfig *weights, int64_t n_tokens,
+                            int64_t n_sequences);
 
 #endif

@@ -56,7 +56,11 @@ static Status start_own(Trainer *t, const Checkpoint *resumed)
     t->schedule = batch_schedule_make(train->global_batch / train->micro_batch, train->sum_groups,
                                       t->comm->size);
     // From here on nothing allocates within a step.
-    TRY(memory_allocate(&t->memory, shape, &t->partition, &t->schedule, t->config));
+    const HeldModel *teacher = t->context.teacher;
+    TRY(memory_allocate(&t->memory, shape, teacher != NULL ? &teacher->model.shape : NULL,
+                        &t->partition, &t->schedule, t->config));
+    if (teacher != NULL)
+        teacher_start(&t->memory.teaching, teacher);
     TRY(params_place(&t->grads, shape, t->memory.flat_grads));
     trainable_mask(&t->grads, shape, &trained);
     const ReducerContext exchanged = {.comm = t->comm,

@@ -39,6 +39,7 @@ typedef struct TrainerContext {
     const char *tokenizer_sha256;  // "" if unknown
     Metrics *metrics;              // only rank 0's writes
     TrainerEvaluation *evaluation; // NULL: none
+    const HeldModel *teacher;      // NULL: train.loss needs none
 } TrainerContext;
 
 typedef struct Trainer {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from conversion import make_conversion_golden
 from mla import make_mla_golden, make_shared_golden
 from models import make_models
-from training import make_autocast_golden, make_training_golden
+from training import make_autocast_golden, make_losses_golden, make_training_golden
 
 
 def main() -> None:
@@ -18,6 +18,7 @@ def main() -> None:
     make_shared_golden.main()
     make_training_golden.main()
     make_autocast_golden.main()
+    make_losses_golden.main()
     make_conversion_golden.main()
 
 

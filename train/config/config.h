@@ -86,11 +86,22 @@ typedef struct OptimConfig {
 // The number format in which gradients are sent to the rank that sums them.
 typedef enum ReduceDtype { REDUCE_FLOAT32, REDUCE_BFLOAT16 } ReduceDtype;
 
+// Weights of the losses whose sum is trained, and the temperature of kl.
+typedef struct LossConfig {
+    double ce, kl, attention_mse, temperature;
+} LossConfig;
+
+// The number format of a teacher's weights in memory.
+typedef enum TeacherDtype { TEACHER_FLOAT32, TEACHER_BFLOAT16 } TeacherDtype;
+
 typedef struct TrainConfig {
     int steps;
     double fraction;  // train.fraction as given; 0 after config_load(), which sets `steps`
     char **trainable; // patterns of the tensors that are trained; none: all
     int n_trainable;
+    LossConfig loss;
+    char *teacher; // directory; NULL: model.base
+    TeacherDtype teacher_dtype;
     int global_batch;    // sequences per step over all ranks
     ComputeType compute; // of matrix products, in training and in all passes around it
     int micro_batch;     // sequences a rank processes at once; divides global_batch

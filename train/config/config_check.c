@@ -265,6 +265,27 @@ static void check_train(const Checker *checker, TrainConfig *train)
                  train->sum_groups, n_micro_batches, train->global_batch);
 }
 
+// Some loss must be trained, and kl and attention_mse need a model to follow.
+static void check_losses(const Checker *checker, const Config *config)
+{
+    const LossConfig *loss = &config->train.loss;
+    const char *name = loss->kl > 0 ? "kl" : "attention_mse";
+    char path[64];
+    if (errors_within(checker->errors, "train.loss") || !is_good(checker, "train.teacher"))
+        return;
+    if (loss->ce == 0 && loss->kl == 0 && loss->attention_mse == 0)
+        complain(checker, "train.loss",
+                 "train.loss has no weight above 0; give ce, kl or attention_mse one");
+    if ((loss->kl > 0 || loss->attention_mse > 0) && config->train.teacher == NULL &&
+        config->model.init.given && is_good(checker, "model.init")) {
+        snprintf(path, sizeof path, "train.loss.%s", name);
+        complain(checker, path,
+                 "train.loss.%s needs a teacher, which model.init is not; name its directory in "
+                 "train.teacher",
+                 name);
+    }
+}
+
 // The order matters twice: the number of steps is known before the schedule is checked, and the
 // shape of model.init before the conversion.
 void config_check(Config *config, const Tree *tree, ConfigErrors *errors)
@@ -276,4 +297,5 @@ void config_check(Config *config, const Tree *tree, ConfigErrors *errors)
     check_budget(&checker, config);
     check_optim(&checker, config);
     check_train(&checker, &config->train);
+    check_losses(&checker, config);
 }

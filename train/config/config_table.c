@@ -17,6 +17,8 @@ static const char *const recompute_names[] = {[RECOMPUTE_NONE] = "none",
                                               [RECOMPUTE_ATTENTION] = "attention",
                                               [RECOMPUTE_LAYER] = "layer",
                                               NULL};
+static const char *const teacher_names[] = {
+    [TEACHER_FLOAT32] = "float32", [TEACHER_BFLOAT16] = "bfloat16", NULL};
 static const char *const reduce_names[] = {
     [REDUCE_FLOAT32] = "float32", [REDUCE_BFLOAT16] = "bfloat16", NULL};
 
@@ -216,6 +218,28 @@ const Key config_keys[] = {
      .derived = "all", .example = "attention",
      .help = "tensors that are trained: all, attention, or patterns of names such as "
              "'*.self_attn.*' or a list of them; the others are frozen and kept as they are"},
+    {"train.loss", KEY_SECTION,
+     .help = "weights of the losses whose sum is trained; validation is cross-entropy whatever "
+             "they are"},
+    {"train.loss.ce", KEY_REAL, IN(train.loss.ce), .standard = "1", RANGE(0, 1e6),
+     .help = "cross-entropy against the text"},
+    {"train.loss.kl", KEY_REAL, IN(train.loss.kl), .standard = "0", RANGE(0, 1e6),
+     .help = "KL divergence of the model's distribution from the teacher's, times temperature "
+             "squared"},
+    {"train.loss.attention_mse", KEY_REAL, IN(train.loss.attention_mse), .standard = "0",
+     RANGE(0, 1e6),
+     .help = "squared error of the outputs of attention relative to the teacher's, mean over "
+             "layers and sequences"},
+    {"train.loss.temperature", KEY_REAL, IN(train.loss.temperature), .standard = "1",
+     RANGE(0.01, 100), .help = "divides the logits of both models in kl"},
+    {"train.teacher", KEY_TEXT, IN(train.teacher), .is_path = true, .is_off = true,
+     .derived = "model.base", .example = "models/SmolLM-360M",
+     .help = "Hugging Face directory of the teacher for kl and attention_mse, with the model's "
+             "tokenizer"},
+    {"train.teacher_dtype", KEY_NAME, IN(train.teacher_dtype), .standard = "float32",
+     .names = teacher_names,
+     .help = "number format in which the teacher's weights are held, once by the ranks that share "
+             "a copy of the parameters"},
     {"train.global_batch", KEY_INT, IN(train.global_batch), .required = true, .example = "64",
      RANGE(1, 1048576), .unit = "sequences", .help = "sequences per step over all ranks"},
     // EFFECT_ROUNDING: micro-batches and groups decide only in which order gradients are added.

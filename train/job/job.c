@@ -23,6 +23,7 @@
 #include "train/plan/rates.h"
 #include "train/prepare.h"
 #include "train/stop.h"
+#include "train/teacher/teacher.h"
 
 #include <math.h>
 #include <omp.h>
@@ -37,6 +38,7 @@ typedef struct Job {
     Plan plan;
     RunDir dir;
     RunEvaluation evaluation;
+    HeldModel teacher;                       // {0}: the losses need none
     char tokenizer_sha256[SHA256_HEX_BYTES]; // "": not known
     double original_loss;                    // validation loss before conversion; NaN: not measured
     double step_flops;                       // of the model, forward and backward, on all ranks
@@ -57,7 +59,8 @@ static void measure_peak(Job *job, const Replica *replica)
     if (resident <= job->peak_resident_bytes)
         return;
     job->peak_resident_bytes = resident;
-    const int64_t own = resident - replica_peers_bytes(replica);
+    const int64_t own =
+        resident - replica_peers_bytes(replica) - held_model_peers_bytes(&job->teacher);
     job->peak_bytes = own > job->peak_bytes ? own : job->peak_bytes;
 }
 
@@ -226,7 +229,8 @@ static Status train(Job *job, Replica *replica)
                                     .run_dir = job->dir.path,
                                     .tokenizer_sha256 = job->tokenizer_sha256,
                                     .metrics = &metrics,
-                                    .evaluation = run_evaluation_hook(&job->evaluation)};
+                                    .evaluation = run_evaluation_hook(&job->evaluation),
+                                    .teacher = job->plan.has_teacher ? &job->teacher : NULL};
     TRY(trainer_start(&trainer, &context, replica,
                       job->dir.is_resumed ? &job->dir.checkpoint : NULL));
     Status status = job->comm.rank == 0 ? open_metrics(&metrics, job, trainer.validation.set) : OK;
@@ -328,6 +332,10 @@ static Status agree_on_files(Job *job)
     TRY(agreement_tokenizer(comm, sha256, find_tokenizer(job)));
     if (model->base != NULL && !job->dir.is_resumed)
         TRY(agreement_model(comm, model->base));
+    if (job->plan.has_teacher) {
+        TRY(comm_agree(comm, teacher_check_tokenizer(&job->config, sha256)));
+        TRY(agreement_model(comm, teacher_dir(&job->config)));
+    }
     if (reads_scores)
         TRY(agreement_file(comm, "model.convert.scores", model->convert.scores));
     return agreement_data(comm, &job->config, job->plan.shape.vocab_size,
@@ -349,6 +357,9 @@ static Status work(Job *job)
                                                   &job->plan.shape, job->dir.path));
     TRY_GOTO(release_replica, measure_machine(job));
     TRY_GOTO(release_replica, create_model(job, &replica));
+    if (job->plan.has_teacher)
+        TRY_GOTO(release_replica,
+                 teacher_load(&job->teacher, &job->config, &job->comm, &job->group));
     TRY_GOTO(release_replica, train(job, &replica));
     status = job->comm.rank == 0 ? export_model(job, replica_exact_model(&replica)) : OK;
     TRY_GOTO(release_replica, comm_agree(&job->comm, status));
@@ -359,6 +370,7 @@ release_replica:
     if (status == OK)
         report_peak(job);
     run_evaluation_release(&job->evaluation);
+    held_model_release(&job->teacher);
     replica_release(&replica);
     return status;
 }

@@ -223,10 +223,18 @@ static void print_step(Metrics *metrics, const StepReport *report, double rate)
 static json_t *step_to_json(const Metrics *metrics, const StepReport *report, double rate)
 {
     const double elapsed_s = metrics->earlier_s + log_seconds() - metrics->start_s;
-    json_t *line = json_pack("{s:i, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "step", report->step,
-                             "tokens", (json_int_t)report->tokens, "loss", report->loss,
-                             "grad_norm", report->grad_norm, "lr", report->lr, "tokens_per_s", rate,
-                             "data_wait_s", report->data_wait_s, "elapsed_s", elapsed_s);
+    json_t *line = json_pack("{s:i, s:I, s:f}", "step", report->step, "tokens",
+                             (json_int_t)report->tokens, "loss", report->loss);
+    json_t *losses = json_pack("{s:f, s:f, s:f}", "ce", report->ce, "kl", report->kl,
+                               "attention_mse", report->attention_mse);
+    json_t *rest =
+        json_pack("{s:f, s:f, s:f, s:f, s:f}", "grad_norm", report->grad_norm, "lr", report->lr,
+                  "tokens_per_s", rate, "data_wait_s", report->data_wait_s, "elapsed_s", elapsed_s);
+    if (report->has_teacher)
+        json_object_update(line, losses);
+    json_object_update(line, rest);
+    json_decref(losses);
+    json_decref(rest);
     if (line == NULL)
         return NULL;
     for (int i = 0; i < N_PHASES; i++) {
@@ -249,8 +257,16 @@ static void draw_step(Metrics *metrics, const StepReport *report, double rate)
         {"train/lr", (float)report->lr},
         {"train/tokens_per_s", (float)rate},
     };
+    const TensorBoardScalar parts[] = {
+        {"train/ce", (float)report->ce},
+        {"train/kl", (float)report->kl},
+        {"train/attention_mse", (float)report->attention_mse},
+    };
     tensorboard_write(&metrics->board, (double)time(NULL), report->step, scalars,
                       sizeof scalars / sizeof *scalars);
+    if (report->has_teacher)
+        tensorboard_write(&metrics->board, (double)time(NULL), report->step, parts,
+                          sizeof parts / sizeof *parts);
 }
 
 // Rank 0 alone; on the others nothing is open and nothing is done.

@@ -15,13 +15,14 @@
 //     {"step": 11, ..., "skipped": true}    no update: a gradient spike (train/guard.h)
 //
 // tokens: trained on so far. loss: mean over the targets of the step, nats per token, before the
-// update. grad_norm: global norm before clipping. data_wait_s: time the step waited for samples, on
-// the rank that waited longest. valid_loss at step 0 is that of the model as converted.
-// validation_set: losses with another one were measured on other text; a run that is resumed with
-// another set has losses on both at the step where it changed.
-// tasks: the score of each task on which the model was evaluated (train/job/run_evaluation.h), a
-// share of 1, and "average", the paper's of six, where all of them were.
-// elapsed_s: running time of all starts of the run, without what a crash has undone.
+// update. With a teacher loss is the sum by the weights of train.loss, and "ce", "kl" and
+// "attention_mse", without their weights, follow it. grad_norm: global norm before clipping.
+// data_wait_s: time the step waited for samples, on the rank that waited longest. valid_loss at
+// step 0 is that of the model as converted. validation_set: losses with another one were measured
+// on other text; a run that is resumed with another set has losses on both at the step where it
+// changed. tasks: the score of each task on which the model was evaluated
+// (train/job/run_evaluation.h), a share of 1, and "average", the paper's of six, where all of them
+// were. elapsed_s: running time of all starts of the run, without what a crash has undone.
 //
 // data_s, forward_s, ...: seconds of each phase (train/metrics/phases.h), mean over ranks; left out
 // where 0. They are measured from the point of the step before where the ranks sum them up to the
@@ -43,7 +44,10 @@
 typedef struct StepReport {
     int step;
     int64_t tokens;
-    double loss, grad_norm, lr;
+    double loss; // of the weighted losses, of which the next three are the parts
+    double ce, kl, attention_mse;
+    bool has_teacher; // else ce is all there is
+    double grad_norm, lr;
     double step_s;      // duration of the step
     double data_wait_s; // part of step_s
     double phase_s[N_PHASES];

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_PARTS = 10, PART_BYTES = 48 };
+enum { MAX_PARTS = 13, PART_BYTES = 48 };
 
 // Parts of the line in the order of the line. A part with a higher priority number is left out
 // before one with a lower number; no two parts have the same.
@@ -61,6 +61,11 @@ static void collect(Parts *parts, const StepLine *line)
     progress_clock(left, line->left_s);
     add(parts, 0, "step %d/%d", report->step, line->n_steps);
     add(parts, 1, "loss %.4f", report->loss);
+    if (report->has_teacher) {
+        add(parts, 10, "ce %.4f", report->ce);
+        add(parts, 11, "kl %.4f", report->kl);
+        add(parts, 12, "mse %.4f", report->attention_mse);
+    }
     if (!isnan(report->valid_loss))
         add(parts, 5, "valid %.4f@%d", report->valid_loss, report->valid_step);
     // Two decimals suffice for usual norms; those of a converged model need significant digits.

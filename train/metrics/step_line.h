@@ -5,6 +5,7 @@
 //     step 1200/18000  loss 2.3456  valid 2.4567@1000  norm 0.31  lr 1.0e-4  12345 tok/s
 //     71% sgemm  data 0.1%  2 skipped  eta 5:12:03                                    (one line)
 //
+// With a teacher "ce 2.31  kl 0.12  mse 0.08", the parts of the loss (train.loss), follow it.
 // valid: the newest validation loss and its step. sgemm: the model's floating-point operations per
 // second, as a share of what square matrix products reached on all ranks when the run started;
 // other products have their name there.

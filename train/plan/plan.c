@@ -20,6 +20,7 @@
 #include "train/plan/compute_check.h"
 #include "train/plan/evaluation_memory.h"
 #include "train/refit.h"
+#include "train/teacher/teacher.h"
 
 #include <malloc.h>
 #include <string.h>
@@ -81,6 +82,9 @@ static Status find_shapes(Plan *plan, const ModelShape *original, const Config *
     const ConvertConfig *convert = &config->model.convert;
     if (convert->given)
         TRY(convert_target_shape(&plan->shape, &plan->original, &convert->target));
+    plan->has_teacher = teacher_is_needed(&config->train);
+    if (plan->has_teacher)
+        TRY(teacher_load_shape(&plan->teaching, config, &plan->shape));
     return trainable_check(&trained, &plan->shape);
 }
 
@@ -125,7 +129,8 @@ static Status measure_training(Plan *plan, const Config *config)
     const TrainConfig *train = &config->train;
     BatchSchedule schedule = batch_schedule_make(train->global_batch / train->micro_batch,
                                                  train->sum_groups, plan->n_ranks);
-    memory_place(&memory, &plan->shape, &partition, &schedule, config, plan->n_threads);
+    memory_place(&memory, &plan->shape, plan->has_teacher ? &plan->teaching : NULL, &partition,
+                 &schedule, config, plan->n_threads);
     partition_release(&partition);
     plan->parameters = model_bytes(&plan->shape);
     plan->gradients = memory.gradients.peak_bytes;
@@ -133,6 +138,11 @@ static Status measure_training(Plan *plan, const Config *config)
     plan->activations = memory.activations.peak_bytes;
     plan->scratch = memory.scratch.peak_bytes;
     plan->communication = memory.communication.peak_bytes;
+    if (plan->has_teacher) {
+        plan->teacher = teacher_weight_bytes(&plan->teaching, train);
+        plan->teacher_pass = memory.teacher.peak_bytes + memory.teacher_scratch.peak_bytes +
+                             teacher_own_bytes(&plan->teaching, train);
+    }
     return OK;
 }
 
@@ -273,7 +283,10 @@ Status plan_make_of(Plan *out, const ModelShape *original, const Config *config,
 double plan_sequence_flops(const Plan *plan, const Config *config)
 {
     const Trainable trained = config_trained(config);
-    return trainable_flops(&trained, &plan->shape, config->data.seq_len);
+    const int T = config->data.seq_len;
+    // A teacher's forward is a third of forward and backward.
+    const double teaching = plan->has_teacher ? shape_train_flops(&plan->teaching, T) / 3 : 0;
+    return trainable_flops(&trained, &plan->shape, T) + teaching;
 }
 
 // Ranks on a host form groups of equal size or do not share at all, as in comm_group_start().
@@ -303,9 +316,9 @@ static int64_t conversion_bytes(const Plan *plan)
 // Training and conversion do not overlap, so the larger of the two counts.
 int64_t plan_peak_bytes(const Plan *plan)
 {
-    int64_t training = plan->parameters / plan->n_sharers + plan->gradients + plan->moments +
-                       plan->activations + plan->scratch + plan->communication + plan->products +
-                       plan->evaluation;
+    int64_t training = (plan->parameters + plan->teacher) / plan->n_sharers + plan->gradients +
+                       plan->moments + plan->activations + plan->scratch + plan->communication +
+                       plan->products + plan->evaluation + plan->teacher_pass;
     int64_t converting = conversion_bytes(plan);
     return plan->process + plan->shards + (training > converting ? training : converting);
 }
@@ -364,9 +377,11 @@ void plan_print(FILE *out, const Plan *plan, const Config *config)
 {
     print_model(out, plan, config);
     print_work(out, plan, config);
-    char parameters[64] = "parameters";
-    if (plan->n_sharers > 1)
+    char parameters[64] = "parameters", teacher[64] = "teacher";
+    if (plan->n_sharers > 1) {
         snprintf(parameters, sizeof parameters, "parameters (shared by %d ranks)", plan->n_sharers);
+        snprintf(teacher, sizeof teacher, "teacher (shared by %d ranks)", plan->n_sharers);
+    }
     const struct {
         const char *name;
         int64_t bytes;
@@ -377,6 +392,8 @@ void plan_print(FILE *out, const Plan *plan, const Config *config)
         {"activations", plan->activations},
         {"scratch", plan->scratch},
         {"communication", plan->communication},
+        {teacher, plan->teacher / plan->n_sharers},
+        {"pass of the teacher", plan->teacher_pass},
         {"packed operands", plan->products},
         {"program, libraries", plan->process},
         {"open HDF5 files", plan->shards},
@@ -387,5 +404,6 @@ void plan_print(FILE *out, const Plan *plan, const Config *config)
     fprintf(out, "memory per rank, MiB%s\n",
             plan->n_sharers > 1 ? "; shared memory counts by a rank's part" : "");
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        fprintf(out, "  %-32s %10.1f\n", rows[i].name, (double)rows[i].bytes / (1 << 20));
+        if (plan->has_teacher || strstr(rows[i].name, "teacher") == NULL)
+            fprintf(out, "  %-32s %10.1f\n", rows[i].name, (double)rows[i].bytes / (1 << 20));
 }

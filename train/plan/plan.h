@@ -17,13 +17,16 @@
 
 typedef struct Plan {
     ModelShape original, shape; // equal for a baseline
+    ModelShape teaching;        // of the teacher, if has_teacher
+    bool has_teacher;
     int n_ranks, n_threads;
     int n_sharers; // ranks that share one copy of the parameters; plan_make() sets 1
     // Bytes of each arena while training, on the rank that has the most. `parameters` is the whole
     // copy, however many ranks share it.
     int64_t parameters, gradients, moments, activations, scratch;
-    int64_t evaluation;    // of eval.tasks beside training: evaluation_bytes()
-    int64_t communication; // buffers of the largest bucket's shares, and small sums
+    int64_t evaluation;            // of eval.tasks beside training: evaluation_bytes()
+    int64_t teacher, teacher_pass; // weights, whoever shares them; what a rank has besides
+    int64_t communication;         // buffers of the largest bucket's shares, and small sums
     // Bytes while converting. First the original model and the buffers of forward passes with it
     // (calibration, validation), 0 if there are none; later, beside the converted model, the
     // workspace of one layer's conversion.

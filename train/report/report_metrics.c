@@ -200,7 +200,8 @@ static Status parse_line(Reader *reader, const json_t *line, const char *where)
     TRY(json_get_int(&step, line, where, "step", 0, INT32_MAX));
     TRY(json_get_int(&tokens, line, where, "tokens", 0, INT64_MAX));
     double loss = NAN, valid_loss = NAN, lr = NAN, tokens_per_s = NAN, elapsed_s = NAN;
-    TRY(optional_real(&loss, line, where, "loss"));
+    // With a teacher the loss is a weighted sum; its cross-entropy compares with other runs.
+    TRY(optional_real(&loss, line, where, json_has(line, "ce") ? "ce" : "loss"));
     TRY(optional_real(&valid_loss, line, where, "valid_loss"));
     TRY(optional_real(&lr, line, where, "lr"));
     TRY(optional_real(&tokens_per_s, line, where, "tokens_per_s"));
