@@ -23,7 +23,7 @@ typedef struct ExpandedAttention {
 
 static TileLayout find_layout(const AttentionDims *d)
 {
-    return tiles_layout(d->B, d->T, d->K, d->H / d->K, false, d->E, d->E);
+    return tiles_layout(d->B, d->T, d->K, d->H / d->K, false, attention_key_width(d), d->E);
 }
 
 static ExpandedAttention start(const AttentionDims *dims)
@@ -41,18 +41,6 @@ int64_t attention_scratch_bytes(const AttentionDims *dims, ComputeType compute, 
     return tiles_scratch_floats(&layout, n_threads, is_training) * (int64_t)sizeof(float);
 }
 
-// A row of qkv is [H E queries | K E keys | K E values].
-// Columns of a row of qkv where a KV head's keys and values begin.
-static int64_t key_column(const ExpandedAttention *attention, const TileHead *head)
-{
-    return (int64_t)(attention->dims.H + head->kv_head) * attention->dims.E;
-}
-
-static int64_t value_column(const ExpandedAttention *attention, const TileHead *head)
-{
-    return (int64_t)(attention->dims.H + attention->dims.K + head->kv_head) * attention->dims.E;
-}
-
 // Query heads of a group are neighbours, as in transformers' repeat_kv: head h reads KV head h / G.
 static int query_head(const ExpandedAttention *attention, const TileHead *head, int g)
 {
@@ -63,30 +51,32 @@ static int query_head(const ExpandedAttention *attention, const TileHead *head, 
 static void pack_keys(const void *context, const TileHead *head, const KeyTile *tile)
 {
     const ExpandedAttention *attention = context;
-    const int E = attention->dims.E, width = tile_padded(E), row = attention_row(&attention->dims),
+    const AttentionDims *dims = &attention->dims;
+    const int E = dims->E, key_width = attention_key_width(dims), row = attention_row(dims),
               n = tile->n;
     const float *tokens = attention->qkv + (head->first_token + tile->first) * row;
-    const float *k = tokens + key_column(attention, head),
-                *v = tokens + value_column(attention, head);
-    tiles_pack_columns(tile->k_columns, k, row, n, E);
+    const float *k = tokens + attention_key_column(dims, head->kv_head),
+                *v = tokens + attention_value_column(dims, head->kv_head);
+    tiles_pack_columns(tile->k_columns, k, row, n, key_width);
     if (tile->v_columns != NULL)
         tiles_pack_columns(tile->v_columns, v, row, n, E);
     if (tile->k_rows != NULL)
-        tiles_pack_rows(tile->k_rows, width, k, row, n, E, width, 1.0f);
+        tiles_pack_rows(tile->k_rows, tile_padded(key_width), k, row, n, key_width,
+                        tile_padded(key_width), 1.0f);
     if (tile->v_rows != NULL)
-        tiles_pack_rows(tile->v_rows, width, v, row, n, E, width, 1.0f);
+        tiles_pack_rows(tile->v_rows, tile_padded(E), v, row, n, E, tile_padded(E), 1.0f);
 }
 
 static void pack_queries(const void *context, const TileHead *head, const QueryTile *tile)
 {
     const ExpandedAttention *attention = context;
-    const int E = attention->dims.E, width = tile_padded(E), row = attention_row(&attention->dims),
-              n = tile->n;
+    const int key_width = attention_key_width(&attention->dims), ld = tile_padded(key_width),
+              row = attention_row(&attention->dims), n = tile->n;
     const float *tokens = attention->qkv + (head->first_token + tile->first) * row;
     for (int g = 0; g < attention->G; g++)
-        tiles_pack_rows(tile->q + (int64_t)g * n * width, width,
-                        tokens + (int64_t)query_head(attention, head, g) * E, row, n, E, width,
-                        attention->scale);
+        tiles_pack_rows(tile->q + (int64_t)g * n * ld, ld,
+                        tokens + (int64_t)query_head(attention, head, g) * key_width, row, n,
+                        key_width, ld, attention->scale);
 }
 
 // Tile rows [G n, E] -> rows of out [N, H E], and the log-sum-exp of each row [N, H].
@@ -132,22 +122,25 @@ static void unpack_keys(const void *context, const TileHead *head, const float *
                         const float *d_v, int first, int n)
 {
     const ExpandedAttention *attention = context;
-    const int E = attention->dims.E, row = attention_row(&attention->dims);
+    const AttentionDims *dims = &attention->dims;
+    const int row = attention_row(dims);
     float *tokens = attention->d_qkv + (head->first_token + first) * row;
-    tiles_unpack_columns(tokens + key_column(attention, head), row, d_k, n, E);
-    tiles_unpack_columns(tokens + value_column(attention, head), row, d_v, n, E);
+    tiles_unpack_columns(tokens + attention_key_column(dims, head->kv_head), row, d_k, n,
+                         attention_key_width(dims));
+    tiles_unpack_columns(tokens + attention_value_column(dims, head->kv_head), row, d_v, n,
+                         dims->E);
 }
 
 // The tile's gradient is that of the scaled queries: the scale enters once more by the chain rule.
 static void unpack_queries(const void *context, const TileHead *head, const QueryTile *tile)
 {
     const ExpandedAttention *attention = context;
-    const int E = attention->dims.E, width = tile_padded(E), row = attention_row(&attention->dims),
-              n = tile->n;
+    const int key_width = attention_key_width(&attention->dims), ld = tile_padded(key_width),
+              row = attention_row(&attention->dims), n = tile->n;
     float *tokens = attention->d_qkv + (head->first_token + tile->first) * row;
     for (int g = 0; g < attention->G; g++)
-        tiles_unpack_rows(tokens + (int64_t)query_head(attention, head, g) * E, row,
-                          tile->q + (int64_t)g * n * width, width, n, E, attention->scale);
+        tiles_unpack_rows(tokens + (int64_t)query_head(attention, head, g) * key_width, row,
+                          tile->q + (int64_t)g * n * ld, ld, n, key_width, attention->scale);
 }
 
 static const TilePacking packing = {pack_keys,     pack_queries, unpack_output,

@@ -4,9 +4,10 @@
 //
 //     out_h = softmax(q_h k_{h/G}^T / sqrt(E)) v_{h/G}    over the keys up to the query's position
 //
-// Queries, keys and values of a token lie in one row: H heads of queries, K of keys, K of values,
-// each E wide. Scratch is per thread, sized by attention_scratch_bytes() for the type that products
-// compute in. In float32 all rows are float32; in bfloat16 each may be either.
+// Queries, keys and values of a token lie in one row: H heads of queries, K of keys, each E + rope
+// wide, and K of values, each E wide; rope is 0 but in the shared form of MLA. Scratch is per
+// thread, sized by attention_scratch_bytes() for the type that products compute in. In float32 all
+// rows are float32; in bfloat16 each may be either.
 #ifndef MHA2MLA_MODEL_ATTENTION_ATTENTION_H
 #define MHA2MLA_MODEL_ATTENTION_ATTENTION_H
 
@@ -18,12 +19,30 @@
 
 typedef struct AttentionDims {
     int B, T, H, K, E;
+    int rope; // dims of queries and keys that values do not have
 } AttentionDims;
 
-// Numbers from one token's row to the next: (H + 2 K) E.
+// Of a head of queries or keys.
+static inline int attention_key_width(const AttentionDims *dims)
+{
+    return dims->E + dims->rope;
+}
+
+// Where a KV head's keys and values begin in a token's row.
+static inline int attention_key_column(const AttentionDims *dims, int kv_head)
+{
+    return (dims->H + kv_head) * attention_key_width(dims);
+}
+
+static inline int attention_value_column(const AttentionDims *dims, int kv_head)
+{
+    return (dims->H + dims->K) * attention_key_width(dims) + kv_head * dims->E;
+}
+
+// Numbers from one token's row to the next.
 static inline int attention_row(const AttentionDims *dims)
 {
-    return (dims->H + 2 * dims->K) * dims->E;
+    return attention_value_column(dims, dims->K);
 }
 
 // Scratch for n_threads, with or without backward. It starts at a multiple of 64 bytes.

@@ -15,9 +15,10 @@
 
 // ---- attention on expanded keys and values -----------------------------------------------------
 
+// Of the original attention those of heads that are all their own.
 static AttentionDims expanded_dims(const ModelShape *s, int B, int T)
 {
-    return (AttentionDims){B, T, s->n_heads, s->n_kv_heads, s->head_dim};
+    return mla_expanded_dims(s, B, T);
 }
 
 static int64_t expanded_tile_bytes(const ModelShape *s, ComputeType compute, int B, int T,
@@ -73,19 +74,35 @@ static void project_mha_backward(Rows d_normed, LayerParams *grads, Rows d_qkv, 
 static bool mla_expanded_fits(const ModelShape *s, ComputeType compute, int T)
 {
     (void)compute, (void)T;
-    return shape_is_mla(s) && !shape_is_shared(s);
+    return shape_is_mla(s);
 }
 
 // `projected` and `expanded` are scratch shared by all layers; only the latent and the rows of qkv
 // stay for backward.
 static AttentionWidths mla_expanded_widths(const ModelShape *s)
 {
+    const AttentionDims dims = mla_expanded_dims(s, 1, 1);
     return (AttentionWidths){
-        .qkv = shape_dim(s, DIM_Q) + 2 * shape_dim(s, DIM_KV),
+        .qkv = attention_row(&dims),
         .latent = shape_dim(s, DIM_LATENT),
         .projected = mla_projected_width(s),
         .expanded = mla_expanded_width(s),
     };
+}
+
+// The norm of a latent uses the scratch before attention does, or after it.
+static int64_t with_norm_bytes(int64_t attention_bytes, const ModelShape *s, int B, int T,
+                               bool is_training)
+{
+    return max_int64(attention_bytes, latent_norm_scratch_bytes(shape_dim(s, DIM_NORM),
+                                                                (int64_t)B * T, is_training));
+}
+
+static int64_t mla_expanded_tile_bytes(const ModelShape *s, ComputeType compute, int B, int T,
+                                       int n_threads, bool is_training)
+{
+    return with_norm_bytes(expanded_tile_bytes(s, compute, B, T, n_threads, is_training), s, B, T,
+                           is_training);
 }
 
 static void project_mla_expanded(const AttentionSaved *saved, Rows normed,
@@ -176,10 +193,10 @@ static void attend_latent_backward(Rows d_qkv, LayerParams *grads, Rows d_out,
 
 // ---- shared MLA in the latent space ------------------------------------------------------------
 
-static bool shared_fits(const ModelShape *s, ComputeType compute, int T)
+static bool shared_latent_fits(const ModelShape *s, ComputeType compute, int T)
 {
-    (void)compute, (void)T;
-    return shape_is_shared(s);
+    const LatentDims dims = mla_latent_dims(s, 1, T);
+    return shape_is_shared(s) && latent_attention_pays(&dims, compute);
 }
 
 // A norm of the latent is made in place in qkv: what it was before is saved beside it.
@@ -190,12 +207,11 @@ static AttentionWidths shared_widths(const ModelShape *s)
     return widths;
 }
 
-// The norm uses the scratch before attention does, or after it.
 static int64_t shared_tile_bytes(const ModelShape *s, ComputeType compute, int B, int T,
                                  int n_threads, bool is_training)
 {
-    return max_int64(mla_latent_tile_bytes(s, compute, B, T, n_threads, is_training),
-                     latent_norm_scratch_bytes(shape_dim(s, DIM_NORM), B * T, is_training));
+    return with_norm_bytes(mla_latent_tile_bytes(s, compute, B, T, n_threads, is_training), s, B, T,
+                           is_training);
 }
 
 static void project_shared(const AttentionSaved *saved, Rows normed,
@@ -216,8 +232,8 @@ static void project_shared_backward(Rows d_normed, LayerParams *grads, Rows d_qk
 
 // ---- the table ---------------------------------------------------------------------------------
 
-// The latent form precedes the expanded one: both fit any MLA shape, and it offers itself only
-// where it is cheaper.
+// The latent forms precede the expanded one, which fits any MLA shape: they offer themselves only
+// where they are cheaper.
 const AttentionForm attention_forms[N_ATTENTION_FORMS] = {
     [ATTENTION_MHA] =
         {
@@ -241,27 +257,27 @@ const AttentionForm attention_forms[N_ATTENTION_FORMS] = {
             .attend_backward = attend_latent_backward,
             .project_backward = project_mla_latent_backward,
         },
-    [ATTENTION_MLA_EXPANDED] =
-        {
-            .name = "mla, expanded",
-            .fits = mla_expanded_fits,
-            .widths = mla_expanded_widths,
-            .tile_bytes = expanded_tile_bytes,
-            .project = project_mla_expanded,
-            .attend = attend_expanded,
-            .attend_backward = attend_expanded_backward,
-            .project_backward = project_mla_expanded_backward,
-        },
     [ATTENTION_SHARED_LATENT] =
         {
             .name = "shared, latent",
-            .fits = shared_fits,
+            .fits = shared_latent_fits,
             .widths = shared_widths,
             .tile_bytes = shared_tile_bytes,
             .project = project_shared,
             .attend = attend_latent,
             .attend_backward = attend_latent_backward,
             .project_backward = project_shared_backward,
+        },
+    [ATTENTION_MLA_EXPANDED] =
+        {
+            .name = "mla, expanded",
+            .fits = mla_expanded_fits,
+            .widths = mla_expanded_widths,
+            .tile_bytes = mla_expanded_tile_bytes,
+            .project = project_mla_expanded,
+            .attend = attend_expanded,
+            .attend_backward = attend_expanded_backward,
+            .project_backward = project_mla_expanded_backward,
         },
 };
 

@@ -57,8 +57,8 @@ typedef struct AttentionForm {
 enum {
     ATTENTION_MHA,
     ATTENTION_MLA_LATENT,
-    ATTENTION_MLA_EXPANDED,
     ATTENTION_SHARED_LATENT,
+    ATTENTION_MLA_EXPANDED, // per head and shared
     N_ATTENTION_FORMS
 };
 

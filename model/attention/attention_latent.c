@@ -88,7 +88,8 @@ bool latent_attention_pays(const LatentDims *d, ComputeType compute)
     // 0.5 T (T + 1) query-key pairs: the causal half.
     const double pairs = 0.5 * d->T * (d->T + 1.0) * d->H, T = d->T;
     const double up = (double)latent_nope(d) * d->key_latent + (double)d->E * d->value_latent;
-    const double expanded = pairs * tile_width(compute, d->E, d->E) + 3.0 * T * d->K * up;
+    const double expanded = pairs * tile_width(compute, d->rope + latent_nope(d), d->E) +
+                            3.0 * T * latent_up_heads(d) * up;
     const double latent =
         pairs * tile_width(compute, d->key_latent + d->rope, d->value_latent) + 4.0 * T * d->H * up;
     return latent < expanded;

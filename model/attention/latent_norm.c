@@ -34,29 +34,32 @@ int64_t latent_norm_scratch_bytes(int R, int64_t N, bool is_training)
     return arena.used_bytes;
 }
 
-// What forward and backward begin with: the latent as floats, its columns of rows.
+// What all of them begin with.
 typedef struct LatentNorm {
     NormScratch scratch;
-    Rows columns;
     const float *weight; // [R]
     int R, N;
     float eps;
 } LatentNorm;
 
-static LatentNorm start(Rows rows, const AttentionContext *context, bool is_backward)
+static LatentNorm start(const AttentionContext *context, bool is_backward)
 {
     const ModelShape *s = context->shape;
-    const LatentDims dims = mla_latent_dims(s, context->B, context->T);
     Arena arena = arena_over("norm of the latent", context->tiles, INT64_MAX);
     const int R = shape_dim(s, DIM_NORM), N = context->B * context->T;
     return (LatentNorm){
         .scratch = place_scratch(&arena, R, N, is_backward),
-        .columns = rows_at(rows, 0, latent_columns(&dims).latent),
         .weight = context->weights->latent_norm,
         .R = R,
         .N = N,
         .eps = (float)s->rms_eps,
     };
+}
+
+static Rows latent_columns_of(Rows rows, const AttentionContext *context)
+{
+    const LatentDims dims = mla_latent_dims(context->shape, context->B, context->T);
+    return rows_at(rows, 0, latent_columns(&dims).latent);
 }
 
 static void copy_rows(Rows to, Rows from, int N, int R)
@@ -66,33 +69,39 @@ static void copy_rows(Rows to, Rows from, int N, int R)
         rotate_copy(rows_at(to, n, 0), rows_at(from, n, 0), R);
 }
 
+void latent_norm_apply(Rows normed, Rows latent, const AttentionContext *context)
+{
+    const LatentNorm norm = start(context, false);
+    const NormScratch *s = &norm.scratch;
+    copy_rows(rows_f32(s->latent, norm.R), latent, norm.N, norm.R);
+    rmsnorm_forward(normed, s->inv_rms, NULL, s->latent, norm.weight, norm.N, norm.R, norm.eps);
+    step_times_mark(context->times, STEP_NORM);
+}
+
 void latent_norm_forward(Rows rows, Rows latent, const AttentionContext *context)
 {
-    const LatentNorm norm = start(rows, context, false);
-    const NormScratch *s = &norm.scratch;
-    copy_rows(latent, norm.columns, norm.N, norm.R);
-    copy_rows(rows_f32(s->latent, norm.R), latent, norm.N, norm.R);
-    rmsnorm_forward(norm.columns, s->inv_rms, NULL, s->latent, norm.weight, norm.N, norm.R,
-                    norm.eps);
-    step_times_mark(context->times, STEP_NORM);
+    const Rows columns = latent_columns_of(rows, context);
+    copy_rows(latent, columns, context->B * context->T, shape_dim(context->shape, DIM_NORM));
+    latent_norm_apply(columns, latent, context);
 }
 
 // Neither the statistic nor the normed latent is kept for it: both are one pass over narrow rows.
 void latent_norm_backward(Rows d_rows, LayerParams *grads, Rows latent,
                           const AttentionContext *context)
 {
-    const LatentNorm norm = start(d_rows, context, true);
+    const LatentNorm norm = start(context, true);
     const NormScratch *s = &norm.scratch;
+    const Rows columns = latent_columns_of(d_rows, context);
     const Rows d_latent = rows_f32(s->d_latent, norm.R);
     copy_rows(rows_f32(s->latent, norm.R), latent, norm.N, norm.R);
     rmsnorm_forward(d_latent, s->inv_rms, NULL, s->latent, norm.weight, norm.N, norm.R, norm.eps);
-    copy_rows(rows_f32(s->d_normed, norm.R), norm.columns, norm.N, norm.R);
+    copy_rows(rows_f32(s->d_normed, norm.R), columns, norm.N, norm.R);
     // No residual comes around this norm.
     memset(s->d_latent, 0, (size_t)norm.N * (size_t)norm.R * sizeof(float));
     if (!context->add_gradients && grads->latent_norm != NULL)
         memset(grads->latent_norm, 0, (size_t)norm.R * sizeof(float));
     rmsnorm_backward(s->d_latent, (Rows){0}, grads->latent_norm, (Rows){0}, s->d_normed, s->inv_rms,
                      rows_f32(s->latent, norm.R), norm.weight, norm.N, norm.R);
-    copy_rows(norm.columns, d_latent, norm.N, norm.R);
+    copy_rows(columns, d_latent, norm.N, norm.R);
     step_times_mark(context->times, STEP_NORM);
 }

@@ -2,6 +2,7 @@
 // latent_norm (model/shape.h), where the normed latent is what attention, and the cache, hold.
 //
 //     latent_norm_forward(rows, latent, context);         latent = c,   c of rows = w c / rms(c)
+//     latent_norm_apply(normed, latent, context);               what those columns were
 //     latent_norm_backward(d_rows, grads, latent, context);
 //
 // Statistics and sums are float32 whatever the rows are. Private to model/attention.
@@ -17,6 +18,11 @@ int64_t latent_norm_scratch_bytes(int R, int64_t N, bool is_training);
 void latent_norm_forward(Rows rows,   // [N, mla_projected_width()]
                          Rows latent, // [N, R] saved
                          const AttentionContext *context);
+
+// The normed latent again.
+void latent_norm_apply(Rows normed, // [N, R]
+                       Rows latent, // [N, R] saved
+                       const AttentionContext *context);
 
 // The latent's columns of d_rows in place: from the gradient of the normed latent to that of the
 // latent. grads->latent_norm, unless it is NULL, += or = (see context).

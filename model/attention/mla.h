@@ -11,23 +11,27 @@
 #ifndef MHA2MLA_MODEL_ATTENTION_MLA_H
 #define MHA2MLA_MODEL_ATTENTION_MLA_H
 
+#include "model/attention/attention.h"
 #include "model/attention/attention_context.h"
 #include "model/attention/attention_latent.h"
 
 // Attention in the latent space on B sequences of T tokens.
 LatentDims mla_latent_dims(const ModelShape *shape, int B, int T);
 
-int mla_projected_width(const ModelShape *shape); // Q + K 2P + R
-int mla_expanded_width(const ModelShape *shape);  // K (E - 2P) + K E
+// Attention on expanded keys and values: K heads of them, or in the shared form H.
+AttentionDims mla_expanded_dims(const ModelShape *shape, int B, int T);
 
-void mla_forward(Rows qkv,    // [N, Q + 2 KV]
-                 Rows latent, // [N, R] saved
+int mla_projected_width(const ModelShape *shape); // queries, rotated keys, latent
+int mla_expanded_width(const ModelShape *shape);  // keys' other dims, values, a normed latent
+
+void mla_forward(Rows qkv,    // [N, attention_row()]
+                 Rows latent, // [N, R] saved, before its norm
                  Rows normed, // [N, D], read
                  const AttentionContext *context);
 
 void mla_backward(Rows d_normed, // [N, D]
                   LayerParams *grads,
-                  Rows d_qkv,  // [N, Q + 2 KV], read
+                  Rows d_qkv,  // [N, attention_row()], read
                   Rows latent, // [N, R] saved
                   Rows normed, // [N, D], read
                   const AttentionContext *context);

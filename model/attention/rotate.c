@@ -20,6 +20,26 @@ void rotate_copy(Rows to, Rows from, int count)
 
 enum { BLOCK = 64 }; // pairs in a buffer of floats: of heads of up to 128, all
 
+HOT static void add_floats(float *restrict sums, const float *restrict from, int count)
+{
+    for (int i = 0; i < count; i++)
+        sums[i] += from[i];
+}
+
+void rotate_sum(Rows to, Rows from, int step, int n, int count)
+{
+    float sums[BLOCK], part[BLOCK];
+    for (int first = 0; first < count; first += BLOCK) {
+        const int width = min_int(BLOCK, count - first);
+        rotate_copy(rows_f32(sums, BLOCK), rows_at(from, 0, first), width);
+        for (int i = 1; i < n; i++) {
+            rotate_copy(rows_f32(part, BLOCK), rows_at(from, 0, (int64_t)i * step + first), width);
+            add_floats(sums, part, width);
+        }
+        rotate_copy(rows_at(to, 0, first), rows_f32(sums, BLOCK), width);
+    }
+}
+
 // In bfloat16, n pairs whose second halves lie `P` further.
 HOT static void rotate_halves(uint16_t *out, const uint16_t *in, const float *cos_row,
                               const float *sin_row, const int32_t *pairs, int P, int n,

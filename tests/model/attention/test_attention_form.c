@@ -276,15 +276,12 @@ static void compare(const TestingCompute *way, const AttentionForm *form, const 
 // Every form a model of this shape can be computed in, whatever is faster.
 static void compare_all(const TestingCompute *way, const Case *c)
 {
-    if (c->latent > 0) {
-        compare(way, &attention_forms[ATTENTION_SHARED_LATENT], c);
-        return;
-    }
-    if (c->d_kv == 0) {
+    const bool is_shared = c->latent > 0;
+    if (c->d_kv == 0 && !is_shared) {
         compare(way, &attention_forms[ATTENTION_MHA], c);
         return;
     }
-    compare(way, &attention_forms[ATTENTION_MLA_LATENT], c);
+    compare(way, &attention_forms[is_shared ? ATTENTION_SHARED_LATENT : ATTENTION_MLA_LATENT], c);
     compare(way, &attention_forms[ATTENTION_MLA_EXPANDED], c);
 }
 
@@ -347,12 +344,23 @@ static void test_every_number_of_pairs(void **state)
 
 // ---- what must not change anything ----
 
-static const Case long_cases[N_ATTENTION_FORMS] = {
-    [ATTENTION_MHA] = {2, 300, 2, 3, 16, 24},
-    [ATTENTION_MLA_LATENT] = {2, 300, 2, 3, 16, 24, 2, 5, SVD_JOINT},
-    [ATTENTION_MLA_EXPANDED] = {2, 300, 2, 3, 16, 24, 2, 5, SVD_JOINT},
-    [ATTENTION_SHARED_LATENT] = {2, 300, 2, 3, 16, 24, 3, 0, SVD_JOINT, 9, true},
+static const struct {
+    int form;
+    Case of;
+} long_cases[] = {
+    {ATTENTION_MHA, {2, 300, 2, 3, 16, 24}},
+    {ATTENTION_MLA_LATENT, {2, 300, 2, 3, 16, 24, 2, 5, SVD_JOINT}},
+    {ATTENTION_MLA_EXPANDED, {2, 300, 2, 3, 16, 24, 2, 5, SVD_JOINT}},
+    {ATTENTION_SHARED_LATENT, {2, 300, 2, 3, 16, 24, 3, 0, SVD_JOINT, 9, true}},
+    {ATTENTION_MLA_EXPANDED, {2, 300, 2, 3, 16, 24, 3, 0, SVD_JOINT, 9, true}},
 };
+
+enum { N_LONG = sizeof long_cases / sizeof long_cases[0] };
+
+static Layer make_long_layer(const TestingCompute *way, int i)
+{
+    return make_layer(way, &attention_forms[long_cases[i].form], &long_cases[i].of);
+}
 
 static void assert_same_rows(Rows a, Rows b, int64_t count)
 {
@@ -368,11 +376,11 @@ static void test_bits_do_not_depend_on_threads(void **state)
 {
     const TestingCompute *way = testing_compute(state);
     const int threads = omp_get_max_threads();
-    for (int i = 0; i < N_ATTENTION_FORMS; i++) {
+    for (int i = 0; i < N_LONG; i++) {
         Layer layers[2];
         for (int k = 0; k < 2; k++) {
             omp_set_num_threads(k + 1);
-            layers[k] = make_layer(way, &attention_forms[i], &long_cases[i]);
+            layers[k] = make_long_layer(way, i);
             run_forward(&layers[k]);
             run_backward(&layers[k]);
         }
@@ -392,9 +400,9 @@ static void test_bits_do_not_depend_on_threads(void **state)
 static void test_gradients_are_written_where_they_are_not_added(void **state)
 {
     const TestingCompute *way = testing_compute(state);
-    for (int i = 0; i < N_ATTENTION_FORMS; i++) {
-        Layer added = make_layer(way, &attention_forms[i], &long_cases[i]);
-        Layer written = make_layer(way, &attention_forms[i], &long_cases[i]);
+    for (int i = 0; i < N_LONG; i++) {
+        Layer added = make_long_layer(way, i);
+        Layer written = make_long_layer(way, i);
         memset(added.grads.params.flat, 0, (size_t)added.grads.params.count * sizeof(float));
         for (int64_t k = 0; k < written.grads.params.count; k++)
             written.grads.params.flat[k] = NAN;
@@ -438,7 +446,11 @@ static void test_the_first_form_that_fits_is_taken(void **state)
     assert_form(ATTENTION_MLA_EXPANDED, (Case){1, 64, 3, 3, 64, 576, 4, 16, SVD_JOINT});
     assert_form(ATTENTION_MLA_EXPANDED, (Case){1, 4096, 32, 1, 128, 4096, 8, 16, SVD_JOINT});
     assert_form(ATTENTION_SHARED_LATENT, (Case){1, 2048, 3, 3, 64, 576, 12, 0, SVD_JOINT, 24});
-    assert_form(ATTENTION_SHARED_LATENT, (Case){1, 64, 3, 3, 64, 576, 12, 0, SVD_JOINT, 24, true});
+    assert_form(ATTENTION_SHARED_LATENT,
+                (Case){1, 2048, 3, 3, 64, 576, 12, 0, SVD_JOINT, 24, true});
+    assert_form(ATTENTION_MLA_EXPANDED, (Case){1, 2048, 3, 3, 64, 576, 12, 0, SVD_JOINT, 96});
+    assert_form(ATTENTION_MLA_EXPANDED, (Case){1, 32, 3, 3, 64, 576, 12, 0, SVD_JOINT, 56});
+    assert_form(ATTENTION_MLA_EXPANDED, (Case){1, 4096, 32, 1, 128, 4096, 64, 0, SVD_JOINT, 896});
 }
 
 typedef struct Seen {

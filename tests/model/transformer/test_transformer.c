@@ -255,13 +255,14 @@ static void test_stories260k_logits(void **state)
 
 // ---- What must not change anything ----
 
-// The ways of attention: MLA expands keys and values unless its latent is narrow.
-typedef enum Form { ORIGINAL, MLA, NARROW_MLA, SHARED, SHARED_WITH_NORM, N_FORMS } Form;
+// The ways of attention: MLA expands keys and values unless its latent is narrow. The shared form
+// without and with a norm.
+typedef enum Form { ORIGINAL, MLA, NARROW_MLA, SHARED, NARROW_SHARED, N_FORMS } Form;
 
 // Large enough that OpenBLAS uses its threads and attention more than one tile.
 static Model make_model(Form form, bool tied_head)
 {
-    const int head_dim = form == NARROW_MLA ? 32 : 16;
+    const int head_dim = form == NARROW_MLA || form == NARROW_SHARED ? 32 : 16;
     ModelShape shape = {.n_layers = 2,
                         .d_model = 96,
                         .n_heads = 6,
@@ -274,8 +275,10 @@ static Model make_model(Form form, bool tied_head)
                         .tied_head = tied_head,
                         .rope_theta = 1e4,
                         .rms_eps = 1e-5};
-    if (form == SHARED || form == SHARED_WITH_NORM)
-        assert_ok(shape_convert_shared(&shape, &shape, 9, 12, form == SHARED_WITH_NORM));
+    if (form == SHARED)
+        assert_ok(shape_convert_shared(&shape, &shape, 9, 30, false));
+    else if (form == NARROW_SHARED)
+        assert_ok(shape_convert_shared(&shape, &shape, 3, 5, true));
     else if (form != ORIGINAL)
         assert_ok(shape_convert(&shape, &shape, 3, form == MLA ? 10 : 2, SVD_JOINT));
     Model model;
@@ -605,10 +608,13 @@ static void check_recomputing(Form form, ComputeType compute)
     Model model = make_model(form, true);
     static const ActivationPolicy policies[] = {RECOMPUTE_NONE, RECOMPUTE_ATTENTION,
                                                 RECOMPUTE_LAYER};
+    static const int forms[N_FORMS] = {ATTENTION_MHA, ATTENTION_MLA_EXPANDED, ATTENTION_MLA_LATENT,
+                                       ATTENTION_MLA_EXPANDED, ATTENTION_SHARED_LATENT};
     Run runs[3];
     double losses[3];
     for (int i = 0; i < 3; i++) {
         runs[i] = start_typed_run(&model, 1, LONG_T, policies[i], compute);
+        assert_ptr_equal(runs[i].ws.form, &attention_forms[forms[form]]);
         losses[i] = add_gradients(&runs[i], tokens, tokens + 1, 1.0f);
     }
     size_t bytes = (size_t)model.params.count * sizeof(float);
