@@ -85,8 +85,8 @@ static void place(Bench *bench)
     const int T = bench->setting->T;
     Arena *arena = &bench->arena;
     bench->flat_grads = arena_floats(arena, params_count(shape));
-    const GradientReuse reuse =
-        gradient_reuse_start(bench->flat_grads, shape, 0); // as train/memory.c has it
+    const GradientReuse reuse = gradient_reuse_start(bench->flat_grads, shape, &(Trainable){0},
+                                                     0); // as train/memory.c has it
     workspace_place_reusing(&bench->ws, &reuse, arena, arena, shape, 1, T, omp_get_max_threads(),
                             RECOMPUTE_NONE, bench->setting->compute);
     bench->m = arena_floats(arena, bench->partition.own_count);

@@ -221,6 +221,27 @@ void params_layer_range(const ModelShape *shape, int layer, int64_t *first, int6
     *count = range.end - range.first;
 }
 
+typedef struct LayerTensors {
+    int layer, index, first, count;
+} LayerTensors;
+
+static void count_in_layer(void *context, const ParamDesc *desc, int layer, int64_t offset)
+{
+    LayerTensors *tensors = context;
+    (void)desc, (void)offset;
+    if (layer == tensors->layer && tensors->count++ == 0)
+        tensors->first = tensors->index;
+    tensors->index++;
+}
+
+void params_layer_tensors(const ModelShape *shape, int layer, int *first, int *count)
+{
+    LayerTensors tensors = {.layer = layer};
+    walk(shape, count_in_layer, &tensors);
+    *first = tensors.first;
+    *count = tensors.count;
+}
+
 static void point_tensor(void *context, const ParamDesc *desc, int layer, int64_t offset)
 {
     Params *params = context;

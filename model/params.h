@@ -70,6 +70,9 @@ bool params_find(ParamInfo *out, const ModelShape *shape, const char *name);
 // The range of layer l in the flat vector.
 void params_layer_range(const ModelShape *shape, int layer, int64_t *first, int64_t *count);
 
+// The tensors first .. first + count - 1 of layer l.
+void params_layer_tensors(const ModelShape *shape, int layer, int *first, int *count);
+
 // Points into `flat` (params_count() floats); also used for gradients. Tensors the shape does not
 // have are NULL. FAILED if memory for the pointers is short.
 Status params_place(Params *out, const ModelShape *shape, float *flat);

@@ -107,33 +107,70 @@ static bool are_of_one_product(size_t a, size_t b)
 
 // Whether backward computes the gradient of tensor `index`. Those of one product lie side by side,
 // so that only near neighbours are asked.
-static bool has_gradient(const ModelShape *shape, const Trainable *trained, int index)
+static bool has_gradient(const Trainable *trained, const ModelShape *shape, int index)
 {
     const ParamInfo info = params_info(shape, index);
-    if (info.layer < 0)
+    if (info.layer < 0 || trainable_has(trained, info.name))
         return trainable_has(trained, info.name);
-    const int n_tensors = params_n_tensors(shape);
-    for (int t = index - MAX_PER_PRODUCT; t <= index + MAX_PER_PRODUCT; t++) {
-        if (t < 0 || t >= n_tensors)
-            continue;
+    int first, count;
+    params_layer_tensors(shape, info.layer, &first, &count);
+    for (int t = first; t < first + count; t++) {
         const ParamInfo other = params_info(shape, t);
-        if (other.layer == info.layer && are_of_one_product(info.field, other.field) &&
-            trainable_has(trained, other.name))
+        if (are_of_one_product(info.field, other.field) && trainable_has(trained, other.name))
             return true;
     }
     return false;
 }
 
-void trainable_mask(Params *grads, const ModelShape *shape, const Trainable *trained)
+int64_t trainable_tensor_gradients(const Trainable *trained, const ModelShape *shape, int tensor)
 {
+    const ParamInfo info = params_info(shape, tensor);
+    return has_gradient(trained, shape, tensor) ? (int64_t)info.rows * info.cols : 0;
+}
+
+// Of tensors [first, end).
+static int64_t gradients_of(const Trainable *trained, const ModelShape *shape, int first, int end)
+{
+    int64_t n = 0;
+    for (int t = first; t < end; t++)
+        n += trainable_tensor_gradients(trained, shape, t);
+    return n;
+}
+
+int64_t trainable_gradients(const Trainable *trained, const ModelShape *shape)
+{
+    return gradients_of(trained, shape, 0, params_n_tensors(shape));
+}
+
+int64_t trainable_layer_gradients(const Trainable *trained, const ModelShape *shape, int layer)
+{
+    int first, count;
+    if (layer >= 0 && layer < shape->n_layers) {
+        params_layer_tensors(shape, layer, &first, &count);
+        return gradients_of(trained, shape, first, first + count);
+    }
+    params_layer_tensors(shape, layer < 0 ? 0 : shape->n_layers - 1, &first, &count);
+    return layer < 0 ? gradients_of(trained, shape, 0, first)
+                     : gradients_of(trained, shape, first + count, params_n_tensors(shape));
+}
+
+Status trainable_place(Params *out, const ModelShape *shape, const Trainable *trained, float *flat)
+{
+    Params params;
+    int64_t used = 0;
+    TRY(params_place(&params, shape, flat));
     for (int t = 0; t < params_n_tensors(shape); t++) {
         const ParamInfo info = params_info(shape, t);
-        char *owner = info.layer < 0 ? (char *)grads : (char *)&grads->layers[info.layer];
-        if (!has_gradient(shape, trained, t))
-            *(float **)(void *)(owner + info.field) = NULL;
+        const int64_t count = trainable_tensor_gradients(trained, shape, t);
+        char *owner = info.layer < 0 ? (char *)&params : (char *)&params.layers[info.layer];
+        *(float **)(void *)(owner + info.field) = count > 0 ? flat + used : NULL;
+        used += count;
     }
     if (shape->tied_head)
-        grads->head = grads->embed;
+        params.head = params.embed;
+    params.count = used;
+    *out = params;
+    return OK;
 }
 
 double trainable_flops(const Trainable *trained, const ModelShape *shape, int T)
@@ -143,7 +180,7 @@ double trainable_flops(const Trainable *trained, const ModelShape *shape, int T)
     for (int t = 0; t < n_tensors; t++) {
         const ParamInfo info = params_info(shape, t);
         const bool is_product = !info.is_vector && (t > 0 || shape->tied_head);
-        if (is_product && !has_gradient(shape, trained, t))
+        if (is_product && !has_gradient(trained, shape, t))
             frozen += (double)info.rows * info.cols;
     }
     return shape_train_flops(shape, T) - 2.0 * T * frozen;

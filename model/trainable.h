@@ -7,7 +7,8 @@
 //     TRY(trainable_check(&trained, &shape));        // every pattern matches some tensor
 //     if (trainable_has(&trained, "model.norm.weight"))
 //         ...
-//     trainable_mask(&grads, &shape, &trained);      // backward leaves out what is frozen
+//     TRY(trainable_place(&grads, &shape, &trained, flat));    // backward leaves out what is
+//     frozen
 //
 // Patterns are those of a shell, fnmatch(3): * stands for any text, ? for a character, [..] for one
 // of several. Names are those of model/params.c.
@@ -37,9 +38,17 @@ int64_t trainable_count(const Trainable *trained, const ModelShape *shape);
 bool trainable_differs(ParamInfo *out, const Trainable *a, const Trainable *b,
                        const ModelShape *shape);
 
-// Sets the pointers of gradients to NULL that backward need not compute. Gradients of tensors that
-// are one matrix product (model/params.h) are computed together, if any of them is trained.
-void trainable_mask(Params *grads, const ModelShape *shape, const Trainable *trained);
+// Gradients that are computed lie one behind the other, in the order of the flat vector. Those of
+// tensors that are one matrix product (model/params.h) are computed together, if any of them is
+// trained. How many floats they take: all of them; those of a layer, -1 stands for what lies before
+// the layers, L for what lies behind; those of one tensor, 0 if it has none.
+int64_t trainable_gradients(const Trainable *trained, const ModelShape *shape);
+int64_t trainable_layer_gradients(const Trainable *trained, const ModelShape *shape, int layer);
+int64_t trainable_tensor_gradients(const Trainable *trained, const ModelShape *shape, int tensor);
+
+// Points into `flat` (trainable_gradients() floats); pointers to gradients that are not computed
+// are NULL. As params_place().
+Status trainable_place(Params *out, const ModelShape *shape, const Trainable *trained, float *flat);
 
 // Floating-point operations of forward and backward of one sequence of T tokens, as
 // shape_train_flops(), without the gradients of frozen weights.

@@ -34,12 +34,15 @@ static int64_t max_buffer_bytes(const Partition *partition, const BatchSchedule 
 //   next forward, be it of training, validation or the trace of non-finite numbers.
 // Checkpoints hold no gradients.
 static GradientReuse find_gradient_reuse(float *flat, const ModelShape *shape,
-                                         const BatchSchedule *schedule, const TrainConfig *train)
+                                         const BatchSchedule *schedule, const Config *config)
 {
+    const TrainConfig *train = &config->train;
+    const Trainable trained = config_trained(config);
     const bool is_sent_later = schedule->n_ranks > 1 && schedule->n_rounds > 1 && train->overlap;
     if (schedule->n_groups < schedule->n_micro_batches)
         return (GradientReuse){0};
-    return gradient_reuse_start(flat, shape, is_sent_later ? (shape->n_layers + 1) / 2 : 0);
+    return gradient_reuse_start(flat, shape, &trained,
+                                is_sent_later ? (shape->n_layers + 1) / 2 : 0);
 }
 
 void memory_place(TrainerMemory *memory, const ModelShape *shape, const ModelShape *teacher,
@@ -47,14 +50,14 @@ void memory_place(TrainerMemory *memory, const ModelShape *shape, const ModelSha
                   int n_threads)
 {
     const int B = config->train.micro_batch, T = config->data.seq_len;
-    memory->flat_grads = arena_floats(&memory->gradients, params_count(shape));
+    const Trainable trained = config_trained(config);
+    memory->flat_grads = arena_floats(&memory->gradients, trainable_gradients(&trained, shape));
     memory->own_sums = NULL;
     if (schedule->n_rounds > 1)
         memory->own_sums = arena_floats(&memory->gradients, partition->own_count);
     memory->m = arena_floats(&memory->moments, partition->own_count);
     memory->v = arena_floats(&memory->moments, partition->own_count);
-    const GradientReuse reuse =
-        find_gradient_reuse(memory->flat_grads, shape, schedule, &config->train);
+    const GradientReuse reuse = find_gradient_reuse(memory->flat_grads, shape, schedule, config);
     workspace_place_reusing(&memory->ws, &reuse, &memory->activations, &memory->scratch, shape, B,
                             T, n_threads, config->train.recompute, config->train.compute);
     if (teacher != NULL)

@@ -6,7 +6,8 @@
 //     ... memory.ws, memory.flat_grads ...
 //     memory_release(&memory);
 //
-//     gradients      [ flat_grads: params_count | own_sums: own_count, with several rounds ]
+//     gradients      [ flat_grads: trainable_gradients() | own_sums: own_count, with several rounds
+//     ]
 //                          ^ activations, too, as far as backward writes there after reading them
 //     moments        [ m: own_count | v: own_count ]
 //     activations    [ what the workspace keeps from forward to backward and does not put there ]
@@ -32,7 +33,8 @@
 
 typedef struct TrainerMemory {
     Arena gradients, moments, activations, scratch, communication, teacher, teacher_scratch;
-    float *flat_grads; // [params_count] of a group of micro-batches; ws.reuse: activations in it
+    float *flat_grads; // [trainable_gradients()] of a group of micro-batches; ws.reuse: activations
+                       // in it
     float *own_sums;   // [partition.own_count] over rounds; NULL with one round: in flat_grads
     float *m, *v;      // [partition.own_count]
     void *buffers;     // [exchange_n_buffers()][buffer_bytes]

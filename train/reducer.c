@@ -73,8 +73,9 @@ bool reducer_overlaps(const GradientReducer *reducer)
 float *reducer_own_sum(const GradientReducer *reducer, const Bucket *bucket)
 {
     const TrainerMemory *memory = reducer->context.memory;
-    return memory->own_sums != NULL ? memory->own_sums + bucket->moments_first
-                                    : memory->flat_grads + bucket->own_first;
+    return memory->own_sums != NULL
+               ? memory->own_sums + bucket->moments_first
+               : memory->flat_grads + bucket->grads_first + (bucket->own_first - bucket->first);
 }
 
 // Only after the round before is finished: its buckets are overwritten from here on.
@@ -89,7 +90,7 @@ static void send_bucket(GradientReducer *reducer, const Bucket *bucket)
     const ReducerContext *context = &reducer->context;
     const TrainerMemory *memory = context->memory;
     const CommReduce reduce = {.sum = reducer_own_sum(reducer, bucket),
-                               .bucket = memory->flat_grads + bucket->first,
+                               .bucket = memory->flat_grads + bucket->grads_first,
                                .count = bucket->count,
                                .n_senders =
                                    batch_schedule_senders(context->schedule, reducer->round),
@@ -98,7 +99,7 @@ static void send_bucket(GradientReducer *reducer, const Bucket *bucket)
     const int64_t ticket = exchange_reduce(reducer->exchange, &reduce);
     // Buckets go from the end of the vector to its beginning, and a ticket stands for all exchanges
     // before it, so the last bucket that reaches into reused memory is the one to wait for.
-    if (bucket->first + bucket->count > memory->ws.reuse.taken_from)
+    if (bucket->grads_first + bucket->count > memory->ws.reuse.taken_from)
         reducer->reuse_ticket = ticket;
 }
 

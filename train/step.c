@@ -131,8 +131,8 @@ static void sum_own_squares(Trainer *t)
     int64_t first_block = 0;
     for (int i = 0; i < t->partition.n_buckets; i++) {
         const Bucket *bucket = &t->partition.buckets[i];
-        clip_sum_squares(t->memory.sums.squares + first_block, t->memory.flat_grads + bucket->first,
-                         bucket->count);
+        clip_sum_squares(t->memory.sums.squares + first_block,
+                         t->memory.flat_grads + bucket->grads_first, bucket->count);
         first_block += clip_n_blocks(bucket->count);
     }
 }

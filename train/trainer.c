@@ -61,8 +61,7 @@ static Status start_own(Trainer *t, const Checkpoint *resumed)
                         &t->partition, &t->schedule, t->config));
     if (teacher != NULL)
         teacher_start(&t->memory.teaching, teacher);
-    TRY(params_place(&t->grads, shape, t->memory.flat_grads));
-    trainable_mask(&t->grads, shape, &trained);
+    TRY(trainable_place(&t->grads, shape, &trained, t->memory.flat_grads));
     const ReducerContext exchanged = {.comm = t->comm,
                                       .config = train,
                                       .schedule = &t->schedule,

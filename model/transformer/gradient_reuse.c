@@ -6,27 +6,34 @@
 
 enum { ALIGN_FLOATS = 64 / sizeof(float) };
 
-// Index in the flat vector where the gradients of a layer begin; of layer L, where the last layer's
-// end.
-static int64_t layer_start(const ModelShape *shape, int layer)
+// Goes down to the layer: calls go from high layers to low ones.
+static int64_t layer_start(GradientReuse *reuse, int layer)
 {
-    const bool is_after = layer == shape->n_layers;
-    int64_t first, count;
-    params_layer_range(shape, is_after ? layer - 1 : layer, &first, &count);
-    return is_after ? first + count : first;
+    while (reuse->start_layer > layer)
+        reuse->start -=
+            trainable_layer_gradients(&reuse->trained, reuse->shape, --reuse->start_layer);
+    return reuse->start;
 }
 
 // A tied head's gradient is written by the loss, before any activation of a layer is dead, so with
 // a tied head the embedding's memory is left alone and reuse begins at layer 0.
-GradientReuse gradient_reuse_start(float *flat, const ModelShape *shape, int from_layer)
+GradientReuse gradient_reuse_start(float *flat, const ModelShape *shape, const Trainable *trained,
+                                   int from_layer)
 {
     CHECK((uintptr_t)flat % 64 == 0, "gradients at %p are not aligned", (void *)flat);
+    const int L = shape->n_layers;
+    const int64_t end =
+        trainable_gradients(trained, shape) - trainable_layer_gradients(trained, shape, L);
     return (GradientReuse){.shape = shape,
+                           .trained = *trained,
                            .flat = flat,
-                           .first = shape->tied_head ? layer_start(shape, 0) : 0,
-                           .taken_from = layer_start(shape, shape->n_layers),
+                           .first =
+                               shape->tied_head ? trainable_layer_gradients(trained, shape, -1) : 0,
+                           .taken_from = end,
                            .from_layer = from_layer,
-                           .lowest_layer = shape->n_layers + 1};
+                           .lowest_layer = L + 1,
+                           .start_layer = L,
+                           .start = end};
 }
 
 bool gradient_reuse_take(float **out, GradientReuse *reuse, int layer, int64_t count)
@@ -37,7 +44,7 @@ bool gradient_reuse_take(float **out, GradientReuse *reuse, int layer, int64_t c
           reuse->lowest_layer);
     // The gradients of `layer` itself are written while its activations are still read: only those
     // below it may be covered.
-    const int64_t limit = layer_start(reuse->shape, layer);
+    const int64_t limit = layer_start(reuse, layer);
     const int64_t end = limit < reuse->taken_from ? limit : reuse->taken_from;
     if (end - reuse->first < count)
         return false;

@@ -60,18 +60,27 @@ static void test_counts(void **state)
 static void test_a_product_is_computed_whole(void **state)
 {
     (void)state;
-    Model grads;
-    assert_ok(model_create(&grads, &testing_tiny_shape));
-    trainable_mask(&grads.params, &testing_tiny_shape, &(Trainable){two, 2});
-    const LayerParams *layer = &grads.params.layers[0];
-    assert_non_null(grads.params.norm);
-    assert_non_null(layer->up);
-    assert_non_null(layer->gate); // is frozen, and of one product with up
+    const ModelShape *s = &testing_tiny_shape;
+    const Trainable trained = {two, 2};
+    const int64_t one = (int64_t)s->d_ffn * s->d_model;
+    float flat[4096];
+    Params grads;
+    assert_int_equal(trainable_gradients(&trained, s), 2 * one + s->d_model);
+    assert_int_equal(trainable_layer_gradients(&trained, s, -1), 0);
+    assert_int_equal(trainable_layer_gradients(&trained, s, 0), 2 * one);
+    assert_int_equal(trainable_layer_gradients(&trained, s, 1), s->d_model);
+    assert_true(trainable_gradients(&trained, s) <= 4096);
+    assert_ok(trainable_place(&grads, s, &trained, flat));
+    const LayerParams *layer = &grads.layers[0];
+    assert_ptr_equal(layer->gate, flat); // is frozen, and of one product with up
+    assert_ptr_equal(layer->up, flat + one);
+    assert_ptr_equal(grads.norm, flat + 2 * one);
     assert_null(layer->down);
     assert_null(layer->q);
     assert_null(layer->ffn_norm);
-    assert_null(grads.params.embed);
-    model_release(&grads);
+    assert_null(grads.embed);
+    assert_null(grads.head);
+    params_release(&grads);
 }
 
 int main(void)

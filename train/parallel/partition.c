@@ -8,25 +8,31 @@
 
 #include <stdlib.h>
 
-// Appends the range [first, end) of the flat vector, in buckets of at most COMM_LARGEST_BUCKET
-// floats. Buckets do not cross the boundaries of layers: a layer's gradients can be exchanged as
-// soon as its backward is done. The moments of the shares lie side by side in the rank's own
-// vectors.
-static void append_range(Partition *partition, int layer, int64_t first, int64_t end, int n_ranks,
-                         int rank)
+// A stretch [first, end) of the flat vector in one layer, and where its gradients begin in theirs.
+typedef struct Stretch {
+    int layer;
+    int64_t first, end, grads_first;
+} Stretch;
+
+// Appends it in buckets of at most COMM_LARGEST_BUCKET floats. Buckets do not cross the boundaries
+// of layers: a layer's gradients can be exchanged as soon as its backward is done. The moments of
+// the shares lie side by side in the rank's own vectors.
+static void append_stretch(Partition *partition, Stretch stretch, int n_ranks, int rank)
 {
-    while (first < end) {
-        int64_t left = end - first;
+    while (stretch.first < stretch.end) {
+        const int64_t left = stretch.end - stretch.first;
         Bucket *bucket = &partition->buckets[partition->n_buckets++];
-        bucket->layer = layer;
-        bucket->first = first;
+        bucket->layer = stretch.layer;
+        bucket->first = stretch.first;
+        bucket->grads_first = stretch.grads_first;
         bucket->count = left < COMM_LARGEST_BUCKET ? left : COMM_LARGEST_BUCKET;
         comm_share(bucket->count, rank, n_ranks, &bucket->own_first, &bucket->own_count);
         // comm_share() counts from the beginning of the bucket.
-        bucket->own_first += first;
+        bucket->own_first += stretch.first;
         bucket->moments_first = partition->own_count;
         partition->own_count += bucket->own_count;
-        first += bucket->count;
+        stretch.first += bucket->count;
+        stretch.grads_first += bucket->count;
     }
 }
 
@@ -37,27 +43,27 @@ int64_t partition_max_buckets(const ModelShape *shape)
     return params_n_tensors(shape) + params_count(shape) / COMM_LARGEST_BUCKET * 2;
 }
 
-// Buckets of the tensors that are trained, or of all others. Neighbours in a layer are one range.
+// Buckets of the tensors that are trained, or of all others. Neighbours in a layer are one stretch.
 static void cut(Partition *partition, const ModelShape *shape, const Trainable *trained,
                 bool wants_trained, int n_ranks, int rank)
 {
     const int n_tensors = params_n_tensors(shape);
-    int64_t first = 0, end = 0;
-    int layer = -1;
+    Stretch stretch = {.layer = -1};
+    int64_t grads = 0; // before the tensor
     for (int t = 0; t < n_tensors; t++) {
         const ParamInfo info = params_info(shape, t);
         // What lies before the layers without belonging to one, the embedding, gets layer -1.
-        const int own_layer = info.layer < 0 && t > 0 ? shape->n_layers : info.layer;
-        if (trainable_has(trained, info.name) != wants_trained)
-            continue;
-        if (info.offset != end || own_layer != layer) {
-            append_range(partition, layer, first, end, n_ranks, rank);
-            first = info.offset;
-            layer = own_layer;
+        const int layer = info.layer < 0 && t > 0 ? shape->n_layers : info.layer;
+        if (trainable_has(trained, info.name) == wants_trained) {
+            if (info.offset != stretch.end || layer != stretch.layer) {
+                append_stretch(partition, stretch, n_ranks, rank);
+                stretch = (Stretch){.layer = layer, .first = info.offset, .grads_first = grads};
+            }
+            stretch.end = info.offset + (int64_t)info.rows * info.cols;
         }
-        end = info.offset + (int64_t)info.rows * info.cols;
+        grads += trainable_tensor_gradients(trained, shape, t);
     }
-    append_range(partition, layer, first, end, n_ranks, rank);
+    append_stretch(partition, stretch, n_ranks, rank);
 }
 
 // The part of a tensor that lies in a bucket, counted from the bucket's beginning; count <= 0:

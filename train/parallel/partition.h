@@ -23,6 +23,7 @@
 typedef struct Bucket {
     int64_t first, count;         // range in the flat vector
     int64_t own_first, own_count; // this rank's share, also in the flat vector
+    int64_t grads_first;          // of the bucket in the vector of gradients (model/trainable.h)
     int64_t moments_first;        // where the share's moments lie in this rank's vectors
     int layer;                    // -1: before the layers; their number: after them
     const CommRange *vectors;     // borrowed [n_vectors]: the bucket's parts that are vectors of

@@ -22,6 +22,8 @@ static const ModelShape original = {.n_layers = 5,
                                     .rope_theta = 10000,
                                     .rms_eps = 1e-5};
 
+static const Trainable all = {0};
+
 static ModelShape shape_of(bool is_mla, bool is_tied)
 {
     ModelShape shape = original, mla;
@@ -42,8 +44,8 @@ static int64_t layers_end(const ModelShape *shape)
 // Takes pieces of this many floats, three a layer; returns how many fit.
 static int take_all(float *flat, const ModelShape *shape, int from_layer, int64_t count)
 {
-    GradientReuse reuse = gradient_reuse_start(flat, shape, from_layer);
-    GradientReuse measured = gradient_reuse_start(NULL, shape, from_layer);
+    GradientReuse reuse = gradient_reuse_start(flat, shape, &all, from_layer);
+    GradientReuse measured = gradient_reuse_start(NULL, shape, &all, from_layer);
     int64_t layer_0, ignored, before = layers_end(shape);
     int n = 0;
     params_layer_range(shape, 0, &layer_0, &ignored);
@@ -76,19 +78,19 @@ static void test_pieces_end_before_gradients_written_meanwhile(void **state)
     (void)state;
     for (int kind = 0; kind < 4; kind++) {
         const ModelShape shape = shape_of((kind & 1) != 0, (kind & 2) != 0);
-        const int L = shape.n_layers, all = 3 * (L + 1);
+        const int L = shape.n_layers, most = 3 * (L + 1);
         Arena arena = arena_start("gradients");
         arena_floats(&arena, params_count(&shape));
         assert_ok(arena_allocate(&arena));
         float *flat = arena_floats(&arena, params_count(&shape));
         // Layer 0 fits over the embedding's gradient, unless the loss writes it.
-        assert_int_equal(take_all(flat, &shape, 0, 1), shape.tied_head ? all - 3 : all);
-        assert_int_equal(take_all(flat, &shape, 3, 1), all - 3 * 3);
+        assert_int_equal(take_all(flat, &shape, 0, 1), shape.tied_head ? most - 3 : most);
+        assert_int_equal(take_all(flat, &shape, 3, 1), most - 3 * 3);
         assert_int_equal(take_all(flat, &shape, L + 1, 1), 0);
         assert_int_equal(take_all(flat, &shape, 0, 0), 0);
         assert_int_equal(take_all(flat, &shape, 0, params_count(&shape)), 0);
         for (int64_t count = 7; count < params_count(&shape); count = count * 3 / 2)
-            assert_true(take_all(flat, &shape, 0, count) <= all);
+            assert_true(take_all(flat, &shape, 0, count) <= most);
         arena_release(&arena);
     }
 }
@@ -112,18 +114,21 @@ typedef struct Step {
     double loss;
 } Step;
 
-static void start(Step *s, const ModelShape *shape, int B, int T, ActivationPolicy policy,
-                  ComputeType compute, const int *from_layer)
+static void start(Step *s, const ModelShape *shape, const Trainable *trained, int B, int T,
+                  ActivationPolicy policy, ComputeType compute, const int *from_layer)
 {
     *s = (Step){.arena = arena_start("test")};
     assert_ok(model_create(&s->model, shape));
     assert_ok(model_create(&s->grads, shape));
     testing_fill(s->model.params.flat, s->model.params.count, 0.2, 7);
     float *flat = s->grads.params.flat;
+    params_release(&s->grads.params);
+    assert_ok(trainable_place(&s->grads.params, shape, trained, flat));
     for (int pass = 0; pass < 2; pass++) {
         const GradientReuse reuse =
-            from_layer != NULL ? gradient_reuse_start(pass == 0 ? NULL : flat, shape, *from_layer)
-                               : (GradientReuse){0};
+            from_layer != NULL
+                ? gradient_reuse_start(pass == 0 ? NULL : flat, shape, trained, *from_layer)
+                : (GradientReuse){0};
         workspace_place_reusing(&s->ws, &reuse, &s->arena, &s->arena, shape, B, T,
                                 omp_get_max_threads(), policy, compute);
         s->before = arena_floats(&s->arena, s->grads.params.count);
@@ -167,12 +172,12 @@ static void release(Step *s)
     arena_release(&s->arena);
 }
 
-static void check_step(const ModelShape *shape, int B, int T, ActivationPolicy policy,
-                       ComputeType compute, int from_layer)
+static void check_step(const ModelShape *shape, const Trainable *trained, int B, int T,
+                       ActivationPolicy policy, ComputeType compute, int from_layer)
 {
     Step apart, over;
-    start(&apart, shape, B, T, policy, compute, NULL);
-    start(&over, shape, B, T, policy, compute, &from_layer);
+    start(&apart, shape, trained, B, T, policy, compute, NULL);
+    start(&over, shape, trained, B, T, policy, compute, &from_layer);
     assert_true(gradient_reuse_is_used(&over.ws.reuse));
     assert_true(over.arena.size_bytes < apart.arena.size_bytes);
     over.ws.before_layer = (LayerCallback){check_untouched, &over};
@@ -196,8 +201,8 @@ static void check_sizes(ComputeType compute)
         for (int policy = RECOMPUTE_NONE; policy <= RECOMPUTE_LAYER; policy++)
             for (int i = 0; i < 3; i++)
                 for (int from_layer = 0; from_layer < shape.n_layers; from_layer += 3)
-                    check_step(&shape, sizes[i][0], sizes[i][1], (ActivationPolicy)policy, compute,
-                               from_layer);
+                    check_step(&shape, &all, sizes[i][0], sizes[i][1], (ActivationPolicy)policy,
+                               compute, from_layer);
     }
 }
 
@@ -208,12 +213,30 @@ static void test_same_bits_in_less_memory(void **state)
         check_sizes((ComputeType)compute);
 }
 
+// Gradients of frozen tensors take no memory, so there is less to reuse.
+static void test_frozen_tensors_have_no_gradients(void **state)
+{
+    (void)state;
+    static char attention[] = "attention", odd[] = "*.[024].mlp.down_proj.*", head[] = "*.mlp.*";
+    char *const patterns[] = {attention, odd, head};
+    for (int kind = 0; kind < 4; kind++) {
+        const ModelShape shape = shape_of((kind & 1) != 0, (kind & 2) != 0);
+        for (int p = 0; p < 3; p++) {
+            const Trainable trained = {&patterns[p], 1};
+            assert_true(trainable_gradients(&trained, &shape) < params_count(&shape));
+            for (int policy = RECOMPUTE_NONE; policy <= RECOMPUTE_LAYER; policy++)
+                check_step(&shape, &trained, 1, 5, (ActivationPolicy)policy, COMPUTE_FLOAT32, 0);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pieces_end_before_gradients_written_meanwhile),
         cmocka_unit_test(test_nothing_is_taken_where_nothing_may_be_reused),
         cmocka_unit_test(test_same_bits_in_less_memory),
+        cmocka_unit_test(test_frozen_tensors_have_no_gradients),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
