@@ -13,6 +13,7 @@
 #include "bench/timing.h"
 #include "infer/attention/attend_kernel.h"
 #include "model/attention/attention_form.h"
+#include "model/convert/convert_target.h"
 #include "model/model.h"
 
 #include <math.h>
@@ -78,6 +79,14 @@ static double measure_bandwidth(int n_rounds)
     return sum == 1 ? 0 : (double)count * 8 / best_s / 1e9;
 }
 
+static void or_exit(Status status)
+{
+    if (status != OK) {
+        fprintf(stderr, "%s\n", fail_text());
+        exit(1);
+    }
+}
+
 static int d_kv_of(const BenchModel *m, int form)
 {
     return m->d_kv[form < 4 ? form : form - 3];
@@ -99,10 +108,10 @@ static ModelShape shape_of(const BenchModel *m, int form, int n_layers)
                         .rope_theta = 1e4,
                         .rms_eps = 1e-5};
     if (form >= 4) {
-        const int numbers = (int)shape_cache_numbers(&shape) / n_layers;
-        shape.d_kv = 0;
-        shape.rope_pairs = numbers / 4; // half of the cache in rotated keys
-        shape.latent = numbers - 2 * shape.rope_pairs;
+        const ModelShape original = shape_original(&shape);
+        const ConvertTarget target = {.form = FORM_SHARED,
+                                      .cache = (2.0 * m->P + d_kv) / (2.0 * m->E)};
+        or_exit(convert_target_shape(&shape, &original, &target));
     }
     return shape;
 }
@@ -126,14 +135,6 @@ static WeightMatrix random_weight(int rows, int columns)
     dtype_narrow(halves, DTYPE_BF16, values, count);
     free(values);
     return (WeightMatrix){halves, DTYPE_BF16, rows, columns};
-}
-
-static void or_exit(Status status)
-{
-    if (status != OK) {
-        fprintf(stderr, "%s\n", fail_text());
-        exit(1);
-    }
 }
 
 // Layers so that the cache is about 64 MiB, at least 2.

@@ -2,6 +2,7 @@
 // files; positions are as many as any test asks for.
 #include "bench/decode_run.h"
 
+#include "model/convert/convert_target.h"
 #include "model/model.h"
 
 #include <stdio.h>
@@ -87,10 +88,11 @@ static void describe(DecodeModel *model, const char *name)
 
 static Status convert(ModelShape *shape, int rope_pairs, int d_kv, bool is_shared)
 {
-    const int numbers = shape->n_kv_heads * (2 * rope_pairs + d_kv), slots = numbers / 4;
-    if (is_shared)
-        return shape_convert_shared(shape, shape, slots, numbers - 2 * slots, true);
-    return shape_convert(shape, shape, rope_pairs, d_kv, SVD_JOINT);
+    const ConvertTarget per_head = {.rope_pairs = rope_pairs, .d_kv = d_kv},
+                        shared = {.form = FORM_SHARED,
+                                  .latent_norm = true,
+                                  .cache = (2.0 * rope_pairs + d_kv) / (2.0 * shape->head_dim)};
+    return convert_target_shape(shape, shape, is_shared ? &shared : &per_head);
 }
 
 Status decode_model_make(DecodeModel *out, const char *name, int n_layers, int d_kv, bool is_shared,

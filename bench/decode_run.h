@@ -25,8 +25,8 @@ typedef struct DecodeModel {
 } DecodeModel;
 
 // Random weights of a named shape, with n_layers layers (0: the shape's own) and latents of d_kv
-// per KV head (0: the original attention), or the shared form with the same cache, half of it for
-// rotated keys. BAD_INPUT lists the shapes.
+// per KV head (0: the original attention), or the shared form with the same cache
+// (model/convert/convert_target.h). BAD_INPUT lists the shapes.
 Status decode_model_make(DecodeModel *out, const char *shape, int n_layers, int d_kv,
                          bool is_shared, DType dtype);
 

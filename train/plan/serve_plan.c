@@ -1,9 +1,10 @@
 // The rows of the table: the original, the widths that the paper's tables have (d_kv of a half, a
 // quarter and an eighth of the head, with an eighth of its dims under RoPE) and the model's own, or
-// for a model of the shared form the same caches in that form, half of each for rotated keys.
+// for a model of the shared form the same caches in that form.
 #include "train/plan/serve_plan.h"
 
 #include "infer/cache/kv_table.h"
+#include "model/convert/convert_target.h"
 #include "model/params.h"
 
 #include <stdlib.h>
@@ -41,12 +42,14 @@ static Status convert_like(ModelShape *out, const ModelShape *own, int d_kv)
 {
     const ModelShape original = shape_original(own);
     const int kept = own->head_dim > 16 ? own->head_dim / 16 : 1;
-    if (shape_is_shared(own)) {
-        const int numbers = own->n_kv_heads * (2 * kept + d_kv), slots = numbers / 4;
-        return shape_convert_shared(out, &original, slots, numbers - 2 * slots, own->latent_norm);
-    }
-    return shape_convert(out, &original, shape_is_mla(own) ? own->rope_pairs : kept, d_kv,
-                         shape_is_mla(own) ? own->svd : SVD_JOINT);
+    ConvertTarget target = {.rope_pairs = kept, .d_kv = d_kv};
+    if (shape_is_shared(own))
+        target = (ConvertTarget){.form = FORM_SHARED,
+                                 .latent_norm = own->latent_norm,
+                                 .cache = (2.0 * kept + d_kv) / (2.0 * own->head_dim)};
+    else if (shape_is_mla(own))
+        target = (ConvertTarget){.rope_pairs = own->rope_pairs, .d_kv = d_kv, .svd = own->svd};
+    return convert_target_shape(out, &original, &target);
 }
 
 // The original first, then from the widest latent to the narrowest. Widths that the shape cannot
