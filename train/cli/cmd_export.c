@@ -39,8 +39,8 @@ static Status open_checkpoint(Checkpoint *out, const char *path, const Comm *com
     TRY(file_join(checkpoints, path, "checkpoints"));
     if (!file_is_dir(checkpoints)) {
         if (!inspect_is_checkpoint(path))
-            return fail(BAD_INPUT, "%s: neither a checkpoint, a run with checkpoints nor a model",
-                        path);
+            return fail(BAD_INPUT,
+                        "%s: neither a checkpoint nor a run with checkpoints, nor a model", path);
         return resume_open(out, path, comm);
     }
     TRY(resume_find(out, &is_found, path, comm));
