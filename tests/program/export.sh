@@ -54,6 +54,12 @@ refuses 2 'whose latent has no norm' export of-model --out none --format deepsee
 refuses 2 'has its original attention' export runs/start/model --out none --format deepseek
 refuses 2 "config.json: 'model_type' is \"deepseek_v3\"" eval deepseek --perplexity valid.h5
 
+# The layout of the paper's code.
+"$mha2mla" export runs/healed --out paper --format v1.2 >out
+grep -q '"qk_tensor_path": "paper/qk_rank.pth"' paper/config.json || die "$(cat paper/config.json)"
+[ -s paper/qk_rank.pth ] && [ -e paper/tokenizer.json ] || die "$(ls paper)"
+refuses 2 'has its original attention' export runs/start/model --out none --format v1.2
+
 refuses 2 'nor a model' export runs --out none
 refuses 2 "is the base model's directory" export of-model --out of-model
 [ ! -e none ] || [ -z "$(ls none)" ] || die "something was written: $(ls none)"

@@ -3,6 +3,7 @@
 #include "base/file_lock.h"
 #include "model/hf/deepseek.h"
 #include "model/hf/hf.h"
+#include "model/hf/v12_layout.h"
 #include "train/checkpoint/resume.h"
 #include "train/cli/command/command.h"
 #include "train/config/config_table.h"
@@ -10,8 +11,8 @@
 
 #include <stdio.h>
 
-typedef enum ExportFormat { FORMAT_HF, FORMAT_DEEPSEEK } ExportFormat;
-static const char *const format_names[] = {"hf", "deepseek", NULL};
+typedef enum ExportFormat { FORMAT_HF, FORMAT_DEEPSEEK, FORMAT_V12 } ExportFormat;
+static const char *const format_names[] = {"hf", "deepseek", "v1.2", NULL};
 
 enum { DTYPE_OF_MODEL = -1 };
 
@@ -111,6 +112,8 @@ static Status save(const Model *model, const ExportSource *source, const ExportO
         return hf_save(model, source->base, source->dtype, options->out);
     case FORMAT_DEEPSEEK:
         return save_deepseek(model, source, options->out);
+    case FORMAT_V12:
+        return v12_layout_save(model, source->base, source->dtype, options->out);
     }
     CHECK(false, "format %d", (int)options->format);
 }
@@ -154,7 +157,8 @@ static const Option options[] = {
      .files = ANY_DIRECTORY, .required = true},
     {"format", OPTION_CHOICE, offsetof(ExportOptions, format), "NAME",
      "hf: this program's own, which transformers runs with the code beside it; deepseek: that of "
-     "DeepSeek-V3, which other engines run as it is (converted models)",
+     "DeepSeek-V3, which other engines run as it is (converted models); v1.2: that of the paper's "
+     "code (converted per KV head)",
      .choices = format_names},
     {"base", OPTION_TEXT, offsetof(ExportOptions, base), "MODEL",
      "model that the run started from: config.json and tokenizer are taken from it",
