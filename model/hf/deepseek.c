@@ -52,7 +52,7 @@ static const char *const tensor_names[N_TENSORS] = {
     [T_HEAD] = "lm_head.weight",
 };
 
-Status deepseek_create(Deepseek *out, const Model *model)
+Status deepseek_create(Deepseek *out, const Model *model, bool plain_rope)
 {
     const ModelShape *s = &model->shape;
     if (!shape_is_mla(s))
@@ -63,7 +63,7 @@ Status deepseek_create(Deepseek *out, const Model *model)
                   .latent = shape_dim(s, DIM_LATENT),
                   .stream_scale = sqrt(deepseek_eps / s->rms_eps)};
     d.latent_scale = s->latent_norm ? d.stream_scale : sqrt(deepseek_eps) / linear_weight;
-    TRY(rope_slots_create(&d.slots, model));
+    TRY(rope_slots_create(&d.slots, model, plain_rope));
     d.rho = 2 * d.slots.n_slots;
     *out = d;
     return OK;
@@ -321,7 +321,9 @@ void deepseek_describe(const Deepseek *d, DType dtype)
     if (d->slots.stride == 0)
         log_warn(
             "the rotated pairs are not every n-th one from 0, so the frequencies are a longrope "
-            "table: transformers runs it, vLLM and llama.cpp do not");
+            "table: transformers runs it, vLLM and llama.cpp do not; --plain-rope makes it plain "
+            "for "
+            "more slots");
     if (d->nope == 0)
         log_warn("all pairs are rotated, so qk_nope_head_dim is 0: vLLM needs at least one");
     if (d->latent != 512 || d->rho != 64)

@@ -2,7 +2,7 @@
 // any code of ours:
 //
 //     Deepseek deepseek;
-//     TRY(deepseek_create(&deepseek, &model));
+//     TRY(deepseek_create(&deepseek, &model, false));
 //     deepseek_describe(&deepseek, dtype);          // what it costs, what vLLM would refuse
 //     TRY_GOTO(release, deepseek_save(&deepseek, base_dir, dtype, dir));
 //     deepseek_release(&deepseek);
@@ -29,8 +29,9 @@ typedef struct Deepseek {
     double latent_scale; // of the rows of the down-projection
 } Deepseek;
 
-// BAD_INPUT if the model has its original attention.
-Status deepseek_create(Deepseek *out, const Model *model);
+// BAD_INPUT if the model has its original attention. plain_rope: frequencies that every engine has,
+// at the cost of more slots (model/hf/rope_slots.h).
+Status deepseek_create(Deepseek *out, const Model *model, bool plain_rope);
 void deepseek_release(Deepseek *deepseek);
 
 // Prints what the format costs against the model's own, in bytes of `dtype`, and warns of what it

@@ -10,12 +10,11 @@ void rope_slots_release(RopeSlots *slots)
     *slots = (RopeSlots){0};
 }
 
-// most [E/2] = of each pair the largest number of times that a layer has it; returns their sum.
-static int count_most(int *most, int *counts, const Model *model, int row)
+// most [E/2] = of each pair the largest number of times that a layer has it.
+static void count_most(int *most, int *counts, const Model *model, int row)
 {
     const ModelShape *s = &model->shape;
     const int n_pairs = s->head_dim / 2;
-    int n_slots = 0;
     for (int l = 0; l < s->n_layers; l++) {
         const int32_t *pairs = model->rope_pairs + (int64_t)l * row;
         for (int p = 0; p < n_pairs; p++)
@@ -25,9 +24,30 @@ static int count_most(int *most, int *counts, const Model *model, int row)
         for (int p = 0; p < n_pairs; p++)
             most[p] = l == 0 || counts[p] > most[p] ? counts[p] : most[p];
     }
-    for (int p = 0; p < n_pairs; p++)
-        n_slots += most[p];
-    return n_slots;
+}
+
+// Fills up to the pairs 0, n, 2n ... for the largest n that has all; with one slot, n is 1.
+static Status fill_up(int *most, int n_pairs)
+{
+    int divisor = 0, last = 0;
+    for (int p = 0; p < n_pairs; p++) {
+        if (most[p] > 1)
+            return fail(BAD_INPUT,
+                        "--plain-rope needs pairs that a layer keeps once: a layer has pair %d %d "
+                        "times, for heads of its own",
+                        p, most[p]);
+        if (most[p] == 0)
+            continue;
+        last = p;
+        for (int rest = p; rest != 0;) {
+            const int next = divisor % rest;
+            divisor = rest;
+            rest = next;
+        }
+    }
+    for (int p = 0; p <= last; p += divisor > 0 ? divisor : 1)
+        most[p] = 1;
+    return OK;
 }
 
 // Equal pairs of a layer take the slots of the pair one after another. next [E/2] is scratch.
@@ -61,7 +81,7 @@ static void find_stride(RopeSlots *slots, const ModelShape *shape)
                        : shape->rope_theta;
 }
 
-Status rope_slots_create(RopeSlots *out, const Model *model)
+Status rope_slots_create(RopeSlots *out, const Model *model, bool is_plain)
 {
     const ModelShape *s = &model->shape;
     Status status = OK;
@@ -69,7 +89,11 @@ Status rope_slots_create(RopeSlots *out, const Model *model)
     int *most = calloc((size_t)s->head_dim, sizeof *most), *next = most + s->head_dim / 2;
     if (most == NULL)
         return fail(FAILED, "no memory for a table of %d pairs", s->head_dim / 2);
-    slots.n_slots = count_most(most, next, model, slots.row);
+    count_most(most, next, model, slots.row);
+    if (is_plain)
+        TRY_GOTO(free_most, fill_up(most, s->head_dim / 2));
+    for (int p = 0; p < s->head_dim / 2; p++)
+        slots.n_slots += most[p];
     slots.pairs = calloc((size_t)slots.n_slots, sizeof *slots.pairs);
     slots.places = calloc((size_t)model_n_pairs(s), sizeof *slots.places);
     if (slots.pairs == NULL || slots.places == NULL) {

@@ -4,7 +4,7 @@
 // rotated rows into a slot of its pair, and slots that it has no row for stay zero.
 //
 //     RopeSlots slots;
-//     TRY(rope_slots_create(&slots, &model));
+//     TRY(rope_slots_create(&slots, &model, false));
 //     int slot = rope_slots_of(&slots, layer, head, pair_index);
 //     rope_slots_release(&slots);
 #ifndef MHA2MLA_MODEL_HF_ROPE_SLOTS_H
@@ -23,8 +23,9 @@ typedef struct RopeSlots {
 } RopeSlots;
 
 // The fewest slots that hold every layer: of each pair as many as the layer with the most of it
-// has.
-Status rope_slots_create(RopeSlots *out, const Model *model);
+// has. is_plain: every n-th pair up to the last one, for the largest n that has all, so that stride
+// is not 0; BAD_INPUT if a layer has a pair twice.
+Status rope_slots_create(RopeSlots *out, const Model *model, bool is_plain);
 void rope_slots_release(RopeSlots *slots);
 
 static inline int rope_slots_of(const RopeSlots *slots, int layer, int head, int pair_index)

@@ -20,15 +20,18 @@ export TOKENIZERS_PARALLELISM=false
 
 make_shard valid 1200
 
-# check DIR [OPTION...]: losses, caches and texts in transformers.
+# check DIR [--in OTHER] [OPTION...]: losses, caches and texts in transformers, of OTHER if it is given,
+# against the loss of DIR here.
 check() {
-    local loss
+    local loss dir=$1
+    [ "${2-}" != --in ] || dir=$3
     loss=$("$mha2mla" eval "$1" --perplexity valid.h5 --seq-len 256 --max-tokens 2048 2>/dev/null |
         sed -n 's/^loss \([0-9.]*\).*/\1/p')
-    echo "== $1, loss $loss"
-    "$PYTHON" "$here/check_transformers.py" "$1" valid.h5 --loss "$loss" "${@:2}" 2>log || {
+    echo "== $dir, loss $loss"
+    [ "$dir" = "$1" ] || set -- "$1" "${@:4}"
+    "$PYTHON" "$here/check_transformers.py" "$dir" valid.h5 --loss "$loss" "${@:2}" 2>log || {
         tail -n 5 log >&2
-        die "$1"
+        die "$dir"
     }
 }
 
@@ -41,11 +44,22 @@ check joint --cache-numbers 120
 check split --cache-numbers 120
 check all-pairs --cache-numbers 400
 
-# In DeepSeek's, in transformers alone.
-for model in joint split; do
+# The shared form, with and without a norm of the latent.
+make_shard train 1500
+shared="$convert --form shared --method closed --rope kl --slots 4 --latent 24"
+"$mha2mla" $shared --out shared --data train.h5 --samples 16 --windows 4 --attention-windows 2 \
+    --seq-len 256 >/dev/null 2>&1
+"$mha2mla" $shared --out normed --scores shared.scores.h5 --latent-norm >/dev/null 2>&1
+check shared --cache-numbers 160
+check normed --cache-numbers 160
+
+# In DeepSeek's format, in transformers alone, with the loss of the model itself.
+for model in joint split shared normed; do
     "$mha2mla" export $model --out deepseek-$model --format deepseek >said 2>&1 || die "$(cat said)"
-    check deepseek-$model
+    check $model --in deepseek-$model
 done
+"$mha2mla" export normed --out plain --format deepseek --plain-rope >said 2>&1 || die "$(cat said)"
+check normed --in plain
 
 if [ -d "$tasks" ]; then
     "$mha2mla" eval joint --tasks "$tasks" --rules lm-eval --only arc_easy,openbookqa --limit 24 \

@@ -52,6 +52,9 @@ head -n 1 out | grep -q "^DeepSeek's format: .* bytes per token (own format 80),
 grep -q 'the latent has no norm' said || die "$(cat said)"
 refuses 2 'whose latent has no norm' export of-model --out none --format deepseek --dtype float16
 refuses 2 'has its original attention' export runs/start/model --out none --format deepseek
+refuses 2 '--plain-rope needs pairs that a layer keeps once' export of-model --out none \
+    --format deepseek --plain-rope
+refuses 2 '--plain-rope is for --format deepseek' export of-model --out none --plain-rope
 refuses 2 "config.json: 'model_type' is \"deepseek_v3\"" eval deepseek --perplexity valid.h5
 
 # The layout of the paper's code.

@@ -21,6 +21,7 @@ typedef struct ExportOptions {
     const char *base; // NULL: the one the manifest names, or the model itself
     int dtype;        // a DType, or DTYPE_OF_MODEL
     ExportFormat format;
+    bool plain_rope;
 } ExportOptions;
 
 // What is exported: a checkpoint, or a model's directory.
@@ -93,12 +94,13 @@ static Status load(Model *out, const ExportSource *source, const char *path)
                                  : hf_load(out, path);
 }
 
-static Status save_deepseek(const Model *model, const ExportSource *source, const char *out)
+static Status save_deepseek(const Model *model, const ExportSource *source,
+                            const ExportOptions *options)
 {
     Deepseek deepseek;
-    TRY(deepseek_create(&deepseek, model));
+    TRY(deepseek_create(&deepseek, model, options->plain_rope));
     deepseek_describe(&deepseek, source->dtype);
-    const Status status = deepseek_save(&deepseek, source->base, source->dtype, out);
+    const Status status = deepseek_save(&deepseek, source->base, source->dtype, options->out);
     deepseek_release(&deepseek);
     return status;
 }
@@ -111,7 +113,7 @@ static Status save(const Model *model, const ExportSource *source, const ExportO
     case FORMAT_HF:
         return hf_save(model, source->base, source->dtype, options->out);
     case FORMAT_DEEPSEEK:
-        return save_deepseek(model, source, options->out);
+        return save_deepseek(model, source, options);
     case FORMAT_V12:
         return v12_layout_save(model, source->base, source->dtype, options->out);
     }
@@ -160,6 +162,8 @@ static const Option options[] = {
      "DeepSeek-V3, which other engines run as it is (converted models); v1.2: that of the paper's "
      "code (converted per KV head)",
      .choices = format_names},
+    {"plain-rope", OPTION_FLAG, offsetof(ExportOptions, plain_rope), NULL,
+     "deepseek: frequencies as vLLM has them, for more slots in the KV cache"},
     {"base", OPTION_TEXT, offsetof(ExportOptions, base), "MODEL",
      "model that the run started from: config.json and tokenizer are taken from it",
      .derived = "the one in the run's config", .files = ANY_DIRECTORY},
@@ -171,9 +175,12 @@ static const Option options[] = {
 // is reading and writing one set of files.
 static Status run(const CommandLine *line)
 {
+    const ExportOptions *given = line->options;
+    if (given->plain_rope && given->format != FORMAT_DEEPSEEK)
+        return fail(BAD_INPUT, "--plain-rope is for --format deepseek");
     if (line->comm->size > 1)
         return fail(BAD_INPUT, "export runs on one process; start it without mpirun");
-    return export_source(line->options, line->words[0], line->comm);
+    return export_source(given, line->words[0], line->comm);
 }
 
 const Command cmd_export = {

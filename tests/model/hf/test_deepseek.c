@@ -35,7 +35,7 @@ static void save(const Model *model, DType dtype, char dir[PATH_BYTES])
 {
     Deepseek deepseek;
     testing_hf_new_dir(dir);
-    assert_ok(deepseek_create(&deepseek, model));
+    assert_ok(deepseek_create(&deepseek, model, false));
     assert_ok(deepseek_save(&deepseek, NULL, dtype, dir));
     deepseek_release(&deepseek);
 }
@@ -257,6 +257,32 @@ static void test_regular_pairs_are_plain_rope(void **state)
     model_release(&model);
 }
 
+// Layers keep pairs 0, 3 and 1, 2 (their pairs alternate): all four, as plain RoPE.
+static void test_other_pairs_fill_up_to_plain_rope(void **state)
+{
+    (void)state;
+    char dir[PATH_BYTES];
+    Deepseek deepseek;
+    Model model;
+    make_model(&model, true, true, SVD_JOINT);
+    const int32_t pairs[4] = {0, 3, 1, 2};
+    memcpy(model.rope_pairs, pairs, sizeof pairs);
+    testing_hf_new_dir(dir);
+    assert_ok(deepseek_create(&deepseek, &model, true));
+    assert_int_equal(deepseek.slots.n_slots, 4);
+    assert_int_equal(deepseek.slots.stride, 1);
+    assert_ok(deepseek_save(&deepseek, NULL, DTYPE_F32, dir));
+    deepseek_release(&deepseek);
+    check_heads(&model, dir);
+    model.rope_pairs[1] = 2; // 0, 2 and 1, 2 still need all up to the last, 2
+    assert_ok(deepseek_create(&deepseek, &model, true));
+    assert_int_equal(deepseek.slots.n_slots, 3);
+    deepseek_release(&deepseek);
+    model.rope_pairs[2] = 2;
+    assert_fails(BAD_INPUT, "a layer has pair 2 2 times", deepseek_create(&deepseek, &model, true));
+    model_release(&model);
+}
+
 // What enters the residual stream has one scale, and a tied head gives it back in the last norm.
 static void test_the_stream_is_scaled_to_its_eps(void **state)
 {
@@ -298,10 +324,11 @@ static void test_what_cannot_be_written(void **state)
     Model model;
     testing_hf_new_dir(dir);
     testing_hf_random(&model, &testing_hf_shape);
-    assert_fails(BAD_INPUT, "has its original attention", deepseek_create(&deepseek, &model));
+    assert_fails(BAD_INPUT, "has its original attention",
+                 deepseek_create(&deepseek, &model, false));
     model_release(&model);
     make_model(&model, false, false, SVD_JOINT);
-    assert_ok(deepseek_create(&deepseek, &model));
+    assert_ok(deepseek_create(&deepseek, &model, false));
     assert_fails(BAD_INPUT, "cannot be float16 for a model whose latent has no norm",
                  deepseek_save(&deepseek, NULL, DTYPE_F16, dir));
     assert_false(file_exists(dir));
@@ -318,6 +345,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_scores_and_values_are_the_models),
         cmocka_unit_test(test_regular_pairs_are_plain_rope),
+        cmocka_unit_test(test_other_pairs_fill_up_to_plain_rope),
         cmocka_unit_test(test_the_stream_is_scaled_to_its_eps),
         cmocka_unit_test(test_what_cannot_be_written),
     };
