@@ -11,6 +11,7 @@
 // tokenizer_normal.c  Unicode normalization forms
 // tokenizer_pattern.c the patterns on PCRE2
 // tokenizer_regex.c   their regular expressions, rewritten for PCRE2
+// tokenizer_regex_class.c  classes in them
 // tokenizer_bpe.c    a word into ids: cache, merging
 // tokenizer_decode.c the decoder's steps
 // token_stream.c     ids into text, at once or as they come

@@ -9,9 +9,10 @@
 //     \v \h \R           name different characters
 //     {n}? {n,m}+        are lazy and possessive in PCRE2 only
 //     \xHH above 7F      is a byte for Oniguruma, a character for PCRE2
-//     && and [ in [..]   are set operations in Oniguruma
+//     && and [ in [..]   are set operations in Oniguruma (tokenizer_regex_class.c)
 //     (?i:ss)            matches a sharp s in Oniguruma, which folds one character to several
 #include "data/tokenizer/tokenizer_regex.h"
+#include "data/tokenizer/tokenizer_regex_parts.h"
 #include "data/tokenizer/tokenizer_unicode.h"
 
 #include <ctype.h>
@@ -19,41 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_DEPTH = 32, MAX_REPEATS = 1000 }; // bounds of what is accepted, beyond any known file's
-
-typedef struct Group {
-    bool caseless, is_look_around;
-} Group;
-
-typedef struct Rewrite {
-    Bytes *out;
-    const char *regex, *at;
-    Group groups[MAX_DEPTH]; // the whole is groups[0]
-    int depth;
-    bool is_at_start;     // of the pattern, of a group or of an alternative
-    bool can_repeat;      // a quantifier may follow
-    char caseless_before; // the letter that a caseless one would follow, or 0
-} Rewrite;
-
-// Each class by the characters of the library's Unicode version (tokenizer_unicode.h), not PCRE2's.
-static const struct {
-    const char *name, *members;
-    bool is_cased; // matches more in a caseless group of Oniguruma's
-} properties[] = {
-    {"L", LETTERS, false},     {"N", NUMBERS, false},        {"Nd", DIGITS, false},
-    {"Lu", UPPERCASE, true},   {"Ll", LOWERCASE, true},      {"Lt", TITLECASE, true},
-    {"Lm", MODIFIERS, false},  {"Lo", OTHER_LETTERS, false}, {"M", MARKS, false},
-    {"P", PUNCTUATION, false}, {"S", SYMBOLS, false},
-};
-
-static const struct {
-    char letter; // behind the backslash
-    const char *members;
-    bool negated;
-} class_letters[] = {
-    {'s', SPACES, false}, {'S', NOT_SPACES, false},           {'d', DIGITS, false},
-    {'D', DIGITS, true},  {'w', ONIGURUMA_WORD_CHARS, false}, {'W', ONIGURUMA_WORD_CHARS, true},
-};
+enum { MAX_REPEATS = 1000 }; // a bound beyond any known file's
 
 static const struct {
     const char *written;
@@ -64,73 +31,21 @@ static const struct {
 };
 
 // The error names what is not supported, the byte where it stands and what follows there.
-static Status refuse(const Rewrite *r, const char *why)
+Status regex_refuse(const Rewrite *r, const char *why)
 {
     return fail(BAD_INPUT, "regex '%.200s': %s at byte %lld ('%.12s')", r->regex, why,
                 (long long)(r->at - r->regex), r->at);
 }
 
-static Status put(Rewrite *r, const char *text)
+Status regex_put(Rewrite *r, const char *text)
 {
     return bytes_append(r->out, text, (int64_t)strlen(text));
 }
 
 // Groups inherit it, so the innermost decides.
-static bool is_caseless(const Rewrite *r)
+bool regex_is_caseless(const Rewrite *r)
 {
     return r->groups[r->depth].caseless;
-}
-
-// What an escape such as \s, \p{L}, \P{L} or \p{^L} stands for.
-typedef struct ClassEscape {
-    const char *members;
-    bool negated, is_cased;
-    int length; // of the escape; 0: it is none
-} ClassEscape;
-
-static ClassEscape find_letter(const char *at)
-{
-    for (size_t i = 0; i < sizeof class_letters / sizeof class_letters[0]; i++)
-        if (at[0] == '\\' && at[1] == class_letters[i].letter)
-            return (ClassEscape){class_letters[i].members, class_letters[i].negated, false, 2};
-    return (ClassEscape){0};
-}
-
-static ClassEscape find_property(const char *at)
-{
-    if (strncmp(at, "\\p{", 3) != 0 && strncmp(at, "\\P{", 3) != 0)
-        return (ClassEscape){0};
-    const bool is_inverted = at[1] == 'p' && at[3] == '^';
-    const char *name = at + 3 + is_inverted;
-    for (size_t i = 0; i < sizeof properties / sizeof properties[0]; i++) {
-        const size_t length = strlen(properties[i].name);
-        if (strncmp(name, properties[i].name, length) == 0 && name[length] == '}')
-            return (ClassEscape){properties[i].members, at[1] == 'P' || is_inverted,
-                                 properties[i].is_cased, (int)(name - at + (int)length + 1)};
-    }
-    return (ClassEscape){0};
-}
-
-// "\s" and its like at the cursor; *found = whether it is one.
-static Status put_class_escape(Rewrite *r, bool inside_class, bool *found)
-{
-    ClassEscape escape = find_letter(r->at);
-    if (escape.length == 0)
-        escape = find_property(r->at);
-    *found = escape.length > 0;
-    if (!*found)
-        return OK;
-    if (escape.is_cased && is_caseless(r))
-        return refuse(r, "a property of upper or lower case inside (?i:) is not supported");
-    if (inside_class && escape.negated)
-        return refuse(r, "a negated property inside [] is not supported");
-    if (!inside_class)
-        TRY(put(r, escape.negated ? "[^" : "["));
-    TRY(put(r, escape.members));
-    if (!inside_class)
-        TRY(put(r, "]"));
-    r->at += escape.length;
-    return OK;
 }
 
 // The number after \x or \u, from `min` to `max` digits; -1 if there is none.
@@ -151,7 +66,7 @@ static Status put_code(Rewrite *r, int32_t code)
 {
     char text[16];
     snprintf(text, sizeof text, "\\x{%x}", (unsigned)code);
-    return put(r, text);
+    return regex_put(r, text);
 }
 
 // \xHH, \x{H...} or \uHHHH.
@@ -159,8 +74,8 @@ static Status put_numbered(Rewrite *r)
 {
     const char *at = r->at + 2;
     int32_t code;
-    if (is_caseless(r))
-        return refuse(r, "a character by number inside (?i:) is not supported");
+    if (regex_is_caseless(r))
+        return regex_refuse(r, "a character by number inside (?i:) is not supported");
     if (r->at[1] == 'u') {
         code = read_hex(&at, 4, 4);
     } else if (*at == '{') {
@@ -174,13 +89,13 @@ static Status put_numbered(Rewrite *r)
             code = -1;
     }
     if (code < 0 || code > 0x10FFFF || (code >= 0xD800 && code <= 0xDFFF))
-        return refuse(r, "this number of a character is not supported");
+        return regex_refuse(r, "this number of a character is not supported");
     r->at = at;
     return put_code(r, code);
 }
 
 // One character at the cursor, escaped or not, as a literal.
-static Status put_literal(Rewrite *r)
+Status regex_put_literal(Rewrite *r)
 {
     static const char letters[] = "tnrfvae", codes[] = "\t\n\r\f\v\a\x1B";
     char c = *r->at;
@@ -190,7 +105,7 @@ static Status put_literal(Rewrite *r)
         if (c == 'x' || c == 'u')
             return put_numbered(r);
         if (letter == NULL && !ispunct((unsigned char)c))
-            return refuse(r, "this escape is not supported");
+            return regex_refuse(r, "this escape is not supported");
         r->at += 2;
         return put_code(r, letter != NULL ? codes[letter - letters] : c);
     }
@@ -198,8 +113,8 @@ static Status put_literal(Rewrite *r)
         r->at++;
         return put_code(r, c);
     }
-    if (is_caseless(r))
-        return refuse(r, "a character beyond ASCII inside (?i:) is not supported");
+    if (regex_is_caseless(r))
+        return regex_refuse(r, "a character beyond ASCII inside (?i:) is not supported");
     int length = utf8_length((unsigned char)c);
     TRY(bytes_append(r->out, r->at, length));
     r->at += length;
@@ -211,55 +126,14 @@ static Status put_literal(Rewrite *r)
 static Status check_fold(Rewrite *r)
 {
     static const char *folds[] = {"ss", "st", "ff", "fi", "fl"};
-    char letter = is_caseless(r) ? (char)tolower((unsigned char)*r->at) : '\0';
+    char letter = regex_is_caseless(r) ? (char)tolower((unsigned char)*r->at) : '\0';
     for (size_t i = 0; i < sizeof folds / sizeof folds[0]; i++)
         if (letter != '\0' && r->caseless_before == folds[i][0] && letter == folds[i][1])
-            return refuse(r, "these two letters inside (?i:), which one character can match, are "
-                             "not supported");
+            return regex_refuse(
+                r, "these two letters inside (?i:), which one character can match, are "
+                   "not supported");
     r->caseless_before = letter;
     return OK;
-}
-
-// One member of [...]: a class, a character or a range of two.
-static Status put_class_member(Rewrite *r, bool is_first)
-{
-    bool found;
-    if (*r->at == '\0')
-        return refuse(r, "[ without ]");
-    if (*r->at == '[' || strncmp(r->at, "&&", 2) == 0)
-        return refuse(r, "a class inside a class is not supported");
-    if (*r->at == '-' && !is_first && r->at[1] != ']')
-        return refuse(r, "this - inside [] is not supported, write \\-");
-    TRY(put_class_escape(r, true, &found));
-    if (found)
-        return OK;
-    TRY(put_literal(r));
-    if (r->at[0] != '-' || r->at[1] == ']')
-        return OK;
-    r->at++;
-    if (*r->at == '\0' || *r->at == '[' || (*r->at == '\\' && strchr("sSdDwWpP", r->at[1]) != NULL))
-        return refuse(r, "this end of a range is not supported");
-    TRY(put(r, "-"));
-    return put_literal(r);
-}
-
-// [...] as a whole. Oniguruma's other meanings inside it (nesting, &&, a leading ]) are refused.
-static Status put_class(Rewrite *r)
-{
-    TRY(put(r, "["));
-    r->at++;
-    if (*r->at == '^') {
-        if (is_caseless(r))
-            return refuse(r, "[^ inside (?i:) is not supported");
-        TRY(put(r, "^"));
-        r->at++;
-    }
-    if (*r->at == ']')
-        return refuse(r, "] as the first of [] is not supported, write \\]");
-    for (bool is_first = true; *r->at != ']'; is_first = false)
-        TRY(put_class_member(r, is_first));
-    r->at++;
-    return put(r, "]");
 }
 
 // (?i) makes the rest of its group caseless. Behind something else in an alternative it would, in
@@ -267,10 +141,10 @@ static Status put_class(Rewrite *r)
 static Status put_option(Rewrite *r)
 {
     if (!r->is_at_start)
-        return refuse(r, "(?i) behind something else is not supported");
+        return regex_refuse(r, "(?i) behind something else is not supported");
     r->groups[r->depth].caseless = true;
     r->at += 4;
-    return put(r, "(?i)");
+    return regex_put(r, "(?i)");
 }
 
 // A group with its options. (?i: holds for all groups inside it, in both engines.
@@ -280,24 +154,24 @@ static Status open_group(Rewrite *r)
     while (strncmp(r->at, openings[i].written, strlen(openings[i].written)) != 0)
         i++; // the last one is found
     if (openings[i].written[1] == '\0' && (r->at[1] == '?' || r->at[1] == '*'))
-        return refuse(r, "this kind of group is not supported");
-    if (r->depth + 1 == MAX_DEPTH)
-        return refuse(r, "more than 31 groups inside each other are not supported");
-    bool caseless = openings[i].caseless || is_caseless(r);
-    r->groups[++r->depth] = (Group){caseless, openings[i].is_look_around};
+        return regex_refuse(r, "this kind of group is not supported");
+    if (r->depth + 1 == REGEX_MAX_DEPTH)
+        return regex_refuse(r, "more than 31 groups inside each other are not supported");
+    bool caseless = openings[i].caseless || regex_is_caseless(r);
+    r->groups[++r->depth] = (RegexGroup){caseless, openings[i].is_look_around};
     r->at += strlen(openings[i].written);
     r->can_repeat = false;
-    return put(r, openings[i].written);
+    return regex_put(r, openings[i].written);
 }
 
 static Status close_group(Rewrite *r)
 {
     if (r->depth == 0)
-        return refuse(r, ") without (");
+        return regex_refuse(r, ") without (");
     // A look-around that repeats means something else to each engine.
     r->can_repeat = !r->groups[r->depth--].is_look_around;
     r->at++;
-    return put(r, ")");
+    return regex_put(r, ")");
 }
 
 // {n}, {n,} or {n,m} at the cursor.
@@ -318,23 +192,23 @@ static Status put_counts(Rewrite *r)
         }
         good = *at == '}' && min <= max && max <= MAX_REPEATS;
     }
-    if (!good || is_caseless(r))
-        return refuse(r, "this { is not supported; counts go up to 1000, a brace is \\{");
+    if (!good || regex_is_caseless(r))
+        return regex_refuse(r, "this { is not supported; counts go up to 1000, a brace is \\{");
     at++;
     if (*at == '+' || (*at == '?' && !is_range))
-        return refuse(r, "a + or ? after these counts is not supported");
+        return regex_refuse(r, "a + or ? after these counts is not supported");
     if (*at == '?')
         at++;
     snprintf(text, sizeof text, "%.*s", (int)(at - r->at), r->at);
     r->at = at;
-    return put(r, text);
+    return regex_put(r, text);
 }
 
 // *, + or ?, each also lazy (?) or possessive (+), as in both engines; or counts.
 static Status put_quantifier(Rewrite *r)
 {
     if (!r->can_repeat)
-        return refuse(r, "this repetition is not supported");
+        return regex_refuse(r, "this repetition is not supported");
     r->can_repeat = false;
     if (*r->at == '{')
         return put_counts(r);
@@ -347,11 +221,11 @@ static Status put_quantifier(Rewrite *r)
 // A word character before, or none, and one after, or none. An end of the text is none.
 static Status put_between(Rewrite *r, bool before, bool after)
 {
-    TRY(put(r, before ? "(?<=[" : "(?<!["));
-    TRY(put(r, ONIGURUMA_WORD_CHARS));
-    TRY(put(r, after ? "])(?=[" : "])(?!["));
-    TRY(put(r, ONIGURUMA_WORD_CHARS));
-    return put(r, "])");
+    TRY(regex_put(r, before ? "(?<=[" : "(?<!["));
+    TRY(regex_put(r, ONIGURUMA_WORD_CHARS));
+    TRY(regex_put(r, after ? "])(?=[" : "])(?!["));
+    TRY(regex_put(r, ONIGURUMA_WORD_CHARS));
+    return regex_put(r, "])");
 }
 
 // \b, \B and $, whose meaning depends on the engine's classes and its idea of a line; *found =
@@ -365,12 +239,12 @@ static Status put_anchor(Rewrite *r, bool *found)
     r->can_repeat = false;
     r->at += is_end ? 1 : 2;
     if (is_end) // a line ends before every line feed and at the end of the text
-        return put(r, "(?=\\n|\\z)");
-    TRY(put(r, "(?:"));
+        return regex_put(r, "(?=\\n|\\z)");
+    TRY(regex_put(r, "(?:"));
     TRY(put_between(r, true, !is_boundary));
-    TRY(put(r, "|"));
+    TRY(regex_put(r, "|"));
     TRY(put_between(r, false, is_boundary));
-    return put(r, ")");
+    return regex_put(r, ")");
 }
 
 // What a quantifier may follow: a class, a dot or a single character.
@@ -384,15 +258,15 @@ static Status put_atom(Rewrite *r)
     if (*r->at == '[' || *r->at == '.') {
         r->caseless_before = '\0';
         if (*r->at == '[')
-            return put_class(r);
+            return regex_put_class(r);
         r->at++;
-        return put(r, "[^\\n]"); // what PCRE2's dot excludes depends on its build
+        return regex_put(r, "[^\\n]"); // what PCRE2's dot excludes depends on its build
     }
     if (strchr("^]}", *r->at) != NULL)
-        return refuse(r, "this character unescaped is not supported");
+        return regex_refuse(r, "this character unescaped is not supported");
     TRY(check_fold(r));
-    TRY(put_class_escape(r, false, &found));
-    return found ? OK : put_literal(r);
+    TRY(regex_put_class_escape(r, &found));
+    return found ? OK : regex_put_literal(r);
 }
 
 Status regex_rewrite(Bytes *out, const char *regex)
@@ -411,7 +285,7 @@ Status regex_rewrite(Bytes *out, const char *regex)
         } else if (c == '|') {
             r.can_repeat = false;
             r.at++;
-            TRY(put(&r, "|"));
+            TRY(regex_put(&r, "|"));
         } else if (strchr("*+?{", c) != NULL) {
             TRY(put_quantifier(&r));
         } else {
@@ -420,5 +294,5 @@ Status regex_rewrite(Bytes *out, const char *regex)
         r.is_at_start = c == '|' || (c == '(' && !r.can_repeat);
     }
     // An open group would be reported by PCRE2 too, but in terms of the rewritten pattern.
-    return r.depth == 0 ? OK : refuse(&r, "( without )");
+    return r.depth == 0 ? OK : regex_refuse(&r, "( without )");
 }

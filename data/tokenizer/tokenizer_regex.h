@@ -5,10 +5,11 @@
 //     Bytes rewritten = {0};
 //     TRY(regex_rewrite(&rewritten, "\\p{N}{1,3}| ?\\p{L}+"));
 //
-// Taken: literals; \s \S \d \D \w \W, \p{L} and its like for Lu Ll Lt Lm Lo M N Nd P S (\P and
-// \p{^...} outside [...]); \t \n \r \f \v \a \e \xHH \x{H...} \uHHHH; [...] with ranges; (...)
-// (?:...) (?>...) (?i:...) and the four look-arounds; (?i) as the first of the pattern, a group or
-// an alternative; | . \b \B $ ; * + ? and {n} {n,} {n,m}, lazy as well, * + ? possessive as well.
+// Taken: literals; \s \S \d \D \w \W, \p{L} and its like for Lu Ll Lt Lm Lo M N Nd P S Han Hangul
+// Hiragana Katakana, \P{L} and \p{^L}; \t \n \r \f \v \a \e \xHH \x{H...} \uHHHH; [...] with
+// ranges, classes inside it and &&; (...) (?:...) (?>...) (?i:...) and the four look-arounds; (?i)
+// as the first of the pattern, a group or an alternative; | . \b \B $ ; * + ? and {n} {n,} {n,m},
+// lazy as well, * + ? possessive as well.
 #ifndef MHA2MLA_DATA_TOKENIZER_TOKENIZER_REGEX_H
 #define MHA2MLA_DATA_TOKENIZER_TOKENIZER_REGEX_H
 

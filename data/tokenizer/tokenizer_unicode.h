@@ -82,6 +82,32 @@
     "\\x{1fada}-\\x{1fadc}\\x{1fadf}\\x{1fae8}-\\x{1fae9}\\x{1faf7}-\\x{1faf8}"                    \
     "\\x{1fbcb}-\\x{1fbef}"
 
+// Scripts in full: PCRE2's \p{Han} also holds characters that other scripts share with it (its
+// Script_Extensions, since 10.40), which Oniguruma's does not.
+#define HAN                                                                                        \
+    "\\x{2e80}-\\x{2e99}\\x{2e9b}-\\x{2ef3}\\x{2f00}-\\x{2fd5}\\x{3005}\\x{3007}"                  \
+    "\\x{3021}-\\x{3029}\\x{3038}-\\x{303b}\\x{3400}-\\x{4dbf}\\x{4e00}-\\x{9fff}"                 \
+    "\\x{f900}-\\x{fa6d}\\x{fa70}-\\x{fad9}\\x{16fe2}-\\x{16fe3}\\x{16ff0}-\\x{16ff1}"             \
+    "\\x{20000}-\\x{2a6df}\\x{2a700}-\\x{2b739}\\x{2b740}-\\x{2b81d}\\x{2b820}-\\x{2cea1}"         \
+    "\\x{2ceb0}-\\x{2ebe0}\\x{2ebf0}-\\x{2ee5d}\\x{2f800}-\\x{2fa1d}\\x{30000}-\\x{3134a}"         \
+    "\\x{31350}-\\x{323af}"
+
+#define HANGUL                                                                                     \
+    "\\x{1100}-\\x{11ff}\\x{302e}-\\x{302f}\\x{3131}-\\x{318e}\\x{3200}-\\x{321e}"                 \
+    "\\x{3260}-\\x{327e}\\x{a960}-\\x{a97c}\\x{ac00}-\\x{d7a3}\\x{d7b0}-\\x{d7c6}"                 \
+    "\\x{d7cb}-\\x{d7fb}\\x{ffa0}-\\x{ffbe}\\x{ffc2}-\\x{ffc7}\\x{ffca}-\\x{ffcf}"                 \
+    "\\x{ffd2}-\\x{ffd7}\\x{ffda}-\\x{ffdc}"
+
+#define HIRAGANA                                                                                   \
+    "\\x{3041}-\\x{3096}\\x{309d}-\\x{309f}\\x{1b001}-\\x{1b11f}\\x{1b132}"                        \
+    "\\x{1b150}-\\x{1b152}\\x{1f200}"
+
+#define KATAKANA                                                                                   \
+    "\\x{30a1}-\\x{30fa}\\x{30fd}-\\x{30ff}\\x{31f0}-\\x{31ff}\\x{32d0}-\\x{32fe}"                 \
+    "\\x{3300}-\\x{3357}\\x{ff66}-\\x{ff6f}\\x{ff71}-\\x{ff9d}\\x{1aff0}-\\x{1aff3}"               \
+    "\\x{1aff5}-\\x{1affb}\\x{1affd}-\\x{1affe}\\x{1b000}\\x{1b120}-\\x{1b122}\\x{1b155}"          \
+    "\\x{1b164}-\\x{1b167}"
+
 #define LETTERS       "\\p{L}" NEW_LETTERS
 #define NUMBERS       "\\p{N}" NEW_NUMBERS
 #define DIGITS        "\\p{Nd}" NEW_DIGITS
@@ -98,8 +124,9 @@
 #define COMMON_WORD_CHARS "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}" NEW_LETTERS NEW_WORD_CHARS
 // Rust regex's \w.
 #define WORD_CHARS COMMON_WORD_CHARS "\\x{200c}\\x{200d}"
-// The \w of Oniguruma, which the library's patterns have: with the superscripts and fractions of
-// Latin-1.
+// The \w of Oniguruma, which the library's patterns have: inside [], and outside, where the
+// fractions and superscripts of Latin-1 are words, too.
+#define CLASS_WORD_CHARS     COMMON_WORD_CHARS
 #define ONIGURUMA_WORD_CHARS COMMON_WORD_CHARS "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 
 #endif

@@ -65,6 +65,17 @@ static void test_regexes_match_as_in_oniguruma(void **state)
         {"\\w+", "\u200Ca", 3, 4}, // Rust's \w has U+200C
         {"[^\\w\\s]+", "a -!b", 2, 4},
         {"\\W+", "a -!b", 1, 4},
+        {"[\\Wx]+", "a+xb", 1, 3},
+        {"[^\\P{L}b]+", "1ba\u4E2D", 2, 6},
+        {"[a[^b-z]]", "ba", 1, 2},
+        {"[a-z&&[^aeiou]&&[^x-z]]+", "axbcde", 2, 5},
+        {"[^a-z&&[^aeiou]]+", "bcaeb", 2, 4},
+        {"[[a][b]]{2}", "abc", 0, 2},
+        {"(?<=[a-c&&[^b]])x", "bxax", 3, 4},
+        {"[a&b]+", "&a", 0, 2},
+        {"\\p{Han}+", "\u3042\u4E2D\u3005\u3001", 3, 9}, // U+3001 is Han by extension only
+        {"[\\p{Hiragana}\\p{Katakana}]+", "\u4E2D\u3042\u30A2\u30FC", 3, 9},
+        {"\\p{Hangul}+", "a\uD55C\uAE00", 1, 7},
         {"\\d{1,3}(?=(?:\\d{3})*\\b)", "1234567", 0, 1},
         {"\\bb", "ab b", 3, 4},
         {"\\Bb", "b ab", 3, 4},
@@ -93,19 +104,27 @@ static void test_what_the_engines_may_read_differently_is_refused(void **state)
         {"\\b+", "this repetition"},
         {"$*", "this repetition"},
         {"\\P{^L}", "this escape"},
-        {"[\\W]", "a negated property inside []"},
+        {"(?i:[\\W])", "a negated property in [] inside (?i:)"},
+        {"(?i:[a[b]])", "a class inside a class inside (?i:)"},
+        {"(?i:[a&&b])", "&& inside (?i:)"},
         {"(?i:\\p{Lu})", "upper or lower case inside (?i:)"},
         {"\\h", "this escape"},
         {"\\R", "this escape"},
         {"(a)\\1", "this escape is not supported at byte 3"},
         {"a\\", "this escape"},
-        {"\\p{Han}", "this escape"},
+        {"\\p{Greek}", "this escape"},
         {"\\p{L", "this escape"},
-        {"[\\p{^L}]", "a negated property inside []"},
-        {"[a&&b]", "a class inside a class"},
-        {"[[:alpha:]]", "a class inside a class"},
+        {"[a&&]", "] as the first of []"},
+        {"[&&a]", "&& without a left side is not supported at byte 1 ('&&a]')"},
+        {"[a&&&&b]", "&& without a left side"},
+        {"[a-&&b]", "this end of a range"},
+        {"[a&&-&&b]", "this - inside []"},
+        {"[[:alpha:]]", "a class by name inside []"},
         {"[]a]", "] as the first of []"},
+        {"[a[]b]]", "] as the first of []"},
         {"[a", "[ without ]"},
+        {"[a[b]", "[ without ]"},
+        {"[a&&", "[ without ]"},
         {"[\\s-a]", "this - inside []"},
         {"[a-\\s]", "this end of a range"},
         {"[a-", "this end of a range"},
@@ -170,6 +189,22 @@ static void test_groups_nest_to_a_bound(void **state)
     }
 }
 
+static void test_classes_nest_to_a_bound(void **state)
+{
+    (void)state;
+    for (int depth = 32; depth <= 33; depth++) {
+        char regex[80] = "";
+        memset(regex, '[', (size_t)depth);
+        regex[depth] = 'a';
+        memset(regex + depth + 1, ']', (size_t)depth);
+        if (depth == 32)
+            assert_first_match(regex, "ba", 1, 2);
+        else
+            assert_fails(BAD_INPUT, "more than 32 classes",
+                         pattern_compile_regex(&(Pattern *){NULL}, regex));
+    }
+}
+
 static void test_texts_are_not_read_as_regexes(void **state)
 {
     (void)state;
@@ -191,6 +226,7 @@ int main(void)
         cmocka_unit_test(test_regexes_match_as_in_oniguruma),
         cmocka_unit_test(test_what_the_engines_may_read_differently_is_refused),
         cmocka_unit_test(test_groups_nest_to_a_bound),
+        cmocka_unit_test(test_classes_nest_to_a_bound),
         cmocka_unit_test(test_texts_are_not_read_as_regexes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

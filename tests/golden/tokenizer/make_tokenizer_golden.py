@@ -262,6 +262,10 @@ def write_variants(base, rng):
     write_parts("variants", out)
 
 
+ENDINGS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+O200K = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+" + ENDINGS +
+         r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*" + ENDINGS +
+         r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 # Split patterns of models, and each class that patterns may name.
 PATTERNS = [
     [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"],  # DeepSeek-Coder
@@ -275,11 +279,24 @@ PATTERNS = [
     [r"\d{1,3}(?=(?:\d{3})*\b)"], [r"(?i)'s|'t| ?\p{L}+"], [r"\w+|[^\w\s]+"], [r"\p{Lu}?\p{Ll}+|."],
     [r"\p{Lu}+"], [r"\p{Ll}+"], [r"[\p{Lt}\p{Lm}]+"], [r"\p{Lo}+"], [r"\p{M}+"], [r"\p{P}+"], [r"\p{S}+"],
     [r"\W+"], [r"\b\w"], [r"\B\S"], [r"\s$"], [r"x|(?i)the|a"],
+    [QWEN2.replace(r"\p{L}+", r"[\p{L}\p{M}]+").replace(r"[^\s\p{L}\p{N}]+", r"[^\s\p{L}\p{M}\p{N}]+")],  # Qwen3.5
+    [O200K.replace("/", "")],  # with endings of words: gpt-oss, Llama 4
+    [O200K.replace("{1,3}", "").replace(ENDINGS, "")],  # Mistral NeMo
+    [r"[\p{Han}]+|" + O200K.replace(r"\p{M}]", r"\p{M}&&[^\p{Han}]]").replace("/", "")],  # Kimi K2
+    [r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|"
+     r"\s+(?!\S)|\s"],  # cl100k
+    [" ?[^(\\s|[.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c])]+"],  # BLOOM
+    [r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}|"
+     r" ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+"],  # EXAONE 4
+    [r"<sentinel:[0-9]+>", r"(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z", r"([\t\n]|    |  )", r"\p{N}",
+     r"[\p{P}!-/:-@\[-`{-~]"],  # Chameleon
+    [r"[\p{Hiragana}\p{Katakana}]+|\p{Hangul}+|\p{^Han}"], [r"[^\P{L}a-z]+|[\W\d&&[^\s]]"],
 ]
 CLASSES = [  # characters of every class, old and new; what the engines' words and line ends differ in
     "Ab\u01c5\u02b0\u4e2d\u0301_1\u00b2\u00bd\u2167\u200c\u200d\u203f$+!?\u20ac\u3000-", "\u1c89\u1c8a\ua7cb\ua7cd\u1c8a\U00010d50\U00010d70",
     "\U0001e030\U00010d4e \U00031350\U0001e5d0 \u0897\U00011241a\U000113b8", "\u1b4e\u1b7f\U00010d6e \u2427\u31ef\U0001cc00\U0001fae9 ",
     "1234567 12 123456 1,234 12\u0663\u0664\u0665 a1234", "x \n\ny \n", "a\nb\r\nc\rd\u2028e\u0085f", "'S 'T x'tX THE The XthE aA",
+    "\u6f22\u5b57\u3042\u30a2 \u3005\u3001\u30fc\ud55c\uae00Kimi\u6f22'S it\u6f22's \u4e2daB\U00031350z", "Chi ama  be; (s|t) IMGIMGABZ <sentinel:12>",
     "HTTPServer getURLFor x\u01c5y \u00c9COLE \u0130\u0131 \u00df\u1e9e \u03a3\u03c2",
 ]
 
