@@ -93,7 +93,7 @@ static void test_blocks_vocabularies_and_temperatures(void **state)
 {
     (void)state;
     const HeadWeights weights[] = {{1, 1, 1}, {0, 1, 2}, {0.3, 0.7, 0.5}, {1, 0, 3}};
-    const int tokens[] = {1, 255, 256, 257, 600}, sizes[] = {2, 17, 1000, 2048, 2049, 5000};
+    const int tokens[] = {1, 511, 512, 513, 1025}, sizes[] = {2, 17, 1000, 2048, 2049, 5000};
     for (size_t i = 0; i < sizeof tokens / sizeof tokens[0]; i++)
         compare(tokens[i], 12, 50, weights[i % 4]);
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
@@ -158,7 +158,7 @@ static void test_bfloat16(void **state)
     const int sizes[] = {1, 2, 31, 33, 129, 2048, 2049, 5000};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
         compare_bfloat16(9, 7, sizes[i]);
-    compare_bfloat16(257, 12, 50);
+    compare_bfloat16(513, 12, 50);
 }
 
 static void test_bits_do_not_depend_on_threads(void **state)

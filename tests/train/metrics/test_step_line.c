@@ -5,6 +5,7 @@
 
 #include <limits.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 // As long a run as one healing a model on a cluster is.
@@ -42,6 +43,26 @@ static void test_everything_fits_into_120_columns(void **state)
     assert_string_equal(text, "step 12345/18000  loss 2.3456  valid 2.4567@12000  norm 0.31  "
                               "lr 1.0e-4  65536 tok/s  71% sgemm  data 0.1%  eta 3:08:30");
     assert_string_equal(text, written(&line, INT_MAX));
+}
+
+// The parts of the loss follow it, and are the first to go.
+static void test_losses_beside_a_teacher(void **state)
+{
+    (void)state;
+    StepReport beside = report;
+    beside.has_teacher = true;
+    beside.ce = 2.31;
+    beside.kl = 0.12345;
+    beside.attention_mse = 0.0512;
+    const StepLine line = line_of(&beside);
+    assert_string_equal(written(&line, INT_MAX),
+                        "step 12345/18000  loss 2.3456  ce 2.3100  kl 0.1235  mse 0.0512  "
+                        "valid 2.4567@12000  norm 0.31  lr 1.0e-4  65536 tok/s  71% sgemm  "
+                        "data 0.1%  eta 3:08:30");
+    const StepLine alone = line_of(&report);
+    char expected[512];
+    snprintf(expected, sizeof expected, "%s", written(&alone, 119));
+    assert_string_equal(written(&line, 119), expected);
 }
 
 static void test_what_tells_least_goes_first(void **state)
@@ -115,6 +136,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_everything_fits_into_120_columns),
+        cmocka_unit_test(test_losses_beside_a_teacher),
         cmocka_unit_test(test_what_tells_least_goes_first),
         cmocka_unit_test(test_what_is_not_known_is_left_out),
         cmocka_unit_test(test_small_and_large_numbers),
