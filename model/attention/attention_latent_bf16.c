@@ -298,10 +298,8 @@ static void pack_backward(const void *context, const TileHead *head, const Bf16Q
                         attention->sums.value_ld, room.left, E, room.right, Rv, i, tile);
     expand_values(attention, head, tile, room.right, room.product);
     // out . d_out = (p c_v) . (U_v^T d_out): the narrower dot product gives the same delta.
-    for (int g = 0; g < attention->layout.G; g++)
-        attention_pack_dots(tile->delta + (int64_t)g * tile->n,
-                            head_rows(attention, arrays->values, 0, Rv, head, tile, g),
-                            tile->d_out + (int64_t)g * tile->n * ld, ld, tile->n, Rv);
+    attention_pack_dots(tile->delta, rows_bf16(room.right, width), tile->d_out, ld, tile->n_rows,
+                        Rv);
 }
 
 static void unpack_keys(const void *context, const TileHead *head, const float *d_k,

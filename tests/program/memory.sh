@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The memory a run takes is what --dry-run says, for three shapes on two ranks: 28 M parameters, as
-# they are and converted; small enough that the libraries' own memory counts; a vocabulary so wide
+# they are and converted, per KV head and shared; small enough that the libraries' own memory counts; a vocabulary so wide
 # that the head does.
 set -euo pipefail
 . "$(dirname -- "$0")/../support/checks.sh" "$1"
@@ -64,6 +64,10 @@ done >tasks/piqa.jsonl
 check_memory evaluated --eval.tasks=tasks --eval.limit=0 --model.init.tokenizer="$root/configs/demo/model"
 check_memory converted --model.convert.rope_pairs=4 --model.convert.d_kv=16 \
     --model.convert.samples=4
+check_memory shared --model.convert.form=shared --model.convert.slots=6 --model.convert.latent=24 \
+    --model.convert.latent_norm=true --model.convert.samples=4
+check_memory shared-wide --model.convert.form=shared --model.convert.slots=16 \
+    --model.convert.latent=160 --model.convert.samples=4
 # With products in bfloat16, by the CPU's instructions where it has them.
 emulate=--emulate
 ! grep -qwE 'avx512_bf16|amx_bf16' /proc/cpuinfo || emulate=
@@ -73,6 +77,9 @@ check_memory bf16-wide $emulate --train.compute=bfloat16 --model.init.hidden_siz
     --model.init.num_hidden_layers=1 --model.init.vocab_size=65536 --data.seq_len=256
 check_memory bf16-converted $emulate --train.compute=bfloat16 --model.convert.rope_pairs=4 \
     --model.convert.d_kv=16 --model.convert.samples=4
+check_memory bf16-shared $emulate --train.compute=bfloat16 --model.convert.form=shared \
+    --model.convert.slots=6 --model.convert.latent=24 --model.convert.latent_norm=true \
+    --model.convert.samples=4
 
 # In a sweep each run has a peak of its own: a small one after a large one.
 ranks 1 sweep config.yaml --run.name=swept --vary model.init.hidden_size=512,64 --out swept

@@ -50,6 +50,23 @@ for step in 1 2 3 4 5 6; do
         die "resumed at step $step: other losses: $(cat difference)"
 done
 
+# The shared form, its latent narrow and normed, and wide: attention in the latent space and on
+# expanded keys and values.
+shared="train config.yaml --model.init=none --model.base=runs/start/model --model.convert.samples=20
+        --model.convert.form=shared"
+for widths in '--model.convert.slots=2 --model.convert.latent=4 --model.convert.latent_norm=true' \
+    '--model.convert.slots=5 --model.convert.latent=12'; do
+    name=shared-${widths##*=}
+    ranks 1 $shared $widths --run.name=$name-n1
+    for n in 2 4; do
+        ranks $n $shared $widths --run.name=$name-n$n
+        same_states $name-n$n $name-n1
+    done
+    ranks 2 $shared $widths --run.name=$name-resumed --train.steps=3 --optim.decay_start=4
+    ranks 1 $shared $widths --run.name=$name-resumed --resume=require
+    [ "$(state $name-resumed 7)" = "$(state $name-n1 7)" ] || die "$name: resumed to another state"
+done
+
 # Changes of the config that are refused at a resume, and a run that is finished.
 ranks_refuse 2 2 'has no checkpoint to resume from' $mla --run.name=new --resume=require
 ranks_refuse 2 2 'there is a run already' $mla --run.name=g8-n1 --resume=never
