@@ -149,6 +149,13 @@ static ModelShape shared_shape_of(const ModelShape *per_head)
     return shape;
 }
 
+static const char *attention_name(const ModelShape *shape)
+{
+    if (shape_is_shared(shape))
+        return "shared";
+    return shape_is_mla(shape) ? "mla" : "mha";
+}
+
 static void print_form(const BenchModel *m, int d_kv, const AttentionForm *form,
                        const ModelShape *shape, int T, int n_rounds, const char *products)
 {
@@ -166,10 +173,10 @@ static void print_form(const BenchModel *m, int d_kv, const AttentionForm *form,
         run(best_s, form, shape, ways[i].compute, T, n_rounds);
         if (i == 0)
             memcpy(float32_s, best_s, sizeof best_s);
-        printf("%-5s %5d %4d  %-14s  %-11s %9.3f %6.0f %6.2f  %9.3f %6.0f %6.2f\n", m->name, T,
-               d_kv, form->name, ways[i].name, 1e3 * best_s[0], 2 * product / best_s[0] / 1e9,
-               float32_s[0] / best_s[0], 1e3 * best_s[1], 5 * product / best_s[1] / 1e9,
-               float32_s[1] / best_s[1]);
+        printf("%-5s %5d %4d  %-6s  %-14s  %-11s %9.3f %6.0f %6.2f  %9.3f %6.0f %6.2f\n", m->name,
+               T, d_kv, attention_name(shape), form->name, ways[i].name, 1e3 * best_s[0],
+               2 * product / best_s[0] / 1e9, float32_s[0] / best_s[0], 1e3 * best_s[1],
+               5 * product / best_s[1] / 1e9, float32_s[1] / best_s[1]);
     }
 }
 
@@ -181,8 +188,8 @@ int main(int argc, char **argv)
     const char *products = argc > 5 ? argv[5] : NULL;
     setvbuf(stdout, NULL, _IOLBF, 0);
     printf("%d threads; ratios to float32\n", omp_get_max_threads());
-    printf("model     T d_kv  form            products     forward ms GFLOP/s     x   back ms"
-           " GFLOP/s     x\n");
+    printf("model     T d_kv  kind    form            products     forward ms GFLOP/s     x"
+           "   back ms GFLOP/s     x\n");
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         if (strcmp(name, models[i].name) != 0)
             continue;
@@ -201,6 +208,8 @@ int main(int argc, char **argv)
                        &shape, T, n_rounds, products);
             const ModelShape shared = shared_shape_of(&shape);
             print_form(&models[i], models[i].d_kv[k], &attention_forms[ATTENTION_SHARED_LATENT],
+                       &shared, T, n_rounds, products);
+            print_form(&models[i], models[i].d_kv[k], &attention_forms[ATTENTION_MLA_EXPANDED],
                        &shared, T, n_rounds, products);
         }
     }
