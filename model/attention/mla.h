@@ -7,7 +7,9 @@
 //
 // so that the attention proper is that of model/attention/attention.h with the same row layout as
 // MHA's. Attention in the latent space (model/attention/attention_latent.h) reads the first product
-// alone: mla_latent_forward().
+// alone: mla_latent_forward(). In the shared form (model/shape.h) there is one k_r for all heads,
+// the up-projections are those of query heads, and the latent may have a norm before them
+// (model/attention/latent_norm.h).
 #ifndef MHA2MLA_MODEL_ATTENTION_MLA_H
 #define MHA2MLA_MODEL_ATTENTION_MLA_H
 
