@@ -87,8 +87,11 @@ def check_generation(model, tokenizer, skip_quantized: bool) -> None:
 
     expected = text(use_cache=False)
     require(text() == expected, f"dynamic cache: {text()!r}, without a cache {expected!r}")
-    static = text(cache_implementation="static", disable_compile=True)
-    require(static == expected, f"static cache: {static!r}, without a cache {expected!r}")
+    # transformers 4 keeps DeepSeek's keys and values expanded, and its static cache wants one width.
+    is_expanded = model.config.model_type == "deepseek_v3" and transformers.__version__[:2] == "4."
+    if not is_expanded:
+        static = text(cache_implementation="static", disable_compile=True)
+        require(static == expected, f"static cache: {static!r}, without a cache {expected!r}")
     beams = text(num_beams=3)
     require(beams == text(num_beams=3, use_cache=False), "beams: the cache changes the text")
     tokenizer.pad_token = tokenizer.eos_token
@@ -96,7 +99,8 @@ def check_generation(model, tokenizer, skip_quantized: bool) -> None:
     padded.pop("token_type_ids", None)
     both = model.generate(**padded, **arguments)
     require(tokenizer.decode(both[0]) == expected, "left padding of another text changes the text")
-    print("generate: no cache, dynamic, static, beams and padded agree")
+    kinds = "no cache, dynamic" if is_expanded else "no cache, dynamic, static"
+    print(f"generate: {kinds}, beams and padded agree")
     for backend, config in [] if skip_quantized else QUANTIZED:
         config = {"backend": backend, "residual_length": 16, **config}
         quantized = text(cache_implementation="quantized", cache_config=config)

@@ -20,8 +20,8 @@ export TOKENIZERS_PARALLELISM=false
 
 make_shard valid 1200
 
-# check DIR [--in OTHER] [OPTION...]: losses, caches and texts in transformers, of OTHER if it is given,
-# against the loss of DIR here.
+# check DIR [--in OTHER] [OPTION...]: losses, caches and texts in transformers, of OTHER if it is
+# given, against the loss of DIR here.
 check() {
     local loss dir=$1
     [ "${2-}" != --in ] || dir=$3
@@ -58,8 +58,6 @@ for model in joint split shared normed; do
     "$mha2mla" export $model --out deepseek-$model --format deepseek >said 2>&1 || die "$(cat said)"
     check $model --in deepseek-$model
 done
-"$mha2mla" export normed --out plain --format deepseek --plain-rope >said 2>&1 || die "$(cat said)"
-check normed --in plain
 
 if [ -d "$tasks" ]; then
     "$mha2mla" eval joint --tasks "$tasks" --rules lm-eval --only arc_easy,openbookqa --limit 24 \
