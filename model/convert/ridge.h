@@ -17,7 +17,16 @@
 // any output o stays as it is. FAILED if LAPACK does not succeed or memory is short.
 Status ridge_refit(float *o, double *gram, double *cross, int D, int Q);
 
-// Bytes that it allocates.
+// The same towards any outputs Y [T, D], and held with weight lambda towards the o that there is:
+//
+//     W_o^T = (O^T O + lambda 1)^-1 (O^T Y + lambda W_o^T),   lambda times mean diagonal,
+//
+// the mean over columns of O that are not zero. gram [Q, Q] is used up, moment [Q, D] = O^T Y is
+// not. excess: |O W_o^T - Y|^2 - |Y|^2 before and after.
+Status ridge_fit(float *o, double *gram, const double *moment, double lambda, int D, int Q,
+                 double excess[2]);
+
+// Bytes that either allocates.
 int64_t ridge_bytes(int D, int Q);
 
 #endif

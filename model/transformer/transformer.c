@@ -282,6 +282,31 @@ Rows transformer_heads(Workspace *ws, const Model *model, int layer, const float
     return ws->layers[layer].attention.out;
 }
 
+void transformer_attention(Workspace *ws, const Model *model, int layer, const float *x, float *out)
+{
+    const ModelShape *s = &model->shape;
+    const Rows heads = transformer_heads(ws, model, layer, x);
+    linear_forward(ws->compute, rows_f32(out, s->d_model), heads, model->params.layers[layer].o,
+                   ws->B * ws->T, shape_dim(s, DIM_Q), s->d_model, false);
+}
+
+void transformer_attention_backward(Workspace *ws, const Model *model, int layer,
+                                    const float *d_out, Params *grads)
+{
+    const int D = model->shape.d_model, N = ws->B * ws->T;
+    memcpy(ws->dx, d_out, (size_t)N * (size_t)D * sizeof *d_out);
+    for (int n = 0; n < N && ws->compute == COMPUTE_BFLOAT16; n++)
+        dtype_narrow(rows_at(ws->dx_rounded, n, 0).data, DTYPE_BF16, d_out + (int64_t)n * D, D);
+    attention_block_backward(ws, model, layer, grads);
+}
+
+void transformer_ffn(Workspace *ws, const Model *model, int layer, float *x)
+{
+    memcpy(ws->layers[layer].x_mid, x,
+           (size_t)(ws->B * ws->T) * (size_t)model->shape.d_model * sizeof *x);
+    ffn_block_forward(ws, model, layer, x);
+}
+
 void transformer_forward(Workspace *ws, const Model *model, const int32_t *inputs,
                          RopeScores *scores)
 {

@@ -33,6 +33,16 @@ void transformer_embed(const Workspace *ws, const Model *model, const int32_t *i
 void transformer_layer(Workspace *ws, const Model *model, int layer, float *x);
 Rows transformer_heads(Workspace *ws, const Model *model, int layer, const float *x);
 
+// The two blocks of a layer apart: out [N, D] = attention(norm(x)), which the layer adds to x, and
+// x [N, D] += ffn(norm(x)). The backward of attention alone takes d_out [N, D], of the call that
+// was the last with this workspace; the gradients of the layer's attention are += or =, that of x
+// is dropped.
+void transformer_attention(Workspace *ws, const Model *model, int layer, const float *x,
+                           float *out);
+void transformer_attention_backward(Workspace *ws, const Model *model, int layer,
+                                    const float *d_out, Params *grads);
+void transformer_ffn(Workspace *ws, const Model *model, int layer, float *x);
+
 // Sum of the cross-entropy over the targets, in nats; with grads also its gradient times `scale`,
 // for transformer_backward. grads NULL: the loss alone.
 double transformer_loss(Workspace *ws, const Model *model,
