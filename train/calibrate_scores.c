@@ -4,36 +4,13 @@
 #include "model/convert/statistics_file.h"
 #include "train/calibrate.h"
 #include "train/calibrate_statistics.h"
+#include "train/sample_windows.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 static int min_int(int a, int b)
 {
     return a < b ? a : b;
-}
-
-// windows [n, T]: the first T inputs of the samples 0 .. n - 1, freed by the caller.
-static Status read_windows(int32_t **out, Mixture *mixture, int n, int T, int seq_len)
-{
-    Status status;
-    int32_t *windows = malloc((size_t)n * (size_t)T * sizeof *windows);
-    int32_t *sample = malloc(((size_t)seq_len + 1) * sizeof *sample);
-    if (windows == NULL || sample == NULL) {
-        status = fail(FAILED, "no memory for %d windows of %d tokens", n, T);
-        goto release;
-    }
-    for (int i = 0; i < n; i++) {
-        TRY_GOTO(release, mixture_read(mixture, i, sample));
-        memcpy(windows + (int64_t)i * T, sample, (size_t)T * sizeof *windows);
-    }
-    free(sample);
-    *out = windows;
-    return OK;
-release:
-    free(sample);
-    free(windows);
-    return status;
 }
 
 // The writer is NULL on ranks that write nothing.
@@ -77,7 +54,8 @@ Status calibrate_scores(const char *path, const CalibrationSettings *settings, c
         status = comm_agree(comm, comm->rank == 0 ? rope_scores_write(&scores, path) : OK);
         goto release;
     }
-    TRY_GOTO(release, comm_agree(comm, read_windows(&windows, mixture, n, request.T, seq_len)));
+    TRY_GOTO(release,
+             comm_agree(comm, sample_windows_read(&windows, mixture, n, request.T, seq_len)));
     request.tokens = windows;
     status = write_statistics(&scores, &request, path, comm, original);
 release:

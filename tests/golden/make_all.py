@@ -7,6 +7,7 @@ Usage, from the repository's root:
 from __future__ import annotations
 
 from conversion import make_conversion_golden
+from distill import make_distill_golden
 from mla import make_mla_golden, make_shared_golden
 from models import make_models
 from training import make_autocast_golden, make_losses_golden, make_training_golden
@@ -20,6 +21,7 @@ def main() -> None:
     make_autocast_golden.main()
     make_losses_golden.main()
     make_conversion_golden.main()
+    make_distill_golden.main()
 
 
 if __name__ == "__main__":

@@ -98,6 +98,8 @@ static void print_row(const Report *report, const ReportRun *run)
     print_loss(run->is_mla ? report_run_start_valid(run) : NAN);
     print_loss(last_step > 0 ? report_run_last_valid(run) : NAN);
     printf("  %9.3f", (double)report_run_tokens(run) / 1e6);
+    if (run->distill_tokens > 0)
+        printf(" + %.3f distilled", (double)run->distill_tokens / 1e6);
     if (last_step < run->n_steps)
         printf("  (step %d of %d)", last_step, run->n_steps);
     putchar('\n');

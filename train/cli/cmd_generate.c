@@ -6,7 +6,7 @@
 #include "model/hf/hf.h"
 #include "train/agreement.h"
 #include "train/cli/compute_options.h"
-#include "train/cli/kv_options.h"
+#include "train/cli/command/kv_options.h"
 #include "train/generate/generate_memory.h"
 #include "train/generate/generate_ranks.h"
 #include "train/plan/blas.h"

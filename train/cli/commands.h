@@ -13,6 +13,7 @@
 extern const Command cmd_tokenize;
 extern const Command cmd_score;
 extern const Command cmd_convert;
+extern const Command cmd_distill;
 extern const Command cmd_train;
 extern const Command cmd_export;
 extern const Command cmd_eval;

@@ -4,7 +4,7 @@
 #define MHA2MLA_TRAIN_CLI_EVAL_KINDS_H
 
 #include "train/cli/compute_options.h"
-#include "train/cli/kv_options.h"
+#include "train/cli/command/kv_options.h"
 
 typedef struct EvalOptions {
     KvOptions kv;

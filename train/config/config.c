@@ -278,3 +278,14 @@ bool config_reads_original(const Config *config)
     return config->model.convert.given &&
            (config->data.validation.given || config_calibrates(config));
 }
+
+bool config_distills(const Config *config)
+{
+    return config->model.convert.given && config->distill.given;
+}
+
+int config_distill_len(const Config *config)
+{
+    const int at_most = config->distill.window_len;
+    return at_most < config->data.seq_len ? at_most : config->data.seq_len;
+}

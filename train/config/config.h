@@ -55,6 +55,18 @@ typedef struct ConvertConfig {
     char *scores;          // file of `mha2mla score`, or NULL: measured at the start
 } ConvertConfig;
 
+// Local distillation of the converted layers before training (train/distill/distill.h).
+typedef enum DistillLayers { DISTILL_SEQUENTIAL, DISTILL_APART } DistillLayers;
+
+typedef struct DistillConfig {
+    bool given;     // counts for a run that converts alone: config_distills()
+    int steps;      // of every layer
+    int windows;    // sequences that are read
+    int window_len; // tokens of one at most
+    double rho, lr;
+    DistillLayers layers;
+} DistillConfig;
+
 typedef struct ModelConfig {
     char *base; // HF directory, or NULL: init is given
     InitConfig init;
@@ -144,6 +156,7 @@ typedef struct EvalConfig {
 typedef struct Config { // owns every string and list in it
     RunConfig run;
     ModelConfig model;
+    DistillConfig distill;
     DataConfig data;
     OptimConfig optim;
     TrainConfig train;
@@ -170,6 +183,10 @@ static inline Trainable config_trained(const Config *config)
 // from that pass or from the file of scores.
 bool config_calibrates(const Config *config);
 bool config_needs_statistics(const Config *config);
+
+// Whether it distills what it has converted; tokens of a window of that.
+bool config_distills(const Config *config);
+int config_distill_len(const Config *config);
 
 // Whether a run that converts first runs the original model over data, to calibrate or validate.
 bool config_reads_original(const Config *config);

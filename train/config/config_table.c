@@ -13,6 +13,8 @@ const char *const config_dtype_names[] = {
 const char *const config_rope_names[] = {
     [ROPE_HIGH] = "high",    [ROPE_LOW] = "low", [ROPE_UNIFORM] = "uniform",
     [ROPE_2NORM] = "2-norm", [ROPE_KL] = "kl",   NULL};
+const char *const config_distill_names[] = {
+    [DISTILL_SEQUENTIAL] = "sequential", [DISTILL_APART] = "apart", NULL};
 static const char *const recompute_names[] = {[RECOMPUTE_NONE] = "none",
                                               [RECOMPUTE_ATTENTION] = "attention",
                                               [RECOMPUTE_LAYER] = "layer",
@@ -276,6 +278,24 @@ const Key config_keys[] = {
     {"train.spike_window", KEY_INT, IN(train.spike_window), .standard = "100", RANGE(1, INT_MAX),
      .unit = "steps",
      .help = "length of that running mean; none of the first steps up to this number is skipped"},
+
+    {"distill", KEY_BLOCK, IN(distill.given), .is_off = true,
+     .help = "local distillation of every converted layer before training, docs/conversion.md"},
+    {"distill.steps", KEY_INT, IN(distill.steps), .standard = "200", RANGE(1, 10000000),
+     .unit = "steps", .help = "steps of 8 windows for every layer"},
+    {"distill.windows", KEY_INT, IN(distill.windows), .standard = "256", RANGE(1, 16777216),
+     .unit = "sequences",
+     .help = "sequences of the training data that they read; each may be seen about 15 times"},
+    {"distill.window_len", KEY_INT, IN(distill.window_len), .standard = "512", RANGE(1, 16777216),
+     .unit = "tokens", .help = "length of such a sequence at most; longer ones are cut"},
+    {"distill.rho", KEY_REAL, IN(distill.rho), .standard = "1.0", RANGE(0, 10),
+     .help = "share of the error of the layers below that a layer's target takes back"},
+    {"distill.lr", KEY_REAL, IN(distill.lr), .standard = "5.0e-3", RANGE(1e-9, 10),
+     .help = "highest learning rate; a cosine takes it to 2 %"},
+    {"distill.layers", KEY_NAME, IN(distill.layers), .standard = "sequential",
+     .names = config_distill_names,
+     .help = "sequential: layer after layer, on up to 8 ranks; apart: each rank distills layers of "
+             "its own, whose inputs are the original's and rho 0"},
 
     {"checkpoint", KEY_SECTION, .help = "checkpoints, from which a run resumes"},
     // None of these has an effect on the result: a resumed run has the bits of one that was not

@@ -48,6 +48,7 @@ typedef struct Key {
 // Names of enums by their values, closed by NULL.
 extern const char *const config_dtype_names[];
 extern const char *const config_rope_names[];
+extern const char *const config_distill_names[];
 
 extern const Key config_keys[];
 extern const int n_config_keys;

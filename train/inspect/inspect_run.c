@@ -48,6 +48,11 @@ static Status print_budget(const ReportRun *run, const char *path)
     if (run->pretraining_tokens > 0)
         printf(", %.3g %% of pretraining", 100 * tokens / (double)run->pretraining_tokens);
     printf("; sequences of %lld\n", (long long)seq_len);
+    if (run->distill_tokens > 0) {
+        inspect_label("distillation");
+        printf("%.4g M tokens read before the first step, %.4g M in the steps of each layer\n",
+               (double)run->distill_tokens / 1e6, (double)run->distill_trained_tokens / 1e6);
+    }
     inspect_label("ranks");
     printf("%lld, %lld threads each\n", (long long)ranks, (long long)threads);
     if (!json_has(run->json, "products")) // written by an earlier version

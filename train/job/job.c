@@ -9,6 +9,7 @@
 #include "base/temporary.h"
 #include "model/hf/hf.h"
 #include "train/agreement.h"
+#include "train/distill/distill_prepared.h"
 #include "train/job/config_history.h"
 #include "train/job/disk_room.h"
 #include "train/job/run_dir.h"
@@ -111,10 +112,19 @@ static Status convert_original(Job *job, Replica *replica)
 {
     int32_t *pairs = NULL;
     Status status;
+    bool is_distilling = false;
     TRY_GOTO(free_pairs, measure_original(job, &pairs));
-    status = prepare_converted(replica, pairs, &job->config, &job->comm, &job->group);
+    TRY_GOTO(free_pairs, prepare_converted(replica, pairs, &job->config, &job->comm, &job->group));
+    is_distilling = config_distills(&job->config);
+    if (is_distilling)
+        status = distill_prepared(replica, &job->config, &job->comm, &job->group,
+                                  job->tokenizer_sha256, job->dir.path);
 free_pairs:
-    if (status == STOPPED)
+    if (status == STOPPED && is_distilling)
+        log_info("stopped by %s before training; the same command converts again and distills the "
+                 "layers that are not finished",
+                 fail_text());
+    else if (status == STOPPED)
         log_info("stopped by %s before training; nothing is saved, the same command starts from "
                  "the beginning",
                  fail_text());

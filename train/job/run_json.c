@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "train/distill/distill.h"
 #include "train/plan/compute_check.h"
 
 #include <math.h>
@@ -60,6 +61,18 @@ static json_t *describe(const RunDescription *description)
         "products", compute_describe(products, config->train.compute));
 }
 
+// What the layers read before the first step, and what their steps trained on: the same windows
+// again and again.
+static json_t *describe_distillation(const Config *config)
+{
+    const DistillConfig *distill = &config->distill;
+    const int T = config_distill_len(config);
+    return json_pack("{s:i, s:i, s:i, s:I, s:I}", "steps", distill->steps, "windows",
+                     distill->windows, "window_len", T, "tokens",
+                     (json_int_t)distill_tokens(distill, T), "trained_tokens",
+                     (json_int_t)distill_trained_tokens(distill, T));
+}
+
 // Rank 0 alone, as the next two. json_write() renames into place, so a reader never sees half of
 // it.
 Status run_json_write(const RunDir *dir, const RunDescription *description)
@@ -74,6 +87,8 @@ Status run_json_write(const RunDir *dir, const RunDescription *description)
         json_object_set_new(root, "original_validation_set",
                             json_string(description->validation_set));
     }
+    if (config_distills(description->config))
+        json_object_set_new(root, "distill", describe_distillation(description->config));
     const double tokens = description->config->data.pretraining_tokens;
     if (tokens > 0)
         json_object_set_new(root, "pretraining_tokens", json_integer((json_int_t)tokens));

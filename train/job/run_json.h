@@ -8,6 +8,9 @@
 //      "original_valid_loss": 1.31,      // of the model before conversion, where it was measured
 //      "original_validation_set": "5d1f08a3",    // and on what
 //      "pretraining_tokens": 600000000,  // where the config knows them
+//      "distill": {"steps": 200, "windows": 256, "window_len": 512,    // with local distillation:
+//                  "tokens": 131072,            // that it reads,
+//                  "trained_tokens": 819200},   // and that the steps of each layer train on
 //      "exported_step": 200,             // that RUN/model is of, once it is exported
 //      "validated_step": 200,            // the newest validation of the run that was exported
 //      "resumed_steps": [100, 150],

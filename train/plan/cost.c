@@ -3,6 +3,7 @@
 // ranks per host as the run will have.
 #include "train/plan/cost.h"
 
+#include "train/distill/distill.h"
 #include "train/parallel/batch_schedule.h"
 #include "train/parallel/partition.h"
 
@@ -151,7 +152,11 @@ Status cost_make(Cost *out, const Plan *plan, const Config *config, const Rates 
         cost.original_s = forward_seconds(
             &plan->original, plan, T,
             valid_sequences + (config_calibrates(config) ? convert->samples : 0), flops_per_s);
-    cost.run_s = cost.steps_s + cost.validation_s + cost.original_s;
+    if (config_distills(config))
+        cost.distill_s = distill_flops(&plan->shape, &config->distill, config_distill_len(config),
+                                       plan->n_ranks) /
+                         flops_per_s;
+    cost.run_s = cost.steps_s + cost.validation_s + cost.original_s + cost.distill_s;
     *out = cost;
     return OK;
 }

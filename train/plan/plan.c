@@ -14,6 +14,7 @@
 #include "model/kernels/gemm.h"
 #include "model/kernels/head.h"
 #include "train/calibrate_statistics.h"
+#include "train/distill/distill.h"
 #include "train/memory.h"
 #include "train/parallel/partition.h"
 #include "train/plan/blas.h"
@@ -190,6 +191,11 @@ static void measure_conversion(Plan *plan, const Config *config)
     }
     if (config_needs_statistics(config))
         measure_method(plan, config);
+    if (config_distills(config)) {
+        plan->original_model = model_bytes(&plan->original);
+        plan->distill = distill_bytes(&plan->shape, &config->distill, config_distill_len(config),
+                                      config->train.compute, plan->n_ranks, plan->n_threads);
+    }
 }
 
 // The number of files that match. A pattern without a match counts as one file, since a plan can be
@@ -299,7 +305,8 @@ int plan_sharers(const Config *config, int n_ranks, int ranks_per_host)
 }
 
 // Peak of the conversion beside the process itself; 0: nothing is converted. The original model
-// goes before the layers are converted, one at a time, from its files, and comes back for a refit.
+// goes before the layers are converted, one at a time, from its files, and comes back for
+// a refit and for the distillation.
 static int64_t conversion_bytes(const Plan *plan)
 {
     if (plan->conversion == 0)
@@ -307,10 +314,10 @@ static int64_t conversion_bytes(const Plan *plan)
     const int64_t before = plan->original_model / plan->n_sharers + plan->original_pass;
     const int64_t after = plan->parameters / plan->n_sharers + plan->conversion;
     const int64_t converting = before > after ? before : after;
-    const int64_t refitting =
-        plan->refit > 0 ? (plan->original_model + plan->parameters) / plan->n_sharers + plan->refit
-                        : 0;
-    return converting > refitting ? converting : refitting;
+    const int64_t beside = plan->refit > plan->distill ? plan->refit : plan->distill;
+    const int64_t both =
+        beside > 0 ? (plan->original_model + plan->parameters) / plan->n_sharers + beside : 0;
+    return converting > both ? converting : both;
 }
 
 // Training and conversion do not overlap, so the larger of the two counts.
@@ -352,6 +359,18 @@ static void print_model(FILE *out, const Plan *plan, const Config *config)
     kv_table_print(out, s);
 }
 
+static void print_distillation(FILE *out, const Config *config)
+{
+    const DistillConfig *distill = &config->distill;
+    const int T = config_distill_len(config);
+    fprintf(out,
+            "distillation %d windows of %d tokens = %.4g M tokens, %d steps a layer = %.4g M, "
+            "layers %s\n",
+            distill->windows, T, (double)distill_tokens(distill, T) / 1e6, distill->steps,
+            (double)distill_trained_tokens(distill, T) / 1e6,
+            distill->layers == DISTILL_APART ? "apart" : "one after another");
+}
+
 static void print_work(FILE *out, const Plan *plan, const Config *config)
 {
     const TrainConfig *train = &config->train;
@@ -360,6 +379,8 @@ static void print_work(FILE *out, const Plan *plan, const Config *config)
     fprintf(out, "ranks        %d, %d threads each, %s\n", plan->n_ranks, plan->n_threads,
             blas_name(blas));
     fprintf(out, "products     %s\n", compute_describe(products, train->compute));
+    if (config_distills(config))
+        print_distillation(out, config);
     fprintf(out, "step         %d sequences of %d tokens = %lld tokens, micro-batches of %d\n",
             train->global_batch, config->data.seq_len, (long long)step_tokens, train->micro_batch);
     double tokens = (double)step_tokens * train->steps;

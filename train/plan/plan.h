@@ -32,6 +32,7 @@ typedef struct Plan {
     // workspace of one layer's conversion.
     int64_t original_model, original_pass, conversion;
     int64_t refit;    // of output projections, beside both models; 0: the method has none
+    int64_t distill;  // of local distillation, likewise; 0: there is none
     int64_t products; // packed operands of matrix products, the program's or OpenBLAS's
     int64_t shards;   // HDF5's caches of open files: token shards, the checkpoint being written
     int64_t process;  // resident before any arena is allocated: program, libraries, MPI

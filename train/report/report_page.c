@@ -158,6 +158,7 @@ static bool append_run(json_t *list, const Report *report, int place)
            set_int(object, "cache_bytes", 2 * run->cache) &&
            set_real(object, "share", report_run_share(run)) &&
            set_int(object, "pretraining_tokens", run->pretraining_tokens) &&
+           set_int(object, "distill_tokens", run->distill_tokens) &&
            set_real(object, "original_loss",
                     run->is_mla ? report_run_original_valid(run) : report_run_start_valid(run)) &&
            set_int(object, "steps", run->n_steps) &&

@@ -113,6 +113,12 @@ static Status parse_shape(ReportRun *run, const char *path)
                      INT64_MAX / 2));
     TRY(json_get_int(&steps, json, path, "steps", 0, INT32_MAX));
     run->n_steps = (int)steps;
+    const json_t *distill = json_object_get(json, "distill");
+    if (distill != NULL) {
+        TRY(json_get_int(&run->distill_tokens, distill, path, "tokens", 1, INT64_MAX));
+        TRY(json_get_int(&run->distill_trained_tokens, distill, path, "trained_tokens", 1,
+                         INT64_MAX));
+    }
     if (json_has(json, "pretraining_tokens"))
         TRY(json_get_int(&run->pretraining_tokens, json, path, "pretraining_tokens", 1, INT64_MAX));
     return OK;

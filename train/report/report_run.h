@@ -71,9 +71,11 @@ typedef struct ReportRun {
     int dash;                                            // 1: a solid line; made likewise
     bool is_mla;
     int64_t d_kv, rope_pairs;
-    int64_t cache, original_cache; // numbers per token
-    int64_t pretraining_tokens;    // of the original; 0: not known
-    double original_loss;          // validation loss before conversion, on original_set
+    int64_t cache, original_cache;  // numbers per token
+    int64_t pretraining_tokens;     // of the original; 0: not known
+    int64_t distill_tokens;         // read by local distillation; 0: there was none
+    int64_t distill_trained_tokens; // of the steps of each of its layers
+    double original_loss;           // validation loss before conversion, on original_set
     SetName original_set;
     const json_t *config;  // borrowed from run.json: key -> text; NULL: older runs do not say
     const json_t *changes; // borrowed likewise: what was changed while the run was trained

@@ -85,6 +85,7 @@ function columnsOf() {
     column("Conversion", "SVD", (run) => (run.is_mla ? run.svd : null), asText),
     ...report.varied.map(({key, head}) => column(
         "Varied", head, (run) => asNumber(run.varied[key]), asText)),
+    column("Conversion", "tokens distilled", (run) => run.distill_tokens || null, short),
     column("Healing", "tokens", (run) => run.tokens, short),
     column(
         "Healing", "% of pretraining",

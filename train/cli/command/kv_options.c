@@ -1,4 +1,4 @@
-#include "train/cli/kv_options.h"
+#include "train/cli/command/kv_options.h"
 
 const char *const kv_option_schemes[] = {"channel", "hqq", "quanto", NULL};
 const char *const kv_option_policies[] = {"append", "reference", NULL};

@@ -3,8 +3,8 @@
 //     typedef struct AskOptions { KvOptions kv; ... } AskOptions;
 //     static const Option options[] = {KV_OPTIONS(AskOptions, kv, "bfloat16"), ...};
 //     TRY(kv_options_format(&format, &options->kv, KV_BFLOAT16));
-#ifndef MHA2MLA_TRAIN_CLI_KV_OPTIONS_H
-#define MHA2MLA_TRAIN_CLI_KV_OPTIONS_H
+#ifndef MHA2MLA_TRAIN_CLI_COMMAND_KV_OPTIONS_H
+#define MHA2MLA_TRAIN_CLI_COMMAND_KV_OPTIONS_H
 
 #include "infer/cache/kv_format.h"
 #include "train/cli/command/command.h"

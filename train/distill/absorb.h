@@ -16,8 +16,8 @@
 //     TRY(absorb_layer(&absorption, &weights));
 //     ... train all but the up-projections that absorption.keys and .values name ...
 //     TRY(absorb_undo(&absorption, &weights));
-#ifndef MHA2MLA_MODEL_CONVERT_ABSORB_H
-#define MHA2MLA_MODEL_CONVERT_ABSORB_H
+#ifndef MHA2MLA_TRAIN_DISTILL_ABSORB_H
+#define MHA2MLA_TRAIN_DISTILL_ABSORB_H
 
 #include "model/params.h"
 

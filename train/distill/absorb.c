@@ -1,5 +1,5 @@
 // Heads are small, [E, R] each, so plain loops in double do: this runs twice a layer.
-#include "model/convert/absorb.h"
+#include "train/distill/absorb.h"
 
 #include <lapacke.h>
 #include <stdlib.h>
