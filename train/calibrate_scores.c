@@ -1,11 +1,14 @@
 // Rank 0 alone has the file open; the others take part in what is collected.
 #include "train/calibrate_scores.h"
 
+#include "eval/forward_pass.h"
 #include "model/convert/statistics_file.h"
 #include "train/calibrate.h"
 #include "train/calibrate_statistics.h"
 #include "train/sample_windows.h"
+#include "train/stop.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 static int min_int(int a, int b)
@@ -62,4 +65,57 @@ release:
     free(windows);
     rope_scores_release(&scores);
     return status;
+}
+
+// ---- the loss on a file's windows ---------------------------------------------------------------
+
+enum { MAX_WINDOWS = 16 };
+
+// Sum over this rank's windows, i mod N, and the number of all of them. Losses are rounded to
+// multiples of 2^-20, which doubles add exactly in any order.
+static Status sum_losses(double *sum, int *n_windows, int *T, const Replica *mla,
+                         StatisticsFile *file)
+{
+    const Comm *comm = mla->comm;
+    ForwardPass pass = {0};
+    Status status;
+    *T = file->info.seq_len;
+    *n_windows = min_int(file->info.n_windows, MAX_WINDOWS);
+    *sum = 0;
+    if (*T < 2)
+        return fail(BAD_INPUT,
+                    "%s: windows of one token have no loss; make the scores of longer "
+                    "ones (--window-len)",
+                    file->path);
+    int32_t *tokens = malloc((size_t)file->info.n_windows * (size_t)*T * sizeof *tokens);
+    if (tokens == NULL)
+        return fail(FAILED, "no memory for %d windows", file->info.n_windows);
+    TRY_GOTO(release, statistics_file_tokens(file, tokens));
+    TRY_GOTO(release, forward_pass_start(&pass, &mla->model, *T - 1, COMPUTE_FLOAT32));
+    for (int i = comm->rank; i < *n_windows; i += comm->size) {
+        const int32_t *window = tokens + (int64_t)i * *T;
+        TRY_GOTO(release, stop_check());
+        transformer_forward(&pass.ws, &mla->model, window, NULL);
+        *sum += nearbyint(transformer_loss(&pass.ws, &mla->model, window + 1, 0, NULL) * 0x1p20) *
+                0x1p-20;
+    }
+release:
+    forward_pass_release(&pass);
+    free(tokens);
+    return status;
+}
+
+Status calibration_loss(double *out, const Replica *mla, const char *scores)
+{
+    const ModelShape original = shape_original(&mla->model.shape);
+    StatisticsFile file;
+    double sum;
+    int n_windows, T;
+    TRY(comm_agree(mla->comm, statistics_file_open(&file, &original, scores)));
+    const Status status = comm_agree(mla->comm, sum_losses(&sum, &n_windows, &T, mla, &file));
+    statistics_file_close(&file);
+    TRY(status);
+    comm_sum_doubles(mla->comm, &sum, 1);
+    *out = sum / ((double)n_windows * (T - 1));
+    return OK;
 }

@@ -12,6 +12,7 @@
 #include "model/kernels/compute.h"
 #include "model/model.h"
 #include "train/parallel/comm.h"
+#include "train/replica.h"
 
 typedef struct CalibrationSettings {
     int samples, seq_len;  // of the norms; the mixture's seq_len
@@ -26,5 +27,11 @@ typedef struct CalibrationSettings {
 // written. Collective.
 Status calibrate_scores(const char *path, const CalibrationSettings *settings, const Comm *comm,
                         const Model *original, Mixture *mixture);
+
+// The loss of a converted model on the windows of such a file, by which conversions of one model
+// are compared: mean over the first 16 at most, nats per token, the same bits on any number of
+// ranks. BAD_INPUT if the file has no statistics of this model; STOPPED if a stop is requested.
+// Collective.
+Status calibration_loss(double *out, const Replica *mla, const char *scores);
 
 #endif

@@ -11,6 +11,7 @@
 #include "data/tokenizer/tokenizer_file.h"
 #include "model/convert/convert.h"
 #include "model/convert/pair_select.h"
+#include "model/convert/slot_mix.h"
 #include "model/convert/slot_select.h"
 #include "model/convert/slots.h"
 #include "model/hf/hf.h"
@@ -19,6 +20,7 @@
 #include "train/parallel/watchdog.h"
 #include "train/refit.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -165,6 +167,18 @@ static Status select_kl(int32_t *choice, const ModelShape *mla, const ConvertRec
     return status;
 }
 
+// Slots of all layers are the same, with every stride-th frequency.
+static Status spread_uniform(int32_t *slots, const ModelShape *mla, int stride)
+{
+    const int P = mla->rope_pairs;
+    if (slot_mix_max_stride(mla, P) < 1)
+        return fail(BAD_INPUT, "slots are %d, but shared-uniform has one for each of %d pairs", P,
+                    mla->head_dim / 2);
+    for (int l = 0; l < mla->n_layers; l++)
+        slot_mix_uniform(slots + (int64_t)l * P, P, stride);
+    return OK;
+}
+
 // By frequency or by norms, which are NULL where frequency decides.
 static Status select_plain(int32_t *choice, const ModelShape *mla, RopeStrategy strategy,
                            const RopeScores *norms)
@@ -174,9 +188,11 @@ static Status select_plain(int32_t *choice, const ModelShape *mla, RopeStrategy 
         return rope_select(choice, &original, mla->rope_pairs, strategy, norms);
     if (strategy == ROPE_2NORM)
         return slot_select_norms(choice, &original, mla->rope_pairs, norms);
+    if (strategy == ROPE_SHARED_UNIFORM)
+        return spread_uniform(choice, mla, 1);
     return fail(BAD_INPUT,
                 "the RoPE strategy is %s, which chooses the same pairs for every KV head; the "
-                "shared form takes 2-norm or kl",
+                "shared form takes 2-norm, kl or shared-uniform",
                 rope_strategy_name(strategy));
 }
 
@@ -308,8 +324,8 @@ end:
 
 // Rank l mod N converts layer l and broadcasts it: the work is shared, and all ranks have the same
 // bits even where their CPUs run different kernels.
-Status prepare_layers(Replica *mla, const WeightSource *original, const ConvertRecipe *recipe,
-                      const int32_t *choice, const char *scores)
+static Status convert_layers(Replica *mla, const WeightSource *original,
+                             const ConvertRecipe *recipe, const int32_t *choice, const char *scores)
 {
     const Comm *comm = mla->comm;
     const ModelShape *shape = &mla->model.shape;
@@ -326,6 +342,49 @@ Status prepare_layers(Replica *mla, const WeightSource *original, const ConvertR
     }
     replica_sync(mla);
     return OK;
+}
+
+// The stride between the frequencies of mixed slots whose conversion has the least loss on the
+// windows of the scores; the model is then of that stride.
+static Status convert_by_stride(Replica *mla, const WeightSource *original,
+                                const ConvertRecipe *recipe, int32_t *slots, const char *scores)
+{
+    const ModelShape *shape = &mla->model.shape;
+    const int n = slot_mix_max_stride(shape, shape->rope_pairs);
+    double best_loss = INFINITY;
+    int best = 1;
+    for (int stride = 1; stride <= n; stride++) {
+        double loss;
+        TRY(spread_uniform(slots, shape, stride));
+        TRY(convert_layers(mla, original, recipe, slots, scores));
+        if (n == 1)
+            return OK;
+        TRY(calibration_loss(&loss, mla, scores));
+        if (mla->comm->rank == 0)
+            log_info("stride %d: loss %.4f", stride, loss);
+        if (loss < best_loss) {
+            best_loss = loss;
+            best = stride;
+        }
+    }
+    if (best == n)
+        return OK;
+    TRY(spread_uniform(slots, shape, best));
+    return convert_layers(mla, original, recipe, slots, scores);
+}
+
+Status prepare_layers(Replica *mla, const WeightSource *original, const ConvertRecipe *recipe,
+                      const int32_t *choice, const char *scores)
+{
+    if (!recipe->mixes)
+        return convert_layers(mla, original, recipe, choice, scores);
+    const int64_t n = model_n_pairs(&mla->model.shape);
+    int32_t *slots = malloc((size_t)n * sizeof *slots);
+    TRY(comm_agree(mla->comm, slots != NULL ? OK : fail(FAILED, "no memory for slots")));
+    memcpy(slots, choice, (size_t)n * sizeof *slots);
+    const Status status = convert_by_stride(mla, original, recipe, slots, scores);
+    free(slots);
+    return status;
 }
 
 // The original is in memory again for it, beside the converted model.

@@ -18,7 +18,7 @@
 typedef struct ClosedForm {
     const ModelShape *shape;     // of the converted model
     const int32_t *pairs;        // per head: [K, P] kept
-    const int32_t *slots;        // shared: [P], model/convert/slots.h
+    const int32_t *slots;        // shared: [P], model/convert/slots.h; NULL: queries read all rows
     const double *maps;          // [H, 2, E/2]
     const float *kv;             // [K n + K E, D] rows of W_kc and W_v
     const float *o;              // [D, H E]

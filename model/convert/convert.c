@@ -7,9 +7,11 @@
 #include "model/convert/head_rows.h"
 #include "model/convert/pair_choice.h"
 #include "model/convert/shared_layer.h"
+#include "model/convert/slot_mix.h"
 #include "model/convert/slots.h"
 #include "model/convert/whitening.h"
 
+#include <cblas.h>
 #include <math.h>
 #include <string.h>
 
@@ -89,12 +91,30 @@ static void scale_rows(float *values, int64_t count, double factor)
         values[i] = (float)(values[i] * factor);
 }
 
+// The factor of the keys' rows: with a weight of 0 keys and values get the same root mean square,
+// as TransMLA balances them.
+static Status find_key_root(double *root, const ModelShape *s, const float *kv,
+                            const double *covariance, double key_weight)
+{
+    double keys, values;
+    *root = sqrt(key_weight);
+    if (key_weight > 0)
+        return OK;
+    TRY(whitening_rms(&keys, kv, covariance, key_rows(s), s->d_model));
+    TRY(whitening_rms(&values, kv + (int64_t)key_rows(s) * s->d_model, covariance,
+                      shape_dim(s, DIM_KV), s->d_model));
+    // Keys that are all rotated leave rounding, which is not to be balanced.
+    *root = keys > 1e-4 * values && values > 0 ? values / keys : 1;
+    return OK;
+}
+
 // Keys are smaller while they are factorized by the root of their weight.
 static Status factorize_whitened(LayerParams *to, const ModelShape *s, float *kv,
                                  const double *covariance, double key_weight)
 {
-    const double root = sqrt(key_weight);
     const int64_t rows_k = key_rows(s);
+    double root;
+    TRY(find_key_root(&root, s, kv, covariance, key_weight));
     scale_rows(kv, rows_k * s->d_model, root);
     TRY(factorize_layer(to, s, kv, covariance));
     scale_rows(kv, rows_k * s->d_model, 1 / root);
@@ -109,15 +129,19 @@ typedef struct Scratch {
     double *maps;  // [H, 2, E/2] what queries take in (closed)
     int *rows;     // [E] of head_rows_order()
     int32_t *kept; // [E/2] pairs of a KV head
+    SlotMix mix;   // of recipes that mix
 } Scratch;
 
-static void place_scratch(Scratch *scratch, Arena *arena, const ModelShape *s)
+static void place_scratch(Scratch *scratch, Arena *arena, const ModelShape *s,
+                          const ConvertRecipe *recipe)
 {
     scratch->q = arena_floats(arena, (int64_t)shape_dim(s, DIM_Q) * s->d_model);
     scratch->kv = arena_floats(arena, (int64_t)(key_rows(s) + shape_dim(s, DIM_KV)) * s->d_model);
     scratch->maps = arena_place(arena, shape_dim(s, DIM_Q), sizeof *scratch->maps);
     scratch->rows = arena_place(arena, s->head_dim, sizeof *scratch->rows);
     scratch->kept = arena_place(arena, s->head_dim / 2, sizeof *scratch->kept);
+    if (recipe->mixes)
+        slot_mix_place(&scratch->mix, arena, s);
 }
 
 static void factorize_rows_measure(Arena *arena, bool is_whitened, int m, int D, int R)
@@ -135,13 +159,14 @@ void convert_measure(Arena *arena, const ModelShape *s, const ConvertRecipe *rec
     int rows_k = key_rows(s), rows_v = shape_dim(s, DIM_KV);
     const bool is_whitened = recipe_needs_statistics(recipe);
     int64_t mark = arena->used_bytes;
-    place_scratch(&scratch, arena, s);
+    place_scratch(&scratch, arena, s, recipe);
     if (s->svd == SVD_JOINT) {
         factorize_rows_measure(arena, is_whitened, rows_k + rows_v, D, R1);
     } else {
         factorize_rows_measure(arena, is_whitened, rows_k, D, R1);
         factorize_rows_measure(arena, is_whitened, rows_v, D, R1);
     }
+    whitening_rms_measure(arena, D);
     if (shape_is_shared(s))
         shared_layer_measure(arena, s);
     if (recipe->method == METHOD_CLOSED) {
@@ -205,7 +230,9 @@ static Status find_maps(Scratch *scratch, const LayerJob *job)
         const int kv_head = h / (s->n_heads / s->n_kv_heads);
         const int32_t *kept = scratch->kept;
         int n = s->rope_pairs;
-        if (shape_is_shared(s))
+        if (job->recipe->mixes)
+            slots_pairs(scratch->kept, job->slots, n, s); // all heads keep all of them
+        else if (shape_is_shared(s))
             n = slots_of_kv_head(scratch->kept, job->slots, n, kv_head, s);
         else
             kept = model_pairs(job->mla, job->layer, kv_head);
@@ -222,17 +249,35 @@ static void put_queries(const LayerJob *job, Scratch *scratch)
     float *q = job->mla->params.layers[job->layer].q;
     if (job->recipe->method == METHOD_CLOSED)
         absorb_maps(scratch->q, scratch->maps, s);
+    if (job->recipe->mixes)
+        return; // mixtures follow from the keys
     if (shape_is_shared(s))
         shared_layer_queries(q, scratch->q, job->slots, s);
     else
         reorder_queries(q, job->mla, scratch->q, job->layer, scratch->rows);
 }
 
+// Keys, and queries, which scratch->q still has.
+static void mix_slots(const LayerJob *job, Scratch *scratch)
+{
+    const ModelShape *s = &job->mla->shape;
+    const LayerParams *to = &job->mla->params.layers[job->layer];
+    const int64_t rotated = (int64_t)s->n_heads * 2 * s->rope_pairs * s->d_model;
+    const int64_t all = (int64_t)shape_dim(s, DIM_QUERY) * s->d_model;
+    slot_mix_find(&scratch->mix, scratch->kv, job->statistics->covariance, job->statistics->query,
+                  job->slots, s);
+    slot_mix_keys(to->k_r, scratch->kv, &scratch->mix, job->slots, s);
+    slot_mix_queries(to->q, scratch->q, &scratch->mix, job->slots, s);
+    memcpy(to->q + rotated, scratch->q, (size_t)(all - rotated) * sizeof *to->q);
+}
+
 static void put_keys(const LayerJob *job, Scratch *scratch)
 {
     const ModelShape *s = &job->mla->shape;
     float *k_r = job->mla->params.layers[job->layer].k_r;
-    if (shape_is_shared(s))
+    if (job->recipe->mixes)
+        mix_slots(job, scratch);
+    else if (shape_is_shared(s))
         shared_layer_keys(k_r, scratch->kv, job->slots, s);
     else
         divide_keys(k_r, scratch->kv, job->mla, scratch->q, job->layer, scratch->rows);
@@ -300,8 +345,27 @@ static Status factorize_once(const LayerJob *job, Scratch *scratch)
     }
     if (!shape_is_shared(s))
         return OK;
-    TRY(shared_layer_fit(to->up_k, to->k_r, to->down_kv, covariance, job->slots, s));
+    if (!job->recipe->mixes)
+        TRY(shared_layer_fit(to->up_k, to->k_r, to->down_kv, covariance, job->slots, s));
     shared_layer_expand(to, s);
+    return OK;
+}
+
+// The norm divides every latent by its root mean square; its weights multiply with what that is
+// over all tokens, so that a token of usual size keeps its latent.
+static Status start_latent_norm(const LayerJob *job)
+{
+    const ModelShape *s = &job->mla->shape;
+    LayerParams *to = &job->mla->params.layers[job->layer];
+    double size = 1; // the closed form's latent is normalized
+    if (!s->latent_norm)
+        return OK;
+    if (job->recipe->method == METHOD_WHITENED)
+        TRY(whitening_rms(&size, to->down_kv, job->statistics->covariance, s->latent, s->d_model));
+    if (job->recipe->method == METHOD_PAPER)
+        size = cblas_snrm2(s->latent * s->d_model, to->down_kv, 1) / sqrt(s->latent);
+    for (int i = 0; i < s->latent; i++)
+        to->latent_norm[i] = size > 0 ? (float)size : 1;
     return OK;
 }
 
@@ -313,11 +377,12 @@ static Status factorize_by(const LayerJob *job, Scratch *scratch)
     TRY(factorize_once(job, scratch));
     if (job->recipe->method != METHOD_CLOSED)
         return OK;
-    if (shape_is_shared(s))
+    const bool has_rows = shape_is_shared(s) && !job->recipe->mixes; // of slots among the keys
+    if (has_rows)
         shared_layer_restore_keys(scratch->kv, to->k_r, job->slots, s);
     const ClosedForm form = {.shape = s,
                              .pairs = model_pairs(job->mla, job->layer, 0),
-                             .slots = job->slots,
+                             .slots = has_rows ? job->slots : NULL,
                              .maps = scratch->maps,
                              .kv = scratch->kv,
                              .o = to->o,
@@ -331,7 +396,9 @@ static Status convert_in(Scratch *scratch, const LayerJob *job)
     if (job->recipe->method == METHOD_CLOSED)
         TRY(find_maps(scratch, job));
     TRY(read_layer(job, scratch));
-    const Status status = factorize_by(job, scratch);
+    Status status = factorize_by(job, scratch);
+    if (status == OK)
+        status = start_latent_norm(job);
     // What factorizes knows no layers; errors of the source name their tensor.
     return status == OK ? OK : fail_within(status, "layer %d", job->layer);
 }
@@ -347,10 +414,10 @@ Status convert_layer(Model *mla, const WeightSource *original, int layer,
           layer);
     CHECK(shape_is_shared(s) == (slots != NULL), "slots of layer %d", layer);
     Arena arena = arena_start("conversion");
-    place_scratch(&scratch, &arena, s);
+    place_scratch(&scratch, &arena, s, recipe);
     if (arena_allocate(&arena) != OK)
         return fail(FAILED, "layer %d: no memory for its attention's weights", layer);
-    place_scratch(&scratch, &arena, s);
+    place_scratch(&scratch, &arena, s, recipe);
     const Status status = convert_in(&scratch, &job);
     arena_release(&arena);
     return status;

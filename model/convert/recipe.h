@@ -19,13 +19,15 @@ extern const char *const convert_method_names[]; // by value of the enum, closed
 
 typedef struct ConvertRecipe {
     ConvertMethod method;
-    double key_weight; // > 0: of squared errors of keys against those of values; not the paper's
+    double key_weight; // of squared errors of keys against those of values, not the paper's; 0:
+                       // mean square of values over that of keys, for whitened
+    bool mixes;        // slots of the shared form are mixtures of KV heads (slot_mix.h)
 } ConvertRecipe;
 
 // Whether a layer's LayerStatistics are needed.
 static inline bool recipe_needs_statistics(const ConvertRecipe *recipe)
 {
-    return recipe->method != METHOD_PAPER;
+    return recipe->method != METHOD_PAPER || recipe->mixes;
 }
 
 #endif

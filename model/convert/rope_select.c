@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const strategy_names[] = {"high", "low", "uniform", "2-norm", "kl"};
+static const char *const strategy_names[] = {"high",   "low", "uniform",
+                                             "2-norm", "kl",  "shared-uniform"};
 enum { N_STRATEGIES = sizeof strategy_names / sizeof strategy_names[0] };
 
 Status rope_strategy_parse(RopeStrategy *out, const char *name)
@@ -19,7 +20,9 @@ Status rope_strategy_parse(RopeStrategy *out, const char *name)
         }
     }
     return fail(BAD_INPUT,
-                "RoPE strategy is '%.64s', allowed are high, low, uniform, 2-norm and kl", name);
+                "RoPE strategy is '%.64s', allowed are high, low, uniform, 2-norm, kl and "
+                "shared-uniform",
+                name);
 }
 
 const char *rope_strategy_name(RopeStrategy strategy)
@@ -110,6 +113,9 @@ Status rope_select(int32_t *pairs, const ModelShape *s, int P, RopeStrategy stra
         return fail(BAD_INPUT, "rope_pairs is %d, allowed are 1 to %d (head width %d)", P, half,
                     s->head_dim);
     CHECK(strategy != ROPE_KL, "pairs by norms alone");
+    if (strategy == ROPE_SHARED_UNIFORM)
+        return fail(BAD_INPUT, "RoPE strategy is shared-uniform, which is of the form shared; the "
+                               "form is per-head");
     if (strategy == ROPE_2NORM)
         return select_2norm(pairs, s, P, scores);
     // Pair 0 turns fastest, pair E/2 - 1 slowest: high frequencies are the first P.

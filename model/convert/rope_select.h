@@ -7,6 +7,8 @@
 //              means over calibration tokens (model/convert/rope_scores.h); of equals the lower p
 //     kl       those whose loss changes the attention distributions least: of statistics of
 //              activations, by model/convert/pair_select.h alone
+//     shared-uniform  every stride-th pair, a mixture of all KV heads each: the shared form alone,
+//              model/convert/slot_mix.h
 //
 //     TRY(rope_select(mla.rope_pairs, &shape, 4, ROPE_2NORM, &scores));
 #ifndef MHA2MLA_MODEL_CONVERT_ROPE_SELECT_H
@@ -14,10 +16,18 @@
 
 #include "model/convert/rope_scores.h"
 
-typedef enum RopeStrategy { ROPE_HIGH, ROPE_LOW, ROPE_UNIFORM, ROPE_2NORM, ROPE_KL } RopeStrategy;
+typedef enum RopeStrategy {
+    ROPE_HIGH,
+    ROPE_LOW,
+    ROPE_UNIFORM,
+    ROPE_2NORM,
+    ROPE_KL,
+    ROPE_SHARED_UNIFORM
+} RopeStrategy;
 
 // Fills pairs [L, K, P], ascending per row. `scores` is needed for 2-norm, else ignored.
-// BAD_INPUT if P is out of 1..E/2, or scores are missing, of no token, NaN, infinite or negative.
+// BAD_INPUT if P is out of 1..E/2, the strategy is shared-uniform, or scores are missing, of no
+// token, NaN, infinite or negative.
 Status rope_select(int32_t *pairs, const ModelShape *shape, int P, RopeStrategy strategy,
                    const RopeScores *scores);
 

@@ -24,13 +24,39 @@ static inline int slot_pair(const ModelShape *shape, int32_t slot)
 }
 
 // pairs [n] of slots [n].
-void slots_pairs(int32_t *pairs, const int32_t *slots, int64_t n, const ModelShape *shape);
+static inline void slots_pairs(int32_t *pairs, const int32_t *slots, int64_t n, const ModelShape *s)
+{
+    for (int64_t i = 0; i < n; i++)
+        pairs[i] = slot_pair(s, slots[i]);
+}
 
 // kept [E/2]: the pairs of a KV head among the P slots of a layer, ascending. Returns their number.
-int slots_of_kv_head(int32_t *kept, const int32_t *slots, int P, int kv_head,
-                     const ModelShape *shape);
+static inline int slots_of_kv_head(int32_t *kept, const int32_t *slots, int P, int kv_head,
+                                   const ModelShape *s)
+{
+    int n = 0;
+    for (int i = 0; i < P; i++)
+        if (slot_kv_head(s, slots[i]) == kv_head)
+            kept[n++] = slot_pair(s, slots[i]);
+    return n;
+}
 
-// Sorts the P slots of a layer by pair and those of equal pairs by KV head, as the model has them.
-void slots_sort(int32_t *slots, int P, const ModelShape *shape);
+// By pair, those of equal pairs by KV head.
+static inline bool slot_is_before(int32_t a, int32_t b, const ModelShape *s)
+{
+    const int pair_a = slot_pair(s, a), pair_b = slot_pair(s, b);
+    return pair_a != pair_b ? pair_a < pair_b : a < b;
+}
+
+// Sorts the P slots of a layer as the model has them.
+static inline void slots_sort(int32_t *slots, int P, const ModelShape *s)
+{
+    for (int i = 1; i < P; i++)
+        for (int j = i; j > 0 && slot_is_before(slots[j], slots[j - 1], s); j--) {
+            const int32_t other = slots[j];
+            slots[j] = slots[j - 1];
+            slots[j - 1] = other;
+        }
+}
 
 #endif

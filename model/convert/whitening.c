@@ -95,6 +95,41 @@ release:
     return status;
 }
 
+enum { RMS_ROWS = 64 }; // of w at a time
+
+// [2 RMS_ROWS, D]: rows, and their products with the covariance.
+static double *place_rms(Arena *arena, int D)
+{
+    return arena_place(arena, 2 * (int64_t)RMS_ROWS * D, sizeof(double));
+}
+
+void whitening_rms_measure(Arena *arena, int D)
+{
+    const int64_t mark = arena->used_bytes;
+    place_rms(arena, D);
+    arena_rewind(arena, mark);
+}
+
+Status whitening_rms(double *out, const float *w, const double *covariance, int m, int D)
+{
+    Arena arena = arena_start("size of activations");
+    double sum = 0;
+    place_rms(&arena, D);
+    TRY(arena_allocate(&arena));
+    double *rows = place_rms(&arena, D), *products = rows + (int64_t)RMS_ROWS * D;
+    for (int first = 0; first < m; first += RMS_ROWS) {
+        const int n = m - first < RMS_ROWS ? m - first : RMS_ROWS;
+        widen(rows, w + (int64_t)first * D, (int64_t)n * D);
+        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, D, D, 1.0, rows, D, covariance, D,
+                    0.0, products, D);
+        for (int64_t i = 0; i < (int64_t)n * D; i++)
+            sum += rows[i] * products[i];
+    }
+    arena_release(&arena);
+    *out = m > 0 ? sqrt(fmax(sum, 0) / m) : 0;
+    return OK;
+}
+
 // What whitening_fit() works in.
 typedef struct Fit {
     double *rows, *down, *product; // [n, D], [R, D], [R, D] down times the covariance

@@ -26,8 +26,12 @@ Status whitening_factorize(float *up, float *down, const float *w, const double 
 Status whitening_fit(float *up, const float *w, const float *down, const double *covariance, int n,
                      int D, int R);
 
-// Add to a measuring arena what the two work in.
+// Root mean square of w x over the m rows of w [m, D], for x with this second moment.
+Status whitening_rms(double *out, const float *w, const double *covariance, int m, int D);
+
+// Add to a measuring arena what these work in.
 void whitening_measure(Arena *arena, int m, int D, int R);
+void whitening_rms_measure(Arena *arena, int D);
 void whitening_fit_measure(Arena *arena, int n, int D, int R);
 
 #endif

@@ -52,7 +52,8 @@ static Status choose_dtype(DType *out, int given, const char *dir)
 
 static ConvertRecipe recipe_of(const ConvertOptions *options)
 {
-    return (ConvertRecipe){options->method, options->key_weight};
+    return (ConvertRecipe){options->method, options->key_weight,
+                           options->rope == ROPE_SHARED_UNIFORM};
 }
 
 // "12.5" or "12.5%"; without the sign at least 1, so that a share such as 0.125 is not taken for
@@ -327,8 +328,10 @@ static const Option options[] = {
      "of these, sequences for the statistics of attention weights", 1, 1 << 24},
     {"window-len", OPTION_INT, offsetof(ConvertOptions, window_len), "T",
      "tokens of such a sequence at most", 1, 1 << 24},
-    {"key-weight", OPTION_POSITIVE, offsetof(ConvertOptions, key_weight), "W",
-     "weight of the keys' squared errors against the values', not with --method paper", 0, 1000000},
+    {"key-weight", OPTION_REAL, offsetof(ConvertOptions, key_weight), "W",
+     "weight of the keys' squared errors against the values', not with --method paper; 0: the "
+     "values' mean square over the keys', with whitened alone",
+     0, 1000000},
     {"dtype", OPTION_CHOICE, offsetof(ConvertOptions, dtype), "TYPE",
      "number format of the weights", .choices = config_dtype_names, .derived = "the model's own"},
 };
@@ -343,9 +346,13 @@ static Status run(const CommandLine *line)
                     "--rope %s with --method %s needs --scores, which mha2mla score makes, or "
                     "--data to make them from",
                     config_rope_names[given->rope], convert_method_names[given->method]);
-    if (given->form == FORM_SHARED && given->rope != ROPE_2NORM && given->rope != ROPE_KL)
-        return fail(BAD_INPUT, "--rope is %s, but --form shared takes 2-norm or kl",
+    if (given->form == FORM_SHARED && given->rope < ROPE_2NORM)
+        return fail(BAD_INPUT, "--rope is %s, but --form shared takes 2-norm, kl or shared-uniform",
                     config_rope_names[given->rope]);
+    if (given->form != FORM_SHARED && given->rope == ROPE_SHARED_UNIFORM)
+        return fail(BAD_INPUT, "--rope is shared-uniform, which needs --form shared");
+    if (given->method == METHOD_CLOSED && given->key_weight == 0)
+        return fail(BAD_INPUT, "--key-weight is 0, but --method closed needs a weight");
     if (given->method == METHOD_CLOSED && given->svd == SVD_SPLIT)
         return fail(BAD_INPUT, "--method closed has one latent for keys and values; leave --svd "
                                "split out");

@@ -121,9 +121,10 @@ static void check_widths(const Checker *checker, const ConvertTarget *target)
 }
 
 // The method closed and the shared form have one latent that keys and values share.
-static void check_convert(const Checker *checker, const ConvertConfig *convert)
+static void check_convert(const Checker *checker, ConvertConfig *convert)
 {
     const bool is_split = convert->target.svd == SVD_SPLIT;
+    convert->recipe.mixes = convert->rope == ROPE_SHARED_UNIFORM;
     if (!convert->given || !is_good(checker, "model.convert"))
         return;
     check_widths(checker, &convert->target);
@@ -132,14 +133,21 @@ static void check_convert(const Checker *checker, const ConvertConfig *convert)
     if (is_split && convert->recipe.method == METHOD_CLOSED)
         complain(checker, "model.convert.svd",
                  "model.convert.svd is split, but the method closed needs joint");
-    if (convert->target.form != FORM_SHARED)
+    if (convert->recipe.key_weight == 0 && convert->recipe.method == METHOD_CLOSED)
+        complain(checker, "model.convert.key_weight",
+                 "model.convert.key_weight is 0, but the method closed needs a weight");
+    if (convert->target.form != FORM_SHARED) {
+        if (convert->rope == ROPE_SHARED_UNIFORM)
+            complain(checker, "model.convert.rope",
+                     "model.convert.rope is shared-uniform, but model.convert.form is per-head");
         return;
+    }
     if (is_split)
         complain(checker, "model.convert.svd",
                  "model.convert.svd is split, but the form shared needs joint");
-    if (convert->rope != ROPE_2NORM && convert->rope != ROPE_KL)
+    if (convert->rope < ROPE_2NORM)
         complain(checker, "model.convert.rope",
-                 "model.convert.rope is %s, but the form shared takes 2-norm or kl",
+                 "model.convert.rope is %s, but the form shared takes 2-norm, kl or shared-uniform",
                  rope_strategy_name(convert->rope));
 }
 
@@ -147,7 +155,7 @@ static void check_convert(const Checker *checker, const ConvertConfig *convert)
 static void check_model(const Checker *checker, Config *config)
 {
     const ModelConfig *model = &config->model;
-    check_convert(checker, &model->convert);
+    check_convert(checker, &config->model.convert);
     if (!is_good(checker, "model.base") || !is_good(checker, "model.init"))
         return;
     if (model->base != NULL && model->init.given)

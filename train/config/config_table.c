@@ -10,9 +10,13 @@
 
 const char *const config_dtype_names[] = {
     [DTYPE_F32] = "float32", [DTYPE_F16] = "float16", [DTYPE_BF16] = "bfloat16", NULL};
-const char *const config_rope_names[] = {
-    [ROPE_HIGH] = "high",    [ROPE_LOW] = "low", [ROPE_UNIFORM] = "uniform",
-    [ROPE_2NORM] = "2-norm", [ROPE_KL] = "kl",   NULL};
+const char *const config_rope_names[] = {[ROPE_HIGH] = "high",
+                                         [ROPE_LOW] = "low",
+                                         [ROPE_UNIFORM] = "uniform",
+                                         [ROPE_2NORM] = "2-norm",
+                                         [ROPE_KL] = "kl",
+                                         [ROPE_SHARED_UNIFORM] = "shared-uniform",
+                                         NULL};
 const char *const config_distill_names[] = {
     [DISTILL_SEQUENTIAL] = "sequential", [DISTILL_APART] = "apart", NULL};
 static const char *const recompute_names[] = {[RECOMPUTE_NONE] = "none",
@@ -108,8 +112,9 @@ const Key config_keys[] = {
      .help = "paper: SVD of the weights; whitened: in the norm of the activations; closed: in that "
              "of scores and outputs, docs/conversion.md"},
     {"model.convert.key_weight", KEY_REAL, IN(model.convert.recipe.key_weight), .standard = "0.1",
-     RANGE(1e-6, 1e6),
-     .help = "weight of the keys' squared errors against the values', not with the method paper"},
+     RANGE(0, 1e6),
+     .help = "weight of the keys' squared errors against the values', not with the method paper; "
+             "0: the values' mean square over the keys', with whitened alone"},
     {"model.convert.rope", KEY_NAME, IN(model.convert.rope), .standard = "2-norm",
      .names = config_rope_names,
      .help = "strategy that selects the RoPE pairs that a KV head keeps"},

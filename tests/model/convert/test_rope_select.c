@@ -159,7 +159,7 @@ static void test_strategies_have_names(void **state)
         assert_int_equal(strategy, i);
     }
     RopeStrategy strategy;
-    assert_fails(BAD_INPUT, "'2norm', allowed are high, low, uniform, 2-norm and kl",
+    assert_fails(BAD_INPUT, "'2norm', allowed are high, low, uniform, 2-norm, kl and",
                  rope_strategy_parse(&strategy, "2norm"));
 }
 
