@@ -50,6 +50,7 @@ distill="--distill.steps=4 --distill.windows=11"
 ranks 1 $mla $distill --run.name=one
 ranks 2 $mla $distill --run.name=two
 "$mha2mla" compare --assert-equal runs/one runs/two >/dev/null || die "another run on two ranks"
+[ ! -e runs/one/distill ] || die "left $(ls runs/one/distill)"
 ranks 1 $mla --run.name=plain
 "$mha2mla" compare runs/one runs/plain >out
 [ "$(grep -c ' distilled' out)" -eq 1 ] || die "compare: $(cat out)"

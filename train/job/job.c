@@ -10,6 +10,7 @@
 #include "model/hf/hf.h"
 #include "train/agreement.h"
 #include "train/distill/distill_prepared.h"
+#include "train/distill/distill_state.h"
 #include "train/job/config_history.h"
 #include "train/job/disk_room.h"
 #include "train/job/run_dir.h"
@@ -264,6 +265,14 @@ release_trainer:
     return status;
 }
 
+// What distillation has kept of its layers: the run's own weights are written.
+static void remove_distilled_layers(const Job *job)
+{
+    char dir[PATH_BYTES];
+    if (distill_dir(dir, job->dir.path) == OK)
+        distill_state_remove(dir, job->plan.shape.n_layers);
+}
+
 // Rank 0 alone. config.json is written last, so where it exists RUN/model is whole.
 static Status export_model(const Job *job, const Model *model)
 {
@@ -282,6 +291,7 @@ unlock:
     file_lock_remove(&target);
     TRY(status);
     log_info("model written to %s", dir);
+    remove_distilled_layers(job);
     return run_json_set_exported(&job->dir, job->config.train.steps, job->valid_step);
 }
 
