@@ -30,7 +30,7 @@ make_tree() {
 echo "mha2mla $*" >>"$CALLS"
 case $1 in
 tokenize) : >"$7" ;;
-sweep) mkdir -p "${*: -1}" ;;
+sweep | compare) mkdir -p "${*: -1}" ;;
 generate)
     echo " a pot by the gate"
     echo "mha2mla: KV cache: bfloat16, 240 bytes per token, nominal 1 KiB" >&2
@@ -89,14 +89,18 @@ mha2mla tokenize --tokenizer configs/demo/model --separator <|endoftext|> --out 
 mha2mla tokenize --tokenizer configs/demo/model --separator <|endoftext|> --out runs/demo/shards/valid.h5 configs/demo/valid.txt.gz
 threads 1, mpirun -n 2 --bind-to none build/release/mha2mla
 mha2mla sweep configs/demo.yaml --d-kv 16,8,4 --baseline --out runs/demo/sweep
+threads 1, mpirun -n 2 --bind-to none build/release/mha2mla
+mha2mla train configs/demo-shared.yaml
+mha2mla compare runs/demo-baseline runs/demo-dkv16 runs/demo-dkv8 runs/demo-dkv4 runs/demo-shared --out runs/demo/report
 mha2mla generate runs/demo-baseline/model --prompt Dad gave Otto a tiny seed. Otto put it in -n 32 --stop .
 mha2mla generate runs/demo-dkv16/model --prompt Dad gave Otto a tiny seed. Otto put it in -n 32 --stop .
 mha2mla generate runs/demo-dkv8/model --prompt Dad gave Otto a tiny seed. Otto put it in -n 32 --stop .
 mha2mla generate runs/demo-dkv4/model --prompt Dad gave Otto a tiny seed. Otto put it in -n 32 --stop .
+mha2mla generate runs/demo-shared/model --prompt Dad gave Otto a tiny seed. Otto put it in -n 32 --stop .
 END
     grep -qF 'dkv4       240 bytes: Dad gave Otto a tiny seed. Otto put it in a pot by the gate.' \
         "$work/out" || fail "no sentence of the model with d_kv 4"
-    [ "$(tail -n 1 "$work/out")" = "$tree/runs/demo/sweep/report.html" ] ||
+    [ "$(tail -n 1 "$work/out")" = "$tree/runs/demo/report/report.html" ] ||
         fail "its last line is not the report: $(tail -n 1 "$work/out")"
 }
 
@@ -109,7 +113,7 @@ test_quickstart_replaces_its_runs() {
 
 test_quickstart_oversubscribes_a_single_core() {
     CORES=1 quickstart || fail "quickstart.sh failed with one core"
-    [ "$(grep -c 'mpirun -n 2 --bind-to none --oversubscribe' "$calls")" -eq 1 ] ||
+    [ "$(grep -c 'mpirun -n 2 --bind-to none --oversubscribe' "$calls")" -eq 2 ] ||
         fail "mpirun was not told to oversubscribe"
 }
 

@@ -84,7 +84,8 @@ static Status find_shapes(Plan *plan, const ModelShape *original, const Config *
     if (convert->given)
         TRY(convert_target_shape(&plan->shape, &plan->original, &convert->target));
     plan->has_teacher = teacher_is_needed(&config->train);
-    if (plan->has_teacher)
+    plan->teaching = plan->original;
+    if (plan->has_teacher && config->train.teacher != NULL)
         TRY(teacher_load_shape(&plan->teaching, config, &plan->shape));
     return trainable_check(&trained, &plan->shape);
 }

@@ -140,7 +140,7 @@ static void test_every_config_loads(void **state)
         }
         globfree(&found);
     }
-    assert_true(n_loaded >= 22); // reference, demo, 20 of the paper
+    assert_true(n_loaded >= 35); // reference, two of the demo, 20 of the paper, 12 beyond it
 }
 
 static void test_baselines_keep_their_attention(void **state)
@@ -173,6 +173,42 @@ static void test_paper_conversions_save_the_published_cache(void **state)
                         1e-9); // seen 0
             check_recipe(&config, &models[m]);
             config_release(&config);
+        }
+    }
+}
+
+// The same models, data and caches as the paper's, a third of the steps.
+static void test_configs_beyond_the_paper(void **state)
+{
+    (void)state;
+    static const char *const shares[3] = {"31.25", "18.75", "12.5"};
+    for (int m = 0; m < N_MODELS - 1; m++) {
+        for (int i = 0; i < 3; i++) {
+            Config config, paper;
+            Plan plan;
+            char path[512], variant[32];
+            snprintf(path, sizeof path, CONFIGS_DIR "/beyond/%s-%s.yaml", models[m].file,
+                     shares[i]);
+            snprintf(variant, sizeof variant, "dkv%d", models[m].d_kv[i]);
+            assert_ok(config_load(&config, path, NULL, 0));
+            load(&paper, &models[m], variant, NULL, 0);
+            assert_string_equal(config.model.base, models[m].base);
+            assert_ok(plan_make_of(&plan, &models[m].shape, &config, 32, 1));
+            assert_true(shape_is_shared(&plan.shape));
+            const double saved = cache_saved_percent(&models[m].shape, &paper.model.convert);
+            assert_true(100 * (double)shape_cache_numbers(&plan.shape) ==
+                        (100 - saved) * (double)shape_cache_numbers(&plan.original));
+            assert_int_equal(3 * config.train.steps, paper.train.steps);
+            assert_int_equal(config.train.global_batch, paper.train.global_batch);
+            assert_int_equal(config.data.seq_len, paper.data.seq_len);
+            assert_int_equal(config.data.n_sources, 5);
+            for (int s = 0; s < 5; s++) {
+                assert_string_equal(config.data.sources[s].name, paper.data.sources[s].name);
+                assert_true(config.data.sources[s].weight == paper.data.sources[s].weight);
+            }
+            assert_true(config.distill.given);
+            config_release(&config);
+            config_release(&paper);
         }
     }
 }
@@ -248,6 +284,7 @@ int main(void)
         cmocka_unit_test(test_every_config_loads),
         cmocka_unit_test(test_baselines_keep_their_attention),
         cmocka_unit_test(test_paper_conversions_save_the_published_cache),
+        cmocka_unit_test(test_configs_beyond_the_paper),
         cmocka_unit_test(test_every_experiment_has_a_plan),
         cmocka_unit_test(test_rope_ablations_keep_full_rank),
         cmocka_unit_test(test_split_ablations_have_the_same_cache),
