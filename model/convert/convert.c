@@ -166,7 +166,8 @@ void convert_measure(Arena *arena, const ModelShape *s, const ConvertRecipe *rec
         factorize_rows_measure(arena, is_whitened, rows_k, D, R1);
         factorize_rows_measure(arena, is_whitened, rows_v, D, R1);
     }
-    whitening_rms_measure(arena, D);
+    if (is_whitened)
+        whitening_rms_measure(arena, D);
     if (shape_is_shared(s))
         shared_layer_measure(arena, s);
     if (recipe->method == METHOD_CLOSED) {
