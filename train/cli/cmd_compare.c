@@ -87,9 +87,10 @@ static void print_row(const Report *report, const ReportRun *run)
 {
     int last_step = report_run_last_step(run);
     printf("%-*s ", label_columns(report), run->label);
+    // The shared form's widths are those of a layer.
     if (run->is_mla)
-        printf("%5lld %4lld  %-7s  %-5s", (long long)run->d_kv, (long long)run->rope_pairs,
-               run->rope, run->svd);
+        printf("%5lld %4lld  %-7s  %-5s", (long long)(run->latent > 0 ? run->latent : run->d_kv),
+               (long long)run->rope_pairs, run->rope, run->latent > 0 ? "shared" : run->svd);
     else
         printf("%5s %4s  %-7s  %-5s", "-", "all", "-", "-");
     print_varied(report, run, false);

@@ -22,7 +22,10 @@ bool inspect_is_run(const char *dir)
 static void print_model(const ReportRun *run, int64_t parameters)
 {
     inspect_label("attention");
-    if (run->is_mla)
+    if (run->latent > 0)
+        printf("MLA, shared form: %lld slots by %s, a latent of %lld\n", (long long)run->rope_pairs,
+               run->rope, (long long)run->latent);
+    else if (run->is_mla)
         printf("MLA: d_kv %lld per KV head, %lld RoPE pairs by %s, %s SVD\n", (long long)run->d_kv,
                (long long)run->rope_pairs, run->rope, run->svd);
     else

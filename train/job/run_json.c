@@ -92,6 +92,8 @@ Status run_json_write(const RunDir *dir, const RunDescription *description)
     const double tokens = description->config->data.pretraining_tokens;
     if (tokens > 0)
         json_object_set_new(root, "pretraining_tokens", json_integer((json_int_t)tokens));
+    if (shape_is_shared(&description->plan->shape))
+        json_object_set_new(root, "latent", json_integer(description->plan->shape.latent));
     keep_earlier(root, dir, path);
     json_object_set(root, "config", description->history->config);
     json_object_set(root, "config_changes", description->history->changes);

@@ -108,6 +108,8 @@ static Status parse_shape(ReportRun *run, const char *path)
     int64_t steps;
     TRY(json_get_int(&run->d_kv, json, path, "d_kv", 0, INT32_MAX));
     TRY(json_get_int(&run->rope_pairs, json, path, "rope_pairs", 0, INT32_MAX));
+    if (json_has(json, "latent"))
+        TRY(json_get_int(&run->latent, json, path, "latent", 1, INT32_MAX));
     TRY(json_get_int(&run->cache, json, path, "cache_numbers_per_token", 1, INT64_MAX / 2));
     TRY(json_get_int(&run->original_cache, json, path, "original_cache_numbers_per_token", 1,
                      INT64_MAX / 2));

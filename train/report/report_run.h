@@ -71,6 +71,7 @@ typedef struct ReportRun {
     int dash;                                            // 1: a solid line; made likewise
     bool is_mla;
     int64_t d_kv, rope_pairs;
+    int64_t latent;                 // of the shared form, whose rope_pairs are a layer's; or 0
     int64_t cache, original_cache;  // numbers per token
     int64_t pretraining_tokens;     // of the original; 0: not known
     int64_t distill_tokens;         // read by local distillation; 0: there was none
