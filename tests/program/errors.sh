@@ -74,6 +74,9 @@ mpirun -n 3 --oversubscribe --bind-to none "$mha2mla" eval --help >out 2>err
 refuses 2 "tokenize: --tokenizer DIR is missing" tokenize
 refuses 2 "score: --data SHARD.h5 is missing" score $small
 refuses 2 "convert: --d-kv N is missing" convert $small --out new --rope-pairs 2
+refuses 2 "convert: --slots P is missing" convert $small --out new --form shared
+refuses 2 "--cache is '0.125', which is no share" \
+    convert $small --out new --form shared --cache 0.125 --rope kl --scores none.h5
 refuses 2 "train needs one CONFIG, got 0" train
 refuses 2 "eval: what to measure is missing; give --perplexity SHARD.h5" eval $small
 refuses 2 "eval needs one MODEL, got 2" eval $small $small --perplexity shard.h5

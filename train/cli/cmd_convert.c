@@ -336,11 +336,26 @@ static const Option options[] = {
      "number format of the weights", .choices = config_dtype_names, .derived = "the model's own"},
 };
 
+// Without a share of the cache both widths of the form are needed.
+static Status check_widths(const ConvertOptions *given)
+{
+    const bool is_shared = given->form == FORM_SHARED;
+    const char *missing = NULL;
+    if (is_shared ? given->slots == 0 : given->rope_pairs == 0)
+        missing = is_shared ? "--slots P" : "--rope-pairs R";
+    else if (is_shared ? given->latent == 0 : given->d_kv == 0)
+        missing = is_shared ? "--latent R" : "--d-kv N";
+    return missing == NULL || given->cache != NULL
+               ? OK
+               : fail(BAD_INPUT, "convert: %s is missing; give it, or --cache", missing);
+}
+
 // All that can be checked without files comes first.
 static Status run(const CommandLine *line)
 {
     const ConvertOptions *given = line->options;
     TRY(blas_check(line->comm));
+    TRY(check_widths(given));
     if (needs_scores(given) && given->scores == NULL && given->data == NULL)
         return fail(BAD_INPUT,
                     "--rope %s with --method %s needs --scores, which mha2mla score makes, or "
