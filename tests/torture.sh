@@ -142,7 +142,8 @@ check_curve() {
 
 check_files() {
     local stray own='(config\.yaml|lock|run\.json|metrics\.jsonl)'
-    own="$own|model/((config|tokenizer|tokenizer_config)\.json|model\.safetensors)"
+    own="$own|model/((config|generation_config|tokenizer|tokenizer_config)\.json|model\.safetensors)"
+    own="$own|model/(configuration|modeling)_mha2mla\.py"
     own="$own|checkpoints/step-[0-9]{8}/(manifest\.json|shard-[0-9]{4}\.h5)"
     stray=$(cd "$trial/runs/run" && find . -type f | grep -vE "^\./($own)\$" || true)
     [ -z "$stray" ] || lose "is left behind: $stray"
