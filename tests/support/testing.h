@@ -3,6 +3,14 @@
 #ifndef MHA2MLA_TESTS_SUPPORT_TESTING_H
 #define MHA2MLA_TESTS_SUPPORT_TESTING_H
 
+// Under the address sanitizer code is about eight times as slow: what repeats the same code on
+// larger inputs for the sake of its numbers may be left out there.
+#ifdef __SANITIZE_ADDRESS__
+enum { TESTING_IS_SANITIZED = 1 };
+#else
+enum { TESTING_IS_SANITIZED = 0 };
+#endif
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

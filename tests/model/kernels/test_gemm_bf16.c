@@ -124,8 +124,11 @@ static void test_every_kernel(void **state)
 {
     (void)state;
     for (int i = 0; i < N_CASES; i++)
-        for (int kind = 0; kind < N_KINDS; kind++)
+        for (int kind = 0; kind < N_KINDS; kind++) {
+            if (TESTING_IS_SANITIZED && (i + kind) % 3 != 0)
+                continue;
             check_case(&cases[i], kind, (Result)((i + kind / 4 + kind) % N_RESULTS));
+        }
 }
 
 // Rows cut from the product, and products on several threads, have the same bits.
@@ -158,7 +161,8 @@ static void test_bits_depend_on_k_alone(void **state)
         if (!bf16_kernel_is_there(kernel))
             continue;
         bf16_force_kernel(kernel);
-        for (int kind = 0; kind < N_KINDS; kind++) {
+        // A_TRANSPOSED, B_TRANSPOSED and what is in halves all still occur.
+        for (int kind = 0; kind < N_KINDS; kind += TESTING_IS_SANITIZED ? 5 : 1) {
             check_bits(&(Case){301, 515, 1100}, kind, (Result)(kind % N_RESULTS));
             check_bits(&(Case){201, 48, 800}, kind, (Result)(kind % N_RESULTS));
         }
