@@ -250,7 +250,8 @@ static void quantized_caches_read_what_single_steps_do(void **state)
     for (int i = 0; i < N_QUANTIZED; i++)
         make_question(&questions[i], &quantized[i], i);
     start_case(&c, &shapes[1], DTYPE_F32);
-    for (size_t f = 0; f < sizeof formats / sizeof formats[0]; f++) {
+    const size_t step = TESTING_IS_SANITIZED ? 2 : 1; // of each family one remains
+    for (size_t f = 0; f < sizeof formats / sizeof formats[0]; f += step) {
         score(&c, &formats[f], 0, questions, N_QUANTIZED, 1);
         for (int i = 0; i < N_QUANTIZED; i++)
             for (int t = 0; t < questions[i].n_texts; t++)
