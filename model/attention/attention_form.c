@@ -127,11 +127,13 @@ static bool mla_latent_fits(const ModelShape *s, ComputeType compute, int T)
 }
 
 // Saves no expanded keys and values. `out` is values U_v^T, one product away from what is saved, so
-// backward computes it again instead of keeping [N, Q] per layer.
+// backward computes it again instead of keeping [N, Q] per layer. A norm of the latent is made in
+// place in qkv: what it was before is saved beside it.
 static AttentionWidths mla_latent_widths(const ModelShape *s)
 {
     return (AttentionWidths){
         .qkv = mla_projected_width(s),
+        .latent = shape_dim(s, DIM_NORM),
         .values = s->n_heads * shape_dim(s, DIM_UP_INPUT),
         .remakes_out = true,
     };
@@ -141,20 +143,24 @@ static int64_t mla_latent_tile_bytes(const ModelShape *s, ComputeType compute, i
                                      int n_threads, bool is_training)
 {
     const LatentDims dims = mla_latent_dims(s, B, T);
-    return attention_latent_scratch_bytes(&dims, compute, n_threads, is_training);
+    return with_norm_bytes(attention_latent_scratch_bytes(&dims, compute, n_threads, is_training),
+                           s, B, T, is_training);
 }
 
 static void project_mla_latent(const AttentionSaved *saved, Rows normed,
                                const AttentionContext *context)
 {
     mla_latent_forward(saved->qkv, normed, context);
+    if (context->shape->latent_norm)
+        latent_norm_forward(saved->qkv, saved->latent, context);
 }
 
 static void project_mla_latent_backward(Rows d_normed, LayerParams *grads, Rows d_qkv, Rows normed,
                                         const AttentionSaved *saved,
                                         const AttentionContext *context)
 {
-    (void)saved;
+    if (context->shape->latent_norm)
+        latent_norm_backward(d_qkv, grads, saved->latent, context);
     mla_latent_backward(d_normed, grads, d_qkv, normed, context);
 }
 
@@ -191,43 +197,10 @@ static void attend_latent_backward(Rows d_qkv, LayerParams *grads, Rows d_out,
     attention_latent_backward(context->compute, &arrays, context->tiles, &dims);
 }
 
-// ---- shared MLA in the latent space ------------------------------------------------------------
-
 static bool shared_latent_fits(const ModelShape *s, ComputeType compute, int T)
 {
     const LatentDims dims = mla_latent_dims(s, 1, T);
     return shape_is_shared(s) && latent_attention_pays(&dims, compute);
-}
-
-// A norm of the latent is made in place in qkv: what it was before is saved beside it.
-static AttentionWidths shared_widths(const ModelShape *s)
-{
-    AttentionWidths widths = mla_latent_widths(s);
-    widths.latent = shape_dim(s, DIM_NORM);
-    return widths;
-}
-
-static int64_t shared_tile_bytes(const ModelShape *s, ComputeType compute, int B, int T,
-                                 int n_threads, bool is_training)
-{
-    return with_norm_bytes(mla_latent_tile_bytes(s, compute, B, T, n_threads, is_training), s, B, T,
-                           is_training);
-}
-
-static void project_shared(const AttentionSaved *saved, Rows normed,
-                           const AttentionContext *context)
-{
-    mla_latent_forward(saved->qkv, normed, context);
-    if (context->shape->latent_norm)
-        latent_norm_forward(saved->qkv, saved->latent, context);
-}
-
-static void project_shared_backward(Rows d_normed, LayerParams *grads, Rows d_qkv, Rows normed,
-                                    const AttentionSaved *saved, const AttentionContext *context)
-{
-    if (context->shape->latent_norm)
-        latent_norm_backward(d_qkv, grads, saved->latent, context);
-    mla_latent_backward(d_normed, grads, d_qkv, normed, context);
 }
 
 // ---- the table ---------------------------------------------------------------------------------
@@ -261,12 +234,12 @@ const AttentionForm attention_forms[N_ATTENTION_FORMS] = {
         {
             .name = "shared, latent",
             .fits = shared_latent_fits,
-            .widths = shared_widths,
-            .tile_bytes = shared_tile_bytes,
-            .project = project_shared,
+            .widths = mla_latent_widths,
+            .tile_bytes = mla_latent_tile_bytes,
+            .project = project_mla_latent,
             .attend = attend_latent,
             .attend_backward = attend_latent_backward,
-            .project_backward = project_shared_backward,
+            .project_backward = project_mla_latent_backward,
         },
     [ATTENTION_MLA_EXPANDED] =
         {
