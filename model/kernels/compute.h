@@ -9,6 +9,8 @@
 #ifndef MHA2MLA_MODEL_KERNELS_COMPUTE_H
 #define MHA2MLA_MODEL_KERNELS_COMPUTE_H
 
+#include "model/kernels/rows.h"
+
 #include <stdbool.h>
 
 typedef enum ComputeType { COMPUTE_FLOAT32, COMPUTE_BFLOAT16, N_COMPUTE_TYPES } ComputeType;
@@ -18,6 +20,14 @@ extern const char *const compute_names[];
 
 // "float32", "bfloat16".
 const char *compute_name(ComputeType type);
+
+// Rows of activations [.., width] without memory. Products round their operands to bfloat16 anyhow:
+// what they read and write is kept so.
+static inline Rows compute_rows(ComputeType type, int width)
+{
+    return type == COMPUTE_BFLOAT16 ? rows_bf16(NULL, rows_bf16_step(width))
+                                    : rows_f32(NULL, width);
+}
 
 typedef enum Bf16Kernel { BF16_EMULATED, BF16_AVX512, BF16_AMX, N_BF16_KERNELS } Bf16Kernel;
 

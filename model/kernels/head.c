@@ -24,7 +24,7 @@ int head_block(int V)
 }
 
 // Subtracting the maximum keeps exp() in range; the loss does not change by it.
-HOT static float largest(const float *restrict z, int V)
+HOT float head_largest(const float *restrict z, int V)
 {
     float max = z[0];
 #pragma omp simd reduction(max : max)
@@ -59,7 +59,7 @@ static double exponentiate_row(float *z, int V, float max)
 double head_token_loss(float *restrict z, int V, int32_t target, float *inverse_sum)
 {
     // The difference of max and target is taken in double: both may be large.
-    const float target_logit = z[target], max = largest(z, V);
+    const float target_logit = z[target], max = head_largest(z, V);
     const double sum = exponentiate_row(z, V, max);
     *inverse_sum = (float)(1.0 / sum);
     return (double)max - (double)target_logit + log(sum);
@@ -67,7 +67,7 @@ double head_token_loss(float *restrict z, int V, int32_t target, float *inverse_
 
 void head_sum_add(HeadSum *sum, float *z, int count)
 {
-    const float max = largest(z, count);
+    const float max = head_largest(z, count);
     if (max > sum->max) {
         sum->sum *= exp((double)sum->max - (double)max);
         sum->max = max;

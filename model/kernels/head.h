@@ -28,6 +28,9 @@ double head_loss(ComputeType type,
                  const int32_t *targets, // [N]
                  int N, int D, int V, float scale, bool add);
 
+// The largest of V logits; not one that is no number.
+float head_largest(const float *restrict z, int V);
+
 // -log softmax(z)[target] of one token. Leaves exp(z - max) in z and the inverse of its sum, which
 // the gradient needs.
 double head_token_loss(float *restrict z, // [V] overwritten

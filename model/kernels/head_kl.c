@@ -46,15 +46,6 @@ int64_t head_kl_scratch_bytes(int N, int V)
     return arena.peak_bytes;
 }
 
-HOT static float largest(const float *restrict z, int V)
-{
-    float max = z[0];
-#pragma omp simd reduction(max : max)
-    for (int v = 0; v < V; v++)
-        max = z[v] > max ? z[v] : max;
-    return max;
-}
-
 // What a row's softmaxes are made of.
 typedef struct RowSums {
     double student, tempered, teacher; // of exp(z), exp(z / T), exp(t / T)
@@ -126,7 +117,8 @@ static HeadLosses token_losses(float *z, float *t, int V, int32_t target,
                                const HeadWeights *weights, float scale, ComputeType type)
 {
     const double T = weights->temperature;
-    const float max_z = largest(z, V), max_t = largest(t, V), inverse_T = (float)(1.0 / T);
+    const float max_z = head_largest(z, V), max_t = head_largest(t, V),
+                inverse_T = (float)(1.0 / T);
     RowSums sums = {0};
     for (int first = 0; first < V; first += PART)
         add_part(&sums, z + first, t + first, min_int(V - first, PART), max_z, max_t, inverse_T);

@@ -2,7 +2,6 @@
 #include "model/transformer/attention_match.h"
 
 #include "base/simd.h"
-#include "model/kernels/half.h"
 
 #include <string.h>
 
@@ -17,9 +16,8 @@ void attention_match_place(AttentionMatch *out, Arena *arena, const ModelShape *
     out->losses = arena_place(arena, B, sizeof *out->losses);
     out->layers = arena_place(arena, shape->n_layers, sizeof *out->layers);
     for (int l = 0; l < shape->n_layers; l++) {
-        const int ld = compute == COMPUTE_BFLOAT16 ? rows_bf16_step(D) : D;
-        Rows rows = compute == COMPUTE_BFLOAT16 ? rows_bf16(NULL, ld) : rows_f32(NULL, ld);
-        rows.data = arena_place(arena, N * ld, (size_t)dtype_size_bytes(rows.dtype));
+        Rows rows = compute_rows(compute, D);
+        rows.data = arena_place(arena, N * rows.ld, (size_t)dtype_size_bytes(rows.dtype));
         if (out->layers != NULL) // placing
             out->layers[l] = rows;
     }
@@ -33,20 +31,13 @@ void attention_match_start(AttentionMatch *match, float scale, int B)
 
 // ---- rows of either type -----------------------------------------------------------------------
 
-HOT static void widen_row(float *restrict to, const uint16_t *restrict from, int D)
-{
-#pragma omp simd
-    for (int d = 0; d < D; d++)
-        to[d] = half_bf16_to_f32(from[d]);
-}
-
 // The row as floats: itself, or widened into the buffer.
 static const float *read_row(Rows rows, int64_t n, float *buffer, int D)
 {
     const Rows row = rows_at(rows, n, 0);
     if (row.dtype == DTYPE_F32)
         return row.data;
-    widen_row(buffer, row.data, D);
+    dtype_widen(buffer, row.data, row.dtype, D);
     return buffer;
 }
 

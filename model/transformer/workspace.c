@@ -5,14 +5,6 @@
 #include "base/intmath.h"
 #include "model/kernels/head.h"
 
-// Rows of activations without memory. Products round their operands to bfloat16 anyhow: what they
-// read and write is kept so.
-static Rows activation_rows(ComputeType compute, int width)
-{
-    return compute == COMPUTE_BFLOAT16 ? rows_bf16(NULL, rows_bf16_step(width))
-                                       : rows_f32(NULL, width);
-}
-
 // Floats that take the memory of n rows.
 static int64_t as_floats(Rows rows, int64_t n)
 {
@@ -38,7 +30,7 @@ static float *place_floats(const Placement *placement, int64_t count)
 
 static Rows place_rows(const Placement *placement, ComputeType compute, int64_t n, int width)
 {
-    Rows rows = activation_rows(compute, width);
+    Rows rows = compute_rows(compute, width);
     rows.data = place_floats(placement, as_floats(rows, n));
     return rows;
 }
@@ -46,7 +38,7 @@ static Rows place_rows(const Placement *placement, ComputeType compute, int64_t 
 // The same, which need not be kept.
 static Rows scratch_rows(Arena *arena, ComputeType compute, int64_t n, int width)
 {
-    Rows rows = activation_rows(compute, width);
+    Rows rows = compute_rows(compute, width);
     rows.data = arena_floats(arena, as_floats(rows, n));
     return rows;
 }
@@ -151,7 +143,7 @@ static void place_head_scratch(Workspace *ws, Arena *arena, const ModelShape *s)
 static bool take_head_input(Workspace *ws, const ModelShape *s)
 {
     const int64_t N = (int64_t)ws->B * ws->T;
-    Rows rows = activation_rows(ws->compute, s->d_model);
+    Rows rows = compute_rows(ws->compute, s->d_model);
     float *head_in;
     if (!gradient_reuse_take(&head_in, &ws->reuse, s->n_layers, as_floats(rows, N)) ||
         !gradient_reuse_take(&ws->d_head_in, &ws->reuse, s->n_layers, N * s->d_model))

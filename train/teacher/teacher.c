@@ -94,8 +94,7 @@ void teacher_place(TeacherPass *out, Arena *kept, Arena *scratch, const ModelSha
     TeacherPass pass = {.train = train};
     if (train->loss.attention_mse > 0)
         attention_match_place(&pass.match, kept, shape, train->compute, B, T);
-    const bool is_bf16 = train->compute == COMPUTE_BFLOAT16;
-    pass.normed = is_bf16 ? rows_bf16(NULL, rows_bf16_step(D)) : rows_f32(NULL, D);
+    pass.normed = compute_rows(train->compute, D);
     pass.normed.data = arena_place(kept, (int64_t)B * T * pass.normed.ld,
                                    (size_t)dtype_size_bytes(pass.normed.dtype));
     const int64_t first = scratch->used_bytes;
