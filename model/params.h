@@ -70,6 +70,13 @@ bool params_find(ParamInfo *out, const ModelShape *shape, const char *name);
 // The range of layer l in the flat vector.
 void params_layer_range(const ModelShape *shape, int layer, int64_t *first, int64_t *count);
 
+// The pointer in `params` that the tensor has.
+static inline float **params_field(const ParamInfo *info, Params *params)
+{
+    char *owner = info->layer < 0 ? (char *)params : (char *)&params->layers[info->layer];
+    return (float **)(void *)(owner + info->field);
+}
+
 // The tensors first .. first + count - 1 of layer l.
 void params_layer_tensors(const ModelShape *shape, int layer, int *first, int *count);
 

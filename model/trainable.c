@@ -162,8 +162,7 @@ Status trainable_place(Params *out, const ModelShape *shape, const Trainable *tr
     for (int t = 0; t < params_n_tensors(shape); t++) {
         const ParamInfo info = params_info(shape, t);
         const int64_t count = trainable_tensor_gradients(trained, shape, t);
-        char *owner = info.layer < 0 ? (char *)&params : (char *)&params.layers[info.layer];
-        *(float **)(void *)(owner + info.field) = count > 0 ? flat + used : NULL;
+        *params_field(&info, &params) = count > 0 ? flat + used : NULL;
         used += count;
     }
     if (shape->tied_head)

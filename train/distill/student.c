@@ -45,15 +45,14 @@ void student_place(Student *student, Arena *arena, const ModelShape *mla, int T,
 // Points the tensors of attention into `flat`, by the table of parameters.
 static void point(LayerParams *layer, float *flat, const Student *student)
 {
+    Params params = {.layers = layer};
     int64_t first, count;
     const int n = params_n_tensors(&student->shape);
     params_layer_range(&student->shape, 0, &first, &count);
     for (int t = 0; t < n; t++) {
         const ParamInfo info = params_info(&student->shape, t);
-        if (info.layer == 0 && info.offset - first < student->count) {
-            float **field = (float **)(void *)((char *)layer + info.field);
-            *field = flat + (info.offset - first);
-        }
+        if (info.layer == 0 && info.offset - first < student->count)
+            *params_field(&info, &params) = flat + (info.offset - first);
     }
 }
 

@@ -58,8 +58,7 @@ static void point_into_part(HeldModel *held)
     Params *params = &held->model.params;
     for (int t = 0; t < params_n_tensors(shape); t++) {
         const ParamInfo info = params_info(shape, t);
-        char *owner = info.layer < 0 ? (char *)params : (char *)&params->layers[info.layer];
-        *(float **)(void *)(owner + info.field) = held->part + place_in_part(shape, &info);
+        *params_field(&info, params) = held->part + place_in_part(shape, &info);
     }
     params->head = held->part;
 }
