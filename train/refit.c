@@ -10,7 +10,6 @@
 #include "train/parallel/watchdog.h"
 #include "train/stop.h"
 
-#include <math.h>
 #include <omp.h>
 #include <string.h>
 
@@ -89,6 +88,12 @@ static void release(Refit *refit)
     arena_release(&refit->arena);
 }
 
+static void to_doubles(double *to, const float *from, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        to[i] = from[i];
+}
+
 // Heads of both models on the same inputs, and their largest values; then the inputs of the next
 // layer, which are the original's.
 static Status run_layer(Refit *refit, int layer)
@@ -104,20 +109,12 @@ static Status run_layer(Refit *refit, int layer)
             float *heads = refit->heads[m] + own * count;
             const Rows out = transformer_heads(&refit->passes[m].ws, refit->models[m], layer, x);
             memcpy(heads, rows_floats(out, (int)Q), (size_t)count * sizeof *heads);
-            for (int64_t i = 0; i < count; i++) {
-                double *largest = &refit->largest[m * Q + i % Q];
-                *largest = fmax(*largest, fabs((double)heads[i]));
-            }
+            to_doubles(refit->rows[m], heads, count);
+            exact_largest(refit->largest + m * Q, refit->rows[m], refit->T, (int)Q);
         }
         transformer_layer(&refit->passes[1].ws, refit->models[1], layer, x);
     }
     return OK;
-}
-
-// The scale that outputs are divided by, as a power of two.
-static int exponent(const Refit *refit, int m, int64_t column)
-{
-    return exact_exponent(refit->largest[m * shape_dim(&refit->models[0]->shape, DIM_Q) + column]);
 }
 
 static void sum_products(Refit *refit)
@@ -127,26 +124,15 @@ static void sum_products(Refit *refit)
     const ExactTarget gram = {refit->sums, 1.0}, cross = {refit->sums + (int64_t)Q * Q, 1.0};
     memset(refit->sums, 0, (size_t)(2 * (int64_t)Q * Q) * sizeof(double));
     for (int64_t own = 0; own < refit->n_own; own++) {
-        for (int m = 0; m < 2; m++)
-            for (int64_t i = 0; i < (int64_t)T * Q; i++)
-                refit->rows[m][i] =
-                    ldexp((double)refit->heads[m][own * T * Q + i], -exponent(refit, m, i % Q));
+        for (int m = 0; m < 2; m++) {
+            to_doubles(refit->rows[m], refit->heads[m] + own * T * Q, (int64_t)T * Q);
+            exact_scale(refit->rows[m], refit->largest + (int64_t)m * Q, T, Q);
+        }
         exact_add_product(&gram, 1, refit->rows[0], refit->rows[0], Q, Q, T, quantum, false,
                           refit->tiles);
         exact_add_product(&cross, 1, refit->rows[0], refit->rows[1], Q, Q, T, quantum, false,
                           refit->tiles);
     }
-}
-
-static void unscale(Refit *refit)
-{
-    const int64_t Q = shape_dim(&refit->models[0]->shape, DIM_Q);
-    for (int m = 0; m < 2; m++)
-        for (int64_t i = 0; i < Q; i++)
-            for (int64_t j = 0; j < Q; j++) {
-                double *sum = refit->sums + (m * Q + i) * Q + j;
-                *sum = ldexp(*sum, exponent(refit, 0, i) + exponent(refit, m, j));
-            }
 }
 
 // One rank solves and sends the result, so that all have the same bits.
@@ -163,7 +149,9 @@ static Status refit_layer(Refit *refit, Replica *mla, int layer)
     sum_products(refit);
     comm_sum_doubles(comm, refit->sums, 2 * Q * Q);
     if (comm->rank == owner) {
-        unscale(refit);
+        for (int m = 0; m < 2; m++)
+            exact_unscale(refit->sums + m * Q * Q, refit->largest, refit->largest + m * Q, (int)Q,
+                          (int)Q);
         status = ridge_refit(o, refit->sums, refit->sums + Q * Q, s->d_model, (int)Q);
     }
     TRY(comm_agree(comm, status == OK ? OK : fail_within(status, "layer %d", layer)));

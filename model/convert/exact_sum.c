@@ -2,6 +2,8 @@
 // of threads.
 #include "model/convert/exact_sum.h"
 
+#include "base/intmath.h"
+
 #include <cblas.h>
 #include <math.h>
 #include <omp.h>
@@ -26,9 +28,25 @@ double exact_quantum(double bound)
     return ldexp(1.0, exact_exponent(bound) - MANTISSA_BITS);
 }
 
-static int min_int(int a, int b)
+void exact_largest(double *largest, const double *values, int T, int n)
 {
-    return a < b ? a : b;
+    for (int64_t i = 0; i < (int64_t)T * n; i++)
+        largest[i % n] = fmax(largest[i % n], fabs(values[i]));
+}
+
+void exact_scale(double *values, const double *largest, int T, int n)
+{
+    for (int64_t i = 0; i < (int64_t)T * n; i++)
+        values[i] = ldexp(values[i], -exact_exponent(largest[i % n]));
+}
+
+void exact_unscale(double *sum, const double *row_largest, const double *column_largest, int m,
+                   int n)
+{
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++)
+            sum[i * n + j] = ldexp(sum[i * n + j], exact_exponent(row_largest[i]) +
+                                                       exact_exponent(column_largest[j]));
 }
 
 static void add_rounded(const ExactTarget *target, const double *product, int first_row,

@@ -20,6 +20,17 @@ int exact_exponent(double value);
 // For sums whose absolute values stay below `bound`.
 double exact_quantum(double bound);
 
+// largest [n]: of each column of values [T, n] the largest absolute value, if it is larger than
+// what is there.
+void exact_largest(double *largest, const double *values, int T, int n);
+
+// Columns of values [T, n] over the powers of two that their largest values [n] stand for.
+void exact_scale(double *values, const double *largest, int T, int n);
+
+// sum [m, n]: of products of such columns, as if they had not been scaled.
+void exact_unscale(double *sum, const double *row_largest, const double *column_largest, int m,
+                   int n);
+
 typedef struct ExactTarget {
     double *sum;  // [m, n]
     double scale; // of the product, at most 1

@@ -5,7 +5,6 @@
 #include "model/convert/ridge.h"
 #include "train/stop.h"
 
-#include <math.h>
 #include <string.h>
 
 static const double RIDGE = 3e-4;
@@ -32,12 +31,6 @@ static void read_window(LayerTrainer *trainer, const LayerData *data, int own)
     }
 }
 
-static void find_largest(double *largest, const double *values, int T, int n)
-{
-    for (int64_t i = 0; i < (int64_t)T * n; i++)
-        largest[i % n] = fmax(largest[i % n], fabs(values[i]));
-}
-
 static Status measure(LayerTrainer *trainer, const LayerData *data)
 {
     const int Q = shape_dim(&trainer->student.shape, DIM_Q), D = trainer->student.shape.d_model;
@@ -46,16 +39,10 @@ static Status measure(LayerTrainer *trainer, const LayerData *data)
         TRY(stop_check());
         progress_beat();
         read_window(trainer, data, own);
-        find_largest(trainer->largest, trainer->heads, trainer->settings.T, Q);
-        find_largest(trainer->largest + Q, trainer->wanted, trainer->settings.T, D);
+        exact_largest(trainer->largest, trainer->heads, trainer->settings.T, Q);
+        exact_largest(trainer->largest + Q, trainer->wanted, trainer->settings.T, D);
     }
     return OK;
-}
-
-static void scale_columns(double *values, const double *largest, int T, int n)
-{
-    for (int64_t i = 0; i < (int64_t)T * n; i++)
-        values[i] = ldexp(values[i], -exact_exponent(largest[i % n]));
 }
 
 static Status sum_products(LayerTrainer *trainer, const LayerData *data)
@@ -70,23 +57,14 @@ static Status sum_products(LayerTrainer *trainer, const LayerData *data)
         TRY(stop_check());
         progress_beat();
         read_window(trainer, data, own);
-        scale_columns(trainer->heads, trainer->largest, T, Q);
-        scale_columns(trainer->wanted, trainer->largest + Q, T, D);
+        exact_scale(trainer->heads, trainer->largest, T, Q);
+        exact_scale(trainer->wanted, trainer->largest + Q, T, D);
         exact_add_product(&gram, 1, trainer->heads, trainer->heads, Q, Q, T, quantum, false,
                           trainer->tiles);
         exact_add_product(&moment, 1, trainer->heads, trainer->wanted, Q, D, T, quantum, false,
                           trainer->tiles);
     }
     return OK;
-}
-
-// sums [Q, n]: scaled back.
-static void unscale(double *sums, const double *largest, const double *column_largest, int Q, int n)
-{
-    for (int64_t i = 0; i < Q; i++)
-        for (int64_t j = 0; j < n; j++)
-            sums[i * n + j] = ldexp(sums[i * n + j],
-                                    exact_exponent(largest[i]) + exact_exponent(column_largest[j]));
 }
 
 // The losses before and after the fit follow from the sums: |O W^T - Y|^2 over |Y|^2.
@@ -96,8 +74,8 @@ static Status solve(LayerTrainer *trainer, const LayerData *data)
     const double squares =
         data->mean_square * trainer->settings.n_windows * trainer->settings.T * D;
     double excess[2];
-    unscale(trainer->gram, trainer->largest, trainer->largest, Q, Q);
-    unscale(trainer->moment, trainer->largest, trainer->largest + Q, Q, D);
+    exact_unscale(trainer->gram, trainer->largest, trainer->largest, Q, Q);
+    exact_unscale(trainer->moment, trainer->largest, trainer->largest + Q, Q, D);
     TRY(ridge_fit(trainer->student.weights.o, trainer->gram, trainer->moment, RIDGE, D, Q, excess));
     trainer->losses.trained = 1 + excess[0] / squares;
     trainer->losses.fitted = 1 + excess[1] / squares;
