@@ -291,6 +291,17 @@ close_weights:
     return status;
 }
 
+Status hf_saved_dtype(DType *out, const char *dir)
+{
+    DType dtype;
+    TRY(hf_weights_dtype(&dtype, dir));
+    if (dtype != DTYPE_F32 && dtype != DTYPE_F16 && dtype != DTYPE_BF16)
+        return fail(BAD_INPUT, "%s: the embedding's dtype is %s, supported are F32, F16 and BF16",
+                    dir, dtype_name(dtype));
+    *out = dtype;
+    return OK;
+}
+
 Status hf_load_rope_pairs(int32_t *pairs, const ModelShape *shape, const char *dir)
 {
     HfWeights weights;

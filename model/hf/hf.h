@@ -56,6 +56,9 @@ void hf_source_close(HfSource *source); // NULL is allowed
 // The dtype of the weights in the files, by the embedding's.
 Status hf_weights_dtype(DType *out, const char *dir);
 
+// The same, to save a model in it. BAD_INPUT if hf_save() does not write it.
+Status hf_saved_dtype(DType *out, const char *dir);
+
 // Reads which RoPE pairs each KV head keeps, without the weights: pairs [L, K, P] of the
 // directory's own shape. Original attention: all of them.
 Status hf_load_rope_pairs(int32_t *pairs, const ModelShape *shape, const char *dir);

@@ -35,21 +35,6 @@ typedef struct ConvertOptions {
 
 enum { DTYPE_OF_MODEL = -1 };
 
-// Weights are written in the dtype of the original unless --dtype says otherwise, so that a model
-// in bfloat16 does not double in size.
-static Status choose_dtype(DType *out, int given, const char *dir)
-{
-    if (given != DTYPE_OF_MODEL) {
-        *out = (DType)given;
-        return OK;
-    }
-    TRY(hf_weights_dtype(out, dir));
-    if (*out != DTYPE_F32 && *out != DTYPE_F16 && *out != DTYPE_BF16)
-        return fail(BAD_INPUT, "%s: the embedding's dtype is %s, supported are F32, F16 and BF16",
-                    dir, dtype_name(*out));
-    return OK;
-}
-
 static ConvertRecipe recipe_of(const ConvertOptions *options)
 {
     return (ConvertRecipe){options->method, options->key_weight,
@@ -150,7 +135,10 @@ static Status open_files(HfSource **out, DType *dtype, const Comm *comm,
         TRY(hf_check_target(dir, options->out));
         TRY(file_lock_directory(target, options->out));
     }
-    TRY(choose_dtype(dtype, options->dtype, dir));
+    // In the dtype of the original, so that a model in bfloat16 does not double in size.
+    *dtype = (DType)options->dtype;
+    if (options->dtype == DTYPE_OF_MODEL)
+        TRY(hf_saved_dtype(dtype, dir));
     return hf_source_open(out, dir);
 }
 

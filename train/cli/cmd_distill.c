@@ -75,7 +75,7 @@ static Status check_files(Distillation *d)
     TRY(check_shapes(d->dirs));
     d->dtype = (DType)options->dtype;
     if (options->dtype == DTYPE_OF_MODEL)
-        TRY(hf_weights_dtype(&d->dtype, d->dirs[1]));
+        TRY(hf_saved_dtype(&d->dtype, d->dirs[1]));
     TRY(file_join(d->state_dir, options->out, "distill"));
     if (d->comm->rank != 0)
         return OK;

@@ -55,17 +55,6 @@ static bool is_model(const char *path)
     return file_join(config, path, "config.json") == OK && file_exists(config);
 }
 
-static Status find_dtype(DType *out, const char *path)
-{
-    DType dtype;
-    TRY(hf_weights_dtype(&dtype, path));
-    if (dtype != DTYPE_F32 && dtype != DTYPE_F16 && dtype != DTYPE_BF16)
-        return fail(BAD_INPUT, "%s: the embedding's dtype is %s; name one to write with --dtype",
-                    path, dtype_name(dtype));
-    *out = dtype;
-    return OK;
-}
-
 // config.json's other keys and the tokenizer are not in a checkpoint: they are copied from the base
 // model, or the tokenizer alone from the config's for a model that started from random weights.
 static Status open_source(ExportSource *out, const ExportOptions *options, const char *path,
@@ -76,7 +65,7 @@ static Status open_source(ExportSource *out, const ExportOptions *options, const
     if (!source.is_checkpoint) {
         source.base = options->base != NULL ? options->base : path;
         if (options->dtype == DTYPE_OF_MODEL)
-            TRY(find_dtype(&source.dtype, path));
+            TRY(hf_saved_dtype(&source.dtype, path));
     } else {
         TRY(open_checkpoint(&source.checkpoint, path, comm));
         const Manifest *manifest = &source.checkpoint.manifest;
