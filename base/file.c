@@ -189,6 +189,15 @@ Status file_write(const char *path, const void *bytes, int64_t size_bytes)
 }
 
 // Through a map: the files copied here are tokenizers and configs.
+Status file_remove(const char *dir, const char *name)
+{
+    char path[PATH_BYTES];
+    TRY(file_join(path, dir, name));
+    if (unlink(path) != 0 && errno != ENOENT)
+        return fail(FAILED, "%s: cannot be removed: %s", path, strerror(errno));
+    return OK;
+}
+
 Status file_copy(const char *from, const char *to)
 {
     FileMap map;

@@ -53,6 +53,7 @@ Status file_check_target(const char *path);
 
 Status file_write(const char *path, const void *bytes, int64_t size_bytes); // atomic
 Status file_copy(const char *from, const char *to);                         // atomic
+Status file_remove(const char *dir, const char *name);                      // if it is there
 Status file_sync_dir(const char *path); // what was made, renamed or removed in it is on the disk
 bool file_exists(const char *path);
 bool file_is_dir(const char *path);

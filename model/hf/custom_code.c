@@ -2,9 +2,7 @@
 
 #include "base/file.h"
 
-#include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 // Made from the files by model/hf/python/embed.cmake.
 extern const char custom_code_configuration[], custom_code_modeling[];
@@ -36,11 +34,7 @@ Status custom_code_write(const char *dir)
 
 Status custom_code_remove(const char *dir)
 {
-    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
-        char path[PATH_BYTES];
-        TRY(file_join(path, dir, files[i].name));
-        if (unlink(path) != 0 && errno != ENOENT)
-            return fail(FAILED, "%s: cannot be removed: %s", path, strerror(errno));
-    }
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
+        TRY(file_remove(dir, files[i].name));
     return OK;
 }

@@ -4,10 +4,6 @@
 #include "model/hf/hf.h"
 #include "model/hf/special_tokens.h"
 
-#include <errno.h>
-#include <string.h>
-#include <unistd.h>
-
 static const int64_t default_max_shard_bytes = 5000000000; // transformers' max_shard_size of "5GB"
 
 // What AutoTokenizer and generate() look for beside the weights. A model may have any part of them.
@@ -46,8 +42,7 @@ Status hf_directory_write(const HfDirectory *files, const char *dir)
     TRY(file_make_dirs(dir));
     TRY(file_join(path, dir, "config.json"));
     // From here until the last line the directory is not a model.
-    if (unlink(path) != 0 && errno != ENOENT)
-        return fail(FAILED, "%s: cannot be removed: %s", path, strerror(errno));
+    TRY(file_remove(dir, "config.json"));
     TRY(tensor_list_write(files->tensors, dir, most));
     if (files->base_dir != NULL)
         TRY(hf_copy_tokenizer(files->base_dir, dir));

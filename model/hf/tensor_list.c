@@ -5,7 +5,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 // Also releases a list whose allocation failed half-way.
 void tensor_list_release(TensorList *list)
@@ -99,15 +98,6 @@ static void plan_shards(TensorList *list, int64_t max_shard_bytes)
     list->n_shards = shard + 1;
 }
 
-static Status remove_file(const char *dir, const char *name)
-{
-    char path[PATH_BYTES];
-    TRY(file_join(path, dir, name));
-    if (unlink(path) != 0 && errno != ENOENT)
-        return fail(FAILED, "%s: cannot be removed: %s", path, strerror(errno));
-    return OK;
-}
-
 // Numbers from 1, five digits, as transformers names them.
 static void shard_name(char out[64], int shard, int n_shards)
 {
@@ -122,7 +112,7 @@ static void shard_name(char out[64], int shard, int n_shards)
 static Status remove_leftovers(const char *dir, int n_shards)
 {
     Status status = OK;
-    TRY(remove_file(dir, n_shards == 1 ? "model.safetensors.index.json" : "model.safetensors"));
+    TRY(file_remove(dir, n_shards == 1 ? "model.safetensors.index.json" : "model.safetensors"));
     DIR *list = opendir(dir);
     if (list == NULL)
         return fail(FAILED, "%s: cannot be listed: %s", dir, strerror(errno));
@@ -130,7 +120,7 @@ static Status remove_leftovers(const char *dir, int n_shards)
         int shard, of = n_shards, end = 0;
         sscanf(entry->d_name, "model-%5d-of-%5d.safetensors%n", &shard, &of, &end);
         if (end > 0 && entry->d_name[end] == '\0' && of != n_shards)
-            TRY_GOTO(close_list, remove_file(dir, entry->d_name));
+            TRY_GOTO(close_list, file_remove(dir, entry->d_name));
     }
 close_list:
     closedir(list);

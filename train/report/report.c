@@ -11,11 +11,9 @@
 #include "train/report/report_settings.h"
 #include "train/report/report_varied.h"
 
-#include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum {
     MAX_DRAWN_OF_A_RUN = 3000,
@@ -244,16 +242,6 @@ abandon_file:
     return status;
 }
 
-// A file of an earlier report that would tell of other runs.
-static Status remove_file(const char *dir, const char *name)
-{
-    char path[PATH_BYTES];
-    TRY(file_join(path, dir, name));
-    if (unlink(path) != 0 && errno != ENOENT)
-        return fail(FAILED, "%s: cannot be removed: %s", path, strerror(errno));
-    return OK;
-}
-
 static bool has_evals(const Report *report)
 {
     return report_scores_has(report, EVAL_TASKS) || report_scores_has(report, EVAL_LONGBENCH);
@@ -261,13 +249,14 @@ static bool has_evals(const Report *report)
 
 static Status write_scores(const Report *report, const char *dir)
 {
+    // Files of an earlier report would tell of other runs.
     static const char *const pictures[] = {"scores.gp", "scores.svg", "scores.png"};
     TRY(report_scores_has_any(report) ? write_file(report, dir, "tasks.csv", write_scores_csv)
-                                      : remove_file(dir, "tasks.csv"));
+                                      : file_remove(dir, "tasks.csv"));
     if (has_evals(report))
         return write_file(report, dir, "scores.gp", write_scores_script);
     for (size_t i = 0; i < sizeof pictures / sizeof pictures[0]; i++)
-        TRY(remove_file(dir, pictures[i]));
+        TRY(file_remove(dir, pictures[i]));
     return OK;
 }
 
