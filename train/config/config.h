@@ -24,6 +24,7 @@
 #include "model/transformer/activation_policy.h"
 #include "optim/adamw.h"
 #include "optim/schedule.h"
+#include "train/config/distill_config.h"
 
 #include <stdio.h>
 
@@ -54,18 +55,6 @@ typedef struct ConvertConfig {
     int window_len;        // tokens of such a sequence at most
     char *scores;          // file of `mha2mla score`, or NULL: measured at the start
 } ConvertConfig;
-
-// Local distillation of the converted layers before training (train/distill/distill.h).
-typedef enum DistillLayers { DISTILL_SEQUENTIAL, DISTILL_APART } DistillLayers;
-
-typedef struct DistillConfig {
-    bool given;     // counts for a run that converts alone: config_distills()
-    int steps;      // of every layer
-    int windows;    // sequences that are read
-    int window_len; // tokens of one at most
-    double rho, lr;
-    DistillLayers layers;
-} DistillConfig;
 
 typedef struct ModelConfig {
     char *base; // HF directory, or NULL: init is given

@@ -22,7 +22,8 @@
 #ifndef MHA2MLA_TRAIN_DISTILL_DISTILL_H
 #define MHA2MLA_TRAIN_DISTILL_DISTILL_H
 
-#include "train/config/config.h"
+#include "model/kernels/compute.h"
+#include "train/config/distill_config.h"
 #include "train/replica.h"
 
 typedef struct DistillRequest {
