@@ -5,6 +5,7 @@
 #include "tests/support/testing_golden.h"
 #include "tests/support/testing_model.h"
 #include "tests/support/testing_ranks.h"
+#include "tests/support/testing_statistics.h"
 
 #include "base/file.h"
 #include "eval/forward_pass.h"
@@ -43,51 +44,21 @@ typedef struct Setup {
     char scores[PATH_BYTES];
 } Setup;
 
-static Status add_layer(void *writer, int layer, const LayerStatistics *statistics)
-{
-    return comm.rank == 0 ? statistics_writer_add(writer, layer, statistics) : OK;
-}
-
-// Rank 0 writes the file; its path is sent to all.
-static void write_scores(Setup *s)
-{
-    const ModelShape *shape = &s->original.shape;
-    const StatisticsInfo info = {statistics_n_pools(shape, s->request.pool), s->request.n_windows,
-                                 s->request.n_attention, s->request.T};
-    RopeScores norms;
-    StatisticsWriter writer;
-    snprintf(s->scores, sizeof s->scores, "%s", testing_path(testing_dir(), "scores.h5"));
-    comm_broadcast(&comm, s->scores, sizeof s->scores, 0);
-    assert_ok(rope_scores_create(&norms, shape));
-    *norms.n_tokens = 1;
-    if (comm.rank == 0)
-        assert_ok(statistics_writer_open(&writer, &norms, &info, s->request.tokens, s->scores));
-    assert_ok(calibrate_statistics(&s->request, &comm, &s->original, add_layer, &writer));
-    if (comm.rank == 0)
-        assert_ok(statistics_writer_publish(&writer));
-    assert_ok(comm_agree(&comm, OK));
-    rope_scores_release(&norms);
-}
-
 static void start(Setup *s, const Case *of)
 {
     char path[128];
     int32_t how[4];
+    int n, T;
     snprintf(path, sizeof path, "conversion/%s.safetensors", of->name);
     assert_ok(safetensors_open(&s->file, testing_path(GOLDEN_DIR, path)));
     assert_ok(safetensors_read_i32(&s->file, "case", (int[]){4}, 1, how));
     s->P = how[0];
     s->d_kv = how[1];
     s->original = golden_load_model(of->model);
-    const TensorInfo *tokens = safetensors_find(&s->file, "tokens");
-    assert_non_null(tokens);
-    const int n = (int)tokens->dims[0], T = (int)tokens->dims[1];
-    s->tokens = malloc((size_t)(n * T) * sizeof *s->tokens);
-    assert_non_null(s->tokens);
-    assert_ok(safetensors_read_i32(&s->file, "tokens", (int[]){n, T}, 2, s->tokens));
+    s->tokens = testing_read_tokens(&s->file, "tokens", &n, &T);
     s->request = (StatisticsRequest){s->tokens, n, how[2], T, of->pool};
     assert_int_equal(statistics_n_pools(&s->original.shape, of->pool), how[3]);
-    write_scores(s);
+    testing_write_statistics(s->scores, &comm, &s->original, &s->request);
 }
 
 static void end(Setup *s)
@@ -239,7 +210,7 @@ static void check_runs(Setup *s)
     ModelShape shape;
     Replica mla;
     assert_non_null(logits);
-    write_scores(s);
+    testing_write_statistics(s->scores, &comm, &s->original, &s->request);
     assert_ok(shape_convert(&shape, &s->original.shape, s->P, s->d_kv, SVD_JOINT));
     assert_ok(replica_create(&mla, &comm, &group, &shape));
     fill(&mla, s, &recipe);

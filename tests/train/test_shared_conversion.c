@@ -5,6 +5,7 @@
 #include "tests/support/testing_golden.h"
 #include "tests/support/testing_model.h"
 #include "tests/support/testing_ranks.h"
+#include "tests/support/testing_statistics.h"
 
 #include "eval/forward_pass.h"
 #include "model/convert/pair_choice.h"
@@ -33,44 +34,6 @@ typedef struct Setup {
     char scores[PATH_BYTES];
 } Setup;
 
-static int32_t *read_tokens(SafeTensors *file, const char *name, int *n, int *T)
-{
-    const TensorInfo *info = safetensors_find(file, name);
-    assert_non_null(info);
-    *n = (int)info->dims[0];
-    *T = (int)info->dims[1];
-    int32_t *tokens = malloc((size_t)(*n * *T) * sizeof *tokens);
-    assert_non_null(tokens);
-    assert_ok(safetensors_read_i32(file, name, (int[]){*n, *T}, 2, tokens));
-    return tokens;
-}
-
-static Status add_layer(void *writer, int layer, const LayerStatistics *statistics)
-{
-    return comm.rank == 0 ? statistics_writer_add(writer, layer, statistics) : OK;
-}
-
-// Rank 0 writes the file; its path is sent to all.
-static void write_scores(Setup *s)
-{
-    const ModelShape *shape = &s->original.shape;
-    const StatisticsInfo info = {statistics_n_pools(shape, s->request.pool), s->request.n_windows,
-                                 s->request.n_attention, s->request.T};
-    RopeScores norms;
-    StatisticsWriter writer;
-    snprintf(s->scores, sizeof s->scores, "%s", testing_path(testing_dir(), "scores.h5"));
-    comm_broadcast(&comm, s->scores, sizeof s->scores, 0);
-    assert_ok(rope_scores_create(&norms, shape));
-    *norms.n_tokens = 1;
-    if (comm.rank == 0)
-        assert_ok(statistics_writer_open(&writer, &norms, &info, s->request.tokens, s->scores));
-    assert_ok(calibrate_statistics(&s->request, &comm, &s->original, add_layer, &writer));
-    if (comm.rank == 0)
-        assert_ok(statistics_writer_publish(&writer));
-    assert_ok(comm_agree(&comm, OK));
-    rope_scores_release(&norms);
-}
-
 static void start(Setup *s, const char *golden, Model original, int n_attention,
                   StatisticsPool pool)
 {
@@ -79,9 +42,9 @@ static void start(Setup *s, const char *golden, Model original, int n_attention,
     snprintf(path, sizeof path, "conversion/%s.safetensors", golden);
     assert_ok(safetensors_open(&s->file, testing_path(GOLDEN_DIR, path)));
     s->original = original;
-    s->tokens = read_tokens(&s->file, "tokens", &n, &T);
+    s->tokens = testing_read_tokens(&s->file, "tokens", &n, &T);
     s->request = (StatisticsRequest){s->tokens, n, n_attention, T, pool};
-    write_scores(s);
+    testing_write_statistics(s->scores, &comm, &s->original, &s->request);
 }
 
 static void end(Setup *s)
@@ -164,7 +127,7 @@ static void run_model(float *logits, const Model *model, const int32_t *tokens, 
 static void check_logits(const Model *model, Setup *s, const char *name, double tolerance)
 {
     int n, T;
-    int32_t *probe = read_tokens(&s->file, "probe", &n, &T);
+    int32_t *probe = testing_read_tokens(&s->file, "probe", &n, &T);
     const int64_t count = (int64_t)n * T * model->shape.vocab_size;
     float *got = malloc((size_t)count * sizeof *got);
     float *expected = malloc((size_t)count * sizeof *expected);
@@ -312,7 +275,7 @@ static void test_statistics_that_say_nothing(void **state)
                        (size_t)shape_dim(shape, DIM_Q) * (size_t)shape->d_model * sizeof(float));
         else
             s.request.n_windows = s.request.n_attention = 1, s.request.T = 3;
-        write_scores(&s);
+        testing_write_statistics(s.scores, &comm, &s.original, &s.request);
         free(convert(&mla, &s, 3, 7, false, &closed));
         assert_ok(refit_outputs(&mla, &s.original, s.scores));
         run_model(logits, &mla.model, s.tokens, 1, s.request.T);
@@ -441,7 +404,7 @@ static void test_a_pretrained_model(void **state)
         skip();
     assert_ok(hf_load(&model, testing_asset("models/stories3M")));
     start(&s, "stories3M", model, 12, POOL_HEAD);
-    int32_t *valid = read_tokens(&s.file, "valid", &n, &T);
+    int32_t *valid = testing_read_tokens(&s.file, "valid", &n, &T);
     assert_int_equal(n, N_VALID);
     for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
         check_level(&s, &levels[i], valid, n, T);

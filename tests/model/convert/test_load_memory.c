@@ -106,9 +106,8 @@ static int64_t peak_bytes(Status (*work)(const char *), const char *dir)
 // `numbers` is what the work must hold.
 static void assert_bounded(Status (*work)(const char *), int64_t numbers)
 {
-#ifdef __SANITIZE_ADDRESS__
-    skip(); // has memory of its own
-#endif
+    if (TESTING_IS_SANITIZED)
+        skip(); // has memory of its own
     int64_t first, layer;
     params_layer_range(&shape, 0, &first, &layer);
     for (int i = 0; i < 2; i++) {

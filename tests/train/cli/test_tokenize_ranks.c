@@ -225,9 +225,8 @@ static rlim_t data_bytes(void)
 static void test_rank_without_memory_is_named(void **state)
 {
     (void)state;
-#ifdef __SANITIZE_ADDRESS__
-    skip(); // its allocator ends the program
-#endif
+    if (TESTING_IS_SANITIZED)
+        skip(); // its allocator ends the program
     enum { LARGE = 64 << 20 }; // the tokenizer itself takes less
     char out_path[PATH_BYTES];
     const TokenizeOptions options = options_for(out_path);
