@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 Status json_parse(json_t **out, const char *bytes, int64_t size_bytes, const char *where)
@@ -48,12 +49,12 @@ Status json_read(json_t **out, const char *path)
     return status;
 }
 
-Status json_write(const json_t *root, const char *path)
+static Status write_digits(const json_t *root, const char *path, int digits)
 {
     AtomicFile file;
     TRY(file_begin(&file, path));
     errno = 0; // set by the stream or by malloc(), and by nothing if the value cannot be written
-    if (json_dumpf(root, file.stream, JSON_INDENT(2) | JSON_REAL_PRECISION(10)) != 0) {
+    if (json_dumpf(root, file.stream, JSON_INDENT(2) | JSON_REAL_PRECISION(digits)) != 0) {
         const int error = errno;
         file_abandon(&file);
         return fail(FAILED, "%s: write failed: %s", path,
@@ -61,6 +62,39 @@ Status json_write(const json_t *root, const char *path)
     }
     fputc('\n', file.stream);
     return file_commit(&file);
+}
+
+enum { DIGITS_FOR_PEOPLE = 10, DIGITS_EXACT = 17 };
+
+Status json_write(const json_t *root, const char *path)
+{
+    return write_digits(root, path, DIGITS_FOR_PEOPLE);
+}
+
+// The digits, `digits` at least, with which every real of a value is read back as it is.
+static int exact_digits(const json_t *value, int digits)
+{
+    // jansson's iterators take no const, and change nothing.
+    json_t *parent = (json_t *)(uintptr_t)value;
+    json_t *member;
+    const char *key;
+    size_t i;
+    if (json_is_real(value)) {
+        char text[32];
+        for (; digits < DIGITS_EXACT; digits++) {
+            snprintf(text, sizeof text, "%.*g", digits, json_real_value(value));
+            if (strtod(text, NULL) == json_real_value(value))
+                break;
+        }
+    }
+    json_object_foreach(parent, key, member) digits = exact_digits(member, digits);
+    json_array_foreach(parent, i, member) digits = exact_digits(member, digits);
+    return digits;
+}
+
+Status json_write_exact(const json_t *root, const char *path)
+{
+    return write_digits(root, path, exact_digits(root, DIGITS_FOR_PEOPLE));
 }
 
 // A null means the same as no member: transformers writes both for "not set".

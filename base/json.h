@@ -26,6 +26,10 @@ Status json_parse_line(json_t **out, const char *bytes, int64_t size_bytes, cons
 // people.
 Status json_write(const json_t *root, const char *path);
 
+// The same with as many more digits, up to 17, as bring every real back as it is: for values that a
+// program reads again.
+Status json_write_exact(const json_t *root, const char *path);
+
 // Required members of an object; BAD_INPUT if missing, of another type or out of bounds.
 Status json_get_int(int64_t *out, const json_t *object, const char *where, const char *key,
                     int64_t min, int64_t max);

@@ -48,5 +48,5 @@ Status hf_directory_write(const HfDirectory *files, const char *dir)
         TRY(hf_copy_tokenizer(files->base_dir, dir));
     TRY(files->has_code ? custom_code_write(dir) : custom_code_remove(dir));
     TRY(special_tokens_write(files->config, dir, files->max_positions));
-    return json_write(files->config, path);
+    return json_write_exact(files->config, path);
 }

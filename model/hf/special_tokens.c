@@ -127,7 +127,7 @@ static Status write_file(const json_t *object, const char *dir, const char *name
 {
     char path[PATH_BYTES];
     TRY(file_join(path, dir, name));
-    return json_write(object, path);
+    return json_write_exact(object, path);
 }
 
 static bool is_there(const char *dir, const char *name)

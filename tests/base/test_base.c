@@ -217,6 +217,31 @@ static void test_json_that_does_not_fit_says_why(void **state)
     json_decref(root);
 }
 
+// A config's eps that was rounded to float before is a long number; a short one stays short.
+static void test_json_that_is_exact_is_read_back_as_it_is(void **state)
+{
+    (void)state;
+    const char *path = testing_path(testing_dir(), "exact.json");
+    const double reals[] = {9.999999747378752e-06, 1.0 / 3, 0.1, -5e-324, 1.7976931348623157e308};
+    for (int n = 1; n <= (int)(sizeof reals / sizeof *reals); n++) {
+        json_t *root = json_pack("{s:f, s:{s:[f]}}", "short", 0.5, "deep", "list", reals[n - 1]);
+        json_t *back;
+        assert_ok(json_write_exact(root, path));
+        assert_ok(json_read(&back, path));
+        assert_true(json_equal(root, back));
+        json_decref(back);
+        json_decref(root);
+    }
+    json_t *root = json_pack("[f]", 0.1);
+    assert_ok(json_write_exact(root, path));
+    FileMap map;
+    assert_ok(file_map(&map, path));
+    assert_int_equal(map.size_bytes, strlen("[\n  0.1\n]\n"));
+    assert_memory_equal(map.bytes, "[\n  0.1\n]\n", map.size_bytes);
+    file_unmap(&map);
+    json_decref(root);
+}
+
 static void test_json_errors_name_the_place(void **state)
 {
     (void)state;
@@ -277,6 +302,7 @@ int main(void)
         cmocka_unit_test(test_whole_numbers_are_written_whole),
         cmocka_unit_test(test_target_of_long_work_is_checked_before),
         cmocka_unit_test(test_json_that_does_not_fit_says_why),
+        cmocka_unit_test(test_json_that_is_exact_is_read_back_as_it_is),
         cmocka_unit_test(test_json_errors_name_the_place),
         cmocka_unit_test(test_sha256_of_abc),
         cmocka_unit_test(test_random_normal_has_its_moments),
