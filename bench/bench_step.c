@@ -17,8 +17,10 @@
 // to a file, in the columns of bench_all.sh.
 // One rank with one thread is timed by the CPU time it got, so that what else the machine runs is
 // left out, unless --clock says otherwise; more are timed by the wall clock. The peak is the
-// step's: the sgemm's matrices lie where logits do.
+// step's: the sgemm's matrices lie where logits do. --kernels takes the slower of the instructions
+// that a CPU has for bfloat16, as if it were an older one.
 #include "bench/step_run.h"
+#include "model/kernels/compute.h"
 #include "train/plan/blas.h"
 #include "train/plan/compute_check.h"
 
@@ -31,9 +33,9 @@
 
 enum { MAX_TOKENS = 1 << 20, MAX_LAYERS = 128 };
 
-static const char usage[] = "usage: bench_step [--compute float32|bfloat16] [--clock cpu|wall] "
-                            "[--row FILE] SHAPE T mha|mla|shared "
-                            "ROUNDS [LAYERS]";
+static const char usage[] = "usage: bench_step [--compute float32|bfloat16] "
+                            "[--kernels amx|avx512-bf16] [--clock cpu|wall] [--row FILE] SHAPE T "
+                            "mha|mla|shared ROUNDS [LAYERS]";
 
 static const struct {
     const char *name;
@@ -94,16 +96,15 @@ static Status parse_count(int *out, const char *name, const char *text, int max)
 
 typedef struct Request {
     bool wants_help;
-    const char *compute, *clock, *row_path; // NULL: not given
+    const char *compute, *kernels, *clock, *row_path; // NULL: not given
 } Request;
 
 static Status parse_options(Request *out, int argc, char **argv)
 {
-    static const struct option options[] = {{"compute", required_argument, NULL, 't'},
-                                            {"clock", required_argument, NULL, 'c'},
-                                            {"row", required_argument, NULL, 'r'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {0}};
+    static const struct option options[] = {
+        {"compute", required_argument, NULL, 't'}, {"kernels", required_argument, NULL, 'k'},
+        {"clock", required_argument, NULL, 'c'},   {"row", required_argument, NULL, 'r'},
+        {"help", no_argument, NULL, 'h'},          {0}};
     int option;
     *out = (Request){0};
     opterr = 0;
@@ -112,6 +113,8 @@ static Status parse_options(Request *out, int argc, char **argv)
             out->wants_help = true;
         else if (option == 't')
             out->compute = optarg;
+        else if (option == 'k')
+            out->kernels = optarg;
         else if (option == 'c')
             out->clock = optarg;
         else if (option == 'r')
@@ -134,6 +137,21 @@ static Status choose_compute(StepSetting *setting, const char *name)
     return name == NULL ? OK
                         : fail(BAD_INPUT, "bench_step: --compute is '%s', allowed are %s and %s",
                                name, compute_names[0], compute_names[1]);
+}
+
+static Status choose_kernels(const char *name)
+{
+    if (name == NULL)
+        return OK;
+    const bool is_amx = strcmp(name, "amx") == 0;
+    if (!is_amx && strcmp(name, "avx512-bf16") != 0)
+        return fail(BAD_INPUT, "bench_step: --kernels is '%s', allowed are amx and avx512-bf16",
+                    name);
+    const Bf16Kernel kernel = is_amx ? BF16_AMX : BF16_AVX512;
+    if (!bf16_kernel_is_there(kernel))
+        return fail(BAD_INPUT, "bench_step: --kernels %s: this CPU has no such instructions", name);
+    bf16_force_kernel(kernel);
+    return OK;
 }
 
 // CPU time leaves out what other programs take of the core; with several ranks or threads it would
@@ -218,6 +236,7 @@ static Status run_words(StepSetting *setting, const Request *request, char **wor
     FILE *rows = NULL;
     TRY(parse_words(setting, words, n_words));
     TRY(choose_compute(setting, request->compute));
+    TRY(choose_kernels(request->kernels));
     TRY(choose_clock(setting, request->clock));
     TRY(blas_check(comm));
     // All ranks are on one machine, so that all return or none.

@@ -56,6 +56,11 @@ test_step_in_bfloat16() {
         END { exit !(columns && parts && step && rates) }' out || die "no second rate: $(cat out)"
     mpirun -n 2 --oversubscribe --bind-to none "$bench" --compute bfloat16 "${small[@]}" 1 1 >out 2>err ||
         die "bench_step on 2 ranks: $(cat err out)"
+    if grep -qw avx512_bf16 /proc/cpuinfo; then
+        "$bench" --compute bfloat16 --kernels avx512-bf16 "${small[@]}" 1 1 >out ||
+            die "bench_step: $(cat out)"
+        grep -q '; products: in bfloat16 by AVX512-BF16$' out || die "other kernels: $(head -n 2 out)"
+    fi
 }
 
 test_step_refuses_what_it_cannot_run() {
@@ -67,6 +72,7 @@ test_step_refuses_what_it_cannot_run() {
     refuses 2 "LAYERS is '-1', allowed are 1 to 128" smollm-135m 16 mla 1 -1
     refuses 2 "'--row' is no option or lacks its value" --row
     refuses 2 "--compute is 'half', allowed are float32 and bfloat16" --compute half "${small[@]}" 1
+    refuses 2 "--kernels is 'neon', allowed are amx and avx512-bf16" --kernels neon "${small[@]}" 1
     refuses 2 "--clock is 'sun', allowed are cpu and wall" --clock sun "${small[@]}" 1
     ranks_refuse 2 2 "--clock cpu is for one rank with one thread, there are 2 with 1" \
         --clock cpu "${small[@]}" 1
