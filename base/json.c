@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/file_kind.h"
+#include "base/json_python.h"
 
 #include <errno.h>
 #include <math.h>
@@ -38,12 +39,26 @@ Status json_parse_line(json_t **out, const char *bytes, int64_t size_bytes, cons
     return OK;
 }
 
+// As Python reads it where it is no JSON: transformers writes such files.
+static Status parse_file(json_t **out, const char *bytes, int64_t size_bytes, const char *path)
+{
+    char *relaxed;
+    int64_t relaxed_bytes;
+    const Status status = json_parse(out, bytes, size_bytes, path);
+    if (status == OK || json_python_relax(&relaxed, &relaxed_bytes, bytes, size_bytes) != OK ||
+        relaxed == NULL)
+        return status;
+    const Status again = json_parse(out, relaxed, relaxed_bytes, path);
+    free(relaxed);
+    return again;
+}
+
 Status json_read(json_t **out, const char *path)
 {
     FileMap map;
     TRY(file_map(&map, path));
     const char *kind = map.size_bytes > 0 ? file_kind_of_bytes(map.bytes, map.size_bytes) : NULL;
-    Status status = kind == NULL ? json_parse(out, (const char *)map.bytes, map.size_bytes, path)
+    Status status = kind == NULL ? parse_file(out, (const char *)map.bytes, map.size_bytes, path)
                                  : fail(BAD_INPUT, "%s: is %s", path, kind);
     file_unmap(&map);
     return status;

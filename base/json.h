@@ -12,7 +12,8 @@
 #include <jansson.h>
 #include <stdint.h>
 
-// Parses a file; the caller owns *out. BAD_INPUT names line and column.
+// Parses a file, also where Python wrote numbers that JSON has not (base/json_python.h); the caller
+// owns *out. BAD_INPUT names line and column.
 Status json_read(json_t **out, const char *path);
 
 // Parses bytes; `where` names them in errors.

@@ -2,7 +2,8 @@
 // replaced by something of the same length, so that columns stay, and it is given to jansson again.
 #include "data/text/text_line.h"
 
-#include <ctype.h>
+#include "base/json_python.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,40 +11,6 @@ enum { ESCAPE_BYTES = 6 }; // of \uHHHH
 
 // Numbers beside the text do not matter: as reals, fewer of them are too large.
 static const size_t load_flags = JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL;
-
-static int64_t count_digits(const char *at, const char *end)
-{
-    const char *from = at;
-    while (at < end && isdigit((unsigned char)*at))
-        at++;
-    return at - from;
-}
-
-// The bytes of the number at `at`: RFC 8259, 6, and Python's names; 0 if there is none.
-static int64_t number_bytes(const char *at, const char *end)
-{
-    static const char *const names[] = {"NaN", "Infinity", "-Infinity"};
-    for (int n = 0; n < 3; n++) {
-        const int64_t length = (int64_t)strlen(names[n]);
-        if (end - at >= length && memcmp(at, names[n], (size_t)length) == 0)
-            return length;
-    }
-    const char *from = at;
-    at += *at == '-';
-    const int64_t n_digits = count_digits(at, end);
-    if (n_digits == 0)
-        return 0;
-    at += *at == '0' ? 1 : n_digits;
-    if (at < end && *at == '.' && count_digits(at + 1, end) > 0)
-        at += 1 + count_digits(at + 1, end);
-    if (at < end && (*at == 'e' || *at == 'E')) {
-        const bool is_signed = end - at > 1 && (at[1] == '+' || at[1] == '-');
-        const int64_t n_exponent = count_digits(at + 1 + is_signed, end);
-        if (n_exponent > 0)
-            at += 1 + is_signed + n_exponent;
-    }
-    return at - from;
-}
 
 // The surrogate of the escape at `at`: 0xD800..0xDFFF, or 0 if there is none.
 static unsigned surrogate_at(const char *at, const char *end)
@@ -56,12 +23,6 @@ static unsigned surrogate_at(const char *at, const char *end)
         return 0;
     const unsigned code = (unsigned)strtoul(digits, NULL, 16);
     return code >= 0xD800 && code <= 0xDFFF ? code : 0;
-}
-
-// Whether a number may begin at `at`: "-NaN" and "0x1F" are none, and no part of them is.
-static bool may_begin_number(const char *at, const char *line)
-{
-    return at == line || (!isalnum((unsigned char)at[-1]) && strchr("+-.", at[-1]) == NULL);
 }
 
 // What relax() found and replaced.
@@ -89,8 +50,8 @@ static Relaxed relax(char *line, int64_t size_bytes, const char *half)
                 found.has_halves = true;
             }
             n = is_pair ? 2 * ESCAPE_BYTES : 2; // what is escaped ends no string
-        } else if (!is_inside && may_begin_number(at, line) && number_bytes(at, end) > 0) {
-            n = number_bytes(at, end);
+        } else if (!is_inside && json_python_number(at, line, end) > 0) {
+            n = json_python_number(at, line, end);
             memset(at, ' ', (size_t)n);
             *at = '0';
             found.has_numbers = true;

@@ -1,5 +1,7 @@
 #include "model/hf/deepseek_config.h"
 
+#include "base/json_python.h"
+
 #include <math.h>
 
 // Layers without experts: the keys of experts are read by vLLM, which wants numbers there.
@@ -78,6 +80,7 @@ static Status copy_from_base(json_t *config, const char *base_dir)
     int errors = 0;
     TRY(file_join(path, base_dir, "config.json"));
     TRY(json_read(&base, path));
+    json_python_drop(base);
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
         if (json_has(base, keys[i]))
             errors += json_object_set(config, keys[i], json_object_get(base, keys[i]));

@@ -5,6 +5,7 @@
 // numbers than transformers does; which other keys change nothing is in hf_config_keys.c.
 #include "model/hf/hf_config.h"
 
+#include "base/json_python.h"
 #include "model/hf/custom_code.h"
 #include "model/hf/hf.h"
 #include "model/hf/hf_config_keys.h"
@@ -13,6 +14,8 @@
 #include <string.h>
 
 static const char plain_type[] = "llama", plain_architecture[] = "LlamaForCausalLM";
+// What transformers writes for the layers without a head: LlamaForCausalLM loads them.
+static const char headless_architecture[] = "LlamaModel";
 // Other names than Llama's, so that transformers asks for the code beside the files instead of
 // filling the missing k_proj and v_proj with random numbers. Files without the code have the older
 // name.
@@ -35,7 +38,7 @@ static Status check_architecture(const json_t *config, const char *where)
     const char *name = json_string_value(json_array_get(list, 0));
     if (json_array_size(list) != 1 || name == NULL ||
         (strcmp(name, plain_architecture) != 0 && strcmp(name, custom_code_architecture) != 0 &&
-         strcmp(name, older_architecture) != 0))
+         strcmp(name, older_architecture) != 0 && strcmp(name, headless_architecture) != 0))
         return hf_config_refuse(config, where, "architectures", "[\"LlamaForCausalLM\"]");
     return OK;
 }
@@ -378,6 +381,7 @@ Status hf_config_make(json_t **out, const ModelShape *shape, const char *base_di
         TRY(read_config(&config, &base, base_dir));
         TRY_GOTO(release_config, check_same_fields(&base, shape, base_dir));
         shape_set_healed(&saved, base.healed_seq_len); // a converted base was trained before
+        json_python_drop(config);
     } else {
         config = json_object();
     }

@@ -3,6 +3,7 @@
 #include "model/hf/special_tokens.h"
 
 #include "base/file.h"
+#include "base/json_python.h"
 
 #include <string.h>
 
@@ -123,10 +124,11 @@ static json_t *find_id(const TokenFiles *files, const json_t *config, const Spec
 
 // ---- writing -----------------------------------------------------------------------------------
 
-static Status write_file(const json_t *object, const char *dir, const char *name)
+static Status write_file(json_t *object, const char *dir, const char *name)
 {
     char path[PATH_BYTES];
     TRY(file_join(path, dir, name));
+    json_python_drop(object);
     return json_write_exact(object, path);
 }
 

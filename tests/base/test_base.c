@@ -9,6 +9,7 @@
 #include "base/random.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -242,6 +243,56 @@ static void test_json_that_is_exact_is_read_back_as_it_is(void **state)
     json_decref(root);
 }
 
+// What only Python writes is read where JSON is read from a file, and strings stay as they are.
+static void test_numbers_of_python_are_read(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *expected; // NULL: refused
+    } cases[] = {
+        {"[NaN, -Infinity,Infinity]", "[\"NaN\",\"-Infinity\",\"Infinity\"]"},
+        {"{\"a\":1e999,\"b\":-9223372036854775809,\"c\":9223372036854775807}",
+         "{\"a\":\"1e999\",\"b\":-9.2233720368547758e18,\"c\":9223372036854775807}"},
+        {"[\"NaN 1e999 \\\" 99999999999999999999\", NaN]",
+         "[\"NaN 1e999 \\\" 99999999999999999999\",\"NaN\"]"},
+        {"[-NaN]", NULL},
+        {"[NaN", NULL},
+        {"[1NaN]", NULL},
+        {"[NaN, \"", NULL},
+        {"[NaN, \"\\", NULL},
+    };
+    const char *path = testing_path(testing_dir(), "p.json");
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        json_t *root;
+        assert_ok(file_write(path, cases[i].text, (int64_t)strlen(cases[i].text)));
+        if (cases[i].expected == NULL) {
+            assert_fails(BAD_INPUT, "p.json:1:", json_read(&root, path));
+            continue;
+        }
+        assert_ok(json_read(&root, path));
+        char *text = json_dumps(root, JSON_COMPACT);
+        assert_string_equal(text, cases[i].expected);
+        free(text);
+        json_decref(root);
+    }
+}
+
+// 400 digits are more than a double holds: a string.
+static void test_integers_beyond_doubles_are_texts(void **state)
+{
+    (void)state;
+    char text[403];
+    json_t *root;
+    const char *path = testing_path(testing_dir(), "p.json");
+    memset(text, '7', sizeof text);
+    text[0] = '[';
+    text[401] = ']';
+    assert_ok(file_write(path, text, 402));
+    assert_ok(json_read(&root, path));
+    assert_int_equal(json_string_length(json_array_get(root, 0)), 400);
+    json_decref(root);
+}
+
 static void test_json_errors_name_the_place(void **state)
 {
     (void)state;
@@ -303,6 +354,8 @@ int main(void)
         cmocka_unit_test(test_target_of_long_work_is_checked_before),
         cmocka_unit_test(test_json_that_does_not_fit_says_why),
         cmocka_unit_test(test_json_that_is_exact_is_read_back_as_it_is),
+        cmocka_unit_test(test_numbers_of_python_are_read),
+        cmocka_unit_test(test_integers_beyond_doubles_are_texts),
         cmocka_unit_test(test_json_errors_name_the_place),
         cmocka_unit_test(test_sha256_of_abc),
         cmocka_unit_test(test_random_normal_has_its_moments),
