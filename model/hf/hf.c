@@ -22,19 +22,35 @@ static int dims_of(int dims[2], const ParamInfo *info)
     return info->is_vector ? 1 : 2;
 }
 
+static const char head_name[] = "lm_head.weight", embed_name[] = "model.embed_tokens.weight";
+
+// The file of a tensor, NULL if it is missing, and its name there. Where one matrix is embedding
+// and head, either name may be the one that it is stored under.
+static Status find_tensor(const SafeTensors **file, const char **name, const HfWeights *weights,
+                          const ModelShape *shape, const char *wanted)
+{
+    *name = wanted;
+    TRY(hf_weights_find(file, weights, wanted));
+    if (*file != NULL || !shape->tied_head || strcmp(wanted, embed_name) != 0)
+        return OK;
+    *name = head_name;
+    return hf_weights_find(file, weights, head_name);
+}
+
 // Names the first missing tensors in one message: which ones says what went wrong.
 static Status check_present(const HfWeights *weights, const ModelShape *shape, const char *dir)
 {
+    const char *stored;
     char names[MISSING_SHOWN * (PARAM_NAME_BYTES + 2)] = "";
     int n_tensors = params_n_tensors(shape), n_missing = 0;
     bool lacks_head = false;
     for (int t = 0; t < n_tensors && n_missing <= MISSING_SHOWN; t++) {
         const SafeTensors *file;
         ParamInfo info = params_info(shape, t);
-        TRY(hf_weights_find(&file, weights, info.name));
+        TRY(find_tensor(&file, &stored, weights, shape, info.name));
         if (file != NULL)
             continue;
-        lacks_head = strcmp(info.name, "lm_head.weight") == 0;
+        lacks_head = strcmp(info.name, head_name) == 0;
         if (n_missing++ < MISSING_SHOWN) {
             size_t used = strlen(names);
             snprintf(names + used, sizeof names - used, "%s%s", used > 0 ? ", " : "", info.name);
@@ -53,22 +69,21 @@ static Status check_present(const HfWeights *weights, const ModelShape *shape, c
 // files mean is for their owner to say. A copy of the embedding is common, and harmless.
 static Status check_tied_head(const HfWeights *weights, const ModelShape *shape, const char *dir)
 {
-    static const char head[] = "lm_head.weight", embed[] = "model.embed_tokens.weight";
     const SafeTensors *head_file, *embed_file;
     bool is_copy = true;
     if (!shape->tied_head)
         return OK;
-    TRY(hf_weights_find(&head_file, weights, head));
-    if (head_file == NULL)
+    TRY(hf_weights_find(&head_file, weights, head_name));
+    TRY(hf_weights_find(&embed_file, weights, embed_name));
+    if (head_file == NULL || embed_file == NULL)
         return OK;
-    TRY(hf_weights_find(&embed_file, weights, embed));
-    TRY(safetensors_are_equal(&is_copy, embed_file, embed, head_file, head));
+    TRY(safetensors_are_equal(&is_copy, embed_file, embed_name, head_file, head_name));
     if (is_copy)
         return OK;
     return fail(BAD_INPUT,
                 "%s: 'tie_word_embeddings' is true, but '%s' and '%s' are stored and differ; set "
                 "it to false in config.json to use both, as transformers 5 does",
-                dir, head, embed);
+                dir, head_name, embed_name);
 }
 
 struct HfSource {
@@ -80,10 +95,11 @@ static Status read_tensor(const void *context, const ParamInfo *info, float *val
 {
     const HfSource *source = context;
     const SafeTensors *file;
+    const char *stored;
     const int64_t count = (int64_t)info->rows * info->cols;
     int dims[2], n_dims = dims_of(dims, info);
-    TRY(hf_weights_find(&file, &source->weights, info->name));
-    TRY(safetensors_read_f32(file, info->name, dims, n_dims, values));
+    TRY(find_tensor(&file, &stored, &source->weights, &source->shape, info->name));
+    TRY(safetensors_read_f32(file, stored, dims, n_dims, values));
     const int64_t bad = finite_find_nonfinite(values, count);
     if (bad == count)
         return OK;
@@ -173,7 +189,7 @@ void hf_source_warn(const HfSource *source, const char *dir)
             const char *name = weights->files[f].tensors[t].name;
             bool is_silent = ends_with(name, ".rotary_emb.inv_freq") ||
                              ends_with(name, ".self_attn.rope_pairs") ||
-                             (shape->tied_head && strcmp(name, "lm_head.weight") == 0);
+                             (shape->tied_head && strcmp(name, head_name) == 0);
             n_present += !is_silent;
             if (bias == NULL && ends_with(name, ".bias"))
                 bias = name;
@@ -203,7 +219,7 @@ free_source:
     return status;
 }
 
-// F32 holds what both 16-bit formats hold.
+// F32 holds what both 16-bit formats hold; F64 is read as it.
 Status hf_source_dtype(DType *out, const HfSource *source)
 {
     DType widest = DTYPE_OTHER;
@@ -211,14 +227,17 @@ Status hf_source_dtype(DType *out, const HfSource *source)
     for (int t = 0; t < n_tensors; t++) {
         const ParamInfo info = params_info(&source->shape, t);
         const SafeTensors *file;
+        const char *stored;
         if (info.is_vector)
             continue;
-        TRY(hf_weights_find(&file, &source->weights, info.name));
-        const TensorInfo *tensor = safetensors_find(file, info.name);
-        if (tensor->dtype != DTYPE_F32 && tensor->dtype != DTYPE_F16 && tensor->dtype != DTYPE_BF16)
-            return fail(BAD_INPUT, "%s: tensor '%s' has dtype %s, supported are F32, F16 and BF16",
-                        file->path, info.name, tensor->dtype_text);
-        widest = widest == DTYPE_OTHER || widest == tensor->dtype ? tensor->dtype : DTYPE_F32;
+        TRY(find_tensor(&file, &stored, &source->weights, &source->shape, info.name));
+        const TensorInfo *tensor = safetensors_find(file, stored);
+        const DType dtype = dtype_of_memory(tensor->dtype);
+        if (!dtype_is_float(dtype))
+            return fail(BAD_INPUT,
+                        "%s: tensor '%s' has dtype %s, supported are F32, F16, BF16 and F64",
+                        file->path, stored, tensor->dtype_text);
+        widest = widest == DTYPE_OTHER || widest == dtype ? dtype : DTYPE_F32;
     }
     *out = widest;
     return OK;
@@ -276,16 +295,17 @@ Status hf_load_into(Model *model, const char *dir)
 
 Status hf_weights_dtype(DType *out, const char *dir)
 {
-    static const char name[] = "model.embed_tokens.weight";
     HfWeights weights;
     const SafeTensors *file;
+    const char *stored;
     Status status;
     TRY(hf_weights_open(&weights, dir));
-    TRY_GOTO(close_weights, hf_weights_find(&file, &weights, name));
+    TRY_GOTO(close_weights,
+             find_tensor(&file, &stored, &weights, &(ModelShape){.tied_head = true}, embed_name));
     if (file == NULL)
-        status = fail(BAD_INPUT, "%s: tensor '%s' is missing", weights.path, name);
+        status = fail(BAD_INPUT, "%s: tensor '%s' is missing", weights.path, embed_name);
     else
-        *out = safetensors_find(file, name)->dtype;
+        *out = dtype_of_memory(safetensors_find(file, stored)->dtype);
 close_weights:
     hf_weights_close(&weights);
     return status;
@@ -296,8 +316,9 @@ Status hf_saved_dtype(DType *out, const char *dir)
     DType dtype;
     TRY(hf_weights_dtype(&dtype, dir));
     if (dtype != DTYPE_F32 && dtype != DTYPE_F16 && dtype != DTYPE_BF16)
-        return fail(BAD_INPUT, "%s: the embedding's dtype is %s, supported are F32, F16 and BF16",
-                    dir, dtype_name(dtype));
+        return fail(BAD_INPUT,
+                    "%s: the embedding's dtype is %s, supported are F32, F16, BF16 and F64", dir,
+                    dtype_name(dtype));
     *out = dtype;
     return OK;
 }

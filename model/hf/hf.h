@@ -42,7 +42,7 @@ typedef struct HfSource HfSource;
 Status hf_source_open(HfSource **out, const char *dir);
 WeightSource hf_source_weights(const HfSource *source);
 
-// The dtype of the matrices in the files; where they differ, F32.
+// The dtype of the matrices in the files; where they differ, and for F64, F32.
 Status hf_source_dtype(DType *out, const HfSource *source);
 
 // Which RoPE pairs each KV head keeps: pairs [L, K, P]. Original attention: all of them.
@@ -53,7 +53,7 @@ Status hf_source_rope_pairs(int32_t *pairs, const HfSource *source);
 void hf_source_warn(const HfSource *source, const char *dir);
 void hf_source_close(HfSource *source); // NULL is allowed
 
-// The dtype of the weights in the files, by the embedding's.
+// The dtype of the weights in the files, by the embedding's; F64 is read as F32 and counts as that.
 Status hf_weights_dtype(DType *out, const char *dir);
 
 // The same, to save a model in it. BAD_INPUT if hf_save() does not write it.

@@ -1,5 +1,6 @@
 #include "model/hf/hf_directory.h"
 
+#include "base/file_kind.h"
 #include "model/hf/custom_code.h"
 #include "model/hf/hf.h"
 #include "model/hf/special_tokens.h"
@@ -18,6 +19,17 @@ static const char *const copied_files[] = {
     "chat_template.jinja",
     "generation_config.json",
 };
+
+// A pointer in place of a file would be copied, and noticed by who loads the result.
+Status hf_check_tokenizer(const char *base_dir)
+{
+    char path[PATH_BYTES];
+    for (size_t i = 0; i < sizeof copied_files / sizeof copied_files[0]; i++) {
+        TRY(file_join(path, base_dir, copied_files[i]));
+        TRY(file_kind_check(path));
+    }
+    return OK;
+}
 
 // Missing files are skipped; copies are atomic, so an interrupted save leaves no half of a
 // tokenizer.

@@ -16,6 +16,9 @@ typedef struct HfDirectory {
     int64_t max_shard_bytes; // 0: as transformers
 } HfDirectory;
 
+// BAD_INPUT if a file of the tokenizer in base_dir is something else, such as a Git LFS pointer.
+Status hf_check_tokenizer(const char *base_dir);
+
 // An older config.json is removed, and weights, index, tokenizer and, last, config.json are
 // written: a directory without config.json is no model, so a save that is cut short never looks
 // like one. What can be refused about the tensors is to be checked before.

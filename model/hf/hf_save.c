@@ -35,7 +35,7 @@ Status hf_check_target(const char *base_dir, const char *dir)
         return fail(BAD_INPUT, "%s: is the base model's directory; name another to save to", dir);
     if (file_exists(dir) && !file_is_dir(dir))
         return fail(BAD_INPUT, "%s: is a file; name a directory to save to", dir);
-    return OK;
+    return base_dir != NULL ? hf_check_tokenizer(base_dir) : OK;
 }
 
 // All that can be refused comes before hf_directory_write(), which removes the old config.json.

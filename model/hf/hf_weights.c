@@ -2,6 +2,11 @@
 // bisection within a file (model/hf/safetensors.h).
 #include "model/hf/hf_weights.h"
 
+#include "model/hf/tensor_list.h"
+#include "model/hf/tensor_name.h"
+
+#include <dirent.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,6 +25,21 @@ static const SafeTensors *find_file(const HfWeights *weights, const char *name)
     return NULL;
 }
 
+// Gives a tensor the name that the model has for it.
+static Status rename_tensor(const char **name, void *context, const SafeTensors *file)
+{
+    HfWeights *weights = context;
+    char own[PARAM_NAME_BYTES];
+    TRY(tensor_name_unwrap(own, *name, file->path));
+    if (own[0] == '\0' || strcmp(own, *name) == 0)
+        return OK;
+    json_t *text = json_string(own);
+    if (json_array_append_new(weights->names, text) != 0)
+        return fail(FAILED, "%s: no memory for the names of its tensors", file->path);
+    *name = json_string_value(text);
+    return OK;
+}
+
 // A file counts only once it is open, so hf_weights_close() never sees half of one.
 static Status add_file(HfWeights *weights, const char *path)
 {
@@ -30,42 +50,134 @@ static Status add_file(HfWeights *weights, const char *path)
     weights->files = files;
     TRY(safetensors_open(&files[weights->n_files], path));
     weights->n_files++;
-    return OK;
+    return safetensors_rename(&files[weights->n_files - 1], rename_tensor, weights);
+}
+
+// Puts a tensor of a shard into the map. `where` names what says so.
+static Status map_tensor(HfWeights *weights, const char *tensor, const char *file,
+                         const char *where)
+{
+    if (json_object_get(weights->weight_map, tensor) != NULL)
+        return fail(BAD_INPUT, "%s: two tensors are '%.200s'", where, tensor);
+    return json_object_set_new(weights->weight_map, tensor, json_string(file)) == 0
+               ? OK
+               : fail(FAILED, "%s: no memory for the map of tensors", where);
+}
+
+// The file that the index names for a tensor, opened with the first tensor of it.
+static Status open_indexed(HfWeights *weights, const char *dir, const char *tensor,
+                           const json_t *value)
+{
+    char path[PATH_BYTES], own[PARAM_NAME_BYTES];
+    const char *name = json_string_value(value);
+    while (name != NULL && strncmp(name, "./", 2) == 0)
+        name += 2;
+    // A path would read files outside of the model's directory.
+    if (name == NULL || name[0] == '\0' || strchr(name, '/') != NULL)
+        return fail(BAD_INPUT, "%s: '%.200s' is not given the name of a file beside the index",
+                    weights->path, tensor);
+    TRY(tensor_name_unwrap(own, tensor, weights->path));
+    TRY(map_tensor(weights, own[0] != '\0' ? own : tensor, name, weights->path));
+    if (find_file(weights, name) != NULL)
+        return OK;
+    TRY(file_join(path, dir, name));
+    if (!file_exists(path))
+        return fail(BAD_INPUT, "%s: the file is missing; %s names it for '%.200s'", path,
+                    base_name(weights->path), tensor);
+    return add_file(weights, path);
 }
 
 // Every file that the index names is opened now, so that a missing one is reported before any
 // tensor is read.
-static Status open_shards(HfWeights *weights, const char *dir)
+static Status open_index(HfWeights *weights, const char *dir)
 {
     const char *tensor;
-    json_t *value;
-    TRY(json_read(&weights->index, weights->path));
-    weights->weight_map = json_object_get(weights->index, "weight_map");
-    if (!json_is_object(weights->weight_map))
-        return fail(BAD_INPUT, "%s: 'weight_map' is not an object", weights->path);
-    json_object_foreach(weights->weight_map, tensor, value)
+    json_t *index, *value;
+    Status status = OK;
+    TRY(json_read(&index, weights->path));
+    json_t *map = json_object_get(index, "weight_map");
+    if (!json_is_object(map)) {
+        status = fail(BAD_INPUT, "%s: 'weight_map' is not an object", weights->path);
+        goto release_index;
+    }
+    weights->weight_map = json_object();
+    json_object_foreach(map, tensor, value)
     {
-        char path[PATH_BYTES];
-        const char *name = json_string_value(value);
-        // A path would read files outside of the model's directory.
-        if (name == NULL || name[0] == '\0' || strchr(name, '/') != NULL)
-            return fail(BAD_INPUT, "%s: '%.200s' is not given the name of a file beside the index",
-                        weights->path, tensor);
-        if (find_file(weights, name) != NULL)
+        TRY_GOTO(release_index, open_indexed(weights, dir, tensor, value));
+    }
+release_index:
+    json_decref(index);
+    return status;
+}
+
+// The number of shards that their names speak of; 0: there are none.
+static Status count_shards(int *out, const char *dir)
+{
+    Status status = OK;
+    int n_shards = 0;
+    DIR *list = opendir(dir);
+    if (list == NULL)
+        return fail(BAD_INPUT, "%s: cannot be listed: %s", dir, strerror(errno));
+    for (struct dirent *entry; (entry = readdir(list)) != NULL;) {
+        int shard, of;
+        if (!shard_file_parse(&shard, &of, entry->d_name))
             continue;
+        if (n_shards != 0 && of != n_shards) {
+            status = fail(BAD_INPUT,
+                          "%s: has shards of %d and of %d files, and no "
+                          "model.safetensors.index.json; remove those of the other model",
+                          dir, n_shards < of ? n_shards : of, n_shards < of ? of : n_shards);
+            goto close_list;
+        }
+        n_shards = of;
+    }
+    *out = n_shards;
+close_list:
+    closedir(list);
+    return status;
+}
+
+// Shards without their index: the names say how many there are, the files which tensors.
+static Status open_shards(HfWeights *weights, const char *dir, int n_shards)
+{
+    weights->weight_map = json_object();
+    snprintf(weights->path, sizeof weights->path, "%s", dir);
+    for (int shard = 0; shard < n_shards; shard++) {
+        char path[PATH_BYTES], name[SHARD_NAME_BYTES];
+        shard_file_name(name, shard, n_shards);
         TRY(file_join(path, dir, name));
         if (!file_exists(path))
-            return fail(BAD_INPUT, "%s: the file is missing; %s names it for '%.200s'", path,
-                        base_name(weights->path), tensor);
+            return fail(BAD_INPUT, "%s: the file is missing; others of the %d are there", path,
+                        n_shards);
         TRY(add_file(weights, path));
+        const SafeTensors *file = &weights->files[weights->n_files - 1];
+        for (int t = 0; t < file->n_tensors; t++)
+            TRY(map_tensor(weights, file->tensors[t].name, name, path));
     }
     return OK;
+}
+
+// What is there instead of weights that can be read.
+static Status fail_no_weights(const char *dir)
+{
+    static const char *const pickles[] = {"pytorch_model.bin", "pytorch_model.bin.index.json"};
+    for (int i = 0; i < 2; i++) {
+        char path[PATH_BYTES];
+        TRY(file_join(path, dir, pickles[i]));
+        if (file_exists(path))
+            return fail(BAD_INPUT,
+                        "%s: not supported; save the model as safetensors (in transformers: "
+                        "save_pretrained)",
+                        path);
+    }
+    return fail(BAD_INPUT, "%s: has neither model.safetensors nor model.safetensors.index.json",
+                dir);
 }
 
 // The single file goes first, as in transformers.
 static Status open_files(HfWeights *weights, const char *dir)
 {
-    char other[PATH_BYTES];
+    int n_shards;
     if (!file_is_dir(dir))
         return fail(BAD_INPUT, "%s: not a directory with a Hugging Face model", dir);
     TRY(file_join(weights->path, dir, "model.safetensors"));
@@ -73,23 +185,14 @@ static Status open_files(HfWeights *weights, const char *dir)
         return add_file(weights, weights->path);
     TRY(file_join(weights->path, dir, "model.safetensors.index.json"));
     if (file_exists(weights->path))
-        return open_shards(weights, dir);
-    static const char *const pickles[] = {"pytorch_model.bin", "pytorch_model.bin.index.json"};
-    for (int i = 0; i < 2; i++) {
-        TRY(file_join(other, dir, pickles[i]));
-        if (file_exists(other))
-            return fail(BAD_INPUT,
-                        "%s: not supported; save the model as safetensors (in transformers: "
-                        "save_pretrained)",
-                        other);
-    }
-    return fail(BAD_INPUT, "%s: has neither model.safetensors nor model.safetensors.index.json",
-                dir);
+        return open_index(weights, dir);
+    TRY(count_shards(&n_shards, dir));
+    return n_shards > 0 ? open_shards(weights, dir, n_shards) : fail_no_weights(dir);
 }
 
 Status hf_weights_open(HfWeights *out, const char *dir)
 {
-    HfWeights weights = {.n_files = 0};
+    HfWeights weights = {.names = json_array()};
     Status status;
     TRY_GOTO(close_weights, open_files(&weights, dir));
     *out = weights;
@@ -104,7 +207,8 @@ void hf_weights_close(HfWeights *weights)
     for (int i = 0; i < weights->n_files; i++)
         safetensors_close(&weights->files[i]);
     free(weights->files);
-    json_decref(weights->index);
+    json_decref(weights->weight_map);
+    json_decref(weights->names);
     *weights = (HfWeights){.n_files = 0};
 }
 
@@ -112,7 +216,7 @@ void hf_weights_close(HfWeights *weights)
 // tied head has none).
 Status hf_weights_find(const SafeTensors **out, const HfWeights *weights, const char *name)
 {
-    if (weights->index == NULL) {
+    if (weights->weight_map == NULL) {
         *out = safetensors_find(&weights->files[0], name) != NULL ? &weights->files[0] : NULL;
         return OK;
     }

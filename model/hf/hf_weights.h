@@ -1,5 +1,7 @@
-// The weights of a Hugging Face model directory: model.safetensors, or the shards that
-// model.safetensors.index.json names, each mapped once. Behind model/hf/hf.h.
+// The weights of a Hugging Face model directory: model.safetensors, the shards that
+// model.safetensors.index.json names, or shards whose names say that none is missing, each mapped
+// once. Behind model/hf/hf.h. Tensors have the names of model/params.c, whatever wrapped the model
+// when it was saved (model/hf/tensor_name.h); those of the files are in error texts alone.
 //
 //     HfWeights weights;
 //     TRY(hf_weights_open(&weights, dir));
@@ -11,14 +13,15 @@
 #include "model/hf/safetensors.h"
 
 typedef struct HfWeights {
-    char path[PATH_BYTES]; // of model.safetensors or of the index
-    json_t *index;         // owned; NULL: one file
-    json_t *weight_map;    // in `index`: tensor name -> file name
+    char path[PATH_BYTES]; // of model.safetensors, of the index, or of the directory
+    json_t *weight_map;    // owned: tensor name -> file name; NULL: one file
+    json_t *names;         // owned: list of the texts that renamed tensors are called by
     SafeTensors *files;    // owned
     int n_files;
 } HfWeights;
 
-// BAD_INPUT if there is neither file, a shard is missing or a file is damaged.
+// BAD_INPUT if there is neither file, a shard is missing, a file is damaged, two tensors are the
+// same, or some are an adapter's.
 Status hf_weights_open(HfWeights *out, const char *dir);
 void hf_weights_close(HfWeights *weights);
 

@@ -34,7 +34,7 @@ static const DTypeDesc dtypes[] = {
     {"I32", DTYPE_I32, 32},          {"BOOL", DTYPE_OTHER, 8},    {"U8", DTYPE_OTHER, 8},
     {"I8", DTYPE_OTHER, 8},          {"U16", DTYPE_OTHER, 16},    {"I16", DTYPE_OTHER, 16},
     {"U32", DTYPE_OTHER, 32},        {"U64", DTYPE_OTHER, 64},    {"I64", DTYPE_OTHER, 64},
-    {"F64", DTYPE_OTHER, 64},        {"C64", DTYPE_OTHER, 64},    {"F8_E5M2", DTYPE_OTHER, 8},
+    {"F64", DTYPE_F64, 64},          {"C64", DTYPE_OTHER, 64},    {"F8_E5M2", DTYPE_OTHER, 8},
     {"F8_E4M3", DTYPE_OTHER, 8},     {"F8_E8M0", DTYPE_OTHER, 8}, {"F8_E5M2FNUZ", DTYPE_OTHER, 8},
     {"F8_E4M3FNUZ", DTYPE_OTHER, 8}, {"F6_E2M3", DTYPE_OTHER, 6}, {"F6_E3M2", DTYPE_OTHER, 6},
     {"F4", DTYPE_OTHER, 4},
@@ -125,8 +125,8 @@ static Status read_tensor(TensorInfo *out, const char *name, const json_t *entry
     const DTypeDesc *dtype = find_dtype(tensor.dtype_text);
     if (dtype == NULL)
         return fail(BAD_INPUT,
-                    "%s: tensor '%.200s' has unknown dtype '%.50s', supported are F32, F16, BF16 "
-                    "and I32",
+                    "%s: tensor '%.200s' has unknown dtype '%.50s', supported are F32, F16, BF16, "
+                    "F64 and I32",
                     file->path, name, tensor.dtype_text);
     tensor.dtype = dtype->dtype;
     int64_t count, size_bits;
@@ -254,6 +254,18 @@ void safetensors_close(SafeTensors *file)
     *file = (SafeTensors){.fd = -1};
 }
 
+Status safetensors_rename(SafeTensors *file, SafeTensorsRename rename, void *context)
+{
+    for (int i = 0; i < file->n_tensors; i++)
+        TRY(rename(&file->tensors[i].name, context, file));
+    qsort(file->tensors, (size_t)file->n_tensors, sizeof *file->tensors, compare_name);
+    for (int i = 1; i < file->n_tensors; i++)
+        if (strcmp(file->tensors[i - 1].name, file->tensors[i].name) == 0)
+            return fail(BAD_INPUT, "%s: two tensors are '%.200s' under different names", file->path,
+                        file->tensors[i].name);
+    return OK;
+}
+
 // Names are sorted after loading: bisection.
 const TensorInfo *safetensors_find(const SafeTensors *file, const char *name)
 {
@@ -278,17 +290,22 @@ static int read_bytes(int fd, void *out, int64_t size_bytes, int64_t offset)
 }
 
 // Reads `count` numbers of a tensor from `offset` on. Errors as read_bytes().
-// 16-bit numbers go through the thread's stack (128 KiB) on their way to float.
+// Numbers of other widths go through the thread's stack (128 KiB) on their way to float.
 static int read_part(const SafeTensors *file, DType dtype, int64_t offset, int64_t count,
                      float *out)
 {
-    uint16_t halves[PART_COUNT];
+    double buffer[PART_COUNT / 4]; // as many numbers of 16 bits as a part has
+    const int64_t size = dtype_size_bytes(dtype), most = (int64_t)sizeof buffer / size;
     if (dtype == DTYPE_F32)
-        return read_bytes(file->fd, out, count * (int64_t)sizeof *out, offset);
-    int error = read_bytes(file->fd, halves, count * (int64_t)sizeof *halves, offset);
-    if (error == 0)
-        dtype_widen(out, halves, dtype, count);
-    return error;
+        return read_bytes(file->fd, out, count * size, offset);
+    for (int64_t first = 0; first < count; first += most) {
+        const int64_t n = count - first < most ? count - first : most;
+        const int error = read_bytes(file->fd, buffer, n * size, offset + first * size);
+        if (error != 0)
+            return error;
+        dtype_widen(out + first, buffer, dtype, n);
+    }
+    return 0;
 }
 
 // A file that changed is the user's input; an I/O error is the machine's.
@@ -325,19 +342,15 @@ static Status find_of_dims(const TensorInfo **out, const SafeTensors *file, cons
     return OK;
 }
 
-static bool is_float(DType dtype)
-{
-    return dtype == DTYPE_F32 || dtype == DTYPE_F16 || dtype == DTYPE_BF16;
-}
-
 Status safetensors_read_f32(const SafeTensors *file, const char *name, const int *dims, int n_dims,
                             float *out)
 {
     const TensorInfo *tensor;
     TRY(find_of_dims(&tensor, file, name, dims, n_dims));
     DType dtype = tensor->dtype;
-    if (!is_float(dtype))
-        return fail(BAD_INPUT, "%s: tensor '%.200s' has dtype %s, supported are F32, F16 and BF16",
+    if (!dtype_is_float(dtype))
+        return fail(BAD_INPUT,
+                    "%s: tensor '%.200s' has dtype %s, supported are F32, F16, BF16 and F64",
                     file->path, name, tensor->dtype_text);
     const int64_t size = dtype_size_bytes(dtype), count = tensor->size_bytes / size;
     const int64_t start = tensor->bytes - file->map.bytes;
@@ -375,8 +388,8 @@ Status safetensors_are_equal(bool *out, const SafeTensors *file, const char *nam
     const TensorInfo *other = safetensors_find(other_file, other_name);
     CHECK(tensor != NULL && other != NULL, "%s or %s is missing", name, other_name);
     int64_t count = 1;
-    bool is_same =
-        is_float(tensor->dtype) && is_float(other->dtype) && tensor->n_dims == other->n_dims;
+    bool is_same = dtype_is_float(tensor->dtype) && dtype_is_float(other->dtype) &&
+                   tensor->n_dims == other->n_dims;
     for (int i = 0; is_same && i < tensor->n_dims; i++) {
         is_same = tensor->dims[i] == other->dims[i];
         count *= tensor->dims[i];

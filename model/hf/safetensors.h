@@ -8,7 +8,7 @@
 //
 // Every header is checked before use: length, JSON, dtypes, shapes, offsets inside the file that
 // agree with the shape, no overlaps. BAD_INPUT names the file, the tensor and the value. Tensors
-// may lie unaligned; those of the format's other dtypes (I64, U8, F64, BOOL ...) are listed, and
+// may lie unaligned; those of the format's other dtypes (I64, U8, BOOL ...) are listed, and
 // refused by name when they are read.
 #ifndef MHA2MLA_MODEL_HF_SAFETENSORS_H
 #define MHA2MLA_MODEL_HF_SAFETENSORS_H
@@ -20,7 +20,7 @@
 enum { SAFETENSORS_MAX_DIMS = 8 };
 
 typedef struct TensorInfo {
-    const char *name; // borrowed from the open file
+    const char *name; // borrowed from the open file, or from who renamed it
     DType dtype;
     const char *dtype_text; // as in the file; borrowed from the open file
     int n_dims;             // 0: a single number
@@ -45,8 +45,13 @@ void safetensors_close(SafeTensors *file);
 // NULL if the file has no such tensor.
 const TensorInfo *safetensors_find(const SafeTensors *file, const char *name);
 
-// Reads a tensor of exactly these dims as float32 (from F32, F16 or BF16, exactly) or int32 (from
-// I32). BAD_INPUT if missing, of other dims or another kind.
+// Lets `rename` replace the names of a file's tensors by others, which must live as long as the
+// file. BAD_INPUT if two become the same, or as `rename` says.
+typedef Status (*SafeTensorsRename)(const char **name, void *context, const SafeTensors *file);
+Status safetensors_rename(SafeTensors *file, SafeTensorsRename rename, void *context);
+
+// Reads a tensor of exactly these dims as float32 (from F32, F16 or BF16, exactly, or from F64) or
+// int32 (from I32). BAD_INPUT if missing, of other dims or another kind.
 Status safetensors_read_f32(const SafeTensors *file, const char *name, const int *dims, int n_dims,
                             float *out);
 Status safetensors_read_i32(const SafeTensors *file, const char *name, const int *dims, int n_dims,

@@ -99,12 +99,20 @@ static void plan_shards(TensorList *list, int64_t max_shard_bytes)
 }
 
 // Numbers from 1, five digits, as transformers names them.
-static void shard_name(char out[64], int shard, int n_shards)
+void shard_file_name(char out[SHARD_NAME_BYTES], int shard, int n_shards)
 {
-    if (n_shards == 1)
-        snprintf(out, 64, "model.safetensors");
-    else
-        snprintf(out, 64, "model-%05d-of-%05d.safetensors", shard + 1, n_shards);
+    snprintf(out, SHARD_NAME_BYTES, "model-%05d-of-%05d.safetensors", shard + 1, n_shards);
+}
+
+bool shard_file_parse(int *shard, int *n_shards, const char *name)
+{
+    int number, of, end = 0;
+    sscanf(name, "model-%5d-of-%5d.safetensors%n", &number, &of, &end);
+    if (end == 0 || name[end] != '\0' || number < 1 || number > of)
+        return false;
+    *shard = number - 1;
+    *n_shards = of;
+    return true;
 }
 
 // Files of an earlier save. A reader looks for the single file first and then for the index, so the
@@ -117,9 +125,8 @@ static Status remove_leftovers(const char *dir, int n_shards)
     if (list == NULL)
         return fail(FAILED, "%s: cannot be listed: %s", dir, strerror(errno));
     for (struct dirent *entry; (entry = readdir(list)) != NULL;) {
-        int shard, of = n_shards, end = 0;
-        sscanf(entry->d_name, "model-%5d-of-%5d.safetensors%n", &shard, &of, &end);
-        if (end > 0 && entry->d_name[end] == '\0' && of != n_shards)
+        int shard, of;
+        if (shard_file_parse(&shard, &of, entry->d_name) && of != n_shards)
             TRY_GOTO(close_list, file_remove(dir, entry->d_name));
     }
 close_list:
@@ -131,13 +138,13 @@ close_list:
 // file of each tensor.
 static Status write_index(const TensorList *list, const char *dir)
 {
-    char path[PATH_BYTES], name[64];
+    char path[PATH_BYTES], name[SHARD_NAME_BYTES];
     TRY(file_join(path, dir, "model.safetensors.index.json"));
     json_t *map = json_object();
     int64_t total_bytes = 0;
     int errors = 0;
     for (int i = 0; i < list->n_specs; i++) {
-        shard_name(name, list->shards[i], list->n_shards);
+        shard_file_name(name, list->shards[i], list->n_shards);
         errors += json_object_set_new(map, list->specs[i].name, json_string(name));
         total_bytes += spec_bytes(&list->specs[i]);
     }
@@ -151,15 +158,15 @@ static Status write_index(const TensorList *list, const char *dir)
 
 Status tensor_list_write(TensorList *list, const char *dir, int64_t max_shard_bytes)
 {
-    char path[PATH_BYTES], name[64];
+    char path[PATH_BYTES], name[SHARD_NAME_BYTES];
     int first = 0;
     plan_shards(list, max_shard_bytes);
     for (int shard = 0; shard < list->n_shards; shard++) {
         int end = first;
         while (end < list->n_specs && list->shards[end] == shard)
             end++;
-        shard_name(name, shard, list->n_shards);
-        TRY(file_join(path, dir, name));
+        shard_file_name(name, shard, list->n_shards);
+        TRY(file_join(path, dir, list->n_shards > 1 ? name : "model.safetensors"));
         TRY(safetensors_write(path, list->specs + first, end - first));
         first = end;
     }

@@ -30,6 +30,11 @@ void tensor_list_add(TensorList *list, const char *name, TensorSpec spec);
 // refuses NaN and infinity, so writing them would lose the model.
 Status tensor_list_check(const TensorList *list);
 
+// The name of file `shard`, from 0, of a model in n_shards of them, and back; false: it is not one.
+enum { SHARD_NAME_BYTES = 64 };
+void shard_file_name(char out[SHARD_NAME_BYTES], int shard, int n_shards);
+bool shard_file_parse(int *shard, int *n_shards, const char *name);
+
 // Writes model.safetensors, or, above max_shard_bytes of tensors, several files and their index,
 // and removes what an earlier save left of the other kind.
 Status tensor_list_write(TensorList *list, const char *dir, int64_t max_shard_bytes);

@@ -33,8 +33,7 @@ static void check_tensor(const SafeTensors *file, const TensorInfo *tensor)
     }
     float *values = malloc((size_t)tensor->size_bytes * 2 + 1);
     CHECK(values != NULL, "no memory");
-    bool is_float =
-        tensor->dtype == DTYPE_F32 || tensor->dtype == DTYPE_F16 || tensor->dtype == DTYPE_BF16;
+    bool is_float = dtype_is_float(tensor->dtype);
     bool is_int = tensor->dtype == DTYPE_I32;
     Status status = safetensors_read_f32(file, tensor->name, dims, tensor->n_dims, values);
     CHECK((status == OK) == is_float, "'%s': status %d", tensor->name, (int)status);

@@ -176,7 +176,7 @@ refuses_weights "model: missing in the weights: model.layers.0.input_layernorm.w
 edited_weights 's/"F32","shape":\[32\]/"Q32","shape":[32]/'
 refuses_weights "has unknown dtype 'Q32'"
 edited_weights 's/"F32","shape":\[32\]/"I32","shape":[32]/'
-refuses_weights "has dtype I32, supported are F32, F16 and BF16"
+refuses_weights "has dtype I32, supported are F32, F16, BF16 and F64"
 put model/model.safetensors 0 '\377\377\377\377\377\377\377\177'
 refuses_weights "header of 9223372036854775807 bytes in a file of $size"
 refuses 2 "header of 9223372036854775807 bytes" inspect model/model.safetensors

@@ -271,7 +271,7 @@ static void test_wrong_reads_are_refused_by_name(void **state)
     assert_null(safetensors_find(&file, "g"));
     float x[2];
     int32_t n[2];
-    assert_fails(BAD_INPUT, "tensor 'i' has dtype I64, supported are F32, F16 and BF16",
+    assert_fails(BAD_INPUT, "tensor 'i' has dtype I64, supported are F32, F16, BF16 and F64",
                  safetensors_read_f32(&file, "i", (int[]){1}, 1, x));
     assert_fails(BAD_INPUT, "tensor 'f' has dtype F32, expected is I32",
                  safetensors_read_i32(&file, "f", (int[]){1, 2}, 2, n));
@@ -290,11 +290,11 @@ static void test_every_other_dtype_of_the_format_is_listed(void **state)
     static const struct {
         const char *name;
         int bits;
-    } others[] = {{"BOOL", 8},        {"U8", 8},         {"I8", 8},      {"U16", 16},
-                  {"I16", 16},        {"U32", 32},       {"U64", 64},    {"I64", 64},
-                  {"F64", 64},        {"C64", 64},       {"F8_E5M2", 8}, {"F8_E4M3", 8},
-                  {"F8_E8M0", 8},     {"F6_E2M3", 6},    {"F6_E3M2", 6}, {"F4", 4},
-                  {"F8_E5M2FNUZ", 8}, {"F8_E4M3FNUZ", 8}};
+    } others[] = {{"BOOL", 8},       {"U8", 8},      {"I8", 8},      {"U16", 16},
+                  {"I16", 16},       {"U32", 32},    {"U64", 64},    {"I64", 64},
+                  {"C64", 64},       {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8},
+                  {"F6_E2M3", 6},    {"F6_E3M2", 6}, {"F4", 4},      {"F8_E5M2FNUZ", 8},
+                  {"F8_E4M3FNUZ", 8}};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
         char header[128];
         snprintf(header, sizeof header,

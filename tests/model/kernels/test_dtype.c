@@ -4,6 +4,7 @@
 #include "model/kernels/dtype.h"
 #include "model/kernels/half.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { COUNT = 67 }; // no multiple of a vector
@@ -49,12 +50,22 @@ static void test_floats_are_copied(void **state)
     assert_memory_equal(copy, values, sizeof values);
 }
 
+static void test_doubles_are_rounded(void **state)
+{
+    (void)state;
+    const double values[4] = {0.1, -1e-50, 1e300, 1 + 0x1p-24};
+    float rounded[4];
+    dtype_widen(rounded, values, DTYPE_F64, 4);
+    assert_true(rounded[0] == 0.1f && rounded[1] == 0 && isinf(rounded[2]) && rounded[3] == 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_halves_widen_and_narrow_back),
         cmocka_unit_test(test_narrowing_rounds_to_even),
         cmocka_unit_test(test_floats_are_copied),
+        cmocka_unit_test(test_doubles_are_rounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
