@@ -123,7 +123,7 @@ static CalibrationSettings calibration_settings(const Config *config)
                                  .windows = convert->windows,
                                  .attention_windows = convert->attention_windows,
                                  .window_len = convert->window_len,
-                                 .pool = POOL_LAYER,
+                                 .pool = convert->pool,
                                  .compute = config->train.compute};
 }
 

@@ -46,6 +46,27 @@ ranks 2 $mla $closed --run.name=two
 ranks 1 $mla $closed --run.name=again --model.convert.scores=runs/one/scores.h5
 "$mha2mla" compare --assert-equal runs/one runs/again >/dev/null || die "another run from its scores"
 
+# The same settings give the same weights, whether `convert` has them or a run.
+as_a_run() {
+    local name=$1 option keys=()
+    shift
+    for option in "$@"; do
+        local key=${option%%=*}
+        keys+=("--model.convert.${key//-/_}=${option#*=}")
+    done
+    "$mha2mla" convert "$model" --out by-$name --dtype float32 --data train.h5 --seq-len 32 \
+        "${@/#/--}" >/dev/null 2>&1
+    ranks 2 train config.yaml --model.init=none --model.base="$model" --run.name=$name --train.steps=0 \
+        --optim.warmup_steps=0 --optim.decay_steps=0 "${keys[@]}"
+    cmp by-$name/model.safetensors runs/$name/model/model.safetensors ||
+        die "convert and train: $name differs"
+}
+calibration="samples=20 windows=6 attention-windows=4 window-len=16"
+as_a_run paper rope=2-norm rope-pairs=2 d-kv=6 samples=20
+as_a_run pools method=closed rope=kl cache=37.5% pool=kv-head key-weight=0.3 $calibration
+as_a_run slots form=shared method=closed rope=kl slots=4 latent=9 pool=head $calibration
+as_a_run uniform form=shared method=whitened rope=shared-uniform cache=25% key-weight=0 $calibration
+
 ranks 1 sweep config.yaml --model.init=none --model.base="$model" --model.convert.rope_pairs=2 \
     --model.convert.d_kv=6 --model.convert.samples=20 --train.steps=2 --optim.decay_steps=0 \
     --vary model.convert.method=paper,whitened,closed

@@ -9,9 +9,10 @@
 #include "train/agreement.h"
 #include "train/calibrate_scores.h"
 #include "train/calibration_data.h"
-#include "train/cli/command/command.h"
+#include "train/cli/compute_options.h"
 #include "train/config/config_table.h"
 #include "train/plan/blas.h"
+#include "train/plan/compute_check.h"
 #include "train/prepare.h"
 #include "train/refit.h"
 
@@ -24,6 +25,8 @@ typedef struct ConvertOptions {
     ConvertMethod method;
     double key_weight;
     int64_t samples, seq_len, seed, windows, attention_windows, window_len;
+    StatisticsPool pool;
+    ComputeOptions compute;
     ConvertForm form;
     int64_t rope_pairs, d_kv, slots, latent; // 0: not given
     bool latent_norm;
@@ -161,7 +164,9 @@ static Status collect_scores(Conversion *c)
     CalibrationSettings settings = {.samples = (int)options->samples,
                                     .windows = (int)options->windows,
                                     .attention_windows = (int)options->attention_windows,
-                                    .window_len = (int)options->window_len};
+                                    .window_len = (int)options->window_len,
+                                    .pool = options->pool,
+                                    .compute = options->compute.type};
     Mixture *mixture = NULL;
     settings.seq_len = options->seq_len > 0 ? (int)options->seq_len : original->shape.max_positions;
     CalibrationData data = {
@@ -316,12 +321,15 @@ static const Option options[] = {
      "of these, sequences for the statistics of attention weights", 1, 1 << 24},
     {"window-len", OPTION_INT, offsetof(ConvertOptions, window_len), "T",
      "tokens of such a sequence at most", 1, 1 << 24},
+    {"pool", OPTION_CHOICE, offsetof(ConvertOptions, pool), "OVER",
+     "with --data: heads that share their statistics", .choices = statistics_pool_names},
     {"key-weight", OPTION_REAL, offsetof(ConvertOptions, key_weight), "W",
      "weight of the keys' squared errors against the values', not with --method paper; 0: the "
      "values' mean square over the keys', with whitened alone",
      0, 1000000},
     {"dtype", OPTION_CHOICE, offsetof(ConvertOptions, dtype), "TYPE",
      "number format of the weights", .choices = config_dtype_names, .derived = "the model's own"},
+    COMPUTE_OPTIONS(ConvertOptions, compute),
 };
 
 // Without a share of the cache both widths of the form are needed.
@@ -343,6 +351,7 @@ static Status run(const CommandLine *line)
 {
     const ConvertOptions *given = line->options;
     TRY(blas_check(line->comm));
+    TRY(compute_check(line->comm, given->compute.type, given->compute.emulate, "--compute"));
     TRY(check_widths(given));
     if (needs_scores(given) && given->scores == NULL && given->data == NULL)
         return fail(BAD_INPUT,

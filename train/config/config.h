@@ -18,6 +18,7 @@
 #include "model/convert/convert_target.h"
 #include "model/convert/recipe.h"
 #include "model/convert/rope_select.h"
+#include "model/convert/statistics.h"
 #include "model/hf/safetensors.h"
 #include "model/kernels/compute.h"
 #include "model/trainable.h"
@@ -53,6 +54,7 @@ typedef struct ConvertConfig {
     int windows;           // sequences for the statistics of activations, where they are needed
     int attention_windows; // of these, for the statistics of attention
     int window_len;        // tokens of such a sequence at most
+    StatisticsPool pool;   // heads that share their statistics
     char *scores;          // file of `mha2mla score`, or NULL: measured at the start
 } ConvertConfig;
 

@@ -156,6 +156,10 @@ const Key config_keys[] = {
     {"model.convert.window_len", KEY_INT, IN(model.convert.window_len), .standard = "512",
      RANGE(1, 16777216), .unit = "tokens",
      .help = "length of such a sequence at most; longer ones are cut"},
+    {"model.convert.pool", KEY_NAME, IN(model.convert.pool), .standard = "layer",
+     .names = statistics_pool_names,
+     .help = "heads that share their statistics of keys and values: more memory and a larger file "
+             "the fewer they are"},
     {"model.convert.scores", KEY_TEXT, IN(model.convert.scores), .is_path = true, .is_off = true,
      .example = "scores.h5", .derived = "measured at the start",
      .help = "file written by mha2mla score"},

@@ -346,8 +346,9 @@ static Status agree_on_files(Job *job)
 {
     const Comm *comm = &job->comm;
     const ModelConfig *model = &job->config.model;
-    const bool reads_scores = model->convert.given && model->convert.rope == ROPE_2NORM &&
-                              model->convert.scores != NULL && !job->dir.is_resumed;
+    const bool reads_scores =
+        model->convert.scores != NULL && !job->dir.is_resumed && model->convert.given &&
+        (model->convert.rope == ROPE_2NORM || config_needs_statistics(&job->config));
     const char *sha256 = job->tokenizer_sha256;
     TRY(agreement_tokenizer(comm, sha256, find_tokenizer(job)));
     if (model->base != NULL && !job->dir.is_resumed)
