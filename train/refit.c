@@ -51,8 +51,8 @@ int64_t refit_bytes(const ModelShape *mla, int n_windows, int T, int n_ranks)
                    .arena = arena_start("refit")};
     const ModelShape original = shape_original(mla);
     place(&refit, &refit.arena, mla);
-    return refit.arena.peak_bytes + forward_pass_bytes(mla, T, COMPUTE_FLOAT32) +
-           forward_pass_bytes(&original, T, COMPUTE_FLOAT32) +
+    return refit.arena.peak_bytes + forward_pass_layer_bytes(mla, T, COMPUTE_FLOAT32) +
+           forward_pass_layer_bytes(&original, T, COMPUTE_FLOAT32) +
            ridge_bytes(mla->d_model, shape_dim(mla, DIM_Q));
 }
 
@@ -68,10 +68,6 @@ static Status start(Refit *refit, const StatisticsFile *file)
     TRY(arena_allocate(&refit->arena));
     place(refit, &refit->arena, s);
     TRY(statistics_file_tokens(file, refit->tokens));
-    for (int64_t i = 0; i < (int64_t)refit->n_windows * refit->T; i++)
-        if (refit->tokens[i] < 0 || refit->tokens[i] >= s->vocab_size)
-            return fail(BAD_INPUT, "%s: token %d of its windows is not in the model's vocabulary",
-                        file->path, (int)refit->tokens[i]);
     for (int i = 0; i < 2; i++)
         TRY(forward_pass_start(&refit->passes[i], refit->models[i], refit->T, COMPUTE_FLOAT32));
     for (int64_t i = 0; i < refit->n_own; i++)

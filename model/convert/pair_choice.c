@@ -156,9 +156,11 @@ static double group_error(PairChoice *choice, const double *grams, int n_heads, 
 static bool swap_best(int32_t *kept, PairChoice *choice, const double *grams, int n_heads, int P,
                       bool absorb, double *error)
 {
-    static const double LEAST_GAIN = 1e-12; // relative: rounding must not swap back and forth
+    // Relative: rounding must not swap back and forth, nor must it where it has made an error of
+    // nothing negative.
+    static const double LEAST_GAIN = 1e-12;
     int best_out = -1, best_in = -1;
-    double best = *error * (1 - LEAST_GAIN);
+    double best = *error * (*error > 0 ? 1 - LEAST_GAIN : 1 + LEAST_GAIN);
     for (int out = 0; out < P; out++)
         for (int in = 0; in < choice->half; in++) {
             if (is_kept(kept, P, in))

@@ -37,16 +37,16 @@ Status scores_read_attribute(int64_t *out, hid_t group, const char *path, const 
 }
 
 // In one chunk where it is not too large, since chunks have checksums: HDF5 then notices damage in
-// reading.
+// reading. The last dimensions fill a chunk first.
 static Status write_array(hid_t group, const char *path, const char *name, const void *values,
                           const ScoresDims *dims, hid_t file_type, hid_t memory_type)
 {
-    enum { MAX_CHUNK = 1 << 20 }; // numbers along a dimension
-    hsize_t sizes[SCORES_MAX_DIMS], chunk[SCORES_MAX_DIMS];
+    hsize_t sizes[SCORES_MAX_DIMS], chunk[SCORES_MAX_DIMS], room = SCORES_MAX_CHUNK;
     Status status = OK;
-    for (int i = 0; i < dims->n; i++) {
+    for (int i = dims->n - 1; i >= 0; i--) {
         sizes[i] = (hsize_t)dims->dims[i];
-        chunk[i] = sizes[i] < MAX_CHUNK ? sizes[i] : MAX_CHUNK;
+        chunk[i] = sizes[i] < room ? sizes[i] : room;
+        room /= chunk[i];
     }
     hid_t space = H5Screate_simple(dims->n, sizes, NULL), creation = H5Pcreate(H5P_DATASET_CREATE);
     hid_t dataset = H5I_INVALID_HID;

@@ -12,7 +12,10 @@
 
 enum { SCORES_NORMS = 1, SCORES_STATISTICS = 2 }; // versions
 
-enum { SCORES_MAX_DIMS = 3 };
+enum {
+    SCORES_MAX_DIMS = 3,
+    SCORES_MAX_CHUNK = 1 << 20, // numbers that HDF5 writes or reads at a time
+};
 
 typedef struct ScoresDims {
     int n;

@@ -58,7 +58,8 @@ void layer_statistics_release(LayerStatistics *statistics);
 // Adds to a measuring arena what layer_statistics_create() takes.
 void layer_statistics_measure(Arena *arena, const ModelShape *shape, int n_pools);
 
-// BAD_INPUT, naming the layer, if a number is not finite or a mean square is negative.
+// BAD_INPUT, naming the layer, if a number is not finite, or so large that what is computed from it
+// would not be, or a mean square is negative.
 Status layer_statistics_check(const LayerStatistics *statistics, const ModelShape *shape,
                               int layer);
 

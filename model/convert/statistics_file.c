@@ -30,6 +30,14 @@ static double *new_packed(const ModelShape *s, int n_pools)
     return malloc((size_t)(n_pools * triangle(s->d_model)) * sizeof(double));
 }
 
+// HDF5 holds a chunk, and once more with its checksum.
+int64_t statistics_file_bytes(const ModelShape *s, int n_pools)
+{
+    const int64_t packed = n_pools * triangle(s->d_model);
+    const int64_t chunk = packed < SCORES_MAX_CHUNK ? packed : SCORES_MAX_CHUNK;
+    return (packed + 2 * chunk) * (int64_t)sizeof(double);
+}
+
 static Status no_memory(const char *path)
 {
     return fail(FAILED, "%s: no memory for a layer's statistics", path);
@@ -331,5 +339,12 @@ close_group:
 Status statistics_file_tokens(const StatisticsFile *file, int32_t *tokens)
 {
     const ScoresDims dims = {2, {file->info.n_windows, file->info.seq_len}};
-    return scores_read_tokens(tokens, file->group, file->path, "tokens", &dims);
+    TRY(scores_read_tokens(tokens, file->group, file->path, "tokens", &dims));
+    for (int64_t i = 0; i < dims.dims[0] * dims.dims[1]; i++)
+        if (tokens[i] < 0 || tokens[i] >= file->shape.vocab_size)
+            return fail(BAD_INPUT,
+                        "%s: token %d of its windows is not in the model's vocabulary of %d; make "
+                        "scores of this model",
+                        file->path, (int)tokens[i], file->shape.vocab_size);
+    return OK;
 }

@@ -62,6 +62,11 @@ void statistics_file_close(StatisticsFile *file); // a zeroed one is allowed
 // BAD_INPUT if they are damaged or not finite.
 Status statistics_file_read(StatisticsFile *file, int layer, LayerStatistics *out);
 Status statistics_file_read_gram(StatisticsFile *file, int layer, double *gram); // [H, S, S]
-Status statistics_file_tokens(const StatisticsFile *file, int32_t *tokens);      // [n_windows, T]
+
+// tokens [n_windows, T]. BAD_INPUT also for one that is not in the model's vocabulary.
+Status statistics_file_tokens(const StatisticsFile *file, int32_t *tokens);
+
+// Bytes that writing or reading takes besides LayerStatistics.
+int64_t statistics_file_bytes(const ModelShape *shape, int n_pools);
 
 #endif

@@ -157,6 +157,13 @@ static void test_numbers_that_are_not_finite_are_refused(void **state)
     const char *path = testing_path(testing_dir(), "scores.h5");
     LayerStatistics statistics;
     StatisticsFile file;
+    write_file(path, 1e300); // whose products are not
+    assert_ok(statistics_file_open(&file, &shape, path));
+    assert_ok(layer_statistics_create(&statistics, &shape, POOLS));
+    assert_fails(BAD_INPUT, "layer 1: statistic key has 1e+300 at row 0, column 3",
+                 statistics_file_read(&file, 1, &statistics));
+    layer_statistics_release(&statistics);
+    statistics_file_close(&file);
     write_file(path, INFINITY);
     assert_ok(statistics_file_open(&file, &shape, path));
     assert_ok(layer_statistics_create(&statistics, &shape, POOLS));
@@ -167,25 +174,58 @@ static void test_numbers_that_are_not_finite_are_refused(void **state)
     statistics_file_close(&file);
 }
 
+// Another value of an attribute of the group.
+static void set_attribute(const char *path, const char *group_name, const char *name, int64_t value)
+{
+    hid_t id = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+    assert_true(id >= 0);
+    hid_t group = H5Gopen2(id, group_name, H5P_DEFAULT);
+    hid_t attribute = H5Aopen(group, name, H5P_DEFAULT);
+    assert_true(group >= 0 && attribute >= 0);
+    assert_true(H5Awrite(attribute, H5T_NATIVE_INT64, &value) >= 0);
+    H5Aclose(attribute);
+    H5Gclose(group);
+    assert_true(H5Fclose(id) >= 0);
+}
+
 static void test_attributes_out_of_range_are_refused(void **state)
 {
     (void)state;
     const ModelShape shape = small_shape();
     const char *path = testing_path(testing_dir(), "scores.h5");
-    const int64_t three = 3;
     StatisticsFile file;
     write_file(path, 0);
-    hid_t id = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
-    assert_true(id >= 0);
-    hid_t group = H5Gopen2(id, "statistics", H5P_DEFAULT);
-    hid_t attribute = H5Aopen(group, "n_pools", H5P_DEFAULT);
-    assert_true(group >= 0 && attribute >= 0);
-    assert_true(H5Awrite(attribute, H5T_NATIVE_INT64, &three) >= 0);
-    H5Aclose(attribute);
-    H5Gclose(group);
-    assert_true(H5Fclose(id) >= 0);
+    set_attribute(path, "statistics", "n_pools", 3);
     assert_fails(BAD_INPUT, "n_pools is 3, allowed are 1, 2 and 4",
                  statistics_file_open(&file, &shape, path));
+}
+
+static void test_another_version_is_refused(void **state)
+{
+    (void)state;
+    const ModelShape shape = small_shape();
+    const char *path = testing_path(testing_dir(), "scores.h5");
+    StatisticsFile file;
+    write_file(path, 0);
+    set_attribute(path, "/", "version", 3);
+    assert_fails(BAD_INPUT, "version is 3, needed is 1 to 2; make the scores again",
+                 statistics_file_open(&file, &shape, path));
+}
+
+// Dims do not tell all models apart.
+static void test_tokens_of_another_vocabulary_are_refused(void **state)
+{
+    (void)state;
+    const char *path = testing_path(testing_dir(), "scores.h5");
+    ModelShape shape = small_shape();
+    int32_t tokens[WINDOWS * T];
+    StatisticsFile file;
+    write_file(path, 0);
+    shape.vocab_size = 2;
+    assert_ok(statistics_file_open(&file, &shape, path));
+    assert_fails(BAD_INPUT, "token 2 of its windows is not in the model's vocabulary of 2",
+                 statistics_file_tokens(&file, tokens));
+    statistics_file_close(&file);
 }
 
 int main(void)
@@ -197,6 +237,8 @@ int main(void)
         cmocka_unit_test(test_another_model_is_refused),
         cmocka_unit_test(test_numbers_that_are_not_finite_are_refused),
         cmocka_unit_test(test_attributes_out_of_range_are_refused),
+        cmocka_unit_test(test_another_version_is_refused),
+        cmocka_unit_test(test_tokens_of_another_vocabulary_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
