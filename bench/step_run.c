@@ -121,9 +121,7 @@ static double available_bytes(void)
 static Status check_memory(const Bench *bench)
 {
     const StepSetting *setting = bench->setting;
-    Arena model = arena_start("model");
-    model_measure(&model, &setting->shape);
-    double bytes = (double)(model.peak_bytes + bench->arena.peak_bytes);
+    double bytes = (double)(model_bytes(&setting->shape) + bench->arena.peak_bytes);
     comm_sum_doubles(bench->comm, &bytes, 1);
     double available = available_bytes();
     comm_broadcast(bench->comm, &available, sizeof available, 0);

@@ -37,3 +37,10 @@ void forward_pass_release(ForwardPass *pass)
     arena_release(&pass->arena);
     *pass = (ForwardPass){0};
 }
+
+int64_t forward_pass_layer_bytes(const ModelShape *shape, int T, ComputeType compute)
+{
+    ModelShape layers = *shape;
+    layers.vocab_size = 1;
+    return forward_pass_bytes(&layers, T, compute);
+}

@@ -26,4 +26,7 @@ void forward_pass_release(ForwardPass *pass); // a zeroed one is allowed
 // What forward_pass_start() takes besides the model.
 int64_t forward_pass_bytes(const ModelShape *shape, int T, ComputeType compute);
 
+// The part of it that is touched where layers are run one by one and logits are never computed.
+int64_t forward_pass_layer_bytes(const ModelShape *shape, int T, ComputeType compute);
+
 #endif

@@ -15,11 +15,12 @@ static void place(Model *model, Arena *arena, float **flat, bool is_borrowed)
     model->rope_pairs = arena_place(arena, model_n_pairs(s), sizeof *model->rope_pairs);
 }
 
-void model_measure(Arena *arena, const ModelShape *shape)
+int64_t model_bytes(const ModelShape *shape)
 {
-    Model model = {.shape = *shape};
+    Model model = {.shape = *shape, .arena = arena_start("parameters")};
     float *flat;
-    place(&model, arena, &flat, false);
+    place(&model, &model.arena, &flat, false);
+    return model.arena.peak_bytes;
 }
 
 Status model_create(Model *out, const ModelShape *shape)

@@ -27,8 +27,8 @@ Status model_create(Model *out, const ModelShape *shape);
 // The same with parameters in `flat`, params_count() floats, borrowed and as they are.
 Status model_create_in(Model *out, const ModelShape *shape, float *flat);
 
-// Adds to a measuring arena what model_create() would take.
-void model_measure(Arena *arena, const ModelShape *shape);
+// Bytes that model_create() takes.
+int64_t model_bytes(const ModelShape *shape);
 
 // Normal(0, std) for matrices, 1 for norms: the same values for the same seed everywhere.
 typedef struct RandomWeights {

@@ -69,7 +69,17 @@ release:
 
 // ---- the loss on a file's windows ---------------------------------------------------------------
 
-enum { MAX_WINDOWS = 16 };
+int calibration_loss_windows(int n_windows)
+{
+    enum { MOST = 16 };
+    return min_int(n_windows, MOST);
+}
+
+int64_t calibration_loss_bytes(const ModelShape *mla, int n_windows, int T, int n_pools)
+{
+    return forward_pass_bytes(mla, T - 1, COMPUTE_FLOAT32) + statistics_file_bytes(mla, n_pools) +
+           (int64_t)n_windows * T * (int64_t)sizeof(int32_t);
+}
 
 // Sum over this rank's windows, i mod N, and the number of all of them. Losses are rounded to
 // multiples of 2^-20, which doubles add exactly in any order.
@@ -80,7 +90,7 @@ static Status sum_losses(double *sum, int *n_windows, int *T, const Replica *mla
     ForwardPass pass = {0};
     Status status;
     *T = file->info.seq_len;
-    *n_windows = min_int(file->info.n_windows, MAX_WINDOWS);
+    *n_windows = calibration_loss_windows(file->info.n_windows);
     *sum = 0;
     if (*T < 2)
         return fail(BAD_INPUT,

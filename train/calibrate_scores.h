@@ -34,4 +34,8 @@ Status calibrate_scores(const char *path, const CalibrationSettings *settings, c
 // Collective.
 Status calibration_loss(double *out, const Replica *mla, const char *scores);
 
+// Windows that it reads of so many, and bytes that it takes.
+int calibration_loss_windows(int n_windows);
+int64_t calibration_loss_bytes(const ModelShape *mla, int n_windows, int T, int n_pools);
+
 #endif

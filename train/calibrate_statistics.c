@@ -48,7 +48,7 @@ int64_t calibrate_statistics_bytes(const ModelShape *shape, int n_windows, int T
     Collection c = {.arena = arena_start("statistics")};
     place(&c, &c.arena, shape, (n_windows + n_ranks - 1) / n_ranks, T, n_pools, n_threads);
     layer_statistics_measure(&c.arena, shape, n_pools);
-    return c.arena.peak_bytes + forward_pass_bytes(shape, T, COMPUTE_FLOAT32);
+    return c.arena.peak_bytes + forward_pass_layer_bytes(shape, T, COMPUTE_FLOAT32);
 }
 
 static Status start(Collection *c)

@@ -152,7 +152,7 @@ static void factorize_rows_measure(Arena *arena, bool is_whitened, int m, int D,
         factorize_measure(arena, m, D, R);
 }
 
-void convert_measure(Arena *arena, const ModelShape *s, const ConvertRecipe *recipe)
+void convert_measure(Arena *arena, const ModelShape *s, const ConvertRecipe *recipe, int n_pools)
 {
     Scratch scratch;
     int D = s->d_model, R1 = shape_dim(s, DIM_UP_INPUT);
@@ -172,7 +172,7 @@ void convert_measure(Arena *arena, const ModelShape *s, const ConvertRecipe *rec
         shared_layer_measure(arena, s);
     if (recipe->method == METHOD_CLOSED) {
         pair_choice_measure(arena, s->head_dim / 2);
-        closed_form_measure(arena, s, 1);
+        closed_form_measure(arena, s, n_pools);
     }
     arena_rewind(arena, mark);
 }

@@ -38,7 +38,9 @@ Status convert_layer(Model *mla, const WeightSource *original, int layer,
                      const int32_t *slots,         // [P] of the shared form; NULL per head
                      LayerStatistics *statistics); // NULL for the paper's
 
-// Adds to a measuring arena what convert_layer() works in for an MLA shape.
-void convert_measure(Arena *arena, const ModelShape *shape, const ConvertRecipe *recipe);
+// Adds to a measuring arena what convert_layer() works in for an MLA shape, besides the statistics
+// that it is given, of as many pools.
+void convert_measure(Arena *arena, const ModelShape *shape, const ConvertRecipe *recipe,
+                     int n_pools);
 
 #endif

@@ -170,7 +170,7 @@ static void print_times(const Cost *cost, const Config *config)
 {
     char products[TIME_BYTES], memory[TIME_BYTES], messages[TIME_BYTES], exposed[TIME_BYTES],
         step[TIME_BYTES], steps[TIME_BYTES], validation[TIME_BYTES], original[TIME_BYTES],
-        distillation[TIME_BYTES], run[TIME_BYTES];
+        statistics[TIME_BYTES], conversion[TIME_BYTES], distillation[TIME_BYTES], run[TIME_BYTES];
     printf("step         %.4g GFLOP in %s: products %s, memory %s, messages %s, exposed %s\n",
            cost->step_flops / 1e9, print_time(step, cost->step_s),
            print_time(products, cost->products_s), print_time(memory, cost->memory_s),
@@ -180,6 +180,10 @@ static void print_times(const Cost *cost, const Config *config)
            print_time(validation, cost->validation_s));
     if (config->model.convert.given)
         printf(", original model before its conversion %s", print_time(original, cost->original_s));
+    if (cost->statistics_s > 0)
+        printf(", statistics %s", print_time(statistics, cost->statistics_s));
+    if (config->model.convert.given)
+        printf(", conversion %s", print_time(conversion, cost->convert_s));
     if (cost->distill_s > 0)
         printf(", distillation %s", print_time(distillation, cost->distill_s));
     putchar('\n');
@@ -279,7 +283,7 @@ static void print_assumptions(const Config *config)
         "             (N-1)/N, in buckets of a layer of at most 16 MiB, N-1 messages per bucket;\n"
         "             %s\n"
         "  rates      every rank has them, also where several share a machine\n"
-        "  not counted: loading, conversion, checkpoints, export\n",
+        "  not counted: loading, checkpoints, export\n",
         dtype, train->sum_groups, gathered, overlap);
 }
 

@@ -96,8 +96,8 @@ int64_t distill_bytes(const ModelShape *mla, const DistillConfig *config, int T,
     Distiller d = make(&request, &first);
     make_trainer(&d);
     place(&d, &d.arena, mla, n_threads);
-    return d.arena.peak_bytes + forward_pass_bytes(&original, T, compute) +
-           forward_pass_bytes(mla, T, compute);
+    return d.arena.peak_bytes + forward_pass_layer_bytes(&original, T, compute) +
+           forward_pass_layer_bytes(mla, T, compute);
 }
 
 static Status start(Distiller *d)

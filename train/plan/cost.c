@@ -6,6 +6,7 @@
 #include "train/distill/distill.h"
 #include "train/parallel/batch_schedule.h"
 #include "train/parallel/partition.h"
+#include "train/plan/conversion_plan.h"
 
 #include <math.h>
 
@@ -116,6 +117,17 @@ static double forward_seconds(const ModelShape *shape, const Plan *plan, int T, 
     return shape_train_flops(shape, T) / 3 * sequences / plan->n_ranks / flops_per_s;
 }
 
+// Conversion computes in float32 and float64 whatever the training does. Where the rate of float32
+// is not known, bfloat16's is taken to be 8 times as high: 2 times with AVX-512's instructions, 16
+// times with AMX.
+static double float32_flops(const Rates *rates, ComputeType compute)
+{
+    enum { BFLOAT16 = 8 };
+    if (compute == COMPUTE_FLOAT32)
+        return rates->product_flops;
+    return rates->attention_flops > 0 ? rates->attention_flops : rates->product_flops / BFLOAT16;
+}
+
 Status cost_make(Cost *out, const Plan *plan, const Config *config, const Rates *rates,
                  double efficiency)
 {
@@ -148,15 +160,21 @@ Status cost_make(Cost *out, const Plan *plan, const Config *config, const Rates 
     cost.steps_s = cost.step_s * train->steps;
     cost.validation_s = forward_seconds(&plan->shape, plan, T,
                                         validation_passes(config) * valid_sequences, flops_per_s);
-    if (convert->given)
+    if (convert->given) {
+        const ConversionWork work = conversion_plan_work(plan, config);
+        const double own_flops_per_s = float32_flops(rates, train->compute) * efficiency;
+        cost.statistics_s = work.statistics / own_flops_per_s;
+        cost.convert_s = work.layers / own_flops_per_s;
         cost.original_s = forward_seconds(
             &plan->original, plan, T,
             valid_sequences + (config_calibrates(config) ? convert->samples : 0), flops_per_s);
+    }
     if (config_distills(config))
         cost.distill_s = distill_flops(&plan->shape, &config->distill, config_distill_len(config),
                                        plan->n_ranks) /
                          flops_per_s;
-    cost.run_s = cost.steps_s + cost.validation_s + cost.original_s + cost.distill_s;
+    cost.run_s = cost.steps_s + cost.validation_s + cost.original_s + cost.statistics_s +
+                 cost.convert_s + cost.distill_s;
     *out = cost;
     return OK;
 }

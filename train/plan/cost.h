@@ -18,7 +18,8 @@
 //             forward pass, except the embedding's
 //
 // Validation and calibration count as the products of forward passes, distillation as the products
-// of its steps and passes. Loading, conversion, checkpoints and the export are not counted.
+// of its steps and passes, statistics and conversion as conversion_plan.h has them, at the rate of
+// float32. Loading, checkpoints and the export are not counted.
 #ifndef MHA2MLA_TRAIN_PLAN_COST_H
 #define MHA2MLA_TRAIN_PLAN_COST_H
 
@@ -31,6 +32,7 @@ typedef struct Cost {
     double messages_s, exposed_s;             // per step: in transit; not overlapped
     double step_s;                            // products, memory, exposed
     double steps_s, validation_s, original_s; // in the run; original: passes before conversion
+    double statistics_s, convert_s;           // of activations; from them to the converted model
     double distill_s;                         // local distillation
     double run_s;                             // their sum
 } Cost;

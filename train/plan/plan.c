@@ -7,20 +7,17 @@
 #include "base/checksum.h"
 #include "base/log.h"
 #include "base/paths.h"
-#include "eval/forward_pass.h"
 #include "infer/cache/kv_table.h"
-#include "model/convert/convert.h"
 #include "model/hf/hf.h"
 #include "model/kernels/gemm.h"
 #include "model/kernels/head.h"
-#include "train/calibrate_statistics.h"
 #include "train/distill/distill.h"
 #include "train/memory.h"
 #include "train/parallel/partition.h"
 #include "train/plan/blas.h"
 #include "train/plan/compute_check.h"
+#include "train/plan/conversion_plan.h"
 #include "train/plan/evaluation_memory.h"
-#include "train/refit.h"
 #include "train/teacher/teacher.h"
 
 #include <malloc.h>
@@ -114,14 +111,6 @@ static Status check_batch(const Config *config, int n_ranks)
     return OK;
 }
 
-// Parameters with their RoPE pairs, from the placing code of model_create().
-static int64_t model_bytes(const ModelShape *shape)
-{
-    Arena arena = arena_start("model");
-    model_measure(&arena, shape);
-    return arena.peak_bytes;
-}
-
 static Status measure_training(Plan *plan, const Config *config)
 {
     const Trainable trained = config_trained(config);
@@ -146,57 +135,6 @@ static Status measure_training(Plan *plan, const Config *config)
                              teacher_own_bytes(&plan->teaching, train);
     }
     return OK;
-}
-
-// Statistics of one layer as the run's own scores file has them, and the buffer they are read
-// through.
-static int64_t statistics_bytes(const ModelShape *original)
-{
-    const int64_t square = (int64_t)original->d_model * original->d_model;
-    Arena arena = arena_start("statistics");
-    layer_statistics_measure(&arena, original, statistics_n_pools(original, POOL_LAYER));
-    return arena.peak_bytes + square / 2 * (int64_t)sizeof(double);
-}
-
-// What methods other than the paper's take: collecting the statistics, a layer's of them while it
-// is converted, and the refit of outputs.
-static void measure_method(Plan *plan, const Config *config)
-{
-    const ConvertConfig *convert = &config->model.convert;
-    const int T =
-        convert->window_len < config->data.seq_len ? convert->window_len : config->data.seq_len;
-    if (config_calibrates(config)) {
-        const int64_t collecting = statistics_bytes(&plan->original) +
-                                   calibrate_statistics_bytes(&plan->original, convert->windows, T,
-                                                              1, plan->n_ranks, plan->n_threads);
-        plan->original_pass = collecting > plan->original_pass ? collecting : plan->original_pass;
-    }
-    if (recipe_needs_statistics(&convert->recipe))
-        plan->conversion += statistics_bytes(&plan->original);
-    if (convert->recipe.method != METHOD_CLOSED)
-        return;
-    plan->original_model = model_bytes(&plan->original);
-    plan->refit = refit_bytes(&plan->shape, convert->windows, T, plan->n_ranks);
-}
-
-// One layer's work at a time, in one arena.
-static void measure_conversion(Plan *plan, const Config *config)
-{
-    Arena arena = arena_start("conversion");
-    convert_measure(&arena, &plan->shape, &config->model.convert.recipe);
-    plan->conversion = arena.peak_bytes;
-    if (config_reads_original(config)) {
-        plan->original_model = model_bytes(&plan->original);
-        plan->original_pass =
-            forward_pass_bytes(&plan->original, config->data.seq_len, config->train.compute);
-    }
-    if (config_needs_statistics(config))
-        measure_method(plan, config);
-    if (config_distills(config)) {
-        plan->original_model = model_bytes(&plan->original);
-        plan->distill = distill_bytes(&plan->shape, &config->distill, config_distill_len(config),
-                                      config->train.compute, plan->n_ranks, plan->n_threads);
-    }
 }
 
 // The number of files that match. A pattern without a match counts as one file, since a plan can be
@@ -282,7 +220,7 @@ Status plan_make_of(Plan *out, const ModelShape *original, const Config *config,
     malloc_trim(0); // what runs before this one have left in the heap
     plan.process = plan_resident_bytes() + (n_ranks > 1 ? EXCHANGE_BYTES : 0);
     if (config->model.convert.given)
-        measure_conversion(&plan, config);
+        conversion_plan_memory(&plan, config);
     *out = plan;
     return OK;
 }
@@ -326,9 +264,10 @@ int64_t plan_peak_bytes(const Plan *plan)
 {
     int64_t training = (plan->parameters + plan->teacher) / plan->n_sharers + plan->gradients +
                        plan->moments + plan->activations + plan->scratch + plan->communication +
-                       plan->products + plan->evaluation + plan->teacher_pass;
+                       plan->evaluation + plan->teacher_pass;
     int64_t converting = conversion_bytes(plan);
-    return plan->process + plan->shards + (training > converting ? training : converting);
+    return plan->process + plan->shards + plan->products +
+           (training > converting ? training : converting);
 }
 
 static void print_model(FILE *out, const Plan *plan, const Config *config)
@@ -372,6 +311,18 @@ static void print_distillation(FILE *out, const Config *config)
             distill->layers == DISTILL_APART ? "apart" : "one after another");
 }
 
+static void print_statistics(FILE *out, const Plan *plan, const Config *config)
+{
+    const PlannedStatistics of = plan_statistics(&plan->original, config);
+    const char *from =
+        config_calibrates(config) ? "the training data" : config->model.convert.scores;
+    fprintf(
+        out,
+        "statistics   %d windows of %d tokens, %d of them for attention, %d pool%s of heads, of "
+        "%s\n",
+        of.n_windows, of.T, of.n_attention, of.n_pools, of.n_pools == 1 ? "" : "s", from);
+}
+
 static void print_work(FILE *out, const Plan *plan, const Config *config)
 {
     const TrainConfig *train = &config->train;
@@ -380,6 +331,8 @@ static void print_work(FILE *out, const Plan *plan, const Config *config)
     fprintf(out, "ranks        %d, %d threads each, %s\n", plan->n_ranks, plan->n_threads,
             blas_name(blas));
     fprintf(out, "products     %s\n", compute_describe(products, train->compute));
+    if (config_needs_statistics(config))
+        print_statistics(out, plan, config);
     if (config_distills(config))
         print_distillation(out, config);
     fprintf(out, "step         %d sequences of %d tokens = %lld tokens, micro-batches of %d\n",

@@ -188,8 +188,11 @@ Status rates_measure(Rates *rates, const Comm *comm, ComputeType compute)
     Probe probe;
     double seconds[N_CALLS];
     const bool has_network = comm->size > 1;
+    const bool measures_float32 =
+        compute != COMPUTE_FLOAT32 && rates->product_flops == 0 && rates->attention_flops == 0;
     Call *const calls[N_CALLS] = {
         [PRODUCTS] = rates->product_flops == 0 ? product_of(compute) : NULL,
+        [ATTENTION] = measures_float32 ? product_f32 : NULL,
         [TRIAD] = rates->memory_bytes == 0 ? triad : NULL,
         [GATHER] = has_network && rates->network_bytes == 0 ? gather : NULL,
         [PING_PONG] = has_network && rates->latency_s == 0 ? ping_pongs : NULL,
@@ -199,6 +202,8 @@ Status rates_measure(Rates *rates, const Comm *comm, ComputeType compute)
     arena_release(&probe.arena);
     if (calls[PRODUCTS] != NULL)
         rates->product_flops = product_flops() / seconds[PRODUCTS];
+    if (calls[ATTENTION] != NULL)
+        rates->attention_flops = product_flops() / seconds[ATTENTION];
     if (calls[TRIAD] != NULL)
         rates->memory_bytes = 3.0 * TRIAD_FLOATS * sizeof(float) / seconds[TRIAD];
     if (calls[GATHER] != NULL)

@@ -18,7 +18,7 @@
 typedef struct Rates {
     double product_flops;    // per rank and second: square matrices of 1024, all its threads,
                              // in float32 by sgemm, in bfloat16 by the program's own kernels
-    double attention_flops;  // the same of serving's attention: sgemm's with any products
+    double attention_flops;  // the same by sgemm with any products: serving's attention, conversion
     double memory_bytes;     // per rank and second: read and written by a triad
     double read_bytes;       // per rank and second: read alone, as decoding does
     double network_bytes;    // per rank and second: received in an all-gather of 16 MiB
@@ -26,7 +26,8 @@ typedef struct Rates {
     bool is_network_assumed; // there is one rank only, so nothing was measured
 } Rates;
 
-// Measures the rates of training with `compute` that are 0. With one rank only, those of the
+// Measures the rates of training with `compute` that are 0; attention_flops where the products are
+// in bfloat16 and their rate is measured, too. With one rank only, those of the
 // network are set to 100 Gbit/s Ethernet's. FAILED if memory is short.
 Status rates_measure(Rates *rates, const Comm *comm, ComputeType compute);
 

@@ -189,9 +189,71 @@ static void test_run_is_steps_validation_and_the_original(void **state)
         .given = true, .rope = ROPE_2NORM, .target = {.rope_pairs = 1, .d_kv = 2}, .samples = 7};
     cost = cost_on(&config, 1);
     assert_near(cost.original_s, (3 + 7) * forward_s);
-    assert_near(cost.run_s, cost.steps_s + cost.validation_s + cost.original_s);
+    assert_true(cost.convert_s > 0 && cost.statistics_s == 0);
+    assert_near(cost.run_s, cost.steps_s + cost.validation_s + cost.original_s + cost.convert_s);
     config.model.convert.rope = ROPE_HIGH;
     assert_near(cost_on(&config, 1).original_s, 3 * forward_s);
+}
+
+// A conversion of SmolLM-135M's shape by the method closed.
+static Config closed_config(void)
+{
+    Config config = small_config();
+    ModelShape *s = &config.model.init.shape;
+    s->n_layers = 30;
+    s->d_model = 576;
+    s->n_heads = 9;
+    s->n_kv_heads = 3;
+    s->head_dim = 64;
+    s->rope_pairs = 32;
+    s->d_ffn = 1536;
+    config.data.seq_len = s->max_positions = 512;
+    config.model.convert = (ConvertConfig){.given = true,
+                                           .rope = ROPE_KL,
+                                           .target = {.form = FORM_SHARED, .cache = .125},
+                                           .recipe = {METHOD_CLOSED, .1},
+                                           .samples = 1,
+                                           .windows = 12,
+                                           .attention_windows = 12,
+                                           .window_len = 512};
+    return config;
+}
+
+// 6 TFLOP and 4 GFLOP a layer, counted by hand, most of them in float64, at 0.5 GFLOP/s.
+static void test_statistics_and_conversion(void **state)
+{
+    (void)state;
+    Config config = closed_config();
+    const Cost one = cost_on(&config, 1);
+    assert_true(one.statistics_s > 2 * 5e12 / 0.5e9 && one.statistics_s < 2 * 7e12 / 0.5e9);
+    assert_true(one.convert_s > 2 * 30 * 4e9 / 0.5e9);
+    // Windows and layers are shared.
+    const Cost three = cost_on(&config, 3);
+    assert_near(three.statistics_s, one.statistics_s / 3);
+    assert_true(three.convert_s < one.convert_s);
+    // Moments of every head's own; of the method whitened none are used.
+    config.model.convert.pool = POOL_HEAD;
+    const Cost pools = cost_on(&config, 1);
+    assert_true(pools.statistics_s > one.statistics_s && pools.convert_s > one.convert_s);
+    config.model.convert.recipe.method = METHOD_WHITENED;
+    assert_true(cost_on(&config, 1).convert_s < one.convert_s);
+    // Twelve slots among 32 pairs: strides 1 and 2, and the best again.
+    config.model.convert.rope = ROPE_2NORM;
+    const Cost whitened = cost_on(&config, 1);
+    config.model.convert.rope = ROPE_SHARED_UNIFORM;
+    config.model.convert.recipe.mixes = true;
+    assert_true(cost_on(&config, 1).convert_s > 3 * whitened.convert_s);
+    // Rates of bfloat16 are not those of conversions.
+    config.train.compute = COMPUTE_BFLOAT16;
+    Plan plan;
+    Cost cost;
+    Rates both = rates;
+    assert_ok(plan_make(&plan, &config, 1, 1));
+    both.product_flops = 16 * rates.product_flops;
+    both.attention_flops = rates.product_flops;
+    assert_ok(cost_make(&cost, &plan, &config, &both, 0.5));
+    config.train.compute = COMPUTE_FLOAT32;
+    assert_near(cost.convert_s, cost_on(&config, 1).convert_s);
 }
 
 static void test_sgemm_is_measured_by_itself(void **state)
@@ -217,6 +279,7 @@ int main(void)
         cmocka_unit_test(test_memory_of_rounds_and_the_update),
         cmocka_unit_test(test_activations_move_beside_products_in_bfloat16),
         cmocka_unit_test(test_run_is_steps_validation_and_the_original),
+        cmocka_unit_test(test_statistics_and_conversion),
         cmocka_unit_test(test_sgemm_is_measured_by_itself),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -236,6 +236,29 @@ static void test_passes_of_the_original(void **state)
     assert_int_equal(plan.original_pass, 0);
 }
 
+// Of the second moments [8, 8] a pool has two, and a file their triangles of 36.
+static void test_pools_of_statistics(void **state)
+{
+    (void)state;
+    skip_with_red_zones();
+    Config config = converted_config();
+    Plan layer, head;
+    config.model.convert.rope = ROPE_KL;
+    config.model.convert.recipe = (ConvertRecipe){METHOD_CLOSED, .1};
+    config.model.convert.windows = config.model.convert.attention_windows = 4;
+    config.model.convert.window_len = 5;
+    assert_ok(plan_make(&layer, &config, 1, 1));
+    assert_true(layer.refit > 0 && layer.original_model > 0);
+    config.model.convert.pool = POOL_HEAD;
+    assert_ok(plan_make(&head, &config, 1, 1));
+    const int H = small_config().model.init.shape.n_heads;
+    const int64_t pools = (H - 1) * 2 * 64 * 8, buffers = (H - 1) * 3 * 36 * 8;
+    // Sums and the layer; then the layer, and where they count products of its moments.
+    assert_int_equal(head.original_pass - layer.original_pass, 2 * pools + buffers);
+    assert_true(head.conversion - layer.conversion >= pools + buffers);
+    assert_int_equal(head.refit, layer.refit);
+}
+
 static void test_peak_is_the_larger_of_converting_and_training(void **state)
 {
     (void)state;
@@ -424,6 +447,7 @@ int main(void)
         cmocka_unit_test(test_recomputing_takes_fewer_activations),
         cmocka_unit_test(test_conversion),
         cmocka_unit_test(test_passes_of_the_original),
+        cmocka_unit_test(test_pools_of_statistics),
         cmocka_unit_test(test_peak_is_the_larger_of_converting_and_training),
         cmocka_unit_test(test_who_shares_parameters),
         cmocka_unit_test(test_budget_and_machine_are_told),
