@@ -298,7 +298,7 @@ static void enter(Infer *infer, const InferSegment *segments, int n_segments)
                             segment->tokens[t]);
             rope_row(infer->cos_rows + (int64_t)(n + t) * half,
                      infer->sin_rows + (int64_t)(n + t) * half, first + t, s->head_dim,
-                     s->rope_theta);
+                     s->rope_theta, &s->rope_scaling);
         }
         n += segment->count;
     }

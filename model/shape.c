@@ -137,12 +137,29 @@ Status shape_check_heads(const ModelShape *s, const char *where)
     return OK;
 }
 
+// What makes a wavelength's place among the two borders a number between 0 and 1.
+static Status check_rope_scaling(const RopeScaling *scaling, const char *where)
+{
+    if (scaling->factor == 0)
+        return OK;
+    if (scaling->factor < 1 || scaling->low_freq_factor <= 0 || scaling->original_positions < 1)
+        return fail(BAD_INPUT,
+                    "%s: RoPE is scaled by factor %g, low_freq_factor %g, %d original positions; "
+                    "allowed are a factor from 1 and positive numbers",
+                    where, scaling->factor, scaling->low_freq_factor, scaling->original_positions);
+    if (scaling->high_freq_factor <= scaling->low_freq_factor)
+        return fail(BAD_INPUT, "%s: high_freq_factor of RoPE is %g, not above low_freq_factor %g",
+                    where, scaling->high_freq_factor, scaling->low_freq_factor);
+    return OK;
+}
+
 Status shape_check(const ModelShape *s, const char *where)
 {
     // The heads come first, although the loop checks their bounds again: their message says more.
     TRY(shape_check_heads(s, where));
     for (int i = 0; i < N_SHAPE_FIELDS; i++)
         TRY(shape_field_check(&shape_fields[i], s, where));
+    TRY(check_rope_scaling(&s->rope_scaling, where));
     if (shape_is_mla(s))
         return check_mla(s, where);
     if (s->latent_norm)
@@ -157,10 +174,12 @@ Status shape_check(const ModelShape *s, const char *where)
 // Positions the model has never seen give losses that say nothing of it.
 Status shape_check_length(const ModelShape *s, int64_t T, const char *setting, const char *model)
 {
-    if (T <= s->max_positions)
+    const int longest = shape_longest(s);
+    if (T <= longest)
         return OK;
-    return fail(BAD_INPUT, "%s is %lld, more than max_position_embeddings %d of %s", setting,
-                (long long)T, s->max_positions, model);
+    return fail(BAD_INPUT, "%s is %lld, more than %s %d of %s", setting, (long long)T,
+                longest < s->max_positions ? "sliding_window" : "max_position_embeddings", longest,
+                model);
 }
 
 // Training on shorter sequences later does not undo what longer ones have taught, so the maximum is

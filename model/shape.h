@@ -18,6 +18,7 @@
 #define MHA2MLA_MODEL_SHAPE_H
 
 #include "base/status.h"
+#include "model/kernels/rope.h"
 
 #include <stdint.h>
 
@@ -40,6 +41,9 @@ typedef struct ModelShape {
     double rms_eps;
     int latent;       // R of the shared form; 0: not the shared form
     bool latent_norm; // shared form: RMSNorm of the latent before the up-projections
+    RopeScaling rope_scaling;
+    int sliding_window; // tokens that a token attends to, itself included; 0: all. Sequences are no
+                        // longer, so that attention never leaves one out
     // MLA: tokens of the longest sequences that the converted attention was trained on; 0: unknown
     // or none. It is remembered with the shape but is no part of what makes two shapes the same, so
     // it has no row in model/shape_fields.h.
@@ -114,8 +118,15 @@ Status shape_check(const ModelShape *shape, const char *where);
 // that know no more of a model.
 Status shape_check_heads(const ModelShape *shape, const char *where);
 
-// BAD_INPUT if a sequence of T tokens is longer than the model was made for; `setting` and `model`
-// name in the text what asks for it and what was asked.
+// Tokens of the longest sequence that the model computes: its positions, or its sliding window.
+static inline int shape_longest(const ModelShape *shape)
+{
+    const int window = shape->sliding_window;
+    return window > 0 && window < shape->max_positions ? window : shape->max_positions;
+}
+
+// BAD_INPUT if a sequence of T tokens is longer than that; `setting` and `model` name in the text
+// what asks for it and what was asked.
 Status shape_check_length(const ModelShape *shape, int64_t T, const char *setting,
                           const char *model);
 

@@ -16,6 +16,7 @@ enum {
     MAX_HEAD_DIM = 4096,
     MAX_VOCAB = 1 << 24,
     MAX_POSITIONS = 1 << 28,
+    MAX_FACTOR = 1 << 20, // of RoPE's scaling
     MAX_D_KV = 1 << 18,
     MAX_SLOTS = 1 << 15,        // of the shared form
     MAX_LATENT = 2 * MAX_WIDTH, // of a shape that shape_check() has passed: twice the rank
@@ -39,8 +40,9 @@ _Static_assert(2LL * MAX_VOCAB * MAX_WIDTH +
 #define MIN_EPS 1e-12
 
 // One row of the table: MEMBER names the member and where it lies, INT and REAL the kind with both
-// bounds, STANDARD the value that an absent key stands for.
+// bounds, STANDARD the value that an absent key stands for. INSIDE: where a member's member lies.
 #define MEMBER(member) .name = #member, .offset = offsetof(ModelShape, member)
+#define INSIDE(member) .offset = offsetof(ModelShape, member)
 #define INT(a, b)      .kind = SHAPE_INT, .least = (a), .most = (b)
 #define REAL(a, b)     .kind = SHAPE_REAL, .least = (a), .most = (b)
 #define STANDARD(x)    .presence = SHAPE_STANDARD, .standard = (x)
@@ -62,17 +64,44 @@ const ShapeField shape_fields[N_SHAPE_FIELDS] = {
                              INT(1, MAX_POSITIONS), STANDARD(2048)},
     [SHAPE_RMS_EPS] = {MEMBER(rms_eps), .key = "rms_norm_eps", REAL(MIN_EPS, 1), STANDARD(1e-6)},
     [SHAPE_ROPE_THETA] = {MEMBER(rope_theta), .key = "rope_theta", REAL(1, 1e15), STANDARD(1e4)},
+    [SHAPE_ROPE_FACTOR] = {.name = "rope_factor",
+                           INSIDE(rope_scaling.factor),
+                           .key = "factor",
+                           REAL(0, MAX_FACTOR),
+                           .owner = SHAPE_OF_ROPE,
+                           .may_miss = true},
+    [SHAPE_ROPE_LOW_FREQ] = {.name = "rope_low_freq_factor",
+                             INSIDE(rope_scaling.low_freq_factor),
+                             .key = "low_freq_factor",
+                             REAL(0, MAX_FACTOR),
+                             .owner = SHAPE_OF_ROPE,
+                             .may_miss = true},
+    [SHAPE_ROPE_HIGH_FREQ] = {.name = "rope_high_freq_factor",
+                              INSIDE(rope_scaling.high_freq_factor),
+                              .key = "high_freq_factor",
+                              REAL(0, MAX_FACTOR),
+                              .owner = SHAPE_OF_ROPE,
+                              .may_miss = true},
+    [SHAPE_ROPE_ORIGINAL_POSITIONS] = {.name = "rope_original_positions",
+                                       INSIDE(rope_scaling.original_positions),
+                                       .key = "original_max_position_embeddings",
+                                       INT(0, MAX_POSITIONS),
+                                       .owner = SHAPE_OF_ROPE,
+                                       .may_miss = true},
     [SHAPE_TIED_HEAD] = {MEMBER(tied_head), .key = "tie_word_embeddings", .kind = SHAPE_BOOL,
                          .most = 1, STANDARD(0)},
+    [SHAPE_SLIDING_WINDOW] = {MEMBER(sliding_window), .key = "sliding_window",
+                              INT(0, MAX_POSITIONS), .owner = SHAPE_OF_ARCHITECTURE,
+                              .may_miss = true},
     [SHAPE_ROPE_PAIRS] = {MEMBER(rope_pairs), .key = "rope_pairs", INT(1, MAX_SLOTS),
-                          .by_conversion = true},
-    [SHAPE_D_KV] = {MEMBER(d_kv), .key = "d_kv", INT(0, MAX_D_KV), .by_conversion = true},
+                          .owner = SHAPE_OF_CONVERSION},
+    [SHAPE_D_KV] = {MEMBER(d_kv), .key = "d_kv", INT(0, MAX_D_KV), .owner = SHAPE_OF_CONVERSION},
     [SHAPE_SVD] = {MEMBER(svd), .key = "svd", .kind = SHAPE_SVD_KIND, .most = SVD_SPLIT,
-                   .by_conversion = true},
-    [SHAPE_LATENT] = {MEMBER(latent), .key = "latent", INT(0, MAX_WIDTH), .by_conversion = true,
-                      .may_miss = true},
+                   .owner = SHAPE_OF_CONVERSION},
+    [SHAPE_LATENT] = {MEMBER(latent), .key = "latent", INT(0, MAX_WIDTH),
+                      .owner = SHAPE_OF_CONVERSION, .may_miss = true},
     [SHAPE_LATENT_NORM] = {MEMBER(latent_norm), .key = "latent_norm", .kind = SHAPE_BOOL, .most = 1,
-                           .by_conversion = true, .may_miss = true},
+                           .owner = SHAPE_OF_CONVERSION, .may_miss = true},
 };
 
 double shape_field_value(const ShapeField *field, const ModelShape *shape)

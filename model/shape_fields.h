@@ -3,8 +3,8 @@
 // shape_check():
 //
 //     a checkpoint's manifest   by `name`, e.g. "n_layers" (train/checkpoint/manifest.h)
-//     config.json               by `key`, e.g. "num_hidden_layers"; the fields of a conversion in
-//                               the block "mha2mla"                    (model/hf/hf_config.c)
+//     config.json               by `key`, e.g. "num_hidden_layers", at the place that `owner` says
+//                                                                     (model/hf/hf_config.c)
 //     a run's config            by `key` in model.init and model.convert
 //                                                                 (train/config/config_table.c)
 //
@@ -33,6 +33,15 @@ typedef enum ShapePresence {
     SHAPE_STANDARD, // has a value of its own, that of transformers' LlamaConfig
 } ShapePresence;
 
+// What says the field in config.json.
+typedef enum ShapeOwner {
+    SHAPE_OF_MODEL,        // a key of its own
+    SHAPE_OF_ROPE,         // a key of the object with RoPE's scaling
+    SHAPE_OF_ARCHITECTURE, // the architecture's row (model/hf/architecture.h); once the model is
+                           // converted, the block "mha2mla"
+    SHAPE_OF_CONVERSION,   // the block "mha2mla": what a conversion chooses
+} ShapeOwner;
+
 // Places in the table.
 typedef enum ShapeFieldId {
     SHAPE_D_MODEL,
@@ -45,7 +54,12 @@ typedef enum ShapeFieldId {
     SHAPE_MAX_POSITIONS,
     SHAPE_RMS_EPS,
     SHAPE_ROPE_THETA,
+    SHAPE_ROPE_FACTOR,
+    SHAPE_ROPE_LOW_FREQ,
+    SHAPE_ROPE_HIGH_FREQ,
+    SHAPE_ROPE_ORIGINAL_POSITIONS,
     SHAPE_TIED_HEAD,
+    SHAPE_SLIDING_WINDOW,
     SHAPE_ROPE_PAIRS,
     SHAPE_D_KV,
     SHAPE_SVD,
@@ -55,12 +69,12 @@ typedef enum ShapeFieldId {
 } ShapeFieldId;
 
 typedef struct ShapeField {
-    const char *name; // of the member of ModelShape
+    const char *name; // in manifests: of the member of ModelShape
     const char *key;  // as Hugging Face and the run's config call it
     ShapeFieldKind kind;
-    size_t offset;      // in ModelShape
-    bool by_conversion; // what a conversion chooses; all others are the original model's
-    bool may_miss;      // in a file that knows no shared form: stays as it is, zero
+    size_t offset; // in ModelShape
+    ShapeOwner owner;
+    bool may_miss;      // in a file that knows no such thing: stays as it is, zero
     double least, most; // numbers; both are allowed. d_kv 0 is the original attention
     ShapePresence presence;
     double standard; // SHAPE_STANDARD

@@ -54,7 +54,8 @@ void statistics_scratch_place(StatisticsScratch *scratch, Arena *arena, const Mo
 
 void statistics_scratch_start(StatisticsScratch *scratch, const ModelShape *s)
 {
-    rope_table(scratch->cos_table, scratch->sin_table, scratch->T, s->head_dim, s->rope_theta);
+    rope_table(scratch->cos_table, scratch->sin_table, scratch->T, s->head_dim, s->rope_theta,
+               &s->rope_scaling);
 }
 
 void statistics_sums_place(StatisticsSums *sums, Arena *arena, const ModelShape *s, int n_pools)

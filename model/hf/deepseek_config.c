@@ -18,8 +18,16 @@ static int set(json_t *object, const char *key, json_t *value)
     return json_object_set_new(object, key, value); // takes NULL for out of memory
 }
 
-// Slot i has frequency f_i = theta^(-2 p_i / E); a longrope table divides the plain frequency
-// theta^(-2i / rho) by factor_i, so factor_i = theta^(2 p_i / E - 2i / rho).
+// What a longrope table divides the plain frequency of slot i, theta^(-2i / rho), by to get that of
+// the original's pair p: theta^(2p / E - 2i / rho), times what scaling divides the pair's by.
+static double longrope_factor(const ModelShape *s, int p, int i, int rho)
+{
+    const RopeScaling none = {0};
+    const double slower = (double)rope_frequency(p, s->head_dim, s->rope_theta, &none) /
+                          (double)rope_frequency(p, s->head_dim, s->rope_theta, &s->rope_scaling);
+    return pow(s->rope_theta, 2.0 * p / s->head_dim - 2.0 * i / rho) * slower;
+}
+
 static int set_rope(json_t *config, const Deepseek *d)
 {
     const ModelShape *s = &d->model->shape;
@@ -27,14 +35,13 @@ static int set_rope(json_t *config, const Deepseek *d)
     if (d->slots.stride > 0)
         return errors + set(config, "rope_scaling", json_null());
     json_t *factors = json_array();
-    for (int i = 0; i < d->slots.n_slots; i++) {
-        const double power = 2.0 * d->slots.pairs[i] / s->head_dim - 2.0 * i / d->rho;
-        errors += json_array_append_new(factors, json_real(pow(s->rope_theta, power)));
-    }
+    for (int i = 0; i < d->slots.n_slots; i++)
+        errors += json_array_append_new(
+            factors, json_real(longrope_factor(s, d->slots.pairs[i], i, d->rho)));
     json_t *scaling =
         json_pack("{s:s, s:o, s:O, s:f, s:f, s:i}", "rope_type", "longrope", "short_factor",
                   factors, "long_factor", factors, "factor", 1.0, "attention_factor", 1.0,
-                  "original_max_position_embeddings", s->max_positions);
+                  "original_max_position_embeddings", shape_longest(s));
     return errors + set(config, "rope_scaling", scaling);
 }
 
@@ -57,7 +64,7 @@ static int set_shape(json_t *config, const Deepseek *d)
         {"qk_nope_head_dim", d->nope},
         {"v_head_dim", s->head_dim},
         {"vocab_size", s->vocab_size},
-        {"max_position_embeddings", s->max_positions},
+        {"max_position_embeddings", shape_longest(s)},
     };
     int errors = 0;
     for (size_t i = 0; i < sizeof dims / sizeof dims[0]; i++)

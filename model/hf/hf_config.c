@@ -6,63 +6,50 @@
 #include "model/hf/hf_config.h"
 
 #include "base/json_python.h"
+#include "model/hf/architecture.h"
 #include "model/hf/custom_code.h"
 #include "model/hf/hf.h"
 #include "model/hf/hf_config_keys.h"
 #include "model/shape_fields.h"
 
+#include <stdio.h>
 #include <string.h>
-
-static const char plain_type[] = "llama", plain_architecture[] = "LlamaForCausalLM";
-// What transformers writes for the layers without a head: LlamaForCausalLM loads them.
-static const char headless_architecture[] = "LlamaModel";
-// Other names than Llama's, so that transformers asks for the code beside the files instead of
-// filling the missing k_proj and v_proj with random numbers. Files without the code have the older
-// name.
-static const char mla_type[] = "mha2mla_llama", older_architecture[] = "LlamaMlaForCausalLM";
 
 // ---- what is refused ---------------------------------------------------------------------------
 
-static Status check_architecture(const json_t *config, const char *where)
+static const char *const rope_keys[] = {"rope_scaling", "rope_parameters"};
+static const char llama3[] = "llama3";
+
+// The type of an object of RoPE; NULL without one.
+static const char *rope_type_of(const json_t *rope)
 {
-    const char *type = json_string_value(json_object_get(config, "model_type"));
-    const json_t *list = json_object_get(config, "architectures");
-    if (!json_has(config, "model_type") && !json_has(config, "architectures"))
-        return fail(BAD_INPUT, "%s: neither 'model_type' nor 'architectures' says what it is",
-                    where);
-    if (json_has(config, "model_type") &&
-        (type == NULL || (strcmp(type, plain_type) != 0 && strcmp(type, mla_type) != 0)))
-        return hf_config_refuse(config, where, "model_type", "\"llama\"");
-    if (!json_has(config, "architectures"))
-        return OK;
-    const char *name = json_string_value(json_array_get(list, 0));
-    if (json_array_size(list) != 1 || name == NULL ||
-        (strcmp(name, plain_architecture) != 0 && strcmp(name, custom_code_architecture) != 0 &&
-         strcmp(name, older_architecture) != 0 && strcmp(name, headless_architecture) != 0))
-        return hf_config_refuse(config, where, "architectures", "[\"LlamaForCausalLM\"]");
-    return OK;
+    const char *name = json_string_value(json_object_get(rope, "rope_type"));
+    return name != NULL ? name : json_string_value(json_object_get(rope, "type"));
 }
 
 // Old configs: rope_theta and rope_scaling {"type" ...}; transformers 5: rope_parameters
 // {"rope_theta", "rope_type"}. Without a type, a factor would be read by nobody.
 static Status check_rope(const json_t *config, const char *where, const char *key)
 {
-    static const char unscaled[] = "RoPE without scaling (\"default\")";
+    static const char *const names[] = {"rope_type", "type"};
+    static const char supported[] = "\"default\" (no scaling) or \"llama3\"";
     json_t *rope = json_object_get(config, key), *value;
     const char *name;
+    char inner[PATH_BYTES + 32];
     if (!json_has(config, key))
         return OK;
     if (!json_is_object(rope))
         return hf_config_refuse(config, where, key, "null");
-    static const char *const names[] = {"rope_type", "type"};
+    snprintf(inner, sizeof inner, "%s: %s", where, key);
     for (int i = 0; i < 2; i++) {
         const char *type = json_string_value(json_object_get(rope, names[i]));
-        if (json_has(rope, names[i]) && (type == NULL || strcmp(type, "default") != 0))
-            return hf_config_refuse(config, where, key, unscaled);
+        if (json_has(rope, names[i]) &&
+            (type == NULL || (strcmp(type, "default") != 0 && strcmp(type, llama3) != 0)))
+            return hf_config_refuse(rope, inner, names[i], supported);
     }
-    if (!json_has(rope, "rope_type") && !json_has(rope, "type") && json_has(rope, "factor") &&
+    if (rope_type_of(rope) == NULL && json_has(rope, "factor") &&
         json_number_value(json_object_get(rope, "factor")) != 1.0)
-        return hf_config_refuse(config, where, key, unscaled);
+        return hf_config_refuse(rope, inner, "factor", "1.0 without a 'rope_type'");
     json_object_foreach(rope, name, value)
     {
         // One entry per kind of layer: models whose layers differ.
@@ -111,15 +98,15 @@ static Status check_one_rope(const json_t *config, const char *where)
                 rope == parameters ? "rope_parameters" : "rope_scaling");
 }
 
-static Status check_supported(const json_t *config, const char *where)
+static Status check_supported(const json_t *config, const Architecture *architecture,
+                              const char *where)
 {
     const char *act = json_string_value(json_object_get(config, "hidden_act"));
-    TRY(check_architecture(config, where));
     if (json_has(config, "hidden_act") && (act == NULL || strcmp(act, "silu") != 0))
         return hf_config_refuse(config, where, "hidden_act", "\"silu\"");
-    TRY(hf_config_keys_check(config, where));
-    TRY(check_rope(config, where, "rope_scaling"));
-    TRY(check_rope(config, where, "rope_parameters"));
+    TRY(hf_config_keys_check(config, architecture, where));
+    for (int i = 0; i < 2; i++)
+        TRY(check_rope(config, where, rope_keys[i]));
     TRY(check_one_rope(config, where));
     TRY(check_partial_rope(config, where));
     return check_partial_rope(rope_of(config), where);
@@ -134,20 +121,57 @@ static const json_t *owner_of(const json_t *config, const ShapeField *field)
     return field == &shape_fields[SHAPE_ROPE_THETA] && json_has(rope, field->key) ? rope : config;
 }
 
-// The original's fields; those that follow from others stay 0 where they are left out.
-static Status read_fields(ModelShape *shape, const json_t *config, const char *where)
+// The fields with keys of their own; those that follow from others stay 0 where they are left out.
+static Status read_fields(ModelShape *shape, const Architecture *architecture, const json_t *config,
+                          const char *where)
 {
     for (int i = 0; i < N_SHAPE_FIELDS; i++) {
         const ShapeField *field = &shape_fields[i];
         const json_t *owner = owner_of(config, field);
-        if (field->by_conversion)
+        const double standard = architecture_standard(architecture, field);
+        if (field->owner != SHAPE_OF_MODEL)
             continue;
         if (json_has(owner, field->key) || field->presence == SHAPE_REQUIRED)
             TRY(shape_field_read(shape, field, owner, field->key, where));
+        else if (standard != 0)
+            shape_field_set(field, shape, standard);
         else if (field->presence == SHAPE_STANDARD)
             shape_field_set(field, shape, field->standard);
     }
     return OK;
+}
+
+// transformers 5 prefers the key beside the object, transformers 4 reads the object alone.
+static Status check_original_positions(const json_t *config, const json_t *rope, const char *where)
+{
+    const char *key = shape_fields[SHAPE_ROPE_ORIGINAL_POSITIONS].key;
+    char outer[JSON_TEXT_BYTES], inner[JSON_TEXT_BYTES];
+    const json_t *beside = json_object_get(config, key), *within = json_object_get(rope, key);
+    if (!json_has(config, key) || json_number_value(beside) == json_number_value(within))
+        return OK;
+    return fail(BAD_INPUT, "%s: '%s' is %s, and %s in the object of RoPE: keep that one", where,
+                key, json_describe(outer, beside), json_describe(inner, within));
+}
+
+// All keys of llama3 are to be there: versions of transformers differ in what they take instead.
+static Status read_rope_scaling(ModelShape *shape, const json_t *config, const char *path)
+{
+    const json_t *rope = rope_of(config);
+    const char *type = rope_type_of(rope);
+    char where[PATH_BYTES + 32];
+    if (type == NULL || strcmp(type, llama3) != 0)
+        return OK;
+    snprintf(where, sizeof where, "%s: %s", path,
+             rope_keys[rope != json_object_get(config, rope_keys[0])]);
+    for (int i = 0; i < N_SHAPE_FIELDS; i++) {
+        ShapeField field = shape_fields[i];
+        field.may_miss = false;
+        if (field.owner == SHAPE_OF_ROPE)
+            TRY(shape_field_read(shape, &field, rope, field.key, where));
+    }
+    if (shape->rope_scaling.factor == 0)
+        return fail(BAD_INPUT, "%s: 'factor' is 0, allowed are numbers from 1", where);
+    return check_original_positions(config, rope, path);
 }
 
 static Status derive_heads(ModelShape *shape, const char *where)
@@ -194,7 +218,7 @@ static Status read_mla(ModelShape *shape, const json_t *config, const char *path
     const char *type = json_string_value(json_object_get(config, "model_type"));
     char where[PATH_BYTES + 16];
     if (!json_has(config, "mha2mla")) {
-        if (type != NULL && strcmp(type, mla_type) == 0)
+        if (type != NULL && strcmp(type, architecture_mla->type) == 0)
             return fail(BAD_INPUT, "%s: 'mha2mla' is missing in a config of type %s", path, type);
         return OK;
     }
@@ -207,7 +231,8 @@ static Status read_mla(ModelShape *shape, const json_t *config, const char *path
                     "convert the original model with mha2mla convert",
                     where);
     for (int i = 0; i < N_SHAPE_FIELDS; i++)
-        if (shape_fields[i].by_conversion)
+        if (shape_fields[i].owner == SHAPE_OF_CONVERSION ||
+            shape_fields[i].owner == SHAPE_OF_ARCHITECTURE)
             TRY(shape_field_read(shape, &shape_fields[i], block, shape_fields[i].key, where));
     if (!shape_is_mla(shape))
         return fail(BAD_INPUT, "%s: 'd_kv' is 0 without 'latent', allowed are 1 to %.0f", where,
@@ -222,10 +247,14 @@ static Status read_mla(ModelShape *shape, const json_t *config, const char *path
 static Status read_shape(ModelShape *out, const json_t *config, const char *path)
 {
     ModelShape shape = {0};
+    const Architecture *architecture;
     if (!json_is_object(config))
         return fail(BAD_INPUT, "%s: not a JSON object", path);
-    TRY(check_supported(config, path));
-    TRY(read_fields(&shape, config, path));
+    TRY(architecture_find(&architecture, config, path));
+    TRY(check_supported(config, architecture, path));
+    TRY(read_fields(&shape, architecture, config, path));
+    TRY(read_rope_scaling(&shape, config, path));
+    TRY(architecture_read(&shape, architecture, config, path));
     TRY(derive_heads(&shape, path));
     shape.rope_pairs = shape.head_dim / 2;
     TRY(shape_check(&shape, path)); // before MLA: an odd head width has no pairs
@@ -304,7 +333,7 @@ static Status check_same_fields(const ModelShape *base, const ModelShape *shape,
     for (int i = 0; i < N_SHAPE_FIELDS; i++) {
         const ShapeField *field = &shape_fields[i];
         char have[SHAPE_TEXT_BYTES], want[SHAPE_TEXT_BYTES];
-        if (field->by_conversion ||
+        if (field->owner == SHAPE_OF_CONVERSION ||
             shape_field_value(field, base) == shape_field_value(field, shape))
             continue;
         return fail(BAD_INPUT, "%s: '%s' is %s, the model to save has %s; name its own base",
@@ -319,18 +348,47 @@ static int set(json_t *object, const char *key, json_t *value)
     return json_object_set_new(object, key, value); // takes NULL for out of memory
 }
 
+static json_t *rope_scaling_to_json(const ModelShape *shape)
+{
+    if (shape->rope_scaling.factor == 0)
+        return json_null();
+    json_t *rope = json_pack("{s:s}", "rope_type", llama3);
+    int errors = 0;
+    for (int i = 0; i < N_SHAPE_FIELDS; i++)
+        if (shape_fields[i].owner == SHAPE_OF_ROPE)
+            errors += set(rope, shape_fields[i].key, shape_field_to_json(&shape_fields[i], shape));
+    if (errors == 0)
+        return rope;
+    json_decref(rope);
+    return NULL;
+}
+
 // A config from the shape alone.
 static int set_plain(json_t *config, const ModelShape *shape)
 {
     int errors = 0;
     for (int i = 0; i < N_SHAPE_FIELDS; i++)
-        if (!shape_fields[i].by_conversion)
+        if (shape_fields[i].owner == SHAPE_OF_MODEL)
             errors +=
                 set(config, shape_fields[i].key, shape_field_to_json(&shape_fields[i], shape));
     errors += set(config, "hidden_act", json_string("silu"));
-    errors += set(config, "rope_scaling", json_null());
+    errors += set(config, "rope_scaling", rope_scaling_to_json(shape));
     errors += set(config, "attention_bias", json_false());
     errors += set(config, "mlp_bias", json_false());
+    return errors;
+}
+
+// What the base's architecture takes for a key that is not there, once the model is of another: its
+// readers would take LlamaConfig's value.
+static int set_standards(json_t *config, const Architecture *base, const ModelShape *shape)
+{
+    int errors = 0;
+    for (int i = 0; i < N_SHAPE_FIELDS; i++) {
+        const ShapeField *field = &shape_fields[i];
+        if (field->owner == SHAPE_OF_MODEL && architecture_standard(base, field) != 0 &&
+            !json_has(owner_of(config, field), field->key))
+            errors += set(config, field->key, shape_field_to_json(field, shape));
+    }
     return errors;
 }
 
@@ -350,6 +408,10 @@ static int set_mla(json_t *config, const ModelShape *shape)
     } else {
         errors += set(block, "low_rank", json_integer(d_kv));
     }
+    for (int i = 0; i < N_SHAPE_FIELDS; i++)
+        if (shape_fields[i].owner == SHAPE_OF_ARCHITECTURE &&
+            shape_field_value(&shape_fields[i], shape) != 0)
+            errors += set(block, shape_fields[i].key, shape_field_to_json(&shape_fields[i], shape));
     if (shape->healed_seq_len > 0)
         errors += set(block, "healed_seq_len", json_integer(shape->healed_seq_len));
     errors += set(config, "auto_map", custom_code_auto_map());
@@ -374,22 +436,25 @@ Status hf_config_make(json_t **out, const ModelShape *shape, const char *base_di
     Status status;
     json_t *config = NULL;
     ModelShape saved = *shape;
-    bool is_mla = shape_is_mla(shape);
+    const Architecture *base_architecture = architecture_plain;
     int errors = 0;
     if (base_dir != NULL) {
         ModelShape base;
         TRY(read_config(&config, &base, base_dir));
         TRY_GOTO(release_config, check_same_fields(&base, shape, base_dir));
+        TRY_GOTO(release_config, architecture_find(&base_architecture, config, base_dir));
         shape_set_healed(&saved, base.healed_seq_len); // a converted base was trained before
         json_python_drop(config);
     } else {
         config = json_object();
     }
-    errors += set(config, "architectures",
-                  json_pack("[s]", is_mla ? custom_code_architecture : plain_architecture));
-    errors += set(config, "model_type", json_string(is_mla ? mla_type : plain_type));
+    const Architecture *own = shape_is_mla(shape) ? architecture_mla : base_architecture;
+    errors += set(config, "architectures", json_pack("[s]", own->name));
+    errors += set(config, "model_type", json_string(own->type));
     if (base_dir == NULL)
         errors += set_plain(config, shape);
+    else if (own != base_architecture)
+        errors += set_standards(config, base_architecture, shape);
     errors += set_dtype(config, dtype) + set_mla(config, &saved);
     if (errors != 0) {
         status = fail(FAILED, "no memory for a config.json");

@@ -2,7 +2,8 @@
 // configuration_llama.py, configuration_utils.py, modeling_rope_utils.py, masking_utils.py,
 // cache_utils.py, modeling_utils.py and modeling_llama.py. Beside these are keys by which other
 // families change the forward pass: Llama's code ignores them, so a config of type llama that has
-// one was made for a model that neither program computes.
+// one was made for a model that neither program computes. Those that another architecture of ours
+// reads are in its row (architecture.c).
 #include "model/hf/hf_config_keys.h"
 
 #include "base/file.h"
@@ -15,7 +16,7 @@
 typedef enum KeyRule {
     KEY_ELSEWHERE, // hf_config.c reads or checks it
     KEY_HARMLESS,  // whatever it says, the logits are the same
-    KEY_OFF,       // missing, null, false, 0 or empty
+    KEY_OFF,       // missing, null, false, 0 or empty, unless the architecture reads it
     KEY_ON,        // missing, null or true
     KEY_ONE,       // missing, null or 1: a factor
     KEY_TEXT,      // missing, null, `text`, or a list of nothing else
@@ -33,6 +34,7 @@ static const ConfigKey keys[] = {
     {"hidden_act", KEY_ELSEWHERE},
     {"rope_scaling", KEY_ELSEWHERE},
     {"rope_parameters", KEY_ELSEWHERE},
+    {"original_max_position_embeddings", KEY_ELSEWHERE},
     {"partial_rotary_factor", KEY_ELSEWHERE},
     {"mha2mla", KEY_ELSEWHERE},
 
@@ -130,9 +132,8 @@ static const ConfigKey keys[] = {
     {"serialize_explicit_per_layer_config", KEY_HARMLESS},
     {"allow_global_per_layer_attribute_access", KEY_HARMLESS},
 
-    // Read with a sliding window or a scaled RoPE alone, and those are refused.
+    // Which layers a sliding window is for: none is longer than it here.
     {"max_window_layers", KEY_HARMLESS},
-    {"original_max_position_embeddings", KEY_HARMLESS},
 
     // What a call returns besides the logits.
     {"output_attentions", KEY_HARMLESS},
@@ -277,10 +278,12 @@ static Status check_key(const json_t *config, const char *where, const ConfigKey
     CHECK(false, "%s has rule %d", key->name, (int)key->rule);
 }
 
-Status hf_config_keys_check(const json_t *config, const char *where)
+Status hf_config_keys_check(const json_t *config, const Architecture *architecture,
+                            const char *where)
 {
     for (int i = 0; i < N_KEYS; i++)
-        TRY(check_key(config, where, &keys[i]));
+        if (keys[i].rule != KEY_OFF || !architecture_reads(architecture, keys[i].name))
+            TRY(check_key(config, where, &keys[i]));
     return OK;
 }
 
@@ -296,7 +299,7 @@ static bool is_known(const char *name)
         if (strcmp(keys[i].name, name) == 0)
             return true;
     for (int i = 0; i < N_SHAPE_FIELDS; i++)
-        if (!shape_fields[i].by_conversion && strcmp(shape_fields[i].key, name) == 0)
+        if (shape_fields[i].owner == SHAPE_OF_MODEL && strcmp(shape_fields[i].key, name) == 0)
             return true;
     return false;
 }
@@ -400,7 +403,7 @@ void hf_config_keys_warn(const json_t *config, const ModelShape *shape, const ch
     char where[PATH_BYTES], what[32];
     if (file_join(where, dir, "config.json") != OK)
         return;
-    warn_unknown(config, is_known, "a Llama model", where);
+    warn_unknown(config, is_known, "a supported model", where);
     for (int i = 0; i < 2; i++) {
         snprintf(what, sizeof what, "'%s'", ropes[i]);
         warn_unknown(json_object_get(config, ropes[i]), is_known_of_rope, what, where);

@@ -68,11 +68,12 @@ static void place(RopeSlots *slots, int *next, const int *most, const Model *mod
 }
 
 // Slot i of plain RoPE of width 2n and base theta' rotates by theta'^(-i / n), the original's pair
-// i stride by theta^(-2 i stride / E): the same for theta' = theta^(2 n stride / E).
+// i stride by theta^(-2 i stride / E): the same for theta' = theta^(2 n stride / E), unless the
+// frequencies are scaled.
 static void find_stride(RopeSlots *slots, const ModelShape *shape)
 {
     const int stride = slots->n_slots > 1 ? slots->pairs[1] - slots->pairs[0] : 1;
-    bool is_regular = stride > 0;
+    bool is_regular = stride > 0 && shape->rope_scaling.factor == 0;
     for (int i = 0; i < slots->n_slots; i++)
         is_regular = is_regular && slots->pairs[i] == i * stride;
     slots->stride = is_regular ? stride : 0;
@@ -90,6 +91,11 @@ Status rope_slots_create(RopeSlots *out, const Model *model, bool is_plain)
     if (most == NULL)
         return fail(FAILED, "no memory for a table of %d pairs", s->head_dim / 2);
     count_most(most, next, model, slots.row);
+    if (is_plain && s->rope_scaling.factor > 0)
+        TRY_GOTO(free_most, fail(BAD_INPUT,
+                                 "--plain-rope needs the plain frequencies of RoPE, the "
+                                 "model's are scaled (llama3, factor %g)",
+                                 s->rope_scaling.factor));
     if (is_plain)
         TRY_GOTO(free_most, fill_up(most, s->head_dim / 2));
     for (int p = 0; p < s->head_dim / 2; p++)

@@ -14,7 +14,7 @@
 
 typedef struct RopeSlots {
     int n_slots;
-    int32_t *pairs;  // owned [n_slots], ascending: slot i rotates by theta^(-2 pairs[i] / E)
+    int32_t *pairs;  // owned [n_slots], ascending: slot i rotates as the original's pair pairs[i]
     int32_t *places; // owned [L, rope heads, P]: the slot of each rotated pair
     int stride;      // pairs are 0, stride, 2 stride ...: RoPE of another theta; 0: they are not
     double theta;    // that theta; the original's if stride is 0
@@ -24,7 +24,7 @@ typedef struct RopeSlots {
 
 // The fewest slots that hold every layer: of each pair as many as the layer with the most of it
 // has. is_plain: every n-th pair up to the last one, for the largest n that has all, so that stride
-// is not 0; BAD_INPUT if a layer has a pair twice.
+// is not 0; BAD_INPUT if a layer has a pair twice or the frequencies are scaled.
 Status rope_slots_create(RopeSlots *out, const Model *model, bool is_plain);
 void rope_slots_release(RopeSlots *slots);
 

@@ -2,21 +2,34 @@
 //
 // In the layout of every head here the P kept pairs come first: P first halves, P second halves,
 // then E - 2P dims that stay as they are. The original attention is the case P = E/2, which is
-// Hugging Face's rotate_half. Pair p turns by position * theta^(-2p/E).
+// Hugging Face's rotate_half. Pair p turns by position * theta^(-2p/E), unless the frequencies are
+// scaled.
 #ifndef MHA2MLA_MODEL_KERNELS_ROPE_H
 #define MHA2MLA_MODEL_KERNELS_ROPE_H
 
 #include <stdint.h>
 
+// Llama 3's scaling, "llama3" in transformers: with W = original_positions, pairs that turn less
+// than low_freq_factor times in W positions turn slower by `factor`, those that turn more than
+// high_freq_factor times stay as they are, and those between are interpolated.
+typedef struct RopeScaling {
+    double factor; // 0: frequencies are not scaled
+    double low_freq_factor, high_freq_factor;
+    int original_positions;
+} RopeScaling;
+
+// Radians per position of pair p.
+float rope_frequency(int p, int E, double theta, const RopeScaling *scaling);
+
 // cos and sin of every pair at one position.
 void rope_row(float *cos_row, // [E/2]
               float *sin_row, // [E/2]
-              int position, int E, double theta);
+              int position, int E, double theta, const RopeScaling *scaling);
 
 // The same for the positions 0 .. T - 1.
 void rope_table(float *cos_table, // [T, E/2]
                 float *sin_table, // [T, E/2]
-                int T, int E, double theta);
+                int T, int E, double theta, const RopeScaling *scaling);
 
 // Rotates one head of one token, in place or not (out may be in).
 static inline void rope_rotate(float *out,             // [2P]

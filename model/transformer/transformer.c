@@ -19,7 +19,8 @@
 
 void transformer_start(Workspace *ws, const Model *model)
 {
-    rope_table(ws->cos_table, ws->sin_table, ws->T, model->shape.head_dim, model->shape.rope_theta);
+    const ModelShape *s = &model->shape;
+    rope_table(ws->cos_table, ws->sin_table, ws->T, s->head_dim, s->rope_theta, &s->rope_scaling);
 }
 
 // All that a form of attention is given besides its data.

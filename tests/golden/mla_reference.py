@@ -51,6 +51,7 @@ class Shape:
     pairs: Tensor | None = None  # MLA: int64 [L, K, r], ascending in each row; shared: [L, 1, P]
     latent: int = 0  # R of the shared form; 0: not the shared form
     latent_norm: bool = False
+    rope_scaling: dict | None = None  # of type llama3, with the keys of config.json
 
     @property
     def group(self) -> int:
@@ -67,6 +68,13 @@ class Shape:
 def rope_theta_of(config: dict) -> float:
     """transformers 5 writes rope_parameters.rope_theta, earlier versions rope_theta."""
     return float((config.get("rope_parameters") or config)["rope_theta"])
+
+
+def rope_scaling_of(config: dict) -> dict | None:
+    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    kind = rope.get("rope_type", "default")
+    assert kind in ("default", "llama3")
+    return rope if kind == "llama3" else None
 
 
 def shape_from_config(config: dict) -> Shape:
@@ -86,6 +94,7 @@ def shape_from_config(config: dict) -> Shape:
         svd=mla.get("svd", "joint"),
         latent=mla.get("latent", 0),
         latent_norm=mla.get("latent_norm", False),
+        rope_scaling=rope_scaling_of(config),
     )
 
 
@@ -140,10 +149,27 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return weight * x / torch.sqrt((x * x).mean(-1, keepdim=True) + eps)
 
 
+def frequencies(pairs: Tensor, shape: Shape) -> Tensor:
+    """Radians per position of each pair: theta^(-2 pair / E), scaled as Llama 3 does."""
+    plain = shape.rope_theta ** (-2.0 * pairs.double() / shape.head_dim)
+    if shape.rope_scaling is None:
+        return plain
+    factor, low, high, positions = (
+        shape.rope_scaling[key]
+        for key in (
+            "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"
+        )
+    )
+    turns = positions * plain / (2 * math.pi)  # of a pair over the original positions
+    unscaled_part = ((turns - low) / (high - low)).clamp(0, 1)
+    return plain * (unscaled_part + (1 - unscaled_part) / factor)
+
+
 def rotate(x: Tensor, pairs: Tensor, shape: Shape) -> Tensor:
-    """Rotates heads x [B, T, heads, 2r], dims (i, i + r) by pos theta^(-2 pairs[head, i] / E)."""
+    """Rotates heads x [B, T, heads, 2r], dims (i, i + r) by pos times the frequency of
+    pairs[head, i]."""
     positions = torch.arange(x.shape[1], dtype=torch.float64)
-    frequency = shape.rope_theta ** (-2.0 * pairs.double() / shape.head_dim)  # [heads, r]
+    frequency = frequencies(pairs, shape)  # [heads, r]
     angle = positions[:, None, None] * frequency  # [T, heads, r]
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     first, second = x.chunk(2, dim=-1)

@@ -38,6 +38,8 @@ static const ModelShape shapes[] = {
     SHAPE(6, 2, 8, 3, 0, SVD_JOINT, .latent = 10),
     SHAPE(6, 2, 8, 7, 0, SVD_JOINT, .latent = 9, .latent_norm = true), // slots with equal pairs
     SHAPE(3, 3, 12, 2, 0, SVD_JOINT, .latent = 40, .latent_norm = true),
+    // What architectures besides Llama have.
+    SHAPE(6, 2, 8, 2, 6, SVD_JOINT, .rope_scaling = {8, 1, 4, 64}),
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 

@@ -324,7 +324,7 @@ static void test_no_shape_overflows(void **state)
     (void)state;
     ModelShape s = {.tied_head = false, .rope_theta = 1e4, .rms_eps = 1e-6}, mla;
     for (int i = 0; i < N_SHAPE_FIELDS; i++)
-        if (shape_fields[i].kind == SHAPE_INT && !shape_fields[i].by_conversion)
+        if (shape_fields[i].kind == SHAPE_INT && shape_fields[i].owner == SHAPE_OF_MODEL)
             shape_field_set(&shape_fields[i], &s, shape_fields[i].most);
     s.rope_pairs = s.head_dim / 2;
     assert_ok(shape_check(&s, "x"));

@@ -125,9 +125,9 @@ for _ in $(seq 5000); do printf '{"a":['; done >model/config.json
 refuses 2 "not valid JSON: maximum parsing depth reached" inspect model
 refuses_config "'architectures' is [\"MixtralForCausalLM\"], supported is" \
     's/LlamaForCausalLM/MixtralForCausalLM/'
-refuses_config "'model_type' is \"qwen2\", supported is \"llama\"" 's/"llama"/"qwen2"/'
-refuses_config "'rope_scaling' is {\"rope_type\":\"llama3\",\"factor\":8.0}, supported is" \
-    's/"rope_scaling": null/"rope_scaling": {"rope_type":"llama3","factor":8.0}/'
+refuses_config "'model_type' is \"gemma\", supported is \"llama\"" 's/"llama"/"gemma"/'
+refuses_config "rope_scaling: 'rope_type' is \"yarn\", supported is" \
+    's/"rope_scaling": null/"rope_scaling": {"rope_type":"yarn","factor":8.0}/'
 refuses_config "'attention_bias' is true, supported is a model without it" \
     's/"attention_bias": false/"attention_bias": true/'
 refuses_config "'mlp_bias' is true" 's/"mlp_bias": false/"mlp_bias": true/'

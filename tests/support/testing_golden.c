@@ -8,6 +8,12 @@
 
 enum { B = GOLDEN_B, T = GOLDEN_T };
 
+const char *const golden_models[] = {
+    "gqa_tied",    "mha_untied", "mqa_head_dim", "gqa_bf16", "gqa_f16",
+    "mqa_sharded", "gqa_theta",  "llama3",       "mistral",  NULL,
+};
+const char *const *const golden_architectures = &golden_models[7];
+
 void golden_open(Golden *out, const char *name)
 {
     char file_name[128];

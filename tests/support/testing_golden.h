@@ -24,6 +24,11 @@ typedef struct Golden {
     int rope_pairs, d_kv;
 } Golden;
 
+// The models of tests/golden/models that have their original attention, closed by NULL, and of
+// these the last ones: one for each architecture besides plain Llama.
+extern const char *const golden_models[];
+extern const char *const *const golden_architectures;
+
 // Opens "NAME.safetensors" below tests/golden: models/... or mla/...
 void golden_open(Golden *out, const char *name);
 void golden_close(Golden *golden);

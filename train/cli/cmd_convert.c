@@ -168,7 +168,8 @@ static Status collect_scores(Conversion *c)
                                     .pool = options->pool,
                                     .compute = options->compute.type};
     Mixture *mixture = NULL;
-    settings.seq_len = options->seq_len > 0 ? (int)options->seq_len : original->shape.max_positions;
+    settings.seq_len =
+        options->seq_len > 0 ? (int)options->seq_len : shape_longest(&original->shape);
     CalibrationData data = {
         .shards = options->data, .seq_len = settings.seq_len, .seed = options->seed};
     Status status = calibration_data_open(&mixture, &data, &original->shape, c->dir);

@@ -59,7 +59,7 @@ static Status check_shapes(const char *const dirs[2])
         return fail(BAD_INPUT, "%s: has the original attention; convert it first", dirs[1]);
     for (int i = 0; i < N_SHAPE_FIELDS; i++) {
         const ShapeField *field = &shape_fields[i];
-        if (!field->by_conversion &&
+        if (field->owner != SHAPE_OF_CONVERSION &&
             shape_field_value(field, &original) != shape_field_value(field, &converted))
             return fail(BAD_INPUT, "%s: was not converted from %s: %s is %s there, %s here",
                         dirs[1], dirs[0], field->key, shape_field_format(a, field, &original),
@@ -90,7 +90,7 @@ static Status read_windows(Distillation *d)
 {
     const DistillOptions *options = d->options;
     const ModelShape *shape = &d->models[0].model.shape;
-    const int seq_len = options->seq_len > 0 ? (int)options->seq_len : shape->max_positions;
+    const int seq_len = options->seq_len > 0 ? (int)options->seq_len : shape_longest(shape);
     Mixture *mixture = NULL;
     CalibrationData data = {.shards = options->data, .seq_len = seq_len, .seed = options->seed};
     Status status = calibration_data_open(&mixture, &data, shape, d->dirs[0]);

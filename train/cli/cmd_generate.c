@@ -5,8 +5,8 @@
 #include "model/hf/generation_config.h"
 #include "model/hf/hf.h"
 #include "train/agreement.h"
-#include "train/cli/compute_options.h"
 #include "train/cli/command/kv_options.h"
+#include "train/cli/compute_options.h"
 #include "train/generate/generate_memory.h"
 #include "train/generate/generate_ranks.h"
 #include "train/plan/blas.h"
@@ -262,7 +262,7 @@ static Status open_small_files(Generation *gen)
     TRY(hf_weights_dtype(&gen->dtype, gen->dir));
     TRY(kv_options_format(&gen->format, &options->kv, KV_BFLOAT16));
     TRY(kv_format_check(&gen->format, &gen->shape));
-    gen->context = options->context > 0 ? options->context : gen->shape.max_positions;
+    gen->context = options->context > 0 ? options->context : shape_longest(&gen->shape);
     TRY(shape_check_length(&gen->shape, gen->context, "--ctx", gen->dir));
     gen->max_new = options->max_new == NOT_GIVEN ? DEFAULT_MAX_NEW : options->max_new;
     TRY(tokenizer_load(&gen->tokenizer, gen->dir));

@@ -41,7 +41,7 @@ static Status score(const Comm *comm, const ScoreOptions *options, const char *d
     TRY(comm_agree(comm, comm->rank == 0 ? file_check_target(options->out) : OK));
     TRY(agreement_model(comm, dir));
     Status status = load_original(&model, dir);
-    settings.seq_len = options->seq_len > 0 ? (int)options->seq_len : model.shape.max_positions;
+    settings.seq_len = options->seq_len > 0 ? (int)options->seq_len : shape_longest(&model.shape);
     CalibrationData shards = {
         .shards = options->data, .seq_len = settings.seq_len, .seed = options->seed};
     if (status == OK)

@@ -1,4 +1,5 @@
 // mha2mla eval --perplexity: loss of a model, original or converted, over the windows of a shard.
+#include "base/intmath.h"
 #include "data/tokenizer/tokenizer_file.h"
 #include "eval/cached_loss.h"
 #include "eval/forward_pass.h"
@@ -18,7 +19,7 @@ enum { DEFAULT_SEQ_LEN = 2048 };
 static int default_seq_len(const ModelShape *shape)
 {
     const int wanted = shape->healed_seq_len > 0 ? shape->healed_seq_len : DEFAULT_SEQ_LEN;
-    return wanted < shape->max_positions ? wanted : shape->max_positions;
+    return min_int(wanted, shape_longest(shape));
 }
 
 // The windows that validation in training reads, one behind the other from the start of the shard.

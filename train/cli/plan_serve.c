@@ -69,7 +69,7 @@ static Status make_plan(ServePlan *out, const PlanServeRequest *request, const C
     load->compute = request->compute;
     if (request->compute == COMPUTE_BFLOAT16)
         load->dtype = DTYPE_BF16; // as infer/weights.h has them
-    load->context = request->context > 0 ? (int)request->context : plan.shape.max_positions;
+    load->context = request->context > 0 ? (int)request->context : shape_longest(&plan.shape);
     load->batch = (int)request->batch;
     load->n_threads = (int)request->n_threads;
     load->memory_bytes = (int64_t)(memory_gib * GIB);

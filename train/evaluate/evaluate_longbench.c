@@ -24,8 +24,8 @@ typedef struct LongbenchPlace {
 
 int64_t evaluate_longbench_max_length(const ModelShape *shape)
 {
-    const int healed = shape->healed_seq_len;
-    return healed > 0 && healed < shape->max_positions ? healed : shape->max_positions;
+    const int healed = shape->healed_seq_len, longest = shape_longest(shape);
+    return healed > 0 && healed < longest ? healed : longest;
 }
 
 void evaluate_longbench_release(LongbenchEvaluation *evaluation)

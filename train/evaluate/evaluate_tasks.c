@@ -24,7 +24,7 @@ enum {
 
 int evaluate_tasks_max_length(TaskRules rules, const ModelShape *shape)
 {
-    const int longest = shape->max_positions;
+    const int longest = shape_longest(shape);
     return rules == TASK_RULES_REFERENCE && REFERENCE_LENGTH < longest ? REFERENCE_LENGTH : longest;
 }
 

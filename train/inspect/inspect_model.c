@@ -37,7 +37,13 @@ void inspect_shape(const ModelShape *s)
     inspect_label("vocabulary");
     printf("%d, head %s\n", s->vocab_size, s->tied_head ? "tied to the embedding" : "of its own");
     inspect_label("positions");
-    printf("%d, RoPE theta %g, RMSNorm epsilon %g\n", s->max_positions, s->rope_theta, s->rms_eps);
+    printf("%d, RoPE theta %g", s->max_positions, s->rope_theta);
+    if (s->rope_scaling.factor > 0)
+        printf(", llama3 scaling by %g from %d", s->rope_scaling.factor,
+               s->rope_scaling.original_positions);
+    if (s->sliding_window > 0)
+        printf(", sliding window %d", s->sliding_window);
+    printf(", RMSNorm epsilon %g\n", s->rms_eps);
     if (!shape_is_mla(s))
         return;
     inspect_label("healed on");

@@ -74,7 +74,7 @@ int64_t evaluation_bytes(const Config *config, const ModelShape *shape, int n_ra
     const KvFormat format = kv_format_plain(KV_FLOAT32);
     const int64_t kept =
         tokenizer_bytes(&config->model) + questions_bytes(&config->eval, n_ranks, &longest);
-    longest = min_int(longest, shape->max_positions);
+    longest = min_int(longest, shape_longest(shape));
     const int64_t scoring = choice_scorer_work_bytes(shape, n_threads) +
                             choice_scorer_cache_bytes(shape, &format, longest);
     return kept + infer_weights_bytes(shape, DTYPE_F32, config->train.compute) +

@@ -1,11 +1,11 @@
-"""Writes tiny random Llama models in Hugging Face format, and what transformers computes on them.
+"""Writes tiny random models in Hugging Face format, and what transformers computes on them.
 
 Usage, from the repository's root:
     python3 tests/golden/models/make_models.py
 
 Writes tests/golden/models/NAME/ and models/NAME.safetensors with
     tokens int32 [B, T + 1], logits [B, T, V], loss [1], grad.<parameter> like the parameter.
-Weights are as in the file (BF16 and F16 upcast); transformers' LlamaForCausalLM runs in float64,
+Weights are as in the file (BF16 and F16 upcast); transformers' class for the model runs in float64,
 its norms and angles too, and the results are stored as float32. A tied head's gradient is part
 of grad.model.embed_tokens.weight.
 
@@ -18,14 +18,13 @@ from __future__ import annotations
 import json
 import sys
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import LlamaForCausalLM
-from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # golden_io, mla_reference
 
@@ -65,6 +64,9 @@ class TinyModel:
     rms_eps: float = 1e-5
     n_shards: int = 1
     new_config: bool = False  # keys as transformers 5 writes them
+    type: str = "llama"  # model_type
+    architecture: str = "LlamaForCausalLM"
+    keys: dict = field(default_factory=dict)  # of config.json, over those of a Llama model
 
     @property
     def width(self) -> int:
@@ -80,13 +82,19 @@ MODELS = (
     TinyModel("mqa_sharded", 32, 2, 1, 36, 96, n_shards=3, tied_head=False),
     TinyModel("gqa_theta", 32, 4, 2, 40, 65, head_dim=16, rope_theta=500000.0, rms_eps=1e-6,
               new_config=True),
+    # Wavelengths of the 4 pairs: 6.3 stays, 33 is interpolated, 170 and 870 are divided.
+    TinyModel("llama3", 32, 4, 2, 40, 65, head_dim=8, rope_theta=750.0, keys={"rope_scaling": {
+        "factor": 8.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
+        "original_max_position_embeddings": 64, "rope_type": "llama3"}}),
+    TinyModel("mistral", 40, 4, 2, 36, 61, head_dim=8, tied_head=False, type="mistral",
+              architecture="MistralForCausalLM", keys={"sliding_window": 19}),
 )
 
 
 def config_of(model: TinyModel) -> dict:
     config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": [model.architecture],
+        "model_type": model.type,
         "attention_bias": False,
         "attention_dropout": 0.0,
         "bos_token_id": 1,
@@ -111,9 +119,9 @@ def config_of(model: TinyModel) -> dict:
     dtype_name = str(model.dtype).removeprefix("torch.")
     if model.new_config:
         rope = {"rope_theta": model.rope_theta, "rope_type": "default"}
-        return {**config, "dtype": dtype_name, "rope_parameters": rope}
+        return {**config, "dtype": dtype_name, "rope_parameters": rope, **model.keys}
     rope_keys = {"rope_scaling": None, "rope_theta": model.rope_theta}
-    return {**config, "torch_dtype": dtype_name, **rope_keys}
+    return {**config, "torch_dtype": dtype_name, **rope_keys, **model.keys}
 
 
 def parameter_shapes(model: TinyModel) -> dict[str, tuple[int, ...]]:
@@ -179,37 +187,38 @@ def write_model(model: TinyModel, seed: int) -> Path:
     return directory
 
 
-def norm_float64(self: LlamaRMSNorm, x: Tensor) -> Tensor:
+def norm_float64(self: torch.nn.Module, x: Tensor) -> Tensor:
     return self.weight * x * torch.rsqrt((x * x).mean(-1, keepdim=True) + self.variance_epsilon)
 
 
 def rotary_float64(
-    self: LlamaRotaryEmbedding, x: Tensor, position_ids: Tensor
+    self: torch.nn.Module, x: Tensor, position_ids: Tensor
 ) -> tuple[Tensor, Tensor]:
-    config = self.config
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    exponent = torch.arange(0, width, 2, dtype=torch.float64) / width
-    frequency = config.rope_parameters["rope_theta"] ** -exponent
+    shape = mla_reference.shape_from_config(self.config.to_dict())
+    frequency = mla_reference.frequencies(torch.arange(shape.head_dim // 2), shape)
     angle = (position_ids[..., None] * frequency).repeat(1, 1, 2)
     return angle.cos(), angle.sin()
 
 
-def load_llama(directory: Path, dtype: torch.dtype) -> LlamaForCausalLM:
+def load_transformers(directory: Path, dtype: torch.dtype) -> PreTrainedModel:
     """transformers' model; as float64 its norms and angles, which it keeps in float32, follow."""
-    llama = LlamaForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=dtype, attn_implementation="sdpa"
+    )
     if dtype == torch.float64:
-        for module in llama.modules():
-            if isinstance(module, LlamaRMSNorm):
+        for module in model.modules():
+            kind = type(module).__name__
+            if kind.endswith("RMSNorm"):
                 module.forward = types.MethodType(norm_float64, module)
-            elif isinstance(module, LlamaRotaryEmbedding):
+            elif kind.endswith("RotaryEmbedding"):
                 module.forward = types.MethodType(rotary_float64, module)
-    return llama
+    return model
 
 
 def check_against_others(directory: Path, tokens: Tensor, logits: Tensor) -> None:
     """Plain transformers in float32 and our own reference must agree with the float64 logits."""
     with torch.no_grad():
-        single = load_llama(directory, torch.float32)(tokens).logits.double()
+        single = load_transformers(directory, torch.float32)(tokens).logits.double()
         own = mla_reference.forward(*mla_reference.load_model(directory), tokens)
     error_single = float((single - logits).abs().max() / logits.abs().max())
     error_own = float((own - logits).abs().max() / logits.abs().max())
@@ -220,13 +229,13 @@ def check_against_others(directory: Path, tokens: Tensor, logits: Tensor) -> Non
 
 def write_golden(directory: Path, vocab_size: int, seed: int) -> None:
     tokens = random_tokens((N_SEQUENCES, SEQ_LEN + 1), vocab_size, seed)
-    llama = load_llama(directory, torch.float64)
-    logits = llama(tokens[:, :-1]).logits
+    model = load_transformers(directory, torch.float64)
+    logits = model(tokens[:, :-1]).logits
     loss = mla_reference.next_token_loss(logits, tokens)
     loss.backward()
     check_against_others(directory, tokens[:, :-1], logits.detach())
     tensors = {"tokens": int32(tokens), "logits": float32(logits), "loss": float32(loss[None])}
-    for name, parameter in llama.named_parameters():
+    for name, parameter in model.named_parameters():
         assert parameter.grad is not None
         tensors["grad." + name] = float32(parameter.grad)
     save_golden("models/" + directory.name, tensors, f"base={directory.name}")
@@ -240,7 +249,7 @@ def write_stories(model_dir: Path, text_file: Path) -> None:
     tokens = torch.tensor(ids[:STORIES_TOKENS])
     assert len(tokens) == STORIES_TOKENS
     with torch.no_grad():
-        logits = load_llama(model_dir, torch.float64)(tokens[None]).logits
+        logits = load_transformers(model_dir, torch.float64)(tokens[None]).logits
     check_against_others(model_dir, tokens[None], logits)
     tensors = {"tokens": int32(tokens), "logits": float32(logits[0])}
     save_golden("models/stories260K", tensors, "base=stories260K")

@@ -37,6 +37,8 @@ RUNS = {
     "training/mla": "mla_gqa_2norm_joint",
     "training/shared": "shared_gqa",
     "training/shared_norm": "shared_norm_gqa",
+    "training/llama3": "llama3",
+    "training/mistral": "mistral",
 }
 
 

@@ -109,7 +109,7 @@ static Layer make_layer(const TestingCompute *way, const AttentionForm *form, co
     testing_round(way, l.model.params.flat, l.model.params.count);
     const int half = c->E / 2, Q = shape_dim(&shape, DIM_Q);
     float *cos_table = ref_nans(c->T * half), *sin_table = ref_nans(c->T * half);
-    rope_table(cos_table, sin_table, c->T, c->E, shape.rope_theta);
+    rope_table(cos_table, sin_table, c->T, c->E, shape.rope_theta, &shape.rope_scaling);
     l.saved = (AttentionSaved){.qkv = testing_rows(way, NULL, l.N, l.widths.qkv),
                                .latent = testing_rows(way, NULL, l.N, l.widths.latent),
                                .values = testing_rows(way, NULL, l.N, l.widths.values),

@@ -3,7 +3,10 @@
 #include "tests/support/testing_hf.h"
 
 #include "base/log.h"
+#include "model/shape_fields.h"
+#include "tests/support/testing_golden.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -28,7 +31,8 @@ static void test_what_is_not_supported_is_refused_by_name(void **state)
     static const struct {
         const char *changes, *text;
     } cases[] = {
-        {"{\"model_type\":\"mistral\"}", "'model_type' is \"mistral\", supported is \"llama\""},
+        {"{\"model_type\":\"gemma\"}", "'model_type' is \"gemma\", supported is \"llama\", "},
+        {"{\"model_type\":\"mistral\"}", "'architectures' is [\"LlamaForCausalLM\"], supported is"},
         {"{\"model_type\":7}", "'model_type' is 7"},
         {"{\"architectures\":[\"LlamaForSequenceClassification\"]}",
          "'architectures' is [\"LlamaForSequenceClassification\"]"},
@@ -39,14 +43,30 @@ static void test_what_is_not_supported_is_refused_by_name(void **state)
         {"{\"mlp_bias\":true}", "'mlp_bias' is true"},
         {"{\"sliding_window\":4096}", "'sliding_window' is 4096"},
         {"{\"quantization_config\":{\"bits\":4}}", "'quantization_config' is {\"bits\":4}"},
-        {"{\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.0}}", "'rope_scaling' is {\"type\""},
-        {"{\"rope_scaling\":{\"rope_type\":\"llama3\"}}", "RoPE without scaling"},
+        {"{\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.0}}",
+         "rope_scaling: 'type' is \"linear\", supported is \"default\" (no scaling) or \"llama3\""},
+        {"{\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":2.0}}", "is \"dynamic\""},
+        {"{\"rope_scaling\":{\"rope_type\":\"longrope\"}}", "is \"longrope\""},
+        {"{\"rope_scaling\":{\"rope_type\":\"llama3\"}}", "rope_scaling: 'factor' is missing"},
+        {"{\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,"
+         "\"high_freq_factor\":4}}",
+         "'original_max_position_embeddings' is missing"},
+        {"{\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,"
+         "\"high_freq_factor\":4,\"original_max_position_embeddings\":16}}",
+         "high_freq_factor of RoPE is 4, not above low_freq_factor 4"},
+        {"{\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":0.5,\"low_freq_factor\":1,"
+         "\"high_freq_factor\":4,\"original_max_position_embeddings\":16}}",
+         "RoPE is scaled by factor 0.5"},
+        {"{\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,"
+         "\"high_freq_factor\":4,\"original_max_position_embeddings\":16},"
+         "\"original_max_position_embeddings\":32}",
+         "'original_max_position_embeddings' is 32, and 16 in the object of RoPE"},
         {"{\"rope_scaling\":2}", "'rope_scaling' is 2, supported is null"},
-        {"{\"rope_parameters\":{\"rope_type\":\"yarn\"}}", "'rope_parameters' is"},
+        {"{\"rope_parameters\":{\"rope_type\":\"yarn\"}}", "'rope_type' is \"yarn\""},
         {"{\"rope_parameters\":{\"full\":{\"rope_theta\":1e4}}}", "the same RoPE in every layer"},
         {"{\"partial_rotary_factor\":0.5}", "'partial_rotary_factor' is 0.5"},
         {"{\"rope_parameters\":{\"partial_rotary_factor\":0.25}}", "is 0.25, supported is 1.0"},
-        {"{\"rope_scaling\":{\"factor\":2.0}}", "RoPE without scaling"},
+        {"{\"rope_scaling\":{\"factor\":2.0}}", "'factor' is 2.0, supported is 1.0 without"},
         {"{\"rope_scaling\":{\"partial_rotary_factor\":0.5}}", "is 0.5, supported is 1.0"},
         {"{\"rope_scaling\":{\"rope_type\":\"default\",\"rope_theta\":5e5}}",
          "'rope_theta' is 10000.0, and 500000.0 in 'rope_scaling'; versions of transformers"},
@@ -82,7 +102,7 @@ static void test_what_is_not_supported_is_refused_by_name(void **state)
         {"{\"num_attention_heads\":5,\"num_key_value_heads\":5,\"head_dim\":null}",
          "'hidden_size' 24 does not divide among 5 heads"},
         {"{\"head_dim\":7}", "head width is 7"},
-        {"{\"model_type\":\"mha2mla_llama\"}", "'mha2mla' is missing"},
+        {"{\"model_type\":\"mha2mla_llama\",\"architectures\":null}", "'mha2mla' is missing"},
         {"{\"mha2mla\":3}", "'mha2mla' is 3"},
         {"{\"mha2mla\":{\"rope_dim_for_mla\":4,\"low_rank\":4}}", "convert the original model"},
         {"{\"mha2mla\":{\"rope_pairs\":5,\"d_kv\":6,\"svd\":\"joint\"}}", "allowed are 1 to 4"},
@@ -180,6 +200,81 @@ static void test_saved_config_names_what_changed_and_keeps_the_rest(void **state
     model_release(&model);
 }
 
+// The golden models of each architecture, and what of them the shape says.
+static void test_every_architecture_is_read(void **state)
+{
+    (void)state;
+    ModelShape shape;
+    assert_ok(hf_load_shape(&shape, testing_path(GOLDEN_DIR, "models/llama3")));
+    const RopeScaling *scaling = &shape.rope_scaling;
+    assert_true(scaling->factor == 8 && scaling->low_freq_factor == 1 &&
+                scaling->high_freq_factor == 4 && scaling->original_positions == 64);
+    assert_ok(hf_load_shape(&shape, testing_path(GOLDEN_DIR, "models/mistral")));
+    assert_int_equal(shape.sliding_window, 19);
+    assert_fails(BAD_INPUT, "--seq-len is 20, more than sliding_window 19 of m",
+                 shape_check_length(&shape, 20, "--seq-len", "m"));
+    assert_ok(shape_check_length(&shape, 19, "--seq-len", "m"));
+}
+
+// An architecture's model and its conversion are read back as they were written.
+static void test_every_architecture_is_written_back(void **state)
+{
+    (void)state;
+    for (int i = 0; golden_architectures[i] != NULL; i++) {
+        char base[PATH_BYTES], dir[PATH_BYTES], below[PATH_BYTES];
+        snprintf(below, sizeof below, "models/%s", golden_architectures[i]);
+        snprintf(base, sizeof base, "%s", testing_path(GOLDEN_DIR, below));
+        testing_hf_new_dir(dir);
+        Model original, mla;
+        ModelShape shape;
+        assert_ok(hf_load(&original, base));
+        assert_ok(hf_save(&original, base, DTYPE_F32, dir));
+        json_t *was = testing_hf_read_config(base), *is = testing_hf_read_config(dir);
+        json_object_del(is, "dtype"), json_object_del(is, "torch_dtype");
+        json_object_del(was, "dtype"), json_object_del(was, "torch_dtype");
+        assert_true(json_equal(was, is));
+        json_decref(was), json_decref(is);
+
+        assert_ok(shape_convert(&shape, &original.shape, 1, 4, SVD_JOINT));
+        assert_ok(model_create(&mla, &shape));
+        assert_ok(hf_save(&mla, base, DTYPE_F32, dir));
+        assert_ok(hf_load_shape(&shape, dir));
+        for (int f = 0; f < N_SHAPE_FIELDS; f++)
+            assert_true(shape_field_value(&shape_fields[f], &shape) ==
+                        shape_field_value(&shape_fields[f], &mla.shape));
+        model_release(&original);
+        model_release(&mla);
+    }
+}
+
+// What keys that other architectures have mean: an absent window is Mistral's own, null is none.
+static void test_windows_of_architectures(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *model, *changes;
+        int window;
+    } cases[] = {
+        {"mistral", "{\"sliding_window\":null}", 0},
+        {"mistral", "{\"sliding_window\":64}", 64},
+        {"mistral", NULL, 4096},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char dir[PATH_BYTES], below[64];
+        ModelShape shape;
+        testing_hf_new_dir(dir);
+        assert_ok(file_make_dirs(dir));
+        snprintf(below, sizeof below, "models/%s", cases[i].model);
+        json_t *config = testing_hf_read_config(testing_path(GOLDEN_DIR, below));
+        if (cases[i].changes == NULL)
+            json_object_del(config, "sliding_window");
+        assert_ok(
+            load_changed(&shape, config, cases[i].changes == NULL ? "{}" : cases[i].changes, dir));
+        assert_int_equal(shape.sliding_window, cases[i].window);
+        json_decref(config);
+    }
+}
+
 // A converted base that is trained again on shorter sequences keeps the longer length, and one that
 // was never trained has none.
 static void test_the_healing_length_is_the_longest(void **state)
@@ -261,6 +356,9 @@ int main(void)
         cmocka_unit_test(test_what_is_not_supported_is_refused_by_name),
         cmocka_unit_test(test_harmless_keys_and_defaults_are_accepted),
         cmocka_unit_test(test_saved_config_names_what_changed_and_keeps_the_rest),
+        cmocka_unit_test(test_every_architecture_is_read),
+        cmocka_unit_test(test_every_architecture_is_written_back),
+        cmocka_unit_test(test_windows_of_architectures),
         cmocka_unit_test(test_the_healing_length_is_the_longest),
         cmocka_unit_test(test_tokenizer_files_come_along),
         cmocka_unit_test(test_saving_over_the_base_or_with_a_wrong_one_is_refused),

@@ -82,9 +82,9 @@ static void test_harmless_keys_are_silent(void **state)
 static void test_unknown_keys_are_named(void **state)
 {
     (void)state;
-    check_said("{\"new_key\":[1]}", "'new_key': no key of a Llama model, ignored");
+    check_said("{\"new_key\":[1]}", "'new_key': no key of a supported model, ignored");
     check_said("{\"a\":1,\"b\":2,\"c\":3,\"d\":4}",
-               "'a', 'b', 'c' and more: no key of a Llama model, ignored");
+               "'a', 'b', 'c' and more: no key of a supported model, ignored");
 }
 
 static void test_unknown_keys_of_rope_are_named(void **state)

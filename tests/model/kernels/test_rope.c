@@ -7,6 +7,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+static const RopeScaling unscaled = {0};
+
 static void test_table_against_exact_angles(void **state)
 {
     (void)state;
@@ -14,7 +16,7 @@ static void test_table_against_exact_angles(void **state)
     const double thetas[] = {1e4, 5e5};
     float *c = ref_nans(T * E / 2), *s = ref_nans(T * E / 2);
     for (int i = 0; i < 2; i++) {
-        rope_table(c, s, T, E, thetas[i]);
+        rope_table(c, s, T, E, thetas[i], &unscaled);
         for (int t = 0; t < T; t++)
             for (int p = 0; p < E / 2; p++) {
                 double angle = t * pow(thetas[i], -2.0 * p / E);
@@ -28,6 +30,29 @@ static void test_table_against_exact_angles(void **state)
     free(s);
 }
 
+// Llama 3.2's numbers: transformers 5.24 computes these in float32 (ROPE_INIT_FUNCTIONS["llama3"]),
+// for pairs below, between and above the two wavelengths.
+static void test_llama3_scaling(void **state)
+{
+    (void)state;
+    static const RopeScaling scaling = {32, 1, 4, 8192};
+    static const struct {
+        int pair;
+        float frequency;
+    } expected[] = {{0, 1.0f},
+                    {14, 0.0032114461064338684f},
+                    {15, 0.0012905480107292533f},
+                    {16, 0.000429556705057621f},
+                    {17, 9.708286233944818e-05f},
+                    {18, 1.9461638657958247e-05f},
+                    {31, 9.418306490260875e-08f}};
+    for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++) {
+        const float got = rope_frequency(expected[i].pair, 64, 500000, &scaling);
+        ref_assert_error("frequency", fabs((double)got / (double)expected[i].frequency - 1),
+                         3e-7); // seen LLAMA3_SEEN
+    }
+}
+
 // <R x, y> = <x, R^T y>: rotation by direction -1 is the backward of direction +1.
 static void test_rotation_back_is_the_transpose(void **state)
 {
@@ -35,7 +60,7 @@ static void test_rotation_back_is_the_transpose(void **state)
     enum { T = 9, E = 16, P = 3 };
     static const int32_t pairs[P] = {1, 4, 6};
     float c[T * E / 2], s[T * E / 2], forward[2 * P], back[2 * P];
-    rope_table(c, s, T, E, 1e4);
+    rope_table(c, s, T, E, 1e4, &unscaled);
     float *x = ref_random(T * 2 * P, 1.0, 7), *y = ref_random(T * 2 * P, 1.0, 8);
     for (int t = 0; t < T; t++) {
         const float *x_t = x + t * 2 * P, *y_t = y + t * 2 * P;
@@ -57,6 +82,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table_against_exact_angles),
+        cmocka_unit_test(test_llama3_scaling),
         cmocka_unit_test(test_rotation_back_is_the_transpose),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

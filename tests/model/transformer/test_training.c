@@ -3,6 +3,7 @@
 // bfloat16 beside PyTorch's autocast (make_autocast_golden.py): as near to float64 as that is.
 #include "tests/support/testing.h"
 #include "tests/support/testing_compute.h"
+#include "tests/support/testing_golden.h"
 
 #include "model/hf/hf.h"
 #include "model/hf/safetensors.h"
@@ -13,6 +14,7 @@
 
 #include <math.h>
 #include <omp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -136,6 +138,17 @@ static void test_original_attention_follows_torch(void **state)
 {
     (void)state;
     follow_golden("models/gqa_tied", "training/original.safetensors");
+}
+
+static void test_every_architecture_follows_torch(void **state)
+{
+    (void)state;
+    for (int i = 0; golden_architectures[i] != NULL; i++) {
+        char model_dir[64], golden[64];
+        snprintf(model_dir, sizeof model_dir, "models/%s", golden_architectures[i]);
+        snprintf(golden, sizeof golden, "training/%s.safetensors", golden_architectures[i]);
+        follow_golden(model_dir, golden);
+    }
 }
 
 static void test_mla_follows_torch(void **state)
@@ -262,6 +275,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_original_attention_follows_torch),
+        cmocka_unit_test(test_every_architecture_follows_torch),
         cmocka_unit_test(test_mla_follows_torch),
         cmocka_unit_test(test_shared_form_follows_torch),
         cmocka_unit_test(test_bfloat16_is_as_near_to_float64_as_autocast),

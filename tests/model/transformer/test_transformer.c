@@ -20,9 +20,6 @@
 
 enum { MOST_THREADS = 2, B = GOLDEN_B, T = GOLDEN_T };
 
-static const char *const models[] = {"gqa_tied", "mha_untied",  "mqa_head_dim", "gqa_bf16",
-                                     "gqa_f16",  "mqa_sharded", "gqa_theta"};
-
 // The conversions that bring their weights, and the model whose shape was converted.
 static const char *const conversions[][2] = {{"mla/gqa_2norm_joint", "gqa_tied"},
                                              {"mla/gqa_uniform_split", "gqa_tied"},
@@ -32,7 +29,6 @@ static const char *const conversions[][2] = {{"mla/gqa_2norm_joint", "gqa_tied"}
 static const char *const shared_models[] = {"shared_gqa", "shared_norm_gqa", "shared_norm_mha"};
 
 enum {
-    N_MODELS = sizeof models / sizeof models[0],
     N_CONVERSIONS = sizeof conversions / sizeof conversions[0],
     N_SHARED = sizeof shared_models / sizeof shared_models[0]
 };
@@ -187,8 +183,8 @@ static void check_model(const char *folder, const char *model_name, ComputeType 
 
 static void check_models(ComputeType compute)
 {
-    for (int i = 0; i < N_MODELS; i++)
-        check_model("models", models[i], compute);
+    for (int i = 0; golden_models[i] != NULL; i++)
+        check_model("models", golden_models[i], compute);
     for (int i = 0; i < N_SHARED; i++)
         check_model("mla", shared_models[i], compute);
 }

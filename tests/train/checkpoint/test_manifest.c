@@ -352,13 +352,14 @@ static bool is_of_the_data(const char *path)
 
 static bool may_be_left_out(const char *path)
 {
-    // The shape's last two are those of the shared form, which older files do not know.
-    static const char *const paths[] = {"base",           "tokenizer",    "rope",
-                                        "reduce_dtype",   "compute",      "valid_loss",
-                                        "validation_set", "shape.latent", "shape.latent_norm"};
+    static const char *const paths[] = {"base",    "tokenizer",  "rope",          "reduce_dtype",
+                                        "compute", "valid_loss", "validation_set"};
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++)
         if (strcmp(path, paths[i]) == 0)
             return true;
+    for (int i = 0; i < N_SHAPE_FIELDS; i++) // what older files do not know
+        if (strncmp(path, "shape.", 6) == 0 && strcmp(path + 6, shape_fields[i].name) == 0)
+            return shape_fields[i].may_miss;
     return is_of_the_data(path); // mixture_check_fingerprint() looks at these
 }
 
