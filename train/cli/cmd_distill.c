@@ -169,7 +169,7 @@ static const DistillOptions defaults = {.steps = 200,
                                         .window_len = 512,
                                         .seed = 42,
                                         .rho = 1,
-                                        .lr = 5e-3,
+                                        .lr = .2,
                                         .dtype = DTYPE_OF_MODEL};
 
 static const Option options[] = {
@@ -187,7 +187,8 @@ static const Option options[] = {
     {"rho", OPTION_REAL, offsetof(DistillOptions, rho), "R",
      "share of the error of the layers below that a layer's target takes back", 0, 10},
     {"lr", OPTION_POSITIVE, offsetof(DistillOptions, lr), "LR",
-     "highest learning rate; a cosine takes it to 2 %", .max = 10},
+     "highest learning rate, in parts of the root mean square of each tensor's weights; a cosine "
+     "takes it to 2 %", .max = 10},
     {"layers", OPTION_CHOICE, offsetof(DistillOptions, layers), "ORDER",
      "layer after layer, on up to 8 ranks (sequential), or layers of its own for each rank, whose "
      "inputs are the original's and rho 0 (apart)",

@@ -299,8 +299,9 @@ const Key config_keys[] = {
      .unit = "tokens", .help = "length of such a sequence at most; longer ones are cut"},
     {"distill.rho", KEY_REAL, IN(distill.rho), .standard = "1.0", RANGE(0, 10),
      .help = "share of the error of the layers below that a layer's target takes back"},
-    {"distill.lr", KEY_REAL, IN(distill.lr), .standard = "5.0e-3", RANGE(1e-9, 10),
-     .help = "highest learning rate; a cosine takes it to 2 %"},
+    {"distill.lr", KEY_REAL, IN(distill.lr), .standard = "0.2", RANGE(1e-9, 10),
+     .help = "highest learning rate, in parts of the root mean square of each tensor's weights; a "
+             "cosine takes it to 2 %"},
     {"distill.layers", KEY_NAME, IN(distill.layers), .standard = "sequential",
      .names = config_distill_names,
      .help = "sequential: layer after layer, on up to 8 ranks; apart: each rank distills layers of "

@@ -166,17 +166,33 @@ static Status sum_step(LayerTrainer *trainer, int layer, int step, double *loss,
     return OK;
 }
 
+// A range of what is trained, each part of it at its own rate; moments and sums are of the range.
+static void update_range(LayerTrainer *trainer, int64_t first, int64_t count, int64_t own_first,
+                         double scale, int step)
+{
+    const double lr = rate(&trainer->settings, step);
+    for (int i = 0; i < trainer->n_parts; i++) {
+        const StudentPart *part = &trainer->parts[i];
+        const int64_t from = part->first > first ? part->first : first;
+        const int64_t part_end = part->first + part->count, end = first + count;
+        const int64_t n = (part_end < end ? part_end : end) - from;
+        const int64_t own = own_first + from - first;
+        if (n > 0)
+            adamw_update(trainer->student.trained + from, trainer->m + own, trainer->v + own,
+                         trainer->sum + own, n, &RULE, lr * part->size, scale, step);
+    }
+}
+
 static void update(LayerTrainer *trainer, int step, double norm)
 {
     const int64_t count = trainer->student.n_trained;
-    const double scale = clip_scale(norm, CLIP), lr = rate(&trainer->settings, step);
+    const double scale = clip_scale(norm, CLIP);
     int64_t own_first = 0;
     for (int64_t i = 0; i < n_buckets(count); i++) {
         float *bucket = trainer->student.trained + i * COMM_LARGEST_BUCKET;
         int64_t first, own;
         comm_share(bucket_count(count, i), trainer->team->rank, trainer->team->size, &first, &own);
-        adamw_update(bucket + first, trainer->m + own_first, trainer->v + own_first,
-                     trainer->sum + own_first, own, &RULE, lr, scale, step);
+        update_range(trainer, i * COMM_LARGEST_BUCKET + first, own, own_first, scale, step);
         const CommGather gather = {.bucket = bucket, .count = bucket_count(count, i)};
         comm_all_gather(trainer->team, &gather);
         own_first += own;
@@ -218,6 +234,7 @@ Status layer_trainer_run(LayerTrainer *trainer, const Model *mla, int layer, con
     memset(trainer->m, 0, (size_t)trainer->own_count * sizeof *trainer->m);
     memset(trainer->v, 0, (size_t)trainer->own_count * sizeof *trainer->v);
     TRY(comm_agree(trainer->team, student_load(&trainer->student, mla, layer)));
+    trainer->n_parts = student_parts(&trainer->student, trainer->parts);
     for (int step = 1; step <= trainer->settings.steps; step++) {
         double loss;
         TRY(run_step(trainer, layer, data, step, &loss));

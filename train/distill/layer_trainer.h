@@ -21,7 +21,7 @@
 
 typedef struct LayerSettings {
     int steps, n_windows, T;
-    double lr; // the highest
+    double lr; // the highest, for weights of size 1
     uint64_t seed;
     ComputeType compute;
 } LayerSettings;
@@ -45,6 +45,8 @@ typedef struct LayerTrainer {
     WindowShare share;
     uint64_t key; // of the order of the layer's windows
     Student student;
+    StudentPart parts[STUDENT_MAX_PARTS];
+    int n_parts;
     int64_t own_count;  // of trained floats: this rank's shares of all buckets
     float *sum, *m, *v; // [own_count]
     void *buffer;

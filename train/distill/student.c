@@ -2,6 +2,8 @@
 // depend neither on threads nor on ranks.
 #include "train/distill/student.h"
 
+#include <math.h>
+#include <stddef.h>
 #include <string.h>
 
 // What lies before the feed-forward's norm in a layer: attn_norm and what attention reads.
@@ -83,6 +85,47 @@ Status student_store(Student *student, float *layer)
     TRY(absorb_undo(&student->absorption, &student->weights));
     memcpy(layer, student->values, (size_t)student->count * sizeof(float));
     return OK;
+}
+
+static void add_part(StudentPart *parts, int *n, int64_t first, int64_t count)
+{
+    if (count == 0)
+        return;
+    CHECK(*n < STUDENT_MAX_PARTS, "%d tensors of attention", *n);
+    parts[(*n)++] = (StudentPart){first, count, 0};
+}
+
+int student_parts(const Student *student, StudentPart parts[STUDENT_MAX_PARTS])
+{
+    const ModelShape *s = &student->shape;
+    const int64_t rotated = (int64_t)s->n_heads * 2 * s->rope_pairs * s->d_model;
+    double squares = 0, n_live = 0;
+    int n = 0, first_tensor, n_tensors;
+    params_layer_tensors(s, 0, &first_tensor, &n_tensors);
+    const int64_t norm = params_info(s, first_tensor).offset, origin = norm + s->d_model;
+    for (int t = first_tensor + 1; t < first_tensor + n_tensors; t++) {
+        const ParamInfo info = params_info(s, t);
+        const int64_t first = info.offset - origin, count = (int64_t)info.rows * info.cols;
+        if (first >= student->n_trained)
+            break;
+        const int64_t split = info.field == offsetof(LayerParams, q) ? rotated : 0;
+        add_part(parts, &n, first, split);
+        add_part(parts, &n, first + split, count - split);
+    }
+    for (int i = 0; i < n; i++) {
+        double sum = 0, live = 0;
+        for (int64_t k = parts[i].first; k < parts[i].first + parts[i].count; k++) {
+            sum += (double)student->trained[k] * (double)student->trained[k];
+            live += student->trained[k] != 0;
+        }
+        parts[i].size = live > 0 ? sqrt(sum / live) : 0;
+        squares += sum;
+        n_live += live;
+    }
+    for (int i = 0; i < n; i++)
+        if (!(parts[i].size > 0))
+            parts[i].size = squares > 0 ? sqrt(squares / n_live) : 1;
+    return n;
 }
 
 // out = (out - target) times 2 scale.

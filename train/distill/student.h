@@ -13,11 +13,25 @@
 //
 // While it is trained narrow latents are read by queries and output projection themselves
 // (train/distill/absorb.h).
+//
+// Weights of a layer differ in size by more than ten times (queries that read a latent, outputs of
+// weak values), and one rate of Adam's would be too low for some and too high for others:
+//
+//     n = student_parts(&student, parts);     // after student_load()
+//     ... the rate of parts[i] is that of all times parts[i].size ...
 #ifndef MHA2MLA_TRAIN_DISTILL_STUDENT_H
 #define MHA2MLA_TRAIN_DISTILL_STUDENT_H
 
-#include "train/distill/absorb.h"
 #include "model/transformer/transformer.h"
+#include "train/distill/absorb.h"
+
+// What is trained at a rate of its own: a tensor, or one kind of a tensor's rows.
+typedef struct StudentPart {
+    int64_t first, count; // of student->trained
+    double size;          // root mean square of the values that are not 0
+} StudentPart;
+
+enum { STUDENT_MAX_PARTS = 8 };
 
 typedef struct Student {
     ModelShape shape; // of the converted model, with a single layer
@@ -45,6 +59,11 @@ void student_place(Student *student, Arena *arena, const ModelShape *mla, int T,
 // Errors of absorb_layer().
 Status student_load(Student *student, const Model *mla, int layer);
 Status student_store(Student *student, float *layer); // layer [count]: from attn_norm on
+
+// The parts in their order, without gaps, and their number. Rows of queries with and without
+// position are parts of their own. Zeros do not count: they are what a head does not use yet. A
+// part of nothing but zeros has the size of all together, or 1.
+int student_parts(const Student *student, StudentPart parts[STUDENT_MAX_PARTS]);
 
 // The sum of squares of attention(norm(x)) - target over a window, x and target [T, D]; its
 // gradient times `scale` is in student->gradient (=).

@@ -12,6 +12,7 @@ Writes tests/golden/distill/NAME.safetensors for each case below with
 
 All is computed in float64 from weights rounded to float32. Where the latent is no wider than what a
 head reads of it, the up-projections are taken over by queries and output projection while training.
+The rate is in parts of each tensor's root mean square.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from golden_io import (
 
 N_WINDOWS, SEQ_LEN, BATCH, SEED = 11, 17, 8, 7
 STEPS = (1, 2, 12)
-RHO, LR, RIDGE, WARMUP, LAST_RATE = 0.7, 5e-3, 3e-4, 10, 0.02
+RHO, LR, RIDGE, WARMUP, LAST_RATE = 0.7, 0.1, 3e-4, 10, 0.02
 BETA1, BETA2, EPS = 0.9, 0.98, 1e-8
 MASK = 2**64 - 1
 
@@ -184,6 +185,23 @@ def fold(weights: mla.Weights, shape: mla.Shape, layer: int, bases: dict[str, Te
     multiply_heads(weights, shape, layer, maps.get("k"), maps.get("v"))
 
 
+def root_mean_square(values: Tensor) -> float:
+    """Of the values that are not 0."""
+    return float(values[values != 0].square().mean().sqrt())
+
+
+def sizes_of(weights: mla.Weights, names: list[str], shape: mla.Shape) -> dict[str, Tensor]:
+    """What the rate is multiplied by: a number for each tensor, of queries one for the rows with and
+    one for those without position."""
+    n_rope = shape.n_heads * 2 * shape.pairs.shape[-1]
+    sizes = {}
+    for name in names:
+        parts = weights[name].tensor_split([n_rope]) if "q_proj" in name else [weights[name]]
+        of_parts = [torch.full_like(p, root_mean_square(p)) for p in parts if p.numel() > 0]
+        sizes[name] = torch.cat(of_parts)
+    return sizes
+
+
 def rate(step: int, steps: int) -> float:
     warmup = min(WARMUP, (steps + 3) // 4)
     if step <= warmup:
@@ -209,6 +227,7 @@ def train_layer(
     bases = absorb(weights, shape, layer)
     names = [n for n in weights if n.startswith(prefix_of(layer)) and n not in bases]
     moments = {n: (torch.zeros_like(weights[n]), torch.zeros_like(weights[n])) for n in names}
+    sizes = sizes_of(weights, names, shape)
     losses = []
 
     def loss_of(w: mla.Weights, of: list[int]) -> Tensor:
@@ -227,7 +246,7 @@ def train_layer(
             m.mul_(BETA1).add_((1 - BETA1) * scale * gradient)
             v.mul_(BETA2).add_((1 - BETA2) * (scale * gradient) ** 2)
             update = m / (1 - BETA1**step) / ((v / (1 - BETA2**step)).sqrt() + EPS)
-            weights[name] = weights[name].detach() - rate(step, steps) * update
+            weights[name] = weights[name].detach() - rate(step, steps) * sizes[name] * update
     everything = list(range(N_WINDOWS))
     trained = float(loss_of(weights, everything))
     o = prefix_of(layer) + "o_proj.weight"

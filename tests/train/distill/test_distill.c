@@ -111,7 +111,7 @@ static DistillConfig config_of(int steps, DistillLayers layers)
                            .windows = N_WINDOWS,
                            .window_len = T,
                            .rho = .7,
-                           .lr = 5e-3,
+                           .lr = .1,
                            .layers = layers};
 }
 
@@ -289,7 +289,7 @@ static void check_resumed(DistillLayers layers)
     assert_int_not_equal(inode_of(layer_file(dir, 0)), kept);
     free(resumed);
 
-    config.lr = 1e-3;
+    config.lr = .02;
     resumed = distilled(&s, &comm, &group, &config, dir, COMPUTE_FLOAT32);
     float *fresh = distilled(&s, &comm, &group, &config, NULL, COMPUTE_FLOAT32);
     assert_same(&s, resumed, fresh);
