@@ -15,6 +15,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/progress.h"
 #include "model/kernels/dtype.h"
 
 enum { SAFETENSORS_MAX_DIMS = 8 };
@@ -85,6 +86,30 @@ const float *tensor_spec_values(const TensorSpec *spec, float *scratch);
 
 // Numbers of the largest tensor of a list that is made; 0: none is.
 int64_t tensor_specs_scratch(const TensorSpec *tensors, int n_tensors);
+
+// How numbers are stored: `numbers` of them, one after another, in `bytes` bytes.
+typedef struct TensorEncoding {
+    int numbers, bytes;
+    // `count` numbers, a multiple of `numbers`; on any thread. NULL: as they are in memory.
+    void (*encode)(void *out, const float *values, int64_t count);
+} TensorEncoding;
+
+TensorEncoding tensor_encoding(DType dtype);
+
+// Writes tensors into a file that the caller has begun, in any format. Numbers are converted in a
+// buffer, and a tensor that is made is held while it is written: nothing of the model's size.
+typedef struct TensorWriter {
+    void *block;         // owned
+    float *made;         // owned: of the largest made tensor; NULL: there is none
+    ProgressMeter meter; // of numbers
+    int64_t n_done;
+} TensorWriter;
+
+Status tensor_writer_create(TensorWriter *out, const char *path, const TensorSpec *tensors,
+                            int n_tensors);
+Status tensor_writer_put(TensorWriter *writer, AtomicFile *file, const TensorSpec *spec,
+                         TensorEncoding encoding);
+void tensor_writer_release(TensorWriter *writer);
 
 // FAILED if the disk is full or memory is short.
 Status safetensors_write(const char *path, const TensorSpec *tensors, int n_tensors);

@@ -1,8 +1,4 @@
-// Numbers are converted to 16 bits in a buffer of a megabyte, and a tensor that is made is held
-// while it is written: nothing of the model's size is allocated for saving.
 #include "model/hf/safetensors.h"
-
-#include "base/progress.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -87,84 +83,107 @@ static Status write_header(AtomicFile *file, const TensorSpec *tensors, int n_te
     fwrite(&padded, sizeof padded, 1, file->stream);
     fprintf(file->stream, "%s%*s", text, (int)(padded - length), "");
     free(text);
-    return OK; // write_tensor() and file_commit() see the stream's error
+    return OK; // tensor_writer_put() and file_commit() see the stream's error
 }
 
-// Round to nearest even; the caller has checked that no finite value rounds to infinity.
-static void convert_block(uint16_t *restrict out, const float *restrict values, DType dtype,
-                          int64_t count)
+// ---- numbers -----------------------------------------------------------------------------------
+
+static void encode_block(void *out, const float *values, TensorEncoding encoding, int64_t count)
 {
 #pragma omp parallel for schedule(static) if (count > PART_COUNT)
     for (int64_t first = 0; first < count; first += PART_COUNT) {
         const int64_t left = count - first;
-        dtype_narrow(out + first, dtype, values + first, left < PART_COUNT ? left : PART_COUNT);
+        encoding.encode((char *)out + first / encoding.numbers * encoding.bytes, values + first,
+                        left < PART_COUNT ? left : PART_COUNT);
     }
 }
 
-typedef struct WriteBuffers {
-    uint16_t *narrow; // [BUFFER_COUNT]
-    float *made;      // of the largest made tensor; NULL: there is none
-} WriteBuffers;
-
-// Counts what is written in *n_done, in numbers.
-static Status write_tensor(AtomicFile *file, const TensorSpec *spec, const WriteBuffers *buffers,
-                           ProgressMeter *meter, int64_t *n_done)
+void tensor_writer_release(TensorWriter *writer)
 {
-    int64_t count = tensor_spec_count(spec), size = dtype_size_bytes(spec->dtype);
-    const void *values =
-        spec->make == NULL ? spec->values : tensor_spec_values(spec, buffers->made);
-    for (int64_t first = 0; first < count; first += BUFFER_COUNT) {
-        int64_t n = count - first < BUFFER_COUNT ? count - first : BUFFER_COUNT;
-        const void *bytes = buffers->narrow;
-        if (size == 2)
-            convert_block(buffers->narrow, (const float *)values + first, spec->dtype, n);
-        else
-            bytes = (const char *)values + first * size;
-        if (fwrite(bytes, (size_t)size, (size_t)n, file->stream) != (size_t)n)
-            return fail(FAILED, "%s: write failed: %s", file->path, strerror(errno));
-        *n_done += n;
-        progress_show(meter, *n_done);
-    }
-    return OK;
+    progress_end(&writer->meter);
+    free(writer->made);
+    free(writer->block);
 }
 
-static Status buffers_create(WriteBuffers *out, const char *path, const TensorSpec *tensors,
-                             int n_tensors)
+Status tensor_writer_create(TensorWriter *out, const char *path, const TensorSpec *tensors,
+                            int n_tensors)
 {
     const int64_t scratch = tensor_specs_scratch(tensors, n_tensors);
-    WriteBuffers buffers = {.narrow = malloc(BUFFER_COUNT * sizeof *buffers.narrow)};
+    TensorWriter writer = {.block = malloc(BUFFER_COUNT * sizeof(float))};
+    int64_t n_numbers = 0;
     if (scratch > 0)
-        buffers.made = malloc((size_t)scratch * sizeof *buffers.made);
-    if (buffers.narrow == NULL || (scratch > 0 && buffers.made == NULL)) {
-        free(buffers.narrow);
-        free(buffers.made);
+        writer.made = malloc((size_t)scratch * sizeof *writer.made);
+    if (writer.block == NULL || (scratch > 0 && writer.made == NULL)) {
+        free(writer.block);
+        free(writer.made);
         return fail(FAILED, "%s: no memory for a buffer", path);
     }
-    *out = buffers;
+    for (int i = 0; i < n_tensors; i++)
+        n_numbers += tensor_spec_count(&tensors[i]);
+    writer.meter = progress_start(path, "numbers", n_numbers);
+    *out = writer;
     return OK;
+}
+
+Status tensor_writer_put(TensorWriter *writer, AtomicFile *file, const TensorSpec *spec,
+                         TensorEncoding encoding)
+{
+    const int64_t count = tensor_spec_count(spec);
+    const void *values = spec->make == NULL ? spec->values : tensor_spec_values(spec, writer->made);
+    CHECK(count % encoding.numbers == 0, "tensor %s has %lld numbers", spec->name,
+          (long long)count);
+    for (int64_t first = 0; first < count; first += BUFFER_COUNT) {
+        const int64_t n = count - first < BUFFER_COUNT ? count - first : BUFFER_COUNT;
+        const size_t size = (size_t)(n / encoding.numbers * encoding.bytes);
+        const void *bytes = writer->block;
+        if (encoding.encode != NULL)
+            encode_block(writer->block, (const float *)values + first, encoding, n);
+        else
+            bytes = (const char *)values + first * encoding.bytes;
+        if (fwrite(bytes, 1, size, file->stream) != size)
+            return fail(FAILED, "%s: write failed: %s", file->path, strerror(errno));
+        writer->n_done += n;
+        progress_show(&writer->meter, writer->n_done);
+    }
+    return OK;
+}
+
+// Round to nearest even; the caller has checked that no finite value rounds to infinity.
+static void encode_f16(void *out, const float *values, int64_t count)
+{
+    dtype_narrow(out, DTYPE_F16, values, count);
+}
+
+static void encode_bf16(void *out, const float *values, int64_t count)
+{
+    dtype_narrow(out, DTYPE_BF16, values, count);
+}
+
+TensorEncoding tensor_encoding(DType dtype)
+{
+    return (TensorEncoding){.numbers = 1,
+                            .bytes = (int)dtype_size_bytes(dtype),
+                            .encode = dtype == DTYPE_F16    ? encode_f16
+                                      : dtype == DTYPE_BF16 ? encode_bf16
+                                                            : NULL};
 }
 
 Status safetensors_write(const char *path, const TensorSpec *tensors, int n_tensors)
 {
     AtomicFile file;
-    WriteBuffers buffers;
-    int64_t n_numbers = 0, n_done = 0;
-    for (int i = 0; i < n_tensors; i++)
-        n_numbers += tensor_spec_count(&tensors[i]);
-    TRY(buffers_create(&buffers, path, tensors, n_tensors));
-    ProgressMeter meter = progress_start(path, "numbers", n_numbers);
+    TensorWriter writer;
     Status status;
-    TRY_GOTO(free_buffers, file_begin(&file, path));
+    TRY(tensor_writer_create(&writer, path, tensors, n_tensors));
+    TRY_GOTO(release_writer, file_begin(&file, path));
     TRY_GOTO(abandon_file, write_header(&file, tensors, n_tensors));
     for (int i = 0; i < n_tensors; i++)
-        TRY_GOTO(abandon_file, write_tensor(&file, &tensors[i], &buffers, &meter, &n_done));
+        TRY_GOTO(abandon_file,
+                 tensor_writer_put(&writer, &file, &tensors[i], tensor_encoding(tensors[i].dtype)));
     status = file_commit(&file);
-    goto free_buffers;
+    goto release_writer;
 abandon_file:
     file_abandon(&file);
-free_buffers:
-    progress_end(&meter);
-    free(buffers.made);
-    free(buffers.narrow);
+release_writer:
+    tensor_writer_release(&writer);
     return status;
 }
