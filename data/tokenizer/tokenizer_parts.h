@@ -15,6 +15,7 @@
 // tokenizer_bpe.c    a word into ids: cache, merging
 // tokenizer_decode.c the decoder's steps
 // token_stream.c     ids into text, at once or as they come
+// tokenizer_table.c   the tables as they are, for other formats
 // tokenizer_text.c   growing bytes, UTF-8, the byte-level alphabet
 #ifndef MHA2MLA_DATA_TOKENIZER_TOKENIZER_PARTS_H
 #define MHA2MLA_DATA_TOKENIZER_TOKENIZER_PARTS_H
@@ -76,6 +77,7 @@ typedef enum PrependScheme { PREPEND_ALWAYS, PREPEND_FIRST, PREPEND_NEVER } Prep
 typedef struct SplitStep {
     SplitKind kind;
     Pattern *pattern; // owned; for digits: one numeric character; NULL for other kinds
+    char *regex;      // owned; the pattern as tokenizer.json writes it; NULL: it is not a Regex
     SplitBehavior behavior;
     bool invert; // gaps are the matches
     bool add_prefix_space;

@@ -6,6 +6,7 @@
 
 #include "base/json.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 // Copied, since the JSON is freed after loading.
@@ -193,6 +194,8 @@ static Status read_split(SplitStep *step, const json_t *object, const char *wher
         return fail(BAD_INPUT, "%s: Split's behavior '%.100s' is not supported", where, behavior);
     step->kind = SPLIT_PATTERN;
     step->behavior = (SplitBehavior)value;
+    if (is_regex && (step->regex = strdup(text)) == NULL)
+        return fail(FAILED, "%s: no memory for a pattern", where);
     return compile_pattern(&step->pattern, is_regex, text, where);
 }
 
@@ -408,6 +411,7 @@ void steps_release(Tokenizer *t)
         step_release(&t->decoder[i]);
     for (int i = 0; i < t->n_splits; i++) {
         pattern_release(t->splits[i].pattern);
+        free(t->splits[i].regex);
         bytes_release(&t->splits[i].mark);
     }
 }
