@@ -12,12 +12,13 @@ typedef struct SpecialToken {
     const char *usual[2]; // texts by which an added token is taken for it
 } SpecialToken;
 
-static const SpecialToken special_tokens[] = {
-    {"bos_token_id", "bos_token", {"<s>", "<|begin_of_text|>"}},
-    {"eos_token_id", "eos_token", {"</s>", "<|endoftext|>"}},
+static const SpecialToken special_tokens[N_SPECIAL] = {
+    [SPECIAL_BOS] = {"bos_token_id", "bos_token", {"<s>", "<|begin_of_text|>"}},
+    [SPECIAL_EOS] = {"eos_token_id", "eos_token", {"</s>", "<|endoftext|>"}},
+    [SPECIAL_PAD] = {"pad_token_id", "pad_token", {"<pad>", "<|pad|>"}},
 };
 
-enum { N_SPECIAL = sizeof special_tokens / sizeof special_tokens[0] };
+enum { N_WRITTEN = SPECIAL_EOS + 1 }; // those that are put where they are missing
 
 // Each is owned, and NULL if the directory does not have it or it cannot be read.
 typedef struct TokenFiles {
@@ -122,6 +123,21 @@ static json_t *find_id(const TokenFiles *files, const json_t *config, const Spec
     return (json_t *)(uintptr_t)id;
 }
 
+void special_tokens_find(int32_t ids[N_SPECIAL], const char *dir)
+{
+    TokenFiles files;
+    json_t *config = read_object(dir, "config.json");
+    open_files(&files, dir);
+    for (int i = 0; i < N_SPECIAL; i++) {
+        const json_t *id = find_id(&files, config, &special_tokens[i]);
+        const json_t *first = json_is_array(id) ? json_array_get(id, 0) : id;
+        const json_int_t value = json_is_integer(first) ? json_integer_value(first) : -1;
+        ids[i] = value >= 0 && value <= INT32_MAX ? (int32_t)value : -1;
+    }
+    close_files(&files);
+    json_decref(config);
+}
+
 // ---- writing -----------------------------------------------------------------------------------
 
 static Status write_file(json_t *object, const char *dir, const char *name)
@@ -139,7 +155,7 @@ static bool is_there(const char *dir, const char *name)
 }
 
 // generation_config.json: a file that cannot be read stays.
-static Status write_generation(TokenFiles *files, json_t *const ids[N_SPECIAL], const char *dir)
+static Status write_generation(TokenFiles *files, json_t *const ids[N_WRITTEN], const char *dir)
 {
     static const char name[] = "generation_config.json";
     bool is_changed = false;
@@ -147,7 +163,7 @@ static Status write_generation(TokenFiles *files, json_t *const ids[N_SPECIAL], 
         return OK;
     if (files->generation == NULL)
         files->generation = json_object();
-    for (int i = 0; i < N_SPECIAL; i++) {
+    for (int i = 0; i < N_WRITTEN; i++) {
         if (ids[i] == NULL || json_has(files->generation, special_tokens[i].id_key))
             continue;
         is_changed = true;
@@ -159,7 +175,7 @@ static Status write_generation(TokenFiles *files, json_t *const ids[N_SPECIAL], 
 
 // tokenizer_config.json. Where it is there without a bos_token, none is put in: that says of a
 // tokenizer that its texts do not begin with one.
-static Status write_tokenizer_config(TokenFiles *files, json_t *const ids[N_SPECIAL],
+static Status write_tokenizer_config(TokenFiles *files, json_t *const ids[N_WRITTEN],
                                      const char *dir, int max_positions)
 {
     static const char name[] = "tokenizer_config.json";
@@ -172,10 +188,10 @@ static Status write_tokenizer_config(TokenFiles *files, json_t *const ids[N_SPEC
             json_pack("{s:s, s:i, s:b}", "tokenizer_class",
                       files->tokenizer != NULL ? "PreTrainedTokenizerFast" : "GPT2Tokenizer",
                       "model_max_length", max_positions, "clean_up_tokenization_spaces", 0);
-    for (int i = 0; i < N_SPECIAL; i++) {
+    for (int i = 0; i < N_WRITTEN; i++) {
         const SpecialToken *token = &special_tokens[i];
         const char *text = ids[i] != NULL ? text_of(files, ids[i]) : NULL;
-        const bool is_eos = i == N_SPECIAL - 1;
+        const bool is_eos = i == SPECIAL_EOS;
         if (text == NULL || json_has(files->tokenizer_config, token->text_key) ||
             (!is_new && !is_eos))
             continue;
@@ -191,12 +207,12 @@ Status special_tokens_write(json_t *config, const char *dir, int max_positions)
 {
     Status status = OK;
     TokenFiles files = {0};
-    json_t *ids[N_SPECIAL]; // borrowed from `files` and `config`, whose ids are not replaced
+    json_t *ids[N_WRITTEN]; // borrowed from `files` and `config`, whose ids are not replaced
     int errors = 0;
     open_files(&files, dir);
-    for (int i = 0; i < N_SPECIAL; i++)
+    for (int i = 0; i < N_WRITTEN; i++)
         ids[i] = find_id(&files, config, &special_tokens[i]);
-    for (int i = 0; i < N_SPECIAL; i++)
+    for (int i = 0; i < N_WRITTEN; i++)
         if (!json_has(config, special_tokens[i].id_key))
             errors += ids[i] != NULL
                           ? json_object_set(config, special_tokens[i].id_key, ids[i])

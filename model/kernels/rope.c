@@ -29,6 +29,13 @@ float rope_frequency(int p, int E, double theta, const RopeScaling *scaling)
     return scaling->factor > 0 ? scale_frequency(frequency, scaling) : frequency;
 }
 
+double rope_slowdown(int p, int E, double theta, const RopeScaling *scaling)
+{
+    const RopeScaling none = {0};
+    return (double)rope_frequency(p, E, theta, &none) /
+           (double)rope_frequency(p, E, theta, scaling);
+}
+
 void rope_row(float *cos_row, float *sin_row, int position, int E, double theta,
               const RopeScaling *scaling)
 {

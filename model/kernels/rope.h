@@ -21,6 +21,9 @@ typedef struct RopeScaling {
 // Radians per position of pair p.
 float rope_frequency(int p, int E, double theta, const RopeScaling *scaling);
 
+// What scaling divides the frequency of pair p by, which engines take as a table of factors.
+double rope_slowdown(int p, int E, double theta, const RopeScaling *scaling);
+
 // cos and sin of every pair at one position.
 void rope_row(float *cos_row, // [E/2]
               float *sin_row, // [E/2]
