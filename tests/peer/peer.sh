@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Exported models in the programs that they are exported for: transformers with the code beside the
-# weights, transformers alone (--format deepseek), lm_eval. PYTHON has the packages of
+# weights, transformers alone (--format deepseek), llama.cpp (--format gguf), lm_eval. PYTHON has the packages of
 # requirements.txt; without it they are installed into build/peer-venv, unless ctest runs this.
 #
 #     [PYTHON=/path/to/python] tests/peer/peer.sh build/release/mha2mla
@@ -20,13 +20,18 @@ export TOKENIZERS_PARALLELISM=false
 
 make_shard valid 1200
 
+# loss_of DIR: its loss here.
+loss_of() {
+    "$mha2mla" eval "$1" --perplexity valid.h5 --seq-len 256 --max-tokens 2048 2>/dev/null |
+        sed -n 's/^loss \([0-9.]*\).*/\1/p'
+}
+
 # check DIR [--in OTHER] [OPTION...]: losses, caches and texts in transformers, of OTHER if it is
 # given, against the loss of DIR here.
 check() {
     local loss dir=$1
     [ "${2-}" != --in ] || dir=$3
-    loss=$("$mha2mla" eval "$1" --perplexity valid.h5 --seq-len 256 --max-tokens 2048 2>/dev/null |
-        sed -n 's/^loss \([0-9.]*\).*/\1/p')
+    loss=$(loss_of "$1")
     echo "== $dir, loss $loss"
     [ "$dir" = "$1" ] || set -- "$1" "${@:4}"
     "$PYTHON" "$here/check_transformers.py" "$dir" valid.h5 --loss "$loss" "${@:2}" 2>log || {
@@ -58,6 +63,37 @@ check normed --cache-numbers 160
 for model in joint split shared normed; do
     "$mha2mla" export $model --out deepseek-$model --format deepseek >said 2>&1 || die "$(cat said)"
     check $model --in deepseek-$model --skip-quantized
+done
+
+# As GGUF in llama.cpp: the original, and the shared form with one table of frequencies, in every
+# type of numbers. Q8_0 rounds enough for other texts.
+for norm in '' --latent-norm; do
+    "$mha2mla" $convert --form shared --rope shared-uniform --method closed --slots 4 --latent 24 \
+        --out "uniform$norm" --data train.h5 --samples 16 --windows 4 --attention-windows 2 \
+        --seq-len 256 $norm >/dev/null 2>&1
+done
+prompt='Dad gave Otto a tiny seed. Otto put it in'
+for model in "$root/configs/demo/model" uniform uniform--latent-norm; do
+    loss=$(loss_of "$model")
+    text=$("$mha2mla" generate "$model" -p "$prompt" -n 24 --ignore-eos --kv-bits 32 2>/dev/null)
+    for dtype in float32 float16 bfloat16 q8_0; do
+        echo "== $(basename "$model") as GGUF, $dtype, loss $loss"
+        "$mha2mla" export "$model" --out model.gguf --format gguf --dtype $dtype >said 2>&1 ||
+            die "$(cat said)"
+        more=(--prompt "$prompt" --text "$text")
+        [ $dtype != q8_0 ] || more=(--within 0.01)
+        "$PYTHON" "$here/check_gguf.py" model.gguf valid.h5 --loss "$loss" \
+            --tokenizer "$root/configs/demo/model" "${more[@]}" || die "$model as GGUF"
+    done
+done
+
+# Tokenizers of other kinds, with a random model.
+for tokenizer in tiny_bytelevel tiny_llama3 tiny_qwen2 tiny_spm; do
+    "$PYTHON" "$here/random_llama.py" "$root/tests/golden/tokenizer/$tokenizer" "$tokenizer" \
+        --vocab-size 512 2>log || die "$(tail -n 5 log)"
+    "$mha2mla" export "$tokenizer" --out model.gguf --format gguf >said 2>&1 || die "$(cat said)"
+    echo "== $tokenizer as GGUF"
+    "$PYTHON" "$here/check_gguf.py" model.gguf --tokenizer "$tokenizer" || die "$tokenizer as GGUF"
 done
 
 if [ -d "$tasks" ]; then

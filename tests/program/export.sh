@@ -54,7 +54,7 @@ refuses 2 'whose latent has no norm' export of-model --out none --format deepsee
 refuses 2 'has its original attention' export runs/start/model --out none --format deepseek
 refuses 2 '--plain-rope needs pairs that a layer keeps once' export of-model --out none \
     --format deepseek --plain-rope
-refuses 2 '--plain-rope is for --format deepseek' export of-model --out none --plain-rope
+refuses 2 '--plain-rope is for --format deepseek and gguf' export of-model --out none --plain-rope
 refuses 2 "config.json: 'model_type' is \"deepseek_v3\"" eval deepseek --perplexity valid.h5
 
 # The layout of the paper's code.
@@ -62,6 +62,17 @@ refuses 2 "config.json: 'model_type' is \"deepseek_v3\"" eval deepseek --perplex
 grep -q '"qk_tensor_path": "paper/qk_rank.pth"' paper/config.json || die "$(cat paper/config.json)"
 [ -s paper/qk_rank.pth ] && [ -e paper/tokenizer.json ] || die "$(ls paper)"
 refuses 2 'has its original attention' export runs/start/model --out none --format v1.2
+
+# A GGUF: one file, of the original attention here.
+for dtype in float32 q8_0; do
+    "$mha2mla" export runs/start/model --out start-$dtype.gguf --format gguf --dtype $dtype >out
+    [ "$(head -n 1 out)" = 'GGUF: architecture llama' ] || die "$(cat out)"
+    [ "$(head -c 4 start-$dtype.gguf)" = GGUF ] || die "start-$dtype.gguf"
+done
+[ "$(stat -c %s start-q8_0.gguf)" -lt "$(stat -c %s start-float32.gguf)" ] || die "$(ls -l)"
+refuses 2 '--dtype q8_0 is for --format gguf' export runs/start/model --out none --dtype q8_0
+refuses 2 'convert with --form shared' export of-model --out none --format gguf
+refuses 2 'is a directory' export runs/start/model --out runs --format gguf
 
 refuses 2 'nor a model' export runs --out none
 refuses 2 "is the base model's directory" export of-model --out of-model

@@ -7,8 +7,8 @@
 //     TRY(rope_slots_create(&slots, &model, false));
 //     int slot = rope_slots_of(&slots, layer, head, pair_index);
 //     rope_slots_release(&slots);
-#ifndef MHA2MLA_MODEL_HF_ROPE_SLOTS_H
-#define MHA2MLA_MODEL_HF_ROPE_SLOTS_H
+#ifndef MHA2MLA_MODEL_DEEPSEEK_ROPE_SLOTS_H
+#define MHA2MLA_MODEL_DEEPSEEK_ROPE_SLOTS_H
 
 #include "model/model.h"
 

@@ -3,7 +3,7 @@
 #include "tests/support/testing_hf.h"
 
 #include "base/log.h"
-#include "model/hf/deepseek.h"
+#include "model/deepseek/deepseek.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -35,7 +35,7 @@ static void save(const Model *model, DType dtype, char dir[PATH_BYTES])
 {
     Deepseek deepseek;
     testing_hf_new_dir(dir);
-    assert_ok(deepseek_create(&deepseek, model, false));
+    assert_ok(deepseek_create(&deepseek, model, DEEPSEEK_HF, false));
     assert_ok(deepseek_save(&deepseek, NULL, dtype, dir));
     deepseek_release(&deepseek);
 }
@@ -268,18 +268,19 @@ static void test_other_pairs_fill_up_to_plain_rope(void **state)
     const int32_t pairs[4] = {0, 3, 1, 2};
     memcpy(model.rope_pairs, pairs, sizeof pairs);
     testing_hf_new_dir(dir);
-    assert_ok(deepseek_create(&deepseek, &model, true));
+    assert_ok(deepseek_create(&deepseek, &model, DEEPSEEK_HF, true));
     assert_int_equal(deepseek.slots.n_slots, 4);
     assert_int_equal(deepseek.slots.stride, 1);
     assert_ok(deepseek_save(&deepseek, NULL, DTYPE_F32, dir));
     deepseek_release(&deepseek);
     check_heads(&model, dir);
     model.rope_pairs[1] = 2; // 0, 2 and 1, 2 still need all up to the last, 2
-    assert_ok(deepseek_create(&deepseek, &model, true));
+    assert_ok(deepseek_create(&deepseek, &model, DEEPSEEK_HF, true));
     assert_int_equal(deepseek.slots.n_slots, 3);
     deepseek_release(&deepseek);
     model.rope_pairs[2] = 2;
-    assert_fails(BAD_INPUT, "a layer has pair 2 2 times", deepseek_create(&deepseek, &model, true));
+    assert_fails(BAD_INPUT, "a layer has pair 2 2 times",
+                 deepseek_create(&deepseek, &model, DEEPSEEK_HF, true));
     model_release(&model);
 }
 
@@ -325,10 +326,10 @@ static void test_what_cannot_be_written(void **state)
     testing_hf_new_dir(dir);
     testing_hf_random(&model, &testing_hf_shape);
     assert_fails(BAD_INPUT, "has its original attention",
-                 deepseek_create(&deepseek, &model, false));
+                 deepseek_create(&deepseek, &model, DEEPSEEK_HF, false));
     model_release(&model);
     make_model(&model, false, false, SVD_JOINT);
-    assert_ok(deepseek_create(&deepseek, &model, false));
+    assert_ok(deepseek_create(&deepseek, &model, DEEPSEEK_HF, false));
     assert_fails(BAD_INPUT, "cannot be float16 for a model whose latent has no norm",
                  deepseek_save(&deepseek, NULL, DTYPE_F16, dir));
     assert_false(file_exists(dir));

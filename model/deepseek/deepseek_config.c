@@ -1,4 +1,4 @@
-#include "model/hf/deepseek_config.h"
+#include "model/deepseek/deepseek_config.h"
 
 #include "base/json_python.h"
 
@@ -22,10 +22,8 @@ static int set(json_t *object, const char *key, json_t *value)
 // the original's pair p: theta^(2p / E - 2i / rho), times what scaling divides the pair's by.
 static double longrope_factor(const ModelShape *s, int p, int i, int rho)
 {
-    const RopeScaling none = {0};
-    const double slower = (double)rope_frequency(p, s->head_dim, s->rope_theta, &none) /
-                          (double)rope_frequency(p, s->head_dim, s->rope_theta, &s->rope_scaling);
-    return pow(s->rope_theta, 2.0 * p / s->head_dim - 2.0 * i / rho) * slower;
+    return pow(s->rope_theta, 2.0 * p / s->head_dim - 2.0 * i / rho) *
+           rope_slowdown(p, s->head_dim, s->rope_theta, &s->rope_scaling);
 }
 
 static int set_rope(json_t *config, const Deepseek *d)
@@ -72,7 +70,7 @@ static int set_shape(json_t *config, const Deepseek *d)
     for (size_t i = 0; i < sizeof no_experts / sizeof no_experts[0]; i++)
         errors += set(config, no_experts[i].key, json_integer(no_experts[i].value));
     errors += set(config, "q_lora_rank", json_null());
-    errors += set(config, "rms_norm_eps", json_real(1e-6));
+    errors += set(config, "rms_norm_eps", json_real(d->eps));
     errors += set(config, "tie_word_embeddings", json_boolean(s->tied_head));
     return errors;
 }

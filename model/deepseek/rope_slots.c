@@ -1,4 +1,4 @@
-#include "model/hf/rope_slots.h"
+#include "model/deepseek/rope_slots.h"
 
 #include <math.h>
 #include <stdlib.h>

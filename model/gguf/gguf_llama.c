@@ -1,0 +1,101 @@
+// llama.cpp rotates neighbouring rows of a head there, as Meta's own files have them, and not rows
+// p and p + E/2: q and k are written with the two halves of each head interleaved.
+#include "model/gguf/gguf_llama.h"
+
+#include <string.h>
+
+typedef struct TensorName {
+    size_t field; // of LayerParams or Params
+    const char *name;
+} TensorName;
+
+static const TensorName layer_names[] = {
+    {offsetof(LayerParams, attn_norm), "attn_norm"},
+    {offsetof(LayerParams, q), "attn_q"},
+    {offsetof(LayerParams, k), "attn_k"},
+    {offsetof(LayerParams, v), "attn_v"},
+    {offsetof(LayerParams, o), "attn_output"},
+    {offsetof(LayerParams, ffn_norm), "ffn_norm"},
+    {offsetof(LayerParams, gate), "ffn_gate"},
+    {offsetof(LayerParams, up), "ffn_up"},
+    {offsetof(LayerParams, down), "ffn_down"},
+};
+static const TensorName model_names[] = {
+    {offsetof(Params, embed), "token_embd"},
+    {offsetof(Params, norm), "output_norm"},
+    {offsetof(Params, head), "output"},
+};
+
+static const char *name_of(const ParamInfo *info)
+{
+    const TensorName *names = info->layer < 0 ? model_names : layer_names;
+    const size_t n_names = info->layer < 0 ? sizeof model_names / sizeof *model_names
+                                           : sizeof layer_names / sizeof *layer_names;
+    for (size_t i = 0; i < n_names; i++)
+        if (names[i].field == info->field)
+            return names[i].name;
+    CHECK(false, "tensor %s has no name in a GGUF", info->name);
+}
+
+static bool is_rotated(const ParamInfo *info)
+{
+    return info->layer >= 0 &&
+           (info->field == offsetof(LayerParams, q) || info->field == offsetof(LayerParams, k));
+}
+
+// `tensor` is the parameter's index.
+static void interleave_halves(float *out, const void *context, int tensor)
+{
+    const Model *model = context;
+    const ParamInfo info = params_info(&model->shape, tensor);
+    const float *values = model->params.flat + info.offset;
+    const int E = model->shape.head_dim, half = E / 2;
+    for (int row = 0; row < info.rows; row++) {
+        const int head = row / E, at = row % E;
+        const int from = head * E + at / 2 + (at % 2) * half;
+        memcpy(out + (int64_t)row * info.cols, values + (int64_t)from * info.cols,
+               (size_t)info.cols * sizeof *out);
+    }
+}
+
+// Llama 3's scaled frequencies: what llama.cpp divides the plain ones by.
+static void make_slowdowns(float *out, const void *context, int tensor)
+{
+    const ModelShape *s = &((const Model *)context)->shape;
+    (void)tensor;
+    for (int p = 0; p < s->head_dim / 2; p++)
+        out[p] = (float)rope_slowdown(p, s->head_dim, s->rope_theta, &s->rope_scaling);
+}
+
+Status gguf_llama_list_tensors(TensorList *out, const Model *model, DType dtype)
+{
+    const ModelShape *s = &model->shape;
+    const int n_tensors = params_n_tensors(s);
+    TRY(tensor_list_create(out, n_tensors + 1));
+    if (s->rope_scaling.factor > 0)
+        tensor_list_add(out, "rope_freqs.weight",
+                        (TensorSpec){.dtype = dtype,
+                                     .n_dims = 1,
+                                     .dims = {s->head_dim / 2},
+                                     .make = make_slowdowns,
+                                     .context = model});
+    for (int t = 0; t < n_tensors; t++) {
+        const ParamInfo info = params_info(s, t);
+        char name[PARAM_NAME_BYTES];
+        if (info.layer >= 0)
+            snprintf(name, sizeof name, "blk.%d.%s.weight", info.layer, name_of(&info));
+        else
+            snprintf(name, sizeof name, "%s.weight", name_of(&info));
+        TensorSpec spec = {.dtype = dtype,
+                           .n_dims = info.is_vector ? 1 : 2,
+                           .dims = {info.rows, info.cols},
+                           .context = model,
+                           .tensor = t};
+        if (is_rotated(&info))
+            spec.make = interleave_halves;
+        else
+            spec.values = model->params.flat + info.offset;
+        tensor_list_add(out, name, spec);
+    }
+    return OK;
+}
