@@ -36,6 +36,8 @@ static const ParamDesc table[] = {
     {"self_attn.kv_proj.up_v.weight", IN_LAYER, MLA_ONLY, DIM_UP_VALUE, DIM_UP_INPUT,
      OF_LAYER(up_v)},
     {"self_attn.o_proj.weight", IN_LAYER, ALWAYS, DIM_D, DIM_Q, OF_LAYER(o)},
+    {"self_attn.q_norm.weight", IN_LAYER, ALWAYS, DIM_HEAD_NORM, DIM_ONE, OF_LAYER(q_norm)},
+    {"self_attn.k_norm.weight", IN_LAYER, ALWAYS, DIM_HEAD_NORM, DIM_ONE, OF_LAYER(k_norm)},
     {"post_attention_layernorm.weight", IN_LAYER, ALWAYS, DIM_D, DIM_ONE, OF_LAYER(ffn_norm)},
     {"mlp.gate_proj.weight", IN_LAYER, ALWAYS, DIM_F, DIM_D, OF_LAYER(gate)},
     {"mlp.up_proj.weight", IN_LAYER, ALWAYS, DIM_F, DIM_D, OF_LAYER(up)},

@@ -26,13 +26,14 @@ typedef struct LayerParams {
     float *k, *v;     // original attention: [K E, D] each
     float *k_r;       // MLA: [K 2P, D] kept key rows, as in q; shared: [2P, D]
     float *down_kv;   // MLA: [R, D]; split: first the R/2 rows of the keys, then of the values
-    float *latent_norm; // shared, if the shape has one: [R]
-    float *up_k;        // MLA: [K (E - 2P), R] or [.., R/2]; shared: [H E, R]
-    float *up_v;        // MLA: [K E, R] or [.., R/2]; shared: [H E, R]
-    float *o;           // [D, H E]
-    float *ffn_norm;    // [D]
-    float *gate, *up;   // [F, D] each
-    float *down;        // [D, F]
+    float *latent_norm;     // shared, if the shape has one: [R]
+    float *up_k;            // MLA: [K (E - 2P), R] or [.., R/2]; shared: [H E, R]
+    float *up_v;            // MLA: [K E, R] or [.., R/2]; shared: [H E, R]
+    float *o;               // [D, H E]
+    float *q_norm, *k_norm; // with qk_norm: [E] each, in the original order of a head's dims
+    float *ffn_norm;        // [D]
+    float *gate, *up;       // [F, D] each
+    float *down;            // [D, F]
 } LayerParams;
 
 typedef struct Params {

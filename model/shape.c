@@ -38,6 +38,8 @@ int shape_dim(const ModelShape *s, ShapeDim dim)
         return shape_is_shared(s) ? s->latent : s->n_kv_heads * s->d_kv;
     case DIM_NORM:
         return s->latent_norm ? s->latent : 0;
+    case DIM_HEAD_NORM:
+        return s->qk_norm ? s->head_dim : 0;
     case DIM_UP_INPUT:
         // Split SVD stores two latents side by side: the first half of the columns serves the keys,
         // the second the values.
@@ -85,6 +87,12 @@ static Status check_shared(const ModelShape *s, const char *where)
                     "%s: latent is %d, but d_kv is %d and svd %s; the shared form has d_kv 0 and "
                     "joint",
                     where, s->latent, s->d_kv, shape_svd_name(s->svd));
+    if (s->qk_norm)
+        return fail(
+            BAD_INPUT,
+            "%s: the shared form cannot hold qk_norm: its slots mix KV heads, each of which "
+            "has an RMSNorm of its own; use the per-head form",
+            where);
     if (s->rope_pairs < 1 || s->rope_pairs > max_slots)
         return fail(BAD_INPUT, "%s: rope_pairs is %d, allowed are 1 to %d slots of the shared form",
                     where, s->rope_pairs, max_slots);
@@ -257,8 +265,9 @@ ModelShape shape_original(const ModelShape *s)
 // values are computed from the latent again.
 int64_t shape_cache_numbers(const ModelShape *s)
 {
-    const int per_layer = shape_is_mla(s) ? shape_dim(s, DIM_K_ROPE) + shape_dim(s, DIM_LATENT)
-                                          : 2 * shape_dim(s, DIM_KV);
+    const int per_layer =
+        shape_is_mla(s) ? shape_dim(s, DIM_K_ROPE) + shape_dim(s, DIM_LATENT) + shape_key_factors(s)
+                        : 2 * shape_dim(s, DIM_KV);
     return (int64_t)s->n_layers * per_layer;
 }
 

@@ -37,6 +37,7 @@ typedef struct ModelShape {
     int d_kv;          // latent width per KV head; 0: original attention or shared form
     SvdKind svd;       // joint: one latent for keys and values; split: half of it for each
     bool tied_head;    // the head is the embedding
+    bool qk_norm;      // RMSNorm of every head of queries and of keys before RoPE (Qwen3)
     double rope_theta;
     double rms_eps;
     int latent;       // R of the shared form; 0: not the shared form
@@ -56,15 +57,16 @@ typedef enum ShapeDim {
     DIM_D,
     DIM_F,
     DIM_V,
-    DIM_Q,        // H E: the heads' outputs
-    DIM_KV,       // K E
-    DIM_QUERY,    // rows of q: H E, or H (2P + E) (shared form)
-    DIM_K_ROPE,   // K 2P, or 2P
-    DIM_K_NOPE,   // rows of up_k: K (E - 2P), or H E
-    DIM_UP_VALUE, // rows of up_v: K E, or H E
-    DIM_LATENT,   // R
-    DIM_NORM,     // R with latent_norm, else 0
-    DIM_UP_INPUT, // columns of the latent that up_k and up_v each read: R (joint), R / 2 (split)
+    DIM_Q,         // H E: the heads' outputs
+    DIM_KV,        // K E
+    DIM_QUERY,     // rows of q: H E, or H (2P + E) (shared form)
+    DIM_K_ROPE,    // K 2P, or 2P
+    DIM_K_NOPE,    // rows of up_k: K (E - 2P), or H E
+    DIM_UP_VALUE,  // rows of up_v: K E, or H E
+    DIM_LATENT,    // R
+    DIM_NORM,      // R with latent_norm, else 0
+    DIM_HEAD_NORM, // E with qk_norm, else 0
+    DIM_UP_INPUT,  // columns of the latent that up_k and up_v each read: R (joint), R / 2 (split)
 } ShapeDim;
 
 int shape_dim(const ModelShape *shape, ShapeDim dim);
@@ -95,6 +97,14 @@ static inline int shape_up_heads(const ModelShape *shape)
 static inline int shape_head_nope(const ModelShape *shape)
 {
     return shape->head_dim - (shape_is_shared(shape) ? 0 : 2 * shape->rope_pairs);
+}
+
+// Heads whose cached keys carry a number that their scores are multiplied by, 1 / rms of the key
+// before its norm: K with MLA and qk_norm, else 0. Keys of the original attention are cached
+// normalized.
+static inline int shape_key_factors(const ModelShape *shape)
+{
+    return shape_is_mla(shape) && shape->qk_norm ? shape->n_kv_heads : 0;
 }
 
 // The original attention's shape with the attention replaced by MLA.
@@ -138,7 +148,8 @@ void shape_set_healed(ModelShape *shape, int T);
 // rises at once; `setting` and `model` as in shape_check_length(). To be called once a command.
 void shape_warn_healed(const ModelShape *shape, int64_t T, const char *setting, const char *model);
 
-// Numbers a token leaves in the KV cache over all layers: L K 2E, L K (2P + d_kv), or L (2P + R).
+// Numbers a token leaves in the KV cache over all layers: L K 2E, L K (2P + d_kv), with qk_norm
+// L K (2P + d_kv + 1), or L (2P + R).
 int64_t shape_cache_numbers(const ModelShape *shape);
 
 // Floating-point operations of forward and backward of one sequence of T tokens, the causal half of

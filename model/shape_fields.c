@@ -93,6 +93,8 @@ const ShapeField shape_fields[N_SHAPE_FIELDS] = {
     [SHAPE_SLIDING_WINDOW] = {MEMBER(sliding_window), .key = "sliding_window",
                               INT(0, MAX_POSITIONS), .owner = SHAPE_OF_ARCHITECTURE,
                               .may_miss = true},
+    [SHAPE_QK_NORM] = {MEMBER(qk_norm), .key = "qk_norm", .kind = SHAPE_BOOL, .most = 1,
+                       .owner = SHAPE_OF_ARCHITECTURE, .may_miss = true},
     [SHAPE_ROPE_PAIRS] = {MEMBER(rope_pairs), .key = "rope_pairs", INT(1, MAX_SLOTS),
                           .owner = SHAPE_OF_CONVERSION},
     [SHAPE_D_KV] = {MEMBER(d_kv), .key = "d_kv", INT(0, MAX_D_KV), .owner = SHAPE_OF_CONVERSION},

@@ -214,6 +214,7 @@ Status prepare_chosen_pairs(int32_t *choice, const ModelShape *mla, RopeStrategy
 static Status allocate_pairs(int32_t **out, ModelShape *mla, const ModelShape *original,
                              const ConvertConfig *convert)
 {
+    TRY(recipe_check(&convert->recipe, original, "model.convert.method"));
     TRY(convert_target_shape(mla, original, &convert->target));
     *out = malloc((size_t)model_n_pairs(mla) * sizeof **out);
     return *out != NULL

@@ -9,6 +9,7 @@
 #include "base/intmath.h"
 #include "model/attention/attention.h"
 #include "model/attention/attention_latent.h"
+#include "model/attention/head_norm.h"
 #include "model/attention/latent_norm.h"
 #include "model/attention/mha.h"
 #include "model/attention/mla.h"
@@ -25,7 +26,8 @@ static int64_t expanded_tile_bytes(const ModelShape *s, ComputeType compute, int
                                    int n_threads, bool is_training)
 {
     const AttentionDims dims = expanded_dims(s, B, T);
-    return attention_scratch_bytes(&dims, compute, n_threads, is_training);
+    return max_int64(attention_scratch_bytes(&dims, compute, n_threads, is_training),
+                     head_norm_scratch_bytes(s, (int64_t)B * T, is_training));
 }
 
 static void attend_expanded(const AttentionSaved *saved, const AttentionContext *context)
@@ -54,19 +56,19 @@ static bool mha_fits(const ModelShape *s, ComputeType compute, int T)
 // The whole row [q | k | v] is the product's output: neither scratch nor a latent is needed.
 static AttentionWidths mha_widths(const ModelShape *s)
 {
-    return (AttentionWidths){.qkv = shape_dim(s, DIM_Q) + 2 * shape_dim(s, DIM_KV)};
+    return (AttentionWidths){.qkv = shape_dim(s, DIM_Q) + 2 * shape_dim(s, DIM_KV),
+                             .heads = head_norm_width(s)};
 }
 
 static void project_mha(const AttentionSaved *saved, Rows normed, const AttentionContext *context)
 {
-    mha_forward(saved->qkv, normed, context);
+    mha_forward(saved->qkv, saved->heads, normed, context);
 }
 
 static void project_mha_backward(Rows d_normed, LayerParams *grads, Rows d_qkv, Rows normed,
                                  const AttentionSaved *saved, const AttentionContext *context)
 {
-    (void)saved;
-    mha_backward(d_normed, grads, d_qkv, normed, context);
+    mha_backward(d_normed, grads, d_qkv, saved->heads, normed, context);
 }
 
 // ---- MLA, keys and values expanded -------------------------------------------------------------
@@ -85,6 +87,7 @@ static AttentionWidths mla_expanded_widths(const ModelShape *s)
     return (AttentionWidths){
         .qkv = attention_row(&dims),
         .latent = shape_dim(s, DIM_LATENT),
+        .heads = head_norm_width(s),
         .projected = mla_projected_width(s),
         .expanded = mla_expanded_width(s),
     };
@@ -108,22 +111,24 @@ static int64_t mla_expanded_tile_bytes(const ModelShape *s, ComputeType compute,
 static void project_mla_expanded(const AttentionSaved *saved, Rows normed,
                                  const AttentionContext *context)
 {
-    mla_forward(saved->qkv, saved->latent, normed, context);
+    mla_forward(saved->qkv, saved->latent, saved->heads, normed, context);
 }
 
 static void project_mla_expanded_backward(Rows d_normed, LayerParams *grads, Rows d_qkv,
                                           Rows normed, const AttentionSaved *saved,
                                           const AttentionContext *context)
 {
-    mla_backward(d_normed, grads, d_qkv, saved->latent, normed, context);
+    mla_backward(d_normed, grads, d_qkv, saved->latent, saved->heads, normed, context);
 }
 
 // ---- MLA in the latent space -------------------------------------------------------------------
 
+// Normed keys are no linear function of the latent: each has a factor of its own.
 static bool mla_latent_fits(const ModelShape *s, ComputeType compute, int T)
 {
     const LatentDims dims = mla_latent_dims(s, 1, T);
-    return shape_is_mla(s) && !shape_is_shared(s) && latent_attention_pays(&dims, compute);
+    return shape_is_mla(s) && !shape_is_shared(s) && !s->qk_norm &&
+           latent_attention_pays(&dims, compute);
 }
 
 // Saves no expanded keys and values. `out` is values U_v^T, one product away from what is saved, so

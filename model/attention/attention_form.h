@@ -19,6 +19,7 @@
 typedef struct AttentionSaved {
     Rows qkv;    // [N, widths.qkv] queries, keys and values, or the latent, after RoPE
     Rows latent; // [N, widths.latent]; before its norm if it has one
+    Rows heads;  // [N, widths.heads] queries and keys before their norm (head_norm.h)
     Rows values; // [N, widths.values] what each head took of the latent
     Rows out;    // [N, Q]
     float *lse;  // [N, H] log of the softmax's denominator
@@ -26,9 +27,9 @@ typedef struct AttentionSaved {
 
 // Numbers of a token; 0: the form has no such buffer.
 typedef struct AttentionWidths {
-    int qkv, latent, values; // saved
-    int projected, expanded; // scratch
-    bool remakes_out;        // attend_backward() computes `out` again: layers can share one
+    int qkv, latent, heads, values; // saved
+    int projected, expanded;        // scratch
+    bool remakes_out;               // attend_backward() computes `out` again: layers can share one
 } AttentionWidths;
 
 typedef struct AttentionForm {

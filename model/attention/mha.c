@@ -1,7 +1,8 @@
-// The observer sees queries and keys between the product and RoPE, the only moment at which they
-// exist unrotated.
+// The observer sees queries and keys as RoPE is given them, the only moment at which they exist
+// unrotated.
 #include "model/attention/mha.h"
 
+#include "model/attention/head_norm.h"
 #include "model/attention/rotate.h"
 #include "model/kernels/linear.h"
 
@@ -32,24 +33,31 @@ static void rotate(Rows qkv, const AttentionContext *context, float direction)
     step_times_mark(context->times, STEP_ROPE);
 }
 
-void mha_forward(Rows qkv, Rows normed, const AttentionContext *context)
+void mha_forward(Rows qkv, Rows heads, Rows normed, const AttentionContext *context)
 {
     const ModelShape *s = context->shape;
     const int width = projected_width(s), D = s->d_model, N = context->B * context->T;
     linear_forward(context->compute, qkv, normed, context->weights->q, N, D, width, false);
     step_times_mark(context->times, STEP_INPUT);
-    if (context->qk_observer != NULL)
-        context->qk_observer->call(context->qk_observer->observer, qkv);
-    rotate(qkv, context, 1.0f);
+    const QkObserver *observer = context->qk_observer;
+    if (s->qk_norm)
+        head_norm_forward(qkv, heads, observer == NULL, context);
+    if (observer != NULL)
+        observer->call(observer->observer, qkv);
+    if (!s->qk_norm || observer != NULL)
+        rotate(qkv, context, 1.0f);
 }
 
 // The rotation is orthogonal: its gradient is the rotation by the opposite angle.
-void mha_backward(Rows d_normed, LayerParams *grads, Rows d_qkv, Rows normed,
+void mha_backward(Rows d_normed, LayerParams *grads, Rows d_qkv, Rows heads, Rows normed,
                   const AttentionContext *context)
 {
     const ModelShape *s = context->shape;
     const int width = projected_width(s), D = s->d_model, N = context->B * context->T;
-    rotate(d_qkv, context, -1.0f);
+    if (s->qk_norm)
+        head_norm_backward(d_qkv, grads, heads, context);
+    else
+        rotate(d_qkv, context, -1.0f);
     linear_backward_input(context->compute, d_normed, d_qkv, context->weights->q, N, D, width,
                           false);
     linear_backward_weight(context->compute, grads->q, d_qkv, normed, N, D, width,

@@ -6,8 +6,10 @@
 
 #include "model/attention/attention_context.h"
 
-// q | k | v in one product, shown to the observer, then RoPE on queries and keys.
+// q | k | v in one product; queries and keys are normed if the shape says so, shown to the observer
+// and rotated.
 void mha_forward(Rows qkv,    // [N, Q + 2 KV]
+                 Rows heads,  // [N, head_norm_width()] saved
                  Rows normed, // [N, D], read
                  const AttentionContext *context);
 
@@ -15,6 +17,7 @@ void mha_forward(Rows qkv,    // [N, Q + 2 KV]
 void mha_backward(Rows d_normed, // [N, D]
                   LayerParams *grads,
                   Rows d_qkv,  // [N, Q + 2 KV]; rotated back in place
+                  Rows heads,  // [N, head_norm_width()] saved
                   Rows normed, // [N, D], read
                   const AttentionContext *context);
 

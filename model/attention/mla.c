@@ -3,6 +3,7 @@
 // and sorting into heads is one pass over memory.
 #include "model/attention/mla.h"
 
+#include "model/attention/head_norm.h"
 #include "model/attention/latent_norm.h"
 #include "model/attention/rotate.h"
 #include "model/kernels/linear.h"
@@ -85,12 +86,17 @@ static Rotation find_rotation(const AttentionContext *context, int t)
     return (Rotation){context->cos_table + first, context->sin_table + first, context};
 }
 
-// Head `head` of `n_heads`; where all heads share their pairs, those of the layer.
+// Head `head` of `n_heads`; where all heads share their pairs, those of the layer. Heads that are
+// to be normed first are copied: rotate_heads().
 static void rotate(Rows to, Rows from, const Rotation *rotation, int head, int n_heads,
                    float direction)
 {
     const ModelShape *s = rotation->context->shape;
     const int P = s->rope_pairs, group = n_heads / shape_rope_heads(s);
+    if (s->qk_norm) {
+        rotate_copy(to, from, 2 * P);
+        return;
+    }
     rotate_head(to, from, rotation->cos_row, rotation->sin_row,
                 rotation->context->pairs + (int64_t)(head / group) * P, P, direction);
 }
@@ -218,7 +224,7 @@ static Rows find_up_input(Rows latent, const AttentionContext *context, const Co
     return normed;
 }
 
-void mla_forward(Rows qkv, Rows latent, Rows normed, const AttentionContext *context)
+void mla_forward(Rows qkv, Rows latent, Rows heads, Rows normed, const AttentionContext *context)
 {
     const ModelShape *s = context->shape;
     const Rows projected = context->projected, expanded = context->expanded;
@@ -243,17 +249,21 @@ void mla_forward(Rows qkv, Rows latent, Rows normed, const AttentionContext *con
         gather_token(rows_at(qkv, n, 0), rows_at(projected, n, 0), rows_at(expanded, n, 0), &col,
                      context, n % context->T);
     step_times_mark(context->times, STEP_ROPE);
+    if (s->qk_norm)
+        head_norm_forward(qkv, heads, true, context);
 }
 
 // The reverse of mla_forward(): out of heads, through the up-projections, through the
 // down-projection. `projected` and `expanded` hold gradients now, since their forward values are
 // not read again.
-void mla_backward(Rows d_normed, LayerParams *grads, Rows d_qkv, Rows latent, Rows normed,
-                  const AttentionContext *context)
+void mla_backward(Rows d_normed, LayerParams *grads, Rows d_qkv, Rows latent, Rows heads,
+                  Rows normed, const AttentionContext *context)
 {
     const Rows d_projected = context->projected, d_expanded = context->expanded;
     const Columns col = find_columns(context);
     int N = context->B * context->T;
+    if (context->shape->qk_norm)
+        head_norm_backward(d_qkv, grads, heads, context);
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < N; n++)
         scatter_token(rows_at(d_projected, n, 0), rows_at(d_expanded, n, 0), rows_at(d_qkv, n, 0),

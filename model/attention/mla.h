@@ -5,6 +5,7 @@
 //     [k_c | v]     = c W_up^T        joint: one product; split: one for each half of c
 //     q_h = (RoPE(q_r,h), q_c,h)   k_j = (RoPE(k_r,j), k_c,j)   v_j
 //
+// (with qk_norm, each head of queries and of keys goes through its RMSNorm before the rotation)
 // so that the attention proper is that of model/attention/attention.h with the same row layout as
 // MHA's. Attention in the latent space (model/attention/attention_latent.h) reads the first product
 // alone: mla_latent_forward(). In the shared form (model/shape.h) there is one k_r for all heads,
@@ -28,13 +29,15 @@ int mla_expanded_width(const ModelShape *shape);  // keys' other dims, values, a
 
 void mla_forward(Rows qkv,    // [N, attention_row()]
                  Rows latent, // [N, R] saved, before its norm
+                 Rows heads,  // [N, head_norm_width()] saved
                  Rows normed, // [N, D], read
                  const AttentionContext *context);
 
 void mla_backward(Rows d_normed, // [N, D]
                   LayerParams *grads,
-                  Rows d_qkv,  // [N, attention_row()], read
+                  Rows d_qkv,  // [N, attention_row()]; with qk_norm used up
                   Rows latent, // [N, R] saved
+                  Rows heads,  // [N, head_norm_width()] saved
                   Rows normed, // [N, D], read
                   const AttentionContext *context);
 

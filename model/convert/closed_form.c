@@ -3,9 +3,9 @@
 #include "model/convert/closed_form.h"
 
 #include "model/convert/alternating.h"
-#include "model/convert/head_rows.h"
 #include "model/convert/slots.h"
 #include "model/convert/whitening.h"
+#include "model/head_rows.h"
 
 #include <cblas.h>
 #include <lapacke.h>

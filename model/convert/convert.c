@@ -4,12 +4,12 @@
 
 #include "model/convert/closed_form.h"
 #include "model/convert/factorize.h"
-#include "model/convert/head_rows.h"
 #include "model/convert/pair_choice.h"
 #include "model/convert/shared_layer.h"
 #include "model/convert/slot_mix.h"
 #include "model/convert/slots.h"
 #include "model/convert/whitening.h"
+#include "model/head_rows.h"
 
 #include <cblas.h>
 #include <math.h>
@@ -17,6 +17,16 @@
 
 const char *const convert_method_names[] = {
     [METHOD_PAPER] = "paper", [METHOD_WHITENED] = "whitened", [METHOD_CLOSED] = "closed", NULL};
+
+Status recipe_check(const ConvertRecipe *recipe, const ModelShape *original, const char *setting)
+{
+    if (original->qk_norm && recipe->method == METHOD_CLOSED)
+        return fail(BAD_INPUT,
+                    "%s is closed, whose error of a score knows no norm of heads (qk_norm); "
+                    "choose paper or whitened",
+                    setting);
+    return OK;
+}
 
 // to [n, D] = the rows of a head [E, D] that `rows` names.
 static void gather_rows(float *to, const float *head, const int *rows, int n, int D)

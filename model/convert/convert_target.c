@@ -42,7 +42,8 @@ static Status fail_missing(const ModelShape *original, const ConvertTarget *targ
 static Status per_head_shape(ModelShape *out, const ModelShape *original,
                              const ConvertTarget *target)
 {
-    const int K = original->n_kv_heads, n = budget_of(original, target->cache) / K;
+    const int K = original->n_kv_heads, n_factors = original->qk_norm; // of each
+    const int n = budget_of(original, target->cache) / K - n_factors;
     int P = target->rope_pairs, d_kv = target->d_kv;
     if (target->slots > 0 || target->latent > 0 || target->latent_norm)
         return fail(BAD_INPUT, "conversion: slots, latent and latent_norm are of the shared form; "
@@ -55,7 +56,7 @@ static Status per_head_shape(ModelShape *out, const ModelShape *original,
         return fail_missing(original, target, "rope_pairs and d_kv");
     // What is left of the budget is less than a number for every KV head.
     if (target->cache > 0 && 2 * P + d_kv != n)
-        TRY(check_share(K * (2 * P + d_kv), original, target));
+        TRY(check_share(K * (2 * P + d_kv + n_factors), original, target));
     return shape_convert(out, original, P, d_kv, target->svd);
 }
 

@@ -11,7 +11,7 @@
 #ifndef MHA2MLA_MODEL_CONVERT_RECIPE_H
 #define MHA2MLA_MODEL_CONVERT_RECIPE_H
 
-#include <stdbool.h>
+#include "model/shape.h"
 
 typedef enum ConvertMethod { METHOD_PAPER, METHOD_WHITENED, METHOD_CLOSED } ConvertMethod;
 
@@ -23,6 +23,9 @@ typedef struct ConvertRecipe {
                        // mean square of values over that of keys, for whitened
     bool mixes;        // slots of the shared form are mixtures of KV heads (slot_mix.h)
 } ConvertRecipe;
+
+// BAD_INPUT if models of this original shape cannot be converted so. `setting` names the method.
+Status recipe_check(const ConvertRecipe *recipe, const ModelShape *original, const char *setting);
 
 // Whether a layer's LayerStatistics are needed.
 static inline bool recipe_needs_statistics(const ConvertRecipe *recipe)

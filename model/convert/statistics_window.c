@@ -34,6 +34,7 @@ void statistics_scratch_place(StatisticsScratch *scratch, Arena *arena, const Mo
     scratch->normed = arena_floats(arena, T * D);
     scratch->inv_rms = arena_floats(arena, T);
     scratch->qkv = arena_floats(arena, (int64_t)T * qkv_width(s));
+    scratch->head = arena_floats(arena, shape_dim(s, DIM_HEAD_NORM));
     scratch->x = place_doubles(arena, T * D);
     scratch->masses = place_doubles(arena, (int64_t)s->n_heads * T);
     scratch->scaled_tau = place_doubles(arena, s->n_heads);
@@ -99,6 +100,19 @@ HeadSums statistics_head_sums(double *block, const ModelShape *s)
                       .gram = query + (int64_t)s->n_heads * s->head_dim * s->head_dim};
 }
 
+// Queries and keys as RoPE is given them.
+static void norm_heads(StatisticsScratch *scratch, const LayerParams *weights, const ModelShape *s)
+{
+    const int E = s->head_dim, H = s->n_heads;
+    for (int64_t t = 0; t < scratch->T && s->qk_norm; t++)
+        for (int head = 0; head < H + s->n_kv_heads; head++) {
+            float *values = scratch->qkv + t * qkv_width(s) + (int64_t)head * E;
+            memcpy(scratch->head, values, (size_t)E * sizeof *values);
+            rmsnorm_row(values, scratch->head, head < H ? weights->q_norm : weights->k_norm, E,
+                        (float)s->rms_eps);
+        }
+}
+
 void statistics_window_read(StatisticsScratch *scratch, const float *x, const LayerParams *weights,
                             const StatisticsSums *sums, const ModelShape *s)
 {
@@ -107,6 +121,7 @@ void statistics_window_read(StatisticsScratch *scratch, const float *x, const La
                     D, (float)s->rms_eps);
     linear_forward(COMPUTE_FLOAT32, rows_f32(scratch->qkv, width), rows_f32(scratch->normed, D),
                    weights->q, T, D, width, false);
+    norm_heads(scratch, weights, s);
     for (int64_t t = 0; t < T; t++)
         for (int d = 0; d < D; d++)
             scratch->x[t * D + d] = ldexp((double)scratch->normed[t * D + d], -sums->exponents[d]);

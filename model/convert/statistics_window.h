@@ -30,7 +30,8 @@ typedef struct StatisticsScratch {
     int T, n_threads;
     float *cos_table, *sin_table; // [T, E/2]
     float *normed, *inv_rms;      // [T, D], [T]
-    float *qkv;                   // [T, H E + 2 K E] before RoPE
+    float *qkv;                   // [T, H E + 2 K E] before RoPE, after norms of heads
+    float *head;                  // [E] with qk_norm
     double *x;                    // [T, D] normed, scaled
     double *means;                // [n_threads, T, D] xbar of as many heads
     double *masses;               // [H, T] sum over i of a_ij

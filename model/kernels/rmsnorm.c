@@ -171,3 +171,17 @@ void rmsnorm_backward(float *restrict dx, Rows dx_copy, float *restrict dw, Rows
     for (int first = 0; dw != NULL && first < N; first += ROW_BLOCK)
         add_row(dw, dy + (int64_t)first * D, D);
 }
+
+float rmsnorm_row(float *restrict y, const float *restrict x, const float *restrict w, int D,
+                  float eps)
+{
+    const float inv_rms = inverse_rms(x, D, eps);
+    scale_row(y, x, w, inv_rms, D);
+    return inv_rms;
+}
+
+void rmsnorm_row_backward(float *restrict dx, float *restrict dy, float inv_rms,
+                          const float *restrict x, const float *restrict w, int D)
+{
+    backward_row(dx, dy, x, w, inv_rms, D);
+}

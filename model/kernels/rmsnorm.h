@@ -42,4 +42,12 @@ void rmsnorm_backward(float *restrict dx,            // [N, D]
                       const float *restrict w,       // [D]
                       int N, int D);
 
+// One row alone, on the calling thread: y = w x / rms(x). Returns 1 / rms(x).
+float rmsnorm_row(float *restrict y, const float *restrict x, const float *restrict w, int D,
+                  float eps);
+
+// Its gradient: dx += (not =), and dy is replaced by the row's term of dw.
+void rmsnorm_row_backward(float *restrict dx, float *restrict dy, float inv_rms,
+                          const float *restrict x, const float *restrict w, int D);
+
 #endif

@@ -61,6 +61,7 @@ static void place_attention(LayerSaved *saved, const Placement *placement, const
     if (keeps_normalized(ws))
         saved->attn_normalized = place_rows(placement, ws->compute, N, s->d_model);
     saved->attention.latent = place_rows(placement, ws->compute, N, widths.latent);
+    saved->attention.heads = place_rows(placement, ws->compute, N, widths.heads);
     saved->attention.qkv = place_rows(placement, ws->compute, N, widths.qkv);
     saved->attention.values = place_rows(placement, ws->compute, N, widths.values);
     saved->attention.out = widths.remakes_out

@@ -13,7 +13,8 @@
 //
 //     activations | cos, sin | hidden | shared by layers | layer L-1 | ... | layer 1 | layer 0 |
 //
-//     a layer: x_in | attn_inv_rms, latent, qkv, values, out, lse | x_mid, ffn_inv_rms, gate_up
+//     a layer: x_in | attn_inv_rms, latent, heads, qkv, values, out, lse | x_mid, ffn_inv_rms,
+//     gate_up
 //
 // In bfloat16 attn_normalized and ffn_normalized join the second and the third, in half the memory:
 // layers share x_mid, and RECOMPUTE_NONE shares x_in, too.

@@ -105,8 +105,11 @@ static Status find_shape(Conversion *c)
     char text[TARGET_TEXT_BYTES];
     ConvertTarget target;
     TRY(target_of(&target, c->options));
-    const Status status =
-        convert_target_shape(&c->shape, hf_source_weights(c->files).shape, &target);
+    const ModelShape *original = hf_source_weights(c->files).shape;
+    const ConvertRecipe recipe = recipe_of(c->options);
+    Status status = convert_target_shape(&c->shape, original, &target);
+    if (status == OK)
+        status = recipe_check(&recipe, original, "--method");
     if (status != OK)
         return fail_within(status, "%s", c->dir);
     convert_target_describe(text, &c->shape);

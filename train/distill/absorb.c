@@ -40,7 +40,7 @@ Absorption absorb_start(const ModelShape *s, float *basis)
     Absorption a = {.shape = *s, .basis = basis};
     const LayerParams none = {0};
     const Side keys = key_side(&a, &none), values = value_side(&a, &none);
-    a.keys = keys.width <= keys.rows;
+    a.keys = keys.width <= keys.rows && !s->qk_norm; // a norm between them
     a.values = values.width <= values.rows;
     return a;
 }

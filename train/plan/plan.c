@@ -78,8 +78,10 @@ static Status find_shapes(Plan *plan, const ModelShape *original, const Config *
         TRY(hf_load_shape(&plan->original, config->model.base));
     plan->shape = plan->original;
     const ConvertConfig *convert = &config->model.convert;
-    if (convert->given)
+    if (convert->given) {
+        TRY(recipe_check(&convert->recipe, &plan->original, "model.convert.method"));
         TRY(convert_target_shape(&plan->shape, &plan->original, &convert->target));
+    }
     plan->has_teacher = teacher_is_needed(&config->train);
     plan->teaching = plan->original;
     if (plan->has_teacher && config->train.teacher != NULL)

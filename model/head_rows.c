@@ -1,4 +1,4 @@
-#include "model/convert/head_rows.h"
+#include "model/head_rows.h"
 
 #include "base/status.h"
 
