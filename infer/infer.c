@@ -4,11 +4,13 @@
 //     queries' rotated dims [H 2P] | their others [H (E - 2P)] | keys' rotated dims [K 2P] | value
 //
 // where the value is the latent [R], or v [K E]; the shared form has H E others and one head of
-// rotated keys. So nothing here asks which form it is.
+// rotated keys. Factors of keys (infer/cache/kv_format.h) follow the value. So nothing here asks
+// which form it is.
 #include "infer/infer.h"
 
 #include "base/intmath.h"
 #include "infer/attention/attend.h"
+#include "infer/head_norms.h"
 #include "model/kernels/rmsnorm.h"
 #include "model/kernels/rope.h"
 #include "model/kernels/swiglu.h"
@@ -23,6 +25,7 @@
 typedef struct RowColumns {
     int rotated;    // 2P, of a head
     int key, value; // where they begin; queries are at 0
+    int factors;    // behind the value
     int row;
 } RowColumns;
 
@@ -32,8 +35,9 @@ struct Infer {
     RowColumns columns;
     int max_tokens, max_segments;
     bool is_reproducible;
-    int n_rows;                  // of the last forward
-    Arena arena;                 // owns what follows
+    int n_rows;  // of the last forward
+    Arena arena; // owns what follows
+    HeadNorms head_norms;
     AttendJob *jobs;             // [max_segments]
     float *cos_rows, *sin_rows;  // [N, E/2]
     float *x;                    // [N, D] the residual stream
@@ -51,8 +55,8 @@ static RowColumns row_columns(const ModelShape *s)
 {
     const int rotated = 2 * s->rope_pairs, key = shape_dim(s, DIM_QUERY);
     const int value = key + shape_rope_heads(s) * rotated;
-    return (RowColumns){rotated, key, value,
-                        value + shape_dim(s, shape_is_mla(s) ? DIM_LATENT : DIM_KV)};
+    const int factors = value + shape_dim(s, shape_is_mla(s) ? DIM_LATENT : DIM_KV);
+    return (RowColumns){rotated, key, value, factors, factors + shape_key_factors(s)};
 }
 
 // Scratch of the widest product.
@@ -65,6 +69,10 @@ static int64_t product_floats(const Infer *infer)
     for (size_t i = 0; i < sizeof dims / sizeof dims[0]; i++)
         most = max_int64(most,
                          weight_linear_scratch_floats(infer->max_tokens, dims[i][0], dims[i][1]));
+    if (s->qk_norm && shape_dim(s, DIM_K_NOPE) > 0)
+        most = max_int64(most,
+                         weight_linear_scratch_floats(infer->max_tokens, shape_dim(s, DIM_K_NOPE),
+                                                      shape_dim(s, DIM_UP_INPUT)));
     return most;
 }
 
@@ -74,6 +82,7 @@ static void place(Infer *infer, int n_threads)
     const ModelShape *s = &infer->shape;
     const int64_t N = infer->max_tokens;
     Arena *arena = &infer->arena;
+    head_norms_place(&infer->head_norms, arena, s);
     infer->jobs = arena_place(arena, infer->max_segments, sizeof *infer->jobs);
     infer->cos_rows = arena_floats(arena, N * (s->head_dim / 2));
     infer->sin_rows = arena_floats(arena, N * (s->head_dim / 2));
@@ -118,6 +127,7 @@ Status infer_create(Infer **out, const InferWeights *weights, int max_tokens, in
     place(infer, n_threads);
     TRY_GOTO(release, arena_allocate(&infer->arena));
     place(infer, n_threads);
+    head_norms_set(&infer->head_norms, weights);
     *out = infer;
     return OK;
 release:
@@ -209,6 +219,28 @@ static void normalize_latent(const Infer *infer, const float *weight, int n)
                     (float)s->rms_eps);
 }
 
+// Queries and keys of all rows. What keys get from the latent is made where attention's output will
+// be, which is at least as wide.
+static void normalize_heads(const Infer *infer, int layer)
+{
+    const ModelShape *s = &infer->shape;
+    const RowColumns *col = &infer->columns;
+    const WeightMatrix *up_k = &infer->weights->layers[layer].up_k;
+    float *nope = infer->attended;
+    if (!s->qk_norm)
+        return;
+    const int width = up_k->n_out; // 0 without such dims
+    if (width > 0)
+        multiply(infer, nope, width, infer->rows + col->value, col->row, up_k, infer->n_rows,
+                 false);
+#pragma omp parallel for schedule(static) if (infer->n_rows > 1)
+    for (int n = 0; n < infer->n_rows; n++) {
+        float *row = infer->rows + (int64_t)n * col->row;
+        head_norms_apply(&infer->head_norms, layer, row, row + col->key, row + col->factors,
+                         nope + (int64_t)n * width);
+    }
+}
+
 // A job's q points to its segment's first row.
 static int first_row(const Infer *infer, int segment)
 {
@@ -237,6 +269,7 @@ static void attention_block(Infer *infer, const InferSegment *segments, int n_se
     const RowColumns *col = &infer->columns;
     const int N = infer->n_rows, D = s->d_model;
     multiply_normed(infer, infer->rows, col->row, w->attn_norm, &w->qkv);
+    normalize_heads(infer, layer);
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int n = 0; n < N; n++) {
         rotate_row(infer, layer, n);

@@ -37,6 +37,8 @@ static const Slot layer_slots[] = {
     LAYER_SLOT(up_k, up_k),
     LAYER_SLOT(up_v, up_v),
     LAYER_SLOT(o, o),
+    LAYER_SLOT(q_norm, q_norm),
+    LAYER_SLOT(k_norm, k_norm),
     LAYER_SLOT(ffn_norm, ffn_norm),
     LAYER_SLOT(gate, gate_up),
     LAYER_SLOT(up, gate_up),

@@ -18,11 +18,12 @@
 #include "model/weight_source.h"
 
 typedef struct InferLayer {
-    float *attn_norm;        // [D]
-    WeightMatrix qkv;        // [H E + 2 K E, D]: q | k | v. MLA [H E + K 2P + R, D]: q | k_r |
-                             // down_kv, rows of q and down_kv as in model/params.h; shared
-                             // [H (2P + E) + 2P + R, D]
-    float *latent_norm;      // shared, if the shape has one: [R]; else NULL
+    float *attn_norm;       // [D]
+    WeightMatrix qkv;       // [H E + 2 K E, D]: q | k | v. MLA [H E + K 2P + R, D]: q | k_r |
+                            // down_kv, rows of q and down_kv as in model/params.h; shared
+                            // [H (2P + E) + 2P + R, D]
+    float *q_norm, *k_norm; // of a shape with qk_norm: [E] each, in the original's order; else NULL
+    float *latent_norm;     // shared, if the shape has one: [R]; else NULL
     WeightMatrix up_k, up_v; // MLA: [K (E - 2P), R] and [K E, R], split: R / 2 columns. up_k has no
                              // rows if P = E / 2. Shared: [H E, R] each.
     WeightMatrix o;          // [D, H E]

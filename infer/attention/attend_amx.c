@@ -431,7 +431,7 @@ AMX static void latent_block(const AttendWork *work, const AttendTile *tile, con
     else
         attend_key_scores_bf16(work, tile, block, true);
     kv_fetch_slice(work->ahead);
-    attend_softmax_avx512(tile, d, work->scores, block->first, block->count);
+    attend_softmax_avx512(tile, d, work->scores, block->key_factor, block->first, block->count);
     kv_fetch_slice(work->ahead);
     split_probabilities(&own, work->scores, rows);
     add_values(&own, tile, d, latent.high + column, latent.ld, false);

@@ -156,9 +156,10 @@ void attend_key_scores_bf16(const AttendWork *work, const AttendTile *tile, cons
 #endif
 
 WIDE_VECTORS void attend_softmax_avx512(const AttendTile *tile, const AttendDims *dims,
-                                        float *scores, int first_key, int keys)
+                                        float *scores, const float *key_factor, int first_key,
+                                        int keys)
 {
-    attend_softmax_inline(tile, dims, scores, first_key, keys);
+    attend_softmax_inline(tile, dims, scores, key_factor, first_key, keys);
 }
 
 // Value channels [first, first + n) of a head's rows, from its first channel on.
@@ -187,8 +188,12 @@ AttendFloats attend_block_decode(const AttendWork *work, const KvBlock *block)
         for (int j = 0; j < d->value_heads; j++)
             decode_rows(work->value + (int64_t)j * KEYS * width, width, codes, j * width,
                         d->value_column, d->value_width);
-    return (AttendFloats){block->first, block->count, work->key, work->value,
-                          d->latent > 0 ? work->latent_columns : NULL};
+    return (AttendFloats){block->first,
+                          block->count,
+                          work->key,
+                          work->value,
+                          d->latent > 0 ? work->latent_columns : NULL,
+                          block->key_factor};
 }
 
 // [64, width] bfloat16 -> [width, 64] float.
@@ -235,7 +240,7 @@ static void rows_block(const AttendWork *work, const AttendTile *tile, const KvB
         tile_multiply(work->scores, KEYS, tile->q_latent, d->latent, work->latent_columns, KEYS,
                       rows, KEYS, d->latent, true);
     }
-    attend_softmax_avx512(tile, d, work->scores, block->first, block->count);
+    attend_softmax_avx512(tile, d, work->scores, block->key_factor, block->first, block->count);
     kv_fetch_slice(work->ahead);
     const int n_products = d->value_heads == 1 ? 1 : tile->n_heads, m = rows / n_products;
     for (int j = 0; j < n_products; j++)

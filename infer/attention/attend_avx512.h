@@ -28,7 +28,7 @@ void attend_key_scores_bf16(const AttendWork *work, const AttendTile *tile, cons
 
 // attend_tile_softmax().
 void attend_softmax_avx512(const AttendTile *tile, const AttendDims *dims, float *scores,
-                           int first_key, int keys);
+                           const float *key_factor, int first_key, int keys);
 
 // A block of KV_CODES as float32 in the thread's scratch.
 AttendFloats attend_block_decode(const AttendWork *work, const KvBlock *block);

@@ -23,6 +23,7 @@ enum {
 typedef struct Chunk {
     const AttendCall *call;
     const AttendJob *job;
+    const ModelShape *shape;
     AttendDims cached, dims; // of the cache, and of what it is expanded to
     int tile_tokens, n_tiles;
     // Scratch of all threads.
@@ -34,6 +35,7 @@ typedef struct Chunk {
     uint16_t *q_rounded, *key_panels, *value_panels;
     // Of MLA's blocks before they are expanded: [RANGE_BLOCKS] each.
     float *cached_key, *latent; // [heads of k_r][2P][64], [64][R]
+    float *key_factor;          // [K][64], or NULL
     // Each thread its own.
     float *scores; // [tile rows, 64]
     float *rows;   // [64, nope] keys of a head before they are transposed
@@ -71,6 +73,8 @@ static void place_shared(Chunk *c, Arena *arena, int count)
         return;
     c->cached_key = arena_floats(arena, keys * c->cached.K * c->cached.key_width);
     c->latent = arena_floats(arena, keys * c->cached.cache_width);
+    if (shape_key_factors(c->shape) > 0)
+        c->key_factor = arena_floats(arena, keys * d->K);
 }
 
 static void place_own(Chunk *c, Arena *arena)
@@ -82,7 +86,7 @@ static void place_own(Chunk *c, Arena *arena)
 
 static Chunk make_chunk(const ModelShape *shape, int count)
 {
-    Chunk c = {.cached = attend_dims(shape), .dims = attend_expanded_dims(shape)};
+    Chunk c = {.shape = shape, .cached = attend_dims(shape), .dims = attend_expanded_dims(shape)};
     find_tiles(&c, count);
     return c;
 }
@@ -166,6 +170,9 @@ static void widen_block(const Chunk *c, int range, int b)
     else
         kv_block_widen(&block, c->key + (int64_t)b * d->K * d->E * KEYS,
                        c->value + (int64_t)b * d->K * KEYS * d->E);
+    if (c->key_factor != NULL)
+        memcpy(c->key_factor + (int64_t)b * d->K * KEYS, block.key_factor,
+               (size_t)d->K * KEYS * sizeof *c->key_factor);
 }
 
 HOT static void transpose(float *restrict columns, const float *restrict rows, int width)
@@ -176,7 +183,15 @@ HOT static void transpose(float *restrict columns, const float *restrict rows, i
                 columns[e * KEYS + t + i] = rows[(t + i) * width + e];
 }
 
-// Keys and values of head j in block b: k = [k_r | U_k c], v = U_v c. In the shared form all heads
+HOT static void scale_columns(float *restrict columns, const float *restrict factor, int width)
+{
+    for (int e = 0; e < width; e++)
+        for (int t = 0; t < KEYS; t++)
+            columns[e * KEYS + t] *= factor[t];
+}
+
+// Keys and values of head j in block b: k = [k_r | U_k c], times the key's factor if it has one,
+// v = U_v c. In the shared form all heads
 // copy the one k_r.
 static void expand_head(const Chunk *c, int b, int j)
 {
@@ -192,6 +207,8 @@ static void expand_head(const Chunk *c, int b, int j)
         weight_product(c->rows, cached->nope, latent, cached->cache_width, &up_k, KEYS, false);
         transpose(key + cached->key_width * KEYS, c->rows, cached->nope);
     }
+    if (c->key_factor != NULL)
+        scale_columns(key, c->key_factor + head * KEYS, d->key_width);
     const WeightMatrix up_v = weight_rows(c->call->up_v, j * d->E, d->E);
     weight_product(value, d->E, latent + cached->value_column, cached->cache_width, &up_v, KEYS,
                    false);
@@ -218,7 +235,7 @@ static void run_block(const Chunk *c, const AttendTile *tile, int64_t head,
     tile_bf16_multiply(c->scores, KEYS, rounded_queries(c, tile), tile_bf16_padded(width),
                        c->key_panels + head * tile_bf16_panels_halves(width, KEYS),
                        tile_bf16_panel_halves(width), rows, KEYS, width, false);
-    attend_tile_softmax(tile, d, c->scores, block->first, block->count);
+    attend_tile_softmax(tile, d, c->scores, NULL, block->first, block->count);
     tile_bf16_copy_rows(c->p, KEYS, rows_read_f32(c->scores, KEYS), rows, KEYS);
     tile_bf16_multiply(tile->sums, d->value_ld, c->p, KEYS,
                        c->value_panels + head * tile_bf16_panels_halves(KEYS, E),

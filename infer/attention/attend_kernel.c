@@ -24,8 +24,12 @@ static AttendFloats widen(const AttendWork *work, const KvBlock *block)
     kv_block_widen(block, work->key, work->value);
     if (d->latent > 0)
         transpose(work->latent_columns, work->value, d->cache_width, d->latent);
-    return (AttendFloats){block->first, block->count, work->key, work->value,
-                          d->latent > 0 ? work->latent_columns : NULL};
+    return (AttendFloats){block->first,
+                          block->count,
+                          work->key,
+                          work->value,
+                          d->latent > 0 ? work->latent_columns : NULL,
+                          block->key_factor};
 }
 
 void attend_key_scores(const AttendWork *work, const AttendTile *tile, const float *key, bool add)
@@ -48,7 +52,7 @@ void attend_block_floats(const AttendWork *work, const AttendTile *tile, const A
     if (block->latent_columns != NULL)
         tile_multiply(work->scores, KEYS, tile->q_latent, d->latent, block->latent_columns, KEYS,
                       rows, KEYS, d->latent, true);
-    attend_tile_softmax(tile, d, work->scores, block->first, block->count);
+    attend_tile_softmax(tile, d, work->scores, block->key_factor, block->first, block->count);
     const int n_products = d->value_heads == 1 ? 1 : tile->n_heads, m = rows / n_products;
     for (int j = 0; j < n_products; j++)
         tile_multiply(tile->sums + (int64_t)j * m * d->value_ld, d->value_ld,

@@ -22,6 +22,7 @@ typedef struct AttendFloats {
     const float *key;            // [K][key_width][64]
     const float *value;          // [value_heads][64][cache_width], readable 15 floats further
     const float *latent_columns; // [latent][64] the latent's columns that keys are made of; or NULL
+    const float *key_factor;     // [heads of the tile][64] of scores; or NULL
 } AttendFloats;
 
 enum { ATTEND_SLICES = 3 };

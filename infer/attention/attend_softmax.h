@@ -52,9 +52,17 @@ static inline void attend_raise_maximum(float *restrict row_max, float *restrict
         sums[e] *= shrink;
 }
 
+static inline void attend_scale(float *restrict s, const float *restrict factor)
+{
+#pragma omp simd
+    for (int j = 0; j < ATTEND_KEYS; j++)
+        s[j] *= factor[j];
+}
+
 __attribute__((always_inline)) static inline void attend_softmax_inline(const AttendTile *tile,
                                                                         const AttendDims *dims,
                                                                         float *scores,
+                                                                        const float *key_factor,
                                                                         int first_key, int keys)
 {
     const int rows = attend_tile_rows(tile, dims), width = dims->value_ld;
@@ -66,6 +74,8 @@ __attribute__((always_inline)) static inline void attend_softmax_inline(const At
             memset(s, 0, ATTEND_KEYS * sizeof *s);
             continue;
         }
+        if (key_factor != NULL)
+            attend_scale(s, key_factor + r / (dims->G * tile->n) * ATTEND_KEYS);
         for (int j = visible; j < ATTEND_KEYS; j++)
             s[j] = -INFINITY;
         const float max = attend_largest(s);

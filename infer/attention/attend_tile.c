@@ -69,9 +69,9 @@ void attend_tile_start(const AttendTile *tile, const AttendDims *dims)
 }
 
 HOT void attend_tile_softmax(const AttendTile *tile, const AttendDims *dims, float *scores,
-                             int first_key, int keys)
+                             const float *key_factor, int first_key, int keys)
 {
-    attend_softmax_inline(tile, dims, scores, first_key, keys);
+    attend_softmax_inline(tile, dims, scores, key_factor, first_key, keys);
 }
 
 // A part in which the row sees no key has the maximum -infinity and so the weight 0.

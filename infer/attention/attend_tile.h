@@ -75,7 +75,8 @@ void attend_tile_start(const AttendTile *tile, const AttendDims *dims);
 // to the rows' maxima, 0 where the causal mask or the block's end is; rescales sums and row_sums
 // where a maximum grew.
 void attend_tile_softmax(const AttendTile *tile, const AttendDims *dims,
-                         float *scores, // [rows, ATTEND_KEYS]
+                         float *scores,           // [rows, ATTEND_KEYS]
+                         const float *key_factor, // [n_heads][ATTEND_KEYS] of scores, or NULL
                          int first_key, int keys);
 
 // One row of a tile whose blocks were divided among n_parts tiles, attend_part_rows() apart

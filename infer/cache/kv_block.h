@@ -22,6 +22,9 @@
 //     KV_SEGMENT       positions below `n_quantized` are in `segment`, for kv_block_widen(); those
 //                      behind are in key and value as KV_ROWS has them: the reference policy
 //
+// Keys of MLA with qk_norm have a factor each, [K][64] float32 whatever the kind, that their scores
+// are to be multiplied by.
+//
 // Block i of a sequence holds positions 64 i to 64 i + 63; only the last can be incomplete.
 #ifndef MHA2MLA_INFER_CACHE_KV_BLOCK_H
 #define MHA2MLA_INFER_CACHE_KV_BLOCK_H
@@ -36,14 +39,15 @@ typedef enum KvBlockKind { KV_ROWS, KV_CODES, KV_GROUPS, KV_SEGMENT } KvBlockKin
 // written.
 typedef struct KvBlock {
     KvBlockKind kind;
-    int first;         // position of the block's first token
-    int count;         // tokens from there on, 1 to 64
-    KvPart key_part;   // heads and width of the arrays below
-    KvPart value_part; //
-    KvType type;       // of the rows
-    const void *key;   // KV_ROWS, KV_SEGMENT; 64-byte aligned, finite beyond `count`
-    const void *value; // the same
-    KvCodes key_codes; // KV_CODES and KV_GROUPS
+    int first;               // position of the block's first token
+    int count;               // tokens from there on, 1 to 64
+    KvPart key_part;         // heads and width of the arrays below
+    KvPart value_part;       //
+    KvType type;             // of the rows
+    const void *key;         // KV_ROWS, KV_SEGMENT; 64-byte aligned, finite beyond `count`
+    const void *value;       // the same
+    const float *key_factor; // [K][64], finite; NULL: none
+    KvCodes key_codes;       // KV_CODES and KV_GROUPS
     KvCodes value_codes;
     const KvSegment *segment; // KV_SEGMENT
     int layer;                //

@@ -76,7 +76,7 @@ Status kv_sequence_reserve(KvSequence *sequence, int n_tokens);
 void kv_write(KvSequence *sequence, int layer,
               const float *key,   // [n, K key width] rotated, rows ld_key apart
               int ld_key,         //
-              const float *value, // [n, heads * value width], rows ld_value apart
+              const float *value, // [n, heads * value width, then factors], rows ld_value apart
               int ld_value, int n);
 
 // The n_tokens written in every layer count from now on. FAILED, with nothing changed, without

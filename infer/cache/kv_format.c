@@ -56,7 +56,7 @@ Status kv_format_parse_bits(KvFormat *format, const char *text, const char *sett
     return OK;
 }
 
-static Status check_quantized(const KvFormat *f)
+static Status check_quantized(const KvFormat *f, const ModelShape *shape)
 {
     const char *name = kv_scheme_names[f->scheme];
     if (!are_bits(f->value_bits) || !are_bits(f->key_bits))
@@ -72,6 +72,11 @@ static Status check_quantized(const KvFormat *f)
     if (f->reference_policy && f->scheme == KV_CHANNEL)
         return fail(BAD_INPUT,
                     "KV scheme %s has no reference policy; choose hqq or quanto, or append", name);
+    if (f->reference_policy && shape_key_factors(shape) > 0)
+        return fail(BAD_INPUT,
+                    "KV scheme %s: the reference policy quantizes all that is cached, and the "
+                    "factors of a converted model's normed keys (qk_norm) are not; choose append",
+                    name);
     return OK;
 }
 
@@ -80,7 +85,7 @@ Status kv_format_check(const KvFormat *f, const ModelShape *shape)
 {
     TRY(shape_check(shape, "KV cache"));
     if (f->scheme != KV_PLAIN)
-        return check_quantized(f);
+        return check_quantized(f, shape);
     if (f->value_bits != 0 || f->key_bits != 0 || f->reference_policy || f->axis != 0)
         return fail(BAD_INPUT,
                     "a KV cache that is not quantized has no bits, axis or policy; choose "
@@ -104,12 +109,14 @@ const char *kv_format_describe(char out[KV_FORMAT_TEXT_BYTES], const KvFormat *f
 
 double kv_format_bytes_per_token(const KvFormat *f, const ModelShape *shape)
 {
+    const int values = kv_part_channels(kv_value_part(shape)),
+              keys = kv_part_channels(kv_key_part(shape));
+    const double factor_bytes = shape_key_factors(shape) * (double)sizeof(float);
     if (f->scheme == KV_PLAIN)
-        return (double)shape_cache_numbers(shape) * kv_type_bytes(f->type);
+        return shape->n_layers * ((values + keys) * (double)kv_type_bytes(f->type) + factor_bytes);
     const double overhead_bits = 2 * 16.0 / KV_BLOCK_TOKENS; // scale and zero
-    double bits = kv_part_channels(kv_value_part(shape)) * (f->value_bits + overhead_bits) +
-                  kv_part_channels(kv_key_part(shape)) * (f->key_bits + overhead_bits);
-    return shape->n_layers * bits / 8;
+    double bits = values * (f->value_bits + overhead_bits) + keys * (f->key_bits + overhead_bits);
+    return shape->n_layers * (bits / 8 + factor_bytes);
 }
 
 int kv_format_coded_blocks(const KvFormat *f, int n_tokens)

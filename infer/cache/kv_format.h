@@ -12,6 +12,9 @@
 //     key      K heads of E, rotated    K heads of 2P, rotated: k_r; shared form: one head of 2P
 //     value    K heads of E             one head of R: the latent c (split: the keys' half first;
 //                                       with latent_norm the normed one)
+//
+// MLA with qk_norm leaves a third part, one factor for each head of keys: 1 / rms of the key before
+// its norm, which multiplies the scores. Factors are float32 in every format.
 #ifndef MHA2MLA_INFER_CACHE_KV_FORMAT_H
 #define MHA2MLA_INFER_CACHE_KV_FORMAT_H
 
@@ -79,9 +82,9 @@ Status kv_format_check(const KvFormat *format, const ModelShape *shape);
 enum { KV_FORMAT_TEXT_BYTES = 80 };
 const char *kv_format_describe(char out[KV_FORMAT_TEXT_BYTES], const KvFormat *format);
 
-// Bytes of a token over all layers in a full block. Plain: shape_cache_numbers() times the width of
-// the type. Quantized: bits + 0.5 per number, as 64 codes share a 16-bit scale and a 16-bit zero;
-// the 64 to 127 newest tokens, which are not quantized yet, cost what they do in the plain format.
+// Bytes of a token over all layers in a full block, with 4 for each factor. Plain: the width of the
+// type per number. Quantized: bits + 0.5, as 64 codes share a 16-bit scale and a 16-bit zero; the
+// 64 to 127 newest tokens, which are not quantized yet, cost what they do in the plain format.
 double kv_format_bytes_per_token(const KvFormat *format, const ModelShape *shape);
 
 // Complete blocks at the beginning of a sequence of n_tokens that are codes, whichever chunks the

@@ -14,7 +14,8 @@ KvPageLayout kv_page_layout(const ModelShape *shape, const KvFormat *format)
     KvPageLayout layout = {.format = *format,
                            .n_layers = shape->n_layers,
                            .key = kv_key_part(shape),
-                           .value = kv_value_part(shape)};
+                           .value = kv_value_part(shape),
+                           .n_factors = shape_key_factors(shape)};
     // 64 numbers are whole cache lines, so that every layer and part begins on one, unpadded.
     const int64_t channel_bytes = T * kv_type_bytes(format->type);
     layout.rows_key_bytes = kv_part_channels(layout.key) * channel_bytes;
@@ -30,11 +31,29 @@ KvPageLayout kv_page_layout(const ModelShape *shape, const KvFormat *format)
     return layout;
 }
 
+// Of a layer, without factors.
+static int64_t numbers_bytes(const KvPageLayout *layout, KvPageKind kind)
+{
+    return kind == KV_PAGE_ROWS ? layout->rows_bytes : layout->codes_bytes + layout->scales_bytes;
+}
+
+static int64_t factors_bytes(const KvPageLayout *layout)
+{
+    return (int64_t)layout->n_factors * T * (int64_t)sizeof(float);
+}
+
 int64_t kv_page_bytes(const KvPageLayout *layout, KvPageKind kind)
 {
-    int64_t layer =
-        kind == KV_PAGE_ROWS ? layout->rows_bytes : layout->codes_bytes + layout->scales_bytes;
-    return layout->n_layers * layer;
+    const int64_t layer = numbers_bytes(layout, kind);
+    if (layer == 0)
+        return 0;
+    return layout->n_layers * (layer + factors_bytes(layout));
+}
+
+// Where a layer's factors begin, behind the numbers of all layers; these are whole floats.
+static int64_t factors_at(const KvPageLayout *layout, KvPageKind kind, int layer)
+{
+    return layout->n_layers * numbers_bytes(layout, kind) + layer * factors_bytes(layout);
 }
 
 // 64 codes take 16, 24, 32 or 64 bytes. Scales of 2 bytes between them would move the next layer's
@@ -56,11 +75,8 @@ static KvBlock codes_block(const KvPageLayout *layout, KvPage *page, int layer)
     return block;
 }
 
-KvBlock kv_page_block(const KvPageLayout *layout, KvPage *page, int layer)
+static KvBlock rows_block(const KvPageLayout *layout, KvPage *page, int layer)
 {
-    // Pages of a plain format are not asked: their header would be one more miss per block.
-    if (layout->format.scheme != KV_PLAIN && page->kind == KV_PAGE_CODES)
-        return codes_block(layout, page, layer);
     const unsigned char *rows = page->bytes + layer * layout->rows_bytes;
     return (KvBlock){.kind = KV_ROWS,
                      .count = T,
@@ -69,6 +85,17 @@ KvBlock kv_page_block(const KvPageLayout *layout, KvPage *page, int layer)
                      .type = layout->format.type,
                      .key = rows,
                      .value = rows + layout->rows_key_bytes};
+}
+
+KvBlock kv_page_block(const KvPageLayout *layout, KvPage *page, int layer)
+{
+    // Pages of a plain format are not asked: their header would be one more miss per block.
+    const bool is_coded = layout->format.scheme != KV_PLAIN && page->kind == KV_PAGE_CODES;
+    KvBlock block = is_coded ? codes_block(layout, page, layer) : rows_block(layout, page, layer);
+    const int64_t at = factors_at(layout, is_coded ? KV_PAGE_CODES : KV_PAGE_ROWS, layer);
+    if (layout->n_factors > 0)
+        block.key_factor = (const float *)(const void *)(page->bytes + at);
+    return block;
 }
 
 // out [n_channels][64] from the slot of the first token on, in [n, n_channels]. Tokens are the
@@ -121,6 +148,9 @@ void kv_page_write(const KvPageLayout *layout, KvPage *page, int layer, int slot
     else
         write_channels_bfloat16((uint16_t *)rows + slot, key, ld_key, n_channels, n);
     write_value(layout, rows + layout->rows_key_bytes, slot, value, ld_value, n);
+    float *factors = (float *)(void *)(page->bytes + factors_at(layout, KV_PAGE_ROWS, layer));
+    write_channels_float32(factors + slot, value + kv_part_channels(layout->value), ld_value,
+                           layout->n_factors, n);
 }
 
 void kv_page_copy(const KvPageLayout *layout, KvPage *to, const KvPage *from, int layer, int count)
@@ -132,6 +162,9 @@ void kv_page_copy(const KvPageLayout *layout, KvPage *to, const KvPage *from, in
     const KvPart part = layout->value;
     for (int h = 0; h < part.n_heads; h++, at += part.width * channel_bytes)
         memcpy(to->bytes + at, from->bytes + at, (size_t)count * part.width * number);
+    at = (size_t)factors_at(layout, KV_PAGE_ROWS, layer);
+    for (int j = 0; j < layout->n_factors; j++, at += T * sizeof(float))
+        memcpy(to->bytes + at, from->bytes + at, (size_t)count * sizeof(float));
 }
 
 // Keys and values are quantized one after the other in the same scratch.
@@ -172,4 +205,6 @@ void kv_page_quantize(const KvPageLayout *layout, KvPage *codes, KvPage *rows, i
     for (int64_t i = 0; i < (int64_t)kv_part_channels(layout->value) * T; i++)
         tensor[i] = number_at(from.value, from.type, i);
     kv_codes_quantize(&to.value_codes, layout->value, tensor, &layout->format, rest);
+    memcpy(codes->bytes + factors_at(layout, KV_PAGE_CODES, layer),
+           rows->bytes + factors_at(layout, KV_PAGE_ROWS, layer), (size_t)factors_bytes(layout));
 }

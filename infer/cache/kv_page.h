@@ -4,6 +4,7 @@
 //     KV_PAGE_ROWS   | layer 0: key [K][key width][64], value [heads][64][value width] | layer 1:
 //     ... KV_PAGE_CODES  | layer 0: key codes, value codes | layer 1: ... |
 //                    | layer 0: key scale, zero, value scale, zero | layer 1: ...
+//     both kinds, last | layer 0: key factors [K][64] float32 | layer 1: ...       (kv_format.h)
 //
 //     KvPageLayout layout = kv_page_layout(&shape, &format);
 //     const int64_t bytes = kv_page_bytes(&layout, KV_PAGE_ROWS);
@@ -22,6 +23,7 @@ typedef struct KvPageLayout {
     int64_t rows_key_bytes, rows_bytes;   // of a layer: keys; keys and values
     int64_t codes_key_bytes, codes_bytes; // the same of packed codes
     int64_t scales_bytes;                 // of a layer, both parts
+    int n_factors;                        // of a token: K, or 0
     KvGrouping key_grouping, value_grouping;
 } KvPageLayout;
 
@@ -36,7 +38,7 @@ KvBlock kv_page_block(const KvPageLayout *layout, KvPage *page, int layer);
 // n tokens into a page of rows, from slot `slot` on.
 void kv_page_write(const KvPageLayout *layout, KvPage *page, int layer, int slot,
                    const float *key,               // [n, K key width], rows ld_key apart
-                   int ld_key, const float *value, // [n, heads * value width]
+                   int ld_key, const float *value, // [n, heads * value width, then factors]
                    int ld_value, int n);
 
 // The first `count` tokens of a layer; nothing behind them is read, where another sequence may be

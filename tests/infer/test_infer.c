@@ -30,16 +30,18 @@ static const ModelShape shapes[] = {
     SHAPE(6, 2, 8, 4, 0, SVD_JOINT),  // GQA
     SHAPE(3, 3, 12, 6, 0, SVD_JOINT), // MHA
     SHAPE(4, 1, 8, 4, 0, SVD_JOINT),  // MQA
-    SHAPE(6, 2, 8, 1, 4, SVD_JOINT),
-    SHAPE(6, 2, 8, 2, 6, SVD_SPLIT),
-    SHAPE(3, 3, 12, 2, 9, SVD_JOINT),
-    SHAPE(4, 2, 8, 4, 5, SVD_JOINT),   // no dims without RoPE
+    SHAPE(6, 2, 8, 1, 4, SVD_JOINT), SHAPE(6, 2, 8, 2, 6, SVD_SPLIT),
+    SHAPE(3, 3, 12, 2, 9, SVD_JOINT), SHAPE(4, 2, 8, 4, 5, SVD_JOINT), // no dims without RoPE
     SHAPE(3, 3, 12, 3, 13, SVD_JOINT), // a latent wider than the heads
     SHAPE(6, 2, 8, 3, 0, SVD_JOINT, .latent = 10),
     SHAPE(6, 2, 8, 7, 0, SVD_JOINT, .latent = 9, .latent_norm = true), // slots with equal pairs
     SHAPE(3, 3, 12, 2, 0, SVD_JOINT, .latent = 40, .latent_norm = true),
     // What architectures besides Llama have.
     SHAPE(6, 2, 8, 2, 6, SVD_JOINT, .rope_scaling = {8, 1, 4, 64}),
+    SHAPE(6, 2, 12, 6, 0, SVD_JOINT, .qk_norm = true),
+    SHAPE(6, 2, 8, 1, 4, SVD_JOINT, .qk_norm = true),
+    SHAPE(3, 3, 12, 2, 6, SVD_SPLIT, .qk_norm = true),
+    SHAPE(4, 2, 8, 4, 5, SVD_JOINT, .qk_norm = true), // factors alone, no dims without RoPE
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 
@@ -64,10 +66,15 @@ static void choose_pairs(Model *model)
     }
 }
 
-// Norms of the latent are 1 in a random model.
-static void vary_latent_norms(Model *model)
+// Norms of the latent and of heads are 1 in a random model.
+static void vary_norms(Model *model)
 {
     const ModelShape *s = &model->shape;
+    for (int l = 0; l < s->n_layers && s->qk_norm; l++)
+        for (int e = 0; e < s->head_dim; e++) {
+            model->params.layers[l].q_norm[e] = 0.5f + 0.25f * (float)((3 * e + l) % 7);
+            model->params.layers[l].k_norm[e] = 1.75f - 0.25f * (float)((5 * e + l) % 11);
+        }
     for (int l = 0; l < s->n_layers && s->latent_norm; l++)
         for (int i = 0; i < s->latent; i++)
             model->params.layers[l].latent_norm[i] = 0.5f + 0.125f * (float)((5 * i + l) % 9);
@@ -81,7 +88,7 @@ static Case *start_case_as(const ModelShape *shape, DType dtype, ComputeType com
     assert_ok(model_create(&c->model, shape));
     model_init_random(&c->model, 0.15, 7);
     choose_pairs(&c->model);
-    vary_latent_norms(&c->model);
+    vary_norms(&c->model);
     const WeightSource source = testing_model_weights(&c->model);
     assert_ok(infer_weights_read(&c->weights, &source, c->model.rope_pairs, dtype, compute));
     for (int t = 0; t < T; t++)

@@ -23,28 +23,29 @@ static double up_project(const float *weight, int64_t row, const float *latent, 
     return sum;
 }
 
-// Token t of a block: keys [heads or 1][rope][64].
-static void expand_key(const Expansion *x, int64_t position, const float *key, const float *latent,
-                       int t)
+// Token t of a block: keys [heads or 1][rope][64], factors [heads][64] or NULL.
+static void expand_key(const Expansion *x, int64_t position, const float *key, const float *factor,
+                       const float *latent, int t)
 {
     const int nope = x->width - x->rope, in = shape_dim(x->shape, DIM_UP_INPUT);
     double *to = x->key + position * x->heads * x->width;
     for (int j = 0; j < x->heads; j++)
         for (int e = 0; e < x->width; e++) {
             const int from = shape_is_shared(x->shape) ? 0 : j;
-            *to++ = e < x->rope ? (double)key[(from * x->rope + e) * KV_BLOCK_TOKENS + t]
-                                : up_project(x->up_k, j * nope + e - x->rope, latent, in);
+            *to = e < x->rope ? (double)key[(from * x->rope + e) * KV_BLOCK_TOKENS + t]
+                              : up_project(x->up_k, j * nope + e - x->rope, latent, in);
+            *to++ *= factor != NULL ? (double)factor[j * KV_BLOCK_TOKENS + t] : 1;
         }
 }
 
 // Token t of a block: values [K][64][E] or latents [64][R].
-static void expand_token(const Expansion *x, int64_t position, const float *key, const float *value,
-                         int t)
+static void expand_token(const Expansion *x, int64_t position, const float *key,
+                         const float *factor, const float *value, int t)
 {
     const ModelShape *s = x->shape;
     const int E = s->head_dim, R = shape_dim(s, DIM_LATENT), in = shape_dim(s, DIM_UP_INPUT);
     const float *latent = value + (int64_t)t * R;
-    expand_key(x, position, key, latent, t);
+    expand_key(x, position, key, factor, latent, t);
     for (int i = 0; i < x->heads * E; i++)
         x->value[position * x->heads * E + i] =
             shape_is_mla(s) ? up_project(x->up_v, i, latent + R - in, in)
@@ -60,7 +61,7 @@ static void expand(const Expansion *x, const KvSequence *sequence, int layer, in
         const KvBlock block = kv_block(sequence, layer, i);
         kv_block_widen(&block, key, value);
         for (int t = 0; t < block.count && block.first + t < n_tokens; t++)
-            expand_token(x, block.first + t, key, value, t);
+            expand_token(x, block.first + t, key, block.key_factor, value, t);
     }
     free(key);
     free(value);

@@ -411,6 +411,82 @@ static void test_slices_of_a_fetch_cover_the_block(void **state)
     assert_ptr_equal(fetch.at, (const char *)rows + sizeof rows);
 }
 
+// ---- factors of normed keys --------------------------------------------------------------------
+
+enum { N_FACTORS = 3 };
+
+// Of head j of a token, in a sequence whose tokens from 150 on are `branch`.
+static float factor_of(int position, int layer, int j, int branch)
+{
+    return (float)(position + 1) / 3 + (float)(100 * layer + 10 * j) +
+           (position < 150 ? 0 : 0.25f * (float)branch);
+}
+
+static void append_factors(KvSequence *sequence, const ModelShape *shape, int n, int branch)
+{
+    const int n_key = kv_part_channels(kv_key_part(shape)),
+              n_value = kv_part_channels(kv_value_part(shape)), ld = n_value + N_FACTORS;
+    const int first = kv_sequence_length(sequence);
+    float *key = test_calloc((size_t)(n * n_key), sizeof *key),
+          *value = test_calloc((size_t)(n * ld), sizeof *value);
+    assert_ok(kv_sequence_reserve(sequence, n));
+    for (int layer = 0; layer < shape->n_layers; layer++) {
+        for (int i = 0; i < n * N_FACTORS; i++)
+            value[i / N_FACTORS * ld + n_value + i % N_FACTORS] =
+                factor_of(first + i / N_FACTORS, layer, i % N_FACTORS, branch);
+        kv_write(sequence, layer, key, n_key, value, ld, n);
+    }
+    assert_ok(kv_sequence_commit(sequence, n));
+    test_free(key);
+    test_free(value);
+}
+
+static void expect_factors(const KvSequence *sequence, const ModelShape *shape, int branch)
+{
+    const int length = kv_sequence_length(sequence);
+    for (int layer = 0; layer < shape->n_layers; layer++)
+        for (int t = 0; t < length; t++) {
+            const KvBlock block = kv_block(sequence, layer, t / 64);
+            for (int j = 0; j < N_FACTORS; j++)
+                assert_true(block.key_factor[j * 64 + t % 64] == factor_of(t, layer, j, branch));
+        }
+}
+
+// A fork in the middle of a block, both going on until what they share and what they do not is in
+// codes.
+static void factors_are_exact_in_every_format(void **state)
+{
+    (void)state;
+    static const KvFormat all[] = {{KV_FLOAT32},
+                                   {KV_BFLOAT16},
+                                   {KV_BFLOAT16, KV_CHANNEL, false, 2, 4, 0},
+                                   {KV_FLOAT32, KV_HQQ, false, 3, 3, 0}};
+    ModelShape shape = testing_kv_shapes[1];
+    shape.qk_norm = true;
+    assert_int_equal(shape_key_factors(&shape), N_FACTORS);
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        KvCache *cache;
+        KvSequence *parent, *fork;
+        assert_ok(kv_cache_create(&cache, &shape, &all[i], 0));
+        assert_ok(kv_sequence_create(&parent, cache));
+        append_factors(parent, &shape, 97, 0);
+        append_factors(parent, &shape, 53, 0);
+        assert_ok(kv_sequence_fork(&fork, parent));
+        for (int t = 0; t < 120; t++) {
+            append_factors(parent, &shape, 1, 0);
+            append_factors(fork, &shape, 1, 1);
+        }
+        expect_factors(parent, &shape, 0);
+        expect_factors(fork, &shape, 1);
+        kv_sequence_release(fork);
+        kv_sequence_release(parent);
+        kv_cache_release(cache);
+    }
+    const KvFormat reference = {KV_FLOAT32, KV_HQQ, true, 4, 4, 0};
+    assert_fails(BAD_INPUT, "factors of a converted model's normed keys",
+                 kv_format_check(&reference, &shape));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -426,6 +502,7 @@ int main(void)
         cmocka_unit_test(test_unused_memory_makes_room),
         cmocka_unit_test(test_limit_of_the_reference_policy),
         cmocka_unit_test(test_commit_that_fails),
+        cmocka_unit_test(factors_are_exact_in_every_format),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

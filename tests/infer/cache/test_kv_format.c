@@ -59,6 +59,11 @@ static void test_plain_bytes_are_the_shapes_numbers(void **state)
             KvFormat format = kv_format_plain((KvType)type);
             double expected = (double)shape_cache_numbers(&shape) * (type == KV_FLOAT32 ? 4 : 2);
             assert_true(kv_format_bytes_per_token(&format, &shape) == expected);
+            if (i < 0)
+                continue;
+            shape.qk_norm = true; // a float32 for each KV head
+            expected += shape.n_layers * shape.n_kv_heads * 4;
+            assert_true(kv_format_bytes_per_token(&format, &shape) == expected);
         }
 }
 
