@@ -58,6 +58,12 @@ Status deepseek_create(Deepseek *out, const Model *model, DeepseekFormat format,
     if (!shape_is_mla(s))
         return fail(BAD_INPUT, "the model has its original attention, which is Llama's; --format "
                                "deepseek is for converted models");
+    if (s->qk_norm)
+        return fail(
+            BAD_INPUT,
+            "DeepSeek's attention, which --format %s is for, has no RMSNorm of every head of "
+            "queries and keys (qk_norm); use --format hf",
+            format == DEEPSEEK_HF ? "deepseek" : "gguf");
     Deepseek d = {.model = model,
                   .format = format,
                   .eps = format == DEEPSEEK_HF ? transformers_eps : s->rms_eps,

@@ -40,6 +40,11 @@ Status gguf_create(Gguf *out, const Model *model, GgufType type, bool plain_rope
         if (plain_rope)
             return fail(BAD_INPUT, "--plain-rope is for converted models, this one has its "
                                    "original attention");
+        if (model->shape.qk_norm)
+            return fail(
+                BAD_INPUT,
+                "--format gguf writes llama.cpp's llama, which has no RMSNorm of every head "
+                "of queries and keys (qk_norm); llama.cpp's own converter knows Qwen3");
         *out = gguf;
         return OK;
     }

@@ -20,6 +20,11 @@ static const Architecture rows[] = {
                   {SHAPE_MAX_POSITIONS, 131072},
                   {SHAPE_SLIDING_WINDOW, 4096}},
      .reads = {WINDOW}},
+    {.type = "qwen3",
+     .name = "Qwen3ForCausalLM",
+     .fixed = {{SHAPE_QK_NORM, 1}},
+     .standard = {{SHAPE_N_KV_HEADS, 32}, {SHAPE_HEAD_DIM, 128}, {SHAPE_MAX_POSITIONS, 32768}},
+     .reads = {WINDOW, WINDOW_SWITCH}},
     // Another name than Llama's, so that transformers asks for the code beside the files instead of
     // filling the missing k_proj and v_proj with random numbers.
     {.type = "mha2mla_llama",

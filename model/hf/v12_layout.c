@@ -116,6 +116,10 @@ static Status check(const ModelShape *s)
     if (!shape_is_mla(s) || shape_is_shared(s))
         return fail(BAD_INPUT, "--format v1.2 is for models converted per KV head, this one has %s",
                     shape_is_mla(s) ? "the shared form" : "its original attention");
+    if (s->qk_norm)
+        return fail(BAD_INPUT,
+                    "--format v1.2 cannot hold qk_norm: the reference's code norms heads "
+                    "after RoPE, another model; use --format hf");
     if (s->svd == SVD_SPLIT && s->d_kv % 2 != 0)
         return fail(BAD_INPUT, "--format v1.2 of split SVD needs an even d_kv, this is %d",
                     s->d_kv);

@@ -52,6 +52,7 @@ class Shape:
     latent: int = 0  # R of the shared form; 0: not the shared form
     latent_norm: bool = False
     rope_scaling: dict | None = None  # of type llama3, with the keys of config.json
+    qk_norm: bool = False  # RMSNorm of every head of queries and keys before RoPE
 
     @property
     def group(self) -> int:
@@ -95,6 +96,7 @@ def shape_from_config(config: dict) -> Shape:
         latent=mla.get("latent", 0),
         latent_norm=mla.get("latent_norm", False),
         rope_scaling=rope_scaling_of(config),
+        qk_norm=config["model_type"] == "qwen3" or mla.get("qk_norm", False),
     )
 
 
@@ -130,7 +132,8 @@ def save_mla(directory: Path, shape: Shape, weights: Weights, base_config: dict)
         numbers = shape.n_layers * (2 * r + shape.latent)
         block |= {"latent": shape.latent, "latent_norm": shape.latent_norm}
     else:
-        numbers = shape.n_layers * shape.n_kv_heads * (2 * r + shape.d_kv)
+        per_head = 2 * r + shape.d_kv + shape.qk_norm
+        numbers = shape.n_layers * shape.n_kv_heads * per_head
         block |= {"low_rank": shape.d_kv}
     block |= {"svd": shape.svd, "cache_numbers_per_token": numbers}
     directory.mkdir(parents=True, exist_ok=True)
@@ -176,6 +179,12 @@ def rotate(x: Tensor, pairs: Tensor, shape: Shape) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
+def norm_heads(x: Tensor, weight: Tensor, pairs: Tensor, shape: Shape) -> Tensor:
+    """RMSNorm of heads x [B, T, heads, E] whose dims lie by pairs [heads, r]: rotated ones first."""
+    rows = torch.stack([torch.tensor(row) for row in head_orders(pairs, shape.head_dim)])
+    return rms_norm(x, weight[rows], shape.rms_eps)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, shape: Shape) -> Tensor:
     """Causal attention of q [B, T, H, E], k and v [B, T, K, E]; returns [B, T, H E]."""
     k = k.repeat_interleave(shape.group, dim=2)
@@ -189,11 +198,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, shape: Shape) -> Tensor:
 def original_queries_keys(
     x: Tensor, shape: Shape, weights: Weights, layer: int
 ) -> tuple[Tensor, Tensor]:
-    """q [B, T, H, E] and k [B, T, K, E] before RoPE."""
+    """q [B, T, H, E] and k [B, T, K, E] as RoPE is given them."""
     prefix = f"model.layers.{layer}.self_attn."
     q = x @ weights[prefix + "q_proj.weight"].T
     k = x @ weights[prefix + "k_proj.weight"].T
-    return q.unflatten(-1, (-1, shape.head_dim)), k.unflatten(-1, (-1, shape.head_dim))
+    q, k = (heads.unflatten(-1, (-1, shape.head_dim)) for heads in (q, k))
+    if shape.qk_norm:
+        q = rms_norm(q, weights[prefix + "q_norm.weight"], shape.rms_eps)
+        k = rms_norm(k, weights[prefix + "k_norm.weight"], shape.rms_eps)
+    return q, k
 
 
 def original_attention(x: Tensor, shape: Shape, weights: Weights, layer: int) -> Tensor:
@@ -228,7 +241,14 @@ def mla_attention(x: Tensor, shape: Shape, weights: Weights, layer: int) -> Tens
     k_c = up_project(latent_k, weights, prefix + "kv_proj.up_k.weight", n_kv)
     v = up_project(latent_v, weights, prefix + "kv_proj.up_v.weight", n_kv)
 
-    q = torch.cat((rotate(q_r, pairs.repeat_interleave(shape.group, 0), shape), q_c), dim=-1)
+    q_pairs = pairs.repeat_interleave(shape.group, 0)
+    if shape.qk_norm:
+        q = torch.cat((q_r, q_c), dim=-1)
+        q = norm_heads(q, weights[prefix + "q_norm.weight"], q_pairs, shape)
+        k = torch.cat((k_r, k_c), dim=-1)
+        k = norm_heads(k, weights[prefix + "k_norm.weight"], pairs, shape)
+        (q_r, q_c), (k_r, k_c) = (heads.tensor_split([width_r], dim=-1) for heads in (q, k))
+    q = torch.cat((rotate(q_r, q_pairs, shape), q_c), dim=-1)
     k = torch.cat((rotate(k_r, pairs, shape), k_c), dim=-1)
     return attend(q, k, v, shape)
 
@@ -344,13 +364,22 @@ def select_pairs(
     return torch.tensor(row).expand(shape.n_layers, shape.n_kv_heads, r).contiguous()
 
 
+def head_orders(pairs: Tensor, head_dim: int) -> list[list[int]]:
+    """Of each head the dims of its pairs [heads, r], first and second halves, then the others."""
+    orders = []
+    for kept in pairs.tolist():
+        rope = kept + [p + head_dim // 2 for p in kept]
+        orders.append(rope + [e for e in range(head_dim) if e not in rope])
+    return orders
+
+
 def split_rows(weight: Tensor, pairs: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
     """Rows of [heads E, D] by pairs [heads, r]: RoPE rows [heads 2r, D], NoPE rows [rest, D]."""
     rope_rows, nope_rows = [], []
-    for head, kept in enumerate(pairs.tolist()):
-        rope = kept + [p + head_dim // 2 for p in kept]
-        rope_rows += [head * head_dim + e for e in rope]
-        nope_rows += [head * head_dim + e for e in range(head_dim) if e not in rope]
+    width_r = 2 * pairs.shape[-1]
+    for head, order in enumerate(head_orders(pairs, head_dim)):
+        rope_rows += [head * head_dim + e for e in order[:width_r]]
+        nope_rows += [head * head_dim + e for e in order[width_r:]]
     return weight[rope_rows], weight[nope_rows]
 
 

@@ -9,10 +9,10 @@
 enum { B = GOLDEN_B, T = GOLDEN_T };
 
 const char *const golden_models[] = {
-    "gqa_tied",    "mha_untied", "mqa_head_dim", "gqa_bf16", "gqa_f16",
-    "mqa_sharded", "gqa_theta",  "llama3",       "mistral",  NULL,
+    "gqa_tied",  "mha_untied", "mqa_head_dim", "gqa_bf16", "gqa_f16", "mqa_sharded",
+    "gqa_theta", "qwen3_gqa",  "llama3",       "mistral",  "qwen3",   NULL,
 };
-const char *const *const golden_architectures = &golden_models[7];
+const char *const *const golden_architectures = &golden_models[8];
 
 void golden_open(Golden *out, const char *name)
 {

@@ -7,6 +7,7 @@ The keys are those of LlamaConfig and the block "mha2mla" of config.json, a dict
     svd          "joint": one latent for keys and values; "split": one half of it for each
     latent       latent width of the shared form; missing or 0 in the per-head form
     latent_norm  shared form: RMSNorm of the latent before the up-projections
+    qk_norm      per-head form: RMSNorm of every head of queries and keys before the rotation
 """
 
 from transformers import LlamaConfig

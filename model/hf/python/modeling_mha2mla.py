@@ -9,6 +9,9 @@ and values are computed from c when they are attended to. There are two forms:
     per head  every KV head rotates pairs of its own, and c serves its other dims (arXiv 2502.14837)
     shared    all heads see the same rotated keys, and each head has further dims from c (DeepSeek-V2)
 
+Where heads have norms (Qwen3), 1 / rms of every head of keys is cached behind k_r: it is known as
+soon as the key is, and multiplies the scores.
+
 Dims: B sequences, T new tokens, S tokens in all, D model width, H query heads, E head width,
 P rotated pairs, N dims of a head without position, R latent width. J heads of rotated keys and
 U heads of up-projections: the number of KV heads, or 1 and H in the shared form.
@@ -66,10 +69,15 @@ class Mha2mlaLatent(nn.Module):
     def split_heads(self, x):
         return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
 
-    def expand(self, c):
-        """c [B, S, R] -> list of [B, U, S, N], empty without up_k; [B, U, S, E]"""
-        keys = [] if self.up_k is None else [self.split_heads(self.up_k(c[..., : self.read]))]
-        return keys, self.split_heads(self.up_v(c[..., -self.read :]))
+    def keys(self, c):
+        """c [B, S, R] -> [B, U, S, N]"""
+        if self.up_k is None:
+            return c.new_zeros(c.shape[0], self.n_heads, c.shape[1], 0)
+        return self.split_heads(self.up_k(c[..., : self.read]))
+
+    def values(self, c):
+        """c [B, S, R] -> [B, U, S, E]"""
+        return self.split_heads(self.up_v(c[..., -self.read :]))
 
 
 class Mha2mlaAttention(nn.Module):
@@ -91,11 +99,29 @@ class Mha2mlaAttention(nn.Module):
         self.k_r_proj = nn.Linear(config.hidden_size, rope_heads * 2 * pairs, bias=False)
         self.kv_proj = Mha2mlaLatent(config, self.up_heads, nope_dim)
         self.o_proj = nn.Linear(n_heads * head_dim, config.hidden_size, bias=False)
+        self.has_norms = bool(mla.get("qk_norm"))
+        if self.has_norms:
+            self.q_norm = LlamaRMSNorm(head_dim, config.rms_norm_eps)
+            self.k_norm = LlamaRMSNorm(head_dim, config.rms_norm_eps)
         self.register_buffer("rope_pairs", torch.zeros(rope_heads, pairs, dtype=torch.int32))
 
     def angles(self, table):
         """A table [B, T, E] of the original's cosines or sines -> [B, J, T, P]"""
         return table[..., self.rope_pairs.long()].transpose(1, 2)
+
+    def head_weight(self, norm):
+        """A norm's weight [E] -> [J, 1, E], in the order of a head's dims: rotated ones first"""
+        pairs, half = self.rope_pairs.long(), self.config.head_dim // 2
+        rotated = torch.cat((pairs, pairs + half), dim=-1)
+        is_rotated = torch.zeros(len(pairs), 2 * half, dtype=torch.int32, device=pairs.device)
+        others = is_rotated.scatter(1, rotated, 1).argsort(dim=-1, stable=True)
+        others = others[:, : 2 * half - rotated.shape[-1]]
+        return norm.weight[torch.cat((rotated, others), dim=-1)][:, None]
+
+    def inverse_rms(self, *parts):
+        """Parts [B, heads, T, dims] of heads -> [B, heads, T, 1] in float32"""
+        squares = torch.cat([part.float().square() for part in parts], dim=-1)
+        return torch.rsqrt(squares.mean(-1, keepdim=True) + self.config.rms_norm_eps)
 
     def queries(self, hidden_states, cos, sin):
         """[B, H, T, 2P + N]; the weight's rows are rotated dims of all heads, then the others"""
@@ -104,13 +130,36 @@ class Mha2mlaAttention(nn.Module):
         rotated = rotated.unflatten(-1, (n_heads, -1)).transpose(1, 2)
         others = others.unflatten(-1, (n_heads, -1)).transpose(1, 2)
         group = n_heads // self.rope_pairs.shape[0]
+        if self.has_norms:
+            width = rotated.shape[-1]
+            weight = self.head_weight(self.q_norm).repeat_interleave(group, dim=0)
+            scale = self.inverse_rms(rotated, others)
+            rotated = weight[..., :width] * (rotated * scale).to(rotated.dtype)
+            others = weight[..., width:] * (others * scale).to(others.dtype)
         cos, sin = (table.repeat_interleave(group, dim=1) for table in (cos, sin))
         return torch.cat((rotate(rotated, cos, sin), others), dim=-1)
 
-    def rotated_keys(self, hidden_states, cos, sin):
-        """[B, T, J 2P]"""
+    def rotated_keys(self, hidden_states, c, cos, sin):
+        """What is cached of them: k_r [B, T, J 2P], with norms [B, T, J (2P + 1)]"""
         k_r = self.k_r_proj(hidden_states).unflatten(-1, (self.rope_pairs.shape[0], -1))
-        return rotate(k_r.transpose(1, 2), cos, sin).transpose(1, 2).flatten(-2)
+        k_r = k_r.transpose(1, 2)
+        if not self.has_norms:
+            return rotate(k_r, cos, sin).transpose(1, 2).flatten(-2)
+        scale = self.inverse_rms(k_r, self.kv_proj.keys(c))[..., 0].to(k_r.dtype)
+        k_r = self.head_weight(self.k_norm)[..., : k_r.shape[-1]] * k_r
+        k_r = rotate(k_r, cos, sin).transpose(1, 2).flatten(-2)
+        return torch.cat((k_r, scale.transpose(1, 2)), dim=-1)
+
+    def keys(self, k_r, c):
+        """What rotated_keys() gives and c [B, S, R] -> [B, U, S, 2P + N]"""
+        heads, k_c = self.rope_pairs.shape[0], self.kv_proj.keys(c)
+        if not self.has_norms:
+            k_r = k_r.unflatten(-1, (heads, -1)).transpose(1, 2)
+            return torch.cat((k_r.expand(-1, self.up_heads, -1, -1), k_c), dim=-1)
+        k_r, scale = k_r.split((k_r.shape[-1] - heads, heads), dim=-1)
+        k_r = k_r.unflatten(-1, (heads, -1)).transpose(1, 2)
+        k_c = self.head_weight(self.k_norm)[..., k_r.shape[-1] :] * k_c
+        return torch.cat((k_r, k_c), dim=-1) * scale.transpose(1, 2)[..., None]
 
     def forward(
         self,
@@ -125,7 +174,7 @@ class Mha2mlaAttention(nn.Module):
         cos, sin = (self.angles(table) for table in position_embeddings)
         query = self.queries(hidden_states, cos, sin)
         c = self.kv_proj.compress(hidden_states)
-        k_r = self.rotated_keys(hidden_states, cos, sin)
+        k_r = self.rotated_keys(hidden_states, c, cos, sin)
         cache = past_key_values if cache is None else cache
         if cache is not None:
             c, k_r = c[:, None], k_r[:, None]
@@ -133,9 +182,7 @@ class Mha2mlaAttention(nn.Module):
             position = {"cache_position": cache_position}  # static caches of transformers 4
             c, k_r = cache.update(c, k_r, self.layer_idx, position)
             c, k_r = c[:, 0], k_r[:, 0]
-        k_c, value = self.kv_proj.expand(c)
-        k_r = k_r.unflatten(-1, (self.rope_pairs.shape[0], -1)).transpose(1, 2)
-        key = torch.cat([k_r.expand(-1, self.up_heads, -1, -1), *k_c], dim=-1)
+        key, value = self.keys(k_r, c), self.kv_proj.values(c)
         attend = ALL_ATTENTION_FUNCTIONS.get(
             self.config._attn_implementation, eager_attention_forward
         )

@@ -8,7 +8,7 @@ Writes tests/golden/mla/NAME.safetensors for each case below with
     pairs int32 [L, K, r], tokens int32 [B, T + 1], logits [B, T, V], loss [1]
     2-norm: calibration int32 [Bc, Tc], q_norm [L, H, E/2], k_norm [L, K, E/2] (means)
     gradient cases: weight.<parameter> and grad.<parameter> of the converted model
-and the gradient case in EXPORTED as an MLA directory, models/mla_NAME.
+and the gradient cases in EXPORTED as MLA directories, models/mla_NAME.
 
 Singular vectors have no sign, so only weight.* can be compared with grad.*; logits and loss are
 the same for every correct conversion. All is computed in float64 from weights rounded to float32.
@@ -39,7 +39,7 @@ from golden_io import (
 
 N_SEQUENCES, SEQ_LEN = 2, 19
 CALIBRATION_SHAPE = (5, 23)
-EXPORTED = "gqa_2norm_joint"
+EXPORTED = ("gqa_2norm_joint", "qwen3_2norm_joint")
 # Nearer ties would let a correct float32 program choose otherwise.
 MIN_SCORE_GAP, MIN_SPECTRAL_GAP = 0.001, 0.01  # observed: 0.003, 0.015
 
@@ -68,6 +68,9 @@ CASES = (
     Case("mha_uniform_joint", "mha_untied", "uniform", "joint", 3, 7, gradients=True),
     Case("mha_full", "mha_untied", "low", "joint", 5, 10, same_as_base=True),
     Case("mqa_2norm_joint", "mqa_head_dim", "2-norm", "joint", 3, 9, gradients=True),
+    Case("qwen3_2norm_joint", "qwen3_gqa", "2-norm", "joint", 2, 7, gradients=True),
+    Case("qwen3_low_split", "qwen3", "low", "split", 3, 8, gradients=True),
+    Case("qwen3_full", "qwen3_gqa", "uniform", "joint", 6, 12, same_as_base=True),
 )
 
 
@@ -152,7 +155,7 @@ def write_case(case: Case, seed: int) -> None:
         f"base={case.base} strategy={case.strategy} svd={case.svd} r={case.r} d_kv={case.d_kv}"
     )
     save_golden("mla/" + case.name, tensors, description)
-    if case.name == EXPORTED:
+    if case.name in EXPORTED:
         config = json.loads((MODELS_DIR / case.base / "config.json").read_text())
         mla.save_mla(MODELS_DIR / ("mla_" + case.name), mla_shape, converted, config)
 

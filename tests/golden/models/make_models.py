@@ -66,6 +66,7 @@ class TinyModel:
     new_config: bool = False  # keys as transformers 5 writes them
     type: str = "llama"  # model_type
     architecture: str = "LlamaForCausalLM"
+    qk_norm: bool = False  # norms of heads
     keys: dict = field(default_factory=dict)  # of config.json, over those of a Llama model
 
     @property
@@ -73,6 +74,12 @@ class TinyModel:
         return self.head_dim or self.d_model // self.n_heads
 
 
+QWEN3 = {
+    "type": "qwen3",
+    "architecture": "Qwen3ForCausalLM",
+    "keys": {"sliding_window": None, "use_sliding_window": False, "max_window_layers": 2},
+    "qk_norm": True,
+}
 MODELS = (
     TinyModel("gqa_tied", 32, 4, 2, 44, 64),
     TinyModel("mha_untied", 40, 4, 4, 36, 51, tied_head=False),
@@ -88,6 +95,8 @@ MODELS = (
         "original_max_position_embeddings": 64, "rope_type": "llama3"}}),
     TinyModel("mistral", 40, 4, 2, 36, 61, head_dim=8, tied_head=False, type="mistral",
               architecture="MistralForCausalLM", keys={"sliding_window": 19}),
+    TinyModel("qwen3", 36, 3, 3, 44, 57, head_dim=16, tied_head=False, new_config=True, **QWEN3),
+    TinyModel("qwen3_gqa", 32, 4, 2, 40, 62, head_dim=12, rms_eps=1e-6, **QWEN3),
 )
 
 
@@ -126,6 +135,7 @@ def config_of(model: TinyModel) -> dict:
 
 def parameter_shapes(model: TinyModel) -> dict[str, tuple[int, ...]]:
     d, q, kv = model.d_model, model.n_heads * model.width, model.n_kv_heads * model.width
+    e = model.width
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (model.vocab_size, d)}
     for layer in range(model.n_layers):
         of_layer = {
@@ -134,6 +144,7 @@ def parameter_shapes(model: TinyModel) -> dict[str, tuple[int, ...]]:
             "self_attn.k_proj": (kv, d),
             "self_attn.v_proj": (kv, d),
             "self_attn.o_proj": (d, q),
+            **({"self_attn.q_norm": (e,), "self_attn.k_norm": (e,)} if model.qk_norm else {}),
             "post_attention_layernorm": (d,),
             "mlp.gate_proj": (model.d_ffn, d),
             "mlp.up_proj": (model.d_ffn, d),

@@ -39,6 +39,8 @@ RUNS = {
     "training/shared_norm": "shared_norm_gqa",
     "training/llama3": "llama3",
     "training/mistral": "mistral",
+    "training/qwen3": "qwen3",
+    "training/qwen3_mla": "mla_qwen3_2norm_joint",
 }
 
 

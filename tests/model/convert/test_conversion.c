@@ -3,6 +3,7 @@
 // (golden/mla/make_mla_golden.py), and at full rank against the original itself.
 #include "tests/support/testing.h"
 
+#include "base/intmath.h"
 #include "model/transformer/transformer.h"
 #include "tests/support/testing_golden.h"
 #include "tests/support/testing_model.h"
@@ -21,7 +22,8 @@ static const char *const cases[][2] = {
     {"mla/gqa_uniform_split", "gqa_tied"},   {"mla/gqa_full", "gqa_tied"},
     {"mla/mha_low_split", "mha_untied"},     {"mla/mha_2norm_split", "mha_untied"},
     {"mla/mha_uniform_joint", "mha_untied"}, {"mla/mha_full", "mha_untied"},
-    {"mla/mqa_2norm_joint", "mqa_head_dim"},
+    {"mla/mqa_2norm_joint", "mqa_head_dim"}, {"mla/qwen3_2norm_joint", "qwen3_gqa"},
+    {"mla/qwen3_low_split", "qwen3"},        {"mla/qwen3_full", "qwen3_gqa"},
 };
 enum { N_CASES = sizeof cases / sizeof cases[0] };
 
@@ -179,7 +181,7 @@ static void read_inputs(int32_t *inputs, const char *model)
     golden_close(&golden);
 }
 
-// All pairs kept, the latent as wide as the values: the original in another form.
+// All pairs kept, the latent as wide as the values' rank: the original in another form.
 static void test_full_rank_with_all_pairs_is_the_original(void **state)
 {
     (void)state;
@@ -188,7 +190,8 @@ static void test_full_rank_with_all_pairs_is_the_original(void **state)
         read_inputs(inputs, golden_models[i]);
         Model original = golden_load_model(golden_models[i]);
         const ModelShape *s = &original.shape;
-        Model mla = convert(&original, s->head_dim / 2, s->head_dim, SVD_JOINT, ROPE_LOW, NULL);
+        const int d_kv = min_int(s->head_dim, s->d_model / s->n_kv_heads);
+        Model mla = convert(&original, s->head_dim / 2, d_kv, SVD_JOINT, ROPE_LOW, NULL);
         assert_same_logits(golden_models[i], &mla, &original, inputs, 2e-5); // seen 1.2e-6
         model_release(&mla);
         model_release(&original);

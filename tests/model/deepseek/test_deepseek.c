@@ -329,6 +329,10 @@ static void test_what_cannot_be_written(void **state)
                  deepseek_create(&deepseek, &model, DEEPSEEK_HF, false));
     model_release(&model);
     make_model(&model, false, false, SVD_JOINT);
+    model.shape.qk_norm = true;
+    assert_fails(BAD_INPUT, "no RMSNorm of every head of queries and keys",
+                 deepseek_create(&deepseek, &model, DEEPSEEK_HF, false));
+    model.shape.qk_norm = false;
     assert_ok(deepseek_create(&deepseek, &model, DEEPSEEK_HF, false));
     assert_fails(BAD_INPUT, "cannot be float16 for a model whose latent has no norm",
                  deepseek_save(&deepseek, NULL, DTYPE_F16, dir));

@@ -332,6 +332,10 @@ static void test_what_llama_cpp_does_not_have_is_refused(void **state)
                  gguf_create(&gguf, &model, GGUF_F32, false));
     model_release(&model);
     testing_hf_random(&model, &llama_shape);
+    model.shape.qk_norm = true;
+    assert_fails(BAD_INPUT, "no RMSNorm of every head",
+                 gguf_create(&gguf, &model, GGUF_F32, false));
+    model.shape.qk_norm = false;
     assert_fails(BAD_INPUT, "this one has its original attention",
                  gguf_create(&gguf, &model, GGUF_F32, true));
     model_release(&model);

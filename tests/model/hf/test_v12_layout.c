@@ -185,6 +185,11 @@ static void test_other_attention_is_refused(void **state)
     assert_fails(BAD_INPUT, "this one has its original attention",
                  v12_layout_save(&model, NULL, DTYPE_F32, dir));
     model_release(&model);
+    shape = testing_hf_mla(SVD_JOINT);
+    shape.qk_norm = true;
+    assert_ok(model_create(&model, &shape));
+    assert_fails(BAD_INPUT, "cannot hold qk_norm", v12_layout_save(&model, NULL, DTYPE_F32, dir));
+    model_release(&model);
     assert_ok(shape_convert_shared(&shape, &testing_hf_shape, 2, 10, false));
     assert_ok(model_create(&model, &shape));
     assert_fails(BAD_INPUT, "this one has the shared form",

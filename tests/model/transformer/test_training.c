@@ -155,6 +155,7 @@ static void test_mla_follows_torch(void **state)
 {
     (void)state;
     follow_golden("models/mla_gqa_2norm_joint", "training/mla.safetensors");
+    follow_golden("models/mla_qwen3_2norm_joint", "training/qwen3_mla.safetensors");
 }
 
 static void test_shared_form_follows_torch(void **state)

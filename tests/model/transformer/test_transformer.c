@@ -21,10 +21,10 @@
 enum { MOST_THREADS = 2, B = GOLDEN_B, T = GOLDEN_T };
 
 // The conversions that bring their weights, and the model whose shape was converted.
-static const char *const conversions[][2] = {{"mla/gqa_2norm_joint", "gqa_tied"},
-                                             {"mla/gqa_uniform_split", "gqa_tied"},
-                                             {"mla/mha_uniform_joint", "mha_untied"},
-                                             {"mla/mqa_2norm_joint", "mqa_head_dim"}};
+static const char *const conversions[][2] = {
+    {"mla/gqa_2norm_joint", "gqa_tied"},     {"mla/gqa_uniform_split", "gqa_tied"},
+    {"mla/mha_uniform_joint", "mha_untied"}, {"mla/mqa_2norm_joint", "mqa_head_dim"},
+    {"mla/qwen3_2norm_joint", "qwen3_gqa"},  {"mla/qwen3_low_split", "qwen3"}};
 
 static const char *const shared_models[] = {"shared_gqa", "shared_norm_gqa", "shared_norm_mha"};
 
@@ -252,8 +252,17 @@ static void test_stories260k_logits(void **state)
 // ---- What must not change anything ----
 
 // The ways of attention: MLA expands keys and values unless its latent is narrow. The shared form
-// without and with a norm.
-typedef enum Form { ORIGINAL, MLA, NARROW_MLA, SHARED, NARROW_SHARED, N_FORMS } Form;
+// without and with a norm. Last those whose heads have norms.
+typedef enum Form {
+    ORIGINAL,
+    MLA,
+    NARROW_MLA,
+    SHARED,
+    NARROW_SHARED,
+    NORMED,
+    NORMED_MLA,
+    N_FORMS
+} Form;
 
 // Large enough that OpenBLAS uses its threads and attention more than one tile.
 static Model make_model(Form form, bool tied_head)
@@ -270,13 +279,14 @@ static Model make_model(Form form, bool tied_head)
                         .rope_pairs = head_dim / 2,
                         .tied_head = tied_head,
                         .rope_theta = 1e4,
-                        .rms_eps = 1e-5};
+                        .rms_eps = 1e-5,
+                        .qk_norm = form == NORMED || form == NORMED_MLA};
     if (form == SHARED)
         assert_ok(shape_convert_shared(&shape, &shape, 9, 30, false));
     else if (form == NARROW_SHARED)
         assert_ok(shape_convert_shared(&shape, &shape, 3, 5, true));
-    else if (form != ORIGINAL)
-        assert_ok(shape_convert(&shape, &shape, 3, form == MLA ? 10 : 2, SVD_JOINT));
+    else if (form != ORIGINAL && form != NORMED)
+        assert_ok(shape_convert(&shape, &shape, 3, form == NARROW_MLA ? 2 : 10, SVD_JOINT));
     Model model;
     assert_ok(model_create(&model, &shape));
     model_init_random(&model, 0.08, 1);
@@ -602,8 +612,10 @@ static void check_recomputing(Form form, ComputeType compute)
     Model model = make_model(form, true);
     static const ActivationPolicy policies[] = {RECOMPUTE_NONE, RECOMPUTE_ATTENTION,
                                                 RECOMPUTE_LAYER};
-    static const int forms[N_FORMS] = {ATTENTION_MHA, ATTENTION_MLA_EXPANDED, ATTENTION_MLA_LATENT,
-                                       ATTENTION_MLA_EXPANDED, ATTENTION_SHARED_LATENT};
+    static const int forms[N_FORMS] = {ATTENTION_MHA,           ATTENTION_MLA_EXPANDED,
+                                       ATTENTION_MLA_LATENT,    ATTENTION_MLA_EXPANDED,
+                                       ATTENTION_SHARED_LATENT, ATTENTION_MHA,
+                                       ATTENTION_MLA_EXPANDED};
     Run runs[3];
     double losses[3];
     for (int i = 0; i < 3; i++) {
