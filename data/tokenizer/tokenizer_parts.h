@@ -16,6 +16,7 @@
 // tokenizer_decode.c the decoder's steps
 // token_stream.c     ids into text, at once or as they come
 // tokenizer_table.c   the tables as they are, for other formats
+// tokenizer_chat.c    the chat template beside them
 // tokenizer_text.c   growing bytes, UTF-8, the byte-level alphabet
 #ifndef MHA2MLA_DATA_TOKENIZER_TOKENIZER_PARTS_H
 #define MHA2MLA_DATA_TOKENIZER_TOKENIZER_PARTS_H

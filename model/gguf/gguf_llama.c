@@ -26,6 +26,7 @@ static const TensorName model_names[] = {
     {offsetof(Params, head), "output"},
 };
 
+// NULL: llama.cpp's architecture does not have the tensor.
 static const char *name_of(const ParamInfo *info)
 {
     const TensorName *names = info->layer < 0 ? model_names : layer_names;
@@ -34,7 +35,7 @@ static const char *name_of(const ParamInfo *info)
     for (size_t i = 0; i < n_names; i++)
         if (names[i].field == info->field)
             return names[i].name;
-    CHECK(false, "tensor %s has no name in a GGUF", info->name);
+    return NULL;
 }
 
 static bool is_rotated(const ParamInfo *info)
@@ -81,11 +82,19 @@ Status gguf_llama_list_tensors(TensorList *out, const Model *model, DType dtype)
                                      .context = model});
     for (int t = 0; t < n_tensors; t++) {
         const ParamInfo info = params_info(s, t);
+        const char *own = name_of(&info);
         char name[PARAM_NAME_BYTES];
+        if (own == NULL) {
+            tensor_list_release(out);
+            return fail(BAD_INPUT,
+                        "--format gguf has no place for %s in llama.cpp's architecture llama; use "
+                        "--format hf",
+                        info.name);
+        }
         if (info.layer >= 0)
-            snprintf(name, sizeof name, "blk.%d.%s.weight", info.layer, name_of(&info));
+            snprintf(name, sizeof name, "blk.%d.%s.weight", info.layer, own);
         else
-            snprintf(name, sizeof name, "%s.weight", name_of(&info));
+            snprintf(name, sizeof name, "%s.weight", own);
         TensorSpec spec = {.dtype = dtype,
                            .n_dims = info.is_vector ? 1 : 2,
                            .dims = {info.rows, info.cols},

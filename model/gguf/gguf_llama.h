@@ -5,7 +5,8 @@
 #include "model/hf/tensor_list.h"
 #include "model/model.h"
 
-// The caller releases the list; its tensors borrow from the model.
+// The caller releases the list; its tensors borrow from the model. BAD_INPUT for a model with
+// tensors that the architecture does not have.
 Status gguf_llama_list_tensors(TensorList *out, const Model *model, DType dtype);
 
 #endif

@@ -1,6 +1,7 @@
 #include "model/gguf/gguf_vocabulary.h"
 
 #include "base/log.h"
+#include "data/tokenizer/tokenizer_chat.h"
 #include "data/tokenizer/tokenizer_file.h"
 #include "data/tokenizer/tokenizer_table.h"
 #include "model/gguf/gguf_words.h"
@@ -202,7 +203,7 @@ static Status put_sentencepiece(const Vocabulary *v)
     return OK;
 }
 
-// ---- special tokens ----------------------------------------------------------------------------
+// ---- special tokens and the chat template ------------------------------------------------------
 
 // Ids that are no rows of the embedding are left out. llama.cpp takes token 11 for those that are
 // missing, or 1 and 2, so the one of the other stands for it.
@@ -235,6 +236,16 @@ static void put_special(const Vocabulary *v)
     gguf_put_bool(v->meta, "tokenizer.ggml.add_eos_token", v->traits.n_suffix > 0);
 }
 
+static Status put_chat_template(const Vocabulary *v)
+{
+    char path[PATH_BYTES], *text;
+    TRY(tokenizer_chat_template(&text, path, v->dir));
+    if (text != NULL)
+        gguf_put_text(v->meta, "tokenizer.chat_template", text);
+    free(text);
+    return OK;
+}
+
 // ---- the whole ---------------------------------------------------------------------------------
 
 static Status put_tokenizer(const Vocabulary *v)
@@ -251,7 +262,7 @@ static Status put_tokenizer(const Vocabulary *v)
                     v->dir, v->traits.n_prefix, v->traits.n_suffix);
     TRY(v->traits.is_byte_level ? put_byte_level(v) : put_sentencepiece(v));
     put_special(v);
-    return OK;
+    return put_chat_template(v);
 }
 
 Status gguf_put_vocabulary(GgufMeta *meta, const char *dir, int vocab_size)

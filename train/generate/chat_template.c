@@ -8,10 +8,10 @@
 //     {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}
 #include "train/generate/chat_template.h"
 
-#include "base/file.h"
-#include "base/json.h"
+#include "data/tokenizer/tokenizer_chat.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char loop_start[] = "{% for message in messages %}";
@@ -77,46 +77,17 @@ Status chat_template_parse(ChatTemplate *out, const char *text, const char *wher
     return OK;
 }
 
-// A template alone, or a list of {"name", "template"}, of which the one called default counts.
-static const char *find_default(const json_t *value)
-{
-    for (size_t i = 0; i < json_array_size(value); i++) {
-        const json_t *item = json_array_get(value, i);
-        const char *name = json_string_value(json_object_get(item, "name"));
-        if (name != NULL && strcmp(name, "default") == 0)
-            return json_string_value(json_object_get(item, "template"));
-    }
-    return json_string_value(value);
-}
-
-static Status parse_file(ChatTemplate *out, const char *path)
-{
-    FileMap map;
-    char text[2 * CHAT_TEXT_BYTES];
-    TRY(file_map(&map, path));
-    snprintf(text, sizeof text, "%.*s", (int)(map.size_bytes < INT32_MAX ? map.size_bytes : 0),
-             map.bytes != NULL ? (const char *)map.bytes : "");
-    file_unmap(&map);
-    return chat_template_parse(out, text, path);
-}
-
 Status chat_template_load(ChatTemplate *out, const char *dir)
 {
-    char path[PATH_BYTES];
-    json_t *root;
-    TRY(file_join(path, dir, "chat_template.jinja"));
-    if (file_exists(path))
-        return parse_file(out, path);
-    TRY(file_join(path, dir, "tokenizer_config.json"));
-    if (!file_exists(path))
+    char path[PATH_BYTES], *text;
+    TRY(tokenizer_chat_template(&text, path, dir));
+    if (text == NULL && !file_exists(path))
         return fail(BAD_INPUT, "%s is missing, which has the chat template that --chat needs",
                     path);
-    TRY(json_read(&root, path));
-    const char *text = find_default(json_object_get(root, "chat_template"));
-    const Status status =
-        text != NULL
-            ? chat_template_parse(out, text, path)
-            : fail(BAD_INPUT, "%s: has no 'chat_template'; the model is not made for --chat", path);
-    json_decref(root);
+    if (text == NULL)
+        return fail(BAD_INPUT, "%s: has no 'chat_template'; the model is not made for --chat",
+                    path);
+    const Status status = chat_template_parse(out, text, path);
+    free(text);
     return status;
 }

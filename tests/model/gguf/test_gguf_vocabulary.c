@@ -124,6 +124,40 @@ static void test_sentencepiece_has_scores(void **state)
     testing_gguf_release(&file);
 }
 
+static void copy_tokenizer(const char *dir)
+{
+    assert_ok(file_copy(GOLDEN_DIR "/tokenizer/tiny_bytelevel/tokenizer.json",
+                        testing_path(dir, "tokenizer.json")));
+}
+
+static void write_text(const char *dir, const char *name, const char *text)
+{
+    assert_ok(file_write(testing_path(dir, name), text, (int64_t)strlen(text)));
+}
+
+static void test_a_chat_template_is_written_as_it_is(void **state)
+{
+    (void)state;
+    char dir[PATH_BYTES];
+    GgufRead file;
+    snprintf(dir, sizeof dir, "%s", testing_dir());
+    copy_tokenizer(dir);
+    write(&file, dir, 300);
+    assert_null(testing_gguf_key(&file, "tokenizer.chat_template"));
+    testing_gguf_release(&file);
+    write_text(dir, "tokenizer_config.json",
+               "{\"chat_template\": [{\"name\": \"rag\", \"template\": \"a\"}, {\"name\": "
+               "\"default\", \"template\": \"{{ b }}\"}], \"eos_token\": \"<|im_end|>\"}");
+    write(&file, dir, 300);
+    testing_gguf_assert_text(&file, "tokenizer.chat_template", "{{ b }}");
+    testing_gguf_assert_u32(&file, "tokenizer.ggml.eos_token_id", 2);
+    testing_gguf_release(&file);
+    write_text(dir, "chat_template.jinja", "{{ c }}\n");
+    write(&file, dir, 300);
+    testing_gguf_assert_text(&file, "tokenizer.chat_template", "{{ c }}\n");
+    testing_gguf_release(&file);
+}
+
 static void warn_of_tiny_spm(void)
 {
     GgufMeta meta;
@@ -163,6 +197,7 @@ int main(void)
         cmocka_unit_test(test_byte_level_tokens_and_merges),
         cmocka_unit_test(test_splits_have_their_names),
         cmocka_unit_test(test_sentencepiece_has_scores),
+        cmocka_unit_test(test_a_chat_template_is_written_as_it_is),
         cmocka_unit_test(test_other_merges_are_warned_of),
         cmocka_unit_test(test_what_llama_cpp_does_not_have_is_refused),
     };
