@@ -27,6 +27,7 @@ typedef struct Distiller {
     float *xc;         // the converted model's; apart: NULL
     float *inputs;     // what the layer reads: xc; apart: x of all windows
     float *targets;    // the same size
+    float *weights;    // [windows of the layer, T] of the tokens
     float *attention;  // [T, D]
     LayerTrainer trainer;
     ForwardPass passes[2]; // owned: of the original and the converted model
@@ -66,6 +67,7 @@ static void place(Distiller *d, Arena *arena, const ModelShape *mla, int n_threa
     d->inputs = arena_floats(arena, n_layer * window);
     d->xc = is_apart(d) ? NULL : d->inputs;
     d->targets = arena_floats(arena, n_layer * window);
+    d->weights = arena_floats(arena, (int64_t)n_layer * d->request->T);
     d->attention = arena_floats(arena, window);
     layer_trainer_place(&d->trainer, arena, mla, n_threads);
 }
@@ -129,17 +131,37 @@ static void release(Distiller *d)
 
 // ---- streams and targets -----------------------------------------------------------------------
 
-// target = the original's attention for x, and with xc rho (x - xc); the sum of its squares.
-static double make_target(Distiller *d, int layer, float *target, const float *x, const float *xc)
+// A token's weight: the reciprocal of the mean square of the original's stream behind attention,
+// as the norm that reads it divides by its root.
+static float token_weight(const ModelShape *shape, const float *x, const float *attention)
 {
-    const int64_t numbers = window_numbers(d);
+    double squares = 0;
+    for (int i = 0; i < shape->d_model; i++) {
+        const double after = (double)x[i] + (double)attention[i];
+        squares += after * after;
+    }
+    return (float)(1 / (squares / shape->d_model + shape->rms_eps));
+}
+
+// target = the original's attention for x, and with xc rho (x - xc); the weighted sum of its
+// squares.
+static double make_target(Distiller *d, int layer, float *target, float *weights, const float *x,
+                          const float *xc)
+{
+    const int D = d->original->shape.d_model;
     const float rho = (float)d->request->config->rho;
     double sum = 0;
     transformer_attention(&d->passes[0].ws, d->original, layer, x, target);
-    for (int64_t i = 0; i < numbers; i++) {
-        if (xc != NULL)
-            target[i] += rho * (x[i] - xc[i]);
-        sum += (double)target[i] * (double)target[i];
+    for (int64_t t = 0; t < d->request->T; t++) {
+        float *row = target + t * D;
+        double squares = 0;
+        weights[t] = token_weight(&d->original->shape, x + t * D, row);
+        for (int i = 0; i < D; i++) {
+            if (xc != NULL)
+                row[i] += rho * (x[t * D + i] - xc[t * D + i]);
+            squares += (double)row[i] * (double)row[i];
+        }
+        sum += (double)weights[t] * squares;
     }
     return sum;
 }
@@ -183,10 +205,11 @@ static Status make_targets(Distiller *d, int layer, const float *x, LayerData *o
         const int64_t first = own * window_numbers(d);
         TRY(stop_check());
         progress_beat();
-        trainer->windows[window_of(&trainer->share, own)] = make_target(
-            d, layer, d->targets + first, x + first, d->xc != NULL ? d->xc + first : NULL);
+        trainer->windows[window_of(&trainer->share, own)] =
+            make_target(d, layer, d->targets + first, d->weights + (int64_t)own * d->request->T,
+                        x + first, d->xc != NULL ? d->xc + first : NULL);
     }
-    *out = (LayerData){.inputs = d->inputs, .targets = d->targets};
+    *out = (LayerData){.inputs = d->inputs, .targets = d->targets, .weights = d->weights};
     return OK;
 }
 

@@ -5,7 +5,10 @@
 //     a(x) + rho (x - xc),
 //
 // a(x) the original attention on the original stream: with rho the layer also takes back part of
-// what those below have lost. Loss: mean square of the difference over that of the target.
+// what those below have lost. Loss: mean square of the difference over that of the target, both
+// with each token divided by the mean square of x + a(x), as the norm that reads the stream divides
+// by its root: else the few tokens of a stream whose values are a thousand times as large as those
+// of others (massive activations, arXiv 2402.17762) would be all that is learned.
 //
 //     const DistillRequest request = {.config = &config, .tokens = tokens, .T = 512, .seed = 42,
 //                                     .compute = COMPUTE_FLOAT32, .state_dir = "out/distill"};

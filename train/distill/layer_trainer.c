@@ -106,11 +106,11 @@ static void compute_window(LayerTrainer *trainer, const LayerData *data, int ste
         return;
     const int window = distill_order(trainer->key, step, slot, share->batch, settings->n_windows);
     const int64_t numbers = (int64_t)settings->T * trainer->student.shape.d_model;
-    const int64_t first = window_place(share, window) * numbers;
+    const int64_t place = window_place(share, window), first = place * numbers;
     const double scale = 1.0 / (data->mean_square * (double)numbers * share->batch);
     trainer->sums[trainer->n_blocks + slot] =
         scale * student_backward(&trainer->student, data->inputs + first, data->targets + first,
-                                 (float)scale);
+                                 data->weights + place * settings->T, (float)scale);
 }
 
 // Adds the round's gradients to the sums of this rank's shares.

@@ -27,14 +27,16 @@ typedef struct LayerSettings {
 } LayerSettings;
 
 // What a rank holds of a layer's windows: their inputs and what attention is to give for them, each
-// [n_own, T, D], and the mean square of the targets of all windows.
+// [n_own, T, D], the weights of the tokens' squares, and the weighted mean square of the targets of
+// all windows.
 typedef struct LayerData {
     const float *inputs, *targets; // borrowed
+    const float *weights;          // borrowed [n_own, T]
     double mean_square;
 } LayerData;
 
-// Parts of the targets' mean square: in the first step, after the last, and with the output
-// refitted; the latter two over all windows.
+// Parts of the targets' weighted mean square: in the first step, after the last, and with the
+// output refitted; the latter two over all windows.
 typedef struct LayerLosses {
     double first, trained, fitted;
 } LayerLosses;

@@ -5,6 +5,7 @@
 #include "model/convert/ridge.h"
 #include "train/stop.h"
 
+#include <math.h>
 #include <string.h>
 
 static const double RIDGE = 3e-4;
@@ -23,11 +24,12 @@ static void read_window(LayerTrainer *trainer, const LayerData *data, int own)
     const Rows heads =
         student_heads(&trainer->student, window_of_stream(trainer, data->inputs, own));
     for (int64_t t = 0; t < T; t++) {
+        const double root = sqrt((double)data->weights[(int64_t)own * T + t]);
         dtype_widen(trainer->row, rows_at(heads, t, 0).data, heads.dtype, Q);
         for (int i = 0; i < Q; i++)
-            trainer->heads[t * Q + i] = trainer->row[i];
+            trainer->heads[t * Q + i] = root * (double)trainer->row[i];
         for (int i = 0; i < D; i++)
-            trainer->wanted[t * D + i] = wanted[t * D + i];
+            trainer->wanted[t * D + i] = root * (double)wanted[t * D + i];
     }
 }
 

@@ -128,8 +128,8 @@ int student_parts(const Student *student, StudentPart parts[STUDENT_MAX_PARTS])
     return n;
 }
 
-// out = (out - target) times 2 scale.
-static double compare(Student *student, const float *target, float scale)
+// out = (out - target) times 2 scale and the token's weight.
+static double compare(Student *student, const float *target, const float *weights, float scale)
 {
     const int T = student->ws.T, D = student->shape.d_model;
     double sum = 0;
@@ -141,9 +141,9 @@ static double compare(Student *student, const float *target, float scale)
         for (int d = 0; d < D; d++) {
             const float difference = out[d] - wanted[d];
             row_sum += (double)difference * (double)difference;
-            out[d] = 2 * scale * difference;
+            out[d] = 2 * scale * weights[t] * difference;
         }
-        student->row_sums[t] = row_sum;
+        student->row_sums[t] = (double)weights[t] * row_sum;
     }
     for (int t = 0; t < T; t++)
         sum += student->row_sums[t];
@@ -151,12 +151,13 @@ static double compare(Student *student, const float *target, float scale)
 }
 
 // The up-projections that were absorbed stay as they are.
-double student_backward(Student *student, const float *x, const float *target, float scale)
+double student_backward(Student *student, const float *x, const float *target, const float *weights,
+                        float scale)
 {
     const ModelShape *s = &student->shape;
     const size_t row = (size_t)shape_dim(s, DIM_UP_INPUT) * sizeof(float);
     transformer_attention(&student->ws, &student->model, 0, x, student->out);
-    const double sum = compare(student, target, scale);
+    const double sum = compare(student, target, weights, scale);
     transformer_attention_backward(&student->ws, &student->model, 0, student->out, &student->grads);
     if (student->absorption.keys)
         memset(student->slopes.up_k, 0, (size_t)shape_dim(s, DIM_K_NOPE) * row);

@@ -65,9 +65,10 @@ Status student_store(Student *student, float *layer); // layer [count]: from att
 // part of nothing but zeros has the size of all together, or 1.
 int student_parts(const Student *student, StudentPart parts[STUDENT_MAX_PARTS]);
 
-// The sum of squares of attention(norm(x)) - target over a window, x and target [T, D]; its
-// gradient times `scale` is in student->gradient (=).
-double student_backward(Student *student, const float *x, const float *target, float scale);
+// The sum of squares of attention(norm(x)) - target over a window, x and target [T, D], each
+// token's times its weight, weights [T]; its gradient times `scale` is in student->gradient (=).
+double student_backward(Student *student, const float *x, const float *target, const float *weights,
+                        float scale);
 
 // What the heads give for x: [T, H E], until the student's next use.
 Rows student_heads(Student *student, const float *x);

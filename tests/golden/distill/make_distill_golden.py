@@ -7,12 +7,13 @@ Writes tests/golden/distill/NAME.safetensors for each case below with
     case int32 [5]: pairs or slots, d_kv, latent, latent_norm, split
     tokens int32 [n, T], pairs int32 [L, K or 1, P]
     start.<parameter>: attention of the converted model, final.<parameter>: after STEPS[-1] steps
-    losses [len(STEPS), L, 3]: parts of the target's mean square in the first step, after so many
-    steps, and with the output projection refitted
+    losses [len(STEPS), L, 3]: parts of the target's weighted mean square in the first step, after so
+    many steps, and with the output projection refitted
 
 All is computed in float64 from weights rounded to float32. Where the latent is no wider than what a
 head reads of it, the up-projections are taken over by queries and output projection while training.
-The rate is in parts of each tensor's root mean square.
+The rate is in parts of each tensor's root mean square. A token's squares are divided by the mean
+square of the original's stream behind attention.
 """
 
 from __future__ import annotations
@@ -210,8 +211,9 @@ def rate(step: int, steps: int) -> float:
     return LR * (LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def refit(heads: Tensor, wanted: Tensor, o: Tensor) -> Tensor:
-    heads, wanted = heads.flatten(0, 1), wanted.flatten(0, 1)
+def refit(heads: Tensor, wanted: Tensor, importance: Tensor, o: Tensor) -> Tensor:
+    root = importance.sqrt()
+    heads, wanted = (root * heads).flatten(0, 1), (root * wanted).flatten(0, 1)
     gram = heads.T @ heads
     live = gram.diagonal() > 0
     weight = RIDGE * float(gram.trace()) / int(live.sum())
@@ -220,10 +222,16 @@ def refit(heads: Tensor, wanted: Tensor, o: Tensor) -> Tensor:
 
 
 def train_layer(
-    weights: mla.Weights, shape: mla.Shape, layer: int, x: Tensor, wanted: Tensor, steps: int
+    weights: mla.Weights,
+    shape: mla.Shape,
+    layer: int,
+    x: Tensor,
+    wanted: Tensor,
+    importance: Tensor,
+    steps: int,
 ) -> list[float]:
     """Distills the layer in place; the losses of the first step, of the last, and refitted."""
-    square = (wanted * wanted).mean()
+    square = (importance * wanted * wanted).mean()
     bases = absorb(weights, shape, layer)
     names = [n for n in weights if n.startswith(prefix_of(layer)) and n not in bases]
     moments = {n: (torch.zeros_like(weights[n]), torch.zeros_like(weights[n])) for n in names}
@@ -232,7 +240,7 @@ def train_layer(
 
     def loss_of(w: mla.Weights, of: list[int]) -> Tensor:
         error = attention_of(x[of], shape, w, layer) - wanted[of]
-        return (error * error).mean() / square
+        return (importance[of] * error * error).mean() / square
 
     for step in range(1, steps + 1):
         leaves = {n: weights[n].detach().requires_grad_() for n in names}
@@ -250,7 +258,7 @@ def train_layer(
     everything = list(range(N_WINDOWS))
     trained = float(loss_of(weights, everything))
     o = prefix_of(layer) + "o_proj.weight"
-    weights[o] = refit(heads_of(x, shape, weights, layer), wanted, weights[o])
+    weights[o] = refit(heads_of(x, shape, weights, layer), wanted, importance, weights[o])
     fitted = float(loss_of(weights, everything))
     fold(weights, shape, layer, bases)
     return [losses[0], trained, fitted]
@@ -263,8 +271,10 @@ def distill(
     x = xc = weights["model.embed_tokens.weight"][tokens]
     losses = []
     for layer in range(shape.n_layers):
-        wanted = attention_of(x, *original, layer) + RHO * (x - xc)
-        losses.append(train_layer(weights, shape, layer, xc, wanted, steps))
+        attention = attention_of(x, *original, layer)
+        importance = 1 / ((x + attention).square().mean(-1, keepdim=True) + shape.rms_eps)
+        wanted = attention + RHO * (x - xc)
+        losses.append(train_layer(weights, shape, layer, xc, wanted, importance, steps))
         x, xc = layer_of(x, *original, layer), layer_of(xc, shape, weights, layer)
     return weights, losses
 
