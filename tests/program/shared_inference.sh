@@ -24,7 +24,7 @@ near() {
         die "losses of $1 and $2"
 }
 
-# 5 layers of 4 slots and a latent of 8: 16 numbers of 4 bytes, or of 4.5 bits.
+# 5 layers of 3 slots and a latent of 10: 16 numbers of 4 bytes, or of 4.5 bits.
 test_decoding_gives_the_loss_of_the_forward() {
     local forward
     forward=$(loss)
@@ -72,8 +72,8 @@ test_tasks_and_long_prompts() {
 test_plan_of_serving() {
     "$mha2mla" plan --serve shared --context 256 --gflops 100 --memory-bandwidth 20 --threads 1 >plan
     local part
-    for part in ', shared form, 4 rotated slots, latent 8' 'P 4, R 8 *   float32          320 ' \
-        'P 6, R 12 ' 'P 8, R 24 '; do
+    for part in ', shared form, 3 rotated slots, latent 10' 'P 3, R 10 *  float32          320 ' \
+        'P 4, R 16 ' 'P 8, R 24 '; do
         grep -qF "$part" plan || die "no '$part': $(cat plan)"
     done
     [ "$(grep -cE '^P [0-9]+, R [0-9]+ ' plan)" -eq 3 ] || die "other rows: $(cat plan)"

@@ -39,10 +39,10 @@ static void test_widths_from_the_cache(void **state)
         double cache;
         int slots, latent; // shared
         int pairs, d_kv;   // per head
-    } cases[] = {{&stories3m, .125, 4, 8, 2, 4},
-                 {&stories3m, .1875, 6, 12, 2, 8},
+    } cases[] = {{&stories3m, .125, 3, 10, 2, 4},
+                 {&stories3m, .1875, 4, 16, 2, 8},
                  {&stories3m, .3125, 8, 24, 2, 16},
-                 {&wide, .125, 12, 24, 4, 8}};
+                 {&wide, .125, 9, 30, 4, 8}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         ConvertTarget target = {.form = FORM_SHARED, .cache = cases[i].cache};
         ModelShape shape;
@@ -103,8 +103,9 @@ static void test_what_was_chosen_is_said(void **state)
     char text[TARGET_TEXT_BYTES];
     assert_ok(convert_target_shape(&shape, &stories3m, &target));
     convert_target_describe(text, &shape);
-    assert_string_equal(text, "shared form: 4 slots and a latent of 8, 16 of 128 numbers per token "
-                              "and layer (12.5 %)");
+    assert_string_equal(text,
+                        "shared form: 3 slots and a latent of 10, 16 of 128 numbers per token "
+                        "and layer (12.5 %)");
 }
 
 int main(void)
