@@ -1,7 +1,7 @@
 #include "model/gguf/gguf.h"
 
 #include "model/gguf/gguf_block.h"
-#include "model/gguf/gguf_llama.h"
+#include "model/gguf/gguf_original.h"
 #include "model/gguf/gguf_vocabulary.h"
 
 #include <stdlib.h>
@@ -40,11 +40,6 @@ Status gguf_create(Gguf *out, const Model *model, GgufType type, bool plain_rope
         if (plain_rope)
             return fail(BAD_INPUT, "--plain-rope is for converted models, this one has its "
                                    "original attention");
-        if (model->shape.qk_norm)
-            return fail(
-                BAD_INPUT,
-                "--format gguf writes llama.cpp's llama, which has no RMSNorm of every head "
-                "of queries and keys (qk_norm); llama.cpp's own converter knows Qwen3");
         *out = gguf;
         return OK;
     }
@@ -66,7 +61,8 @@ void gguf_release(Gguf *gguf)
 
 static const char *architecture(const Gguf *gguf)
 {
-    return shape_is_mla(&gguf->model->shape) ? "deepseek2" : "llama";
+    const ModelShape *shape = &gguf->model->shape;
+    return shape_is_mla(shape) ? "deepseek2" : gguf_original_architecture(shape);
 }
 
 void gguf_describe(const Gguf *gguf)
@@ -74,7 +70,7 @@ void gguf_describe(const Gguf *gguf)
     const ModelShape *s = &gguf->model->shape;
     const Deepseek *d = &gguf->deepseek;
     if (!shape_is_mla(s)) {
-        printf("GGUF: architecture llama\n");
+        printf("GGUF: architecture %s\n", architecture(gguf));
         return;
     }
     printf(
@@ -202,7 +198,7 @@ static Status list_tensors(TensorList *out, const Gguf *gguf)
 {
     return shape_is_mla(&gguf->model->shape)
                ? deepseek_list_tensors(out, &gguf->deepseek, DTYPE_F32)
-               : gguf_llama_list_tensors(out, gguf->model, DTYPE_F32);
+               : gguf_original_list_tensors(out, gguf->model, DTYPE_F32);
 }
 
 Status gguf_save(const Gguf *gguf, const char *tokenizer_dir, const char *path)

@@ -7,9 +7,9 @@
 //     TRY_GOTO(release, gguf_save(&gguf, tokenizer_dir, "model.gguf"));
 //     gguf_release(&gguf);
 //
-// A model with its original attention has the architecture `llama`, one with latent attention
-// `deepseek2`, where attention runs in the latent and the KV cache holds it and the rotated keys.
-// Both are the model's own logits up to rounding: model/gguf/gguf_llama.c,
+// A model with its original attention has the architecture `llama` or `qwen3`, one with latent
+// attention `deepseek2`, where attention runs in the latent and the KV cache holds it and the
+// rotated keys. Both are the model's own logits up to rounding: model/gguf/gguf_original.c,
 // model/deepseek/deepseek_tensors.h.
 #ifndef MHA2MLA_MODEL_GGUF_GGUF_H
 #define MHA2MLA_MODEL_GGUF_GGUF_H

@@ -87,9 +87,19 @@ for model in "$root/configs/demo/model" uniform uniform--latent-norm; do
     done
 done
 
+# Other architectures, with random weights.
+for kind in llama3 qwen3; do
+    "$PYTHON" "$here/random_model.py" "$root/configs/demo/model" $kind --vocab-size 1024 \
+        --kind $kind 2>log || die "$(tail -n 5 log)"
+    loss=$(loss_of $kind)
+    echo "== $kind as GGUF, loss $loss"
+    "$mha2mla" export $kind --out model.gguf --format gguf >said 2>&1 || die "$(cat said)"
+    "$PYTHON" "$here/check_gguf.py" model.gguf valid.h5 --loss "$loss" || die "$kind as GGUF"
+done
+
 # Tokenizers of other kinds, with a random model.
 for tokenizer in tiny_bytelevel tiny_llama3 tiny_qwen2 tiny_spm; do
-    "$PYTHON" "$here/random_llama.py" "$root/tests/golden/tokenizer/$tokenizer" "$tokenizer" \
+    "$PYTHON" "$here/random_model.py" "$root/tests/golden/tokenizer/$tokenizer" "$tokenizer" \
         --vocab-size 512 2>log || die "$(tail -n 5 log)"
     "$mha2mla" export "$tokenizer" --out model.gguf --format gguf >said 2>&1 || die "$(cat said)"
     echo "== $tokenizer as GGUF"

@@ -1,6 +1,7 @@
-// llama.cpp rotates neighbouring rows of a head there, as Meta's own files have them, and not rows
-// p and p + E/2: q and k are written with the two halves of each head interleaved.
-#include "model/gguf/gguf_llama.h"
+// In `llama` neighbouring rows of a head are rotated, as Meta's own files have them, and not rows p
+// and p + E/2: q and k are written with the two halves of each head interleaved. In `qwen3` they
+// are as here.
+#include "model/gguf/gguf_original.h"
 
 #include <string.h>
 
@@ -19,6 +20,8 @@ static const TensorName layer_names[] = {
     {offsetof(LayerParams, gate), "ffn_gate"},
     {offsetof(LayerParams, up), "ffn_up"},
     {offsetof(LayerParams, down), "ffn_down"},
+    {offsetof(LayerParams, q_norm), "attn_q_norm"},
+    {offsetof(LayerParams, k_norm), "attn_k_norm"},
 };
 static const TensorName model_names[] = {
     {offsetof(Params, embed), "token_embd"},
@@ -38,9 +41,9 @@ static const char *name_of(const ParamInfo *info)
     return NULL;
 }
 
-static bool is_rotated(const ParamInfo *info)
+static bool is_interleaved(const ModelShape *shape, const ParamInfo *info)
 {
-    return info->layer >= 0 &&
+    return !shape->qk_norm && info->layer >= 0 &&
            (info->field == offsetof(LayerParams, q) || info->field == offsetof(LayerParams, k));
 }
 
@@ -68,10 +71,20 @@ static void make_slowdowns(float *out, const void *context, int tensor)
         out[p] = (float)rope_slowdown(p, s->head_dim, s->rope_theta, &s->rope_scaling);
 }
 
-Status gguf_llama_list_tensors(TensorList *out, const Model *model, DType dtype)
+const char *gguf_original_architecture(const ModelShape *shape)
+{
+    return shape->qk_norm ? "qwen3" : "llama";
+}
+
+Status gguf_original_list_tensors(TensorList *out, const Model *model, DType dtype)
 {
     const ModelShape *s = &model->shape;
     const int n_tensors = params_n_tensors(s);
+    if (s->qk_norm && s->rope_scaling.factor > 0)
+        return fail(BAD_INPUT,
+                    "--format gguf has no scaled frequencies (llama3, factor %g) for models with "
+                    "qk_norm: llama.cpp's qwen3 takes no table of them; use --format hf",
+                    s->rope_scaling.factor);
     TRY(tensor_list_create(out, n_tensors + 1));
     if (s->rope_scaling.factor > 0)
         tensor_list_add(out, "rope_freqs.weight",
@@ -87,9 +100,9 @@ Status gguf_llama_list_tensors(TensorList *out, const Model *model, DType dtype)
         if (own == NULL) {
             tensor_list_release(out);
             return fail(BAD_INPUT,
-                        "--format gguf has no place for %s in llama.cpp's architecture llama; use "
+                        "--format gguf has no place for %s in llama.cpp's architecture %s; use "
                         "--format hf",
-                        info.name);
+                        info.name, gguf_original_architecture(s));
         }
         if (info.layer >= 0)
             snprintf(name, sizeof name, "blk.%d.%s.weight", info.layer, own);
@@ -100,7 +113,7 @@ Status gguf_llama_list_tensors(TensorList *out, const Model *model, DType dtype)
                            .dims = {info.rows, info.cols},
                            .context = model,
                            .tensor = t};
-        if (is_rotated(&info))
+        if (is_interleaved(s, &info))
             spec.make = interleave_halves;
         else
             spec.values = model->params.flat + info.offset;
