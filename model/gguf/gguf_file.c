@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const char magic[] = "GGUF";
+
 enum { ALIGNMENT = 32, FORMAT_VERSION = 3 };
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers are written as they are");
@@ -163,7 +165,7 @@ static Status write_header(AtomicFile *file, GgufMeta *meta, const TensorList *t
     FILE *stream = file->stream;
     if (fflush(meta->stream) != 0 || ferror(meta->stream))
         return fail(FAILED, "%s: no memory for the metadata", file->path);
-    fwrite("GGUF", 1, 4, stream);
+    fwrite(magic, 1, 4, stream);
     put_u32(stream, FORMAT_VERSION);
     put_u64(stream, (uint64_t)tensors->n_specs);
     put_u64(stream, meta->n_keys);
@@ -174,6 +176,19 @@ static Status write_header(AtomicFile *file, GgufMeta *meta, const TensorList *t
         return fail(FAILED, "%s: write failed: %s", file->path, strerror(errno));
     pad(stream, at);
     return OK;
+}
+
+Status gguf_check_target(const char *path)
+{
+    FileMap map;
+    TRY(file_check_target(path));
+    if (!file_exists(path))
+        return OK;
+    TRY(file_map(&map, path));
+    const bool is_other =
+        map.size_bytes > 0 && (map.size_bytes < 4 || memcmp(map.bytes, magic, 4) != 0);
+    file_unmap(&map);
+    return is_other ? fail(BAD_INPUT, "%s: is there and no GGUF file; name another", path) : OK;
 }
 
 Status gguf_write(const char *path, GgufMeta *meta, const TensorList *tensors,

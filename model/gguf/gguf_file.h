@@ -63,4 +63,8 @@ void gguf_add_f32(GgufMeta *meta, float value);
 Status gguf_write(const char *path, GgufMeta *meta, const TensorList *tensors,
                   const GgufType *types);
 
+// Refuses before long work what would be lost, a file of another kind, and where gguf_write() would
+// fail.
+Status gguf_check_target(const char *path);
+
 #endif

@@ -16,7 +16,7 @@ fi
 . "$here/../support/checks.sh" "$1"
 tasks=${ASSETS_DIR:-$root/../shared/assets}/tasks
 export OMPI_MCA_ess_singleton_isolated=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HOME=$work/hf
-export TOKENIZERS_PARALLELISM=false
+export TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1 # the models are tiny
 
 make_shard valid 1200
 

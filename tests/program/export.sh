@@ -70,6 +70,8 @@ for dtype in float32 q8_0; do
     [ "$(head -c 4 start-$dtype.gguf)" = GGUF ] || die "start-$dtype.gguf"
 done
 [ "$(stat -c %s start-q8_0.gguf)" -lt "$(stat -c %s start-float32.gguf)" ] || die "$(ls -l)"
+refuses 2 'is there and no GGUF file' export runs/start/model --out runs/start/model/config.json \
+    --format gguf
 refuses 2 '--dtype q8_0 is for --format gguf' export runs/start/model --out none --dtype q8_0
 refuses 2 'convert with --form shared' export of-model --out none --format gguf
 refuses 2 'is a directory' export runs/start/model --out runs --format gguf

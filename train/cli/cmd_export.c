@@ -169,7 +169,7 @@ static void print_result(const Model *model, const ExportSource *source, const c
 static Status take_target(FileLock *out, const ExportSource *source, const ExportOptions *options)
 {
     if (options->format == FORMAT_GGUF)
-        return file_check_target(options->out);
+        return gguf_check_target(options->out);
     TRY(hf_check_target(source->base, options->out));
     return file_lock_directory(out, options->out);
 }
