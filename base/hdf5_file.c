@@ -85,11 +85,13 @@ Status hdf5_open(hid_t *out, const char *path)
 hid_t hdf5_create(const char *temporary, H5F_libver_t low)
 {
     hid_t file = H5I_INVALID_HID;
-    const hid_t access = access_without_lock();
-    if (access >= 0 && H5Pset_libver_bounds(access, low, H5F_LIBVER_LATEST) >= 0)
-        file = H5Fcreate(temporary, H5F_ACC_TRUNC, H5P_DEFAULT, access);
+    const hid_t access = access_without_lock(), creation = H5Pcreate(H5P_FILE_CREATE);
+    if (access >= 0 && H5Pset_obj_track_times(creation, false) >= 0 &&
+        H5Pset_libver_bounds(access, low, H5F_LIBVER_LATEST) >= 0)
+        file = H5Fcreate(temporary, H5F_ACC_TRUNC, creation, access);
     if (file < 0)
         hdf5_keep_reason();
+    H5Pclose(creation);
     H5Pclose(access);
     return file;
 }

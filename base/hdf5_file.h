@@ -21,7 +21,8 @@
 // Calls hdf5_silence().
 Status hdf5_open(hid_t *out, const char *path);
 
-// Creates a file in place of the empty one at `temporary`, in the format of `low` or later ones.
+// Creates a file in place of the empty one at `temporary`, in the format of `low` or later ones,
+// whose root has no times: the same content gives the same bytes.
 // < 0 if it fails: hdf5_fail() then has the reason. The caller has called hdf5_silence().
 hid_t hdf5_create(const char *temporary, H5F_libver_t low);
 

@@ -36,6 +36,17 @@ Status scores_read_attribute(int64_t *out, hid_t group, const char *path, const 
     return status;
 }
 
+hid_t scores_make_group(hid_t parent, const char *name)
+{
+    hid_t creation = H5Pcreate(H5P_GROUP_CREATE), group = H5I_INVALID_HID;
+    if (H5Pset_obj_track_times(creation, false) >= 0)
+        group = H5Gcreate2(parent, name, H5P_DEFAULT, creation, H5P_DEFAULT);
+    if (group < 0)
+        hdf5_keep_reason();
+    H5Pclose(creation);
+    return group;
+}
+
 // In one chunk where it is not too large, since chunks have checksums: HDF5 then notices damage in
 // reading. The last dimensions fill a chunk first.
 static Status write_array(hid_t group, const char *path, const char *name, const void *values,
@@ -50,7 +61,8 @@ static Status write_array(hid_t group, const char *path, const char *name, const
     }
     hid_t space = H5Screate_simple(dims->n, sizes, NULL), creation = H5Pcreate(H5P_DATASET_CREATE);
     hid_t dataset = H5I_INVALID_HID;
-    if (H5Pset_chunk(creation, dims->n, chunk) >= 0 && H5Pset_fletcher32(creation) >= 0)
+    if (H5Pset_obj_track_times(creation, false) >= 0 &&
+        H5Pset_chunk(creation, dims->n, chunk) >= 0 && H5Pset_fletcher32(creation) >= 0)
         dataset = H5Dcreate2(group, name, file_type, space, H5P_DEFAULT, creation, H5P_DEFAULT);
     if (dataset < 0 || H5Dwrite(dataset, memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) < 0)
         status = hdf5_fail(FAILED, path, "write failed");

@@ -22,6 +22,9 @@ typedef struct ScoresDims {
     int64_t dims[SCORES_MAX_DIMS];
 } ScoresDims;
 
+// Nothing in the file has times. < 0 if it fails.
+hid_t scores_make_group(hid_t parent, const char *name);
+
 // Writing: FAILED with HDF5's reason. Reading: BAD_INPUT if it is missing, of another kind or size,
 // or damaged; then `out` may hold a part. `group` is a file or a group in it, `path` the file's.
 Status scores_write_attribute(hid_t group, const char *path, const char *name, int64_t value);

@@ -147,7 +147,7 @@ Status statistics_writer_open(StatisticsWriter *out, const RopeScores *scores,
     writer->file = hdf5_create(writer->temporary, H5F_LIBVER_V110);
     TRY_GOTO(abandon, writer->file >= 0 ? OK : hdf5_fail(FAILED, path, "cannot be written"));
     TRY_GOTO(abandon, rope_scores_write_content(scores, SCORES_STATISTICS, writer->file, path));
-    writer->group = H5Gcreate2(writer->file, group_name, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    writer->group = scores_make_group(writer->file, group_name);
     TRY_GOTO(abandon, writer->group >= 0 ? OK : hdf5_fail(FAILED, path, "write failed"));
     TRY_GOTO(abandon, write_info(writer, info, tokens));
     return OK;
@@ -164,7 +164,7 @@ Status statistics_writer_add(StatisticsWriter *writer, int layer, const LayerSta
     list_datasets(datasets, statistics, &writer->shape);
     layer_name(name, layer);
     hdf5_silence();
-    hid_t group = H5Gcreate2(writer->group, name, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t group = scores_make_group(writer->group, name);
     if (group < 0)
         return hdf5_fail(FAILED, writer->path, "write failed");
     for (int i = 0; i < N_DATASETS && status == OK; i++) {

@@ -6,11 +6,12 @@ set -euo pipefail
 start_small_runs
 model=runs/start/model
 
-# Statistics have the same bits on any number of ranks; the file has no time in it.
+# Statistics have the same bits on any number of ranks, so has their file, which has no times in it.
 collect="--data train.h5 --samples 20 --seq-len 32 --windows 8 --attention-windows 5"
 "$mha2mla" score "$model" --out scores.h5 $collect >/dev/null 2>&1
 "$mha2mla" score "$model" --out norms.h5 --data train.h5 --samples 20 --seq-len 32 >/dev/null 2>&1
 ranks 3 score "$model" --out scores-3.h5 $collect
+cmp scores.h5 scores-3.h5 || die "another file of scores on 3 ranks"
 
 options="--rope-pairs 2 --d-kv 6"
 for method in whitened closed; do
