@@ -12,8 +12,10 @@ steps="--data train.h5 --seq-len 32 --steps 4 --windows 11"
 for layers in sequential apart; do
     ranks 1 distill "$model" mla --out $layers $steps --layers $layers
     grep -q "$layers: 2 layers distilled on 0.000 M tokens" out || die "said $(cat out)"
+    grep 'mean square' out >losses
     ranks 3 distill "$model" mla --out $layers-3 $steps --layers $layers
     cmp $layers/model.safetensors $layers-3/model.safetensors || die "$layers: 3 ranks give another"
+    grep 'mean square' out | cmp - losses || die "$layers: 3 ranks say $(cat losses out)"
     [ ! -e $layers/distill ] || die "left $(ls $layers/distill)"
 done
 ! cmp -s sequential/model.safetensors apart/model.safetensors || die "two orders, one model"

@@ -229,18 +229,18 @@ static float *layer_values(const Distiller *d, int layer)
 static Status publish(Distiller *d, int layer, int from)
 {
     const float *values = layer_values(d, layer);
-    LayerLosses *losses = &d->trainer.losses;
+    LayerLosses losses = d->trainer.losses; // a copy: the ranks' own are yet to be published
     Status status = OK;
     replica_broadcast(d->mla, values - d->mla->model.params.flat, layer_count(d), from);
     replica_sync(d->mla);
-    comm_broadcast(d->comm, losses, sizeof *losses, from);
+    comm_broadcast(d->comm, &losses, sizeof losses, from);
     log_info("layer %d: %.4f of the target's mean square in the first step, %.4f after the last, "
              "%.4f with the output refitted",
-             layer, losses->first, losses->trained, losses->fitted);
+             layer, losses.first, losses.trained, losses.fitted);
     if (d->comm->rank == 0 && d->request->state_dir != NULL)
         status = distill_state_write(d->request->state_dir, layer,
                                      distill_inputs_fingerprint(&d->known, layer), values,
-                                     layer_count(d), losses);
+                                     layer_count(d), &losses);
     return comm_agree(d->comm, status);
 }
 
