@@ -2,6 +2,7 @@
 // whose factor goes to A, and all A by the largest of their diagonals.
 #include "model/convert/closed_form.h"
 
+#include "base/intmath.h"
 #include "model/convert/alternating.h"
 #include "model/convert/slots.h"
 #include "model/convert/whitening.h"
@@ -67,9 +68,16 @@ static LowRankProblem problem_of(const Scratch *scratch, const ModelShape *s, in
                             .max_rows = s->head_dim};
 }
 
-void closed_form_measure(Arena *arena, const ModelShape *s, int n_pools)
+// Pools of moments that are told apart: no more than there are heads with up-projections.
+static int count_pools(const ModelShape *s, int n_pools)
+{
+    return min_int(n_pools, shape_up_heads(s));
+}
+
+void closed_form_measure(Arena *arena, const ModelShape *s, int n_given)
 {
     Scratch scratch;
+    const int n_pools = count_pools(s, n_given);
     const int64_t mark = arena->used_bytes;
     place(&scratch, arena, s, n_pools);
     const LowRankProblem problem = problem_of(&scratch, s, n_pools);
@@ -207,10 +215,27 @@ static double shrink_safely(double *moment, double *factor, int D)
     return mean;
 }
 
+// The mean of every `group` moments, in the place of the first ones.
+static void average(double *moments, int n, int group, int64_t D)
+{
+    for (int64_t i = 0; i < n; i++) {
+        double *to = moments + i * D * D;
+        memmove(to, moments + i * group * D * D, (size_t)(D * D) * sizeof *to);
+        for (int64_t other = 1; other < group; other++)
+            cblas_daxpy((int)(D * D), 1, moments + (i * group + other) * D * D, 1, to, 1);
+        cblas_dscal((int)(D * D), 1.0 / group, to, 1);
+    }
+}
+
 static void prepare_moments(Scratch *scratch, const ClosedForm *form)
 {
     const int64_t D = form->shape->d_model;
-    const int n_pools = form->statistics->n_pools;
+    const int n_pools = count_pools(form->shape, form->statistics->n_pools);
+    const int group = form->statistics->n_pools / n_pools;
+    if (group > 1) {
+        average(form->statistics->key, n_pools, group, D);
+        average(form->statistics->value, n_pools, group, D);
+    }
     for (int m = 0; m < 2 * n_pools; m++) {
         double *moment = m < n_pools ? form->statistics->key + m * D * D
                                      : form->statistics->value + (m - n_pools) * D * D;
@@ -224,7 +249,7 @@ static void build_blocks(Scratch *scratch, const ClosedForm *form)
 {
     const ModelShape *s = form->shape;
     const int64_t D = s->d_model, E = s->head_dim, K = s->n_kv_heads, nope = shape_head_nope(s);
-    const int n_pools = form->statistics->n_pools, U = shape_up_heads(s);
+    const int n_pools = count_pools(s, form->statistics->n_pools), U = shape_up_heads(s);
     for (int64_t i = 0; i < K * (nope + E) * D; i++)
         scratch->w[i] = form->kv[i];
     prepare_moments(scratch, form);
@@ -282,7 +307,7 @@ static void write_layer(LayerParams *to, Scratch *scratch, Alternation *alternat
 Status closed_form_layer(LayerParams *to, const ClosedForm *form)
 {
     const ModelShape *s = form->shape;
-    const int n_pools = form->statistics->n_pools;
+    const int n_pools = count_pools(s, form->statistics->n_pools);
     Scratch scratch;
     Alternation alternation = {0};
     Arena arena = arena_start("closed form");

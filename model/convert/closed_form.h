@@ -5,10 +5,11 @@
 //     values of head u    W_v,j [E, D],   A = sum_h W_o,h^T W_o,h,             C_V of its pool
 //
 // over the heads u that have up-projections of their own, KV heads or, in the shared form, query
-// heads; j is u's KV head, h its query heads. B_h is the query's map (pair_choice.h), A_h the
-// second moment of queries. In the shared form n = E, and A is zero for the rows of rotated pairs,
-// so that their up-projection is the best there is for keys that queries do not read yet. The
-// latent is scaled in the end so that its own second moment is the identity.
+// heads; j is u's KV head, h its query heads. Pools of less than these heads are averaged. B_h is
+// the query's map (pair_choice.h), A_h the second moment of queries. In the shared form n = E, and
+// A is zero for the rows of rotated pairs, so that their up-projection is the best there is for
+// keys that queries do not read yet. The latent is scaled in the end so that its own second moment
+// is the identity.
 #ifndef MHA2MLA_MODEL_CONVERT_CLOSED_FORM_H
 #define MHA2MLA_MODEL_CONVERT_CLOSED_FORM_H
 

@@ -132,7 +132,8 @@ static double factorize_flops(double m, double D, double R)
 static double alternation_flops(const ModelShape *s, int n_pools)
 {
     enum { SWEEPS = 6, STEPS = 11, EQUATIONS = 2 };
-    const double D = s->d_model, R = shape_dim(s, DIM_LATENT), n_moments = 2.0 * n_pools;
+    const double D = s->d_model, R = shape_dim(s, DIM_LATENT);
+    const double n_moments = 2.0 * min_int(n_pools, shape_up_heads(s));
     const double rows = shape_up_heads(s) * (double)(shape_head_nope(s) + s->head_dim);
     const double product = 2 * R * D * D + 2 * R * R * D;
     return FLOAT64 * SWEEPS *

@@ -333,8 +333,9 @@ def layer_blocks(
     n_pools: int,
     key_weight: float,
 ) -> tuple[list[Block], list[Block]]:
-    """Keys' and values' blocks, one of each per KV head."""
+    """Keys' and values' blocks, one of each per KV head, which averages smaller pools."""
     K, E, G = shape.n_kv_heads, shape.head_dim, shape.group
+    n_pools = min(n_pools, K)
     prefix = f"model.layers.{layer}.self_attn."
     w_k = weights[prefix + "k_proj.weight"].unflatten(0, (K, E))
     w_v = weights[prefix + "v_proj.weight"].unflatten(0, (K, E))
