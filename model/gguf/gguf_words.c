@@ -2,7 +2,7 @@
 
 #include "data/tokenizer/tokenizer_pattern.h"
 
-#include <string.h>
+#include <stddef.h>
 
 #define SUFFIXES "(?i:'s|'t|'re|'ve|'m|'ll|'d)|"
 #define LETTERS  "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
@@ -23,12 +23,33 @@ static const struct {
     {"qwen2", false, {SUFFIXES LETTERS "\\p{N}" REST}},
     {"deepseek-v3",
      false,
-     {"\\p{N}{1,3}", "[一-龥\xE3\x81\x80-ゟ゠-ヿ]+",
-      "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?"
-      "[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"}},
+     {"\\p{N}{1,3}", "[一-龥\u3040-ゟ゠-ヿ]+",
+      "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?"
+      "[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}},
 };
 
 enum { N_SPLITS = sizeof splits / sizeof splits[0] };
+
+// A line end is written as itself or as \r and \n.
+static char take_character(const char **at)
+{
+    if (**at == '\\' && ((*at)[1] == 'r' || (*at)[1] == 'n')) {
+        *at += 2;
+        return (*at)[-1] == 'r' ? '\r' : '\n';
+    }
+    return *(*at)++;
+}
+
+static bool is_same_regex(const char *a, const char *b)
+{
+    char character;
+    do {
+        character = take_character(&a);
+        if (take_character(&b) != character)
+            return false;
+    } while (character != '\0');
+    return true;
+}
 
 static bool has_steps(const Tokenizer *tokenizer, const char *const steps[MAX_STEPS + 1])
 {
@@ -36,7 +57,7 @@ static bool has_steps(const Tokenizer *tokenizer, const char *const steps[MAX_ST
         const char *regex = tokenizer_split_regex(tokenizer, i);
         if (regex == NULL || steps[i] == NULL)
             return regex == NULL && steps[i] == NULL;
-        if (strcmp(regex, steps[i]) != 0)
+        if (!is_same_regex(regex, steps[i]))
             return false;
     }
     return false;

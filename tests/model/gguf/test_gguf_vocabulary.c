@@ -3,6 +3,7 @@
 // library's.
 #include "tests/support/testing_gguf.h"
 
+#include "base/json.h"
 #include "base/log.h"
 #include "model/gguf/gguf_vocabulary.h"
 
@@ -94,6 +95,62 @@ static void test_splits_have_their_names(void **state)
     assert_true(flag(&file, "tokenizer.ggml.add_bos_token"));
     testing_gguf_assert_u32(&file, "tokenizer.ggml.bos_token_id", 400);
     testing_gguf_release(&file);
+}
+
+// tiny_llama3 with other steps, as tokenizer.json has them.
+static void assert_words(const char *pre_tokenizer, bool ignores_merges, const char *name)
+{
+    char dir[PATH_BYTES], path[PATH_BYTES];
+    json_t *root, *steps;
+    GgufRead file;
+    snprintf(dir, sizeof dir, "%s", testing_dir());
+    snprintf(path, sizeof path, "%s", testing_path(dir, "tokenizer.json"));
+    assert_ok(json_read(&root, GOLDEN_DIR "/tokenizer/tiny_llama3/tokenizer.json"));
+    assert_ok(json_parse(&steps, pre_tokenizer, (int64_t)strlen(pre_tokenizer), "steps"));
+    json_object_set_new(root, "pre_tokenizer", steps);
+    json_object_set_new(json_object_get(root, "model"), "ignore_merges",
+                        json_boolean(ignores_merges));
+    assert_ok(json_write(root, path));
+    json_decref(root);
+    if (name == NULL) {
+        assert_refused(dir, 512, "splits a text into words in a way that");
+        return;
+    }
+    write(&file, dir, 512);
+    testing_gguf_assert_text(&file, "tokenizer.ggml.pre", name);
+    testing_gguf_release(&file);
+}
+
+#define SEQUENCE(steps) "{\"type\": \"Sequence\", \"pretokenizers\": [" steps "]}"
+#define SPLIT(regex)                                                                               \
+    "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"" regex "\"}, \"behavior\": \"Isolated\", "  \
+    "\"invert\": false}, "
+#define BYTE_LEVEL(use_regex)                                                                      \
+    "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, "              \
+    "\"use_regex\": " use_regex "}"
+
+// DeepSeek's with its line ends as they are in its file, and as escapes.
+#define DEEPSEEK(end)                                                                              \
+    SEQUENCE(SPLIT("\\\\p{N}{1,3}") SPLIT("[一-龥\u3040-ゟ゠-ヿ]+")                                \
+                 SPLIT("[!\\\"#$%&'()*+,\\\\-./:;<=>?@\\\\[\\\\\\\\\\\\]^_`{|}~][A-Za-z]+|[^" end  \
+                       "\\\\p{L}\\\\p{P}\\\\p{S}]?[\\\\p{L}\\\\p{M}]+| ?[\\\\p{P}\\\\p{S}]+[" end  \
+                       "]*|\\\\s*[" end "]+|\\\\s+(?!\\\\S)|\\\\s+") BYTE_LEVEL("false"))
+
+static void test_splits_are_told_by_their_steps(void **state)
+{
+    (void)state;
+    static const char llama3[] = SEQUENCE(
+        SPLIT("(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}| "
+              "?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+")
+            BYTE_LEVEL("false"));
+    assert_words(llama3, true, "llama-bpe");
+    assert_words(llama3, false, "dbrx");
+    assert_words(BYTE_LEVEL("true"), false, "gpt-2");
+    assert_words(BYTE_LEVEL("true"), true, NULL);
+    assert_words(DEEPSEEK("\\r\\n"), false, "deepseek-v3");
+    assert_words(DEEPSEEK("\\\\r\\\\n"), false, "deepseek-v3");
+    assert_words(SEQUENCE(SPLIT("\\\\p{N}{1,3}") BYTE_LEVEL("true")), false, NULL);
+    assert_words(SEQUENCE(SPLIT("\\\\p{N}") BYTE_LEVEL("true")), false, "smollm");
 }
 
 // A score is the rank of the first merge that makes the token: higher ones merge first.
@@ -196,6 +253,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_byte_level_tokens_and_merges),
         cmocka_unit_test(test_splits_have_their_names),
+        cmocka_unit_test(test_splits_are_told_by_their_steps),
         cmocka_unit_test(test_sentencepiece_has_scores),
         cmocka_unit_test(test_a_chat_template_is_written_as_it_is),
         cmocka_unit_test(test_other_merges_are_warned_of),
