@@ -3,7 +3,7 @@
 Usage, from the repository's root, after make_training_golden.py:
     python3 tests/golden/training/make_autocast_golden.py
 
-Writes tests/golden/training/NAME_autocast.safetensors for each of its RUNS, with
+Writes tests/golden/training/NAME_autocast.safetensors for each of RUNS, with
     losses [10], grad_norms [10], final.<parameter>
 of float32 parameters and moments, products in bfloat16. The batches are those of
 training/NAME, whose float64 numbers say how far off autocast is: printed
@@ -25,6 +25,7 @@ import mla_reference as mla
 from golden_io import GOLDEN_DIR, deterministic, float32, save_golden
 from training import make_training_golden as exact
 
+RUNS = ("training/original", "training/mla", "training/shared", "training/shared_norm")
 rotate = mla.rotate
 
 
@@ -61,8 +62,8 @@ def write_run(name: str, base: str) -> None:
 def main() -> None:
     deterministic()
     mla.rotate = rotate_in_float32
-    for name, base in exact.RUNS.items():
-        write_run(name, base)
+    for name in RUNS:
+        write_run(name, exact.RUNS[name])
 
 
 if __name__ == "__main__":
