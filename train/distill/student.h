@@ -31,7 +31,7 @@ typedef struct StudentPart {
     double size;          // root mean square of the values that are not 0
 } StudentPart;
 
-enum { STUDENT_MAX_PARTS = 8 };
+enum { STUDENT_MAX_PARTS = 12 };
 
 typedef struct Student {
     ModelShape shape; // of the converted model, with a single layer

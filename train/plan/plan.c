@@ -7,6 +7,7 @@
 #include "base/checksum.h"
 #include "base/log.h"
 #include "base/paths.h"
+#include "infer/cache/kv_format.h"
 #include "infer/cache/kv_table.h"
 #include "model/hf/hf.h"
 #include "model/kernels/gemm.h"
@@ -294,10 +295,11 @@ static void print_model(FILE *out, const Plan *plan, const Config *config)
     const Trainable trained = config_trained(config);
     if (!trainable_has_all(&trained, s))
         fprintf(out, ", trained %.2f M", (double)trainable_count(&trained, s) / 1e6);
-    int64_t after = shape_cache_numbers(s), before = shape_cache_numbers(o);
-    fprintf(out, "\nKV cache     %lld bytes per token at 16 bits, original %lld: %+.2f %%\n",
-            (long long)after * 2, (long long)before * 2,
-            100.0 * ((double)after / (double)before - 1.0));
+    const KvFormat format = kv_format_plain(KV_BFLOAT16);
+    const double after = kv_format_bytes_per_token(&format, s),
+                 before = kv_format_bytes_per_token(&format, o);
+    fprintf(out, "\nKV cache     %.0f bytes per token at 16 bits, original %.0f: %+.2f %%\n", after,
+            before, 100.0 * (after / before - 1.0));
     kv_table_print(out, s);
 }
 
