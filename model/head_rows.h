@@ -5,10 +5,18 @@
 #ifndef MHA2MLA_MODEL_HEAD_ROWS_H
 #define MHA2MLA_MODEL_HEAD_ROWS_H
 
-#include <stdint.h>
+#include "model/model.h"
 
 void head_rows_order(int *rows,            // [E]
                      const int32_t *pairs, // [P] ascending
                      int P, int E);
+
+// to [n, D] = the rows of a head [E, D] that `rows` names.
+void head_rows_gather(float *to, const float *head, const int *rows, int n, int D);
+
+// The queries of a layer that is converted per KV head, [H E, D], from the original's: RoPE rows of
+// all heads first, then NoPE rows of all heads (model/params.h).
+void head_rows_queries(float *q, const Model *mla, const float *original, int layer,
+                       int *rows); // scratch [E]
 
 #endif

@@ -28,29 +28,6 @@ Status recipe_check(const ConvertRecipe *recipe, const ModelShape *original, con
     return OK;
 }
 
-// to [n, D] = the rows of a head [E, D] that `rows` names.
-static void gather_rows(float *to, const float *head, const int *rows, int n, int D)
-{
-    for (int i = 0; i < n; i++)
-        memcpy(to + (int64_t)i * D, head + (int64_t)rows[i] * D, (size_t)D * sizeof *to);
-}
-
-// RoPE rows of all heads first, then NoPE rows of all heads, as the reference's files have them
-// (model/params.h).
-static void reorder_queries(float *q, const Model *mla, const float *original, int layer, int *rows)
-{
-    const ModelShape *s = &mla->shape;
-    int D = s->d_model, E = s->head_dim, n_rope = 2 * s->rope_pairs, n_nope = E - n_rope;
-    float *nope = q + (int64_t)s->n_heads * n_rope * D;
-    for (int h = 0; h < s->n_heads; h++) {
-        const int32_t *pairs = model_pairs(mla, layer, h / (s->n_heads / s->n_kv_heads));
-        const float *head = original + (int64_t)h * E * D;
-        head_rows_order(rows, pairs, s->rope_pairs, E);
-        gather_rows(q + (int64_t)h * n_rope * D, head, rows, n_rope, D);
-        gather_rows(nope + (int64_t)h * n_nope * D, head, rows + n_rope, n_nope, D);
-    }
-}
-
 // Key rows [K E, D] -> kept ones k_r [K 2P, D] and those to factorize k_c [K (E - 2P), D].
 static void divide_keys(float *k_r, float *k_c, const Model *mla, const float *k, int layer,
                         int *rows)
@@ -60,8 +37,8 @@ static void divide_keys(float *k_r, float *k_c, const Model *mla, const float *k
     for (int h = 0; h < s->n_kv_heads; h++) {
         const float *head = k + (int64_t)h * E * D;
         head_rows_order(rows, model_pairs(mla, layer, h), s->rope_pairs, E);
-        gather_rows(k_r + (int64_t)h * n_rope * D, head, rows, n_rope, D);
-        gather_rows(k_c + (int64_t)h * n_nope * D, head, rows + n_rope, n_nope, D);
+        head_rows_gather(k_r + (int64_t)h * n_rope * D, head, rows, n_rope, D);
+        head_rows_gather(k_c + (int64_t)h * n_nope * D, head, rows + n_rope, n_nope, D);
     }
 }
 
@@ -265,7 +242,7 @@ static void put_queries(const LayerJob *job, Scratch *scratch)
     if (shape_is_shared(s))
         shared_layer_queries(q, scratch->q, job->slots, s);
     else
-        reorder_queries(q, job->mla, scratch->q, job->layer, scratch->rows);
+        head_rows_queries(q, job->mla, scratch->q, job->layer, scratch->rows);
 }
 
 // Keys, and queries, which scratch->q still has.
