@@ -6,7 +6,6 @@
 #include "base/progress.h"
 #include "model/hf/hf_config.h"
 #include "model/hf/hf_weights.h"
-#include "model/kernels/finite.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,8 +21,6 @@ static int dims_of(int dims[2], const ParamInfo *info)
     return info->is_vector ? 1 : 2;
 }
 
-static const char head_name[] = "lm_head.weight", embed_name[] = "model.embed_tokens.weight";
-
 // The file of a tensor, NULL if it is missing, and its name there. Where one matrix is embedding
 // and head, either name may be the one that it is stored under.
 static Status find_tensor(const SafeTensors **file, const char **name, const HfWeights *weights,
@@ -31,10 +28,10 @@ static Status find_tensor(const SafeTensors **file, const char **name, const HfW
 {
     *name = wanted;
     TRY(hf_weights_find(file, weights, wanted));
-    if (*file != NULL || !shape->tied_head || strcmp(wanted, embed_name) != 0)
+    if (*file != NULL || !shape->tied_head || strcmp(wanted, hf_embed_name) != 0)
         return OK;
-    *name = head_name;
-    return hf_weights_find(file, weights, head_name);
+    *name = hf_head_name;
+    return hf_weights_find(file, weights, hf_head_name);
 }
 
 // Names the first missing tensors in one message: which ones says what went wrong.
@@ -50,7 +47,7 @@ static Status check_present(const HfWeights *weights, const ModelShape *shape, c
         TRY(find_tensor(&file, &stored, weights, shape, info.name));
         if (file != NULL)
             continue;
-        lacks_head = strcmp(info.name, head_name) == 0;
+        lacks_head = strcmp(info.name, hf_head_name) == 0;
         if (n_missing++ < MISSING_SHOWN) {
             size_t used = strlen(names);
             snprintf(names + used, sizeof names - used, "%s%s", used > 0 ? ", " : "", info.name);
@@ -65,27 +62,6 @@ static Status check_present(const HfWeights *weights, const ModelShape *shape, c
                     : "");
 }
 
-// transformers 5 keeps both matrices where they differ, older versions one of them: which model the
-// files mean is for their owner to say. A copy of the embedding is common, and harmless.
-static Status check_tied_head(const HfWeights *weights, const ModelShape *shape, const char *dir)
-{
-    const SafeTensors *head_file, *embed_file;
-    bool is_copy = true;
-    if (!shape->tied_head)
-        return OK;
-    TRY(hf_weights_find(&head_file, weights, head_name));
-    TRY(hf_weights_find(&embed_file, weights, embed_name));
-    if (head_file == NULL || embed_file == NULL)
-        return OK;
-    TRY(safetensors_are_equal(&is_copy, embed_file, embed_name, head_file, head_name));
-    if (is_copy)
-        return OK;
-    return fail(BAD_INPUT,
-                "%s: 'tie_word_embeddings' is true, but '%s' and '%s' are stored and differ; set "
-                "it to false in config.json to use both, as transformers 5 does",
-                dir, head_name, embed_name);
-}
-
 struct HfSource {
     ModelShape shape;
     HfWeights weights; // owned
@@ -96,18 +72,10 @@ static Status read_tensor(const void *context, const ParamInfo *info, float *val
     const HfSource *source = context;
     const SafeTensors *file;
     const char *stored;
-    const int64_t count = (int64_t)info->rows * info->cols;
-    int dims[2], n_dims = dims_of(dims, info);
+    int dims[2];
+    const int n_dims = dims_of(dims, info);
     TRY(find_tensor(&file, &stored, &source->weights, &source->shape, info->name));
-    TRY(safetensors_read_f32(file, stored, dims, n_dims, values));
-    const int64_t bad = finite_find_nonfinite(values, count);
-    if (bad == count)
-        return OK;
-    return fail(BAD_INPUT,
-                "%s: tensor '%s' has %g at row %lld, column %lld; the file is damaged or was saved "
-                "from a run that diverged",
-                file->path, info->name, (double)values[bad], (long long)(bad / info->cols),
-                (long long)(bad % info->cols));
+    return hf_weights_read(values, &source->weights, stored, dims, n_dims);
 }
 
 WeightSource hf_source_weights(const HfSource *source)
@@ -189,7 +157,7 @@ void hf_source_warn(const HfSource *source, const char *dir)
             const char *name = weights->files[f].tensors[t].name;
             bool is_silent = ends_with(name, ".rotary_emb.inv_freq") ||
                              ends_with(name, ".self_attn.rope_pairs") ||
-                             (shape->tied_head && strcmp(name, head_name) == 0);
+                             (shape->tied_head && strcmp(name, hf_head_name) == 0);
             n_present += !is_silent;
             if (bias == NULL && ends_with(name, ".bias"))
                 bias = name;
@@ -209,7 +177,8 @@ Status hf_source_open(HfSource **out, const char *dir)
     TRY_GOTO(free_source, hf_load_shape(&source->shape, dir));
     TRY_GOTO(free_source, hf_weights_open(&source->weights, dir));
     TRY_GOTO(close_source, check_present(&source->weights, &source->shape, dir));
-    TRY_GOTO(close_source, check_tied_head(&source->weights, &source->shape, dir));
+    if (source->shape.tied_head)
+        TRY_GOTO(close_source, hf_weights_check_tied(&source->weights, dir));
     *out = source;
     return OK;
 close_source:
@@ -300,10 +269,10 @@ Status hf_weights_dtype(DType *out, const char *dir)
     const char *stored;
     Status status;
     TRY(hf_weights_open(&weights, dir));
-    TRY_GOTO(close_weights,
-             find_tensor(&file, &stored, &weights, &(ModelShape){.tied_head = true}, embed_name));
+    TRY_GOTO(close_weights, find_tensor(&file, &stored, &weights, &(ModelShape){.tied_head = true},
+                                        hf_embed_name));
     if (file == NULL)
-        status = fail(BAD_INPUT, "%s: tensor '%s' is missing", weights.path, embed_name);
+        status = fail(BAD_INPUT, "%s: tensor '%s' is missing", weights.path, hf_embed_name);
     else
         *out = dtype_of_memory(safetensors_find(file, stored)->dtype);
 close_weights:

@@ -225,11 +225,6 @@ static Status read_mla(ModelShape *shape, const json_t *config, const char *path
     if (!json_is_object(block))
         return hf_config_refuse(config, path, "mha2mla", "an object");
     snprintf(where, sizeof where, "%s: mha2mla", path);
-    if (json_has(block, "rope_dim_for_mla") && !json_has(block, "rope_pairs"))
-        return fail(BAD_INPUT,
-                    "%s: 'rope_pairs' is missing: the files do not say which pairs were kept; "
-                    "convert the original model with mha2mla convert",
-                    where);
     for (int i = 0; i < N_SHAPE_FIELDS; i++)
         if (shape_fields[i].owner == SHAPE_OF_CONVERSION ||
             shape_fields[i].owner == SHAPE_OF_ARCHITECTURE)
@@ -244,8 +239,23 @@ static Status read_mla(ModelShape *shape, const json_t *config, const char *path
     return check_redundant(block, where, "cache_numbers_per_token", shape_cache_numbers(shape));
 }
 
-static Status read_shape(ModelShape *out, const json_t *config, const char *path)
+PaperLayout hf_config_layout(const json_t *config)
 {
+    const json_t *block = json_object_get(config, "mha2mla");
+    if (json_has(block, "rope_dim_for_mla") && !json_has(block, "rope_pairs"))
+        return PAPER_V12;
+    return json_is_object(json_object_get(config, "RoPE")) &&
+                   json_is_object(json_object_get(config, "SVD"))
+               ? PAPER_V10
+               : PAPER_NONE;
+}
+
+// May the config be in a layout of the paper's code?
+typedef enum PaperUse { PAPER_REFUSED, PAPER_TAKEN } PaperUse;
+
+static Status read_shape(ModelShape *out, const json_t *config, const char *path, PaperUse use)
+{
+    const PaperLayout layout = hf_config_layout(config);
     ModelShape shape = {0};
     const Architecture *architecture;
     if (!json_is_object(config))
@@ -258,7 +268,13 @@ static Status read_shape(ModelShape *out, const json_t *config, const char *path
     TRY(derive_heads(&shape, path));
     shape.rope_pairs = shape.head_dim / 2;
     TRY(shape_check(&shape, path)); // before MLA: an odd head width has no pairs
-    TRY(read_mla(&shape, config, path));
+    if (layout == PAPER_NONE)
+        TRY(read_mla(&shape, config, path));
+    else if (use == PAPER_REFUSED)
+        return fail(BAD_INPUT,
+                    "%s: a model in the layout of the paper's code, MHA2MLA %s; make one of this "
+                    "program of it by mha2mla import",
+                    path, layout == PAPER_V10 ? "v1.0" : "v1.2");
     TRY(shape_check(&shape, path));
     *out = shape;
     return OK;
@@ -280,7 +296,7 @@ static Status fail_no_config(const char *dir)
     return fail(BAD_INPUT, "%s: not a Hugging Face model, config.json is missing", dir);
 }
 
-static Status read_config(json_t **out, ModelShape *shape, const char *dir)
+static Status read_config(json_t **out, ModelShape *shape, const char *dir, PaperUse use)
 {
     char path[PATH_BYTES], adapter[PATH_BYTES];
     json_t *config;
@@ -297,7 +313,7 @@ static Status read_config(json_t **out, ModelShape *shape, const char *dir)
                     adapter);
     TRY(json_read(&config, path));
     Status status;
-    TRY_GOTO(release_config, read_shape(shape, config, path));
+    TRY_GOTO(release_config, read_shape(shape, config, path, use));
     *out = config;
     return OK;
 release_config:
@@ -308,16 +324,21 @@ release_config:
 Status hf_load_shape(ModelShape *out, const char *dir)
 {
     json_t *config;
-    TRY(read_config(&config, out, dir));
+    TRY(read_config(&config, out, dir, PAPER_REFUSED));
     json_decref(config);
     return OK;
+}
+
+Status hf_config_read_original(json_t **out, ModelShape *original, const char *dir)
+{
+    return read_config(out, original, dir, PAPER_TAKEN);
 }
 
 void hf_config_warn(const char *dir)
 {
     ModelShape shape;
     json_t *config;
-    if (read_config(&config, &shape, dir) != OK)
+    if (read_config(&config, &shape, dir, PAPER_REFUSED) != OK)
         return; // has been reported by who read the shape
     hf_config_keys_warn(config, &shape, dir);
     json_decref(config);
@@ -395,6 +416,8 @@ static int set_standards(json_t *config, const Architecture *base, const ModelSh
 static int set_mla(json_t *config, const ModelShape *shape)
 {
     json_object_del(config, "mha2mla");
+    json_object_del(config, "RoPE");
+    json_object_del(config, "SVD");
     if (!shape_is_mla(shape))
         return 0;
     json_int_t pairs = shape->rope_pairs, d_kv = shape->d_kv;
@@ -440,7 +463,7 @@ Status hf_config_make(json_t **out, const ModelShape *shape, const char *base_di
     int errors = 0;
     if (base_dir != NULL) {
         ModelShape base;
-        TRY(read_config(&config, &base, base_dir));
+        TRY(read_config(&config, &base, base_dir, PAPER_TAKEN));
         TRY_GOTO(release_config, check_same_fields(&base, shape, base_dir));
         TRY_GOTO(release_config, architecture_find(&base_architecture, config, base_dir));
         shape_set_healed(&saved, base.healed_seq_len); // a converted base was trained before

@@ -37,6 +37,8 @@ static const ConfigKey keys[] = {
     {"original_max_position_embeddings", KEY_ELSEWHERE},
     {"partial_rotary_factor", KEY_ELSEWHERE},
     {"mha2mla", KEY_ELSEWHERE},
+    {"RoPE", KEY_ELSEWHERE},
+    {"SVD", KEY_ELSEWHERE},
 
     // Weights that are added, taken away, packed, or in another file.
     {"attention_bias", KEY_OFF},

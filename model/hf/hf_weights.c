@@ -4,11 +4,14 @@
 
 #include "model/hf/tensor_list.h"
 #include "model/hf/tensor_name.h"
+#include "model/kernels/finite.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+const char hf_head_name[] = "lm_head.weight", hf_embed_name[] = "model.embed_tokens.weight";
 
 // Like basename(3), which may write into its argument.
 static const char *base_name(const char *path)
@@ -232,4 +235,44 @@ Status hf_weights_find(const SafeTensors **out, const HfWeights *weights, const 
                     file->path, name, base_name(weights->path));
     *out = file;
     return OK;
+}
+
+Status hf_weights_read(float *values, const HfWeights *weights, const char *name, const int *dims,
+                       int n_dims)
+{
+    const SafeTensors *file;
+    int64_t count = 1;
+    TRY(hf_weights_find(&file, weights, name));
+    if (file == NULL)
+        return fail(BAD_INPUT, "%s: tensor '%s' is missing", weights->path, name);
+    TRY(safetensors_read_f32(file, name, dims, n_dims, values));
+    for (int i = 0; i < n_dims; i++)
+        count *= dims[i];
+    const int64_t bad = finite_find_nonfinite(values, count), cols = n_dims > 1 ? dims[1] : 1;
+    if (bad == count)
+        return OK;
+    return fail(BAD_INPUT,
+                "%s: tensor '%s' has %g at row %lld, column %lld; the file is damaged or was saved "
+                "from a run that diverged",
+                file->path, name, (double)values[bad], (long long)(bad / cols),
+                (long long)(bad % cols));
+}
+
+// transformers 5 keeps both matrices where they differ, older versions one of them: which model the
+// files mean is for their owner to say. A copy of the embedding is common, and harmless.
+Status hf_weights_check_tied(const HfWeights *weights, const char *dir)
+{
+    const SafeTensors *head_file, *embed_file;
+    bool is_copy = true;
+    TRY(hf_weights_find(&head_file, weights, hf_head_name));
+    TRY(hf_weights_find(&embed_file, weights, hf_embed_name));
+    if (head_file == NULL || embed_file == NULL)
+        return OK;
+    TRY(safetensors_are_equal(&is_copy, embed_file, hf_embed_name, head_file, hf_head_name));
+    if (is_copy)
+        return OK;
+    return fail(BAD_INPUT,
+                "%s: 'tie_word_embeddings' is true, but '%s' and '%s' are stored and differ; set "
+                "it to false in config.json to use both, as transformers 5 does",
+                dir, hf_head_name, hf_embed_name);
 }

@@ -29,4 +29,14 @@ void hf_weights_close(HfWeights *weights);
 // the index names a shard that lacks it.
 Status hf_weights_find(const SafeTensors **out, const HfWeights *weights, const char *name);
 
+// Reads a tensor of exactly these dims as float32. BAD_INPUT also if it is missing or has a number
+// that is not finite.
+Status hf_weights_read(float *values, const HfWeights *weights, const char *name, const int *dims,
+                       int n_dims);
+
+extern const char hf_head_name[], hf_embed_name[]; // lm_head.weight and the embedding's
+
+// For a model whose head is its embedding: BAD_INPUT if both are stored and differ.
+Status hf_weights_check_tied(const HfWeights *weights, const char *dir);
+
 #endif

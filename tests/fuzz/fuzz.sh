@@ -15,7 +15,8 @@ runs=${1:-1000000}
 shift || true
 # Longer inputs are slower and rarely say more.
 declare -A most_bytes=([answers]=512 [config]=512 [encode]=512 [eval]=1500 [hf_config]=1024 [manifest]=3000 [metrics]=512 [predictions]=768 [prompts]=512 [quantize]=2052
-    [run_json]=1024 [safetensors]=1024 [scores]=128 [shard]=128 [text]=512 [tokenizer]=3000)
+    [run_json]=1024 [safetensors]=1024 [scores]=128 [shard]=128 [text]=512 [tokenizer]=3000
+    [torch_file]=2048)
 if [ $# -eq 0 ]; then
     mapfile -t targets < <(printf '%s\n' "${!most_bytes[@]}" | sort)
 else

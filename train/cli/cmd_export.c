@@ -4,7 +4,7 @@
 #include "model/deepseek/deepseek.h"
 #include "model/gguf/gguf.h"
 #include "model/hf/hf.h"
-#include "model/hf/v12_layout.h"
+#include "model/paper/v12_layout.h"
 #include "train/checkpoint/resume.h"
 #include "train/cli/command/command.h"
 #include "train/config/config_table.h"

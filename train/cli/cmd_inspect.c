@@ -47,7 +47,9 @@ static Status run(const CommandLine *line)
     if (is_scores)
         return inspect_scores(path);
     if (is_dir)
-        return inspect_is_run(path) ? inspect_run(path) : inspect_model(path);
+        return inspect_is_run(path)     ? inspect_run(path)
+               : inspect_is_paper(path) ? inspect_paper(path)
+                                        : inspect_model(path);
     if (ends_with(path, ".safetensors"))
         return inspect_safetensors(path);
     return fail(BAD_INPUT,

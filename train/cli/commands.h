@@ -16,6 +16,7 @@ extern const Command cmd_convert;
 extern const Command cmd_distill;
 extern const Command cmd_train;
 extern const Command cmd_export;
+extern const Command cmd_import;
 extern const Command cmd_eval;
 extern const Command cmd_generate;
 extern const Command cmd_inspect;

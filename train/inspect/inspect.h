@@ -22,6 +22,11 @@ Status inspect_nanoset(const char *path, const InspectTokens *options);
 // A Hugging Face directory: shape, attention, parameters, KV cache, and the RoPE pairs kept.
 Status inspect_model(const char *dir);
 
+// A directory of the paper's own code, by its config.json: the same as far as that says it, and
+// that it is to be imported.
+Status inspect_paper(const char *dir);
+bool inspect_is_paper(const char *dir);
+
 // A safetensors file: its tensors, those of all layers in one line.
 Status inspect_safetensors(const char *path);
 

@@ -7,6 +7,7 @@
 #include "model/hf/hf.h"
 #include "model/hf/safetensors.h"
 #include "model/kernels/gemm.h"
+#include "model/paper/paper_import.h"
 #include "model/trainable.h"
 #include "model/transformer/transformer.h"
 #include "tests/reference/ref.h"
@@ -148,14 +149,19 @@ static void check_logits(const Model *model, const Golden *golden, ComputeType c
     free(logits);
 }
 
+// Computes gradients too.
+static void check_loss(Run *run, const Golden *golden, ComputeType compute)
+{
+    float expected;
+    assert_ok(safetensors_read_f32(&golden->file, "loss", (int[]){1}, 1, &expected));
+    double loss = add_gradients(run, golden->inputs, golden->targets, 1.0f / (B * T)) / (B * T);
+    ref_assert_error("loss", fabs(loss / (double)expected - 1.0), precisions[compute].loss);
+}
+
 static void check_loss_and_gradients(const Model *model, const Golden *golden, ComputeType compute)
 {
     Run run = start_typed_run(model, B, T, RECOMPUTE_NONE, compute);
-    float expected_loss;
-    assert_ok(safetensors_read_f32(&golden->file, "loss", (int[]){1}, 1, &expected_loss));
-    double loss = add_gradients(&run, golden->inputs, golden->targets, 1.0f / (B * T)) / (B * T);
-    ref_assert_error("loss", fabs(loss / (double)expected_loss - 1.0), precisions[compute].loss);
-
+    check_loss(&run, golden, compute);
     float *expected = ref_nans(model->params.count);
     read_parameters(expected, &model->shape, &golden->file, "grad");
     for (int i = 0; i < params_n_tensors(&model->shape); i++) {
@@ -223,6 +229,37 @@ static void test_mla_directory_gives_the_same_logits(void **state)
     check_logits(&model, &golden, COMPUTE_FLOAT32);
     model_release(&model);
     golden_close(&golden);
+}
+
+// Directories as the paper's code saves them, made from these conversions.
+static void test_models_of_the_papers_code_give_the_same_logits(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"paper/v12_2norm_joint", "mla/gqa_2norm_joint"},
+        {"paper/v12_low_split", "mla/mha_low_split"},
+        {"paper/v10_2norm_split", "mla/mha_2norm_split"},
+        {"paper/v10_high_joint", "mla/gqa_high_joint"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char dir[PATH_BYTES];
+        Golden golden;
+        Model model;
+        PaperConfig paper;
+        snprintf(dir, sizeof dir, "%s", testing_path(GOLDEN_DIR, cases[i][0]));
+        golden_open(&golden, cases[i][1]);
+        assert_ok(paper_config_read(&paper, dir));
+        assert_ok(paper_load(&model, &paper, dir, &(PaperPairs){NULL, NULL}));
+        assert_int_equal(model.shape.rope_pairs, golden.rope_pairs);
+        assert_int_equal(model.shape.d_kv, golden.d_kv);
+        check_logits(&model, &golden, COMPUTE_FLOAT32);
+        Run run = start_typed_run(&model, B, T, RECOMPUTE_NONE, COMPUTE_FLOAT32);
+        check_loss(&run, &golden, COMPUTE_FLOAT32);
+        release_run(&run);
+        paper_config_release(&paper);
+        model_release(&model);
+        golden_close(&golden);
+    }
 }
 
 static void test_stories260k_logits(void **state)
@@ -685,6 +722,7 @@ int main(void)
         cmocka_unit_test(test_models_against_pytorch),
         cmocka_unit_test(test_conversions_against_pytorch),
         cmocka_unit_test(test_mla_directory_gives_the_same_logits),
+        cmocka_unit_test(test_models_of_the_papers_code_give_the_same_logits),
         cmocka_unit_test(test_stories260k_logits),
         cmocka_unit_test(test_threads_change_nothing_in_forward_and_rounding_in_gradients),
         cmocka_unit_test(test_frozen_tensors_change_no_other_gradient),

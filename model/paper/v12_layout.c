@@ -1,9 +1,10 @@
-#include "model/hf/v12_layout.h"
+#include "model/paper/v12_layout.h"
 
 #include "model/hf/hf.h"
 #include "model/hf/hf_config.h"
 #include "model/hf/hf_directory.h"
-#include "model/hf/torch_file.h"
+#include "model/paper/paper_names.h"
+#include "model/paper/torch_file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -20,31 +21,17 @@ static void add(TensorList *list, const char *name, DType dtype, int n_dims, int
         (TensorSpec){.dtype = dtype, .n_dims = n_dims, .dims = {rows, cols}, .values = values});
 }
 
-// Split SVD has a tensor for each half of the latent there.
-static void add_down(TensorList *list, const Model *model, DType dtype, int layer)
-{
-    const ModelShape *s = &model->shape;
-    const float *down = model->params.layers[layer].down_kv;
-    const int64_t rows = shape_dim(s, DIM_UP_INPUT), D = s->d_model;
-    const char *const names[2] = {s->svd == SVD_SPLIT ? "down_k" : "down_kv", "down_v"};
-    for (int i = 0; i < (s->svd == SVD_SPLIT ? 2 : 1); i++) {
-        char name[PARAM_NAME_BYTES];
-        snprintf(name, sizeof name, "model.layers.%d.self_attn.kv_proj.%s.weight", layer, names[i]);
-        add(list, name, dtype, 2, rows, D, down + i * rows * D);
-    }
-}
-
 static void list_tensors(TensorList *list, const Model *model, DType dtype)
 {
     const ModelShape *s = &model->shape;
     const int n_tensors = params_n_tensors(s);
     for (int t = 0; t < n_tensors; t++) {
         const ParamInfo info = params_info(s, t);
-        if (info.layer >= 0 && info.field == offsetof(LayerParams, down_kv))
-            add_down(list, model, dtype, info.layer);
-        else
-            add(list, info.name, dtype, info.is_vector ? 1 : 2, info.rows, info.cols,
-                model->params.flat + info.offset);
+        PaperTensor parts[2];
+        const int n_parts = paper_names(parts, s, &info, PAPER_V12);
+        for (int i = 0; i < n_parts; i++)
+            add(list, parts[i].name, dtype, info.is_vector ? 1 : 2, parts[i].rows, info.cols,
+                model->params.flat + info.offset + (int64_t)parts[i].first_row * info.cols);
     }
     // That code loads strictly: a head that is the embedding, and an up_k without rows where all
     // pairs are kept, are to be in the file too.

@@ -1,8 +1,8 @@
 // A model in the layout of the paper's own code, MHA2MLA v1.2 (github.com/JT-Ushio/MHA2MLA), which
 // evaluates and trains it further. The tensors are those of model/params.h; that code learns which
 // pairs were kept from a file of ranks beside the weights.
-#ifndef MHA2MLA_MODEL_HF_V12_LAYOUT_H
-#define MHA2MLA_MODEL_HF_V12_LAYOUT_H
+#ifndef MHA2MLA_MODEL_PAPER_V12_LAYOUT_H
+#define MHA2MLA_MODEL_PAPER_V12_LAYOUT_H
 
 #include "model/hf/tensor_list.h"
 #include "model/model.h"

@@ -1,7 +1,7 @@
 // The archive is what torch.save() writes: archive/data.pkl, archive/byteorder, archive/data/0 with
 // the numbers, archive/version, then the directory of these. The pickle has protocol 2 and calls
 // torch._utils._rebuild_tensor_v2(storage, offset, dims, strides, requires_grad, hooks).
-#include "model/hf/torch_file.h"
+#include "model/paper/torch_file.h"
 
 #include "base/file.h"
 

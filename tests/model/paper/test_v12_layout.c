@@ -2,8 +2,8 @@
 #include "tests/support/testing_hf.h"
 
 #include "base/log.h"
-#include "model/hf/torch_file.h"
-#include "model/hf/v12_layout.h"
+#include "model/paper/torch_file.h"
+#include "model/paper/v12_layout.h"
 
 #include <stdlib.h>
 #include <string.h>
