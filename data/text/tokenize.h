@@ -1,5 +1,5 @@
-// Text files into one token shard: the parts, which train/cli/tokenize_ranks.h puts together over
-// ranks.
+// Text files into one token shard: the parts, which train/tokenize/tokenize_ranks.h puts together
+// over ranks.
 //
 //     const TokenizeOptions options = {.tokenizer_dir = "/models/SmolLM-135M", .out = "web.h5"};
 //     Encoder encoder;                              // every rank: texts to ids

@@ -2,7 +2,7 @@
 #define _GNU_SOURCE // for sigaction
 #include "base/log.h"
 #include "train/cli/command/command.h"
-#include "train/cli/tokenize_ranks.h"
+#include "train/tokenize/tokenize_ranks.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -134,7 +134,7 @@ static const Option options[] = {
      .choices = on_error_names},
 };
 
-// Options, progress and signals; the work is in tokenize_ranks.c.
+// Options, progress and signals; the work is in train/tokenize/tokenize_ranks.c.
 static Status run(const CommandLine *line)
 {
     const TokenizeCommandOptions *given = line->options;

@@ -5,7 +5,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "data/shards/shard.h"
-#include "train/cli/tokenize_ranks.h"
+#include "train/tokenize/tokenize_ranks.h"
 
 #include <stdio.h>
 #include <stdlib.h>
