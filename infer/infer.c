@@ -11,6 +11,7 @@
 #include "base/intmath.h"
 #include "infer/attention/attend.h"
 #include "infer/head_norms.h"
+#include "model/kernels/bias.h"
 #include "model/kernels/rmsnorm.h"
 #include "model/kernels/rope.h"
 #include "model/kernels/swiglu.h"
@@ -261,6 +262,13 @@ static void write_cache(const Infer *infer, const InferSegment *segments, int n_
         }
 }
 
+// Of a row's first columns: all of the original's, MLA's without the latent.
+static int bias_width(const ModelShape *s)
+{
+    return shape_dim(s, DIM_Q_BIAS) +
+           (shape_is_mla(s) ? shape_dim(s, DIM_K_R_BIAS) : 2 * shape_dim(s, DIM_KV_BIAS));
+}
+
 // x += o(attention(norm(x))); the new tokens' keys and values go to the cache on the way.
 static void attention_block(Infer *infer, const InferSegment *segments, int n_segments, int layer)
 {
@@ -269,6 +277,8 @@ static void attention_block(Infer *infer, const InferSegment *segments, int n_se
     const RowColumns *col = &infer->columns;
     const int N = infer->n_rows, D = s->d_model;
     multiply_normed(infer, infer->rows, col->row, w->attn_norm, &w->qkv);
+    if (w->qkv_bias != NULL)
+        bias_forward(rows_f32(infer->rows, col->row), w->qkv_bias, N, bias_width(s));
     normalize_heads(infer, layer);
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int n = 0; n < N; n++) {
@@ -279,6 +289,8 @@ static void attention_block(Infer *infer, const InferSegment *segments, int n_se
     write_cache(infer, segments, n_segments, layer);
     attend(infer->jobs, n_segments, layer, s, &w->up_k, &w->up_v, col->row, infer->attention);
     multiply(infer, infer->x, D, infer->attended, shape_dim(s, DIM_Q), &w->o, N, true);
+    if (w->o_bias != NULL)
+        bias_forward(rows_f32(infer->x, D), w->o_bias, N, D);
 }
 
 // x += down(swiglu(norm(x)))

@@ -39,6 +39,11 @@ static const Slot layer_slots[] = {
     LAYER_SLOT(o, o),
     LAYER_SLOT(q_norm, q_norm),
     LAYER_SLOT(k_norm, k_norm),
+    LAYER_SLOT(q_bias, qkv_bias),
+    LAYER_SLOT(k_bias, qkv_bias),
+    LAYER_SLOT(v_bias, qkv_bias),
+    LAYER_SLOT(k_r_bias, qkv_bias),
+    LAYER_SLOT(o_bias, o_bias),
     LAYER_SLOT(ffn_norm, ffn_norm),
     LAYER_SLOT(gate, gate_up),
     LAYER_SLOT(up, gate_up),
@@ -200,7 +205,7 @@ static Status read_group(InferWeights *weights, const Group *group, const Weight
     for (int t = group->first_tensor; t < group->first_tensor + group->n_tensors; t++) {
         const ParamInfo info = params_info(&weights->shape, t);
         if (info.is_vector)
-            TRY(weight_source_read(source, &info, *(float **)slot));
+            TRY(weight_source_read(source, &info, *(float **)slot + row));
         else
             TRY(read_rows(slot, row, source, &info, scratch));
         row += info.rows;

@@ -22,11 +22,13 @@ typedef struct InferLayer {
     WeightMatrix qkv;       // [H E + 2 K E, D]: q | k | v. MLA [H E + K 2P + R, D]: q | k_r |
                             // down_kv, rows of q and down_kv as in model/params.h; shared
                             // [H (2P + E) + 2P + R, D]
+    float *qkv_bias;        // of its rows, without the latent's; NULL: no biases
     float *q_norm, *k_norm; // of a shape with qk_norm: [E] each, in the original's order; else NULL
     float *latent_norm;     // shared, if the shape has one: [R]; else NULL
     WeightMatrix up_k, up_v; // MLA: [K (E - 2P), R] and [K E, R], split: R / 2 columns. up_k has no
                              // rows if P = E / 2. Shared: [H E, R] each.
     WeightMatrix o;          // [D, H E]
+    float *o_bias;           // [D] or NULL
     float *ffn_norm;         // [D]
     WeightMatrix gate_up;    // [2F, D]: gate | up
     WeightMatrix down;       // [D, F]

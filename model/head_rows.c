@@ -29,10 +29,11 @@ void head_rows_gather(float *to, const float *head, const int *rows, int n, int 
         memcpy(to + (int64_t)i * D, head + (int64_t)rows[i] * D, (size_t)D * sizeof *to);
 }
 
-void head_rows_queries(float *q, const Model *mla, const float *original, int layer, int *rows)
+void head_rows_queries(float *q, const Model *mla, const float *original, int layer, int D,
+                       int *rows)
 {
     const ModelShape *s = &mla->shape;
-    int D = s->d_model, E = s->head_dim, n_rope = 2 * s->rope_pairs, n_nope = E - n_rope;
+    int E = s->head_dim, n_rope = 2 * s->rope_pairs, n_nope = E - n_rope;
     float *nope = q + (int64_t)s->n_heads * n_rope * D;
     for (int h = 0; h < s->n_heads; h++) {
         const int32_t *pairs = model_pairs(mla, layer, h / (s->n_heads / s->n_kv_heads));

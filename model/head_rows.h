@@ -15,8 +15,8 @@ void head_rows_order(int *rows,            // [E]
 void head_rows_gather(float *to, const float *head, const int *rows, int n, int D);
 
 // The queries of a layer that is converted per KV head, [H E, D], from the original's: RoPE rows of
-// all heads first, then NoPE rows of all heads (model/params.h).
-void head_rows_queries(float *q, const Model *mla, const float *original, int layer,
+// all heads first, then NoPE rows of all heads (model/params.h). A bias has D = 1.
+void head_rows_queries(float *q, const Model *mla, const float *original, int layer, int D,
                        int *rows); // scratch [E]
 
 #endif

@@ -57,7 +57,8 @@ static Status read_random(const void *context, const ParamInfo *info, float *val
     for (int64_t i = 0; i < count; i++)
         // The counter is the index in the flat vector, not in the tensor: no two tensors get the
         // same numbers, and a thread computes its range alone.
-        values[i] = info->is_vector
+        values[i] = info->is_bias ? 0.0f
+                    : info->is_vector
                         ? 1.0f
                         : (float)(weights->std * random_normal(key, (uint64_t)(info->offset + i)));
     return OK;

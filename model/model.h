@@ -30,7 +30,8 @@ Status model_create_in(Model *out, const ModelShape *shape, float *flat);
 // Bytes that model_create() takes.
 int64_t model_bytes(const ModelShape *shape);
 
-// Normal(0, std) for matrices, 1 for norms: the same values for the same seed everywhere.
+// Normal(0, std) for matrices, 1 for norms, 0 for biases: the same values for the same seed
+// everywhere.
 typedef struct RandomWeights {
     ModelShape shape;
     double std;

@@ -31,6 +31,12 @@ typedef struct LayerParams {
     float *up_v;            // MLA: [K E, R] or [.., R/2]; shared: [H E, R]
     float *o;               // [D, H E]
     float *q_norm, *k_norm; // with qk_norm: [E] each, in the original order of a head's dims
+    // Where the shape has biases. Those of q, k and v, or of q and k_r, are neighbours, too: of one
+    // product's rows, the latent's aside.
+    float *q_bias;          // as rows of q
+    float *k_bias, *v_bias; // original attention: [K E] each
+    float *k_r_bias;        // MLA: as rows of k_r
+    float *o_bias;          // [D]
     float *ffn_norm;        // [D]
     float *gate, *up;       // [F, D] each
     float *down;            // [D, F]
@@ -50,7 +56,7 @@ typedef struct ParamInfo {
     char name[PARAM_NAME_BYTES]; // Hugging Face name, e.g. model.layers.3.self_attn.q_proj.weight
     int layer;                   // -1: belongs to no layer
     int rows, cols;              // cols == 1 and is_vector: a vector of `rows`
-    bool is_vector;
+    bool is_vector, is_bias;
     size_t field;   // offset of its pointer in LayerParams (layer >= 0) or Params
     int64_t offset; // of its first element in the flat vector
 } ParamInfo;

@@ -40,6 +40,14 @@ int shape_dim(const ModelShape *s, ShapeDim dim)
         return s->latent_norm ? s->latent : 0;
     case DIM_HEAD_NORM:
         return s->qk_norm ? s->head_dim : 0;
+    case DIM_Q_BIAS:
+        return s->attention_bias != BIAS_NONE ? shape_dim(s, DIM_QUERY) : 0;
+    case DIM_KV_BIAS:
+        return s->attention_bias != BIAS_NONE ? shape_dim(s, DIM_KV) : 0;
+    case DIM_K_R_BIAS:
+        return s->attention_bias != BIAS_NONE ? shape_dim(s, DIM_K_ROPE) : 0;
+    case DIM_O_BIAS:
+        return s->attention_bias >= (shape_is_mla(s) ? BIAS_QKV : BIAS_QKV_OUT) ? s->d_model : 0;
     case DIM_UP_INPUT:
         // Split SVD stores two latents side by side: the first half of the columns serves the keys,
         // the second the values.

@@ -24,6 +24,14 @@
 
 typedef enum SvdKind { SVD_JOINT, SVD_SPLIT } SvdKind;
 
+// Which projections of attention have a bias. Once the model is converted, that of the values is
+// part of the output's, and that of keys without position cancels in the softmax.
+typedef enum BiasKind {
+    BIAS_NONE,
+    BIAS_QKV,    // q, k and v; converted: q, k_r and o
+    BIAS_QKV_OUT // also o
+} BiasKind;
+
 typedef struct ModelShape {
     int n_layers;      // L
     int d_model;       // D
@@ -40,8 +48,9 @@ typedef struct ModelShape {
     bool qk_norm;      // RMSNorm of every head of queries and of keys before RoPE (Qwen3)
     double rope_theta;
     double rms_eps;
-    int latent;       // R of the shared form; 0: not the shared form
-    bool latent_norm; // shared form: RMSNorm of the latent before the up-projections
+    int latent;         // R of the shared form; 0: not the shared form
+    bool latent_norm;   // shared form: RMSNorm of the latent before the up-projections
+    int attention_bias; // BiasKind
     RopeScaling rope_scaling;
     int sliding_window; // tokens that a token attends to, itself included; 0: all. Sequences are no
                         // longer, so that attention never leaves one out
@@ -66,6 +75,10 @@ typedef enum ShapeDim {
     DIM_LATENT,    // R
     DIM_NORM,      // R with latent_norm, else 0
     DIM_HEAD_NORM, // E with qk_norm, else 0
+    DIM_Q_BIAS,    // DIM_QUERY with biases, else 0
+    DIM_KV_BIAS,   // DIM_KV with biases, else 0
+    DIM_K_R_BIAS,  // DIM_K_ROPE with biases, else 0
+    DIM_O_BIAS,    // D if o has a bias, else 0
     DIM_UP_INPUT,  // columns of the latent that up_k and up_v each read: R (joint), R / 2 (split)
 } ShapeDim;
 

@@ -32,7 +32,8 @@ _Static_assert((int64_t)MAX_HEADS *(MAX_HEAD_DIM + 2LL * MAX_SLOTS) <= INT32_MAX
 _Static_assert(2LL * MAX_VOCAB * MAX_WIDTH +
                        MAX_LAYERS * (3LL * MAX_WIDTH * MAX_FFN + 4LL * MAX_WIDTH * MAX_HEADS_DIM +
                                      2LL * MAX_WIDTH * MAX_HEADS * MAX_SLOTS +
-                                     2LL * MAX_LATENT * MAX_HEADS_DIM) <=
+                                     2LL * MAX_LATENT * MAX_HEADS_DIM +
+                                     4LL * MAX_HEADS * (MAX_HEAD_DIM + 2LL * MAX_SLOTS)) <=
                    INT64_MAX / 16,
                "bytes of the parameters and of what training keeps for each");
 
@@ -95,6 +96,8 @@ const ShapeField shape_fields[N_SHAPE_FIELDS] = {
                               .may_miss = true},
     [SHAPE_QK_NORM] = {MEMBER(qk_norm), .key = "qk_norm", .kind = SHAPE_BOOL, .most = 1,
                        .owner = SHAPE_OF_ARCHITECTURE, .may_miss = true},
+    [SHAPE_ATTENTION_BIAS] = {MEMBER(attention_bias), .key = "attention_bias", INT(0, BIAS_QKV_OUT),
+                              .owner = SHAPE_OF_ARCHITECTURE, .may_miss = true},
     [SHAPE_ROPE_PAIRS] = {MEMBER(rope_pairs), .key = "rope_pairs", INT(1, MAX_SLOTS),
                           .owner = SHAPE_OF_CONVERSION},
     [SHAPE_D_KV] = {MEMBER(d_kv), .key = "d_kv", INT(0, MAX_D_KV), .owner = SHAPE_OF_CONVERSION},

@@ -61,6 +61,7 @@ typedef enum ShapeFieldId {
     SHAPE_TIED_HEAD,
     SHAPE_SLIDING_WINDOW,
     SHAPE_QK_NORM,
+    SHAPE_ATTENTION_BIAS,
     SHAPE_ROPE_PAIRS,
     SHAPE_D_KV,
     SHAPE_SVD,

@@ -79,7 +79,8 @@ bool trainable_differs(ParamInfo *out, const Trainable *a, const Trainable *b,
 
 #define FIELD(member) offsetof(LayerParams, member)
 
-// Tensors whose gradients one product computes, by the place of their pointers in LayerParams.
+// Tensors whose gradients one product, or one sum over rows, computes, by the place of their
+// pointers in LayerParams.
 enum { MAX_PER_PRODUCT = 5 };
 static const struct {
     size_t fields[MAX_PER_PRODUCT];
@@ -88,6 +89,7 @@ static const struct {
     {{FIELD(q), FIELD(k), FIELD(v), FIELD(k_r), FIELD(down_kv)}, 5},
     {{FIELD(up_k), FIELD(up_v)}, 2},
     {{FIELD(gate), FIELD(up)}, 2},
+    {{FIELD(q_bias), FIELD(k_bias), FIELD(v_bias), FIELD(k_r_bias)}, 4},
 };
 
 // Whether both tensors of a layer are computed by one product.

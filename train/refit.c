@@ -90,6 +90,18 @@ static void to_doubles(double *to, const float *from, int64_t count)
         to[i] = from[i];
 }
 
+// The original's without the bias of the values: the converted model has that behind the output
+// projection, which it is not part of.
+static void take_value_bias(float *heads, const Model *original, int layer, int T)
+{
+    const ModelShape *s = &original->shape;
+    const float *bias = original->params.layers[layer].v_bias;
+    const int Q = shape_dim(s, DIM_Q), E = s->head_dim, G = s->n_heads / s->n_kv_heads;
+    for (int64_t t = 0; t < T && bias != NULL; t++)
+        for (int i = 0; i < Q; i++)
+            heads[t * Q + i] -= bias[i / E / G * E + i % E];
+}
+
 // Heads of both models on the same inputs, and their largest values; then the inputs of the next
 // layer, which are the original's.
 static Status run_layer(Refit *refit, int layer)
@@ -105,6 +117,8 @@ static Status run_layer(Refit *refit, int layer)
             float *heads = refit->heads[m] + own * count;
             const Rows out = transformer_heads(&refit->passes[m].ws, refit->models[m], layer, x);
             memcpy(heads, rows_floats(out, (int)Q), (size_t)count * sizeof *heads);
+            if (m == 1)
+                take_value_bias(heads, refit->models[1], layer, refit->T);
             to_doubles(refit->rows[m], heads, count);
             exact_largest(refit->largest + m * Q, refit->rows[m], refit->T, (int)Q);
         }

@@ -4,9 +4,11 @@
 
 #include "model/attention/head_norm.h"
 #include "model/attention/rotate.h"
+#include "model/kernels/bias.h"
 #include "model/kernels/linear.h"
 
-// q, k and v lie side by side in the flat vector (model/params.h): together one matrix.
+// q, k and v lie side by side in the flat vector (model/params.h), and so do their biases: together
+// one matrix and one vector.
 static int projected_width(const ModelShape *shape)
 {
     return shape_dim(shape, DIM_Q) + 2 * shape_dim(shape, DIM_KV);
@@ -38,6 +40,8 @@ void mha_forward(Rows qkv, Rows heads, Rows normed, const AttentionContext *cont
     const ModelShape *s = context->shape;
     const int width = projected_width(s), D = s->d_model, N = context->B * context->T;
     linear_forward(context->compute, qkv, normed, context->weights->q, N, D, width, false);
+    if (context->weights->q_bias != NULL)
+        bias_forward(qkv, context->weights->q_bias, N, width);
     step_times_mark(context->times, STEP_INPUT);
     const QkObserver *observer = context->qk_observer;
     if (s->qk_norm)
@@ -62,5 +66,6 @@ void mha_backward(Rows d_normed, LayerParams *grads, Rows d_qkv, Rows heads, Row
                           false);
     linear_backward_weight(context->compute, grads->q, d_qkv, normed, N, D, width,
                            context->add_gradients);
+    bias_backward(grads->q_bias, d_qkv, N, width, context->add_gradients);
     step_times_mark(context->times, STEP_INPUT);
 }

@@ -30,10 +30,10 @@ Status recipe_check(const ConvertRecipe *recipe, const ModelShape *original, con
 
 // Key rows [K E, D] -> kept ones k_r [K 2P, D] and those to factorize k_c [K (E - 2P), D].
 static void divide_keys(float *k_r, float *k_c, const Model *mla, const float *k, int layer,
-                        int *rows)
+                        int *rows, int D)
 {
     const ModelShape *s = &mla->shape;
-    int D = s->d_model, E = s->head_dim, n_rope = 2 * s->rope_pairs, n_nope = E - n_rope;
+    int E = s->head_dim, n_rope = 2 * s->rope_pairs, n_nope = E - n_rope;
     for (int h = 0; h < s->n_kv_heads; h++) {
         const float *head = k + (int64_t)h * E * D;
         head_rows_order(rows, model_pairs(mla, layer, h), s->rope_pairs, E);
@@ -116,6 +116,8 @@ typedef struct Scratch {
     double *maps;  // [H, 2, E/2] what queries take in (closed)
     int *rows;     // [E] of head_rows_order()
     int32_t *kept; // [E/2] pairs of a KV head
+    float *bias;   // [K E + H E] of queries or keys, and of keys' other rows
+    float *v_bias; // [K E]
     SlotMix mix;   // of recipes that mix
 } Scratch;
 
@@ -127,6 +129,8 @@ static void place_scratch(Scratch *scratch, Arena *arena, const ModelShape *s,
     scratch->maps = arena_place(arena, shape_dim(s, DIM_Q), sizeof *scratch->maps);
     scratch->rows = arena_place(arena, s->head_dim, sizeof *scratch->rows);
     scratch->kept = arena_place(arena, s->head_dim / 2, sizeof *scratch->kept);
+    scratch->bias = arena_floats(arena, shape_dim(s, DIM_KV_BIAS) + shape_dim(s, DIM_Q_BIAS));
+    scratch->v_bias = arena_floats(arena, shape_dim(s, DIM_KV_BIAS));
     if (recipe->mixes)
         slot_mix_place(&scratch->mix, arena, s);
 }
@@ -171,13 +175,6 @@ static float *place_of(const Model *mla, const char *name)
     ParamInfo info;
     CHECK(params_find(&info, &mla->shape, name), "%s: not in the converted model", name);
     return mla->params.flat + info.offset;
-}
-
-// Names carry the layer in front: model.layers.3.self_attn.q_proj.weight.
-static bool is_named(const ParamInfo *info, const char *end)
-{
-    const size_t length = strlen(info->name), end_length = strlen(end);
-    return length >= end_length && strcmp(info->name + length - end_length, end) == 0;
 }
 
 // q [H E, D] <- the maps of its heads times q: pair p's rows become b1 q_1 + b2 q_2 and
@@ -231,66 +228,146 @@ static Status find_maps(Scratch *scratch, const LayerJob *job)
     return OK;
 }
 
+// The shape of matrices with D columns: a bias is one more column of its matrix, and goes where the
+// rows go.
+static ModelShape shape_of_columns(const LayerJob *job, int D)
+{
+    ModelShape s = job->mla->shape;
+    s.d_model = D;
+    return s;
+}
+
+// The converted rows of queries, [.., D]; those that slots mix follow from the keys.
+static void sort_queries(float *to, const float *from, const LayerJob *job, Scratch *scratch, int D)
+{
+    const ModelShape s = shape_of_columns(job, D);
+    const int64_t rotated = (int64_t)s.n_heads * 2 * s.rope_pairs * D;
+    const int64_t all = (int64_t)shape_dim(&s, DIM_QUERY) * D;
+    if (job->recipe->mixes) {
+        slot_mix_queries(to, from, &scratch->mix, job->slots, &s);
+        memcpy(to + rotated, from, (size_t)(all - rotated) * sizeof *to);
+    } else if (shape_is_shared(&s)) {
+        shared_layer_queries(to, from, job->slots, &s);
+    } else {
+        head_rows_queries(to, job->mla, from, job->layer, D, scratch->rows);
+    }
+}
+
+// Kept rows of keys [.., D]; what is left of `keys` is there afterwards, per head in k_c.
+static void sort_keys(float *k_r, float *k_c, float *keys, const LayerJob *job, Scratch *scratch,
+                      int D)
+{
+    const ModelShape s = shape_of_columns(job, D);
+    if (job->recipe->mixes)
+        slot_mix_keys(k_r, keys, &scratch->mix, job->slots, &s);
+    else if (shape_is_shared(&s))
+        shared_layer_keys(k_r, keys, job->slots, &s);
+    else
+        divide_keys(k_r, k_c, job->mla, keys, job->layer, scratch->rows, D);
+}
+
 static void put_queries(const LayerJob *job, Scratch *scratch)
 {
     const ModelShape *s = &job->mla->shape;
-    float *q = job->mla->params.layers[job->layer].q;
     if (job->recipe->method == METHOD_CLOSED)
         absorb_maps(scratch->q, scratch->maps, s);
-    if (job->recipe->mixes)
-        return; // mixtures follow from the keys
-    if (shape_is_shared(s))
-        shared_layer_queries(q, scratch->q, job->slots, s);
-    else
-        head_rows_queries(q, job->mla, scratch->q, job->layer, scratch->rows);
+    if (!job->recipe->mixes)
+        sort_queries(job->mla->params.layers[job->layer].q, scratch->q, job, scratch, s->d_model);
 }
 
-// Keys, and queries, which scratch->q still has.
-static void mix_slots(const LayerJob *job, Scratch *scratch)
-{
-    const ModelShape *s = &job->mla->shape;
-    const LayerParams *to = &job->mla->params.layers[job->layer];
-    const int64_t rotated = (int64_t)s->n_heads * 2 * s->rope_pairs * s->d_model;
-    const int64_t all = (int64_t)shape_dim(s, DIM_QUERY) * s->d_model;
-    slot_mix_find(&scratch->mix, scratch->kv, job->statistics->covariance, job->statistics->query,
-                  job->slots, s);
-    slot_mix_keys(to->k_r, scratch->kv, &scratch->mix, job->slots, s);
-    slot_mix_queries(to->q, scratch->q, &scratch->mix, job->slots, s);
-    memcpy(to->q + rotated, scratch->q, (size_t)(all - rotated) * sizeof *to->q);
-}
-
+// Where slots mix heads also queries, which scratch->q still has.
 static void put_keys(const LayerJob *job, Scratch *scratch)
 {
     const ModelShape *s = &job->mla->shape;
-    float *k_r = job->mla->params.layers[job->layer].k_r;
+    const LayerParams *to = &job->mla->params.layers[job->layer];
     if (job->recipe->mixes)
-        mix_slots(job, scratch);
-    else if (shape_is_shared(s))
-        shared_layer_keys(k_r, scratch->kv, job->slots, s);
-    else
-        divide_keys(k_r, scratch->kv, job->mla, scratch->q, job->layer, scratch->rows);
+        slot_mix_find(&scratch->mix, scratch->kv, job->statistics->covariance,
+                      job->statistics->query, job->slots, s);
+    sort_keys(to->k_r, scratch->kv, shape_is_shared(s) ? scratch->kv : scratch->q, job, scratch,
+              s->d_model);
+    if (job->recipe->mixes)
+        sort_queries(to->q, scratch->q, job, scratch, s->d_model);
 }
 
-// Tensors come one by one in the order of the original's table, q before k before v: scratch->q is
-// free for the keys once the queries are reordered. In the shared form keys stay where they are.
+static void put_query_bias(const LayerJob *job, Scratch *scratch)
+{
+    const ModelShape s = shape_of_columns(job, 1);
+    if (job->recipe->method == METHOD_CLOSED)
+        absorb_maps(scratch->bias, scratch->maps, &s);
+    sort_queries(job->mla->params.layers[job->layer].q_bias, scratch->bias, job, scratch, 1);
+}
+
+// That of rows which are not rotated adds the same to all scores of a query, which the softmax
+// takes away again.
+static void put_key_bias(const LayerJob *job, Scratch *scratch)
+{
+    float *others = scratch->bias + shape_dim(&job->mla->shape, DIM_KV_BIAS);
+    sort_keys(job->mla->params.layers[job->layer].k_r_bias, others, scratch->bias, job, scratch, 1);
+}
+
+// The weights of a softmax add up to 1, so the values' bias comes out of it as it is: o_bias += W_o
+// b_v.
+static void add_value_bias(const LayerJob *job, const Scratch *scratch)
+{
+    const ModelShape *s = &job->mla->shape;
+    const LayerParams *to = &job->mla->params.layers[job->layer];
+    const int E = s->head_dim, Q = shape_dim(s, DIM_Q), G = s->n_heads / s->n_kv_heads;
+    for (int64_t d = 0; d < s->d_model; d++) {
+        double sum = to->o_bias[d];
+        for (int i = 0; i < Q; i++)
+            sum += (double)to->o[d * Q + i] * (double)scratch->v_bias[i / E / G * E + i % E];
+        to->o_bias[d] = (float)sum;
+    }
+}
+
+#define FIELD(member) offsetof(LayerParams, member)
+
+// Where a tensor of the original is read to: its place in the converted model, or scratch.
+static float *target_of(const ParamInfo *info, const LayerJob *job, const Scratch *scratch)
+{
+    const ModelShape *s = &job->mla->shape;
+    const struct {
+        size_t field;
+        float *to;
+    } targets[] = {
+        {FIELD(q), scratch->q},
+        {FIELD(k), shape_is_shared(s) ? scratch->kv : scratch->q},
+        {FIELD(v), scratch->kv + (int64_t)key_rows(s) * s->d_model},
+        {FIELD(q_bias), scratch->bias},
+        {FIELD(k_bias), scratch->bias},
+        {FIELD(v_bias), scratch->v_bias},
+    };
+    for (size_t i = 0; i < sizeof targets / sizeof targets[0]; i++)
+        if (info->field == targets[i].field)
+            return targets[i].to;
+    return place_of(job->mla, info->name);
+}
+
+// Tensors come one by one in the order of the original's table, q before k before v, biases behind
+// all matrices: scratch->q is free for the keys once the queries are reordered. In the shared form
+// keys stay where they are.
 static Status read_layer(const LayerJob *job, Scratch *scratch)
 {
     const ModelShape *s = &job->mla->shape, *original = job->original->shape;
-    float *values = scratch->kv + (int64_t)key_rows(s) * s->d_model;
-    float *keys = shape_is_shared(s) ? scratch->kv : scratch->q;
+    const LayerParams *to = &job->mla->params.layers[job->layer];
+    if (to->o_bias != NULL) // which the original may not have
+        memset(to->o_bias, 0, (size_t)s->d_model * sizeof(float));
     for (int i = 0; i < params_n_tensors(original); i++) {
-        ParamInfo info = params_info(original, i);
+        const ParamInfo info = params_info(original, i);
         if (info.layer != job->layer)
             continue;
-        const bool is_q = is_named(&info, "q_proj.weight"), is_k = is_named(&info, "k_proj.weight"),
-                   is_v = is_named(&info, "v_proj.weight");
-        float *to = is_q ? scratch->q : is_k ? keys : is_v ? values : place_of(job->mla, info.name);
-        TRY(weight_source_read(job->original, &info, to));
-        if (is_q)
+        TRY(weight_source_read(job->original, &info, target_of(&info, job, scratch)));
+        if (info.field == FIELD(q))
             put_queries(job, scratch);
-        else if (is_k)
+        else if (info.field == FIELD(k))
             put_keys(job, scratch);
+        else if (info.field == FIELD(q_bias))
+            put_query_bias(job, scratch);
+        else if (info.field == FIELD(k_bias))
+            put_key_bias(job, scratch);
     }
+    if (to->o_bias != NULL)
+        add_value_bias(job, scratch);
     return OK;
 }
 

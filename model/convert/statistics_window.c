@@ -4,6 +4,7 @@
 #include "model/convert/statistics_window.h"
 
 #include "model/convert/exact_sum.h"
+#include "model/kernels/bias.h"
 #include "model/kernels/linear.h"
 #include "model/kernels/rmsnorm.h"
 #include "model/kernels/rope.h"
@@ -121,6 +122,8 @@ void statistics_window_read(StatisticsScratch *scratch, const float *x, const La
                     D, (float)s->rms_eps);
     linear_forward(COMPUTE_FLOAT32, rows_f32(scratch->qkv, width), rows_f32(scratch->normed, D),
                    weights->q, T, D, width, false);
+    if (weights->q_bias != NULL)
+        bias_forward(rows_f32(scratch->qkv, width), weights->q_bias, T, width);
     norm_heads(scratch, weights, s);
     for (int64_t t = 0; t < T; t++)
         for (int d = 0; d < D; d++)

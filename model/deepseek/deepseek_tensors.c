@@ -64,6 +64,11 @@ Status deepseek_create(Deepseek *out, const Model *model, DeepseekFormat format,
             "DeepSeek's attention, which --format %s is for, has no RMSNorm of every head of "
             "queries and keys (qk_norm); use --format hf",
             format == DEEPSEEK_HF ? "deepseek" : "gguf");
+    if (s->attention_bias != BIAS_NONE)
+        return fail(BAD_INPUT,
+                    "DeepSeek's attention, which --format %s is for, has no biases of projections; "
+                    "use --format hf",
+                    format == DEEPSEEK_HF ? "deepseek" : "gguf");
     Deepseek d = {.model = model,
                   .format = format,
                   .eps = format == DEEPSEEK_HF ? transformers_eps : s->rms_eps,

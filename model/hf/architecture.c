@@ -8,18 +8,26 @@
 #include <stdio.h>
 #include <string.h>
 
+#define BIAS   "attention_bias"
 #define WINDOW "sliding_window"
 // The window counts only where this is true.
 #define WINDOW_SWITCH "use_sliding_window"
 
 static const Architecture rows[] = {
-    {.type = "llama", .name = "LlamaForCausalLM"},
+    {.type = "llama", .name = "LlamaForCausalLM", .reads = {BIAS}},
     {.type = "mistral",
      .name = "MistralForCausalLM",
      .standard = {{SHAPE_N_KV_HEADS, 8},
                   {SHAPE_MAX_POSITIONS, 131072},
                   {SHAPE_SLIDING_WINDOW, 4096}},
      .reads = {WINDOW}},
+    {.type = "qwen2",
+     .name = "Qwen2ForCausalLM",
+     .fixed = {{SHAPE_ATTENTION_BIAS, BIAS_QKV}},
+     .standard = {{SHAPE_N_KV_HEADS, 32},
+                  {SHAPE_MAX_POSITIONS, 32768},
+                  {SHAPE_SLIDING_WINDOW, 4096}},
+     .reads = {WINDOW, WINDOW_SWITCH}},
     {.type = "qwen3",
      .name = "Qwen3ForCausalLM",
      .fixed = {{SHAPE_QK_NORM, 1}},
@@ -99,6 +107,14 @@ bool architecture_reads(const Architecture *architecture, const char *key)
     return false;
 }
 
+void architecture_drop_keys(json_t *config)
+{
+    for (int i = 0; i < N_ROWS; i++)
+        for (int k = 0; k < ARCHITECTURE_KEYS && rows[i].reads[k] != NULL; k++)
+            if (!architecture_reads(architecture_plain, rows[i].reads[k]))
+                json_object_del(config, rows[i].reads[k]);
+}
+
 // ---- fields ------------------------------------------------------------------------------------
 
 double architecture_standard(const Architecture *architecture, const ShapeField *field)
@@ -132,6 +148,11 @@ Status architecture_read(ModelShape *shape, const Architecture *architecture, co
                         architecture->fixed[i].value);
     if (architecture == architecture_mla) // its block says it all
         return OK;
+    bool has_bias = false;
+    if (architecture_reads(architecture, BIAS))
+        TRY(json_get_bool_or(&has_bias, config, where, BIAS, false));
+    if (has_bias)
+        shape->attention_bias = BIAS_QKV_OUT;
     if (architecture_reads(architecture, WINDOW))
         TRY(read_window(shape, architecture, config, where));
     return OK;

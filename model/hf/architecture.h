@@ -34,9 +34,13 @@ extern const Architecture *const architecture_plain, *const architecture_mla;
 // The row that "model_type" and "architectures" name; BAD_INPUT names what there is. Borrowed.
 Status architecture_find(const Architecture **out, const json_t *config, const char *where);
 
-// True for a key that this architecture reads and others ignore or do not have. A converted model
-// keeps its base's keys, so its row reads all of them, and its block "mha2mla" says what they make.
+// True for a key that this architecture reads and others ignore or do not have. A converted model's
+// row reads all of them: its block "mha2mla" says what they make.
 bool architecture_reads(const Architecture *architecture, const char *key);
+
+// Removes from a converted model's config.json the keys that its base's architecture reads and
+// Llama does not: transformers' caches, for one, follow a sliding_window in any model.
+void architecture_drop_keys(json_t *config);
 
 // What an absent key of the field stands for; 0: nothing.
 double architecture_standard(const Architecture *architecture, const ShapeField *field);

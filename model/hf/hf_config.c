@@ -394,7 +394,7 @@ static int set_plain(json_t *config, const ModelShape *shape)
                 set(config, shape_fields[i].key, shape_field_to_json(&shape_fields[i], shape));
     errors += set(config, "hidden_act", json_string("silu"));
     errors += set(config, "rope_scaling", rope_scaling_to_json(shape));
-    errors += set(config, "attention_bias", json_false());
+    errors += set(config, "attention_bias", json_boolean(shape->attention_bias == BIAS_QKV_OUT));
     errors += set(config, "mlp_bias", json_false());
     return errors;
 }
@@ -420,6 +420,7 @@ static int set_mla(json_t *config, const ModelShape *shape)
     json_object_del(config, "SVD");
     if (!shape_is_mla(shape))
         return 0;
+    architecture_drop_keys(config);
     json_int_t pairs = shape->rope_pairs, d_kv = shape->d_kv;
     json_t *block = json_pack("{s:I, s:I, s:I, s:s, s:I}", "rope_pairs", pairs, "rope_dim_for_mla",
                               2 * pairs, "d_kv", d_kv, "svd", shape_svd_name(shape->svd),

@@ -116,7 +116,7 @@ static Status reorder_queries(Model *model)
     for (int l = 0; l < s->n_layers; l++) {
         float *q = model->params.layers[l].q;
         memcpy(original, q, count * sizeof *q);
-        head_rows_queries(q, model, original, l, rows);
+        head_rows_queries(q, model, original, l, model->shape.d_model, rows);
     }
     free(original);
     free(rows);

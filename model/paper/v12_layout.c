@@ -107,6 +107,8 @@ static Status check(const ModelShape *s)
         return fail(BAD_INPUT,
                     "--format v1.2 cannot hold qk_norm: the reference's code norms heads "
                     "after RoPE, another model; use --format hf");
+    if (s->attention_bias != BIAS_NONE)
+        return fail(BAD_INPUT, "--format v1.2 has no biases of projections, this model has");
     if (s->svd == SVD_SPLIT && s->d_kv % 2 != 0)
         return fail(BAD_INPUT, "--format v1.2 of split SVD needs an even d_kv, this is %d",
                     s->d_kv);

@@ -8,6 +8,7 @@
 #include "model/transformer/transformer.h"
 
 #include "base/simd.h"
+#include "model/kernels/bias.h"
 #include "model/kernels/half.h"
 #include "model/kernels/head.h"
 #include "model/kernels/linear.h"
@@ -91,17 +92,26 @@ HOT static void add_row(float *restrict to, const float *restrict from, int D)
         to[d] += from[d];
 }
 
+static void project_output(const Workspace *ws, Rows out, Rows heads, const LayerParams *w, int Q,
+                           int D, bool add)
+{
+    const int N = ws->B * ws->T;
+    linear_forward(ws->compute, out, heads, w->o, N, Q, D, add);
+    if (w->o_bias != NULL)
+        bias_forward(out, w->o_bias, N, D);
+}
+
 // What the output projection gives is added to x_mid by the product itself, unless the attention
 // loss reads it: then it is apart in match->output first, also where forward is repeated.
-static void add_output(const Workspace *ws, const AttentionMatch *match, Rows heads, const float *o,
-                       float *x_mid, int Q, int D)
+static void add_output(const Workspace *ws, const AttentionMatch *match, Rows heads,
+                       const LayerParams *w, float *x_mid, int Q, int D)
 {
     const int N = ws->B * ws->T;
     if (match == NULL) {
-        linear_forward(ws->compute, rows_f32(x_mid, D), heads, o, N, Q, D, true);
+        project_output(ws, rows_f32(x_mid, D), heads, w, Q, D, true);
         return;
     }
-    linear_forward(ws->compute, rows_f32(match->output, D), heads, o, N, Q, D, false);
+    project_output(ws, rows_f32(match->output, D), heads, w, Q, D, false);
 #pragma omp parallel for schedule(static)
     for (int n = 0; n < N; n++)
         add_row(x_mid + (int64_t)n * D, match->output + (int64_t)n * D, D);
@@ -115,7 +125,7 @@ static void attention_block_forward(Workspace *ws, const Model *model, int layer
     const LayerSaved *saved = &ws->layers[layer];
     attention_forward_from_input(ws, model, layer, saved->x_mid, scores);
     add_output(ws, ws->keeps != NULL ? ws->keeps : ws->follows, saved->attention.out,
-               model->params.layers[layer].o, saved->x_mid, shape_dim(s, DIM_Q), s->d_model);
+               &model->params.layers[layer], saved->x_mid, shape_dim(s, DIM_Q), s->d_model);
     step_times_mark(ws->times, STEP_OUTPUT);
 }
 
@@ -150,6 +160,7 @@ static void attention_block_backward(Workspace *ws, const Model *model, int laye
     ws->form->attend_backward(ws->d_qkv, dw, ws->d_attn_out, &saved->attention, &context);
     step_times_mark(ws->times, STEP_ATTENTION);
     linear_backward_weight(ws->compute, dw->o, dx, saved->attention.out, N, Q, D, adds);
+    bias_backward(dw->o_bias, dx, N, D, adds);
     step_times_mark(ws->times, STEP_OUTPUT);
     const Rows x = norm_input(saved->attn_normalized, saved->x_in, D);
     rmsnorm_apply(ws->normed, saved->attn_inv_rms, x, w->attn_norm, N, D);
@@ -287,8 +298,8 @@ void transformer_attention(Workspace *ws, const Model *model, int layer, const f
 {
     const ModelShape *s = &model->shape;
     const Rows heads = transformer_heads(ws, model, layer, x);
-    linear_forward(ws->compute, rows_f32(out, s->d_model), heads, model->params.layers[layer].o,
-                   ws->B * ws->T, shape_dim(s, DIM_Q), s->d_model, false);
+    project_output(ws, rows_f32(out, s->d_model), heads, &model->params.layers[layer],
+                   shape_dim(s, DIM_Q), s->d_model, false);
 }
 
 void transformer_attention_backward(Workspace *ws, const Model *model, int layer,

@@ -195,13 +195,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, shape: Shape) -> Tensor:
     return torch.einsum("bhts,bshe->bthe", weights, v).flatten(2)
 
 
+def project(x: Tensor, weights: Weights, name: str) -> Tensor:
+    """x W^T, and the bias if the weights have one."""
+    bias = weights.get(name + ".bias")
+    product = x @ weights[name + ".weight"].T
+    return product if bias is None else product + bias
+
+
 def original_queries_keys(
     x: Tensor, shape: Shape, weights: Weights, layer: int
 ) -> tuple[Tensor, Tensor]:
     """q [B, T, H, E] and k [B, T, K, E] as RoPE is given them."""
     prefix = f"model.layers.{layer}.self_attn."
-    q = x @ weights[prefix + "q_proj.weight"].T
-    k = x @ weights[prefix + "k_proj.weight"].T
+    q = project(x, weights, prefix + "q_proj")
+    k = project(x, weights, prefix + "k_proj")
     q, k = (heads.unflatten(-1, (-1, shape.head_dim)) for heads in (q, k))
     if shape.qk_norm:
         q = rms_norm(q, weights[prefix + "q_norm.weight"], shape.rms_eps)
@@ -211,7 +218,7 @@ def original_queries_keys(
 
 def original_attention(x: Tensor, shape: Shape, weights: Weights, layer: int) -> Tensor:
     q, k = original_queries_keys(x, shape, weights, layer)
-    v = x @ weights[f"model.layers.{layer}.self_attn.v_proj.weight"].T
+    v = project(x, weights, f"model.layers.{layer}.self_attn.v_proj")
     every_pair = torch.arange(shape.head_dim // 2)
     q = rotate(q, every_pair.expand(shape.n_heads, -1), shape)
     k = rotate(k, every_pair.expand(shape.n_kv_heads, -1), shape)
@@ -232,10 +239,10 @@ def mla_attention(x: Tensor, shape: Shape, weights: Weights, layer: int) -> Tens
     pairs = shape.pairs[layer]  # [K, r]
     width_r, n_heads, n_kv = 2 * pairs.shape[-1], shape.n_heads, shape.n_kv_heads
 
-    q_r, q_c = (x @ weights[prefix + "q_proj.weight"].T).tensor_split([n_heads * width_r], dim=-1)
+    q_r, q_c = project(x, weights, prefix + "q_proj").tensor_split([n_heads * width_r], dim=-1)
     q_r = q_r.unflatten(-1, (n_heads, width_r))
     q_c = q_c.unflatten(-1, (n_heads, shape.head_dim - width_r))
-    k_r = (x @ weights[prefix + "k_r_proj.weight"].T).unflatten(-1, (n_kv, width_r))
+    k_r = project(x, weights, prefix + "k_r_proj").unflatten(-1, (n_kv, width_r))
     latent = x @ weights[prefix + "kv_proj.down_kv.weight"].T
     latent_k, latent_v = latent.chunk(2, dim=-1) if shape.svd == "split" else (latent, latent)
     k_c = up_project(latent_k, weights, prefix + "kv_proj.up_k.weight", n_kv)
@@ -261,10 +268,10 @@ def shared_attention(x: Tensor, shape: Shape, weights: Weights, layer: int) -> T
     pairs = shape.pairs[layer]  # [1, P]
     width_r, heads = 2 * pairs.shape[-1], shape.n_heads
 
-    q_r, q_c = (x @ weights[prefix + "q_proj.weight"].T).tensor_split([heads * width_r], dim=-1)
+    q_r, q_c = project(x, weights, prefix + "q_proj").tensor_split([heads * width_r], dim=-1)
     q_r = q_r.unflatten(-1, (heads, width_r))
     q_c = q_c.unflatten(-1, (heads, shape.head_dim))
-    k_r = (x @ weights[prefix + "k_r_proj.weight"].T).unsqueeze(2)
+    k_r = project(x, weights, prefix + "k_r_proj").unsqueeze(2)
     latent = x @ weights[prefix + "kv_proj.down_kv.weight"].T
     if shape.latent_norm:
         latent = rms_norm(latent, weights[prefix + "kv_proj.latent_norm.weight"], shape.rms_eps)
@@ -284,7 +291,7 @@ def layer_forward(
     if shape.is_mla:
         attention = shared_attention if shape.latent > 0 else mla_attention
     heads = attention(normed, shape, weights, layer)
-    x = x + heads @ weights[prefix + "self_attn.o_proj.weight"].T
+    x = x + project(heads, weights, prefix + "self_attn.o_proj")
     h = rms_norm(x, weights[prefix + "post_attention_layernorm.weight"], shape.rms_eps)
     gate = functional.silu(h @ weights[prefix + "mlp.gate_proj.weight"].T)
     up = h @ weights[prefix + "mlp.up_proj.weight"].T
@@ -408,6 +415,24 @@ def factorize_keys_values(
     return up_k, up_v, torch.cat((down_k, down_v))
 
 
+def convert_biases(
+    shape: Shape, weights: Weights, result: Weights, prefix: str, kept: Tensor
+) -> None:
+    """Rows as those of the matrices. The bias of keys that are not rotated adds the same to all scores
+    of a query; that of the values comes out of the softmax as it is."""
+    q_pairs = kept.repeat_interleave(shape.group, 0)
+    q_bias, k_bias = (weights[f"{prefix}{name}_proj.bias"] for name in "qk")
+    v_bias = weights[prefix + "v_proj.bias"].unflatten(0, (shape.n_kv_heads, -1))
+    of_heads = v_bias.repeat_interleave(shape.group, 0).flatten()
+    result[prefix + "q_proj.bias"] = torch.cat(split_rows(q_bias, q_pairs, shape.head_dim))
+    result[prefix + "k_r_proj.bias"] = split_rows(k_bias, kept, shape.head_dim)[0]
+    result[prefix + "o_proj.bias"] = (
+        weights.get(prefix + "o_proj.bias", 0) + weights[prefix + "o_proj.weight"] @ of_heads
+    )
+    for name in "kv":
+        result.pop(f"{prefix}{name}_proj.bias")
+
+
 def convert(
     shape: Shape, weights: Weights, pairs: Tensor, svd: str, d_kv: int
 ) -> tuple[Shape, Weights]:
@@ -427,4 +452,6 @@ def convert(
         if len(up_k) > 0:
             result[prefix + "kv_proj.up_k.weight"] = up_k
         result[prefix + "kv_proj.up_v.weight"] = up_v
+        if prefix + "q_proj.bias" in weights:
+            convert_biases(shape, weights, result, prefix, kept)
     return replace(shape, d_kv=d_kv, svd=svd, pairs=pairs), result

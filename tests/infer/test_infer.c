@@ -30,18 +30,22 @@ static const ModelShape shapes[] = {
     SHAPE(6, 2, 8, 4, 0, SVD_JOINT),  // GQA
     SHAPE(3, 3, 12, 6, 0, SVD_JOINT), // MHA
     SHAPE(4, 1, 8, 4, 0, SVD_JOINT),  // MQA
-    SHAPE(6, 2, 8, 1, 4, SVD_JOINT), SHAPE(6, 2, 8, 2, 6, SVD_SPLIT),
-    SHAPE(3, 3, 12, 2, 9, SVD_JOINT), SHAPE(4, 2, 8, 4, 5, SVD_JOINT), // no dims without RoPE
+    SHAPE(6, 2, 8, 1, 4, SVD_JOINT),
+    SHAPE(6, 2, 8, 2, 6, SVD_SPLIT),
+    SHAPE(3, 3, 12, 2, 9, SVD_JOINT),
+    SHAPE(4, 2, 8, 4, 5, SVD_JOINT),   // no dims without RoPE
     SHAPE(3, 3, 12, 3, 13, SVD_JOINT), // a latent wider than the heads
     SHAPE(6, 2, 8, 3, 0, SVD_JOINT, .latent = 10),
     SHAPE(6, 2, 8, 7, 0, SVD_JOINT, .latent = 9, .latent_norm = true), // slots with equal pairs
     SHAPE(3, 3, 12, 2, 0, SVD_JOINT, .latent = 40, .latent_norm = true),
     // What architectures besides Llama have.
-    SHAPE(6, 2, 8, 2, 6, SVD_JOINT, .rope_scaling = {8, 1, 4, 64}),
+    SHAPE(6, 2, 8, 2, 6, SVD_JOINT, .rope_scaling = {8, 1, 4, 64}, .attention_bias = BIAS_QKV),
     SHAPE(6, 2, 12, 6, 0, SVD_JOINT, .qk_norm = true),
     SHAPE(6, 2, 8, 1, 4, SVD_JOINT, .qk_norm = true),
     SHAPE(3, 3, 12, 2, 6, SVD_SPLIT, .qk_norm = true),
     SHAPE(4, 2, 8, 4, 5, SVD_JOINT, .qk_norm = true), // factors alone, no dims without RoPE
+    SHAPE(6, 2, 8, 4, 0, SVD_JOINT, .attention_bias = BIAS_QKV),
+    SHAPE(6, 2, 8, 3, 0, SVD_JOINT, .latent = 10, .attention_bias = BIAS_QKV_OUT),
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 
@@ -66,10 +70,15 @@ static void choose_pairs(Model *model)
     }
 }
 
-// Norms of the latent and of heads are 1 in a random model.
-static void vary_norms(Model *model)
+// Biases are 0 and norms of the latent and of heads 1 in a random model.
+static void vary_vectors(Model *model)
 {
     const ModelShape *s = &model->shape;
+    for (int t = 0; t < params_n_tensors(s); t++) {
+        const ParamInfo info = params_info(s, t);
+        for (int i = 0; i < info.rows && info.is_bias; i++)
+            model->params.flat[info.offset + i] = 0.0625f * (float)((7 * i + t) % 11 - 5);
+    }
     for (int l = 0; l < s->n_layers && s->qk_norm; l++)
         for (int e = 0; e < s->head_dim; e++) {
             model->params.layers[l].q_norm[e] = 0.5f + 0.25f * (float)((3 * e + l) % 7);
@@ -88,7 +97,7 @@ static Case *start_case_as(const ModelShape *shape, DType dtype, ComputeType com
     assert_ok(model_create(&c->model, shape));
     model_init_random(&c->model, 0.15, 7);
     choose_pairs(&c->model);
-    vary_norms(&c->model);
+    vary_vectors(&c->model);
     const WeightSource source = testing_model_weights(&c->model);
     assert_ok(infer_weights_read(&c->weights, &source, c->model.rope_pairs, dtype, compute));
     for (int t = 0; t < T; t++)

@@ -128,8 +128,7 @@ refuses_config "'architectures' is [\"MixtralForCausalLM\"], supported is" \
 refuses_config "'model_type' is \"gemma\", supported is \"llama\"" 's/"llama"/"gemma"/'
 refuses_config "rope_scaling: 'rope_type' is \"yarn\", supported is" \
     's/"rope_scaling": null/"rope_scaling": {"rope_type":"yarn","factor":8.0}/'
-refuses_config "'attention_bias' is true, supported is a model without it" \
-    's/"attention_bias": false/"attention_bias": true/'
+refuses_config "'attention_bias' is not true or false" 's/"attention_bias": false/"attention_bias": 1/'
 refuses_config "'mlp_bias' is true" 's/"mlp_bias": false/"mlp_bias": true/'
 refuses_config "'hidden_act' is \"gelu\", supported is \"silu\"" 's/"silu"/"gelu"/'
 refuses_config "head width is 7, RoPE needs an even one" 's/"hidden_act"/"head_dim": 7, &/'

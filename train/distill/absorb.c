@@ -96,7 +96,7 @@ static void set_identity(const Side *side)
             side->up[(int64_t)i * side->width + j] = i % side->rows == j;
 }
 
-// What reads the up-projections, head by head: NoPE rows of q, columns of o.
+// What reads the up-projections, head by head: NoPE rows of q and of its bias, columns of o.
 static Status multiply_heads(const Absorption *a, const LayerParams *w, const Side *side,
                              bool is_key, bool transposed)
 {
@@ -109,6 +109,9 @@ static Status multiply_heads(const Absorption *a, const LayerParams *w, const Si
         return fail(FAILED, "no memory for a head of %d", side->rows);
     for (int h = 0; h < H; h++) {
         const float *map = (transposed ? side->up : side->basis) + h / (H / side->n_up) * count;
+        if (is_key && w->q_bias != NULL)
+            multiply(w->q_bias + H * 2 * s->rope_pairs + h * side->rows, 1, 1, 1, map, side,
+                     transposed, column);
         if (is_key)
             multiply(q_nope + (int64_t)h * side->rows * D, D, 1, D, map, side, transposed, column);
         else

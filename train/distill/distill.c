@@ -144,12 +144,14 @@ static float token_weight(const ModelShape *shape, const float *x, const float *
 }
 
 // target = the original's attention for x, and with xc rho (x - xc); the weighted sum of its
-// squares.
+// squares. The student learns it without the bias behind its output projection, which stays as
+// converted.
 static double make_target(Distiller *d, int layer, float *target, float *weights, const float *x,
                           const float *xc)
 {
     const int D = d->original->shape.d_model;
     const float rho = (float)d->request->config->rho;
+    const float *bias = d->mla->model.params.layers[layer].o_bias;
     double sum = 0;
     transformer_attention(&d->passes[0].ws, d->original, layer, x, target);
     for (int64_t t = 0; t < d->request->T; t++) {
@@ -157,6 +159,8 @@ static double make_target(Distiller *d, int layer, float *target, float *weights
         double squares = 0;
         weights[t] = token_weight(&d->original->shape, x + t * D, row);
         for (int i = 0; i < D; i++) {
+            if (bias != NULL)
+                row[i] -= bias[i];
             if (xc != NULL)
                 row[i] += rho * (x[t * D + i] - xc[t * D + i]);
             squares += (double)row[i] * (double)row[i];

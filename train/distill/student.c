@@ -68,7 +68,9 @@ Status student_load(Student *student, const Model *mla, int layer)
     student->weights = *from;
     student->slopes = (LayerParams){0};
     point(&student->weights, student->values, student);
+    student->weights.o_bias = NULL; // not part of the targets
     point(&student->slopes, student->gradient, student);
+    student->slopes.o_bias = NULL;
     student->grads = (Params){.layers = &student->slopes};
     student->model = (Model){.shape = student->shape,
                              .params = {.layers = &student->weights},

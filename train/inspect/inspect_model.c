@@ -25,6 +25,8 @@ static void print_attention(const ModelShape *s)
     else if (shape_is_mla(s))
         printf("; %d of %d RoPE pairs, d_kv %d, %s SVD", s->rope_pairs, s->head_dim / 2, s->d_kv,
                shape_svd_name(s->svd));
+    if (s->attention_bias != BIAS_NONE)
+        printf("; biases");
     putchar('\n');
 }
 

@@ -8,6 +8,11 @@ The keys are those of LlamaConfig and the block "mha2mla" of config.json, a dict
     latent       latent width of the shared form; missing or 0 in the per-head form
     latent_norm  shared form: RMSNorm of the latent before the up-projections
     qk_norm      per-head form: RMSNorm of every head of queries and keys before the rotation
+
+and what the model has besides Llama's parts, each missing or 0 without it:
+
+    attention_bias  projections of queries, rotated keys and the output have a bias
+    sliding_window  of the original; sequences are to be no longer
 """
 
 from transformers import LlamaConfig

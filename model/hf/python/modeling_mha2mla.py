@@ -95,10 +95,11 @@ class Mha2mlaAttention(nn.Module):
         self.scaling = head_dim**-0.5
         self.num_key_value_groups = n_heads // self.up_heads
         self.q_widths = [n_heads * 2 * pairs, n_heads * nope_dim]
-        self.q_proj = nn.Linear(config.hidden_size, sum(self.q_widths), bias=False)
-        self.k_r_proj = nn.Linear(config.hidden_size, rope_heads * 2 * pairs, bias=False)
+        bias = bool(mla.get("attention_bias"))
+        self.q_proj = nn.Linear(config.hidden_size, sum(self.q_widths), bias=bias)
+        self.k_r_proj = nn.Linear(config.hidden_size, rope_heads * 2 * pairs, bias=bias)
         self.kv_proj = Mha2mlaLatent(config, self.up_heads, nope_dim)
-        self.o_proj = nn.Linear(n_heads * head_dim, config.hidden_size, bias=False)
+        self.o_proj = nn.Linear(n_heads * head_dim, config.hidden_size, bias=bias)
         self.has_norms = bool(mla.get("qk_norm"))
         if self.has_norms:
             self.q_norm = LlamaRMSNorm(head_dim, config.rms_norm_eps)

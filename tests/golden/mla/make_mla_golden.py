@@ -71,6 +71,8 @@ CASES = (
     Case("qwen3_2norm_joint", "qwen3_gqa", "2-norm", "joint", 2, 7, gradients=True),
     Case("qwen3_low_split", "qwen3", "low", "split", 3, 8, gradients=True),
     Case("qwen3_full", "qwen3_gqa", "uniform", "joint", 6, 12, same_as_base=True),
+    Case("llama_bias_low_split", "llama_bias", "low", "split", 2, 8),
+    Case("qwen2_2norm_joint", "qwen2", "2-norm", "joint", 2, 8, gradients=True),
 )
 
 

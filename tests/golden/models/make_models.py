@@ -67,6 +67,7 @@ class TinyModel:
     type: str = "llama"  # model_type
     architecture: str = "LlamaForCausalLM"
     qk_norm: bool = False  # norms of heads
+    biases: str = ""  # of q, k, v and o: those with a bias
     keys: dict = field(default_factory=dict)  # of config.json, over those of a Llama model
 
     @property
@@ -97,6 +98,10 @@ MODELS = (
               architecture="MistralForCausalLM", keys={"sliding_window": 19}),
     TinyModel("qwen3", 36, 3, 3, 44, 57, head_dim=16, tied_head=False, new_config=True, **QWEN3),
     TinyModel("qwen3_gqa", 32, 4, 2, 40, 62, head_dim=12, rms_eps=1e-6, **QWEN3),
+    TinyModel("llama_bias", 36, 3, 1, 40, 67, head_dim=8, biases="qkvo",
+              keys={"attention_bias": True}),
+    TinyModel("qwen2", 32, 4, 2, 40, 65, type="qwen2", architecture="Qwen2ForCausalLM", biases="qkv",
+              keys={"use_sliding_window": False, "sliding_window": 4, "max_window_layers": 1}),
 )
 
 
@@ -151,6 +156,9 @@ def parameter_shapes(model: TinyModel) -> dict[str, tuple[int, ...]]:
             "mlp.down_proj": (d, model.d_ffn),
         }
         shapes |= {f"model.layers.{layer}.{name}.weight": s for name, s in of_layer.items()}
+        for name in model.biases:
+            rows = of_layer[f"self_attn.{name}_proj"][0]
+            shapes[f"model.layers.{layer}.self_attn.{name}_proj.bias"] = (rows,)
     shapes["model.norm.weight"] = (d,)
     if not model.tied_head:
         shapes["lm_head.weight"] = (model.vocab_size, d)
@@ -158,12 +166,15 @@ def parameter_shapes(model: TinyModel) -> dict[str, tuple[int, ...]]:
 
 
 def random_weights(model: TinyModel, seed: int) -> Tensors:
-    """Matrices N(0, 0.2), embedding and head N(0, 0.4), norms 1 +- 0.2: logits spread widely."""
+    """Matrices N(0, 0.2), embedding and head N(0, 0.4), biases N(0, 0.3), norms 1 +- 0.2: logits
+    spread widely."""
     generator = seeded(seed)
     weights = {}
     for name, shape in parameter_shapes(model).items():
         values = torch.randn(shape, generator=generator)
-        if len(shape) == 1:
+        if name.endswith(".bias"):
+            values *= 0.3
+        elif len(shape) == 1:
             values = 1.0 + 0.2 * values
         else:
             values *= 0.4 if "embed" in name or "lm_head" in name else 0.2

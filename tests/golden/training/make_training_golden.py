@@ -41,6 +41,8 @@ RUNS = {
     "training/mistral": "mistral",
     "training/qwen3": "qwen3",
     "training/qwen3_mla": "mla_qwen3_2norm_joint",
+    "training/llama_bias": "llama_bias",
+    "training/qwen2": "qwen2",
 }
 
 

@@ -16,7 +16,7 @@
 
 enum { B = GOLDEN_B, T = GOLDEN_T };
 
-// The nine cases, and the model each converts.
+// The cases, and the model each converts.
 static const char *const cases[][2] = {
     {"mla/gqa_high_joint", "gqa_tied"},      {"mla/gqa_2norm_joint", "gqa_tied"},
     {"mla/gqa_uniform_split", "gqa_tied"},   {"mla/gqa_full", "gqa_tied"},
@@ -24,6 +24,7 @@ static const char *const cases[][2] = {
     {"mla/mha_uniform_joint", "mha_untied"}, {"mla/mha_full", "mha_untied"},
     {"mla/mqa_2norm_joint", "mqa_head_dim"}, {"mla/qwen3_2norm_joint", "qwen3_gqa"},
     {"mla/qwen3_low_split", "qwen3"},        {"mla/qwen3_full", "qwen3_gqa"},
+    {"mla/qwen2_2norm_joint", "qwen2"},      {"mla/llama_bias_low_split", "llama_bias"},
 };
 enum { N_CASES = sizeof cases / sizeof cases[0] };
 

@@ -39,7 +39,8 @@ static void test_what_is_not_supported_is_refused_by_name(void **state)
         {"{\"architectures\":\"LlamaForCausalLM\"}", "'architectures' is \"LlamaForCausalLM\""},
         {"{\"architectures\":null,\"model_type\":null}", "neither 'model_type' nor"},
         {"{\"hidden_act\":\"gelu\"}", "'hidden_act' is \"gelu\", supported is \"silu\""},
-        {"{\"attention_bias\":true}", "'attention_bias' is true"},
+        {"{\"attention_bias\":1}", "'attention_bias' is not true or false"},
+        {"{\"qkv_bias\":true}", "'qkv_bias' is true, supported is a model without it"},
         {"{\"mlp_bias\":true}", "'mlp_bias' is true"},
         {"{\"sliding_window\":4096}", "'sliding_window' is 4096"},
         {"{\"quantization_config\":{\"bits\":4}}", "'quantization_config' is {\"bits\":4}"},
@@ -215,6 +216,10 @@ static void test_every_architecture_is_read(void **state)
     assert_fails(BAD_INPUT, "--seq-len is 20, more than sliding_window 19 of m",
                  shape_check_length(&shape, 20, "--seq-len", "m"));
     assert_ok(shape_check_length(&shape, 19, "--seq-len", "m"));
+    assert_ok(hf_load_shape(&shape, testing_path(GOLDEN_DIR, "models/qwen2")));
+    assert_int_equal(shape.attention_bias, BIAS_QKV);
+    assert_ok(hf_load_shape(&shape, testing_path(GOLDEN_DIR, "models/llama_bias")));
+    assert_int_equal(shape.attention_bias, BIAS_QKV_OUT);
 }
 
 // An architecture's model and its conversion are read back as they were written.
@@ -259,6 +264,9 @@ static void test_windows_of_architectures(void **state)
         {"mistral", "{\"sliding_window\":null}", 0},
         {"mistral", "{\"sliding_window\":64}", 64},
         {"mistral", NULL, 4096},
+        {"qwen2", "{}", 0},
+        {"qwen2", "{\"use_sliding_window\":null}", 0},
+        {"qwen2", "{\"use_sliding_window\":true}", 4},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char dir[PATH_BYTES], below[64];

@@ -331,7 +331,7 @@ static void test_numbers_of_python_are_refused_where_they_matter(void **state)
         {"rms_norm_eps", "-Infinity", "'rms_norm_eps' is not a number: \"-Infinity\""},
         {"num_hidden_layers", "1000000000000000019884624838656",
          "'num_hidden_layers' is not a whole number: 1e30"},
-        {"attention_bias", "NaN", "'attention_bias' is \"NaN\", supported is a model without it"},
+        {"attention_bias", "NaN", "'attention_bias' is not true or false: \"NaN\""},
     };
     char dir[PATH_BYTES], text[256];
     ModelShape shape;

@@ -25,7 +25,8 @@ enum { MOST_THREADS = 2, B = GOLDEN_B, T = GOLDEN_T };
 static const char *const conversions[][2] = {
     {"mla/gqa_2norm_joint", "gqa_tied"},     {"mla/gqa_uniform_split", "gqa_tied"},
     {"mla/mha_uniform_joint", "mha_untied"}, {"mla/mqa_2norm_joint", "mqa_head_dim"},
-    {"mla/qwen3_2norm_joint", "qwen3_gqa"},  {"mla/qwen3_low_split", "qwen3"}};
+    {"mla/qwen3_2norm_joint", "qwen3_gqa"},  {"mla/qwen3_low_split", "qwen3"},
+    {"mla/qwen2_2norm_joint", "qwen2"}};
 
 static const char *const shared_models[] = {"shared_gqa", "shared_norm_gqa", "shared_norm_mha"};
 
@@ -538,7 +539,7 @@ static Model share_exactly(const Model *original)
 static void test_shared_form_with_all_pairs_and_values_is_the_original(void **state)
 {
     (void)state;
-    static const char *const names[] = {"gqa_tied", "mqa_head_dim", "gqa_theta"};
+    static const char *const names[] = {"gqa_tied", "mqa_head_dim", "gqa_theta", "llama3"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         Golden golden;
         char name[128];
