@@ -63,6 +63,7 @@ CASES = (
     Case("mha_wide", "mha_untied", 3, d_kv=4),
     Case("shared", "gqa_tied", 3, latent=10),
     Case("shared_norm", "gqa_tied", 3, latent=6, latent_norm=True),
+    Case("qwen3", "qwen3_gqa", 2, d_kv=3),
 )
 
 
@@ -160,13 +161,14 @@ def multiply_heads(
 
 
 def absorb(weights: mla.Weights, shape: mla.Shape, layer: int) -> dict[str, Tensor]:
-    """Takes narrow up-projections over; returns the orthonormal columns that come back."""
+    """Takes narrow up-projections over, but no keys' whose heads have a norm; returns the
+    orthonormal columns that come back."""
     bases, maps = {}, {}
     for side in ("k", "v"):
         name = prefix_of(layer) + f"kv_proj.up_{side}.weight"
         n_up = shape.n_heads if shape.latent > 0 else shape.n_kv_heads
         up = weights[name].unflatten(0, (n_up, -1))  # [heads, rows, width]
-        if up.shape[2] > up.shape[1]:
+        if up.shape[2] > up.shape[1] or (side == "k" and shape.qk_norm):
             continue
         bases[name] = torch.linalg.qr(up).Q.flatten(0, 1)
         identity = torch.eye(up.shape[1], up.shape[2], dtype=up.dtype).expand_as(up)
