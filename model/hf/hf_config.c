@@ -421,6 +421,8 @@ static int set_mla(json_t *config, const ModelShape *shape)
     if (!shape_is_mla(shape))
         return 0;
     architecture_drop_keys(config);
+    // With it transformers makes one mask for each kind of layer, which Llama's layers do not know.
+    json_object_del(config, "layer_types");
     json_int_t pairs = shape->rope_pairs, d_kv = shape->d_kv;
     json_t *block = json_pack("{s:I, s:I, s:I, s:s, s:I}", "rope_pairs", pairs, "rope_dim_for_mla",
                               2 * pairs, "d_kv", d_kv, "svd", shape_svd_name(shape->svd),

@@ -95,6 +95,9 @@ for kind in llama3 qwen3; do
     echo "== $kind as GGUF, loss $loss"
     "$mha2mla" export $kind --out model.gguf --format gguf >said 2>&1 || die "$(cat said)"
     "$PYTHON" "$here/check_gguf.py" model.gguf valid.h5 --loss "$loss" || die "$kind as GGUF"
+    "$mha2mla" convert $kind --dtype float32 --out $kind-mla --rope uniform --rope-pairs 3 --d-kv 16 \
+        >/dev/null
+    check $kind-mla --skip-quantized
 done
 
 # Tokenizers of other kinds, with a random model.

@@ -78,7 +78,8 @@ class TinyModel:
 QWEN3 = {
     "type": "qwen3",
     "architecture": "Qwen3ForCausalLM",
-    "keys": {"sliding_window": None, "use_sliding_window": False, "max_window_layers": 2},
+    "keys": {"sliding_window": None, "use_sliding_window": False, "max_window_layers": 2,
+             "layer_types": ["full_attention", "full_attention"]},
     "qk_norm": True,
 }
 MODELS = (

@@ -245,6 +245,9 @@ static void test_every_architecture_is_written_back(void **state)
         assert_ok(model_create(&mla, &shape));
         assert_ok(hf_save(&mla, base, DTYPE_F32, dir));
         assert_ok(hf_load_shape(&shape, dir));
+        is = testing_hf_read_config(dir);
+        assert_null(json_object_get(is, "layer_types"));
+        json_decref(is);
         for (int f = 0; f < N_SHAPE_FIELDS; f++)
             assert_true(shape_field_value(&shape_fields[f], &shape) ==
                         shape_field_value(&shape_fields[f], &mla.shape));
