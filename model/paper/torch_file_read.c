@@ -143,8 +143,10 @@ Status torch_file_open(TorchTensor *out, const char *path)
     TorchTensor tensor = {.count = 0};
     Status status;
     TRY(file_map(&tensor.map, path));
-    const bool is_zip = tensor.map.size_bytes >= 4 && memcmp(tensor.map.bytes, "PK\3\4", 4) == 0;
-    const char *kind = is_zip ? NULL : file_kind_of_bytes(tensor.map.bytes, tensor.map.size_bytes);
+    const int64_t size_bytes = tensor.map.size_bytes; // of an empty file, which has no bytes, 0
+    const bool is_zip = size_bytes >= 4 && memcmp(tensor.map.bytes, "PK\3\4", 4) == 0;
+    const char *kind =
+        is_zip || size_bytes == 0 ? NULL : file_kind_of_bytes(tensor.map.bytes, size_bytes);
     if (kind != NULL) {
         status = fail(BAD_INPUT, "%s: is %s", path, kind);
         goto unmap;

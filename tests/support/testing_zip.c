@@ -24,9 +24,9 @@ static void put_number(Bytes *to, uint32_t value, int size)
 // What a local header and the directory's entry have in common.
 static void put_common(Bytes *to, const ZipPart *part)
 {
-    put_number(to, 0, 2);      // version
-    put_number(to, 0x0808, 2); // flags: UTF-8, sizes behind the data too
-    put_number(to, 0, 6);      // stored, no time
+    put_number(to, 0, 2);       // version
+    put_number(to, 0x0808, 2);  // flags: UTF-8, sizes behind the data too
+    put(to, "\0\0\0\0\0\0", 6); // stored, no time
     put_number(to, (uint32_t)crc32(0, part->bytes, (uInt)part->size_bytes), 4);
     put_number(to, (uint32_t)part->size_bytes, 4);
     put_number(to, (uint32_t)part->size_bytes, 4);
@@ -92,7 +92,8 @@ size_t testing_pickle(unsigned char out[512], const PickleOf *of)
                       end[] = "\x89"
                               "ccollections\nOrderedDict\nq\x02)RtR.";
     const int32_t *dims = of->dims, *strides = of->strides;
-    const int32_t fitting[3] = {dims[1] * dims[2], dims[2], 1};
+    const int32_t row = (int32_t)((uint32_t)dims[1] * (uint32_t)dims[2]);
+    const int32_t fitting[3] = {row, dims[2], 1}; // of dims that overflow: any numbers
     Bytes to = {out, 0};
     char global[64];
     put(&to, begin, sizeof begin - 1);
@@ -101,7 +102,7 @@ size_t testing_pickle(unsigned char out[512], const PickleOf *of)
     put(&to, global, strlen(global));
     put_text(&to, "0");
     put_text(&to, "cpu");
-    put_int(&to, of->n_stored == -1 ? dims[0] * dims[1] * dims[2] : of->n_stored);
+    put_int(&to, of->n_stored == -1 ? dims[0] * row : of->n_stored);
     put(&to, "tQ", 2);
     put_int(&to, of->offset);
     for (int i = 0; i < 3; i++)
