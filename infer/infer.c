@@ -36,9 +36,9 @@ struct Infer {
     RowColumns columns;
     int max_tokens, max_segments;
     bool is_reproducible;
-    int n_rows;  // of the last forward
-    Arena arena; // owns what follows
-    HeadNorms head_norms;
+    int n_rows;                  // of the last forward
+    Arena arena;                 // owns what follows
+    HeadNorms head_norms;        // of shapes with qk_norm
     AttendJob *jobs;             // [max_segments]
     float *cos_rows, *sin_rows;  // [N, E/2]
     float *x;                    // [N, D] the residual stream

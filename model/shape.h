@@ -45,12 +45,12 @@ typedef struct ModelShape {
     int d_kv;          // latent width per KV head; 0: original attention or shared form
     SvdKind svd;       // joint: one latent for keys and values; split: half of it for each
     bool tied_head;    // the head is the embedding
-    bool qk_norm;      // RMSNorm of every head of queries and of keys before RoPE (Qwen3)
     double rope_theta;
     double rms_eps;
     int latent;         // R of the shared form; 0: not the shared form
     bool latent_norm;   // shared form: RMSNorm of the latent before the up-projections
     int attention_bias; // BiasKind
+    bool qk_norm;       // RMSNorm of every head of queries and of keys before RoPE (Qwen3)
     RopeScaling rope_scaling;
     int sliding_window; // tokens that a token attends to, itself included; 0: all. Sequences are no
                         // longer, so that attention never leaves one out
