@@ -45,11 +45,9 @@ void deepseek_describe(const Deepseek *d, DType dtype)
         log_warn("the latent has no norm, so DeepSeek's is made linear: right in float32 and "
                  "bfloat16, not a number or nonsense in engines that compute in float16");
     if (d->slots.stride == 0)
-        log_warn(
-            "the rotated pairs are not every n-th one from 0, so the frequencies are a longrope "
-            "table: transformers runs it, vLLM and llama.cpp do not; --plain-rope makes it plain "
-            "for "
-            "more slots");
+        log_warn("the rotated pairs are not every n-th one from 0, so the frequencies are a "
+                 "longrope table: transformers runs it, vLLM does not; --plain-rope makes it plain "
+                 "for more slots");
     if (d->nope == 0)
         log_warn("all pairs are rotated, so qk_nope_head_dim is 0: vLLM needs at least one");
     if (d->latent != 512 || d->rho != 64)

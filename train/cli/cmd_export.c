@@ -212,9 +212,8 @@ static const Option options[] = {
      "model that the run started from: config.json and tokenizer are taken from it",
      .derived = "the one in the run's config", .files = ANY_DIRECTORY},
     {"dtype", OPTION_CHOICE, offsetof(ExportOptions, dtype), "TYPE",
-     "number format of the weights; q8_0: "
-     "codes of 8 bits, of gguf alone",
-     .choices = dtype_names, .derived = "float32; of a model its own"},
+     "number format of the weights; q8_0: codes of 8 bits, of gguf alone", .choices = dtype_names,
+     .derived = "float32; of a model its own"},
 };
 
 // Export is on ranks, so that resume_open() can be used as it is, but made by one process: the work
@@ -246,8 +245,6 @@ const Command cmd_export = {
             "mha2mla export runs/demo-dkv8/checkpoints/step-00000060 --out runs/demo/step-60",
             "mha2mla export runs/demo-dkv8 --out runs/demo/newest --dtype bfloat16",
             "mha2mla export runs/demo-dkv8/model --out runs/demo/deepseek --format deepseek",
-            "mha2mla export configs/demo/model --out runs/demo/demo.gguf --format gguf --dtype "
-            "q8_0",
-            NULL},
+            "mha2mla export configs/demo/model --out demo.gguf --format gguf --dtype q8_0", NULL},
     .run = run,
 };
