@@ -22,6 +22,10 @@ static const TensorName layer_names[] = {
     {offsetof(LayerParams, down), "ffn_down"},
     {offsetof(LayerParams, q_norm), "attn_q_norm"},
     {offsetof(LayerParams, k_norm), "attn_k_norm"},
+    {offsetof(LayerParams, q_bias), "attn_q"},
+    {offsetof(LayerParams, k_bias), "attn_k"},
+    {offsetof(LayerParams, v_bias), "attn_v"},
+    {offsetof(LayerParams, o_bias), "attn_output"},
 };
 static const TensorName model_names[] = {
     {offsetof(Params, embed), "token_embd"},
@@ -30,11 +34,13 @@ static const TensorName model_names[] = {
 };
 
 // NULL: llama.cpp's architecture does not have the tensor.
-static const char *name_of(const ParamInfo *info)
+static const char *name_of(const ModelShape *shape, const ParamInfo *info)
 {
     const TensorName *names = info->layer < 0 ? model_names : layer_names;
     const size_t n_names = info->layer < 0 ? sizeof model_names / sizeof *model_names
                                            : sizeof layer_names / sizeof *layer_names;
+    if (shape->qk_norm && info->layer >= 0 && info->field == offsetof(LayerParams, o_bias))
+        return NULL;
     for (size_t i = 0; i < n_names; i++)
         if (names[i].field == info->field)
             return names[i].name;
@@ -43,8 +49,12 @@ static const char *name_of(const ParamInfo *info)
 
 static bool is_interleaved(const ModelShape *shape, const ParamInfo *info)
 {
-    return !shape->qk_norm && info->layer >= 0 &&
-           (info->field == offsetof(LayerParams, q) || info->field == offsetof(LayerParams, k));
+    static const size_t rotated[] = {offsetof(LayerParams, q), offsetof(LayerParams, k),
+                                     offsetof(LayerParams, q_bias), offsetof(LayerParams, k_bias)};
+    bool is_rotated = false;
+    for (size_t i = 0; i < sizeof rotated / sizeof *rotated; i++)
+        is_rotated = is_rotated || info->field == rotated[i];
+    return !shape->qk_norm && info->layer >= 0 && is_rotated;
 }
 
 // `tensor` is the parameter's index.
@@ -95,7 +105,7 @@ Status gguf_original_list_tensors(TensorList *out, const Model *model, DType dty
                                      .context = model});
     for (int t = 0; t < n_tensors; t++) {
         const ParamInfo info = params_info(s, t);
-        const char *own = name_of(&info);
+        const char *own = name_of(s, &info);
         char name[PARAM_NAME_BYTES];
         if (own == NULL) {
             tensor_list_release(out);
@@ -105,7 +115,8 @@ Status gguf_original_list_tensors(TensorList *out, const Model *model, DType dty
                         info.name, gguf_original_architecture(s));
         }
         if (info.layer >= 0)
-            snprintf(name, sizeof name, "blk.%d.%s.weight", info.layer, own);
+            snprintf(name, sizeof name, "blk.%d.%s.%s", info.layer, own,
+                     info.is_bias ? "bias" : "weight");
         else
             snprintf(name, sizeof name, "%s.weight", own);
         TensorSpec spec = {.dtype = dtype,

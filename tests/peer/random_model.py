@@ -11,7 +11,8 @@ import shutil
 from pathlib import Path
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -23,6 +24,7 @@ LLAMA3 = {
 KINDS = {
     "llama": (LlamaConfig, LlamaForCausalLM, {}),
     "llama3": (LlamaConfig, LlamaForCausalLM, {"rope_theta": 500000.0, "rope_scaling": LLAMA3}),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM, {}),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 24}),
 }
 
@@ -49,7 +51,7 @@ def main() -> None:
     )
     model = make_model(config)
     for name, weight in model.named_parameters():
-        if "norm" in name:
+        if "norm" in name or "bias" in name:
             torch.nn.init.uniform_(weight, 0.5, 1.5)
     model.save_pretrained(arguments.out)
     shutil.copy(arguments.tokenizer / "tokenizer.json", arguments.out)

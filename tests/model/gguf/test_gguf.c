@@ -125,6 +125,42 @@ static void test_llama_has_the_models_numbers_in_every_type(void **state)
     check_llama(GGUF_Q8_0, 7, 3e-3);  // observed 1.5e-3: half of 0.4 / 127
 }
 
+static void test_biases_go_with_their_rows(void **state)
+{
+    (void)state;
+    const char *path = new_file();
+    ModelShape shape = llama_shape;
+    Model model;
+    Gguf gguf;
+    GgufRead file;
+    shape.attention_bias = BIAS_QKV_OUT;
+    testing_hf_random(&model, &shape);
+    const LayerParams *w = &model.params.layers[1];
+    save(&model, GGUF_Q8_0, path);
+    testing_gguf_read(&file, path);
+    assert_int_equal(file.n_tensors, 2 * 13 + 3);
+    assert_int_equal(testing_gguf_tensor(&file, "blk.1.attn_q.bias")->type, GGUF_F32);
+    float *q = testing_gguf_values(&file, "blk.1.attn_q.bias");
+    float *k = testing_gguf_values(&file, "blk.1.attn_k.bias");
+    for (int p = 0; p < 4; p++) { // of the last heads
+        assert_true(q[24 + 2 * p] == w->q_bias[24 + p] && q[25 + 2 * p] == w->q_bias[28 + p]);
+        assert_true(k[8 + 2 * p] == w->k_bias[8 + p] && k[9 + 2 * p] == w->k_bias[12 + p]);
+    }
+    free(q);
+    free(k);
+    assert_values(&file, "blk.1.attn_v.bias", w->v_bias, 0);
+    assert_values(&file, "blk.1.attn_output.bias", w->o_bias, 0);
+    testing_gguf_release(&file);
+    model_release(&model);
+    shape.qk_norm = true;
+    testing_hf_random(&model, &shape);
+    assert_ok(gguf_create(&gguf, &model, GGUF_F32, false));
+    assert_fails(BAD_INPUT, "no place for model.layers.0.self_attn.o_proj.bias in llama.cpp's",
+                 gguf_save(&gguf, NULL, new_file()));
+    gguf_release(&gguf);
+    model_release(&model);
+}
+
 // llama.cpp rotates rows p and p + E/2 there, so that none is moved.
 static void test_norms_of_heads_make_a_qwen3(void **state)
 {
@@ -395,6 +431,7 @@ int main(void)
     log_set_quiet(true);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_llama_has_the_models_numbers_in_every_type),
+        cmocka_unit_test(test_biases_go_with_their_rows),
         cmocka_unit_test(test_norms_of_heads_make_a_qwen3),
         cmocka_unit_test(test_a_tied_head_is_the_embedding),
         cmocka_unit_test(test_scaled_frequencies_are_a_table),
