@@ -27,6 +27,8 @@ static void print_attention(const ModelShape *s)
                shape_svd_name(s->svd));
     if (s->attention_bias != BIAS_NONE)
         printf("; biases");
+    if (s->qk_norm)
+        printf("; RMSNorm of every head of queries and keys");
     putchar('\n');
 }
 
