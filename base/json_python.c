@@ -118,8 +118,10 @@ static void put_text(Writer *writer, const char *text, int64_t text_bytes)
 Status json_python_relax(char **out, int64_t *size_bytes, const char *text, int64_t text_bytes)
 {
     Writer writer = {0};
-    put_text(&writer, text, text_bytes);
     *out = NULL;
+    if (text_bytes == 0) // then there may be no text
+        return OK;
+    put_text(&writer, text, text_bytes);
     if (writer.size_bytes == text_bytes)
         return OK;
     writer.out = malloc((size_t)writer.size_bytes);

@@ -20,8 +20,7 @@ typedef enum Strategy {
     N_STRATEGIES,
 } Strategy;
 
-// v1.0 has the place in this list for a name; its names for 3 and, in the file, others are not
-// used.
+// The names of v1.2, and those that v1.0 has for its numbers; 3 has none there.
 static const char *const strategies[N_STRATEGIES] = {
     [KEEP_ALL] = "full-rope", [KEEP_HIGH] = "high",       [KEEP_UNIFORM] = "uniform",
     [KEEP_ENDS] = "high-low", [KEEP_BY_RANKS] = "2-norm", [KEEP_LOW] = "low",
@@ -32,7 +31,9 @@ const char *paper_version(PaperLayout layout)
     return layout == PAPER_V10 ? "v1.0" : "v1.2";
 }
 
-static Status get(int *out, const json_t *object, const char *where, const char *key, int least)
+// A number of dims or pairs.
+static Status get_count(int *out, const json_t *object, const char *where, const char *key,
+                        int least)
 {
     int64_t value;
     TRY(json_get_int(&value, object, where, key, least, MOST_DIMS));
@@ -94,7 +95,8 @@ static Status find_pairs(int32_t *pairs, int *n, const bool *is_kept, const Mode
     return OK;
 }
 
-// What the strategies' own keys say. `n_pairs` is known in v1.2 from one key of all.
+// Marks the dims that the strategy keeps. In v1.2 one key says for all strategies how many pairs;
+// in v1.0 each has keys of its own, and n_pairs is 0.
 static Status keep(bool *is_kept, Strategy strategy, const PaperConfig *paper, const json_t *object,
                    const char *where, int n_pairs)
 {
@@ -102,14 +104,14 @@ static Status keep(bool *is_kept, Strategy strategy, const PaperConfig *paper, c
     const bool is_v10 = paper->layout == PAPER_V10;
     int n_high = n_pairs, n_low = n_pairs, start, step;
     if (is_v10 && (strategy == KEEP_HIGH || strategy == KEEP_ENDS))
-        TRY(get(&n_high, object, where, "top_k_rope_dim", 0));
+        TRY(get_count(&n_high, object, where, "top_k_rope_dim", 0));
     if (is_v10 && (strategy == KEEP_LOW || strategy == KEEP_ENDS))
-        TRY(get(&n_low, object, where, "last_k_rope_dim", 0));
+        TRY(get_count(&n_low, object, where, "last_k_rope_dim", 0));
     if (strategy == KEEP_UNIFORM) {
-        TRY(get(&start, object, where, "uniform_start_point", 0));
+        TRY(get_count(&start, object, where, "uniform_start_point", 0));
         step = n_pairs > 0 ? s->head_dim / (2 * n_pairs) : 0;
         if (is_v10)
-            TRY(get(&step, object, where, "uniform_step", 1));
+            TRY(get_count(&step, object, where, "uniform_step", 1));
         if (step > 0)
             keep_steps(is_kept, s, start, step);
         return OK;
@@ -157,7 +159,6 @@ static Status copy_path(PaperConfig *paper, const json_t *object, const char *wh
     return OK;
 }
 
-// Both parts of the conversion as numbers.
 typedef struct Widths {
     int n_pairs, low_rank;
     SvdKind svd;
@@ -177,10 +178,10 @@ static Status read_v12(Widths *out, PaperConfig *paper, const json_t *config, co
         if (is_set)
             return hf_config_refuse(block, where, flags[i], "false");
     }
-    TRY(get(&n_dims, block, where, "rope_dim_for_mla", 2));
+    TRY(get_count(&n_dims, block, where, "rope_dim_for_mla", 2));
     if (n_dims % 2 != 0)
         return hf_config_refuse(block, where, "rope_dim_for_mla", "an even number");
-    TRY(get(&out->low_rank, block, where, "low_rank", 1));
+    TRY(get_count(&out->low_rank, block, where, "low_rank", 1));
     TRY(json_get_string(&svd, block, where, "svd_init_method"));
     if (!shape_svd_parse(&out->svd, svd))
         return hf_config_refuse(block, where, "svd_init_method", "\"joint\" or \"split\"");
@@ -202,7 +203,7 @@ static Status read_v10(Widths *out, PaperConfig *paper, const json_t *config, co
     snprintf(of_rope, sizeof of_rope, "%s: RoPE", path);
     snprintf(of_svd, sizeof of_svd, "%s: SVD", path);
     TRY(json_get_int(&method, svd, of_svd, "method", 1, 7));
-    TRY(get(&out->low_rank, svd, of_svd, "low_rank", 1));
+    TRY(get_count(&out->low_rank, svd, of_svd, "low_rank", 1));
     out->svd = method == 2 || method == 3 ? SVD_SPLIT : SVD_JOINT;
     Strategy strategy;
     TRY(read_strategy(&strategy, rope, of_rope));
@@ -210,7 +211,7 @@ static Status read_v10(Widths *out, PaperConfig *paper, const json_t *config, co
     paper->is_by_ranks = strategy == KEEP_BY_RANKS;
     TRY(copy_path(paper, rope, of_rope));
     out->n_pairs = 0;
-    return paper->is_by_ranks ? get(&out->n_pairs, rope, of_rope, "top_k_rope_dim", 1)
+    return paper->is_by_ranks ? get_count(&out->n_pairs, rope, of_rope, "top_k_rope_dim", 1)
                               : read_pairs(paper, &out->n_pairs, strategy, rope, of_rope);
 }
 
