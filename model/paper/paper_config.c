@@ -222,6 +222,8 @@ static Status read_layout(PaperConfig *paper, const json_t *config, const char *
     const char *type = json_string_value(json_object_get(config, "model_type"));
     if (type == NULL || strcmp(type, "llama") != 0)
         return hf_config_refuse(config, path, "model_type", "\"llama\"");
+    if (original.attention_bias != BIAS_NONE)
+        return hf_config_refuse(config, path, "attention_bias", "a model without it");
     TRY(paper->layout == PAPER_V12 ? read_v12(&widths, paper, config, path)
                                    : read_v10(&widths, paper, config, path));
     // Split SVD has a latent of low_rank for each of both, ours is both together.

@@ -306,6 +306,8 @@ static void test_configs_that_are_not_supported_are_refused_by_name(void **state
         {V12("\"partial_rope_version\":\"uniform\",\"rope_dim_for_mla\":6,"
              "\"uniform_start_point\":0"),
          "'rope_dim_for_mla' is 6, but 'uniform' keeps 8 dims of 8"},
+        {"\"attention_bias\":true," V12("\"partial_rope_version\":\"high\",\"rope_dim_for_mla\":4"),
+         "'attention_bias' is true, supported is a model without it"},
         {"\"mha2mla\":{\"rope_dim_for_mla\":4,\"is_baseline\":true}", "'is_baseline' is true"},
         {"\"mha2mla\":{\"rope_dim_for_mla\":4,\"is_gqa2mha2mla\":true}",
          "'is_gqa2mha2mla' is true"},
