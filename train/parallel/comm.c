@@ -3,6 +3,7 @@
 // (comm_shared.c). Long vectors are sent in pieces, since MPI 3 counts elements in an int.
 #include "train/parallel/comm.h"
 
+#include "base/intmath.h"
 #include "base/log.h"
 #include "train/parallel/comm_mpi.h"
 #include "train/parallel/contract.h"
@@ -18,6 +19,7 @@
 enum {
     TEXT_BYTES = 2048,       // of an error that all ranks are to have
     MESSAGE_BYTES = 1 << 28, // far below what an int counts, far above what fills a network
+    REDUCED_BYTES = 1 << 20, // of a reduction: MPI allocates as much for what it receives
     PIECE_BYTES = 1 << 16    // of a message between two ranks
 };
 
@@ -166,7 +168,7 @@ static void reduce_doubles(const Comm *comm, double *values, int64_t count, MPI_
 {
     if (comm->size == 1)
         return;
-    const int64_t piece = comm->message_bytes / (int64_t)sizeof(double);
+    const int64_t piece = min_int64(comm->message_bytes, REDUCED_BYTES) / (int64_t)sizeof(double);
     for (int64_t first = 0; first < count; first += piece) {
         int n = (int)(count - first < piece ? count - first : piece);
         BLOCKING(MPI_Allreduce(MPI_IN_PLACE, values + first, n, MPI_DOUBLE, op, MPI_COMM_WORLD),
