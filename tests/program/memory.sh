@@ -68,6 +68,11 @@ check_memory shared --model.convert.form=shared --model.convert.slots=6 --model.
     --model.convert.latent_norm=true --model.convert.samples=4
 check_memory shared-wide --model.convert.form=shared --model.convert.slots=16 \
     --model.convert.latent=160 --model.convert.samples=4
+# While it converts it needs the most: statistics of every KV head, both models and the refit.
+check_memory closed --model.convert.form=shared --model.convert.slots=6 --model.convert.latent=12 \
+    --model.convert.method=closed --model.convert.rope=kl --model.convert.pool=kv-head \
+    --model.convert.samples=2 --model.convert.windows=2 --train.trainable=attention \
+    --model.init.num_hidden_layers=3 --train.ranks_per_copy=1
 # With products in bfloat16, by the CPU's instructions where it has them.
 emulate=--emulate
 ! grep -qwE 'avx512_bf16|amx_bf16' /proc/cpuinfo || emulate=

@@ -54,16 +54,29 @@ typedef struct Job {
 // ---- memory ------------------------------------------------------------------------------------
 
 // The resident memory that this rank answers for: the kernel counts the parameters that ranks share
-// in each of them. To be called before they are released.
-static void measure_peak(Job *job, const Replica *replica)
+// in each of them. To be called before they are released. peers_bytes: of what else they share.
+static void measure_peak_beside(Job *job, const Replica *replica, int64_t peers_bytes)
 {
     const int64_t resident = plan_peak_resident_bytes();
     if (resident <= job->peak_resident_bytes)
         return;
     job->peak_resident_bytes = resident;
-    const int64_t own =
-        resident - replica_peers_bytes(replica) - held_model_peers_bytes(&job->teacher);
+    const int64_t own = resident - replica_peers_bytes(replica) - peers_bytes;
     job->peak_bytes = own > job->peak_bytes ? own : job->peak_bytes;
+}
+
+static void measure_peak(Job *job, const Replica *replica)
+{
+    measure_peak_beside(job, replica, held_model_peers_bytes(&job->teacher));
+}
+
+// After a conversion whose refit or distillation had the original, too, in memory that ranks share.
+static void measure_converting(Job *job, const Replica *replica)
+{
+    const Plan *plan = &job->plan;
+    const bool has_both = plan->refit > 0 || plan->distill > 0;
+    measure_peak_beside(
+        job, replica, has_both ? plan->original_model - plan->original_model / plan->n_sharers : 0);
 }
 
 // A run of a sweep may take less than one before it in the same process.
@@ -120,6 +133,7 @@ static Status convert_original(Job *job, Replica *replica)
     if (is_distilling)
         status = distill_prepared(replica, &job->config, &job->comm, &job->group,
                                   job->tokenizer_sha256, job->dir.path);
+    measure_converting(job, replica);
 free_pairs:
     if (status == STOPPED && is_distilling)
         log_info("stopped by %s before training; the same command converts again and distills the "
