@@ -42,7 +42,7 @@ bool architecture_reads(const Architecture *architecture, const char *key);
 // Llama does not: transformers' caches, for one, follow a sliding_window in any model.
 void architecture_drop_keys(json_t *config);
 
-// What an absent key of the field stands for; 0: nothing.
+// What an absent key of the field, not one that is null, stands for; 0: nothing.
 double architecture_standard(const Architecture *architecture, const ShapeField *field);
 
 // Sets the fields that belong to the architecture (SHAPE_OF_ARCHITECTURE). BAD_INPUT with key and

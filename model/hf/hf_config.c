@@ -133,7 +133,7 @@ static Status read_fields(ModelShape *shape, const Architecture *architecture, c
             continue;
         if (json_has(owner, field->key) || field->presence == SHAPE_REQUIRED)
             TRY(shape_field_read(shape, field, owner, field->key, where));
-        else if (standard != 0)
+        else if (standard != 0 && json_object_get(owner, field->key) == NULL)
             shape_field_set(field, shape, standard);
         else if (field->presence == SHAPE_STANDARD)
             shape_field_set(field, shape, field->standard);
@@ -407,7 +407,7 @@ static int set_standards(json_t *config, const Architecture *base, const ModelSh
     for (int i = 0; i < N_SHAPE_FIELDS; i++) {
         const ShapeField *field = &shape_fields[i];
         if (field->owner == SHAPE_OF_MODEL && architecture_standard(base, field) != 0 &&
-            !json_has(owner_of(config, field), field->key))
+            json_object_get(owner_of(config, field), field->key) == NULL)
             errors += set(config, field->key, shape_field_to_json(field, shape));
     }
     return errors;

@@ -13,6 +13,7 @@
 
 #include <math.h>
 #include <omp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -399,6 +400,46 @@ static void greedy_answers_are_those_of_the_golden_file(void **state)
     json_decref(golden);
 }
 
+// One token at a time through the cache, against what transformers computes from all of them.
+static void every_architecture_decodes_as_transformers_does(void **state)
+{
+    (void)state;
+    for (int i = 0; golden_architectures[i] != NULL; i++) {
+        char name[64];
+        Golden golden;
+        InferWeights weights;
+        Infer *infer;
+        snprintf(name, sizeof name, "models/%s", golden_architectures[i]);
+        golden_open(&golden, name);
+        assert_ok(infer_weights_load(&weights, testing_path(GOLDEN_DIR, name), COMPUTE_FLOAT32));
+        assert_ok(infer_create(&infer, &weights, 1, 1));
+        const int n_vocab = weights.shape.vocab_size;
+        const int64_t count = (int64_t)GOLDEN_TOKENS * n_vocab;
+        float *got = malloc((size_t)count * sizeof *got),
+              *expected = malloc((size_t)count * sizeof *got);
+        assert_true(got != NULL && expected != NULL);
+        assert_ok(safetensors_read_f32(&golden.file, "logits", (int[]){GOLDEN_B, GOLDEN_T, n_vocab},
+                                       3, expected));
+        KvCache *cache = start_cache(&weights.shape, KV_FLOAT32);
+        for (int b = 0; b < GOLDEN_B; b++) {
+            KvSequence *sequence;
+            assert_ok(kv_sequence_create(&sequence, cache));
+            for (int n = b * GOLDEN_T; n < (b + 1) * GOLDEN_T; n++) {
+                assert_ok(infer_forward(infer, &(InferSegment){sequence, golden.inputs + n, 1}, 1));
+                infer_logits(infer, got + (int64_t)n * n_vocab, infer_hidden(infer, 0), 1);
+            }
+            kv_sequence_release(sequence);
+        }
+        testing_assert_close(name, got, expected, count, 2e-5); // seen 1.6e-6
+        kv_cache_release(cache);
+        infer_release(infer);
+        infer_weights_release(&weights);
+        golden_close(&golden);
+        free(got);
+        free(expected);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -409,6 +450,7 @@ int main(void)
         cmocka_unit_test(half_precision_is_near_float32),
         cmocka_unit_test(bfloat16_products_are_near_float32),
         cmocka_unit_test(a_full_cache_leaves_the_sequences_as_they_were),
+        cmocka_unit_test(every_architecture_decodes_as_transformers_does),
         cmocka_unit_test(greedy_answers_are_those_of_the_golden_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -287,6 +287,25 @@ static void test_windows_of_architectures(void **state)
     }
 }
 
+// An absent number of KV heads is the class's own, null is that of the query heads.
+static void test_absent_keys_are_the_architecture_s(void **state)
+{
+    (void)state;
+    char dir[PATH_BYTES];
+    ModelShape shape;
+    testing_hf_new_dir(dir);
+    assert_ok(file_make_dirs(dir));
+    json_t *config = testing_hf_read_config(testing_path(GOLDEN_DIR, "models/mistral"));
+    assert_ok(load_changed(&shape, config, "{\"num_key_value_heads\":null}", dir));
+    assert_int_equal(shape.n_kv_heads, 4);
+    json_object_del(config, "num_key_value_heads");
+    json_object_del(config, "max_position_embeddings");
+    assert_ok(load_changed(&shape, config, "{\"num_attention_heads\":16}", dir));
+    assert_int_equal(shape.n_kv_heads, 8);
+    assert_int_equal(shape.max_positions, 131072);
+    json_decref(config);
+}
+
 // A converted base that is trained again on shorter sequences keeps the longer length, and one that
 // was never trained has none.
 static void test_the_healing_length_is_the_longest(void **state)
@@ -371,6 +390,7 @@ int main(void)
         cmocka_unit_test(test_every_architecture_is_read),
         cmocka_unit_test(test_every_architecture_is_written_back),
         cmocka_unit_test(test_windows_of_architectures),
+        cmocka_unit_test(test_absent_keys_are_the_architecture_s),
         cmocka_unit_test(test_the_healing_length_is_the_longest),
         cmocka_unit_test(test_tokenizer_files_come_along),
         cmocka_unit_test(test_saving_over_the_base_or_with_a_wrong_one_is_refused),
