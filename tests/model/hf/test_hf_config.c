@@ -288,7 +288,7 @@ static void test_windows_of_architectures(void **state)
 }
 
 // An absent number of KV heads is the class's own, null is that of the query heads.
-static void test_absent_keys_are_the_architecture_s(void **state)
+static void test_absent_keys_of_architectures(void **state)
 {
     (void)state;
     char dir[PATH_BYTES];
@@ -390,7 +390,7 @@ int main(void)
         cmocka_unit_test(test_every_architecture_is_read),
         cmocka_unit_test(test_every_architecture_is_written_back),
         cmocka_unit_test(test_windows_of_architectures),
-        cmocka_unit_test(test_absent_keys_are_the_architecture_s),
+        cmocka_unit_test(test_absent_keys_of_architectures),
         cmocka_unit_test(test_the_healing_length_is_the_longest),
         cmocka_unit_test(test_tokenizer_files_come_along),
         cmocka_unit_test(test_saving_over_the_base_or_with_a_wrong_one_is_refused),
