@@ -2,7 +2,6 @@
 // allocated for the weights: a config that does not belong to them is refused at once.
 #include "model/hf/hf.h"
 
-#include "base/log.h"
 #include "base/progress.h"
 #include "model/hf/hf_config.h"
 #include "model/hf/hf_weights.h"
@@ -137,35 +136,11 @@ static Status read_pairs(int32_t *pairs, const ModelShape *shape, const HfWeight
     return OK;
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    size_t length = strlen(text), end_length = strlen(end);
-    return length >= end_length && strcmp(text + length - end_length, end) == 0;
-}
-
-// Tensors without a use here mean that the files may describe another computation than ours. Some
-// are known to be redundant: the copy of a tied head, tables of rotary angles.
 void hf_source_warn(const HfSource *source, const char *dir)
 {
-    const ModelShape *shape = &source->shape;
-    const HfWeights *weights = &source->weights;
     hf_config_warn(dir);
-    int n_read = params_n_tensors(shape), n_present = 0;
-    const char *bias = NULL;
-    for (int f = 0; f < weights->n_files; f++) {
-        for (int t = 0; t < weights->files[f].n_tensors; t++) {
-            const char *name = weights->files[f].tensors[t].name;
-            bool is_silent = ends_with(name, ".rotary_emb.inv_freq") ||
-                             ends_with(name, ".self_attn.rope_pairs") ||
-                             (shape->tied_head && strcmp(name, hf_head_name) == 0);
-            n_present += !is_silent;
-            if (bias == NULL && ends_with(name, ".bias"))
-                bias = name;
-        }
-    }
-    if (n_present > n_read)
-        log_warn("%s: %d tensors are not part of a Llama model and are ignored%s%s", dir,
-                 n_present - n_read, bias != NULL ? ", e.g. " : "", bias != NULL ? bias : "");
+    hf_weights_warn(&source->weights, params_n_tensors(&source->shape), source->shape.tied_head,
+                    dir);
 }
 
 Status hf_source_open(HfSource **out, const char *dir)

@@ -2,6 +2,7 @@
 // bisection within a file (model/hf/safetensors.h).
 #include "model/hf/hf_weights.h"
 
+#include "base/log.h"
 #include "model/hf/tensor_list.h"
 #include "model/hf/tensor_name.h"
 #include "model/kernels/finite.h"
@@ -275,4 +276,34 @@ Status hf_weights_check_tied(const HfWeights *weights, const char *dir)
                 "%s: 'tie_word_embeddings' is true, but '%s' and '%s' are stored and differ; set "
                 "it to false in config.json to use both, as transformers 5 does",
                 dir, hf_head_name, hf_embed_name);
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t length = strlen(text), end_length = strlen(end);
+    return length >= end_length && strcmp(text + length - end_length, end) == 0;
+}
+
+static bool is_redundant(const TensorInfo *tensor, bool is_tied)
+{
+    return tensor->size_bytes == 0 || ends_with(tensor->name, ".rotary_emb.inv_freq") ||
+           ends_with(tensor->name, ".self_attn.rope_pairs") ||
+           (is_tied && strcmp(tensor->name, hf_head_name) == 0);
+}
+
+void hf_weights_warn(const HfWeights *weights, int n_read, bool is_tied, const char *dir)
+{
+    int n_present = 0;
+    const char *bias = NULL;
+    for (int f = 0; f < weights->n_files; f++) {
+        for (int t = 0; t < weights->files[f].n_tensors; t++) {
+            const TensorInfo *tensor = &weights->files[f].tensors[t];
+            n_present += !is_redundant(tensor, is_tied);
+            if (bias == NULL && ends_with(tensor->name, ".bias"))
+                bias = tensor->name;
+        }
+    }
+    if (n_present > n_read)
+        log_warn("%s: %d tensors are not part of a Llama model and are ignored%s%s", dir,
+                 n_present - n_read, bias != NULL ? ", e.g. " : "", bias != NULL ? bias : "");
 }

@@ -36,6 +36,11 @@ Status hf_weights_read(float *values, const HfWeights *weights, const char *name
 
 extern const char hf_head_name[], hf_embed_name[]; // lm_head.weight and the embedding's
 
+// Warns of tensors besides the n_read that a model has: the files may describe another computation.
+// Known to be redundant are the copy of a tied head, tables of rotary angles, RoPE pairs and
+// tensors without numbers.
+void hf_weights_warn(const HfWeights *weights, int n_read, bool is_tied, const char *dir);
+
 // For a model whose head is its embedding: BAD_INPUT if both are stored and differ.
 Status hf_weights_check_tied(const HfWeights *weights, const char *dir);
 

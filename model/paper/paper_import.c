@@ -1,6 +1,5 @@
 #include "model/paper/paper_import.h"
 
-#include "base/log.h"
 #include "model/head_rows.h"
 #include "model/hf/hf_weights.h"
 #include "model/paper/paper_names.h"
@@ -123,27 +122,6 @@ static Status reorder_queries(Model *model)
     return OK;
 }
 
-// A tensor that is not read may mean that the files describe another computation.
-static void warn_unread(const HfWeights *weights, const ModelShape *shape, int n_read)
-{
-    const char *bias = NULL;
-    int n_present = 0;
-    for (int f = 0; f < weights->n_files; f++) {
-        for (int t = 0; t < weights->files[f].n_tensors; t++) {
-            const TensorInfo *tensor = &weights->files[f].tensors[t];
-            const bool is_silent = strstr(tensor->name, ".rotary_emb.") != NULL ||
-                                   tensor->size_bytes == 0 ||
-                                   (shape->tied_head && strcmp(tensor->name, hf_head_name) == 0);
-            n_present += !is_silent;
-            if (bias == NULL && strstr(tensor->name, ".bias") != NULL)
-                bias = tensor->name;
-        }
-    }
-    if (n_present > n_read)
-        log_warn("%s: %d tensors are not part of the model and are ignored%s%s", weights->path,
-                 n_present - n_read, bias != NULL ? ", e.g. " : "", bias != NULL ? bias : "");
-}
-
 // Before memory is asked for: a config that does not belong to the files is refused at once.
 // *n_tensors: of those that are read.
 static Status check_present(int *n_tensors, const HfWeights *weights, const PaperConfig *paper,
@@ -188,7 +166,7 @@ Status paper_load(Model *out, const PaperConfig *paper, const char *dir, const P
     TRY_GOTO(close_weights, model_create(&model, &paper->shape));
     TRY_GOTO(release_model, find_pairs(&model, paper, dir, given));
     TRY_GOTO(release_model, read_weights(&model, paper->layout, &weights));
-    warn_unread(&weights, &paper->shape, n_tensors);
+    hf_weights_warn(&weights, n_tensors, paper->shape.tied_head, dir);
     hf_weights_close(&weights);
     *out = model;
     return OK;
