@@ -12,7 +12,8 @@ typedef struct DistillConfig {
     int steps;      // of every layer
     int windows;    // sequences that are read
     int window_len; // tokens of one at most
-    double rho, lr;
+    double rho;
+    double lr; // in parts of each tensor's root mean square
     DistillLayers layers;
 } DistillConfig;
 
