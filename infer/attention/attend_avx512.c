@@ -188,12 +188,7 @@ AttendFloats attend_block_decode(const AttendWork *work, const KvBlock *block)
         for (int j = 0; j < d->value_heads; j++)
             decode_rows(work->value + (int64_t)j * KEYS * width, width, codes, j * width,
                         d->value_column, d->value_width);
-    return (AttendFloats){block->first,
-                          block->count,
-                          work->key,
-                          work->value,
-                          d->latent > 0 ? work->latent_columns : NULL,
-                          block->key_factor};
+    return attend_work_floats(work, block);
 }
 
 // [64, width] bfloat16 -> [width, 64] float.

@@ -24,12 +24,7 @@ static AttendFloats widen(const AttendWork *work, const KvBlock *block)
     kv_block_widen(block, work->key, work->value);
     if (d->latent > 0)
         transpose(work->latent_columns, work->value, d->cache_width, d->latent);
-    return (AttendFloats){block->first,
-                          block->count,
-                          work->key,
-                          work->value,
-                          d->latent > 0 ? work->latent_columns : NULL,
-                          block->key_factor};
+    return attend_work_floats(work, block);
 }
 
 void attend_key_scores(const AttendWork *work, const AttendTile *tile, const float *key, bool add)

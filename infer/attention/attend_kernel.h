@@ -36,6 +36,17 @@ typedef struct AttendWork {
     KvFetch *ahead; // the next block: kernels ask for ATTEND_SLICES slices of it on their way
 } AttendWork;
 
+// The block as the scratch has it, once it is widened.
+static inline AttendFloats attend_work_floats(const AttendWork *work, const KvBlock *block)
+{
+    return (AttendFloats){block->first,
+                          block->count,
+                          work->key,
+                          work->value,
+                          work->dims->latent > 0 ? work->latent_columns : NULL,
+                          block->key_factor};
+}
+
 typedef struct AttendKernel {
     const char *name;
     double latent_rate; // products with the latent in the time of one of model/kernels/tile.h
