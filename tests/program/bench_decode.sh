@@ -38,7 +38,7 @@ grep -q '^| smollm-135m, 1 layer, d_kv 16 .* 144 ' rows || die "no latent: $(cat
 "$bench" smollm-135m --layers 1 --d-kv 0,8 --shared -p 0 -n 1 -r 1 -t 1 -o jsonl >rows 2>err ||
     die "bench_decode: $(cat err)"
 [ "$(grep -c '"cache_bytes_per_token": 96.0' rows)" -eq 2 ] || die "other caches: $(cat rows)"
-grep -q '"model_type": "smollm-135m, 1 layer, P 12, R 24".*"of_original": [0-9].*"of_per_head": [0-9]' \
+grep -q '"model_type": "smollm-135m, 1 layer, P 9, R 30".*"of_original": [0-9].*"of_per_head": [0-9]' \
     rows || die "no ratios of the shared form: $(cat rows)"
 [ "$(grep -c '"of_original": null, "of_per_head": null' rows)" -eq 1 ] ||
     die "ratios of the original: $(cat rows)"

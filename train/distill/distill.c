@@ -131,16 +131,25 @@ static void release(Distiller *d)
 
 // ---- streams and targets -----------------------------------------------------------------------
 
-// A token's weight: the reciprocal of the mean square of the original's stream behind attention,
-// as the norm that reads it divides by its root.
-static float token_weight(const ModelShape *shape, const float *x, const float *attention)
+static double mean_square(const float *x, const float *attention, int n)
 {
     double squares = 0;
-    for (int i = 0; i < shape->d_model; i++) {
-        const double after = (double)x[i] + (double)attention[i];
-        squares += after * after;
+    for (int i = 0; i < n; i++) {
+        const double value = (double)x[i] + (attention != NULL ? (double)attention[i] : 0.0);
+        squares += value * value;
     }
-    return (float)(1 / (squares / shape->d_model + shape->rms_eps));
+    return squares / n;
+}
+
+// A token's weight: the reciprocal of the mean square of the stream, as the norm that reads it
+// divides by its root. Of the original's behind attention and the converted one's the larger, as
+// either may have massive activations where the other has none. xc: NULL if there is none.
+static float token_weight(const ModelShape *shape, const float *x, const float *attention,
+                          const float *xc)
+{
+    const double original = mean_square(x, attention, shape->d_model);
+    const double converted = xc != NULL ? mean_square(xc, NULL, shape->d_model) : 0;
+    return (float)(1 / ((original > converted ? original : converted) + shape->rms_eps));
 }
 
 // target = the original's attention for x, and with xc rho (x - xc); the weighted sum of its
@@ -157,7 +166,8 @@ static double make_target(Distiller *d, int layer, float *target, float *weights
     for (int64_t t = 0; t < d->request->T; t++) {
         float *row = target + t * D;
         double squares = 0;
-        weights[t] = token_weight(&d->original->shape, x + t * D, row);
+        weights[t] =
+            token_weight(&d->original->shape, x + t * D, row, xc != NULL ? xc + t * D : NULL);
         for (int i = 0; i < D; i++) {
             if (bias != NULL)
                 row[i] -= bias[i];

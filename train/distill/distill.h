@@ -6,17 +6,17 @@
 //
 // a(x) the original attention on the original stream: with rho the layer also takes back part of
 // what those below have lost. Loss: mean square of the difference over that of the target, both
-// with each token divided by the mean square of x + a(x), as the norm that reads the stream divides
-// by its root: else the few tokens of a stream whose values are a thousand times as large as those
-// of others (massive activations, arXiv 2402.17762) would be all that is learned.
+// with each token divided by the mean square of x + a(x) or of xc, whichever is larger, as the norm
+// that reads the stream divides by its root: else the few tokens of a stream whose values are a
+// thousand times as large as those of others (massive activations, arXiv 2402.17762) would be all
+// that is learned.
 //
 //     const DistillRequest request = {.config = &config, .tokens = tokens, .T = 512, .seed = 42,
 //                                     .compute = COMPUTE_FLOAT32, .state_dir = "out/distill"};
 //     TRY(distill_run(&mla, &original, &request));
 //
 // layers: sequential   layer after layer; the ranks share the windows of a step, up to as many
-// ranks
-//                      as windows (train/distill/distill_order.h).
+//                      ranks as windows (train/distill/distill_order.h).
 // layers: apart        every layer reads the original's stream and owes nothing to those below
 //                      (rho is 0): each rank distills layers of its own, as many at a time as there
 //                      are ranks. Somewhat worse models, any number of ranks.

@@ -30,7 +30,7 @@ static Status start(char sha256[SHA256_HEX_BYTES], const DistillRequest *request
     char text[TEXT_BYTES], value[SHAPE_TEXT_BYTES];
     int length =
         snprintf(text, sizeof text,
-                 "distill 3: steps %d, windows %d of %d, rho %.17g, lr %.17g, layers %d, "
+                 "distill 4: steps %d, windows %d of %d, rho %.17g, lr %.17g, layers %d, "
                  "seed %llu, compute %d",
                  config->steps, config->windows, request->T, config->rho, config->lr,
                  (int)config->layers, (unsigned long long)request->seed, (int)request->compute);

@@ -13,7 +13,7 @@ Writes tests/golden/distill/NAME.safetensors for each case below with
 All is computed in float64 from weights rounded to float32. Where the latent is no wider than what a
 head reads of it, the up-projections are taken over by queries and output projection while training.
 The rate is in parts of each tensor's root mean square. A token's squares are divided by the mean
-square of the original's stream behind attention.
+square of the original's stream behind attention or, if it is larger, of the converted one's.
 """
 
 from __future__ import annotations
@@ -274,7 +274,8 @@ def distill(
     losses = []
     for layer in range(shape.n_layers):
         attention = attention_of(x, *original, layer)
-        importance = 1 / ((x + attention).square().mean(-1, keepdim=True) + shape.rms_eps)
+        squares = torch.maximum((x + attention).square().mean(-1), xc.square().mean(-1))
+        importance = 1 / (squares.unsqueeze(-1) + shape.rms_eps)
         wanted = attention + RHO * (x - xc)
         losses.append(train_layer(weights, shape, layer, xc, wanted, importance, steps))
         x, xc = layer_of(x, *original, layer), layer_of(xc, shape, weights, layer)
