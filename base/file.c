@@ -188,7 +188,6 @@ Status file_write(const char *path, const void *bytes, int64_t size_bytes)
     return file_commit(&file); // sees the stream's error
 }
 
-// Through a map: the files copied here are tokenizers and configs.
 Status file_remove(const char *dir, const char *name)
 {
     char path[PATH_BYTES];
@@ -198,6 +197,7 @@ Status file_remove(const char *dir, const char *name)
     return OK;
 }
 
+// Through a map: the files copied here are tokenizers and configs.
 Status file_copy(const char *from, const char *to)
 {
     FileMap map;

@@ -262,13 +262,6 @@ static void write_cache(const Infer *infer, const InferSegment *segments, int n_
         }
 }
 
-// Of a row's first columns: all of the original's, MLA's without the latent.
-static int bias_width(const ModelShape *s)
-{
-    return shape_dim(s, DIM_Q_BIAS) +
-           (shape_is_mla(s) ? shape_dim(s, DIM_K_R_BIAS) : 2 * shape_dim(s, DIM_KV_BIAS));
-}
-
 // x += o(attention(norm(x))); the new tokens' keys and values go to the cache on the way.
 static void attention_block(Infer *infer, const InferSegment *segments, int n_segments, int layer)
 {
@@ -278,7 +271,7 @@ static void attention_block(Infer *infer, const InferSegment *segments, int n_se
     const int N = infer->n_rows, D = s->d_model;
     multiply_normed(infer, infer->rows, col->row, w->attn_norm, &w->qkv);
     if (w->qkv_bias != NULL)
-        bias_forward(rows_f32(infer->rows, col->row), w->qkv_bias, N, bias_width(s));
+        bias_forward(rows_f32(infer->rows, col->row), w->qkv_bias, N, shape_input_bias(s));
     normalize_heads(infer, layer);
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int n = 0; n < N; n++) {

@@ -112,6 +112,14 @@ static inline int shape_head_nope(const ModelShape *shape)
     return shape->head_dim - (shape_is_shared(shape) ? 0 : 2 * shape->rope_pairs);
 }
 
+// Numbers of a layer's biases of queries and keys (and values) as they are first projected: MLA's
+// latent has none. 0 without biases.
+static inline int shape_input_bias(const ModelShape *shape)
+{
+    return shape_dim(shape, DIM_Q_BIAS) + (shape_is_mla(shape) ? shape_dim(shape, DIM_K_R_BIAS)
+                                                               : 2 * shape_dim(shape, DIM_KV_BIAS));
+}
+
 // Heads whose cached keys carry a number that their scores are multiplied by, 1 / rms of the key
 // before its norm: K with MLA and qk_norm, else 0. Keys of the original attention are cached
 // normalized.

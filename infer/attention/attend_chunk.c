@@ -191,8 +191,7 @@ HOT static void scale_columns(float *restrict columns, const float *restrict fac
 }
 
 // Keys and values of head j in block b: k = [k_r | U_k c], times the key's factor if it has one,
-// v = U_v c. In the shared form all heads
-// copy the one k_r.
+// v = U_v c. In the shared form all heads copy the one k_r.
 static void expand_head(const Chunk *c, int b, int j)
 {
     const AttendDims *d = &c->dims, *cached = &c->cached;

@@ -193,12 +193,6 @@ static int up_parts(UpPart parts[2], const AttentionContext *context, const Laye
     return 2;
 }
 
-// The bias is that of queries and rotated keys: the latent has none.
-static int bias_width(const ModelShape *s)
-{
-    return shape_dim(s, DIM_Q_BIAS) + shape_dim(s, DIM_K_R_BIAS);
-}
-
 // The product that both forms begin with.
 static void project(Rows rows, Rows normed, const AttentionContext *context)
 {
@@ -207,7 +201,7 @@ static void project(Rows rows, Rows normed, const AttentionContext *context)
                    width, false);
     if (context->weights->q_bias != NULL)
         bias_forward(rows, context->weights->q_bias, context->B * context->T,
-                     bias_width(context->shape));
+                     shape_input_bias(context->shape));
     step_times_mark(context->times, STEP_INPUT);
 }
 
@@ -221,7 +215,8 @@ static void project_backward(Rows d_normed, LayerParams *grads, Rows d_rows, Row
                           false);
     linear_backward_weight(context->compute, grads->q, d_rows, normed, N, D, width,
                            context->add_gradients);
-    bias_backward(grads->q_bias, d_rows, N, bias_width(context->shape), context->add_gradients);
+    bias_backward(grads->q_bias, d_rows, N, shape_input_bias(context->shape),
+                  context->add_gradients);
     step_times_mark(context->times, STEP_INPUT);
 }
 

@@ -259,7 +259,7 @@ Status hf_saved_dtype(DType *out, const char *dir)
 {
     DType dtype;
     TRY(hf_weights_dtype(&dtype, dir));
-    if (dtype != DTYPE_F32 && dtype != DTYPE_F16 && dtype != DTYPE_BF16)
+    if (!dtype_is_float(dtype))
         return fail(BAD_INPUT,
                     "%s: the embedding's dtype is %s, supported are F32, F16, BF16 and F64", dir,
                     dtype_name(dtype));

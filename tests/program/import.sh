@@ -2,7 +2,7 @@
 # `import` of models as the paper's own code saves them: those that `export --format v1.2` writes come
 # back bit by bit, and those of v1.0 and v1.2 that a script of tests/golden made are read; what is
 # refused, and what `inspect` says of them. That the losses are right is tested in
-# tests/model/transformer/test_transformer.c.
+# tests/model/transformer/test_transformer_golden.c.
 set -euo pipefail
 . "$(dirname -- "$0")/../support/checks.sh" "$1"
 golden=$root/tests/golden/paper

@@ -10,6 +10,7 @@
 #include "train/calibrate_scores.h"
 #include "train/calibration_data.h"
 #include "train/cli/compute_options.h"
+#include "train/cli/dtype_option.h"
 #include "train/config/config_table.h"
 #include "train/plan/blas.h"
 #include "train/plan/compute_check.h"
@@ -35,8 +36,6 @@ typedef struct ConvertOptions {
     SvdKind svd;
     int dtype; // a DType, or DTYPE_OF_MODEL
 } ConvertOptions;
-
-enum { DTYPE_OF_MODEL = -1 };
 
 static ConvertRecipe recipe_of(const ConvertOptions *options)
 {
@@ -141,10 +140,7 @@ static Status open_files(HfSource **out, DType *dtype, const Comm *comm,
         TRY(hf_check_target(dir, options->out));
         TRY(file_lock_directory(target, options->out));
     }
-    // In the dtype of the original, so that a model in bfloat16 does not double in size.
-    *dtype = (DType)options->dtype;
-    if (options->dtype == DTYPE_OF_MODEL)
-        TRY(hf_saved_dtype(dtype, dir));
+    TRY(dtype_option(dtype, options->dtype, dir));
     return hf_source_open(out, dir);
 }
 

@@ -7,6 +7,7 @@
 #include "train/agreement.h"
 #include "train/calibration_data.h"
 #include "train/cli/compute_options.h"
+#include "train/cli/dtype_option.h"
 #include "train/config/config_table.h"
 #include "train/distill/distill.h"
 #include "train/distill/distill_prepared.h"
@@ -27,8 +28,6 @@ typedef struct DistillOptions {
     int dtype; // a DType, or DTYPE_OF_MODEL
     ComputeOptions compute;
 } DistillOptions;
-
-enum { DTYPE_OF_MODEL = -1 };
 
 // Everything that a distillation holds.
 typedef struct Distillation {
@@ -73,9 +72,7 @@ static Status check_files(Distillation *d)
 {
     const DistillOptions *options = d->options;
     TRY(check_shapes(d->dirs));
-    d->dtype = (DType)options->dtype;
-    if (options->dtype == DTYPE_OF_MODEL)
-        TRY(hf_saved_dtype(&d->dtype, d->dirs[1]));
+    TRY(dtype_option(&d->dtype, options->dtype, d->dirs[1]));
     TRY(file_join(d->state_dir, options->out, "distill"));
     if (d->comm->rank != 0)
         return OK;
@@ -188,7 +185,8 @@ static const Option options[] = {
      "share of the error of the layers below that a layer's target takes back", 0, 10},
     {"lr", OPTION_POSITIVE, offsetof(DistillOptions, lr), "LR",
      "highest learning rate, in parts of the root mean square of each tensor's weights; a cosine "
-     "takes it to 2 %", .max = 10},
+     "takes it to 2 %",
+     .max = 10},
     {"layers", OPTION_CHOICE, offsetof(DistillOptions, layers), "ORDER",
      "layer after layer, on up to 8 ranks (sequential), or layers of its own for each rank, whose "
      "inputs are the original's and rho 0 (apart)",

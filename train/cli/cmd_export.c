@@ -7,6 +7,7 @@
 #include "model/paper/v12_layout.h"
 #include "train/checkpoint/resume.h"
 #include "train/cli/command/command.h"
+#include "train/cli/dtype_option.h"
 #include "train/config/config_table.h"
 #include "train/inspect/inspect.h"
 
@@ -16,7 +17,7 @@ typedef enum ExportFormat { FORMAT_HF, FORMAT_DEEPSEEK, FORMAT_V12, FORMAT_GGUF 
 static const char *const format_names[] = {"hf", "deepseek", "v1.2", "gguf", NULL};
 
 // A DType, or a format of numbers that only a GGUF has.
-enum { DTYPE_OF_MODEL = -1, DTYPE_Q8_0 = 3 };
+enum { DTYPE_Q8_0 = 3 };
 static const char *const dtype_names[] = {
     [DTYPE_F32] = "float32",
     [DTYPE_F16] = "float16",

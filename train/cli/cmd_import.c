@@ -3,11 +3,10 @@
 #include "model/hf/hf.h"
 #include "model/paper/paper_import.h"
 #include "train/cli/command/command.h"
+#include "train/cli/dtype_option.h"
 #include "train/config/config_table.h"
 
 #include <stdio.h>
-
-enum { DTYPE_OF_MODEL = -1 };
 
 typedef struct ImportOptions {
     const char *out; // directory to write
@@ -28,13 +27,12 @@ static void print_result(const PaperConfig *paper, const char *out)
 
 static Status import(const ImportOptions *options, const PaperConfig *paper, const char *dir)
 {
-    DType dtype = (DType)options->dtype;
+    DType dtype;
     FileLock target;
     Model model;
     Status status;
     TRY(hf_check_target(dir, options->out));
-    if (options->dtype == DTYPE_OF_MODEL)
-        TRY(hf_saved_dtype(&dtype, dir));
+    TRY(dtype_option(&dtype, options->dtype, dir));
     TRY(file_lock_directory(&target, options->out));
     TRY_GOTO(unlock, paper_load(&model, paper, dir, &options->pairs));
     TRY_GOTO(release, hf_save(&model, dir, dtype, options->out));

@@ -3,6 +3,7 @@
 // the windows, and updated shares go to all ranks.
 #include "train/distill/layer_trainer.h"
 
+#include "base/intmath.h"
 #include "base/random.h"
 #include "optim/adamw.h"
 #include "optim/clip.h"
@@ -173,9 +174,8 @@ static void update_range(LayerTrainer *trainer, int64_t first, int64_t count, in
     const double lr = rate(&trainer->settings, step);
     for (int i = 0; i < trainer->n_parts; i++) {
         const StudentPart *part = &trainer->parts[i];
-        const int64_t from = part->first > first ? part->first : first;
-        const int64_t part_end = part->first + part->count, end = first + count;
-        const int64_t n = (part_end < end ? part_end : end) - from;
+        const int64_t from = max_int64(part->first, first);
+        const int64_t n = min_int64(part->first + part->count, first + count) - from;
         const int64_t own = own_first + from - first;
         if (n > 0)
             adamw_update(trainer->student.trained + from, trainer->m + own, trainer->v + own,

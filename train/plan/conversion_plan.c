@@ -43,11 +43,10 @@ static int64_t layer_statistics_bytes(const ModelShape *original, int n_pools)
 
 // Methods other than the paper's: collecting the statistics, a layer's of them while it is
 // converted, losses between which a stride is chosen, and the refit of outputs.
-static void measure_method(Plan *plan, const Config *config)
+static void measure_method(Plan *plan, const Config *config, PlannedStatistics of)
 {
     const ConvertConfig *convert = &config->model.convert;
     const ModelShape *original = &plan->original;
-    const PlannedStatistics of = plan_statistics(original, config);
     if (config_calibrates(config))
         plan->original_pass =
             max_int64(plan->original_pass,
@@ -79,7 +78,7 @@ void conversion_plan_memory(Plan *plan, const Config *config)
             forward_pass_bytes(&plan->original, config->data.seq_len, config->train.compute);
     }
     if (config_needs_statistics(config))
-        measure_method(plan, config);
+        measure_method(plan, config, of);
     if (config_distills(config)) {
         plan->original_model = model_bytes(&plan->original);
         plan->distill = distill_bytes(&plan->shape, &config->distill, config_distill_len(config),

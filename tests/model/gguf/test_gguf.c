@@ -31,12 +31,16 @@ static const char *new_file(void)
     return testing_path(testing_dir(), "model.gguf");
 }
 
-static void save(const Model *model, GgufType type, const char *path)
+// Saves the model and opens the file, alone in its directory.
+static void save_and_read(GgufRead *out, const Model *model, GgufType type)
 {
+    const char *path = new_file();
     Gguf gguf;
     assert_ok(gguf_create(&gguf, model, type, false));
     assert_ok(gguf_save(&gguf, NULL, path));
     gguf_release(&gguf);
+    testing_no_temporaries(path);
+    testing_gguf_read(out, path);
 }
 
 // The shared form with `slots` slots, pairs 0 and 2 of a head, in both layers.
@@ -84,14 +88,11 @@ static void assert_interleaved(const GgufRead *file, const char *name, const flo
 // `within`: what the type rounds numbers of about 0.1 to.
 static void check_llama(GgufType type, uint32_t file_type, double within)
 {
-    const char *path = new_file();
     Model model;
     GgufRead file;
     testing_hf_random(&model, &llama_shape);
     const LayerParams *w = &model.params.layers[1];
-    save(&model, type, path);
-    testing_no_temporaries(path);
-    testing_gguf_read(&file, path);
+    save_and_read(&file, &model, type);
     assert_int_equal(file.n_tensors, 2 * 9 + 3);
     testing_gguf_assert_text(&file, "general.architecture", "llama");
     testing_gguf_assert_u32(&file, "general.file_type", file_type);
@@ -128,7 +129,6 @@ static void test_llama_has_the_models_numbers_in_every_type(void **state)
 static void test_biases_go_with_their_rows(void **state)
 {
     (void)state;
-    const char *path = new_file();
     ModelShape shape = llama_shape;
     Model model;
     Gguf gguf;
@@ -136,8 +136,7 @@ static void test_biases_go_with_their_rows(void **state)
     shape.attention_bias = BIAS_QKV_OUT;
     testing_hf_random(&model, &shape);
     const LayerParams *w = &model.params.layers[1];
-    save(&model, GGUF_Q8_0, path);
-    testing_gguf_read(&file, path);
+    save_and_read(&file, &model, GGUF_Q8_0);
     assert_int_equal(file.n_tensors, 2 * 13 + 3);
     assert_int_equal(testing_gguf_tensor(&file, "blk.1.attn_q.bias")->type, GGUF_F32);
     float *q = testing_gguf_values(&file, "blk.1.attn_q.bias");
@@ -165,15 +164,13 @@ static void test_biases_go_with_their_rows(void **state)
 static void test_norms_of_heads_make_a_qwen3(void **state)
 {
     (void)state;
-    const char *path = new_file();
     ModelShape shape = llama_shape;
     Model model;
     Gguf gguf;
     GgufRead file;
     shape.qk_norm = true;
     testing_hf_random(&model, &shape);
-    save(&model, GGUF_F32, path);
-    testing_gguf_read(&file, path);
+    save_and_read(&file, &model, GGUF_F32);
     assert_int_equal(file.n_tensors, 2 * 11 + 3);
     testing_gguf_assert_text(&file, "general.architecture", "qwen3");
     testing_gguf_assert_u32(&file, "qwen3.attention.key_length", 8);
@@ -192,12 +189,10 @@ static void test_norms_of_heads_make_a_qwen3(void **state)
 static void test_a_tied_head_is_the_embedding(void **state)
 {
     (void)state;
-    const char *path = new_file();
     Model model;
     GgufRead file;
     testing_hf_random(&model, &testing_hf_shape);
-    save(&model, GGUF_Q8_0, path);
-    testing_gguf_read(&file, path);
+    save_and_read(&file, &model, GGUF_Q8_0);
     assert_null(testing_gguf_tensor(&file, "output.weight"));
     // Rows of 24 numbers are no whole blocks.
     assert_int_equal(testing_gguf_tensor(&file, "token_embd.weight")->type, GGUF_F16);
@@ -210,15 +205,13 @@ static void test_a_tied_head_is_the_embedding(void **state)
 static void test_scaled_frequencies_are_a_table(void **state)
 {
     (void)state;
-    const char *path = new_file();
     Model model;
     GgufRead file;
     Gguf gguf;
     ModelShape shape = llama_shape;
     shape.rope_scaling = (RopeScaling){8, 1, 4, 32};
     testing_hf_random(&model, &shape);
-    save(&model, GGUF_F16, path);
-    testing_gguf_read(&file, path);
+    save_and_read(&file, &model, GGUF_F16);
     float *table = testing_gguf_values(&file, "rope_freqs.weight");
     assert_int_equal(testing_gguf_tensor(&file, "rope_freqs.weight")->type, GGUF_F32);
     assert_int_equal(testing_gguf_tensor(&file, "rope_freqs.weight")->count, 4);
@@ -292,7 +285,6 @@ static void assert_up_projections(const GgufRead *file, const TensorList *list, 
 static void test_deepseek2_is_deepseeks_own_format(void **state)
 {
     (void)state;
-    const char *path = new_file();
     Model model;
     Deepseek own;
     TensorList list;
@@ -300,8 +292,7 @@ static void test_deepseek2_is_deepseeks_own_format(void **state)
     make_shared(&model, true, 1e-6);
     assert_ok(deepseek_create(&own, &model, DEEPSEEK_HF, false));
     assert_ok(deepseek_list_tensors(&list, &own, DTYPE_F32));
-    save(&model, GGUF_F32, path);
-    testing_gguf_read(&file, path);
+    save_and_read(&file, &model, GGUF_F32);
     assert_int_equal(file.n_tensors, 2 * 11 + 3);
     assert_same_tensor(&file, "blk.1.attn_q.weight", &list,
                        "model.layers.1.self_attn.q_proj.weight");
@@ -323,13 +314,11 @@ static void test_deepseek2_is_deepseeks_own_format(void **state)
 static void test_deepseek2_says_its_shape(void **state)
 {
     (void)state;
-    const char *path = new_file();
     Model model;
     GgufRead file;
     float theta;
     make_shared(&model, true, 1e-5);
-    save(&model, GGUF_BF16, path);
-    testing_gguf_read(&file, path);
+    save_and_read(&file, &model, GGUF_BF16);
     testing_gguf_assert_text(&file, "general.architecture", "deepseek2");
     testing_gguf_assert_u32(&file, "deepseek2.attention.q_lora_rank", 0);
     testing_gguf_assert_u32(&file, "deepseek2.attention.kv_lora_rank", 10);
@@ -356,10 +345,8 @@ static void test_a_latent_without_a_norm_keeps_its_tiny_rows(void **state)
     Model model;
     make_shared(&model, false, 1e-5);
     for (int i = 0; i < 3; i++) {
-        const char *path = new_file();
         GgufRead file;
-        save(&model, types[i], path);
-        testing_gguf_read(&file, path);
+        save_and_read(&file, &model, types[i]);
         float *rows = testing_gguf_values(&file, "blk.0.attn_kv_a_mqa.weight");
         float *weight = testing_gguf_values(&file, "blk.0.attn_kv_a_norm.weight");
         assert_int_equal(testing_gguf_tensor(&file, "blk.0.attn_kv_a_mqa.weight")->type,
