@@ -77,3 +77,9 @@ void paths_release(PathList *list)
     free(list->paths);
     *list = (PathList){0};
 }
+
+bool name_ends_with(const char *name, const char *end)
+{
+    const size_t length = strlen(name), end_length = strlen(end);
+    return length >= end_length && strcmp(name + length - end_length, end) == 0;
+}

@@ -10,6 +10,8 @@
 
 #include "base/status.h"
 
+#include <stdbool.h>
+
 typedef struct PathList {
     char **paths; // owned, each of them too
     int count;
@@ -25,5 +27,9 @@ Status paths_append_matches(PathList *list, const char *pattern);
 Status paths_append(PathList *list, const char *path);
 
 void paths_release(PathList *list); // a zeroed list is allowed
+
+// Whether a name, of a file or a tensor, ends so. Case matters, as in the names that this program
+// gives.
+bool name_ends_with(const char *name, const char *end);
 
 #endif

@@ -3,6 +3,7 @@
 #include "model/hf/hf_weights.h"
 
 #include "base/log.h"
+#include "base/paths.h"
 #include "model/hf/tensor_list.h"
 #include "model/hf/tensor_name.h"
 #include "model/kernels/finite.h"
@@ -278,16 +279,10 @@ Status hf_weights_check_tied(const HfWeights *weights, const char *dir)
                 dir, hf_head_name, hf_embed_name);
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    size_t length = strlen(text), end_length = strlen(end);
-    return length >= end_length && strcmp(text + length - end_length, end) == 0;
-}
-
 static bool is_redundant(const TensorInfo *tensor, bool is_tied)
 {
-    return tensor->size_bytes == 0 || ends_with(tensor->name, ".rotary_emb.inv_freq") ||
-           ends_with(tensor->name, ".self_attn.rope_pairs") ||
+    return tensor->size_bytes == 0 || name_ends_with(tensor->name, ".rotary_emb.inv_freq") ||
+           name_ends_with(tensor->name, ".self_attn.rope_pairs") ||
            (is_tied && strcmp(tensor->name, hf_head_name) == 0);
 }
 
@@ -299,7 +294,7 @@ void hf_weights_warn(const HfWeights *weights, int n_read, bool is_tied, const c
         for (int t = 0; t < weights->files[f].n_tensors; t++) {
             const TensorInfo *tensor = &weights->files[f].tensors[t];
             n_present += !is_redundant(tensor, is_tied);
-            if (bias == NULL && ends_with(tensor->name, ".bias"))
+            if (bias == NULL && name_ends_with(tensor->name, ".bias"))
                 bias = tensor->name;
         }
     }

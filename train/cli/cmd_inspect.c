@@ -1,16 +1,8 @@
 // mha2mla inspect: finds out what kind of file or directory PATH is; train/inspect/ does the rest.
 #include "base/file.h"
+#include "base/paths.h"
 #include "train/cli/command/command.h"
 #include "train/inspect/inspect.h"
-
-#include <string.h>
-
-// Case matters, as in the names that this program gives.
-static bool ends_with(const char *text, const char *end)
-{
-    size_t length = strlen(text), end_length = strlen(end);
-    return length >= end_length && strcmp(text + length - end_length, end) == 0;
-}
 
 static const InspectTokens defaults = {0};
 
@@ -31,10 +23,11 @@ static Status run(const CommandLine *line)
     if (!is_dir && !file_exists(path))
         return fail(BAD_INPUT, "%s: neither a file nor a directory", path);
     // Shards and scores both end in .h5; a damaged file of either kind is reported as a shard.
-    const bool is_hdf5 = !is_dir && ends_with(path, ".h5"), is_scores = inspect_is_scores(path);
+    const bool is_hdf5 = !is_dir && name_ends_with(path, ".h5"),
+               is_scores = inspect_is_scores(path);
     if (is_hdf5 && !is_scores)
         return inspect_shard(path, tokens);
-    if (!is_dir && ends_with(path, ".ds"))
+    if (!is_dir && name_ends_with(path, ".ds"))
         return inspect_nanoset(path, tokens);
     // A directory is a checkpoint, a run or a model by the file that only this kind has.
     if (is_dir && inspect_is_checkpoint(path) && tokens->tokenizer_dir == NULL)
@@ -50,7 +43,7 @@ static Status run(const CommandLine *line)
         return inspect_is_run(path)     ? inspect_run(path)
                : inspect_is_paper(path) ? inspect_paper(path)
                                         : inspect_model(path);
-    if (ends_with(path, ".safetensors"))
+    if (name_ends_with(path, ".safetensors"))
         return inspect_safetensors(path);
     return fail(BAD_INPUT,
                 "%s: not a directory of a model, run or checkpoint, nor a .safetensors file, a "

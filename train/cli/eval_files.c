@@ -3,6 +3,7 @@
 #include "train/cli/eval_files.h"
 
 #include "base/file.h"
+#include "base/paths.h"
 #include "data/text/json_lines.h"
 #include "eval/tasks/task.h"
 
@@ -41,19 +42,13 @@ static bool is_same_file(const char *a, const char *b)
     return strcmp(base_name(a), base_name(b)) == 0 && find_parent(parent, b) && is_in(a, parent);
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    const size_t size = strlen(text), n = strlen(end);
-    return size >= n && strcmp(text + size - n, end) == 0;
-}
-
 // Whether a file of this name belongs to a Hugging Face model.
 static bool is_of_model(const char *name)
 {
     static const char *const ends[] = {".safetensors", ".safetensors.index.json", "config.json",
                                        "tokenizer.json", "special_tokens_map.json"};
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
-        if (ends_with(name, ends[i]))
+        if (name_ends_with(name, ends[i]))
             return true;
     return false;
 }
@@ -85,7 +80,7 @@ static bool is_of_tasks(const char *name)
 static bool is_of_longbench(const char *name)
 {
     for (int e = 0; json_lines_endings[e] != NULL; e++)
-        if (ends_with(name, json_lines_endings[e]))
+        if (name_ends_with(name, json_lines_endings[e]))
             return true;
     return false;
 }
