@@ -275,7 +275,8 @@ static void attention_block(Infer *infer, const InferSegment *segments, int n_se
     normalize_heads(infer, layer);
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int n = 0; n < N; n++) {
-        rotate_row(infer, layer, n);
+        if (shape_rotates(s, layer))
+            rotate_row(infer, layer, n);
         if (w->latent_norm != NULL)
             normalize_latent(infer, w->latent_norm, n);
     }

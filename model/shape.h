@@ -32,6 +32,13 @@ typedef enum BiasKind {
     BIAS_QKV_OUT // also o
 } BiasKind;
 
+// More than the largest open models have (Llama 3.1 405B: 126), so that it refuses what is damaged.
+enum { SHAPE_MAX_LAYERS = 1000 };
+
+typedef struct LayerSet {
+    uint64_t words[(SHAPE_MAX_LAYERS + 63) / 64]; // one bit for each layer
+} LayerSet;
+
 typedef struct ModelShape {
     int n_layers;      // L
     int d_model;       // D
@@ -52,6 +59,7 @@ typedef struct ModelShape {
     int attention_bias; // BiasKind
     bool qk_norm;       // RMSNorm of every head of queries and of keys before RoPE (Qwen3)
     RopeScaling rope_scaling;
+    LayerSet no_rope;   // layers whose pairs are not rotated (SmolLM3); they keep P all the same
     int sliding_window; // tokens that a token attends to, itself included; 0: all. Sequences are no
                         // longer, so that attention never leaves one out
     // MLA: tokens of the longest sequences that the converted attention was trained on; 0: unknown
@@ -84,6 +92,14 @@ typedef enum ShapeDim {
 
 int shape_dim(const ModelShape *shape, ShapeDim dim);
 
+static inline bool layer_set_has(const LayerSet *set, int layer)
+{
+    return set->words[layer / 64] >> (layer % 64) & 1;
+}
+
+void layer_set_put(LayerSet *set, int layer, bool is_in);
+int layer_set_count(const LayerSet *set);
+
 static inline bool shape_is_shared(const ModelShape *shape)
 {
     return shape->latent > 0;
@@ -110,6 +126,13 @@ static inline int shape_up_heads(const ModelShape *shape)
 static inline int shape_head_nope(const ModelShape *shape)
 {
     return shape->head_dim - (shape_is_shared(shape) ? 0 : 2 * shape->rope_pairs);
+}
+
+// Whether a layer has RoPE. One without is computed as one whose angles are all 0: conversion and
+// cache know no other difference.
+static inline bool shape_rotates(const ModelShape *shape, int layer)
+{
+    return !layer_set_has(&shape->no_rope, layer);
 }
 
 // Numbers of a layer's biases of queries and keys (and values) as they are first projected: MLA's

@@ -6,10 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-// An order of magnitude above the largest open models (Llama 3.1 405B: 126 layers, 16384 wide, 128
-// heads; vocabularies of 256 k), so that they refuse what is damaged and no model.
+// An order of magnitude above the largest open models (Llama 3.1 405B: 16384 wide, 128 heads;
+// vocabularies of 256 k), so that they refuse what is damaged and no model.
 enum {
-    MAX_LAYERS = 1000,
     MAX_WIDTH = 1 << 20,
     MAX_FFN = 1 << 22,
     MAX_HEADS = 4096,
@@ -30,10 +29,11 @@ _Static_assert((int64_t)MAX_HEADS *MAX_D_KV <= INT32_MAX, "width of the latent")
 _Static_assert((int64_t)MAX_HEADS *(MAX_HEAD_DIM + 2LL * MAX_SLOTS) <= INT32_MAX,
                "width of all heads");
 _Static_assert(2LL * MAX_VOCAB * MAX_WIDTH +
-                       MAX_LAYERS * (3LL * MAX_WIDTH * MAX_FFN + 4LL * MAX_WIDTH * MAX_HEADS_DIM +
-                                     2LL * MAX_WIDTH * MAX_HEADS * MAX_SLOTS +
-                                     2LL * MAX_LATENT * MAX_HEADS_DIM +
-                                     4LL * MAX_HEADS * (MAX_HEAD_DIM + 2LL * MAX_SLOTS)) <=
+                       SHAPE_MAX_LAYERS *
+                           (3LL * MAX_WIDTH * MAX_FFN + 4LL * MAX_WIDTH * MAX_HEADS_DIM +
+                            2LL * MAX_WIDTH * MAX_HEADS * MAX_SLOTS +
+                            2LL * MAX_LATENT * MAX_HEADS_DIM +
+                            4LL * MAX_HEADS * (MAX_HEAD_DIM + 2LL * MAX_SLOTS)) <=
                    INT64_MAX / 16,
                "bytes of the parameters and of what training keeps for each");
 
@@ -54,7 +54,7 @@ _Static_assert(2LL * MAX_VOCAB * MAX_WIDTH +
 const ShapeField shape_fields[N_SHAPE_FIELDS] = {
     [SHAPE_D_MODEL] = {MEMBER(d_model), .key = "hidden_size", INT(1, MAX_WIDTH)},
     [SHAPE_D_FFN] = {MEMBER(d_ffn), .key = "intermediate_size", INT(1, MAX_FFN)},
-    [SHAPE_N_LAYERS] = {MEMBER(n_layers), .key = "num_hidden_layers", INT(1, MAX_LAYERS)},
+    [SHAPE_N_LAYERS] = {MEMBER(n_layers), .key = "num_hidden_layers", INT(1, SHAPE_MAX_LAYERS)},
     [SHAPE_N_HEADS] = {MEMBER(n_heads), .key = "num_attention_heads", INT(1, MAX_HEADS)},
     [SHAPE_N_KV_HEADS] = {MEMBER(n_kv_heads), .key = "num_key_value_heads", INT(1, MAX_HEADS),
                           .presence = SHAPE_DERIVED},
@@ -91,6 +91,13 @@ const ShapeField shape_fields[N_SHAPE_FIELDS] = {
                                        .may_miss = true},
     [SHAPE_TIED_HEAD] = {MEMBER(tied_head), .key = "tie_word_embeddings", .kind = SHAPE_BOOL,
                          .most = 1, STANDARD(0)},
+    [SHAPE_NO_ROPE] = {.name = "no_rope_layers",
+                       INSIDE(no_rope),
+                       .key = "no_rope_layers",
+                       .kind = SHAPE_LAYERS,
+                       .most = SHAPE_MAX_LAYERS,
+                       .owner = SHAPE_OF_ARCHITECTURE,
+                       .may_miss = true},
     [SHAPE_SLIDING_WINDOW] = {MEMBER(sliding_window), .key = "sliding_window",
                               INT(0, MAX_POSITIONS), .owner = SHAPE_OF_ARCHITECTURE,
                               .may_miss = true},
@@ -109,6 +116,11 @@ const ShapeField shape_fields[N_SHAPE_FIELDS] = {
                            .owner = SHAPE_OF_CONVERSION, .may_miss = true},
 };
 
+static LayerSet *layers_of(const ShapeField *field, const ModelShape *shape)
+{
+    return (LayerSet *)((uintptr_t)shape + field->offset);
+}
+
 double shape_field_value(const ShapeField *field, const ModelShape *shape)
 {
     const void *member = (const char *)shape + field->offset;
@@ -121,6 +133,8 @@ double shape_field_value(const ShapeField *field, const ModelShape *shape)
         return *(const bool *)member;
     case SHAPE_SVD_KIND:
         return (double)*(const SvdKind *)member;
+    case SHAPE_LAYERS:
+        return layer_set_count(layers_of(field, shape));
     }
     CHECK(false, "%s is of kind %d", field->name, (int)field->kind);
 }
@@ -143,8 +157,17 @@ void shape_field_set(const ShapeField *field, ModelShape *shape, double value)
     case SHAPE_SVD_KIND:
         *(SvdKind *)member = (SvdKind)value;
         return;
+    case SHAPE_LAYERS:
+        break; // a number does not say which
     }
     CHECK(false, "%s is of kind %d", field->name, (int)field->kind);
+}
+
+bool shape_field_is_same(const ShapeField *field, const ModelShape *a, const ModelShape *b)
+{
+    if (field->kind == SHAPE_LAYERS)
+        return memcmp(layers_of(field, a), layers_of(field, b), sizeof(LayerSet)) == 0;
+    return shape_field_value(field, a) == shape_field_value(field, b);
 }
 
 Status shape_field_check(const ShapeField *field, const ModelShape *shape, const char *where)
@@ -165,6 +188,31 @@ static Status read_svd(SvdKind *out, const json_t *object, const char *key, cons
     if (!shape_svd_parse(out, name))
         return fail(BAD_INPUT, "%s: '%s' is \"%.40s\", allowed are \"joint\" and \"split\"", where,
                     key, name);
+    return OK;
+}
+
+// The list may be longer than the model has layers, as in transformers.
+static Status read_layers(LayerSet *out, const json_t *object, const char *key, int n_layers,
+                          const char *where)
+{
+    const json_t *list = json_object_get(object, key);
+    LayerSet set = {0};
+    char text[JSON_TEXT_BYTES];
+    if (!json_is_array(list))
+        return fail(BAD_INPUT, "%s: '%s' is %s, allowed is a list of 0 and 1 for %d layers", where,
+                    key, json_describe(text, list), n_layers);
+    if (json_array_size(list) < (size_t)n_layers)
+        return fail(BAD_INPUT, "%s: '%s' is a list of %zu numbers, the model has %d layers", where,
+                    key, json_array_size(list), n_layers);
+    for (int l = 0; l < n_layers; l++) {
+        const json_t *value = json_array_get(list, (size_t)l);
+        const json_int_t number = json_is_integer(value) ? json_integer_value(value) : -1;
+        if (number != 0 && number != 1)
+            return fail(BAD_INPUT, "%s: '%s' is %s for layer %d, allowed are 0 and 1", where, key,
+                        json_describe(text, value), l);
+        layer_set_put(&set, l, number == 0);
+    }
+    *out = set;
     return OK;
 }
 
@@ -194,8 +242,24 @@ Status shape_field_read(ModelShape *shape, const ShapeField *field, const json_t
         TRY(read_svd(&svd, object, key, where));
         shape_field_set(field, shape, (double)svd);
         return OK;
+    case SHAPE_LAYERS:
+        return read_layers(layers_of(field, shape), object, key, shape->n_layers, where);
     }
     CHECK(false, "%s is of kind %d", field->name, (int)field->kind);
+}
+
+static json_t *layers_to_json(const LayerSet *set, int n_layers)
+{
+    int errors = 0;
+    if (layer_set_count(set) == 0)
+        return json_null();
+    json_t *list = json_array();
+    for (int l = 0; l < n_layers; l++)
+        errors += json_array_append_new(list, json_integer(!layer_set_has(set, l)));
+    if (errors == 0)
+        return list;
+    json_decref(list);
+    return NULL;
 }
 
 // The inverse of shape_field_read(); jansson prints reals with 17 digits, so a double survives.
@@ -211,6 +275,8 @@ json_t *shape_field_to_json(const ShapeField *field, const ModelShape *shape)
         return json_boolean(value != 0);
     case SHAPE_SVD_KIND:
         return json_string(shape_svd_name((SvdKind)value));
+    case SHAPE_LAYERS:
+        return layers_to_json(layers_of(field, shape), shape->n_layers);
     }
     CHECK(false, "%s is of kind %d", field->name, (int)field->kind);
 }
@@ -237,6 +303,11 @@ const char *shape_field_format(char out[SHAPE_TEXT_BYTES], const ShapeField *fie
         return out;
     case SHAPE_SVD_KIND:
         snprintf(out, SHAPE_TEXT_BYTES, "%s", shape_svd_name((SvdKind)value));
+        return out;
+    case SHAPE_LAYERS:
+        for (int l = 0; l < shape->n_layers; l++)
+            out[l] = layer_set_has(layers_of(field, shape), l) ? '0' : '1';
+        out[shape->n_layers] = '\0';
         return out;
     }
     CHECK(false, "%s is of kind %d", field->name, (int)field->kind);

@@ -24,6 +24,7 @@ typedef enum ShapeFieldKind {
     SHAPE_REAL,     // double
     SHAPE_BOOL,     // bool
     SHAPE_SVD_KIND, // SvdKind, by its name
+    SHAPE_LAYERS,   // LayerSet: a list of a number for each layer, 0 for those in the set, else 1
 } ShapeFieldKind;
 
 // What config.json may do without.
@@ -59,6 +60,7 @@ typedef enum ShapeFieldId {
     SHAPE_ROPE_HIGH_FREQ,
     SHAPE_ROPE_ORIGINAL_POSITIONS,
     SHAPE_TIED_HEAD,
+    SHAPE_NO_ROPE,
     SHAPE_SLIDING_WINDOW,
     SHAPE_QK_NORM,
     SHAPE_ATTENTION_BIAS,
@@ -84,9 +86,13 @@ typedef struct ShapeField {
 
 extern const ShapeField shape_fields[N_SHAPE_FIELDS];
 
-// The field's value as a number: ints, bools and enums fit a double without loss.
+// The field's value as a number: ints, bools and enums fit a double without loss. Of a set it is
+// the number of its layers, so that 0 stands for a model without the part in every kind.
 double shape_field_value(const ShapeField *field, const ModelShape *shape);
-void shape_field_set(const ShapeField *field, ModelShape *shape, double value);
+void shape_field_set(const ShapeField *field, ModelShape *shape, double value); // no set
+
+// Whether both shapes have the same value of the field.
+bool shape_field_is_same(const ShapeField *field, const ModelShape *a, const ModelShape *b);
 
 // BAD_INPUT if the value is not within the field's bounds; `where` names the file in the text.
 Status shape_field_check(const ShapeField *field, const ModelShape *shape, const char *where);
@@ -96,12 +102,12 @@ Status shape_field_check(const ShapeField *field, const ModelShape *shape, const
 Status shape_field_read(ModelShape *shape, const ShapeField *field, const json_t *object,
                         const char *key, const char *where);
 
-// A new reference; NULL if memory is short.
+// A new reference; NULL if memory is short. An empty set is null, which is read as an absent key.
 json_t *shape_field_to_json(const ShapeField *field, const ModelShape *shape);
 
 // The value as a reader of an error message wants it: reals with as many digits as tell them apart.
-// Returns `out`.
-enum { SHAPE_TEXT_BYTES = 32 };
+// A set is the digits of its list. Returns `out`.
+enum { SHAPE_TEXT_BYTES = SHAPE_MAX_LAYERS + 8 };
 const char *shape_field_format(char out[SHAPE_TEXT_BYTES], const ShapeField *field,
                                const ModelShape *shape);
 

@@ -86,7 +86,7 @@ static float *window_input(const Collection *c, int64_t own)
 static void read_window(Collection *c, int own, int layer)
 {
     statistics_window_read(&c->scratch, window_input(c, own), &c->original->params.layers[layer],
-                           &c->sums, &c->original->shape);
+                           layer, &c->sums, &c->original->shape);
 }
 
 // Adds up the heads' sums of all windows, one after another on every rank.

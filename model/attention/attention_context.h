@@ -20,8 +20,8 @@ typedef struct AttentionContext {
     const ModelShape *shape;
     const LayerParams *weights;
     const int32_t *pairs;   // [K, P]
-    const float *cos_table; // [T, E/2]
-    const float *sin_table; // [T, E/2]
+    const float *cos_table; // [T, E/2] of the layer: ones without RoPE
+    const float *sin_table; // [T, E/2] zeros without RoPE
     int B, T;
     Rows projected;                // scratch [N, AttentionWidths.projected]
     Rows expanded;                 // scratch [N, AttentionWidths.expanded]

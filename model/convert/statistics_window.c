@@ -115,9 +115,10 @@ static void norm_heads(StatisticsScratch *scratch, const LayerParams *weights, c
 }
 
 void statistics_window_read(StatisticsScratch *scratch, const float *x, const LayerParams *weights,
-                            const StatisticsSums *sums, const ModelShape *s)
+                            int layer, const StatisticsSums *sums, const ModelShape *s)
 {
     const int T = scratch->T, D = s->d_model, width = qkv_width(s);
+    scratch->rotates = shape_rotates(s, layer);
     rmsnorm_forward(rows_f32(scratch->normed, D), scratch->inv_rms, NULL, x, weights->attn_norm, T,
                     D, (float)s->rms_eps);
     linear_forward(COMPUTE_FLOAT32, rows_f32(scratch->qkv, width), rows_f32(scratch->normed, D),
@@ -158,10 +159,17 @@ static Head head_of(StatisticsScratch *scratch, int h, int thread, const ModelSh
                   .E = s->head_dim};
 }
 
+// Without RoPE a copy.
 static void turn(double *to, const float *from, int64_t row, const StatisticsScratch *scratch,
                  int E)
 {
     const int half = E / 2;
+    if (!scratch->rotates) {
+        for (int64_t t = 0; t < scratch->T; t++)
+            for (int e = 0; e < E; e++)
+                to[t * E + e] = from[t * row + e];
+        return;
+    }
     for (int64_t t = 0; t < scratch->T; t++) {
         const float *cos_row = scratch->cos_table + t * half, *in = from + t * row;
         const float *sin_row = scratch->sin_table + t * half;

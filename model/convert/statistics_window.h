@@ -3,11 +3,11 @@
 //     StatisticsScratch scratch;                       // placed twice, base/arena.h
 //     statistics_sums_start(&sums, norm_weight, &shape);
 //     for every window:
-//         statistics_window_read(&scratch, x, layer_weights, &shape);
+//         statistics_window_read(&scratch, x, layer_weights, layer, &sums, &shape);
 //         statistics_window_heads(&heads, &scratch, ...)     // tau, query, gram: small
 //     ... heads of all windows are added up in the order of the windows ...
 //     for every window:
-//         statistics_window_read(&scratch, x, layer_weights, &shape);
+//         statistics_window_read(&scratch, x, layer_weights, layer, &sums, &shape);
 //         statistics_window_moments(&sums, &scratch, tau, ...);
 //     ... sums are added up in any order ...
 //     statistics_finish(&statistics, &sums, tau, ...);
@@ -28,6 +28,7 @@
 // One window's inputs of a layer's attention, and memory to work in.
 typedef struct StatisticsScratch {
     int T, n_threads;
+    bool rotates;                 // the layer of the window that was read
     float *cos_table, *sin_table; // [T, E/2]
     float *normed, *inv_rms;      // [T, D], [T]
     float *qkv;                   // [T, H E + 2 K E] before RoPE, after norms of heads
@@ -77,7 +78,7 @@ HeadSums statistics_head_sums(double *block, const ModelShape *shape);
 
 // Reads a window: x [T, D] is the layer's input, before its norm.
 void statistics_window_read(StatisticsScratch *scratch, const float *x, const LayerParams *weights,
-                            const StatisticsSums *sums, const ModelShape *shape);
+                            int layer, const StatisticsSums *sums, const ModelShape *shape);
 
 // heads = the sums of the window just read.
 void statistics_window_heads(HeadSums *heads, StatisticsScratch *scratch,

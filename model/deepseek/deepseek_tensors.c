@@ -69,6 +69,12 @@ Status deepseek_create(Deepseek *out, const Model *model, DeepseekFormat format,
                     "DeepSeek's attention, which --format %s is for, has no biases of projections; "
                     "use --format hf",
                     format == DEEPSEEK_HF ? "deepseek" : "gguf");
+    if (layer_set_count(&s->no_rope) > 0)
+        return fail(BAD_INPUT,
+                    "DeepSeek's attention, which --format %s is for, has RoPE in every layer, this "
+                    "model has none in %d of %d; use --format hf",
+                    format == DEEPSEEK_HF ? "deepseek" : "gguf", layer_set_count(&s->no_rope),
+                    s->n_layers);
     Deepseek d = {.model = model,
                   .format = format,
                   .eps = format == DEEPSEEK_HF ? transformers_eps : s->rms_eps,

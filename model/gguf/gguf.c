@@ -40,6 +40,7 @@ Status gguf_create(Gguf *out, const Model *model, GgufType type, bool plain_rope
         if (plain_rope)
             return fail(BAD_INPUT, "--plain-rope is for converted models, this one has its "
                                    "original attention");
+        TRY(gguf_original_check(&model->shape));
         *out = gguf;
         return OK;
     }

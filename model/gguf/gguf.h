@@ -7,9 +7,9 @@
 //     TRY_GOTO(release, gguf_save(&gguf, tokenizer_dir, "model.gguf"));
 //     gguf_release(&gguf);
 //
-// A model with its original attention has the architecture `llama` or `qwen3`, one with latent
-// attention `deepseek2`, where attention runs in the latent and the KV cache holds it and the
-// rotated keys. Both are the model's own logits up to rounding: model/gguf/gguf_original.c,
+// A model with its original attention has the architecture `llama`, `qwen3` or `smollm3`, one with
+// latent attention `deepseek2`, where attention runs in the latent and the KV cache holds it and
+// the rotated keys. Both are the model's own logits up to rounding: model/gguf/gguf_original.c,
 // model/deepseek/deepseek_tensors.h.
 #ifndef MHA2MLA_MODEL_GGUF_GGUF_H
 #define MHA2MLA_MODEL_GGUF_GGUF_H
@@ -24,7 +24,8 @@ typedef struct Gguf {
 } Gguf;
 
 // BAD_INPUT, with the way out, for what llama.cpp's deepseek2 does not have: frequencies that are
-// not plain RoPE's (plain_rope: model/deepseek/rope_slots.h), heads that are rotated whole.
+// not plain RoPE's (plain_rope: model/deepseek/rope_slots.h), heads that are rotated whole; and for
+// what its architectures of original models do not have (model/gguf/gguf_original.h).
 Status gguf_create(Gguf *out, const Model *model, GgufType type, bool plain_rope);
 void gguf_release(Gguf *gguf);
 

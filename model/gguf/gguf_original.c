@@ -1,6 +1,6 @@
-// In `llama` neighbouring rows of a head are rotated, as Meta's own files have them, and not rows p
-// and p + E/2: q and k are written with the two halves of each head interleaved. In `qwen3` they
-// are as here.
+// In `llama` and `smollm3` neighbouring rows of a head are rotated, as Meta's own files have them,
+// and not rows p and p + E/2: q and k are written with the two halves of each head interleaved. In
+// `qwen3` they are as here.
 #include "model/gguf/gguf_original.h"
 
 #include <string.h>
@@ -33,13 +33,19 @@ static const TensorName model_names[] = {
     {offsetof(Params, head), "output"},
 };
 
+static bool has_no_rope(const ModelShape *shape)
+{
+    return layer_set_count(&shape->no_rope) > 0;
+}
+
 // NULL: llama.cpp's architecture does not have the tensor.
 static const char *name_of(const ModelShape *shape, const ParamInfo *info)
 {
     const TensorName *names = info->layer < 0 ? model_names : layer_names;
     const size_t n_names = info->layer < 0 ? sizeof model_names / sizeof *model_names
                                            : sizeof layer_names / sizeof *layer_names;
-    if (shape->qk_norm && info->layer >= 0 && info->field == offsetof(LayerParams, o_bias))
+    const bool is_out_bias = info->layer >= 0 && info->field == offsetof(LayerParams, o_bias);
+    if ((shape->qk_norm && is_out_bias) || (has_no_rope(shape) && info->is_bias))
         return NULL;
     for (size_t i = 0; i < n_names; i++)
         if (names[i].field == info->field)
@@ -83,18 +89,46 @@ static void make_slowdowns(float *out, const void *context, int tensor)
 
 const char *gguf_original_architecture(const ModelShape *shape)
 {
-    return shape->qk_norm ? "qwen3" : "llama";
+    return shape->qk_norm ? "qwen3" : has_no_rope(shape) ? "smollm3" : "llama";
+}
+
+// The file does not say which layers have RoPE: llama.cpp knows it of the architecture.
+static Status check_no_rope(const ModelShape *s)
+{
+    enum { INTERVAL = 4 };
+    bool is_regular = !s->qk_norm;
+    for (int l = 0; l < s->n_layers; l++)
+        is_regular = is_regular && shape_rotates(s, l) == ((l + 1) % INTERVAL != 0);
+    if (!has_no_rope(s) || is_regular)
+        return OK;
+    return fail(BAD_INPUT,
+                "--format gguf: of %d layers %d have no RoPE; llama.cpp has models without it in "
+                "every %dth layer alone, and without qk_norm (smollm3); use --format hf",
+                s->n_layers, layer_set_count(&s->no_rope), INTERVAL);
+}
+
+// Only `llama` takes a table of them.
+static Status check_rope_scaling(const ModelShape *s)
+{
+    if (s->rope_scaling.factor == 0 || !(s->qk_norm || has_no_rope(s)))
+        return OK;
+    return fail(BAD_INPUT,
+                "--format gguf has no scaled frequencies (llama3, factor %g) for models with %s: "
+                "llama.cpp's %s takes no table of them; use --format hf",
+                s->rope_scaling.factor, s->qk_norm ? "qk_norm" : "layers without RoPE",
+                gguf_original_architecture(s));
+}
+
+Status gguf_original_check(const ModelShape *shape)
+{
+    TRY(check_no_rope(shape));
+    return check_rope_scaling(shape);
 }
 
 Status gguf_original_list_tensors(TensorList *out, const Model *model, DType dtype)
 {
     const ModelShape *s = &model->shape;
     const int n_tensors = params_n_tensors(s);
-    if (s->qk_norm && s->rope_scaling.factor > 0)
-        return fail(BAD_INPUT,
-                    "--format gguf has no scaled frequencies (llama3, factor %g) for models with "
-                    "qk_norm: llama.cpp's qwen3 takes no table of them; use --format hf",
-                    s->rope_scaling.factor);
     TRY(tensor_list_create(out, n_tensors + 1));
     if (s->rope_scaling.factor > 0)
         tensor_list_add(out, "rope_freqs.weight",

@@ -1,5 +1,6 @@
-// The tensors of a model with its original attention, as llama.cpp's architectures `llama` and,
-// with RMSNorm of every head of queries and keys, `qwen3` have them.
+// The tensors of a model with its original attention, as llama.cpp's architectures have them:
+// `qwen3` with RMSNorm of every head of queries and keys, `smollm3` with layers without RoPE, else
+// `llama`.
 #ifndef MHA2MLA_MODEL_GGUF_GGUF_ORIGINAL_H
 #define MHA2MLA_MODEL_GGUF_GGUF_ORIGINAL_H
 
@@ -7,6 +8,9 @@
 #include "model/model.h"
 
 const char *gguf_original_architecture(const ModelShape *shape);
+
+// BAD_INPUT for scaled frequencies or layers without RoPE that the architecture does not have.
+Status gguf_original_check(const ModelShape *shape);
 
 // The caller releases the list; its tensors borrow from the model. BAD_INPUT for a model with
 // tensors that the architecture does not have.

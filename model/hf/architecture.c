@@ -5,6 +5,7 @@
 #include "model/hf/custom_code.h"
 #include "model/hf/hf_config_keys.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -12,6 +13,9 @@
 #define WINDOW "sliding_window"
 // The window counts only where this is true.
 #define WINDOW_SWITCH "use_sliding_window"
+// A list of 1 for layers with RoPE and 0 for those without; in its absence every n-th is without.
+#define NO_ROPE          "no_rope_layers"
+#define NO_ROPE_INTERVAL "no_rope_layer_interval"
 
 static const Architecture rows[] = {
     {.type = "llama", .name = "LlamaForCausalLM", .reads = {BIAS}},
@@ -33,6 +37,13 @@ static const Architecture rows[] = {
      .fixed = {{SHAPE_QK_NORM, 1}},
      .standard = {{SHAPE_N_KV_HEADS, 32}, {SHAPE_HEAD_DIM, 128}, {SHAPE_MAX_POSITIONS, 32768}},
      .reads = {WINDOW, WINDOW_SWITCH}},
+    {.type = "smollm3",
+     .name = "SmolLM3ForCausalLM",
+     .standard = {{SHAPE_N_KV_HEADS, 4},
+                  {SHAPE_MAX_POSITIONS, 32768},
+                  {SHAPE_ROPE_THETA, 2e6},
+                  {SHAPE_TIED_HEAD, 1}},
+     .reads = {BIAS, WINDOW, WINDOW_SWITCH, NO_ROPE, NO_ROPE_INTERVAL}},
     // Another name than Llama's, so that transformers asks for the code beside the files instead of
     // filling the missing k_proj and v_proj with random numbers.
     {.type = "mha2mla_llama",
@@ -140,6 +151,18 @@ static Status read_window(ModelShape *shape, const Architecture *architecture, c
     return shape_field_read(shape, field, config, WINDOW, where);
 }
 
+static Status read_no_rope(ModelShape *shape, const json_t *config, const char *where)
+{
+    int64_t interval = 4;
+    if (json_has(config, NO_ROPE))
+        return shape_field_read(shape, &shape_fields[SHAPE_NO_ROPE], config, NO_ROPE, where);
+    if (json_object_get(config, NO_ROPE_INTERVAL) != NULL)
+        TRY(json_get_int(&interval, config, where, NO_ROPE_INTERVAL, 1, INT_MAX));
+    for (int l = 0; l < shape->n_layers; l++)
+        layer_set_put(&shape->no_rope, l, (l + 1) % interval == 0);
+    return OK;
+}
+
 Status architecture_read(ModelShape *shape, const Architecture *architecture, const json_t *config,
                          const char *where)
 {
@@ -155,5 +178,7 @@ Status architecture_read(ModelShape *shape, const Architecture *architecture, co
         shape->attention_bias = BIAS_QKV_OUT;
     if (architecture_reads(architecture, WINDOW))
         TRY(read_window(shape, architecture, config, where));
+    if (architecture_reads(architecture, NO_ROPE))
+        TRY(read_no_rope(shape, config, where));
     return OK;
 }

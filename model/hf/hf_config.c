@@ -354,8 +354,7 @@ static Status check_same_fields(const ModelShape *base, const ModelShape *shape,
     for (int i = 0; i < N_SHAPE_FIELDS; i++) {
         const ShapeField *field = &shape_fields[i];
         char have[SHAPE_TEXT_BYTES], want[SHAPE_TEXT_BYTES];
-        if (field->owner == SHAPE_OF_CONVERSION ||
-            shape_field_value(field, base) == shape_field_value(field, shape))
+        if (field->owner == SHAPE_OF_CONVERSION || shape_field_is_same(field, base, shape))
             continue;
         return fail(BAD_INPUT, "%s: '%s' is %s, the model to save has %s; name its own base",
                     base_dir, field->key, shape_field_format(have, field, base),

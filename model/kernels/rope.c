@@ -47,6 +47,14 @@ void rope_row(float *cos_row, float *sin_row, int position, int E, double theta,
     }
 }
 
+void rope_identity(float *cos_table, float *sin_table, int T, int E)
+{
+    for (int64_t i = 0; i < (int64_t)T * (E / 2); i++) {
+        cos_table[i] = 1;
+        sin_table[i] = 0;
+    }
+}
+
 void rope_table(float *cos_table, float *sin_table, int T, int E, double theta,
                 const RopeScaling *scaling)
 {

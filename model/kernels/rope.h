@@ -34,6 +34,12 @@ void rope_table(float *cos_table, // [T, E/2]
                 float *sin_table, // [T, E/2]
                 int T, int E, double theta, const RopeScaling *scaling);
 
+// Tables of layers without RoPE, whose pairs turn by the angle 0: a rotation by them changes
+// nothing.
+void rope_identity(float *cos_table, // [T, E/2] ones
+                   float *sin_table, // [T, E/2] zeros
+                   int T, int E);
+
 // Rotates one head of one token, in place or not (out may be in).
 static inline void rope_rotate(float *out,             // [2P]
                                const float *in,        // [2P]

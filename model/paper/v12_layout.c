@@ -109,6 +109,11 @@ static Status check(const ModelShape *s)
                     "after RoPE, another model; use --format hf");
     if (s->attention_bias != BIAS_NONE)
         return fail(BAD_INPUT, "--format v1.2 has no biases of projections, this model has");
+    if (layer_set_count(&s->no_rope) > 0)
+        return fail(BAD_INPUT,
+                    "--format v1.2 is of Llama, which has RoPE in every layer; this model has none "
+                    "in %d of %d",
+                    layer_set_count(&s->no_rope), s->n_layers);
     if (s->svd == SVD_SPLIT && s->d_kv % 2 != 0)
         return fail(BAD_INPUT, "--format v1.2 of split SVD needs an even d_kv, this is %d",
                     s->d_kv);

@@ -22,18 +22,21 @@ void transformer_start(Workspace *ws, const Model *model)
 {
     const ModelShape *s = &model->shape;
     rope_table(ws->cos_table, ws->sin_table, ws->T, s->head_dim, s->rope_theta, &s->rope_scaling);
+    if (layer_set_count(&s->no_rope) > 0)
+        rope_identity(ws->no_rope_cos, ws->no_rope_sin, ws->T, s->head_dim);
 }
 
 // All that a form of attention is given besides its data.
 static AttentionContext attention_context(const Workspace *ws, const Model *model, int layer)
 {
+    const bool rotates = shape_rotates(&model->shape, layer);
     return (AttentionContext){
         .compute = ws->compute,
         .shape = &model->shape,
         .weights = &model->params.layers[layer],
         .pairs = model_pairs(model, layer, 0),
-        .cos_table = ws->cos_table,
-        .sin_table = ws->sin_table,
+        .cos_table = rotates ? ws->cos_table : ws->no_rope_cos,
+        .sin_table = rotates ? ws->sin_table : ws->no_rope_sin,
         .B = ws->B,
         .T = ws->T,
         .projected = ws->projected,

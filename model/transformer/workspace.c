@@ -203,6 +203,10 @@ void workspace_place_reusing(Workspace *ws, const GradientReuse *reuse, Arena *a
     };
     ws->cos_table = arena_floats(activations, (int64_t)T * (s->head_dim / 2));
     ws->sin_table = arena_floats(activations, (int64_t)T * (s->head_dim / 2));
+    if (layer_set_count(&s->no_rope) > 0) {
+        ws->no_rope_cos = arena_floats(activations, (int64_t)T * (s->head_dim / 2));
+        ws->no_rope_sin = arena_floats(activations, (int64_t)T * (s->head_dim / 2));
+    }
     place_scratch(ws, scratch, s, n_threads);
     const Placement placement = {&ws->reuse, activations, s->n_layers};
     ws->hidden = place_floats(&placement, N * s->d_model);

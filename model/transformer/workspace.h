@@ -85,6 +85,8 @@ typedef struct Workspace {
     float *inv_rms;            // [N] of hidden
     float *cos_table;          // [T, E/2]
     float *sin_table;          // [T, E/2]
+    float *no_rope_cos;        // [T, E/2] the same of layers without RoPE, if the shape has some
+    float *no_rope_sin;        // [T, E/2]
     Rows head_in;              // [N, D] the last norm of hidden
     float *d_head_in;          // [N, D], from the loss to backward; NULL without backward
     // Scratch.

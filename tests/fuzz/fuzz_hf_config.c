@@ -12,7 +12,7 @@
 static bool is_same(const ModelShape *a, const ModelShape *b)
 {
     for (int i = 0; i < N_SHAPE_FIELDS; i++)
-        if (shape_field_value(&shape_fields[i], a) != shape_field_value(&shape_fields[i], b))
+        if (!shape_field_is_same(&shape_fields[i], a, b))
             return false;
     return a->healed_seq_len == b->healed_seq_len;
 }

@@ -53,6 +53,7 @@ class Shape:
     latent_norm: bool = False
     rope_scaling: dict | None = None  # of type llama3, with the keys of config.json
     qk_norm: bool = False  # RMSNorm of every head of queries and keys before RoPE
+    no_rope_layers: tuple[int, ...] = ()  # layers without RoPE
 
     @property
     def group(self) -> int:
@@ -78,6 +79,16 @@ def rope_scaling_of(config: dict) -> dict | None:
     return rope if kind == "llama3" else None
 
 
+def no_rope_layers_of(config: dict) -> tuple[int, ...]:
+    """SmolLM3's: a list of 1 with RoPE and 0 without, or every n-th layer without."""
+    n_layers = config["num_hidden_layers"]
+    has_rope = config.get("mha2mla", config).get("no_rope_layers") or config.get("no_rope_layers")
+    if has_rope is None and config["model_type"] == "smollm3":
+        interval = config.get("no_rope_layer_interval", 4)
+        has_rope = [(layer + 1) % interval for layer in range(n_layers)]
+    return tuple(layer for layer in range(n_layers) if has_rope and not has_rope[layer])
+
+
 def shape_from_config(config: dict) -> Shape:
     head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     mla = config.get("mha2mla", {})
@@ -97,6 +108,7 @@ def shape_from_config(config: dict) -> Shape:
         latent_norm=mla.get("latent_norm", False),
         rope_scaling=rope_scaling_of(config),
         qk_norm=config["model_type"] == "qwen3" or mla.get("qk_norm", False),
+        no_rope_layers=no_rope_layers_of(config),
     )
 
 
@@ -168,9 +180,11 @@ def frequencies(pairs: Tensor, shape: Shape) -> Tensor:
     return plain * (unscaled_part + (1 - unscaled_part) / factor)
 
 
-def rotate(x: Tensor, pairs: Tensor, shape: Shape) -> Tensor:
+def rotate(x: Tensor, pairs: Tensor, shape: Shape, layer: int) -> Tensor:
     """Rotates heads x [B, T, heads, 2r], dims (i, i + r) by pos times the frequency of
-    pairs[head, i]."""
+    pairs[head, i], where the layer has RoPE."""
+    if layer in shape.no_rope_layers:
+        return x
     positions = torch.arange(x.shape[1], dtype=torch.float64)
     frequency = frequencies(pairs, shape)  # [heads, r]
     angle = positions[:, None, None] * frequency  # [T, heads, r]
@@ -220,8 +234,8 @@ def original_attention(x: Tensor, shape: Shape, weights: Weights, layer: int) ->
     q, k = original_queries_keys(x, shape, weights, layer)
     v = project(x, weights, f"model.layers.{layer}.self_attn.v_proj")
     every_pair = torch.arange(shape.head_dim // 2)
-    q = rotate(q, every_pair.expand(shape.n_heads, -1), shape)
-    k = rotate(k, every_pair.expand(shape.n_kv_heads, -1), shape)
+    q = rotate(q, every_pair.expand(shape.n_heads, -1), shape, layer)
+    k = rotate(k, every_pair.expand(shape.n_kv_heads, -1), shape, layer)
     return attend(q, k, v.unflatten(-1, (-1, shape.head_dim)), shape)
 
 
@@ -255,8 +269,8 @@ def mla_attention(x: Tensor, shape: Shape, weights: Weights, layer: int) -> Tens
         k = torch.cat((k_r, k_c), dim=-1)
         k = norm_heads(k, weights[prefix + "k_norm.weight"], pairs, shape)
         (q_r, q_c), (k_r, k_c) = (heads.tensor_split([width_r], dim=-1) for heads in (q, k))
-    q = torch.cat((rotate(q_r, q_pairs, shape), q_c), dim=-1)
-    k = torch.cat((rotate(k_r, pairs, shape), k_c), dim=-1)
+    q = torch.cat((rotate(q_r, q_pairs, shape, layer), q_c), dim=-1)
+    k = torch.cat((rotate(k_r, pairs, shape, layer), k_c), dim=-1)
     return attend(q, k, v, shape)
 
 
@@ -278,8 +292,8 @@ def shared_attention(x: Tensor, shape: Shape, weights: Weights, layer: int) -> T
     k_c = up_project(latent, weights, prefix + "kv_proj.up_k.weight", heads)
     v = up_project(latent, weights, prefix + "kv_proj.up_v.weight", heads)
 
-    q = torch.cat((rotate(q_r, pairs.expand(heads, -1), shape), q_c), dim=-1)
-    k = torch.cat((rotate(k_r, pairs, shape).expand(-1, -1, heads, -1), k_c), dim=-1)
+    q = torch.cat((rotate(q_r, pairs.expand(heads, -1), shape, layer), q_c), dim=-1)
+    k = torch.cat((rotate(k_r, pairs, shape, layer).expand(-1, -1, heads, -1), k_c), dim=-1)
     return attend(q, k, v, replace(shape, n_kv_heads=heads))
 
 

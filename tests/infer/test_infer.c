@@ -47,6 +47,9 @@ static const ModelShape shapes[] = {
     SHAPE(4, 2, 8, 4, 5, SVD_JOINT, .qk_norm = true), // factors alone, no dims without RoPE
     SHAPE(6, 2, 8, 4, 0, SVD_JOINT, .attention_bias = BIAS_QKV),
     SHAPE(6, 2, 8, 3, 0, SVD_JOINT, .latent = 10, .attention_bias = BIAS_QKV_OUT),
+    SHAPE(6, 2, 8, 4, 0, SVD_JOINT, .no_rope = {{2}}), // the second layer
+    SHAPE(6, 2, 8, 2, 6, SVD_JOINT, .no_rope = {{5}}), // the first and the third
+    SHAPE(6, 2, 8, 3, 0, SVD_JOINT, .latent = 10, .no_rope = {{2}}),
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 

@@ -237,8 +237,7 @@ static void test_shared_form(void **state)
     assert_int_equal(shape_dim(&again, DIM_NORM), 384);
     again = shape_original(&again);
     for (int i = 0; i < N_SHAPE_FIELDS; i++)
-        assert_true(shape_field_value(&shape_fields[i], &again) ==
-                    shape_field_value(&shape_fields[i], original));
+        assert_true(shape_field_is_same(&shape_fields[i], &again, original));
 }
 
 static void test_shared_form_refuses(void **state)
@@ -351,8 +350,9 @@ static void test_no_shape_overflows(void **state)
 static void test_fields_read_back_what_they_write(void **state)
 {
     (void)state;
-    const ModelShape shape = converted(M135, 1, SVD_SPLIT);
-    ModelShape back = {0};
+    ModelShape shape = converted(M135, 1, SVD_SPLIT), back = {0};
+    layer_set_put(&shape.no_rope, 0, true);
+    layer_set_put(&shape.no_rope, 29, true);
     char text[2][SHAPE_TEXT_BYTES];
     for (int i = 0; i < N_SHAPE_FIELDS; i++) {
         const ShapeField *field = &shape_fields[i];
@@ -361,7 +361,7 @@ static void test_fields_read_back_what_they_write(void **state)
         assert_ok(shape_field_read(&back, field, object, field->key, "x"));
         assert_string_equal(shape_field_format(text[0], field, &shape),
                             shape_field_format(text[1], field, &back));
-        assert_true(shape_field_value(field, &shape) == shape_field_value(field, &back));
+        assert_true(shape_field_is_same(field, &shape, &back));
         json_object_set_new(object, field->key, json_array());
         assert_fails(BAD_INPUT, field->key,
                      shape_field_read(&back, field, object, field->key, "x"));

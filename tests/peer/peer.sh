@@ -88,7 +88,7 @@ for model in "$root/configs/demo/model" uniform uniform--latent-norm; do
 done
 
 # Other architectures, with random weights.
-for kind in llama3 qwen2 qwen3; do
+for kind in llama3 qwen2 qwen3 smollm3; do
     "$PYTHON" "$here/random_model.py" "$root/configs/demo/model" $kind --vocab-size 1024 \
         --kind $kind 2>log || die "$(tail -n 5 log)"
     loss=$(loss_of $kind)

@@ -9,8 +9,9 @@
 enum { B = GOLDEN_B, T = GOLDEN_T };
 
 const char *const golden_models[] = {
-    "gqa_tied",  "mha_untied", "mqa_head_dim", "gqa_bf16", "gqa_f16", "mqa_sharded", "gqa_theta",
-    "qwen3_gqa", "llama3",     "mistral",      "qwen3",    "qwen2",   "llama_bias",  NULL,
+    "gqa_tied",    "mha_untied", "mqa_head_dim", "gqa_bf16", "gqa_f16",
+    "mqa_sharded", "gqa_theta",  "qwen3_gqa",    "llama3",   "mistral",
+    "qwen3",       "qwen2",      "llama_bias",   "smollm3",  NULL,
 };
 const char *const *const golden_architectures = &golden_models[8];
 

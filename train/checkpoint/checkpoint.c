@@ -120,7 +120,7 @@ Status checkpoint_check_shape(const Checkpoint *checkpoint, const ModelShape *sh
     for (int i = 0; i < N_SHAPE_FIELDS; i++) {
         const ShapeField *field = &shape_fields[i];
         char before[SHAPE_TEXT_BYTES], now[SHAPE_TEXT_BYTES];
-        if (shape_field_value(field, saved) == shape_field_value(field, shape))
+        if (shape_field_is_same(field, saved, shape))
             continue;
         return fail(BAD_INPUT,
                     "%s: its model has %s %s, the config's %s; set it back, or give the run "

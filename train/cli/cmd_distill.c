@@ -59,7 +59,7 @@ static Status check_shapes(const char *const dirs[2])
     for (int i = 0; i < N_SHAPE_FIELDS; i++) {
         const ShapeField *field = &shape_fields[i];
         if (field->owner != SHAPE_OF_CONVERSION &&
-            shape_field_value(field, &original) != shape_field_value(field, &converted))
+            !shape_field_is_same(field, &original, &converted))
             return fail(BAD_INPUT, "%s: was not converted from %s: %s is %s there, %s here",
                         dirs[1], dirs[0], field->key, shape_field_format(a, field, &original),
                         shape_field_format(b, field, &converted));

@@ -20,7 +20,7 @@ static int64_t attention_count(const ModelShape *one)
 static ModelShape one_layer(const ModelShape *mla)
 {
     ModelShape one = *mla;
-    one.n_layers = 1;
+    one.n_layers = 1; // no_rope stays the whole model's: there is room for tables without RoPE
     return one;
 }
 
@@ -72,6 +72,8 @@ Status student_load(Student *student, const Model *mla, int layer)
     point(&student->slopes, student->gradient, student);
     student->slopes.o_bias = NULL;
     student->grads = (Params){.layers = &student->slopes};
+    student->shape.no_rope = (LayerSet){0};
+    layer_set_put(&student->shape.no_rope, 0, !shape_rotates(&mla->shape, layer));
     student->model = (Model){.shape = student->shape,
                              .params = {.layers = &student->weights},
                              .rope_pairs = mla->rope_pairs +

@@ -45,6 +45,8 @@ void inspect_shape(const ModelShape *s)
     if (s->rope_scaling.factor > 0)
         printf(", llama3 scaling by %g from %d", s->rope_scaling.factor,
                s->rope_scaling.original_positions);
+    if (layer_set_count(&s->no_rope) > 0)
+        printf(" (none in %d of %d layers)", layer_set_count(&s->no_rope), s->n_layers);
     if (s->sliding_window > 0)
         printf(", sliding window %d", s->sliding_window);
     printf(", RMSNorm epsilon %g\n", s->rms_eps);

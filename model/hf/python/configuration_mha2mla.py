@@ -12,6 +12,7 @@ The keys are those of LlamaConfig and the block "mha2mla" of config.json, a dict
 and what the model has besides Llama's parts, each missing or 0 without it:
 
     attention_bias  projections of queries, rotated keys and the output have a bias
+    no_rope_layers  a list of 0 for layers whose pairs are not rotated and 1 for the others
     sliding_window  of the original; sequences are to be no longer
 """
 

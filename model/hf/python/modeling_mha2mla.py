@@ -10,7 +10,8 @@ and values are computed from c when they are attended to. There are two forms:
     shared    all heads see the same rotated keys, and each head has further dims from c (DeepSeek-V2)
 
 Where heads have norms (Qwen3), 1 / rms of every head of keys is cached behind k_r: it is known as
-soon as the key is, and multiplies the scores.
+soon as the key is, and multiplies the scores. Layers without RoPE (SmolLM3) have the same tensors and
+the same cache; their pairs are not rotated.
 
 Dims: B sequences, T new tokens, S tokens in all, D model width, H query heads, E head width,
 P rotated pairs, N dims of a head without position, R latent width. J heads of rotated keys and
@@ -100,15 +101,20 @@ class Mha2mlaAttention(nn.Module):
         self.k_r_proj = nn.Linear(config.hidden_size, rope_heads * 2 * pairs, bias=bias)
         self.kv_proj = Mha2mlaLatent(config, self.up_heads, nope_dim)
         self.o_proj = nn.Linear(n_heads * head_dim, config.hidden_size, bias=bias)
+        has_rope = mla.get("no_rope_layers")  # of every layer
+        self.has_rope = has_rope is None or bool(has_rope[layer_idx])
         self.has_norms = bool(mla.get("qk_norm"))
         if self.has_norms:
             self.q_norm = LlamaRMSNorm(head_dim, config.rms_norm_eps)
             self.k_norm = LlamaRMSNorm(head_dim, config.rms_norm_eps)
         self.register_buffer("rope_pairs", torch.zeros(rope_heads, pairs, dtype=torch.int32))
 
-    def angles(self, table):
-        """A table [B, T, E] of the original's cosines or sines -> [B, J, T, P]"""
-        return table[..., self.rope_pairs.long()].transpose(1, 2)
+    def angles(self, cos, sin):
+        """Tables [B, T, E] of the original's cosines and sines -> [B, J, T, P] each"""
+        if not self.has_rope:
+            cos, sin = torch.ones_like(cos), torch.zeros_like(sin)
+        pairs = self.rope_pairs.long()
+        return cos[..., pairs].transpose(1, 2), sin[..., pairs].transpose(1, 2)
 
     def head_weight(self, norm):
         """A norm's weight [E] -> [J, 1, E], in the order of a head's dims: rotated ones first"""
@@ -172,7 +178,7 @@ class Mha2mlaAttention(nn.Module):
         cache_position=None,
         **kwargs,
     ):
-        cos, sin = (self.angles(table) for table in position_embeddings)
+        cos, sin = self.angles(*position_embeddings)
         query = self.queries(hidden_states, cos, sin)
         c = self.kv_proj.compress(hidden_states)
         k_r = self.rotated_keys(hidden_states, c, cos, sin)

@@ -50,6 +50,17 @@ class LayerStatistics:
     tau: Tensor  # [H]
     query: Tensor  # [H, E, E] E q q^T / E
     gram: Tensor  # [H, 3 E/2, 3 E/2] of t, f1, f2
+    has_rope: bool = True
+
+    def chosen_by(self) -> Tensor:
+        """The Gram matrices that pairs are chosen by. Without RoPE a pair is judged by what the scores
+        lose without it: f is left out."""
+        if self.has_rope:
+            return self.gram
+        half = self.gram.shape[-1] // 3
+        of_t = torch.zeros_like(self.gram)
+        of_t[:, :half, :half] = self.gram[:, :half, :half]
+        return of_t
 
 
 def attention_weights(q: Tensor, k: Tensor, head_dim: int) -> Tensor:
@@ -80,8 +91,8 @@ def collect_layer(shape: Shape, weights: Weights, layer: int, inputs: Tensor) ->
     H, E, G = shape.n_heads, shape.head_dim, shape.group
     q, k = original_queries_keys(inputs, shape, weights, layer)
     every_pair = torch.arange(E // 2)
-    q_turned = rotate(q, every_pair.expand(H, -1), shape)
-    k_turned = rotate(k, every_pair.expand(shape.n_kv_heads, -1), shape)
+    q_turned = rotate(q, every_pair.expand(H, -1), shape, layer)
+    k_turned = rotate(k, every_pair.expand(shape.n_kv_heads, -1), shape, layer)
     value, key = inputs.new_zeros(H, D, D), inputs.new_zeros(H, D, D)
     query, gram = inputs.new_zeros(H, E, E), inputs.new_zeros(H, 3 * E // 2, 3 * E // 2)
     for x, q1, k1, qt, kt in zip(inputs, q, k, q_turned, k_turned):
@@ -103,7 +114,8 @@ def collect_layer(shape: Shape, weights: Weights, layer: int, inputs: Tensor) ->
     w_o = weights[prefix + "o_proj.weight"].unflatten(1, (H, E))
     tau = torch.stack([torch.trace((m := w_o[:, h] @ w_v[h // G]) @ key[h] @ m.T) for h in range(H)])
     return LayerStatistics(
-        rows.T @ rows / tokens, value / tokens, key / tokens, tau / tokens, query / tokens, gram / tokens
+        rows.T @ rows / tokens, value / tokens, key / tokens, tau / tokens, query / tokens, gram / tokens,
+        layer not in shape.no_rope_layers,
     )
 
 
@@ -176,7 +188,8 @@ def choose_pairs(
     G = shape.group
     pairs, maps = [], []
     for s in statistics:
-        kept = [choose_kept(s.gram[j * G : (j + 1) * G], r, absorb) for j in range(shape.n_kv_heads)]
+        grams = s.chosen_by().unflatten(0, (shape.n_kv_heads, G))
+        kept = [choose_kept(own, r, absorb and s.has_rope) for own in grams]
         pairs.append(torch.tensor(kept))
         maps.append(
             torch.stack(

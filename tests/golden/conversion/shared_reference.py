@@ -64,7 +64,8 @@ def spread_layer(
     """The pairs of every KV head and the sum of their errors."""
     most = min(slots, shape.head_dim // 2)
     choices, errors = [], []
-    for grams in s.gram.unflatten(0, (shape.n_kv_heads, shape.group)):
+    absorb = absorb and s.has_rope
+    for grams in s.chosen_by().unflatten(0, (shape.n_kv_heads, shape.group)):
         choices.append([conversion.choose_kept(grams, n, absorb) for n in range(most + 1)])
         errors.append([conversion.group_error(grams, kept, absorb) for kept in choices[-1]])
     counts = best_counts(errors, slots)
@@ -194,8 +195,8 @@ def shared_attention(x: Tensor, shared: SharedShape, weights: Weights, layer: in
     H, E, P = shape.n_heads, shape.head_dim, shared.pairs.shape[-1]
     pairs = shared.pairs[layer][None]
     q_r, q_c = (x @ weights[prefix + "q_proj.weight"].T).tensor_split([H * 2 * P], dim=-1)
-    q_r = rotate(q_r.unflatten(-1, (H, 2 * P)), pairs.expand(H, -1), shape)
-    k_r = rotate((x @ weights[prefix + "k_r_proj.weight"].T).unsqueeze(2), pairs, shape)
+    q_r = rotate(q_r.unflatten(-1, (H, 2 * P)), pairs.expand(H, -1), shape, layer)
+    k_r = rotate((x @ weights[prefix + "k_r_proj.weight"].T).unsqueeze(2), pairs, shape, layer)
     latent = x @ weights[prefix + "kv_proj.down_kv.weight"].T
     norm = weights.get(prefix + "kv_proj.latent_norm.weight")
     if norm is not None:

@@ -64,6 +64,7 @@ CASES = (
     Case("shared", "gqa_tied", 3, latent=10),
     Case("shared_norm", "gqa_tied", 3, latent=6, latent_norm=True),
     Case("qwen3", "qwen3_gqa", 2, d_kv=3),
+    Case("smollm3", "smollm3", 1, d_kv=3),
 )
 
 

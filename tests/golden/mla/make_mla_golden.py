@@ -39,7 +39,7 @@ from golden_io import (
 
 N_SEQUENCES, SEQ_LEN = 2, 19
 CALIBRATION_SHAPE = (5, 23)
-EXPORTED = ("gqa_2norm_joint", "qwen3_2norm_joint")
+EXPORTED = ("gqa_2norm_joint", "qwen3_2norm_joint", "smollm3_2norm_joint")
 # Nearer ties would let a correct float32 program choose otherwise.
 MIN_SCORE_GAP, MIN_SPECTRAL_GAP = 0.001, 0.01  # observed: 0.003, 0.015
 
@@ -73,6 +73,9 @@ CASES = (
     Case("qwen3_full", "qwen3_gqa", "uniform", "joint", 6, 12, same_as_base=True),
     Case("llama_bias_low_split", "llama_bias", "low", "split", 2, 8),
     Case("qwen2_2norm_joint", "qwen2", "2-norm", "joint", 2, 8, gradients=True),
+    Case("smollm3_low_split", "smollm3", "low", "split", 2, 6),
+    Case("smollm3_2norm_joint", "smollm3", "2-norm", "joint", 2, 7, gradients=True),
+    Case("smollm3_full", "smollm3", "uniform", "joint", 4, 8, same_as_base=True),
 )
 
 

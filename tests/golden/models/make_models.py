@@ -103,6 +103,11 @@ MODELS = (
               keys={"attention_bias": True}),
     TinyModel("qwen2", 32, 4, 2, 40, 65, type="qwen2", architecture="Qwen2ForCausalLM", biases="qkv",
               keys={"use_sliding_window": False, "sliding_window": 4, "max_window_layers": 1}),
+    TinyModel("smollm3", 32, 4, 2, 36, 63, n_layers=3, type="smollm3",
+              architecture="SmolLM3ForCausalLM", keys={
+                  "no_rope_layers": [0, 1, 1], "no_rope_layer_interval": 4,
+                  "layer_types": ["full_attention"] * 3, "max_window_layers": 28,
+                  "pad_token_id": None, "sliding_window": None, "use_sliding_window": False}),
 )
 
 

@@ -29,9 +29,9 @@ RUNS = ("training/original", "training/mla", "training/shared", "training/shared
 rotate = mla.rotate
 
 
-def rotate_in_float32(x: Tensor, pairs: Tensor, shape: mla.Shape) -> Tensor:
+def rotate_in_float32(x: Tensor, pairs: Tensor, shape: mla.Shape, layer: int) -> Tensor:
     """As transformers does it: cos and sin of float32 meet queries of bfloat16."""
-    return rotate(x.float(), pairs, shape)
+    return rotate(x.float(), pairs, shape, layer)
 
 
 def train(directory_name: str, batches: Tensor) -> exact.Run:

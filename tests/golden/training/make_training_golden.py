@@ -43,6 +43,8 @@ RUNS = {
     "training/qwen3_mla": "mla_qwen3_2norm_joint",
     "training/llama_bias": "llama_bias",
     "training/qwen2": "qwen2",
+    "training/smollm3": "smollm3",
+    "training/smollm3_mla": "mla_smollm3_2norm_joint",
 }
 
 

@@ -25,6 +25,8 @@ static const char *const cases[][2] = {
     {"mla/mqa_2norm_joint", "mqa_head_dim"}, {"mla/qwen3_2norm_joint", "qwen3_gqa"},
     {"mla/qwen3_low_split", "qwen3"},        {"mla/qwen3_full", "qwen3_gqa"},
     {"mla/qwen2_2norm_joint", "qwen2"},      {"mla/llama_bias_low_split", "llama_bias"},
+    {"mla/smollm3_2norm_joint", "smollm3"},  {"mla/smollm3_low_split", "smollm3"},
+    {"mla/smollm3_full", "smollm3"},
 };
 enum { N_CASES = sizeof cases / sizeof cases[0] };
 

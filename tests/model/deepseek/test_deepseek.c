@@ -333,6 +333,10 @@ static void test_what_cannot_be_written(void **state)
     assert_fails(BAD_INPUT, "no RMSNorm of every head of queries and keys",
                  deepseek_create(&deepseek, &model, DEEPSEEK_HF, false));
     model.shape.qk_norm = false;
+    layer_set_put(&model.shape.no_rope, 1, true);
+    assert_fails(BAD_INPUT, "has RoPE in every layer, this model has none in 1 of 2",
+                 deepseek_create(&deepseek, &model, DEEPSEEK_HF, false));
+    layer_set_put(&model.shape.no_rope, 1, false);
     assert_ok(deepseek_create(&deepseek, &model, DEEPSEEK_HF, false));
     assert_fails(BAD_INPUT, "cannot be float16 for a model whose latent has no norm",
                  deepseek_save(&deepseek, NULL, DTYPE_F16, dir));

@@ -179,8 +179,44 @@ static void test_norms_of_heads_make_a_qwen3(void **state)
     assert_values(&file, "blk.1.attn_k_norm.weight", model.params.layers[1].k_norm, 0);
     testing_gguf_release(&file);
     model.shape.rope_scaling = (RopeScaling){8, 1, 4, 32};
-    assert_ok(gguf_create(&gguf, &model, GGUF_F32, false));
     assert_fails(BAD_INPUT, "no scaled frequencies (llama3, factor 8) for models with qk_norm",
+                 gguf_create(&gguf, &model, GGUF_F32, false));
+    model_release(&model);
+}
+
+// llama.cpp does not rotate every 4th layer there; q and k are interleaved as those of the others.
+static void test_layers_without_rope_make_a_smollm3(void **state)
+{
+    (void)state;
+    ModelShape shape = llama_shape;
+    Model model;
+    Gguf gguf;
+    GgufRead file;
+    shape.n_layers = 4;
+    layer_set_put(&shape.no_rope, 3, true);
+    testing_hf_random(&model, &shape);
+    save_and_read(&file, &model, GGUF_F32);
+    assert_int_equal(file.n_tensors, 4 * 9 + 3);
+    testing_gguf_assert_text(&file, "general.architecture", "smollm3");
+    testing_gguf_assert_u32(&file, "smollm3.rope.dimension_count", 8);
+    float *q = testing_gguf_values(&file, "blk.3.attn_q.weight");
+    const float *own = model.params.layers[3].q;
+    for (int d = 0; d < shape.d_model; d++)
+        assert_true(q[shape.d_model + d] == own[4 * shape.d_model + d]);
+    free(q);
+    testing_gguf_release(&file);
+    model.shape.rope_scaling = (RopeScaling){8, 1, 4, 32};
+    assert_fails(BAD_INPUT, "for models with layers without RoPE: llama.cpp's smollm3 takes no",
+                 gguf_create(&gguf, &model, GGUF_F32, false));
+    model.shape.rope_scaling.factor = 0;
+    layer_set_put(&model.shape.no_rope, 1, true);
+    assert_fails(BAD_INPUT, "of 4 layers 2 have no RoPE; llama.cpp has models without it in every",
+                 gguf_create(&gguf, &model, GGUF_F32, false));
+    model_release(&model);
+    shape.attention_bias = BIAS_QKV;
+    testing_hf_random(&model, &shape);
+    assert_ok(gguf_create(&gguf, &model, GGUF_F32, false));
+    assert_fails(BAD_INPUT, "no place for model.layers.0.self_attn.q_proj.bias in llama.cpp's",
                  gguf_save(&gguf, NULL, new_file()));
     gguf_release(&gguf);
     model_release(&model);
@@ -420,6 +456,7 @@ int main(void)
         cmocka_unit_test(test_llama_has_the_models_numbers_in_every_type),
         cmocka_unit_test(test_biases_go_with_their_rows),
         cmocka_unit_test(test_norms_of_heads_make_a_qwen3),
+        cmocka_unit_test(test_layers_without_rope_make_a_smollm3),
         cmocka_unit_test(test_a_tied_head_is_the_embedding),
         cmocka_unit_test(test_scaled_frequencies_are_a_table),
         cmocka_unit_test(test_deepseek2_is_deepseeks_own_format),

@@ -249,8 +249,7 @@ static void test_every_architecture_is_written_back(void **state)
         assert_null(json_object_get(is, "layer_types"));
         json_decref(is);
         for (int f = 0; f < N_SHAPE_FIELDS; f++)
-            assert_true(shape_field_value(&shape_fields[f], &shape) ==
-                        shape_field_value(&shape_fields[f], &mla.shape));
+            assert_true(shape_field_is_same(&shape_fields[f], &shape, &mla.shape));
         model_release(&original);
         model_release(&mla);
     }
@@ -303,6 +302,60 @@ static void test_absent_keys_of_architectures(void **state)
     assert_ok(load_changed(&shape, config, "{\"num_attention_heads\":16}", dir));
     assert_int_equal(shape.n_kv_heads, 8);
     assert_int_equal(shape.max_positions, 131072);
+    json_decref(config);
+}
+
+static void assert_layers(const ModelShape *shape, const char *expected)
+{
+    char text[SHAPE_TEXT_BYTES];
+    assert_string_equal(shape_field_format(text, &shape_fields[SHAPE_NO_ROPE], shape), expected);
+}
+
+// A list, or every n-th layer without RoPE; SmolLM3's own n is 4, other architectures have none.
+static void test_layers_without_rope(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *changes, *layers;
+    } cases[] = {
+        {"{}", "011"},
+        {"{\"no_rope_layers\":[1,0,0,1,1]}", "100"},
+        {"{\"no_rope_layers\":null}", "111"},
+        {"{\"no_rope_layers\":null,\"num_hidden_layers\":9}", "111011101"},
+        {"{\"no_rope_layers\":null,\"no_rope_layer_interval\":2}", "101"},
+        {"{\"no_rope_layers\":null,\"no_rope_layer_interval\":1}", "000"},
+    };
+    static const struct {
+        const char *changes, *text;
+    } refused[] = {
+        {"{\"no_rope_layers\":[1,0]}", "'no_rope_layers' is a list of 2 numbers, the model has 3"},
+        {"{\"no_rope_layers\":[1,2,0]}", "'no_rope_layers' is 2 for layer 1, allowed are 0 and 1"},
+        {"{\"no_rope_layers\":4}", "'no_rope_layers' is 4, allowed is a list of 0 and 1"},
+        {"{\"no_rope_layers\":null,\"no_rope_layer_interval\":0}", "interval' is 0, allowed are 1"},
+        {"{\"layer_types\":[\"full_attention\",\"sliding_attention\"]}", "'layer_types' is"},
+        {"{\"mlp_bias\":true}", "'mlp_bias' is true"},
+        {"{\"model_type\":\"llama\",\"architectures\":null}", "'no_rope_layers' is [0"},
+    };
+    char dir[PATH_BYTES];
+    ModelShape shape;
+    testing_hf_new_dir(dir);
+    assert_ok(file_make_dirs(dir));
+    json_t *config = testing_hf_read_config(testing_path(GOLDEN_DIR, "models/smollm3"));
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        assert_ok(load_changed(&shape, config, cases[i].changes, dir));
+        assert_layers(&shape, cases[i].layers);
+    }
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++)
+        assert_fails(BAD_INPUT, refused[i].text,
+                     load_changed(&shape, config, refused[i].changes, dir));
+    json_object_del(config, "rope_theta");
+    json_object_del(config, "tie_word_embeddings");
+    assert_ok(load_changed(&shape, config, "{}", dir));
+    assert_true(shape.rope_theta == 2e6 && shape.tied_head);
+    json_decref(config);
+    config = testing_hf_read_config(testing_path(GOLDEN_DIR, "models/gqa_tied"));
+    assert_ok(load_changed(&shape, config, "{}", dir));
+    assert_layers(&shape, "11");
     json_decref(config);
 }
 
@@ -391,6 +444,7 @@ int main(void)
         cmocka_unit_test(test_every_architecture_is_written_back),
         cmocka_unit_test(test_windows_of_architectures),
         cmocka_unit_test(test_absent_keys_of_architectures),
+        cmocka_unit_test(test_layers_without_rope),
         cmocka_unit_test(test_the_healing_length_is_the_longest),
         cmocka_unit_test(test_tokenizer_files_come_along),
         cmocka_unit_test(test_saving_over_the_base_or_with_a_wrong_one_is_refused),

@@ -189,6 +189,10 @@ static void test_other_attention_is_refused(void **state)
     shape.qk_norm = true;
     assert_ok(model_create(&model, &shape));
     assert_fails(BAD_INPUT, "cannot hold qk_norm", v12_layout_save(&model, NULL, DTYPE_F32, dir));
+    model.shape.qk_norm = false;
+    layer_set_put(&model.shape.no_rope, 0, true);
+    assert_fails(BAD_INPUT, "this model has none in 1 of 2",
+                 v12_layout_save(&model, NULL, DTYPE_F32, dir));
     model_release(&model);
     assert_ok(shape_convert_shared(&shape, &testing_hf_shape, 2, 10, false));
     assert_ok(model_create(&model, &shape));

@@ -156,6 +156,7 @@ static void test_mla_follows_torch(void **state)
     (void)state;
     follow_golden("models/mla_gqa_2norm_joint", "training/mla.safetensors");
     follow_golden("models/mla_qwen3_2norm_joint", "training/qwen3_mla.safetensors");
+    follow_golden("models/mla_smollm3_2norm_joint", "training/smollm3_mla.safetensors");
 }
 
 static void test_shared_form_follows_torch(void **state)

@@ -22,7 +22,7 @@ static const char *const conversions[][2] = {
     {"mla/gqa_2norm_joint", "gqa_tied"},     {"mla/gqa_uniform_split", "gqa_tied"},
     {"mla/mha_uniform_joint", "mha_untied"}, {"mla/mqa_2norm_joint", "mqa_head_dim"},
     {"mla/qwen3_2norm_joint", "qwen3_gqa"},  {"mla/qwen3_low_split", "qwen3"},
-    {"mla/qwen2_2norm_joint", "qwen2"}};
+    {"mla/qwen2_2norm_joint", "qwen2"},      {"mla/smollm3_2norm_joint", "smollm3"}};
 
 static const char *const shared_models[] = {"shared_gqa", "shared_norm_gqa", "shared_norm_mha"};
 

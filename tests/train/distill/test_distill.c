@@ -32,6 +32,7 @@ static const Case cases[] = {
     {"gqa", "gqa_tied", 1e-3},         {"gqa_split", "gqa_tied", 1e-3},
     {"mha_wide", "mha_untied", 1e-3},  {"shared", "gqa_tied", 1e-3},
     {"shared_norm", "gqa_tied", 1e-3}, {"qwen3", "qwen3_gqa", 1e-3},
+    {"smollm3", "smollm3", 1e-3},
 };
 enum { N_CASES = sizeof cases / sizeof cases[0] };
 

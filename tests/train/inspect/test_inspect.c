@@ -125,6 +125,8 @@ static void test_original_model_of_transformers(void **state)
     assert_contains(text, "  vocabulary    96, head of its own\n");
     assert_null(strstr(text, "saving"));
     assert_contains(text, "  tokenizer     none in the directory\n");
+    assert_contains(output_of(OK, GOLDEN_DIR "/models/smollm3"),
+                    "RoPE theta 10000 (none in 1 of 3 layers), ");
     assert_contains(output_of(OK, CONFIGS_DIR "/demo/model"),
                     "  tokenizer     sha256 649375ad4601961178557be68280276cb05f3d4ef4cdb22b");
 }
@@ -233,7 +235,8 @@ static void test_verify_reads_every_chunk(void **state)
 {
     (void)state;
     const char *path = write_text_shard();
-    assert_contains(output_with(OK, path, verified), "  checksums     right in all 4 chunks and over all tokens\n");
+    assert_contains(output_with(OK, path, verified),
+                    "  checksums     right in all 4 chunks and over all tokens\n");
     // Where HDF5 has put the third chunk: the last bytes that change nothing else.
     FileMap map;
     assert_ok(file_map(&map, path));
