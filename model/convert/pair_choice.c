@@ -181,6 +181,15 @@ static bool swap_best(int32_t *kept, PairChoice *choice, const double *grams, in
     return true;
 }
 
+void pair_choice_without_rope(double *grams, int n_heads, int half)
+{
+    const int64_t S = 3 * (int64_t)half;
+    for (int64_t row = 0; row < n_heads * S; row++) {
+        const int64_t first = row % S < half ? half : 0;
+        memset(grams + row * S + first, 0, (size_t)(S - first) * sizeof *grams);
+    }
+}
+
 static void sort(int32_t *kept, int P)
 {
     for (int i = 1; i < P; i++)

@@ -34,6 +34,11 @@ void pair_choice_end(PairChoice *choice);
 // Adds to a measuring arena what pair_choice_start() takes.
 void pair_choice_measure(Arena *arena, int half);
 
+// Takes f out of the Gram matrices [n_heads, S, S] of a layer without RoPE. A pair that is not kept
+// loses nothing there but its place beside the latent; without f the error is that of scores
+// without the pair, so that the ones are kept that scores need most.
+void pair_choice_without_rope(double *grams, int n_heads, int half);
+
 // kept [P], ascending, P in 0..E/2, for the query heads of one KV head: greedy, then the best swap
 // as long as one improves. Of equal choices the lower pairs. Returns the sum of the heads' errors.
 double pair_choice(int32_t *kept, PairChoice *choice,

@@ -40,6 +40,8 @@ Status pair_select(int32_t *pairs, const ModelShape *s, int P, bool absorb, Stat
                           : fail(FAILED, "no memory to choose RoPE pairs"));
     for (int l = 0; l < s->n_layers; l++) {
         TRY_GOTO(release, statistics_file_read_gram(file, l, gram));
+        if (!shape_rotates(s, l))
+            pair_choice_without_rope(gram, s->n_heads, half);
         choose_layer(pairs + (int64_t)l * s->n_kv_heads * P, s, P, absorb, gram, choices);
     }
 release:

@@ -162,6 +162,8 @@ Status slot_select(int32_t *slots, const ModelShape *s, int P, bool absorb, Stat
     TRY_GOTO(release, start(&selection, s, P));
     for (int l = 0; l < s->n_layers; l++) {
         TRY_GOTO(release, statistics_file_read_gram(file, l, selection.gram));
+        if (!shape_rotates(s, l))
+            pair_choice_without_rope(selection.gram, s->n_heads, s->head_dim / 2);
         choose_layer(slots + (int64_t)l * P, &selection, &choosing);
     }
 release:

@@ -20,6 +20,7 @@ static const char *const cases[][2] = {
     {"conversion/gqa", "gqa_tied"},
     {"conversion/mha", "mha_untied"},
     {"conversion/mqa", "mqa_head_dim"},
+    {"conversion/smollm3", "smollm3"},
 };
 
 enum { N_CASES = sizeof cases / sizeof cases[0] };

@@ -29,7 +29,7 @@ typedef struct Case {
 static const Case cases[] = {
     {"gqa", "gqa_tied", POOL_LAYER},           {"gqa_pools", "gqa_tied", POOL_KV_HEAD},
     {"mha", "mha_untied", POOL_LAYER},         {"mqa", "mqa_head_dim", POOL_HEAD},
-    {"gqa_all_pairs", "gqa_tied", POOL_LAYER},
+    {"gqa_all_pairs", "gqa_tied", POOL_LAYER}, {"smollm3", "smollm3", POOL_LAYER},
 };
 
 enum { N_CASES = sizeof cases / sizeof cases[0] };

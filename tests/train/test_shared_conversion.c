@@ -84,7 +84,8 @@ typedef struct Case {
 
 static const Case cases[] = {{"gqa_shared", "gqa_tied", POOL_HEAD},
                              {"mha_shared", "mha_untied", POOL_LAYER},
-                             {"mqa_shared", "mqa_head_dim", POOL_LAYER}};
+                             {"mqa_shared", "mqa_head_dim", POOL_LAYER},
+                             {"smollm3_shared", "smollm3", POOL_LAYER}};
 enum { N_CASES = sizeof cases / sizeof cases[0] };
 
 static void start_case(Setup *s, const Case *of)

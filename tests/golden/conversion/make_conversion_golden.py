@@ -58,6 +58,7 @@ CASES = (
     Case("mha", "mha_untied", 2, 6, 1),
     Case("mqa", "mqa_head_dim", 3, 9, 3),
     Case("gqa_all_pairs", "gqa_tied", 4, 4, 1),
+    Case("smollm3", "smollm3", 2, 5, 1),
 )
 
 
@@ -67,13 +68,14 @@ def check_gaps(shape: Shape, statistics: list[conversion.LayerStatistics], case:
     for s in statistics:
         for absorb in (False, True):
             for j in range(shape.n_kv_heads):
-                grams = s.gram[j * shape.group : (j + 1) * shape.group]
-                kept = conversion.choose_kept(grams, case.r, absorb)
-                best = conversion.group_error(grams, kept, absorb)
+                grams = s.chosen_by()[j * shape.group : (j + 1) * shape.group]
+                absorbs = absorb and s.has_rope
+                kept = conversion.choose_kept(grams, case.r, absorbs)
+                best = conversion.group_error(grams, kept, absorbs)
                 for out in kept:
                     for new in set(range(half)) - set(kept):
                         swap = [p for p in kept if p != out] + [new]
-                        error = conversion.group_error(grams, swap, absorb)
+                        error = conversion.group_error(grams, swap, absorbs)
                         assert error > best * (1 + MIN_GAP), (case.name, kept, swap)
 
 
@@ -126,6 +128,7 @@ SHARED_CASES = (
     SharedCase("gqa_shared", "gqa_tied", 3, 7, 4),
     SharedCase("mha_shared", "mha_untied", 5, 9, 1),
     SharedCase("mqa_shared", "mqa_head_dim", 2, 6, 1),
+    SharedCase("smollm3_shared", "smollm3", 3, 7, 1),
 )
 
 
