@@ -412,6 +412,18 @@ static int set_standards(json_t *config, const Architecture *base, const ModelSh
     return errors;
 }
 
+// RoPE as every version of transformers reads it: 4 takes LlamaConfig's own for rope_parameters,
+// which it does not know.
+static int set_rope(json_t *config, const ModelShape *shape)
+{
+    const ShapeField *theta = &shape_fields[SHAPE_ROPE_THETA];
+    if (json_object_get(config, "rope_parameters") == NULL)
+        return 0;
+    json_object_del(config, "rope_parameters");
+    return set(config, theta->key, shape_field_to_json(theta, shape)) +
+           set(config, "rope_scaling", rope_scaling_to_json(shape));
+}
+
 static int set_mla(json_t *config, const ModelShape *shape)
 {
     json_object_del(config, "mha2mla");
@@ -426,7 +438,7 @@ static int set_mla(json_t *config, const ModelShape *shape)
     json_t *block = json_pack("{s:I, s:I, s:I, s:s, s:I}", "rope_pairs", pairs, "rope_dim_for_mla",
                               2 * pairs, "d_kv", d_kv, "svd", shape_svd_name(shape->svd),
                               "cache_numbers_per_token", (json_int_t)shape_cache_numbers(shape));
-    int errors = 0;
+    int errors = set_rope(config, shape);
     if (shape_is_shared(shape)) {
         errors += set(block, "latent", json_integer(shape->latent));
         errors += set(block, "latent_norm", json_boolean(shape->latent_norm));

@@ -247,6 +247,9 @@ static void test_every_architecture_is_written_back(void **state)
         assert_ok(hf_load_shape(&shape, dir));
         is = testing_hf_read_config(dir);
         assert_null(json_object_get(is, "layer_types"));
+        assert_null(json_object_get(is, "rope_parameters")); // transformers 4 does not read it
+        const json_t *theta = json_object_get(is, "rope_theta");
+        assert_true(json_number_value(theta) == original.shape.rope_theta);
         json_decref(is);
         for (int f = 0; f < N_SHAPE_FIELDS; f++)
             assert_true(shape_field_is_same(&shape_fields[f], &shape, &mla.shape));
