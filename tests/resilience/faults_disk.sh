@@ -60,7 +60,7 @@ release
 until_held
 [ "$(grep -c ' is not written, the newest is that of step 5' goes-on.log)" -ge 25 ] ||
     die "goes-on: $(grep -v ': step' goes-on.log)"
-grep ' is not written' goes-on.log | grep -q 'No space left on device' ||
+grep -q ' is not written.*No space left on device' goes-on.log ||
     die "no reason: $(grep ' is not written' goes-on.log)"
 [ "$(newest)" = 5 ] || die "the last good checkpoint is gone"
 for pid in $(ranks_of_job | cut -d' ' -f2); do
