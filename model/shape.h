@@ -19,6 +19,7 @@
 
 #include "base/status.h"
 #include "model/kernels/rope.h"
+#include "model/layer_set.h"
 
 #include <stdint.h>
 
@@ -31,13 +32,6 @@ typedef enum BiasKind {
     BIAS_QKV,    // q, k and v; converted: q, k_r and o
     BIAS_QKV_OUT // also o
 } BiasKind;
-
-// More than the largest open models have (Llama 3.1 405B: 126), so that it refuses what is damaged.
-enum { SHAPE_MAX_LAYERS = 1000 };
-
-typedef struct LayerSet {
-    uint64_t words[(SHAPE_MAX_LAYERS + 63) / 64]; // one bit for each layer
-} LayerSet;
 
 typedef struct ModelShape {
     int n_layers;      // L
@@ -91,14 +85,6 @@ typedef enum ShapeDim {
 } ShapeDim;
 
 int shape_dim(const ModelShape *shape, ShapeDim dim);
-
-static inline bool layer_set_has(const LayerSet *set, int layer)
-{
-    return set->words[layer / 64] >> (layer % 64) & 1;
-}
-
-void layer_set_put(LayerSet *set, int layer, bool is_in);
-int layer_set_count(const LayerSet *set);
 
 static inline bool shape_is_shared(const ModelShape *shape)
 {
