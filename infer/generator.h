@@ -9,7 +9,9 @@
 //     generator_release(generator);
 //
 // The tokens of an answer depend on its prompt, the options, the seed and its numbers (prompt,
-// sample), but not on what else is in the batch, up to rounding in the logits.
+// sample), but not on what else is in the batch. Up to WEIGHT_DIRECT_TOKENS answers at a time
+// (model/kernels/weights/weight_linear.h) not even the bits of its logits do; where a CPU without
+// AMX decodes more, logits differ in rounding.
 #ifndef MHA2MLA_INFER_GENERATOR_H
 #define MHA2MLA_INFER_GENERATOR_H
 

@@ -329,7 +329,6 @@ static void enter(Infer *infer, const InferSegment *segments, int n_segments)
                                      .out = infer->attended + (int64_t)n * Q,
                                      .first = first,
                                      .count = segment->count,
-                                     .is_reproducible = infer->is_reproducible,
                                      .compute = infer->weights->compute};
 #pragma omp parallel for schedule(static) if (segment->count > 1)
         for (int t = 0; t < segment->count; t++) {

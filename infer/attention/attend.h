@@ -34,13 +34,12 @@ typedef struct AttendJob {
                     // dims, then all heads' others, E - 2P or (shared form) E
     float *out;     // [count, H E]
     int first, count;
-    bool is_reproducible; // its blocks are not divided among threads
-    ComputeType compute;  // BFLOAT16: of a chunk, queries, keys, probabilities and values are
-                          // rounded to bfloat16 where they are multiplied
+    ComputeType compute; // BFLOAT16: of a chunk, queries, keys, probabilities and values are
+                         // rounded to bfloat16 where they are multiplied
 } AttendJob;
 
-// Fills `out` of all jobs. Parallel inside. What other jobs there are and the number of threads
-// change the result in the rounding of sums alone; of a reproducible job, nothing.
+// Fills `out` of all jobs. Parallel inside. The bits of a job's output depend neither on the other
+// jobs nor on the number of threads.
 void attend(const AttendJob *jobs, int n_jobs, int layer, const ModelShape *shape,
             const WeightMatrix *up_k, // [K (E - 2P), R or R/2], shared form [H E, R]; MLA only
             const WeightMatrix *up_v, // [K E, R or R/2], shared form [H E, R]; MLA only

@@ -2,9 +2,11 @@
 // the blocks of the cache, and the output (absorbed: through U_v). The up-projections run head by
 // head over all positions of the batch, so that a weight is read once.
 //
-// A span's blocks are divided into parts, the work items of the second phase, so that one long
-// sequence keeps all threads busy; each part has accumulators of its own and the third phase merges
-// them.
+// A span's blocks are divided into parts, each with accumulators of its own, which the third phase
+// merges. Where parts end depends on the number of blocks alone, so that the bits of a position's
+// output depend neither on the other spans of the batch nor on the number of threads. Both decide
+// how many of a span's parts in a row make a work item of the second phase, so that one long
+// sequence keeps all threads busy and many are not cut up.
 #include "infer/attention/attend_paths.h"
 
 #include "base/intmath.h"
@@ -14,15 +16,18 @@
 #include <string.h>
 
 enum {
-    TILE_ROWS = 96,      // of a tile, about: its scores stay in the first cache
-    PARTS_PER_THREAD = 4 // work items, so that threads end together
+    TILE_ROWS = 96,       // of a tile, about: its scores stay in the first cache
+    PART_BLOCKS = 2,      // of a part: merging it costs as much as two or three more positions
+    MAX_PARTS = 32,       // of a span, for their accumulators' memory; then parts are longer
+    ITEMS_PER_THREAD = 4, // so that threads end together
 };
 
 typedef struct BatchSpan {
     AttendSpan span;
     int first_token;         // of the batch
     int n_blocks;            // that its last position sees
-    int first_item, n_parts; // work items of the second phase
+    int n_parts;             // of the blocks
+    int first_item, n_items; // work items of the second phase
     int64_t first_part_row;  // of the accumulators
 } BatchSpan;
 
@@ -45,19 +50,12 @@ int attend_span_tokens(const AttendDims *dims)
     return TILE_ROWS / dims->H > 0 ? TILE_ROWS / dims->H : 1;
 }
 
-// Parts of all spans together; see divide().
-static int64_t max_part_rows(const AttendDims *d, int n_tokens, int n_threads)
-{
-    const int span_rows = round_up(d->H * min_int(attend_span_tokens(d), n_tokens), ATTEND_ROWS);
-    return (int64_t)(d->H + ATTEND_ROWS - 1) * n_tokens +
-           (int64_t)PARTS_PER_THREAD * n_threads * span_rows;
-}
-
-static void place_shared(Batch *b, Arena *arena, int n_tokens, int n_threads)
+static void place_shared(Batch *b, Arena *arena, int n_tokens)
 {
     const AttendDims *d = &b->dims;
-    const int64_t rows = (int64_t)n_tokens * d->H,
-                  part_rows = max_part_rows(d, n_tokens, n_threads);
+    const int64_t rows = (int64_t)n_tokens * d->H;
+    // Most where every position is a span of its own.
+    const int64_t part_rows = (int64_t)MAX_PARTS * n_tokens * round_up(d->H, ATTEND_ROWS);
     b->q_key = arena_floats(arena, rows * d->key_width);
     b->q_latent = arena_floats(arena, rows * d->latent);
     b->sums = arena_floats(arena, part_rows * d->value_ld);
@@ -82,13 +80,13 @@ int64_t attend_batch_scratch_floats(const ModelShape *shape, int max_tokens, int
     Batch b = {.dims = attend_dims(shape)};
     const int n_tokens = min_int(max_tokens, ATTEND_BATCH_TOKENS);
     Arena shared = arena_start("attend"), own = arena_start("attend");
-    place_shared(&b, &shared, n_tokens, n_threads);
+    place_shared(&b, &shared, n_tokens);
     place_own(&b, &own, n_tokens);
     return (shared.used_bytes + n_threads * own.used_bytes) / (int64_t)sizeof(float);
 }
 
-// Numbers the spans' positions, blocks and parts. A span gets parts by its share of the work, at
-// least one.
+// Numbers the spans' positions, blocks, parts and items. A span gets items by its share of the
+// work, at least one.
 static void divide(Batch *b, const AttendSpan *spans, int n_spans, int n_threads)
 {
     double work = 0; // blocks times positions
@@ -100,16 +98,16 @@ static void divide(Batch *b, const AttendSpan *spans, int n_spans, int n_threads
         work += (double)b->spans[i].n_blocks * s->n;
     }
     b->n_spans = n_spans;
-    const double parts_per_work = PARTS_PER_THREAD * n_threads / work;
+    const double items_per_work = ITEMS_PER_THREAD * n_threads / work;
     int64_t part_row = 0;
     for (int i = 0; i < n_spans; i++) {
         BatchSpan *s = &b->spans[i];
-        const int n_parts =
-            s->span.job->is_reproducible ? 1 : (int)(parts_per_work * s->n_blocks * s->span.n);
-        s->n_parts = min_int(n_parts > 1 ? n_parts : 1, s->n_blocks);
+        const int n_items = (int)(items_per_work * s->n_blocks * s->span.n);
+        s->n_parts = min_int(ceil_div(s->n_blocks, PART_BLOCKS), MAX_PARTS);
+        s->n_items = min_int(n_items > 1 ? n_items : 1, s->n_parts);
         s->first_item = b->n_items;
         s->first_part_row = part_row;
-        b->n_items += s->n_parts;
+        b->n_items += s->n_items;
         part_row += (int64_t)s->n_parts * round_up(b->dims.H * s->span.n, ATTEND_ROWS);
     }
 }
@@ -125,7 +123,7 @@ static const BatchSpan *span_of_token(const Batch *b, int token)
 static const BatchSpan *span_of_item(const Batch *b, int item)
 {
     const BatchSpan *s = b->spans;
-    while (item >= s->first_item + s->n_parts)
+    while (item >= s->first_item + s->n_items)
         s++;
     return s;
 }
@@ -234,27 +232,40 @@ static AttendTile tile_of(const Batch *b, const BatchSpan *s, int part)
     };
 }
 
-// One part of a span's blocks.
+// The first of n things for share i of n_shares, or their end for i = n_shares.
+static int share_start(int n, int i, int n_shares)
+{
+    return (int)((int64_t)i * n / n_shares);
+}
+
+// Some of a span's parts, one after the other. What a kernel starts with are the queries, which all
+// have in common; the next block is asked for across their borders.
 static void run_item(const Batch *b, int item)
 {
     const AttendKernel *kernel = b->call->kernel;
     const BatchSpan *s = span_of_item(b, item);
-    const int part = item - s->first_item;
-    const AttendTile tile = tile_of(b, s, part);
-    attend_tile_start(&tile, &b->dims);
+    const KvSequence *sequence = s->span.job->sequence;
+    const int share = item - s->first_item;
+    const int first_part = share_start(s->n_parts, share, s->n_items),
+              end_part = share_start(s->n_parts, share + 1, s->n_items),
+              end = share_start(s->n_blocks, end_part, s->n_parts);
+    AttendTile tile = tile_of(b, s, first_part);
     if (kernel->start != NULL)
         kernel->start(&b->work, &tile);
-    const int first = (int)((int64_t)part * s->n_blocks / s->n_parts);
-    const int end = (int)((int64_t)(part + 1) * s->n_blocks / s->n_parts);
-    KvBlock next = kv_block(s->span.job->sequence, b->call->layer, first);
-    for (int i = first; i < end; i++) {
-        const KvBlock block = next;
-        *b->work.ahead = (KvFetch){0};
-        if (i + 1 < end) {
-            next = kv_block(s->span.job->sequence, b->call->layer, i + 1);
-            *b->work.ahead = kv_block_fetch(&next, ATTEND_SLICES);
+    int i = share_start(s->n_blocks, first_part, s->n_parts);
+    KvBlock next = kv_block(sequence, b->call->layer, i);
+    for (int part = first_part; part < end_part; part++) {
+        tile = tile_of(b, s, part);
+        attend_tile_start(&tile, &b->dims);
+        for (; i < share_start(s->n_blocks, part + 1, s->n_parts); i++) {
+            const KvBlock block = next;
+            *b->work.ahead = (KvFetch){0};
+            if (i + 1 < end) {
+                next = kv_block(sequence, b->call->layer, i + 1);
+                *b->work.ahead = kv_block_fetch(&next, ATTEND_SLICES);
+            }
+            kernel->block(&b->work, &tile, &block);
         }
-        kernel->block(&b->work, &tile, &block);
     }
     if (kernel->finish != NULL)
         kernel->finish(&b->work);
@@ -299,7 +310,7 @@ void attend_batch(const AttendCall *call, const AttendSpan *spans, int n_spans)
     Batch shared = {.call = call, .dims = attend_dims(call->shape)};
     divide(&shared, spans, n_spans, n_threads);
     Arena arena = arena_over("attend", call->scratch, INT64_MAX), own = arena_start("attend");
-    place_shared(&shared, &arena, shared.n_tokens, n_threads);
+    place_shared(&shared, &arena, shared.n_tokens);
     place_own(&shared, &own, shared.n_tokens);
     const int64_t shared_floats = arena.used_bytes / (int64_t)sizeof(float),
                   own_floats = own.used_bytes / (int64_t)sizeof(float);

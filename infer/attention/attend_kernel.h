@@ -54,10 +54,10 @@ typedef struct AttendKernel {
     bool (*fits)(const AttendDims *dims);
     int64_t (*own_floats)(const AttendDims *dims,
                           int rows); // of AttendWork.own; NULL: 0
-    // Before the first block of a tile; NULL: nothing to do.
+    // Before the first block of a tile, or of tiles with the same queries; NULL: nothing to do.
     void (*start)(const AttendWork *work, const AttendTile *tile);
     void (*block)(const AttendWork *work, const AttendTile *tile, const KvBlock *block);
-    // After the last block of a tile; NULL: nothing to do.
+    // After their last block; NULL: nothing to do.
     void (*finish)(const AttendWork *work);
 } AttendKernel;
 

@@ -60,7 +60,7 @@ typedef struct Fixture {
     KvSequence *sequences[MAX_JOBS];
     AttendJob jobs[MAX_JOBS];
     float *expected[MAX_JOBS];
-    int n_jobs, n_tokens, ld_q;
+    int n_jobs, ld_q;
     float *up_k, *up_v; // exact in bfloat16
     uint16_t *up_k_bf16, *up_v_bf16;
     uint64_t seed;
@@ -145,13 +145,11 @@ static void add_job(Fixture *f, int first, int count, double scale)
     }
     assert_ok(kv_sequence_end_prompt(f->sequences[i])); // the reference policy quantizes now
     write_positions(f, f->sequences[i], count, scale);
-    const int64_t out = (int64_t)count * f->shape.n_heads * f->shape.head_dim;
     f->jobs[i] = (AttendJob){.sequence = f->sequences[i],
                              .q = ref_random((int64_t)count * f->ld_q, scale, f->seed++),
                              .first = first,
                              .count = count};
-    f->expected[i] = ref_nans(out);
-    f->n_tokens += count;
+    f->expected[i] = ref_nans((int64_t)count * f->shape.n_heads * f->shape.head_dim);
 }
 
 static void release_fixture(Fixture *f)
@@ -183,26 +181,40 @@ static float *make_scratch(int64_t count)
     return scratch;
 }
 
-// All jobs by one kernel in one call. Scratch is one block of exactly the stated size, so that the
-// sanitizer sees an overrun.
-static void compare_kernel(Fixture *f, const AttendKernel *kernel, int expand_from, int layer,
-                           double tolerance)
+// Jobs by one kernel in one call, into buffers of their own. Scratch is one block of exactly the
+// stated size, so that the sanitizer sees an overrun.
+static void run_jobs(const Fixture *f, AttendJob *jobs, int n_jobs, const AttendKernel *kernel,
+                     int expand_from, int layer)
 {
     const ModelShape *s = &f->shape;
     const int width = shape_dim(s, DIM_UP_INPUT), row = s->n_heads * s->head_dim;
     const WeightMatrix up_k = {f->up_k_bf16, DTYPE_BF16, shape_dim(s, DIM_K_NOPE), width},
                        up_v = {f->up_v_bf16, DTYPE_BF16, shape_dim(s, DIM_UP_VALUE), width};
+    int n_tokens = 0;
+    for (int i = 0; i < n_jobs; i++) {
+        jobs[i].out = ref_nans((int64_t)jobs[i].count * row);
+        n_tokens += jobs[i].count;
+    }
     float *scratch =
-        make_scratch(attend_scratch_floats(s, f->n_jobs, f->n_tokens, omp_get_max_threads()));
-    for (int i = 0; i < f->n_jobs; i++)
-        f->jobs[i].out = ref_nans((int64_t)f->jobs[i].count * row);
-    attend_by(kernel, expand_from, f->jobs, f->n_jobs, layer, s, &up_k, &up_v, f->ld_q, scratch);
+        make_scratch(attend_scratch_floats(s, n_jobs, n_tokens, omp_get_max_threads()));
+    attend_by(kernel, expand_from, jobs, n_jobs, layer, s, &up_k, &up_v, f->ld_q, scratch);
+    free(scratch);
+}
+
+static int64_t out_floats(const Fixture *f, int job)
+{
+    return (int64_t)f->jobs[job].count * f->shape.n_heads * f->shape.head_dim;
+}
+
+static void compare_kernel(Fixture *f, const AttendKernel *kernel, int expand_from, int layer,
+                           double tolerance)
+{
+    run_jobs(f, f->jobs, f->n_jobs, kernel, expand_from, layer);
     for (int i = 0; i < f->n_jobs; i++) {
-        testing_assert_close(kernel->name, f->jobs[i].out, f->expected[i],
-                             (int64_t)f->jobs[i].count * row, tolerance + split_error(kernel));
+        testing_assert_close(kernel->name, f->jobs[i].out, f->expected[i], out_floats(f, i),
+                             tolerance + split_error(kernel));
         free(f->jobs[i].out);
     }
-    free(scratch);
 }
 
 // Every kernel, absorbed and expanded, on 1 and 4 threads in layer 0 and on 2 in layer 1.
@@ -342,6 +354,46 @@ static void test_large_scores(void **state)
     }
 }
 
+// Each job alone on one thread, then all on several: shorter than a block, of whole and broken
+// parts of blocks, and of more blocks than parts.
+static void test_bits_depend_on_the_job_alone(void **state)
+{
+    (void)state;
+    static const int jobs[][2] = {{20, 1}, {255, 1}, {700, 3}, {330, 40}, {4300, 1}};
+    const int n_threads = omp_get_max_threads();
+    for (int c = 0; c < N_CASES; c++) {
+        const KvFormat format = kv_format_plain(KV_BFLOAT16);
+        Fixture f = make_fixture(&cases[c], &format);
+        for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i++)
+            add_job(&f, jobs[i][0], jobs[i][1], 1.0);
+        const AttendDims dims = attend_dims(&f.shape);
+        for (int id = 0; id < N_ATTEND_KERNELS; id++) {
+            const AttendKernel *kernel = attend_kernel((AttendKernelId)id, &dims);
+            if (kernel == NULL)
+                continue;
+            float *alone[MAX_JOBS];
+            omp_set_num_threads(1);
+            for (int i = 0; i < f.n_jobs; i++) {
+                run_jobs(&f, &f.jobs[i], 1, kernel, 32, 0);
+                alone[i] = f.jobs[i].out;
+            }
+            for (int threads = 1; threads <= 4; threads++) {
+                omp_set_num_threads(threads);
+                run_jobs(&f, f.jobs, f.n_jobs, kernel, 32, 0);
+                for (int i = 0; i < f.n_jobs; i++) {
+                    assert_memory_equal(f.jobs[i].out, alone[i],
+                                        (size_t)out_floats(&f, i) * sizeof(float));
+                    free(f.jobs[i].out);
+                }
+            }
+            for (int i = 0; i < f.n_jobs; i++)
+                free(alone[i]);
+        }
+        release_fixture(&f);
+    }
+    omp_set_num_threads(n_threads);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -352,6 +404,7 @@ int main(void)
         cmocka_unit_test(test_more_jobs_than_a_batch_holds),
         cmocka_unit_test(test_quantized_blocks),
         cmocka_unit_test(test_large_scores),
+        cmocka_unit_test(test_bits_depend_on_the_job_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
