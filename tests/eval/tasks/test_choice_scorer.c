@@ -226,6 +226,8 @@ static void log_likelihoods_are_those_of_the_full_forward(void **state)
     free(questions);
 }
 
+// A sum in another order may round to another code, of the four that 2 bits have: seen is one text
+// of all, by 3.4e-5 with AMX and 2.4e-4 on a Zen 4; the others differ by 6e-7 at most.
 static void quantized_caches_read_what_single_steps_do(void **state)
 {
     (void)state;
@@ -244,6 +246,7 @@ static void quantized_caches_read_what_single_steps_do(void **state)
         {"nothing shared", 0, 2, {200, 140}, {100, 1}},
     };
     enum { N_QUANTIZED = sizeof quantized / sizeof quantized[0] };
+    int n_other_codes = 0;
     TestQuestion *questions = calloc(N_QUANTIZED, sizeof *questions);
     Case c;
     assert_non_null(questions);
@@ -254,11 +257,15 @@ static void quantized_caches_read_what_single_steps_do(void **state)
     for (size_t f = 0; f < sizeof formats / sizeof formats[0]; f += step) {
         score(&c, &formats[f], 0, questions, N_QUANTIZED, 1);
         for (int i = 0; i < N_QUANTIZED; i++)
-            for (int t = 0; t < questions[i].n_texts; t++)
-                check(quantized[i].what, questions[i].log_likelihoods[t],
-                      stepped_log_likelihood(&c, &formats[f], &questions[i].texts[t]),
-                      1e-4); // seen 3.4e-5: a sum in another order may round to another code
+            for (int t = 0; t < questions[i].n_texts; t++) {
+                const double got = questions[i].log_likelihoods[t];
+                const double expected =
+                    stepped_log_likelihood(&c, &formats[f], &questions[i].texts[t]);
+                check(quantized[i].what, got, expected, 1e-3);
+                n_other_codes += fabs(got - expected) > 1e-5 * (1 + fabs(expected));
+            }
     }
+    assert_in_range(n_other_codes, 0, 2);
     end_case(&c);
     free(questions);
 }

@@ -168,7 +168,7 @@ static void test_bits_do_not_depend_on_threads(void **state)
 }
 
 // The product's operands hold values of bfloat16, so that the gradient alone is rounded.
-static void compare_bfloat16(int N, int D, int V)
+static void compare_bfloat16(int N, int D, int V, double input_tolerance)
 {
     Data d = make_data(N, D, V, 1.0);
     uint16_t *halves = malloc((size_t)(V > N ? V : N) * (size_t)D * sizeof *halves);
@@ -182,9 +182,9 @@ static void compare_bfloat16(int N, int D, int V)
     double loss = typed_loss(COMPUTE_BFLOAT16, &d, rows_bf16(halves, D), true);
     ref_assert_error("loss", fabs(loss - expected) / (expected + 1), 1e-6); // seen below 1e-7
     testing_assert_close("d_normed", d.d_normed, d.expected_d_normed, (int64_t)N * D,
-                         4e-3); // seen 2.0e-3
+                         input_tolerance);
     testing_assert_close("d_head", d.d_head, d.expected_d_head, (int64_t)V * D,
-                         4e-3); // seen 1.5e-3
+                         4e-3); // seen 2.2e-3
     assert_true(typed_loss(COMPUTE_BFLOAT16, &d, rows_bf16(halves, D), false) == loss);
     free(halves);
     release_data(&d);
@@ -196,11 +196,13 @@ static void test_bfloat16(void **state)
     (void)state;
     const int sizes[] = {1, 2, 31, 32, 33, 129, 2048, 2049, 5000};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
-        compare_bfloat16(9, 7, sizes[i]);
-    compare_bfloat16(511, 12, 50);
-    compare_bfloat16(513, 12, 50);
-    compare_bfloat16(2049, 12, 50);
-    compare_bfloat16(40, 2, 3000000);
+        compare_bfloat16(9, 7, sizes[i], 4e-3); // seen 2.3e-3 in all of these
+    compare_bfloat16(511, 12, 50, 4e-3);
+    compare_bfloat16(513, 12, 50, 4e-3);
+    compare_bfloat16(2049, 12, 50, 4e-3);
+    // Three million addends of a unit or two in the last place of their sum: seen 5.7e-3 by
+    // AVX512-BF16, which adds them in pairs, 2.0e-3 by AMX, which adds 32 at a time.
+    compare_bfloat16(40, 2, 3000000, 1.5e-2);
 }
 
 static double scaled_loss(void *context)
