@@ -394,7 +394,8 @@ static Status refit_prepared(Replica *mla, const Config *config, const Comm *com
 {
     Replica original;
     TRY(prepare_original(&original, config, comm, group));
-    const Status status = refit_outputs(mla, &original.model, scores);
+    const Status status =
+        refit_attention(mla, &original.model, scores, config->model.convert.recipe.refit);
     replica_release(&original);
     return status;
 }

@@ -5,8 +5,10 @@
 #include "base/progress.h"
 #include "eval/forward_pass.h"
 #include "model/convert/exact_sum.h"
-#include "model/convert/ridge.h"
+#include "model/convert/refit/query_fit.h"
+#include "model/convert/refit/ridge.h"
 #include "model/convert/statistics_file.h"
+#include "model/kernels/rmsnorm.h"
 #include "train/parallel/watchdog.h"
 #include "train/stop.h"
 
@@ -18,8 +20,11 @@ typedef struct Refit {
     const Comm *comm;       // borrowed
     const Model *models[2]; // borrowed
     int n_windows, n_own, T;
+    RefitParts parts;
     ForwardPass passes[2]; // owned
+    QueryFit queries;      // owned, with REFIT_ALL; of all windows
     Arena arena;           // owns what follows
+    float *inv_rms;        // [T]
     int32_t *tokens;       // [n_windows, T]
     float *x;              // [n_own, T, D] input of the layer at hand
     float *heads[2];       // [n_own, T, Q] outputs of the heads
@@ -33,6 +38,7 @@ static void place(Refit *refit, Arena *arena, const ModelShape *s)
 {
     const int64_t n_tokens = (int64_t)refit->n_own * refit->T, Q = shape_dim(s, DIM_Q);
     refit->tokens = arena_place(arena, (int64_t)refit->n_windows * refit->T, sizeof *refit->tokens);
+    refit->inv_rms = arena_floats(arena, refit->T);
     refit->x = arena_floats(arena, n_tokens * s->d_model);
     refit->largest = arena_place(arena, 2 * Q, sizeof(double));
     for (int i = 0; i < 2; i++) {
@@ -43,7 +49,7 @@ static void place(Refit *refit, Arena *arena, const ModelShape *s)
     refit->tiles = arena_place(arena, omp_get_max_threads() * exact_tile_doubles(), sizeof(double));
 }
 
-int64_t refit_bytes(const ModelShape *mla, int n_windows, int T, int n_ranks)
+int64_t refit_bytes(const ModelShape *mla, int n_windows, int T, int n_ranks, RefitParts parts)
 {
     Refit refit = {.n_windows = n_windows,
                    .n_own = (n_windows + n_ranks - 1) / n_ranks,
@@ -51,7 +57,8 @@ int64_t refit_bytes(const ModelShape *mla, int n_windows, int T, int n_ranks)
                    .arena = arena_start("refit")};
     const ModelShape original = shape_original(mla);
     place(&refit, &refit.arena, mla);
-    return refit.arena.peak_bytes + forward_pass_layer_bytes(mla, T, COMPUTE_FLOAT32) +
+    const int64_t queries = parts == REFIT_ALL ? query_fit_bytes(mla, n_windows, T) : 0;
+    return refit.arena.peak_bytes + queries + forward_pass_layer_bytes(mla, T, COMPUTE_FLOAT32) +
            forward_pass_layer_bytes(&original, T, COMPUTE_FLOAT32) +
            ridge_bytes(mla->d_model, shape_dim(mla, DIM_Q));
 }
@@ -68,6 +75,9 @@ static Status start(Refit *refit, const StatisticsFile *file)
     TRY(arena_allocate(&refit->arena));
     place(refit, &refit->arena, s);
     TRY(statistics_file_tokens(file, refit->tokens));
+    if (refit->parts == REFIT_ALL)
+        TRY(query_fit_start(&refit->queries, refit->models[0], refit->models[1], refit->n_windows,
+                            refit->T));
     for (int i = 0; i < 2; i++)
         TRY(forward_pass_start(&refit->passes[i], refit->models[i], refit->T, COMPUTE_FLOAT32));
     for (int64_t i = 0; i < refit->n_own; i++)
@@ -81,6 +91,7 @@ static void release(Refit *refit)
 {
     forward_pass_release(&refit->passes[0]);
     forward_pass_release(&refit->passes[1]);
+    query_fit_release(&refit->queries);
     arena_release(&refit->arena);
 }
 
@@ -100,6 +111,54 @@ static void take_value_bias(float *heads, const Model *original, int layer, int 
     for (int64_t t = 0; t < T && bias != NULL; t++)
         for (int i = 0; i < Q; i++)
             heads[t * Q + i] -= bias[i / E / G * E + i % E];
+}
+
+// The normed inputs of a layer, of all windows on every rank.
+static void share_inputs(Refit *refit, int layer)
+{
+    const Comm *comm = refit->comm;
+    const ModelShape *s = &refit->models[1]->shape;
+    const int D = s->d_model, T = refit->T;
+    const float *norm = refit->models[1]->params.layers[layer].attn_norm;
+    for (int64_t i = 0; i < refit->n_windows; i++) {
+        float *to = refit->queries.x + i * T * D;
+        const int owner = (int)(i % comm->size);
+        if (owner == comm->rank)
+            rmsnorm_forward(rows_f32(to, D), refit->inv_rms, NULL,
+                            refit->x + i / comm->size * T * D, norm, T, D, (float)s->rms_eps);
+        comm_broadcast(comm, to, (int64_t)T * D * (int64_t)sizeof *to, owner);
+    }
+}
+
+// Head h is rank h mod N's.
+static Status fit_own_queries(Refit *refit, int layer)
+{
+    const Status status = query_fit_layer(&refit->queries, layer);
+    if (status != OK)
+        return fail_within(status, "layer %d", layer);
+    for (int h = refit->comm->rank; h < refit->models[0]->shape.n_heads; h += refit->comm->size) {
+        TRY(stop_check());
+        progress_beat();
+        query_fit_head(&refit->queries, h);
+    }
+    return OK;
+}
+
+static Status fit_queries(Refit *refit, Replica *mla, int layer)
+{
+    const Comm *comm = refit->comm;
+    const ModelShape *s = &mla->model.shape;
+    const int64_t D = s->d_model, rope = 2 * s->rope_pairs, nope = shape_head_nope(s);
+    share_inputs(refit, layer);
+    TRY(comm_agree(comm, fit_own_queries(refit, layer)));
+    const int64_t q = mla->model.params.layers[layer].q - mla->model.params.flat;
+    for (int64_t h = 0; h < s->n_heads; h++) {
+        const int owner = (int)(h % comm->size);
+        replica_broadcast(mla, q + h * rope * D, rope * D, owner);
+        replica_broadcast(mla, q + (s->n_heads * rope + h * nope) * D, nope * D, owner);
+    }
+    replica_sync(mla);
+    return OK;
 }
 
 // Heads of both models on the same inputs, and their largest values; then the inputs of the next
@@ -154,6 +213,8 @@ static Status refit_layer(Refit *refit, Replica *mla, int layer)
     const int owner = layer % comm->size;
     float *o = mla->model.params.layers[layer].o;
     Status status = OK;
+    if (refit->parts == REFIT_ALL)
+        TRY(fit_queries(refit, mla, layer));
     TRY(comm_agree(comm, run_layer(refit, layer)));
     comm_max_doubles(comm, refit->largest, 2 * Q);
     sum_products(refit);
@@ -169,16 +230,16 @@ static Status refit_layer(Refit *refit, Replica *mla, int layer)
     return OK;
 }
 
-Status refit_outputs(Replica *mla, const Model *original, const char *scores)
+Status refit_attention(Replica *mla, const Model *original, const char *scores, RefitParts parts)
 {
     const Comm *comm = mla->comm;
     const int n_layers = mla->model.shape.n_layers;
     const ModelShape shape = original->shape;
-    Refit refit = {.comm = comm, .models = {&mla->model, original}};
+    Refit refit = {.comm = comm, .models = {&mla->model, original}, .parts = parts};
     StatisticsFile file = {0};
     Status status;
     watchdog_phase("refit", 0);
-    ProgressMeter meter = progress_start("refit of outputs", "layers", n_layers);
+    ProgressMeter meter = progress_start("refit of attention", "layers", n_layers);
     TRY_GOTO(release, comm_agree(comm, statistics_file_open(&file, &shape, scores)));
     TRY_GOTO(release, comm_agree(comm, start(&refit, &file)));
     for (int l = 0; l < n_layers; l++) {

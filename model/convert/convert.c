@@ -15,19 +15,6 @@
 #include <math.h>
 #include <string.h>
 
-const char *const convert_method_names[] = {
-    [METHOD_PAPER] = "paper", [METHOD_WHITENED] = "whitened", [METHOD_CLOSED] = "closed", NULL};
-
-Status recipe_check(const ConvertRecipe *recipe, const ModelShape *original, const char *setting)
-{
-    if (original->qk_norm && recipe->method == METHOD_CLOSED)
-        return fail(BAD_INPUT,
-                    "%s is closed, whose error of a score knows no norm of heads (qk_norm); "
-                    "choose paper or whitened",
-                    setting);
-    return OK;
-}
-
 // Key rows [K E, D] -> kept ones k_r [K 2P, D] and those to factorize k_c [K (E - 2P), D].
 static void divide_keys(float *k_r, float *k_c, const Model *mla, const float *k, int layer,
                         int *rows, int D)

@@ -6,7 +6,7 @@
 #include <stdio.h>
 
 const char *const convert_form_names[] = {
-    [FORM_PER_HEAD] = "per-head", [FORM_SHARED] = "shared", NULL};
+    [FORM_PER_HEAD] = "per-head", [FORM_SHARED] = "shared", [FORM_AUTO] = "auto", NULL};
 
 // Numbers per token and layer; shares such as 18.75 % come as binary fractions, which may be just
 // below.

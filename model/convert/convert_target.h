@@ -4,8 +4,8 @@
 //
 //     per head   P = E / 16 pairs of every KV head, as MHA2MLA has them for every cache, and
 //                d_kv = floor(n / K) - 2P
-//     shared     half of the numbers for rotated keys, P = n / 4 slots, but at most K E / 8, twice
-//                what MHA2MLA keeps; the latent has the rest, R = n - 2P
+//     shared     two fifths of the numbers for rotated keys, P = floor(n / 5) slots, but at most
+//                K E / 8, twice what MHA2MLA keeps; the latent has the rest, R = n - 2P
 //
 //     const ConvertTarget target = {.form = FORM_SHARED, .cache = .125};
 //     ModelShape shape;
@@ -15,7 +15,11 @@
 
 #include "model/shape.h"
 
-typedef enum ConvertForm { FORM_PER_HEAD, FORM_SHARED } ConvertForm;
+typedef enum ConvertForm {
+    FORM_PER_HEAD,
+    FORM_SHARED,
+    FORM_AUTO // recipe_complete() replaces it, recipe.h
+} ConvertForm;
 
 extern const char *const convert_form_names[]; // by value of the enum, closed by NULL
 

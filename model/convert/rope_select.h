@@ -22,7 +22,8 @@ typedef enum RopeStrategy {
     ROPE_UNIFORM,
     ROPE_2NORM,
     ROPE_KL,
-    ROPE_SHARED_UNIFORM
+    ROPE_SHARED_UNIFORM,
+    ROPE_AUTO // recipe_complete() replaces it, recipe.h
 } RopeStrategy;
 
 // Fills pairs [L, K, P], ascending per row. `scores` is needed for 2-norm, else ignored.

@@ -73,8 +73,9 @@ mpirun -n 3 --oversubscribe --bind-to none "$mha2mla" eval --help >out 2>err
 [ "$(grep -c '^usage: mha2mla eval' out)" -eq 1 ] || die "eval --help on 3 ranks: $(cat out err)"
 refuses 2 "tokenize: --tokenizer DIR is missing" tokenize
 refuses 2 "score: --data SHARD.h5 is missing" score $small
+refuses 2 "convert: the share of the cache to keep is missing" convert $small --out new
+refuses 2 "convert: --slots P is missing" convert $small --out new --form shared --latent 8
 refuses 2 "convert: --d-kv N is missing" convert $small --out new --rope-pairs 2
-refuses 2 "convert: --slots P is missing" convert $small --out new --form shared
 refuses 2 "--cache is '0.125', which is no share" \
     convert $small --out new --form shared --cache 0.125 --rope kl --scores none.h5
 refuses 2 "train needs one CONFIG, got 0" train

@@ -38,6 +38,18 @@ refuses 2 "has norms of RoPE pairs alone" \
 refuses 2 "model.convert.svd is split, but the method closed needs joint" \
     $mla --model.convert.method=closed --model.convert.svd=split
 
+# What is left to the program is what it says.
+same() { # NAME OPTIONS, NAME OPTIONS
+    "$mha2mla" convert "$model" --out "$1" --scores scores.h5 $2 >/dev/null 2>&1
+    "$mha2mla" convert "$model" --out "$3" --scores scores.h5 $4 >/dev/null 2>&1
+    cmp "$1/model.safetensors" "$3/model.safetensors" || die "$2 is not $4"
+}
+same share "--cache 25%" chosen "--cache 25% --form shared --method closed --rope kl --refit all"
+same widths "$options" papers "$options --form per-head --method paper --rope 2-norm"
+"$mha2mla" convert "$model" --out outputs --scores scores.h5 --cache 25% --refit outputs >/dev/null 2>&1
+! cmp -s share/model.safetensors outputs/model.safetensors || die "queries were not refitted"
+refuses 2 "--refit is 'keys'" convert "$model" --out none --cache 25% --scores scores.h5 --refit keys
+
 # A run that calibrates and converts itself, on any number of ranks, and from a file.
 closed="--model.convert.method=closed --model.convert.rope=kl --model.convert.windows=6"
 ranks 1 $mla $closed --run.name=one
@@ -64,8 +76,9 @@ as_a_run() {
 }
 calibration="samples=20 windows=6 attention-windows=4 window-len=16"
 as_a_run paper rope=2-norm rope-pairs=2 d-kv=6 samples=20
-as_a_run pools method=closed rope=kl cache=37.5% pool=kv-head key-weight=0.3 $calibration
+as_a_run pools form=per-head method=closed rope=kl cache=37.5% refit=outputs pool=kv-head key-weight=0.3 $calibration
 as_a_run slots form=shared method=closed rope=kl slots=4 latent=9 pool=head $calibration
+as_a_run auto cache=25% $calibration
 as_a_run uniform form=shared method=whitened rope=shared-uniform cache=25% key-weight=0 $calibration
 
 ranks 1 sweep config.yaml --model.init=none --model.base="$model" --model.convert.rope_pairs=2 \

@@ -144,7 +144,7 @@ static void test_closed_is_pytorchs(void **state)
         start(&s, &cases[i]);
         convert(&mla, &s, &recipe, "absorbed");
         check_logits(&mla.model, &s, "closed", 1e-3); // seen 2.1e-4
-        assert_ok(refit_outputs(&mla, &s.original, s.scores));
+        assert_ok(refit_attention(&mla, &s.original, s.scores, REFIT_OUTPUTS));
         check_logits(&mla.model, &s, "ridge", 1e-3);
         replica_release(&mla);
         end(&s);
@@ -160,7 +160,7 @@ static float *closed_parameters(const Comm *of, CommGroup *of_group, const Setup
     assert_ok(shape_convert(&shape, &s->original.shape, s->P, s->d_kv, SVD_JOINT));
     assert_ok(replica_create(&mla, of, of_group, &shape));
     fill(&mla, s, &recipe);
-    assert_ok(refit_outputs(&mla, &s->original, s->scores));
+    assert_ok(refit_attention(&mla, &s->original, s->scores, REFIT_ALL));
     const size_t bytes = (size_t)mla.model.params.count * sizeof(float);
     float *values = malloc(bytes);
     assert_non_null(values);
@@ -214,7 +214,7 @@ static void check_runs(Setup *s)
     assert_ok(shape_convert(&shape, &s->original.shape, s->P, s->d_kv, SVD_JOINT));
     assert_ok(replica_create(&mla, &comm, &group, &shape));
     fill(&mla, s, &recipe);
-    assert_ok(refit_outputs(&mla, &s->original, s->scores));
+    assert_ok(refit_attention(&mla, &s->original, s->scores, REFIT_ALL));
     assert_ok(forward_pass_start(&pass, &mla.model, T, COMPUTE_FLOAT32));
     transformer_forward(&pass.ws, &mla.model, s->tokens, NULL);
     transformer_logits(&pass.ws, &mla.model, 0, T, logits);

@@ -154,7 +154,7 @@ static void test_closed_is_pytorchs(void **state)
         free(convert(&mla, &s, how[0], how[1], false, &closed));
         check_pairs(&mla.model, &s);
         check_logits(&mla.model, &s, "closed", 1e-3);
-        assert_ok(refit_outputs(&mla, &s.original, s.scores));
+        assert_ok(refit_attention(&mla, &s.original, s.scores, REFIT_OUTPUTS));
         check_logits(&mla.model, &s, "ridge", 1e-3);
         replica_release(&mla);
         end(&s);
@@ -200,7 +200,7 @@ static void test_full_rank_is_the_original(void **state)
             free(convert(&mla, &s, KE / 2, KE < D ? KE : D, false, &recipe));
             assert_is_original(of->model, &mla, &s, 1e-4);
             if (i >= N_CASES && method == METHOD_CLOSED) {
-                assert_ok(refit_outputs(&mla, &s.original, s.scores));
+                assert_ok(refit_attention(&mla, &s.original, s.scores, REFIT_ALL));
                 assert_is_original("refitted", &mla, &s, 1e-4); // seen 4.6e-7
             }
             replica_release(&mla);
@@ -290,7 +290,7 @@ static void test_statistics_that_say_nothing(void **state)
             s.request.n_windows = s.request.n_attention = 1, s.request.T = 3;
         testing_write_statistics(s.scores, &comm, &s.original, &s.request);
         free(convert(&mla, &s, 3, 7, false, &closed));
-        assert_ok(refit_outputs(&mla, &s.original, s.scores));
+        assert_ok(refit_attention(&mla, &s.original, s.scores, REFIT_ALL));
         run_model(logits, &mla.model, s.tokens, 1, s.request.T);
         for (int64_t k = 0; k < (int64_t)s.request.T * shape->vocab_size; k++)
             assert_true(isfinite(logits[k]));
@@ -400,7 +400,7 @@ static void check_level(Setup *s, const Level *level, const int32_t *valid, int 
     if (!(fabs(error / level->pairs_error - 1) <= 1e-4))
         fail_msg("error of layer 0's pairs is %.6g, expected %.6g", error, level->pairs_error);
     check_loss("loss", loss_of(&mla.model, valid, n, T), level->closed_loss, .03); // seen .0213
-    assert_ok(refit_outputs(&mla, &s->original, s->scores));
+    assert_ok(refit_attention(&mla, &s->original, s->scores, REFIT_OUTPUTS));
     check_loss("loss after the refit", loss_of(&mla.model, valid, n, T), level->ridge_loss, .02);
     free(choice);
     replica_release(&mla);

@@ -25,6 +25,7 @@ typedef struct ConvertOptions {
     const char *out, *scores, *data;
     ConvertMethod method;
     double key_weight;
+    RefitParts refit;
     int64_t samples, seq_len, seed, windows, attention_windows, window_len;
     StatisticsPool pool;
     ComputeOptions compute;
@@ -37,11 +38,12 @@ typedef struct ConvertOptions {
     int dtype; // a DType, or DTYPE_OF_MODEL
 } ConvertOptions;
 
-static ConvertRecipe recipe_of(const ConvertOptions *options)
-{
-    return (ConvertRecipe){options->method, options->key_weight,
-                           options->rope == ROPE_SHARED_UNIFORM};
-}
+// What the options ask for, with what they leave open decided.
+typedef struct Choices {
+    ConvertTarget target;
+    ConvertRecipe recipe;
+    RopeStrategy rope;
+} Choices;
 
 // "12.5" or "12.5%"; without the sign at least 1, so that a share such as 0.125 is not taken for
 // an eighth of a percent.
@@ -64,29 +66,34 @@ static Status parse_cache(double *share, const char *text)
     return OK;
 }
 
-static Status target_of(ConvertTarget *out, const ConvertOptions *options)
+static Status choose(Choices *out, const ConvertOptions *options)
 {
-    *out = (ConvertTarget){.form = options->form,
-                           .rope_pairs = (int)options->rope_pairs,
-                           .d_kv = (int)options->d_kv,
-                           .svd = options->svd,
-                           .slots = (int)options->slots,
-                           .latent = (int)options->latent,
-                           .latent_norm = options->latent_norm};
-    return parse_cache(&out->cache, options->cache);
+    out->target = (ConvertTarget){.form = options->form,
+                                  .rope_pairs = (int)options->rope_pairs,
+                                  .d_kv = (int)options->d_kv,
+                                  .svd = options->svd,
+                                  .slots = (int)options->slots,
+                                  .latent = (int)options->latent,
+                                  .latent_norm = options->latent_norm};
+    out->recipe = (ConvertRecipe){
+        .method = options->method, .key_weight = options->key_weight, .refit = options->refit};
+    out->rope = options->rope;
+    TRY(parse_cache(&out->target.cache, options->cache));
+    recipe_complete(&out->recipe, &out->target, &out->rope);
+    return OK;
 }
 
-static bool needs_scores(const ConvertOptions *options)
+static bool needs_scores(const Choices *chosen)
 {
-    const ConvertRecipe recipe = recipe_of(options);
-    return options->rope == ROPE_2NORM || options->rope == ROPE_KL ||
-           recipe_needs_statistics(&recipe);
+    return chosen->rope == ROPE_2NORM || chosen->rope == ROPE_KL ||
+           recipe_needs_statistics(&chosen->recipe);
 }
 
 // Everything that a conversion holds.
 typedef struct Conversion {
-    const Comm *comm; // borrowed, as the next two
+    const Comm *comm; // borrowed, as the next three
     const ConvertOptions *options;
+    const Choices *chosen;
     const char *dir;  // of the original
     ModelShape shape; // of the result
     HfSource *files;  // owned, as all that follow
@@ -102,18 +109,18 @@ typedef struct Conversion {
 static Status find_shape(Conversion *c)
 {
     char text[TARGET_TEXT_BYTES];
-    ConvertTarget target;
-    TRY(target_of(&target, c->options));
+    const Choices *chosen = c->chosen;
     const ModelShape *original = hf_source_weights(c->files).shape;
-    const ConvertRecipe recipe = recipe_of(c->options);
-    Status status = convert_target_shape(&c->shape, original, &target);
+    Status status = convert_target_shape(&c->shape, original, &chosen->target);
     if (status == OK)
-        status = recipe_check(&recipe, original, "--method");
+        status = recipe_check(&chosen->recipe, original, "--method");
     if (status != OK)
         return fail_within(status, "%s", c->dir);
     convert_target_describe(text, &c->shape);
-    if (c->comm->rank == 0 && target.cache > 0)
-        log_info("--cache %s: %s", c->options->cache, text);
+    if (c->comm->rank == 0 && chosen->target.cache > 0)
+        log_info("--cache %s: method %s, RoPE %s, %s", c->options->cache,
+                 convert_method_names[chosen->recipe.method], rope_strategy_name(chosen->rope),
+                 text);
     return OK;
 }
 
@@ -121,14 +128,13 @@ static Status find_shape(Conversion *c)
 // layer needs. Each rank chooses them from the same file, so no message is needed.
 static Status create_converted(Conversion *c)
 {
-    const ConvertOptions *options = c->options;
-    const ConvertRecipe recipe = recipe_of(options);
+    const Choices *chosen = c->chosen;
     const ModelShape *shape = &c->shape;
     TRY(replica_create(&c->mla, c->comm, &c->group, shape));
     c->choice = malloc((size_t)model_n_pairs(shape) * sizeof *c->choice);
-    Status status = c->choice != NULL
-                        ? prepare_chosen_pairs(c->choice, shape, options->rope, &recipe, c->scores)
-                        : fail(FAILED, "no memory for RoPE pairs");
+    Status status = c->choice != NULL ? prepare_chosen_pairs(c->choice, shape, chosen->rope,
+                                                             &chosen->recipe, c->scores)
+                                      : fail(FAILED, "no memory for RoPE pairs");
     return comm_agree(c->comm, status);
 }
 
@@ -195,7 +201,7 @@ static Status name_scores(char out[PATH_BYTES], const char *dir)
 static Status find_scores(Conversion *c)
 {
     const ConvertOptions *options = c->options;
-    if (!needs_scores(options))
+    if (!needs_scores(c->chosen))
         return OK;
     if (options->scores != NULL) {
         snprintf(c->scores, sizeof c->scores, "%s", options->scores);
@@ -206,19 +212,19 @@ static Status find_scores(Conversion *c)
     TRY(collect_scores(c));
     if (c->comm->rank == 0)
         log_info("scores written to %s", c->scores);
-    if (options->method != METHOD_CLOSED)
+    if (c->chosen->recipe.method != METHOD_CLOSED)
         replica_release(&c->original);
     return OK;
 }
 
-// The output projections of the method closed, for which the original has to be in memory.
+// Queries and output projections of the method closed, for which the original has to be in memory.
 static Status refit(Conversion *c)
 {
-    if (c->options->method != METHOD_CLOSED)
+    if (c->chosen->recipe.method != METHOD_CLOSED)
         return OK;
     if (c->options->scores != NULL)
         TRY(prepare_loaded(&c->original, c->dir, c->comm, &c->group));
-    return refit_outputs(&c->mla, &c->original.model, c->scores);
+    return refit_attention(&c->mla, &c->original.model, c->scores, c->options->refit);
 }
 
 // First everything is compared and opened, then memory is asked for, then layers are converted;
@@ -226,7 +232,6 @@ static Status refit(Conversion *c)
 static Status convert_files(Conversion *c)
 {
     const Comm *comm = c->comm;
-    const ConvertRecipe recipe = recipe_of(c->options);
     TRY(agreement_model(comm, c->dir));
     TRY(comm_agree(comm, open_files(&c->files, &c->dtype, comm, c->options, c->dir, &c->target)));
     TRY(comm_agree(comm, find_shape(c)));
@@ -235,7 +240,7 @@ static Status convert_files(Conversion *c)
     TRY(create_converted(c));
     const WeightSource original = hf_source_weights(c->files);
     const double start_s = log_seconds();
-    TRY(prepare_layers(&c->mla, &original, &recipe, c->choice, c->scores));
+    TRY(prepare_layers(&c->mla, &original, &c->chosen->recipe, c->choice, c->scores));
     TRY(refit(c));
     hf_source_warn(c->files, c->dir);
     const double seconds = log_seconds() - start_s;
@@ -249,9 +254,10 @@ static Status convert_files(Conversion *c)
 }
 
 // Collective.
-static Status convert(const Comm *comm, const ConvertOptions *options, const char *dir)
+static Status convert(const Comm *comm, const ConvertOptions *options, const Choices *chosen,
+                      const char *dir)
 {
-    Conversion c = {.comm = comm, .options = options, .dir = dir};
+    Conversion c = {.comm = comm, .options = options, .chosen = chosen, .dir = dir};
     const Status status = convert_files(&c);
     replica_release(&c.mla);
     replica_release(&c.original);
@@ -262,7 +268,9 @@ static Status convert(const Comm *comm, const ConvertOptions *options, const cha
     return status;
 }
 
-static const ConvertOptions defaults = {.rope = ROPE_2NORM,
+static const ConvertOptions defaults = {.method = METHOD_AUTO,
+                                        .rope = ROPE_AUTO,
+                                        .form = FORM_AUTO,
                                         .svd = SVD_JOINT,
                                         .dtype = DTYPE_OF_MODEL,
                                         .key_weight = .1,
@@ -277,12 +285,14 @@ static const Option options[] = {
      .files = ANY_DIRECTORY, .required = true},
     {"method", OPTION_CHOICE, offsetof(ConvertOptions, method), "METHOD",
      "SVD of the weights (paper), in the norm of the activations (whitened), or in that of scores "
-     "and outputs (closed, best with --rope kl)",
+     "and outputs (closed); auto: closed with --form shared, else paper",
      .choices = convert_method_names},
     {"rope", OPTION_CHOICE, offsetof(ConvertOptions, rope), "STRATEGY",
-     "which RoPE pairs a KV head keeps", .choices = config_rope_names},
+     "which RoPE pairs a KV head keeps; auto: kl with --method closed, else 2-norm",
+     .choices = config_rope_names},
     {"form", OPTION_CHOICE, offsetof(ConvertOptions, form), "FORM",
-     "pairs of every KV head's own (per-head), or rotated slots that all heads see (shared)",
+     "pairs of every KV head's own (per-head), or rotated slots that all heads see (shared); auto: "
+     "per-head where a width, strategy or method is MHA2MLA's, else shared",
      .choices = convert_form_names},
     {"cache", OPTION_TEXT, offsetof(ConvertOptions, cache), "PERCENT",
      "share of the original's KV cache to keep, such as 12.5%, from which the widths follow that "
@@ -327,21 +337,28 @@ static const Option options[] = {
      "weight of the keys' squared errors against the values', not with --method paper; 0: the "
      "values' mean square over the keys', with whitened alone",
      0, 1000000},
+    {"refit", OPTION_CHOICE, offsetof(ConvertOptions, refit), "PARTS",
+     "what --method closed refits at its end: queries and output projections (all), or outputs "
+     "alone",
+     .choices = refit_parts_names},
     {"dtype", OPTION_CHOICE, offsetof(ConvertOptions, dtype), "TYPE",
      "number format of the weights", .choices = config_dtype_names, .derived = "the model's own"},
     COMPUTE_OPTIONS(ConvertOptions, compute),
 };
 
 // Without a share of the cache both widths of the form are needed.
-static Status check_widths(const ConvertOptions *given)
+static Status check_widths(const ConvertTarget *given)
 {
     const bool is_shared = given->form == FORM_SHARED;
     const char *missing = NULL;
+    if (given->cache == 0 && given->slots + given->latent + given->rope_pairs + given->d_kv == 0)
+        return fail(BAD_INPUT, "convert: the share of the cache to keep is missing; give it by "
+                               "--cache, such as 12.5%%, or widths");
     if (is_shared ? given->slots == 0 : given->rope_pairs == 0)
         missing = is_shared ? "--slots P" : "--rope-pairs R";
     else if (is_shared ? given->latent == 0 : given->d_kv == 0)
         missing = is_shared ? "--latent R" : "--d-kv N";
-    return missing == NULL || given->cache != NULL
+    return missing == NULL || given->cache > 0
                ? OK
                : fail(BAD_INPUT, "convert: %s is missing; give it, or --cache", missing);
 }
@@ -352,23 +369,27 @@ static Status run(const CommandLine *line)
     const ConvertOptions *given = line->options;
     TRY(blas_check(line->comm));
     TRY(compute_check(line->comm, given->compute.type, given->compute.emulate, "--compute"));
-    TRY(check_widths(given));
-    if (needs_scores(given) && given->scores == NULL && given->data == NULL)
+    Choices chosen;
+    TRY(choose(&chosen, given));
+    TRY(check_widths(&chosen.target));
+    const bool is_shared = chosen.target.form == FORM_SHARED;
+    const bool is_closed = chosen.recipe.method == METHOD_CLOSED;
+    if (needs_scores(&chosen) && given->scores == NULL && given->data == NULL)
         return fail(BAD_INPUT,
                     "--rope %s with --method %s needs --scores, which mha2mla score makes, or "
                     "--data to make them from",
-                    config_rope_names[given->rope], convert_method_names[given->method]);
-    if (given->form == FORM_SHARED && given->rope < ROPE_2NORM)
+                    config_rope_names[chosen.rope], convert_method_names[chosen.recipe.method]);
+    if (is_shared && chosen.rope < ROPE_2NORM)
         return fail(BAD_INPUT, "--rope is %s, but --form shared takes 2-norm, kl or shared-uniform",
-                    config_rope_names[given->rope]);
-    if (given->form != FORM_SHARED && given->rope == ROPE_SHARED_UNIFORM)
+                    config_rope_names[chosen.rope]);
+    if (!is_shared && chosen.rope == ROPE_SHARED_UNIFORM)
         return fail(BAD_INPUT, "--rope is shared-uniform, which needs --form shared");
-    if (given->method == METHOD_CLOSED && given->key_weight == 0)
+    if (is_closed && given->key_weight == 0)
         return fail(BAD_INPUT, "--key-weight is 0, but --method closed needs a weight");
-    if (given->method == METHOD_CLOSED && given->svd == SVD_SPLIT)
+    if (is_closed && given->svd == SVD_SPLIT)
         return fail(BAD_INPUT, "--method closed has one latent for keys and values; leave --svd "
                                "split out");
-    return convert(line->comm, given, line->words[0]);
+    return convert(line->comm, given, &chosen, line->words[0]);
 }
 
 const Command cmd_convert = {
@@ -387,8 +408,8 @@ const Command cmd_convert = {
                                       "--method closed --rope kl --rope-pairs 2 --d-kv 8 "
                                       "--data runs/demo/shards/train.h5 --samples 64",
                                       "mha2mla convert configs/demo/model --out runs/demo/shared "
-                                      "--form shared --cache 12.5% --method closed --rope kl "
-                                      "--data runs/demo/shards/train.h5 --samples 64",
+                                      "--cache 12.5% --data runs/demo/shards/train.h5 --samples "
+                                      "64",
                                       NULL},
     .run = run,
 };

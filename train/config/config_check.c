@@ -124,7 +124,7 @@ static void check_widths(const Checker *checker, const ConvertTarget *target)
 static void check_convert(const Checker *checker, ConvertConfig *convert)
 {
     const bool is_split = convert->target.svd == SVD_SPLIT;
-    convert->recipe.mixes = convert->rope == ROPE_SHARED_UNIFORM;
+    recipe_complete(&convert->recipe, &convert->target, &convert->rope);
     if (!convert->given || !is_good(checker, "model.convert"))
         return;
     check_widths(checker, &convert->target);

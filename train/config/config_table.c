@@ -10,13 +10,11 @@
 
 const char *const config_dtype_names[] = {
     [DTYPE_F32] = "float32", [DTYPE_F16] = "float16", [DTYPE_BF16] = "bfloat16", NULL};
-const char *const config_rope_names[] = {[ROPE_HIGH] = "high",
-                                         [ROPE_LOW] = "low",
-                                         [ROPE_UNIFORM] = "uniform",
-                                         [ROPE_2NORM] = "2-norm",
-                                         [ROPE_KL] = "kl",
-                                         [ROPE_SHARED_UNIFORM] = "shared-uniform",
-                                         NULL};
+const char *const config_rope_names[] = {
+    [ROPE_HIGH] = "high",       [ROPE_LOW] = "low",
+    [ROPE_UNIFORM] = "uniform", [ROPE_2NORM] = "2-norm",
+    [ROPE_KL] = "kl",           [ROPE_SHARED_UNIFORM] = "shared-uniform",
+    [ROPE_AUTO] = "auto",       NULL};
 const char *const config_distill_names[] = {
     [DISTILL_SEQUENTIAL] = "sequential", [DISTILL_APART] = "apart", NULL};
 static const char *const recompute_names[] = {[RECOMPUTE_NONE] = "none",
@@ -107,21 +105,29 @@ const Key config_keys[] = {
     {"model.convert", KEY_BLOCK, IN(model.convert.given),
      .help = "conversion to multi-head latent attention; none: train the original attention, as a "
              "baseline"},
-    {"model.convert.method", KEY_NAME, IN(model.convert.recipe.method), .standard = "paper",
+    {"model.convert.method", KEY_NAME, IN(model.convert.recipe.method), .standard = "auto",
      .names = convert_method_names,
      .help = "paper: SVD of the weights; whitened: in the norm of the activations; closed: in that "
-             "of scores and outputs, docs/conversion.md"},
+             "of scores and outputs; auto: closed in the form shared, else paper, "
+             "docs/conversion.md"},
     {"model.convert.key_weight", KEY_REAL, IN(model.convert.recipe.key_weight), .standard = "0.1",
      RANGE(0, 1e6),
      .help = "weight of the keys' squared errors against the values', not with the method paper; "
              "0: the values' mean square over the keys', with whitened alone"},
-    {"model.convert.rope", KEY_NAME, IN(model.convert.rope), .standard = "2-norm",
+    {"model.convert.refit", KEY_NAME, IN(model.convert.recipe.refit), .standard = "all",
+     .names = refit_parts_names,
+     .help = "what the method closed refits at its end: queries and output projections (all), or "
+             "outputs alone"},
+    {"model.convert.rope", KEY_NAME, IN(model.convert.rope), .standard = "auto",
      .names = config_rope_names,
-     .help = "strategy that selects the RoPE pairs that a KV head keeps"},
-    {"model.convert.form", KEY_NAME, IN(model.convert.target.form), .standard = "per-head",
+     .help = "strategy that selects the RoPE pairs that a KV head keeps; auto: kl with the method "
+             "closed, else 2-norm"},
+    {"model.convert.form", KEY_NAME, IN(model.convert.target.form), .standard = "auto",
      .names = convert_form_names,
-     .help = "per-head: every KV head keeps pairs of its own; shared: all heads see all rotated "
-             "slots of a layer, docs/conversion.md"},
+     .help =
+         "per-head: every KV head keeps pairs of its own; shared: all heads see all rotated "
+         "slots of a layer; auto: per-head where a width, strategy or method is MHA2MLA's, else "
+         "shared, docs/conversion.md"},
     {"model.convert.rope_pairs", KEY_INT, TARGET(rope_pairs, SHAPE_ROPE_PAIRS),
      .derived = "from cache", .example = "4", .unit = "pairs",
      .help = "per-head: RoPE pairs kept per KV head, at most half the head width"},

@@ -2,7 +2,7 @@
 // that make sums exact (model/convert/exact_sum.h), the second sums.
 #include "train/distill/output_fit.h"
 
-#include "model/convert/ridge.h"
+#include "model/convert/refit/ridge.h"
 #include "train/stop.h"
 
 #include <math.h>

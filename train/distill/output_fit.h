@@ -1,5 +1,5 @@
 // The last part of a layer's distillation: its output projection refitted to the targets, held
-// towards the trained one (model/convert/ridge.h), over all windows of the team.
+// towards the trained one (model/convert/refit/ridge.h), over all windows of the team.
 #ifndef MHA2MLA_TRAIN_DISTILL_OUTPUT_FIT_H
 #define MHA2MLA_TRAIN_DISTILL_OUTPUT_FIT_H
 

@@ -6,6 +6,7 @@
 #include "base/intmath.h"
 #include "eval/forward_pass.h"
 #include "model/convert/convert.h"
+#include "model/convert/refit/query_fit.h"
 #include "model/convert/slot_mix.h"
 #include "model/convert/statistics_file.h"
 #include "train/calibrate_scores.h"
@@ -61,7 +62,8 @@ static void measure_method(Plan *plan, const Config *config, PlannedStatistics o
     if (convert->recipe.method != METHOD_CLOSED)
         return;
     plan->original_model = model_bytes(original);
-    plan->refit = refit_bytes(&plan->shape, of.n_windows, of.T, plan->n_ranks);
+    plan->refit =
+        refit_bytes(&plan->shape, of.n_windows, of.T, plan->n_ranks, convert->recipe.refit);
 }
 
 // One layer's work at a time, in one arena.
@@ -155,13 +157,18 @@ static double layer_conversion_flops(const Plan *plan, const ConvertRecipe *reci
     return flops;
 }
 
-// Both models' attention, sums of products of its outputs, and the solution.
-static double refit_flops(const Plan *plan, const PlannedStatistics *of)
+// The queries of a rank's heads, both models' attention, sums of products of its outputs, and the
+// solution.
+static double refit_flops(const Plan *plan, const PlannedStatistics *of, RefitParts parts)
 {
     const double Q = shape_dim(&plan->shape, DIM_Q), D = plan->shape.d_model;
     const double window = layer_flops(&plan->original, of->T) + layer_flops(&plan->shape, of->T) +
                           2 * FLOAT64 * 2 * Q * Q * of->T;
-    return plan->shape.n_layers * (share_of(of->n_windows, plan->n_ranks) * window +
+    const double queries = parts == REFIT_ALL
+                               ? query_fit_flops(&plan->shape, of->n_windows, of->T) *
+                                     share_of(plan->shape.n_heads, plan->n_ranks)
+                               : 0;
+    return plan->shape.n_layers * (queries + share_of(of->n_windows, plan->n_ranks) * window +
                                    FLOAT64 * (Q * Q * Q / 3 + 4 * D * Q * Q) / plan->n_ranks);
 }
 
@@ -195,7 +202,7 @@ ConversionWork conversion_plan_work(const Plan *plan, const Config *config)
         work.layers = (strides + 1) * layers + strides * losses;
     work.layers += choice_flops(s, convert->rope, recipe->method == METHOD_CLOSED);
     if (recipe->method == METHOD_CLOSED)
-        work.layers += refit_flops(plan, &of);
+        work.layers += refit_flops(plan, &of, recipe->refit);
     if (config_calibrates(config) && config_needs_statistics(config))
         work.statistics = statistics_flops(plan, &of);
     return work;

@@ -5,7 +5,7 @@
 
 #include "base/random.h"
 #include "model/convert/pair_choice.h"
-#include "model/convert/ridge.h"
+#include "model/convert/refit/ridge.h"
 #include "model/convert/slot_mix.h"
 
 #include <math.h>

@@ -6,8 +6,8 @@
 //
 // over calibration tokens. O^T O is of low rank where the latent is, hence towards the old W_o and
 // not towards zero.
-#ifndef MHA2MLA_MODEL_CONVERT_RIDGE_H
-#define MHA2MLA_MODEL_CONVERT_RIDGE_H
+#ifndef MHA2MLA_MODEL_CONVERT_REFIT_RIDGE_H
+#define MHA2MLA_MODEL_CONVERT_REFIT_RIDGE_H
 
 #include "base/status.h"
 

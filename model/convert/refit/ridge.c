@@ -1,6 +1,6 @@
 // ridge_refit() divides everything by the mean diagonal first, so that outputs of any size are in
 // range; sums of ridge_fit() are of outputs in float32, whose squares doubles hold.
-#include "model/convert/ridge.h"
+#include "model/convert/refit/ridge.h"
 
 #include <cblas.h>
 #include <lapacke.h>
