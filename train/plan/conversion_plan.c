@@ -47,7 +47,7 @@ static int64_t layer_statistics_bytes(const ModelShape *original, int n_pools)
 enum { REFIT_LIBRARY_BYTES = 5 << 20 };
 
 // Methods other than the paper's: collecting the statistics, a layer's of them while it is
-// converted, losses between which a stride is chosen, and the refit of outputs.
+// converted, losses between which a stride is chosen, and the refit of attention.
 static void measure_method(Plan *plan, const Config *config, PlannedStatistics of)
 {
     const ConvertConfig *convert = &config->model.convert;

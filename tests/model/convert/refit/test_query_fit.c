@@ -2,7 +2,6 @@
 // down as one: every pair of query and key is a row, and LAPACK solves the whole at once.
 #include "tests/support/testing.h"
 
-#include "base/random.h"
 #include "model/convert/refit/query_fit.h"
 #include "model/kernels/rope.h"
 
@@ -31,28 +30,18 @@ typedef struct Models {
     QueryFit fit;
 } Models;
 
-static void random_values(float *values, int64_t count, uint64_t seed)
-{
-    for (int64_t i = 0; values != NULL && i < count; i++)
-        values[i] = (float)random_normal(seed, (uint64_t)i);
-}
-
 static void start(Models *m, const ModelShape *original, const ModelShape *mla)
 {
     assert_ok(model_create(&m->original, original));
     assert_ok(model_create(&m->mla, mla));
-    random_values(m->original.params.flat, m->original.params.count, 1);
-    random_values(m->mla.params.flat, m->mla.params.count, 2);
-    for (int64_t i = 0; i < m->original.params.count; i++)
-        m->original.params.flat[i] *= .5F;
-    for (int64_t i = 0; i < m->mla.params.count; i++)
-        m->mla.params.flat[i] *= .4F;
+    testing_fill(m->original.params.flat, m->original.params.count, .5, 1);
+    testing_fill(m->mla.params.flat, m->mla.params.count, .4, 2);
     const int64_t n_rows = model_n_pairs(mla) / mla->rope_pairs;
     for (int64_t row = 0; row < n_rows; row++)
         for (int p = 0; p < mla->rope_pairs; p++)
             m->mla.rope_pairs[row * mla->rope_pairs + p] = (int32_t)(p + row % 2);
     assert_ok(query_fit_start(&m->fit, &m->mla, &m->original, N_WINDOWS, T));
-    random_values(m->fit.x, (int64_t)N_WINDOWS * T * mla->d_model, 3);
+    testing_fill(m->fit.x, (int64_t)N_WINDOWS * T * mla->d_model, 1, 3);
     assert_ok(query_fit_layer(&m->fit, LAYER));
 }
 
